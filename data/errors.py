@@ -1,0 +1,73 @@
+"""What can go wrong with a dataset.
+
+DatasetError                    everything below
+├── DatasetNotFoundError        no dataset at the path
+├── DatasetExistsError          the path is taken
+├── ManifestError               manifest.json cannot be used
+├── ShardError                  a shard file is missing or damaged
+├── BadColumnError              a column cannot be stored
+├── UnknownColumnError          a column was asked for that is not there
+├── RowError                    row ids or output buffers do not fit the dataset
+├── SourceError                 a file to convert cannot be read
+└── PlanError                   a row order or batch plan that cannot exist
+
+Every error carries `path` and `column` where they are known, and pickles with them.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class DatasetError(Exception):
+    """Something is wrong with a dataset or with what was asked of it."""
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None, column: str | None = None) -> None:
+        # Optional fields only: the default pickling calls cls(message) and then restores __dict__.
+        super().__init__(message)
+        self.path = None if path is None else os.fspath(path)
+        self.column = column
+
+
+class DatasetNotFoundError(DatasetError, FileNotFoundError):
+    """There is no dataset at the given path."""
+
+    # OSError would print its errno fields; one message is all there is here.
+    __str__ = Exception.__str__
+
+
+class DatasetExistsError(DatasetError, FileExistsError):
+    """The path of a new dataset is already taken."""
+
+    __str__ = Exception.__str__
+
+
+class ManifestError(DatasetError):
+    """The manifest is unreadable, incomplete, altered, or from a newer Heliostat."""
+
+
+class ShardError(DatasetError):
+    """A shard file is missing, cut short, altered, or not what the manifest says."""
+
+
+class BadColumnError(DatasetError, ValueError):
+    """A column cannot be stored: wrong kind, wrong length, missing or malformed values."""
+
+
+class UnknownColumnError(DatasetError, KeyError):
+    """A column was asked for that the dataset does not have."""
+
+    # KeyError would print the repr of the message.
+    __str__ = Exception.__str__
+
+
+class RowError(DatasetError, IndexError):
+    """Row ids outside the dataset, or output buffers that do not fit the rows."""
+
+
+class SourceError(DatasetError):
+    """A source file cannot be converted because it is missing or malformed."""
+
+
+class PlanError(DatasetError, ValueError):
+    """A row order or a batch plan was asked for that cannot exist."""

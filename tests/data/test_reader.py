@@ -1,0 +1,140 @@
+"""Gathering rows by id, in any order, into new or given arrays."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from heliostat.data import RowError, UnknownColumnError, aligned_empty, write_dataset
+from heliostat.data import reader as reader_module
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory, arrays):
+    folder = tmp_path_factory.mktemp("readers")
+    sets = [write_dataset(folder / str(rows), arrays, rows_per_shard=rows) for rows in (20_000, 3000, 40)]
+    opened = [dataset.reader() for dataset in sets]
+    yield opened
+    for reader in opened:
+        reader.close()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 10_006), max_size=300), st.integers(0, 2))
+def test_rows_come_in_the_order_asked(readers, arrays, ids, which):
+    found = readers[which].gather(np.array(ids, np.int64))
+    for name, values in arrays.items():
+        assert found[name].dtype == values.dtype
+        assert np.array_equal(found[name], values[ids])
+
+
+def test_rows_larger_than_the_copy_block_come_whole(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (40, 5000), dtype=np.uint8)
+    ids = np.random.default_rng(1).permutation(40)
+    for block in (1, 5000, 12_000):
+        monkeypatch.setattr(reader_module, "_COPY_BYTES", block)
+        for rows in (7, 40):
+            dataset = write_dataset(tmp_path / "set", {"x": values}, rows_per_shard=rows, overwrite=True)
+            assert np.array_equal(dataset.reader().gather(ids)["x"], values[ids])
+
+
+def test_given_arrays_are_filled(readers, arrays):
+    ids = np.array([3, 10_006, 3, 0])
+    for reader in readers:
+        ring = {name: np.zeros((6, *c.shape), c.dtype) for name, c in reader.columns.items()}
+        found = reader.gather(ids, out={name: buffer[:4] for name, buffer in ring.items()})
+        for name, buffer in ring.items():
+            assert found[name].base is buffer
+            assert np.array_equal(buffer[:4], arrays[name][ids])
+            assert not buffer[4:].any()
+
+
+def test_new_arrays_are_aligned_and_writeable(readers):
+    for count in (0, 1, 3, 257):
+        for array in readers[1].gather(np.arange(count)).values():
+            assert len(array) == count
+            assert array.ctypes.data % 64 == 0
+            assert array.flags.writeable
+            assert array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("alignment", [64, 4096])
+@pytest.mark.parametrize("shape", [(0, 3), (), (1,), (5, 7)], ids=str)
+def test_aligned_arrays_are_ordinary_arrays(shape, alignment):
+    for dtype in (bool, np.uint8, np.float16, np.int64):
+        array = aligned_empty(shape, dtype, alignment)
+        assert array.shape == shape
+        assert array.dtype == dtype
+        assert array.ctypes.data % alignment == 0
+        array.fill(1)
+        assert (array == 1).all()
+
+
+@pytest.mark.parametrize("ids", [[-1], [10_007], [0, 99_999]])
+def test_rows_outside_the_dataset_are_refused(readers, ids):
+    for reader in readers:
+        with pytest.raises(RowError, match="rows 0 to 10006"):
+            reader.gather(np.array(ids))
+
+
+@pytest.mark.parametrize("ids", [np.array([0.0]), np.array([[1, 2]]), np.array([True]), np.array(5)], ids=str)
+def test_row_ids_that_are_no_vector_of_integers_are_refused(readers, ids):
+    with pytest.raises(RowError, match="vector of integers"):
+        readers[0].gather(ids)
+
+
+def test_arrays_that_do_not_fit_are_refused(readers):
+    good = {name: np.zeros((2, *c.shape), c.dtype) for name, c in readers[0].columns.items()}
+    read_only = np.zeros(2, np.int64)
+    read_only.flags.writeable = False
+    bad = {
+        "dtype": np.zeros(2, np.int32),
+        "shape": np.zeros(3, np.int64),
+        "strides": np.zeros(4, np.int64)[::2],
+        "read-only": read_only,
+    }
+    for array in bad.values():
+        with pytest.raises(RowError, match=r"column 'y' must be a writeable C-contiguous int64 \(2,\)"):
+            readers[0].gather(np.array([0, 1]), out={**good, "y": array})
+    del good["y"]
+    with pytest.raises(RowError, match="No output array was given for column 'y'"):
+        readers[0].gather(np.array([0, 1]), out=good)
+
+
+def test_only_the_columns_asked_for_are_read(dataset, arrays):
+    with dataset.reader(["w", "x"]) as reader:
+        found = reader.gather(np.array([5]))
+    assert list(found) == ["w", "x"]
+    assert np.array_equal(found["w"], arrays["w"][[5]])
+
+
+@pytest.mark.parametrize("columns", [["nothing"], []])
+def test_unknown_columns_are_refused(dataset, columns):
+    with pytest.raises(UnknownColumnError, match="it has 'x', 'y', 'flag', 'w'"):
+        dataset.reader(columns)
+
+
+def test_arrays_outlive_their_reader(dataset, arrays):
+    with dataset.reader() as reader:
+        found = reader.gather(np.arange(100))
+    assert np.array_equal(found["x"], arrays["x"][:100])
+    with pytest.raises(ValueError, match="closed"):
+        reader.gather(np.arange(3))
+
+
+def test_many_shards_need_no_open_files(tmp_path):
+    dataset = write_dataset(tmp_path / "set", {"x": np.arange(300)}, rows_per_shard=5)
+    before = len(os.listdir("/proc/self/fd"))
+    with dataset.reader() as reader:
+        reader.gather(np.arange(300))
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_shards_are_mapped_only_when_needed(tmp_path):
+    dataset = write_dataset(tmp_path / "set", {"x": np.arange(30)}, rows_per_shard=10)
+    os.remove(dataset.path / dataset.shards[2].file)
+    with dataset.reader() as reader:
+        assert reader.gather(np.array([15, 2]))["x"].tolist() == [15, 2]
