@@ -1,0 +1,59 @@
+"""Which worker computes which microbatches: pure arithmetic on half-open ranges.
+
+A range that is a whole subtree of the sum (`tree.py`) is sent as one partial sum, any other as several. So ranges are
+cut along subtree borders where that costs little: never more than a third above the most even cut.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+Range = tuple[int, int]
+
+
+def assign(num_microbatches: int, num_workers: int) -> tuple[Range, ...]:
+    """Cut [0, num_microbatches) into one contiguous range per rank, in rank order.
+
+    Where workers divide microbatches, all ranges are equal. Otherwise the coarsest subtrees are dealt out whole whose
+    largest share is at most 4/3 of the most even one: 8 microbatches on 3 workers give 4, 2, 2. With more workers
+    than microbatches the last ranks get empty ranges. Raises ValueError for counts below one.
+    """
+    _require_positive(num_microbatches=num_microbatches, num_workers=num_workers)
+    if num_microbatches % num_workers == 0:
+        return split(0, num_microbatches, num_workers)
+    most_even = -(-num_microbatches // num_workers)
+    unit = 1 << num_microbatches.bit_length()
+    while unit > 1:
+        unit //= 2
+        ranges = _deal(num_microbatches, num_workers, unit)
+        if all(hi > lo for lo, hi in ranges) and 3 * max(hi - lo for lo, hi in ranges) <= 4 * most_even:
+            return ranges
+    return split(0, num_microbatches, num_workers)
+
+
+def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
+    """Cut [lo, hi) into `num_parts` contiguous ranges whose sizes differ by at most one, the larger ones first.
+
+    Raises ValueError if `num_parts` is below one or the range is not a range.
+    """
+    _require_positive(num_parts=num_parts)
+    if not 0 <= lo <= hi:
+        raise ValueError(f"a range needs 0 <= lo <= hi, got lo={lo}, hi={hi}")
+    size, larger = divmod(hi - lo, num_parts)
+    borders = [lo + part * size + min(part, larger) for part in range(num_parts + 1)]
+    return tuple(pairwise(borders))
+
+
+def _deal(num_microbatches: int, num_workers: int, unit: int) -> tuple[Range, ...]:
+    """Deal out subtrees of `unit` microbatches (the last one may be short) as evenly as their number allows."""
+    num_units = -(-num_microbatches // unit)
+    return tuple(
+        (min(lo * unit, num_microbatches), min(hi * unit, num_microbatches))
+        for lo, hi in split(0, num_units, num_workers)
+    )
+
+
+def _require_positive(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

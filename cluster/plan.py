@@ -1,0 +1,81 @@
+"""What an all-reduce prepares once and uses in every step: who sums what, and the memory it arrives in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .slices import Scratch, Slice, SliceSum, cut, goes_whole, num_bytes, slice_layout, whole
+from .tree import Layout, Node, SegmentOp, Vector, check_vectors
+from .wire import Kind, bytes_of
+
+Expected = tuple[tuple[Node, ...], ...]
+MAX_PLANS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One worker's part in all all-reduces of one layout, assignment and set of present microbatches.
+
+    `inboxes[peer]` receives the peer's nodes for this worker's slice, `inbox_pieces[peer]` is the same memory as bytes.
+    """
+
+    kind: Kind
+    agreement: int
+    expected: Expected
+    like: Layout
+    ops: tuple[SegmentOp, ...]
+    parts: Sequence[Slice]
+    slice_bytes: int
+    inboxes: Mapping[int, Sequence[Vector]]
+    inbox_pieces: Mapping[int, Sequence[memoryview]]
+    total: SliceSum
+
+
+class Plans:
+    """The plans of one worker, made when first needed; the oldest are forgotten."""
+
+    def __init__(self, rank: int, num_workers: int) -> None:
+        self._rank, self._num_workers = rank, num_workers
+        self._scratch = Scratch()
+        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan] = {}
+
+    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan:
+        """Return the plan; ValueError if the three do not fit each other or the group."""
+        key = (tuple(map(tuple, expected)), tuple(like), tuple(ops))
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(expected) != self._num_workers:
+                raise ValueError(f"expected names {len(expected)} workers, this group has {self._num_workers}")
+            check_vectors([], key[1], key[2])
+            if len(self._plans) == MAX_PLANS:
+                del self._plans[next(iter(self._plans))]
+            plan = self._plans[key] = self._make(*key)
+        return plan
+
+    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan:
+        at_once = goes_whole(like, expected)
+        parts = (whole(like),) * self._num_workers if at_once else cut(like, self._num_workers)
+        layout = slice_layout(like, parts[self._rank])
+        inboxes = {
+            peer: [self._scratch.vector((peer, place), layout) for place in range(len(nodes))]
+            for peer, nodes in enumerate(expected)
+            if peer != self._rank
+        }
+        common = repr((expected, [(dtype.name, length) for dtype, length in like], ops))
+        return Plan(
+            kind=Kind.EXCHANGE if at_once else Kind.CONTRIBUTION,
+            agreement=zlib.crc32(common.encode()),
+            expected=expected,
+            like=like,
+            ops=ops,
+            parts=parts,
+            slice_bytes=num_bytes(like, parts[self._rank]),
+            inboxes=inboxes,
+            inbox_pieces={
+                peer: [bytes_of(segment) for vector in vectors for segment in vector]
+                for peer, vectors in inboxes.items()
+            },
+            total=SliceSum([node for nodes in expected for node in nodes], ops, layout),
+        )

@@ -1,0 +1,363 @@
+"""A worker group of Ray actors: placement, start, messages, and what Ray says about deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from .controller import Failure
+from .errors import Aborted, ClusterError, PlacementError
+from .group import Ended, Handler, Message, MessageLoop, Spoke, WorkerGroup
+from .host import Host, Hosted, Outcome, failure_of, host_name
+from .spec import GroupSpec, WorkerInfo
+
+_LOOPBACK = "127.0.0.1"
+_POLL_S = 20.0
+_CONCURRENT_CALLS = 6
+_END = "end of task"
+
+
+class WorkerActor:
+    """The Ray side of a worker: a `Host`, an outbox that the driver polls, and a log file.
+
+    Several calls run at a time: a task, a poll, and now and then an answer or an abort.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._host: Host | None = None
+        self._outbox: queue.Queue[Any] = queue.Queue()
+        self._answers: queue.Queue[tuple[bool, Any]] = queue.Queue()
+
+    def prepare(self, factory: Callable[[int], Hosted]) -> tuple[WorkerInfo, str, Failure | None]:
+        """Make the hosted object; returns where this worker is, its address in the cluster, and what went wrong."""
+        info = WorkerInfo(rank=self._rank, host=host_name(), pid=os.getpid())
+        try:
+            self._host = Host(factory, self._rank)
+        except Exception as error:  # reported to the driver, which raises it
+            return info, "", _portable(failure_of(error, self._rank, None))
+        return info, ray.util.get_node_ip_address(), None
+
+    def listen(self, interface: str) -> tuple[str, int]:
+        """See `Host.listen`."""
+        return self._hosted().listen(interface)
+
+    def connect(
+        self, addresses: Sequence[tuple[str, int]], generation: int, secret: bytes, limits: dict[str, float]
+    ) -> None:
+        """See `Host.connect`."""
+        self._hosted().connect(addresses, generation=generation, secret=secret, **limits)
+
+    def log_to(self, path: str) -> None:
+        """Send what this process prints to a file from now on, native libraries' output included."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.close(file)
+
+    def run(self, method: str, job: Any, num_workers: int) -> Outcome:
+        """Run a task to its end."""
+        self._answers = queue.Queue()
+        outcome = self._hosted().run(method, job, self, num_workers)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if outcome.failure is None:
+            return outcome
+        print(outcome.failure.traceback, file=sys.stderr, flush=True)
+        return Outcome(failure=_portable(outcome.failure))
+
+    def events(self) -> list[Any]:
+        """What the task told since the last poll; waits for something for a while."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._outbox.get(timeout=_POLL_S))
+            while True:
+                found.append(self._outbox.get_nowait())
+        return found
+
+    def answer(self, reply: Any) -> None:
+        """Answer the task's question."""
+        self._answers.put((True, reply))
+
+    def abort(self, reason: str) -> None:
+        """Wake the task out of whatever it waits for."""
+        self._hosted().abort(reason)
+        self._answers.put((False, reason))
+
+    def stop(self) -> None:
+        """Close connections; the process is ended by the driver."""
+        if self._host is not None:
+            self._host.close()
+
+    # The channel of the running task.
+    def tell(self, event: Any) -> None:
+        """See `Channel.tell`."""
+        self._outbox.put(event)
+
+    def ask(self, event: Any) -> Any:
+        """See `Channel.ask`."""
+        self._outbox.put(event)
+        answered, value = self._answers.get()
+        if not answered:
+            raise Aborted(rank=self._rank, generation=0, sequence=None, reason=value)
+        return value
+
+    def _hosted(self) -> Host:
+        if self._host is None:
+            raise ClusterError(f"worker {self._rank} was called before it was prepared")
+        return self._host
+
+
+def _portable(failure: Failure) -> Failure:
+    """The failure as it can travel: an exception that cannot be pickled stays behind, its traceback does not."""
+    from dataclasses import replace
+
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.loads(cloudpickle.dumps(failure.error))
+    except Exception:  # pickling runs user code, which may raise anything
+        return replace(failure, error=None)
+    return failure
+
+
+class RayGroup(WorkerGroup):
+    """Workers as Ray actors. Ray must be connected.
+
+    Args:
+        factory: makes the hosted object of a rank, in the actor's process.
+        spec: size, resources and limits.
+        say: told what is being waited for.
+    """
+
+    def __init__(self, factory: Callable[[int], Hosted], spec: GroupSpec, say: Callable[[str], None]) -> None:
+        self._factory, self._spec, self._say = factory, spec, say
+        self.num_workers, self.generation = spec.num_workers, 0
+        self._actors: list[Any] = []
+        self.infos: list[WorkerInfo] = []
+
+    def start(self) -> list[WorkerInfo]:
+        """See `WorkerGroup.start`."""
+        spec = self._spec
+        gpus = gpus_per_worker(spec)
+        options = {
+            "num_cpus": spec.cpus_per_worker,
+            "num_gpus": gpus,
+            "max_concurrency": _CONCURRENT_CALLS,
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+            "runtime_env": {"env_vars": spec.env},
+        }
+        actor = ray.remote(**options)(WorkerActor)
+        self._actors = [actor.remote(rank) for rank in range(self.num_workers)]
+        prepared = self._gather([each.prepare.remote(self._factory) for each in self._actors], "start")
+        for _, _, failure in prepared:
+            if failure is not None:
+                if failure.error is not None:
+                    raise failure.error
+                raise PlacementError(
+                    f"worker {failure.rank} could not be set up: {failure.reason}\n{failure.traceback}"
+                )
+        self.infos = [info for info, _, _ in prepared]
+        self._connect([address for _, address, _ in prepared])
+        return self.infos
+
+    def log_to(self, paths: Sequence[str]) -> None:
+        """Send the output of each worker's process to a file on its own machine."""
+        ray.get([actor.log_to.remote(path) for actor, path in zip(self._actors, paths, strict=True)])
+
+    def run(self, method: str, jobs: Sequence[Any], handler: Handler) -> list[Any]:
+        """See `WorkerGroup.run`."""
+        inbox = _Inbox(self._actors)
+        inbox.begin(
+            [actor.run.remote(method, job, self.num_workers) for actor, job in zip(self._actors, jobs, strict=True)]
+        )
+        loop = MessageLoop(
+            generation=self.generation,
+            num_workers=self.num_workers,
+            settle_s=self._spec.settle_s,
+            receive=inbox.receive,
+            answer=lambda rank, reply: self._actors[rank].answer.remote(reply),
+            abort=lambda rank, reason: self._actors[rank].abort.remote(reason),
+        )
+        return loop.run(handler)
+
+    def close(self) -> None:
+        """See `WorkerGroup.close`."""
+        for actor in self._actors:
+            with contextlib.suppress(RayError):
+                ray.kill(actor)
+        self._actors = []
+
+    def _connect(self, nodes: list[str]) -> None:
+        if self.num_workers == 1:
+            addresses = [(_LOOPBACK, 0)]
+        else:
+            same_machine = len(set(nodes)) == 1
+            listening = [
+                actor.listen.remote(_LOOPBACK if same_machine else node)
+                for actor, node in zip(self._actors, nodes, strict=True)
+            ]
+            addresses = self._gather(listening, "open their listeners")
+        secret = secrets.token_bytes(32)
+        limits = {"timeout_s": self._spec.start_timeout_s, "deadline_s": self._spec.deadline_s}
+        joining = [actor.connect.remote(addresses, self.generation, secret, limits) for actor in self._actors]
+        self._gather(joining, "connect with one another")
+
+    def _gather(self, references: list[Any], what: str) -> list[Any]:
+        """The results of one call on all workers; says what is waited for, gives up at the start timeout."""
+        began = time.monotonic()
+        waiting, said_at = list(references), began
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            now = time.monotonic()
+            if not waiting:
+                break
+            if now - began > self._spec.start_timeout_s:
+                raise PlacementError(
+                    f"{len(waiting)} of {len(references)} workers did not {what} within {self._spec.start_timeout_s:g} s. "
+                    f"{_room(self._spec)} Ask for fewer workers, or add machines to the cluster."
+                )
+            if now - said_at > 8.0:
+                said_at = now
+                self._say(f"waiting for {len(waiting)} of {len(references)} workers to {what}. {_room(self._spec)}")
+        try:
+            return list(ray.get(references))
+        except RayActorError as error:
+            raise PlacementError(f"A worker died while the workers were to {what}: {error}") from error
+
+
+class _Inbox:
+    """Turns Ray's futures of a running task into messages."""
+
+    def __init__(self, actors: Sequence[Any]) -> None:
+        self._actors = actors
+        self._tasks: dict[Any, int] = {}
+        self._polls: dict[Any, int] = {}
+        self._messages: list[Message] = []
+
+    def begin(self, tasks: Sequence[Any]) -> None:
+        self._tasks = {task: rank for rank, task in enumerate(tasks)}
+        self._polls = {actor.events.remote(): rank for rank, actor in enumerate(self._actors)}
+
+    def receive(self, wait_s: float) -> Message:
+        """The next message; raises `queue.Empty` after `wait_s`."""
+        deadline = time.monotonic() + wait_s
+        while not self._messages:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise queue.Empty
+            pending = [*self._polls, *self._tasks]
+            ready, _ = ray.wait(pending, num_returns=1, timeout=min(left, 1.0))
+            for reference in ready:
+                self._take(reference)
+        return self._messages.pop(0)
+
+    def _take(self, reference: Any) -> None:
+        if reference in self._polls:
+            rank = self._polls.pop(reference)
+            try:
+                events = ray.get(reference)
+            except RayError:
+                return  # its task's future tells how it died
+            self._messages += [Spoke(rank=rank, event=event) for event in events]
+            self._polls[self._actors[rank].events.remote()] = rank
+            return
+        rank = self._tasks.pop(reference)
+        try:
+            outcome = ray.get(reference)
+        except RayError as error:
+            outcome = Outcome(failure=Failure(rank=rank, kind="died", reason=_death(error)))
+        else:
+            self._drain(rank)
+        self._messages.append(Ended(rank=rank, outcome=outcome))
+
+    def _drain(self, rank: int) -> None:
+        """What a worker told before its task ended must be heard before the end."""
+        polls = [reference for reference, of in self._polls.items() if of == rank]
+        for poll in polls:
+            del self._polls[poll]
+        actor = self._actors[rank]
+        actor.tell.remote(_END)
+        with contextlib.suppress(RayError):
+            while True:
+                events = ray.get(polls.pop() if polls else actor.events.remote())
+                self._messages += [Spoke(rank=rank, event=event) for event in events if event != _END]
+                if _END in events:
+                    return
+
+
+def _death(error: RayError) -> str:
+    """One line of Ray's account of a death."""
+    text = str(error)
+    for line in text.splitlines():
+        if "The actor died" in line or "died because" in line or "exit type" in line.lower():
+            return " ".join(line.split())
+    return " ".join(text.split())[:300]
+
+
+def gpus_per_worker(spec: GroupSpec) -> int:
+    """GPUs that each worker gets: as asked, or an equal share of every machine's."""
+    if spec.gpus_per_worker is not None:
+        return spec.gpus_per_worker
+    by_node = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    machines = [count for count in by_node if count > 0]
+    if not machines:
+        return 0
+    workers_per_machine = -(-spec.num_workers // len(machines))
+    return min(machines) // workers_per_machine
+
+
+def _room(spec: GroupSpec) -> str:
+    free, total = ray.available_resources(), ray.cluster_resources()
+    parts = [
+        f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s are free"
+        for name in ("CPU", "GPU")
+        if total.get(name)
+    ]
+    wants = f"each worker needs {spec.cpus_per_worker} CPU"
+    return f"In the cluster {' and '.join(parts) or 'nothing is registered'}; {wants}."
+
+
+def ensure_ray(address: str | None, *, num_cpus: int) -> bool:
+    """Connect this process to Ray; True when that started or joined one now.
+
+    Args:
+        address: None uses the Ray this process is connected to, else starts one on this machine; ``"auto"`` joins the
+            cluster of this machine; anything else is passed to `ray.init`.
+        num_cpus: cores that a Ray started here must offer, if this machine has fewer (workers then share cores).
+
+    Raises:
+        PlacementError: no cluster at that address.
+    """
+    if ray.is_initialized():
+        return False
+    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
+    if address is None:
+        ray.init(num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+        return True
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise PlacementError(
+            f"There is no Ray cluster at address={address!r}: {error}. Start one with 'ray start --head', or leave "
+            "address out to use this machine alone."
+        ) from error
+    return True
+
+
+def leave_ray() -> None:
+    """Disconnect, and stop a Ray that `ensure_ray` started here."""
+    ray.shutdown()

@@ -1,0 +1,70 @@
+"""One worker as a process of its own, driven by lines of JSON: run by test_mesh_processes.py, not a test.
+
+It prints its listener's address, reads what to do, and prints one line per finished call or per error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from heliostat.cluster.assignment import assign
+from heliostat.cluster.errors import CollectiveError
+from heliostat.cluster.mesh import Listener, connect
+from heliostat.cluster.tree import TreeSum, contributed, layout_of
+
+
+def leaf(microbatch: int, length: int) -> tuple[Any, ...]:
+    rng = np.random.default_rng([length, microbatch])
+    return (
+        (rng.standard_normal(length) * 10.0 ** rng.integers(-20, 20, length)).astype(np.float32),
+        rng.standard_normal(length % 7),
+        rng.standard_normal(2),
+    )
+
+
+def digest(vector: tuple[Any, ...]) -> str:
+    return hashlib.sha256(b"".join(segment.tobytes() for segment in vector)).hexdigest()
+
+
+def say(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+def main() -> None:
+    with Listener("127.0.0.1") as listener:
+        say(address=listener.address)
+        task = json.loads(sys.stdin.readline())
+        mesh = connect(
+            listener,
+            rank=task["rank"],
+            addresses=[tuple(address) for address in task["addresses"]],
+            generation=task["generation"],
+            secret=bytes.fromhex(task["secret"]),
+            timeout_s=30.0,
+            deadline_s=task["deadline_s"],
+        )
+    present = task["present"]
+    ranges = assign(len(present), mesh.num_workers)
+    expected = [contributed(lo, hi, present) for lo, hi in ranges]
+    ops = ("sum", "sum", "max")
+    try:
+        for sequence, length in enumerate(task["lengths"] * task["repeat"]):
+            partial = TreeSum(len(present), ops, *ranges[mesh.rank])
+            for microbatch in range(*ranges[mesh.rank]):
+                if present[microbatch]:
+                    partial.add(microbatch, leaf(microbatch, length))
+            like = layout_of(leaf(0, length))
+            total = mesh.all_reduce(sequence, partial.nodes(), expected, like, ops=ops)
+            say(length=length, digest=digest(total))
+    except CollectiveError as error:
+        say(error=type(error).__name__, peer=getattr(error, "peer", None), blames=getattr(error, "blames", None))
+    finally:
+        mesh.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from heliostat.cluster.assignment import assign, split
+from heliostat.cluster.tree import cover
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+counts = st.integers(1, 200)
+
+
+def sizes(ranges):
+    return [hi - lo for lo, hi in ranges]
+
+
+@settings(deadline=None, derandomize=True)
+@given(counts, st.integers(1, 20))
+def test_ranges_are_contiguous_and_cover_every_microbatch_once(num_microbatches, num_workers):
+    ranges = assign(num_microbatches, num_workers)
+    assert len(ranges) == num_workers
+    assert [n for lo, hi in ranges for n in range(lo, hi)] == list(range(num_microbatches))
+    assert all(left[1] == right[0] for left, right in pairwise(ranges))
+
+
+@settings(deadline=None, derandomize=True)
+@given(counts, st.integers(1, 20))
+def test_the_largest_range_is_at_most_a_third_above_the_most_even_one(num_microbatches, num_workers):
+    assert 3 * max(sizes(assign(num_microbatches, num_workers))) <= 4 * -(-num_microbatches // num_workers)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 8), st.integers(1, 300))
+def test_a_power_of_two_of_microbatches_gives_every_worker_one_or_two_subtrees(exponent, num_workers):
+    num_microbatches = 2**exponent
+    for lo, hi in assign(num_microbatches, num_workers):
+        assert len(cover(lo, hi, num_microbatches)) <= 2
+
+
+@pytest.mark.parametrize("exponents", [(a, b) for a in range(7) for b in range(a + 1)])
+def test_powers_of_two_give_equal_ranges(exponents):
+    microbatches, workers = 2 ** exponents[0], 2 ** exponents[1]
+    assert set(sizes(assign(microbatches, workers))) == {microbatches // workers}
+
+
+def test_known_assignments():
+    assert sizes(assign(8, 3)) == [4, 2, 2]
+    assert sizes(assign(4, 3)) == [2, 1, 1]
+    assert sizes(assign(16, 3)) == [8, 4, 4]
+    assert sizes(assign(16, 5)) == [4, 4, 4, 2, 2]
+    assert sizes(assign(6, 2)) == [3, 3]
+    assert sizes(assign(32, 3)) == [12, 12, 8]
+    assert assign(2, 4) == ((0, 1), (1, 2), (2, 2), (2, 2))
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 12))
+def test_split_is_even_with_the_larger_parts_first(lo, size, num_parts):
+    parts = split(lo, lo + size, num_parts)
+    assert [n for a, b in parts for n in range(a, b)] == list(range(lo, lo + size))
+    assert sizes(parts) == sorted(sizes(parts), reverse=True)
+    assert max(sizes(parts)) - min(sizes(parts)) <= 1
+    assert len(parts) == num_parts
+
+
+@pytest.mark.parametrize("arguments", [(0, 1), (1, 0), (-3, 2)])
+def test_counts_below_one_are_refused(arguments):
+    with pytest.raises(ValueError, match="at least 1"):
+        assign(*arguments)
+
+
+def test_a_range_that_ends_before_it_begins_is_refused():
+    with pytest.raises(ValueError, match="lo=3, hi=2"):
+        split(3, 2, 1)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from heliostat.cluster import errors
+from heliostat.cluster.collective import Alone
+from heliostat.cluster.tree import layout_of
+
+ONE = (np.array([1.0, -0.0], np.float32),)
+LIKE = layout_of(ONE)
+
+
+def test_alone_sums_its_own_nodes(tree_sum, same_bits):
+    leaves = {n: (np.float32([0.1 * n, 1e8]),) for n in range(5)}
+    alone = Alone(generation=3)
+    nodes = {(0, n): vector for n, vector in leaves.items()}
+    out = (np.empty(2, np.float32),)
+    assert alone.all_reduce(1, nodes, [tuple(nodes)], LIKE, ops=("sum",), out=out) is out
+    assert same_bits(out, tree_sum(leaves, ("sum",), 5))
+    assert alone.broadcast(2, b"frame") == b"frame"
+    assert alone.statistics().calls == 2
+
+
+def test_alone_obeys_abort_and_close():
+    alone = Alone()
+    alone.abort("the driver says so")
+    with pytest.raises(errors.Aborted, match="the driver says so"):
+        alone.broadcast(1, b"")
+    closed = Alone()
+    closed.close()
+    with pytest.raises(errors.Aborted, match="closed"):
+        closed.broadcast(1, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"expected": [((0, 1),)]}, "should bring nodes"),
+        ({"expected": [((0, 0),), ()]}, "names 2 workers"),
+        ({"ops": ()}, "'sum' or 'max'"),
+        ({"like": ((np.dtype(np.float32), 3),)}, "does not fit"),
+        ({"nodes": {}, "expected": [()]}, "nothing to sum"),
+        ({"sequence": -1}, "sequence must grow"),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(arguments, message):
+    usual = {"sequence": 1, "nodes": {(0, 0): ONE}, "expected": [((0, 0),)], "like": LIKE, "ops": ("sum",)}
+    with pytest.raises(ValueError, match=message):
+        Alone().all_reduce(**{**usual, **arguments})
+
+
+def test_a_read_only_out_is_refused():
+    out = (np.empty(2, np.float32),)
+    out[0].flags.writeable = False
+    with pytest.raises(ValueError, match="writable"):
+        Alone().all_reduce(1, {(0, 0): ONE}, [((0, 0),)], LIKE, ops=("sum",), out=out)
+
+
+ERRORS = [
+    errors.PeerLost(rank=0, peer=1, generation=2, sequence=3, reason="gone", blames=2, also=(3,)),
+    errors.PeerSilent(rank=0, peer=1, generation=2, sequence=None, deadline_s=1.5, phase="connecting", also=(2,)),
+    errors.Aborted(rank=0, generation=2, sequence=3, reason="asked"),
+    errors.OutOfStep(rank=0, peer=1, generation=2, sequence=3, own="broadcast 3", theirs="all-reduce 3"),
+    errors.ProtocolError(rank=0, peer=1, generation=2, sequence=3, detail="too long"),
+    errors.HandshakeError(rank=0, peer=1, generation=2, detail="wrong secret"),
+    errors.GenerationMismatch(rank=0, peer=1, generation=2, theirs=4),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_keep_their_fields_when_pickled(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert vars(copy) == vars(error)
+    assert str(copy) == str(error)
+    assert "worker 0 (generation 2" in str(copy)
+    assert isinstance(copy, errors.CollectiveError)

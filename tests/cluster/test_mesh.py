@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import numpy as np
+import pytest
+from heliostat.cluster import errors
+from heliostat.cluster.assignment import assign
+from heliostat.cluster.handshake import Hello, dial
+from heliostat.cluster.mesh import connect
+from heliostat.cluster.slices import SMALL_BYTES
+from heliostat.cluster.tree import TreeSum, contributed, layout_of
+from heliostat.cluster.wire import HEADER_BYTES, Header, Kind
+
+SECRET = b"a secret of some length"
+OPS = ("sum", "sum", "max")
+
+
+def leaves_of(num_microbatches, lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        n: (
+            (rng.standard_normal(lengths[0]) * 10.0 ** rng.integers(-30, 30, lengths[0])).astype(np.float32),
+            rng.standard_normal(lengths[1]),
+            rng.standard_normal(lengths[2]),
+        )
+        for n in range(num_microbatches)
+    }
+
+
+def partial_sums(leaves, present, lo, hi):
+    partial = TreeSum(len(present), OPS, lo, hi)
+    for n in range(lo, hi):
+        if present[n]:
+            partial.add(n, tuple(segment.copy() for segment in leaves[n]))
+    return partial.nodes()
+
+
+CASES = [
+    (2, 4, (1, 0, 0), ()),
+    (2, 4, (0, 0, 1), ()),
+    (3, 8, (5, 2, 3), (0, 7)),
+    (2, 2, (100_000, 5, 2), (0,)),
+    (3, 5, (70_001, 3, 0), (4,)),
+    (3, 8, (300_000, 17, 1), (6, 7)),  # a whole worker without microbatches
+    (4, 7, (33_333, 0, 9), ()),
+    (5, 3, (50_000, 1, 1), ()),  # more workers than microbatches
+    (5, 16, (16, 16, 16), (3,)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_worker_gets_the_bits_of_the_plain_recursion(group, tree_sum, same_bits, case):
+    num_workers, num_microbatches, lengths, absent = case
+    leaves = leaves_of(num_microbatches, lengths)
+    present = [n not in absent for n in range(num_microbatches)]
+    ranges = assign(num_microbatches, num_workers)
+    expected = [contributed(lo, hi, present) for lo, hi in ranges]
+    like = layout_of(leaves[0])
+
+    def body(mesh, rank):
+        nodes = partial_sums(leaves, present, *ranges[rank])
+        fresh = mesh.all_reduce(1, nodes, expected, like, ops=OPS)
+        out = tuple(np.full(length, 7, dtype) for dtype, length in like)
+        assert mesh.all_reduce(2, nodes, expected, like, ops=OPS, out=out) is out
+        assert mesh.statistics().calls == 2
+        return fresh, out
+
+    reference = tree_sum({n: leaves[n] for n in leaves if present[n]}, OPS, num_microbatches)
+    for result in group.run(num_workers, body):
+        assert not isinstance(result, Exception), result
+        assert same_bits(result[0], reference)
+        assert same_bits(result[1], reference)
+
+
+def test_unaligned_ranges_with_several_nodes_per_worker_give_the_same_bits(group, tree_sum, same_bits):
+    leaves = leaves_of(13, (40_000, 3, 2))
+    ranges = [(0, 5), (5, 11), (11, 13)]
+    expected = [contributed(lo, hi, [True] * 13) for lo, hi in ranges]
+    assert [len(nodes) for nodes in expected] == [2, 4, 2]
+
+    def body(mesh, rank):
+        nodes = partial_sums(leaves, [True] * 13, *ranges[rank])
+        return mesh.all_reduce(5, nodes, expected, layout_of(leaves[0]), ops=OPS)
+
+    reference = tree_sum(leaves, OPS, 13)
+    assert all(same_bits(result, reference) for result in group.run(3, body))
+
+
+def test_bfloat16_travels_as_raw_bytes(group):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    length = SMALL_BYTES
+
+    def body(mesh, rank):
+        vector = (np.full(length, rank + 1, bfloat16),)
+        return mesh.all_reduce(1, {(0, rank): vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
+
+    for (total,) in group.run(2, body):
+        assert total.dtype == bfloat16
+        assert (total.astype(np.float32) == 3).all()
+
+
+def test_broadcast_reaches_every_worker_small_and_large(group):
+    large = np.random.default_rng(0).bytes(3_000_000)
+
+    def body(mesh, rank):
+        small = mesh.broadcast(1, b"frame" if rank == 2 else None, root=2)
+        return (
+            small,
+            mesh.broadcast(2, large if rank == 0 else None, max_bytes=4_000_000),
+            mesh.broadcast(3, b"" if rank == 1 else None, root=1),
+        )
+
+    for result in group.run(4, body):
+        assert result == (b"frame", large, b"")
+
+
+def test_a_payload_over_the_limit_is_refused_by_root_and_receiver(group):
+    def body(mesh, rank):
+        return mesh.broadcast(1, bytes(100) if rank == 0 else None, max_bytes=200 if rank == 0 else 50)
+
+    root, receiver = group.run(2, body)
+    assert root == bytes(100)
+    assert isinstance(receiver, errors.ProtocolError)
+    assert "100 bytes announced where at most 50 are expected" in str(receiver)
+
+    root, receiver = group.run(2, lambda mesh, rank: mesh.broadcast(1, bytes(9) if rank == 0 else None, max_bytes=8))
+    assert isinstance(root, ValueError)
+    assert isinstance(receiver, errors.PeerLost)
+    assert "max_bytes is 8" in receiver.reason
+
+
+def test_workers_at_different_calls_are_out_of_step(group):
+    results = group.run(2, lambda mesh, rank: mesh.broadcast(4 + rank, b"x" if rank == 0 else None))
+    assert isinstance(results[1], errors.OutOfStep)
+    assert (results[1].peer, results[1].own, results[1].theirs) == (0, "broadcast 5", "broadcast 4")
+
+
+def test_a_broadcast_does_not_answer_an_all_reduce(group):
+    one = (np.ones(1, np.float32),)
+
+    def body(mesh, rank):
+        if rank == 0:
+            return mesh.broadcast(1, b"x")
+        return mesh.all_reduce(1, {(0, 1): one}, [((0, 0),), ((0, 1),)], layout_of(one), ops=("sum",))
+
+    assert "worker 0 is at broadcast 1" in str(group.run(2, body)[1])
+
+
+def test_workers_that_expect_other_nodes_are_told_so(group):
+    one = (np.ones(1, np.float32),)
+
+    def body(mesh, rank):
+        other = ((0, 1),) if rank == 0 else ((0, 1), (0, 2))
+        nodes = dict.fromkeys(((0, 0),) if rank == 0 else other, one)
+        return mesh.all_reduce(1, nodes, [((0, 0),), other], layout_of(one), ops=("sum",))
+
+    results = group.run(2, body)
+    assert any(isinstance(result, errors.ProtocolError) and "do not agree" in str(result) for result in results)
+    assert all(isinstance(result, errors.ProtocolError | errors.PeerLost) for result in results)
+
+
+def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
+    one = (np.ones(1, np.float32),)
+
+    def body(mesh, rank):
+        if rank == 1:
+            raise RuntimeError("user code")  # the group closes the mesh, as a worker must
+        return mesh.all_reduce(1, {}, [(), ((0, 0),), ()], layout_of(one), ops=("sum",))
+
+    results = group.run(3, body)
+    assert isinstance(results[1], RuntimeError)
+    for rank in (0, 2):
+        assert isinstance(results[rank], errors.PeerLost)
+        assert 1 in (results[rank].peer, results[rank].blames)
+
+
+def test_abort_from_another_thread_ends_a_blocked_call_and_all_later_ones(group):
+    blocked = threading.Event()
+
+    def body(mesh, rank):
+        if rank == 0:
+            blocked.wait(30)  # this worker never comes to the call
+            return None
+        aborter = threading.Thread(target=mesh.abort, args=("the driver ended the generation",))
+        aborter.start()
+        try:
+            with pytest.raises(errors.Aborted, match="the driver ended the generation") as caught:
+                mesh.broadcast(1, None)
+            with pytest.raises(errors.Aborted, match="the driver ended the generation"):
+                mesh.broadcast(2, None)
+        finally:
+            blocked.set()
+            aborter.join()
+        return caught.value
+
+    assert isinstance(group.run(2, body)[1], errors.Aborted)
+
+
+def test_a_call_after_an_error_raises_again(group):
+    def body(mesh, rank):
+        if rank == 0:
+            return None
+        with pytest.raises(errors.PeerLost):
+            mesh.broadcast(1, None)
+        with pytest.raises(errors.Aborted, match=r"ended before.*lost worker 0"):
+            mesh.broadcast(2, None)
+        return "both"
+
+    assert group.run(2, body)[1] == "both"
+
+
+def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group):
+    done = threading.Event()
+    one = (np.ones(SMALL_BYTES, np.float32),)  # large enough for two rounds
+
+    def body(mesh, rank):
+        if rank == 2:
+            done.wait(30)
+            return None
+        try:
+            return mesh.all_reduce(
+                1, {(0, rank): one}, [((0, 0),), ((0, 1),), ((0, 2),)], layout_of(one), ops=("sum",), deadline_s=0.3
+            )
+        finally:
+            done.set()
+
+    results = group.run(3, body)
+    assert any(isinstance(result, errors.PeerSilent) for result in results)
+    for result in results[:2]:
+        assert isinstance(result, errors.CollectiveError)
+        assert 2 in (result.peer, getattr(result, "blames", None))
+        if isinstance(result, errors.PeerSilent):
+            assert (result.peer, result.also, result.deadline_s) == (2, (), 0.3)
+
+
+def forge(kind, *, generation=1, sequence=1, length=0, magic=b"HELI"):
+    header = Header(kind=kind, generation=generation, sequence=sequence, agreement=1, length=length).pack()
+    return magic + header[4:]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (forge(Kind.BROADCAST, length=2**62), "bytes announced"),
+        (forge(Kind.BROADCAST, generation=0), "generation 0"),
+        (forge(Kind.FAREWELL, length=2**40), "a farewell of"),
+        (forge(Kind.BROADCAST, magic=b"GET "), "begins with b'GET '"),
+        (b"HELI\x01\x63" + bytes(HEADER_BYTES - 6), "unknown kind"),
+        (b"HELI\x09\x01" + bytes(HEADER_BYTES - 6), "version 9"),
+    ],
+    ids=["oversized", "old generation", "oversized farewell", "magic", "kind", "version"],
+)
+def test_oversized_old_and_malformed_frames_are_refused(group, frame, message):
+    """Worker 0 is played by hand: it knows the secret, and then sends what it likes."""
+    listener, played = group.listen(2)
+
+    def play():
+        sock = socket.create_connection(listener.address)
+        with sock:
+            hello = Hello(generation=1, sender=1, receiver=0, num_workers=2, nonce=b"n" * 32)
+            steps = dial(hello, SECRET)
+            received = None
+            with contextlib.suppress(StopIteration):
+                while True:
+                    data, wanted = steps.send(received)
+                    sock.sendall(data)
+                    received = sock.recv(wanted, socket.MSG_WAITALL)
+            sock.sendall(frame)
+            return sock.recv(4096)  # what the other side says before it closes
+
+    def refuse():
+        mesh = connect(
+            listener,
+            rank=0,
+            addresses=[listener.address, played.address],
+            generation=1,
+            secret=SECRET,
+            timeout_s=30.0,
+            deadline_s=30.0,
+        )
+        with contextlib.closing(mesh):
+            return mesh.broadcast(1, None, root=1)
+
+    farewell, refused = group.threads([play, refuse])
+    assert isinstance(refused, errors.ProtocolError)
+    assert message in str(refused)
+    assert refused.peer == 1
+    assert b"ProtocolError" in farewell
+
+
+def test_a_mesh_of_one_worker_needs_no_peers(group, tree_sum, same_bits):
+    leaves = leaves_of(4, (1000, 1, 1))
+    like = layout_of(leaves[0])
+
+    def body(mesh, rank):
+        nodes = {(0, n): vector for n, vector in leaves.items()}
+        return mesh.all_reduce(1, nodes, [tuple(nodes)], like, ops=OPS), mesh.broadcast(2, b"x")
+
+    total, payload = group.run(1, body)[0]
+    assert same_bits(total, tree_sum(leaves, OPS, 4))
+    assert payload == b"x"
+
+
+def test_calls_may_follow_each_other_without_waiting_for_the_slowest(group):
+    """A fast worker's next call must not disturb a slow one's last, and large and small calls may alternate."""
+    small, large = (np.ones(3, np.float32),), (np.ones(SMALL_BYTES, np.float32),)
+
+    def body(mesh, rank):
+        totals = []
+        for sequence in range(60):
+            vector = large if sequence % 7 == 3 else small
+            nodes = {(0, rank): vector} if sequence % 5 or rank else {}
+            expected = [[(0, 0)] if sequence % 5 else [], [(0, 1)], [(0, 2)]]
+            total = mesh.all_reduce(2 * sequence, nodes, expected, layout_of(vector), ops=("sum",))
+            totals.append(float(total[0].min()))
+            mesh.broadcast(2 * sequence + 1, b"go" if rank == sequence % 3 else None, root=sequence % 3)
+        return totals
+
+    assert group.run(3, body) == [[3.0 if sequence % 5 else 2.0 for sequence in range(60)]] * 3

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("mesh_worker.py")
+OPS = ("sum", "sum", "max")
+
+
+def load_worker_module():
+    spec = importlib.util.spec_from_file_location("mesh_worker", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def start():
+    """Start workers as processes and give each its task; whatever happens, none is left."""
+    with contextlib.ExitStack() as stack:
+
+        def start(num_workers, *, lengths, present, repeat=1, deadline_s=30.0):
+            processes = []
+            for _ in range(num_workers):
+                process = subprocess.Popen(
+                    [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+                stack.enter_context(process)  # closes its pipes and waits for it
+                stack.callback(process.kill)
+                processes.append(process)
+            addresses = [json.loads(process.stdout.readline())["address"] for process in processes]
+            for rank, process in enumerate(processes):
+                task = {
+                    "rank": rank,
+                    "addresses": addresses,
+                    "generation": 7,
+                    "secret": "ab" * 16,
+                    "deadline_s": deadline_s,
+                    "present": present,
+                    "lengths": lengths,
+                    "repeat": repeat,
+                }
+                process.stdin.write(json.dumps(task) + "\n")
+                process.stdin.flush()
+            return processes
+
+        yield start
+
+
+def lines(process):
+    return [json.loads(line) for line in process.stdout]
+
+
+@pytest.mark.parametrize("num_workers", [2, 3, 4, 5])
+def test_every_process_gets_the_bits_of_the_plain_recursion(start, tree_sum, num_workers):
+    worker = load_worker_module()
+    present = [n != 3 for n in range(8)]
+    lengths = [1, 2, 1000, 300_001]
+    processes = start(num_workers, lengths=lengths, present=present)
+    expected = []
+    for length in lengths:
+        leaves = {n: worker.leaf(n, length) for n in range(8) if present[n]}
+        expected.append({"length": length, "digest": worker.digest(tree_sum(leaves, OPS, 8))})
+    for process in processes:
+        assert lines(process) == expected
+        assert process.wait() == 0
+
+
+def run_until_struck(start, victim, strike, **options):
+    """Let three workers sum without end, strike one in the middle, and return the survivors' last lines."""
+    processes = start(3, present=[True] * 6, repeat=1_000_000, **options)
+    for process in processes:
+        for _ in range(3):
+            assert "digest" in json.loads(process.stdout.readline())
+    processes[victim].send_signal(strike)
+    survivors = [process for rank, process in enumerate(processes) if rank != victim]
+    last = [lines(process)[-1] for process in survivors]
+    assert [process.wait() for process in survivors] == [0, 0]
+    processes[victim].kill()
+    assert processes[victim].wait() == -signal.SIGKILL
+    return last
+
+
+@pytest.mark.parametrize("length", [10, 400_000])
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_killed_worker_is_lost_on_every_survivor(start, length, victim):
+    for report in run_until_struck(start, victim, signal.SIGKILL, lengths=[length]):
+        assert report["error"] == "PeerLost"
+        assert victim in (report["peer"], report["blames"])
+
+
+@pytest.mark.parametrize("length", [10, 400_000])
+def test_a_stopped_worker_is_named_by_every_survivor_at_the_deadline(start, length):
+    reports = run_until_struck(start, 1, signal.SIGSTOP, lengths=[length], deadline_s=1.0)
+    assert "PeerSilent" in [report["error"] for report in reports]
+    for report in reports:  # who notices first says farewell, the other one hears of it
+        assert report["error"] in ("PeerSilent", "PeerLost")
+        assert 1 in (report["peer"], report["blames"])

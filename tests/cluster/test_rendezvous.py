@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import closing
+
+import pytest
+from heliostat.cluster import errors
+from heliostat.cluster.handshake import Hello, Refused, Verdict, answer, dial
+from heliostat.cluster.mesh import Listener, connect
+
+SECRET = b"a secret of some length"
+
+
+def hello(sender, receiver, generation=1, nonce=b"n" * 32):
+    return Hello(generation=generation, sender=sender, receiver=receiver, num_workers=2, nonce=nonce)
+
+
+def converse(dialer, listener, tamper=lambda data: data):
+    """Pass the messages of two handshakes to each other; return what each side ends with."""
+    outcome = {}
+
+    def step(name, steps, data):
+        try:
+            return steps.send(data)
+        except StopIteration as finished:
+            outcome[name] = finished.value
+        except Refused as error:
+            outcome[name] = error
+        return b"", 0
+
+    message, wanted = next(dialer)
+    next(listener)
+    for _ in range(3):
+        message, _ = step("listener", listener, tamper(message)) if "listener" not in outcome else (b"", 0)
+        if "dialer" in outcome or not message:
+            break
+        assert len(message) == wanted
+        message, wanted = step("dialer", dialer, message)
+    if "listener" not in outcome:
+        step("listener", listener, message)
+    return outcome
+
+
+def test_both_sides_learn_who_the_other_one_is():
+    outcome = converse(
+        dial(hello(1, 0), SECRET), answer(lambda theirs: hello(0, theirs.sender), lambda _: Verdict.WELCOME, SECRET)
+    )
+    assert (outcome["dialer"].sender, outcome["listener"].sender) == (0, 1)
+
+
+def test_another_secret_is_noticed_by_the_dialer_before_it_proves_anything():
+    steps = dial(hello(1, 0), SECRET)
+    first, _ = next(steps)
+    other = answer(lambda theirs: hello(0, 1), lambda _: Verdict.WELCOME, b"another secret entirely")
+    next(other)
+    reply, _ = other.send(first)
+    with pytest.raises(Refused, match="does not know this run's secret"):
+        steps.send(reply)
+
+
+def test_a_listener_refuses_a_wrong_proof_and_its_own_proof_sent_back():
+    listener = answer(lambda theirs: hello(0, 1), lambda _: Verdict.WELCOME, SECRET)
+    next(listener)
+    reply, wanted = listener.send(hello(1, 0).pack())
+    with pytest.raises(Refused, match="secret"):
+        listener.send(reply[-wanted:])
+
+
+@pytest.mark.parametrize("byte", range(0, 60, 5))
+def test_a_hello_changed_on_the_way_is_refused(byte):
+    def tamper(data):
+        return data if len(data) < 40 else bytes([*data[:byte], data[byte] ^ 1, *data[byte + 1 :]])
+
+    outcome = converse(
+        dial(hello(1, 0), SECRET),
+        answer(lambda theirs: hello(0, theirs.sender), lambda _: Verdict.WELCOME, SECRET),
+        tamper,
+    )
+    assert isinstance(outcome.get("dialer", outcome["listener"]), Refused)
+
+
+def test_wrong_secret_is_refused_on_both_sides(group):
+    listener_side, dialer_side = group.run(
+        2, lambda mesh, rank: None, secrets=[SECRET, b"not the secret of the run"], timeout_s=1.0
+    )
+    assert isinstance(dialer_side, errors.HandshakeError)
+    assert isinstance(listener_side, errors.HandshakeError)
+    assert (dialer_side.peer, listener_side.peer) == (0, 1)
+    assert "secret" in str(dialer_side)
+    assert "secret" in str(listener_side)
+
+
+def test_an_old_generation_is_refused_and_learns_of_the_new_one(group):
+    listener_side, dialer_side = group.run(2, lambda mesh, rank: None, generations=[5, 4], timeout_s=1.0)
+    assert isinstance(dialer_side, errors.GenerationMismatch)
+    assert (dialer_side.peer, dialer_side.generation, dialer_side.theirs) == (0, 4, 5)
+    assert isinstance(listener_side, errors.PeerSilent)
+    assert listener_side.peer == 1
+
+
+def test_a_worker_waits_for_a_peer_that_is_still_in_the_generation_before(group):
+    """The old call ends with GenerationMismatch, the peer comes back with the new generation, and both meet."""
+    listeners = group.listen(2)
+    addresses = [listener.address for listener in listeners]
+
+    def join(rank, generation):
+        return connect(
+            listeners[rank],
+            rank=rank,
+            addresses=addresses,
+            generation=generation,
+            secret=SECRET,
+            timeout_s=20.0,
+            deadline_s=20.0,
+        )
+
+    def late():
+        with pytest.raises(errors.GenerationMismatch) as caught:
+            join(0, 1)
+        with closing(join(0, 2)) as mesh:
+            return caught.value.theirs, mesh.broadcast(1, b"welcome")
+
+    def early():
+        with closing(join(1, 2)) as mesh:
+            return mesh.broadcast(1, None)
+
+    assert group.threads([late, early]) == [(2, b"welcome"), b"welcome"]
+
+
+def test_strangers_do_not_stop_a_group_from_forming(group):
+    listeners = group.listen(3)
+    strangers = []
+    for listener in listeners:
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n" * 20, b"\0" * 500, hello(2, 0).pack() + b"\0" * 32):
+            stranger = socket.create_connection(listener.address)
+            stranger.sendall(data)
+            strangers.append(stranger)
+    results = group.run(3, lambda mesh, rank: mesh.broadcast(1, b"x" if rank == 0 else None), listeners=listeners)
+    for stranger in strangers:
+        stranger.close()
+    assert results == [b"x"] * 3
+
+
+def test_very_many_silent_strangers_do_not_either(group):
+    listeners = group.listen(2)
+    strangers = [socket.create_connection(listeners[0].address) for _ in range(120)]
+    results = group.run(2, lambda mesh, rank: mesh.broadcast(1, b"x" if rank == 0 else None), listeners=listeners)
+    for stranger in strangers:
+        stranger.close()
+    assert results == [b"x"] * 2
+
+
+def test_a_worker_that_never_comes_is_named(group):
+    listeners = group.listen(3)
+    addresses = [listener.address for listener in listeners]
+    with pytest.raises(errors.PeerSilent, match="connecting") as caught:
+        connect(listeners[0], rank=0, addresses=addresses, generation=1, secret=SECRET, timeout_s=0.2, deadline_s=1)
+    assert (caught.value.peer, caught.value.also) == (1, (2,))
+
+
+def test_a_worker_whose_address_nobody_answers_is_lost_at_once(group):
+    gone, listener = group.listen(2)
+    address = gone.address
+    gone.close()
+    with pytest.raises(errors.PeerLost, match="refused") as caught:
+        connect(
+            listener,
+            rank=1,
+            addresses=[address, listener.address],
+            generation=1,
+            secret=SECRET,
+            timeout_s=30.0,
+            deadline_s=1.0,
+        )
+    assert caught.value.peer == 0
+
+
+def test_abort_ends_a_connect_of_this_or_an_older_generation_only(group):
+    listeners = group.listen(2)
+
+    def join(generation, timeout_s):
+        return connect(
+            listeners[0],
+            rank=0,
+            addresses=[listener.address for listener in listeners],
+            generation=generation,
+            secret=SECRET,
+            timeout_s=timeout_s,
+            deadline_s=1.0,
+        )
+
+    aborter = threading.Thread(target=listeners[0].abort, args=(3, "a worker died"))
+    aborter.start()
+    with pytest.raises(errors.Aborted, match="a worker died"):
+        join(3, 30.0)
+    aborter.join()
+    with pytest.raises(errors.Aborted, match="a worker died"):
+        join(2, 30.0)
+    with pytest.raises(errors.PeerSilent):
+        join(4, 0.1)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
+def test_a_listener_on_every_interface_must_be_asked_for(host):
+    with pytest.raises(ValueError, match="every interface"):
+        Listener(host)
+
+
+def test_a_listener_on_every_interface_can_be_asked_for():
+    with Listener("0.0.0.0", any_interface=True) as listener:
+        assert listener.address[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"secret": b"short"}, "at least 16 bytes"),
+        ({"rank": 1}, "rank must be"),
+        ({"timeout_s": 0.0}, "timeout_s"),
+        ({"deadline_s": 0.0}, "deadline_s"),
+        ({"generation": -1}, "generation"),
+    ],
+)
+def test_bad_arguments_are_refused(group, arguments, message):
+    (listener,) = group.listen(1)
+    usual = {"rank": 0, "addresses": [listener.address], "generation": 0, "secret": SECRET}
+    with pytest.raises(ValueError, match=message):
+        connect(listener, **{**usual, "timeout_s": 1.0, "deadline_s": 1.0, **arguments})

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from heliostat.cluster.exchange import Pending, silent_peers
+from heliostat.cluster.slices import SMALL_BYTES, Scratch, SliceSum, common_bytes, cut, goes_whole, num_bytes, take
+from heliostat.cluster.tree import BLOCK_BYTES, layout_of
+from heliostat.cluster.wire import (
+    HEADER_BYTES,
+    MAX_FAREWELL_BYTES,
+    Cursor,
+    Header,
+    Kind,
+    bytes_of,
+    pack_farewell,
+    unpack_farewell,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 5000), max_size=4), st.integers(1, 9))
+def test_slices_cover_every_element_of_every_segment_once(lengths, num_workers):
+    layout = tuple((FLOAT32, length) for length in lengths)
+    slices = cut(layout, num_workers)
+    for number, length in enumerate(lengths):
+        elements = [n for part in slices for n in range(*part[number])]
+        assert elements == list(range(length))
+    assert sum(num_bytes(layout, part) for part in slices) == 4 * sum(lengths)
+
+
+def test_large_slices_are_nearly_equal():
+    sizes = [part[0][1] - part[0][0] for part in cut(((FLOAT32, 1_000_003),), 3)]
+    assert max(sizes) - min(sizes) <= 32
+
+
+def test_vectors_go_whole_only_while_every_worker_sends_little():
+    one = ((0, 0),)
+    fits = ((FLOAT32, SMALL_BYTES // 4),)
+    assert goes_whole(fits, [one, one])
+    assert not goes_whole(((FLOAT32, SMALL_BYTES // 4 + 1),), [one, one])
+    assert not goes_whole(fits, [one, one, one])
+    assert not goes_whole(fits, [one, ((0, 1), (0, 2))])
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.binary(max_size=20), max_size=6), st.lists(st.integers(1, 25), min_size=1, max_size=8))
+def test_a_cursor_moves_through_all_pieces_in_order(pieces, moves):
+    cursor = Cursor(pieces)
+    seen = b""
+    turn = 0
+    while cursor.done < cursor.total:
+        window = b"".join(cursor.window(moves[turn % len(moves)]))
+        moved = max(1, len(window) // 2)
+        seen += window[:moved]
+        cursor.advance(moved)
+        turn += 1
+    assert seen == b"".join(pieces)
+    assert cursor.window(100) == []
+
+
+def test_a_cursor_stops_at_its_limit():
+    cursor = Cursor([b"header", b"payload"], limit=0)
+    assert cursor.window(100) == []
+    cursor.limit = 8
+    assert b"".join(cursor.window(100)) == b"headerpa"
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.sampled_from(Kind),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**64 - 1),
+)
+def test_a_header_survives_the_wire(kind, generation, sequence, agreement, length):
+    header = Header(kind=kind, generation=generation, sequence=sequence, agreement=agreement, length=length)
+    assert len(header.pack()) == HEADER_BYTES
+    assert Header.unpack(header.pack()) == header
+
+
+@pytest.mark.parametrize("reason", ["short", 'quotes " and \\ and \n' * 500, "ü" * 5000, ""])
+def test_a_farewell_always_fits_its_frame(reason):
+    payload = pack_farewell(reason, 3)
+    assert len(payload) <= MAX_FAREWELL_BYTES
+    text, blames = unpack_farewell(payload)
+    assert blames == 3
+    assert text[:5].replace("?", "ü") == reason[:5]
+
+
+@pytest.mark.parametrize("payload", [b"", b"[1]", b"{}", b"\xff", b'{"reason": "x"}', b"null"])
+def test_a_farewell_that_cannot_be_read_says_so(payload):
+    assert unpack_farewell(payload) == ("it said farewell in a way that cannot be read", None)
+
+
+def test_a_slice_is_summed_only_as_far_as_its_bytes_have_arrived():
+    length = 3 * BLOCK_BYTES // 4
+    nodes = {(0, n): (np.full(length, n + 1, np.float32), np.full(2, n, np.float64)) for n in range(2)}
+    out = (np.zeros(length, np.float32), np.zeros(2, np.float64))
+    total = SliceSum(tuple(nodes), ("sum", "max"), layout_of(out))
+    total.start(list(nodes.values()), out)
+    assert not total.advance(BLOCK_BYTES - 1)
+    assert total.advance(2 * BLOCK_BYTES + 5)
+    assert total.ready_bytes == 2 * BLOCK_BYTES
+    assert (out[0][: BLOCK_BYTES // 2] == 3).all()
+    assert (out[0][BLOCK_BYTES // 2 :] == 0).all()
+    assert total.advance(3 * BLOCK_BYTES + 16)
+    assert total.finished
+    assert out[1].tolist() == [1, 1]
+
+
+def test_what_has_arrived_for_every_node_is_counted_from_the_last_node_of_each_peer():
+    assert common_bytes([], 100) == 100
+    assert common_bytes([(30, 1), (70, 1)], 100) == 30
+    assert common_bytes([(100, 1), (230, 3)], 100) == 30
+    assert common_bytes([(150, 3), (100, 1)], 100) <= 0
+    assert common_bytes([(0, 0), (200, 2)], 100) == 100
+
+
+def test_scratch_memory_is_kept_and_aligned():
+    scratch = Scratch()
+    layout = ((FLOAT32, 3), (FLOAT64, 5), (FLOAT32, 0))
+    first, second = scratch.vector("slot", layout), scratch.vector("slot", layout)
+    assert layout_of(first) == layout
+    assert [a.ctypes.data for a in first] == [a.ctypes.data for a in second]
+    assert first[1].ctypes.data - first[0].ctypes.data == 64
+    assert bytes_of(take(first, ((1, 3), (0, 0), (0, 0)))[0]).nbytes == 8
+
+
+def test_a_peer_that_waits_for_another_one_is_not_blamed():
+    owes, excused = Pending(1, True, 0.0), Pending(2, False, 0.0)
+    assert silent_peers([excused, owes], 5.0, 4.0) == (1,)
+    assert silent_peers([excused, owes._replace(since_s=3.0)], 5.0, 4.0) == ()
+    assert silent_peers([excused], 5.0, 4.0) == (2,)
+    assert silent_peers([owes._replace(since_s=0.5), Pending(3, True, 0.0)], 5.0, 4.0) == (3, 1)

@@ -1,0 +1,280 @@
+"""compute: what one microbatch contributes to its step, as one traced function that assigns nothing.
+
+The same graph serves every worker and every number of replicas: each call computes one microbatch on each replica. A
+worker with several microbatches per replica calls it several times, so there is only one path, with one shape
+knowledge, and the bits of a microbatch do not depend on where it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from heliostat.cluster.tree import Layout, Vector
+
+from . import seams
+from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
+from .columns import Columns
+from .errors import UnsupportedModelError, UnsupportedStepError
+from .metrics import MetricVariable, StatsLayout
+from .runtime import BUILD_LOCK
+from .trainee import MEAN_REDUCTIONS, Trainee
+
+Kind = Literal["train", "evaluate"]
+StepFunction = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """What the vector of a microbatch holds, in order.
+
+    The first segment has the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
+    the microbatch's weight. The second (float64, summed) and third (float64, maximum) are described by `stats`.
+
+    Attributes:
+        gradients: indices into `Trainee.trainable` of the variables that have a gradient.
+        moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
+        agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
+        stats: metric changes and logged scalars.
+        layout: dtype and length of each segment.
+    """
+
+    gradients: tuple[int, ...]
+    moving: tuple[int, ...]
+    agreed: tuple[int, ...]
+    stats: StatsLayout
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What the trace of a step told: the parts of a contribution, as tensors, with their names."""
+
+    gradients: list[Any]
+    moving: list[Any]
+    agreed: list[Any]
+    sums: list[Any]
+    extrema: list[Any]
+    contribution: Contribution
+
+
+class Compute:
+    """The traced function of one step kind.
+
+    Args:
+        trainee: the model.
+        step: ``step(x, y, sample_weight)``: the user's or Keras's train or test step.
+        kind: ``"train"`` captures gradients, ``"evaluate"`` does not.
+        columns: which columns are inputs, targets and weights.
+        sample: a few rows of each column, for shapes and dtypes.
+        reduction: how the step's loss reduces over rows.
+        only_returned_logs: the step's result alone tells the logs, as in Keras; otherwise every metric it updates too.
+
+    Raises:
+        UnsupportedStepError, UnsupportedModelError: the step does something that cannot be exact.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        step: StepFunction,
+        *,
+        kind: Kind,
+        columns: Columns,
+        sample: Mapping[str, np.ndarray],
+        reduction: str,
+        only_returned_logs: bool = True,
+    ) -> None:
+        self._trainee, self._step, self._kind = trainee, step, kind
+        self._only_returned = only_returned_logs
+        self._columns, self._reduction = columns, reduction
+        self._num_replicas = trainee.strategy.num_replicas_in_sync
+        self._traced: Contribution | None = None
+        with BUILD_LOCK:
+            self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
+            self._function = self._trace({name: sample[name] for name in columns.names})
+        if self._traced is None:
+            raise UnsupportedStepError("The training step was not traced.")
+        self.contribution: Contribution = self._traced
+
+    def __call__(self, replica_inputs: Sequence[tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]]) -> list[Vector]:
+        """Compute one microbatch on every replica.
+
+        Args:
+            replica_inputs: per replica its rows by column, its weights (float64 [4], see `microbatch_weights`) and its
+                seeds (int64 [generators, 2]).
+
+        Returns:
+            per replica the vector of its microbatch; segments may be read-only views of TensorFlow's memory.
+        """
+        arguments = [
+            ([batch[name] for name in self._columns.names], tf.constant(weights), tf.constant(seeds))
+            for batch, weights, seeds in replica_inputs
+        ]
+        outputs = self._function(arguments)
+        return [tuple(host_view(segment) for segment in vector) for vector in outputs]
+
+    def _trace(self, sample: Mapping[str, np.ndarray]) -> Any:
+        trainee, strategy = self._trainee, self._trainee.strategy
+        column_specs = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in sample.values()]
+        seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
+        specs = [(column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)] * self._num_replicas
+
+        @tf.function(autograph=False)
+        def compute(replica_inputs: Any) -> Any:
+            outputs = strategy.run(self._on_replica, args=(replica_inputs,))
+            parts = [strategy.experimental_local_results(segment) for segment in outputs]
+            return list(zip(*parts, strict=True))
+
+        with seams.unscaled_losses():
+            if self._kind == "train":
+                with captured_gradients(trainee.optimizer):
+                    function = compute.get_concrete_function(specs)
+            else:
+                function = compute.get_concrete_function(specs)
+        refuse_impure_ops(function.graph)
+        return function
+
+    def _on_replica(self, replica_inputs: Any) -> tuple[Any, Any, Any]:
+        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        columns, weights, seeds = replica_inputs[int(replica)]
+        traced = self._run_step(columns, weights, seeds)
+        self._traced = traced.contribution
+        dtype = self._trainee.float_dtype
+        main = [_flat(part, dtype) * tf.cast(weights[i], dtype) for i, part in enumerate((traced.gradients, traced.moving)) if part]
+        agreed = [*traced.agreed, *(-value for value in traced.agreed)]
+        return (
+            tf.concat(main, 0) if len(main) > 1 else main[0] if main else tf.zeros((0,), dtype),
+            _flat(traced.sums, tf.float64),
+            _flat([*traced.extrema, *agreed], tf.float64),
+        )
+
+    def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> Traced:
+        trainee = self._trainee
+        seams.use_global_generator(trainee.generators[0])
+        batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
+        metric_start = [tf.constant(m.initial) for m in trainee.metrics]
+        frozen_start = [tf.identity(_raw(v)) for v in trainee.frozen]
+        start = [
+            *((g.state, seeds[i]) for i, g in enumerate(trainee.generators)),
+            *zip((m.variable for m in trainee.metrics), metric_start, strict=True),
+            *zip(trainee.frozen, frozen_start, strict=True),
+        ]
+        with StepScope(start, collect_losses=True) as scope, recording() as pairs:
+            began = dict(scope.state_mapping)
+            returned = self._step(*self._columns.assemble(batch))
+            if scope.losses and self._reduction not in MEAN_REDUCTIONS:
+                self._refuse_added_losses()
+
+        def changed(variable: Any) -> bool:
+            return scope.get_current_value(variable) is not began[id(variable)]
+
+        return self._collect(returned, pairs, scope, changed, weights)
+
+    def _collect(self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any) -> Traced:
+        trainee = self._trainee
+        updated = tuple(m for m in trainee.metrics if changed(m.variable))
+        logged, names = self._logs(returned, updated)
+        sums = [self._metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
+        for value in logged.values():
+            sums += [tf.cast(value, tf.float64) * weights[2] * weights[3], weights[3]]
+        extrema = [
+            scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
+        ]
+        gradients = dense_gradients(pairs, trainee.trainable) if self._kind == "train" else []
+        assigned = [i for i, v in enumerate(trainee.frozen) if changed(v)] if self._kind == "train" else []
+        floating = tuple(i for i in assigned if keras.backend.is_float_dtype(trainee.frozen[i].dtype))
+        agreed = tuple(i for i in assigned if i not in floating)
+        values = {i: scope.get_current_value(trainee.frozen[i]) for i in assigned}
+        present = tuple(i for i, g in enumerate(gradients) if g is not None)
+        num_agreed = sum(int(np.prod(trainee.frozen[i].shape)) for i in agreed)
+        stats = StatsLayout(metrics=updated, logged=tuple(logged), num_agreed=num_agreed, result_names=names)
+        main_size = sum(int(np.prod(trainee.trainable[i].shape)) for i in present)
+        main_size += sum(int(np.prod(trainee.frozen[i].shape)) for i in floating)
+        float64 = np.dtype(np.float64)
+        layout = ((trainee.float_dtype, main_size), (float64, stats.num_sums), (float64, stats.num_extrema))
+        return Traced(
+            gradients=[gradients[i] for i in present],
+            moving=[values[i] for i in floating],
+            agreed=[tf.cast(values[i], tf.float64) for i in agreed],
+            sums=sums,
+            extrema=extrema,
+            contribution=Contribution(gradients=present, moving=floating, agreed=agreed, stats=stats, layout=layout),
+        )
+
+    def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
+        value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
+        tracker = self._trainee.model._loss_tracker
+        return value * weights[2] if metric.variable is tracker.total else value
+
+    def _logs(self, returned: Any, updated: Sequence[MetricVariable]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Scalars to be logged by themselves, and the names of all logs in order."""
+        by_metrics = self._names_of_updated(updated)
+        if returned is None:
+            returned = {}
+        if not isinstance(returned, Mapping):
+            returned = {"loss": returned}
+        logged = {}
+        for name, value in returned.items():
+            if name in by_metrics:
+                continue
+            if keras.ops.ndim(value) != 0:
+                raise UnsupportedStepError(
+                    f"The step returned {name!r} with the shape {tuple(value.shape)}; it may return a scalar loss, or a "
+                    "dict of scalars. Reduce it over the rows of the batch."
+                )
+            logged[name] = value
+        # Keras's rule for an overridden train_step: the logs are what it returns.
+        wanted = dict.fromkeys(returned if self._only_returned and returned else [*returned, *by_metrics])
+        return logged, tuple(wanted)
+
+    def _names_of_updated(self, updated: Sequence[MetricVariable]) -> list[str]:
+        """Names of the results whose metrics the step has updated."""
+        ids = {id(m.variable) for m in updated}
+        models = self._trainee.model.metrics
+        return [
+            name
+            for metric, names in zip(models, self._result_names, strict=True)
+            if any(id(v) in ids for v in metric.variables)
+            for name in names
+        ]
+
+    def _refuse_added_losses(self) -> None:
+        raise UnsupportedModelError(
+            f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by {self._reduction!r}; "
+            "they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
+        )
+
+
+def _result_names(metric: Any) -> list[str]:
+    result = metric.result()
+    return list(result) if isinstance(result, Mapping) else [metric.name]
+
+
+def _raw(variable: Any) -> Any:
+    return variable._value
+
+
+def _flat(parts: Sequence[Any], dtype: Any) -> Any:
+    pieces = [tf.reshape(tf.cast(part, dtype), (-1,)) for part in parts]
+    if not pieces:
+        return tf.zeros((0,), dtype)
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+
+
+def _to_floatx(value: Any) -> Any:
+    """Floating-point columns take Keras's float type, as arrays do in plain Keras; others stay as they are."""
+    return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value
+
+
+def host_view(tensor: Any) -> np.ndarray:
+    """A tensor's numbers in host memory, without a copy where they lie there already (read-only then)."""
+    try:
+        return np.frombuffer(memoryview(tensor), dtype=tensor.dtype.as_numpy_dtype)
+    except (TypeError, ValueError, BufferError):
+        return np.ascontiguousarray(tensor.numpy())

@@ -1,0 +1,156 @@
+"""The arguments of `Trainer` and `fit`, checked before anything starts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from heliostat.data import Shuffle
+
+from .errors import ConfigurationError
+from .jobs import LoopName
+
+LOOP_NAMES: tuple[LoopName, ...] = ("fit", "train_on_batch", "custom")
+_KERAS_NAMES = {
+    "batch_size": "global_batch_size= (rows of one step over all workers)",
+    "x": "the first argument, data: a dataset path or (x, y) arrays",
+    "y": "the first argument, data: a dataset path or (x, y) arrays",
+    "validation_split": "validation_data=: write the two parts with heliostat.data.write_dataset",
+    "validation_batch_size": "global_batch_size=, which validation uses too; its results do not depend on it",
+    "validation_steps": "validation_data=: a dataset with just the rows to validate on",
+    "validation_freq": "nothing: validation runs after every epoch",
+    "class_weight": "sample_weight=: a column with each row's weight",
+    "steps": "nothing: evaluate and predict take all rows",
+    "num_workers": "Trainer(workers=...)",
+    "strategy": "Trainer(replicas_per_worker=...): each worker makes its own MirroredStrategy",
+    "optimizer": "model.compile(optimizer=...) in build_model",
+    "loss": "model.compile(loss=...) in build_model",
+    "metrics": "model.compile(metrics=...) in build_model",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerConfig:
+    """Where a trainer computes, and what its results depend on.
+
+    Attributes:
+        workers: number of workers; 0 computes in this process, without Ray.
+        replicas_per_worker: devices of each worker; "auto" means all its GPUs, or one CPU device.
+        num_microbatches: V; None means the smallest power of two that gives every replica one.
+        threads_per_worker: TensorFlow's intra-op threads per worker; None means 1.
+        address: the Ray cluster; None for this machine alone, "auto" for the cluster this machine belongs to.
+        seed: of initial weights, row order and random layers.
+        deterministic: ask TensorFlow for deterministic kernels.
+        deadline_s: how long a worker waits for a silent one.
+        start_timeout_s: how long to wait for workers to start.
+    """
+
+    workers: int = 1
+    replicas_per_worker: int | Literal["auto"] = "auto"
+    num_microbatches: int | None = None
+    threads_per_worker: int | None = None
+    address: str | None = None
+    seed: int = 0
+    deterministic: bool = True
+    deadline_s: float = 300.0
+    start_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        _check_count("workers", self.workers, least=0)
+        if self.replicas_per_worker != "auto":
+            _check_count("replicas_per_worker", self.replicas_per_worker)
+        for name in ("num_microbatches", "threads_per_worker"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        _check_count("seed", self.seed, least=0)
+        if self.seed >= 2**32:
+            raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
+        if self.workers == 0 and self.address is not None:
+            raise ConfigurationError(
+                f"workers=0 computes in this process, so address={self.address!r} has no use. Give workers=1 or more."
+            )
+
+    @property
+    def group_size(self) -> int:
+        """Workers that train together, counting this process as one."""
+        return max(1, self.workers)
+
+    @property
+    def threads(self) -> int:
+        """TensorFlow's intra-op threads per worker."""
+        return self.threads_per_worker or 1
+
+    def microbatches(self, replicas: int) -> int:
+        """V for `replicas` replicas per worker.
+
+        Raises:
+            ConfigurationError: fewer microbatches than replicas.
+        """
+        total = self.group_size * replicas
+        if self.num_microbatches is None:
+            return 1 << (total - 1).bit_length()
+        if self.num_microbatches < total:
+            raise ConfigurationError(
+                f"num_microbatches={self.num_microbatches} is less than the {total} replicas ({self.group_size} "
+                f"workers × {replicas}): some would have nothing to compute. Give at least {total}, or fewer workers."
+            )
+        return self.num_microbatches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """The numbers and choices of one `fit`."""
+
+    loop: LoopName = "fit"
+    epochs: int = 1
+    initial_epoch: int = 0
+    global_batch_size: int = 32
+    steps_per_epoch: int | None = None
+    shuffle: Shuffle = "full"
+
+    def __post_init__(self) -> None:
+        if self.loop not in LOOP_NAMES:
+            raise ConfigurationError(f"loop={self.loop!r}; the three ways are {', '.join(map(repr, LOOP_NAMES))}.")
+        _check_count("epochs", self.epochs)
+        _check_count("initial_epoch", self.initial_epoch, least=0)
+        _check_count("global_batch_size", self.global_batch_size)
+        if self.steps_per_epoch is not None:
+            _check_count("steps_per_epoch", self.steps_per_epoch)
+        if self.initial_epoch >= self.epochs:
+            raise ConfigurationError(
+                f"initial_epoch={self.initial_epoch} leaves nothing of epochs={self.epochs}; epochs is the number of the "
+                "last one, as in Keras."
+            )
+        if self.shuffle not in ("full", False):
+            raise ConfigurationError(f"shuffle={self.shuffle!r}; it takes 'full' or False.")
+
+
+def refuse_unknown(function: str, unknown: dict[str, Any]) -> None:
+    """Answer arguments that Keras has under another name with ours; raises `ConfigurationError`."""
+    for name in unknown:
+        hint = _KERAS_NAMES.get(name)
+        advice = f"Use {hint}." if hint else "See help(heliostat.trainer.Trainer)."
+        raise ConfigurationError(f"{function}() has no argument {name!r}. {advice}")
+
+
+def check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[str]) -> None:
+    """Raise `ConfigurationError` when a custom step cannot be called with the arguments it will be given."""
+    if step is None:
+        return
+    function = getattr(step, "python_function", step)
+    if not callable(function):
+        raise ConfigurationError(f"{name} is {step!r}, not a function of ({', '.join(arguments)}).")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{name} is called as {name}({', '.join(arguments)}), which {getattr(step, '__name__', step)!r} does not take: "
+            f"{error}."
+        ) from error
+
+
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name}={value!r}; it must be an integer of at least {least}.")

@@ -1,0 +1,94 @@
+"""Errors of the trainer.
+
+::
+
+    TrainerError
+    ├── ConfigurationError        an argument is wrong or does not fit the others; found before workers start
+    ├── ModelError                build_model, or the model it returns, cannot be trained
+    │   ├── NotCompiledError      compile() was not called
+    │   └── UnsupportedModelError the model asks for something that is refused by name
+    ├── UnsupportedStepError      the training step does something that cannot be made exact
+    ├── DataError                 the data does not fit the model
+    ├── RuntimeSetupError         TensorFlow in this process cannot be set up as the run needs it
+    ├── WorkersDisagreeError      workers that must hold the same state do not
+    └── TrainingFailedError       a run stopped: names the worker, its host, the step and the user's frame
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class TrainerError(Exception):
+    """Base class of everything the trainer raises by itself."""
+
+
+class ConfigurationError(TrainerError):
+    """An argument is wrong, or does not fit the others."""
+
+
+class ModelError(TrainerError):
+    """``build_model`` failed, or what it returned is no model that can be trained."""
+
+
+class NotCompiledError(ModelError):
+    """The model was returned without a call of ``compile()``."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model asks for something that Heliostat refuses rather than computes wrongly."""
+
+
+class UnsupportedStepError(TrainerError):
+    """The training step does something whose result would depend on where it is computed."""
+
+
+class DataError(TrainerError):
+    """The data does not fit the model, or the columns that were asked for."""
+
+
+class RuntimeSetupError(TrainerError):
+    """TensorFlow in this process cannot be set up as the run needs it."""
+
+
+class WorkersDisagreeError(TrainerError):
+    """Workers that must hold the same state hold different ones."""
+
+
+class TrainingFailedError(TrainerError):
+    """A run stopped because a worker died or raised.
+
+    Attributes:
+        rank: rank of the worker at fault, None where no single worker is.
+        host: its host name.
+        step: step of the run (counted from 0) that the worker was at, None before the first.
+        cause: one line: what happened.
+        worker_traceback: the worker's traceback, empty where it left none.
+        log_path: the worker's log file, empty where there is none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        rank: int | None = None,
+        host: str = "",
+        step: int | None = None,
+        cause: str = "",
+        worker_traceback: str = "",
+        log_path: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.host = host
+        self.step = step
+        self.cause = cause
+        self.worker_traceback = worker_traceback
+        self.log_path = log_path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_training_failed, (self.args[0], dict(self.__dict__))
+
+
+def _rebuild_training_failed(message: str, fields: dict[str, Any]) -> TrainingFailedError:
+    return TrainingFailedError(message, **fields)

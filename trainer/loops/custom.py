@@ -1,0 +1,60 @@
+"""Way 3: the user's own `train_step` and `valid_step`, written with `tf.GradientTape` as for one device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ..callbacks import OpeningGate, callback_list, test_callbacks, validate
+from ..session import Session
+
+
+def run(session: Session, user_callbacks: Sequence[Any]) -> None:
+    """Train with the job's steps."""
+    model = session.model
+    callbacks = callback_list(session, user_callbacks, OpeningGate(session))
+    test_hooks = test_callbacks(session, user_callbacks)
+
+    model.stop_training = False
+    callbacks.on_train_begin()
+    logs: dict[str, Any] = {}
+    for epoch in session.epochs():
+        callbacks.on_epoch_begin(epoch)
+
+        for step, batch in enumerate(session.batches()):
+            callbacks.on_train_batch_begin(step)
+            result = session.train(batch)
+            callbacks.on_train_batch_end(step, result)
+            if model.stop_training:
+                break
+
+        validate(session, test_hooks)
+        logs = session.finish_epoch()
+        callbacks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    callbacks.on_train_end(logs)
+
+
+def default_train_step(model: Any, optimizer: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
+    """One training step on one batch, as for one device; returns the batch's loss."""
+    with tf.GradientTape() as tape:
+        y_pred = model(x, training=True)
+        loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+        scaled = optimizer.scale_loss(loss)
+    gradients = tape.gradient(scaled, model.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+    model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+    return loss
+
+
+def default_valid_step(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
+    """One validation step on one batch; returns the batch's loss."""
+    y_pred = model(x, training=False)
+    loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+    model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+    return loss

@@ -1,0 +1,49 @@
+"""Way 2: a Python loop over batches with `train_on_batch` and `test_on_batch`.
+
+A ticket (the number of a step) stands for the batch; every worker computes its part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..callbacks import OpeningGate, callback_list, test_callbacks
+from ..session import Session
+
+
+def run(session: Session, user_callbacks: Sequence[Any]) -> None:
+    """Train with `keras.Model.train_on_batch`."""
+    model = session.model
+    model.train_function, model.test_function = session.train_function, session.test_function
+    callbacks = callback_list(session, user_callbacks, OpeningGate(session))
+    test_hooks = test_callbacks(session, user_callbacks)
+
+    model.stop_training = False
+    callbacks.on_train_begin()
+    logs: dict[str, Any] = {}
+    for epoch in session.epochs():
+        model.reset_metrics()
+        callbacks.on_epoch_begin(epoch)
+
+        for step, batch in enumerate(session.batches()):
+            callbacks.on_train_batch_begin(step)
+            result = model.train_on_batch(batch, return_dict=True)
+            callbacks.on_train_batch_end(step, result)
+            if model.stop_training:
+                break
+
+        test_hooks.on_test_begin()
+        for step, batch in enumerate(session.validation_batches()):
+            test_hooks.on_test_batch_begin(step)
+            model.test_on_batch(batch, return_dict=True)
+            test_hooks.on_test_batch_end(step)
+        test_hooks.on_test_end()
+
+        logs = session.finish_epoch()
+        callbacks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    callbacks.on_train_end(logs)

@@ -1,0 +1,50 @@
+"""What a finished run hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .coordinator import EpochRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        history: metric name -> one value per epoch; global and exact.
+        run_dir: the run folder.
+        sha256: hashes of the final weights and optimizer state.
+        epochs: what the driver recorded of each epoch (rows and time split by worker).
+        seconds: duration of the run, starting workers included.
+    """
+
+    history: dict[str, list[Any]]
+    run_dir: Path
+    sha256: dict[str, str]
+    seconds: float
+    epochs: list[EpochRecord] = field(repr=False)
+
+    @property
+    def model_path(self) -> Path:
+        """The trained model, a plain Keras file that needs no Heliostat."""
+        return self.run_dir / "model.keras"
+
+    def model(self, custom_objects: dict[str, Any] | None = None) -> Any:
+        """Load the trained `keras.Model` into this process.
+
+        Args:
+            custom_objects: classes and functions of your own that the model uses, by name, as in
+                `keras.models.load_model`.
+        """
+        import keras  # the driver has no use for TensorFlow until someone wants the model
+
+        return keras.models.load_model(self.model_path, custom_objects=custom_objects)
+
+
+def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:
+    """Metric name -> values by epoch; None where an epoch lacks a metric that others have."""
+    names = dict.fromkeys(name for record in epochs for name in record.logs)
+    return {name: [record.logs.get(name) for record in epochs] for name in names}

@@ -1,0 +1,69 @@
+"""Training state as bytes: reading, writing, hashing and copying it between workers."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+import xxhash
+
+from .errors import WorkersDisagreeError
+from .trainee import Trainee
+
+
+def state_arrays(trainee: Trainee) -> list[np.ndarray]:
+    """Weights, then optimizer state, as host arrays (copies), in `Trainee.state`'s order."""
+    return [np.asarray(trainee.components(variable)[0].numpy()) for variable in trainee.state]
+
+
+def state_digest(trainee: Trainee) -> str:
+    """xxh3_128 over all training state, hexadecimal: equal on workers that hold the same state."""
+    digest = xxhash.xxh3_128()
+    for array in state_arrays(trainee):
+        digest.update(np.ascontiguousarray(array).tobytes() if array.ndim == 0 else np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def state_sha256(trainee: Trainee) -> dict[str, str]:
+    """SHA-256 of the weights and of the optimizer state, hexadecimal: the proof of invariance."""
+    arrays = state_arrays(trainee)
+    num_weights = len(trainee.trainable) + len(trainee.frozen)
+    parts = {"weights": arrays[:num_weights], "optimizer": arrays[num_weights:]}
+    return {name: hashlib.sha256(b"".join(a.tobytes() for a in part)).hexdigest() for name, part in parts.items()}
+
+
+def state_bytes(trainee: Trainee) -> bytes:
+    """All training state, raw, one variable after the other."""
+    return b"".join(array.tobytes() for array in state_arrays(trainee))
+
+
+def num_state_bytes(trainee: Trainee) -> int:
+    """Length of `state_bytes`."""
+    return sum(int(np.prod(v.shape)) * _itemsize(v.dtype) for v in trainee.state)
+
+
+def assign_state(trainee: Trainee, payload: bytes) -> None:
+    """Write `state_bytes` of another worker into every replica of this one.
+
+    Raises:
+        WorkersDisagreeError: the other worker's model has other shapes.
+    """
+    if len(payload) != num_state_bytes(trainee):
+        raise WorkersDisagreeError(
+            f"Another worker's state has {len(payload)} bytes and this one's {num_state_bytes(trainee)}: build_model "
+            "makes different models on different workers. It must not depend on the host, the time or the environment."
+        )
+    at = 0
+    for variable in trainee.state:
+        parts = trainee.components(variable)
+        dtype = parts[0].dtype.as_numpy_dtype
+        count = int(np.prod(variable.shape))
+        value = np.frombuffer(payload, dtype=dtype, count=count, offset=at).reshape(tuple(variable.shape))
+        at += value.nbytes
+        for part in parts:
+            part.assign(value)
+
+
+def _itemsize(dtype: str) -> int:
+    return int(tf.as_dtype(dtype).size)

@@ -1,0 +1,386 @@
+"""The public `Trainer`: checks what it is asked, starts workers, runs their tasks, keeps the run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from heliostat.cluster.errors import TaskFailed
+from heliostat.data import Dataset
+
+from .blame import explain_failure
+from .columns import ColumnChoice, Columns
+from .config import FitConfig, TrainerConfig, check_step, refuse_unknown
+from .coordinator import Coordinator, EpochRecord
+from .display import Display, Verbose, make_display
+from .errors import ConfigurationError, TrainerError
+from .inputs import Data, Inputs
+from .jobs import FitJob, LoopName, ModelJob, PassJob, PredictPart, Progress
+from .result import Result, history_of
+from .run_folder import RunFolder, new_run_path, next_run_path
+from .shipping import InProcess, Shipped, ship
+from .workers import Workers
+
+BuildModel = Callable[[], Any]
+
+
+class Trainer:
+    """Trains a Keras model on several workers, exactly as one device would.
+
+    Args:
+        build_model: a function without arguments that returns a compiled `keras.Model`.
+        workers: worker processes (Ray actors); 0 computes in this process, without Ray.
+        replicas_per_worker: devices per worker; "auto" takes all its GPUs, or one CPU device. A number on a machine
+            without GPUs makes that many logical CPU devices.
+        num_microbatches: parts into which every global batch is cut; the unit of computation, fixed for a run. Results
+            depend on it, and not on workers or replicas. None: the smallest power of two that gives each replica one.
+        threads_per_worker: TensorFlow's threads per worker; results depend on it, so it is 1 unless you say otherwise.
+        address: None uses this machine; "auto" joins the Ray cluster this machine belongs to; or a Ray address.
+        run_dir: folder of the run; None makes ``runs/<name>-<time>``.
+        seed: seed of initial weights, row order and random layers.
+        deterministic: ask TensorFlow for deterministic kernels.
+        deadline_s: seconds a worker waits for a silent one before it gives up.
+        start_timeout_s: seconds to wait for workers to start.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+
+    The trainer can be used for several `fit`, `evaluate` and `predict`; workers stay alive between them. Close it, or
+    use it as a context manager, to free them.
+    """
+
+    def __init__(
+        self,
+        build_model: BuildModel,
+        *,
+        workers: int = 1,
+        replicas_per_worker: Any = "auto",
+        num_microbatches: int | None = None,
+        threads_per_worker: int | None = None,
+        address: str | None = None,
+        run_dir: str | Path | None = None,
+        seed: int = 0,
+        deterministic: bool = True,
+        deadline_s: float = 300.0,
+        start_timeout_s: float = 300.0,
+        **unknown: Any,
+    ) -> None:
+        refuse_unknown("Trainer", unknown)
+        if not callable(build_model) or isinstance(build_model, type):
+            raise ConfigurationError(
+                f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
+                "keras.Model: every worker builds its own."
+            )
+        self._config = TrainerConfig(
+            workers=workers,
+            replicas_per_worker=replicas_per_worker,
+            num_microbatches=num_microbatches,
+            threads_per_worker=threads_per_worker,
+            address=address,
+            seed=seed,
+            deterministic=deterministic,
+            deadline_s=deadline_s,
+            start_timeout_s=start_timeout_s,
+        )
+        self._build_model = self._ship(build_model, "build_model")
+        self._name = getattr(build_model, "__name__", "run").strip("<>")
+        self._run_dir = None if run_dir is None else Path(run_dir)
+        self._workers = Workers(self._config)
+        self._trained = False
+
+    def fit(
+        self,
+        data: Data,
+        *,
+        validation_data: Data | None = None,
+        epochs: int = 1,
+        global_batch_size: int = 32,
+        loop: LoopName = "fit",
+        train_step: Callable[..., Any] | None = None,
+        valid_step: Callable[..., Any] | None = None,
+        callbacks: Sequence[Any] = (),
+        initial_epoch: int = 0,
+        initial_weights: Sequence[np.ndarray] | None = None,
+        steps_per_epoch: int | None = None,
+        shuffle: Any = "full",
+        inputs: ColumnChoice = "x",
+        targets: ColumnChoice = "y",
+        sample_weight: str | None = None,
+        verbose: Verbose = "auto",
+        record_rows: bool = False,
+        **unknown: Any,
+    ) -> Result:
+        """Train a run from the seed (or from `initial_weights`).
+
+        Args:
+            data: a dataset path, a `Dataset`, or ``(x, y)`` numpy arrays, which are written into the run folder.
+            validation_data: likewise; validated on after every epoch.
+            epochs: number of the last epoch.
+            global_batch_size: rows of one step, over all workers.
+            loop: the way to train: Keras's ``"fit"``, ``"train_on_batch"``, or ``"custom"`` steps.
+            train_step: for the custom loop: ``train_step(model, optimizer, x, y[, sample_weight])``, written for one
+                device; returns a scalar loss or a dict of scalars. It gets sample_weight if a column is named.
+            valid_step: for the custom loop: ``valid_step(model, x, y[, sample_weight])``.
+            callbacks: Keras callbacks; they run on the chief with global logs.
+            initial_epoch: epoch to begin with.
+            initial_weights: arrays for ``model.set_weights``, such as ``result.model().get_weights()``.
+            steps_per_epoch: end an epoch after so many steps.
+            shuffle: ``"full"`` or False.
+            inputs: the input column; a list of columns; or a dict from input names to columns.
+            targets: likewise the targets.
+            sample_weight: the column of row weights.
+            verbose: "auto", 0 (nothing), 1 (a live line) or 2 (lines).
+            record_rows: keep in the result which rows every worker computed in every step.
+
+        Raises:
+            ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
+            TrainingFailedError: a worker died, or user code raised.
+        """
+        refuse_unknown("fit", unknown)
+        began = time.monotonic()
+        config = FitConfig(
+            loop=loop,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            global_batch_size=global_batch_size,
+            steps_per_epoch=steps_per_epoch,
+            shuffle=shuffle,
+        )
+        columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
+        _check_steps(loop, train_step, valid_step, weighted=sample_weight is not None)
+        callbacks = _checked_callbacks(callbacks)
+        code = self._ship((train_step, valid_step, callbacks), "callbacks and steps")
+        code_elsewhere = self._ship((train_step, valid_step, ()), "steps")
+        display = make_display(verbose)
+        folder = RunFolder(self._new_run_path())
+        data_inputs = Inputs(folder.path / "data")
+        train = data_inputs.dataset(data, "train", columns)
+        valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
+        try:
+            self._workers.start(display.say)
+            num_microbatches = self._config.microbatches(self._workers.replicas)
+            job = FitJob(
+                model=self._model_job(num_microbatches, initial_weights),
+                loop=loop,
+                data=str(train.path),
+                validation_data=None if valid is None else str(valid.path),
+                columns=columns,
+                epochs=epochs,
+                initial_epoch=initial_epoch,
+                global_batch_size=global_batch_size,
+                steps_per_epoch=steps_per_epoch,
+                shuffle=config.shuffle,
+                user_code=code_elsewhere,
+                has_callbacks=bool(callbacks),
+                run_dir=str(folder.path),
+                record_rows=record_rows,
+            )
+            return self._run_fit(job, code, folder, display, train, valid, began)
+        finally:
+            display.close()
+
+    def evaluate(
+        self,
+        data: Data,
+        *,
+        global_batch_size: int = 32,
+        inputs: ColumnChoice = "x",
+        targets: ColumnChoice = "y",
+        sample_weight: str | None = None,
+        verbose: Verbose = 0,
+        **unknown: Any,
+    ) -> dict[str, Any]:
+        """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`."""
+        refuse_unknown("evaluate", unknown)
+        columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
+        return self._run_pass("evaluate", data, columns, global_batch_size, verbose)[0]  # type: ignore[no-any-return]
+
+    def predict(
+        self,
+        data: Data,
+        *,
+        global_batch_size: int = 32,
+        inputs: ColumnChoice = "x",
+        verbose: Verbose = 0,
+        **unknown: Any,
+    ) -> Any:
+        """Predictions for all rows of `data`, in dataset order: an array, or the model's structure of arrays."""
+        refuse_unknown("predict", unknown)
+        columns = Columns(inputs=inputs, targets=None)
+        parts: list[PredictPart] = self._run_pass("predict", data, columns, global_batch_size, verbose)
+        outputs = [part.outputs for part in sorted(parts, key=lambda part: part.start) if part.outputs is not None]
+        return _concatenated(outputs)
+
+    def close(self) -> None:
+        """Stop the workers, and the Ray that was started for them."""
+        self._workers.close()
+        self._trained = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run_fit(
+        self,
+        job: FitJob,
+        chief_code: Shipped,
+        folder: RunFolder,
+        display: Display,
+        train: Dataset,
+        valid: Dataset | None,
+        began: float,
+    ) -> Result:
+        epochs: list[EpochRecord] = []
+        epoch_began = time.monotonic()
+
+        def on_progress(progress: Progress) -> None:
+            display.progress(progress, job.epochs, self._config.group_size)
+
+        def on_epoch(record: EpochRecord) -> None:
+            nonlocal epoch_began
+            epochs.append(record)
+            folder.add_epoch(record)
+            display.epoch(record, job.epochs, time.monotonic() - epoch_began)
+            epoch_began = time.monotonic()
+
+        plan = self._workers.plan(job.model.num_microbatches, job.global_batch_size)
+        folder.update(state="running", plan=plan, **self._record(job, train, valid))
+        display.say(f"run folder {folder.path}")
+        display.say(self._workers.describe(plan, len(train), job.steps_per_epoch))
+        coordinator = Coordinator(num_workers=self._config.group_size, on_progress=on_progress, on_epoch=on_epoch)
+        coordinator.on_ready = lambda _: _reset_clock()
+
+        def _reset_clock() -> None:
+            nonlocal epoch_began
+            epoch_began = time.monotonic()
+
+        try:
+            reports = self._run("fit", self._with_chief_code(job, chief_code), coordinator, folder)
+        except BaseException as error:
+            folder.update(state="failed", error=str(error))
+            raise
+        self._trained = True
+        hashes = {report.sha256["weights"] + report.sha256["optimizer"] for report in reports}
+        chief = reports[0]
+        if len(hashes) > 1 or chief.model_file is None:
+            raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
+        folder.save_model(chief.model_file)
+        seconds = time.monotonic() - began
+        folder.update(state="finished", epochs_done=len(epochs), sha256=chief.sha256, seconds=round(seconds, 3))
+        return Result(
+            history=history_of(epochs), run_dir=folder.path, sha256=chief.sha256, seconds=seconds, epochs=epochs
+        )
+
+    def _run_pass(self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose) -> list[Any]:
+        FitConfig(global_batch_size=global_batch_size)
+        display = make_display(verbose)
+        with Inputs(None) as inputs:
+            dataset = inputs.dataset(data, "rows", columns)
+            self._workers.start(display.say)
+            job = PassJob(
+                model=self._model_job(self._config.microbatches(self._workers.replicas), None),
+                data=str(dataset.path),
+                columns=columns,
+                global_batch_size=global_batch_size,
+                fresh=not self._trained,
+            )
+            coordinator = Coordinator(num_workers=self._config.group_size)
+            results = self._run(method, [job] * self._config.group_size, coordinator, None)
+            self._trained = True
+            return results
+
+    def _run(self, method: str, jobs: Sequence[Any], coordinator: Coordinator, folder: RunFolder | None) -> list[Any]:
+        logs = [] if folder is None else [folder.log_path(rank) for rank in range(self._config.group_size)]
+        try:
+            return self._workers.run(method, jobs, coordinator.handle, logs)
+        except TaskFailed as failed:
+            self.close()
+            raise explain_failure(failed, self._workers.infos, logs, folder) from failed.cause.error
+        except BaseException:
+            self.close()
+            raise
+
+    def _with_chief_code(self, job: FitJob, chief_code: Shipped) -> list[FitJob]:
+        from dataclasses import replace
+
+        return [replace(job, user_code=chief_code), *[job] * (self._config.group_size - 1)]
+
+    def _model_job(self, num_microbatches: int, initial_weights: Sequence[np.ndarray] | None) -> ModelJob:
+        weights = None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights)
+        return ModelJob(
+            build_model=self._build_model,
+            seed=self._config.seed,
+            num_microbatches=num_microbatches,
+            initial_weights=weights,
+        )
+
+    def _ship(self, value: Any, what: str) -> Shipped:
+        return InProcess(value) if self._config.workers == 0 else ship(value, what)
+
+    def _new_run_path(self) -> Path:
+        return new_run_path(self._name) if self._run_dir is None else next_run_path(self._run_dir)
+
+    def _record(self, job: FitJob, train: Dataset, valid: Dataset | None) -> dict[str, Any]:
+        datasets = {"train": train, "valid": valid}
+        return {
+            "configuration": {
+                name: getattr(job, name)
+                for name in ("loop", "epochs", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
+            }
+            | {
+                "seed": self._config.seed,
+                "num_microbatches": job.model.num_microbatches,
+                "threads_per_worker": self._config.threads,
+                "inputs": job.columns.inputs,
+                "targets": job.columns.targets,
+                "sample_weight": job.columns.sample_weight,
+            },
+            "data": {
+                name: {"path": str(dataset.path), "rows": len(dataset), "fingerprint": dataset.fingerprint}
+                for name, dataset in datasets.items()
+                if dataset is not None
+            },
+            "versions": self._workers.versions(),
+            "workers": [
+                {"rank": info.rank, "host": info.host, "pid": info.pid} for info in self._workers.infos
+            ],
+        }
+
+
+def _check_steps(loop: str, train_step: Any, valid_step: Any, *, weighted: bool) -> None:
+    if loop != "custom" and (train_step is not None or valid_step is not None):
+        raise ConfigurationError(
+            f"train_step and valid_step belong to loop='custom', and loop is {loop!r}. To change the step of the other "
+            "two ways, override train_step in a keras.Model subclass."
+        )
+    weight = ("sample_weight",) if weighted else ()
+    check_step("train_step", train_step, ("model", "optimizer", "x", "y", *weight))
+    check_step("valid_step", valid_step, ("model", "x", "y", *weight))
+
+
+def _checked_callbacks(callbacks: Any) -> tuple[Any, ...]:
+    if not callbacks:
+        return ()
+    from .callbacks import check_callbacks  # who has callbacks has loaded Keras
+
+    found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
+    check_callbacks(found)
+    return found
+
+
+def _concatenated(outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if isinstance(first, dict):
+        return {name: _concatenated([output[name] for output in outputs]) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(_concatenated([output[i] for output in outputs]) for i in range(len(first)))
+    return np.concatenate(outputs)

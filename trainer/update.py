@@ -1,0 +1,134 @@
+"""apply: the optimizer as one jit-compiled function, followed by plain assignments.
+
+The update runs once per worker, outside every replica context, on the first replica's variables, with TFOptimizer's
+overrides for `tf.distribute` set aside: the sum it gets is global already. What it computes is then copied to the other
+replicas. It is local and deterministic, so every worker that has the same sum ends in the same state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+from .compute import Contribution
+from .runtime import BUILD_LOCK
+from .seams import STATELESS_METHODS
+from .trainee import Trainee
+
+
+class Update:
+    """Applies the sum of a step: new weights, optimizer state and moving averages.
+
+    Args:
+        trainee: the model.
+        contribution: what the summed vector holds.
+    """
+
+    def __init__(self, trainee: Trainee, contribution: Contribution) -> None:
+        self._trainee, self._contribution = trainee, contribution
+        dtype, size = contribution.layout[0]
+        changed = [*trainee.trainable, *trainee.optimizer.variables, *(trainee.frozen[i] for i in contribution.moving)]
+        self._parts = [trainee.components(variable) for variable in changed]
+        first = [parts[0] for parts in self._parts]
+
+        def assign_first(gradient_sum: tf.Tensor) -> None:
+            for part, value in zip(first, self._new_values(gradient_sum, first), strict=True):
+                part.assign(value)
+
+        with BUILD_LOCK, tf.device(first[0].device):
+            compiled = tf.function(assign_first, autograph=False, jit_compile=True)
+
+            @tf.function(autograph=False, input_signature=[tf.TensorSpec((size,), dtype)])
+            def update(gradient_sum: tf.Tensor) -> None:
+                compiled(gradient_sum)
+                for parts in self._parts:
+                    for part in parts[1:]:
+                        part.assign(parts[0].read_value())
+
+            self._update = update.get_concrete_function()
+
+    def __call__(self, vector_sum: Any) -> None:
+        """Assign the new state, given the first segment of the summed vector (tensor or aligned array)."""
+        self._update(vector_sum)
+
+    def assign_agreed(self, extrema: np.ndarray) -> None:
+        """Assign the integer state that all microbatches agreed on, from the third segment of the sum."""
+        at = self._contribution.stats.num_extrema - 2 * self._contribution.stats.num_agreed
+        for index in self._contribution.agreed:
+            variable = self._trainee.frozen[index]
+            size = int(np.prod(variable.shape))
+            value = extrema[at : at + size].reshape(variable.shape).astype(variable.dtype)
+            at += size
+            for part in self._trainee.components(variable):
+                part.assign(value)
+
+    def _new_values(self, gradient_sum: tf.Tensor, first: Sequence[Any]) -> list[Any]:
+        trainee, contribution = self._trainee, self._contribution
+        num_weights = len(trainee.trainable)
+        num_state = len(trainee.optimizer.variables)
+        current = [part.read_value() for part in first]
+        gradients: list[Any] = [None] * num_weights
+        at = 0
+        for index in contribution.gradients:
+            gradients[index], at = _slice(gradient_sum, at, trainee.trainable[index])
+        moving = []
+        for index in contribution.moving:
+            value, at = _slice(gradient_sum, at, trainee.frozen[index])
+            moving.append(value)
+        with _stateless(trainee.optimizer):
+            weights, state = trainee.optimizer.stateless_apply(
+                current[num_weights : num_weights + num_state], gradients, current[:num_weights]
+            )
+        return [*weights, *state, *moving]
+
+
+def _slice(flat: tf.Tensor, at: int, variable: Any) -> tuple[tf.Tensor, int]:
+    size = int(np.prod(variable.shape))
+    return tf.cast(tf.reshape(flat[at : at + size], variable.shape), variable.dtype), at + size
+
+
+@contextlib.contextmanager
+def _stateless(optimizer: Any) -> Iterator[None]:
+    """While an update is traced, put `BaseOptimizer`'s backend-neutral methods back on `TFOptimizer`.
+
+    On the class, since optimizers reach them through ``super()``; callers hold `BUILD_LOCK`.
+    """
+    optimizers = [each for each in (optimizer, getattr(optimizer, "inner_optimizer", None)) if each is not None]
+    keys = {id(v): each._var_key(v) for each in optimizers for v in each._trainable_variables}
+    replaced: dict[str, Any] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
+    replaced["_var_key"] = lambda _self, variable: keys[id(variable)]
+    replaced["_backend_apply_gradients"] = _apply_gradients
+    originals = {name: vars(TFOptimizer).get(name) for name in replaced}
+    for name, method in replaced.items():
+        setattr(TFOptimizer, name, method)
+    try:
+        yield
+    finally:
+        for name, method in originals.items():
+            if method is None:
+                delattr(TFOptimizer, name)
+            else:
+                setattr(TFOptimizer, name, method)
+
+
+def _apply_gradients(self: Any, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+    """`BaseOptimizer._backend_apply_gradients` without the branches that a stateless scope cannot hold."""
+    grads = self._clip_gradients(grads)
+    self._apply_weight_decay(variables)
+    self._backend_update_step(grads, variables, self.learning_rate)
+    if not self.use_ema:
+        return
+    self._update_model_variables_moving_average(self._trainable_variables)
+    if self.ema_overwrite_frequency:
+        overwrite = (self.iterations + 1) % self.ema_overwrite_frequency == 0
+        for variable, average in zip(self._trainable_variables, self._model_variables_moving_average, strict=True):
+            if average is not None:
+                variable.assign(ops.where(overwrite, average, variable))
+

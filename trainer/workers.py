@@ -1,0 +1,152 @@
+"""The trainer's worker group: made when first needed, kept between tasks, given up after a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from heliostat.cluster.group import Handler, WorkerGroup
+from heliostat.cluster.local import LocalGroup
+from heliostat.cluster.spec import GroupSpec, WorkerInfo
+
+from .config import TrainerConfig
+from .factory import WorkerFactory
+from .jobs import WorkerSetup
+
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+
+
+class Workers:
+    """Starts, uses and stops the group of one trainer."""
+
+    def __init__(self, config: TrainerConfig) -> None:
+        self._config = config
+        self._group: WorkerGroup | None = None
+        self._owns_ray = False
+        self.infos: list[WorkerInfo] = []
+        self.replicas = 1
+
+    def start(self, say: Callable[[str], None]) -> None:
+        """Start the workers unless they run already; says what is waited for.
+
+        Raises:
+            RuntimeSetupError, PlacementError: they cannot be set up or placed.
+        """
+        if self._group is not None:
+            return
+        try:
+            self._group = self._local_group() if self._config.workers == 0 else self._ray_group(say)
+            self.infos = self._group.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, method: str, jobs: Sequence[Any], handler: Handler, log_paths: Sequence[str]) -> list[Any]:
+        """Run one task on all workers; see `WorkerGroup.run`."""
+        if self._group is None:
+            raise RuntimeError("the workers were not started")
+        log_to = getattr(self._group, "log_to", None)
+        if log_paths and log_to is not None:
+            log_to(log_paths)
+        return self._group.run(method, jobs, handler)
+
+    def close(self) -> None:
+        """Stop the workers, and the Ray that was started for them."""
+        if self._group is not None:
+            self._group.close()
+        self._group = None
+        if self._owns_ray:
+            from heliostat.cluster.ray_group import leave_ray
+
+            self._owns_ray = False
+            leave_ray()
+
+    def plan(self, num_microbatches: int, global_batch_size: int) -> dict[str, Any]:
+        """How a step is computed, for the record and the screen."""
+        return {
+            "workers": self._config.workers,
+            "replicas_per_worker": self.replicas,
+            "num_microbatches": num_microbatches,
+            "threads_per_worker": self._config.threads,
+            "rows_per_microbatch": -(-global_batch_size // num_microbatches),
+            "global_batch_size": global_batch_size,
+        }
+
+    def describe(self, plan: dict[str, Any], num_rows: int, steps_per_epoch: int | None) -> str:
+        """The plan in one line."""
+        steps = steps_per_epoch or -(-num_rows // plan["global_batch_size"])
+        where = "this process" if self._config.workers == 0 else f"{plan['workers']} worker(s)"
+        threads = plan["threads_per_worker"]
+        cores = os.cpu_count() or 1
+        hint = "" if self._config.threads_per_worker else f" (of {cores} cores here; threads_per_worker= changes it, and bits)"
+        return (
+            f"plan: {where} × {plan['replicas_per_worker']} replica(s), {threads} thread(s) each{hint}; {steps} steps of "
+            f"{plan['global_batch_size']} rows in {plan['num_microbatches']} microbatches of up to "
+            f"{plan['rows_per_microbatch']}"
+        )
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what the results depend on."""
+        names = ("tensorflow", "keras", "numpy", "ray", "pyarrow")
+        return {name: _version(name) for name in names}
+
+    def _local_group(self) -> WorkerGroup:
+        config = self._config
+        replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
+        setup = WorkerSetup(
+            replicas=replicas, threads=config.threads, deterministic=config.deterministic, num_devices=replicas or 1
+        )
+        self.replicas = replicas or _local_replicas()
+        config.microbatches(self.replicas)
+        return LocalGroup(WorkerFactory(setup), self._spec(None))
+
+    def _ray_group(self, say: Callable[[str], None]) -> WorkerGroup:
+        from heliostat.cluster.ray_group import RayGroup, ensure_ray, gpus_per_worker  # Ray takes a second to load
+
+        config = self._config
+        replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
+        if replicas is not None:
+            config.microbatches(replicas)
+        say(f"starting {config.workers} worker(s) on {'this machine' if config.address is None else config.address}")
+        self._owns_ray = ensure_ray(config.address, num_cpus=config.workers * config.threads)
+        spec = self._spec(None)
+        gpus = gpus_per_worker(spec)
+        if replicas is not None and gpus:
+            spec = self._spec(replicas)
+        self.replicas = replicas or max(1, gpus)
+        config.microbatches(self.replicas)
+        setup = WorkerSetup(
+            replicas=self.replicas,
+            threads=config.threads,
+            deterministic=config.deterministic,
+            num_devices=self.replicas,
+        )
+        return RayGroup(WorkerFactory(setup), spec, say)
+
+    def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
+        config = self._config
+        return GroupSpec(
+            num_workers=config.group_size,
+            cpus_per_worker=config.threads,
+            gpus_per_worker=gpus_per_worker,
+            start_timeout_s=config.start_timeout_s,
+            deadline_s=config.deadline_s,
+            env=dict(_ENVIRONMENT),
+        )
+
+
+def _local_replicas() -> int:
+    import tensorflow as tf  # workers=0 computes in this process
+
+    return max(1, len(tf.config.list_physical_devices("GPU")))
+
+
+def _version(name: str) -> str:
+    for package in (name, f"{name}-cpu"):
+        try:
+            return version(package)
+        except ModuleNotFoundError:
+            continue
+    return "unknown"
