@@ -25,8 +25,8 @@ from .collective import (
 from .errors import Aborted
 from .exchange import Exchange, Incoming, Link, say_farewell
 from .listener import Listener
-from .rendezvous import meet
 from .plan import Plan, Plans
+from .rendezvous import meet
 from .slices import common_bytes, take
 from .tree import Layout, Node, SegmentOp, Vector, empty_vector
 from .wakeup import Wakeup
@@ -223,6 +223,7 @@ class TcpMesh(Collective):
 
         release()
         self._run(sequence, deadline_s, advance)
+        total.forget()
 
     def _queue_sums(self, sequence: int, plan: Plan, own_slice: Vector, out: Vector) -> list[Cursor]:
         """Queue our finished slice for everybody, held back for now, and the others' slices straight into `out`."""

@@ -114,6 +114,9 @@ class SliceSum:
         self._additions: Schedule = schedule(tuple(nodes))
         self._ops = ops
         self._blocks = _blocks(layout)
+        self._inputs: list[list[Array]] = []
+        self._out: Vector = ()
+        self._next = self.ready_bytes = 0
         depth = num_temporaries(self._additions, len(nodes))
         self._spare = [
             [np.empty(min(length, BLOCK_BYTES // dtype.itemsize), dtype) for _ in range(depth)]
@@ -126,6 +129,10 @@ class SliceSum:
         self._out = out
         self._next = 0
         self.ready_bytes = 0
+
+    def forget(self) -> None:
+        """Let go of the memory of the sum that is done."""
+        self._inputs, self._out = [], ()
 
     @property
     def finished(self) -> bool:
