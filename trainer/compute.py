@@ -182,7 +182,7 @@ class Compute:
         logged, names = self._logs(returned, updated)
         sums = [self._metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
         for value in logged.values():
-            sums += [tf.cast(value, tf.float64) * weights[2] * weights[3], weights[3]]
+            sums += [self._logged_sum(value, weights), weights[3]]
         extrema = [
             scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
         ]
@@ -206,6 +206,11 @@ class Compute:
             extrema=extrema,
             contribution=Contribution(gradients=present, moving=floating, agreed=agreed, stats=stats, layout=layout),
         )
+
+    def _logged_sum(self, value: Any, weights: Any) -> Any:
+        # Rounded where keras.metrics.Mean rounds, so that a returned loss equals a tracked one to the bit.
+        floatx = keras.config.floatx()
+        return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
 
     def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
         value = tf.cast(scope.get_current_value(metric.variable), tf.float64)

@@ -43,6 +43,7 @@ class TrainerConfig:
         address: the Ray cluster; None for this machine alone, "auto" for the cluster this machine belongs to.
         seed: of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
+        in_process: run the workers as threads of this process, joined by real sockets.
         deadline_s: how long a worker waits for a silent one.
         start_timeout_s: how long to wait for workers to start.
     """
@@ -54,6 +55,7 @@ class TrainerConfig:
     address: str | None = None
     seed: int = 0
     deterministic: bool = True
+    in_process: bool = False
     deadline_s: float = 300.0
     start_timeout_s: float = 300.0
 
@@ -67,10 +69,16 @@ class TrainerConfig:
         _check_count("seed", self.seed, least=0)
         if self.seed >= 2**32:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
-        if self.workers == 0 and self.address is not None:
+        if self.local and self.address is not None:
             raise ConfigurationError(
-                f"workers=0 computes in this process, so address={self.address!r} has no use. Give workers=1 or more."
+                f"workers=0 and in_process=True compute in this process, so address={self.address!r} has no use. Leave it "
+                "out, or give workers=1 or more."
             )
+
+    @property
+    def local(self) -> bool:
+        """Whether everything happens in this process, without Ray."""
+        return self.workers == 0 or self.in_process
 
     @property
     def group_size(self) -> int:

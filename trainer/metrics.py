@@ -152,9 +152,9 @@ def metric_values(layout: StatsLayout, totals: Totals) -> list[np.ndarray]:
 
 
 def logged_values(layout: StatsLayout, totals: Totals) -> dict[str, float]:
-    """Row-weighted means of the logged scalars."""
+    """Row-weighted means of the logged scalars, divided in Keras's float type as `keras.metrics.Mean` does."""
     first = layout.num_sums - 2 * len(layout.logged)
-    pairs = totals.sums[first:].reshape(-1, 2)
+    pairs = totals.sums[first:].reshape(-1, 2).astype(keras.config.floatx())
     return {
         name: float(total / rows) if rows else 0.0 for name, (total, rows) in zip(layout.logged, pairs, strict=True)
     }

@@ -20,6 +20,7 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.random import seed_generator as seed_generator_module
 from keras.src.trainers import compile_utils
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.utils import naming
 
 from .errors import RuntimeSetupError
 
@@ -83,6 +84,24 @@ def unscaled_losses() -> Iterator[None]:
 
 def _identity(value: Any) -> Any:
     return value
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Count layer names from the start inside the block: a model is named alike in every run of a process."""
+    counted = global_state.get_global_attribute("object_name_uids")
+    naming.reset_uids()
+    try:
+        yield
+    finally:
+        if counted is not None:
+            global_state.set_global_attribute("object_name_uids", counted)
+
+
+def new_global_generator() -> Any:
+    """Make and install a new generator for layers and functions with ``seed=None``, in the present scope."""
+    global_state.set_global_attribute(_GLOBAL_GENERATOR, None)
+    return global_generator()
 
 
 def global_generator() -> Any:

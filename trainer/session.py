@@ -54,6 +54,7 @@ class Session:
         self._next_progress_s = 0.0
         self._digest = ""
         self._stop_announced = False
+        self._epoch_names: list[str] = []
 
     @property
     def position(self) -> int:
@@ -137,15 +138,18 @@ class Session:
             row_ids=tuple(self._row_ids),
         )
         answer = self._context.channel.ask(part)
-        if self.evaluator is None:
-            return logs
-        _, sums, extrema = answer.vector
-        return logs | {f"val_{name}": value for name, value in self.evaluator.logs(sums, extrema, answer.rows).items()}
+        if self.evaluator is not None:
+            _, sums, extrema = answer.vector
+            validated = self.evaluator.logs(sums, extrema, answer.rows)
+            logs |= {f"val_{name}": value for name, value in validated.items()}
+        self._epoch_names = list(logs)
+        return logs
 
     def publish(self, logs: dict[str, Any]) -> None:
         """Tell the driver the epoch's numbers, once the chief's callbacks have run."""
         if self.is_chief:
-            self._context.channel.tell(EpochLogs(epoch=self.epoch, logs=_plain(logs)))
+            ordered = {name: logs[name] for name in dict.fromkeys([*self._epoch_names, *logs]) if name in logs}
+            self._context.channel.tell(EpochLogs(epoch=self.epoch, logs=_plain(ordered)))
 
     def before_callbacks(self) -> None:
         """Note the state before user callbacks run on the chief."""

@@ -83,11 +83,10 @@ def build_trainee(
         UnsupportedModelError: the model asks for something that is refused.
     """
     with BUILD_LOCK:
-        keras.utils.clear_session(free_memory=False)  # the same layer names in every run of a process
         strategy = runtime.strategy()
-        with strategy.scope():
+        with strategy.scope(), seams.fresh_names():
             keras.utils.set_random_seed(seed)
-            seams.global_generator()
+            seams.new_global_generator()
             model = _call(build_model)
             _check_compiled(model)
             _refuse_unsupported(model)

@@ -44,6 +44,8 @@ class Trainer:
         run_dir: folder of the run; None makes ``runs/<name>-<time>``.
         seed: seed of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
+        in_process: run the workers as threads of this process instead of Ray actors, joined by real sockets: a quick way
+            to try and test training code with several workers.
         deadline_s: seconds a worker waits for a silent one before it gives up.
         start_timeout_s: seconds to wait for workers to start.
 
@@ -66,6 +68,7 @@ class Trainer:
         run_dir: str | Path | None = None,
         seed: int = 0,
         deterministic: bool = True,
+        in_process: bool = False,
         deadline_s: float = 300.0,
         start_timeout_s: float = 300.0,
         **unknown: Any,
@@ -84,6 +87,7 @@ class Trainer:
             address=address,
             seed=seed,
             deterministic=deterministic,
+            in_process=in_process,
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
         )
@@ -324,7 +328,7 @@ class Trainer:
         )
 
     def _ship(self, value: Any, what: str) -> Shipped:
-        return InProcess(value) if self._config.workers == 0 else ship(value, what)
+        return InProcess(value) if self._config.local else ship(value, what)
 
     def _new_run_path(self) -> Path:
         return new_run_path(self._name) if self._run_dir is None else next_run_path(self._run_dir)

@@ -42,12 +42,13 @@ class Update:
             for part, value in zip(first, self._new_values(gradient_sum, first), strict=True):
                 part.assign(value)
 
-        with BUILD_LOCK, tf.device(first[0].device):
+        with BUILD_LOCK:
             compiled = tf.function(assign_first, autograph=False, jit_compile=True)
 
             @tf.function(autograph=False, input_signature=[tf.TensorSpec((size,), dtype)])
             def update(gradient_sum: tf.Tensor) -> None:
-                compiled(gradient_sum)
+                with tf.device(first[0].device):
+                    compiled(gradient_sum)
                 for parts in self._parts:
                     for part in parts[1:]:
                         part.assign(parts[0].read_value())

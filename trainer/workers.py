@@ -37,7 +37,7 @@ class Workers:
         if self._group is not None:
             return
         try:
-            self._group = self._local_group() if self._config.workers == 0 else self._ray_group(say)
+            self._group = self._local_group() if self._config.local else self._ray_group(say)
             self.infos = self._group.start()
         except BaseException:
             self.close()
@@ -95,11 +95,15 @@ class Workers:
     def _local_group(self) -> WorkerGroup:
         config = self._config
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
-        setup = WorkerSetup(
-            replicas=replicas, threads=config.threads, deterministic=config.deterministic, num_devices=replicas or 1
-        )
         self.replicas = replicas or _local_replicas()
         config.microbatches(self.replicas)
+        setup = WorkerSetup(
+            replicas=replicas,
+            threads=config.threads,
+            deterministic=config.deterministic,
+            devices_per_worker=self.replicas,
+            num_devices=self.replicas * config.group_size,
+        )
         return LocalGroup(WorkerFactory(setup), self._spec(None))
 
     def _ray_group(self, say: Callable[[str], None]) -> WorkerGroup:

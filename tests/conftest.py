@@ -1,0 +1,21 @@
+"""What all tests share: a hang guard, and one TensorFlow set-up for the tests that compute in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind():
+    before = set(threading.enumerate())
+    yield
+    left = [t for t in threading.enumerate() if t not in before and t.name.startswith("heliostat") and t.is_alive()]
+    for thread in left:
+        thread.join(5)
+    assert not [t for t in left if t.is_alive()], "a test left threads of Heliostat running"

@@ -1,0 +1,92 @@
+"""The benchmark's rivals: when a timed run ends, and that none of its processes outlives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "benchmarks"
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The scripts import each other as neighbours, as they do when one is run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import baselines
+
+    return baselines
+
+
+def test_the_clock_leaves_out_warm_up_and_probe_and_stops_all_at_the_agreed_step(
+    benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clock
+
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    told: list[float] = []
+    step_clock = clock.StepClock(2.0, lambda rate: told.append(rate) or 5.0)
+    num_steps = 0
+    over = False
+    while not over:
+        now[0] += 100.0 if num_steps < clock.WARM_UP_STEPS else 0.5
+        over = step_clock.step_done()
+        num_steps += 1
+    assert told == [2.0]
+    assert num_steps == clock.WARM_UP_STEPS + clock.PROBE_STEPS + 10
+    assert json.loads(step_clock.report(32)) == {"steps_per_s": 2.0, "samples_per_s": 64.0, "steps": 10, "seconds": 5.0}
+
+
+def test_a_failing_process_ends_the_run_at_once_and_its_peer_with_it(
+    benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    sleeper = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    # It fails only after its peer is up.
+    failing = f"import os, sys, time\nwhile not (os.path.exists({str(pid_file)!r}) and open({str(pid_file)!r}).read()):\n    time.sleep(.01)\nsys.exit('no such op')"
+    commands = [[sys.executable, "-c", sleeper], [sys.executable, "-c", failing]]
+    monkeypatch.setattr(benchmarks, "_arguments", lambda *_: iter(commands))
+    with pytest.raises(benchmarks.BaselineError, match=r"(?s)Process 1 ended with status 1.*no such op"):
+        benchmarks.run_baseline("mirrored_custom", "dense256", 1.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_silent_process_is_killed_at_the_limit(benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "START_LIMIT_S", 0.0)
+    monkeypatch.setattr(
+        benchmarks, "_arguments", lambda *_: iter([[sys.executable, "-c", "import time; time.sleep(600)"]])
+    )
+    with pytest.raises(benchmarks.BaselineError, match="No result after 0 s"):
+        benchmarks.run_baseline("keras", "dense256", 0.0)
+
+
+def test_a_process_without_a_result_is_an_error(benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "_arguments", lambda *_: iter([[sys.executable, "-c", "print('hello')"]]))
+    with pytest.raises(benchmarks.BaselineError, match=r"no result.*hello"):
+        benchmarks.run_baseline("keras", "chapter", 1.0)
+
+
+def test_every_workload_has_the_data_its_model_takes(benchmarks: ModuleType) -> None:
+    import models
+
+    assert {name: one.global_batch_size for name, one in models.WORKLOADS.items()} == {
+        "chapter": 512,
+        "dense256": 512,
+        "dense1024": 512,
+        "dense2048": 256,
+        "deep80": 512,
+    }
+    for name, workload in models.WORKLOADS.items():
+        x, y = models.make_data(name)
+        assert x.shape[1:] == ((300,) if name == "chapter" else (784,))
+        assert x.dtype == (np.int32 if name == "chapter" else np.uint8)
+        assert len(x) == len(y) == workload.num_rows
+        assert len(x) % workload.global_batch_size == 0
+        assert y.max() == (45 if name == "chapter" else 9)

@@ -1,0 +1,68 @@
+"""TensorFlow for the tests that compute in this process: one thread, eight logical CPU devices standing in for GPUs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from heliostat.trainer import Trainer
+from heliostat.trainer.runtime import set_up
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tensorflow_with_eight_devices():
+    set_up(replicas=8, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def float32_again():
+    yield
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture
+def train(tmp_path):
+    """train(build_model, data, workers=, replicas=, **fit arguments) -> Result, in this process."""
+    count = 0
+
+    def run(build_model, data, *, workers=1, replicas=1, num_microbatches=4, seed=7, **arguments):
+        nonlocal count
+        count += 1
+        trainer = Trainer(
+            build_model,
+            workers=workers,
+            in_process=workers > 0,
+            replicas_per_worker=replicas,
+            num_microbatches=num_microbatches,
+            seed=seed,
+            run_dir=tmp_path / f"run-{count}",
+            deadline_s=60,
+        )
+        arguments = {"epochs": 2, "global_batch_size": 16, "verbose": 0} | arguments
+        with trainer:
+            return trainer.fit(data, **arguments)
+
+    return run
+
+
+def fingerprint(result) -> dict[str, str]:
+    """What must be equal bit for bit: weights, optimizer state, history."""
+    return {**result.sha256, "history": json.dumps(result.history, sort_keys=True)}
+
+
+def written_epochs(result) -> list[dict]:
+    return [json.loads(line) for line in Path(result.run_dir, "metrics.jsonl").read_text().splitlines()]
+
+
+def text_data(rows=71, length=30, words=50, classes=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, words, (rows, length), dtype=np.int32), rng.integers(0, classes, rows)
+
+
+def dense_data(rows=71, width=12, classes=5, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, width)).astype(np.float32)
+    return x, (np.abs(x[:, 0] * 3).astype(np.int64)) % classes
