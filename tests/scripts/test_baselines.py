@@ -49,7 +49,8 @@ def test_a_failing_process_ends_the_run_at_once_and_its_peer_with_it(
     pid_file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     # It fails only after its peer is up.
-    failing = f"import os, sys, time\nwhile not (os.path.exists({str(pid_file)!r}) and open({str(pid_file)!r}).read()):\n    time.sleep(.01)\nsys.exit('no such op')"
+    up = f"os.path.exists({str(pid_file)!r}) and open({str(pid_file)!r}).read()"
+    failing = f"import os, sys, time\nwhile not ({up}):\n    time.sleep(.01)\nsys.exit('no such op')"
     commands = [[sys.executable, "-c", sleeper], [sys.executable, "-c", failing]]
     monkeypatch.setattr(benchmarks, "_arguments", lambda *_: iter(commands))
     with pytest.raises(benchmarks.BaselineError, match=r"(?s)Process 1 ended with status 1.*no such op"):

@@ -17,10 +17,16 @@ def tensorflow_with_eight_devices():
     set_up(replicas=8, threads=1)
 
 
+def use_floats(name: str) -> None:
+    """Make Keras compute in this type. Its dtype policy is remembered per thread, apart from floatx."""
+    keras.config.set_floatx(name)
+    keras.config.set_dtype_policy(name)
+
+
 @pytest.fixture(autouse=True)
 def float32_again():
     yield
-    keras.config.set_floatx("float32")
+    use_floats("float32")
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""When a timed training run is warm and when it is over, counted in steps so that all its processes stop together."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+
+WARM_UP_STEPS = 6
+PROBE_STEPS = 6
+
+
+class StepClock:
+    """Times steps: warm-up (traces), a probe that tells the rate, then as many steps as fill `seconds`.
+
+    `agree` makes one rate of every process's own; each then stops after the same step.
+    """
+
+    def __init__(self, seconds: float, agree: Callable[[float], float] = float) -> None:
+        self._seconds = seconds
+        self._agree = agree
+        self._count = 0
+        self._started_at = 0.0
+        self._num_steps: float = math.inf
+        self.elapsed_s = 0.0
+
+    def step_done(self) -> bool:
+        """Note the end of a step; True when the run is over."""
+        self._count += 1
+        if self._count == WARM_UP_STEPS:
+            self._started_at = time.perf_counter()
+        elif self._count == WARM_UP_STEPS + PROBE_STEPS:
+            rate = self._agree(PROBE_STEPS / (time.perf_counter() - self._started_at))
+            self._num_steps = max(1, math.ceil(rate * self._seconds))
+            self._started_at = time.perf_counter()
+        elif self._count == WARM_UP_STEPS + PROBE_STEPS + self._num_steps:
+            self.elapsed_s = time.perf_counter() - self._started_at
+            return True
+        return False
+
+    def report(self, batch_size: int) -> str:
+        """Return the result as one JSON line; steps of `batch_size` rows."""
+        steps_per_s = self._num_steps / self.elapsed_s
+        return json.dumps(
+            {
+                "steps_per_s": steps_per_s,
+                "samples_per_s": steps_per_s * batch_size,
+                "steps": self._num_steps,
+                "seconds": self.elapsed_s,
+            }
+        )

@@ -1,0 +1,259 @@
+"""Keras callbacks run on the chief with global logs, and what they change reaches every worker."""
+
+from __future__ import annotations
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+from heliostat.trainer.callbacks import check_callbacks, has_batch_hooks
+from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
+from keras.callbacks import Callback
+
+from .conftest import dense_data, fingerprint
+from .models import linear
+
+pytestmark = pytest.mark.engine
+
+SGD = linear(optimizer=lambda: keras.optimizers.SGD(0.1))
+
+
+class RateAfterFirstStep(Callback):
+    """Sets the learning rate to zero after the first step of the run, in the hook it is told."""
+
+    def __init__(self, hook):
+        super().__init__()
+        setattr(self, hook, self._begin if hook == "on_train_batch_begin" else self._end)
+
+    def _begin(self, batch, logs=None):
+        if batch == 1:
+            self.model.optimizer.learning_rate = 0.0
+
+    def _end(self, batch, logs=None):
+        if batch == 0:
+            self.model.optimizer.learning_rate = 0.0
+
+
+class DecayEveryStep(Callback):
+    """Changes the rate after every step, the last of an epoch included."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self.model.optimizer.learning_rate * 0.9
+
+
+class StopAt(Callback):
+    """Asks to stop in the hook it is told, at the second batch."""
+
+    def __init__(self, hook):
+        super().__init__()
+        setattr(self, hook, self._stop)
+
+    def _stop(self, batch, logs=None):
+        if batch == 1:
+            self.model.stop_training = True
+
+
+class Weights(Callback):
+    """Changes weights in the hooks between epochs."""
+
+    def on_train_begin(self, logs=None):
+        self._scale(0.5)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._scale(0.9)
+
+    def on_train_end(self, logs=None):
+        self._scale(2.0)
+
+    def _scale(self, factor):
+        self.model.set_weights([w * factor for w in self.model.get_weights()])
+
+
+class Notes(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches, self.epochs, self.tests, self.ends = [], [], [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append((batch, dict(logs)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((epoch, dict(logs)))
+
+    def on_train_end(self, logs=None):
+        self.ends.append(dict(logs))
+
+    def on_test_begin(self, logs=None):
+        self.tests.append("begin")
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.tests.append(batch)
+
+    def on_test_end(self, logs=None):
+        self.tests.append("end")
+
+
+class Failing(Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            self.divide(batch, 0)
+
+    def divide(self, numerator, denominator):
+        return numerator / denominator
+
+
+@pytest.fixture(scope="module")
+def data():
+    return dense_data(rows=37)
+
+
+@pytest.mark.parametrize(
+    ("hook", "loop"),
+    [("on_train_batch_begin", "fit"), ("on_train_batch_end", "train_on_batch"), ("on_train_batch_begin", "custom")],
+)
+def test_a_rate_set_between_steps_acts_on_the_next_computation(train, data, hook, loop):
+    one_step = train(SGD, data, workers=0, epochs=1, steps_per_epoch=1)
+    result = train(SGD, data, workers=3, epochs=1, loop=loop, callbacks=[RateAfterFirstStep(hook)])
+    assert result.sha256["weights"] == one_step.sha256["weights"]
+    assert result.sha256["optimizer"] != one_step.sha256["optimizer"]  # but it went on counting steps
+
+
+def test_a_rate_set_after_the_last_step_reaches_all_workers(train, data):
+    reference = train(SGD, data, workers=0, callbacks=[DecayEveryStep()])
+    for loop in ("fit", "custom"):
+        result = train(SGD, data, workers=2, loop=loop, callbacks=[DecayEveryStep()])
+        assert fingerprint(result) == fingerprint(reference)
+
+
+def test_keras_schedules_and_changed_weights_reach_all_workers(train, data):
+    def callbacks():
+        return [
+            keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5),
+            keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=10.0, factor=0.1),
+            Weights(),
+        ]
+
+    notes = Notes()
+    reference = train(SGD, data, workers=0, epochs=4, callbacks=[*callbacks(), notes])
+    result = train(SGD, data, workers=3, epochs=4, loop="train_on_batch", callbacks=callbacks())
+    assert fingerprint(result) == fingerprint(reference)
+    np.testing.assert_allclose(result.history["learning_rate"], [0.05, 0.025, 0.00125, 6.25e-5], rtol=1e-6)
+    plain = train(SGD, data, workers=0, epochs=4)
+    assert plain.sha256["weights"] != result.sha256["weights"]
+
+
+@pytest.mark.parametrize("loop", ["fit", "custom"])
+def test_early_stopping_restores_the_best_weights_everywhere(train, data, loop):
+    # The loss falls, so by mode="max" the first epoch is the best one.
+    early = keras.callbacks.EarlyStopping(monitor="loss", mode="max", patience=2, restore_best_weights=True)
+    best = train(SGD, data, workers=0, epochs=1)
+    result = train(SGD, data, workers=3, epochs=9, loop=loop, callbacks=[early])
+    assert len(result.history["loss"]) == 3
+    assert result.sha256["weights"] == best.sha256["weights"]
+    x = data[0]
+    assert np.array_equal(result.model().predict(x, verbose=0), best.model().predict(x, verbose=0))
+
+
+@pytest.mark.parametrize(
+    ("hook", "loop"),
+    [
+        ("on_train_batch_end", "fit"),
+        ("on_train_batch_begin", "fit"),
+        ("on_train_batch_end", "custom"),
+        ("on_train_batch_begin", "train_on_batch"),
+    ],
+)
+def test_a_stop_in_the_middle_of_an_epoch_stops_all_workers_after_that_step(train, data, hook, loop):
+    two_steps = train(SGD, data, workers=0, epochs=1, steps_per_epoch=2, validation_data=data)
+    result = train(SGD, data, workers=3, epochs=3, loop=loop, validation_data=data, callbacks=[StopAt(hook)])
+    assert fingerprint(result) == fingerprint(two_steps)
+    assert result.epochs[0].rows == 32
+
+
+def test_files_and_logs_of_callbacks_do_not_depend_on_the_workers(train, data):
+    heard = {}
+    for workers, loop in ((0, "fit"), (3, "train_on_batch")):
+        notes, lines = Notes(), []
+        callbacks = [
+            notes,
+            keras.callbacks.CSVLogger("log.csv"),
+            keras.callbacks.ModelCheckpoint("best.keras", monitor="val_loss", save_best_only=True),
+            keras.callbacks.ModelCheckpoint("{epoch}.weights.h5", save_weights_only=True),
+            keras.callbacks.TensorBoard("board", histogram_freq=1),
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs, lines=lines: lines.append(epoch)),
+        ]
+        result = train(SGD, data, workers=workers, loop=loop, validation_data=dense_data(23, seed=1), callbacks=callbacks)
+        with (result.run_dir / "log.csv").open() as file:
+            table = list(csv.DictReader(file))
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert [float(row[name]) for row in table] == result.history[name]
+        assert {"best.keras", "1.weights.h5", "2.weights.h5"} <= {path.name for path in result.run_dir.iterdir()}
+        assert list((result.run_dir / "board").rglob("events.out.tfevents.*"))
+        assert keras.models.load_model(result.run_dir / "best.keras").compiled
+        assert lines == [0, 1]
+        assert notes.tests[0] == "begin"
+        assert notes.tests[-1] == "end"
+        assert notes.tests.count("end") == 2
+        assert notes.epochs == [(epoch, {n: v[epoch] for n, v in result.history.items()}) for epoch in (0, 1)]
+        heard[workers] = (notes.batches, notes.epochs, notes.ends)
+    assert heard[0] == heard[3]
+    assert [batch for batch, _ in heard[3][0]] == [0, 1, 2] * 2
+    last_of_epoch = heard[3][0][2][1]
+    assert last_of_epoch == {name: heard[3][1][0][1][name] for name in ("loss", "accuracy")}
+
+
+def test_no_test_hook_is_called_without_validation_data(train, data):
+    notes = Notes()
+    train(SGD, data, workers=0, epochs=1, loop="train_on_batch", callbacks=[notes])
+    assert notes.tests == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_callback_that_raises_stops_the_run_and_is_named(train, data, workers):
+    with pytest.raises(TrainingFailedError, match="ZeroDivisionError") as caught:
+        train(SGD, data, workers=workers, callbacks=[Failing()])
+    assert caught.value.step == 2  # the two steps before it are done
+    assert caught.value.rank == 0
+    assert "test_callbacks.py" in str(caught.value)
+    assert "in divide" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("callback", "words"),
+    [
+        (lambda: keras.callbacks.BackupAndRestore("backup"), "BackupAndRestore is refused: it restores one process"),
+        (lambda: keras.callbacks.SwapEMAWeights(), "SwapEMAWeights is refused"),
+        (lambda: print, "callbacks holds .*print.*takes keras.callbacks.Callback objects"),
+        (lambda: Notes, "callbacks holds .*Notes"),
+    ],
+)
+def test_callbacks_that_cannot_work_are_refused_by_name(callback, words):
+    with pytest.raises(ConfigurationError, match=words):
+        check_callbacks([callback()])
+
+
+def test_only_callbacks_that_act_between_steps_cost_a_frame_per_step():
+    quiet = [
+        keras.callbacks.EarlyStopping(),
+        keras.callbacks.CSVLogger("log.csv"),
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+        keras.callbacks.ReduceLROnPlateau(),
+        keras.callbacks.ModelCheckpoint("x.keras"),
+        keras.callbacks.TensorBoard("board"),
+        keras.callbacks.LambdaCallback(on_epoch_end=print),
+    ]
+    acting = [
+        Notes(),
+        StopAt("on_train_batch_begin"),
+        keras.callbacks.ModelCheckpoint("x.keras", save_freq=3),
+        keras.callbacks.TensorBoard("board", update_freq="batch"),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.LambdaCallback(on_train_batch_end=print),
+    ]
+    assert not has_batch_hooks(quiet)
+    for callback in acting:
+        assert has_batch_hooks([callback]), callback
