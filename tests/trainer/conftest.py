@@ -11,6 +11,10 @@ import pytest
 from heliostat.trainer import Trainer
 from heliostat.trainer.runtime import set_up
 
+from .ray_pool import ray_here, warm_trainer, warm_workers
+
+__all__ = ["ray_here", "warm_trainer", "warm_workers"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def tensorflow_with_eight_devices():

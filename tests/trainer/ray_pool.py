@@ -1,0 +1,70 @@
+"""Real Ray for the tests: one Ray for the session, and two warm workers that the quiet tests share."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+import psutil
+import pytest
+import ray
+from heliostat.trainer import Trainer
+from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.workers import Workers
+
+NUM_WORKERS = 2
+
+
+class SharedWorkers(Workers):
+    """Workers that outlive the trainers that use them; `really_close` ends them."""
+
+    def close(self) -> None:
+        """A trainer's close leaves them running; after a failure the tests make new ones."""
+
+    def really_close(self) -> None:
+        super().close()
+
+
+@pytest.fixture(scope="session")
+def ray_here():
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def warm_workers(ray_here):
+    workers = SharedWorkers(TrainerConfig(workers=NUM_WORKERS))
+    yield workers
+    workers.really_close()
+
+
+@pytest.fixture
+def warm_trainer(warm_workers, tmp_path):
+    """warm_trainer(build_model, **arguments) -> a Trainer on the shared workers."""
+
+    def make(build_model, **arguments):
+        trainer = Trainer(
+            build_model, workers=NUM_WORKERS, num_microbatches=4, seed=7, run_dir=tmp_path / "run", **arguments
+        )
+        trainer._workers = warm_workers
+        return trainer
+
+    return make
+
+
+@contextmanager
+def nothing_left(pids):
+    """Worker processes must be gone when the block is left."""
+    yield
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    assert not alive, f"worker processes still run: {alive}"
+
+
+def exists(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+

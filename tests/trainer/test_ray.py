@@ -1,0 +1,82 @@
+"""Real Ray actors: the same bits as in one process, in all three loops; what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from heliostat.data import write_dataset
+from heliostat.trainer import ModelError, NotCompiledError
+
+from .conftest import dense_data, fingerprint, text_data
+from .models import chapter, linear, normalised
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize(("loop", "build", "make_data"), [
+    ("fit", chapter, text_data),
+    ("train_on_batch", normalised, dense_data),
+    ("custom", chapter, text_data),
+])  # fmt: skip
+def test_actors_give_the_bits_of_one_process(train, warm_trainer, loop, build, make_data):
+    data, valid = make_data(), make_data(rows=23, seed=1)
+    arguments = {"validation_data": valid, "epochs": 2, "global_batch_size": 16, "loop": loop, "verbose": 0}
+    reference = train(build, data, workers=0, **{**arguments})
+    result = warm_trainer(build).fit(data, **arguments)
+    assert fingerprint(result) == fingerprint(reference)
+    assert sum(result.epochs[0].rows_by_worker) == 71
+
+
+def test_evaluate_and_predict_over_actors(warm_trainer, tmp_path):
+    x, y = dense_data(rows=53)
+    write_dataset(tmp_path / "rows", {"x": x, "y": y})
+    trainer = warm_trainer(normalised)
+    result = trainer.fit((x, y), epochs=1, global_batch_size=16, verbose=0)
+    model = result.model()
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert trainer.evaluate(tmp_path / "rows") == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(trainer.predict(tmp_path / "rows"), model.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
+
+
+def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
+    class Talk(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            print("said by a callback")
+
+    data = dense_data()
+    callbacks = [Talk(), keras.callbacks.CSVLogger("log.csv")]
+    result = warm_trainer(linear()).fit(data, epochs=2, callbacks=callbacks, verbose=2)
+    record = json.loads((result.run_dir / "run.json").read_text())
+    assert record["state"] == "finished"
+    assert record["sha256"] == result.sha256
+    assert record["plan"]["workers"] == 2
+    assert record["configuration"]["num_microbatches"] == 4
+    assert record["data"]["train"]["rows"] == 71
+    assert set(record["versions"]) == {"tensorflow", "keras", "numpy", "ray", "pyarrow"}
+    epochs = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["loss"] for epoch in epochs] == result.history["loss"]
+    assert "said by a callback" in (result.run_dir / "logs" / "worker-0.log").read_text()
+    assert len((result.run_dir / "log.csv").read_text().splitlines()) == 3
+    assert keras.models.load_model(result.run_dir / "model.keras").count_params() > 0
+    printed = capfd.readouterr().out
+    assert "plan: 2 worker(s)" in printed
+    assert "epoch 2/2" in printed
+
+
+def test_a_module_that_workers_lack_is_named(warm_trainer, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def build():\n    return None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here
+
+    trainer = warm_trainer(only_here.build)
+    with pytest.raises(ModelError, match="needs the module 'only_here'"):
+        trainer.fit(dense_data(), verbose=0)
+
+
+def test_a_mistake_in_the_model_is_raised_as_itself(warm_trainer):
+    trainer = warm_trainer(lambda: keras.Sequential([keras.layers.Dense(2)]))
+    with pytest.raises(NotCompiledError, match=r"compile\(\)"):
+        trainer.fit(dense_data(), verbose=0)
