@@ -227,8 +227,9 @@ class RayGroup(WorkerGroup):
                 break
             if now - began > self._spec.start_timeout_s:
                 raise PlacementError(
-                    f"{len(waiting)} of {len(references)} workers did not {what} within {self._spec.start_timeout_s:g} s. "
-                    f"{_room(self._spec)} Ask for fewer workers, or add machines to the cluster."
+                    f"{len(waiting)} of {len(references)} workers did not {what} within "
+                    f"{self._spec.start_timeout_s:g} s. {_room(self._spec)} Ask for fewer workers, or add "
+                    "machines to the cluster."
                 )
             if now - said_at > 8.0:
                 said_at = now

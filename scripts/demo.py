@@ -7,7 +7,7 @@ data, the three runs with one Trainer, whose workers stay alive, and the table a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 from heliostat.data import write_dataset
-from heliostat.scripts.corpus import Corpus, build_corpus
+from heliostat.scripts.corpus import build_corpus
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer import Result, Trainer
+from heliostat.trainer.config import LOOP_NAMES
 from heliostat.trainer.jobs import LoopName
 from heliostat.trainer.run_folder import new_run_path
 from keras import layers
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 VOCABULARY_SIZE, SEQUENCE_LENGTH, NUM_CLASSES = 10_000, 300, 46
 HALVED_AT_EPOCH = 5
-ALL_LOOPS: tuple[LoopName, ...] = ("fit", "train_on_batch", "custom")
+# Fixed while it suffices, so that 1, 2 and 4 workers end with the same weights.
+NUM_MICROBATCHES = 4
 
 
 def build_model() -> keras.Model:
@@ -75,9 +78,21 @@ def halved_at_epoch_5(epoch: int, learning_rate: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """What to train and where; `num_texts` and `num_classes` size the corpus, `run_dir` None makes a new folder.
+    """What to train and where.
 
-    `num_microbatches` None leaves the number to the Trainer.
+    Attributes:
+        workers: as for `Trainer`.
+        replicas: replicas per worker.
+        loops: the ways to train, in this order.
+        epochs: of every way.
+        cache_dir: where the corpus is kept between calls; None keeps nothing.
+        run_dir: folder for the data and the runs; None makes ``runs/demo-<time>``.
+        global_batch_size: rows of a step.
+        num_texts: docstrings in all splits.
+        num_classes: modules to tell apart, at most the model's 46.
+
+    Raises:
+        ScriptError: there is no such loop, or too few or too many classes.
     """
 
     workers: int
@@ -87,34 +102,29 @@ class DemoSettings:
     cache_dir: Path | None
     run_dir: Path | None = None
     global_batch_size: int = 64
-    num_microbatches: int | None = None
     num_texts: int = 11_000
     num_classes: int = NUM_CLASSES
 
     def __post_init__(self) -> None:
-        if not self.loops or set(self.loops) - set(ALL_LOOPS):
-            raise ScriptError(f"loops={self.loops!r}: choose among {', '.join(ALL_LOOPS)}.")
+        if not self.loops or set(self.loops) - set(LOOP_NAMES):
+            raise ScriptError(f"loops={self.loops!r}; choose among {', '.join(LOOP_NAMES)}.")
         if not 2 <= self.num_classes <= NUM_CLASSES:
-            raise ScriptError(f"num_classes={self.num_classes}: the model tells 2 to {NUM_CLASSES} classes apart.")
+            raise ScriptError(f"num_classes={self.num_classes}; the demo's model tells 2 to {NUM_CLASSES} apart.")
+
+    @property
+    def num_microbatches(self) -> int | None:
+        """V of every run; None leaves it to the Trainer."""
+        return NUM_MICROBATCHES if max(1, self.workers) * self.replicas <= NUM_MICROBATCHES else None
 
 
 def run_demo(settings: DemoSettings, console: Console) -> dict[LoopName, Result]:
     """Make the data, train in each of the asked ways with one Trainer, and print the table; returns the results.
 
-    Raises CorpusError when the machine has too few docstrings, ScriptError when equal ways end in different weights, and
-    what `Trainer` raises.
+    Raises CorpusError when this machine has too few docstrings, ScriptError when ways that must end in the same weights
+    do not, OSError when the folder cannot be written, and what `Trainer` and its `fit` raise.
     """
     folder = settings.run_dir or new_run_path("demo")
-    console.print("reading docstrings of the installed Python packages (kept for the next time)", markup=False)
-    corpus = build_corpus(
-        num_texts=settings.num_texts,
-        num_classes=settings.num_classes,
-        vocabulary_size=VOCABULARY_SIZE,
-        sequence_length=SEQUENCE_LENGTH,
-        cache_dir=settings.cache_dir,
-    )
-    console.print(corpus.describe(), markup=False)
-    train, valid = write_splits(corpus, folder / "data")
+    train, valid = _make_data(settings, folder / "data", console)
     results: dict[LoopName, Result] = {}
     with Trainer(
         build_model,
@@ -123,32 +133,99 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[LoopName, Result]
         num_microbatches=settings.num_microbatches,
         run_dir=folder / "run",
     ) as trainer:
-        for loop in settings.loops:
-            console.rule(f"loop={loop}", align="left", style="none")
+        for number, loop in enumerate(settings.loops, start=1):
+            console.print(f"\nway {number} of {len(settings.loops)}: loop={loop}", markup=False)
             results[loop] = train_one_way(trainer, loop, train, valid, settings)
-    report(results, console)
+    _report(results, settings.epochs, console)
     return results
 
 
-def write_splits(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
-    """Write the train and the validation split as datasets of `x` and `y`; returns their paths."""
-    train = write_dataset(folder / "train", {"x": corpus.x_train, "y": corpus.y_train}, overwrite=True)
-    valid = write_dataset(folder / "valid", {"x": corpus.x_valid, "y": corpus.y_valid}, overwrite=True)
-    return train.path, valid.path
-
-
 def train_one_way(trainer: Trainer, loop: LoopName, train: Path, valid: Path, settings: DemoSettings) -> Result:
-    """One run from the seed; the learning rate is halved in the train_on_batch way alone, as in the chapter."""
-    arguments: dict[str, Any] = {}
+    """One run from the seed; in the train_on_batch way a callback halves the learning rate, as in the chapter."""
+    own: dict[str, Any] = {}
     if loop == "train_on_batch":
-        arguments["callbacks"] = [keras.callbacks.LearningRateScheduler(halved_at_epoch_5)]
+        own = {"callbacks": [keras.callbacks.LearningRateScheduler(halved_at_epoch_5)]}
     if loop == "custom":
-        arguments |= {"train_step": train_step, "valid_step": valid_step}
+        own = {"train_step": train_step, "valid_step": valid_step}
     return trainer.fit(
         train,
         validation_data=valid,
         loop=loop,
         epochs=settings.epochs,
         global_batch_size=settings.global_batch_size,
-        **arguments,
+        **own,
     )
+
+
+def samples_per_s(result: Result) -> float:
+    """Rows trained per second in the run's median epoch: reading, computing, all-reduce and update, no validation."""
+    rates = [record.rows / max(sum(times.values()) for times in record.times_by_worker) for record in result.epochs]
+    return statistics.median(rates)
+
+
+def ways_that_must_agree(loops: Iterable[LoopName], epochs: int) -> list[LoopName]:
+    """Return the ways whose learning rates are alike, so that they must end with the same weights."""
+    return [loop for loop in loops if loop != "train_on_batch" or epochs < HALVED_AT_EPOCH]
+
+
+def verdict(weights: Mapping[LoopName, str], epochs: int) -> str:
+    """Return a sentence on which ways ended with the same weights, given their hashes.
+
+    Raises ScriptError when ways that must agree do not.
+    """
+    alike = ways_that_must_agree(weights, epochs)
+    names = ", ".join(alike)
+    if len({weights[loop] for loop in alike}) > 1:
+        hashes = "; ".join(f"{loop}: {weights[loop]}" for loop in alike)
+        raise ScriptError(
+            f"These ways must end with the same weights and do not ({hashes}). This is a defect of Heliostat, or of "
+            "kernels that are not deterministic on this device; please report it with the run folders."
+        )
+    halved = (
+        "" if len(alike) == len(weights) else f" (train_on_batch halves its learning rate at epoch {HALVED_AT_EPOCH})"
+    )
+    return f"same weights, bit for bit: {names}{halved}" if len(alike) > 1 else ""
+
+
+def table_of(results: Mapping[LoopName, Result]) -> Table:
+    """Return the ways side by side: last epoch's validation accuracy and top-5, seconds, samples/s, weights."""
+    table = Table(box=SIMPLE)
+    table.add_column("loop", no_wrap=True)
+    for title in ("val accuracy", "val top-5", "time", "samples/s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    for loop, result in results.items():
+        accuracy, top5 = (f"{result.history[name][-1]:.3f}" for name in ("val_accuracy", "val_top5"))
+        seconds, rate = f"{result.seconds:.0f} s", f"{samples_per_s(result):,.0f}"
+        table.add_row(loop, accuracy, top5, seconds, rate, result.sha256["weights"][:8])
+    return table
+
+
+def _make_data(settings: DemoSettings, folder: Path, console: Console) -> tuple[Path, Path]:
+    kept = f", kept in {settings.cache_dir} for the next time" if settings.cache_dir else ""
+    console.print(f"collecting docstrings of the installed Python packages{kept}", markup=False, soft_wrap=True)
+    corpus = build_corpus(
+        num_texts=settings.num_texts,
+        num_classes=settings.num_classes,
+        vocabulary_size=VOCABULARY_SIZE,
+        sequence_length=SEQUENCE_LENGTH,
+        cache_dir=settings.cache_dir,
+    )
+    console.print(corpus.describe(), markup=False, soft_wrap=True)
+    train = write_dataset(folder / "train", {"x": corpus.x_train, "y": corpus.y_train}, overwrite=True)
+    valid = write_dataset(folder / "valid", {"x": corpus.x_valid, "y": corpus.y_valid}, overwrite=True)
+    return train.path, valid.path
+
+
+def _report(results: Mapping[LoopName, Result], epochs: int, console: Console) -> None:
+    console.print(table_of(results))
+    explained = (
+        "The first time includes starting the workers. samples/s: the median epoch's, without validation. weights: the "
+        "beginning of their SHA-256."
+    )
+    console.print(explained, markup=False, soft_wrap=True)
+    for loop, result in results.items():
+        console.print(f"run folder of {loop}: {result.run_dir}", markup=False, soft_wrap=True)
+    sentence = verdict({loop: result.sha256["weights"] for loop, result in results.items()}, epochs)
+    if sentence:
+        console.print(sentence, markup=False, soft_wrap=True)

@@ -51,10 +51,12 @@ def _what(cause: Failure) -> str:
 def _advice(cause: Failure) -> str:
     if cause.kind == "died":
         return (
-            "Likely cause: it was killed, by hand or by the system when memory ran out (look into the kernel's log), or "
-            "native code crashed (its log ends there). Run again; with less memory per worker if memory was the cause: a "
+            "Likely cause: it was killed, by hand or by the system when memory ran out (see the kernel's log), "
+            "or native code crashed (its log ends there). Run again; with less memory per worker if memory was the cause: a "
             "larger num_microbatches makes microbatches smaller."
         )
     if cause.kind == "lost_peer":
-        return "Likely cause: a worker hangs, or the network between two of them broke. A larger deadline_s waits longer."
+        return (
+            "Likely cause: a worker hangs, or the network between two of them broke. A larger deadline_s waits longer."
+        )
     return "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."

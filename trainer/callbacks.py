@@ -7,6 +7,7 @@ between the two (learning rate, stop flag, weights, optimizer state) is taken ov
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import keras
@@ -33,6 +34,11 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
         name = type(callback).__name__
         if name in REFUSED and type(callback).__module__.startswith("keras."):
             raise ConfigurationError(f"The callback {name} is refused: {REFUSED[name]}. See docs/what-works.md.")
+        if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
+            raise ConfigurationError(
+                "The callback TensorBoard needs the package tensorboard, which comes not with TensorFlow and is not "
+                "installed here. Install it where the chief runs: pip install tensorboard."
+            )
 
 
 def has_batch_hooks(callbacks: Sequence[Any]) -> bool:
@@ -79,12 +85,19 @@ class MeetingGate(OpeningGate):
     def __init__(self, session: Session, test_hooks: keras.callbacks.CallbackList) -> None:
         super().__init__(session)
         self._test_hooks = test_hooks
+        self._global_logs: dict[str, Any] = {}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Validate, meet, and put the global numbers where the callbacks after this one find them."""
         validate(self._session, self._test_hooks)
-        logs.update(self._session.finish_epoch())
+        self._global_logs = self._session.finish_epoch()
+        logs.update(self._global_logs)
         super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """The last epoch's numbers, with those of validation."""
+        logs.update(self._global_logs)
+        super().on_train_end(logs)
 
 
 class ClosingGate(keras.callbacks.Callback):

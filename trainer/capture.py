@@ -20,10 +20,29 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 from .errors import UnsupportedStepError
 
 _RANDOM_OPS = frozenset(
-    "RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal ParameterizedTruncatedNormal Multinomial "
-    "RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle RandomCrop StatefulStandardNormal StatefulStandardNormalV2 "
-    "StatefulTruncatedNormal StatefulUniform StatefulUniformFullInt StatefulUniformInt StatefulRandomBinomial "
-    "RngReadAndSkip RngSkip NonDeterministicInts".split()
+    [
+        "RandomUniform",
+        "RandomUniformInt",
+        "RandomStandardNormal",
+        "TruncatedNormal",
+        "ParameterizedTruncatedNormal",
+        "Multinomial",
+        "RandomGamma",
+        "RandomPoisson",
+        "RandomPoissonV2",
+        "RandomShuffle",
+        "RandomCrop",
+        "StatefulStandardNormal",
+        "StatefulStandardNormalV2",
+        "StatefulTruncatedNormal",
+        "StatefulUniform",
+        "StatefulUniformFullInt",
+        "StatefulUniformInt",
+        "StatefulRandomBinomial",
+        "RngReadAndSkip",
+        "RngSkip",
+        "NonDeterministicInts",
+    ]
 )
 _ASSIGNING_OPS = ("Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply", "ResourceStridedSliceAssign")
 
@@ -44,6 +63,11 @@ class StepScope(keras.StatelessScope):
                 "compile(), or create them in the model's __init__), or leave it out of the step."
             )
         super().add_update(update)
+
+    def get_current_value(self, variable: Any) -> Any:
+        """The value in this scope, else the variable itself: Keras asks here for weights to regularise."""
+        value = super().get_current_value(variable)
+        return variable._value if value is None else value
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from heliostat.data import Dataset
 
 from .errors import ConfigurationError, DataError
@@ -32,7 +31,9 @@ class Columns:
     def __post_init__(self) -> None:
         for argument, choice in (("inputs", self.inputs), ("targets", self.targets)):
             if choice is not None and not _names(choice):
-                raise ConfigurationError(f"{argument}={choice!r} names no column. Give a column name, a list or a dict.")
+                raise ConfigurationError(
+                    f"{argument}={choice!r} names no column. Give a column name, a list or a dict."
+                )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
-
 from heliostat.cluster.tree import Layout, Vector
 
 from . import seams
@@ -102,7 +101,9 @@ class Compute:
             raise UnsupportedStepError("The training step was not traced.")
         self.contribution: Contribution = self._traced
 
-    def __call__(self, replica_inputs: Sequence[tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]]) -> list[Vector]:
+    def __call__(
+        self, replica_inputs: Sequence[tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]]
+    ) -> list[Vector]:
         """Compute one microbatch on every replica.
 
         Args:
@@ -146,7 +147,11 @@ class Compute:
         traced = self._run_step(columns, weights, seeds)
         self._traced = traced.contribution
         dtype = self._trainee.float_dtype
-        main = [_flat(part, dtype) * tf.cast(weights[i], dtype) for i, part in enumerate((traced.gradients, traced.moving)) if part]
+        main = [
+            _flat(part, dtype) * tf.cast(weights[i], dtype)
+            for i, part in enumerate((traced.gradients, traced.moving))
+            if part
+        ]
         agreed = [*traced.agreed, *(-value for value in traced.agreed)]
         return (
             tf.concat(main, 0) if len(main) > 1 else main[0] if main else tf.zeros((0,), dtype),
@@ -168,7 +173,7 @@ class Compute:
         with StepScope(start, collect_losses=True) as scope, recording() as pairs:
             began = dict(scope.state_mapping)
             returned = self._step(*self._columns.assemble(batch))
-            if scope.losses and self._reduction not in MEAN_REDUCTIONS:
+            if self._reduction not in MEAN_REDUCTIONS and (scope.losses or trainee.model.losses):
                 self._refuse_added_losses()
 
         def changed(variable: Any) -> bool:
@@ -176,7 +181,9 @@ class Compute:
 
         return self._collect(returned, pairs, scope, changed, weights)
 
-    def _collect(self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any) -> Traced:
+    def _collect(
+        self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any
+    ) -> Traced:
         trainee = self._trainee
         updated = tuple(m for m in trainee.metrics if changed(m.variable))
         logged, names = self._logs(returned, updated)
@@ -213,6 +220,13 @@ class Compute:
         return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
 
     def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
+        for output in seams.output_loss_trackers(self._trainee.model):
+            # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
+            if metric.variable is output.total:
+                mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
+                return self._logged_sum(mean, weights)
+            if metric.variable is output.count:
+                return weights[3]
         value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
         tracker = self._trainee.model._loss_tracker
         return value * weights[2] if metric.variable is tracker.total else value
@@ -230,8 +244,8 @@ class Compute:
                 continue
             if keras.ops.ndim(value) != 0:
                 raise UnsupportedStepError(
-                    f"The step returned {name!r} with the shape {tuple(value.shape)}; it may return a scalar loss, or a "
-                    "dict of scalars. Reduce it over the rows of the batch."
+                    f"The step returned {name!r} with the shape {tuple(value.shape)}; it may return a scalar loss, or "
+                    "a dict of scalars. Reduce it over the rows of the batch."
                 )
             logged[name] = value
         # Keras's rule for an overridden train_step: the logs are what it returns.
@@ -251,8 +265,8 @@ class Compute:
 
     def _refuse_added_losses(self) -> None:
         raise UnsupportedModelError(
-            f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by {self._reduction!r}; "
-            "they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
+            f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by "
+            f"{self._reduction!r}; they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
         )
 
 

@@ -71,8 +71,8 @@ class TrainerConfig:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
         if self.local and self.address is not None:
             raise ConfigurationError(
-                f"workers=0 and in_process=True compute in this process, so address={self.address!r} has no use. Leave it "
-                "out, or give workers=1 or more."
+                f"workers=0 and in_process=True compute in this process, so address={self.address!r} has no use. Leave "
+                "it out, or give workers=1 or more."
             )
 
     @property
@@ -128,8 +128,8 @@ class FitConfig:
             _check_count("steps_per_epoch", self.steps_per_epoch)
         if self.initial_epoch >= self.epochs:
             raise ConfigurationError(
-                f"initial_epoch={self.initial_epoch} leaves nothing of epochs={self.epochs}; epochs is the number of the "
-                "last one, as in Keras."
+                f"initial_epoch={self.initial_epoch} leaves nothing of epochs={self.epochs}; epochs is the number of "
+                "the last one, as in Keras."
             )
         if self.shuffle not in ("full", False):
             raise ConfigurationError(f"shuffle={self.shuffle!r}; it takes 'full' or False.")
@@ -154,8 +154,8 @@ def check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[s
         inspect.signature(function).bind(*arguments)
     except TypeError as error:
         raise ConfigurationError(
-            f"{name} is called as {name}({', '.join(arguments)}), which {getattr(step, '__name__', step)!r} does not take: "
-            f"{error}."
+            f"{name} is called as {name}({', '.join(arguments)}), which {getattr(step, '__name__', step)!r} does not "
+            f"take: {error}."
         ) from error
 
 

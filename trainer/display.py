@@ -50,7 +50,9 @@ class PlainDisplay(Display):
         if now - self._last_line_s < _LINE_EVERY_S or progress.step == progress.steps:
             return
         self._last_line_s = now
-        self.say(f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  {numbers(progress.logs)}")
+        self.say(
+            f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  {numbers(progress.logs)}"
+        )
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
         """The epoch's metrics."""

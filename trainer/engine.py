@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-
 from heliostat.cluster.assignment import assign, split
 from heliostat.cluster.collective import Collective
 from heliostat.cluster.host import CallNumbers
@@ -144,8 +143,8 @@ class TrainEngine:
         if disagreeing(self.stats, extrema):
             names = [self.trainee.frozen[i].path for i in self.contribution.agreed]
             raise WorkersDisagreeError(
-                f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a step; "
-                "integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
+                f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
+                "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
         self._update(to_tensor(gradients))
         if self.contribution.agreed:
@@ -156,8 +155,9 @@ class TrainEngine:
         """Global metrics of the epoch so far."""
         return self._results(self.totals)
 
-    def publish_metrics(self) -> None:
-        """Write the global metric state into the model's metric objects."""
+    def publish(self) -> None:
+        """Bring what callbacks and others may look at up to date: optimizer state, the model's metric objects."""
+        self._update.store()
         assign_metrics(metric_values(self.stats, self.totals), self.stats, self.trainee.components)
 
     def my_row_ids(self, step: int) -> list[int]:

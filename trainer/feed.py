@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
 from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty
 
 from .columns import Columns
@@ -88,7 +87,8 @@ class Feed:
         key = (slot, rows)
         if key not in self._buffers:
             self._buffers[key] = {
-                name: aligned_empty((rows, *column.shape), column.dtype) for name, column in self._reader.columns.items()
+                name: aligned_empty((rows, *column.shape), column.dtype)
+                for name, column in self._reader.columns.items()
             }
         return self._buffers[key]
 

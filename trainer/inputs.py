@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-
 from heliostat.data import Dataset, open_dataset, write_dataset
 
 from .columns import Columns
@@ -47,8 +46,8 @@ class Inputs:
         usable = all(isinstance(each, str) for each in wanted) and all(isinstance(a, np.ndarray) for a in arrays)
         if not arrays or not usable or len(arrays) != len(wanted):
             raise ConfigurationError(
-                f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, or as many numpy arrays "
-                f"as there are columns, here {wanted}. For anything else: "
+                f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, or as many numpy "
+                f"arrays as there are columns, here {wanted}. For anything else: "
                 "heliostat.data.write_dataset(path, {'column': array, ...})."
             )
         columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}

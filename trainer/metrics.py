@@ -7,7 +7,7 @@ summed in the tree with the gradients. So AUC comes from global confusion counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,8 +61,8 @@ def metric_variables(model: keras.Model) -> list[MetricVariable]:
             initial = np.asarray(variable.numpy())
             if rule == "sum" and np.any(initial != 0):
                 raise UnsupportedModelError(
-                    f"The metric {metric.name!r} sums its state, but {variable.path!r} starts at {initial!r}; the start "
-                    "would be counted once per microbatch. Start it at zero and add the offset in result()."
+                    f"The metric {metric.name!r} sums its state, but {variable.path!r} starts at {initial!r}; the "
+                    "start would be counted once per microbatch. Start it at zero and add the offset in result()."
                 )
             found.append(MetricVariable(variable=variable, metric=metric.name, rule=rule, initial=initial))
     return found
@@ -171,7 +171,9 @@ class Results:
         @tf.function(autograph=False, input_signature=specs)
         def compute(*values: tf.Tensor) -> dict[str, Any]:
             with keras.StatelessScope(list(zip(variables, values, strict=True))):
-                return {name: value for name, value in model.get_metrics_result().items() if name in wanted}
+                results = {name: value for name, value in model.get_metrics_result().items() if name in wanted}
+                # A result may be a variable: it must be read here, where it has the given value.
+                return keras.tree.map_structure(tf.convert_to_tensor, results)
 
         wanted = set(layout.result_names) - set(layout.logged)
         self._compute = compute
@@ -179,13 +181,20 @@ class Results:
     def __call__(self, totals: Totals) -> dict[str, Any]:
         """Logs by name: floats, or lists of floats for a metric with several values."""
         metrics = self._compute(*metric_values(self._layout, totals)) if self._layout.metrics else {}
-        numbers = {name: _plain(value) for name, value in metrics.items()} | logged_values(self._layout, totals)
-        return {name: numbers[name] for name in self._layout.result_names}
+        values = metrics | logged_values(self._layout, totals)
+        return _flattened({name: values[name] for name in self._layout.result_names})
 
 
-def _plain(value: Any) -> Any:
-    array = np.asarray(value)
-    return float(array) if array.ndim == 0 else array.astype(float).tolist()
+def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain numbers by name; a result that is a dict gives its own names, as in Keras's logs."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            plain |= _flattened(value)
+        else:
+            array = np.asarray(value)
+            plain[name] = float(array) if array.ndim == 0 else array.astype(float).tolist()
+    return plain
 
 
 def disagreeing(layout: StatsLayout, extrema: np.ndarray) -> bool:

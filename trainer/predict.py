@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-
 from heliostat.data import Dataset
 
 from .columns import Columns, sample_rows
@@ -66,4 +65,3 @@ class Predictor:
         batch = dict(zip(self._columns.names, replica_inputs[replica], strict=True))
         x, _, _ = self._columns.assemble(batch)
         return self._trainee.model.predict_step((x,))
-

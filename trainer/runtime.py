@@ -31,12 +31,12 @@ class Runtime:
 
     def strategy(self) -> tf.distribute.MirroredStrategy:
         """A `MirroredStrategy` over the devices; Heliostat sums over replicas itself, in the tree's order."""
-        return tf.distribute.MirroredStrategy(
-            list(self.devices), cross_device_ops=tf.distribute.ReductionToOneDevice()
-        )
+        return tf.distribute.MirroredStrategy(list(self.devices), cross_device_ops=tf.distribute.ReductionToOneDevice())
 
 
-def set_up(*, replicas: int | None, threads: int, deterministic: bool = True, first_device: int = 0, num_devices: int = 1) -> Runtime:
+def set_up(
+    *, replicas: int | None, threads: int, deterministic: bool = True, first_device: int = 0, num_devices: int = 1
+) -> Runtime:
     """Configure TensorFlow in this process and choose the replicas' devices.
 
     Args:
@@ -56,8 +56,8 @@ def set_up(*, replicas: int | None, threads: int, deterministic: bool = True, fi
         count = replicas if replicas is not None else max(1, len(gpus))
         if gpus and count > len(gpus):
             raise RuntimeSetupError(
-                f"replicas_per_worker={count}, but this machine shows {len(gpus)} GPU(s) to the worker. Ask for at most "
-                f"{len(gpus)}, or 'auto' to use all."
+                f"replicas_per_worker={count}, but this machine shows {len(gpus)} GPU(s) to the worker. Ask for at "
+                f"most {len(gpus)}, or 'auto' to use all."
             )
         _set_threads(threads)
         _keep_summation_order()

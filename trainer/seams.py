@@ -42,12 +42,20 @@ STATELESS_METHODS = (
 
 def check_seams() -> None:
     """Raise `RuntimeSetupError` when this Keras lacks one of the private parts the engine uses."""
-    missing = [f"BaseOptimizer.{name}" for name in (*STATELESS_METHODS, "_clip_gradients") if not hasattr(BaseOptimizer, name)]
+    missing = [
+        f"BaseOptimizer.{name}" for name in (*STATELESS_METHODS, "_clip_gradients") if not hasattr(BaseOptimizer, name)
+    ]
     missing += [f"TFOptimizer.{name}" for name in ("_var_key", "_clip_by_norm") if name not in vars(TFOptimizer)]
     missing += [f"loss.{name}" for name in _SCALERS if not hasattr(loss_module, name)]
-    missing += [f"TensorFlowTrainer.{name}" for name in ("make_train_function", "make_test_function") if not hasattr(TensorFlowTrainer, name)]
+    missing += [
+        f"TensorFlowTrainer.{name}"
+        for name in ("make_train_function", "make_test_function")
+        if not hasattr(TensorFlowTrainer, name)
+    ]
     missing += [f"DataAdapter.{name}" for name in ("get_tf_dataset", "num_batches") if not hasattr(DataAdapter, name)]
-    missing += [f"keras.Model.{name}" for name in ("_symbolic_build", "_flatten_layers") if not hasattr(keras.Model, name)]
+    missing += [
+        f"keras.Model.{name}" for name in ("_symbolic_build", "_flatten_layers") if not hasattr(keras.Model, name)
+    ]
     missing += [] if hasattr(compile_utils, "CompileMetrics") else ["compile_utils.CompileMetrics"]
     if "state_mapping" not in inspect.signature(keras.StatelessScope.__init__).parameters:
         missing.append("StatelessScope(state_mapping)")
@@ -129,3 +137,9 @@ def leaf_metrics(model: keras.Model) -> list[Any]:
     for metric in model.metrics:
         leaves += list(metric.metrics) if isinstance(metric, compile_utils.CompileMetrics) else [metric]
     return leaves
+
+
+def output_loss_trackers(model: keras.Model) -> list[Any]:
+    """The `keras.metrics.Mean` that hold the losses of single outputs; none for a model with one output."""
+    compiled = model._compile_loss
+    return [] if compiled is None else [tracker for tracker in compiled.metrics if tracker is not None]

@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-
 from heliostat.cluster.host import TaskContext
 
 from .engine import Evaluator, TrainEngine
@@ -20,7 +19,7 @@ from .trainee import Trainee
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.
 CALLBACK_DEADLINE_S = 24 * 3600.0
 PROGRESS_EVERY_S = 0.2
-_FRAME = struct.Struct("<d??")  # learning rate, stop after this step, leave before it
+_FRAME = struct.Struct("<d??")  # learning rate, stop after this step, no step follows
 
 
 class Session:
@@ -53,7 +52,7 @@ class Session:
         self._logs: dict[str, Any] = {}
         self._next_progress_s = 0.0
         self._digest = ""
-        self._stop_announced = False
+        self._left = False
         self._epoch_names: list[str] = []
 
     @property
@@ -72,7 +71,7 @@ class Session:
 
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch, before any callback hears of it."""
-        self.epoch, self.steps_done, self._row_ids = epoch, 0, []
+        self.epoch, self.steps_done, self._row_ids, self._left = epoch, 0, [], False
         self.engine.start_epoch(epoch)
 
     def train(self, ticket: Any) -> dict[str, Any]:
@@ -86,7 +85,7 @@ class Session:
             self._row_ids.append(tuple(self.engine.my_row_ids(step)))
         last = self.steps_done == self.engine.steps_per_epoch
         if last:
-            self.engine.publish_metrics()
+            self.engine.publish()
         now = time.monotonic()
         show = self.is_chief and (now >= self._next_progress_s or last)
         if last or show or (self._batch_hooks and self.is_chief):
@@ -120,11 +119,10 @@ class Session:
 
     def finish_epoch(self) -> dict[str, Any]:
         """Meet the other workers at the driver, after training and validation; returns the epoch's global logs."""
-        left_early = self.steps_done < self.engine.steps_per_epoch
-        if self._batch_hooks and self.is_chief and left_early and not self._stop_announced:
-            self._send_frame(leave=True)  # a callback stopped the epoch: the others wait at the next step's frame
-        if left_early:
-            self.engine.publish_metrics()
+        if self._batch_hooks and not self._left:
+            self._follow_frame(leave=True)  # changes after the last step; after a stop some wait for the next
+        if self.steps_done < self.engine.steps_per_epoch:
+            self.engine.publish()
         logs = self.engine.logs()
         validation = self._validation_part()
         part = EpochPart(
@@ -172,18 +170,18 @@ class Session:
             if not self.is_chief:
                 assign_state(self._trainee, payload)
 
-    def _follow_frame(self) -> bool:
-        """Take over learning rate and stop flag before a step; False when there is no step to compute."""
-        frame = self._send_frame(leave=False) if self.is_chief else self._broadcast(None, _FRAME.size)
-        rate, stop, leave = _FRAME.unpack(frame)
-        if not self.is_chief:
-            self.model.stop_training = stop or leave
-            self._set_learning_rate(rate)
-        return not leave
+    def _follow_frame(self, *, leave: bool = False) -> bool:
+        """Before a step, and once after an epoch's last: take over learning rate and stop flag from the chief.
 
-    def _send_frame(self, *, leave: bool) -> bytes:
-        self._stop_announced = bool(self.model.stop_training)
-        return self._broadcast(_FRAME.pack(self._learning_rate(), self._stop_announced, leave), _FRAME.size)
+        Returns:
+            False when there is no step to compute: callbacks ended the epoch on the chief.
+        """
+        own = _FRAME.pack(self._learning_rate(), bool(self.model.stop_training), leave) if self.is_chief else None
+        rate, stop, self._left = _FRAME.unpack(self._broadcast(own, _FRAME.size))
+        if not self.is_chief:
+            self.model.stop_training = stop
+            self._set_learning_rate(rate)
+        return not self._left
 
     def _broadcast(self, payload: bytes | None, max_bytes: int) -> bytes:
         context = self._context

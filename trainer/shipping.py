@@ -43,10 +43,11 @@ def unship(payload: Shipped, what: str) -> Any:
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{what} needs the module {error.name!r}, which this worker does not have. Install it on every machine of "
-            "the cluster, or define what is needed in the script itself, or pass it with Ray's runtime_env (working_dir "
-            "or py_modules)."
+            "the cluster, or define what is needed in the script itself, or pass it with Ray's runtime_env "
+            "(working_dir or py_modules)."
         ) from error
     except AttributeError as error:
         raise ModelError(
-            f"{what} does not unpack on this worker: {error}. The worker has another version of a module than the driver."
+            f"{what} does not unpack on this worker: {error}. The worker has another version of a module than "
+            "the driver."
         ) from error

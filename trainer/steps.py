@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from .compute import StepFunction
-from .errors import UnsupportedModelError
+from .errors import UnsupportedModelError, UnsupportedStepError
 from .loops.custom import default_train_step, default_valid_step
-from .trainee import REDUCTIONS, Trainee
+from .trainee import MEAN_REDUCTIONS, REDUCTIONS, Trainee
 
 
 def keras_steps(trainee: Trainee) -> tuple[StepFunction, StepFunction]:
@@ -39,26 +39,36 @@ def custom_steps(
     )
 
 
-def steps_reduction(trainee: Trainee, train_step: Callable[..., Any] | None) -> str:
-    """How the loss of the steps reduces over rows: of the compiled loss, unless a custom step declares another.
+def step_reduction(trainee: Trainee, step: Callable[..., Any] | None, name: str) -> str:
+    """How the loss of a step reduces over rows: as the compiled loss does, unless a custom step declares another.
 
-    A custom step says so with an attribute: ``train_step.reduction = "sum"``.
+    A custom step says so with an attribute: ``train_step.reduction = "sum"``. It must, where the compiled loss is no
+    mean over rows: whether the step uses that loss cannot be seen.
+
+    Raises:
+        UnsupportedStepError: the step does not say it.
+        UnsupportedModelError: what it says is unknown.
     """
-    declared = getattr(train_step, "reduction", None)
-    if train_step is None or declared is None:
-        return trainee.reduction if train_step is None else "sum_over_batch_size"
+    declared = getattr(step, "reduction", None)
+    if declared is None:
+        if step is not None and trainee.reduction not in MEAN_REDUCTIONS:
+            raise UnsupportedStepError(
+                f"The compiled loss reduces by {trainee.reduction!r}, and {name} does not say how the loss that it "
+                f'computes does. Say it after the function: {name}.reduction = "{trainee.reduction}" if it uses the '
+                'compiled loss, "mean" if its loss is a mean over rows.'
+            )
+        return trainee.reduction
     if declared not in REDUCTIONS:
         raise UnsupportedModelError(
-            f"train_step.reduction is {declared!r}; it must be one of {', '.join(REDUCTIONS)}: how the loss that the "
-            "step differentiates reduces over the rows of its batch."
+            f"{name}.reduction is {declared!r}; it must be one of {', '.join(REDUCTIONS)}: how the loss that the step "
+            "computes reduces over the rows of its batch."
         )
     return "sum_over_batch_size" if declared == "mean" else str(declared)
 
 
 def _undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step decorated with `tf.function` is traced with ours: what it assigns must be seen there."""
-    function = getattr(step, "python_function", step)
-    return function  # type: ignore[no-any-return]
+    return getattr(step, "python_function", step)  # type: ignore[no-any-return]
 
 
 def _with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:

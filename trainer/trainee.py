@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-
 from heliostat.data import Dataset
 
 from . import seams
@@ -49,6 +48,12 @@ class Trainee:
     def optimizer(self) -> Any:
         """The compiled optimizer."""
         return self.model.optimizer
+
+    @property
+    def knows_targets(self) -> bool:
+        """Whether its losses and metrics are built: not for a model that was made for predictions alone."""
+        parts = (self.model._compile_loss, self.model._compile_metrics)
+        return all(part is None or part.built for part in parts)
 
     @property
     def state(self) -> list[Any]:
@@ -131,7 +136,10 @@ def loss_reduction(model: keras.Model) -> str:
         UnsupportedModelError: an unknown reduction, or outputs with different ones.
     """
     losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None] if model.loss is not None else []
-    found = {getattr(loss, "reduction", "sum_over_batch_size") if not isinstance(loss, str) else "sum_over_batch_size" for loss in losses}
+    found = {
+        getattr(loss, "reduction", "sum_over_batch_size") if not isinstance(loss, str) else "sum_over_batch_size"
+        for loss in losses
+    }
     reductions = {"sum_over_batch_size" if r in MEAN_REDUCTIONS else r for r in found} or {"sum_over_batch_size"}
     reduction = next(iter(reductions))
     if len(reductions) > 1 or reduction not in REDUCTIONS:
@@ -150,7 +158,10 @@ def _build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Col
         for name, v in sample.items()
     }
     try:
-        model._symbolic_build(data_batch=columns.assemble(batch))
+        if columns.targets is not None:
+            model._symbolic_build(data_batch=columns.assemble(batch))
+        elif not all(layer.built for layer in model._flatten_layers()):
+            model(columns.assemble(batch)[0], training=False)
     except Exception as error:
         shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
         raise DataError(

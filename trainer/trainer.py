@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-
 from heliostat.cluster.errors import TaskFailed
 from heliostat.data import Dataset
 
@@ -44,8 +43,8 @@ class Trainer:
         run_dir: folder of the run; None makes ``runs/<name>-<time>``.
         seed: seed of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
-        in_process: run the workers as threads of this process instead of Ray actors, joined by real sockets: a quick way
-            to try and test training code with several workers.
+        in_process: run the workers as threads of this process instead of Ray actors, joined by real sockets: a quick
+            way to try and test training code with several workers.
         deadline_s: seconds a worker waits for a silent one before it gives up.
         start_timeout_s: seconds to wait for workers to start.
 
@@ -74,7 +73,7 @@ class Trainer:
         **unknown: Any,
     ) -> None:
         refuse_unknown("Trainer", unknown)
-        if not callable(build_model) or isinstance(build_model, type):
+        if not callable(build_model) or isinstance(build_model, type) or _is_from_keras(build_model):
             raise ConfigurationError(
                 f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
                 "keras.Model: every worker builds its own."
@@ -284,7 +283,9 @@ class Trainer:
             history=history_of(epochs), run_dir=folder.path, sha256=chief.sha256, seconds=seconds, epochs=epochs
         )
 
-    def _run_pass(self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose) -> list[Any]:
+    def _run_pass(
+        self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
+    ) -> list[Any]:
         FitConfig(global_batch_size=global_batch_size)
         display = make_display(verbose)
         with Inputs(None) as inputs:
@@ -354,10 +355,13 @@ class Trainer:
                 if dataset is not None
             },
             "versions": self._workers.versions(),
-            "workers": [
-                {"rank": info.rank, "host": info.host, "pid": info.pid} for info in self._workers.infos
-            ],
+            "workers": [{"rank": info.rank, "host": info.host, "pid": info.pid} for info in self._workers.infos],
         }
+
+
+def _is_from_keras(value: Any) -> bool:
+    """Whether `value` is a model (or layer) and no function that makes one; told without loading Keras."""
+    return any(base.__module__.partition(".")[0] == "keras" for base in type(value).__mro__)
 
 
 def _check_steps(loop: str, train_step: Any, valid_step: Any, *, weighted: bool) -> None:

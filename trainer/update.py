@@ -8,7 +8,7 @@ replicas. It is local and deterministic, so every worker that has the same sum e
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from .compute import Contribution
+from .flat import FlatState, flat_state, hand_out
 from .runtime import BUILD_LOCK
 from .seams import STATELESS_METHODS
 from .trainee import Trainee
@@ -34,30 +35,79 @@ class Update:
     def __init__(self, trainee: Trainee, contribution: Contribution) -> None:
         self._trainee, self._contribution = trainee, contribution
         dtype, size = contribution.layout[0]
-        changed = [*trainee.trainable, *trainee.optimizer.variables, *(trainee.frozen[i] for i in contribution.moving)]
-        self._parts = [trainee.components(variable) for variable in changed]
-        first = [parts[0] for parts in self._parts]
-
-        def assign_first(gradient_sum: tf.Tensor) -> None:
-            for part, value in zip(first, self._new_values(gradient_sum, first), strict=True):
-                part.assign(value)
-
+        self._moving = [trainee.frozen[i] for i in contribution.moving]
         with BUILD_LOCK:
-            compiled = tf.function(assign_first, autograph=False, jit_compile=True)
-
-            @tf.function(autograph=False, input_signature=[tf.TensorSpec((size,), dtype)])
-            def update(gradient_sum: tf.Tensor) -> None:
-                with tf.device(first[0].device):
-                    compiled(gradient_sum)
-                for parts in self._parts:
-                    for part in parts[1:]:
-                        part.assign(parts[0].read_value())
-
-            self._update = update.get_concrete_function()
+            self._flat = flat_state(trainee, contribution.gradients)
+            self._loaded = False
+            change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
+            self._update = tf.function(
+                change, autograph=False, input_signature=[tf.TensorSpec((size,), dtype)]
+            ).get_concrete_function()
 
     def __call__(self, vector_sum: Any) -> None:
-        """Assign the new state, given the first segment of the summed vector (tensor or aligned array)."""
+        """Assign the new state, given the first segment of the summed vector."""
+        if self._flat is not None and not self._loaded:
+            self._flat.load()
+            self._loaded = True
         self._update(vector_sum)
+
+    def store(self) -> None:
+        """Bring the optimizer's variables up to date; from now on they may be looked at, and changed."""
+        if self._flat is not None and self._loaded:
+            self._flat.store()
+            self._loaded = False
+
+    def _by_variable(self) -> Callable[[tf.Tensor], None]:
+        """One compiled function over all variables."""
+        trainee = self._trainee
+        changed = [*trainee.trainable, *trainee.optimizer.variables, *self._moving]
+        parts_of = [trainee.components(variable) for variable in changed]
+        first = [parts[0] for parts in parts_of]
+
+        def assign_first(vector_sum: tf.Tensor) -> None:
+            for part, value in zip(first, self._new_values(vector_sum, first), strict=True):
+                part.assign(value)
+
+        compiled = tf.function(assign_first, autograph=False, jit_compile=True)
+
+        def update(vector_sum: tf.Tensor) -> None:
+            with tf.device(first[0].device):
+                compiled(vector_sum)
+            _copy_to_other_replicas(parts_of)
+
+        return update
+
+    def _flat_update(self, flat: FlatState) -> Callable[[tf.Tensor], None]:
+        """One compiled function over the long vectors, whose weights are then handed out."""
+        trainee, twin = self._trainee, flat.twin
+        scalar_parts = [trainee.components(own) for _, own in flat.scalars]
+        moving_parts = [trainee.components(variable) for variable in self._moving]
+        source = {id(of): parts[0] for (of, _), parts in zip(flat.scalars, scalar_parts, strict=True)}
+        stores = [source.get(id(variable), variable._value) for variable in twin.variables]
+        weights, num_weights = flat.weights._value, int(flat.weights.shape[0])
+
+        def assign_first(vector_sum: tf.Tensor) -> tf.Tensor:
+            state = [store.read_value() for store in stores]
+            with _stateless(twin):
+                (new_weights,), new_state = twin.stateless_apply(
+                    state, [tf.cast(vector_sum[:num_weights], weights.dtype)], [weights.read_value()]
+                )
+            weights.assign(new_weights)
+            for store, value in zip(stores, new_state, strict=True):
+                store.assign(value)
+            for parts, value in zip(moving_parts, self._new_moving(vector_sum, num_weights), strict=True):
+                parts[0].assign(value)
+            return new_weights
+
+        compiled = tf.function(assign_first, autograph=False, jit_compile=True)
+
+        def update(vector_sum: tf.Tensor) -> None:
+            with tf.device(weights.device):
+                new_weights = compiled(vector_sum)
+            hand_out(trainee, new_weights, trainee.trainable)
+            _copy_to_other_replicas([*scalar_parts, *moving_parts])
+
+        return update
 
     def assign_agreed(self, extrema: np.ndarray) -> None:
         """Assign the integer state that all microbatches agreed on, from the third segment of the sum."""
@@ -79,15 +129,25 @@ class Update:
         at = 0
         for index in contribution.gradients:
             gradients[index], at = _slice(gradient_sum, at, trainee.trainable[index])
-        moving = []
-        for index in contribution.moving:
-            value, at = _slice(gradient_sum, at, trainee.frozen[index])
-            moving.append(value)
+        moving = self._new_moving(gradient_sum, at)
         with _stateless(trainee.optimizer):
             weights, state = trainee.optimizer.stateless_apply(
                 current[num_weights : num_weights + num_state], gradients, current[:num_weights]
             )
         return [*weights, *state, *moving]
+
+    def _new_moving(self, vector_sum: tf.Tensor, at: int) -> list[Any]:
+        values = []
+        for variable in self._moving:
+            value, at = _slice(vector_sum, at, variable)
+            values.append(value)
+        return values
+
+
+def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
+    for parts in parts_of:
+        for part in parts[1:]:
+            part.assign(parts[0].read_value())
 
 
 def _slice(flat: tf.Tensor, at: int, variable: Any) -> tuple[tf.Tensor, int]:
@@ -132,4 +192,3 @@ def _apply_gradients(self: Any, grads: Sequence[Any], variables: Sequence[Any]) 
         for variable, average in zip(self._trainable_variables, self._model_variables_moving_average, strict=True):
             if average is not None:
                 variable.assign(ops.where(overwrite, average, variable))
-

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def microbatch_weights(reduction: str, rows: int, batch_rows: int, weight: float = 0.0, batch_weight: float = 0.0) -> np.ndarray:
+def microbatch_weights(
+    reduction: str, rows: int, batch_rows: int, weight: float = 0.0, batch_weight: float = 0.0
+) -> np.ndarray:
     """The four factors by which one microbatch's results are multiplied before they are summed.
 
     Args:
@@ -13,7 +15,8 @@ def microbatch_weights(reduction: str, rows: int, batch_rows: int, weight: float
         rows: rows of the microbatch.
         batch_rows: rows of the global batch.
         weight: sum of the microbatch's sample weights, used by ``mean_with_sample_weight`` only.
-        batch_weight: sum of the global batch's sample weights.
+        batch_weight: sum of the global batch's sample weights; 0 where there are none, or all are 0: then Keras divides
+            by rows, and a loss of 0 stays 0 by any factor.
 
     Returns:
         float64 ``[4]``:
@@ -28,7 +31,7 @@ def microbatch_weights(reduction: str, rows: int, batch_rows: int, weight: float
     share = rows / batch_rows
     if reduction == "sum":
         return np.array([1.0, share, batch_rows / rows, rows])
-    if reduction == "mean_with_sample_weight":
-        factor = weight / batch_weight if batch_weight else 0.0
+    if reduction == "mean_with_sample_weight" and batch_weight:
+        factor = weight / batch_weight
         return np.array([factor, share, factor * (batch_rows / rows), rows])
     return np.array([share, share, 1.0, rows])

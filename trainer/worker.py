@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-
 from heliostat.cluster.assignment import split
 from heliostat.cluster.host import TaskContext
 from heliostat.data import BatchPlan, Dataset, open_dataset
@@ -28,8 +27,8 @@ from .predict import Predictor
 from .runtime import Runtime, set_up
 from .session import Session
 from .shipping import unship
-from .state import assign_state, num_state_bytes, state_bytes, state_digest, state_sha256
-from .steps import custom_steps, keras_steps, steps_reduction
+from .state import assign_state, num_state_bytes, shapes_digest, state_bytes, state_digest, state_sha256
+from .steps import custom_steps, keras_steps, step_reduction
 from .trainee import Trainee, build_trainee, check_label_range
 
 
@@ -69,7 +68,8 @@ class Worker:
             if job.loop == "custom"
             else keras_steps(trainee)
         )
-        reduction = steps_reduction(trainee, user_train if job.loop == "custom" else None)
+        reduction = step_reduction(trainee, user_train, "train_step")
+        valid_reduction = step_reduction(trainee, user_valid, "valid_step")
         batch_hooks = _agree(has_batch_hooks(callbacks), context) if job.has_callbacks else False
         folder = Path(job.run_dir)
         with _Runners(trainee, job.columns, job.model) as runners:
@@ -79,7 +79,8 @@ class Worker:
             if job.validation_data is not None:
                 valid_data = open_dataset(job.validation_data)
                 check_label_range(trainee.model, valid_data, job.columns)
-                made = runners.make(valid, "evaluate", valid_data, reduction, job, only_returned=job.loop != "custom")
+                only_returned = job.loop != "custom"
+                made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
                 evaluator = Evaluator(made)
             self._session = Session(job, trainee, engine, evaluator, context, batch_hooks)
             with _working_directory(folder if context.rank == 0 and job.has_callbacks else None):
@@ -110,12 +111,18 @@ class Worker:
         dataset = open_dataset(job.data)
         trainee = self._current(job, dataset, context)
         rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
-        start, stop = split(0, len(dataset), context.num_workers)[context.rank]
+        # Cut alike for every number of workers: the same rows at once give the same bits.
+        cuts = -(-len(dataset) // rows_at_once)
+        mine = split(0, cuts, context.num_workers)[context.rank]
+        start, stop = (min(cut * rows_at_once, len(dataset)) for cut in mine)
         return Predictor(trainee, dataset, job.columns).rows(start, stop, rows_at_once)
 
     def _current(self, job: PassJob, dataset: Dataset, context: TaskContext) -> Trainee:
-        if self._trainee is None or job.fresh:
+        targets = job.columns.targets is not None
+        if self._trainee is None or job.fresh or (targets and not self._trainee.knows_targets):
             return self._build(job.model, dataset, job.columns, context)
+        if targets:
+            check_label_range(self._trainee.model, dataset, job.columns)
         return self._trainee
 
     def _build(self, job: ModelJob, dataset: Dataset, columns: Columns, context: TaskContext) -> Trainee:
@@ -127,6 +134,7 @@ class Worker:
         if job.initial_weights is not None:
             _set_initial_weights(trainee, job.initial_weights)
         if context.num_workers > 1:
+            _check_shapes(trainee, context)
             own = state_bytes(trainee) if context.rank == 0 else None
             limit = num_state_bytes(trainee)
             assign_state(trainee, context.collective.broadcast(context.numbers(), own, max_bytes=limit))
@@ -189,6 +197,18 @@ def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:
         raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
 
 
+def _check_shapes(trainee: Trainee, context: TaskContext) -> None:
+    """Raise `WorkersDisagreeError` when this worker's model has other shapes than the chief's."""
+    own = shapes_digest(trainee)
+    chiefs = context.collective.broadcast(context.numbers(), own if context.rank == 0 else None, max_bytes=len(own))
+    if own != chiefs:
+        shapes = ", ".join(str(tuple(weight.shape)) for weight in trainee.trainable)
+        raise WorkersDisagreeError(
+            f"Worker {context.rank} has a model of other shapes than the chief's (here {shapes}): build_model makes "
+            "different models on different workers. It must not depend on the host, the time or the environment."
+        )
+
+
 def _agree(value: bool, context: TaskContext) -> bool:
     """The chief's value, on all workers."""
     own = bytes([value]) if context.rank == 0 else None
@@ -203,7 +223,7 @@ def _saved(model: keras.Model) -> bytes:
         return path.read_bytes()
 
 
-class _working_directory:  # noqa: N801 - reads as a verb where it is used
+class _working_directory:
     """Callbacks' relative paths are relative to the run folder."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -217,5 +237,3 @@ class _working_directory:  # noqa: N801 - reads as a verb where it is used
 
     def __exit__(self, *_: object) -> None:
         os.chdir(self._before)
-
-

@@ -80,10 +80,14 @@ class Workers:
         where = "this process" if self._config.workers == 0 else f"{plan['workers']} worker(s)"
         threads = plan["threads_per_worker"]
         cores = os.cpu_count() or 1
-        hint = "" if self._config.threads_per_worker else f" (of {cores} cores here; threads_per_worker= changes it, and bits)"
+        hint = (
+            ""
+            if self._config.threads_per_worker
+            else f" (of {cores} cores here; threads_per_worker= changes it, and bits)"
+        )
         return (
-            f"plan: {where} × {plan['replicas_per_worker']} replica(s), {threads} thread(s) each{hint}; {steps} steps of "
-            f"{plan['global_batch_size']} rows in {plan['num_microbatches']} microbatches of up to "
+            f"plan: {where} × {plan['replicas_per_worker']} replica(s), {threads} thread(s) each{hint}; {steps} steps "
+            f"of {plan['global_batch_size']} rows in {plan['num_microbatches']} microbatches of up to "
             f"{plan['rows_per_microbatch']}"
         )
 

@@ -47,7 +47,9 @@ def test_the_first_failure_aborts_those_who_still_run():
 def test_a_death_is_blamed_before_the_peers_that_lost_it():
     # The peer's closed socket is heard of before Ray has noticed the death.
     lost = failure(0, "lost_peer", step=7)
-    state, actions = play(3, Failed(failure=lost), Failed(failure=failure(1, "died")), Failed(failure=failure(2, "lost_peer", 8)))
+    state, actions = play(
+        3, Failed(failure=lost), Failed(failure=failure(1, "died")), Failed(failure=failure(2, "lost_peer", 8))
+    )
     stop = actions[-1]
     assert isinstance(stop, Stop)
     assert stop.cause.rank == 1
@@ -84,7 +86,11 @@ def test_after_the_end_nothing_happens():
 
 EVENTS = st.one_of(
     st.builds(Finished, rank=st.integers(0, 3)),
-    st.builds(lambda rank, kind: Failed(failure=failure(rank, kind)), st.integers(0, 3), st.sampled_from(["died", "raised", "lost_peer"])),
+    st.builds(
+        lambda rank, kind: Failed(failure=failure(rank, kind)),
+        st.integers(0, 3),
+        st.sampled_from(["died", "raised", "lost_peer"]),
+    ),
     st.just(Settled()),
 )
 

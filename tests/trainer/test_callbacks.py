@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from .models import linear
 
 pytestmark = pytest.mark.engine
 
+TENSORBOARD = find_spec("tensorboard") is not None
 SGD = linear(optimizer=lambda: keras.optimizers.SGD(0.1))
 
 
@@ -110,15 +112,16 @@ def data():
     return dense_data(rows=37)
 
 
-@pytest.mark.parametrize(
-    ("hook", "loop"),
-    [("on_train_batch_begin", "fit"), ("on_train_batch_end", "train_on_batch"), ("on_train_batch_begin", "custom")],
-)
-def test_a_rate_set_between_steps_acts_on_the_next_computation(train, data, hook, loop):
+def test_a_rate_set_between_steps_acts_on_the_next_computation(train, data):
     one_step = train(SGD, data, workers=0, epochs=1, steps_per_epoch=1)
-    result = train(SGD, data, workers=3, epochs=1, loop=loop, callbacks=[RateAfterFirstStep(hook)])
-    assert result.sha256["weights"] == one_step.sha256["weights"]
-    assert result.sha256["optimizer"] != one_step.sha256["optimizer"]  # but it went on counting steps
+    for hook, loop in (
+        ("on_train_batch_begin", "fit"),
+        ("on_train_batch_end", "train_on_batch"),
+        ("on_train_batch_begin", "custom"),
+    ):
+        result = train(SGD, data, workers=3, epochs=1, loop=loop, callbacks=[RateAfterFirstStep(hook)])
+        assert result.sha256["weights"] == one_step.sha256["weights"], (hook, loop)
+        assert result.sha256["optimizer"] != one_step.sha256["optimizer"]  # but it went on counting steps
 
 
 def test_a_rate_set_after_the_last_step_reaches_all_workers(train, data):
@@ -145,32 +148,28 @@ def test_keras_schedules_and_changed_weights_reach_all_workers(train, data):
     assert plain.sha256["weights"] != result.sha256["weights"]
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-def test_early_stopping_restores_the_best_weights_everywhere(train, data, loop):
-    # The loss falls, so by mode="max" the first epoch is the best one.
-    early = keras.callbacks.EarlyStopping(monitor="loss", mode="max", patience=2, restore_best_weights=True)
+def test_early_stopping_restores_the_best_weights_everywhere(train, data):
     best = train(SGD, data, workers=0, epochs=1)
-    result = train(SGD, data, workers=3, epochs=9, loop=loop, callbacks=[early])
-    assert len(result.history["loss"]) == 3
-    assert result.sha256["weights"] == best.sha256["weights"]
-    x = data[0]
-    assert np.array_equal(result.model().predict(x, verbose=0), best.model().predict(x, verbose=0))
+    for loop in ("fit", "custom"):
+        # The loss falls, so by mode="max" the first epoch is the best one.
+        early = keras.callbacks.EarlyStopping(monitor="loss", mode="max", patience=2, restore_best_weights=True)
+        result = train(SGD, data, workers=3, epochs=9, loop=loop, callbacks=[early])
+        assert len(result.history["loss"]) == 3
+        assert result.sha256["weights"] == best.sha256["weights"], loop
+        assert np.array_equal(result.model().predict(data[0], verbose=0), best.model().predict(data[0], verbose=0))
 
 
-@pytest.mark.parametrize(
-    ("hook", "loop"),
-    [
+def test_a_stop_in_the_middle_of_an_epoch_stops_all_workers_after_that_step(train, data):
+    two_steps = train(SGD, data, workers=0, epochs=1, steps_per_epoch=2, validation_data=data)
+    for hook, loop in (
         ("on_train_batch_end", "fit"),
         ("on_train_batch_begin", "fit"),
         ("on_train_batch_end", "custom"),
         ("on_train_batch_begin", "train_on_batch"),
-    ],
-)
-def test_a_stop_in_the_middle_of_an_epoch_stops_all_workers_after_that_step(train, data, hook, loop):
-    two_steps = train(SGD, data, workers=0, epochs=1, steps_per_epoch=2, validation_data=data)
-    result = train(SGD, data, workers=3, epochs=3, loop=loop, validation_data=data, callbacks=[StopAt(hook)])
-    assert fingerprint(result) == fingerprint(two_steps)
-    assert result.epochs[0].rows == 32
+    ):
+        result = train(SGD, data, workers=3, epochs=3, loop=loop, validation_data=data, callbacks=[StopAt(hook)])
+        assert fingerprint(result) == fingerprint(two_steps), (hook, loop)
+        assert result.epochs[0].rows == 32
 
 
 def test_files_and_logs_of_callbacks_do_not_depend_on_the_workers(train, data):
@@ -182,16 +181,18 @@ def test_files_and_logs_of_callbacks_do_not_depend_on_the_workers(train, data):
             keras.callbacks.CSVLogger("log.csv"),
             keras.callbacks.ModelCheckpoint("best.keras", monitor="val_loss", save_best_only=True),
             keras.callbacks.ModelCheckpoint("{epoch}.weights.h5", save_weights_only=True),
-            keras.callbacks.TensorBoard("board", histogram_freq=1),
+            *([keras.callbacks.TensorBoard("board", histogram_freq=1)] if TENSORBOARD else []),
             keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs, lines=lines: lines.append(epoch)),
         ]
-        result = train(SGD, data, workers=workers, loop=loop, validation_data=dense_data(23, seed=1), callbacks=callbacks)
+        result = train(
+            SGD, data, workers=workers, loop=loop, validation_data=dense_data(23, seed=1), callbacks=callbacks
+        )
         with (result.run_dir / "log.csv").open() as file:
             table = list(csv.DictReader(file))
         for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
             assert [float(row[name]) for row in table] == result.history[name]
         assert {"best.keras", "1.weights.h5", "2.weights.h5"} <= {path.name for path in result.run_dir.iterdir()}
-        assert list((result.run_dir / "board").rglob("events.out.tfevents.*"))
+        assert bool(list((result.run_dir / "board").rglob("events.out.tfevents.*"))) == TENSORBOARD
         assert keras.models.load_model(result.run_dir / "best.keras").compiled
         assert lines == [0, 1]
         assert notes.tests[0] == "begin"
@@ -220,6 +221,12 @@ def test_a_callback_that_raises_stops_the_run_and_is_named(train, data, workers)
     assert "test_callbacks.py" in str(caught.value)
     assert "in divide" in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.skipif(TENSORBOARD, reason="the package tensorboard is installed")
+def test_tensorboard_without_its_package_is_refused_before_the_run():
+    with pytest.raises(ConfigurationError, match="pip install tensorboard"):
+        check_callbacks([keras.callbacks.TensorBoard("board")])
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ BAD_STEP = 3
 @pytest.fixture
 def trainer(ray_here, tmp_path):
     with Trainer(linear(), workers=2, num_microbatches=4, run_dir=tmp_path / "run") as made:
-        made.evaluate(dense_data(), global_batch_size=16)  # starts the workers, whose processes the tests kill
+        made._workers.start(print)  # the tests kill their processes
         yield made
 
 
@@ -46,14 +46,13 @@ class KillAtStep(keras.callbacks.Callback):
             os.kill(self.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("loop", ["fit", "custom"])
+@pytest.mark.parametrize(("rank", "loop"), [(0, "fit"), (1, "custom"), (1, "train_on_batch")])
 def test_a_killed_worker_ends_the_run_with_its_name(trainer, tmp_path, rank, loop):
     pids, note = pids_of(trainer), tmp_path / "note"
+    arguments = {"epochs": 50, "global_batch_size": 16, "loop": loop, "verbose": 0}
     with nothing_left(pids):
         with pytest.raises(TrainingFailedError) as raised:
-            callbacks = [KillAtStep(pids[rank], note)]
-            trainer.fit(dense_data(rows=400), epochs=50, global_batch_size=16, loop=loop, callbacks=callbacks, verbose=0)
+            trainer.fit(dense_data(rows=400), callbacks=[KillAtStep(pids[rank], note)], **arguments)
     assert note.exists(), "the fault did not happen"
     assert not exists(pids[rank])
     error = raised.value

@@ -100,9 +100,7 @@ def test_another_number_of_microbatches_gives_other_bits(train):
 
 def test_the_rows_of_a_step_do_not_depend_on_the_workers(train):
     data = dense_data(rows=37)
-    one, three = (
-        train(linear(), data, workers=workers, record_rows=True, num_microbatches=4) for workers in (0, 3)
-    )
+    one, three = (train(linear(), data, workers=workers, record_rows=True, num_microbatches=4) for workers in (0, 3))
     for epoch in range(2):
         alone = [[row for worker in step for row in worker] for step in one.epochs[epoch].row_ids]
         together = [[row for worker in step for row in worker] for step in three.epochs[epoch].row_ids]

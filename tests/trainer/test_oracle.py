@@ -1,7 +1,7 @@
 """Against plain Keras on one device, fed the same batches.
 
-In float32 training amplifies rounding, so the comparison over epochs is in float64. Plain Keras squares repeated rows of
-an embedding's gradient one by one in Adam's family; its optimizer is given dense gradients here.
+In float32 training amplifies rounding, so the comparison over epochs is in float64. Plain Keras squares repeated rows
+of an embedding's gradient one by one in Adam's family; its optimizer is given dense gradients here.
 """
 
 from __future__ import annotations
@@ -73,16 +73,12 @@ def initial_weights(build, x):
 
 
 def largest_difference(left, right) -> float:
-    return max(
-        float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12)) for a, b in zip(left, right, strict=True)
-    )
+    return max(float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12)) for a, b in zip(left, right, strict=True))
 
 
 def compare(train, build, data, *, epochs=2, batch=16, seed=7, **arguments) -> float:
     weights = initial_weights(build, data[0])
-    result = train(
-        build, data, epochs=epochs, global_batch_size=batch, seed=seed, initial_weights=weights, **arguments
-    )
+    result = train(build, data, epochs=epochs, global_batch_size=batch, seed=seed, initial_weights=weights, **arguments)
     weighted = "sample_weight" in arguments
     expected = plain_keras(
         build, result.run_dir / "data" / "train", weights, epochs=epochs, batch=batch, seed=seed, sample_weight=weighted

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 def test_actors_give_the_bits_of_one_process(train, warm_trainer, loop, build, make_data):
     data, valid = make_data(), make_data(rows=23, seed=1)
     arguments = {"validation_data": valid, "epochs": 2, "global_batch_size": 16, "loop": loop, "verbose": 0}
-    reference = train(build, data, workers=0, **{**arguments})
+    reference = train(build, data, workers=0, **arguments)
     result = warm_trainer(build).fit(data, **arguments)
     assert fingerprint(result) == fingerprint(reference)
     assert sum(result.epochs[0].rows_by_worker) == 71

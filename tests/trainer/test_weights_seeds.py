@@ -40,9 +40,7 @@ def test_sums_are_added_as_they_are_and_logged_once_per_batch(sizes):
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 100)), min_size=1, max_size=16))
 def test_weighted_means_weigh_by_the_rows_weights(parts):
     total, batch_weight = sum(n for n, _ in parts), sum(w for _, w in parts)
-    weights = np.array(
-        [microbatch_weights("mean_with_sample_weight", n, total, w, batch_weight) for n, w in parts]
-    )
+    weights = np.array([microbatch_weights("mean_with_sample_weight", n, total, w, batch_weight) for n, w in parts])
     assert np.isclose(weights[:, 0].sum(), 1)
     assert np.isclose(weights[:, 1].sum(), 1)
     assert np.allclose(weights[:, 2] * weights[:, 3], weights[:, 0] * total)

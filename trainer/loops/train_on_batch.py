@@ -33,12 +33,13 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
             if model.stop_training:
                 break
 
-        test_hooks.on_test_begin()
-        for step, batch in enumerate(session.validation_batches()):
-            test_hooks.on_test_batch_begin(step)
-            model.test_on_batch(batch, return_dict=True)
-            test_hooks.on_test_batch_end(step)
-        test_hooks.on_test_end()
+        if session.evaluator is not None:
+            test_hooks.on_test_begin()
+            for step, batch in enumerate(session.validation_batches()):
+                test_hooks.on_test_batch_begin(step)
+                model.test_on_batch(batch, return_dict=True)
+                test_hooks.on_test_batch_end(step)
+            test_hooks.on_test_end()
 
         logs = session.finish_epoch()
         callbacks.on_epoch_end(epoch, logs)

@@ -1,0 +1,246 @@
+"""The command line: what it prints, its exit status, and that mistakes end in a message, never in a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from heliostat.data import open_dataset, write_dataset
+from heliostat.scripts.cli import cache_dir, main
+
+
+@pytest.fixture(autouse=True)
+def interpreter_state_as_before(monkeypatch):
+    """`run` leaves sys.argv and sys.path to the script, as Python does; here others come after it."""
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def heliostat(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(each) for each in arguments], prog_name="heliostat")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def failed(*arguments: object, status: int = 1) -> str:
+    """What a failing command says."""
+    result = heliostat(*arguments)
+    assert result.exit_code == status, result.output
+    return result.stderr
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    path = tmp_path / "flowers.csv"
+    path.write_text("width,length,kind\n1.5,2,0\n2.5,3,1\n3.5,4,1\n")
+    return path
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(source: str) -> Path:
+        path = tmp_path / "train.py"
+        path.write_text(source)
+        return path
+
+    return write
+
+
+def test_the_command_loads_neither_tensorflow_nor_ray_nor_the_trainer_before_it_must():
+    code = (
+        "import sys, heliostat.scripts.cli\n"
+        "print([m for m in ('tensorflow', 'keras', 'ray', 'pyarrow', 'heliostat.trainer') if m in sys.modules])"
+    )
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_version_names_heliostat_and_what_it_stands_on():
+    output = heliostat("--version").output
+    assert [part.split(" ")[0] for part in output.split(", ")] == ["heliostat", "tensorflow", "keras", "ray"]
+    assert f"ray {__import__('importlib.metadata').metadata.version('ray')}" in output
+
+
+def test_help_names_every_command():
+    output = heliostat("--help").output
+    assert all(f"\n  {command} " in output for command in ("demo", "run", "convert", "inspect"))
+
+
+def test_the_cache_is_where_the_xdg_specification_puts_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache_dir() == Path("/elsewhere/heliostat")
+    for unusable in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        assert cache_dir() == tmp_path / ".cache" / "heliostat"
+
+
+def test_convert_writes_the_arrays_of_an_npz_file(tmp_path):
+    x, y = np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
+    np.savez(tmp_path / "arrays.npz", x=x, y=y)
+    result = heliostat("convert", tmp_path / "arrays.npz", tmp_path / "set", "--rows-per-shard", 4)
+    assert result.exit_code == 0
+    assert "6 rows, 2 shards" in result.output
+    (batch,) = open_dataset(tmp_path / "set").batches(6, shuffle=False)
+    np.testing.assert_array_equal(batch["x"], x)
+    np.testing.assert_array_equal(batch["y"], y)
+
+
+def test_convert_makes_x_of_the_features_of_a_csv_file_and_y_of_its_target(table, tmp_path):
+    heliostat("convert", table, tmp_path / "all", "--target", "kind")
+    heliostat("convert", table, tmp_path / "one", "--target", "kind", "--features", "length")
+    heliostat("convert", table, tmp_path / "plain", "--features", "kind, width")
+    everything, one = (next(open_dataset(tmp_path / name).batches(3, shuffle=False)) for name in ("all", "one"))
+    assert everything["x"].tolist() == [[1.5, 2], [2.5, 3], [3.5, 4]]
+    assert everything["y"].tolist() == one["y"].tolist() == [0, 1, 1]
+    assert one["x"].tolist() == [[2], [3], [4]]
+    assert list(open_dataset(tmp_path / "plain").schema) == ["kind", "width"]
+
+
+def test_convert_replaces_a_dataset_only_when_asked(table, tmp_path):
+    assert heliostat("convert", table, tmp_path / "set").exit_code == 0
+    assert "Error: " in failed("convert", table, tmp_path / "set", "--target", "kind")
+    assert "x" not in open_dataset(tmp_path / "set").schema
+    assert heliostat("convert", table, tmp_path / "set", "--target", "kind", "--overwrite").exit_code == 0
+    assert "x" in open_dataset(tmp_path / "set").schema
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("flowers.parquet", [], ["'.parquet'", ".npz", ".csv", "write_dataset"]),
+        ("flowers", [], [".npz", ".csv"]),
+        ("none.csv", [], ["none.csv", "cannot be read as CSV"]),
+        ("none.npz", [], ["none.npz", "cannot be read as .npz"]),
+        ("none.npz", ["--target", "kind"], ["--target", "Leave the two out"]),
+        ("flowers.csv", ["--target", "colour"], ["'colour'", "'kind'"]),
+        ("flowers.csv", ["--target", "kind", "--features", "width,height"], ["'height'"]),
+    ],
+)
+def test_convert_says_what_it_cannot_read_and_leaves_nothing(table, tmp_path, name, options, said):
+    message = failed("convert", tmp_path / name, tmp_path / "set", *options)
+    assert all(each in message for each in said), message
+    assert "Traceback" not in message
+    assert not (tmp_path / "set").exists()
+
+
+def test_convert_into_a_place_that_cannot_be_written_is_a_message(table, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Error: " in failed("convert", table, tmp_path / "file" / "set")
+
+
+def test_a_count_of_rows_per_shard_below_one_is_a_mistake_in_usage(table, tmp_path):
+    assert "--rows-per-shard" in failed("convert", table, tmp_path / "set", "--rows-per-shard", 0, status=2)
+
+
+def test_inspect_shows_rows_columns_and_classes(tmp_path):
+    write_dataset(tmp_path / "set", {"x": np.zeros((5, 3), np.float32), "y": np.array([0, 1, 1, 2, 1])})
+    output = heliostat("inspect", tmp_path / "set").output
+    assert "5 rows, 1 shard" in output
+    assert "x: float32 3" in output
+    assert "3 classes of 1 to 3 rows" in output
+
+
+def test_inspect_verifies_the_bytes_only_when_asked(tmp_path):
+    dataset = write_dataset(tmp_path / "set", {"x": np.zeros((5, 3), np.float32)})
+    shard = tmp_path / "set" / dataset.shards[0].file
+    content = bytearray(shard.read_bytes())
+    values = content.index(bytes(60))  # the column's zeros; the first of them may belong to the format
+    content[values + 30] = 1
+    shard.write_bytes(content)
+    assert heliostat("inspect", tmp_path / "set").exit_code == 0
+    assert dataset.shards[0].file in failed("inspect", tmp_path / "set", "--verify")
+
+
+def test_inspect_of_no_dataset_is_a_message(tmp_path):
+    message = failed("inspect", tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in message
+    assert "Traceback" not in message
+
+
+def test_run_is_like_python_script(script, tmp_path):
+    (tmp_path / "neighbour.py").write_text("name = 'neighbour'\n")
+    path = script(
+        "import sys, neighbour, __main__\n"
+        "print(__name__, sys.argv, sys.path[0], neighbour.name, __main__.__dict__ is globals())\n"
+    )
+    output = heliostat("run", path, "--workers", "2", "--help", "-x").output
+    argv = [str(path), "--workers", "2", "--help", "-x"]
+    assert output == f"__main__ {argv} {path.parent.resolve()} neighbour True\n"
+
+
+def test_run_ends_with_the_status_of_the_script(script):
+    assert heliostat("run", script("import sys; sys.exit(7)")).exit_code == 7
+    assert heliostat("run", script("pass")).exit_code == 0
+
+
+def test_run_shows_an_error_of_heliostat_as_its_message(script):
+    path = script("from heliostat.data import open_dataset\nopen_dataset('/no/such/dataset')\n")
+    message = failed("run", path)
+    assert message.startswith("Error: ")
+    assert "/no/such/dataset" in message
+    assert "Traceback" not in message
+    assert f"heliostat run --traceback {path}" in message
+
+
+@pytest.mark.parametrize("family", ["trainer.errors.TrainerError", "cluster.errors.ClusterError"])
+def test_run_knows_the_errors_of_every_package_and_their_notes(script, family):
+    module, _, name = family.rpartition(".")
+    path = script(
+        f"from heliostat.{module} import {name} as E\n"
+        "error = E('it went wrong')\nerror.add_note('there')\nraise error\n"
+    )
+    assert failed("run", path).startswith("Error: it went wrong\nthere\n")
+
+
+def test_run_shows_the_tracebacks_when_asked_the_workers_too(script):
+    path = script(
+        "from heliostat.trainer import TrainingFailedError\n"
+        "def train():\n"
+        "    raise TrainingFailedError('worker 1 died', rank=1, worker_traceback='its frames')\n"
+        "train()\n"
+    )
+    message = failed("run", "--traceback", path)
+    assert f'File "{path}", line 3, in train' in message
+    assert message.endswith("Traceback of worker 1:\nits frames\n")
+
+
+def test_run_names_the_log_of_the_worker_once(script):
+    path = script(
+        "from heliostat.trainer import TrainingFailedError\n"
+        "import sys\n"
+        "raise TrainingFailedError(sys.argv[1], log_path='logs/worker-1.log')\n"
+    )
+    for message in ("it raised", "it died, see logs/worker-1.log"):
+        said = failed("run", path, message)
+        assert message in said
+        assert said.count("logs/worker-1.log") == 1
+
+
+def test_run_shows_the_traceback_of_another_error_from_the_script_on(script):
+    path = script("def inner():\n    return {}['missing']\ninner()\n")
+    lines = failed("run", path).splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1] == f'  File "{path}", line 3, in <module>'
+    assert lines[-1] == "KeyError: 'missing'"
+
+
+def test_run_shows_where_the_syntax_of_a_script_is_wrong(script):
+    path = script("x = 1\ny = (\n")
+    message = failed("run", path)
+    assert f'File "{path}", line 2' in message
+    assert "runpy" not in message
+
+
+def test_run_of_no_script_is_a_mistake_in_usage(tmp_path):
+    assert "nothing.py" in failed("run", tmp_path / "nothing.py", status=2)
+
+
+@pytest.mark.parametrize("options", [["--workers", "-1"], ["--replicas", "0"], ["--epochs", "0"], ["--loop", "both"]])
+def test_demo_refuses_what_it_cannot_do_before_it_loads_anything(options):
+    assert options[0] in failed("demo", *options, status=2)

@@ -1,0 +1,120 @@
+"""The update of elementwise optimizers on one long vector instead of one variable after another.
+
+A compiled function over hundreds of small variables spends its time on their handles. An optimizer that treats every
+element by itself gives the same bits on all weights joined into one vector, so its state lives in such vectors while
+steps run. Weights are handed out to the model's variables after every step; the optimizer's own variables are brought
+up to date by `FlatState.store`, whenever somebody may look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .trainee import Trainee
+
+# Optimizers whose update of an element looks at that element's weight, gradient and state alone.
+_ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
+
+
+@dataclass(frozen=True, slots=True)
+class FlatState:
+    """The vectors of a flat update.
+
+    Attributes:
+        twin: an optimizer of the same configuration, built for one long variable.
+        weights: the vector of all weights.
+        slots: per twin slot (a vector such as a momentum) the variables it stands for, in the order of the weights.
+        scalars: per scalar of the twin (iterations, learning rate) the optimizer's own variable, which stays in use.
+    """
+
+    trainee: Trainee
+    twin: Any
+    weights: Any
+    slots: list[tuple[Any, list[Any]]]
+    scalars: list[tuple[Any, Any]]
+
+    def load(self) -> None:
+        """Take weights and optimizer state out of the model's variables."""
+        _join(self.trainee, self.weights, self.trainee.trainable)
+        for vector, variables in self.slots:
+            _join(self.trainee, vector, variables)
+
+    def store(self) -> None:
+        """Write the optimizer's state into its variables, on every replica."""
+        for vector, variables in self.slots:
+            hand_out(self.trainee, vector._value.read_value(), variables)
+
+
+def hand_out(trainee: Trainee, vector: Any, variables: Sequence[Any]) -> None:
+    """Assign the parts of a vector to variables, on every replica."""
+    pieces = tf.split(vector, [_size(variable) for variable in variables])
+    for piece, variable in zip(pieces, variables, strict=True):
+        value = tf.reshape(piece, variable.shape)
+        for part in trainee.components(variable):
+            part.assign(value)
+
+
+def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:
+    """The vectors for a flat update, or None where this optimizer or model needs its variables one by one."""
+    optimizer = trainee.optimizer
+    if not _is_elementwise(optimizer) or len(gradients) != len(trainee.trainable):
+        return None
+    if len({str(v.dtype) for v in trainee.trainable}) != 1 or any(v.constraint for v in trainee.trainable):
+        return None
+    device = trainee.components(trainee.trainable[0])[0].device
+    with tf.device(device):
+        twin = type(optimizer).from_config(optimizer.get_config())
+        size = sum(_size(v) for v in trainee.trainable)
+        weights = keras.Variable(np.zeros(size), dtype=trainee.trainable[0].dtype, name="weights")
+        twin.build([weights])
+    slots = [
+        (variable, _counterpart(variable, twin, optimizer)) for variable in twin.variables if variable.shape == (size,)
+    ]
+    twin_scalars = [v for v in twin.variables if v.shape != (size,)]
+    joined = {id(v) for _, variables in slots for v in variables or ()}
+    own_scalars = [v for v in optimizer.variables if id(v) not in joined]
+    if any(not variables for _, variables in slots) or len(own_scalars) != len(twin_scalars):
+        return None
+    return FlatState(
+        trainee=trainee,
+        twin=twin,
+        weights=weights,
+        slots=[(vector, list(variables)) for vector, variables in slots if variables],
+        scalars=list(zip(twin_scalars, own_scalars, strict=True)),
+    )
+
+
+def _is_elementwise(optimizer: Any) -> bool:
+    kind = type(optimizer)
+    return (
+        kind.__module__.startswith("keras.")
+        and kind.__name__ in _ELEMENTWISE
+        and not optimizer.clipnorm
+        and not optimizer.global_clipnorm
+        and not getattr(optimizer, "_exclude_from_weight_decay", None)
+        and getattr(optimizer, "_exclude_from_weight_decay_pattern", None) is None
+    )
+
+
+def _counterpart(vector: Any, twin: Any, optimizer: Any) -> list[Any] | None:
+    """The variables of `optimizer` that a slot vector of its twin stands for: those in the list of the same name."""
+    for name, value in vars(twin).items():
+        if isinstance(value, (list, tuple)) and len(value) == 1 and value[0] is vector:
+            found = getattr(optimizer, name)
+            return list(found) if all(each is not None for each in found) else None
+    return None
+
+
+def _join(trainee: Trainee, vector: Any, variables: Sequence[Any]) -> None:
+    parts = [tf.reshape(trainee.components(variable)[0].read_value(), (-1,)) for variable in variables]
+    vector._value.assign(tf.concat(parts, 0))
+
+
+def _size(variable: Any) -> int:
+    return int(np.prod(variable.shape))
