@@ -41,8 +41,8 @@ $all && slow=""
 pytest=(.venv/bin/python -m pytest -q --durations=5)
 
 tier "tier 0: ruff and mypy" 210 bash -c checks
-tier "tier 1: pure" 90 "${pytest[@]}" -m "not engine and not ray and not faults $slow" "${extra[@]}"
-tier "tier 2: engine" 240 "${pytest[@]}" -m "engine $slow" "${extra[@]}"
+tier "tier 1: pure" 90 "${pytest[@]}" -n 2 -m "not engine and not ray and not faults $slow" "${extra[@]}"
+tier "tier 2: engine" 240 "${pytest[@]}" -n 2 -m "engine $slow" "${extra[@]}"
 tier "tier 3: real Ray" 240 "${pytest[@]}" -m "ray $slow" "${extra[@]}"
 tier "tier 4: faults" 240 "${pytest[@]}" -m "faults $slow" "${extra[@]}"
 

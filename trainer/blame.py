@@ -51,9 +51,9 @@ def _what(cause: Failure) -> str:
 def _advice(cause: Failure) -> str:
     if cause.kind == "died":
         return (
-            "Likely cause: it was killed, by hand or by the system when memory ran out (see the kernel's log), "
-            "or native code crashed (its log ends there). Run again; with less memory per worker if memory was the cause: a "
-            "larger num_microbatches makes microbatches smaller."
+            "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or "
+            "native code crashed (its log ends there). Run again; if memory was the cause, with a larger "
+            "num_microbatches, which makes microbatches smaller."
         )
     if cause.kind == "lost_peer":
         return (

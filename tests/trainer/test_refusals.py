@@ -270,7 +270,7 @@ def test_a_step_that_does_not_say_how_its_loss_reduces_is_refused_for_a_summed_l
         ({"data": ["text"]}, "data is a list of \\(str\\)"),
         ({"data": DATA[0]}, r"as many numpy arrays as there are columns, here \['x', 'y'\]"),
     ],
-    ids=str,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
 def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words):
     with pytest.raises(ConfigurationError, match=words):
@@ -286,7 +286,7 @@ def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words
         ({"workers": 0, "address": "auto"}, "address='auto' has no use"),
         ({"replicas_per_worker": 0}, "replicas_per_worker=0"),
     ],
-    ids=str,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
 def test_arguments_of_the_trainer_are_checked(arguments, words):
     with pytest.raises(ConfigurationError, match=words):

@@ -1,0 +1,98 @@
+"""The flat update and the update by variable are one computation."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from heliostat.trainer import update
+
+from .conftest import dense_data, fingerprint, text_data
+from .models import chapter, linear
+
+pytestmark = pytest.mark.engine
+
+ELEMENTWISE = {
+    "nadam": lambda: keras.optimizers.Nadam(1e-2),
+    "adamw": lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1, amsgrad=True),
+    "ema": lambda: keras.optimizers.SGD(1e-2, momentum=0.9, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=3),
+    "rmsprop": lambda: keras.optimizers.RMSprop(1e-2, momentum=0.5, centered=True),
+    "schedule": lambda: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(1e-2, 3, 0.5)),
+}
+
+
+def watch(monkeypatch, *, flat):
+    """Note whether the flat update was chosen; with ``flat=False`` choose the other."""
+    chosen = []
+    original = update.flat_state
+
+    def choose(trainee, gradients):
+        chosen.append(original(trainee, gradients) if flat else None)
+        return chosen[-1]
+
+    monkeypatch.setattr(update, "flat_state", choose)
+    return chosen
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_one_long_vector_gives_the_bits_of_many_variables(train, monkeypatch, name):
+    build, data = linear(optimizer=ELEMENTWISE[name]), dense_data()
+    with monkeypatch.context() as patched:
+        flat = watch(patched, flat=True)
+        long = train(build, data, workers=0)
+    assert flat[0] is not None
+    watch(monkeypatch, flat=False)
+    assert fingerprint(train(build, data, workers=0)) == fingerprint(long)
+
+
+def test_the_chapters_model_is_updated_flat_with_the_same_bits(train, monkeypatch):
+    data = text_data()
+    with monkeypatch.context() as patched:
+        flat = watch(patched, flat=True)
+        long = train(chapter, data, workers=1, replicas=2)
+    assert flat[0] is not None
+    watch(monkeypatch, flat=False)
+    assert fingerprint(train(chapter, data, workers=1, replicas=2)) == fingerprint(long)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.Adam(1e-2, clipnorm=0.1),
+        lambda: keras.optimizers.Adam(1e-2, global_clipnorm=0.1),
+        lambda: keras.optimizers.Lamb(1e-2),
+        lambda: keras.optimizers.Muon(1e-2),
+    ],
+    ids=["clipnorm", "global_clipnorm", "lamb", "muon"],
+)
+def test_optimizers_that_look_at_whole_variables_keep_them(train, monkeypatch, optimizer):
+    flat = watch(monkeypatch, flat=True)
+    train(linear(optimizer=optimizer), dense_data(rows=16), workers=0, epochs=1)
+    assert flat == [None]
+
+
+def test_a_callback_that_looks_at_the_optimizer_sees_its_state(train):
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            optimizer = self.model.optimizer
+            seen.append((int(optimizer.iterations.numpy()), float(abs(optimizer.variables[2].numpy()).max())))
+
+    train(linear(optimizer=lambda: keras.optimizers.Adam(1e-2)), dense_data(), workers=0, callbacks=[Look()])
+    assert [steps for steps, _ in seen] == [5, 10]
+    assert all(momentum > 0 for _, momentum in seen)
+
+
+def test_optimizer_state_changed_by_a_callback_counts(train):
+    class Reset(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            for variable in self.model.optimizer.variables[2:]:
+                variable.assign(keras.ops.zeros_like(variable))
+
+    build = linear(optimizer=lambda: keras.optimizers.Adam(1e-2))
+    plain, one, three = (
+        train(build, dense_data(), workers=workers, callbacks=callbacks)
+        for workers, callbacks in ((0, []), (0, [Reset()]), (3, [Reset()]))
+    )
+    assert fingerprint(one) == fingerprint(three)
+    assert one.sha256 != plain.sha256
