@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import Aborted, TaskFailed
 from .group import Ended, Handler, Message, MessageLoop, Spoke, WorkerGroup
-from .host import Host, Hosted, host_name
+from .host import Host, Hosted, Outcome, failure_of, host_name
 from .spec import GroupSpec, WorkerInfo
 
 _LOOPBACK = "127.0.0.1"
@@ -34,7 +34,8 @@ class LocalGroup(WorkerGroup):
     def start(self) -> list[WorkerInfo]:
         """See `WorkerGroup.start`."""
         alone = self.num_workers == 1
-        self._hosts = [Host(self._factory, rank, in_caller=alone) for rank in range(self.num_workers)]
+        for rank in range(self.num_workers):
+            self._hosts.append(Host(self._factory, rank, in_caller=alone))
         addresses = [host.listen(_LOOPBACK) for host in self._hosts] if not alone else [(_LOOPBACK, 0)]
         secret = secrets.token_bytes(32)
         limits = {"timeout_s": self._spec.start_timeout_s, "deadline_s": self._spec.deadline_s}
@@ -61,7 +62,10 @@ class LocalGroup(WorkerGroup):
         channels = [_QueueChannel(rank, inbox) for rank in range(self.num_workers)]
 
         def task(rank: int) -> None:
-            outcome = self._hosts[rank].run(method, jobs[rank], channels[rank], self.num_workers)
+            try:
+                outcome = self._hosts[rank].run(method, jobs[rank], channels[rank], self.num_workers)
+            except BaseException as error:  # sys.exit() in user code ends this thread, and the driver must hear of it
+                outcome = Outcome(failure=failure_of(error, rank, None))
             inbox.put(Ended(rank=rank, outcome=outcome))
 
         def abort(rank: int, reason: str) -> None:
@@ -81,6 +85,10 @@ class LocalGroup(WorkerGroup):
         )
         try:
             return loop.run(handler)
+        except BaseException:
+            for rank in range(self.num_workers):
+                abort(rank, "the driver stopped")
+            raise
         finally:
             for rank in range(self.num_workers):
                 channels[rank].abort("the task is over")

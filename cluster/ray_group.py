@@ -9,13 +9,15 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from .controller import Failure
-from .errors import Aborted, ClusterError, PlacementError
+from .errors import Aborted, ClusterError, PlacementError, TaskFailed
 from .group import Ended, Handler, Message, MessageLoop, Spoke, WorkerGroup
 from .host import Host, Hosted, Outcome, failure_of, host_name
 from .spec import GroupSpec, WorkerInfo
@@ -96,11 +98,6 @@ class WorkerActor:
         self._hosted().abort(reason)
         self._answers.put((False, reason))
 
-    def stop(self) -> None:
-        """Close connections; the process is ended by the driver."""
-        if self._host is not None:
-            self._host.close()
-
     # The channel of the running task.
     def tell(self, event: Any) -> None:
         """See `Channel.tell`."""
@@ -122,10 +119,6 @@ class WorkerActor:
 
 def _portable(failure: Failure) -> Failure:
     """The failure as it can travel: an exception that cannot be pickled stays behind, its traceback does not."""
-    from dataclasses import replace
-
-    from ray import cloudpickle
-
     try:
         cloudpickle.loads(cloudpickle.dumps(failure.error))
     except Exception:  # pickling runs user code, which may raise anything
@@ -151,10 +144,9 @@ class RayGroup(WorkerGroup):
     def start(self) -> list[WorkerInfo]:
         """See `WorkerGroup.start`."""
         spec = self._spec
-        gpus = gpus_per_worker(spec)
         options = {
             "num_cpus": spec.cpus_per_worker,
-            "num_gpus": gpus,
+            "num_gpus": spec.gpus_per_worker or 0,
             "max_concurrency": _CONCURRENT_CALLS,
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
@@ -166,6 +158,7 @@ class RayGroup(WorkerGroup):
         for _, _, failure in prepared:
             if failure is not None:
                 if failure.error is not None:
+                    failure.error.add_note(f"(while worker {failure.rank} was being set up)")
                     raise failure.error
                 raise PlacementError(
                     f"worker {failure.rank} could not be set up: {failure.reason}\n{failure.traceback}"
@@ -175,8 +168,20 @@ class RayGroup(WorkerGroup):
         return self.infos
 
     def log_to(self, paths: Sequence[str]) -> None:
-        """Send the output of each worker's process to a file on its own machine."""
-        ray.get([actor.log_to.remote(path) for actor, path in zip(self._actors, paths, strict=True)])
+        """Send the output of each worker's process to a file on its own machine.
+
+        Raises:
+            TaskFailed: a worker died since its last task, or cannot write there.
+        """
+        writing = [actor.log_to.remote(path) for actor, path in zip(self._actors, paths, strict=True)]
+        for rank, reference in enumerate(writing):
+            try:
+                ray.get(reference, timeout=self._spec.deadline_s)
+            except RayActorError as error:
+                raise TaskFailed(Failure(rank=rank, kind="died", reason=_death(error))) from error
+            except RayTaskError as error:
+                reason = f"it cannot write its log {paths[rank]}: {error.cause}"
+                raise TaskFailed(Failure(rank=rank, kind="raised", reason=reason)) from error
 
     def run(self, method: str, jobs: Sequence[Any], handler: Handler) -> list[Any]:
         """See `WorkerGroup.run`."""
@@ -221,7 +226,9 @@ class RayGroup(WorkerGroup):
         began = time.monotonic()
         waiting, said_at = list(references), began
         while waiting:
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            for reference in ready:
+                _result(reference, references.index(reference), what)
             now = time.monotonic()
             if not waiting:
                 break
@@ -234,10 +241,7 @@ class RayGroup(WorkerGroup):
             if now - said_at > 8.0:
                 said_at = now
                 self._say(f"waiting for {len(waiting)} of {len(references)} workers to {what}. {_room(self._spec)}")
-        try:
-            return list(ray.get(references))
-        except RayActorError as error:
-            raise PlacementError(f"A worker died while the workers were to {what}: {error}") from error
+        return list(ray.get(references))
 
 
 class _Inbox:
@@ -300,6 +304,15 @@ class _Inbox:
                     return
 
 
+def _result(reference: Any, rank: int, what: str) -> Any:
+    try:
+        return ray.get(reference)
+    except RayActorError as error:
+        raise PlacementError(f"Worker {rank} died when the workers were to {what}: {_death(error)}") from error
+    except RayTaskError as error:
+        raise PlacementError(f"Worker {rank} could not {what}: {error.cause}") from error
+
+
 def _death(error: RayError) -> str:
     """One line of Ray's account of a death."""
     text = str(error)
@@ -310,15 +323,23 @@ def _death(error: RayError) -> str:
 
 
 def gpus_per_worker(spec: GroupSpec) -> int:
-    """GPUs that each worker gets: as asked, or an equal share of every machine's."""
-    if spec.gpus_per_worker is not None:
-        return spec.gpus_per_worker
+    """GPUs that each worker gets: as asked, or an equal share of every machine's; 0 on a cluster without GPUs.
+
+    Raises:
+        PlacementError: there are GPUs, but not enough for every worker.
+    """
     by_node = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
     machines = [count for count in by_node if count > 0]
     if not machines:
         return 0
     workers_per_machine = -(-spec.num_workers // len(machines))
-    return min(machines) // workers_per_machine
+    wanted = spec.gpus_per_worker if spec.gpus_per_worker is not None else min(machines) // workers_per_machine
+    if wanted < 1 or spec.num_workers > sum(count // wanted for count in machines):
+        raise PlacementError(
+            f"{spec.num_workers} workers with {max(wanted, 1)} GPU(s) each do not fit the cluster's machines, which "
+            f"have {', '.join(map(str, machines))} GPU(s). Ask for fewer workers or fewer replicas per worker."
+        )
+    return wanted
 
 
 def _room(spec: GroupSpec) -> str:
@@ -328,37 +349,6 @@ def _room(spec: GroupSpec) -> str:
         for name in ("CPU", "GPU")
         if total.get(name)
     ]
-    wants = f"each worker needs {spec.cpus_per_worker} CPU"
+    gpus = f" and {spec.gpus_per_worker} GPU" if spec.gpus_per_worker else ""
+    wants = f"each worker needs {spec.cpus_per_worker} CPU{gpus}"
     return f"In the cluster {' and '.join(parts) or 'nothing is registered'}; {wants}."
-
-
-def ensure_ray(address: str | None, *, num_cpus: int) -> bool:
-    """Connect this process to Ray; True when that started or joined one now.
-
-    Args:
-        address: None uses the Ray this process is connected to, else starts one on this machine; ``"auto"`` joins the
-            cluster of this machine; anything else is passed to `ray.init`.
-        num_cpus: cores that a Ray started here must offer, if this machine has fewer (workers then share cores).
-
-    Raises:
-        PlacementError: no cluster at that address.
-    """
-    if ray.is_initialized():
-        return False
-    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
-    if address is None:
-        ray.init(num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
-        return True
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise PlacementError(
-            f"There is no Ray cluster at address={address!r}: {error}. Start one with 'ray start --head', or leave "
-            "address out to use this machine alone."
-        ) from error
-    return True
-
-
-def leave_ray() -> None:
-    """Disconnect, and stop a Ray that `ensure_ray` started here."""
-    ray.shutdown()

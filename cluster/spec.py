@@ -49,4 +49,3 @@ class WorkerInfo:
     rank: int
     host: str
     pid: int
-    log_path: str = ""

@@ -22,6 +22,8 @@ def explain_failure(
     host = infos[cause.rank].host if cause.rank < len(infos) else "unknown host"
     if isinstance(error, (TrainerError, DatasetError)):
         error.add_note(f"(found by worker {cause.rank} on {host})")
+        if cause.where:
+            error.add_note(f"In your code: {cause.where}.")
         return error
     log = logs[cause.rank] if cause.rank < len(logs) else ""
     at = "before the first step" if cause.step is None else f"at step {cause.step}"

@@ -137,7 +137,7 @@ def callback_list(session: Session, user: Sequence[Any], opening: OpeningGate) -
     )
 
 
-def test_callbacks(session: Session, user: Sequence[Any]) -> keras.callbacks.CallbackList:
+def callbacks_of_tests(session: Session, user: Sequence[Any]) -> keras.callbacks.CallbackList:
     """The user's callbacks alone, for their test hooks."""
     return keras.callbacks.CallbackList(list(user), model=session.model, steps=None, verbose=0)
 

@@ -43,10 +43,6 @@ class Columns:
             chosen.append(self.sample_weight)
         return tuple(dict.fromkeys(chosen))
 
-    def without_targets(self) -> Columns:
-        """The same inputs alone, as predict needs them."""
-        return Columns(inputs=self.inputs, targets=None, sample_weight=None)
-
     def assemble(self, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """``(x, y, sample_weight)`` as a Keras step takes them, from tensors by column name."""
         weight = None if self.sample_weight is None else batch[self.sample_weight]

@@ -76,6 +76,7 @@ class Coordinator:
 
     def _meet(self, events: list[Any]) -> Any:
         if isinstance(events[0], Ready):
+            _agree("platform they run on", [repr(event.platform) for event in events])
             _agree("initial state", [event.digest for event in events])
             self.on_ready(events)
             return True
@@ -114,5 +115,6 @@ def _agree(what: str, values: list[str]) -> None:
         by_worker = "; ".join(f"worker {rank}: {value}" for rank, value in enumerate(values))
         raise WorkersDisagreeError(
             f"The workers disagree about the {what}: {by_worker}. They ran different code, different versions of "
-            "TensorFlow or different types of processor; check that all machines have the same environment."
+            "TensorFlow or different types of processor (check that all machines have the same environment), or a "
+            "callback changed weights between two steps (it may do so in epoch hooks)."
         )

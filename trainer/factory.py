@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .errors import RuntimeSetupError
 from .jobs import WorkerSetup
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ class WorkerFactory:
 
     def __call__(self, rank: int) -> Worker:
         """Load TensorFlow and set it up in this process."""
-        from .worker import make_worker  # TensorFlow takes seconds to load, and the driver has no use for it
-
+        try:
+            from .worker import make_worker  # TensorFlow takes seconds to load, and the driver has no use for it
+        except ImportError as error:
+            if "keras" not in str(error):
+                raise
+            raise RuntimeSetupError(
+                f"The Keras installed here lacks a part that the step engine uses: {error}. Install the version that "
+                "Heliostat's release notes name."
+            ) from error
         return make_worker(self.setup, rank)

@@ -64,14 +64,14 @@ class Feed:
     def read(self, step: int, numbers: Sequence[int]) -> list[Microbatch]:
         """The microbatches `numbers` of `step`; those without rows are left out."""
         start, stop = self.plan.step_rows(step)
-        batch_weight = self._sum_of_weights(self._order.rows(start, stop))
+        batch_weight = self._sum_of_weights(start, stop)
         found = []
         for slot, number in enumerate(numbers):
             ids = self.row_ids(step, number)
             if not ids.size:
                 continue
             arrays = self._reader.gather(ids, self._buffer(slot, ids.size))
-            weight = self._sum_of_weights(ids)
+            weight = self._sum_of_weights(*self.plan.microbatch_rows(step, number))
             weights = microbatch_weights(self._reduction, ids.size, stop - start, weight, batch_weight)
             batch = {name: to_tensor(array) for name, array in arrays.items()}
             found.append(Microbatch(number=number, batch=batch, weights=weights))
@@ -92,10 +92,12 @@ class Feed:
             }
         return self._buffers[key]
 
-    def _sum_of_weights(self, ids: np.ndarray) -> float:
+    def _sum_of_weights(self, start: int, stop: int) -> float:
+        """Sum of the sample weights at positions [start, stop) of the pass; 0 where the reduction does not ask."""
         if self._weight_reader is None or self._weight_column is None:
             return 0.0
-        return float(self._weight_reader.gather(ids)[self._weight_column].astype(np.float64).sum())
+        rows = self._weight_reader.gather(self._order.rows(start, stop))
+        return float(rows[self._weight_column].astype(np.float64).sum())
 
 
 def to_tensor(array: np.ndarray) -> Any:

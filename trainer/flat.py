@@ -18,6 +18,8 @@ import tensorflow as tf
 
 from .trainee import Trainee
 
+# The vectors are a second copy of weights and state on the first device; large variables do not need them.
+MAX_ELEMENTS = 1 << 24
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
 
@@ -65,6 +67,8 @@ def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:
     optimizer = trainee.optimizer
     if not _is_elementwise(optimizer) or len(gradients) != len(trainee.trainable):
         return None
+    if sum(_size(v) for v in trainee.trainable) > MAX_ELEMENTS:
+        return None
     if len({str(v.dtype) for v in trainee.trainable}) != 1 or any(v.constraint for v in trainee.trainable):
         return None
     device = trainee.components(trainee.trainable[0])[0].device
@@ -99,7 +103,13 @@ def _is_elementwise(optimizer: Any) -> bool:
         and not optimizer.global_clipnorm
         and not getattr(optimizer, "_exclude_from_weight_decay", None)
         and getattr(optimizer, "_exclude_from_weight_decay_pattern", None) is None
+        and _can_be_copied(optimizer._learning_rate)
     )
+
+
+def _can_be_copied(learning_rate: Any) -> bool:
+    """Whether the twin can be made from the optimizer's configuration: a number, or a schedule of Keras's own."""
+    return isinstance(learning_rate, keras.Variable) or type(learning_rate).__module__.startswith("keras.")
 
 
 def _counterpart(vector: Any, twin: Any, optimizer: Any) -> list[Any] | None:

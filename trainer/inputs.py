@@ -51,7 +51,8 @@ class Inputs:
                 "heliostat.data.write_dataset(path, {'column': array, ...})."
             )
         columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}
-        return write_dataset((self._parent() / name).absolute(), columns_by_name)
+        # A mistake found later leaves the folder behind; the next try in it starts afresh.
+        return write_dataset((self._parent() / name).absolute(), columns_by_name, overwrite=True)
 
     def _parent(self) -> Path:
         if self._folder is not None:

@@ -92,12 +92,17 @@ class FitJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A worker has built the model; `digest` is its state after copying rank 0's."""
+    """A worker has built the model.
+
+    Attributes:
+        digest: its state after copying rank 0's.
+        num_weights: trainable numbers.
+        platform: what its bits depend on besides the run's arguments: device type, versions, processor.
+    """
 
     digest: str
     num_weights: int
-    device_type: str
-    replicas: int
+    platform: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +172,10 @@ class FitReport:
     Attributes:
         sha256: hashes of its weights and optimizer state.
         model_file: bytes of ``model.keras``, from the chief alone.
-        epochs_done: epochs that were trained.
     """
 
     sha256: dict[str, str]
     model_file: bytes | None
-    epochs_done: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

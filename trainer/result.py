@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class Result:
         sha256: hashes of the final weights and optimizer state.
         epochs: what the driver recorded of each epoch (rows and time split by worker).
         seconds: duration of the run, starting workers included.
+        in_process: whether this process was the worker.
     """
 
     history: dict[str, list[Any]]
@@ -26,6 +28,7 @@ class Result:
     sha256: dict[str, str]
     seconds: float
     epochs: list[EpochRecord] = field(repr=False)
+    in_process: bool = field(default=False, repr=False)
 
     @property
     def model_path(self) -> Path:
@@ -40,7 +43,11 @@ class Result:
                 `keras.models.load_model`.
         """
         import keras  # the driver has no use for TensorFlow until someone wants the model
+        import tensorflow as tf
 
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it is the user's to say what it uses
+            if not self.in_process:
+                tf.config.set_visible_devices([], "GPU")  # they belong to the workers
         return keras.models.load_model(self.model_path, custom_objects=custom_objects)
 
 

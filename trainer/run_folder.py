@@ -41,7 +41,7 @@ class RunFolder:
                 f"{str(self.path)!r} holds a run already. Give another run_dir, or leave it out to get a new one."
             )
         (self.path / "logs").mkdir(parents=True, exist_ok=True)
-        self._record: dict[str, Any] = {"format_version": FORMAT_VERSION}
+        self._record: dict[str, Any] = {"format_version": FORMAT_VERSION, "state": "starting"}
 
     def log_path(self, rank: int) -> str:
         """The log file of a worker."""

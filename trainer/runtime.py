@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ def set_up(
         gpus = tf.config.list_physical_devices("GPU")
         device_type = "GPU" if gpus else "CPU"
         count = replicas if replicas is not None else max(1, len(gpus))
-        if gpus and count > len(gpus):
+        if gpus and first_device + count > len(gpus):
             raise RuntimeSetupError(
                 f"replicas_per_worker={count}, but this machine shows {len(gpus)} GPU(s) to the worker. Ask for at "
                 f"most {len(gpus)}, or 'auto' to use all."
@@ -81,8 +82,8 @@ def _set_threads(threads: int) -> None:
         running = tf.config.threading.get_intra_op_parallelism_threads() or "all cores as"
         raise RuntimeSetupError(
             f"TensorFlow already runs in this process with {running} intra-op threads, and the run asks for {threads}; "
-            "the number cannot change once TensorFlow has started. With workers=0, build the Trainer and call fit "
-            "before any other TensorFlow work, or pass threads_per_worker as it is now; or use workers=1."
+            "the number cannot change once TensorFlow has started. With workers=0, call fit before any other "
+            "TensorFlow work, or use workers=1, which starts a process of its own."
         ) from error
 
 
@@ -119,6 +120,14 @@ def _try_configure(configure: object) -> bool:
     return True
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the bits of a run depend on, for its record."""
-    return {"tensorflow": tf.__version__, "keras": keras.__version__}
+def platform_of(runtime: Runtime) -> dict[str, str]:
+    """What the bits of a run depend on besides its arguments, for its record and for comparing workers."""
+    build = tf.sysconfig.get_build_info()
+    return {
+        "device_type": runtime.device_type,
+        "tensorflow": tf.__version__,
+        "tensorflow_build": f"cuda {build.get('cuda_version')}" if build.get("is_cuda_build") else "cpu",
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

@@ -84,7 +84,7 @@ class Session:
         if self.job.record_rows:
             self._row_ids.append(tuple(self.engine.my_row_ids(step)))
         last = self.steps_done == self.engine.steps_per_epoch
-        if last:
+        if last or (self._batch_hooks and self.is_chief):
             self.engine.publish()
         now = time.monotonic()
         show = self.is_chief and (now >= self._next_progress_s or last)
@@ -111,11 +111,6 @@ class Session:
             ticket = next(iterator)
             self.evaluator.step(int(np.ravel(ticket[0] if isinstance(ticket, tuple) else ticket)[0]))
         return {}
-
-    def validate(self) -> None:
-        """Compute this worker's share of the validation pass."""
-        for ticket in self.validation_batches():
-            self.test_function(iter([ticket]))
 
     def finish_epoch(self) -> dict[str, Any]:
         """Meet the other workers at the driver, after training and validation; returns the epoch's global logs."""

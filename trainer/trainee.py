@@ -194,6 +194,8 @@ def _num_classes(model: keras.Model) -> int | None:
     loss = model.loss if isinstance(model.loss, str) else type(model.loss).__name__
     if loss.replace("_", "").lower() != "sparsecategoricalcrossentropy":
         return None
+    if getattr(model.loss, "ignore_class", None) is not None:
+        return None
     shape = getattr(model, "output_shape", None)
     return int(shape[-1]) if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else None
 

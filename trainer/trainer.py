@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +20,7 @@ from .coordinator import Coordinator, EpochRecord
 from .display import Display, Verbose, make_display
 from .errors import ConfigurationError, TrainerError
 from .inputs import Data, Inputs
-from .jobs import FitJob, LoopName, ModelJob, PassJob, PredictPart, Progress
+from .jobs import FitJob, LoopName, ModelJob, PassJob, PredictPart, Progress, Ready
 from .result import Result, history_of
 from .run_folder import RunFolder, new_run_path, next_run_path
 from .shipping import InProcess, Shipped, ship
@@ -94,7 +95,7 @@ class Trainer:
         self._name = getattr(build_model, "__name__", "run").strip("<>")
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._workers = Workers(self._config)
-        self._trained = False
+        self._has_model = self._lost_model = False
 
     def fit(
         self,
@@ -184,6 +185,10 @@ class Trainer:
                 record_rows=record_rows,
             )
             return self._run_fit(job, code, folder, display, train, valid, began)
+        except BaseException as error:
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            folder.update(state=state, error=f"{type(error).__name__}: {error}")
+            raise
         finally:
             display.close()
 
@@ -222,7 +227,8 @@ class Trainer:
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
         self._workers.close()
-        self._trained = False
+        self._lost_model |= self._has_model
+        self._has_model = False
 
     def __enter__(self) -> Self:
         return self
@@ -243,50 +249,57 @@ class Trainer:
         began: float,
     ) -> Result:
         epochs: list[EpochRecord] = []
-        epoch_began = time.monotonic()
+        clock = _Clock()
+
+        def on_ready(workers: list[Ready]) -> None:
+            folder.update(platform=workers[0].platform)
+            display.say(f"workers are ready, the model has {workers[0].num_weights:,} weights; tracing and compiling")
+            clock.restart()
 
         def on_progress(progress: Progress) -> None:
+            if progress.step == 1 and not epochs:
+                clock.restart()  # the first step traces and compiles
             display.progress(progress, job.epochs, self._config.group_size)
 
         def on_epoch(record: EpochRecord) -> None:
-            nonlocal epoch_began
             epochs.append(record)
             folder.add_epoch(record)
-            display.epoch(record, job.epochs, time.monotonic() - epoch_began)
-            epoch_began = time.monotonic()
+            display.epoch(record, job.epochs, clock.restart())
 
         plan = self._workers.plan(job.model.num_microbatches, job.global_batch_size)
         folder.update(state="running", plan=plan, **self._record(job, train, valid))
         display.say(f"run folder {folder.path}")
         display.say(self._workers.describe(plan, len(train), job.steps_per_epoch))
-        coordinator = Coordinator(num_workers=self._config.group_size, on_progress=on_progress, on_epoch=on_epoch)
-        coordinator.on_ready = lambda _: _reset_clock()
-
-        def _reset_clock() -> None:
-            nonlocal epoch_began
-            epoch_began = time.monotonic()
-
-        try:
-            reports = self._run("fit", self._with_chief_code(job, chief_code), coordinator, folder)
-        except BaseException as error:
-            folder.update(state="failed", error=str(error))
-            raise
-        self._trained = True
+        coordinator = Coordinator(
+            num_workers=self._config.group_size, on_ready=on_ready, on_progress=on_progress, on_epoch=on_epoch
+        )
+        reports = self._run("fit", self._with_chief_code(job, chief_code), coordinator, folder)
         hashes = {report.sha256["weights"] + report.sha256["optimizer"] for report in reports}
         chief = reports[0]
         if len(hashes) > 1 or chief.model_file is None:
             raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
+        self._has_model, self._lost_model = True, False
         folder.save_model(chief.model_file)
         seconds = time.monotonic() - began
         folder.update(state="finished", epochs_done=len(epochs), sha256=chief.sha256, seconds=round(seconds, 3))
         return Result(
-            history=history_of(epochs), run_dir=folder.path, sha256=chief.sha256, seconds=seconds, epochs=epochs
+            history=history_of(epochs),
+            run_dir=folder.path,
+            sha256=chief.sha256,
+            seconds=seconds,
+            epochs=epochs,
+            in_process=self._config.local,
         )
 
     def _run_pass(
         self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
     ) -> list[Any]:
         FitConfig(global_batch_size=global_batch_size)
+        if self._lost_model:
+            raise ConfigurationError(
+                f"The trained model ended with its workers (the trainer was closed, or a task failed), so {method} "
+                "would answer from a new one. Call fit again, or load the model of the run folder with Result.model()."
+            )
         display = make_display(verbose)
         with Inputs(None) as inputs:
             dataset = inputs.dataset(data, "rows", columns)
@@ -296,27 +309,25 @@ class Trainer:
                 data=str(dataset.path),
                 columns=columns,
                 global_batch_size=global_batch_size,
-                fresh=not self._trained,
+                fresh=not self._has_model,
             )
             coordinator = Coordinator(num_workers=self._config.group_size)
-            results = self._run(method, [job] * self._config.group_size, coordinator, None)
-            self._trained = True
-            return results
+            return self._run(method, [job] * self._config.group_size, coordinator, None)
 
     def _run(self, method: str, jobs: Sequence[Any], coordinator: Coordinator, folder: RunFolder | None) -> list[Any]:
-        logs = [] if folder is None else [folder.log_path(rank) for rank in range(self._config.group_size)]
+        ranks = range(0 if folder is None or self._config.local else self._config.group_size)
+        logs = [] if folder is None else [folder.log_path(rank) for rank in ranks]
         try:
             return self._workers.run(method, jobs, coordinator.handle, logs)
         except TaskFailed as failed:
             self.close()
-            raise explain_failure(failed, self._workers.infos, logs, folder) from failed.cause.error
+            explained = explain_failure(failed, self._workers.infos, logs, folder)
+            raise explained from (None if explained is failed.cause.error else failed.cause.error)
         except BaseException:
             self.close()
             raise
 
     def _with_chief_code(self, job: FitJob, chief_code: Shipped) -> list[FitJob]:
-        from dataclasses import replace
-
         return [replace(job, user_code=chief_code), *[job] * (self._config.group_size - 1)]
 
     def _model_job(self, num_microbatches: int, initial_weights: Sequence[np.ndarray] | None) -> ModelJob:
@@ -345,6 +356,8 @@ class Trainer:
                 "seed": self._config.seed,
                 "num_microbatches": job.model.num_microbatches,
                 "threads_per_worker": self._config.threads,
+                "deterministic": self._config.deterministic,
+                "initial_weights": job.model.initial_weights is not None,
                 "inputs": job.columns.inputs,
                 "targets": job.columns.targets,
                 "sample_weight": job.columns.sample_weight,
@@ -357,6 +370,19 @@ class Trainer:
             "versions": self._workers.versions(),
             "workers": [{"rank": info.rank, "host": info.host, "pid": info.pid} for info in self._workers.infos],
         }
+
+
+class _Clock:
+    """Seconds since its last start."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def restart(self) -> float:
+        """Seconds since the last start; begins anew."""
+        now = time.monotonic()
+        elapsed, self._began = now - self._began, now
+        return elapsed
 
 
 def _is_from_keras(value: Any) -> bool:

@@ -24,7 +24,7 @@ from .feed import Feed
 from .jobs import FitJob, FitReport, ModelJob, PassJob, PredictPart, Ready, ValidationPart, WorkerSetup
 from .loops import run_loop
 from .predict import Predictor
-from .runtime import Runtime, set_up
+from .runtime import Runtime, platform_of, set_up
 from .session import Session
 from .shipping import unship
 from .state import assign_state, num_state_bytes, shapes_digest, state_bytes, state_digest, state_sha256
@@ -85,9 +85,8 @@ class Worker:
             self._session = Session(job, trainee, engine, evaluator, context, batch_hooks)
             with _working_directory(folder if context.rank == 0 and job.has_callbacks else None):
                 run_loop(job.loop, self._session, callbacks)
-        done = self._session.epoch + 1 - job.initial_epoch if job.epochs > job.initial_epoch else 0
         model_file = _saved(trainee.model) if context.rank == 0 else None
-        return FitReport(sha256=state_sha256(trainee), model_file=model_file, epochs_done=done)
+        return FitReport(sha256=state_sha256(trainee), model_file=model_file)
 
     def evaluate(self, job: PassJob, context: TaskContext) -> dict[str, Any]:
         """Global metrics of a dataset, the same on every worker."""
@@ -127,6 +126,7 @@ class Worker:
 
     def _build(self, job: ModelJob, dataset: Dataset, columns: Columns, context: TaskContext) -> Trainee:
         """Build the model, then copy rank 0's state and compare."""
+        self._trainee = None  # one model at a time in the device's memory
         build_model: Callable[[], keras.Model] = unship(job.build_model, "build_model")
         trainee = build_trainee(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
         if columns.targets is not None:
@@ -138,12 +138,10 @@ class Worker:
             own = state_bytes(trainee) if context.rank == 0 else None
             limit = num_state_bytes(trainee)
             assign_state(trainee, context.collective.broadcast(context.numbers(), own, max_bytes=limit))
-        devices = self.runtime.devices
         ready = Ready(
             digest=state_digest(trainee),
             num_weights=sum(int(np.prod(v.shape)) for v in trainee.trainable),
-            device_type=self.runtime.device_type,
-            replicas=len(devices),
+            platform=platform_of(self.runtime),
         )
         if not context.channel.ask(ready):
             raise WorkersDisagreeError("The driver found different initial states on the workers.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from heliostat.cluster.group import Handler, WorkerGroup
@@ -24,7 +24,7 @@ class Workers:
     def __init__(self, config: TrainerConfig) -> None:
         self._config = config
         self._group: WorkerGroup | None = None
-        self._owns_ray = False
+        self._uses_ray = False
         self.infos: list[WorkerInfo] = []
         self.replicas = 1
 
@@ -57,10 +57,10 @@ class Workers:
         if self._group is not None:
             self._group.close()
         self._group = None
-        if self._owns_ray:
-            from heliostat.cluster.ray_group import leave_ray
+        if self._uses_ray:
+            from heliostat.cluster.ray_session import leave_ray
 
-            self._owns_ray = False
+            self._uses_ray = False
             leave_ray()
 
     def plan(self, num_microbatches: int, global_batch_size: int) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Workers:
 
     def versions(self) -> dict[str, str]:
         """Versions of what the results depend on."""
-        names = ("tensorflow", "keras", "numpy", "ray", "pyarrow")
+        names = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
         return {name: _version(name) for name in names}
 
     def _local_group(self) -> WorkerGroup:
@@ -111,18 +111,16 @@ class Workers:
         return LocalGroup(WorkerFactory(setup), self._spec(None))
 
     def _ray_group(self, say: Callable[[str], None]) -> WorkerGroup:
-        from heliostat.cluster.ray_group import RayGroup, ensure_ray, gpus_per_worker  # Ray takes a second to load
+        from heliostat.cluster.ray_group import RayGroup, gpus_per_worker  # Ray takes a second to load
+        from heliostat.cluster.ray_session import join_ray
 
         config = self._config
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
         if replicas is not None:
             config.microbatches(replicas)
         say(f"starting {config.workers} worker(s) on {'this machine' if config.address is None else config.address}")
-        self._owns_ray = ensure_ray(config.address, num_cpus=config.workers * config.threads)
-        spec = self._spec(None)
-        gpus = gpus_per_worker(spec)
-        if replicas is not None and gpus:
-            spec = self._spec(replicas)
+        self._uses_ray = join_ray(config.address, num_cpus=config.workers * config.threads)
+        gpus = gpus_per_worker(self._spec(replicas))
         self.replicas = replicas or max(1, gpus)
         config.microbatches(self.replicas)
         setup = WorkerSetup(
@@ -131,7 +129,7 @@ class Workers:
             deterministic=config.deterministic,
             num_devices=self.replicas,
         )
-        return RayGroup(WorkerFactory(setup), spec, say)
+        return RayGroup(WorkerFactory(setup), self._spec(gpus), say)
 
     def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
         config = self._config
@@ -155,6 +153,6 @@ def _version(name: str) -> str:
     for package in (name, f"{name}-cpu"):
         try:
             return version(package)
-        except ModuleNotFoundError:
+        except PackageNotFoundError:
             continue
     return "unknown"

@@ -22,7 +22,7 @@ EMPTY, NOTHING = np.zeros(0, np.float32), np.zeros(0)
 
 
 def ready(digest):
-    return Ready(digest=digest, num_weights=1, device_type="CPU", replicas=1)
+    return Ready(digest=digest, num_weights=1, platform={"device_type": "CPU"})
 
 
 def part(epoch=0, digest="d", loss=0.5, rows=4, validation=None):

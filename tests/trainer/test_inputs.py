@@ -177,7 +177,6 @@ def test_columns_assemble_what_was_asked_for():
     assert Columns(inputs=["a", "b"], targets=None, sample_weight="w").assemble(batch) == ([1, 2], None, 3)
     assert Columns(inputs={"i": "a"}, targets={"o": "a"}).assemble(batch) == ({"i": 1}, {"o": 1}, None)
     assert Columns(inputs=["a", "b"], targets="a", sample_weight="w").names == ("a", "b", "w")
-    assert Columns(inputs="a", targets="b", sample_weight="w").without_targets().names == ("a",)
 
 
 def test_columns_are_checked(tmp_path):

@@ -55,7 +55,8 @@ def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
     assert record["plan"]["workers"] == 2
     assert record["configuration"]["num_microbatches"] == 4
     assert record["data"]["train"]["rows"] == 71
-    assert set(record["versions"]) == {"tensorflow", "keras", "numpy", "ray", "pyarrow"}
+    assert set(record["versions"]) == {"heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow"}
+    assert record["platform"]["device_type"] == "CPU"
     epochs = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["loss"] for epoch in epochs] == result.history["loss"]
     assert "said by a callback" in (result.run_dir / "logs" / "worker-0.log").read_text()

@@ -361,3 +361,22 @@ def test_models_of_different_shapes_on_the_workers_are_refused(tmp_path, larger)
 
     with pytest.raises(WorkersDisagreeError, match="build_model makes different models on different workers"):
         fit(build, tmp_path, workers=2)
+
+
+def test_a_model_that_ended_with_its_workers_does_not_answer(tmp_path):
+    x, y = DATA
+    with Trainer(linear(), workers=0, run_dir=tmp_path / "run") as trainer:
+        trainer.fit((x, y), verbose=0)
+        with pytest.raises(DataError, match="range from"):
+            trainer.evaluate((x, y + 1000))
+        with pytest.raises(ConfigurationError, match=r"The trained model ended with its workers.*predict"):
+            trainer.predict(x)
+        trainer.fit((x, y), verbose=0)
+        assert trainer.predict(x).shape == (len(x), 5)
+
+
+def test_labels_that_the_loss_ignores_may_lie_outside_the_classes(train):
+    x, y = DATA
+    build = linear(loss=lambda: keras.losses.SparseCategoricalCrossentropy(ignore_class=-1), metrics=())
+    result = train(build, (x, np.where(y == 0, -1, y)), workers=0, epochs=1)
+    assert np.isfinite(result.history["loss"][0])

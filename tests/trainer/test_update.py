@@ -96,3 +96,30 @@ def test_optimizer_state_changed_by_a_callback_counts(train):
     )
     assert fingerprint(one) == fingerprint(three)
     assert one.sha256 != plain.sha256
+
+
+def test_a_callback_between_steps_sees_the_optimizers_state_and_the_metrics_of_the_step(train):
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append((float(abs(self.model.optimizer.variables[2].numpy()).max()), logs["loss"]))
+            assert float(self.model.metrics[0].result()) == pytest.approx(logs["loss"])
+
+    train(linear(optimizer=lambda: keras.optimizers.Adam(1e-2)), dense_data(), workers=0, epochs=1, callbacks=[Look()])
+    assert len({momentum for momentum, _ in seen}) == 5
+
+
+class UnregisteredSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that cannot be copied through its configuration."""
+
+    def __call__(self, step):
+        return 0.1 / (1.0 + keras.ops.cast(step, "float32"))
+
+
+def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
+    flat = watch(monkeypatch, flat=True)
+    build = linear(optimizer=lambda: keras.optimizers.SGD(UnregisteredSchedule()))
+    results = [train(build, dense_data(), workers=workers, epochs=1) for workers in (0, 2)]
+    assert flat == [None, None, None]
+    assert fingerprint(results[0]) == fingerprint(results[1])

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..callbacks import OpeningGate, callback_list, test_callbacks, validate
+from ..callbacks import OpeningGate, callback_list, callbacks_of_tests, validate
 from ..session import Session
 
 
@@ -15,7 +15,7 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
     """Train with the job's steps."""
     model = session.model
     callbacks = callback_list(session, user_callbacks, OpeningGate(session))
-    test_hooks = test_callbacks(session, user_callbacks)
+    test_hooks = callbacks_of_tests(session, user_callbacks)
 
     model.stop_training = False
     callbacks.on_train_begin()

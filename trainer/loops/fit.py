@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from ..callbacks import MeetingGate, callback_list, test_callbacks
+from ..callbacks import MeetingGate, callback_list, callbacks_of_tests
 from ..session import Session
 
 
@@ -20,7 +20,7 @@ def run(session: Session, callbacks: Sequence[Any]) -> None:
     """Train with `keras.Model.fit`."""
     model = session.model
     model.train_function = session.train_function
-    gate = MeetingGate(session, test_callbacks(session, callbacks))
+    gate = MeetingGate(session, callbacks_of_tests(session, callbacks))
     model.fit(
         Tickets(session),
         epochs=session.job.epochs,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..callbacks import OpeningGate, callback_list, test_callbacks
+from ..callbacks import OpeningGate, callback_list, callbacks_of_tests
 from ..session import Session
 
 
@@ -17,7 +17,7 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
     model = session.model
     model.train_function, model.test_function = session.train_function, session.test_function
     callbacks = callback_list(session, user_callbacks, OpeningGate(session))
-    test_hooks = test_callbacks(session, user_callbacks)
+    test_hooks = callbacks_of_tests(session, user_callbacks)
 
     model.stop_training = False
     callbacks.on_train_begin()
