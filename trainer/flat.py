@@ -3,7 +3,7 @@
 A compiled function over hundreds of small variables spends its time on their handles. An optimizer that treats every
 element by itself gives the same bits on all weights joined into one vector, so its state lives in such vectors while
 steps run. Weights are handed out to the model's variables after every step; the optimizer's own variables are brought
-up to date by `FlatState.store`, whenever somebody may look at them.
+up to date by `Update.store`, whenever somebody may look at them.
 """
 
 from __future__ import annotations
@@ -41,16 +41,24 @@ class FlatState:
     slots: list[tuple[Any, list[Any]]]
     scalars: list[tuple[Any, Any]]
 
-    def load(self) -> None:
-        """Take weights and optimizer state out of the model's variables."""
-        _join(self.trainee, self.weights, self.trainee.trainable)
-        for vector, variables in self.slots:
-            _join(self.trainee, vector, variables)
+    def make_load(self) -> Any:
+        """A traced function that takes weights and optimizer state out of the model's variables."""
 
-    def store(self) -> None:
-        """Write the optimizer's state into its variables, on every replica."""
-        for vector, variables in self.slots:
-            hand_out(self.trainee, vector._value.read_value(), variables)
+        def load() -> None:
+            for vector, variables in [(self.weights, self.trainee.trainable), *self.slots]:
+                parts = [tf.reshape(self.trainee.components(v)[0].read_value(), (-1,)) for v in variables]
+                vector._value.assign(tf.concat(parts, 0))
+
+        return tf.function(load, autograph=False).get_concrete_function()
+
+    def make_store(self) -> Any:
+        """A traced function that writes the optimizer's state into its variables, on every replica."""
+
+        def store() -> None:
+            for vector, variables in self.slots:
+                hand_out(self.trainee, vector._value.read_value(), variables)
+
+        return tf.function(store, autograph=False).get_concrete_function()
 
 
 def hand_out(trainee: Trainee, vector: Any, variables: Sequence[Any]) -> None:
@@ -119,11 +127,6 @@ def _counterpart(vector: Any, twin: Any, optimizer: Any) -> list[Any] | None:
             found = getattr(optimizer, name)
             return list(found) if all(each is not None for each in found) else None
     return None
-
-
-def _join(trainee: Trainee, vector: Any, variables: Sequence[Any]) -> None:
-    parts = [tf.reshape(trainee.components(variable)[0].read_value(), (-1,)) for variable in variables]
-    vector._value.assign(tf.concat(parts, 0))
 
 
 def _size(variable: Any) -> int:

@@ -13,7 +13,7 @@ from .trainee import Trainee
 
 def state_arrays(trainee: Trainee) -> list[np.ndarray]:
     """Weights, then optimizer state, as host arrays (copies), in `Trainee.state`'s order."""
-    return [np.asarray(trainee.components(variable)[0].numpy()) for variable in trainee.state]
+    return [np.asarray(value.numpy()) for value in trainee.read_state()]
 
 
 def state_digest(trainee: Trainee) -> str:

@@ -34,6 +34,7 @@ class Trainee:
         metrics: its metric state.
         generators: the seed generators it draws from.
         reduction: how its compiled loss reduces over rows, one of `REDUCTIONS`.
+        read_state: one call that reads all of `state` (hundreds of single reads take long).
     """
 
     model: keras.Model
@@ -43,6 +44,7 @@ class Trainee:
     metrics: list[MetricVariable]
     generators: list[Any]
     reduction: str
+    read_state: Callable[[], list[Any]]
 
     @property
     def optimizer(self) -> Any:
@@ -189,6 +191,17 @@ def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) ->
         )
 
 
+def check_can_be_saved(model: keras.Model) -> None:
+    """Raise `ModelError` when the model could not be written at the end of the run."""
+    try:
+        keras.saving.serialize_keras_object(model)
+    except Exception as error:  # get_config is the user's code, which may raise anything
+        raise ModelError(
+            f"The model cannot be saved, so the run's result would be lost: {type(error).__name__}: {error} Give your "
+            "layers, losses and schedules a get_config(), as keras.Model.save needs it."
+        ) from error
+
+
 def _num_classes(model: keras.Model) -> int | None:
     """Size of the output's last axis, for a model with one output and sparse labels."""
     loss = model.loss if isinstance(model.loss, str) else type(model.loss).__name__
@@ -206,6 +219,11 @@ def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy) -> T
     trainable = list(model.optimizer._trainable_variables)
     apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
     frozen = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
+    found = [*trainable, *frozen, *model.optimizer.variables]
+
+    def read_state() -> list[Any]:
+        return [strategy.experimental_local_results(variable._value)[0].read_value() for variable in found]
+
     return Trainee(
         model=model,
         strategy=strategy,
@@ -214,4 +232,5 @@ def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy) -> T
         metrics=metrics,
         generators=generators,
         reduction=loss_reduction(model),
+        read_state=tf.function(read_state, autograph=False).get_concrete_function(),
     )

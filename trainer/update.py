@@ -39,6 +39,8 @@ class Update:
         with BUILD_LOCK:
             self._flat = flat_state(trainee, contribution.gradients)
             self._loaded = False
+            if self._flat is not None:
+                self._load, self._store = self._flat.make_load(), self._flat.make_store()
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
             self._update = tf.function(
                 change, autograph=False, input_signature=[tf.TensorSpec((size,), dtype)]
@@ -47,14 +49,14 @@ class Update:
     def __call__(self, vector_sum: Any) -> None:
         """Assign the new state, given the first segment of the summed vector."""
         if self._flat is not None and not self._loaded:
-            self._flat.load()
+            self._load()
             self._loaded = True
         self._update(vector_sum)
 
     def store(self) -> None:
         """Bring the optimizer's variables up to date; from now on they may be looked at, and changed."""
         if self._flat is not None and self._loaded:
-            self._flat.store()
+            self._store()
             self._loaded = False
 
     def _by_variable(self) -> Callable[[tf.Tensor], None]:

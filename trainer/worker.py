@@ -29,7 +29,7 @@ from .session import Session
 from .shipping import unship
 from .state import assign_state, num_state_bytes, shapes_digest, state_bytes, state_digest, state_sha256
 from .steps import custom_steps, keras_steps, step_reduction
-from .trainee import Trainee, build_trainee, check_label_range
+from .trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 
 
 def make_worker(setup: WorkerSetup, rank: int) -> Worker:
@@ -61,6 +61,7 @@ class Worker:
         self._session = None
         dataset = open_dataset(job.data)
         trainee = self._build(job.model, dataset, job.columns, context)
+        check_can_be_saved(trainee.model)
         user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
         check_callbacks(callbacks)
         train, valid = (

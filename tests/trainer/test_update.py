@@ -116,6 +116,9 @@ class UnregisteredSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return 0.1 / (1.0 + keras.ops.cast(step, "float32"))
 
+    def get_config(self):
+        return {}
+
 
 def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
     flat = watch(monkeypatch, flat=True)
