@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from heliostat.cluster.errors import TaskFailed
-from heliostat.data import Dataset
 
 from .blame import explain_failure
 from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, check_step, refuse_unknown
-from .coordinator import Coordinator, EpochRecord
-from .display import Display, Verbose, make_display
-from .errors import ConfigurationError, TrainerError
+from .coordinator import Coordinator
+from .display import Verbose, make_display
+from .errors import ConfigurationError
+from .fit_run import FitRun
 from .inputs import Data, Inputs
-from .jobs import FitJob, LoopName, ModelJob, PassJob, PredictPart, Progress, Ready
-from .result import Result, history_of
+from .jobs import FitJob, LoopName, ModelJob, PassJob, PredictPart
+from .result import Result
 from .run_folder import RunFolder, new_run_path, next_run_path
 from .shipping import InProcess, Shipped, ship
 from .workers import Workers
@@ -184,7 +183,20 @@ class Trainer:
                 run_dir=str(folder.path),
                 record_rows=record_rows,
             )
-            return self._run_fit(job, code, folder, display, train, valid, began)
+            run = FitRun(
+                job=job,
+                chief_code=code,
+                train=train,
+                valid=valid,
+                config=self._config,
+                workers=self._workers,
+                folder=folder,
+                display=display,
+                began_s=began,
+            )
+            result = run.run(lambda jobs, coordinator: self._run("fit", jobs, coordinator, folder))
+            self._has_model, self._lost_model = True, False
+            return result
         except BaseException as error:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.update(state=state, error=f"{type(error).__name__}: {error}")
@@ -238,59 +250,6 @@ class Trainer:
     ) -> None:
         self.close()
 
-    def _run_fit(
-        self,
-        job: FitJob,
-        chief_code: Shipped,
-        folder: RunFolder,
-        display: Display,
-        train: Dataset,
-        valid: Dataset | None,
-        began: float,
-    ) -> Result:
-        epochs: list[EpochRecord] = []
-        clock = _Clock()
-
-        def on_ready(workers: list[Ready]) -> None:
-            folder.update(platform=workers[0].platform)
-            display.say(f"workers are ready, the model has {workers[0].num_weights:,} weights; tracing and compiling")
-            clock.restart()
-
-        def on_progress(progress: Progress) -> None:
-            if progress.step == 1 and not epochs:
-                clock.restart()  # the first step traces and compiles
-            display.progress(progress, job.epochs, self._config.group_size)
-
-        def on_epoch(record: EpochRecord) -> None:
-            epochs.append(record)
-            folder.add_epoch(record)
-            display.epoch(record, job.epochs, clock.restart())
-
-        plan = self._workers.plan(job.model.num_microbatches, job.global_batch_size)
-        folder.update(state="running", plan=plan, **self._record(job, train, valid))
-        display.say(f"run folder {folder.path}")
-        display.say(self._workers.describe(plan, len(train), job.steps_per_epoch))
-        coordinator = Coordinator(
-            num_workers=self._config.group_size, on_ready=on_ready, on_progress=on_progress, on_epoch=on_epoch
-        )
-        reports = self._run("fit", self._with_chief_code(job, chief_code), coordinator, folder)
-        hashes = {report.sha256["weights"] + report.sha256["optimizer"] for report in reports}
-        chief = reports[0]
-        if len(hashes) > 1 or chief.model_file is None:
-            raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
-        self._has_model, self._lost_model = True, False
-        folder.save_model(chief.model_file)
-        seconds = time.monotonic() - began
-        folder.update(state="finished", epochs_done=len(epochs), sha256=chief.sha256, seconds=round(seconds, 3))
-        return Result(
-            history=history_of(epochs),
-            run_dir=folder.path,
-            sha256=chief.sha256,
-            seconds=seconds,
-            epochs=epochs,
-            in_process=self._config.local,
-        )
-
     def _run_pass(
         self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
     ) -> list[Any]:
@@ -327,9 +286,6 @@ class Trainer:
             self.close()
             raise
 
-    def _with_chief_code(self, job: FitJob, chief_code: Shipped) -> list[FitJob]:
-        return [replace(job, user_code=chief_code), *[job] * (self._config.group_size - 1)]
-
     def _model_job(self, num_microbatches: int, initial_weights: Sequence[np.ndarray] | None) -> ModelJob:
         weights = None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights)
         return ModelJob(
@@ -344,45 +300,6 @@ class Trainer:
 
     def _new_run_path(self) -> Path:
         return new_run_path(self._name) if self._run_dir is None else next_run_path(self._run_dir)
-
-    def _record(self, job: FitJob, train: Dataset, valid: Dataset | None) -> dict[str, Any]:
-        datasets = {"train": train, "valid": valid}
-        return {
-            "configuration": {
-                name: getattr(job, name)
-                for name in ("loop", "epochs", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
-            }
-            | {
-                "seed": self._config.seed,
-                "num_microbatches": job.model.num_microbatches,
-                "threads_per_worker": self._config.threads,
-                "deterministic": self._config.deterministic,
-                "initial_weights": job.model.initial_weights is not None,
-                "inputs": job.columns.inputs,
-                "targets": job.columns.targets,
-                "sample_weight": job.columns.sample_weight,
-            },
-            "data": {
-                name: {"path": str(dataset.path), "rows": len(dataset), "fingerprint": dataset.fingerprint}
-                for name, dataset in datasets.items()
-                if dataset is not None
-            },
-            "versions": self._workers.versions(),
-            "workers": [{"rank": info.rank, "host": info.host, "pid": info.pid} for info in self._workers.infos],
-        }
-
-
-class _Clock:
-    """Seconds since its last start."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def restart(self) -> float:
-        """Seconds since the last start; begins anew."""
-        now = time.monotonic()
-        elapsed, self._began = now - self._began, now
-        return elapsed
 
 
 def _is_from_keras(value: Any) -> bool:

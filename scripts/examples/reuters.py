@@ -48,7 +48,7 @@ def write_news() -> None:
 def halve_learning_rate() -> Any:
     import keras
 
-    return keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch == 5 else rate)
+    return keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch + 1 == 5 else rate)
 
 
 if __name__ == "__main__":

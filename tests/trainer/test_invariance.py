@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from heliostat.data import BatchPlan, RowOrder
 
 from .conftest import dense_data, fingerprint, text_data
 from .models import attention, chapter, linear, normalised, recurrent
@@ -101,8 +102,11 @@ def test_another_number_of_microbatches_gives_other_bits(train):
 def test_the_rows_of_a_step_do_not_depend_on_the_workers(train):
     data = dense_data(rows=37)
     one, three = (train(linear(), data, workers=workers, record_rows=True, num_microbatches=4) for workers in (0, 3))
+    plan = BatchPlan(num_rows=37, global_batch_size=16, num_microbatches=4)
     for epoch in range(2):
+        order = RowOrder(num_rows=37, seed=7, epoch=epoch, shuffle="full")
         alone = [[row for worker in step for row in worker] for step in one.epochs[epoch].row_ids]
+        assert alone == [order.rows(*plan.step_rows(step)).tolist() for step in range(3)]
         together = [[row for worker in step for row in worker] for step in three.epochs[epoch].row_ids]
         assert together == alone
         assert sorted(row for step in together for row in step) == list(range(37))
