@@ -118,7 +118,7 @@ class Workers:
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
         if replicas is not None:
             config.microbatches(replicas)
-        say(f"starting {config.workers} worker(s) on {'this machine' if config.address is None else config.address}")
+        say(f"starting {config.workers} worker(s)")
         self._uses_ray = join_ray(config.address, num_cpus=config.workers * config.threads)
         gpus = gpus_per_worker(self._spec(replicas))
         self.replicas = replicas or max(1, gpus)
