@@ -5,8 +5,11 @@ A ticket (the number of a step) stands for the batch; every worker computes its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import keras
 
 from ..callbacks import OpeningGate, callback_list, callbacks_of_tests
 from ..session import Session
@@ -26,20 +29,21 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
 
-        for step, batch in enumerate(session.batches()):
-            callbacks.on_train_batch_begin(step)
-            result = model.train_on_batch(batch, return_dict=True)
-            callbacks.on_train_batch_end(step, result)
-            if model.stop_training:
-                break
+        with metrics_kept(model):
+            for step, batch in enumerate(session.batches()):
+                callbacks.on_train_batch_begin(step)
+                result = model.train_on_batch(batch, return_dict=True)
+                callbacks.on_train_batch_end(step, result)
+                if model.stop_training:
+                    break
 
-        if session.evaluator is not None:
-            test_hooks.on_test_begin()
-            for step, batch in enumerate(session.validation_batches()):
-                test_hooks.on_test_batch_begin(step)
-                model.test_on_batch(batch, return_dict=True)
-                test_hooks.on_test_batch_end(step)
-            test_hooks.on_test_end()
+            if session.evaluator is not None:
+                test_hooks.on_test_begin()
+                for step, batch in enumerate(session.validation_batches()):
+                    test_hooks.on_test_batch_begin(step)
+                    model.test_on_batch(batch, return_dict=True)
+                    test_hooks.on_test_batch_end(step)
+                test_hooks.on_test_end()
 
         logs = session.finish_epoch()
         callbacks.on_epoch_end(epoch, logs)
@@ -48,3 +52,16 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
 
     model.optimizer.finalize_variable_values(model.trainable_variables)
     callbacks.on_train_end(logs)
+
+
+@contextlib.contextmanager
+def metrics_kept(model: keras.Model) -> Iterator[None]:
+    """Keep Keras from resetting the metric objects at every batch.
+
+    The epoch's metrics are the engine's, which shows them in these objects; a reset takes as long as a small step.
+    """
+    model.reset_metrics = lambda: None
+    try:
+        yield
+    finally:
+        del model.reset_metrics
