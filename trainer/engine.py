@@ -53,21 +53,19 @@ class MicrobatchRunner:
         self.num_replicas = trainee.strategy.num_replicas_in_sync
         self.times = TimeSplit()
 
-    def vectors(self, step: int, seed_step: int, numbers: Sequence[int]) -> list[tuple[int, Vector]]:
-        """(number, vector) of the present microbatches among `numbers`, in order."""
+    def vectors(self, step: int, seed_step: int, numbers: Sequence[int]) -> Iterator[tuple[int, Vector]]:
+        """(number, vector) of the present microbatches among `numbers`, in order, each as soon as it is computed."""
         began = time.perf_counter()
         microbatches = self.feed.read(step, numbers)
-        read = time.perf_counter()
-        found = []
+        self.times.input_s += time.perf_counter() - began
         for at in range(0, len(microbatches), self.num_replicas):
             chunk = microbatches[at : at + self.num_replicas]
             # A replica without a microbatch of its own computes the last one again; the result is not used.
             filled = [*chunk, *[chunk[-1]] * (self.num_replicas - len(chunk))]
+            began = time.perf_counter()
             vectors = self.compute([self._inputs(microbatch, seed_step) for microbatch in filled])
-            found += [(m.number, v) for m, v in zip(chunk, vectors, strict=False)]
-        self.times.input_s += read - began
-        self.times.compute_s += time.perf_counter() - read
-        return found
+            self.times.compute_s += time.perf_counter() - began
+            yield from ((m.number, vector) for m, vector in zip(chunk, vectors, strict=False))
 
     def _inputs(self, microbatch: Microbatch, seed_step: int) -> tuple[Any, np.ndarray, np.ndarray]:
         seeds = microbatch_seeds(self.seed, seed_step, microbatch.number, len(self.trainee.generators))
