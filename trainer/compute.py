@@ -164,7 +164,7 @@ class Compute:
         seams.use_global_generator(trainee.generators[0])
         batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
         metric_start = [tf.constant(m.initial) for m in trainee.metrics]
-        frozen_start = [tf.identity(_raw(v)) for v in trainee.frozen]
+        frozen_start = [tf.identity(v._value) for v in trainee.frozen]
         start = [
             *((g.state, seeds[i]) for i, g in enumerate(trainee.generators)),
             *zip((m.variable for m in trainee.metrics), metric_start, strict=True),
@@ -273,10 +273,6 @@ class Compute:
 def _result_names(metric: Any) -> list[str]:
     result = metric.result()
     return list(result) if isinstance(result, Mapping) else [metric.name]
-
-
-def _raw(variable: Any) -> Any:
-    return variable._value
 
 
 def _flat(parts: Sequence[Any], dtype: Any) -> Any:

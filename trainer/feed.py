@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty
+from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
 
 from .columns import Columns
 from .weights import microbatch_weights
@@ -59,7 +59,7 @@ class Feed:
 
     def row_ids(self, step: int, number: int) -> np.ndarray:
         """Row ids of one microbatch, int64."""
-        return self._order.rows(*self.plan.microbatch_rows(step, number))
+        return row_ids(self._order, self.plan, step, number)
 
     def read(self, step: int, numbers: Sequence[int]) -> list[Microbatch]:
         """The microbatches `numbers` of `step`; those without rows are left out."""

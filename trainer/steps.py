@@ -72,9 +72,8 @@ def _undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:
-    converted = tf.autograph.experimental.do_not_convert if step in (default_train_step, default_valid_step) else None
-    if converted is not None:
-        return converted(step)  # type: ignore[no-any-return]
-    control = tf.__internal__.autograph.control_status_ctx
-    context = control()
-    return lambda *args: tf.__internal__.autograph.tf_convert(_undecorated(step), context)(*args)
+    """A user's step with `if` and `for` on tensors made into graph operations, as `tf.function` would."""
+    if step in (default_train_step, default_valid_step):
+        return step
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(_undecorated(step), autograph.control_status_ctx())  # type: ignore[no-any-return]

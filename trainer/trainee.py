@@ -69,8 +69,7 @@ class Trainee:
 
     def components(self, variable: Any) -> tuple[Any, ...]:
         """The per-replica `tf.Variable` parts of a Keras variable."""
-        value = variable.value if not hasattr(variable, "_value") else variable._value
-        return tuple(self.strategy.experimental_local_results(value))
+        return tuple(self.strategy.experimental_local_results(variable._value))
 
 
 def build_trainee(

@@ -74,13 +74,13 @@ class Worker:
         batch_hooks = _agree(has_batch_hooks(callbacks), context) if job.has_callbacks else False
         folder = Path(job.run_dir)
         with _Runners(trainee, job.columns, job.model) as runners:
-            runner = runners.make(train, "train", dataset, reduction, job, only_returned=job.loop != "custom")
+            only_returned = job.loop != "custom"
+            runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
             engine = TrainEngine(runner, context.collective, context.numbers)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = open_dataset(job.validation_data)
                 check_label_range(trainee.model, valid_data, job.columns)
-                only_returned = job.loop != "custom"
                 made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
                 evaluator = Evaluator(made)
             self._session = Session(job, trainee, engine, evaluator, context, batch_hooks)
