@@ -6,6 +6,7 @@ cut along subtree borders where that costs little: never more than a third above
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 Range = tuple[int, int]
@@ -42,6 +43,50 @@ def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
     size, larger = divmod(hi - lo, num_parts)
     borders = [lo + part * size + min(part, larger) for part in range(num_parts + 1)]
     return tuple(pairwise(borders))
+
+
+def hand_out(num_microbatches: int, held: Sequence[Sequence[Range]]) -> tuple[tuple[Range, ...], ...]:
+    """Give the microbatches that no worker holds to those that hold the fewest.
+
+    `held[rank]` are the disjoint ranges each worker has computed. Returns for each rank all ranges it is to bring:
+    those it holds, as they are, and its share of the others. The load is levelled as far as what is held allows, in
+    pieces as large as possible. Raises ValueError if two workers hold the same microbatch, or a range is not one.
+    """
+    _require_positive(num_microbatches=num_microbatches, num_workers=len(held))
+    missing = _complement(num_microbatches, [piece for ranges in held for piece in ranges])
+    load = [sum(hi - lo for lo, hi in ranges) for ranges in held]
+    shares = _level(load, sum(hi - lo for lo, hi in missing))
+    result = [list(ranges) for ranges in held]
+    rank = 0
+    for lo, hi in missing:
+        while lo < hi:
+            while not shares[rank]:
+                rank += 1
+            size = min(hi - lo, shares[rank])
+            result[rank].append((lo, lo + size))
+            shares[rank] -= size
+            lo += size
+    return tuple(map(tuple, result))
+
+
+def _complement(num_microbatches: int, ranges: Sequence[Range]) -> list[Range]:
+    missing, at = [], 0
+    for lo, hi in sorted(ranges):
+        if not at <= lo <= hi <= num_microbatches:
+            raise ValueError(f"({lo}, {hi}) overlaps another range or is none within {num_microbatches} microbatches")
+        if at < lo:
+            missing.append((at, lo))
+        at = hi
+    return [*missing, (at, num_microbatches)] if at < num_microbatches else missing
+
+
+def _level(load: Sequence[int], amount: int) -> list[int]:
+    """How much of `amount` each gets so that the loads become as equal as they can; ties go to lower ranks."""
+    shares = [0] * len(load)
+    for _ in range(amount):
+        least = min(range(len(load)), key=lambda rank: (load[rank] + shares[rank], rank))
+        shares[least] += 1
+    return shares
 
 
 def _deal(num_microbatches: int, num_workers: int, unit: int) -> tuple[Range, ...]:

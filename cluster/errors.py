@@ -4,6 +4,7 @@
     ├── SpecError                   a group is asked for that cannot be
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
     ├── TaskFailed                  a worker died or raised; knows who, why and at which step
+    ├── Dismissed                   the task is over for this worker, which has done nothing wrong
     └── CollectiveError             a call between workers failed; knows rank, generation and sequence
         ├── PeerLost                a peer's connection is closed: it died, or it stopped
         ├── PeerSilent              a peer did not move within the deadline
@@ -47,16 +48,27 @@ class TaskFailed(ClusterError):
     """A task of the group was given up because of one worker; it has the `cause` and the `others` (`Failure`)."""
 
     def __init__(self, cause: Any, others: tuple[Any, ...] = ()) -> None:
-        super().__init__(f"worker {cause.rank} {cause.kind.replace('_', ' ')}: {cause.reason}")
+        super().__init__(f"worker {cause.worker} {cause.kind.replace('_', ' ')}: {cause.reason}")
         self.cause = cause
         self.others = others
+
+
+class Dismissed(ClusterError):
+    """The task is over for this worker: another delivers its result, or it has delivered `result` itself."""
+
+    def __init__(self, reason: str, result: Any = None) -> None:
+        super().__init__(reason)
+        self.result = result
 
 
 class CollectiveError(ClusterError):
     """A call that all workers make together failed on this one; after it the connections are closed.
 
-    Fields: `rank` (this worker), `generation`, `sequence` (the number of the call; None while connecting).
+    Fields: `rank` (this worker), `generation`, `sequence` (the number of the call; None while connecting), `silent`
+    (peers of which nothing had come for half the deadline).
     """
+
+    silent: tuple[int, ...] = ()
 
     def __init__(self, what: str, *, rank: int, generation: int, sequence: int | None) -> None:
         where = "while connecting" if sequence is None else f"call {sequence}"

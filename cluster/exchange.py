@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from . import phases
 from .errors import Aborted, CollectiveError, OutOfStep, PeerLost, PeerSilent, ProtocolError
 from .wakeup import Wakeup
 from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, pack_farewell, unpack_farewell
@@ -145,7 +146,9 @@ class Exchange:
             if not any(link.busy for link in self._links):
                 return Traffic(self._sent, self._received, self._wait_s)
             if (reason := self._abort_reason()) is not None:
-                raise Aborted(rank=self._rank, generation=self._generation, sequence=self._sequence, reason=reason)
+                raise self._noting_silence(
+                    Aborted(rank=self._rank, generation=self._generation, sequence=self._sequence, reason=reason)
+                )
             ready = moved or self._wait()
 
     def _release(self) -> list[Link]:
@@ -159,6 +162,10 @@ class Exchange:
         sent, received = self._send(link), self._receive(link)
         self._sent += sent
         self._received += received
+        if sent:
+            phases.reached("sending")
+        if received:
+            phases.reached("receiving")
         if sent or received:
             link.since_s = time.monotonic()
         return bool(sent or received)
@@ -249,24 +256,34 @@ class Exchange:
     def _finish(self, link: Link, frame: Incoming) -> None:
         if frame.farewell is not None:
             reason, blames = unpack_farewell(bytes(frame.farewell))
-            raise self._lost(link, f"it stopped: {reason}", blames)
+            raise self._noting_silence(self._lost(link, f"it stopped: {reason}", blames))
         link.incoming.popleft()
         now_s = time.monotonic()
         for other in self._links:  # whoever waited for this part could not move before
             if other.incoming and not other.incoming[0].own_debt:
                 other.since_s = now_s
 
+    def _noting_silence(self, error: CollectiveError) -> CollectiveError:
+        error.silent = silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2)
+        return error
+
+    def _pending(self) -> list[Pending]:
+        """What each peer owes us."""
+        return [
+            Pending(link.peer, link.can_send() or link.incoming[0].own_debt, link.since_s)
+            for link in self._links
+            if link.incoming or link.can_send()
+        ]
+
     def _wait(self) -> list[Link]:
         """Sleep until a socket can move; raise PeerSilent if a peer's deadline passes meanwhile."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
-        waiting: list[Pending] = []
         for link in self._links:
             mask = (select.POLLIN if link.incoming else 0) | (select.POLLOUT if link.can_send() else 0)
             if mask:
                 poll.register(link.sock, mask)
-                own_debt = link.can_send() or link.incoming[0].own_debt
-                waiting.append(Pending(link.peer, own_debt, link.since_s))
+        waiting = self._pending()
         started_s = time.monotonic()
         silent = silent_peers(waiting, started_s, self._deadline_s)
         if silent:

@@ -1,138 +1,112 @@
-"""A worker group: workers that run tasks together, wherever they are.
-
-Two implementations: `LocalGroup` (this process) and `RayGroup` (Ray actors). Both feed the pure controller and carry
-out what it decides; what they share is here.
-"""
+"""A worker group: workers that run tasks together, one task after another, and are replaced when they are lost."""
 
 from __future__ import annotations
 
-import queue
+import secrets
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-from .controller import AbortGeneration, Complete, Event, Failed, Finished, Settled, StartSettling, Stop, begin, decide
-from .errors import TaskFailed
-from .host import Outcome
-from .spec import WorkerInfo
+from .errors import PlacementError
+from .pool import Alive, Ended, Up, WorkerPool
+from .spec import GroupSpec, WorkerInfo
+from .task_loop import TICK_S, Handler, Roster, Task, TaskLoop
 
-# handler(rank, event) -> answers by rank. It may answer other workers than the one that spoke, later or not at all.
-Handler = Callable[[int, Any], Mapping[int, Any]]
+SAY_EVERY_S = 8.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoke:
-    """A worker told or asked something."""
-
-    rank: int
-    event: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A worker's task ended, or the worker did (then the outcome holds its failure)."""
-
-    rank: int
-    outcome: Outcome
-
-
-Message = Spoke | Ended
-
-
-class WorkerGroup(ABC):
-    """Workers that were started together; `run` makes them run one task after another."""
-
-    num_workers: int
-    generation: int
-
-    @abstractmethod
-    def start(self) -> list[WorkerInfo]:
-        """Start and connect the workers; raises ClusterError."""
-
-    @abstractmethod
-    def run(self, method: str, jobs: Sequence[Any], handler: Handler) -> list[Any]:
-        """Run one task on all workers: ``method(jobs[rank], context)``; returns their results in order of rank.
-
-        What a worker tells or asks meanwhile is given to `handler` on the calling thread.
-
-        Raises:
-            TaskFailed: a worker died or raised; the others have been stopped. The group cannot be used again.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Stop the workers and free what they hold."""
-
-
-class MessageLoop:
-    """Runs one task to its end: takes messages, asks the controller, carries its actions out through callbacks.
+class WorkerGroup:
+    """The workers of one trainer.
 
     Args:
-        generation: of the group.
-        num_workers: of the group.
-        settle_s: see `GroupSpec`.
-        receive: returns the next message within a number of seconds, or raises `queue.Empty`.
-        answer: hands an answer to a worker that asked.
-        abort: wakes a worker out of its collective call, with a reason.
+        pool: where they live.
+        spec: how many, and how long to wait.
+        say: told what is being waited for.
+        room: describes what the cluster has free, for messages.
     """
 
     def __init__(
-        self,
-        *,
-        generation: int,
-        num_workers: int,
-        settle_s: float,
-        receive: Callable[[float], Message],
-        answer: Callable[[int, Any], None],
-        abort: Callable[[int, str], None],
+        self, pool: WorkerPool, spec: GroupSpec, say: Callable[[str], None], room: Callable[[], str] = lambda: ""
     ) -> None:
-        self._state = begin(generation, num_workers)
-        self._settle_s, self._receive, self._answer, self._abort = settle_s, receive, answer, abort
-        self._results: dict[int, Any] = {}
-        self._settle_at: float | None = None
+        self.pool, self.spec = pool, spec
+        self._say, self._room = say, room
+        self._known = Roster()
+        self._launched: set[int] = set()
+        self._secret = secrets.token_bytes(32)
+        self.target = spec.max_workers or spec.num_workers
+        self.loop: TaskLoop | None = None
 
-    def run(self, handler: Handler) -> list[Any]:
-        """Serve messages until the task is over; see `WorkerGroup.run`."""
-        while not self._state.over:
-            message = self._next()
-            if message is None:
-                self._feed(Settled())
-            elif isinstance(message, Spoke):
-                self._serve(message, handler)
-            elif message.outcome.failure is not None:
-                self._feed(Failed(failure=message.outcome.failure))
-            else:
-                self._results[message.rank] = message.outcome.result
-                self._feed(Finished(rank=message.rank))
-        return [self._results[rank] for rank in sorted(self._results)]
+    @property
+    def infos(self) -> dict[int, WorkerInfo]:
+        """Where the workers that are up run, by number."""
+        return {worker: known.info for worker, known in sorted(self._known.items())}
 
-    def _next(self) -> Message | None:
-        while True:
-            wait_s = 1.0 if self._settle_at is None else self._settle_at - time.monotonic()
-            if wait_s <= 0:
-                return None
-            try:
-                return self._receive(wait_s)
-            except queue.Empty:
+    @property
+    def seen(self) -> dict[int, WorkerInfo]:
+        """Where all workers run or ran, those that are gone included."""
+        return self._known.seen
+
+    @property
+    def num_needed(self) -> int:
+        """Workers to begin with."""
+        return min(self.spec.min_workers or self.spec.num_workers, self.target)
+
+    def start(self) -> None:
+        """Start workers; returns when enough of them are up.
+
+        Raises:
+            PlacementError: the cluster has no room for them, or they died.
+        """
+        waiting = {self.pool.launch() for _ in range(min(self.spec.num_workers, self.target))} - {None}
+        began = said_at = time.monotonic()
+        while len(self._known) < self.num_needed:
+            message = self.pool.receive(TICK_S)
+            if isinstance(message, Up):
+                worker = message.info.worker
+                waiting.discard(worker)
+                self._known.add(message.info, message.address)
+            elif isinstance(message, Ended) and message.outcome.failure is not None:
+                failure = message.outcome.failure
+                if failure.error is not None:
+                    failure.error.add_note(f"(while worker {failure.worker} was being set up)")
+                    raise failure.error
+                raise PlacementError(f"Worker {failure.worker} could not be set up: {failure.reason}")
+            now = time.monotonic()
+            if now - began > self.spec.start_timeout_s:
+                raise PlacementError(
+                    f"{len(waiting)} of {self.spec.num_workers} workers did not start within "
+                    f"{self.spec.start_timeout_s:g} s. {self._room()} Ask for fewer workers, give min_workers to begin "
+                    "with those there are, or add machines to the cluster."
+                )
+            if now - said_at > SAY_EVERY_S:
+                said_at = now
+                self._say(f"waiting for {len(waiting)} of {self.spec.num_workers} workers to start. {self._room()}")
+        self._launched = {worker for worker in waiting if worker is not None}
+
+    def begin(self, task: Task, handler: Handler) -> TaskLoop:
+        """Prepare a task; its `run` runs it to the end. The group can run another one unless that raises."""
+        self._drain()
+        self.loop = TaskLoop(
+            self.pool, self._known, self.spec, self._secret, task, handler, lambda: self.target, self._launched
+        )
+        return self.loop
+
+    def resize(self, num_workers: int) -> None:
+        """Change how many workers there shall be, now or between the steps of a running task; from any thread."""
+        self.target = num_workers
+
+    def close(self) -> None:
+        """End the workers and free what they hold."""
+        self.pool.close()
+        self._known.clear()
+
+    def _drain(self) -> None:
+        """Hear what has happened since the last task: workers that are up, and workers that have died."""
+        while (message := self.pool.receive(0.0)) is not None:
+            if isinstance(message, Up):
+                self._launched.discard(message.info.worker)
+                self._known.add(message.info, message.address)
+            elif isinstance(message, Ended) and message.outcome.failure is not None:
+                self._launched.discard(message.outcome.failure.worker)
+                self._known.pop(message.outcome.failure.worker, None)
+            elif isinstance(message, Alive):
                 continue
-
-    def _serve(self, message: Spoke, handler: Handler) -> None:
-        if self._state.failures:
-            return  # the task is being given up; who waits for an answer is aborted
-        for rank, reply in handler(message.rank, message.event).items():
-            self._answer(rank, reply)
-
-    def _feed(self, event: Event) -> None:
-        self._state, actions = decide(self._state, event)
-        for action in actions:
-            if isinstance(action, AbortGeneration):
-                for rank in sorted(action.ranks):
-                    self._abort(rank, action.reason)
-            elif isinstance(action, StartSettling):
-                self._settle_at = time.monotonic() + self._settle_s
-            elif isinstance(action, Stop):
-                raise TaskFailed(action.cause, action.others)
-            elif isinstance(action, Complete):
-                return

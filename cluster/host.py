@@ -1,4 +1,4 @@
-"""The generic half of a worker: it hosts one object, connects it with its peers and runs its tasks on one thread.
+"""The generic half of a worker: it hosts one object and runs its tasks on one thread, as a member of the group.
 
 What the object computes is none of its business: `trainer/` puts its worker in. Frameworks keep state per thread, so
 every call of the hosted object is made on the same thread.
@@ -9,81 +9,69 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from .collective import Alone, Collective
-from .controller import Failure
-from .errors import CollectiveError
-from .mesh import Listener, connect
-
-
-class Channel(Protocol):
-    """How a running task talks to the driver."""
-
-    def tell(self, event: Any) -> None:
-        """Send an event; nobody answers."""
-
-    def ask(self, event: Any) -> Any:
-        """Send an event and wait for the driver's answer."""
-
-
-class CallNumbers:
-    """Numbers the collective calls of one generation, alike on all its workers."""
-
-    def __init__(self) -> None:
-        self._next = 0
-
-    def __call__(self) -> int:
-        """The next number."""
-        self._next += 1
-        return self._next - 1
+from .errors import CollectiveError, Dismissed
+from .listener import Listener
+from .mailbox import Mailbox
+from .member import Member
+from .membership import Pulse
+from .task_state import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskContext:
-    """What a task is given: its place in the group and its ways to talk."""
+class TaskLimits:
+    """How long a member waits.
 
-    rank: int
-    num_workers: int
-    collective: Collective
-    numbers: CallNumbers
-    channel: Channel
+    Attributes:
+        first_deadline_s: for a silent peer, before steps have been timed.
+        deadline_s: the same afterwards; None for ten times the median step, at least five seconds.
+    """
 
-
-class Hosted(Protocol):
-    """An object that a host can run tasks of: its methods take (job, context)."""
-
-    def position(self) -> int | None:
-        """The step of the run it is at, for error messages."""
+    first_deadline_s: float
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a task ended on one worker: a result, or a failure."""
+    """How a task ended on one worker: a result (None for most), or a failure."""
 
     result: Any = None
     failure: Failure | None = None
 
 
 class Host:
-    """Hosts one object made by `factory(rank)`.
+    """Hosts one object made by `factory(slot)`, whose tasks are methods that take (job, member).
 
     Args:
         factory: makes the hosted object, called on the host's own thread.
-        rank: rank of this worker.
-        in_caller: run tasks on the calling thread instead of one of the host's own (a group of one, for debuggers).
+        worker: number of this worker.
+        slot: which share of its process or machine this worker uses.
+        mailbox: its channel to the driver.
+        in_caller: run tasks on the calling thread instead of one of the host's own (for debuggers).
     """
 
-    def __init__(self, factory: Callable[[int], Hosted], rank: int, *, in_caller: bool = False) -> None:
-        self._rank = rank
-        self._executor = None if in_caller else ThreadPoolExecutor(1, thread_name_prefix=f"heliostat-worker-{rank}")
+    def __init__(
+        self,
+        factory: Callable[[int], Any],
+        *,
+        worker: int,
+        slot: int = 0,
+        mailbox: Mailbox,
+        in_caller: bool = False,
+    ) -> None:
+        self.worker, self.mailbox = worker, mailbox
+        self._executor = None if in_caller else ThreadPoolExecutor(1, thread_name_prefix=thread_name(worker))
         self._listener: Listener | None = None
-        self._collective: Collective | None = None
-        self._numbers = CallNumbers()
-        self._hosted: Hosted = self._submit(factory, rank).result()
+        self._member: Member | None = None
+        try:
+            self._hosted: Any = self._submit(factory, slot).result()
+        except BaseException:
+            self.close()
+            raise
 
     def listen(self, interface: str) -> tuple[str, int]:
         """Open this worker's listener on an interface; returns its address."""
@@ -91,49 +79,31 @@ class Host:
             self._listener = Listener(interface)
         return self._listener.address
 
-    def connect(
-        self,
-        addresses: Sequence[tuple[str, int]],
-        *,
-        generation: int,
-        secret: bytes,
-        timeout_s: float,
-        deadline_s: float,
-    ) -> None:
-        """Join a generation of the group, leaving the one before."""
-        self.leave()
-        self._numbers = CallNumbers()
-        if len(addresses) <= 1 or self._listener is None:
-            self._collective = Alone(generation=generation)
-            return
-        self._collective = connect(
-            self._listener,
-            rank=self._rank,
-            addresses=addresses,
-            generation=generation,
-            secret=secret,
-            timeout_s=timeout_s,
-            deadline_s=deadline_s,
-        )
-
-    def run(self, method: str, job: Any, channel: Channel, num_workers: int) -> Outcome:
+    def run(self, method: str, job: Any, limits: TaskLimits) -> Outcome:
         """Run one task to its end and say how it ended; never raises for what the task does."""
-        return self._submit(self._run, method, job, channel, num_workers).result()
+        self._member = Member(
+            self.worker,
+            self.mailbox,
+            self._listener,
+            first_deadline_s=limits.first_deadline_s,
+            deadline_s=limits.deadline_s,
+        )
+        return self._submit(self._run, method, job, self._member).result()
 
-    def abort(self, reason: str) -> None:
-        """Wake the task out of a collective call; from any thread."""
-        if self._collective is not None:
-            self._collective.abort(reason)
+    def abort(self, generation: int, reason: str) -> None:
+        """Wake the task out of whatever it waits for in this generation; from any thread."""
+        if self._member is not None:
+            self._member.abort(generation, reason)
 
-    def leave(self) -> None:
-        """Close the connections to the peers."""
-        if self._collective is not None:
-            self._collective.close()
-            self._collective = None
+    def pulse(self) -> Pulse | None:
+        """What the task does; from any thread."""
+        return None if self._member is None else self._member.pulse()
 
-    def close(self) -> None:
-        """Close everything this host opened."""
-        self.leave()
+    def close(self, reason: str = "the worker is closed") -> None:
+        """Close everything this host opened; a running task ends at its next call."""
+        self.mailbox.close(reason)
+        if self._member is not None:
+            self._member.abort(1 << 62, reason)
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -150,26 +120,21 @@ class Host:
             done.set_exception(error)
         return done
 
-    def _run(self, method: str, job: Any, channel: Channel, num_workers: int) -> Outcome:
-        collective = self._collective or Alone()
-        context = TaskContext(
-            rank=self._rank,
-            num_workers=num_workers,
-            collective=collective,
-            numbers=self._numbers,
-            channel=channel,
-        )
+    def _run(self, method: str, job: Any, member: Member) -> Outcome:
         try:
-            return Outcome(result=getattr(self._hosted, method)(job, context))
+            return Outcome(result=getattr(self._hosted, method)(job, member))
+        except Dismissed as dismissed:
+            return Outcome(result=dismissed.result)
         except Exception as error:  # reported to the driver, which raises it
-            collective.close()  # the peers see at once that this worker has left the step
-            return Outcome(failure=failure_of(error, self._rank, self._hosted.position()))
+            return Outcome(failure=failure_of(error, self.worker, member.step))
+        finally:
+            member.leave()  # the peers see at once that this worker has left the step
 
 
-def failure_of(error: BaseException, rank: int, step: int | None) -> Failure:
+def failure_of(error: BaseException, worker: int, step: int | None) -> Failure:
     """Describe an exception that a task raised."""
     return Failure(
-        rank=rank,
+        worker=worker,
         kind="lost_peer" if isinstance(error, CollectiveError) else "raised",
         reason=f"{type(error).__name__}: {error}".strip(),
         step=step,
@@ -193,6 +158,11 @@ def _is_users(filename: str, module: str) -> bool:
     installed = f"{os.sep}site-packages{os.sep}" in filename or f"{os.sep}lib{os.sep}python3" in filename
     generated = filename.startswith("<") or "__autograph_generated_file" in filename
     return not (installed or generated or module.split(".")[0] == "heliostat")
+
+
+def thread_name(worker: int) -> str:
+    """How the thread begins its name on which a worker computes."""
+    return f"heliostat-worker-{worker}"
 
 
 def host_name() -> str:

@@ -1,139 +1,212 @@
-"""A worker group inside this process: for `workers=0`, notebooks and tests, with the same engine and real sockets."""
+"""Workers inside this process: for `workers=0`, notebooks and tests, with the same engine and real sockets."""
 
 from __future__ import annotations
 
 import os
 import queue
-import secrets
+import sys
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Callable
 from typing import Any
 
-from .errors import Aborted, TaskFailed
-from .group import Ended, Handler, Message, MessageLoop, Spoke, WorkerGroup
-from .host import Host, Hosted, Outcome, failure_of, host_name
-from .spec import GroupSpec, WorkerInfo
+from .host import Host, Outcome, TaskLimits, failure_of, host_name, thread_name
+from .mailbox import Mailbox, Said
+from .pool import Alive, Ended, Message, Spoke, Up, WorkerPool
+from .spec import WorkerInfo
+from .task_state import Failure
 
 _LOOPBACK = "127.0.0.1"
+PULSE_S = 0.5
 
 
-class LocalGroup(WorkerGroup):
-    """Workers in this process: one runs in the calling thread, several in threads joined by sockets.
+class WorkerKilled(BaseException):
+    """Raised inside a worker of this process, ends it as a signal ends a process: nobody is told."""
+
+
+class LocalPool(WorkerPool):
+    """Workers as threads of this process, joined by sockets on the loopback interface.
 
     Args:
-        factory: makes the hosted object of a rank.
-        spec: size and limits; its resources mean nothing here.
+        factory: makes the hosted object of a slot; a slot is free again when its worker has ended.
+        num_slots: how many workers there can be at a time.
     """
 
-    def __init__(self, factory: Callable[[int], Hosted], spec: GroupSpec) -> None:
-        self._factory, self._spec = factory, spec
-        self.num_workers, self.generation = spec.num_workers, 0
-        self._hosts: list[Host] = []
+    def __init__(self, factory: Callable[[int], Any], num_slots: int) -> None:
+        self._factory = factory
+        self._free = list(range(num_slots))
+        self._slots: dict[int, int] = {}
+        self._hosts: dict[int, Host] = {}
+        self._threads: dict[int, threading.Thread] = {}
+        self._inbox: queue.Queue[Message] = queue.Queue()
+        self._lock = threading.Lock()  # between starting a worker and ending it
+        self._next = 0
 
-    def start(self) -> list[WorkerInfo]:
-        """See `WorkerGroup.start`."""
-        alone = self.num_workers == 1
-        for rank in range(self.num_workers):
-            self._hosts.append(Host(self._factory, rank, in_caller=alone))
-        addresses = [host.listen(_LOOPBACK) for host in self._hosts] if not alone else [(_LOOPBACK, 0)]
-        secret = secrets.token_bytes(32)
-        limits = {"timeout_s": self._spec.start_timeout_s, "deadline_s": self._spec.deadline_s}
-        with ThreadPoolExecutor(self.num_workers) as pool:
-            joining = [
-                pool.submit(host.connect, addresses, generation=self.generation, secret=secret, **limits)
-                for host in self._hosts
-            ]
-        for joined in joining:
-            joined.result()
-        return [WorkerInfo(rank=rank, host=host_name(), pid=os.getpid()) for rank in range(self.num_workers)]
+    def launch(self) -> int | None:
+        """See `WorkerPool.launch`."""
+        if not self._free:
+            return None
+        worker, self._next = self._next, self._next + 1
+        self._slots[worker] = slot = self._free.pop(0)
+        threading.Thread(target=self._start, args=(worker, slot), daemon=True).start()
+        return worker
 
-    def run(self, method: str, jobs: Sequence[Any], handler: Handler) -> list[Any]:
-        """See `WorkerGroup.run`."""
-        if self.num_workers == 1:
-            outcome = self._hosts[0].run(method, jobs[0], _DirectChannel(handler), 1)
-            if outcome.failure is not None:
-                raise TaskFailed(outcome.failure)
-            return [outcome.result]
-        return self._run_threads(method, jobs, handler)
+    def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:
+        """See `WorkerPool.begin`."""
+        thread = threading.Thread(target=self._task, args=(worker, method, job, limits), daemon=True)
+        self._threads[worker] = thread
+        thread.start()
 
-    def _run_threads(self, method: str, jobs: Sequence[Any], handler: Handler) -> list[Any]:
-        inbox: queue.Queue[Message] = queue.Queue()
-        channels = [_QueueChannel(rank, inbox) for rank in range(self.num_workers)]
+    def answer(self, worker: int, question: int, reply: Any) -> None:
+        """See `WorkerPool.answer`."""
+        if worker in self._hosts:
+            self._hosts[worker].mailbox.answer(question, reply)
 
-        def task(rank: int) -> None:
-            try:
-                outcome = self._hosts[rank].run(method, jobs[rank], channels[rank], self.num_workers)
-            except BaseException as error:  # sys.exit() in user code ends this thread, and the driver must hear of it
-                outcome = Outcome(failure=failure_of(error, rank, None))
-            inbox.put(Ended(rank=rank, outcome=outcome))
+    def abort(self, worker: int, generation: int, reason: str) -> None:
+        """See `WorkerPool.abort`."""
+        if worker in self._hosts:
+            self._hosts[worker].abort(generation, reason)
 
-        def abort(rank: int, reason: str) -> None:
-            self._hosts[rank].abort(reason)
-            channels[rank].abort(reason)
+    def kill(self, worker: int) -> None:
+        """See `WorkerPool.kill`: a thread cannot be ended from outside; it ends at its next call."""
+        host = self._forget(worker)
+        if host is not None:
+            host.close("this worker has been replaced")
 
-        threads = [threading.Thread(target=task, args=(rank,), daemon=True) for rank in range(self.num_workers)]
-        for thread in threads:
-            thread.start()
-        loop = MessageLoop(
-            generation=self.generation,
-            num_workers=self.num_workers,
-            settle_s=self._spec.settle_s,
-            receive=lambda wait_s: inbox.get(timeout=wait_s),
-            answer=lambda rank, reply: channels[rank].answer(reply),
-            abort=abort,
-        )
+    def receive(self, wait_s: float) -> Message | None:
+        """See `WorkerPool.receive`."""
         try:
-            return loop.run(handler)
-        except BaseException:
-            for rank in range(self.num_workers):
-                abort(rank, "the driver stopped")
-            raise
-        finally:
-            for rank in range(self.num_workers):
-                channels[rank].abort("the task is over")
-            for thread in threads:
-                thread.join(self._spec.settle_s)
+            return self._inbox.get(timeout=wait_s)
+        except queue.Empty:
+            return None
+
+    def stacks(self, worker: int, wait_s: float) -> str:
+        """See `WorkerPool.stacks`."""
+        threads = [each for each in threading.enumerate() if each.name.startswith(f"{thread_name(worker)}_")]
+        frames = sys._current_frames()
+        found = [frames[each.ident] for each in threads if each.ident in frames]
+        return "".join(line for frame in found for line in traceback.format_stack(frame))
 
     def close(self) -> None:
-        """See `WorkerGroup.close`."""
-        for host in self._hosts:
+        """See `WorkerPool.close`."""
+        for worker in list(self._slots):
+            self.kill(worker)
+        for thread in self._threads.values():
+            thread.join(5.0)
+        self._threads = {}
+
+    def _start(self, worker: int, slot: int) -> None:
+        mailbox = Mailbox(lambda said: self._inbox.put(_spoke(worker, said)))
+        try:
+            host = Host(self._factory, worker=worker, slot=slot, mailbox=mailbox)
+            address = host.listen(_LOOPBACK)
+        except BaseException as error:  # reported to the driver, which raises it
+            self._forget(worker)
+            self._inbox.put(Ended(worker=worker, outcome=_badly(error, worker)))
+            return
+        with self._lock:
+            wanted = worker in self._slots
+            if wanted:
+                self._hosts[worker] = host
+        if not wanted:  # it was ended meanwhile
             host.close()
-        self._hosts = []
+            return
+        self._inbox.put(Up(info=WorkerInfo(worker=worker, host=host_name(), pid=os.getpid()), address=address))
+
+    def _task(self, worker: int, method: str, job: Any, limits: TaskLimits) -> None:
+        host = self._hosts[worker]
+        over = threading.Event()
+        threading.Thread(target=self._beat, args=(worker, host, over), daemon=True).start()
+        try:
+            outcome = host.run(method, job, limits)
+        except BaseException as error:  # sys.exit() in user code ends this thread, and the driver must hear of it
+            if isinstance(error, WorkerKilled):
+                self._forget(worker)
+                host.close()
+            outcome = _badly(error, worker)
+        finally:
+            over.set()
+        self._inbox.put(Ended(worker=worker, outcome=outcome))
+
+    def _beat(self, worker: int, host: Host, over: threading.Event) -> None:
+        while not over.wait(PULSE_S):
+            self._inbox.put(Alive(worker=worker, pulse=host.pulse()))
+
+    def _forget(self, worker: int) -> Host | None:
+        with self._lock:
+            slot = self._slots.pop(worker, None)
+            if slot is not None:
+                self._free.append(slot)
+            return self._hosts.pop(worker, None)
 
 
-class _DirectChannel:
-    """Calls the driver's handler in place: worker and driver share a thread."""
+class DirectPool(WorkerPool):
+    """One worker that computes on the calling thread, where a debugger finds it."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, factory: Callable[[int], Any]) -> None:
+        self._factory = factory
+        self._host: Host | None = None
+        self._launched = False
+        self._task: tuple[str, Any, TaskLimits] | None = None
+        self._feed: Callable[[Message], None] = lambda _: None
+        self._up: Up | None = None
 
-    def tell(self, event: Any) -> None:
-        self._handler(0, event)
+    def launch(self) -> int | None:
+        """See `WorkerPool.launch`; errors of the factory are raised here."""
+        if self._launched:
+            return None
+        self._launched = True
+        mailbox = Mailbox(lambda said: self._feed(_spoke(0, said)))
+        self._host = Host(self._factory, worker=0, mailbox=mailbox, in_caller=True)
+        self._up = Up(info=WorkerInfo(worker=0, host=host_name(), pid=os.getpid()), address=(_LOOPBACK, 0))
+        return 0
 
-    def ask(self, event: Any) -> Any:
-        return self._handler(0, event)[0]
+    def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:
+        """See `WorkerPool.begin`."""
+        self._task = method, job, limits
+
+    def execute(self, feed: Callable[[Message], None]) -> bool:
+        """See `WorkerPool.execute`."""
+        if self._task is None or self._host is None:
+            return False
+        task, self._task, self._feed = self._task, None, feed
+        feed(Ended(worker=0, outcome=self._host.run(*task)))
+        return True
+
+    def answer(self, worker: int, question: int, reply: Any) -> None:
+        """See `WorkerPool.answer`."""
+        if self._host is not None:
+            self._host.mailbox.answer(question, reply)
+
+    def abort(self, worker: int, generation: int, reason: str) -> None:
+        """See `WorkerPool.abort`."""
+        if self._host is not None:
+            self._host.abort(generation, reason)
+
+    def kill(self, worker: int) -> None:
+        """See `WorkerPool.kill`: there is nothing to end but this process."""
+
+    def receive(self, wait_s: float) -> Message | None:
+        """See `WorkerPool.receive`."""
+        up, self._up = self._up, None
+        return up
+
+    def stacks(self, worker: int, wait_s: float) -> str:
+        """See `WorkerPool.stacks`."""
+        return ""
+
+    def close(self) -> None:
+        """See `WorkerPool.close`."""
+        if self._host is not None:
+            self._host.close()
+        self._host, self._launched = None, False
 
 
-class _QueueChannel:
-    """Talks to the driver's thread through queues; an abort ends a wait for an answer."""
+def _badly(error: BaseException, worker: int) -> Outcome:
+    if isinstance(error, WorkerKilled):
+        return Outcome(failure=Failure(worker=worker, kind="died", reason=str(error)))
+    return Outcome(failure=failure_of(error, worker, None))
 
-    def __init__(self, rank: int, inbox: queue.Queue[Message]) -> None:
-        self._rank, self._inbox = rank, inbox
-        self._answers: queue.Queue[tuple[bool, Any]] = queue.Queue()
 
-    def tell(self, event: Any) -> None:
-        self._inbox.put(Spoke(rank=self._rank, event=event))
-
-    def ask(self, event: Any) -> Any:
-        self.tell(event)
-        answered, value = self._answers.get()
-        if not answered:
-            raise Aborted(rank=self._rank, generation=0, sequence=None, reason=value)
-        return value
-
-    def answer(self, reply: Any) -> None:
-        self._answers.put((True, reply))
-
-    def abort(self, reason: str) -> None:
-        self._answers.put((False, reason))
+def _spoke(worker: int, said: Said) -> Spoke:
+    return Spoke(worker=worker, question=said.question, event=said.event)

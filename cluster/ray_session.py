@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ class _Users:
         self.lock = threading.Lock()
         self.count = 0
         self.address: str | None = None
+        self.local = False
 
 
 _users = _Users()
@@ -46,7 +48,7 @@ def join_ray(address: str | None, *, num_cpus: int) -> bool:
                 )
             _users.count += int(_users.count > 0)
             return _users.count > 0
-        _connect(address, num_cpus)
+        _users.local = _connect(address, num_cpus)
         _users.count, _users.address = 1, address
         return True
 
@@ -59,19 +61,39 @@ def leave_ray() -> None:
             ray.shutdown()
 
 
-def _connect(address: str | None, num_cpus: int) -> None:
+def _connect(address: str | None, num_cpus: int) -> bool:
+    """Connect; returns whether that started a Ray of this process's own."""
     try:
         if address is not None:
             ray.init(address=address, **_QUIET)
-            return
+            return False
         try:
             ray.init(num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False, **_QUIET)
+            return True
         except ValueError as error:  # a submitted job belongs to a cluster, whose size is not ours to choose
             if "existing cluster" not in str(error):
                 raise
             ray.init(**_QUIET)
+            return False
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise PlacementError(
             f"There is no Ray cluster at address={address!r}: {error}. Start one with 'ray start --head', or leave "
             "address out to use this machine alone."
         ) from error
+
+
+def one_machine() -> bool:
+    """Whether Ray was started by this process, for this machine alone: then nobody else has to reach its workers."""
+    with _users.lock:
+        return _users.count > 0 and _users.local
+
+
+def warn_without_tokens(say: Callable[[str], None]) -> None:
+    """Say so if everybody who reaches this cluster's ports may run code on it."""
+    from ray._private.authentication import authentication_utils
+
+    if not one_machine() and not authentication_utils.is_token_auth_enabled():
+        say(
+            "warning: this Ray cluster takes commands from everybody who reaches its ports: token authentication is "
+            "off. Start it with RAY_AUTH_MODE=token, or make sure that its network is closed."
+        )

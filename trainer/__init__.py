@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from .errors import (
+    CheckpointError,
     ConfigurationError,
     DataError,
     ModelError,
+    NonfiniteGradientError,
     NotCompiledError,
+    RunPausedError,
     RuntimeSetupError,
     TrainerError,
     TrainingFailedError,
@@ -14,16 +17,22 @@ from .errors import (
     UnsupportedStepError,
     WorkersDisagreeError,
 )
+from .jobs import Seconds, Steps
 from .result import Result
 from .trainer import Trainer
 
 __all__ = [
+    "CheckpointError",
     "ConfigurationError",
     "DataError",
     "ModelError",
+    "NonfiniteGradientError",
     "NotCompiledError",
     "Result",
+    "RunPausedError",
     "RuntimeSetupError",
+    "Seconds",
+    "Steps",
     "Trainer",
     "TrainerError",
     "TrainingFailedError",

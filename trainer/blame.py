@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 
-from heliostat.cluster.controller import Failure
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.spec import WorkerInfo
+from heliostat.cluster.task_state import Failure
 from heliostat.data import DatasetError
 
-from .errors import TrainerError, TrainingFailedError
+from .errors import NonfiniteGradientError, TrainerError, TrainingFailedError
 from .run_folder import RunFolder
 
 
 def explain_failure(
-    failed: TaskFailed, infos: Sequence[WorkerInfo], logs: Sequence[str], folder: RunFolder | None
+    failed: TaskFailed,
+    infos: Mapping[int, WorkerInfo],
+    log_path: Callable[[int], str] | None,
+    folder: RunFolder | None,
 ) -> Exception:
     """The error to raise: the worker's own for mistakes in arguments, data or model; else `TrainingFailedError`."""
-    cause: Failure = failed.cause
-    error = cause.error
-    host = infos[cause.rank].host if cause.rank < len(infos) else "unknown host"
+    cause = _most_telling(failed)
+    error, worker = cause.error, cause.worker
+    host = infos[worker].host if worker in infos else "unknown host"
     if isinstance(error, (TrainerError, DatasetError)):
-        error.add_note(f"(found by worker {cause.rank} on {host})")
+        error.add_note(f"(found by worker {worker} on {host})")
         if cause.where:
             error.add_note(f"In your code: {cause.where}.")
         return error
-    log = logs[cause.rank] if cause.rank < len(logs) else ""
+    log = log_path(worker) if log_path is not None and worker >= 0 else ""
     at = "before the first step" if cause.step is None else f"at step {cause.step}"
-    lines = [f"Worker {cause.rank} on {host} {_what(cause)} {at}: {cause.reason}"]
+    lines = [f"Worker {worker} on {host} {_what(cause)} {at}: {cause.reason}"]
     if cause.where:
         lines.append(f"In your code: {cause.where}.")
     lines.append(_advice(cause))
@@ -37,7 +40,7 @@ def explain_failure(
         lines.append(f"The run stopped; its folder {folder.path} holds what was reached.")
     return TrainingFailedError(
         "\n".join(lines),
-        rank=cause.rank,
+        worker=worker,
         host=host,
         step=cause.step,
         cause=cause.reason,
@@ -46,19 +49,34 @@ def explain_failure(
     )
 
 
+def _most_telling(failed: TaskFailed) -> Failure:
+    """All workers stop alike at a gradient that is not finite; the one that computed it knows where it came from."""
+    for failure in (failed.cause, *failed.others):
+        if isinstance(failure.error, NonfiniteGradientError) and failure.error.microbatch is not None:
+            return failure
+    cause: Failure = failed.cause
+    return cause
+
+
 def _what(cause: Failure) -> str:
     return {"died": "died", "raised": "raised an error", "lost_peer": "lost another worker"}[cause.kind]
 
 
 def _advice(cause: Failure) -> str:
-    if cause.kind == "died":
-        return (
-            "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or "
-            "native code crashed (its log ends there). Run again; if memory was the cause, with a larger "
-            "num_microbatches, which makes microbatches smaller."
-        )
     if cause.kind == "lost_peer":
+        return "Likely cause: workers run different versions of Heliostat, or different models."
+    if cause.kind == "raised":
         return (
-            "Likely cause: a worker hangs, or the network between two of them broke. A larger deadline_s waits longer."
+            "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
         )
-    return "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
+    if cause.evidence == "out of memory":
+        return (
+            "Cause: there was not enough memory for this microbatch, again and again. Begin a new run with a larger "
+            "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
+        )
+    if cause.evidence == "crash":
+        return "Cause: native code crashed at this microbatch, again and again; the worker's log ends with its stack."
+    return (
+        "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or "
+        "native code crashed (its log ends there)."
+    )

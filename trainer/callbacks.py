@@ -1,11 +1,14 @@
-"""Keras callbacks in a group: the user's run on the chief, between two gates that run on every worker.
+"""Keras callbacks in a group: the user's run on the chief, behind a gate that is in every worker's list.
 
-The opening gate comes first and the closing gate last in every worker's list. What user callbacks changed on the chief
-between the two (learning rate, stop flag, weights, optimizer state) is taken over by the others in the closing gate.
+Every worker holds its own copies of the callbacks; only the chief's run. After the hooks of an epoch the others take
+over what the chief's changed (learning rate, stop flag, weights, optimizer state), and the state of the callbacks
+themselves. A worker that becomes the chief goes on with its copies: it restores their states and runs the hooks that
+its predecessor may not have finished.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import keras
 from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
 
+from .callback_state import callback_state, prepare_take_over, restore_callback
 from .errors import ConfigurationError
 from .session import Session
 
@@ -54,81 +58,177 @@ def _acts_in_steps(callback: Any) -> bool:
     return not all(is_default(getattr(callback, hook)) for hook in _BATCH_HOOKS)
 
 
-class OpeningGate(keras.callbacks.Callback):
-    """First in the list: notes the state before user callbacks see it."""
+class Gate(keras.callbacks.Callback):
+    """Stands for the user's callbacks in a worker's list.
 
-    def __init__(self, session: Session) -> None:
+    Attributes:
+        pending: hooks since the workers last agreed, which a new chief has to run; empty on the chief.
+        states: the callbacks' states when the workers last agreed; None before the first time.
+    """
+
+    def __init__(self, session: Session, user: Sequence[Any]) -> None:
         super().__init__()
-        self._session = session
+        self._session, self._user = session, tuple(user)
+        self._active = False
+        self._last_logs: dict[str, Any] = {}
+        self.pending: list[tuple[str, tuple[Any, ...]]] = []
+        self.states: list[dict[str, Any]] | None = None
+        session.gate = self
+
+    def run(self, hook: str, *args: Any) -> None:
+        """Run a hook of the user's callbacks here if this is the chief; otherwise remember it."""
+        if not self._user:
+            return
+        if self._session.is_chief and not self.pending:
+            self._call(hook, *args)
+        else:
+            self.pending.append((hook, args))
+
+    def catch_up(self) -> bool:
+        """On a new chief: run what the last one may not have finished; returns whether that ends the epoch."""
+        pending, self.pending = self.pending, []
+        for hook, args in pending:
+            ends_step = hook == "on_train_batch_end"
+            if ends_step:
+                self._session.engine.publish()
+                args = (args[0], self._session.current_logs())
+            self._call(hook, *args)
+            if ends_step and self._session.model.stop_training:
+                return True
+        return False
+
+    def current_states(self) -> list[dict[str, Any]]:
+        """The callbacks' states: on the chief as they are, elsewhere as they were when the workers last agreed."""
+        if self._active and self._session.is_chief:
+            return [callback_state(callback) for callback in self._user]
+        return self.states or [{} for _ in self._user]
+
+    def synced(self) -> None:
+        """All workers have agreed."""
+        self.pending = []
+        if self.states is None:
+            self.states = [{} for _ in self._user]
+
+    def _call(self, hook: str, *args: Any) -> None:
+        """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
+        self._activate()
+        try:
+            for callback in self._user:
+                getattr(callback, hook)(*args)
+        except Exception:
+            self._session.member.step = self._session.position
+            raise
+
+    def _activate(self) -> None:
+        """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""
+        if not self._active:
+            self._active = True
+            keras.callbacks.CallbackList(
+                list(self._user),
+                model=self._session.model,
+                epochs=self._session.job.epochs,
+                steps=self._session.engine.steps_per_epoch,
+                verbose=0,
+            )
+            os.makedirs(self._session.job.run_dir, exist_ok=True)
+            os.chdir(self._session.job.run_dir)  # callbacks' relative paths are relative to the run folder
+            if self.states is not None:
+                self._take_over(self.states)
+
+    def _take_over(self, states: Sequence[dict[str, Any]]) -> None:
+        for callback in self._user:
+            prepare_take_over(callback)
+        with self._session.state_kept():  # what on_train_begin did to the model, it did when the run began
+            for callback in self._user:
+                callback.on_train_begin({})
+        for callback, state in zip(self._user, states, strict=True):
+            restore_callback(callback, state)
+
+    # -- the hooks of Keras ---------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Before the first epoch."""
-        self._session.before_callbacks()
+        if self._session.resumed:
+            return
+        self._note()
+        self.run("on_train_begin", {})
+        self._session.follow_chief()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin the epoch here, in all three loops."""
         self._session.start_epoch(epoch)
-        self._session.before_callbacks()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Training and validation of the epoch are done."""
-        self._session.before_callbacks()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """After the last epoch."""
-        self._session.before_callbacks()
-
-
-class MeetingGate(OpeningGate):
-    """The opening gate of Keras's own `fit`, which leaves validation and the meeting of the workers to it."""
-
-    def __init__(self, session: Session, test_hooks: keras.callbacks.CallbackList) -> None:
-        super().__init__(session)
-        self._test_hooks = test_hooks
-        self._global_logs: dict[str, Any] = {}
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Validate, meet, and put the global numbers where the callbacks after this one find them."""
-        validate(self._session, self._test_hooks)
-        self._global_logs = self._session.finish_epoch()
-        logs.update(self._global_logs)
-        super().on_epoch_end(epoch, logs)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """The last epoch's numbers, with those of validation."""
-        logs.update(self._global_logs)
-        super().on_train_end(logs)
-
-
-class ClosingGate(keras.callbacks.Callback):
-    """Last in the list: the other workers take over what the chief's callbacks changed."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Before the first epoch."""
-        self._session.follow_chief()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Before the epoch's first step."""
+        if self._session.begun:
+            return
+        self._note()
+        self.run("on_epoch_begin", epoch, {})
         self._session.follow_chief()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """The epoch's numbers are final now."""
-        self._session.publish(logs or {})
-        self._session.follow_chief()
+        """The epoch's numbers are known: the user's callbacks see them, and may add to them."""
+        logs = {} if logs is None else logs
+        if self._session.stopping:
+            self._session.model.stop_training = True
+        self._note()
+        self.run("on_epoch_end", epoch, logs)
+        self._session.follow_chief(logs)
+        self._last_logs = dict(logs)
+        self._session.epoch_over()
 
     def on_train_end(self, logs: Any = None) -> None:
         """After the last epoch: weights that a callback put back count."""
+        self._note()
+        self.run("on_train_end", dict(self._last_logs))
         self._session.follow_chief()
 
+    def _note(self) -> None:
+        if self._session.is_chief and self._user:
+            self._session.before_callbacks()
 
-def callback_list(session: Session, user: Sequence[Any], opening: OpeningGate) -> keras.callbacks.CallbackList:
-    """The callbacks of one worker, with the gates around the user's."""
+
+class MeetingGate(Gate):
+    """The gate of Keras's own `fit`, which leaves validation and the meeting of the workers to it."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Validate, meet, and put the global numbers where callbacks find them."""
+        validate(self._session)
+        logs.update(self._session.finish_epoch())
+        super().on_epoch_end(epoch, logs)
+
+
+class _BatchHooks(Gate):
+    """Hooks around steps; only in the list if a callback has any, since Keras calls them at every step."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Before a step."""
+        session = self._session
+        if batch >= session.first_step and not (session.begun and batch == session.first_step) and not session.left:
+            self.run("on_train_batch_begin", batch, {})
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """After a step."""
+        if batch >= self._session.first_step and not self._session.left:
+            self.run("on_train_batch_end", batch, dict(logs or {}))
+
+
+class BatchGate(_BatchHooks, Gate):
+    """A gate with hooks around steps."""
+
+
+class BatchMeetingGate(_BatchHooks, MeetingGate):
+    """A gate of Keras's own `fit` with hooks around steps."""
+
+
+def make_gate(session: Session, user: Sequence[Any], *, meets: bool) -> Gate:
+    """The gate for a loop; `meets` for Keras's own `fit`."""
+    if session.batch_hooks:
+        return BatchMeetingGate(session, user) if meets else BatchGate(session, user)
+    return MeetingGate(session, user) if meets else Gate(session, user)
+
+
+def callback_list(session: Session, gate: Gate) -> keras.callbacks.CallbackList:
+    """The callbacks of one worker: the gate, and Keras's history."""
     return keras.callbacks.CallbackList(
-        [opening, *user, ClosingGate(session)],
+        [gate],
         add_history=True,
         model=session.model,
         epochs=session.job.epochs,
@@ -137,18 +237,14 @@ def callback_list(session: Session, user: Sequence[Any], opening: OpeningGate) -
     )
 
 
-def callbacks_of_tests(session: Session, user: Sequence[Any]) -> keras.callbacks.CallbackList:
-    """The user's callbacks alone, for their test hooks."""
-    return keras.callbacks.CallbackList(list(user), model=session.model, steps=None, verbose=0)
-
-
-def validate(session: Session, hooks: keras.callbacks.CallbackList) -> None:
+def validate(session: Session) -> None:
     """This worker's share of the validation pass; the chief's callbacks hear of its batches."""
-    if session.evaluator is None:
+    gate = session.gate
+    if session.evaluator is None or gate is None:
         return
-    hooks.on_test_begin()
+    gate.run("on_test_begin", {})
     for batch, ticket in enumerate(session.validation_batches()):
-        hooks.on_test_batch_begin(batch)
+        gate.run("on_test_batch_begin", batch, {})
         session.test_function(iter([ticket]))
-        hooks.on_test_batch_end(batch)
-    hooks.on_test_end()
+        gate.run("on_test_batch_end", batch, {})
+    gate.run("on_test_end", {})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from heliostat.data import Shuffle
 
 from .errors import ConfigurationError
-from .jobs import LoopName
+from .jobs import CheckpointEvery, LoopName, Seconds, Steps
 
 LOOP_NAMES: tuple[LoopName, ...] = ("fit", "train_on_batch", "custom")
 _KERAS_NAMES = {
@@ -43,8 +43,10 @@ class TrainerConfig:
         address: the Ray cluster; None for this machine alone, "auto" for the cluster this machine belongs to.
         seed: of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
+        min_workers: a run begins with so many and goes on with so many; None begins with all and goes on with one.
+        max_workers: the most there can be; None for `workers`.
         in_process: run the workers as threads of this process, joined by real sockets.
-        deadline_s: how long a worker waits for a silent one.
+        deadline_s: how long a worker may not answer; None for ten times the median step, at least five seconds.
         start_timeout_s: how long to wait for workers to start.
     """
 
@@ -56,8 +58,10 @@ class TrainerConfig:
     seed: int = 0
     deterministic: bool = True
     in_process: bool = False
-    deadline_s: float = 300.0
+    deadline_s: float | None = None
     start_timeout_s: float = 300.0
+    min_workers: int | None = None
+    max_workers: int | None = None
 
     def __post_init__(self) -> None:
         _check_count("workers", self.workers, least=0)
@@ -66,6 +70,7 @@ class TrainerConfig:
         for name in ("num_microbatches", "threads_per_worker"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
+        self._check_sizes()
         _check_count("seed", self.seed, least=0)
         if self.seed >= 2**32:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
@@ -73,6 +78,26 @@ class TrainerConfig:
             raise ConfigurationError(
                 f"workers=0 and in_process=True compute in this process, so address={self.address!r} has no use. Leave "
                 "it out, or give workers=1 or more."
+            )
+
+    def _check_sizes(self) -> None:
+        for name in ("min_workers", "max_workers"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        least, most = self.min_workers or 1, self.max_workers or self.group_size
+        if self.workers == 0 and (self.min_workers or self.max_workers):
+            raise ConfigurationError(
+                "workers=0 computes in this process, so min_workers and max_workers have no use. Leave them out, or "
+                "give workers=1 or more."
+            )
+        if not least <= self.group_size <= most:
+            raise ConfigurationError(
+                f"min_workers={self.min_workers}, workers={self.workers}, max_workers={self.max_workers}: it takes "
+                "min_workers <= workers <= max_workers."
+            )
+        if self.deadline_s is not None and not self.deadline_s > 0:
+            raise ConfigurationError(
+                f"deadline_s={self.deadline_s!r}; it must be a positive number of seconds, or None."
             )
 
     @property
@@ -90,18 +115,25 @@ class TrainerConfig:
         """TensorFlow's intra-op threads per worker."""
         return self.threads_per_worker or 1
 
-    def microbatches(self, replicas: int) -> int:
-        """V for `replicas` replicas per worker.
+    @property
+    def max_size(self) -> int:
+        """The most workers there can be, counting this process as one."""
+        return self.max_workers or self.group_size
+
+    def microbatches(self, replicas: int, stored: int | None = None) -> int:
+        """V for `replicas` replicas per worker; `stored` is that of the run that goes on.
 
         Raises:
             ConfigurationError: fewer microbatches than replicas.
         """
-        total = self.group_size * replicas
+        total = self.max_size * replicas
         if self.num_microbatches is None:
+            if stored is not None:
+                return stored
             return 1 << (total - 1).bit_length()
         if self.num_microbatches < total:
             raise ConfigurationError(
-                f"num_microbatches={self.num_microbatches} is less than the {total} replicas ({self.group_size} "
+                f"num_microbatches={self.num_microbatches} is less than the {total} replicas ({self.max_size} "
                 f"workers × {replicas}): some would have nothing to compute. Give at least {total}, or fewer workers."
             )
         return self.num_microbatches
@@ -117,6 +149,11 @@ class FitConfig:
     global_batch_size: int = 32
     steps_per_epoch: int | None = None
     shuffle: Shuffle = "full"
+    checkpoint_every: CheckpointEvery = "epoch"
+    keep: int = 3
+    resume: Any = "auto"
+    max_time_s: float | None = None
+    on_nonfinite: Any = "raise"
 
     def __post_init__(self) -> None:
         if self.loop not in LOOP_NAMES:
@@ -131,8 +168,30 @@ class FitConfig:
                 f"initial_epoch={self.initial_epoch} leaves nothing of epochs={self.epochs}; epochs is the number of "
                 "the last one, as in Keras."
             )
+        self._check_checkpoints()
+        if self.on_nonfinite not in ("raise", "skip"):
+            raise ConfigurationError(f"on_nonfinite={self.on_nonfinite!r}; it takes 'raise' or 'skip'.")
         if self.shuffle not in ("full", False):
             raise ConfigurationError(f"shuffle={self.shuffle!r}; it takes 'full' or False.")
+
+    def _check_checkpoints(self) -> None:
+        every = self.checkpoint_every
+        if isinstance(every, Steps):
+            _check_count("checkpoint_every=Steps(...)", every.num)
+        elif isinstance(every, Seconds):
+            _check_seconds("checkpoint_every=Seconds(...)", every.seconds)
+        elif every not in ("epoch", None):
+            raise ConfigurationError(
+                f"checkpoint_every={every!r}; it takes 'epoch', Steps(n), Seconds(s) (both from heliostat.trainer), or "
+                "None for no checkpoints."
+            )
+        _check_count("keep", self.keep)
+        if self.resume not in ("auto", False):
+            raise ConfigurationError(
+                f"resume={self.resume!r}; it takes 'auto' (go on with the run in run_dir, if there is one) or False."
+            )
+        if self.max_time_s is not None:
+            _check_seconds("max_time_s", self.max_time_s)
 
 
 def refuse_unknown(function: str, unknown: dict[str, Any]) -> None:
@@ -157,6 +216,11 @@ def check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[s
             f"{name} is called as {name}({', '.join(arguments)}), which {getattr(step, '__name__', step)!r} does not "
             f"take: {error}."
         ) from error
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigurationError(f"{name}={value!r}; it must be a positive number of seconds.")
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:

@@ -7,22 +7,24 @@ same sum, and `apply` is local and deterministic; so a step happened everywhere 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from heliostat.cluster.assignment import assign, split
-from heliostat.cluster.collective import Collective
-from heliostat.cluster.host import CallNumbers
-from heliostat.cluster.tree import Node, TreeSum, Vector, contributed
+from heliostat.cluster import phases
+from heliostat.cluster.assignment import Range
+from heliostat.cluster.member import Member
+from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 
 from .compute import Compute
-from .errors import WorkersDisagreeError
+from .errors import NonfiniteGradientError, WorkersDisagreeError
 from .feed import Feed, Microbatch, to_tensor
-from .jobs import SEGMENT_OPS
+from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
+from .nonfinite import all_finite, nonfinite_microbatch, nonfinite_text
 from .seeds import microbatch_seeds
 from .trainee import Trainee
 from .update import Update
@@ -72,69 +74,125 @@ class MicrobatchRunner:
         return microbatch.batch, microbatch.weights, seeds
 
 
+class StepWork:
+    """The microbatches of one step that this worker has computed: one partial sum per node of every range it holds.
+
+    Args:
+        runner: computes microbatches.
+    """
+
+    def __init__(self, runner: MicrobatchRunner) -> None:
+        self._runner = runner
+        self._num_microbatches = runner.feed.plan.num_microbatches
+        self._trees: dict[Range, TreeSum] = {}
+        self._held: list[Range] = []
+        self._step = self._seed_step = 0
+
+    @property
+    def held(self) -> tuple[Range, ...]:
+        """The ranges it has computed."""
+        return tuple(self._held)
+
+    def begin(self, step: int, seed_step: int) -> None:
+        """Begin a step: hold nothing. Memory of the range held most often, the usual one, is kept."""
+        self._trees = {each: tree for each, tree in self._trees.items() if each in self._held[:1]}
+        for tree in self._trees.values():
+            tree.reset()
+        self._held, self._step, self._seed_step = [], step, seed_step
+
+    def compute(self, ranges: Sequence[Range]) -> None:
+        """Compute the ranges among these that it does not hold."""
+        for each in ranges:
+            if each not in self._held:
+                tree = self._trees.get(each) or TreeSum(self._num_microbatches, SEGMENT_OPS, *each)
+                self._trees[each] = tree
+                for number, vector in self._runner.vectors(self._step, self._seed_step, range(*each)):
+                    tree.add(number, vector)
+                self._held.append(each)
+
+    def nodes(self) -> dict[Node, Vector]:
+        """Its partial sums over all it holds."""
+        return {node: vector for each in self._held for node, vector in self._trees[each].nodes().items()}
+
+
 class TrainEngine:
     """Trains: one call of `step` is one step of the run, on every worker alike.
 
     Args:
         runner: computes microbatches.
-        collective: connects the workers of the group.
-        numbers: numbers their calls.
+        member: this worker's membership in the group.
+        on_nonfinite: what to do about a gradient that is not finite; None leaves it to the optimizer.
     """
 
-    def __init__(self, runner: MicrobatchRunner, collective: Collective, numbers: CallNumbers) -> None:
-        self._runner, self._collective, self._numbers = runner, collective, numbers
+    def __init__(self, runner: MicrobatchRunner, member: Member, on_nonfinite: OnNonfinite | None) -> None:
+        self.runner, self._member = runner, member
+        self._on_nonfinite = on_nonfinite
         self.trainee = runner.trainee
         self.contribution = runner.compute.contribution
         self.stats = self.contribution.stats
         self._update = Update(self.trainee, self.contribution)
         self._results = Results(self.trainee.model, self.stats)
-        num_microbatches = runner.feed.plan.num_microbatches
-        self._ranges = assign(num_microbatches, collective.num_workers)
-        self._mine = self._ranges[collective.rank]
-        self._tree = TreeSum(num_microbatches, SEGMENT_OPS, *self._mine)
-        self._sum: Vector = tuple(aligned_empty((length,), dtype) for dtype, length in self.contribution.layout)
+        self._epoch = 0
+        self._work = StepWork(runner)
         self.totals = Totals.start(self.stats)
-        self.own_rows = 0
+        self.rows_by_worker: Counter[int] = Counter()
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one pass."""
-        return self._runner.feed.plan.num_steps
+        return self.runner.feed.plan.num_steps
 
     def times_by_name(self) -> dict[str, float]:
         """Where the time of this epoch's steps went, in seconds."""
-        return asdict(self._runner.times)
+        return asdict(self.runner.times)
 
     def start_epoch(self, epoch: int) -> None:
         """Begin a pass: its row order, metrics at zero."""
-        self._runner.feed.start_pass(epoch)
-        self._runner.times = TimeSplit()
+        self.runner.feed.start_pass(epoch)
+        self.runner.times = TimeSplit()
         self._epoch = epoch
         self.totals = Totals.start(self.stats)
-        self.own_rows = 0
+        self.rows_by_worker = Counter()
+
+    def resume_epoch(self, sums: np.ndarray, extrema: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
+        """Go on with an epoch of which other workers have done the first steps."""
+        self.totals = Totals(np.array(sums), np.array(extrema), rows)
+        self.rows_by_worker = Counter(rows_by_worker)
 
     def step(self, step: int) -> None:
         """Compute, sum and apply step number `step` of the epoch."""
-        plan = self._runner.feed.plan
-        present = plan.present(step)
-        seed_step = self._epoch * plan.num_steps + step
-        self._tree.reset()
-        for number, vector in self._runner.vectors(step, seed_step, range(*self._mine)):
-            self._tree.add(number, vector)
-        began = time.perf_counter()
-        summed = self._collective.all_reduce(
-            self._numbers(),
-            self._tree.nodes(),
-            [contributed(lo, hi, present) for lo, hi in self._ranges],
-            self.contribution.layout,
-            ops=SEGMENT_OPS,
-            out=self._sum,
+        plan, times = self.runner.feed.plan, self.runner.times
+        began, before_s = time.perf_counter(), times.input_s + times.compute_s
+        self._work.begin(step, self._epoch * plan.num_steps + step)
+        summed = self._member.all_reduce(
+            self._work, plan.present(step), self.contribution.layout, SEGMENT_OPS, self._new_vector
         )
         reduced = time.perf_counter()
-        self._apply(summed, plan.step_rows(step))
-        self.own_rows += sum(plan.sizes(step)[slice(*self._mine)])
-        self._runner.times.all_reduce_s += reduced - began
-        self._runner.times.apply_s += time.perf_counter() - reduced
+        if self._on_nonfinite is None or all_finite(summed[0]):
+            self._apply(summed, plan.step_rows(step))
+        else:
+            self._refuse(step)
+        phases.reached("applied", self._member.step)
+        for worker, ranges in zip(self._member.last_members, self._member.last_ranges, strict=True):
+            self.rows_by_worker[worker] += sum(sum(plan.sizes(step)[lo:hi]) for lo, hi in ranges)
+        times.all_reduce_s += reduced - began - (times.input_s + times.compute_s - before_s)
+        times.apply_s += time.perf_counter() - reduced
+        self._member.time_step(time.perf_counter() - began)
+
+    def _new_vector(self) -> Vector:
+        return tuple(aligned_empty((length,), dtype) for dtype, length in self.contribution.layout)
+
+    def _refuse(self, step: int) -> None:
+        """The sum of a step is not finite, on every worker alike: find out where from; nothing is applied."""
+        found = nonfinite_microbatch(self.runner, self.contribution, self._epoch, step, self._work.held)
+        skipped = self._on_nonfinite == "skip"
+        number, variables = found or (None, ())
+        if found is not None or self._member.is_chief:
+            event = Nonfinite(epoch=self._epoch, step=step, microbatch=number, variables=variables, skipped=skipped)
+            self._member.mailbox.tell(event)
+        if not skipped:
+            text = nonfinite_text(self._epoch, step, self.steps_per_epoch, number, variables)
+            raise NonfiniteGradientError(text, microbatch=number)
 
     def _apply(self, summed: Vector, rows: tuple[int, int]) -> None:
         gradients, sums, extrema = summed
@@ -153,15 +211,22 @@ class TrainEngine:
         """Global metrics of the epoch so far."""
         return self._results(self.totals)
 
+    def logs_of(self, totals: Totals) -> dict[str, Any]:
+        """Metrics over the rows that are in `totals`."""
+        return self._results(totals)
+
     def publish(self) -> None:
         """Bring what callbacks and others may look at up to date: optimizer state, the model's metric objects."""
         self._update.store()
         assign_metrics(metric_values(self.stats, self.totals), self.stats, self.trainee.components)
 
-    def my_row_ids(self, step: int) -> list[int]:
-        """Row ids this worker computes in `step`, in order (for proofs)."""
-        ids = [self._runner.feed.row_ids(step, number) for number in range(*self._mine)]
-        return [int(i) for part in ids for i in part]
+    def row_ids(self, step: int) -> tuple[tuple[int, ...], ...]:
+        """Row ids of `step` as the workers computed it, in order of rank (for proofs)."""
+        feed = self.runner.feed
+        return tuple(
+            tuple(int(i) for lo, hi in ranges for number in range(lo, hi) for i in feed.row_ids(step, number))
+            for ranges in self._member.last_ranges
+        )
 
 
 class Evaluator:
@@ -182,14 +247,14 @@ class Evaluator:
         plan = self._runner.feed.plan
         return plan.num_steps * plan.num_microbatches
 
-    def start(self, rank: int, num_workers: int) -> Iterator[np.ndarray]:
-        """Begin a pass; yields the steps in which this worker has microbatches, int64 ``[1]`` each."""
+    def start(self, lo: int, hi: int) -> Iterator[np.ndarray]:
+        """Begin with the leaves [lo, hi); yields the steps in which they are, int64 ``[1]`` each."""
         self._runner.feed.start_pass(0)
-        self._lo, self._hi = split(0, self.num_leaves, num_workers)[rank]
-        self._tree = TreeSum(self.num_leaves, SEGMENT_OPS, self._lo, self._hi)
+        self._lo, self._hi = lo, hi
+        self._tree = TreeSum(self.num_leaves, SEGMENT_OPS, lo, hi)
         self._rows = 0
         num_microbatches = self._runner.feed.plan.num_microbatches
-        for step in range(self._lo // num_microbatches, -(-self._hi // num_microbatches)):
+        for step in range(lo // num_microbatches, -(-hi // num_microbatches)):
             yield np.array([step], np.int64)
 
     def step(self, step: int) -> None:
@@ -202,7 +267,7 @@ class Evaluator:
             self._rows += plan.sizes(step)[number]
 
     def finish(self) -> tuple[dict[Node, Vector], int]:
-        """This worker's partial sums over the pass, and the number of rows in them."""
+        """The partial sums over these leaves, and the number of rows in them."""
         return self._tree.nodes(), self._rows
 
     def logs(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> dict[str, Any]:

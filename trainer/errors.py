@@ -10,6 +10,11 @@
     ├── UnsupportedStepError      the training step does something that cannot be made exact
     ├── DataError                 the data does not fit the model
     ├── RuntimeSetupError         TensorFlow in this process cannot be set up as the run needs it
+    ├── CallbackStateError        a carried state of callbacks is damaged, or is not this callback's
+    ├── CheckpointError           a checkpoint cannot be written, found or read
+    │   └── DamagedCheckpointError one is altered, cut short, missing a file, or of another format version
+    ├── NonfiniteGradientError    a step's gradient is NaN or infinite
+    ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
     ├── WorkersDisagreeError      workers that must hold the same state do not
     └── TrainingFailedError       a run stopped: names the worker, its host, the step and the user's frame
 """
@@ -51,6 +56,37 @@ class RuntimeSetupError(TrainerError):
     """TensorFlow in this process cannot be set up as the run needs it."""
 
 
+class CallbackStateError(TrainerError):
+    """A carried state of callbacks is damaged, or does not belong to the callback it is given to."""
+
+
+class CheckpointError(TrainerError):
+    """A checkpoint cannot be written, found or read."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is altered, cut short, missing a file, or of another format version."""
+
+
+class NonfiniteGradientError(TrainerError):
+    """A step's gradient is NaN or infinite; nothing of it was applied. Field: `microbatch`, where it came from."""
+
+    def __init__(self, text: str, *, microbatch: int | None = None) -> None:
+        super().__init__(text)
+        self.microbatch = microbatch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_nonfinite, (self.args[0], self.microbatch)
+
+
+class RunPausedError(TrainerError):
+    """The run was paused by a signal, or because its time was over. Field: `run_dir`, where it goes on from."""
+
+    def __init__(self, text: str, *, run_dir: Any = None) -> None:
+        super().__init__(text)
+        self.run_dir = run_dir
+
+
 class WorkersDisagreeError(TrainerError):
     """Workers that must hold the same state hold different ones."""
 
@@ -59,7 +95,7 @@ class TrainingFailedError(TrainerError):
     """A run stopped because a worker died or raised.
 
     Attributes:
-        rank: rank of the worker at fault, None where no single worker is.
+        worker: number of the worker at fault, None where no single worker is.
         host: its host name.
         step: step of the run (counted from 0) that the worker was at, None before the first.
         cause: one line: what happened.
@@ -71,7 +107,7 @@ class TrainingFailedError(TrainerError):
         self,
         message: str,
         *,
-        rank: int | None = None,
+        worker: int | None = None,
         host: str = "",
         step: int | None = None,
         cause: str = "",
@@ -79,7 +115,7 @@ class TrainingFailedError(TrainerError):
         log_path: str = "",
     ) -> None:
         super().__init__(message)
-        self.rank = rank
+        self.worker = worker
         self.host = host
         self.step = step
         self.cause = cause
@@ -88,6 +124,10 @@ class TrainingFailedError(TrainerError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_training_failed, (self.args[0], dict(self.__dict__))
+
+
+def _rebuild_nonfinite(message: str, microbatch: int | None) -> NonfiniteGradientError:
+    return NonfiniteGradientError(message, microbatch=microbatch)
 
 
 def _rebuild_training_failed(message: str, fields: dict[str, Any]) -> TrainingFailedError:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFactory:
-    """``factory(rank)`` makes the worker of a rank; raises RuntimeSetupError."""
+    """``factory(slot)`` makes the worker of a slot; raises RuntimeSetupError."""
 
     setup: WorkerSetup
 
-    def __call__(self, rank: int) -> Worker:
+    def __call__(self, slot: int) -> Worker:
         """Load TensorFlow and set it up in this process."""
         try:
             from .worker import make_worker  # TensorFlow takes seconds to load, and the driver has no use for it
@@ -29,4 +29,4 @@ class WorkerFactory:
                 f"The Keras installed here lacks a part that the step engine uses: {error}. Install the version that "
                 "Heliostat's release notes name."
             ) from error
-        return make_worker(self.setup, rank)
+        return make_worker(self.setup, slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import xxhash
 from heliostat.cluster.tree import Node, SegmentOp, Vector
 from heliostat.data import Shuffle
 
@@ -12,8 +13,26 @@ from .columns import Columns
 from .shipping import Shipped
 
 LoopName = Literal["fit", "train_on_batch", "custom"]
+OnNonfinite = Literal["raise", "skip"]
 # A contribution's segments: gradients and moving averages; metric changes; extrema.
 SEGMENT_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Make a checkpoint after every so many steps."""
+
+    num: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Make a checkpoint every so many seconds."""
+
+    seconds: float
+
+
+CheckpointEvery = Literal["epoch"] | Steps | Seconds | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +70,16 @@ class ModelJob:
     num_microbatches: int
     initial_weights: tuple[Any, ...] | None = None
 
+    @property
+    def weights_digest(self) -> str | None:
+        """Hash of the initial weights, None without."""
+        if self.initial_weights is None:
+            return None
+        digest = xxhash.xxh3_128()
+        for weight in self.initial_weights:
+            digest.update(weight.tobytes())
+        return str(digest.hexdigest())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassJob:
@@ -68,10 +97,14 @@ class FitJob:
     """A whole run.
 
     Attributes:
-        user_code: ``(train_step, valid_step, callbacks)``; shipped; callbacks for the chief only.
-        has_callbacks: whether the chief has callbacks of the user's.
+        user_code: ``(train_step, valid_step, callbacks)``; shipped.
+        has_callbacks: whether there are callbacks of the user's.
         record_rows: report the row ids of every step (for proofs).
         run_dir: absolute path of the run folder.
+        checkpoints: where checkpoints go, a path or URI; None for nowhere.
+        checkpoint_every: when they are made; `first_generation` is added to the generation in their names.
+        on_nonfinite: what to do about a gradient that is not finite.
+        replay: compute this step only, and report on it.
     """
 
     model: ModelJob
@@ -88,6 +121,48 @@ class FitJob:
     has_callbacks: bool
     run_dir: str
     record_rows: bool = False
+    checkpoints: str | None = None
+    checkpoint_every: CheckpointEvery = None
+    first_generation: int = 0
+    on_nonfinite: OnNonfinite = "raise"
+    replay: ReplayWanted | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayWanted:
+    """Compute microbatches of one step without applying them: step of the run, and one microbatch or all."""
+
+    step: int
+    microbatch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicrobatchReplay:
+    """One microbatch, computed again.
+
+    Attributes:
+        number: its number in the step.
+        row_ids: its rows.
+        logs: loss and metrics over these rows alone.
+        norms: L2 norm of its contribution to each variable's gradient (or moving average), by the variable's path.
+        nonfinite: the variables for which that is not finite.
+    """
+
+    number: int
+    row_ids: tuple[int, ...]
+    logs: dict[str, Any]
+    norms: dict[str, float]
+    nonfinite: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayReport:
+    """One step, computed again: its epoch, its number there, the microbatches that have rows, and those computed."""
+
+    epoch: int
+    step: int
+    present: tuple[int, ...]
+    microbatches: tuple[MicrobatchReplay, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +170,16 @@ class Ready:
     """A worker has built the model.
 
     Attributes:
-        digest: its state after copying rank 0's.
+        shapes: hash of the shapes and types of its state.
         num_weights: trainable numbers.
         platform: what its bits depend on besides the run's arguments: device type, versions, processor.
+        model: what identifies the model, by part (layers, optimizer, loss ...): hashes.
     """
 
-    digest: str
+    shapes: str
     num_weights: int
     platform: dict[str, str]
+    model: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,47 +191,64 @@ class Progress:
     steps: int
     rows: int
     logs: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationPart:
-    """A worker's tree nodes of a pass without training, and the rows in them."""
-
-    nodes: dict[Node, Vector]
-    num_leaves: int
-    rows: int
+    num_workers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPart:
-    """A worker's view of a finished epoch.
+    """A worker's view of an epoch's training.
 
     Attributes:
         epoch: its number.
         logs: the global training metrics as this worker has them.
         digest: its training state.
-        rows: rows it computed; `total_rows` those of the whole group.
-        times: its time split, in seconds.
-        validation: its share of the validation pass, None without validation data.
-        row_ids: per step the row ids it computed, if the job asks for them.
+        rows: rows trained on, over all workers; `rows_by_worker` how many each has computed.
+        times: this worker's time split, in seconds.
+        num_leaves: microbatches of the validation pass, 0 without.
+        row_ids: per step the row ids that each worker computed, in order of rank, if the job asks for them.
     """
 
     epoch: int
     logs: dict[str, Any]
     digest: str
     rows: int
-    total_rows: int
+    rows_by_worker: dict[int, int]
     times: dict[str, float]
-    validation: ValidationPart | None
-    row_ids: tuple[tuple[int, ...], ...] = ()
+    num_leaves: int
+    row_ids: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationSum:
-    """The driver's answer to `EpochPart`: the whole validation pass in one vector (empty without validation)."""
+class PassStart:
+    """A worker asks for its share of a pass without training, which is cut into so many leaves."""
 
-    vector: Vector
-    rows: int
+    num_leaves: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The driver's answer: compute the leaves [lo, hi) of a pass."""
+
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharePart:
+    """What a worker has computed of a pass: of an evaluation tree nodes and rows, of a prediction its outputs."""
+
+    share: Share
+    nodes: dict[Node, Vector] = field(default_factory=dict)
+    rows: int = 0
+    outputs: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassSum:
+    """The driver's answer once a pass is complete: all of it in one vector (empty for a prediction)."""
+
+    vector: Vector = ()
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,24 +257,95 @@ class EpochLogs:
 
     epoch: int
     logs: dict[str, Any]
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWritten:
+    """The chief has written a checkpoint's tensors; the driver commits it.
+
+    Attributes:
+        name: of the checkpoint.
+        epoch, step, begun, generation: see `CheckpointManifest`.
+        extra: what the session needs besides tensors, as JSON values.
+        tensors: what was written.
+        seconds: how long the steps waited for the copy; `write_s` how long the writing took beside them.
+    """
+
+    name: str
+    epoch: int
+    step: int
+    begun: bool
+    generation: int
+    extra: dict[str, Any]
+    tensors: tuple[Any, ...]
+    seconds: float
+    write_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFailed:
+    """A checkpoint could not be written; training goes on."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nonfinite:
+    """A step's gradient was not finite.
+
+    Attributes:
+        epoch, step: of the epoch.
+        microbatch: the first microbatch it came from; None if only the sum over them is not finite.
+        variables: names of the variables concerned.
+        skipped: whether the step was left out; otherwise the run stops.
+    """
+
+    epoch: int
+    step: int
+    microbatch: int | None
+    variables: tuple[str, ...]
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """A worker is at the end of the run: hashes of its weights and optimizer state."""
+
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitReport:
-    """What a worker returns at the end of a run.
+    """What one worker returns at the end of a run, for all.
 
     Attributes:
-        sha256: hashes of its weights and optimizer state.
-        model_file: bytes of ``model.keras``, from the chief alone.
+        sha256: hashes of weights and optimizer state.
+        model_file: bytes of ``model.keras``.
     """
 
     sha256: dict[str, str]
-    model_file: bytes | None
+    model_file: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictPart:
-    """Predictions of a contiguous range of rows, `start` first: a structure of arrays, None without rows."""
+class PauseReport:
+    """What one worker returns when the run is paused: the checkpoint it has written, None without checkpoints."""
 
-    start: int
-    outputs: Any = field(default=None)
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassReport:
+    """What one worker returns at the end of a pass: metrics (empty for a prediction)."""
+
+    logs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointOrigin:
+    """A checkpoint to begin from: where checkpoints are, and its name."""
+
+    location: str
+    name: str

@@ -11,7 +11,6 @@ from heliostat.data import Dataset
 
 from .columns import Columns, sample_rows
 from .feed import to_tensor
-from .jobs import PredictPart
 from .runtime import BUILD_LOCK
 from .trainee import Trainee
 
@@ -42,8 +41,8 @@ class Predictor:
             self._function = predict.get_concrete_function(specs * num_replicas)
         self._num_replicas = num_replicas
 
-    def rows(self, start: int, stop: int, rows_at_once: int) -> PredictPart:
-        """Predictions of the rows [start, stop), in their order."""
+    def rows(self, start: int, stop: int, rows_at_once: int) -> Any:
+        """Predictions of the rows [start, stop), in their order: a structure of arrays."""
         pieces: list[Any] = []
         cuts = [(a, min(a + rows_at_once, stop)) for a in range(start, stop, rows_at_once)]
         with self._dataset.reader(self._columns.names) as reader:
@@ -55,10 +54,8 @@ class Predictor:
                 by_replica = self._function(inputs)
                 # Copies: an output may be a view of the input's buffer.
                 pieces += [[np.array(output) for output in by_replica[replica]] for replica in range(len(chunk))]
-        if not pieces:
-            return PredictPart(start=start)
         joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
-        return PredictPart(start=start, outputs=keras.tree.pack_sequence_as(self._structure, joined))
+        return keras.tree.pack_sequence_as(self._structure, joined)
 
     def _on_replica(self, replica_inputs: Any) -> Any:
         replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ class Result:
             if not self.in_process:
                 tf.config.set_visible_devices([], "GPU")  # they belong to the workers
         return keras.models.load_model(self.model_path, custom_objects=custom_objects)
+
+
+def stored_result(path: Path, record: Mapping[str, Any], epochs: list[EpochRecord]) -> Result:
+    """The result of a run that finished before, from its folder."""
+    return Result(
+        history=history_of(epochs),
+        run_dir=path,
+        sha256=dict(record["sha256"]),
+        seconds=float(record["seconds"]),
+        epochs=epochs,
+    )
 
 
 def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.task_loop import Task, TaskLoop
+from heliostat.cluster.task_state import Limits
 
 from .blame import explain_failure
+from .checkpoint import CheckpointStore
 from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, check_step, refuse_unknown
 from .coordinator import Coordinator
+from .directions import Directions, ReplayDone, next_fit
 from .display import Verbose, make_display
-from .errors import ConfigurationError
+from .errors import ConfigurationError, RunPausedError
 from .fit_run import FitRun
 from .inputs import Data, Inputs
-from .jobs import FitJob, LoopName, ModelJob, PassJob, PredictPart
+from .jobs import CheckpointEvery, FitJob, LoopName, ModelJob, OnNonfinite, PassJob, PassReport
+from .pausing import pausing
 from .result import Result
-from .run_folder import RunFolder, new_run_path, next_run_path
+from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
 from .workers import Workers
 
@@ -45,8 +52,13 @@ class Trainer:
         deterministic: ask TensorFlow for deterministic kernels.
         in_process: run the workers as threads of this process instead of Ray actors, joined by real sockets: a quick
             way to try and test training code with several workers.
-        deadline_s: seconds a worker waits for a silent one before it gives up.
-        start_timeout_s: seconds to wait for workers to start.
+        min_workers: begin with so many, and grow as machines come; with fewer left, wait for replacements. None begins
+            with all and goes on with one.
+        max_workers: the most there can be, now and after `resize`; workers beyond `workers` join when the cluster has
+            room for them. None means `workers`.
+        deadline_s: seconds after which a worker that does not answer is replaced; None for ten times the median step,
+            at least five seconds.
+        start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -68,7 +80,9 @@ class Trainer:
         seed: int = 0,
         deterministic: bool = True,
         in_process: bool = False,
-        deadline_s: float = 300.0,
+        min_workers: int | None = None,
+        max_workers: int | None = None,
+        deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
         **unknown: Any,
     ) -> None:
@@ -87,6 +101,8 @@ class Trainer:
             seed=seed,
             deterministic=deterministic,
             in_process=in_process,
+            min_workers=min_workers,
+            max_workers=max_workers,
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
         )
@@ -95,6 +111,7 @@ class Trainer:
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._workers = Workers(self._config)
         self._has_model = self._lost_model = False
+        self._num_fits = 0
 
     def fit(
         self,
@@ -114,11 +131,17 @@ class Trainer:
         inputs: ColumnChoice = "x",
         targets: ColumnChoice = "y",
         sample_weight: str | None = None,
+        checkpoint_every: CheckpointEvery = "epoch",
+        checkpoint_dir: str | Path | None = None,
+        keep: int = 3,
+        resume: Any = "auto",
+        max_time_s: float | None = None,
+        on_nonfinite: OnNonfinite = "raise",
         verbose: Verbose = "auto",
         record_rows: bool = False,
         **unknown: Any,
     ) -> Result:
-        """Train a run from the seed (or from `initial_weights`).
+        """Train a run from the seed (or from `initial_weights`), or go on with the unfinished one in `run_dir`.
 
         Args:
             data: a dataset path, a `Dataset`, or ``(x, y)`` numpy arrays, which are written into the run folder.
@@ -137,12 +160,21 @@ class Trainer:
             inputs: the input column; a list of columns; or a dict from input names to columns.
             targets: likewise the targets.
             sample_weight: the column of row weights.
+            checkpoint_every: "epoch", `Steps` or `Seconds`; None makes no checkpoints.
+            checkpoint_dir: where they go, a path or a URI such as ``s3://bucket/folder``; by default the run folder.
+            keep: how many checkpoints to keep.
+            resume: "auto" goes on with the run in `run_dir` if there is one, and returns its result if it is finished;
+                False refuses a `run_dir` that holds a run.
+            max_time_s: pause the run after so many seconds, with a checkpoint.
+            on_nonfinite: "raise" stops the run at a gradient that is not finite; "skip" leaves the step out.
             verbose: "auto", 0 (nothing), 1 (a live line) or 2 (lines).
             record_rows: keep in the result which rows every worker computed in every step.
 
         Raises:
             ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
-            TrainingFailedError: a worker died, or user code raised.
+            TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
+            NonfiniteGradientError: a gradient is not finite.
+            RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
         """
         refuse_unknown("fit", unknown)
         began = time.monotonic()
@@ -153,20 +185,30 @@ class Trainer:
             global_batch_size=global_batch_size,
             steps_per_epoch=steps_per_epoch,
             shuffle=shuffle,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            resume=resume,
+            max_time_s=max_time_s,
+            on_nonfinite=on_nonfinite,
         )
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         _check_steps(loop, train_step, valid_step, weighted=sample_weight is not None)
         callbacks = _checked_callbacks(callbacks)
         code = self._ship((train_step, valid_step, callbacks), "callbacks and steps")
-        code_elsewhere = self._ship((train_step, valid_step, ()), "steps")
         display = make_display(verbose)
-        folder = RunFolder(self._new_run_path())
+        number, directions = next_fit()
+        if directions is not None and directions.replay is not None:
+            self._begin_replay(directions)
+        folder = RunFolder(self._next_run_path(directions), resume=resume == "auto" or directions is not None)
+        store, location = _checkpoints(checkpoint_every, checkpoint_dir, folder)
         data_inputs = Inputs(folder.path / "data")
         train = data_inputs.dataset(data, "train", columns)
         valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
+        stored = folder.record.get("identity", {}).get("num_microbatches")
         try:
-            self._workers.start(display.say)
-            num_microbatches = self._config.microbatches(self._workers.replicas)
+            if not _is_finished(folder, epochs) or (directions is not None and directions.replay is not None):
+                self._workers.start(display.say)
+            num_microbatches = self._config.microbatches(self._workers.replicas, stored)
             job = FitJob(
                 model=self._model_job(num_microbatches, initial_weights),
                 loop=loop,
@@ -178,31 +220,63 @@ class Trainer:
                 global_batch_size=global_batch_size,
                 steps_per_epoch=steps_per_epoch,
                 shuffle=config.shuffle,
-                user_code=code_elsewhere,
+                user_code=code,
                 has_callbacks=bool(callbacks),
                 run_dir=str(folder.path),
                 record_rows=record_rows,
+                checkpoints=location,
+                checkpoint_every=checkpoint_every,
+                first_generation=0 if store is None else store.next_generation(),
+                on_nonfinite=on_nonfinite,
+                replay=None if directions is None else directions.replay,
             )
             run = FitRun(
                 job=job,
-                chief_code=code,
                 train=train,
                 valid=valid,
                 config=self._config,
+                fit=config,
                 workers=self._workers,
                 folder=folder,
+                store=store,
                 display=display,
                 began_s=began,
+                number=number,
             )
-            result = run.run(lambda jobs, coordinator: self._run("fit", jobs, coordinator, folder))
+            if directions is not None and directions.replay is not None:
+                directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
+                raise ReplayDone
+            if _is_finished(folder, epochs):
+                return run.stored()
+            result = run.run(lambda task, coordinator, tell: self._run(task, coordinator, folder, tell, max_time_s))
             self._has_model, self._lost_model = True, False
             return result
+        except RunPausedError:
+            self.close()  # workers may be a step apart
+            raise
+        except ReplayDone:
+            raise
         except BaseException as error:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.update(state=state, error=f"{type(error).__name__}: {error}")
             raise
         finally:
             display.close()
+
+    def resize(self, workers: int) -> None:
+        """Change how many workers there shall be, from another thread while `fit` runs, or between two tasks.
+
+        Workers join or leave between two steps; results do not change.
+
+        Raises:
+            ConfigurationError: less than one, or more than `max_workers`.
+        """
+        if not 1 <= workers <= self._config.max_size or self._config.workers == 0:
+            raise ConfigurationError(
+                f"resize({workers}): this trainer can have 1 to {self._config.max_size} workers. Give max_workers= "
+                "when you make it, so that there are enough microbatches for more."
+            )
+        self._workers.resize(workers)
 
     def evaluate(
         self,
@@ -218,7 +292,8 @@ class Trainer:
         """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`."""
         refuse_unknown("evaluate", unknown)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
-        return self._run_pass("evaluate", data, columns, global_batch_size, verbose)[0]  # type: ignore[no-any-return]
+        report = self._run_pass("evaluate", data, columns, global_batch_size, verbose)[0]
+        return dict(report.logs)
 
     def predict(
         self,
@@ -232,9 +307,8 @@ class Trainer:
         """Predictions for all rows of `data`, in dataset order: an array, or the model's structure of arrays."""
         refuse_unknown("predict", unknown)
         columns = Columns(inputs=inputs, targets=None)
-        parts: list[PredictPart] = self._run_pass("predict", data, columns, global_batch_size, verbose)
-        outputs = [part.outputs for part in sorted(parts, key=lambda part: part.start) if part.outputs is not None]
-        return _concatenated(outputs)
+        coordinator = self._run_pass("predict", data, columns, global_batch_size, verbose)[1]
+        return _concatenated([coordinator.outputs[start] for start in sorted(coordinator.outputs)])
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
@@ -252,7 +326,7 @@ class Trainer:
 
     def _run_pass(
         self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
-    ) -> list[Any]:
+    ) -> tuple[PassReport, Coordinator]:
         FitConfig(global_batch_size=global_batch_size)
         if self._lost_model:
             raise ConfigurationError(
@@ -270,17 +344,29 @@ class Trainer:
                 global_batch_size=global_batch_size,
                 fresh=not self._has_model,
             )
-            coordinator = Coordinator(num_workers=self._config.group_size)
-            return self._run(method, [job] * self._config.group_size, coordinator, None)
+            limits = Limits(num_needed=self._workers.group.num_needed, min_workers=self._config.min_workers or 1)
+            coordinator = Coordinator()
+            delivered = self._run(Task(method=method, job=job, limits=limits), coordinator, None)
+            return next(iter(delivered.values())), coordinator
 
-    def _run(self, method: str, jobs: Sequence[Any], coordinator: Coordinator, folder: RunFolder | None) -> list[Any]:
-        ranks = range(0 if folder is None or self._config.local else self._config.group_size)
-        logs = [] if folder is None else [folder.log_path(rank) for rank in ranks]
+    def _run(
+        self,
+        task: Task,
+        coordinator: Coordinator,
+        folder: RunFolder | None,
+        tell: Callable[[TaskLoop], None] = lambda _: None,
+        max_time_s: float | None = None,
+    ) -> dict[int, Any]:
         try:
-            return self._workers.run(method, jobs, coordinator.handle, logs)
+            loop = self._workers.group.begin(task, coordinator)
+            tell(loop)
+            with pausing(loop, max_time_s) if folder is not None else nullcontext():
+                return loop.run()
         except TaskFailed as failed:
+            seen = dict(self._workers.seen)
             self.close()
-            explained = explain_failure(failed, self._workers.infos, logs, folder)
+            log_path = None if folder is None or self._config.local else folder.log_path
+            explained = explain_failure(failed, seen, log_path, folder)
             raise explained from (None if explained is failed.cause.error else failed.cause.error)
         except BaseException:
             self.close()
@@ -298,8 +384,40 @@ class Trainer:
     def _ship(self, value: Any, what: str) -> Shipped:
         return InProcess(value) if self._config.local else ship(value, what)
 
-    def _new_run_path(self) -> Path:
-        return new_run_path(self._name) if self._run_dir is None else next_run_path(self._run_dir)
+    def _begin_replay(self, directions: Directions) -> None:
+        """A replay computes in this process."""
+        if self._config.num_microbatches is None:
+            stored = read_record(directions.run_dir)["identity"]["num_microbatches"]
+            self._config = replace(self._config, num_microbatches=stored)
+        self._config = replace(
+            self._config, workers=0, in_process=False, address=None, min_workers=None, max_workers=None
+        )
+        self._workers = Workers(self._config)
+
+    def _next_run_path(self, directions: Directions | None) -> Path:
+        self._num_fits += 1
+        if directions is not None:
+            return directions.run_dir
+        return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
+
+
+def _checkpoints(
+    every: CheckpointEvery, location: str | Path | None, folder: RunFolder
+) -> tuple[CheckpointStore | None, str | None]:
+    """The store of a run's checkpoints, and where it is; nothing without checkpoints."""
+    if every is None:
+        return None, None
+    where = str(folder.checkpoints) if location is None else str(location)
+    if "://" not in where:
+        where = str(Path(where).absolute())
+    return CheckpointStore(where), where
+
+
+def _is_finished(folder: RunFolder, epochs: int) -> bool:
+    """Whether the folder holds a run that has done all that is asked for."""
+    record = folder.record
+    enough = record.get("epochs_done", 0) >= epochs or record.get("stopped_early", False)
+    return folder.resumes and record.get("state") == "finished" and enough
 
 
 def _is_from_keras(value: Any) -> bool:

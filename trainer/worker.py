@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from heliostat.cluster.assignment import split
-from heliostat.cluster.host import TaskContext
+from heliostat.cluster import phases
+from heliostat.cluster.member import Member
 from heliostat.data import BatchPlan, Dataset, open_dataset
 
 from .callbacks import check_callbacks, has_batch_hooks
+from .checkpoint import CheckpointStore
 from .columns import Columns, sample_rows
 from .compute import Compute
 from .engine import Evaluator, MicrobatchRunner, TrainEngine
 from .errors import ModelError, WorkersDisagreeError
 from .feed import Feed
-from .jobs import FitJob, FitReport, ModelJob, PassJob, PredictPart, Ready, ValidationPart, WorkerSetup
-from .loops import run_loop
+from .identity import model_identity
+from .jobs import (
+    CheckpointOrigin,
+    Final,
+    FitJob,
+    FitReport,
+    ModelJob,
+    PassJob,
+    PassReport,
+    PassStart,
+    PauseReport,
+    Ready,
+    Share,
+    SharePart,
+    WorkerSetup,
+)
+from .loops import make_gate, run_loop
 from .predict import Predictor
 from .runtime import Runtime, platform_of, set_up
 from .session import Session
 from .shipping import unship
-from .state import assign_state, num_state_bytes, shapes_digest, state_bytes, state_digest, state_sha256
+from .snapshot import Snapshot, make_snapshot, restore_state
+from .state import shapes_digest, state_digest, state_sha256
 from .steps import custom_steps, keras_steps, step_reduction
 from .trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 
 
-def make_worker(setup: WorkerSetup, rank: int) -> Worker:
-    """Set up TensorFlow in this process and make the worker of a rank; raises RuntimeSetupError."""
+def make_worker(setup: WorkerSetup, slot: int) -> Worker:
+    """Set up TensorFlow in this process and make the worker of a slot; raises RuntimeSetupError."""
     runtime = set_up(
         replicas=setup.replicas,
         threads=setup.threads,
         deterministic=setup.deterministic,
-        first_device=rank * setup.devices_per_worker,
+        first_device=slot * setup.devices_per_worker,
         num_devices=setup.num_devices,
     )
     return Worker(runtime)
@@ -50,17 +68,11 @@ class Worker:
 
     runtime: Runtime
     _trainee: Trainee | None = None
-    _session: Session | None = None
 
-    def position(self) -> int | None:
-        """The step of the run it is at, for error messages."""
-        return None if self._session is None else self._session.position
-
-    def fit(self, job: FitJob, context: TaskContext) -> FitReport:
-        """Train a whole run."""
-        self._session = None
+    def fit(self, job: FitJob, member: Member) -> Any:
+        """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
         dataset = open_dataset(job.data)
-        trainee = self._build(job.model, dataset, job.columns, context)
+        trainee = self._build(job.model, dataset, job.columns)
         check_can_be_saved(trainee.model)
         user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
         check_callbacks(callbacks)
@@ -71,62 +83,76 @@ class Worker:
         )
         reduction = step_reduction(trainee, user_train, "train_step")
         valid_reduction = step_reduction(trainee, user_valid, "valid_step")
-        batch_hooks = _agree(has_batch_hooks(callbacks), context) if job.has_callbacks else False
-        folder = Path(job.run_dir)
-        with _Runners(trainee, job.columns, job.model) as runners:
+        with _Runners(trainee, job.columns, job.model) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
-            engine = TrainEngine(runner, context.collective, context.numbers)
+            engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = open_dataset(job.validation_data)
                 check_label_range(trainee.model, valid_data, job.columns)
                 made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
                 evaluator = Evaluator(made)
-            self._session = Session(job, trainee, engine, evaluator, context, batch_hooks)
-            with _working_directory(folder if context.rank == 0 and job.has_callbacks else None):
-                run_loop(job.loop, self._session, callbacks)
-        model_file = _saved(trainee.model) if context.rank == 0 else None
-        return FitReport(sha256=state_sha256(trainee), model_file=model_file)
+            session = Session(job, trainee, engine, evaluator, member, has_batch_hooks(callbacks))
+            gate = make_gate(job.loop, session, callbacks)
+            self._announce(trainee, member)
+            member.take_state = session.snapshot
+            member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
+            _begin(session, trainee, member)
+            run_loop(job.loop, session, gate)
+            session.saver.flush()
+            member.ask(Final(sha256=state_sha256(trainee)))
+            return member.end()
 
-    def evaluate(self, job: PassJob, context: TaskContext) -> dict[str, Any]:
-        """Global metrics of a dataset, the same on every worker."""
-        self._session = None
+    def evaluate(self, job: PassJob, member: Member) -> Any:
+        """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
         dataset = open_dataset(job.data)
-        trainee = self._current(job, dataset, context)
+        trainee, fresh = self._current(job, dataset)
         _, valid = keras_steps(trainee)
         with _Runners(trainee, job.columns, job.model) as runners:
             runner = runners.make(valid, "evaluate", dataset, trainee.reduction, job, only_returned=True)
             evaluator = Evaluator(runner)
-            for ticket in evaluator.start(context.rank, context.num_workers):
-                evaluator.step(int(ticket[0]))
-            nodes, rows = evaluator.finish()
-            total = context.channel.ask(ValidationPart(nodes=nodes, num_leaves=evaluator.num_leaves, rows=rows))
-            _, sums, extrema = total.vector
-            return evaluator.logs(sums, extrema, total.rows)
+            self._join(trainee, member, fresh)
+            answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
+            while isinstance(answer, Share):
+                member.enter_phase("evaluation")
+                for ticket in evaluator.start(answer.lo, answer.hi):
+                    phases.reached("validation")
+                    evaluator.step(int(ticket[0]))
+                nodes, rows = evaluator.finish()
+                answer = member.ask(SharePart(share=answer, nodes=nodes, rows=rows))
+            _, sums, extrema = answer.vector
+            member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, extrema, answer.rows))
+            return member.end()
 
-    def predict(self, job: PassJob, context: TaskContext) -> PredictPart:
-        """Predictions of this worker's contiguous share of the rows."""
-        self._session = None
+    def predict(self, job: PassJob, member: Member) -> Any:
+        """Predictions of all rows, told to the driver share by share."""
         dataset = open_dataset(job.data)
-        trainee = self._current(job, dataset, context)
+        trainee, fresh = self._current(job, dataset)
         rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
+        predictor = Predictor(trainee, dataset, job.columns)
+        self._join(trainee, member, fresh)
         # Cut alike for every number of workers: the same rows at once give the same bits.
-        cuts = -(-len(dataset) // rows_at_once)
-        mine = split(0, cuts, context.num_workers)[context.rank]
-        start, stop = (min(cut * rows_at_once, len(dataset)) for cut in mine)
-        return Predictor(trainee, dataset, job.columns).rows(start, stop, rows_at_once)
+        answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
+        while isinstance(answer, Share):
+            member.enter_phase("prediction")
+            phases.reached("validation")
+            start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
+            outputs = predictor.rows(start, stop, rows_at_once)
+            answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))
+        member.deliver = lambda at_end: PassReport(logs={})
+        return member.end()
 
-    def _current(self, job: PassJob, dataset: Dataset, context: TaskContext) -> Trainee:
+    def _current(self, job: PassJob, dataset: Dataset) -> tuple[Trainee, bool]:
+        """The model of the last task, or a new one; and whether it is new."""
         targets = job.columns.targets is not None
         if self._trainee is None or job.fresh or (targets and not self._trainee.knows_targets):
-            return self._build(job.model, dataset, job.columns, context)
+            return self._build(job.model, dataset, job.columns), True
         if targets:
             check_label_range(self._trainee.model, dataset, job.columns)
-        return self._trainee
+        return self._trainee, False
 
-    def _build(self, job: ModelJob, dataset: Dataset, columns: Columns, context: TaskContext) -> Trainee:
-        """Build the model, then copy rank 0's state and compare."""
+    def _build(self, job: ModelJob, dataset: Dataset, columns: Columns) -> Trainee:
         self._trainee = None  # one model at a time in the device's memory
         build_model: Callable[[], keras.Model] = unship(job.build_model, "build_model")
         trainee = build_trainee(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
@@ -134,20 +160,69 @@ class Worker:
             check_label_range(trainee.model, dataset, columns)
         if job.initial_weights is not None:
             _set_initial_weights(trainee, job.initial_weights)
-        if context.num_workers > 1:
-            _check_shapes(trainee, context)
-            own = state_bytes(trainee) if context.rank == 0 else None
-            limit = num_state_bytes(trainee)
-            assign_state(trainee, context.collective.broadcast(context.numbers(), own, max_bytes=limit))
-        ready = Ready(
-            digest=state_digest(trainee),
-            num_weights=sum(int(np.prod(v.shape)) for v in trainee.trainable),
-            platform=platform_of(self.runtime),
-        )
-        if not context.channel.ask(ready):
-            raise WorkersDisagreeError("The driver found different initial states on the workers.")
         self._trainee = trainee
         return trainee
+
+    def _announce(self, trainee: Trainee, member: Member) -> None:
+        """Tell the driver what model this is and where it is computed; it must be the same on all workers."""
+        ready = Ready(
+            shapes=shapes_digest(trainee).hex(),
+            num_weights=sum(int(np.prod(v.shape)) for v in trainee.trainable),
+            platform=platform_of(self.runtime),
+            model=model_identity(trainee),
+        )
+        refused = member.ask(ready)
+        if refused:
+            raise WorkersDisagreeError(refused)
+
+    def _join(self, trainee: Trainee, member: Member, fresh: bool) -> None:
+        """Join the group of a pass, with the state of the others if it differs."""
+        self._announce(trainee, member)
+        member.take_state = lambda: make_snapshot(
+            trainee, epoch=0, step=0, begun=False, totals={}, callback_arrays={}, extra={}
+        )
+        origin = member.join(digest=state_digest(trainee), fresh=fresh)
+        if origin is not None:
+            restore_state(trainee, _fetched(origin, member))
+
+    def _fit_report(self) -> FitReport:
+        trainee = self._trainee
+        if trainee is None:
+            raise RuntimeError("there is no model")
+        return FitReport(sha256=state_sha256(trainee), model_file=_saved(trainee.model))
+
+
+def _begin(session: Session, trainee: Trainee, member: Member) -> None:
+    """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
+    origin = member.join(digest=state_digest(trainee), fresh=True)
+    if origin is None:
+        return
+    snapshot = _fetched(origin, member)
+    if snapshot.extra.get("new"):
+        restore_state(trainee, snapshot)
+    else:
+        session.restore(snapshot)
+
+
+def _fetched(origin: Any, member: Member) -> Snapshot:
+    """The state that an origin stands for: a checkpoint, or what another worker has parked."""
+    if not isinstance(origin, CheckpointOrigin):
+        found: Snapshot = member.mailbox.fetch(origin)
+        return found
+    manifest, tensors = CheckpointStore(origin.location).load(origin.name)
+    return Snapshot(
+        epoch=manifest.epoch, step=manifest.step, begun=manifest.begun, tensors=tensors, extra=manifest.extra
+    )
+
+
+def _paused(session: Session) -> PauseReport:
+    session.member.enter_phase("saving")
+    return PauseReport(checkpoint=session.saver.save_now(session.position))
+
+
+def _scales_losses(trainee: Trainee) -> bool:
+    """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
+    return getattr(trainee.optimizer, "inner_optimizer", None) is not None
 
 
 class _Runners:
@@ -196,24 +271,6 @@ def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:
         raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
 
 
-def _check_shapes(trainee: Trainee, context: TaskContext) -> None:
-    """Raise `WorkersDisagreeError` when this worker's model has other shapes than the chief's."""
-    own = shapes_digest(trainee)
-    chiefs = context.collective.broadcast(context.numbers(), own if context.rank == 0 else None, max_bytes=len(own))
-    if own != chiefs:
-        shapes = ", ".join(str(tuple(weight.shape)) for weight in trainee.trainable)
-        raise WorkersDisagreeError(
-            f"Worker {context.rank} has a model of other shapes than the chief's (here {shapes}): build_model makes "
-            "different models on different workers. It must not depend on the host, the time or the environment."
-        )
-
-
-def _agree(value: bool, context: TaskContext) -> bool:
-    """The chief's value, on all workers."""
-    own = bytes([value]) if context.rank == 0 else None
-    return bool(context.collective.broadcast(context.numbers(), own, max_bytes=1)[0])
-
-
 def _saved(model: keras.Model) -> bytes:
     """The model as the bytes of a ``.keras`` file."""
     with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
@@ -222,17 +279,11 @@ def _saved(model: keras.Model) -> bytes:
         return path.read_bytes()
 
 
-class _working_directory:
-    """Callbacks' relative paths are relative to the run folder."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        self._before = os.getcwd()
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            os.chdir(self._folder)
-
-    def __exit__(self, *_: object) -> None:
-        os.chdir(self._before)
+@contextlib.contextmanager
+def _directory_kept() -> Iterator[None]:
+    """The chief's callbacks work in the run folder; afterwards this process is where it was."""
+    before = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)

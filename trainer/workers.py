@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from heliostat.cluster.group import Handler, WorkerGroup
-from heliostat.cluster.local import LocalGroup
+from heliostat.cluster.group import WorkerGroup
+from heliostat.cluster.local import DirectPool, LocalPool
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .config import TrainerConfig
@@ -25,8 +25,24 @@ class Workers:
         self._config = config
         self._group: WorkerGroup | None = None
         self._uses_ray = False
-        self.infos: list[WorkerInfo] = []
         self.replicas = 1
+
+    @property
+    def group(self) -> WorkerGroup:
+        """The group; raises RuntimeError before `start`."""
+        if self._group is None:
+            raise RuntimeError("the workers were not started")
+        return self._group
+
+    @property
+    def infos(self) -> dict[int, WorkerInfo]:
+        """Where the workers run, by number."""
+        return {} if self._group is None else self._group.infos
+
+    @property
+    def seen(self) -> dict[int, WorkerInfo]:
+        """Where workers run or ran, by number."""
+        return {} if self._group is None else self._group.seen
 
     def start(self, say: Callable[[str], None]) -> None:
         """Start the workers unless they run already; says what is waited for.
@@ -37,20 +53,15 @@ class Workers:
         if self._group is not None:
             return
         try:
-            self._group = self._local_group() if self._config.local else self._ray_group(say)
-            self.infos = self._group.start()
+            self._group = self._local_group(say) if self._config.local else self._ray_group(say)
+            self._group.start()
         except BaseException:
             self.close()
             raise
 
-    def run(self, method: str, jobs: Sequence[Any], handler: Handler, log_paths: Sequence[str]) -> list[Any]:
-        """Run one task on all workers; see `WorkerGroup.run`."""
-        if self._group is None:
-            raise RuntimeError("the workers were not started")
-        log_to = getattr(self._group, "log_to", None)
-        if log_paths and log_to is not None:
-            log_to(log_paths)
-        return self._group.run(method, jobs, handler)
+    def resize(self, num_workers: int) -> None:
+        """Change how many workers there shall be."""
+        self.group.resize(num_workers)
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
@@ -67,6 +78,8 @@ class Workers:
         """How a step is computed, for the record and the screen."""
         return {
             "workers": self._config.workers,
+            "min_workers": self._config.min_workers,
+            "max_workers": self._config.max_workers,
             "replicas_per_worker": self.replicas,
             "num_microbatches": num_microbatches,
             "threads_per_worker": self._config.threads,
@@ -96,7 +109,7 @@ class Workers:
         names = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
         return {name: _version(name) for name in names}
 
-    def _local_group(self) -> WorkerGroup:
+    def _local_group(self, say: Callable[[str], None]) -> WorkerGroup:
         config = self._config
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
         self.replicas = replicas or _local_replicas()
@@ -106,20 +119,23 @@ class Workers:
             threads=config.threads,
             deterministic=config.deterministic,
             devices_per_worker=self.replicas,
-            num_devices=self.replicas * config.group_size,
+            num_devices=self.replicas * config.max_size,
         )
-        return LocalGroup(WorkerFactory(setup), self._spec(None))
+        factory = WorkerFactory(setup)
+        pool = DirectPool(factory) if config.workers == 0 else LocalPool(factory, config.max_size)
+        return WorkerGroup(pool, self._spec(None), say)
 
     def _ray_group(self, say: Callable[[str], None]) -> WorkerGroup:
-        from heliostat.cluster.ray_group import RayGroup, gpus_per_worker  # Ray takes a second to load
-        from heliostat.cluster.ray_session import join_ray
+        from heliostat.cluster.ray_pool import RayPool, gpus_per_worker, room  # Ray takes a second to load
+        from heliostat.cluster.ray_session import join_ray, one_machine, warn_without_tokens
 
         config = self._config
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
         if replicas is not None:
             config.microbatches(replicas)
         say(f"starting {config.workers} worker(s)")
-        self._uses_ray = join_ray(config.address, num_cpus=config.workers * config.threads)
+        self._uses_ray = join_ray(config.address, num_cpus=config.max_size * config.threads)
+        warn_without_tokens(say)
         gpus = gpus_per_worker(self._spec(replicas))
         self.replicas = replicas or max(1, gpus)
         config.microbatches(self.replicas)
@@ -129,12 +145,16 @@ class Workers:
             deterministic=config.deterministic,
             num_devices=self.replicas,
         )
-        return RayGroup(WorkerFactory(setup), self._spec(gpus), say)
+        spec = self._spec(gpus)
+        pool = RayPool(WorkerFactory(setup), spec, loopback=one_machine())
+        return WorkerGroup(pool, spec, say, lambda: room(spec))
 
     def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
         config = self._config
         return GroupSpec(
             num_workers=config.group_size,
+            min_workers=config.min_workers,
+            max_workers=config.max_workers,
             cpus_per_worker=config.threads,
             gpus_per_worker=gpus_per_worker,
             start_timeout_s=config.start_timeout_s,

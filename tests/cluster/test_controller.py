@@ -1,115 +1,543 @@
-"""The pure failure controller: events in, actions out."""
+"""The pure controller of a group: events in, actions out, one transition at a time."""
 
 from __future__ import annotations
 
-from heliostat.cluster.controller import (
+import pytest
+from heliostat.cluster.controller import LOSSES_OF_A_MICROBATCH, MAX_RESTARTS, MAX_START_FAILURES, cut_off, decide
+from heliostat.cluster.membership import Deliver, Dismiss, Donate, Place, Report
+from heliostat.cluster.task_state import (
     AbortGeneration,
     Complete,
+    Expired,
     Failed,
     Failure,
     Finished,
+    Formed,
+    Kill,
+    LeaveWanted,
+    Limits,
+    Lost,
+    Nudged,
+    OriginChanged,
+    PauseWanted,
+    Reply,
+    Reported,
     Settled,
+    Short,
+    Started,
     StartSettling,
     Stop,
-    begin,
-    decide,
+    TaskState,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
-def failure(rank, kind="raised", step=None):
-    return Failure(rank=rank, kind=kind, reason=f"{kind} {rank}", step=step)
+class Play:
+    """A task, event by event; `new` are the actions of the last one, `answers` the last answer to each worker."""
+
+    def __init__(self, num_needed=1, min_workers=1, num_microbatches=4, origin=None):
+        limits = Limits(num_needed=num_needed, min_workers=min_workers, num_microbatches=num_microbatches)
+        self.state, self.new, self.answers = TaskState(limits=limits, origin=origin), (), {}
+
+    def feed(self, event):
+        self.state, self.new = decide(self.state, event)
+        self.answers |= {each.worker: each.answer for each in self.new if isinstance(each, Reply)}
+        return self
+
+    def new_of(self, kind):
+        return [each for each in self.new if isinstance(each, kind)]
+
+    def join(self, *workers, **details):
+        for worker in workers:
+            if worker not in self.state.starting:
+                self.feed(Started(worker=worker))
+            self.report(worker, at="join", round=-1, **details)
+        return self
+
+    def report(self, *workers, at="step", round=5, **details):
+        details = {"clean": at in ("step", "wait"), "step": round} | details
+        for worker in workers:
+            self.feed(Reported(worker=worker, report=Report(generation=0, at=at, round=round, **details)))
+        return self
+
+    def die(self, worker, **details):
+        return self.feed(Failed(failure=failure(worker, **details)))
 
 
-def play(num_workers, *events):
-    state, actions = begin(4, num_workers), []
-    for event in events:
-        state, more = decide(state, event)
-        actions += more
-    return state, actions
+def failure(worker, kind="died", **details):
+    return Failure(worker=worker, kind=kind, reason=f"{kind} {worker}", **details)
 
 
-def test_a_task_that_all_workers_finish_is_complete():
-    state, actions = play(2, Finished(rank=1), Finished(rank=0))
-    assert actions == [Complete()]
-    assert state.over
+def running(*workers, **limits):
+    play = Play(num_needed=len(workers), **limits).join(*workers, digest="same")
+    assert play.state.phase == "running"
+    return play
 
 
-def test_the_first_failure_aborts_those_who_still_run():
-    _, actions = play(3, Finished(rank=0), Failed(failure=failure(1, "died")))
-    assert actions == [
-        AbortGeneration(generation=4, reason="worker 1 died: died 1", ranks=frozenset({2})),
+def closing(*workers):
+    play = running(*workers).report(*workers, at="end", round=9)
+    assert play.state.phase == "closing"
+    return play
+
+
+# -- the first generation ---------------------------------------------------------------------------------------------
+
+
+def test_enough_workers_form_the_first_generation():
+    play = Play(num_needed=2, min_workers=1).join(4, digest="same")
+    assert play.new == (Short(num_workers=1),), "min_workers is for going on, not for the beginning"
+    play.join(2, digest="same")
+    assert play.answers[2] == play.answers[4] == Place(generation=0, members=(2, 4), round=0, first_round=0, donor=0)
+    assert play.new[-1] == Formed(generation=0, members=(2, 4), joined=(2, 4), restarted=False)
+    assert play.state.starting == frozenset()
+
+
+def test_unequal_states_are_made_equal_by_the_trained_one_which_becomes_the_chief():
+    play = Play(num_needed=3).join(0, 1, digest="new").join(2, digest="trained", fresh=False)
+    assert play.new == (Reply(worker=2, answer=Donate()),)
+    play.join(2, digest="trained", fresh=False, state="parked")
+    assert play.answers[0].members == (2, 0, 1)
+    assert [play.answers[worker].origin for worker in (2, 0, 1)] == [None, "parked", "parked"]
+
+
+def test_the_group_waits_for_the_state_it_asked_for_even_if_others_would_be_enough():
+    play = Play(num_needed=2).join(0, digest="trained", fresh=False).join(1, digest="new")
+    assert play.answers == {0: Donate()}
+    play.join(2, digest="new")
+    assert play.answers == {0: Donate()}
+    play.join(0, digest="trained", fresh=False, state="parked")
+    assert play.answers[2].members == (0, 1, 2)
+
+
+def test_who_dies_while_it_donates_is_not_waited_for():
+    play = Play(num_needed=2).join(0, digest="a").join(1, 2, digest="b")
+    assert play.answers == {0: Donate()}
+    play.die(0)
+    assert play.answers[1].members == (1, 2)
+    assert not play.new_of(Lost)
+
+
+def test_a_donor_that_is_not_wanted_any_more_is_not_waited_for():
+    play = Play(num_needed=2).join(0, digest="a").join(1, 2, digest="b").feed(LeaveWanted(workers=frozenset({0})))
+    assert play.new_of(Kill)[0].worker == 0
+    assert play.answers[1].members == (1, 2)
+
+
+def test_all_begin_from_the_checkpoint_if_there_is_one():
+    play = Play(num_needed=2, origin="checkpoint").join(0, digest="a").join(1, digest="b")
+    assert [play.answers[worker].origin for worker in (0, 1)] == ["checkpoint", "checkpoint"]
+
+
+def test_who_could_not_take_its_first_place_asks_again_and_gets_the_origin_again():
+    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(0, at="join", round=-1)
+    assert play.new_of(AbortGeneration)[0].workers == frozenset({1})
+    play.report(1, at="join", round=-1)
+    assert play.answers[1] == Place(generation=1, members=(0, 1), round=0, first_round=0, donor=0, origin="checkpoint")
+    assert play.state.num_restarts == 0, "nobody was lost"
+
+
+def test_who_could_not_take_its_first_place_gets_the_state_of_one_that_could():
+    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(1, at="join", round=0).report(0, round=0)
+    assert play.answers[0] == Donate()
+    play.report(0, round=0, state="parked")
+    assert play.answers[1].members == (0, 1)
+    assert [play.answers[worker].origin for worker in (0, 1)] == [None, "parked"]
+
+
+def test_a_death_while_the_first_generation_connects_begins_it_again_with_the_others():
+    play = Play(num_needed=3, origin="checkpoint").join(0, 1, 2).die(0).report(1, 2, at="join", round=-1)
+    assert play.answers[2].members == (1, 2)
+    assert play.answers[2].origin == play.answers[1].origin == "checkpoint"
+    assert play.new_of(Formed)[0].restarted
+
+
+@pytest.mark.parametrize("kind", ["died", "raised"])
+def test_workers_that_fail_before_they_join(kind):
+    play = Play(num_needed=2)
+    for worker in range(MAX_START_FAILURES):
+        assert not play.state.over
+        play.feed(Started(worker=worker)).feed(Failed(failure=failure(worker, kind)))
+        if kind == "raised":
+            break  # building the model fails in the same way everywhere
+    assert play.new_of(Stop)[0].cause == failure(worker, kind)
+
+
+def test_a_worker_that_joins_ends_a_row_of_failures():
+    play = Play(num_needed=2)
+    for worker in range(10):
+        play.feed(Started(worker=worker)).die(worker).join(100 + worker).die(100 + worker)
+    assert not play.state.over
+
+
+# -- losing members ---------------------------------------------------------------------------------------------------
+
+
+def test_a_death_wakes_the_others_and_its_microbatches_are_handed_out():
+    play = running(0, 1).die(1)
+    assert play.new == (
+        Lost(failure=failure(1), num_left=1),
+        AbortGeneration(generation=0, reason="worker 1 died: died 1", workers=frozenset({0})),
+    )
+    play.report(0, held=((0, 2),))
+    assert play.answers[0] == Place(
+        generation=1, members=(0,), round=5, first_round=5, donor=0, ranges=(((0, 2), (2, 4)),)
+    )
+
+
+def test_who_is_behind_is_handed_what_it_lacks_and_what_it_holds_of_an_old_step_does_not_count():
+    play = running(0, 1, 2).report(1, round=6, at="step", held=((1, 2),)).die(0).report(2, round=5, held=((3, 4),))
+    assert play.answers[2] == Place(
+        generation=1, members=(1, 2), round=6, first_round=5, donor=0, ranges=(((1, 2), (0, 1)), ((2, 4),))
+    )
+
+
+def test_what_is_held_counts_even_if_another_member_was_met_before_the_step():
+    play = running(0, 1, 2).die(2).report(0, held=((1, 3),)).report(1, at="wait")
+    assert play.answers[1].ranges == (((1, 3),), ((0, 1), (3, 4)))
+
+
+def test_a_report_that_a_peer_is_lost_regroups_before_its_death_is_known():
+    play = running(0, 1, 2).report(0)
+    assert play.new_of(AbortGeneration)[0].workers == frozenset({1, 2})
+    play.report(1)
+    assert play.state.phase == "regrouping"
+    play.die(2)
+    assert play.answers[0].members == (0, 1)
+
+
+def test_two_deaths_in_one_regroup_and_one_after_its_report():
+    play = running(0, 1, 2, 3).die(1).report(0).report(2).die(2).die(3)
+    assert [each.num_left for each in play.new_of(Lost)] == [1]
+    assert play.answers[0].members == (0,)
+
+
+def test_when_the_only_one_with_the_newest_result_dies_the_step_is_pending_again():
+    play = running(0, 1).report(0, round=6).die(0).report(1, round=5)
+    assert play.answers[1].round == play.answers[1].first_round == 5
+
+
+def test_fewer_than_min_workers_wait_for_help():
+    play = running(0, 1, min_workers=2).die(1).report(0)
+    assert play.new == (Short(num_workers=1),)
+    play.join(2).report(0, state="parked")
+    assert play.answers[2].members == (0, 2)
+
+
+def test_too_few_may_finish_a_call_but_stop_at_a_step():
+    play = running(0, 1, min_workers=2).die(1).report(0, at="call")
+    assert play.answers[0].members == (0,)
+    play.feed(Nudged())
+    assert play.new_of(AbortGeneration)
+    assert play.report(0).new == (Short(num_workers=1),)
+
+
+def test_waiting_in_vain_stops_with_the_last_loss():
+    play = running(0, 1, min_workers=2).die(1).report(0).feed(Expired(reason="No replacement came."))
+    assert play.new_of(Stop)[0].cause.reason == "No replacement came. died 1"
+
+
+@pytest.mark.parametrize("begin", [lambda: running(0, 1), lambda: closing(0, 1), lambda: running(0).join(1).report(0)])
+def test_expiry_is_too_late_when_the_group_works_closes_or_grows(begin):
+    assert begin().feed(Expired(reason="late")).new == ()
+
+
+def test_all_are_lost_and_the_next_ones_begin_from_the_last_checkpoint():
+    play = running(0, 1).feed(OriginChanged(origin="newer")).die(0).die(1)
+    assert play.new == (Lost(failure=failure(1), num_left=0), Short(num_workers=0))
+    play.join(2)
+    assert play.answers[2] == Place(generation=1, members=(2,), round=0, first_round=0, donor=0, origin="newer")
+    assert play.new_of(Formed)[0].restarted
+
+
+def test_restarts_without_progress_are_limited():
+    play = running(0)
+    for worker in range(MAX_RESTARTS):
+        play.die(worker).join(worker + 1)
+        assert play.state.phase == "running"
+    progress = decide(play.state, OriginChanged(origin="newer"))[0]
+    assert play.die(MAX_RESTARTS).new_of(Stop)[0].cause.worker == MAX_RESTARTS
+    assert not decide(progress, Failed(failure=failure(MAX_RESTARTS)))[0].over
+
+
+@pytest.mark.parametrize("evidence", ["out of memory", "crash", ""])
+def test_the_same_microbatch_lost_again_and_again(evidence):
+    play = running(0, 1, 2, 3, num_microbatches=1)
+    for worker in range(LOSSES_OF_A_MICROBATCH):  # the one of rank 0 computes it
+        assert not play.state.over
+        play.die(worker, evidence=evidence).report(*range(worker + 1, 4), step=7)
+    assert play.state.over == bool(evidence)
+    if evidence:
+        assert play.new == (Stop(cause=failure(2, evidence=evidence, step=7)),)
+
+
+def test_a_worker_alone_that_dies_of_the_same_microbatch_again_and_again():
+    play = running(0)
+    for worker in range(LOSSES_OF_A_MICROBATCH - 1):
+        play.die(worker, evidence="crash", step=7).join(worker + 1)
+    assert play.die(2, evidence="crash", step=7).new_of(Stop)[0].cause.worker == 2
+
+
+def test_losses_of_different_microbatches_or_for_different_reasons_are_different():
+    play = running(*range(5), num_microbatches=5)
+    for worker in range(4, 1, -1):
+        held = [((rank, rank + 1),) for rank in range(worker)]
+        play.die(worker, evidence="crash")
+        for rank in range(worker):
+            play.report(rank, held=held[rank], step=7)
+    assert play.state.members == (0, 1)
+    play = running(0)
+    for worker, evidence in enumerate(["crash", "out of memory", "crash", "out of memory"]):
+        play.die(worker, evidence=evidence, step=7).join(worker + 1)
+    assert not play.state.over
+
+
+def test_losses_at_different_steps_are_different():
+    play = running(0, num_microbatches=1)
+    for worker in range(5):
+        play.die(worker, evidence="crash", step=worker).join(worker + 1)
+    assert not play.state.over
+
+
+# -- joining and leaving ----------------------------------------------------------------------------------------------
+
+
+def test_who_joins_is_admitted_at_a_step_with_the_state_of_one_of_the_newest():
+    play = running(0, 1).join(2)
+    assert play.new_of(AbortGeneration)[0].reason == "a worker joins the group"
+    play.report(0, round=5).report(1, round=6, held=((2, 4),))
+    assert play.answers[1] == Donate()
+    play.report(1, round=6, held=((2, 4),), state="parked")
+    place = play.answers[2]
+    assert (place.members, place.round, place.first_round, place.donor) == ((0, 1, 2), 6, 5, 1)
+    assert place.origin == "parked"
+    assert play.answers[0].origin is None
+    assert place.ranges == (((0, 1),), ((2, 4),), ((1, 2),))
+
+
+@pytest.mark.parametrize("at", ["call", "wait", "end"])
+def test_nobody_joins_elsewhere(at):
+    play = running(0).join(1).report(0, at=at)
+    assert play.state.members == (0,)
+    if at == "end":
+        assert play.answers[0] == Deliver()
+    else:
+        assert play.answers[0].members == (0,)
+        assert play.feed(Nudged()).report(0).answers[0] == Donate()
+
+
+def test_a_donor_or_a_joiner_that_dies_meanwhile():
+    play = running(0, 1).join(2).report(0, 1)
+    assert play.answers == {**play.answers, 0: Donate()}
+    other = running(0, 1).join(2).report(0, 1).die(2).report(0, state="parked")
+    assert other.answers[1].members == (0, 1)
+    play.die(0)
+    assert play.answers[1] == Donate()
+    assert play.report(1, state="parked").answers[2].members == (1, 2)
+
+
+def test_who_leaves_is_dismissed_and_donates_nothing():
+    play = running(0, 1).feed(LeaveWanted(workers=frozenset({0}))).join(2).report(0, 1)
+    assert play.answers[1] == Donate(), "what 0 parks may go away with it"
+    play.report(1, state="parked")
+    assert play.answers[0] == Dismiss("fewer workers are wanted")
+    assert play.answers[2].members == (1, 2)
+    play.feed(Finished(worker=0))
+    assert (play.new, play.state.phase) == ((), "running")
+
+
+def test_who_leaves_stays_while_only_it_has_the_newest_result():
+    play = running(0, 1).feed(LeaveWanted(workers=frozenset({0}))).report(0, round=6).report(1, round=5)
+    assert play.answers[1].members == (0, 1)
+    play.feed(Nudged()).report(0, 1, round=7)
+    assert play.answers[1].members == (1,)
+
+
+def test_who_leaves_stays_until_the_others_are_enough():
+    play = running(0, 1, min_workers=2).feed(LeaveWanted(workers=frozenset({0})))
+    assert play.new == ()
+    play.join(2).report(0, 1).report(1, state="parked")
+    assert play.answers[2].members == (1, 2)
+
+
+def test_who_has_no_place_yet_is_ended_when_it_is_not_wanted():
+    play = running(0).feed(Started(worker=1)).feed(LeaveWanted(workers=frozenset({1})))
+    assert play.new == (Kill(worker=1, reason="fewer workers are wanted"),)
+    assert play.join(2).state.candidates == (2,)
+    assert play.feed(Reported(worker=1, report=Report(generation=-1, round=-1, at="join"))).new == ()
+    assert play.state.candidates == (2,), "what was on its way is not heard"
+
+
+def test_a_nudge_changes_nothing_if_nobody_waits():
+    assert running(0, 1).feed(Nudged()).new == ()
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_delivers_and_the_others_are_dismissed():
+    play = closing(0, 1, 2)
+    assert play.new == (Reply(worker=0, answer=Deliver()),)
+    play.feed(Started(worker=3)).feed(Finished(worker=0))
+    dismissed = [Reply(worker=worker, answer=Dismiss("the task is over")) for worker in (1, 2)]
+    assert play.new == (*dismissed, Kill(worker=3, reason="the task ended before it was ready"))
+    assert play.feed(Started(worker=4)).new_of(Kill)[0].worker == 4
+    assert play.feed(Finished(worker=2)).new == ()
+    assert play.die(1).new == (Lost(failure=failure(1), num_left=0), Complete())
+
+
+def test_a_candidate_is_dismissed_when_the_task_ends():
+    assert closing(0).join(1).answers[1] == Dismiss("the task is over")
+    assert running(0).join(1).report(0, at="end").feed(Finished(worker=0)).answers[1] == Dismiss("the task is over")
+
+
+def test_the_next_one_delivers_if_the_first_one_dies_and_all_begin_again_if_all_die():
+    play = closing(0, 1)
+    assert play.die(0).new[-1] == Reply(worker=1, answer=Deliver())
+    play.die(1)
+    assert play.state.phase == "gathering"
+    assert play.join(2).new_of(Formed)[0].restarted
+
+
+def test_a_death_of_another_while_one_delivers_changes_nothing():
+    play = closing(0, 1).die(1)
+    assert play.new == (Lost(failure=failure(1), num_left=1),)
+    assert play.feed(Finished(worker=0)).new == (Complete(),)
+
+
+def test_a_death_at_the_end_regroups_and_ends():
+    play = running(0, 1).report(0, at="end").die(1)
+    assert play.answers[0] == Deliver()
+
+
+def test_a_pause_at_a_clean_place_delivers_there():
+    play = running(0, 1).feed(PauseWanted(reason="later"))
+    assert play.new == (AbortGeneration(generation=0, reason="later", workers=frozenset({0, 1})),)
+    play.report(0, at="call", round=6).report(1, at="wait", round=6)
+    assert play.new == (Reply(worker=1, answer=Deliver()),)
+    assert play.feed(Finished(worker=1)).answers[0] == Dismiss("the task is over")
+
+
+def test_a_pause_elsewhere_waits_for_the_next_step():
+    play = running(0, 1).feed(PauseWanted(reason="later")).report(0, 1, at="call")
+    assert play.answers[1].members == (0, 1)
+    play.feed(Nudged()).report(0, 1)
+    assert play.answers[0] == Deliver()
+
+
+def test_if_who_delivers_at_a_pause_is_lost_one_behind_does_and_unclean_ones_go_on():
+    play = running(0, 1, 2).feed(PauseWanted(reason="later")).report(0, round=6)
+    play.report(1, at="call", round=6).report(2, round=5)
+    assert play.die(0).new[-1] == Reply(worker=2, answer=Deliver())
+    assert play.die(2).answers[1].members == (1,)
+
+
+@pytest.mark.parametrize("begin", [lambda: Play(num_needed=2).join(0), lambda: running(0).die(0)])
+def test_a_pause_without_a_group_is_done_at_once(begin):
+    assert begin().feed(PauseWanted(reason="later")).new == (Complete(),)
+
+
+def test_all_are_lost_while_a_pause_is_wanted():
+    assert running(0).feed(PauseWanted(reason="later")).die(0).new[-1] == Complete()
+
+
+def test_a_pause_ends_the_wait_for_more_workers():
+    play = running(0, 1, min_workers=2).die(1).report(0).feed(PauseWanted(reason="later"))
+    assert play.new == (Reply(worker=0, answer=Deliver()),)
+
+
+# -- errors of workers' own -------------------------------------------------------------------------------------------
+
+
+def raising(play, worker, kind="raised", **details):
+    return play.feed(Failed(failure=failure(worker, kind, **details)))
+
+
+def test_an_error_stops_the_task_when_the_others_were_heard():
+    play = raising(running(0, 1, 2), 1, step=4)
+    assert play.new == (
+        AbortGeneration(generation=0, reason="worker 1 raised: raised 1", workers=frozenset({0, 2})),
         StartSettling(),
+    )
+    assert play.report(0).new == ()
+    assert play.report(2).new == (Stop(cause=failure(1, "raised", step=4)),)
+
+
+def test_who_is_silent_is_not_waited_for_for_ever():
+    assert raising(running(0, 1), 1).feed(Settled()).new == (Stop(cause=failure(1, "raised")),)
+    assert running(0, 1).feed(Settled()).new == ()
+
+
+def test_blame_goes_to_deaths_then_to_errors_then_to_lost_peers():
+    play = raising(running(0, 1, 2), 0, "lost_peer", step=7)
+    raising(play, 1, "raised")
+    assert play.die(2).new_of(Stop) == [
+        Stop(cause=failure(2, step=7), others=(failure(1, "raised"), failure(0, "lost_peer", step=7)))
     ]
 
 
-def test_a_death_is_blamed_before_the_peers_that_lost_it():
-    # The peer's closed socket is heard of before Ray has noticed the death.
-    lost = failure(0, "lost_peer", step=7)
-    state, actions = play(
-        3, Failed(failure=lost), Failed(failure=failure(1, "died")), Failed(failure=failure(2, "lost_peer", 8))
-    )
-    stop = actions[-1]
-    assert isinstance(stop, Stop)
-    assert stop.cause.rank == 1
-    assert stop.cause.step == 7, "the dead cannot say where it was; the survivors can"
-    assert {each.rank for each in stop.others} == {0, 2}
-    assert state.over
+@pytest.mark.parametrize(("kind", "cause"), [("lost_peer", "died"), ("raised", "raised")])
+def test_the_error_of_a_worker_explains_its_death(kind, cause):
+    play = raising(running(0, 1), 0, kind).die(0).feed(Settled())
+    assert play.new_of(Stop)[0].cause.kind == cause
 
 
-def test_user_code_that_raises_is_blamed_before_the_peers_that_lost_it():
-    _, actions = play(2, Failed(failure=failure(0, "lost_peer", 3)), Failed(failure=failure(1, "raised", 3)))
-    assert actions[-1].cause == failure(1, "raised", 3)
+def test_an_error_of_a_replacement_does_not_stop_those_who_work():
+    play = raising(running(0).feed(Started(worker=1)), 1)
+    assert (play.new, play.state.num_start_failures) == ((), 1)
 
 
-def test_who_lost_a_peer_and_then_died_is_known_as_dead():
-    _, actions = play(3, Failed(failure=failure(0, "lost_peer")), Failed(failure=failure(0, "died")), Settled())
-    assert actions[-1].cause.kind == "died"
+# -- connections that are cut -----------------------------------------------------------------------------------------
 
 
-def test_settling_ends_the_wait_for_a_worker_that_never_reports():
-    state, actions = play(2, Failed(failure=failure(0)), Settled())
-    assert isinstance(actions[-1], Stop)
-    assert state.over
+def reports(**blames):
+    """Reports of workers w0, w1, ...: whom they blame, or None if they were not in a call."""
+    return {
+        int(name[1:]): Report(generation=0, round=5, at="step", blames=tuple(others or ()), in_call=others is not None)
+        for name, others in blames.items()
+    }
 
 
-def test_settled_without_a_failure_means_nothing():
-    _, actions = play(2, Settled())
-    assert actions == []
-
-
-def test_after_the_end_nothing_happens():
-    state, _ = play(1, Finished(rank=0))
-    assert decide(state, Failed(failure=failure(0))) == (state, ())
-
-
-EVENTS = st.one_of(
-    st.builds(Finished, rank=st.integers(0, 3)),
-    st.builds(
-        lambda rank, kind: Failed(failure=failure(rank, kind)),
-        st.integers(0, 3),
-        st.sampled_from(["died", "raised", "lost_peer"]),
-    ),
-    st.just(Settled()),
+@pytest.mark.parametrize(
+    ("blames", "victims"),
+    [
+        (reports(w0=[1], w1=[0]), (1,)),
+        (reports(w0=[1], w1=[]), (1,)),
+        (reports(w0=[2], w1=[2], w2=[0, 1]), (2,)),
+        (reports(w0=[1, 2], w1=[0], w2=[0]), (0,)),
+        (reports(w0=[1], w1=None), ()),
+        (reports(w0=[7], w1=[]), ()),
+        (reports(w0=[0], w1=[]), ()),
+        (reports(w0=[], w1=[]), ()),
+    ],
+    ids=["pair", "one-sided", "isolated", "isolated chief", "merely late", "dead", "itself", "nobody"],
 )
+def test_who_is_cut_off(blames, victims):
+    assert cut_off(blames, sorted(blames)) == victims
 
 
-@settings(deadline=None, derandomize=True)
-@given(st.lists(EVENTS, max_size=12))
-def test_whatever_happens_a_task_ends_once_and_aborts_once(events):
-    state, actions = play(4, *events)
-    ends = [action for action in actions if isinstance(action, (Complete, Stop))]
-    assert len(ends) == int(state.over)
-    assert sum(isinstance(action, AbortGeneration) for action in actions) <= 1
-    if ends and isinstance(ends[0], Complete):
-        assert not any(isinstance(event, Failed) for event in events[: _end(events)])
+def test_who_is_cut_off_is_ended_and_the_others_go_on():
+    play = running(0, 1, 2)
+    for worker, blamed in ((0, 2), (1, 2), (2, 0)):
+        play.report(worker, blames=(blamed,), in_call=True)
+    assert play.new_of(Kill)[0].worker == play.new_of(Lost)[0].failure.worker == 2
+    assert play.answers[1].members == (0, 1)
 
 
-def _end(events):
-    state = begin(4, 4)
-    for number, event in enumerate(events):
-        state, _ = decide(state, event)
-        if state.over:
-            return number + 1
-    return len(events)
+# -- what must change nothing -----------------------------------------------------------------------------------------
+
+
+def test_stale_events_change_nothing():
+    play = running(0, 1, 2).die(2).report(0, 1)
+    before = play.state
+    assert play.report(2).new == ()
+    assert play.die(2).new == ()
+    assert play.die(99).new == ()
+    assert play.feed(Reported(worker=99, report=Report(generation=-1, round=-1, at="join"))).new == ()
+    assert play.state == before
+
+
+def test_events_after_the_end_change_nothing():
+    play = closing(0).feed(Finished(worker=0))
+    assert play.state.over
+    events = [Failed(failure=failure(0)), Started(worker=1), Settled(), Nudged(), Expired(reason="")]
+    events += [PauseWanted(reason="later"), LeaveWanted(workers=frozenset({0})), OriginChanged(origin="x")]
+    assert all(decide(play.state, event) == (play.state, ()) for event in events)

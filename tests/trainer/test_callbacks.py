@@ -217,7 +217,7 @@ def test_a_callback_that_raises_stops_the_run_and_is_named(train, data, workers)
     with pytest.raises(TrainingFailedError, match="ZeroDivisionError") as caught:
         train(SGD, data, workers=workers, callbacks=[Failing()])
     assert caught.value.step == 2  # the two steps before it are done
-    assert caught.value.rank == 0
+    assert caught.value.worker == 0
     assert "test_callbacks.py" in str(caught.value)
     assert "in divide" in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -27,7 +27,7 @@ def test_actors_give_the_bits_of_one_process(train, warm_trainer, loop, build, m
     reference = train(build, data, workers=0, **arguments)
     result = warm_trainer(build).fit(data, **arguments)
     assert fingerprint(result) == fingerprint(reference)
-    assert sum(result.epochs[0].rows_by_worker) == 71
+    assert sum(result.epochs[0].rows_by_worker.values()) == 71
 
 
 def test_evaluate_and_predict_over_actors(warm_trainer, tmp_path):
@@ -53,7 +53,7 @@ def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
     assert record["state"] == "finished"
     assert record["sha256"] == result.sha256
     assert record["plan"]["workers"] == 2
-    assert record["configuration"]["num_microbatches"] == 4
+    assert record["identity"]["num_microbatches"] == 4
     assert record["data"]["train"]["rows"] == 71
     assert set(record["versions"]) == {"heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow"}
     assert record["platform"]["device_type"] == "CPU"

@@ -1,17 +1,23 @@
-"""The three ways to train, one file each; `run_loop` picks one by its name."""
+"""The three ways to train, one file each, picked by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .. import callbacks
 from ..session import Session
 from . import custom, fit, train_on_batch
 
-Loop = Callable[[Session, Sequence[Any]], None]
+Loop = Callable[[Session, callbacks.Gate], None]
 LOOPS: dict[str, Loop] = {"fit": fit.run, "train_on_batch": train_on_batch.run, "custom": custom.run}
 
 
-def run_loop(name: str, session: Session, callbacks: Sequence[Any]) -> None:
-    """Train to the end; `callbacks` are the user's, on the chief alone."""
-    LOOPS[name](session, callbacks)
+def make_gate(name: str, session: Session, user: Sequence[Any]) -> callbacks.Gate:
+    """The gate of a loop, with the user's callbacks behind it; Keras's own `fit` leaves validation to its gate."""
+    return callbacks.make_gate(session, user, meets=name == "fit")
+
+
+def run_loop(name: str, session: Session, gate: callbacks.Gate) -> None:
+    """Train to the end."""
+    LOOPS[name](session, gate)

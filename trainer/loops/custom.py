@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from ..callbacks import OpeningGate, callback_list, callbacks_of_tests, validate
+from ..callbacks import Gate, callback_list, validate
 from ..session import Session
 
 
-def run(session: Session, user_callbacks: Sequence[Any]) -> None:
+def run(session: Session, gate: Gate) -> None:
     """Train with the job's steps."""
     model = session.model
-    callbacks = callback_list(session, user_callbacks, OpeningGate(session))
-    test_hooks = callbacks_of_tests(session, user_callbacks)
+    callbacks = callback_list(session, gate)
 
     model.stop_training = False
     callbacks.on_train_begin()
@@ -30,7 +28,7 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
             if model.stop_training:
                 break
 
-        validate(session, test_hooks)
+        validate(session)
         logs = session.finish_epoch()
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:

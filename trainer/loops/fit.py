@@ -6,26 +6,25 @@ data. There is one `fit` call for the whole run, since its end finalises the opt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from ..callbacks import MeetingGate, callback_list, callbacks_of_tests
+from ..callbacks import Gate, callback_list
 from ..session import Session
 
 
-def run(session: Session, callbacks: Sequence[Any]) -> None:
+def run(session: Session, gate: Gate) -> None:
     """Train with `keras.Model.fit`."""
     model = session.model
     model.train_function = session.train_function
-    gate = MeetingGate(session, callbacks_of_tests(session, callbacks))
     model.fit(
         Tickets(session),
         epochs=session.job.epochs,
-        initial_epoch=session.job.initial_epoch,
-        callbacks=callback_list(session, callbacks, gate),
+        initial_epoch=session.epochs().start,
+        callbacks=callback_list(session, gate),
         verbose=0,
     )
 

@@ -6,21 +6,20 @@ A ticket (the number of a step) stands for the batch; every worker computes its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from ..callbacks import OpeningGate, callback_list, callbacks_of_tests
+from ..callbacks import Gate, callback_list
 from ..session import Session
 
 
-def run(session: Session, user_callbacks: Sequence[Any]) -> None:
+def run(session: Session, gate: Gate) -> None:
     """Train with `keras.Model.train_on_batch`."""
     model = session.model
     model.train_function, model.test_function = session.train_function, session.test_function
-    callbacks = callback_list(session, user_callbacks, OpeningGate(session))
-    test_hooks = callbacks_of_tests(session, user_callbacks)
+    callbacks = callback_list(session, gate)
 
     model.stop_training = False
     callbacks.on_train_begin()
@@ -38,12 +37,12 @@ def run(session: Session, user_callbacks: Sequence[Any]) -> None:
                     break
 
             if session.evaluator is not None:
-                test_hooks.on_test_begin()
+                gate.run("on_test_begin", {})
                 for step, batch in enumerate(session.validation_batches()):
-                    test_hooks.on_test_batch_begin(step)
+                    gate.run("on_test_batch_begin", step, {})
                     model.test_on_batch(batch, return_dict=True)
-                    test_hooks.on_test_batch_end(step)
-                test_hooks.on_test_end()
+                    gate.run("on_test_batch_end", step, {})
+                gate.run("on_test_end", {})
 
         logs = session.finish_epoch()
         callbacks.on_epoch_end(epoch, logs)

@@ -1,0 +1,186 @@
+"""A small hosted object that does what a trainer does.
+
+The state is one float64 vector. Every microbatch contributes numbers of very different sizes that depend on the step,
+the microbatch and the state, so that a lost, doubled or differently bracketed sum shows in the bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from heliostat.cluster import phases
+from heliostat.cluster.assignment import Range
+from heliostat.cluster.member import Member
+from heliostat.cluster.tree import Node, TreeSum, Vector, empty_vector
+
+from .script import GUARD_S, Script
+
+OPS = ("sum", "sum", "max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What must have the same bits everywhere: `step` is the next one, `applied` are those that are in `values`."""
+
+    step: int
+    values: np.ndarray
+    applied: tuple[int, ...] = ()
+    payloads: tuple[bytes, ...] = ()
+    answers: tuple[int, ...] = ()
+
+    def digest(self) -> str:
+        parts = (self.step, self.values.tobytes(), self.applied, self.payloads, self.answers)
+        return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Every `talk_every` steps the chief tells all something, and all ask the driver something.
+
+    Attributes:
+        state: where to begin; None for the beginning.
+        signed: whether the chief's payloads name the worker that made them.
+        keep: whether to begin with the state of the task before, if there was one.
+    """
+
+    num_steps: int = 9
+    num_microbatches: int = 6
+    length: int = 37
+    talk_every: int = 3
+    state: State | None = None
+    signed: bool = False
+    keep: bool = False
+
+    def present(self, step: int) -> list[bool]:
+        """Every fourth batch is short: it lacks its last microbatch."""
+        return [step % 4 != 3 or number < self.num_microbatches - 1 for number in range(self.num_microbatches)]
+
+    @property
+    def layout(self) -> tuple[tuple[np.dtype[Any], int], ...]:
+        return (np.dtype(np.float32), self.length), (np.dtype(np.float64), self.length), (np.dtype(np.float64), 2)
+
+
+def beginning(job: Job) -> State:
+    return State(step=0, values=np.linspace(-1.0, 1.0, job.length))
+
+
+def contribution(state: State, microbatch: int) -> Vector:
+    rng = np.random.default_rng([state.step, microbatch])
+    noise = rng.standard_normal(len(state.values)) * 10.0 ** rng.integers(-6, 7, len(state.values))
+    seen = state.values * (microbatch + 1) + noise
+    return seen.astype(np.float32), seen / 3.0, np.array([seen.max(), -seen.min()])
+
+
+def applied(state: State, total: Vector) -> State:
+    narrow, wide, extrema = total
+    values = 0.7 * state.values + 1e-3 * np.tanh(narrow.astype(np.float64)) + 1e-7 * wide + 1e-9 * extrema[0]
+    return replace(state, step=state.step + 1, values=values, applied=(*state.applied, state.step))
+
+
+def told(state: State, payload: bytes) -> State:
+    values = state.values + len(payload) * 1e-3 + payload[-1] * 1e-5
+    return replace(state, values=values, payloads=(*state.payloads, payload))
+
+
+def answered(state: State, answer: int) -> State:
+    return replace(state, values=state.values * (1.0 + answer * 1e-6), answers=(*state.answers, answer))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """All workers ask this together; the answer depends on what they agree on."""
+
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """A worker has applied a step."""
+
+    worker: int
+    state: State
+
+
+class ToyWork:
+    """The microbatches of a step, one tree sum per range that is held."""
+
+    def __init__(self, job: Job, state: State) -> None:
+        self._job, self._state = job, state
+        self._trees: dict[Range, TreeSum] = {}
+
+    @property
+    def held(self) -> tuple[Range, ...]:
+        return tuple(self._trees)
+
+    def compute(self, ranges: Sequence[Range]) -> None:
+        present = self._job.present(self._state.step)
+        for lo, hi in ranges:
+            if (lo, hi) not in self._trees:
+                tree = TreeSum(self._job.num_microbatches, OPS, lo, hi)
+                for number in range(lo, hi):
+                    if present[number]:
+                        tree.add(number, contribution(self._state, number))
+                self._trees[lo, hi] = tree
+
+    def nodes(self) -> dict[Node, Vector]:
+        return {node: vector for tree in self._trees.values() for node, vector in tree.nodes().items()}
+
+
+class Toy:
+    """The hosted object. Besides the group's points it reaches "setup", "produce", "ask", "donate" and "deliver"."""
+
+    def __init__(self, slot: int, script: Script) -> None:
+        self.script = script
+        self.state: State | None = None
+        script.reached("make")
+
+    def train(self, job: Job, member: Member) -> Any:
+        kept = self.state if job.keep else None
+        self.state = kept or job.state or beginning(job)
+        member.take_state, member.deliver = self._take_state, self._deliver
+        member.step = self.state.step
+        self.script.reached("setup", member.step)
+        origin = member.join(digest=self.state.digest(), fresh=kept is None and job.state is None)
+        if origin is not None:
+            self.state = origin
+        self._talk(job, member)
+        while self.state.step < job.num_steps:
+            self._step(job, member)
+            self._talk(job, member)
+        return member.end()
+
+    def _step(self, job: Job, member: Member) -> None:
+        member.step = self.state.step
+        work = ToyWork(job, self.state)
+        total = member.all_reduce(work, job.present(self.state.step), job.layout, OPS, lambda: empty_vector(job.layout))
+        self.state = applied(self.state, total)
+        phases.reached("applied", member.step)
+        member.mailbox.tell(Applied(worker=member.worker, state=self.state))
+        member.step = self.state.step
+
+    def _talk(self, job: Job, member: Member) -> None:
+        due = self.state.step // job.talk_every
+        while len(self.state.payloads) < due:
+            self.state = told(self.state, member.broadcast(lambda: self._produce(job, member), 1 << 20, GUARD_S))
+        while len(self.state.answers) < due:
+            self.script.reached("ask", member.step)
+            question = Ask(number=len(self.state.answers), digest=self.state.digest())
+            self.state = answered(self.state, member.ask(question))
+
+    def _produce(self, job: Job, member: Member) -> bytes:
+        self.script.reached("produce", member.step)
+        sign = f"{member.worker}:" if job.signed else ""
+        return f"{sign}{self.state.digest()}".encode()
+
+    def _take_state(self) -> State:
+        self.script.reached("donate")
+        return self.state
+
+    def _deliver(self, at_end: bool) -> tuple[bool, State]:
+        self.script.reached("deliver")
+        return at_end, self.state

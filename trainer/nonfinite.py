@@ -1,0 +1,70 @@
+"""Gradients that are not finite: noticing them cheaply in the sum, and finding out where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from heliostat.cluster.assignment import Range
+
+if TYPE_CHECKING:
+    from .compute import Contribution
+    from .engine import MicrobatchRunner
+    from .trainee import Trainee
+
+MAX_NAMES = 5
+
+
+def all_finite(vector: np.ndarray) -> bool:
+    """Whether all numbers are finite; one pass over the memory unless the answer is in doubt."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(vector, vector))) or bool(np.isfinite(vector).all())
+
+
+def nonfinite_microbatch(
+    runner: MicrobatchRunner, contribution: Contribution, epoch: int, step: int, ranges: Sequence[Range]
+) -> tuple[int, tuple[str, ...]] | None:
+    """Compute these microbatches of a step again, one by one: the first that is not finite, and in which variables."""
+    seed_step = epoch * runner.feed.plan.num_steps + step
+    for lo, hi in sorted(ranges):
+        for number, (main, _, _) in runner.vectors(step, seed_step, range(lo, hi)):
+            if not all_finite(main):
+                return number, nonfinite_variables(runner, contribution, main)
+    return None
+
+
+def nonfinite_variables(runner: MicrobatchRunner, contribution: Contribution, main: np.ndarray) -> tuple[str, ...]:
+    """Paths of the variables whose part of a microbatch's vector is not finite."""
+    names, at = [], 0
+    for variable in variables_of(runner.trainee, contribution):
+        size = int(np.prod(variable.shape))
+        if not all_finite(main[at : at + size]):
+            names.append(variable.path)
+        at += size
+    return tuple(names)
+
+
+def variables_of(trainee: Trainee, contribution: Contribution) -> list[Any]:
+    """The variables of which a microbatch's vector has parts, in order: gradients, then moving averages."""
+    trained = [trainee.trainable[i] for i in contribution.gradients]
+    return trained + [trainee.frozen[i] for i in contribution.moving]
+
+
+def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:
+    """What happened, in words."""
+    where = f"step {step} of epoch {epoch + 1}"
+    if microbatch is None:
+        return (
+            f"The gradient of {where} is not finite. If no microbatch of it is named elsewhere in this message, each "
+            "is finite by itself and only their sum is not: the gradients are too large. Clip them, or lower the "
+            "learning rate."
+        )
+    more = f" and {len(variables) - MAX_NAMES} more" if len(variables) > MAX_NAMES else ""
+    return (
+        f"Microbatch {microbatch} of {where} has a gradient that is not finite, for {', '.join(variables[:MAX_NAMES])}"
+        f"{more}. Nothing of this step was applied. Likely causes: a value in its rows that is not finite or far out "
+        "of range, a learning rate that is too high, a division by zero or a log of zero in the loss. Look at its rows "
+        f"with: heliostat replay RUN_DIR --step {epoch * num_steps + step} --microbatch {microbatch}; or leave such "
+        'steps out with fit(on_nonfinite="skip").'
+    )
