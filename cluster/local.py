@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from .errors import ClusterError
 from .host import Host, Outcome, TaskLimits, failure_of, host_name, thread_name
 from .mailbox import Mailbox, Said
 from .pool import Alive, Ended, Message, Spoke, Up, WorkerPool
@@ -72,6 +73,13 @@ class LocalPool(WorkerPool):
         host = self._forget(worker)
         if host is not None:
             host.close("this worker has been replaced")
+
+    def crash(self, worker: int) -> None:
+        """See `WorkerPool.crash`: its sockets are closed and its death is told; its thread ends at its next call."""
+        host = self._forget(worker)
+        if host is not None:
+            self._inbox.put(Ended(worker=worker, outcome=_badly(WorkerKilled("it was killed on purpose"), worker)))
+            host.close("this worker was killed on purpose")
 
     def receive(self, wait_s: float) -> Message | None:
         """See `WorkerPool.receive`."""
@@ -185,6 +193,12 @@ class DirectPool(WorkerPool):
 
     def kill(self, worker: int) -> None:
         """See `WorkerPool.kill`: there is nothing to end but this process."""
+
+    def crash(self, worker: int) -> None:
+        """See `WorkerPool.crash`: refused."""
+        raise ClusterError(
+            "workers=0 computes in this process, so there is no worker that could die alone. Give workers=2 or more."
+        )
 
     def receive(self, wait_s: float) -> Message | None:
         """See `WorkerPool.receive`."""

@@ -86,6 +86,7 @@ class Member:
         self._aborted = (-1, "")
         self._results: dict[int, Any] = {}
         self._buffers: list[Vector] = []
+        self._expected: tuple[Any, list[list[Node]]] | None = None
         self._phase = ("start", time.monotonic())
         self._step_times: list[float] = []
         self.step: int | None = None
@@ -165,7 +166,7 @@ class Member:
             self.enter_phase("compute")
             phases.reached("compute", self.step)
             work.compute(ranges[self.rank])
-            expected = [[node for lo, hi in own for node in contributed(lo, hi, present)] for own in ranges]
+            expected = self._expected_nodes(tuple(ranges), tuple(present))
             self.enter_phase("all-reduce")
             phases.reached("reduce", self.step)
 
@@ -339,6 +340,14 @@ class Member:
         if place is not None and place.ranges and place.round == self.round:
             return place.ranges
         return [(own,) for own in assign(num_microbatches, self.num_workers)]
+
+    def _expected_nodes(self, ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...]) -> list[list[Node]]:
+        """The nodes that each worker brings; alike for most steps of a generation."""
+        key = ranges, present
+        if self._expected is None or self._expected[0] != key:
+            nodes = [[node for lo, hi in own for node in contributed(lo, hi, present)] for own in ranges]
+            self._expected = key, nodes
+        return self._expected[1]
 
     def _buffer(self, make: Callable[[], Vector]) -> Vector:
         """A vector for the next sum; the last one is kept where another worker may need it."""

@@ -72,6 +72,13 @@ class WorkerPool(ABC):
         """End a worker; it is not heard of again."""
 
     @abstractmethod
+    def crash(self, worker: int) -> None:
+        """End a worker's process as a failure would, from any thread: `Ended` tells that it died, as of any death.
+
+        Nothing happens if there is no such worker. Raises ClusterError where the worker is this process.
+        """
+
+    @abstractmethod
     def receive(self, wait_s: float) -> Message | None:
         """The next message, or None if there is none within `wait_s`."""
 

@@ -99,6 +99,12 @@ class RayPool(WorkerPool):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(info.pid, signal.SIGKILL)
 
+    def crash(self, worker: int) -> None:
+        """See `WorkerPool.crash`: the process sends itself SIGKILL, so it may be on any machine."""
+        actor = self._actors.get(worker)
+        if actor is not None:
+            actor.crash.remote()
+
     def receive(self, wait_s: float) -> Message | None:
         """See `WorkerPool.receive`."""
         if not self._messages:

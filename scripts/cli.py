@@ -98,10 +98,88 @@ def run(traceback: bool, script: Path, arguments: tuple[str, ...]) -> None:
     Unlike there, an error of Heliostat is shown as its message alone, and the traceback of another error begins in the
     script. The script runs with the Python that Heliostat is installed in. Options go before SCRIPT; what follows it
     belongs to the script.
+
+    The exit status is the script's; 1 after an error; and 75 when the run was paused (by Ctrl-C, SIGTERM or max_time_s):
+    then `heliostat resume`, or the same command with the same run_dir, goes on with it.
     """
     from heliostat.scripts.run import run_script
 
     run_script(script, arguments, show_traceback=traceback)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line instead of a table.")
+@click.argument("folders", nargs=-1, type=_FOLDER)
+def runs(as_json: bool, folders: tuple[Path, ...]) -> None:
+    """List the runs in FOLDERS (by default in ./runs) and one level below.
+
+    Shows the state of every run, its epochs, last loss and validation metric, its workers and how often one was lost, its
+    last checkpoint, and when it wrote something last.
+    """
+    from heliostat.scripts.runs import show_runs
+
+    show_runs(folders or (Path("runs"),), _console(), as_json=as_json)
+
+
+@main.command()
+@click.option("--traceback", is_flag=True, help="Show tracebacks of Heliostat's errors, the worker's among them.")
+@click.argument("run_dir", type=_FOLDER)
+def resume(traceback: bool, run_dir: Path) -> None:
+    """Go on with the run in RUN_DIR, from its last checkpoint.
+
+    Runs its script again, with the same arguments in the same directory; what the script does before the run's fit is
+    done again. A finished run is not run again: its result is shown. Exit status as for `heliostat run`.
+    """
+    from heliostat.scripts.resume import resume as go_on
+
+    go_on(run_dir, _console(), show_traceback=traceback)
+
+
+@main.command()
+@click.option("--step", type=click.IntRange(0), required=True, help="Step of the run, counted through from 0.")
+@click.option("--microbatch", type=click.IntRange(0), help="Only this microbatch of the step.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; what the script prints goes to stderr.")
+@click.option("--traceback", is_flag=True, help="Show tracebacks of Heliostat's errors.")
+@click.argument("run_dir", type=_FOLDER)
+def replay(step: int, microbatch: int | None, as_json: bool, traceback: bool, run_dir: Path) -> None:
+    """Compute one step of the run in RUN_DIR again, alone, and show it.
+
+    Runs its script again, in this process and without workers, from the last checkpoint before the step up to the step;
+    the run itself stays as it is. Shows for every microbatch its rows, loss and metrics over them, how large its gradient
+    is for every variable, and what of it is not finite.
+    """
+    from heliostat.scripts.replay import replay as compute_again
+    from heliostat.trainer.jobs import ReplayWanted
+
+    wanted = ReplayWanted(step=step, microbatch=microbatch)
+    compute_again(run_dir, wanted, _console(), as_json=as_json, show_traceback=traceback)
+
+
+# Options of chaos may follow the script; all that chaos does not know is the script's.
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--kill-every", default="30s", show_default=True, metavar="TIME", help="Such as 30s, 500ms or 2m.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Chooses who is killed.")
+@click.option("--run-dir", type=_FOLDER, help="Folder of all runs.  [default: runs/chaos-<time>]")
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, arguments: tuple[str, ...]) -> None:
+    """Prove that killed workers do not change what SCRIPT with ARGUMENTS trains.
+
+    Runs it twice: undisturbed, then with the process of a random worker killed at intervals. Compares the hashes of
+    weights and optimizer state and the history of every fit. All fits go to new folders, whatever the script says.
+
+    Options of the script that have the same names go behind `--`: heliostat chaos --kill-every 30s train.py -- --seed 4.
+
+    The exit status is 0 only if workers were killed and nothing differs, otherwise 1.
+    """
+    from heliostat.scripts.chaos import ChaosSettings, interval_s
+    from heliostat.scripts.chaos import chaos as disturb
+
+    settings = ChaosSettings(
+        script=script, arguments=arguments, kill_every_s=interval_s(kill_every), seed=seed, run_dir=run_dir
+    )
+    if not disturb(settings, _console()):
+        raise SystemExit(1)
 
 
 @main.command()
@@ -149,6 +227,12 @@ def cache_dir() -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification tells programs to ignore a relative path.
     return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "heliostat"
+
+
+def _console() -> Any:
+    from rich.console import Console  # only what shows tables loads it
+
+    return Console(highlight=False)
 
 
 def _version(package: str) -> str:

@@ -16,6 +16,13 @@ def is_ours(error: BaseException) -> bool:
     return isinstance(error, (ClusterError, DatasetError, ScriptError, TrainerError))
 
 
+def is_pause(error: BaseException) -> bool:
+    """Whether it says that a run was paused, which is no mistake."""
+    from heliostat.trainer.errors import RunPausedError
+
+    return isinstance(error, RunPausedError)
+
+
 def message_of(error: BaseException) -> str:
     """Return the error's message, its notes and the log file it knows of, as lines."""
     lines = [str(error) or type(error).__name__, *getattr(error, "__notes__", ())]

@@ -14,6 +14,7 @@ from heliostat.cluster.membership import Pulse
 from heliostat.cluster.task_state import Failure, Formed
 from heliostat.cluster.tree import Vector, reduce_nodes
 
+from .epoch_record import EpochRecord
 from .errors import WorkersDisagreeError
 from .jobs import (
     SEGMENT_OPS,
@@ -31,29 +32,6 @@ from .jobs import (
     SharePart,
 )
 from .shares import ShareBook
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochRecord:
-    """A finished epoch, as the driver publishes it.
-
-    Attributes:
-        epoch: its number, from 0.
-        logs: global training and validation metrics.
-        rows: rows trained on, over all workers.
-        rows_by_worker: the same by worker, those that were lost meanwhile included.
-        times_by_worker: seconds by part of a step, by worker.
-        row_ids: per step the rows of each worker, in order of rank, if recorded.
-        stopped: whether callbacks ended the run with it.
-    """
-
-    epoch: int
-    logs: dict[str, Any]
-    rows: int
-    rows_by_worker: dict[int, int]
-    times_by_worker: dict[int, dict[str, float]]
-    row_ids: tuple[tuple[tuple[int, ...], ...], ...] = ()
-    stopped: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a command of `heliostat` wants of the script it runs: to go on in a given folder, or to replay a step.
+"""What a command of `heliostat` wants of the script it runs: to go on in a folder, to replay a step, to be watched.
 
 Set for the script's own process by the command line; a program that uses the trainer directly never sees it.
 """
@@ -6,28 +6,43 @@ Set for the script's own process by the command line; a program that uses the tr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from heliostat.cluster.group import WorkerGroup
+from heliostat.cluster.task_loop import TaskLoop
+
 from .jobs import ReplayReport, ReplayWanted
+from .run_folder import numbered_run_path
+
+Watch = Callable[[Path, WorkerGroup, TaskLoop], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Directions:
-    """What is wanted of one `fit` of this process.
+    """What is wanted of one `fit` of this process, or of all.
 
     Attributes:
-        run_dir: the run folder it is to use.
-        fit: which `fit` of the process, counted from 1.
+        run_dir: the run folder it is to use. Of all fits: that of the first; the others have ``-2``, ``-3`` ... behind
+            it, and their checkpoints are in there, too.
+        fit: which `fit` of the process, counted from 1; None for all.
         replay: the step to compute again instead of training.
         report: what the replay found.
+        watch: told the run folder, the workers and the task when the training of a fit begins.
+        reached: whether the script has come to that `fit`.
     """
 
     run_dir: Path
-    fit: int = 1
+    fit: int | None = 1
     replay: ReplayWanted | None = None
     report: ReplayReport | None = None
+    watch: Watch | None = None
+    reached: bool = False
+
+    def folder(self, number: int) -> Path:
+        """The run folder of the process's `number`-th fit."""
+        return self.run_dir if self.fit is not None else numbered_run_path(self.run_dir, number)
 
 
 class ReplayDone(BaseException):
@@ -59,4 +74,7 @@ def next_fit() -> tuple[int, Directions | None]:
     """Count a `fit` that begins: its number in this process, and the directions if they are for it."""
     _current.num_fits += 1
     wanted = _current.directions
-    return _current.num_fits, wanted if wanted is not None and wanted.fit == _current.num_fits else None
+    if wanted is None or wanted.fit not in (None, _current.num_fits):
+        return _current.num_fits, None
+    wanted.reached = True
+    return _current.num_fits, wanted

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from . import jobs
-from .coordinator import EpochRecord
+from .epoch_record import EpochRecord
 from .errors import ConfigurationError
 
 Verbose = Literal["auto"] | int

@@ -26,6 +26,7 @@ from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
 from .nonfinite import all_finite, nonfinite_microbatch, nonfinite_text
 from .seeds import microbatch_seeds
+from .state import assign_state, state_bytes
 from .trainee import Trainee
 from .update import Update
 
@@ -145,6 +146,18 @@ class TrainEngine:
     def times_by_name(self) -> dict[str, float]:
         """Where the time of this epoch's steps went, in seconds."""
         return asdict(self.runner.times)
+
+    def warm_up(self) -> None:
+        """Let TensorFlow compile what a step needs, so that a group does not wait for that; nothing changes."""
+        kept = state_bytes(self.trainee)
+        plan = self.runner.feed.plan
+        for _ in self.runner.vectors(0, 0, [plan.present(0).index(True)]):
+            dtype, length = self.contribution.layout[0]
+            nothing = aligned_empty((length,), dtype)
+            nothing[:] = 0
+            self._update(to_tensor(nothing))
+        self._update.store()
+        assign_state(self.trainee, kept)
 
     def start_epoch(self, epoch: int) -> None:
         """Begin a pass: its row order, metrics at zero."""

@@ -18,8 +18,9 @@ from heliostat.data import Dataset
 
 from .checkpoint import CheckpointManifest, CheckpointStore
 from .config import FitConfig, TrainerConfig
-from .coordinator import Coordinator, EpochRecord, Listeners
+from .coordinator import Coordinator, Listeners
 from .display import Display
+from .epoch_record import EpochRecord, history_of, line_of, record_of
 from .errors import CheckpointError, ConfigurationError, RunPausedError, TrainerError
 from .identity import check_identity
 from .jobs import (
@@ -35,7 +36,7 @@ from .jobs import (
     ReplayReport,
 )
 from .nonfinite import nonfinite_text
-from .result import Result, history_of, stored_result
+from .result import Result, stored_result
 from .run_folder import METRICS_FILE, RunFolder, read_lines
 from .workers import Workers
 
@@ -410,30 +411,3 @@ class FitRun:
 
     def _workers_record(self) -> list[dict[str, Any]]:
         return [{"worker": i.worker, "host": i.host, "pid": i.pid} for i in self.workers.infos.values()]
-
-
-def line_of(record: EpochRecord, *, proofs: bool = False) -> dict[str, Any]:
-    """An epoch as a line of ``metrics.jsonl``; with `proofs` its row ids as well, if they were recorded."""
-    line = {
-        "epoch": record.epoch,
-        **record.logs,
-        "rows": record.rows,
-        "rows_by_worker": {str(worker): rows for worker, rows in record.rows_by_worker.items()},
-        "seconds_by_worker": {str(worker): times for worker, times in record.times_by_worker.items()},
-        "stopped": record.stopped,
-    }
-    return line | {"row_ids": record.row_ids} if proofs and record.row_ids else line
-
-
-def record_of(line: Mapping[str, Any]) -> EpochRecord:
-    """The epoch of a line."""
-    known = ("epoch", "rows", "rows_by_worker", "seconds_by_worker", "stopped", "row_ids")
-    return EpochRecord(
-        epoch=line["epoch"],
-        logs={name: value for name, value in line.items() if name not in known},
-        rows=line["rows"],
-        rows_by_worker={int(worker): rows for worker, rows in line["rows_by_worker"].items()},
-        times_by_worker={int(worker): times for worker, times in line["seconds_by_worker"].items()},
-        row_ids=tuple(tuple(tuple(ids) for ids in step) for step in line.get("row_ids", ())),
-        stopped=line["stopped"],
-    )

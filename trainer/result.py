@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .coordinator import EpochRecord
+from .epoch_record import EpochRecord, history_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,3 @@ def stored_result(path: Path, record: Mapping[str, Any], epochs: list[EpochRecor
         seconds=float(record["seconds"]),
         epochs=epochs,
     )
-
-
-def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:
-    """Metric name -> values by epoch; None where an epoch lacks a metric that others have."""
-    names = dict.fromkeys(name for record in epochs for name in record.logs)
-    return {name: [record.logs.get(name) for record in epochs] for name in names}

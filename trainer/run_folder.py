@@ -80,7 +80,7 @@ class RunFolder:
 
     def add_epoch(self, line: Mapping[str, Any]) -> None:
         """Append an epoch to ``metrics.jsonl``."""
-        self._append(METRICS_FILE, line)
+        self._append(METRICS_FILE, {**line, "time": time.time()})
 
     def add_event(self, event: str, **fields: Any) -> None:
         """Append an event to ``events.jsonl``."""

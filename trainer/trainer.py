@@ -197,16 +197,18 @@ class Trainer:
         code = self._ship((train_step, valid_step, callbacks), "callbacks and steps")
         display = make_display(verbose)
         number, directions = next_fit()
-        if directions is not None and directions.replay is not None:
+        replays = directions is not None and directions.replay is not None
+        if directions is not None and replays:
             self._begin_replay(directions)
-        folder = RunFolder(self._next_run_path(directions), resume=resume == "auto" or directions is not None)
-        store, location = _checkpoints(checkpoint_every, checkpoint_dir, folder)
+        folder = RunFolder(self._next_run_path(number, directions), resume=resume == "auto" or directions is not None)
+        elsewhere = checkpoint_dir if directions is None or directions.fit is not None else None
+        store, location = _checkpoints(checkpoint_every, elsewhere, folder)
         data_inputs = Inputs(folder.path / "data")
         train = data_inputs.dataset(data, "train", columns)
         valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
         stored = folder.record.get("identity", {}).get("num_microbatches")
         try:
-            if not _is_finished(folder, epochs) or (directions is not None and directions.replay is not None):
+            if not _is_finished(folder, epochs) or replays:
                 self._workers.start(display.say)
             num_microbatches = self._config.microbatches(self._workers.replicas, stored)
             job = FitJob(
@@ -243,12 +245,21 @@ class Trainer:
                 began_s=began,
                 number=number,
             )
-            if directions is not None and directions.replay is not None:
+            if directions is not None and replays:
                 directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
                 raise ReplayDone
             if _is_finished(folder, epochs):
                 return run.stored()
-            result = run.run(lambda task, coordinator, tell: self._run(task, coordinator, folder, tell, max_time_s))
+
+            def run_task(task: Task, coordinator: Coordinator, tell: Callable[[TaskLoop], None]) -> dict[int, Any]:
+                def begun(loop: TaskLoop) -> None:
+                    tell(loop)
+                    if directions is not None and directions.watch is not None:
+                        directions.watch(folder.path, self._workers.group, loop)
+
+                return self._run(task, coordinator, folder, begun, max_time_s)
+
+            result = run.run(run_task)
             self._has_model, self._lost_model = True, False
             return result
         except RunPausedError:
@@ -257,8 +268,9 @@ class Trainer:
         except ReplayDone:
             raise
         except BaseException as error:
-            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            folder.update(state=state, error=f"{type(error).__name__}: {error}")
+            if not replays:  # a replay leaves the run's record as it is
+                state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                folder.update(state=state, error=f"{type(error).__name__}: {error}")
             raise
         finally:
             display.close()
@@ -394,10 +406,10 @@ class Trainer:
         )
         self._workers = Workers(self._config)
 
-    def _next_run_path(self, directions: Directions | None) -> Path:
+    def _next_run_path(self, number: int, directions: Directions | None) -> Path:
         self._num_fits += 1
         if directions is not None:
-            return directions.run_dir
+            return directions.folder(number)
         return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
 
 

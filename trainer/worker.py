@@ -98,6 +98,7 @@ class Worker:
             self._announce(trainee, member)
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
+            engine.warm_up()
             _begin(session, trainee, member)
             run_loop(job.loop, session, gate)
             session.saver.flush()

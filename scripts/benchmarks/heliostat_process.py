@@ -64,8 +64,8 @@ def run(model_name: str, *, workers: int, threads: int, seconds: float, loop: st
     elapsed = lines[-1]["time"] - lines[0]["time"]
     steps = (len(lines) - 1) * models.STEPS_PER_EPOCH
     split = {
-        part: round(1000 * sum(line["seconds_by_worker"][0][part] for line in lines[1:]) / steps, 3)
-        for part in lines[0]["seconds_by_worker"][0]
+        part: round(1000 * sum(line["seconds_by_worker"]["0"][part] for line in lines[1:]) / steps, 3)
+        for part in lines[0]["seconds_by_worker"]["0"]
     }
     rate = steps / elapsed
     return {

@@ -26,6 +26,7 @@ from heliostat.cluster.local import WorkerKilled
 GONE_S = 20.0
 PACE_S = 0.2  # duration of a step while a wave waits for a replacement: else the run would be over before
 STOPPED_S = 1.0
+LETHAL = ("raise", "kill", "abort", "stop", "gil")  # the first ends a thread, the others a process
 WORKER_THREAD, CHECKPOINT_THREAD = "heliostat-worker-", "heliostat-checkpoint"
 
 
@@ -91,7 +92,7 @@ class Faults:
         orders = [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
         missing = [each for number, each in enumerate(orders) if not (self.folder / f"{number:03}.fired").exists()]
         assert not missing, f"these faults did not happen: {missing}; these did: {self.fired()}"
-        killed = [each["pid"] for each in self.fired() if each["action"] in ("kill", "abort", "stop", "gil")]
+        killed = [each["pid"] for each in self.fired() if each["action"] in LETHAL[1:]]
         assert_gone(killed)
 
 
@@ -151,6 +152,7 @@ class Watcher:
         self._orders: list[Order] = []
         self._fired: set[int] = set()
         self._read: tuple[int, list[list[int]]] = (-1, [])
+        self._formed_s = 0.0
 
     def __call__(self, point: str, step: int | None) -> None:
         """This worker is at a point."""
@@ -164,10 +166,12 @@ class Watcher:
         worker = self._me(generations)
         if worker is None:
             return
-        wave, complete = pending[0][1].wave, bool(generations) and len(generations[-1]) == self._size
+        wave, complete = pending[0][1].wave, self._complete(generations)
         for number, order in pending:
             ready = order.wave == wave and (
-                all(each in self._fired for each in range(number)) if order.at_once else complete or self._events is None
+                all(each in self._fired for each in range(number))
+                if order.at_once
+                else complete or self._events is None
             )
             fits = order.point == point and order.step in (None, step) and _is(order.who, worker, generations)
             if ready and fits and self._claim(number, order, worker, step):
@@ -183,14 +187,23 @@ class Watcher:
             if number not in self._fired and (self._folder / f"{number:03}.fired").exists():
                 self._fired.add(number)
 
+    def _complete(self, generations: list[list[int]]) -> bool:
+        """Whether the group is complete, and has been formed after the last death that was ordered."""
+        if not generations or len(generations[-1]) != self._size:
+            return False
+        deaths = [number for number in self._fired if self._orders[number].action in LETHAL]
+        return all(self._formed_s > (self._folder / f"{n:03}.fired").stat().st_mtime for n in deaths)
+
     def _generations(self) -> list[list[int]]:
         """The groups so far, each in order of rank."""
         if self._events is None or not self._events.exists():
             return []
         size = self._events.stat().st_size
         if size != self._read[0]:
-            events = [json.loads(line) for line in self._events.read_text().splitlines(keepends=True) if line[-1] == "\n"]
-            self._read = size, [each["workers"] for each in events if each["event"] == "formed"]
+            lines = [line for line in self._events.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            formed = [each for each in map(json.loads, lines) if each["event"] == "formed"]
+            self._read = size, [each["workers"] for each in formed]
+            self._formed_s = formed[-1]["time"] if formed else 0.0
         return self._read[1]
 
     def _me(self, generations: list[list[int]]) -> int | None:
@@ -268,7 +281,7 @@ def events_of(run_dir: Path, name: str) -> list[dict]:
     return [each for each in events if each["event"] == name]
 
 
-def no_surviving_copies(rows: list[list[list[int]]], num_rows: int) -> None:
+def each_row_once(rows: list[list[list[int]]], num_rows: int) -> None:
     """Every epoch has every row exactly once."""
     for epoch in rows:
         assert sorted(row for step in epoch for row in step) == list(range(num_rows))

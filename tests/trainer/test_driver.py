@@ -12,12 +12,11 @@ from heliostat.cluster.task_state import Failure, Formed
 from heliostat.trainer import ConfigurationError, DataError, TrainingFailedError, WorkersDisagreeError
 from heliostat.trainer.blame import explain_failure
 from heliostat.trainer.config import TrainerConfig
-from heliostat.trainer.coordinator import Coordinator, EpochRecord, Listeners, merge
+from heliostat.trainer.coordinator import Coordinator, Listeners, merge
+from heliostat.trainer.epoch_record import EpochRecord, history_of, line_of, record_of
 from heliostat.trainer.errors import NonfiniteGradientError
-from heliostat.trainer.fit_run import line_of, record_of
 from heliostat.trainer.identity import check_identity
 from heliostat.trainer.jobs import EpochLogs, EpochPart, PassSum, Progress, Ready, Share, SharePart
-from heliostat.trainer.result import history_of
 from heliostat.trainer.run_folder import RunFolder, new_run_path, numbered_run_path, read_lines
 from heliostat.trainer.shares import ShareBook
 from heliostat.trainer.shipping import ship, unship

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import socket
 from pathlib import Path
 
 import keras
@@ -13,14 +12,14 @@ from heliostat.trainer import Trainer, TrainingFailedError
 from heliostat.trainer.config import TrainerConfig
 
 from .conftest import dense_data
-from .faults import Faults, Order, assert_gone, events_of, no_surviving_copies, outcome, reached
+from .faults import Faults, Order, assert_gone, each_row_once, events_of, outcome, reached
 from .models import linear, normalised
 from .ray_pool import SharedWorkers, nothing_left
 
 pytestmark = pytest.mark.faults
 
-ROWS, EPOCHS, SIZE = 71, 40, 3
-JOB = {"epochs": EPOCHS, "global_batch_size": 16, "verbose": 0, "record_rows": True}
+ROWS, SIZE, BAD_STEP = 71, 3, 3
+JOB = {"global_batch_size": 16, "verbose": 0, "record_rows": True}
 
 
 @pytest.fixture(scope="module")
@@ -33,44 +32,139 @@ def three_workers(ray_here):
 
 
 @pytest.fixture
-def disturbed(three_workers, tmp_path):
-    """disturbed(build, orders, **fit arguments) -> (result, faults): a run on three actors, with its faults."""
+def trainer_of(three_workers, tmp_path):
+    """trainer_of(build) -> (Trainer on three actors, its Faults)."""
 
-    def run(build, orders, **arguments):
+    def make(build):
         faults = Faults(tmp_path / "faults", tmp_path / "run", SIZE)
-        faults.order(*orders)
         trainer = Trainer(faults.build(build), workers=SIZE, num_microbatches=4, seed=7, run_dir=tmp_path / "run")
         trainer._workers = three_workers
-        return trainer.fit(dense_data(), **JOB | arguments), faults
+        return trainer, faults
 
-    return run
+    return make
 
 
 @pytest.fixture
-def undisturbed(train):
-    def run(build, **arguments):
-        return outcome(train(build, dense_data(), workers=0, **JOB | arguments))
+def check(trainer_of, train):
+    """check(build, orders, **fit arguments) -> the result of a run with faults, which equals one without."""
+
+    def run(build, orders, callbacks=lambda: (), **arguments):
+        trainer, faults = trainer_of(build)
+        faults.order(*orders)
+        result = trainer.fit(dense_data(), callbacks=list(callbacks()), **JOB | arguments)
+        faults.check()
+        got = outcome(result)
+        each_row_once(got["rows"], ROWS)
+        assert got == outcome(train(build, dense_data(), workers=0, callbacks=list(callbacks()), **JOB | arguments))
+        return result, faults
 
     return run
 
 
-def kills_in(points, who="other"):
-    return [Order(point=point, who=who, wave=wave) for wave, point in enumerate(points)]
+def lost_in(result) -> list[int]:
+    return sorted(each["worker"] for each in events_of(result.run_dir, "lost"))
 
 
-def test_a_death_at_any_point_of_a_step_changes_nothing(disturbed, undisturbed):
+def test_deaths_in_the_all_reduce_and_while_the_group_mends_itself(check):
     orders = [
-        Order(point="reduce", who="other", wave=0),
+        Order(point="reduce", who="other"),
+        Order(point="regroup", who="any", at_once=True),
+        Order(point="join", who="new", at_once=True),
         Order(point="sending", who="chief", wave=1),
         Order(point="receiving", who="other", wave=1, at_once=True),
-        Order(point="summed", who="chief", wave=2),
-        Order(point="applied", who="other", wave=3),
-        Order(point="checkpoint", who="chief", wave=3, at_once=True),
     ]
-    result, faults = disturbed(normalised, orders, epochs=80)
+    result, faults = check(normalised, orders, epochs=60)
+    assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
+
+
+def test_deaths_after_the_sum_and_beside_the_steps(check):
+    orders = [
+        Order(point="summed", who="chief"),
+        Order(point="applied", who="other", wave=1),
+        Order(point="checkpoint", who="chief", wave=1, at_once=True),
+        Order(point="validation", who="any", wave=2),
+    ]
+    valid = dense_data(rows=23, seed=1)
+    result, faults = check(normalised, orders, epochs=60, loop="custom", validation_data=valid)
+    assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
+
+
+def test_all_workers_die_at_once_and_the_last_checkpoint_goes_on(check):
+    orders = [
+        Order(point="compute", step=33),
+        Order(point="compute", at_once=True),
+        Order(point="compute", at_once=True),
+    ]
+    result, _ = check(normalised, orders, epochs=20, loop="train_on_batch")
+    assert [each["restarted"] for each in events_of(result.run_dir, "formed")].count(True) == 1
+    assert events_of(result.run_dir, "checkpoint")
+
+
+def test_a_worker_that_stands_still_for_long_is_replaced_and_one_that_does_for_a_moment_is_not(check):
+    orders = [
+        Order(point="compute", who="other", step=7, action="pause"),
+        Order(point="compute", who="other", wave=1, step=12, action="stop"),
+    ]
+    result, faults = check(normalised, orders, epochs=20)
+    paused, stopped = faults.fired()
+    assert lost_in(result) == [stopped["worker"]]
+    assert "did not answer" in events_of(result.run_dir, "lost")[0]["reason"]
+
+
+class KillInCallback(keras.callbacks.Callback):
+    """Stands behind the other callbacks, which have heard of the end of the epoch already."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        reached("callback", epoch)
+
+
+def callbacks_with_state():
+    return [
+        keras.callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=0.05, factor=0.5),
+        keras.callbacks.EarlyStopping("loss", patience=6, min_delta=0.01, restore_best_weights=True),
+        keras.callbacks.CSVLogger("log.csv"),
+        KillInCallback(),
+    ]
+
+
+def test_the_chief_dies_in_a_callback_and_its_successor_has_the_callbacks_states(check):
+    orders = [Order(point="callback", step=3), Order(point="callback", step=5, at_once=True)]
+    result, _ = check(normalised, orders, callbacks_with_state, epochs=12)
+    lines = Path(result.run_dir, "log.csv").read_text().splitlines()
+    assert [int(line.split(",")[0]) for line in lines[1:]] == list(range(len(result.history["loss"])))
+
+
+def test_a_death_during_evaluate_and_during_predict(trainer_of, tmp_path):
+    trainer, faults = trainer_of(linear())
+    x, y = dense_data()
+    trainer.fit((x, y), epochs=1, **JOB)
+    faults.order(Order(point="validation", who="other"))
+    metrics = trainer.evaluate((x, y), global_batch_size=16)
     faults.check()
-    got = outcome(result)
-    no_surviving_copies(got["rows"], ROWS)
-    assert got == undisturbed(normalised, epochs=80)
-    lost = events_of(result.run_dir, "lost")
-    assert sorted(each["worker"] for each in lost) == sorted(each["worker"] for each in faults.fired())
+    faults.order(Order(point="validation", wave=1, at_once=True))
+    predicted = trainer.predict((x, y), global_batch_size=16)
+    faults.check()
+    with Trainer(linear(), workers=0, num_microbatches=4, seed=7, run_dir=tmp_path / "quiet") as quiet:
+        quiet.fit((x, y), epochs=1, **JOB)
+        assert metrics == quiet.evaluate((x, y), global_batch_size=16)
+        np.testing.assert_array_equal(predicted, quiet.predict((x, y), global_batch_size=16))
+
+
+class RaiseAtStep(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == BAD_STEP:
+            raise ZeroDivisionError("a mistake in my callback")
+
+
+def test_an_error_in_a_users_callback_stops_the_run_and_is_shown_with_its_frame(ray_here, tmp_path):
+    with Trainer(linear(), workers=2, num_microbatches=4, run_dir=tmp_path / "run") as trainer:
+        trainer._workers.start(print)
+        pids = [info.pid for info in trainer._workers.infos.values()]
+        with nothing_left(pids):
+            with pytest.raises(TrainingFailedError, match="a mistake in my callback") as raised:
+                trainer.fit(dense_data(), epochs=2, global_batch_size=8, callbacks=[RaiseAtStep()], verbose=0)
+    error = raised.value
+    assert (error.worker, error.step, error.host) == (0, BAD_STEP + 1, socket.gethostname())
+    assert "test_faults.py" in str(error)
+    assert "on_train_batch_end" in str(error)
+    assert isinstance(error.__cause__, ZeroDivisionError)

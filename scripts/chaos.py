@@ -1,0 +1,135 @@
+"""``heliostat chaos``: runs a script undisturbed, then with its workers killed, and compares what comes out."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.scripts.chaos_report import (
+    Outcome,
+    difference_lines,
+    fits_table,
+    kills_of,
+    kills_table,
+    read_fits,
+    verdict,
+)
+from heliostat.scripts.chaos_run import ChaosRun
+from heliostat.scripts.errors import ScriptError
+from heliostat.scripts.run import PAUSED_STATUS
+from heliostat.trainer.run_folder import new_run_path
+from rich.console import Console
+
+UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
+LEAVE_TIMEOUT_S = 30.0
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaosSettings:
+    """What to run and how to disturb it.
+
+    Attributes:
+        script: the script.
+        arguments: those of the script.
+        kill_every_s: seconds between two kills.
+        seed: chooses who is killed.
+        run_dir: where all fits of both runs go; None makes ``runs/chaos-<time>``.
+
+    Raises:
+        ScriptError: the interval is not positive.
+    """
+
+    script: Path
+    arguments: tuple[str, ...] = ()
+    kill_every_s: float
+    seed: int = 0
+    run_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.kill_every_s > 0:
+            raise ScriptError(f"--kill-every is {self.kill_every_s:g} s; it must be more than nothing.")
+
+
+def interval_s(text: str) -> float:
+    """Seconds of an interval such as "30s", "500ms", "2m" or "1h"; raises ScriptError for anything else."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)\s*", text)
+    if found is None or float(found[1]) == 0:
+        raise ScriptError(f"{text!r} is no interval: give a number and a unit, such as 30s, 500ms or 2m.")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def chaos(settings: ChaosSettings, console: Console) -> bool:
+    """Run the script twice, print what was killed and what differs; returns whether kills changed nothing.
+
+    Raises:
+        ScriptError: the folder is taken, or the undisturbed run failed or trained nothing.
+    """
+    folder = (settings.run_dir or new_run_path("chaos")).absolute()
+    for name in (UNDISTURBED, DISTURBED):
+        if (folder / name).exists():
+            raise ScriptError(f"{str(folder / name)!r} exists already. Give another --run-dir, or none.")
+    command = shlex.join([str(settings.script), *settings.arguments])
+    console.print(f"1 of 2: {command}, undisturbed", markup=False, soft_wrap=True)
+    status = _run(settings, folder / UNDISTURBED, None)
+    if status:
+        raise ScriptError(f"The undisturbed run {_ended(status)}, so there is nothing to compare with.")
+    plain = read_fits(folder / UNDISTURBED)
+    if not plain:
+        raise ScriptError(f"{settings.script} ended without a call of Trainer.fit, so there is nothing to disturb.")
+    every = f"a worker killed every {settings.kill_every_s:g} s (seed {settings.seed})"
+    console.print(f"\n2 of 2: {command}, with {every}", markup=False, soft_wrap=True)
+    status = _run(settings, folder / DISTURBED, settings.kill_every_s)
+    disturbed = read_fits(folder / DISTURBED)
+    outcome = Outcome(
+        plain=plain,
+        disturbed=disturbed,
+        kills=[kill for fit in disturbed for kill in kills_of(fit)],
+        failure=f"the disturbed run {_ended(status)}" if status else "",
+    )
+    _show(outcome, console)
+    console.print(f"run folders: {folder}", markup=False, soft_wrap=True)
+    return outcome.proved
+
+
+def _show(outcome: Outcome, console: Console) -> None:
+    console.print()
+    if outcome.kills:
+        console.print(kills_table(outcome.kills))
+    console.print(fits_table(outcome))
+    for line in [*difference_lines(outcome), verdict(outcome)]:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _run(settings: ChaosSettings, folder: Path, kill_every_s: float | None) -> int:
+    """Run the script in a process of its own, as a user would; returns its exit status."""
+    wanted = ChaosRun(run_dir=folder, kill_every_s=kill_every_s, seed=settings.seed)
+    # -P: the folder of the script, and not this one, is the first that modules are looked for in.
+    command = [sys.executable, "-P", "-m", "heliostat.scripts.chaos_run", json.dumps(wanted.as_json())]
+    child = subprocess.Popen([*command, str(settings.script), *settings.arguments])
+    try:
+        return child.wait()
+    except BaseException:
+        _end(child)
+        raise
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Let the script stop its workers: Ctrl-C has reached it, too, and a second signal ends it at once."""
+    child.terminate()
+    try:
+        child.wait(LEAVE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _ended(status: int) -> str:
+    if status == PAUSED_STATUS:
+        return "was paused (run it without max_time_s, and send it no signals)"
+    return f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"

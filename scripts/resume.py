@@ -1,0 +1,79 @@
+"""``heliostat resume``: goes on with a run by running its script again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from heliostat.cluster.host import host_name
+from heliostat.scripts.errors import ScriptError
+from heliostat.scripts.recorded import recorded_run, run_again
+from heliostat.scripts.runs import logs_of, number_text
+from heliostat.trainer.directions import Directions
+from heliostat.trainer.run_folder import METRICS_FILE, MODEL_FILE, read_lines, read_record
+from rich.console import Console
+
+
+def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
+    """Go on with the unfinished run in a folder; of a finished one, print the result.
+
+    Raises:
+        ConfigurationError: the folder holds no run.
+        ScriptError: the run is going on right now, or was not started from a script that is still there.
+    """
+    record = read_record(run_dir)
+    if record["state"] == "finished":
+        for line in result_lines(run_dir, record):
+            console.print(line, markup=False, soft_wrap=True)
+        return
+    recorded = recorded_run(run_dir)
+    alive = living_workers(record, host_name(), os.getpid())
+    if record["state"] == "running" and alive:
+        processes = ", ".join(f"{pid} (worker {worker})" for worker, pid in alive.items())
+        raise ScriptError(
+            f"The run in {str(run_dir)!r} is going on: of its processes on this machine these are alive: {processes}. "
+            "Two programs must not write one run folder. Stop it with Ctrl-C or SIGTERM first, or wait for its end (its "
+            "workers leave within 10 s when its program was killed). If these are other programs, run the script itself "
+            "with this run_dir."
+        )
+    console.print(f"running {' '.join([str(recorded.script), *recorded.arguments])}", markup=False, soft_wrap=True)
+    run_again(recorded, Directions(run_dir=recorded.run_dir, fit=recorded.fit), show_traceback=show_traceback)
+
+
+def result_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
+    """What came out of a finished run."""
+    lines = read_lines(run_dir / METRICS_FILE)
+    logs = logs_of(lines[-1]) if lines else {}
+    metrics = ", ".join(f"{name} {number_text(value)}" for name, value in logs.items())
+    early = ", which a callback ended early" if record.get("stopped_early") else ""
+    hashes = ", ".join(f"{name} {value[:8]}" for name, value in record["sha256"].items())
+    return [
+        f"The run in {run_dir} is finished: {record['epochs_done']} epoch(s){early}, {record['seconds']:.0f} s.",
+        f"last epoch: {metrics}",
+        f"sha256: {hashes}",
+        f"model: {run_dir / MODEL_FILE}",
+        f"To train it for more epochs, run its script with more epochs and run_dir={str(run_dir.absolute())!r}.",
+    ]
+
+
+def living_workers(record: Mapping[str, Any], host: str, own_pid: int) -> dict[int, int]:
+    """The workers of a run on this machine whose processes exist: worker -> process id."""
+    return {
+        int(each["worker"]): int(each["pid"])
+        for each in record.get("workers", ())
+        if each["host"] == host and each["pid"] != own_pid and _runs(int(each["pid"]))
+    }
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process exists on this machine and has not ended."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's, or a system without /proc
+        return True
+    return state != "Z"  # it ended, and its parent has not looked yet
