@@ -10,6 +10,7 @@ needed by nobody any more and are dropped then. That keeps one vector, and the p
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ from .tree import Layout, Node, SegmentOp, Vector, contributed
 # Failures that a new generation mends; the others mean that the workers do not run the same program.
 MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)
 MAX_HANDED_BYTES = 1 << 40
+NUM_TIMED = 32
 
 
 class Work(Protocol):
@@ -55,6 +57,8 @@ class Work(Protocol):
 
 class Member:
     """A worker's place in the group, as it changes.
+
+    `step_s` is the median duration of its last steps, 0.0 before a few have been timed.
 
     Args:
         worker: the worker's number.
@@ -89,6 +93,7 @@ class Member:
         self._expected: tuple[Any, list[list[Node]]] | None = None
         self._phase = ("start", time.monotonic())
         self._step_times: list[float] = []
+        self.step_s = 0.0
         self.step: int | None = None
         self.take_state: Callable[[], Any] = lambda: None
         self.deliver: Callable[[bool], Any] = lambda at_end: None
@@ -105,14 +110,13 @@ class Member:
             return self._deadline_s
         return max(5.0, 10 * self.step_s) if self.step_s else self._first_deadline_s
 
-    @property
-    def step_s(self) -> float:
-        """Median duration of the last steps, 0.0 before a few have been timed."""
-        return float(np.median(self._step_times)) if len(self._step_times) >= 3 else 0.0
-
     def time_step(self, seconds: float) -> None:
         """Note how long a step took."""
-        self._step_times = [*self._step_times[-31:], seconds]
+        self._step_times.append(seconds)
+        if len(self._step_times) in (3, NUM_TIMED):
+            self.step_s = statistics.median(self._step_times)
+        if len(self._step_times) == NUM_TIMED:
+            del self._step_times[: NUM_TIMED // 2]
 
     def enter_phase(self, phase: str) -> None:
         """Note what this worker does now, for its pulse."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.scripts.chaos_run import KILLS_FILE
-from heliostat.scripts.runs import logs_of
+from heliostat.trainer.epoch_record import record_of
 from heliostat.trainer.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
@@ -20,6 +20,7 @@ from heliostat.trainer.run_folder import (
     read_record,
 )
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -54,6 +55,7 @@ class Kill:
         step: the step of the run that it was at, None if unknown.
         stall_s: seconds from the kill until a group worked again; None if the run ended without.
         joined_s: seconds from the kill until the next new worker had joined; None if none came.
+        restarted: whether nobody was left who held the state, so that the run went on from its last checkpoint.
     """
 
     fit: int
@@ -62,6 +64,7 @@ class Kill:
     step: int | None
     stall_s: float | None
     joined_s: float | None
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +109,7 @@ def read_fits(path: Path) -> list[Fit]:
             number=len(found) + 1,
             state=record["state"],
             sha256=record.get("sha256", {}),
-            epochs=[logs_of(line) for line in read_lines(folder / METRICS_FILE)],
+            epochs=[record_of(line).logs for line in read_lines(folder / METRICS_FILE)],
             kills=read_lines(folder / KILLS_FILE),
             events=read_lines(folder / EVENTS_FILE),
         )
@@ -123,7 +126,7 @@ def kills_of(fit: Fit) -> list[Kill]:
         if not lost:
             continue
         formed = [each for each in fit.events[lost[0] :] if each["event"] == "formed"]
-        joined = [each for each in formed if each["joined"]]
+        joined = [each for each in formed if each["joined"] and not each["restarted"]]
         found.append(
             Kill(
                 fit=fit.number,
@@ -132,6 +135,7 @@ def kills_of(fit: Fit) -> list[Kill]:
                 step=fit.events[lost[0]]["step"],
                 stall_s=formed[0]["time"] - killed_s if formed else None,
                 joined_s=joined[0]["time"] - killed_s if joined else None,
+                restarted=bool(formed) and bool(formed[0]["restarted"]),
             )
         )
     return found
@@ -188,9 +192,12 @@ def kills_table(kills: Sequence[Kill]) -> Table:
     table.add_column("host", overflow="fold")
     for title in ("step", "stall", "replaced after"):
         table.add_column(title, justify="right")
+    table.add_column("")
     for kill in kills:
         step = "" if kill.step is None else str(kill.step)
-        table.add_row(str(kill.fit), str(kill.worker), kill.host, step, _seconds(kill.stall_s), _seconds(kill.joined_s))
+        went_on = "all lost: on from a checkpoint" if kill.restarted else ""
+        seconds = _seconds(kill.stall_s), _seconds(kill.joined_s)
+        table.add_row(str(kill.fit), str(kill.worker), escape(kill.host), step, *seconds, went_on)
     return table
 
 

@@ -96,7 +96,8 @@ def refuse_this_process(group: WorkerGroup) -> None:
     """Raise ScriptError if there is no worker that could be killed without this process."""
     if isinstance(group.pool, DirectPool):
         raise ScriptError(
-            "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 or more."
+            "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 or "
+            "more."
         )
 
 

@@ -14,6 +14,8 @@ import click
 from heliostat.scripts.failures import is_ours, message_of
 
 _PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
+# Of tables in a file or a pipe: paths stay whole.
+_FILE_WIDTH = 160
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -99,7 +101,7 @@ def run(traceback: bool, script: Path, arguments: tuple[str, ...]) -> None:
     script. The script runs with the Python that Heliostat is installed in. Options go before SCRIPT; what follows it
     belongs to the script.
 
-    The exit status is the script's; 1 after an error; and 75 when the run was paused (by Ctrl-C, SIGTERM or max_time_s):
+    The exit status is the script's; 1 after an error; and 75 when the run was paused, by Ctrl-C, SIGTERM or max_time_s:
     then `heliostat resume`, or the same command with the same run_dir, goes on with it.
     """
     from heliostat.scripts.run import run_script
@@ -113,8 +115,8 @@ def run(traceback: bool, script: Path, arguments: tuple[str, ...]) -> None:
 def runs(as_json: bool, folders: tuple[Path, ...]) -> None:
     """List the runs in FOLDERS (by default in ./runs) and one level below.
 
-    Shows the state of every run, its epochs, last loss and validation metric, its workers and how often one was lost, its
-    last checkpoint, and when it wrote something last.
+    Shows the state of every run, its epochs, last loss and validation metric, its workers and how often one was lost,
+    its last checkpoint, and when it wrote something last.
     """
     from heliostat.scripts.runs import show_runs
 
@@ -145,8 +147,8 @@ def replay(step: int, microbatch: int | None, as_json: bool, traceback: bool, ru
     """Compute one step of the run in RUN_DIR again, alone, and show it.
 
     Runs its script again, in this process and without workers, from the last checkpoint before the step up to the step;
-    the run itself stays as it is. Shows for every microbatch its rows, loss and metrics over them, how large its gradient
-    is for every variable, and what of it is not finite.
+    the run itself stays as it is. Shows for every microbatch its rows, loss and metrics over them, how large its
+    gradient is for every variable, and what of it is not finite.
     """
     from heliostat.scripts.replay import replay as compute_again
     from heliostat.trainer.jobs import ReplayWanted
@@ -168,7 +170,8 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
     Runs it twice: undisturbed, then with the process of a random worker killed at intervals. Compares the hashes of
     weights and optimizer state and the history of every fit. All fits go to new folders, whatever the script says.
 
-    Options of the script that have the same names go behind `--`: heliostat chaos --kill-every 30s train.py -- --seed 4.
+    Options of the script that have the same names go behind `--`:
+    heliostat chaos --kill-every 30s train.py -- --seed 4
 
     The exit status is 0 only if workers were killed and nothing differs, otherwise 1.
     """
@@ -232,7 +235,10 @@ def cache_dir() -> Path:
 def _console() -> Any:
     from rich.console import Console  # only what shows tables loads it
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def _version(package: str) -> str:

@@ -63,7 +63,7 @@ def recorded_run(run_dir: Path) -> RecordedRun:
         )
     if not path.is_file():
         raise ScriptError(
-            f"The run in {str(run_dir)!r} was started by {str(path)!r}, which is not a file on this machine (any more). "
+            f"The run in {str(run_dir)!r} was started by {str(path)!r}, which is no file on this machine (any more). "
             f"Put it back. Or: {by_hand[0].lower()}{by_hand[1:]}"
         )
     return RecordedRun(

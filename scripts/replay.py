@@ -1,4 +1,4 @@
-"""``heliostat replay``: computes one step of a run again, alone in this process, and shows what came out of its rows."""
+"""``heliostat replay``: computes one step of a run again, alone in this process, and shows what came out of it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport, ReplayWanted
 from heliostat.trainer.run_folder import finite
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 SHOWN_ROWS, SHOWN_VALUES, SHOWN_NORMS, SHOWN_IDS = 8, 4, 10, 64
@@ -163,7 +164,7 @@ def rows_table(rows: Rows) -> Table:
     table = Table(box=SIMPLE)
     table.add_column("row", justify="right")
     for name, num in rows.num_values.items():
-        table.add_column(f"{name} (of {num})" if num > SHOWN_VALUES else name)
+        table.add_column(escape(f"{name} (of {num})" if num > SHOWN_VALUES else name))
     for place, row_id in enumerate(rows.row_ids):
         values = [" ".join(_value(value) for value in column[place]) for column in rows.values.values()]
         table.add_row(str(row_id), *values)
@@ -182,7 +183,7 @@ def norms_table(found: MicrobatchReplay) -> Table:
         return name not in found.nonfinite, -norm if math.isfinite(norm) else -math.inf
 
     for name, norm in sorted(found.norms.items(), key=rank)[: max(SHOWN_NORMS, len(found.nonfinite))]:
-        table.add_row(name, f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "")
+        table.add_row(escape(name), f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "")
     return table
 
 

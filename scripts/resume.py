@@ -10,8 +10,9 @@ from typing import Any
 from heliostat.cluster.host import host_name
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run, run_again
-from heliostat.scripts.runs import logs_of, number_text
+from heliostat.scripts.runs import number_text
 from heliostat.trainer.directions import Directions
+from heliostat.trainer.epoch_record import record_of
 from heliostat.trainer.run_folder import METRICS_FILE, MODEL_FILE, read_lines, read_record
 from rich.console import Console
 
@@ -34,9 +35,9 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
         processes = ", ".join(f"{pid} (worker {worker})" for worker, pid in alive.items())
         raise ScriptError(
             f"The run in {str(run_dir)!r} is going on: of its processes on this machine these are alive: {processes}. "
-            "Two programs must not write one run folder. Stop it with Ctrl-C or SIGTERM first, or wait for its end (its "
-            "workers leave within 10 s when its program was killed). If these are other programs, run the script itself "
-            "with this run_dir."
+            "Two programs must not write one run folder. Stop it with Ctrl-C or SIGTERM first, or wait for its end "
+            "(its workers leave within 10 s when its program was killed). If these are other programs, run the script "
+            "itself with this run_dir."
         )
     console.print(f"running {' '.join([str(recorded.script), *recorded.arguments])}", markup=False, soft_wrap=True)
     run_again(recorded, Directions(run_dir=recorded.run_dir, fit=recorded.fit), show_traceback=show_traceback)
@@ -45,7 +46,7 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
 def result_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
     """What came out of a finished run."""
     lines = read_lines(run_dir / METRICS_FILE)
-    logs = logs_of(lines[-1]) if lines else {}
+    logs = record_of(lines[-1]).logs if lines else {}
     metrics = ", ".join(f"{name} {number_text(value)}" for name, value in logs.items())
     early = ", which a callback ended early" if record.get("stopped_early") else ""
     hashes = ", ".join(f"{name} {value[:8]}" for name, value in record["sha256"].items())

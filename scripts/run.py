@@ -1,9 +1,9 @@
 """``heliostat run``: a user's script as ``__main__``, with Heliostat's errors shown as messages.
 
 Like ``python script.py``: its folder comes first on `sys.path`, `sys.argv` holds the script and its arguments, its exit
-status is the command's. Unlike it: errors of Heliostat are a message without traceback and exit status 1, or 75 when the
-run was paused and the same command goes on with it; a traceback of any other error begins in the script; the interpreter
-is the one that Heliostat is installed in, and its options (``-O``, ``-W``, ``-m`` ...) cannot be given.
+status is the command's. Unlike it: errors of Heliostat are a message without traceback and exit status 1; a pause is a
+message and exit status 75; a traceback of any other error begins in the script; the interpreter is the one that
+Heliostat is installed in, and its options (``-O``, ``-W``, ``-m`` ...) cannot be given.
 """
 
 from __future__ import annotations

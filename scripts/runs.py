@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heliostat.trainer.epoch_record import record_of
 from heliostat.trainer.errors import TrainerError
 from heliostat.trainer.run_folder import EVENTS_FILE, METRICS_FILE, RUN_FILE, finite, read_lines, read_record
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # A run that is alive writes at every epoch, checkpoint and loss; one that is silent for so long may be dead.
 SILENT_S = 600.0
 UNREADABLE = "unreadable"
-_NOT_LOGS = ("epoch", "rows", "rows_by_worker", "seconds_by_worker", "stopped", "row_ids")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +98,25 @@ def summary_of(path: Path) -> RunSummary:
 
 
 def table_of(runs: Iterable[RunSummary], now_s: float) -> Table:
-    """The runs as a table."""
-    table = Table(box=SIMPLE)
-    table.add_column("run", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for title in ("epochs", "last loss", "validation", "workers", "lost"):
-        table.add_column(title, justify="right")
-    table.add_column("last checkpoint", overflow="fold")
-    table.add_column("last wrote")
+    """The runs as a table that fits 80 columns: two lines per run."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("run", overflow="fold", min_width=16)
+    for title in ("state\nlast wrote", "epochs\nlast checkpoint", "loss\nvalidation", "workers\nlost"):
+        table.add_column(title, no_wrap=True)
     for run in runs:
+        wrote = _ago(now_s - run.last_wrote_s)
         if run.state == UNREADABLE:
-            table.add_row(str(run.path), run.state, *[""] * 6, _ago(now_s - run.last_wrote_s))
+            table.add_row(escape(str(run.path)), f"{run.state}\n{wrote}")
             continue
         state = f"{run.state}?" if _may_be_dead(run, now_s) else run.state
         epochs = f"{run.epochs_done} of {'?' if run.epochs is None else run.epochs}"
-        numbers = (number_text(run.logs.get("loss")), _validation(run.logs), str(run.num_workers), str(run.num_lost))
-        table.add_row(str(run.path), state, epochs, *numbers, run.checkpoint or "", _ago(now_s - run.last_wrote_s))
+        table.add_row(
+            escape(str(run.path)),
+            f"{state}\n{wrote}",
+            f"{epochs}\n{run.checkpoint or 'none'}",
+            escape(f"{number_text(run.logs.get('loss'))}\n{_validation(run.logs)}"),
+            f"{run.num_workers}\n{run.num_lost}",
+        )
     return table
 
 
@@ -126,11 +130,6 @@ def remarks(runs: Iterable[RunSummary], now_s: float) -> list[str]:
             "If no process of it is left, heliostat resume goes on with it."
         )
     return lines
-
-
-def logs_of(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics in a line of ``metrics.jsonl``."""
-    return {name: value for name, value in line.items() if name not in _NOT_LOGS}
 
 
 def number_text(value: Any) -> str:
@@ -154,7 +153,7 @@ def _summary(
         state=state,
         epochs_done=int(lines[-1]["epoch"]) + 1 if lines else int(record.get("identity", {}).get("initial_epoch", 0)),
         epochs=record.get("epochs"),
-        logs=logs_of(lines[-1]) if lines else {},
+        logs=record_of(lines[-1]).logs if lines else {},
         num_workers=0 if in_process else len(record.get("workers", ())),
         num_lost=sum(event["event"] == "lost" for event in events),
         checkpoint=checkpoints[-1] if checkpoints else None,

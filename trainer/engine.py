@@ -186,8 +186,9 @@ class TrainEngine:
         else:
             self._refuse(step)
         phases.reached("applied", self._member.step)
+        sizes = plan.sizes(step)
         for worker, ranges in zip(self._member.last_members, self._member.last_ranges, strict=True):
-            self.rows_by_worker[worker] += sum(sum(plan.sizes(step)[lo:hi]) for lo, hi in ranges)
+            self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
         times.all_reduce_s += reduced - began - (times.input_s + times.compute_s - before_s)
         times.apply_s += time.perf_counter() - reduced
         self._member.time_step(time.perf_counter() - began)

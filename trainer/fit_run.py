@@ -60,6 +60,7 @@ class FitRun:
         display: what the user sees.
         began_s: when the run began (monotonic clock).
         number: which fit of this process it is, counted from 1.
+        afresh: callbacks whose state cannot be carried to another worker.
     """
 
     job: FitJob
@@ -73,6 +74,7 @@ class FitRun:
     display: Display
     began_s: float
     number: int = 1
+    afresh: tuple[str, ...] = ()
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
     _nudged_s: float = 0.0
@@ -93,6 +95,11 @@ class FitRun:
         self.folder.update(state="running", plan=plan, epochs=self.job.epochs, **self._record())
         self.display.say(f"run folder {self.folder.path}")
         self.display.say(self.workers.describe(plan, len(self.train), self.job.steps_per_epoch))
+        if self.afresh and not self.config.local:
+            self.display.say(
+                f"callbacks that begin afresh if the chief is lost: {', '.join(self.afresh)} (get_state() and "
+                "set_state(state) would carry them)"
+            )
         coordinator = Coordinator(self._listeners())
         limits = Limits(
             num_needed=self.workers.group.num_needed,

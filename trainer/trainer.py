@@ -244,6 +244,7 @@ class Trainer:
                 display=display,
                 began_s=began,
                 number=number,
+                afresh=_begin_afresh(callbacks),
             )
             if directions is not None and replays:
                 directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
@@ -456,6 +457,15 @@ def _checked_callbacks(callbacks: Any) -> tuple[Any, ...]:
     found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
     check_callbacks(found)
     return found
+
+
+def _begin_afresh(callbacks: Sequence[Any]) -> tuple[str, ...]:
+    """Names of the callbacks whose state cannot be carried to another worker."""
+    if not callbacks:
+        return ()
+    from .callback_state import carried_how
+
+    return tuple(type(callback).__name__ for callback in callbacks if carried_how(callback) == "afresh")
 
 
 def _concatenated(outputs: list[Any]) -> Any:

@@ -1,0 +1,270 @@
+"""`heliostat resume` and `replay`, and the exit status of a pause: real runs in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from heliostat.data import write_dataset
+from heliostat.scripts.cli import main
+from heliostat.scripts.errors import ScriptError
+from heliostat.scripts.recorded import recorded_run
+from heliostat.scripts.replay import check_wanted
+from heliostat.scripts.resume import living_workers
+from heliostat.trainer.jobs import ReplayWanted
+from heliostat.trainer.run_folder import RunFolder
+
+ROWS, BATCH, STEPS, EPOCHS, MICROBATCHES, BAD_ROW = 30, 8, 4, 3, 4, 17
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import keras
+from heliostat.trainer import Trainer
+
+class PausesOnce(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        marker = Path("paused")
+        if epoch == 1 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+def build():
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, "relu"), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+if __name__ == "__main__":
+    data, run_dir = sys.argv[1:]
+    with Trainer(build, workers=0, num_microbatches=%d, run_dir=run_dir) as trainer:
+        trainer.fit(data, validation_data="good", epochs=%d, global_batch_size=%d, callbacks=[PausesOnce()], verbose=2)
+    print("the script goes on")
+""" % (MICROBATCHES, EPOCHS, BATCH)  # noqa: UP031, the script has braces
+
+
+def heliostat(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "from heliostat.scripts.cli import main; main(prog_name='heliostat')"
+    environment = {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def refused(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(each) for each in arguments], prog_name="heliostat")
+    assert result.exit_code == 1, (result.output, result.exception)
+    return result.stderr
+
+
+def record_of(path: Path) -> dict:
+    return json.loads((path / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with the script, a dataset, and one with a NaN."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "train.py").write_text(SCRIPT)
+    x = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+    write_dataset(folder / "good", {"x": x, "y": 2 * x[:, :1]})
+    broken = x.copy()
+    broken[BAD_ROW, 1] = np.nan
+    write_dataset(folder / "bad", {"x": broken, "y": 2 * x[:, :1]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def paused(place) -> subprocess.CompletedProcess[str]:
+    return heliostat("run", "train.py", "good", "run", cwd=place)
+
+
+@pytest.fixture(scope="module")
+def resumed(place, paused, tmp_path_factory) -> subprocess.CompletedProcess[str]:
+    """Resumed from another directory than the run was started in."""
+    return heliostat("resume", place / "run", cwd=tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.mark.engine
+def test_a_paused_run_ends_with_its_message_and_status_75(place, paused):
+    assert paused.returncode == 75, paused.stderr
+    last = paused.stderr.strip().splitlines()[-1]
+    assert last.startswith("The run was paused: it was asked to by SIGTERM.")
+    assert f"heliostat resume {place / 'run'}" in last
+    assert "Traceback" not in paused.stderr
+    assert "the script goes on" not in paused.stdout
+
+
+@pytest.mark.engine
+def test_resume_goes_on_with_the_same_command_and_ends_where_an_undisturbed_run_does(place, resumed):
+    assert resumed.returncode == 0, resumed.stderr
+    assert "running train.py good run" in resumed.stdout
+    assert "going on from checkpoint" in resumed.stdout
+    assert "the script goes on" in resumed.stdout
+    whole = heliostat("run", "train.py", "good", "whole", cwd=place)
+    assert whole.returncode == 0, whole.stderr
+    run, undisturbed = record_of(place / "run"), record_of(place / "whole")
+    assert run["state"] == "finished"
+    assert run["sha256"] == undisturbed["sha256"]
+    assert not (place / "run-2").exists()
+
+
+@pytest.mark.engine
+def test_resume_of_a_finished_run_shows_its_result_and_runs_nothing(place, resumed):
+    before = (place / "run" / "run.json").stat().st_mtime_ns
+    result = CliRunner().invoke(main, ["resume", str(place / "run")])
+    assert result.exit_code == 0, result.output
+    assert f"is finished: {EPOCHS} epoch(s)" in result.output
+    assert record_of(place / "run")["sha256"]["weights"][:8] in result.output
+    assert "val_mae" in result.output
+    assert "the script goes on" not in result.output
+    assert (place / "run" / "run.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.engine
+def test_replay_shows_a_step_and_leaves_the_run_as_it_is(place, resumed):
+    before = {path: path.read_bytes() for path in (place / "run").rglob("*") if path.is_file()}
+    done = heliostat("replay", place / "run", "--step", 7, "--microbatch", 1, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["step"], found["epoch"], found["step_of_epoch"]) == (7, 1, 3)
+    assert found["present"] == [0, 1, 2, 3]
+    (microbatch,) = found["microbatches"]
+    assert microbatch["number"] == 1
+    assert len(microbatch["row_ids"]) == 2  # 6 rows are left for the last step: 1, 2, 1, 2
+    assert set(microbatch["logs"]) == {"loss", "mae"}
+    assert len(microbatch["norms"]) == 4
+    assert microbatch["nonfinite"] == []
+    values = microbatch["first_rows"]["first_values"]
+    np.testing.assert_allclose(np.array(values["y"]), 2 * np.array(values["x"])[:, :1], rtol=1e-6)
+    assert {path: path.read_bytes() for path in (place / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.engine
+def test_replay_marks_what_is_not_finite_and_the_row_it_came_from(place):
+    (place / "paused").touch()
+    failed = heliostat("run", "train.py", "bad", "broken", cwd=place)
+    assert failed.returncode == 1
+    (event,) = [each for each in _events(place / "broken") if each["event"] == "nonfinite"]
+    done = heliostat("replay", place / "broken", "--step", event["epoch"] * STEPS + event["step"], cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert f"NOT FINITE in microbatch {event['microbatch']}\n" in done.stdout
+    assert done.stdout.count("NOT FINITE:") == 1
+    (row,) = [line for line in done.stdout.splitlines() if "<nan>" in line]
+    assert row.split()[0] == str(BAD_ROW)
+    assert record_of(place / "broken")["state"] == "failed"
+
+
+def _events(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+
+
+# -- what is refused before anything runs -----------------------------------------------------------------------------
+
+RECORD = {
+    "epochs": EPOCHS,
+    "data": {"train": {"rows": 26, "path": "good"}},  # the last step of an epoch has 2 rows, for microbatches 1 and 3
+    "identity": {
+        "global_batch_size": BATCH,
+        "num_microbatches": MICROBATCHES,
+        "steps_per_epoch": None,
+        "initial_epoch": 1,
+    },
+}
+
+
+def test_steps_and_microbatches_that_exist_are_not_refused():
+    for step, microbatch in ((4, None), (11, None), (4, 0), (7, 1), (11, 3)):
+        check_wanted(RECORD, ReplayWanted(step=step, microbatch=microbatch))
+
+
+@pytest.mark.parametrize(
+    ("step", "microbatch", "said"),
+    [
+        (3, None, "no step 3: its steps are 4 to 11"),
+        (12, None, "no step 12: its steps are 4 to 11"),
+        (4, 4, "no microbatch 4: its steps have 4"),
+        (7, 0, "Those with rows: 1, 3."),
+    ],
+)
+def test_a_step_or_microbatch_that_does_not_exist_is_named_with_those_that_do(step, microbatch, said):
+    with pytest.raises(ScriptError, match=said):
+        check_wanted(RECORD, ReplayWanted(step=step, microbatch=microbatch))
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """begun(argv, **fields) -> the folder of a run that was started so."""
+
+    def make(argv: list[str], **fields) -> Path:
+        folder = RunFolder(tmp_path / "run", resume=False)
+        command = {"argv": argv, "directory": str(tmp_path), "fit": 2}
+        folder.update(state="failed", command=command, **fields)
+        return folder.path
+
+    return make
+
+
+@pytest.mark.parametrize("argv", [["-c"], [""], [], ["-"], ["/usr/lib/ipykernel_launcher.py", "-f", "x.json"]])
+@pytest.mark.parametrize("command", [["resume"], ["replay", "--step", "0"]])
+def test_a_run_that_no_script_began_is_refused_with_what_to_do(begun, argv, command):
+    message = refused(*command, begun(argv))
+    assert "from a notebook, a prompt or python -c" in message
+    assert "Trainer(run_dir=" in message
+
+
+def test_a_script_that_is_gone_is_named(begun, tmp_path):
+    assert str(tmp_path / "gone.py") in refused("resume", begun(["gone.py"]))
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    for command in (["resume"], ["replay", "--step", "0"]):
+        assert f"{str(tmp_path)!r} is no run folder" in refused(*command, tmp_path)
+
+
+def test_a_run_that_failed_before_it_began_says_how(tmp_path):
+    RunFolder(tmp_path / "run", resume=False).update(state="failed", error="DataError: no column y")
+    assert "DataError: no column y" in refused("resume", tmp_path / "run")
+
+
+def test_the_script_is_looked_for_where_the_run_was_started(begun, tmp_path):
+    (tmp_path / "train.py").write_text("")
+    found = recorded_run(begun(["train.py", "--epochs", "3"]))
+    assert (str(found.script), found.arguments, found.directory) == ("train.py", ("--epochs", "3"), tmp_path)
+    assert found.fit == 2
+
+
+def test_a_script_that_never_comes_to_the_fit_is_an_error_and_its_status_counts(begun, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "train.py").write_text("print('here')")
+    path = begun(["train.py"])
+    assert "train.py ended without its fit number 2" in refused("resume", path)
+    (tmp_path / "train.py").write_text("raise SystemExit(7)")
+    assert CliRunner().invoke(main, ["resume", str(path)]).exit_code == 7
+
+
+def test_a_run_whose_workers_live_is_not_begun_a_second_time():
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        workers = [{"worker": 0, "host": "here", "pid": child.pid}, {"worker": 1, "host": "there", "pid": child.pid}]
+        assert living_workers({"workers": workers}, "here", own_pid=0) == {0: child.pid}
+        assert living_workers({"workers": workers}, "here", own_pid=child.pid) == {}
+        child.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+        assert living_workers({"workers": workers}, "here", own_pid=0) == {}
+    finally:
+        child.kill()
+        child.communicate()
+    assert living_workers({"workers": workers}, "here", own_pid=0) == {}
