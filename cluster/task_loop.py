@@ -232,6 +232,8 @@ class TaskLoop:
             self._decide(Reported(worker=message.worker, report=message.event))
         elif self.state.phase not in ("settling", "over"):
             self._answer(self._handler.handle(message.worker, message.event))
+        elif message.question is None:  # a task that is given up answers nobody, but what is told still counts
+            self._handler.handle(message.worker, message.event)
 
     def _ended_badly(self, failure: Failure) -> None:
         known = self._known.get(failure.worker)

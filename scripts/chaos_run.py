@@ -64,6 +64,7 @@ class Killer:
         self._every_s = every_s
         self._random = random.Random(seed)
         self._due_s: float | None = None
+        self._killed: set[int] = set()  # the group hears of a death a moment later
 
     def watch(self, folder: Path, group: WorkerGroup, loop: TaskLoop) -> None:
         """Disturb this task until it is over; the kills are noted in the run folder."""
@@ -71,6 +72,7 @@ class Killer:
 
     def _disturb(self, folder: Path, group: WorkerGroup, loop: TaskLoop) -> None:
         pause = threading.Event()
+        self._killed = set()  # another trainer counts its workers anew
         while not loop.state.over:
             victim = self.victim(loop.state.phase, loop.state.members, group.target, time.monotonic())
             if victim is not None:
@@ -86,10 +88,13 @@ class Killer:
             return None
         if self._due_s is None:
             self._due_s = now_s + self._every_s
-        if now_s < self._due_s or len(members) < min(2, target):
+        living = sorted(set(members) - self._killed)
+        if now_s < self._due_s or not living or len(living) < min(2, target):
             return None
         self._due_s = now_s + self._every_s
-        return self._random.choice(sorted(members)) if members else None
+        victim = self._random.choice(living)
+        self._killed.add(victim)
+        return victim
 
 
 def refuse_this_process(group: WorkerGroup) -> None:

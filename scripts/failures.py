@@ -38,7 +38,7 @@ def full_account(error: BaseException, path: str) -> str:
     of_worker = getattr(error, "worker_traceback", "")
     if not of_worker:
         return text
-    return f"{text}\nTraceback of worker {getattr(error, 'rank', '?')}:\n{of_worker.rstrip()}\n"
+    return f"{text}\nTraceback of worker {getattr(error, 'worker', '?')}:\n{of_worker.rstrip()}\n"
 
 
 def _from_file(error: BaseException, path: str) -> TracebackType | None:

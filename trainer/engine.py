@@ -183,15 +183,17 @@ class TrainEngine:
         reduced = time.perf_counter()
         if self._on_nonfinite is None or all_finite(summed[0]):
             self._apply(summed, plan.step_rows(step))
+            self._count_rows(plan.sizes(step))
         else:
             self._refuse(step)
         phases.reached("applied", self._member.step)
-        sizes = plan.sizes(step)
-        for worker, ranges in zip(self._member.last_members, self._member.last_ranges, strict=True):
-            self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
         times.all_reduce_s += reduced - began - (times.input_s + times.compute_s - before_s)
         times.apply_s += time.perf_counter() - reduced
         self._member.time_step(time.perf_counter() - began)
+
+    def _count_rows(self, sizes: Sequence[int]) -> None:
+        for worker, ranges in zip(self._member.last_members, self._member.last_ranges, strict=True):
+            self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
 
     def _new_vector(self) -> Vector:
         return tuple(aligned_empty((length,), dtype) for dtype, length in self.contribution.layout)

@@ -68,7 +68,10 @@ def test_version_names_heliostat_and_what_it_stands_on():
 
 def test_help_names_every_command():
     output = heliostat("--help").output
-    assert all(f"\n  {command} " in output for command in ("demo", "run", "convert", "inspect"))
+    assert all(
+        f"\n  {command} " in output
+        for command in ("demo", "run", "runs", "resume", "replay", "chaos", "convert", "inspect")
+    )
 
 
 def test_the_cache_is_where_the_xdg_specification_puts_it(monkeypatch, tmp_path):
@@ -202,7 +205,7 @@ def test_run_shows_the_tracebacks_when_asked_the_workers_too(script):
     path = script(
         "from heliostat.trainer import TrainingFailedError\n"
         "def train():\n"
-        "    raise TrainingFailedError('worker 1 died', rank=1, worker_traceback='its frames')\n"
+        "    raise TrainingFailedError('worker 1 died', worker=1, worker_traceback='its frames')\n"
         "train()\n"
     )
     message = failed("run", "--traceback", path)

@@ -1,0 +1,283 @@
+"""`heliostat chaos`: real workers killed under a real script; and what it makes of what it sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from heliostat.scripts.chaos import interval_s
+from heliostat.scripts.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
+from heliostat.scripts.chaos_run import Killer
+from heliostat.scripts.cli import main
+from heliostat.scripts.errors import ScriptError
+
+SCRIPT = """
+import json, sys, time
+import keras, numpy as np
+from heliostat.trainer import Trainer
+
+def build():
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    seed = time.time_ns() % 2**32 if given.pop("careless", False) else 7
+    fits, epochs = given.pop("fits", 1), given.pop("epochs", 1)
+    with Trainer(build, num_microbatches=4, seed=seed, run_dir="own", **given) as trainer:
+        for _ in range(fits):
+            trainer.fit((x, 2 * x[:, :1]), validation_data=(x, x[:, :1]), epochs=epochs, global_batch_size=8, verbose=0)
+"""
+
+
+@pytest.fixture
+def chaos(tmp_path, monkeypatch):
+    """chaos(options, **arguments of the Trainer) -> what the command did with the script."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    def run(*options: str, **given: object) -> Result:
+        result = CliRunner().invoke(main, ["chaos", "train.py", json.dumps(given), *options, "--run-dir", "out"])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def lost_in(folder: Path) -> list[int]:
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [each["worker"] for each in map(json.loads, lines) if each["event"] == "lost"]
+
+
+@pytest.mark.faults
+def test_killed_ray_workers_do_not_change_the_result(chaos, tmp_path):
+    result = chaos("--kill-every", "200ms", workers=3, epochs=20)
+    assert result.exit_code == 0, result.output
+    killed = [json.loads(line)["worker"] for line in (tmp_path / "out/disturbed/kills.jsonl").read_text().splitlines()]
+    noticed = lost_in(tmp_path / "out/disturbed")
+    assert len(noticed) >= 2
+    assert set(noticed) <= set(killed)
+    assert lost_in(tmp_path / "out/undisturbed") == []
+    assert f"{len(noticed)} kills, and the same weights, optimizer state and history, bit for bit." in result.output
+
+
+@pytest.mark.engine
+def test_workers_in_the_scripts_process_are_killed_over_all_of_its_fits(chaos, tmp_path):
+    result = chaos("--kill-every", "200ms", workers=3, in_process=True, epochs=6, fits=2)
+    assert result.exit_code == 0, result.output
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {
+        "undisturbed",
+        "undisturbed-2",
+        "disturbed",
+        "disturbed-2",
+    }
+    assert lost_in(tmp_path / "out/disturbed")
+    assert not (tmp_path / "own").exists(), "it wrote the script's own run folder"
+
+
+@pytest.mark.engine
+def test_without_a_kill_nothing_is_proved(chaos):
+    result = chaos("--kill-every", "1h", workers=2, in_process=True)
+    assert result.exit_code == 1
+    assert "nothing was proved: raise the run's length or lower --kill-every" in result.output
+
+
+@pytest.mark.engine
+def test_a_script_whose_result_depends_on_the_clock_is_found_out(chaos):
+    result = chaos("--kill-every", "1h", workers=2, in_process=True, careless=True)
+    assert result.exit_code == 1
+    assert "NOT THE SAME after 0 kills" in result.output
+    assert "fit 1: weights: sha256" in result.output
+    assert "fit 1: epoch 1, loss:" in result.output
+
+
+@pytest.mark.engine
+def test_a_script_without_workers_is_refused(chaos, capfd):
+    result = chaos(workers=0)
+    assert result.exit_code == 1
+    assert "undisturbed run ended with status 1" in result.output
+    assert "workers=0" in capfd.readouterr().err
+
+
+def test_a_script_that_trains_nothing_is_refused(chaos, tmp_path):
+    (tmp_path / "train.py").write_text("print('nothing')")
+    result = chaos()
+    assert result.exit_code == 1
+    assert "without a call of Trainer.fit" in result.output
+
+
+def test_a_script_that_fails_undisturbed_is_not_disturbed(chaos, tmp_path):
+    (tmp_path / "train.py").write_text("raise SystemExit(7)")
+    assert "undisturbed run ended with status 7" in chaos().output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_runs_is_refused(chaos, tmp_path):
+    (tmp_path / "out" / "disturbed").mkdir(parents=True)
+    result = chaos()
+    assert result.exit_code == 1
+    assert "exists already" in result.output
+
+
+def test_options_behind_two_dashes_are_the_scripts(chaos, tmp_path):
+    (tmp_path / "train.py").write_text("import sys; open('seen', 'w').write(repr(sys.argv[1:]))")
+    chaos("--lr", "3", "--seed", "4", "--", "--seed", "5", "-h")
+    # The fixture puts --run-dir last, which is behind the dashes here.
+    assert (tmp_path / "seen").read_text() == repr(["{}", "--lr", "3", "--seed", "5", "-h", "--run-dir", "out"])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30.0), ("500ms", 0.5), ("2m", 120.0), ("1.5 h", 5400.0)])
+def test_intervals(text, seconds):
+    assert interval_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "", "s", "-1s", "0s", "0.0ms", "nans", "1d", "30s 5"])
+def test_what_is_no_interval_is_named(text):
+    with pytest.raises(ScriptError, match="is no interval"):
+        interval_s(text)
+
+
+# -- whom to kill -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_kill_comes_an_interval_after_the_first_steps_begin():
+    killer = Killer(10.0, seed=0)
+    assert killer.victim("gathering", (), 3, 0.0) is None
+    assert killer.victim("running", (0, 1, 2), 3, 5.0) is None
+    assert killer.victim("running", (0, 1, 2), 3, 14.9) is None
+    first = killer.victim("running", (0, 1, 2), 3, 15.0)
+    assert first in (0, 1, 2)
+    assert killer.victim("running", (0, 1, 2), 3, 24.9) is None
+    assert killer.victim("regrouping", (0, 1, 2), 3, 25.0) in {0, 1, 2} - {first}
+
+
+def test_the_last_of_several_is_spared_until_others_have_come():
+    killer = Killer(1.0, seed=0)
+    killer.victim("running", (0, 1), 2, 0.0)
+    assert killer.victim("running", (1,), 2, 50.0) is None
+    assert killer.victim("running", (1, 2), 2, 51.0) in (1, 2)
+
+
+def test_a_death_that_the_group_has_not_heard_of_counts_when_the_last_is_spared():
+    killer = Killer(1.0, seed=0)
+    killer.victim("running", (0, 1), 2, 0.0)
+    first = killer.victim("running", (0, 1), 2, 2.0)
+    assert first is not None
+    assert killer.victim("running", (0, 1), 2, 4.0) is None
+    assert killer.victim("running", (0, 1, 2), 2, 6.0) in {0, 1, 2} - {first}
+
+
+def test_the_only_worker_of_a_run_is_not_spared():
+    killer = Killer(1.0, seed=0)
+    killer.victim("running", (3,), 1, 0.0)
+    assert killer.victim("running", (), 1, 2.0) is None
+    assert killer.victim("running", (3,), 1, 4.0) == 3
+
+
+def test_nobody_is_killed_outside_of_steps():
+    killer = Killer(1.0, seed=0)
+    killer.victim("running", (0, 1), 2, 0.0)
+    for phase in ("gathering", "closing", "ending", "settling", "over"):
+        assert killer.victim(phase, (0, 1), 2, 10.0) is None
+
+
+def test_the_seed_decides_who_is_killed():
+    def victims(seed: int) -> list[int | None]:
+        killer = Killer(1.0, seed)
+        return [killer.victim("running", tuple(range(40)), 40, 2.0 * now) for now in range(20)]
+
+    assert victims(1) == victims(1)
+    assert victims(1) != victims(2)
+    assert len(set(victims(1))) == 20
+
+
+# -- what came out ----------------------------------------------------------------------------------------------------
+
+
+def fit(**fields) -> Fit:
+    given = {
+        "number": 1,
+        "state": "finished",
+        "sha256": {"weights": "aa", "optimizer": "bb"},
+        "epochs": [{"loss": 1.0}],
+    }
+    return Fit(**(given | fields))
+
+
+def kill(worker: int, at_s: float) -> dict:
+    return {"time": at_s, "worker": worker, "host": "a"}
+
+
+def event(event: str, at_s: float, **fields) -> dict:
+    return {"event": event, "time": at_s, **({"joined": [], "restarted": False} if event == "formed" else {}), **fields}
+
+
+def test_a_kill_is_followed_from_the_loss_to_the_next_group_and_the_next_worker():
+    events = [
+        event("formed", 0.0, joined=[0, 1]),
+        event("lost", 10.2, worker=1, step=7),
+        event("checkpoint", 10.3),
+        event("formed", 10.5),
+        event("formed", 14.0, joined=[2]),
+    ]
+    (found,) = kills_of(fit(kills=[kill(1, 10.0)], events=events))
+    assert (found.worker, found.step, found.stall_s, found.joined_s, found.restarted) == (1, 7, 0.5, 4.0, False)
+
+
+def test_a_group_of_new_workers_alone_is_a_restart_and_no_replacement():
+    events = [event("lost", 1.0, worker=0, step=None), event("formed", 2.0, joined=[1], restarted=True)]
+    (found,) = kills_of(fit(kills=[kill(0, 1.0)], events=events))
+    assert (found.stall_s, found.joined_s, found.restarted) == (1.0, None, True)
+
+
+def test_a_kill_after_the_last_step_proves_nothing():
+    assert kills_of(fit(kills=[kill(0, 1.0)], events=[event("lost", 0.5, worker=1, step=3)])) == []
+
+
+def test_equal_fits_differ_in_nothing_also_if_a_metric_is_nan():
+    nan = [{"loss": float("nan")}]
+    assert differences(fit(epochs=nan), fit(epochs=list(nan))) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sha256": {"weights": "aa", "optimizer": "cc"}}, "optimizer: sha256 bb, disturbed cc"),
+        ({"sha256": {"weights": "aa"}}, "optimizer: sha256 bb, disturbed none"),
+        ({"state": "failed"}, "state: finished, disturbed failed"),
+        ({"epochs": [{"loss": 1.0 + 2**-52}]}, "epoch 1, loss: 1.0, disturbed 1.0000000000000002"),
+        ({"epochs": [{"loss": 1.0, "mae": 0.0}]}, "epoch 1, mae: None, disturbed 0.0"),
+        ({"epochs": []}, "epochs: 1, disturbed 0"),
+    ],
+)
+def test_what_differs_is_named(fields, said):
+    assert differences(fit(), fit(**fields)) == [said]
+
+
+def test_a_fit_of_one_run_alone_is_a_difference():
+    assert differences(fit(), None) == ["it was made in the undisturbed run only"]
+    assert differences(None, fit()) == ["it was made in the disturbed run only"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "proved", "said"),
+    [
+        ({}, True, "1 kill, and the same weights"),
+        ({"kills": []}, False, "nothing was proved"),
+        ({"failure": "the disturbed run ended with status 1"}, False, "NOT THE SAME after 1 kill: the disturbed run"),
+        ({"disturbed": [fit(epochs=[])]}, False, "NOT THE SAME after 1 kill: the result"),
+        ({"disturbed": []}, False, "NOT THE SAME"),
+    ],
+)
+def test_the_verdict(fields, proved, said):
+    one = Kill(fit=1, worker=0, host="a", step=1, stall_s=1.0, joined_s=None)
+    outcome = Outcome(**({"plain": [fit()], "disturbed": [fit()], "kills": [one]} | fields))
+    assert outcome.proved is proved
+    assert said in verdict(outcome)

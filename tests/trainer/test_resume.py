@@ -1,0 +1,312 @@
+"""Runs that are disturbed, stopped and gone on with, in this process: the result has the bits of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import keras
+import numpy as np
+import pytest
+from heliostat.cluster import phases
+from heliostat.cluster.local import WorkerKilled
+from heliostat.trainer import ConfigurationError, NonfiniteGradientError, RunPausedError, Steps
+from heliostat.trainer.checkpoint import CheckpointStore
+
+from .conftest import dense_data
+from .helpers import local_trainer
+from .models import linear, normalised
+
+pytestmark = pytest.mark.engine
+
+ROWS, EPOCHS = 71, 4
+JOB = {"epochs": EPOCHS, "global_batch_size": 16, "verbose": 0, "record_rows": True}
+
+
+class RateByStep(keras.callbacks.Callback):
+    """Acts between steps, from a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.count += 1
+        self.model.optimizer.learning_rate = 0.02 / self.count
+
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = state["count"]
+
+
+def callbacks():
+    plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=10, factor=0.5)
+    return [RateByStep(), plateau, keras.callbacks.CSVLogger("log.csv")]
+
+
+def fit(trainer, **arguments):
+    return trainer.fit(dense_data(ROWS), **{"validation_data": dense_data(23, seed=1), **JOB, **arguments})
+
+
+def rows_of(result):
+    return [[sorted(row for worker in step for row in worker) for step in epoch.row_ids] for epoch in result.epochs]
+
+
+def outcome(result):
+    return {**result.sha256, "history": json.dumps(result.history), "rows": rows_of(result)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """undisturbed(with callbacks) -> what a run without faults gives; each is computed once."""
+    known = {}
+
+    def get(with_callbacks):
+        if with_callbacks not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            with local_trainer(normalised, folder) as trainer:
+                result = fit(trainer, callbacks=callbacks() if with_callbacks else [])
+            csv = (result.run_dir / "log.csv").read_text() if with_callbacks else ""
+            known[with_callbacks] = outcome(result), csv
+        return known[with_callbacks]
+
+    return get
+
+
+@pytest.fixture
+def at():
+    """at(point, step, action, worker): do something once at a point of a worker's life; all must have happened."""
+    stops, missing = [], []
+
+    def order(point, step, action, worker=None):
+        missing.append((point, step, worker))
+
+        def listener(here, at_step):
+            name = threading.current_thread().name
+            mine = worker is None or name.startswith(f"heliostat-worker-{worker}_")
+            if here == point and step in (None, at_step) and mine and (point, step, worker) in missing:
+                missing.remove((point, step, worker))
+                action()
+
+        stops.append(phases.listen(listener))
+
+    yield order
+    for stop in stops:
+        stop()
+    assert not missing, f"this did not happen: {missing}"
+
+
+def die():
+    raise WorkerKilled("test")
+
+
+POINTS = (
+    ("reduce", 2, 0, "fit"),
+    ("sending", None, 1, "custom"),
+    ("receiving", None, 0, "train_on_batch"),
+    ("summed", 3, 2, "fit"),
+    ("applied", 3, 0, "custom"),
+    ("validation", 4, 1, "train_on_batch"),
+    ("validation", 4, 0, "fit"),
+    ("end", None, 0, "custom"),
+)
+
+
+@pytest.mark.parametrize(("point", "step", "worker", "loop"), POINTS)
+def test_a_worker_dies(undisturbed, at, tmp_path, point, step, worker, loop):
+    at(point, step, die, worker)
+    with_callbacks = worker == 0
+    with local_trainer(normalised, tmp_path, workers=3) as trainer:
+        result = fit(trainer, loop=loop, callbacks=callbacks() if with_callbacks else [])
+    expected, csv = undisturbed(with_callbacks)
+    assert outcome(result) == expected
+    if with_callbacks:
+        assert (result.run_dir / "log.csv").read_text() == csv
+    for epoch in rows_of(result):
+        assert sorted(row for step in epoch for row in step) == list(range(ROWS))
+    lost = [line for line in (result.run_dir / "events.jsonl").read_text().splitlines() if '"lost"' in line]
+    assert len(lost) == 1
+
+
+def test_a_second_worker_dies_while_the_group_mends_itself(undisturbed, at, tmp_path):
+    at("reduce", 6, die, 2)
+    at("regroup", 6, die, 0)
+    with local_trainer(normalised, tmp_path, workers=3) as trainer:
+        assert outcome(fit(trainer, callbacks=callbacks())) == undisturbed(True)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["fit", "train_on_batch", "custom"])
+@pytest.mark.parametrize("with_callbacks", [False, True])
+@pytest.mark.parametrize("worker", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("point", "step"),
+    [("compute", 2), ("reduce", 2), ("sending", None), ("receiving", None), ("summed", 3), ("applied", 3),
+     ("checkpoint", None), ("validation", 4), ("end", None)],
+)  # fmt: skip
+def test_the_full_product_of_deaths(undisturbed, at, tmp_path, point, step, worker, with_callbacks, loop):
+    at(point, step, die, None if point == "checkpoint" else worker)
+    with local_trainer(normalised, tmp_path, workers=3) as trainer:
+        result = fit(trainer, loop=loop, callbacks=callbacks() if with_callbacks else [])
+    assert outcome(result) == undisturbed(with_callbacks)[0]
+
+
+class KillInHook(keras.callbacks.Callback):
+    """Ends the chief in the middle of its callbacks, once."""
+
+    done = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1 and not KillInHook.done:
+            KillInHook.done = True
+            die()
+
+
+def test_the_chief_dies_in_its_callbacks_and_the_next_one_runs_them(undisturbed, tmp_path):
+    KillInHook.done = False
+    with local_trainer(normalised, tmp_path, workers=3) as trainer:
+        result = fit(trainer, callbacks=[*callbacks(), KillInHook()])
+    assert KillInHook.done
+    expected, csv = undisturbed(True)
+    assert outcome(result) == expected
+    assert (result.run_dir / "log.csv").read_text() == csv
+
+
+def test_all_workers_die_and_new_ones_go_on_from_the_last_checkpoint(undisturbed, at, tmp_path):
+    at("compute", 12, die, 0)
+    at("compute", 12, die, 1)
+    with local_trainer(normalised, tmp_path, workers=2) as trainer:
+        result = fit(trainer)
+    assert outcome(result) == undisturbed(False)[0]
+    events = [json.loads(line) for line in (result.run_dir / "events.jsonl").read_text().splitlines()]
+    assert any(each.get("restarted") for each in events)
+
+
+def test_a_group_grows_and_shrinks_between_steps(undisturbed, at, tmp_path):
+    trainer = local_trainer(normalised, tmp_path, workers=1, max_workers=3)
+    at("compute", 3, lambda: trainer.resize(3))
+    at("compute", 14, lambda: trainer.resize(1))
+    with trainer:
+        result = fit(trainer, epochs=EPOCHS)
+        assert outcome(result) == undisturbed(False)[0]
+        with pytest.raises(ConfigurationError, match=r"resize\(4\)"):
+            trainer.resize(4)
+
+
+@pytest.mark.parametrize(
+    ("step", "workers", "then", "with_callbacks"), [(7, 2, 3, True), (11, 0, 2, True), (8, 3, 0, False)]
+)
+def test_a_paused_run_goes_on_with_any_number_of_workers(
+    undisturbed, at, tmp_path, step, workers, then, with_callbacks
+):
+    trainer = local_trainer(normalised, tmp_path, workers=workers)
+    user = callbacks if with_callbacks else list
+
+    def pause():
+        loop = trainer._workers.group.loop
+        loop.pause("the test wants it")
+        loop._take_pause()
+
+    at("reduce", step, pause, None)
+    with trainer, pytest.raises(RunPausedError, match="the test wants it") as paused:
+        fit(trainer, callbacks=user())
+    assert str(tmp_path / "run") in str(paused.value)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "paused"
+    with local_trainer(normalised, tmp_path, workers=then) as trainer:
+        result = fit(trainer, callbacks=user())
+    expected, csv = undisturbed(with_callbacks)
+    assert outcome(result) == expected
+    if with_callbacks:
+        assert (result.run_dir / "log.csv").read_text() == csv
+
+
+def test_a_finished_run_gives_its_result_and_more_epochs_go_on(undisturbed, tmp_path):
+    with local_trainer(normalised, tmp_path) as trainer:
+        first = fit(trainer, epochs=2)
+    with local_trainer(normalised, tmp_path) as trainer:
+        again = fit(trainer, epochs=2)
+        assert trainer._workers.infos == {}, "nothing was to be computed"
+    assert (again.sha256, again.history) == (first.sha256, first.history)
+    with local_trainer(normalised, tmp_path, workers=2) as trainer:
+        assert outcome(fit(trainer)) == undisturbed(False)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"seed": 8}, "seed"),
+        ({"num_microbatches": 8}, "num_microbatches"),
+        ({"threads_per_worker": 1, "deterministic": False}, "deterministic"),
+        ({"build": linear()}, "model"),
+        ({"global_batch_size": 8}, "global_batch_size"),
+        ({"loop": "custom"}, "loop"),
+        ({"data": 1}, "data.train"),
+    ],
+)
+def test_a_changed_run_does_not_go_on_and_the_message_names_what_differs(tmp_path, change, what):
+    with local_trainer(normalised, tmp_path) as trainer:
+        fit(trainer, epochs=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()}
+    fit_only = {name: change.pop(name) for name in ("global_batch_size", "loop") if name in change}
+    data = dense_data(ROWS, seed=change.pop("data", 0))
+    build = change.pop("build", normalised)
+    arguments = {"validation_data": dense_data(23, seed=1), **JOB, "epochs": 2, **fit_only}
+    with local_trainer(build, tmp_path, **change) as trainer:
+        with pytest.raises(ConfigurationError, match=what) as raised:
+            trainer.fit(data, **arguments)
+    assert "it began with" in str(raised.value)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(undisturbed, tmp_path, capfd):
+    with local_trainer(normalised, tmp_path) as trainer:
+        fit(trainer, epochs=3, checkpoint_every=Steps(4), keep=5)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    last = store.names()[-1]
+    state = tmp_path / "run" / "checkpoints" / last / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with local_trainer(normalised, tmp_path, workers=2) as trainer:
+        result = fit(trainer, verbose=2)
+    assert outcome(result) == undisturbed(False)[0]
+    assert last in capfd.readouterr().out
+
+
+def poisoned(row=40):
+    x, y = dense_data(ROWS)
+    x = x.copy()
+    x[row, 3] = np.nan
+    return x, y
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gradient_that_is_not_finite_stops_the_run_with_its_place(tmp_path, workers):
+    with local_trainer(linear(), tmp_path, workers=workers) as trainer:
+        with pytest.raises(NonfiniteGradientError, match=r"Microbatch \d of step \d of epoch 1") as raised:
+            trainer.fit(poisoned(), **JOB)
+    assert "kernel" in str(raised.value)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    found = [each for each in events if each["event"] == "nonfinite" and each["microbatch"] is not None]
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    assert store.manifest(store.names()[-1]).step == found[0]["step"], "the state before the step is saved"
+
+
+def test_a_step_that_is_not_finite_can_be_left_out_alike_on_all_workers(tmp_path):
+    results = []
+    for workers in (0, 2):
+        with local_trainer(linear(), tmp_path / str(workers), workers=workers) as trainer:
+            results.append(trainer.fit(poisoned(), on_nonfinite="skip", **JOB))
+    assert results[0].sha256 == results[1].sha256
+    assert results[0].history == results[1].history
+    assert np.isfinite(results[0].history["loss"]).all()
+    events = [json.loads(line) for line in (results[1].run_dir / "events.jsonl").read_text().splitlines()]
+    left_out = {each["epoch"]: each["step"] for each in events if each["event"] == "nonfinite" and each["skipped"]}
+    assert sorted(left_out) == list(range(EPOCHS))
+    for result in results:
+        for epoch in result.epochs:
+            rows = rows_of(result)[epoch.epoch][left_out[epoch.epoch]]
+            assert 40 in rows
+            assert epoch.rows == sum(epoch.rows_by_worker.values()) == ROWS - len(rows)
