@@ -138,9 +138,11 @@ def test_a_second_worker_dies_while_the_group_mends_itself(undisturbed, at, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", ["fit", "train_on_batch", "custom"])
-@pytest.mark.parametrize("with_callbacks", [False, True])
-@pytest.mark.parametrize("worker", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("worker", "with_callbacks", "loop"),
+    [(0, True, "fit"), (0, False, "custom"), (1, True, "train_on_batch"), (1, False, "fit"), (2, True, "custom"),
+     (2, False, "train_on_batch")],
+)  # fmt: skip
 @pytest.mark.parametrize(
     ("point", "step"),
     [("compute", 2), ("reduce", 2), ("sending", None), ("receiving", None), ("summed", 3), ("applied", 3),
