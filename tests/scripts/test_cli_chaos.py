@@ -69,6 +69,7 @@ def test_killed_ray_workers_do_not_change_the_result(chaos, tmp_path):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_workers_in_the_scripts_process_are_killed_over_all_of_its_fits(chaos, tmp_path):
     result = chaos("--kill-every", "200ms", workers=3, in_process=True, epochs=6, fits=2)
     assert result.exit_code == 0, result.output
@@ -83,6 +84,7 @@ def test_workers_in_the_scripts_process_are_killed_over_all_of_its_fits(chaos, t
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_without_a_kill_nothing_is_proved(chaos):
     result = chaos("--kill-every", "1h", workers=2, in_process=True)
     assert result.exit_code == 1
@@ -90,6 +92,7 @@ def test_without_a_kill_nothing_is_proved(chaos):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_a_script_whose_result_depends_on_the_clock_is_found_out(chaos):
     result = chaos("--kill-every", "1h", workers=2, in_process=True, careless=True)
     assert result.exit_code == 1

@@ -27,6 +27,7 @@ from .conftest import dense_data
 pytestmark = pytest.mark.engine
 
 EPOCHS, BATCHES, RATE = 12, 4, 1.5
+MORE_MOMENTS = [(0, None), (0, 2), (5, None), (EPOCHS - 1, 3)]
 HOOKS = [
     f"on_{what}_{when}" for what in ("train", "epoch", "train_batch", "test", "test_batch") for when in ("begin", "end")
 ]
@@ -123,7 +124,7 @@ EARLY = [
 
 
 @pytest.mark.parametrize("make", EARLY)
-@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("batch", [2, pytest.param(None, marks=pytest.mark.slow)])
 def test_early_stopping_stops_at_the_same_epoch_with_the_same_weights(make, batch):
     whole = run(make)
     epochs = len(whole[0]["loss"])
@@ -154,7 +155,7 @@ def test_reduce_lr_on_plateau_reduces_at_the_same_epochs():
 
 
 @pytest.mark.parametrize("save_freq", ["epoch", 3])
-@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("batch", [2, pytest.param(None, marks=pytest.mark.slow)])
 def test_model_checkpoint_writes_the_same_files(save_freq, batch, tmp_path):
     monitor = "val_accuracy" if save_freq == "epoch" else "loss"
 
@@ -198,7 +199,7 @@ def test_model_checkpoint_compares_between_batches_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("append", [False, True])
-@pytest.mark.parametrize("moment", [(0, None), (0, 2), (5, None), (5, 2), (EPOCHS - 1, 3)])
+@pytest.mark.parametrize("moment", [(5, 2), *(pytest.param(m, marks=pytest.mark.slow) for m in MORE_MOMENTS)])
 def test_csv_logger_writes_the_same_file(append, moment, tmp_path):
     def go(name, moment, carry=True):
         path = tmp_path / name
@@ -285,7 +286,7 @@ def events(folder):
     return sorted(found)
 
 
-@pytest.mark.parametrize("moment", [(2, None), (2, 1), (1, 3)])
+@pytest.mark.parametrize("moment", [(2, 1), *(pytest.param(m, marks=pytest.mark.slow) for m in [(2, None), (1, 3)])])
 def test_tensorboard_writes_the_same_steps(moment, tmp_path):
     pytest.importorskip("tensorboard")
 
@@ -347,7 +348,7 @@ class Counter(callbacks.Callback):
         self.best, self.history, self.per_batch = state["best"], state["history"], state["per_batch"]
 
 
-@pytest.mark.parametrize("moment", [(3, None), (3, 2)])
+@pytest.mark.parametrize("moment", [(3, 2), pytest.param((3, None), marks=pytest.mark.slow)])
 def test_a_users_callback_carries_itself(moment):
     whole, moved = run(Counter), run(Counter, moment)
     assert same(moved, whole)

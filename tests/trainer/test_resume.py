@@ -103,12 +103,9 @@ def die():
 
 
 POINTS = (
-    ("reduce", 2, 0, "fit"),
     ("sending", None, 1, "custom"),
     ("receiving", None, 0, "train_on_batch"),
     ("summed", 3, 2, "fit"),
-    ("applied", 3, 0, "custom"),
-    ("validation", 4, 1, "train_on_batch"),
     ("validation", 4, 0, "fit"),
     ("end", None, 0, "custom"),
 )
