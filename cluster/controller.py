@@ -345,6 +345,7 @@ class _Turn:
         generation = state.generation + 1
         computes = _computes(state.limits.num_microbatches, members, ranges)
         restarted = state.generation >= 0 and not state.members
+        waiting = set(state.candidates) - set(members) or state.pause or state.leaving & set(members)
         self.change(phase="running", generation=generation, members=members, ranges=computes, new_losses=())
         for worker in members:
             place = Place(
@@ -355,6 +356,7 @@ class _Turn:
                 donor=members.index(donor),
                 ranges=ranges,
                 origin=origins.get(worker),
+                stop_at_step=bool(waiting) and not ranges,
             )
             self.reply(worker, place)
         self.actions.append(Formed(generation=generation, members=members, joined=joined, restarted=restarted))

@@ -81,6 +81,8 @@ class Host:
 
     def run(self, method: str, job: Any, limits: TaskLimits) -> Outcome:
         """Run one task to its end and say how it ended; never raises for what the task does."""
+        if self._listener is not None:
+            self._listener.forget_aborts()
         self._member = Member(
             self.worker,
             self.mailbox,

@@ -49,6 +49,11 @@ class Listener:
             if self._wakeup is not None:
                 self._wakeup.set()
 
+    def forget_aborts(self) -> None:
+        """A new task begins, whose generations count from 0 again; the member of the last one must have left."""
+        with self._lock:
+            self._aborted = -1, ""
+
     def close(self) -> None:
         """Stop listening."""
         self.sock.close()

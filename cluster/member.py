@@ -170,6 +170,9 @@ class Member:
             self.enter_phase("compute")
             phases.reached("compute", self.step)
             work.compute(ranges[self.rank])
+            if self._place is not None and self._place.stop_at_step:
+                self._regroup("step", held=work.held, reason="the group is to change")
+                continue
             expected = self._expected_nodes(tuple(ranges), tuple(present))
             self.enter_phase("all-reduce")
             phases.reached("reduce", self.step)

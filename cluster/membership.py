@@ -62,6 +62,7 @@ class Place:
         donor: rank of the worker that hands over.
         ranges: for each rank the microbatches of `round` it brings, if it is a step (empty otherwise).
         origin: where a new member's state comes from; None leaves its own.
+        stop_at_step: report again at the next step, where the group can be changed.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
     """
 
@@ -72,6 +73,7 @@ class Place:
     donor: int
     ranges: tuple[tuple[Range, ...], ...] = ()
     origin: Any = None
+    stop_at_step: bool = False
     addresses: tuple[tuple[str, int], ...] = ()
     secret: bytes = b""
 

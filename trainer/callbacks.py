@@ -123,6 +123,8 @@ class Gate(keras.callbacks.Callback):
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""
         if not self._active:
             self._active = True
+            os.makedirs(self._session.job.run_dir, exist_ok=True)
+            os.chdir(self._session.job.run_dir)  # callbacks' relative paths are relative to the run folder
             keras.callbacks.CallbackList(
                 list(self._user),
                 model=self._session.model,
@@ -130,8 +132,6 @@ class Gate(keras.callbacks.Callback):
                 steps=self._session.engine.steps_per_epoch,
                 verbose=0,
             )
-            os.makedirs(self._session.job.run_dir, exist_ok=True)
-            os.chdir(self._session.job.run_dir)  # callbacks' relative paths are relative to the run folder
             if self.states is not None:
                 self._take_over(self.states)
 

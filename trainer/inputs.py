@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from heliostat.data import Dataset, open_dataset, write_dataset
+from heliostat.data import Dataset, DatasetError, open_dataset, write_dataset
 
 from .columns import Columns
 from .errors import ConfigurationError
@@ -51,8 +53,18 @@ class Inputs:
                 "heliostat.data.write_dataset(path, {'column': array, ...})."
             )
         columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}
-        # A mistake found later leaves the folder behind; the next try in it starts afresh.
-        return write_dataset((self._parent() / name).absolute(), columns_by_name, overwrite=True)
+        place = (self._parent() / name).absolute()
+        if not place.exists():
+            return write_dataset(place, columns_by_name)
+        # The folder belongs to a run that is to go on: what it holds stays, if these are the same arrays or not.
+        again = place.with_name(f"{name}-again")
+        written = write_dataset(again, columns_by_name, overwrite=True)
+        with contextlib.suppress(DatasetError):  # a run that failed early may have left a part
+            before = open_dataset(place)
+            if before.fingerprint == written.fingerprint:
+                shutil.rmtree(again)
+                return before
+        return written
 
     def _parent(self) -> Path:
         if self._folder is not None:

@@ -269,7 +269,8 @@ class Trainer:
         except ReplayDone:
             raise
         except BaseException as error:
-            if not replays:  # a replay leaves the run's record as it is
+            # A replay leaves the run's record as it is, and so does a mistake found before a run goes on.
+            if not replays and not (folder.resumes and folder.record.get("state") != "running"):
                 state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 folder.update(state=state, error=f"{type(error).__name__}: {error}")
             raise

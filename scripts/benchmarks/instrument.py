@@ -71,9 +71,15 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
         if inner["snapshot"]:
             note("checkpoint", outer_s=time.perf_counter() - began, inner_s=inner["snapshot"])
 
-    StepWork.compute, Member.all_reduce, Saver.save = counted_compute, timed_all_reduce, timed_save
-    TcpMesh.all_reduce = timed("reduce", TcpMesh.all_reduce)
-    session.make_snapshot = timed("snapshot", session.make_snapshot)
+    replaced: list[tuple[Any, str, Any]] = [
+        (StepWork, "compute", counted_compute),
+        (Member, "all_reduce", timed_all_reduce),
+        (Saver, "save", timed_save),
+        (TcpMesh, "all_reduce", timed("reduce", TcpMesh.all_reduce)),
+        (session, "make_snapshot", timed("snapshot", vars(session)["make_snapshot"])),
+    ]
+    for owner, attribute, function in replaced:
+        setattr(owner, attribute, function)
 
     def on_point(point: str, step: int | None) -> None:
         if point in ("applied", "regroup", "join"):

@@ -98,7 +98,9 @@ def measure(model: str, *, workers: int, kills: int, seed: int) -> dict[str, Any
 
             def pause() -> None:
                 killer.over.wait()
-                trainer._workers.group.loop.pause("enough kills")
+                loop = trainer._workers.group.loop
+                if loop is not None:
+                    loop.pause("enough kills")
 
             killer.start()
             threading.Thread(target=pause, daemon=True).start()

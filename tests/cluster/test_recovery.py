@@ -126,6 +126,16 @@ def test_one_group_runs_task_after_task(start):
     assert half.digest() == undisturbed(JOB)[3].digest()
 
 
+def test_a_task_after_one_with_losses_begins_at_once(start, script):
+    toys = start(4)
+    script.kill(1, "reduce", 2)
+    script.kill(2, "reduce", 5)
+    check(toys, toys.run(JOB))
+    assert len(toys.driver.generations) > 2
+    check(toys, toys.run(JOB, num_needed=2))
+    assert [formed.generation for formed in toys.driver.generations] == [0], "the old task's generations were over"
+
+
 # -- one death ------------------------------------------------------------------------------------------------------
 
 
@@ -396,17 +406,16 @@ def test_a_pause_while_all_wait_for_the_driver(start, script):
     check(toys, toys.run(Job(state=state)))
 
 
-def test_a_pause_before_the_chief_has_told_waits_for_a_clean_place(start, script):
+def test_a_pause_before_the_chief_has_told_waits_for_the_next_step(start, script):
     def pause() -> None:
         toys.group.loop.pause("asked to")
         script.wait(lambda: script.saw("abort", 0, "asked to") == 1)
 
     script.on(0, "produce", 3, pause)
-    script.hold(0, "compute", 4, lambda: script.saw("abort", 0, "asked to") == 2)
     toys = start(2)
     ((at_end, state),) = toys.results(JOB).values()
     assert not at_end
-    assert (state.step, len(state.payloads)) == (4, 1)
+    assert (state.step, len(state.payloads)) == (3, 1)
     check(toys, toys.run(Job(state=state)))
 
 

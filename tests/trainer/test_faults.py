@@ -95,8 +95,9 @@ def test_all_workers_die_at_once_and_the_last_checkpoint_goes_on(check):
         Order(point="compute", at_once=True),
         Order(point="compute", at_once=True),
     ]
-    result, _ = check(normalised, orders, epochs=20, loop="train_on_batch")
-    assert [each["restarted"] for each in events_of(result.run_dir, "formed")].count(True) == 1
+    result, faults = check(normalised, orders, epochs=20, loop="train_on_batch")
+    assert [each["restarted"] for each in events_of(result.run_dir, "formed")][:2] == [False, True]
+    assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
     assert events_of(result.run_dir, "checkpoint")
 
 
@@ -106,7 +107,7 @@ def test_a_worker_that_stands_still_for_long_is_replaced_and_one_that_does_for_a
         Order(point="compute", who="other", wave=1, step=12, action="stop"),
     ]
     result, faults = check(normalised, orders, epochs=20)
-    paused, stopped = faults.fired()
+    _paused, stopped = faults.fired()
     assert lost_in(result) == [stopped["worker"]]
     assert "did not answer" in events_of(result.run_dir, "lost")[0]["reason"]
 
@@ -142,12 +143,12 @@ def test_a_death_during_evaluate_and_during_predict(trainer_of, tmp_path):
     metrics = trainer.evaluate((x, y), global_batch_size=16)
     faults.check()
     faults.order(Order(point="validation", wave=1, at_once=True))
-    predicted = trainer.predict((x, y), global_batch_size=16)
+    predicted = trainer.predict(x, global_batch_size=16)
     faults.check()
     with Trainer(linear(), workers=0, num_microbatches=4, seed=7, run_dir=tmp_path / "quiet") as quiet:
         quiet.fit((x, y), epochs=1, **JOB)
         assert metrics == quiet.evaluate((x, y), global_batch_size=16)
-        np.testing.assert_array_equal(predicted, quiet.predict((x, y), global_batch_size=16))
+        np.testing.assert_array_equal(predicted, quiet.predict(x, global_batch_size=16))
 
 
 class RaiseAtStep(keras.callbacks.Callback):

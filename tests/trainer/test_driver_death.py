@@ -1,0 +1,110 @@
+"""The driver is killed, or asked to stop: its workers leave, and the same command goes on to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .faults import assert_gone
+from .ray_pool import exists
+
+pytestmark = pytest.mark.faults
+
+GUARD_S = 60.0
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from heliostat.trainer import RunPausedError, Steps, Trainer
+
+
+def build_model():
+    import time
+
+    import keras
+    from heliostat.cluster import phases
+
+    if {pace}:
+        phases.listen(lambda point, step: time.sleep(0.05) if point == "compute" else None)
+    model = keras.Sequential([keras.layers.Dense(8, activation="relu"), keras.layers.Dense(5, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(71, 12)).astype(np.float32), rng.integers(0, 5, 71)
+    with Trainer(build_model, workers={workers}, num_microbatches=4, seed=7, run_dir="run") as trainer:
+        try:
+            result = trainer.fit((x, y), epochs=12, global_batch_size=16, checkpoint_every=Steps(3), verbose=0)
+        except RunPausedError as paused:
+            sys.exit(str(paused))
+    Path("result.json").write_text(__import__("json").dumps([result.sha256, result.history]))
+"""
+
+
+def start(folder: Path, *, workers: int, pace: bool) -> subprocess.Popen:
+    (folder / "script.py").write_text(SCRIPT.format(workers=workers, pace=pace))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "script.py"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(folder: Path, **arguments) -> list:
+    """Run the script to its end; returns its result."""
+    process = start(folder, **arguments)
+    _, errors = process.communicate(timeout=2 * GUARD_S)
+    assert process.returncode == 0, errors
+    return json.loads((folder / "result.json").read_text())
+
+
+def wait_for_epochs(process: subprocess.Popen, folder: Path, num: int) -> list[int]:
+    """Wait until the run has done some epochs; returns the pids of its workers."""
+    metrics, until = folder / "run" / "metrics.jsonl", time.monotonic() + GUARD_S
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < num:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until, "the run did not begin"
+        time.sleep(0.05)
+    return [each["pid"] for each in json.loads((folder / "run" / "run.json").read_text())["workers"]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return finish(tmp_path_factory.mktemp("undisturbed"), workers=0, pace=False)
+
+
+def test_the_driver_is_killed_and_the_same_command_goes_on(undisturbed, tmp_path):
+    process = start(tmp_path, workers=2, pace=True)
+    pids = wait_for_epochs(process, tmp_path, 3)
+    process.kill()
+    process.wait()
+    killed_s = time.monotonic()
+    assert_gone(pids)
+    assert time.monotonic() - killed_s < 20
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
+    assert finish(tmp_path, workers=0, pace=False) == undisturbed
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert any(each["event"] == "resumed" for each in events)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_pauses_the_run_at_the_step_and_the_same_command_goes_on(undisturbed, tmp_path, number):
+    process = start(tmp_path, workers=2, pace=True)
+    pids = wait_for_epochs(process, tmp_path, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=GUARD_S)
+    assert process.returncode == 1
+    assert "run the same command again" in errors
+    assert not any(exists(pid) for pid in pids)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["state"] == "paused"
+    assert finish(tmp_path, workers=0, pace=False) == undisturbed

@@ -1,0 +1,126 @@
+"""Real workers crash, run out of disk, hold Python's lock or die alone; what is said, and the same bits."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import keras
+import pytest
+import tensorflow as tf
+from heliostat.trainer import Steps, Trainer, TrainingFailedError
+from heliostat.trainer.checkpoint import CheckpointStore
+
+from .conftest import dense_data
+from .faults import Faults, Order, assert_gone, events_of, outcome
+from .models import linear, normalised
+from .ray_pool import NUM_WORKERS
+
+pytestmark = pytest.mark.faults
+
+JOB = {"global_batch_size": 16, "verbose": 0, "record_rows": True}
+POISON = 1e6
+STEPS = 5  # of an epoch
+
+
+@pytest.fixture
+def trainer_of(warm_workers, tmp_path):
+    """trainer_of(build) -> (Trainer on the two shared actors, its Faults)."""
+
+    def make(build):
+        faults = Faults(tmp_path / "faults", tmp_path / "run", NUM_WORKERS)
+        trainer = Trainer(faults.build(build), workers=NUM_WORKERS, num_microbatches=4, seed=7, run_dir=tmp_path / "run")
+        trainer._workers = warm_workers
+        return trainer, faults
+
+    yield make
+    warm_workers.really_close()  # a run that was given up leaves its workers in the middle of it
+
+
+def wide():
+    """Its checkpoint is larger than files may be on a full disk."""
+    model = keras.Sequential([keras.layers.Dense(4096, activation="relu"), keras.layers.Dense(5, activation="softmax")])
+    model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+    return model
+
+
+def test_a_full_disk_costs_checkpoints_and_nothing_else(trainer_of, train, capfd):
+    trainer, faults = trainer_of(wide)
+    faults.order(
+        Order(point="compute", who="chief", step=2 * STEPS, action="full"),
+        Order(point="compute", who="chief", step=4 * STEPS + 3, action="room"),
+    )
+    result = trainer.fit(dense_data(), epochs=6, keep=10, **JOB | {"verbose": 2})
+    faults.check()
+    failed, written = (events_of(result.run_dir, name) for name in ("checkpoint_failed", "checkpoint"))
+    assert {each["name"].split("-")[0] for each in failed}.isdisjoint({each["name"].split("-")[0] for each in written})
+    assert len(failed) == 2
+    assert [each["epoch"] for each in written][-1] == 6
+    store = CheckpointStore(str(result.run_dir / "checkpoints"))
+    assert set(store.names()) == {each["name"] for each in written}
+    for name in store.names():
+        assert store.manifest(name).tensors
+    assert capfd.readouterr().out.count("warning: no checkpoint") == 1
+    assert not events_of(result.run_dir, "lost")
+    assert outcome(result) == outcome(train(wide, dense_data(), workers=0, epochs=6, **JOB))
+
+
+def test_the_only_worker_dies_and_another_goes_on_from_the_checkpoint(ray_here, train, tmp_path):
+    faults = Faults(tmp_path / "faults", tmp_path / "run", 1)
+    faults.order(Order(point="applied", step=13))
+    with Trainer(faults.build(normalised), workers=1, num_microbatches=4, seed=7, run_dir=tmp_path / "run") as trainer:
+        result = trainer.fit(dense_data(), epochs=6, checkpoint_every=Steps(3), **JOB)
+    faults.check()
+    assert [each["restarted"] for each in events_of(result.run_dir, "formed")] == [False, True]
+    assert outcome(result) == outcome(train(normalised, dense_data(), workers=0, epochs=6, **JOB))
+
+
+def test_a_process_that_never_lets_go_of_pythons_lock_is_replaced(trainer_of, train):
+    trainer, faults = trainer_of(normalised)
+    faults.order(Order(point="reduce", who="chief", step=7, action="gil"))
+    result = trainer.fit(dense_data(), epochs=20, **JOB)
+    faults.check()
+    assert [each["worker"] for each in events_of(result.run_dir, "lost")] == [faults.fired()[0]["worker"]]
+    assert outcome(result) == outcome(train(normalised, dense_data(), workers=0, epochs=20, **JOB))
+
+
+class Crashing(keras.layers.Layer):
+    """Ends the process, as a defect of native code does, at rows that are poisoned."""
+
+    def call(self, x):
+        def look(values):
+            if (values > POISON / 2).any():
+                os.abort()
+            return values
+
+        same = tf.numpy_function(look, [tf.stop_gradient(x)], tf.float32, stateful=False)
+        return x + 0.0 * tf.ensure_shape(same, x.shape)
+
+
+def crashing():
+    model = keras.Sequential([Crashing(), keras.layers.Dense(5, activation="softmax")])
+    model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+    return model
+
+
+def test_a_microbatch_at_which_every_worker_crashes_stops_the_run(trainer_of):
+    x, y = dense_data()
+    x[40, 3] = POISON
+    trainer, faults = trainer_of(crashing)
+    with pytest.raises(TrainingFailedError, match="native code crashed at this microbatch") as raised:
+        trainer.fit((x, y), epochs=2, **JOB)
+    assert raised.value.host == socket.gethostname()
+    assert 3 <= len(events_of(faults.run_dir, "lost")) <= 4
+    assert_gone(info.pid for info in trainer._workers.seen.values())
+
+
+def raise_at_bad_step(model, optimizer, x, y):
+    raise ZeroDivisionError("a mistake in my step")
+
+
+def test_an_error_in_a_users_step_stops_the_run_and_is_shown_with_its_frame(trainer_of):
+    trainer, _ = trainer_of(linear())
+    with pytest.raises(TrainingFailedError, match="a mistake in my step") as raised:
+        trainer.fit(dense_data(), loop="custom", train_step=raise_at_bad_step, verbose=0)
+    assert "raise_at_bad_step" in str(raised.value)
+    assert "before the first step" in str(raised.value)
