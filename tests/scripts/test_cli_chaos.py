@@ -57,6 +57,7 @@ def lost_in(folder: Path) -> list[int]:
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_killed_ray_workers_do_not_change_the_result(chaos, tmp_path):
     result = chaos("--kill-every", "200ms", workers=3, epochs=20)
     assert result.exit_code == 0, result.output

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from heliostat.trainer import Trainer, TrainingFailedError
 from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.workers import Workers
 
 from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, each_row_once, events_of, outcome, reached
 from .models import linear, normalised
-from .ray_pool import SharedWorkers, nothing_left
+from .ray_pool import nothing_left
 
 pytestmark = pytest.mark.faults
 
@@ -24,10 +25,11 @@ JOB = {"global_batch_size": 16, "verbose": 0, "record_rows": True}
 
 @pytest.fixture(scope="module")
 def three_workers(ray_here):
-    workers = SharedWorkers(TrainerConfig(workers=SIZE))
+    """After a run that fails its trainer ends them, and the next one starts others."""
+    workers = Workers(TrainerConfig(workers=SIZE))
     yield workers
     pids = [info.pid for info in workers.seen.values()]
-    workers.really_close()
+    workers.close()
     assert_gone(pids)
 
 
