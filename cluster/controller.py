@@ -488,20 +488,22 @@ class _Turn:
 def cut_off(reports: Mapping[int, Report], by_rank: Iterable[int]) -> tuple[int, ...]:
     """Who must leave because two living workers cannot hear each other: at most one at a time.
 
-    A worker that blames another for its silence is right only if the other was in a call as well; otherwise that one
-    was merely late. Of the workers in such pairs the one in most pairs leaves; then the one blamed most; then the one
-    of highest rank, so that the chief stays.
+    A worker that blames another for its silence is right only if the other was in a call as well, and in no earlier
+    one: else that one was merely late, or held up by a third. Of the workers in such pairs the one in most pairs
+    leaves; then the one blamed most; then the one of highest rank, so that the chief stays.
     """
     order = list(by_rank)
-    pairs = {
-        frozenset((worker, other))
+    blames = [
+        (worker, other)
         for worker, report in reports.items()
         for other in report.blames
         if other != worker and other in reports and report.in_call and reports[other].in_call
-    }
+        if reports[other].round >= report.call
+    ]
+    pairs = {frozenset(each) for each in blames}
     if not pairs:
         return ()
-    blamed = {worker: sum(worker in report.blames for report in reports.values()) for worker in order}
+    blamed = {worker: sum(worker == other for _, other in blames) for worker in order}
     in_pairs = {worker: sum(worker in pair for pair in pairs) for worker in order}
     return (max(order, key=lambda worker: (in_pairs[worker], blamed[worker], order.index(worker))),)
 

@@ -259,7 +259,9 @@ class Member:
         except MENDABLE as error:
             # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
             in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
-            self._regroup(at, held=held(), blames=_blamed(error), in_call=in_call, reason=str(error))
+            self._regroup(
+                at, held=held(), blames=_blamed(error), in_call=in_call, call=self.round, reason=str(error)
+            )
 
     def _regroup(
         self,
@@ -268,6 +270,7 @@ class Member:
         held: tuple[Range, ...] = (),
         blames: tuple[int, ...] = (),
         in_call: bool = False,
+        call: int = -1,
         reason: str = "",
         digest: str = "",
         fresh: bool = True,
@@ -288,6 +291,7 @@ class Member:
                 held=() if handed else held,
                 blames=tuple(self.members[rank] for rank in blames),
                 in_call=in_call,
+                call=call,
                 clean=at in ("step", "wait") and not handed,
                 step=self.step,
                 digest=digest,
@@ -310,7 +314,7 @@ class Member:
                     return
                 except MENDABLE as error:
                     self.leave()
-                    blames, in_call, reason = _blamed(error), True, str(error)
+                    blames, in_call, call, reason = _blamed(error), True, -1, str(error)
 
     def _enter(self, place: Place) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""

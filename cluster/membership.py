@@ -28,6 +28,7 @@ class Report:
         held: microbatches of that round it has computed (at a step).
         blames: numbers of workers that failed it in a call.
         in_call: whether the failure met it inside a call, and not before it.
+        call: the round of that call; -1 where it was connecting with the others.
         clean: whether its state can be saved here and resumed from.
         step: step of the run, for messages.
         digest: of the state it would begin with (when it joins).
@@ -42,6 +43,7 @@ class Report:
     held: tuple[Range, ...] = ()
     blames: tuple[int, ...] = ()
     in_call: bool = False
+    call: int = -1
     clean: bool = False
     step: int | None = None
     digest: str = ""

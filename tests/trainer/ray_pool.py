@@ -18,7 +18,10 @@ class SharedWorkers(Workers):
     """Workers that outlive the trainers that use them; `really_close` ends them."""
 
     def close(self) -> None:
-        """A trainer's close leaves them running; after a failure the tests make new ones."""
+        """A trainer's close leaves them running, unless they are in the middle of a task that was given up."""
+        loop = None if self._group is None else self._group.loop
+        if loop is not None and loop.state.failures:
+            super().close()
 
     def really_close(self) -> None:
         super().close()
