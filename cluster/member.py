@@ -259,9 +259,7 @@ class Member:
         except MENDABLE as error:
             # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
             in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
-            self._regroup(
-                at, held=held(), blames=_blamed(error), in_call=in_call, call=self.round, reason=str(error)
-            )
+            self._regroup(at, held=held(), blames=_blamed(error), in_call=in_call, call=self.round, reason=str(error))
 
     def _regroup(
         self,

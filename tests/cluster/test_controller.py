@@ -514,6 +514,19 @@ def test_who_is_cut_off(blames, victims):
     assert cut_off(blames, sorted(blames)) == victims
 
 
+@pytest.mark.parametrize(
+    ("rounds", "blames", "victim"),
+    [((7, 8, 7), ((1,), (0, 2), (0,)), 0), ((9, 8, 8), ((1, 2), (2,), (1,)), 2)],
+    ids=["the chief's links", "the others' link"],
+)
+def test_who_is_held_up_by_a_third_in_an_earlier_call_is_not_to_blame(rounds, blames, victim):
+    found = {
+        worker: Report(generation=0, round=round_, call=round_, at="step", blames=blamed, in_call=True)
+        for worker, (round_, blamed) in enumerate(zip(rounds, blames, strict=True))
+    }
+    assert cut_off(found, (0, 1, 2)) == (victim,)
+
+
 def test_who_is_cut_off_is_ended_and_the_others_go_on():
     play = running(0, 1, 2)
     for worker, blamed in ((0, 2), (1, 2), (2, 0)):

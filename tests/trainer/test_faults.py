@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .ray_pool import nothing_left
 pytestmark = pytest.mark.faults
 
 ROWS, SIZE, BAD_STEP = 71, 3, 3
+WHO = ("any", "any", "chief", "other")
 JOB = {"global_batch_size": 16, "verbose": 0, "record_rows": True}
 
 
@@ -88,6 +90,19 @@ def test_deaths_after_the_sum_and_beside_the_steps(check):
     ]
     valid = dense_data(rows=23, seed=1)
     result, faults = check(normalised, orders, epochs=60, loop="custom", validation_data=valid)
+    assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
+
+
+@pytest.mark.slow
+def test_twenty_deaths_in_one_run(check):
+    """Two in each wave, at points drawn from a seed."""
+    chance = random.Random(11)
+    points = ("compute", "reduce", "sending", "receiving", "summed", "applied", "checkpoint", "validation")
+    orders = [
+        Order(point=chance.choice(points), wave=number // 2, at_once=number % 2 == 1, who=chance.choice(WHO))
+        for number in range(20)
+    ]
+    result, faults = check(normalised, orders, epochs=200, validation_data=dense_data(rows=23, seed=1))
     assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
 
 

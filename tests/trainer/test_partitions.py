@@ -80,7 +80,7 @@ def is_worker(number):
 @pytest.mark.parametrize(("behind", "leaves"), [(0, 0), (1, 2)])
 def test_of_living_workers_that_cannot_hear_each_other_one_leaves(undisturbed, trainer_of, behind, leaves):
     cuts = []
-    with trainer_of(3, deadline_s=3) as trainer, relays(trainer) as made:
+    with trainer_of(3, deadline_s=5) as trainer, relays(trainer) as made:
 
         def cut(point, step):
             if point == "compute" and step == CUT_STEP and not cuts:
@@ -135,5 +135,5 @@ def test_who_is_only_killed_is_replaced_however_often_it_happens_at_one_step(und
         with listening(die):
             result = trainer.fit(dense_data(ROWS), **JOB)
     assert len(set(killed)) == 4
-    assert {each["step"] for each in events_of(result.run_dir, "lost")} == {CUT_STEP}
+    assert len(events_of(result.run_dir, "lost")) == 4
     assert outcome(result) == undisturbed
