@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heliostat.data.convert import convert_csv, convert_npz
-from heliostat.data.dataset import Dataset, open_dataset
+from heliostat.data.dataset import Dataset
 from heliostat.data.describe import ColumnDescription, DatasetDescription, describe
 from heliostat.data.errors import (
     BadColumnError,
@@ -22,6 +22,7 @@ from heliostat.data.manifest import Column, ColumnStatistics
 from heliostat.data.order import ORDER_VERSION, RowOrder, Shuffle
 from heliostat.data.plan import BatchPlan, row_ids
 from heliostat.data.reader import Reader, aligned_empty
+from heliostat.data.stored import StoredDataset, open_dataset
 from heliostat.data.writer import write_dataset
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ShardError",
     "Shuffle",
     "SourceError",
+    "StoredDataset",
     "UnknownColumnError",
     "aligned_empty",
     "convert_csv",

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
-from heliostat.data.dataset import Dataset
 from heliostat.data.errors import BadColumnError, SourceError
+from heliostat.data.stored import StoredDataset
 from heliostat.data.writer import write_dataset
 
 _Path = str | os.PathLike[str]
@@ -20,7 +20,7 @@ _Path = str | os.PathLike[str]
 
 def convert_npz(
     source: _Path, destination: _Path, *, overwrite: bool = False, rows_per_shard: int | None = None
-) -> Dataset:
+) -> StoredDataset:
     """Write the arrays of an .npz file as the columns of a dataset.
 
     Raises SourceError, BadColumnError, DatasetExistsError.
@@ -63,7 +63,7 @@ def convert_csv(
     features: Sequence[str] | None = None,
     overwrite: bool = False,
     rows_per_shard: int | None = None,
-) -> Dataset:
+) -> StoredDataset:
     """Write a CSV file with a header line (plain or .gz) as a dataset.
 
     With `target`, the numeric `features` (None: all other columns) are stacked into "x", float32 [rows, features], and

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from heliostat.data.dataset import Dataset
 from heliostat.data.manifest import ColumnStatistics
+from heliostat.data.stored import StoredDataset
 
 _MAX_CLASSES = 1000
 _SCAN_ROWS = 1 << 16
@@ -50,7 +50,7 @@ class DatasetDescription:
         return "\n".join([*lines, *(f"  {column}" for column in self.columns)])
 
 
-def describe(dataset: Dataset) -> DatasetDescription:
+def describe(dataset: StoredDataset) -> DatasetDescription:
     """Summarise a dataset; reads the columns that may hold classes once. Raises ShardError."""
     spans = {name: s.max - s.min for name, s in dataset.statistics.items()}
     counted = [
@@ -78,7 +78,7 @@ def describe(dataset: Dataset) -> DatasetDescription:
     )
 
 
-def _count_classes(dataset: Dataset, names: list[str]) -> dict[str, dict[int, int]]:
+def _count_classes(dataset: StoredDataset, names: list[str]) -> dict[str, dict[int, int]]:
     counts: dict[str, dict[int, int]] = {name: {} for name in names}
     if not names:
         return counts

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from heliostat.data.dataset import Dataset
 from heliostat.data.errors import BadColumnError, DatasetExistsError
 from heliostat.data.manifest import MANIFEST_NAME, Column, ColumnStatistics, Manifest, Shard, write_manifest
 from heliostat.data.shards import arrow_schema, hash_file, record_batch, stored_dtype
+from heliostat.data.stored import StoredDataset
 
 _SHARD_BYTES = 64 << 20
 _MAX_BATCH_BYTES = 8 << 20
@@ -32,7 +32,7 @@ def write_dataset(
     *,
     rows_per_shard: int | None = None,
     overwrite: bool = False,
-) -> Dataset:
+) -> StoredDataset:
     """Write arrays of equal length as a dataset and return it opened.
 
     Each array is [rows, *shape] of a numeric or bool dtype in any memory layout and byte order; `rows_per_shard` None
@@ -50,7 +50,7 @@ def write_dataset(
     ]
     with _folder_in_the_making(target, overwrite) as folder:
         write_manifest(folder, _write_shards(folder, described, arrays, rows_per_shard))
-    return Dataset.open(target)
+    return StoredDataset.open(target)
 
 
 def _checked_arrays(columns: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:

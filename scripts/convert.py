@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from heliostat.data import Dataset, convert_csv, convert_npz
+from heliostat.data import StoredDataset, convert_csv, convert_npz
 from heliostat.scripts.errors import ScriptError
 
 _CSV_ENDINGS = (".csv", ".csv.gz")
@@ -19,7 +19,7 @@ def convert(
     features: Sequence[str] | None = None,
     overwrite: bool = False,
     rows_per_shard: int | None = None,
-) -> Dataset:
+) -> StoredDataset:
     """Write the file as a dataset; `target` and `features` choose columns of a CSV file, see `convert_csv`.
 
     Raises ScriptError for another ending or a choice of columns where there is none, and DatasetError.

@@ -53,12 +53,12 @@ class Columns:
         missing = [name for name in self.names if name not in dataset.schema]
         if missing:
             raise DataError(
-                f"The dataset {str(dataset.path)!r} has no column {', '.join(map(repr, missing))}; it has "
+                f"The dataset {dataset.name!r} has no column {', '.join(map(repr, missing))}; it has "
                 f"{', '.join(map(repr, dataset.schema))}. Name the columns with inputs=, targets= and sample_weight=."
             )
         if self.sample_weight is not None and dataset.schema[self.sample_weight].shape:
             raise DataError(
-                f"The sample_weight column {self.sample_weight!r} of {str(dataset.path)!r} has the shape "
+                f"The sample_weight column {self.sample_weight!r} of {dataset.name!r} has the shape "
                 f"{dataset.schema[self.sample_weight].shape} per row; row weights are one number per row."
             )
 

@@ -55,6 +55,9 @@ class Feed:
 
     def start_pass(self, epoch: int) -> None:
         """Take the row order of `epoch`."""
+        for reader in (self._reader, self._weight_reader):
+            if reader is not None:
+                reader.start_pass(seed=self._seed, epoch=epoch)
         self._order = RowOrder(num_rows=len(self.dataset), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
 
     def row_ids(self, step: int, number: int) -> np.ndarray:

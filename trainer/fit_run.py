@@ -407,7 +407,7 @@ class FitRun:
         return {
             "identity": self.identity(),
             "data": {
-                name: {"path": str(dataset.path), "rows": len(dataset), "fingerprint": dataset.fingerprint}
+                name: {"path": dataset.name, "rows": len(dataset), "fingerprint": dataset.fingerprint}
                 for name, dataset in datasets.items()
                 if dataset is not None
             },

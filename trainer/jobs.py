@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import xxhash
 from heliostat.cluster.tree import Node, SegmentOp, Vector
-from heliostat.data import Shuffle
+from heliostat.data import Dataset, Shuffle
 
 from .columns import Columns
 from .shipping import Shipped
@@ -86,7 +86,7 @@ class PassJob:
     """A pass over a dataset without training: evaluate or predict."""
 
     model: ModelJob
-    data: str
+    data: Dataset
     columns: Columns
     global_batch_size: int
     fresh: bool
@@ -109,8 +109,8 @@ class FitJob:
 
     model: ModelJob
     loop: LoopName
-    data: str
-    validation_data: str | None
+    data: Dataset
+    validation_data: Dataset | None
     columns: Columns
     epochs: int
     initial_epoch: int

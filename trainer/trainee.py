@@ -184,7 +184,7 @@ def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) ->
     statistics = dataset.statistics[columns.targets]
     if statistics.min < 0 or statistics.max >= classes:
         raise DataError(
-            f"The labels in column {columns.targets!r} of {str(dataset.path)!r} range from {statistics.min} to "
+            f"The labels in column {columns.targets!r} of {dataset.name!r} range from {statistics.min} to "
             f"{statistics.max}, and the model's output has {classes} classes (0 to {classes - 1}). Give the last layer "
             "as many units as there are classes, or renumber the labels."
         )

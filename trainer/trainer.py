@@ -214,8 +214,8 @@ class Trainer:
             job = FitJob(
                 model=self._model_job(num_microbatches, initial_weights),
                 loop=loop,
-                data=str(train.path),
-                validation_data=None if valid is None else str(valid.path),
+                data=train,
+                validation_data=valid,
                 columns=columns,
                 epochs=epochs,
                 initial_epoch=initial_epoch,
@@ -353,7 +353,7 @@ class Trainer:
             self._workers.start(display.say)
             job = PassJob(
                 model=self._model_job(self._config.microbatches(self._workers.replicas), None),
-                data=str(dataset.path),
+                data=dataset,
                 columns=columns,
                 global_batch_size=global_batch_size,
                 fresh=not self._has_model,

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from heliostat.cluster import phases
 from heliostat.cluster.member import Member
-from heliostat.data import BatchPlan, Dataset, open_dataset
+from heliostat.data import BatchPlan, Dataset
 
 from .callbacks import check_callbacks, has_batch_hooks
 from .checkpoint import CheckpointStore
@@ -62,6 +62,12 @@ def make_worker(setup: WorkerSetup, slot: int) -> Worker:
     return Worker(runtime)
 
 
+def _checked(dataset: Dataset) -> Dataset:
+    """The dataset, which must be readable on this host as well."""
+    dataset.check()
+    return dataset
+
+
 @dataclass(slots=True)
 class Worker:
     """One worker: one `MirroredStrategy`, one model, kept between tasks."""
@@ -71,7 +77,7 @@ class Worker:
 
     def fit(self, job: FitJob, member: Member) -> Any:
         """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
-        dataset = open_dataset(job.data)
+        dataset = _checked(job.data)
         trainee = self._build(job.model, dataset, job.columns)
         check_can_be_saved(trainee.model)
         user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
@@ -89,7 +95,7 @@ class Worker:
             engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
-                valid_data = open_dataset(job.validation_data)
+                valid_data = _checked(job.validation_data)
                 check_label_range(trainee.model, valid_data, job.columns)
                 made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
                 evaluator = Evaluator(made)
@@ -107,7 +113,7 @@ class Worker:
 
     def evaluate(self, job: PassJob, member: Member) -> Any:
         """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
-        dataset = open_dataset(job.data)
+        dataset = _checked(job.data)
         trainee, fresh = self._current(job, dataset)
         _, valid = keras_steps(trainee)
         with _Runners(trainee, job.columns, job.model) as runners:
@@ -128,7 +134,7 @@ class Worker:
 
     def predict(self, job: PassJob, member: Member) -> Any:
         """Predictions of all rows, told to the driver share by share."""
-        dataset = open_dataset(job.data)
+        dataset = _checked(job.data)
         trainee, fresh = self._current(job, dataset)
         rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
         predictor = Predictor(trainee, dataset, job.columns)
