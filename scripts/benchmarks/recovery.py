@@ -1,6 +1,6 @@
 """What the loss of a worker costs: real SIGKILLs of real worker processes, and what being ready for them costs.
 
-    python scripts/benchmarks/recovery.py [--kills 60] [--workers 3] [--model dense_256] [--ray-train]
+    python scripts/benchmarks/recovery.py [--kills 60] [--workers 3] [--model dense256] [--ray-train]
 
 One run of the trainer on Ray actors of this machine. Every few seconds a random worker is killed; the next kill waits
 until its replacement has joined. Each worker's process writes down when it reaches which point of a step. Reported for
@@ -198,7 +198,7 @@ def ray_train(model: str, workers: int, kills: int) -> dict[str, Any]:
 def main() -> None:
     """Run what the command line asks for and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="dense_256")
+    parser.add_argument("--model", default="dense256")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

@@ -77,8 +77,10 @@ def is_worker(number):
 
 # Who is of a higher rank dials: behind the chief's relay are its connections with both others, behind that of worker 1
 # the one with worker 2. Of two that cannot hear each other the one that more cannot hear must leave, else the later.
-@pytest.mark.parametrize(("behind", "leaves"), [(0, 0), (1, 2)])
-def test_of_living_workers_that_cannot_hear_each_other_one_leaves(undisturbed, trainer_of, behind, leaves):
+# Who that is behind the chief's relay depends on how many had noticed when the first one gave up (the rule itself is
+# tested in test_controller.py).
+@pytest.mark.parametrize(("behind", "may_leave"), [(0, {0, 1, 2}), (1, {2})])
+def test_of_living_workers_that_cannot_hear_each_other_one_leaves(undisturbed, trainer_of, behind, may_leave):
     cuts = []
     with trainer_of(3, deadline_s=5) as trainer, relays(trainer) as made:
 
@@ -91,7 +93,8 @@ def test_of_living_workers_that_cannot_hear_each_other_one_leaves(undisturbed, t
             result = trainer.fit(dense_data(ROWS), **JOB)
     assert cuts
     lost = events_of(result.run_dir, "lost")
-    assert [each["worker"] for each in lost] == [leaves]
+    assert len(lost) == 1
+    assert lost[0]["worker"] in may_leave
     assert "connection with another worker is cut" in lost[0]["reason"]
     got = outcome(result)
     each_row_once(got["rows"], ROWS)
