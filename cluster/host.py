@@ -79,7 +79,13 @@ class Host:
             self._listener = Listener(interface)
         return self._listener.address
 
-    def run(self, method: str, job: Any, limits: TaskLimits) -> Outcome:
+    def run(
+        self,
+        method: str,
+        job: Any,
+        limits: TaskLimits,
+        note_step: Callable[[int | None], None] = lambda step: None,
+    ) -> Outcome:
         """Run one task to its end and say how it ended; never raises for what the task does."""
         if self._listener is not None:
             self._listener.forget_aborts()
@@ -89,6 +95,7 @@ class Host:
             self._listener,
             first_deadline_s=limits.first_deadline_s,
             deadline_s=limits.deadline_s,
+            note_step=note_step,
         )
         return self._submit(self._run, method, job, self._member).result()
 

@@ -66,6 +66,7 @@ class Member:
         listener: where its peers reach it; None for a worker that is always alone.
         first_deadline_s: how long to wait for a silent peer until steps have been timed, and for connections at first.
         deadline_s: the same afterwards; None means ten times the median step, at least five seconds.
+        note_step: called with every new step.
     """
 
     def __init__(
@@ -76,7 +77,10 @@ class Member:
         *,
         first_deadline_s: float,
         deadline_s: float | None = None,
+        note_step: Callable[[int | None], None] = lambda step: None,
     ) -> None:
+        self._note_step = note_step
+        self._step: int | None = None
         self.worker, self.mailbox = worker, mailbox
         self._listener = listener
         self._first_deadline_s, self._deadline_s = first_deadline_s, deadline_s
@@ -94,9 +98,18 @@ class Member:
         self._phase = ("start", time.monotonic())
         self._step_times: list[float] = []
         self.step_s = 0.0
-        self.step: int | None = None
         self.take_state: Callable[[], Any] = lambda: None
         self.deliver: Callable[[bool], Any] = lambda at_end: None
+
+    @property
+    def step(self) -> int | None:
+        """The step of the run that this worker is at."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int | None) -> None:
+        self._step = step
+        self._note_step(step)
 
     @property
     def is_chief(self) -> bool:

@@ -23,6 +23,7 @@ from .host import Host, Outcome, TaskLimits, failure_of, host_name
 from .mailbox import Mailbox, Said
 from .membership import Pulse
 from .spec import WorkerInfo
+from .step_mark import StepMark, mark_path
 from .task_state import Failure
 
 POLL_S = 1.0
@@ -61,9 +62,11 @@ class WorkerActor:
 
     def run(self, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> Outcome:
         """Run a task to its end."""
+        mark: StepMark | None = None
         if log_path is not None:
             try:
                 _log_to(log_path)
+                mark = StepMark(mark_path(log_path))
             except OSError as error:
                 reason = f"it cannot write its log {log_path}: {error.strerror}"
                 return Outcome(failure=Failure(worker=self._worker, kind="raised", reason=reason))
@@ -71,9 +74,12 @@ class WorkerActor:
         self._polled_s = time.monotonic()
         threading.Thread(target=self._watch_driver, args=(over,), daemon=True).start()
         try:
-            outcome = self._hosted().run(method, job, limits)
+            note_step = (lambda step: None) if mark is None else mark.note
+            outcome = self._hosted().run(method, job, limits, note_step)
         finally:
             over.set()
+            if mark is not None:
+                mark.close()
             self._outbox.put(Said(question=None, event=END))
         sys.stdout.flush()
         sys.stderr.flush()

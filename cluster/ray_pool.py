@@ -19,6 +19,7 @@ from .mailbox import Said
 from .pool import Alive, Ended, Message, Spoke, Up, WorkerPool
 from .ray_actor import CONCURRENT_CALLS, END, WorkerActor
 from .spec import GroupSpec, WorkerInfo
+from .step_mark import take_mark
 from .task_state import Evidence, Failure
 
 LOG_TAIL_BYTES = 20_000
@@ -87,6 +88,9 @@ class RayPool(WorkerPool):
     def kill(self, worker: int) -> None:
         """See `WorkerPool.kill`; a process that is stopped cannot carry out Ray's request, so it also gets a signal."""
         actor = self._actors.pop(worker, None)
+        log_path = self._log_paths.pop(worker, None)
+        if log_path is not None:
+            take_mark(log_path)
         for futures in (self._preparing, self._tasks, self._polls):
             for future in [future for future, of in futures.items() if of == worker]:
                 del futures[future]
@@ -176,7 +180,10 @@ class RayPool(WorkerPool):
 
     def _died(self, worker: int, error: RayError) -> None:
         reason = _death(error)
-        failure = Failure(worker=worker, kind="died", reason=reason, evidence=self._evidence(worker, reason))
+        path = self._log_paths.get(worker)
+        step = None if path is None else take_mark(path)
+        evidence = self._evidence(worker, reason)
+        failure = Failure(worker=worker, kind="died", reason=reason, step=step, evidence=evidence)
         self.kill(worker)
         self._messages.append(Ended(worker=worker, outcome=Outcome(failure=failure)))
 

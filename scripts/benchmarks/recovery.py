@@ -1,13 +1,14 @@
 """What the loss of a worker costs: real SIGKILLs of real worker processes, and what being ready for them costs.
 
-    python scripts/benchmarks/recovery.py [--kills 60] [--workers 3] [--model dense256] [--ray-train]
+    python scripts/benchmarks/recovery.py [--kills 60] [--stops 5] [--workers 3] [--model dense256] [--ray-train KILLS]
 
 One run of the trainer on Ray actors of this machine. Every few seconds a random worker is killed; the next kill waits
 until its replacement has joined. Each worker's process writes down when it reaches which point of a step. Reported for
 each kill: detection (the driver knows), regroup (the next generation stands), the stall (until a survivor has finished
 the step that was interrupted, and so the next one begins), the microbatches that were computed twice, and the time
 until the replacement has joined. In undisturbed steps between kills: what `Member` adds to the all-reduce itself, and
-what a checkpoint adds to the copy. With --ray-train the same kills under Ray Train's TensorflowTrainer.
+what a checkpoint adds to the copy. After the kills, workers are stopped (SIGSTOP) instead: they must be noticed by a
+deadline. With --ray-train the same kills under Ray Train's TensorflowTrainer.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ QUIET_S = 2.0
 
 
 class Killer(threading.Thread):
-    """Kills a random worker again and again, each time after the group is complete and has worked for a while."""
+    """Kills or stops a random worker again and again, each time after the group is complete and has worked a while."""
 
-    def __init__(self, trainer: Any, run_dir: Path, kills: int, seed: int) -> None:
+    def __init__(self, trainer: Any, run_dir: Path, kills: int, stops: int, seed: int) -> None:
         super().__init__(daemon=True)
         self._trainer, self._run_dir = trainer, run_dir
-        self._left, self._random = kills, random.Random(seed)
+        self._left, self._random = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops, random.Random(seed)
         self.kills: list[dict[str, Any]] = []
         self.over = threading.Event()
 
@@ -55,9 +56,10 @@ class Killer(threading.Thread):
                 continue
             victim = self._random.choice(members)
             pid = infos[victim].pid
-            self.kills.append({"worker": victim, "time": time.time(), "chief": victim == members[0]})
-            os.kill(pid, signal.SIGKILL)
-            self._left -= 1
+            fault = self._left.pop(0)
+            chief = victim == members[0]
+            self.kills.append({"worker": victim, "time": time.time(), "chief": chief, "signal": fault.name})
+            os.kill(pid, fault)
         time.sleep(QUIET_S)
         while len(self._members()) < self._trainer._config.workers:
             time.sleep(0.2)
@@ -77,7 +79,7 @@ def events_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def measure(model: str, *, workers: int, kills: int, seed: int) -> dict[str, Any]:
+def measure(model: str, *, workers: int, kills: int, stops: int, seed: int) -> dict[str, Any]:
     """Train with kills; returns what each cost and what readiness costs."""
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2", KERAS_BACKEND="tensorflow")
     import cloudpickle
@@ -94,7 +96,7 @@ def measure(model: str, *, workers: int, kills: int, seed: int) -> dict[str, Any
         write_dataset(folder / "data", {"x": x, "y": y})
         build = partial(instrument.build_instrumented, partial(models.build_model, model), str(folder / "points"))
         with Trainer(build, workers=workers, run_dir=folder / "run") as trainer:
-            killer = Killer(trainer, folder / "run", kills, seed)
+            killer = Killer(trainer, folder / "run", kills, stops, seed)
 
             def pause() -> None:
                 killer.over.wait()
@@ -116,15 +118,25 @@ def report(kills: list[dict[str, Any]], events: list[dict[str, Any]], points: li
     """Costs of all kills, and of the undisturbed steps, from what was written down; times in milliseconds."""
     applied = sorted((p for p in points if p["point"] == "applied"), key=lambda p: p["time"])
     steps = undisturbed_steps(applied, events)
-    rows = [row for kill in kills if (row := cost_of(kill, events, applied, points)) is not None]
+    rows = {
+        name: [
+            row
+            for kill in kills
+            if kill["signal"] == name and (row := cost_of(kill, events, applied, points)) is not None
+        ]
+        for name in ("SIGKILL", "SIGSTOP")
+    }
     waits = [(p["outer_s"] - p["inner_s"]) / p["outer_s"] for p in points if p["point"] == "cost"]
     copies = [p for p in points if p["point"] == "checkpoint"]
     return {
-        "kills": len(kills),
-        "measured": len(rows),
+        "faults": len(kills),
         "of_the_chief": sum(kill["chief"] for kill in kills),
         "step_ms": summary(steps),
-        **{name: summary(row[name] for row in rows) for name in rows[0]},
+        **{
+            fault: {"measured": len(found), **{name: summary(row[name] for row in found) for name in found[0]}}
+            for fault, found in rows.items()
+            if found
+        },
         "ready_percent_of_a_step": summary(100 * wait for wait in waits),
         "checkpoint_beyond_copy_ms": summary(1000 * (p["outer_s"] - p["inner_s"]) for p in copies),
         "checkpoint_copy_ms": summary(1000 * p["inner_s"] for p in copies),
@@ -201,11 +213,12 @@ def main() -> None:
     parser.add_argument("--model", default="dense256")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--stops", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ray-train", type=int, default=0, metavar="KILLS", help="also so many kills under Ray Train")
     chosen = parser.parse_args()
     run: Callable[[], dict[str, Any]] = partial(
-        measure, chosen.model, workers=chosen.workers, kills=chosen.kills, seed=chosen.seed
+        measure, chosen.model, workers=chosen.workers, kills=chosen.kills, stops=chosen.stops, seed=chosen.seed
     )
     print(json.dumps({"heliostat": run()}, indent=1), flush=True)
     if chosen.ray_train:

@@ -153,6 +153,7 @@ def test_replay_shows_a_step_and_leaves_the_run_as_it_is(place, resumed):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_replay_marks_what_is_not_finite_and_the_row_it_came_from(place):
     (place / "paused").touch()
     failed = heliostat("run", "train.py", "bad", "broken", cwd=place)

@@ -75,6 +75,10 @@ class Hosts:
         for name, link in zip(NAMES, LINKS, strict=True):
             _run("ip", "netns", "exec", name, "tc", "qdisc", "replace", "dev", link, "root", *shape)
 
+    def drain(self) -> None:
+        """Announce that the second host goes away, as a cloud's notice of pre-emption does."""
+        _run(*_on(0, sys.executable, "-c", _DRAIN), env=self._env())
+
     def num_sent_bytes(self) -> int:
         """Bytes that have gone from the second host to the first."""
         path = f"/sys/class/net/{LINKS[1]}/statistics/tx_bytes"
@@ -126,6 +130,20 @@ class Hosts:
         subprocess.run(["ip", "link", "del", LINKS[0]], capture_output=True, check=False)
 
 
+_DRAIN = f"""
+import time, ray
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+ray.init(address="auto", logging_level="ERROR")
+node = next(each["NodeID"] for each in ray.nodes() if each["NodeManagerAddress"] == {ADDRESSES[1]!r})
+deadline_ms = int(1000 * (time.time() + 300))
+accepted, why = GcsClient(address={f"{ADDRESSES[0]}:{RAY_PORT}"!r}).drain_node(
+    node, DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), "test", deadline_ms
+)
+if not accepted:
+    raise SystemExit(why)
+"""
+
 # A token bucket that lets less through than any packet holds: everything is dropped without a word.
 _NOTHING = ("tbf", "rate", "8bit", "burst", "1", "limit", "1")
 
@@ -148,5 +166,7 @@ def _end(node: subprocess.Popen[bytes]) -> None:
     node.wait()
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _run(*command: str, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)[:300]} failed:\n{done.stdout}\n{done.stderr}")

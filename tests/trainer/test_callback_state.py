@@ -139,6 +139,7 @@ def test_early_stopping_stops_at_the_same_epoch_with_the_same_weights(make, batc
     assert not same(run(make, moment, carry=False), whole)
 
 
+@pytest.mark.slow
 def test_reduce_lr_on_plateau_reduces_at_the_same_epochs():
     def make():
         return callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=2, cooldown=3)
@@ -154,7 +155,7 @@ def test_reduce_lr_on_plateau_reduces_at_the_same_epochs():
     assert not same(run(make, (cooling, None), carry=False), whole)
 
 
-@pytest.mark.parametrize("save_freq", ["epoch", 3])
+@pytest.mark.parametrize("save_freq", [pytest.param("epoch", marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("batch", [2, pytest.param(None, marks=pytest.mark.slow)])
 def test_model_checkpoint_writes_the_same_files(save_freq, batch, tmp_path):
     monitor = "val_accuracy" if save_freq == "epoch" else "loss"
@@ -198,7 +199,7 @@ def test_model_checkpoint_compares_between_batches_at_once(tmp_path):
     assert run(make, (5, 1))[3].best == run(make)[3].best
 
 
-@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("append", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("moment", [(5, 2), *(pytest.param(m, marks=pytest.mark.slow) for m in MORE_MOMENTS)])
 def test_csv_logger_writes_the_same_file(append, moment, tmp_path):
     def go(name, moment, carry=True):

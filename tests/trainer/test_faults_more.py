@@ -68,6 +68,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(trainer_of, train, capfd
     assert outcome(result) == outcome(train(wide, dense_data(), workers=0, epochs=6, **JOB))
 
 
+@pytest.mark.slow
 def test_the_only_worker_dies_and_another_goes_on_from_the_checkpoint(ray_here, train, tmp_path):
     faults = Faults(tmp_path / "faults", tmp_path / "run", 1)
     faults.order(Order(point="applied", step=13))
@@ -126,7 +127,8 @@ def test_a_microbatch_at_which_every_worker_crashes_stops_the_run(trainer_of, wa
     with pytest.raises(TrainingFailedError, match="native code crashed at this microbatch") as raised:
         trainer.fit((x, y), epochs=2, **JOB)
     assert raised.value.host == socket.gethostname()
-    assert len(events_of(faults.run_dir, "lost")) >= 3  # more where nobody is left who knows the step
+    assert len(events_of(faults.run_dir, "lost")) == 3
     pids = [info.pid for info in warm_workers.seen.values()]
     warm_workers.really_close()  # a run that was given up leaves its workers in the middle of it
     assert_gone(pids)
+    assert not list(faults.run_dir.glob("logs/*.step"))

@@ -1,4 +1,5 @@
-"""Two hosts, as network namespaces with a node of Ray each: a slow link, and one that is cut in the middle of a run."""
+"""Two hosts, as network namespaces with a node of Ray each: a slow link, one that is cut,
+and a host that goes away with notice."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def undisturbed(tmp_path_factory):
         return json.loads(json.dumps(outcome(trainer.fit(dense_data(ROWS), **FIT))))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def hosts(tmp_path_factory):
     reason = why_not()
     if reason:
@@ -73,6 +74,17 @@ def complete_for(run_dir):
     return sum(end > complete_s[0] for end in ends) if complete_s else 0
 
 
+def started(hosts, run_dir):
+    """A run that both workers have taken part in for a while."""
+    process = hosts.run(SCRIPT, str(run_dir), "1")
+    stop_s = time.monotonic() + 120
+    while complete_for(run_dir) < 3:
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert time.monotonic() < stop_s
+        time.sleep(0.05)
+    return process
+
+
 def test_a_slow_link_between_hosts_changes_nothing(hosts, undisturbed, tmp_path):
     hosts.limit("20mbit")
     before = hosts.num_sent_bytes()
@@ -84,13 +96,17 @@ def test_a_slow_link_between_hosts_changes_nothing(hosts, undisturbed, tmp_path)
     assert {each["host"] for each in record["workers"]} == set(NAMES)
 
 
+def test_a_host_that_will_be_taken_away_is_left_between_two_steps(hosts, undisturbed, tmp_path):
+    process = started(hosts, tmp_path / "run")
+    complete = len(events_of(tmp_path / "run", "formed"))
+    hosts.drain()
+    assert finished(process, tmp_path / "run") == undisturbed
+    assert not events_of(tmp_path / "run", "lost")
+    assert [len(each["workers"]) for each in events_of(tmp_path / "run", "formed")[complete:]] == [1]
+
+
 def test_the_link_is_cut_and_the_worker_on_the_drivers_side_goes_on(hosts, undisturbed, tmp_path):
-    process = hosts.run(SCRIPT, str(tmp_path / "run"), "1")
-    stop_s = time.monotonic() + 120
-    while complete_for(tmp_path / "run") < 3:
-        assert process.poll() is None, process.communicate()[0][-4000:]
-        assert time.monotonic() < stop_s
-        time.sleep(0.05)
+    process = started(hosts, tmp_path / "run")
     cut_s = time.time()
     hosts.cut()
     assert finished(process, tmp_path / "run") == undisturbed

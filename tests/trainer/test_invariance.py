@@ -38,7 +38,7 @@ def test_the_full_product_gives_the_same_bits(train, build, make_data, loop):
         assert fingerprint(result) == reference, f"{workers} x {replicas}"
 
 
-@pytest.mark.parametrize("build", [attention, recurrent])
+@pytest.mark.parametrize("build", [attention, pytest.param(recurrent, marks=pytest.mark.slow)])
 def test_attention_and_recurrent_models_give_the_same_bits(train, build):
     data = text_data(rows=41)
     reference = fingerprint(train(build, data, workers=0, epochs=1))
@@ -46,7 +46,7 @@ def test_attention_and_recurrent_models_give_the_same_bits(train, build):
         assert fingerprint(train(build, data, workers=workers, replicas=replicas, epochs=1)) == reference
 
 
-@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize("rows", [1, 3, pytest.param(17, marks=pytest.mark.slow)])
 def test_awkward_numbers_of_rows_give_the_same_bits(train, rows):
     data = dense_data(rows=rows)
     reference = train(normalised, data, workers=0, epochs=1)
@@ -67,7 +67,7 @@ def test_microbatches_that_no_layout_divides(train):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda: keras.optimizers.Adam(1e-2, clipnorm=0.1),
+        pytest.param(lambda: keras.optimizers.Adam(1e-2, clipnorm=0.1), marks=pytest.mark.slow),
         lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1),
         lambda: keras.optimizers.SGD(1e-2, momentum=0.9, global_clipnorm=0.5),
         lambda: keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=3),
@@ -81,7 +81,9 @@ def test_optimizer_options_give_the_same_bits(train, optimizer):
     assert fingerprint(train(build, data, workers=3, replicas=1)) == reference
 
 
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    "reduction", ["sum_over_batch_size", pytest.param("sum", marks=pytest.mark.slow), "mean_with_sample_weight"]
+)
 def test_loss_reductions_give_the_same_bits(train, reduction):
     x, y = dense_data(rows=37)
     weights = np.linspace(0.1, 2, 37).astype(np.float32)

@@ -119,7 +119,9 @@ def assert_close(found, expected):
         np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize(("workers", "replicas", "loop"), [(3, 1, "fit"), (1, 2, "custom")])
+@pytest.mark.parametrize(
+    ("workers", "replicas", "loop"), [(3, 1, "fit"), pytest.param(1, 2, "custom", marks=pytest.mark.slow)]
+)
 def test_metrics_of_uneven_shares_equal_one_device_over_all_rows(tmp_path, workers, replicas, loop):
     train, valid = rows_of(43, 0), rows_of(29, 1)
     write_dataset(tmp_path / "train", train)

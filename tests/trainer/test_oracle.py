@@ -88,7 +88,7 @@ def compare(train, build, data, *, epochs=2, batch=16, seed=7, **arguments) -> f
     return largest_difference(result.model().get_weights(), expected)
 
 
-@pytest.mark.parametrize(("workers", "replicas"), [(0, 1), (3, 1), (1, 2)])
+@pytest.mark.parametrize(("workers", "replicas"), [pytest.param(0, 1, marks=pytest.mark.slow), (3, 1), (1, 2)])
 def test_the_chapters_model_trains_as_plain_keras_does(train, workers, replicas):
     use_floats("float64")
     assert compare(train, chapter_without_top2, text_data(), workers=workers, replicas=replicas) <= 1e-10

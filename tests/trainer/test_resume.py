@@ -103,7 +103,7 @@ def die():
 
 
 POINTS = (
-    ("sending", None, 1, "custom"),
+    pytest.param("sending", None, 1, "custom", marks=pytest.mark.slow),
     ("receiving", None, 0, "train_on_batch"),
     ("summed", 3, 2, "fit"),
     ("validation", 4, 0, "fit"),
@@ -195,7 +195,12 @@ def test_a_group_grows_and_shrinks_between_steps(undisturbed, at, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("step", "workers", "then", "with_callbacks"), [(7, 2, 3, True), (11, 0, 2, True), (8, 3, 0, False)]
+    ("step", "workers", "then", "with_callbacks"),
+    [
+        (7, 2, 3, True),
+        pytest.param(11, 0, 2, True, marks=pytest.mark.slow),
+        pytest.param(8, 3, 0, False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_paused_run_goes_on_with_any_number_of_workers(
     undisturbed, at, tmp_path, step, workers, then, with_callbacks
