@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from .controller import MAX_START_FAILURES, decide
 from .errors import TaskFailed
 from .host import TaskLimits
-from .membership import Place, Pulse, Report
+from .membership import Dismiss, Place, Pulse, Report
 from .pool import Alive, Message, Spoke, Up, WorkerPool
 from .spec import GroupSpec, WorkerInfo
 from .task_state import (
@@ -44,6 +44,7 @@ from .task_state import (
 
 TICK_S = 0.25
 LATE_AFTER_DEADLINES = 10
+STALLED_S = 2.0  # a driver that did not look for so long was stopped itself, and knows nothing of anybody's silence
 # Work whose duration nobody can know: it is reported when others wait for it, and never cut short.
 PATIENT_PHASES = ("the chief's callbacks", "start", "saving")
 
@@ -141,6 +142,7 @@ class TaskLoop:
         self._short_since: float | None = None
         self._regrouping_since: float | None = None
         self._tick_at = 0.0
+        self._ticked_s = time.monotonic()
         self._said_late: set[tuple[int, int]] = set()
         self._pause = ""
 
@@ -204,7 +206,10 @@ class TaskLoop:
         now_s = time.monotonic()
         if self.state.over or now_s < self._tick_at:
             return
-        self._tick_at = now_s + TICK_S
+        if now_s - self._ticked_s > STALLED_S:
+            for known in self._known.values():
+                known.heard_s = max(known.heard_s, now_s - TICK_S)
+        self._tick_at, self._ticked_s = now_s + TICK_S, now_s
         self._take_pause()
         if self._settle_at is not None and now_s >= self._settle_at:
             self._decide(Settled())
@@ -228,7 +233,11 @@ class TaskLoop:
     def _spoken(self, message: Spoke) -> None:
         if message.question is not None:
             self._questions[message.worker] = message.question, isinstance(message.event, Report)
-        if isinstance(message.event, Report):
+        if self.state.over and isinstance(
+            message.event, Report
+        ):  # it came up to a task that was paused before it began
+            self._answer({message.worker: Dismiss("the task is over")}, to_reports=True)
+        elif isinstance(message.event, Report):
             self._decide(Reported(worker=message.worker, report=message.event))
         elif self.state.phase not in ("settling", "over"):
             self._answer(self._handler.handle(message.worker, message.event))

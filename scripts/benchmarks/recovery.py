@@ -60,6 +60,8 @@ class Killer(threading.Thread):
             chief = victim == members[0]
             self.kills.append({"worker": victim, "time": time.time(), "chief": chief, "signal": fault.name})
             os.kill(pid, fault)
+            while not any(event["event"] == "lost" and event["worker"] == victim for event in events_of(self._run_dir)):
+                time.sleep(0.1)
         time.sleep(QUIET_S)
         while len(self._members()) < self._trainer._config.workers:
             time.sleep(0.2)

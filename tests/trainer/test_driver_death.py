@@ -42,7 +42,8 @@ def build_model():
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(71, 12)).astype(np.float32), rng.integers(0, 5, 71)
-    with Trainer(build_model, workers={workers}, num_microbatches=4, seed=7, run_dir="run") as trainer:
+    with Trainer(build_model, workers={workers}, num_microbatches=4, seed=7, run_dir="run",
+                 deadline_s={deadline_s}) as trainer:
         try:
             result = trainer.fit((x, y), epochs=12, global_batch_size=16, checkpoint_every=Steps(3), verbose=0)
         except RunPausedError as paused:
@@ -51,8 +52,8 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, *, workers: int, pace: bool) -> subprocess.Popen:
-    (folder / "script.py").write_text(SCRIPT.format(workers=workers, pace=pace))
+def start(folder: Path, *, workers: int, pace: bool, deadline_s: float | None = None) -> subprocess.Popen:
+    (folder / "script.py").write_text(SCRIPT.format(workers=workers, pace=pace, deadline_s=deadline_s))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         [sys.executable, "script.py"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
@@ -80,6 +81,19 @@ def wait_for_epochs(process: subprocess.Popen, folder: Path, num: int) -> list[i
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     return finish(tmp_path_factory.mktemp("undisturbed"), workers=0, pace=False)
+
+
+def test_a_driver_that_was_stopped_for_longer_than_the_deadline_blames_nobody(undisturbed, tmp_path):
+    process = start(tmp_path, workers=2, pace=True, deadline_s=3)
+    wait_for_epochs(process, tmp_path, 3)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(5)  # longer than the deadline, shorter than workers do without a driver
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=2 * GUARD_S)
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "result.json").read_text()) == undisturbed
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert not any(each["event"] == "lost" for each in events)
 
 
 def test_the_driver_is_killed_and_the_same_command_goes_on(undisturbed, tmp_path):

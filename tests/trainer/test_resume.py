@@ -226,6 +226,19 @@ def test_a_paused_run_goes_on_with_any_number_of_workers(
         assert (result.run_dir / "log.csv").read_text() == csv
 
 
+@pytest.mark.parametrize(("workers", "max_time_s"), [(0, 0.001), (2, 0.001), (0, 3.0)])
+def test_a_run_pauses_when_its_time_is_over(tmp_path, workers, max_time_s):
+    with local_trainer(normalised, tmp_path, workers=workers) as trainer:
+        with pytest.raises(RunPausedError, match="max_time_s"):
+            fit(trainer, epochs=1_000_000, max_time_s=max_time_s)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    with local_trainer(normalised, tmp_path) as trainer:
+        result = fit(trainer, epochs=done + 2)
+    with local_trainer(normalised, tmp_path / "whole", workers=0) as trainer:
+        assert outcome(result) == outcome(fit(trainer, epochs=done + 2))
+
+
 def test_a_finished_run_gives_its_result_and_more_epochs_go_on(undisturbed, tmp_path):
     with local_trainer(normalised, tmp_path) as trainer:
         first = fit(trainer, epochs=2)
