@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.data import BatchPlan, open_dataset
+from heliostat.data import BatchPlan, Dataset
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import RecordedRun, recorded_run, run_again
 from heliostat.scripts.runs import number_text
@@ -55,8 +55,8 @@ def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, as_json: bo
     # Standard output is for the JSON object alone.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         report = _report(recorded, directions, show_traceback=show_traceback)
-    data = recorded.record["data"]["train"]["path"]
-    rows = [read_rows(data, each.row_ids) for each in report.microbatches]
+    data, seed = directions.data, recorded.record["identity"]["seed"]
+    rows = [] if data is None else read_rows(data, seed, report)
     if as_json:
         console.file.write(json.dumps(as_object(report, wanted, rows)) + "\n")
         return
@@ -95,17 +95,24 @@ def check_wanted(record: Mapping[str, Any], wanted: ReplayWanted) -> None:
         )
 
 
-def read_rows(path: str, row_ids: Sequence[int]) -> Rows:
-    """The first of these rows of a dataset; raises DatasetError if it cannot be read."""
-    ids = tuple(row_ids[:SHOWN_ROWS])
-    with open_dataset(Path(path)).reader() as reader:
-        columns = reader.gather(np.array(ids, np.int64))
-    flat = {name: column.reshape(len(ids), -1) for name, column in columns.items()}
-    return Rows(
-        row_ids=ids,
-        values={name: column[:, :SHOWN_VALUES].tolist() for name, column in flat.items()},
-        num_values={name: column.shape[1] for name, column in flat.items()},
-    )
+def read_rows(dataset: Dataset, seed: int, report: ReplayReport) -> list[Rows]:
+    """The first rows of every microbatch, as they were computed; raises DatasetError if they cannot be read."""
+    names = [name for name, column in dataset.schema.items() if not column.is_variable]
+    found = []
+    with dataset.reader(names) as reader:
+        reader.start_pass(seed=seed, epoch=report.epoch)
+        for each in report.microbatches:
+            ids = tuple(each.row_ids[:SHOWN_ROWS])
+            columns = reader.gather(np.array(ids, np.int64))
+            flat = {name: column.reshape(len(ids), -1) for name, column in columns.items()}
+            found.append(
+                Rows(
+                    row_ids=ids,
+                    values={name: column[:, :SHOWN_VALUES].tolist() for name, column in flat.items()},
+                    num_values={name: column.shape[1] for name, column in flat.items()},
+                )
+            )
+    return found
 
 
 def as_object(report: ReplayReport, wanted: ReplayWanted, rows: Sequence[Rows]) -> dict[str, Any]:

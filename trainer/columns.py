@@ -11,6 +11,12 @@ from heliostat.data import Dataset
 
 from .errors import ConfigurationError, DataError
 
+_REMEDIES = {
+    "list": "dataset.pad(column, length)",
+    "string": "dataset.vectorize(column, fit_preprocessing(dataset, column, keras.layers.TextVectorization(...)))",
+    "bytes": "dataset.decode(column, size) if they are images, else dataset.map(function, ...)",
+}
+
 ColumnChoice = str | Sequence[str] | Mapping[str, str]
 
 
@@ -49,13 +55,20 @@ class Columns:
         return _pick(self.inputs, batch), _pick(self.targets, batch), weight
 
     def check(self, dataset: Dataset) -> None:
-        """Raise `DataError` when `dataset` lacks one of the columns."""
+        """Raise `DataError` when `dataset` lacks one of the columns, or rows of one differ in length."""
         missing = [name for name in self.names if name not in dataset.schema]
         if missing:
             raise DataError(
                 f"The dataset {dataset.name!r} has no column {', '.join(map(repr, missing))}; it has "
                 f"{', '.join(map(repr, dataset.schema))}. Name the columns with inputs=, targets= and sample_weight=."
             )
+        for name in self.names:
+            kind = dataset.schema[name].kind
+            if kind != "tensor":
+                raise DataError(
+                    f"Rows of column {name!r} of {dataset.name!r} differ in length ({kind}), and a model takes batches "
+                    f"of one shape. Make them alike: {_REMEDIES[kind]}."
+                )
         if self.sample_weight is not None and dataset.schema[self.sample_weight].shape:
             raise DataError(
                 f"The sample_weight column {self.sample_weight!r} of {dataset.name!r} has the shape "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from heliostat.data import Shuffle
+from heliostat.data import PlanError, Shuffle, parse_shuffle
 
 from .errors import ConfigurationError
 from .jobs import CheckpointEvery, LoopName, Seconds, Steps
@@ -171,8 +171,10 @@ class FitConfig:
         self._check_checkpoints()
         if self.on_nonfinite not in ("raise", "skip"):
             raise ConfigurationError(f"on_nonfinite={self.on_nonfinite!r}; it takes 'raise' or 'skip'.")
-        if self.shuffle not in ("full", False):
-            raise ConfigurationError(f"shuffle={self.shuffle!r}; it takes 'full' or False.")
+        try:
+            parse_shuffle(self.shuffle)
+        except PlanError as error:
+            raise ConfigurationError(str(error)) from error
 
     def _check_checkpoints(self) -> None:
         every = self.checkpoint_every

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from heliostat.cluster.group import WorkerGroup
 from heliostat.cluster.task_loop import TaskLoop
+from heliostat.data import Dataset
 
 from .jobs import ReplayReport, ReplayWanted
 from .run_folder import numbered_run_path
@@ -29,6 +30,7 @@ class Directions:
         fit: which `fit` of the process, counted from 1; None for all.
         replay: the step to compute again instead of training.
         report: what the replay found.
+        data: the dataset that the replayed step was read from.
         watch: told the run folder, the workers and the task when the training of a fit begins.
         reached: whether the script has come to that `fit`.
     """
@@ -37,6 +39,7 @@ class Directions:
     fit: int | None = 1
     replay: ReplayWanted | None = None
     report: ReplayReport | None = None
+    data: Dataset | None = None
     watch: Watch | None = None
     reached: bool = False
 

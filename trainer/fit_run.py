@@ -407,7 +407,12 @@ class FitRun:
         return {
             "identity": self.identity(),
             "data": {
-                name: {"path": dataset.name, "rows": len(dataset), "fingerprint": dataset.fingerprint}
+                name: {
+                    "path": dataset.name,
+                    "rows": len(dataset),
+                    "skipped_rows": 0,
+                    "fingerprint": dataset.fingerprint,
+                }
                 for name, dataset in datasets.items()
                 if dataset is not None
             },

@@ -1,10 +1,11 @@
-"""What users pass as data: a path, a dataset, or arrays, which are written once."""
+"""What users pass as data: a path, a dataset, or arrays, or streams of batches, which are written once."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,8 +15,10 @@ from heliostat.data import Dataset, DatasetError, open_dataset, write_dataset
 
 from .columns import Columns
 from .errors import ConfigurationError
+from .streams import is_stream, write_stream
 
-Data = str | Path | Dataset | tuple[np.ndarray, ...] | np.ndarray
+Data = Any
+"""A dataset path, a `Dataset`, numpy arrays, or a stream (see `streams`)."""
 
 
 class Inputs:
@@ -35,30 +38,36 @@ class Inputs:
         if isinstance(data, Dataset):
             found = data
         elif isinstance(data, (str, Path)):
-            found = open_dataset(Path(data).absolute())
+            found = open_dataset(data if "://" in str(data) else Path(data).absolute())
         else:
             found = self._write(data, name, columns)
         columns.check(found)
         return found
 
     def _write(self, data: Any, name: str, columns: Columns) -> Dataset:
+        if is_stream(data):
+            return self._placed(name, lambda place, overwrite: write_stream(data, place, columns, overwrite=overwrite))
         arrays = (data,) if isinstance(data, np.ndarray) else tuple(data) if isinstance(data, (tuple, list)) else ()
         names = [columns.inputs, columns.targets, columns.sample_weight]
         wanted = [each for each in names if each is not None]
         usable = all(isinstance(each, str) for each in wanted) and all(isinstance(a, np.ndarray) for a in arrays)
         if not arrays or not usable or len(arrays) != len(wanted):
             raise ConfigurationError(
-                f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, or as many numpy "
-                f"arrays as there are columns, here {wanted}. For anything else: "
-                "heliostat.data.write_dataset(path, {'column': array, ...})."
+                f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, a tf.data.Dataset, a "
+                "keras.utils.PyDataset, a function that returns one of these or yields batches, or as many numpy "
+                f"arrays as there are columns, here {wanted}. For anything else: heliostat.data.write_dataset(path, "
+                "{'column': array, ...})."
             )
         columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}
+        return self._placed(name, lambda place, overwrite: write_dataset(place, columns_by_name, overwrite=overwrite))
+
+    def _placed(self, name: str, write: Callable[[Path, bool], Dataset]) -> Dataset:
         place = (self._parent() / name).absolute()
         if not place.exists():
-            return write_dataset(place, columns_by_name)
+            return write(place, False)
         # The folder belongs to a run that is to go on: what it holds stays, if these are the same arrays or not.
         again = place.with_name(f"{name}-again")
-        written = write_dataset(again, columns_by_name, overwrite=True)
+        written = write(again, True)
         with contextlib.suppress(DatasetError):  # a run that failed early may have left a part
             before = open_dataset(place)
             if before.fingerprint == written.fingerprint:

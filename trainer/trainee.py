@@ -181,7 +181,9 @@ def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) ->
     classes = _num_classes(model)
     if classes is None or not isinstance(columns.targets, str):
         return
-    statistics = dataset.statistics[columns.targets]
+    statistics = dataset.statistics.get(columns.targets)
+    if statistics is None:  # computed when rows are read
+        return
     if statistics.min < 0 or statistics.max >= classes:
         raise DataError(
             f"The labels in column {columns.targets!r} of {dataset.name!r} range from {statistics.min} to "

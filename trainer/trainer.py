@@ -144,7 +144,8 @@ class Trainer:
         """Train a run from the seed (or from `initial_weights`), or go on with the unfinished one in `run_dir`.
 
         Args:
-            data: a dataset path, a `Dataset`, or ``(x, y)`` numpy arrays, which are written into the run folder.
+            data: a dataset path or URI, a `Dataset`; or ``(x, y)`` numpy arrays, a `tf.data.Dataset` or `PyDataset` of
+                batches, or a function that returns one or yields batches: these are written into the run folder once.
             validation_data: likewise; validated on after every epoch.
             epochs: number of the last epoch.
             global_batch_size: rows of one step, over all workers.
@@ -247,6 +248,7 @@ class Trainer:
                 afresh=_begin_afresh(callbacks),
             )
             if directions is not None and replays:
+                directions.data = train
                 directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
                 raise ReplayDone
             if _is_finished(folder, epochs):

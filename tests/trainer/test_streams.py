@@ -1,0 +1,87 @@
+"""`tf.data`, `PyDataset` and generators as data: written once, then trained on like everything else."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from heliostat.trainer import ConfigurationError
+
+from .conftest import dense_data
+from .faults import outcome
+from .helpers import local_trainer
+from .models import normalised
+
+pytestmark = pytest.mark.engine
+
+ROWS = 41
+JOB = {"epochs": 2, "global_batch_size": 16, "verbose": 0, "record_rows": True}
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return -(-ROWS // 10)
+
+    def __getitem__(self, index):
+        x, y = dense_data(ROWS)
+        return x[10 * index : 10 * (index + 1)], y[10 * index : 10 * (index + 1)]
+
+
+def tf_data():
+    return tf.data.Dataset.from_tensor_slices(dense_data(ROWS)).batch(7)
+
+
+def generated():
+    x, y = dense_data(ROWS)
+    for start in range(0, ROWS, 9):
+        yield x[start : start + 9], y[start : start + 9]
+
+
+@pytest.fixture(scope="module")
+def from_arrays(tmp_path_factory):
+    with local_trainer(normalised, tmp_path_factory.mktemp("arrays")) as trainer:
+        return outcome(trainer.fit(dense_data(ROWS), **JOB))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: tf_data, tf_data, Batches, lambda: Batches, lambda: generated], ids=str, scope="module"
+)
+def test_every_stream_trains_like_its_arrays(make, from_arrays, tmp_path):
+    data = make()
+    data = (lambda made=data: made()) if isinstance(data, type) else data
+    with local_trainer(normalised, tmp_path) as trainer:
+        assert outcome(trainer.fit(data, **JOB)) == from_arrays
+
+
+def test_parts_in_dicts_go_to_their_columns(tmp_path):
+    def two_inputs():
+        left, right = keras.Input((4,), name="left"), keras.Input((8,), name="right")
+        joined = keras.layers.Concatenate()([left, right])
+        model = keras.Model([left, right], keras.layers.Dense(5, activation="softmax")(joined))
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
+
+    x, y = dense_data(ROWS)
+    stream = tf.data.Dataset.from_tensor_slices(({"left": x[:, :4], "right": x[:, 4:]}, y)).batch(8)
+    with local_trainer(two_inputs, tmp_path) as trainer:
+        choice = {"left": "left", "right": "right"}
+        found = trainer.fit(stream, inputs=choice, **JOB)
+    with local_trainer(normalised, tmp_path / "flat") as trainer:
+        assert [len(each.row_ids) for each in found.epochs] == [3, 3]
+    assert np.isfinite(found.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        (lambda: tf_data().repeat(), {}, "repeats for ever"),
+        (lambda: 7, {}, "returned a int"),
+        (lambda: tf_data().map(lambda x, y: x), {}, "has 1 part"),
+        (lambda: tf_data().take(0), {}, "gave no batch"),
+        (tf_data, {"inputs": {"a": "left"}}, "does not have the parts"),
+    ],
+)
+def test_streams_that_do_not_fit_are_refused(tmp_path, data, arguments, message):
+    with local_trainer(normalised, tmp_path) as trainer, pytest.raises(ConfigurationError, match=message):
+        trainer.fit(data, **JOB | arguments)

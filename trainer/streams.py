@@ -1,0 +1,102 @@
+"""Data that comes as a stream of batches: `tf.data`, generators, Keras `PyDataset`. It is written once, then read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from heliostat.data import Dataset, DatasetWriter
+
+from .columns import Columns
+from .errors import ConfigurationError
+
+
+def is_stream(data: Any) -> bool:
+    """Whether `data` gives batches: a `tf.data.Dataset`, a `PyDataset`, or a function that returns one or yields."""
+    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or inspect.isroutine(data) or _is_partial(data)
+
+
+def write_stream(data: Any, path: Path, columns: Columns, *, overwrite: bool = False) -> Dataset:
+    """Write all batches of a stream as a dataset, in their order, in bounded memory.
+
+    Batches are ``(x, y)`` or ``(x, y, sample_weight)`` (x alone without targets) as `keras.Model.fit` takes them; parts
+    in lists or dicts go to the columns that `columns` names for them.
+
+    Raises:
+        ConfigurationError: the stream never ends, is empty, or a batch does not fit `columns`.
+        DatasetError: rows cannot be stored.
+    """
+    num_batches = 0
+    with DatasetWriter(path, overwrite=overwrite) as writer:
+        for batch in _batches(data):
+            writer.write(_by_column(batch, columns, num_batches))
+            num_batches += 1
+        if not num_batches:
+            raise ConfigurationError(f"data is a {type(data).__name__} that gave no batch.")
+    return writer.dataset
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    made = data if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) else _made(data)
+    if isinstance(made, tf.data.Dataset):
+        if int(made.cardinality()) == tf.data.INFINITE_CARDINALITY:
+            raise ConfigurationError(
+                "data is a tf.data.Dataset that repeats for ever; an epoch takes every row once. Leave out repeat(), "
+                "or end it with take(number of batches)."
+            )
+        return made.as_numpy_iterator()
+    if isinstance(made, keras.utils.PyDataset):
+        return _of_py_dataset(made)
+    return iter(made)
+
+
+def _made(function: Callable[[], Any]) -> Any:
+    made = function()
+    if not isinstance(made, (tf.data.Dataset, keras.utils.PyDataset, Iterator)):
+        raise ConfigurationError(
+            f"data is a function that returned a {type(made).__name__}; it takes no arguments and returns a "
+            "tf.data.Dataset or a keras.utils.PyDataset, or yields batches."
+        )
+    return made
+
+
+def _of_py_dataset(data: keras.utils.PyDataset) -> Iterator[Any]:
+    if data.num_batches is None:
+        raise ConfigurationError("data is a PyDataset without an end: give it __len__ or num_batches.")
+    for index in range(data.num_batches):
+        yield data[index]
+
+
+def _by_column(batch: Any, columns: Columns, number: int) -> dict[str, np.ndarray]:
+    wanted = [columns.inputs, columns.targets, columns.sample_weight]
+    choices = [each for each in wanted if each is not None]
+    parts = batch if isinstance(batch, tuple) else (batch,)
+    if len(parts) != len(choices):
+        raise ConfigurationError(
+            f"Batch {number} of data has {len(parts)} part(s), and {len(choices)} are wanted ({choices}). Batches are "
+            "(x, y) or (x, y, sample_weight); say sample_weight='...' if they have weights, targets=None without y."
+        )
+    found: dict[str, np.ndarray] = {}
+    for part, choice in zip(parts, choices, strict=True):
+        if isinstance(choice, str):
+            found[choice] = np.asarray(part)
+            continue
+        keys = choice if isinstance(choice, Mapping) else range(len(choice))
+        names = choice.values() if isinstance(choice, Mapping) else choice
+        try:
+            found |= {name: np.asarray(part[key]) for name, key in zip(names, keys, strict=True)}
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConfigurationError(
+                f"Batch {number} of data does not have the parts {list(keys)} that {choice} asks for: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    return found
+
+
+def _is_partial(data: Any) -> bool:
+    return callable(data) and not isinstance(data, type) and hasattr(data, "func")
