@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from heliostat.data.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
+from heliostat.data.concatenate import concatenate
 from heliostat.data.convert import convert_csv, convert_npz
 from heliostat.data.dataset import Dataset
+from heliostat.data.dataset_writer import DatasetWriter
 from heliostat.data.describe import ColumnDescription, DatasetDescription, describe
 from heliostat.data.errors import (
     BadColumnError,
@@ -13,16 +16,25 @@ from heliostat.data.errors import (
     ManifestError,
     PlanError,
     RowError,
+    SelectionError,
     ShardError,
     SourceError,
+    TransformError,
     UnknownColumnError,
 )
 from heliostat.data.idx import read_idx
-from heliostat.data.manifest import Column, ColumnStatistics
+from heliostat.data.mix import mix
 from heliostat.data.order import ORDER_VERSION, RowOrder, Shuffle
 from heliostat.data.plan import BatchPlan, row_ids
+from heliostat.data.prefetch import Prefetcher
+from heliostat.data.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
+from heliostat.data.ragged import Ragged
+from heliostat.data.randomness import row_uniform
 from heliostat.data.reader import Reader, aligned_empty
+from heliostat.data.shuffle_quality import shuffle_quality
 from heliostat.data.stored import StoredDataset, open_dataset
+from heliostat.data.verify import VerifyReport, verify
+from heliostat.data.window import parse_shuffle
 from heliostat.data.writer import write_dataset
 
 __all__ = [
@@ -31,28 +43,45 @@ __all__ = [
     "BatchPlan",
     "Column",
     "ColumnDescription",
+    "ColumnKind",
     "ColumnStatistics",
     "Dataset",
     "DatasetDescription",
     "DatasetError",
     "DatasetExistsError",
     "DatasetNotFoundError",
+    "DatasetWriter",
+    "FittedPreprocessing",
+    "LengthStatistics",
     "ManifestError",
     "PlanError",
+    "Prefetcher",
+    "Ragged",
     "Reader",
     "RowError",
     "RowOrder",
+    "SelectionError",
     "ShardError",
     "Shuffle",
     "SourceError",
     "StoredDataset",
+    "TransformError",
     "UnknownColumnError",
+    "VerifyReport",
     "aligned_empty",
+    "concatenate",
     "convert_csv",
     "convert_npz",
     "describe",
+    "fit_preprocessing",
+    "load_preprocessing",
+    "mix",
     "open_dataset",
+    "parse_shuffle",
     "read_idx",
     "row_ids",
+    "row_uniform",
+    "shuffle_quality",
+    "verify",
     "write_dataset",
 ]

@@ -1,16 +1,24 @@
-"""What a dataset is to everybody who reads one: columns, a number of rows, a fingerprint, readers."""
+"""What a dataset is to everybody who reads one: columns, a number of rows, a fingerprint, readers.
+
+The methods that make views import their modules when they are called: a view is itself a dataset.
+"""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 from heliostat.data.batches import iterate_batches
 from heliostat.data.manifest import Column, ColumnStatistics
 from heliostat.data.order import RowOrder, Shuffle
 from heliostat.data.reader import Reader
+
+if TYPE_CHECKING:
+    from heliostat.data.preprocess import FittedPreprocessing
 
 
 class Dataset(ABC):
@@ -53,6 +61,159 @@ class Dataset(ABC):
         Raises DatasetNotFoundError, ManifestError, ShardError.
         """
 
+    @property
+    def varies(self) -> bool:
+        """Whether a row may differ from pass to pass, because it is drawn or changed at random."""
+        return False
+
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Two parts: round(fraction · rows) pseudo-random rows and the others, both in stored order.
+
+        Which part a row is in depends on (fraction, seed, row id, number of rows) only. Takes no memory. Raises
+        SelectionError.
+        """
+        from heliostat.data.selection import split
+
+        return split(self, fraction, seed=seed)
+
+    def take(self, num_rows: int) -> Dataset:
+        """The first rows, all if there are fewer; raises PlanError."""
+        from heliostat.data.selection import take
+
+        return take(self, num_rows)
+
+    def skip(self, num_rows: int) -> Dataset:
+        """All but the first rows; raises PlanError, SelectionError if none is left."""
+        from heliostat.data.selection import skip
+
+        return skip(self, num_rows)
+
+    def select(self, row_ids: npt.ArrayLike) -> Dataset:
+        """The rows with these ids [rows], in that order; one may come more than once.
+
+        Takes 4 bytes of memory per row (8 in a dataset of 2**32 rows or more). Raises RowError, SelectionError.
+        """
+        from heliostat.data.selection import select
+
+        return select(self, row_ids)
+
+    def filter(
+        self, predicate: Callable[[dict[str, Any]], npt.ArrayLike], columns: Sequence[str] | None = None
+    ) -> Dataset:
+        """The rows for which `predicate` returns True, in stored order.
+
+        It is called now, for up to 4096 rows (16 MiB) at a time, with a dict of `columns` (all for None), and returns
+        bool [rows]. Takes memory as `select` does. Raises UnknownColumnError, TransformError, SelectionError if no
+        row is left.
+        """
+        from heliostat.data.selection import filtered
+
+        return filtered(self, predicate, columns)
+
+    def concatenate(self, *others: Dataset) -> Dataset:
+        """These rows and then those of the others; the columns must be alike. Raises SelectionError."""
+        from heliostat.data.concatenate import concatenate
+
+        return concatenate([self, *others])
+
+    def select_columns(self, names: Sequence[str]) -> Dataset:
+        """Some columns, in this order; raises UnknownColumnError."""
+        from heliostat.data.column_views import select_columns
+
+        return select_columns(self, names)
+
+    def rename(self, names: Mapping[str, str]) -> Dataset:
+        """Columns under other names (old name -> new name); raises UnknownColumnError, SelectionError."""
+        from heliostat.data.column_views import rename
+
+        return rename(self, names)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        columns: Sequence[str] | None = None,
+        output: str | Sequence[str] | Mapping[str, Column | None] | None = None,
+        *,
+        per_row: bool = False,
+        random: bool = False,
+        tensorflow: bool = False,
+        version: str | None = None,
+    ) -> Dataset:
+        """New or replaced columns, computed by `function` whenever rows are read.
+
+        It is given a dict of `columns` (all for None): of some rows, read-only arrays [rows, *shape] and `Ragged`; with
+        `per_row` of one row, arrays, numbers, str and bytes; with `tensorflow` tensors, and it is traced once. It
+        returns a dict of columns, or what `output` names: one column, several (a tuple), or a mapping of names to
+        `Column` where the first rows do not show kind, dtype and shape (text from TensorFlow is taken for bytes).
+
+        With `random` it is also given seeds int32 [rows, 2] for `tf.random.stateless_*` or `row_uniform` (per row: a
+        numpy Generator, in TensorFlow a seed [2]) that depend on (seed of the pass, epoch, row id) only. The
+        fingerprint covers the function's code and the values it refers to, or `version` instead. Raises
+        UnknownColumnError, SelectionError, TransformError.
+        """
+        from heliostat.data.map_function import mapped
+
+        return mapped(
+            self,
+            function,
+            columns,
+            output,
+            per_row=per_row,
+            random=random,
+            tensorflow=tensorflow,
+            version=version,
+        )
+
+    def pad(
+        self,
+        column: str,
+        length: int,
+        *,
+        value: float = 0,
+        truncate: Literal["end", "start", "error"] = "end",
+        output: str | None = None,
+    ) -> Dataset:
+        """A column of variable length as one of fixed shape [length, *shape], filled up with `value` at the end.
+
+        Of longer rows the end or the start is cut off, or they are an error (TransformError when they are read).
+        `output` names a new column for it. Raises UnknownColumnError, SelectionError.
+        """
+        from heliostat.data.padding import padded
+
+        return padded(self, column, length, value=value, truncate=truncate, output=output)
+
+    def decode(
+        self, column: str, size: tuple[int, int] | None = None, *, channels: int = 3, output: str | None = None
+    ) -> Dataset:
+        """Encoded images (JPEG, PNG, BMP, GIF's first frame) of a bytes column as uint8 [height, width, channels].
+
+        Images of another `size` (height, width) are resized: bilinear with antialiasing, not keeping proportions,
+        rounded; with None all must have the size of the first one. Decoding uses TensorFlow, in threads. Raises
+        UnknownColumnError, SelectionError, and TransformError for images that cannot be decoded when they are read.
+        """
+        from heliostat.data.decode import decoded
+
+        return decoded(self, column, size, channels=channels, output=output)
+
+    def cache(self, place: str | os.PathLike[str] = "memory") -> Dataset:
+        """The same rows, computed once: kept in each process's memory as they are read, or now written to a path.
+
+        A path is used again if it holds a cache of a dataset with the same fingerprint, and replaced if of another one.
+        Raises SelectionError if the rows differ from pass to pass, DatasetExistsError if something else is at the path.
+        """
+        from heliostat.data.cache import cached
+
+        return cached(self, place)
+
+    def vectorize(self, column: str, fitted: FittedPreprocessing, *, output: str | None = None) -> Dataset:
+        """A column through a fitted preprocessing layer, see `fit_preprocessing`; `output` names a new column for it.
+
+        Raises UnknownColumnError, SelectionError, TransformError.
+        """
+        from heliostat.data.preprocess import vectorized
+
+        return vectorized(self, column, fitted, output=output)
+
     def batches(
         self,
         batch_size: int,
@@ -61,12 +222,67 @@ class Dataset(ABC):
         seed: int = 0,
         epoch: int = 0,
         columns: Sequence[str] | None = None,
-    ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Every row once, in row order, as dicts of new arrays [rows, *shape]; the last batch may be short.
+        prefetch_bytes: int = 0,
+        num_threads: int = 1,
+    ) -> Iterator[dict[str, Any]]:
+        """Every row once, in row order, as dicts of new arrays [rows, *shape], `Ragged` for columns of variable length;
+        the last batch may be short.
 
-        Raises PlanError and UnknownColumnError at once, ShardError on the way.
+        With `prefetch_bytes`, `num_threads` threads read up to that many bytes of batches ahead. Raises PlanError and
+        UnknownColumnError at once, ShardError on the way.
         """
+        from heliostat.data.view import chosen_columns
+
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
+        chosen_columns(self, columns)
+        make_reader = partial(self.pass_reader, columns, seed=seed, epoch=epoch)
+        return iterate_batches(make_reader, order, batch_size, prefetch_bytes=prefetch_bytes, num_threads=num_threads)
+
+    def pass_reader(self, columns: Sequence[str] | None = None, *, seed: int, epoch: int) -> Reader:
+        """A new reader of these columns that reads for this pass; raises UnknownColumnError."""
         reader = self.reader(columns)
         reader.start_pass(seed=seed, epoch=epoch)
-        return iterate_batches(reader, order, batch_size)
+        return reader
+
+    def tf(
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle = "full",
+        seed: int = 0,
+        epoch: int = 0,
+        epochs: int = 1,
+        columns: Sequence[str] | None = None,
+        inputs: str | Sequence[str] | Mapping[str, str] | None = None,
+        targets: str | Sequence[str] | Mapping[str, str] | None = None,
+        sample_weight: str | None = None,
+        drop_remainder: bool = False,
+        prefetch_bytes: int = 64 << 20,
+        num_threads: int = 1,
+    ) -> Any:
+        """A `tf.data.Dataset` of batches in row order, for plain Keras and any other user of TensorFlow.
+
+        Elements are dicts of tensors by column, or (x, y) and (x, y, sample_weight) if `inputs` is given: a column, a
+        list of columns, or a dict of names to columns. Columns of variable length are `tf.RaggedTensor`, text and bytes
+        `tf.string`. One iteration is `epochs` passes from `epoch` on; the next iteration goes on with the passes after
+        them, or begins anew the one during which an iteration was left. Up to `prefetch_bytes` of batches are read
+        ahead by `num_threads` threads, in which functions of `map` then run; 0 reads on demand. Raises PlanError,
+        UnknownColumnError.
+        """
+        from heliostat.data.tfdata import tf_dataset
+
+        return tf_dataset(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            epochs=epochs,
+            columns=columns,
+            inputs=inputs,
+            targets=targets,
+            sample_weight=sample_weight,
+            drop_remainder=drop_remainder,
+            prefetch_bytes=prefetch_bytes,
+            num_threads=num_threads,
+        )

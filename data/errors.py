@@ -9,7 +9,9 @@ DatasetError                    everything below
 ├── UnknownColumnError          a column was asked for that is not there
 ├── RowError                    row ids or output buffers do not fit the dataset
 ├── SourceError                 a file to convert cannot be read
-└── PlanError                   a row order or batch plan that cannot exist
+├── PlanError                   a row order or batch plan that cannot exist
+├── SelectionError              a choice of rows, columns or datasets that cannot be made
+└── TransformError              a change of rows failed, or gave something else than announced
 
 Every error carries `path` and `column` where they are known, and pickles with them.
 """
@@ -71,3 +73,11 @@ class SourceError(DatasetError):
 
 class PlanError(DatasetError, ValueError):
     """A row order or a batch plan was asked for that cannot exist."""
+
+
+class SelectionError(DatasetError, ValueError):
+    """A choice of rows, columns or datasets that leaves nothing, or does not go together."""
+
+
+class TransformError(DatasetError):
+    """A change of rows failed, or gave something else than announced."""

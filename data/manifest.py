@@ -2,87 +2,74 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
-from heliostat.data.errors import BadColumnError, DatasetNotFoundError, ManifestError
+from heliostat.data.columns import DTYPE_NAMES, Column, ColumnKind, ColumnStatistics, LengthStatistics
+from heliostat.data.errors import DatasetNotFoundError, ManifestError
+
+__all__ = [
+    "DTYPE_NAMES",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "Column",
+    "ColumnKind",
+    "ColumnStatistics",
+    "LengthStatistics",
+    "Manifest",
+    "Shard",
+    "ShardFormat",
+    "read_manifest",
+    "write_manifest",
+]
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "heliostat-dataset"
-FORMAT_VERSION = 1
-DTYPE_NAMES = (
-    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("float16", "float32", "float64"),
-)
+FORMAT_VERSION = 2
 
+ShardFormat = Literal["arrow", "parquet", "plain"]
+"""What the files are: "arrow", Arrow IPC as this format lays it out (read through a memory map), "parquet", or "plain":
+Arrow or Parquet files of other programs, whose columns are converted while they are read."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column: its name, the numpy dtype of its values and the shape of one row (() for a scalar).
-
-    Raises BadColumnError for a dtype that is not numeric or bool, and for a shape without values.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise BadColumnError(f"A column is named {self.name!r}; a name is a non-empty string.")
-        if self.dtype.name not in DTYPE_NAMES or not self.dtype.isnative:
-            raise BadColumnError(
-                f"Column {self.name!r} has dtype {self.dtype}; a dataset holds {', '.join(DTYPE_NAMES)}. "
-                "Turn text into integer ids and dates into numbers before writing.",
-                column=self.name,
-            )
-        if any(size < 1 for size in self.shape):
-            raise BadColumnError(
-                f"Column {self.name!r} has rows of shape {self.shape}, which hold no value.", column=self.name
-            )
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row of this column."""
-        return self.dtype.itemsize * math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnStatistics:
-    """The smallest and largest value of a column: int for integer and bool columns, float otherwise.
-
-    NaN values are left out; both are NaN if there is nothing else.
-    """
-
-    min: int | float
-    max: int | float
+_SHARD_FORMATS: tuple[ShardFormat, ...] = ("arrow", "parquet", "plain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One file of the dataset: its name in the dataset's folder, rows, bytes and xxh3_128 (hex) of its bytes."""
+    """One file of the dataset: its name in the dataset's folder, rows, bytes and xxh3_128 (hex) of its bytes.
+
+    `chunk_rows` are the rows of its record batches or row groups; None: `rows_per_batch` each, the last one the rest.
+    The hash of a file that was opened without a manifest is that of its size and its ends (`edge-` and hex).
+    """
 
     file: str
     num_rows: int
     num_bytes: int
     xxh3_128: str
+    chunk_rows: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything that is known about a dataset without opening a shard."""
+    """Everything that is known about a dataset without opening a shard.
+
+    `metadata` is what the writer of the dataset wanted to keep with it: values that JSON can hold.
+    """
 
     columns: tuple[Column, ...]
     shards: tuple[Shard, ...]
     rows_per_batch: int
     statistics: Mapping[str, ColumnStatistics]
+    shard_format: ShardFormat = "arrow"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -91,17 +78,24 @@ class Manifest:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row over all columns."""
+        """Bytes that every row has over all columns of fixed shape."""
         return sum(column.row_bytes for column in self.columns)
 
     @property
     def fingerprint(self) -> str:
         """xxh3_128 (hex) over the columns and the rows and hashes of the shards, in order."""
         content = {
-            "columns": [_column_to_json(column) for column in self.columns],
+            "columns": [column_to_json(column) for column in self.columns],
             "shards": [[shard.num_rows, shard.xxh3_128] for shard in self.shards],
         }
         return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+    def chunk_rows(self, shard: Shard) -> tuple[int, ...]:
+        """The rows of every record batch or row group of a shard."""
+        if shard.chunk_rows is not None:
+            return shard.chunk_rows
+        full, rest = divmod(shard.num_rows, self.rows_per_batch)
+        return (self.rows_per_batch,) * full + ((rest,) if rest else ())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -109,24 +103,22 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     content = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
+        "shard_format": manifest.shard_format,
         "num_rows": manifest.num_rows,
         "rows_per_batch": manifest.rows_per_batch,
         "fingerprint": manifest.fingerprint,
-        "columns": [_column_to_json(column) for column in manifest.columns],
-        "statistics": {
-            name: {"min": _number_to_json(value.min), "max": _number_to_json(value.max)}
-            for name, value in manifest.statistics.items()
-        },
-        "shards": [
-            {"file": s.file, "num_rows": s.num_rows, "num_bytes": s.num_bytes, "xxh3_128": s.xxh3_128}
-            for s in manifest.shards
-        ],
+        "columns": [column_to_json(column) for column in manifest.columns],
+        "statistics": {name: statistics_to_json(value) for name, value in manifest.statistics.items()},
+        "metadata": dict(manifest.metadata),
+        "shards": [shard_to_json(shard) for shard in manifest.shards],
     }
-    with open(folder / MANIFEST_NAME, "w", encoding="utf-8") as file:
+    unfinished = folder / f".{MANIFEST_NAME}.writing"
+    with open(unfinished, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
+    os.replace(unfinished, folder / MANIFEST_NAME)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,6 +161,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _not_found_message(folder: Path) -> str:
+    if not folder.exists() and (replaced := sorted(folder.parent.glob(f".{glob.escape(folder.name)}.replaced-*"))):
+        return (
+            f"There is no dataset at {folder}: replacing it was interrupted. The one before is in {replaced[-1]}: "
+            "rename it back, or write the new one again."
+        )
     if not folder.exists():
         return f"There is no dataset at {folder}: no such folder. Make one with write_dataset or heliostat convert."
     if not folder.is_dir():
@@ -197,36 +194,83 @@ def _check_version(content: Any, path: Path) -> None:
 
 
 def _manifest_from_json(content: Mapping[str, Any]) -> Manifest:
-    columns = tuple(
-        Column(
-            name=item["name"], dtype=np.dtype(str(item["dtype"])), shape=tuple(_natural(size) for size in item["shape"])
-        )
-        for item in content["columns"]
-    )
-    shards = tuple(
-        Shard(
-            file=_plain_file_name(item["file"]),
-            num_rows=_natural(item["num_rows"]),
-            num_bytes=_natural(item["num_bytes"]),
-            xxh3_128=str(item["xxh3_128"]),
-        )
-        for item in content["shards"]
-    )
+    columns = tuple(column_from_json(item) for item in content["columns"])
+    shards = tuple(shard_from_json(item) for item in content["shards"])
     if not columns or not shards or len({column.name for column in columns}) < len(columns):
         raise ValueError("there must be columns with different names, and shards.")
-    statistics = {
-        column.name: ColumnStatistics(
-            **{key: _number_from_json(column, content["statistics"][column.name][key]) for key in ("min", "max")}
-        )
-        for column in columns
-    }
+    known = content["statistics"]
+    statistics = {column.name: statistics_from_json(column, known[column.name]) for column in columns}
+    shard_format = content.get("shard_format", "arrow")
+    if shard_format not in _SHARD_FORMATS:
+        raise ValueError(f"{shard_format!r} is none of the shard formats {', '.join(_SHARD_FORMATS)}.")
     return Manifest(
-        columns=columns, shards=shards, rows_per_batch=_natural(content["rows_per_batch"]), statistics=statistics
+        columns=columns,
+        shards=shards,
+        rows_per_batch=_natural(content["rows_per_batch"]),
+        statistics=statistics,
+        shard_format=shard_format,
+        metadata=dict(content.get("metadata", {})),
     )
 
 
-def _column_to_json(column: Column) -> dict[str, Any]:
-    return {"name": column.name, "dtype": column.dtype.name, "shape": list(column.shape)}
+def column_to_json(column: Column) -> dict[str, Any]:
+    """A column as the manifest has it; raises nothing."""
+    # Format version 1 knew no kinds: without the default one, fingerprints of both versions are alike.
+    kind = {"kind": column.kind} if column.is_variable else {}
+    return {"name": column.name, **kind, "dtype": column.dtype.name, "shape": list(column.shape)}
+
+
+def column_from_json(item: Mapping[str, Any]) -> Column:
+    """The column that `column_to_json` described; raises KeyError, TypeError, ValueError."""
+    shape = tuple(_natural(size) for size in item["shape"])
+    kind = item.get("kind", "tensor")
+    return Column(name=item["name"], dtype=np.dtype(str(item["dtype"])), shape=shape, kind=kind)
+
+
+def shard_to_json(shard: Shard) -> dict[str, Any]:
+    """A shard as the manifest has it."""
+    content: dict[str, Any] = {
+        "file": shard.file,
+        "num_rows": shard.num_rows,
+        "num_bytes": shard.num_bytes,
+        "xxh3_128": shard.xxh3_128,
+    }
+    return content if shard.chunk_rows is None else {**content, "chunk_rows": list(shard.chunk_rows)}
+
+
+def shard_from_json(item: Mapping[str, Any]) -> Shard:
+    """The shard that `shard_to_json` described; raises KeyError, TypeError, ValueError."""
+    shard = Shard(
+        file=_plain_file_name(item["file"]),
+        num_rows=_natural(item["num_rows"]),
+        num_bytes=_natural(item["num_bytes"]),
+        xxh3_128=str(item["xxh3_128"]),
+        chunk_rows=tuple(_natural(rows, least=0) for rows in item["chunk_rows"]) if "chunk_rows" in item else None,
+    )
+    if shard.chunk_rows is not None and sum(shard.chunk_rows) != shard.num_rows:
+        raise ValueError(f"{shard.file} has {shard.num_rows} rows, but its chunks have {sum(shard.chunk_rows)}.")
+    return shard
+
+
+def statistics_to_json(value: ColumnStatistics) -> dict[str, Any]:
+    """The statistics of a column as the manifest has them."""
+    content: dict[str, Any] = {"min": _number_to_json(value.min), "max": _number_to_json(value.max)}
+    if value.lengths is not None:
+        lengths = value.lengths
+        content["lengths"] = {"min": lengths.min, "max": lengths.max, "total": lengths.total}
+    return content
+
+
+def statistics_from_json(column: Column, item: Mapping[str, Any]) -> ColumnStatistics:
+    """The statistics that `statistics_to_json` described; raises KeyError, TypeError, ValueError."""
+    lengths = item.get("lengths")
+    return ColumnStatistics(
+        min=_number_from_json(column, item["min"]),
+        max=_number_from_json(column, item["max"]),
+        lengths=None
+        if lengths is None
+        else LengthStatistics(min=int(lengths["min"]), max=int(lengths["max"]), total=int(lengths["total"])),
+    )
 
 
 def _plain_file_name(name: Any) -> str:
@@ -236,9 +280,9 @@ def _plain_file_name(name: Any) -> str:
     return name
 
 
-def _natural(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not an integer of at least 1.")
+def _natural(value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{value!r} is not an integer of at least {least}.")
     return value
 
 
@@ -248,4 +292,4 @@ def _number_to_json(value: int | float) -> int | float | str:
 
 
 def _number_from_json(column: Column, value: Any) -> int | float:
-    return float(value) if column.dtype.kind == "f" else int(value)
+    return float(value) if column.dtype.kind == "f" or value == "nan" else int(value)

@@ -1,15 +1,17 @@
-"""Shard files: uncompressed Arrow IPC, how columns are laid out in them, and reading them through a memory map.
+"""Shard files: how columns are laid out in Arrow, what is written and hashed, and whether a file is still the same.
 
-A scalar column is a plain Arrow array, any other a fixed-shape tensor array. Arrow packs bools into bits, which cannot
-be gathered as bytes: they are stored as uint8 and the manifest keeps the dtype.
+A scalar column is a plain Arrow array, any other of fixed shape a fixed-shape tensor array; lists, text and bytes are
+Arrow's large (64-bit) ones. Arrow packs bools into bits, which cannot be gathered as bytes: they are stored as uint8
+and the manifest keeps the dtype.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +19,12 @@ import pyarrow as pa
 import xxhash
 from heliostat.data.errors import ShardError
 from heliostat.data.manifest import Column, Shard
+from heliostat.data.ragged import Ragged
 
 _HASH_BLOCK_BYTES = 1 << 24
+
+Values = npt.NDArray[Any] | Ragged
+"""Rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
 
 
 def stored_dtype(column: Column) -> np.dtype[Any]:
@@ -28,27 +34,94 @@ def stored_dtype(column: Column) -> np.dtype[Any]:
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     """The Arrow schema of a shard with these columns, none of them nullable."""
-    return pa.schema([pa.field(column.name, _arrow_type(column), nullable=False) for column in columns])
+    return pa.schema([pa.field(column.name, arrow_type(column), nullable=False) for column in columns])
 
 
-def _arrow_type(column: Column) -> pa.DataType:
+def arrow_type(column: Column) -> pa.DataType:
+    """The Arrow type that a column is stored as."""
+    if column.kind == "string":
+        return pa.large_string()
+    if column.kind == "bytes":
+        return pa.large_binary()
     value_type = pa.from_numpy_dtype(stored_dtype(column))
+    if column.kind == "list":
+        element = pa.list_(value_type, math.prod(column.shape)) if column.shape else value_type
+        return pa.large_list(pa.field("item", element, nullable=False))
     return pa.fixed_shape_tensor(value_type, column.shape) if column.shape else value_type
 
 
-def record_batch(columns: Sequence[Column], arrays: Sequence[npt.NDArray[Any]]) -> pa.RecordBatch:
-    """An Arrow record batch over C-contiguous arrays [rows, *shape] of the columns' dtypes, without copying them."""
-    parts = [_arrow_array(column, array) for column, array in zip(columns, arrays, strict=True)]
+def record_batch(columns: Sequence[Column], values: Sequence[Values]) -> pa.RecordBatch:
+    """An Arrow record batch over C-contiguous values of the columns' dtypes, without copying them."""
+    parts = [_arrow_array(column, part) for column, part in zip(columns, values, strict=True)]
     return pa.RecordBatch.from_arrays(parts, schema=arrow_schema(columns))
 
 
-def _arrow_array(column: Column, array: npt.NDArray[Any]) -> pa.Array:
-    value_type = pa.from_numpy_dtype(stored_dtype(column))
-    values = pa.Array.from_buffers(value_type, array.size, [None, pa.py_buffer(array)])
+def _arrow_array(column: Column, part: Values) -> pa.Array:
+    if isinstance(part, Ragged):
+        return _arrow_ragged(column, part)
+    values = _flat(part, column)
     if not column.shape:
         return values
     rows = pa.FixedSizeListArray.from_arrays(values, math.prod(column.shape))
-    return pa.ExtensionArray.from_storage(_arrow_type(column), rows)
+    return pa.ExtensionArray.from_storage(arrow_type(column), rows)
+
+
+def _arrow_ragged(column: Column, rows: Ragged) -> pa.Array:
+    splits = pa.py_buffer(rows.row_splits)
+    if column.kind != "list":
+        return pa.Array.from_buffers(arrow_type(column), len(rows), [None, splits, pa.py_buffer(rows.values)])
+    values = _flat(rows.values, column)
+    if column.shape:
+        values = pa.FixedSizeListArray.from_arrays(values, math.prod(column.shape))
+    return pa.Array.from_buffers(arrow_type(column), len(rows), [None, splits], children=[values])
+
+
+def _flat(array: npt.NDArray[Any], column: Column) -> pa.Array:
+    dtype = stored_dtype(column)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(dtype), array.size, [None, pa.py_buffer(array.view(dtype))])
+
+
+class HashedFile:
+    """A new file that knows the size and hash of what was written to it, so that it need not be read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._digest = open(path, "wb"), xxhash.xxh3_128()  # noqa: SIM115 (closed by close)
+        self.num_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._file.closed
+
+    @property
+    def xxh3_128(self) -> str:
+        """The hash (hex) of the bytes so far."""
+        return self._digest.hexdigest()
+
+    def write(self, data: Any) -> int:
+        """Append bytes; raises OSError."""
+        block = memoryview(data)
+        self._file.write(block)
+        self._digest.update(block)
+        self.num_bytes += block.nbytes
+        return block.nbytes
+
+    def tell(self) -> int:
+        """The bytes written so far."""
+        return self.num_bytes
+
+    def flush(self) -> None:
+        """Hand what is buffered to the operating system."""
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk; raises OSError."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def hash_file(path: Path) -> str:
@@ -58,6 +131,36 @@ def hash_file(path: Path) -> str:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+class FileStamp(NamedTuple):
+    """What tells on one host, without reading it, that a file was replaced or written to."""
+
+    num_bytes: int
+    changed_ns: int
+    number: int
+
+
+def stamp_of(path: Path) -> FileStamp | None:
+    """The stamp of a file, None if it cannot be found."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return FileStamp(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def check_stamp(folder: Path, shard: Shard, stamp: FileStamp | None) -> None:
+    """Raise ShardError if the shard's file is no longer the one that had the stamp; None is not checked."""
+    path = folder / shard.file
+    if stamp is None or stamp_of(path) == stamp:
+        return
+    check_shard_size(folder, shard)
+    raise ShardError(
+        f"Shard {shard.file} of dataset {folder} ({shard.num_rows} rows) changed after the dataset was opened. It was "
+        "written to or replaced by another program: open the dataset again, and do not write to it while it is read.",
+        path=path,
+    )
 
 
 def check_shard_size(folder: Path, shard: Shard) -> None:
@@ -91,90 +194,6 @@ def check_shard_hash(folder: Path, shard: Shard) -> None:
         )
 
 
-class MappedShard:
-    """One shard in memory through a read-only map; pages are read when rows are.
-
-    Raises ShardError if the file is not the one that the manifest describes. Holds no file descriptor open.
-    """
-
-    def __init__(self, folder: Path, shard: Shard, columns: Sequence[Column], rows_per_batch: int) -> None:
-        check_shard_size(folder, shard)
-        self._path, self._shard, self._rows_per_batch = folder / shard.file, shard, rows_per_batch
-        self._columns = tuple(columns)
-        # Arrow's map outlives its file; Python's mmap keeps a descriptor, and there may be thousands of shards.
-        with pa.memory_map(str(self._path), "r") as file:
-            buffer = file.read_buffer()
-        self._bytes = np.frombuffer(buffer, np.uint8)
-        self._file = self._open(buffer)
-
-    def rows_at_every_byte(self, column: Column) -> npt.NDArray[np.void]:
-        """The file as an array with an element at every byte offset, each as long as a row of the column.
-
-        So any rows of a column, in whatever record batches, are one indexing with their offsets.
-        """
-        num_elements = self._bytes.size - column.row_bytes + 1
-        return np.ndarray((num_elements,), f"V{column.row_bytes}", buffer=self._bytes, strides=(1,))
-
-    def column_starts(self) -> dict[str, list[int]]:
-        """For every column the byte offset of its first row in every record batch."""
-        batches = [self._load(self._file, index) for index in range(self._file.num_record_batches)]
-        return {
-            column.name: [self._start(batch.column(number), column) for batch in batches]
-            for number, column in enumerate(self._columns)
-        }
-
-    def _open(self, buffer: pa.Buffer) -> pa.RecordBatchFileReader:
-        try:
-            file = pa.ipc.open_file(pa.BufferReader(buffer))
-        except pa.ArrowException as error:
-            raise self._error(f"is not a readable Arrow file ({error})") from error
-        expected = arrow_schema(self._columns)
-        if not file.schema.equals(expected, check_metadata=False):
-            raise self._error(
-                f"has the columns {_schema_text(file.schema)}; its manifest says {_schema_text(expected)}"
-            )
-        full, rest = divmod(self._shard.num_rows, self._rows_per_batch)
-        if file.num_record_batches != full + (rest > 0):
-            raise self._error(
-                f"has {file.num_record_batches} record batches; {self._shard.num_rows} rows in batches of "
-                f"{self._rows_per_batch} make {full + (rest > 0)}"
-            )
-        # Only the last batch can tell a wrong row count that leaves the number of batches as it is.
-        self._load(file, file.num_record_batches - 1)
-        return file
-
-    def _load(self, file: pa.RecordBatchFileReader, index: int) -> pa.RecordBatch:
-        start = index * self._rows_per_batch
-        expected = min(self._rows_per_batch, self._shard.num_rows - start)
-        try:
-            batch = file.get_batch(index)
-        except (pa.ArrowException, OSError) as error:
-            raise self._error(f"has an unreadable record batch {index} ({error})") from error
-        if batch.num_rows != expected:
-            raise self._error(
-                f"has {start + batch.num_rows} rows up to record batch {index}; its manifest says {start + expected}"
-            )
-        return batch
-
-    def _start(self, array: pa.Array, column: Column) -> int:
-        """Byte offset in the file of the first row of one record batch's array."""
-        storage = array.storage if column.shape else array
-        values = storage.flatten() if column.shape else storage  # flatten() respects slices, .values does not
-        if storage.null_count or values.null_count:
-            raise self._error(f"has missing values in column {column.name!r}")
-        buffer = values.buffers()[1]
-        start = buffer.address - self._bytes.ctypes.data + values.offset * stored_dtype(column).itemsize
-        if start < 0 or start + len(array) * column.row_bytes > self._bytes.size:
-            raise self._error(f"has column {column.name!r} outside of the file")
-        return int(start)
-
-    def _error(self, what: str) -> ShardError:
-        return ShardError(
-            f"Shard {self._shard.file} of dataset {self._path.parent} {what}. "
-            "The file and the manifest do not belong together: copy or write the dataset again.",
-            path=self._path,
-        )
-
-
-def _schema_text(schema: pa.Schema) -> str:
+def schema_text(schema: pa.Schema) -> str:
+    """An Arrow schema as one line for messages."""
     return ", ".join(f"{field.name}: {field.type}" for field in schema)

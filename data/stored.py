@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
+import xxhash
+from heliostat.data.chunk_reader import ChunkReader
+from heliostat.data.chunk_source import open_checked
+from heliostat.data.chunks import ChunkTable, Skipped
+from heliostat.data.damage import damaged_chunks, find_damage
 from heliostat.data.dataset import Dataset
+from heliostat.data.errors import ShardError
+from heliostat.data.ipc_shards import MappedShard
 from heliostat.data.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
+from heliostat.data.plain_folder import add_manifest, is_plain, scan
 from heliostat.data.shard_reader import ShardReader
-from heliostat.data.shards import MappedShard, check_shard_hash
+from heliostat.data.stored_reader import Stamps, StoredReader, stamps_of
 
 
 class StoredDataset(Dataset):
     """A dataset on disk, cut into shard files, described by a manifest; made by `open_dataset` and `write_dataset`.
 
-    Pickles as its path and manifest.
+    Pickles as its path, its manifest and what is left out of it.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self._path, self._manifest = path, manifest
-        self._num_rows, self._fingerprint = manifest.num_rows, manifest.fingerprint
+    def __init__(
+        self, path: Path, manifest: Manifest, *, skipped: Skipped | None = None, name: str | None = None
+    ) -> None:
+        self._path, self._manifest, self._name = path, manifest, str(path) if name is None else name
+        self._skipped = dict(sorted((skipped or {}).items()))
+        self._num_rows = ChunkTable.of(manifest, self._skipped).total_rows
+        self._fingerprint = _fingerprint(manifest, self._skipped)
+        self._stamps: Stamps | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> StoredDataset:
-        """Same as `open_dataset`."""
-        folder = Path(os.path.abspath(path))
-        dataset = cls(folder, read_manifest(folder))
-        dataset.check()
-        return dataset
+        """Same as `open_dataset` without options."""
+        return open_dataset(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # On another host the same file has another time of change.
+        return {**self.__dict__, "_stamps": None}
 
     def __len__(self) -> int:
         return self._num_rows
 
     @property
     def name(self) -> str:  # noqa: D102
-        return str(self._path)
+        return self._name
 
     @property
     def path(self) -> Path:
@@ -52,6 +68,22 @@ class StoredDataset(Dataset):
         return self._manifest.shards
 
     @property
+    def manifest(self) -> Manifest:
+        """What the dataset's manifest says, damaged parts included."""
+        return self._manifest
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Rows that are left out because they are damaged, by file."""
+        rows = {shard.file: self._manifest.chunk_rows(shard) for shard in self._manifest.shards}
+        return {file: sum(rows[file][chunk] for chunk in chunks) for file, chunks in self._skipped.items()}
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the writer of the dataset kept with it."""
+        return dict(self._manifest.metadata)
+
+    @property
     def fingerprint(self) -> str:
         """Hex digest of columns, rows and shard hashes: equal for equal content cut into equal shards."""
         return self._fingerprint
@@ -61,24 +93,81 @@ class StoredDataset(Dataset):
         """Smallest and largest value of every column, computed when it was written."""
         return dict(self._manifest.statistics)
 
-    def reader(self, columns: Sequence[str] | None = None) -> ShardReader:  # noqa: D102
-        return ShardReader(self._path, self._manifest, columns)
+    def reader(self, columns: Sequence[str] | None = None) -> StoredReader:  # noqa: D102
+        kind = ShardReader if self._manifest.shard_format == "arrow" else ChunkReader
+        return kind(self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps)
 
     def check(self) -> None:  # noqa: D102
-        manifest = self._manifest
-        for shard in manifest.shards:
-            MappedShard(self._path, shard, manifest.columns, manifest.rows_per_batch)
+        # Before the files are looked at: what changes meanwhile is seen when they are read.
+        self._stamps = stamps_of(self._path, self._manifest)
+        used = set(ChunkTable.of(self._manifest, self._skipped).shards.tolist())
+        for number, shard in enumerate(self._manifest.shards):
+            if number not in used:
+                continue
+            if self._manifest.shard_format == "arrow":
+                MappedShard(self._path, shard, self._manifest.columns, self._manifest.chunk_rows(shard))
+            else:
+                open_checked(self._path, self._manifest, shard).close()
 
     def verify(self) -> None:
-        """Read every shard and compare its hash with the manifest's; raises ShardError for the first that differs."""
-        for shard in self._manifest.shards:
-            check_shard_hash(self._path, shard)
+        """Read every shard and compare its hash with the manifest's; raises ShardError for the first damage.
+
+        `heliostat.data.verify` reports all.
+        """
+        for damage in find_damage(self._path, self._manifest):
+            raise damage.error
+
+    def without_corrupt(self) -> StoredDataset:
+        """Read the whole dataset and return it without what is damaged: shards, or row groups of Parquet.
+
+        The rows left out are in `skipped` and in the fingerprint, and the same wherever the dataset is sent. Raises
+        ShardError if nothing is left.
+        """
+        skipped = damaged_chunks(tuple(find_damage(self._path, self._manifest)))
+        if not ChunkTable.of(self._manifest, skipped).first_rows.size:
+            raise ShardError(
+                f"Every shard of dataset {self._path} is damaged; copy or write it again.", path=self._path
+            )
+        dataset = StoredDataset(self._path, self._manifest, skipped=skipped, name=self._name)
+        dataset.check()
+        return dataset
 
 
-def open_dataset(path: str | os.PathLike[str]) -> StoredDataset:
+def open_dataset(
+    path: str | os.PathLike[str], *, on_corrupt: Literal["raise", "skip"] = "raise", write_manifest: bool = False
+) -> StoredDataset:
     """Open the dataset in a folder, checking manifest, sizes, columns and row counts, but not every byte
-    (`StoredDataset.verify`).
+    (`heliostat.data.verify`).
 
-    Raises DatasetNotFoundError, ManifestError, ShardError.
+    A folder of Parquet or Arrow files without a manifest, or one such file, opens too: its footers are read.
+    `write_manifest=True` reads such a folder once and writes a manifest with hashes and statistics into it.
+    `on_corrupt="skip"` reads everything and leaves out what is damaged (`StoredDataset.without_corrupt`). Raises
+    DatasetNotFoundError, ManifestError, ShardError, BadColumnError for plain files with columns that cannot be used.
     """
-    return StoredDataset.open(path)
+    if on_corrupt not in ("raise", "skip"):
+        raise ValueError(f'on_corrupt is {on_corrupt!r}; it must be "raise" or "skip".')
+    dataset = open_unchecked(path, write_manifest=write_manifest)
+    if on_corrupt == "skip":
+        return dataset.without_corrupt()
+    dataset.check()
+    return dataset
+
+
+def open_unchecked(path: str | os.PathLike[str], *, write_manifest: bool = False) -> StoredDataset:
+    """Same as `open_dataset`, but shards that a manifest lists are not looked at: damage shows when they are read."""
+    place = Path(os.path.abspath(path))
+    return _open_plain(place, write_manifest) if is_plain(place) else StoredDataset(place, read_manifest(place))
+
+
+def _open_plain(path: Path, is_kept: bool) -> StoredDataset:
+    if is_kept and not path.is_dir():
+        raise ValueError(f"{path} is a file; a manifest is for a folder of files.")
+    folder, manifest = scan(path)
+    return StoredDataset(folder, add_manifest(folder, manifest) if is_kept else manifest, name=str(path))
+
+
+def _fingerprint(manifest: Manifest, skipped: Skipped) -> str:
+    if not skipped:
+        return manifest.fingerprint
+    content = json.dumps([manifest.fingerprint, {file: list(chunks) for file, chunks in skipped.items()}])
+    return xxhash.xxh3_128_hexdigest(content.encode())

@@ -77,8 +77,8 @@ def test_json_of_another_kind_is_refused(path, text):
 
 
 def test_a_newer_format_asks_for_an_upgrade(path):
-    rewrite(path, lambda content: content.update(format_version=2))
-    with pytest.raises(ManifestError, match=r"format version 2; this Heliostat reads up to 1.*upgrade"):
+    rewrite(path, lambda content: content.update(format_version=3))
+    with pytest.raises(ManifestError, match=r"format version 3; this Heliostat reads up to 2.*upgrade"):
         open_dataset(path)
 
 

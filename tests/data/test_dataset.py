@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import xxhash
 from heliostat.data import (
     ColumnStatistics,
     Dataset,
@@ -17,7 +20,8 @@ from heliostat.data import (
     open_dataset,
     write_dataset,
 )
-from heliostat.data.manifest import DTYPE_NAMES
+from heliostat.data.manifest import DTYPE_NAMES, Column, Manifest, Shard
+from heliostat.data.ragged import Ragged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -166,6 +170,61 @@ def test_other_arrow_programs_can_read_a_shard(tmp_path, arrays):
     table = pa.ipc.open_file(dataset.path / dataset.shards[0].file).read_all()
     assert np.array_equal(table.column("y").to_numpy(), arrays["y"])
     assert np.array_equal(table.column("x").combine_chunks().to_numpy_ndarray(), arrays["x"])
+
+
+def independent_rows(folder) -> tuple[str, dict[str, list]]:
+    """Fingerprint and rows as docs/dataset-format.md says, by plain Arrow and JSON."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    listed = {"columns": manifest["columns"], "shards": [[s["num_rows"], s["xxh3_128"]] for s in manifest["shards"]]}
+    text = json.dumps(listed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    rows: dict[str, list] = {column["name"]: [] for column in manifest["columns"]}
+    for shard in manifest["shards"]:
+        data = (folder / shard["file"]).read_bytes()
+        assert (len(data), xxhash.xxh3_128_hexdigest(data)) == (shard["num_bytes"], shard["xxh3_128"])
+        kind = manifest["shard_format"]
+        source = pa.BufferReader(data)
+        table = pa.ipc.open_file(source).read_all() if kind == "arrow" else pq.read_table(source)
+        assert table.num_rows == shard["num_rows"]
+        for column in manifest["columns"]:
+            values, shape = table.column(column["name"]).to_pylist(), column["shape"]
+            if column.get("kind", "tensor") == "tensor":
+                values = np.array(values).astype(column["dtype"]).reshape(-1, *shape).tolist()
+            elif column["kind"] == "list":
+                values = [np.array(row).astype(column["dtype"]).reshape(-1, *shape).tolist() for row in values]
+            rows[column["name"]].extend(values)
+    return xxhash.xxh3_128_hexdigest(text.encode()), rows
+
+
+@pytest.mark.parametrize("shard_format", ["arrow", "parquet"])
+def test_the_format_is_as_described(tmp_path, shard_format):
+    columns = {
+        "größe": np.arange(24, dtype=np.float16).reshape(6, 2, 2),
+        "flag": np.arange(6) % 2 == 0,
+        "tokens": [[1, 2], [], [3], [4, 5, 6], [], [7]],
+        "boxes": [np.arange(4 * number).reshape(number, 4) for number in range(6)],
+        "text": ["", "ä", "b", "c", "", "d"],
+        "image": [b"\xff", b"", b"\0", b"1", b"2", b"3"],
+    }
+    boxes = Ragged.from_rows(columns["boxes"], shape=(4,))
+    path = write_dataset(tmp_path / "set", {**columns, "boxes": boxes}, rows_per_shard=4, format=shard_format).path
+    fingerprint, rows = independent_rows(path)
+    assert fingerprint == open_dataset(path).fingerprint
+    assert rows == {
+        name: [row.tolist() if hasattr(row, "tolist") else row for row in values] for name, values in columns.items()
+    }
+
+
+def test_fingerprints_stay_what_they_were_in_format_version_1():
+    columns = (
+        Column(name="x", dtype=np.dtype(np.uint8), shape=(28, 28)),
+        Column(name="flag", dtype=np.dtype(np.bool_)),
+    )
+    shards = [
+        Shard(file=f"shard-{number:05d}.arrow", num_rows=10 + number, num_bytes=5, xxh3_128=f"{number:032x}")
+        for number in range(2)
+    ]
+    manifest = Manifest(columns=columns, shards=tuple(shards), rows_per_batch=10, statistics={})
+    assert manifest.fingerprint == "8cf3e1be7db45932642dfeea9f81caec"
 
 
 def test_a_dataset_pickles_and_reads_elsewhere(dataset, arrays):

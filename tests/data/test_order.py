@@ -169,7 +169,7 @@ def test_a_row_may_come_anywhere():
         ({"num_rows": 5, "seed": -1}, "seed is -1"),
         ({"num_rows": 5, "epoch": 2**64}, "epoch is 18446744073709551616"),
         ({"num_rows": 5, "seed": True}, "seed is True"),
-        ({"num_rows": 5, "shuffle": True}, 'must be "full" or False'),
+        ({"num_rows": 5, "shuffle": True}, 'must be "full", "window"'),
     ],
 )
 def test_impossible_orders_are_refused(arguments, message):

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, DatasetNotFoundError, open_dataset, write_dataset
-from heliostat.data import writer as writer_module
+from heliostat.data import dataset_writer as writer_module
+from heliostat.data import shards as shards_module
 
 
 class DiskFullError(OSError):
@@ -24,18 +25,26 @@ def fail(*_arguments) -> None:
     raise DiskFullError
 
 
-@pytest.mark.parametrize("moment", ["hash_file", "write_manifest", "_put_in_place"])
+MOMENTS = {
+    "a write": (shards_module.HashedFile, "write"),
+    "a flush": (shards_module.HashedFile, "sync"),
+    "the manifest": (writer_module, "write_manifest"),
+    "the rename": (writer_module, "put_in_place"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, moment):
-    monkeypatch.setattr(writer_module, moment, fail)
+    monkeypatch.setattr(*MOMENTS[moment], fail)
     with pytest.raises(DiskFullError):
         write_dataset(tmp_path / "set", {"x": np.arange(3)})
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("moment", ["hash_file", "write_manifest", "_put_in_place"])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_failure_while_overwriting_leaves_the_old_dataset(tmp_path, monkeypatch, moment):
     write_dataset(tmp_path / "set", {"x": np.arange(3)})
-    monkeypatch.setattr(writer_module, moment, fail)
+    monkeypatch.setattr(*MOMENTS[moment], fail)
     with pytest.raises(DiskFullError):
         write_dataset(tmp_path / "set", {"x": np.arange(9)}, overwrite=True)
     assert rows_of(tmp_path / "set") == [0, 1, 2]
@@ -52,7 +61,7 @@ def test_a_failure_of_the_last_rename_brings_the_old_dataset_back(tmp_path, monk
             raise DiskFullError
         real(source, target)
 
-    monkeypatch.setattr(writer_module.os, "rename", second_fails)
+    monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(DiskFullError):
         write_dataset(tmp_path / "set", {"x": np.arange(9)}, overwrite=True)
     assert len(renamed) == 3
@@ -66,9 +75,9 @@ def test_a_process_that_dies_while_writing_leaves_the_old_dataset_or_none(tmp_pa
         write_dataset(tmp_path / "set", {"x": np.arange(3)})
     program = (
         "import os, sys, numpy as np\n"
-        "from heliostat.data import writer\n"
-        "writer.write_manifest = lambda *_: os._exit(9)\n"
-        "writer.write_dataset(sys.argv[1], {'x': np.arange(9)}, overwrite=True)\n"
+        "from heliostat.data import dataset_writer, write_dataset\n"
+        "dataset_writer.write_manifest = lambda *_: os._exit(9)\n"
+        "write_dataset(sys.argv[1], {'x': np.arange(9)}, overwrite=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "set")], timeout=60)
     assert done.returncode == 9
@@ -77,6 +86,23 @@ def test_a_process_that_dies_while_writing_leaves_the_old_dataset_or_none(tmp_pa
     else:
         with pytest.raises(DatasetNotFoundError):
             open_dataset(tmp_path / "set")
+
+
+def test_an_overwrite_that_died_between_its_renames_tells_where_the_old_dataset_is(tmp_path):
+    write_dataset(tmp_path / "set", {"x": np.arange(3)})
+    program = (
+        "import os, sys, numpy as np\n"
+        "from heliostat.data import write_dataset\n"
+        "real = os.rename\n"
+        "os.rename = lambda source, target: (real(source, target), os._exit(9))\n"
+        "write_dataset(sys.argv[1], {'x': np.arange(9)}, overwrite=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "set")], timeout=60)
+    assert done.returncode == 9
+    with pytest.raises(DatasetNotFoundError, match=r"interrupted. The one before is in .*\.set\.replaced-"):
+        open_dataset(tmp_path / "set")
+    os.rename(next(tmp_path.glob(".set.replaced-*")), tmp_path / "set")
+    assert rows_of(tmp_path / "set") == [0, 1, 2]
 
 
 def test_overwrite_replaces_the_whole_dataset(tmp_path):
@@ -116,9 +142,8 @@ def test_shards_have_the_rows_asked_for(tmp_path):
     assert [shard.num_rows for shard in dataset.shards] == [4, 4, 2]
 
 
-def test_shards_are_of_a_bounded_size_by_default(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "_SHARD_BYTES", 1 << 20)
-    dataset = write_dataset(tmp_path / "set", {"x": np.zeros((40_000, 100), np.uint8)})
+def test_shards_have_the_bytes_asked_for(tmp_path):
+    dataset = write_dataset(tmp_path / "set", {"x": np.zeros((40_000, 100), np.uint8)}, shard_bytes=1 << 20)
     assert len(dataset.shards) == 5
     assert all(shard.num_bytes < 1.1 * (1 << 20) for shard in dataset.shards)
 
@@ -130,14 +155,17 @@ def test_a_senseless_shard_size_is_refused(tmp_path, rows_per_shard):
 
 
 BAD_COLUMNS = {
-    "objects": (np.array([1, None], object), "'bad' has dtype object"),
-    "text": (np.array(["a", "b"]), "'bad' has dtype <U1"),
+    "objects": (np.array([object(), object()]), "'bad' has dtype object"),
+    "lists of text": ([["a"], ["b", "c"]], "'bad' has dtype <U1"),
+    "text and numbers": (["a", 3], "'bad' is string, but row 1 is 3"),
     "complex": (np.zeros(2, complex), "'bad' has dtype complex128"),
     "dates": (np.zeros(2, "M8[s]"), "'bad' has dtype datetime64"),
     "records": (np.zeros(2, [("a", "f4")]), "'bad' has dtype"),
     "long double": (np.zeros(2, np.longdouble), "'bad' has dtype float128"),
     "one value": (np.float32(3), "'bad' is a single value"),
-    "ragged": ([[1], [1, 2]], "'bad' is no regular array"),
+    "ragged twice": ([[[1], [2, 3]], [[1]]], "'bad' is no regular array"),
+    "missing": ([1, None], "'bad' has 1 missing values, the first in row 1"),
+    "missing text": (["a", None], "'bad' has 1 missing values, the first in row 1"),
     "masked": (np.ma.masked_equal([1, 2], 2), "'bad' is a masked array"),
     "other length": (np.arange(3), "'bad' has 3 rows and column 'good' has 2"),
     "no values": (np.zeros((2, 0)), r"'bad' has rows of shape \(0,\)"),

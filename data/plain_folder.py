@@ -1,0 +1,133 @@
+"""A folder of Parquet or Arrow files (or one file) without a manifest, as a dataset: footers are read, nothing more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from heliostat.data.arrow_values import column_of_arrow
+from heliostat.data.bounds import Bounds
+from heliostat.data.chunk_source import PARQUET_SUFFIXES, ChunkFile, ParquetFile, open_chunk_file
+from heliostat.data.columns import ColumnStatistics
+from heliostat.data.errors import BadColumnError, DatasetNotFoundError, ShardError
+from heliostat.data.footers import edge_hash, first_null, parquet_statistics
+from heliostat.data.manifest import MANIFEST_NAME, Column, Manifest, Shard, write_manifest
+from heliostat.data.shards import hash_file
+
+SUFFIXES = (*PARQUET_SUFFIXES, ".arrow", ".feather", ".ipc")
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path is a Parquet or Arrow file, or a folder without a manifest that has some."""
+    if path.is_dir():
+        return not (path / MANIFEST_NAME).exists() and bool(_file_names(path))
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+
+def scan(path: Path) -> tuple[Path, Manifest]:
+    """The folder and the manifest that a plain folder or file would have, its files in the order of their names.
+
+    Hashes cover size and ends of the files only; statistics are those of Parquet footers. Hidden files, names that
+    begin with "_" and files without rows are left out. Raises ShardError for files that cannot be read or differ in
+    their columns, BadColumnError for columns that cannot be stored or have missing values.
+    """
+    folder, names = (path, _file_names(path)) if path.is_dir() else (path.parent, [path.name])
+    columns: tuple[Column, ...] = ()
+    shards, footers = [], []
+    for name in names:
+        file = open_chunk_file(folder, _unknown_shard(folder, name), ())
+        found = _columns(file)
+        _check_alike(file, names[0], columns or found, found)
+        columns = columns or found
+        _refuse_nulls(file, columns)
+        if isinstance(file, ParquetFile):
+            footers.append(file.metadata)
+        rows = file.chunk_rows()
+        file.close()
+        if sum(rows):
+            shards.append(replace(_unknown_shard(folder, name), num_rows=sum(rows), chunk_rows=rows))
+    if not shards:
+        raise DatasetNotFoundError(
+            f"There is no dataset at {path}: its Parquet and Arrow files have no rows.", path=path
+        )
+    return folder, Manifest(
+        columns=columns,
+        shards=tuple(replace(shard, xxh3_128=edge_hash(folder / shard.file)) for shard in shards),
+        rows_per_batch=max(max(shard.chunk_rows or (1,)) for shard in shards),
+        statistics=parquet_statistics(footers, columns) if len(footers) == len(names) else {},
+        shard_format="plain",
+    )
+
+
+def add_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Read a plain folder once, write its manifest (whole hashes, statistics of all columns) into it and return it.
+
+    Raises ShardError for rows that cannot be read, OSError.
+    """
+    bounds = {column.name: Bounds(column) for column in manifest.columns}
+    for shard in manifest.shards:
+        file = open_chunk_file(folder, shard, manifest.columns)
+        for number, num_rows in enumerate(file.chunk_rows()):
+            block = file.load(number, list(bounds)) if num_rows else {}
+            for name, values in block.items():
+                bounds[name].add(values)
+        file.close()
+    shards = tuple(replace(shard, xxh3_128=hash_file(folder / shard.file)) for shard in manifest.shards)
+    statistics: Mapping[str, ColumnStatistics] = {name: value.statistics() for name, value in bounds.items()}
+    complete = replace(manifest, shards=shards, statistics=statistics)
+    write_manifest(folder, complete)
+    return complete
+
+
+def _file_names(folder: Path) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith((".", "_")) and entry.is_file()
+    )
+
+
+def _unknown_shard(folder: Path, name: str) -> Shard:
+    return Shard(file=name, num_rows=0, num_bytes=(folder / name).stat().st_size, xxh3_128="")
+
+
+def _columns(file: ChunkFile) -> tuple[Column, ...]:
+    schema = file.arrow_schema()
+    try:
+        return tuple(column_of_arrow(field.name, field.type) for field in schema)
+    except BadColumnError as error:
+        raise BadColumnError(f"{file.path}: {error}", path=file.path, column=error.column) from error
+
+
+def _check_alike(file: ChunkFile, first: str, columns: Sequence[Column], found: Sequence[Column]) -> None:
+    expected, here = {c.name: c for c in columns}, {c.name: c for c in found}
+    types = {field.name: field.type for field in file.arrow_schema()}
+    for name in [*expected, *here]:
+        if name not in here:
+            what = f"has no column {name!r}, which {first} has"
+        elif name not in expected:
+            what = f"has a column {name!r} ({types[name]}), which {first} does not have"
+        elif here[name] != expected[name]:
+            what = f"has column {name!r} of type {types[name]} ({here[name]}); in {first} it is {expected[name]}"
+        else:
+            continue
+        raise ShardError(
+            f"File {file.path} {what}. The files of a dataset need the same columns: convert them, or give another "
+            "folder.",
+            path=file.path,
+            column=name,
+        )
+
+
+def _refuse_nulls(file: ChunkFile, columns: Sequence[Column]) -> None:
+    found = first_null(file.metadata, [column.name for column in columns]) if isinstance(file, ParquetFile) else None
+    if found is not None:
+        name, group = found
+        raise BadColumnError(
+            f"Column {name!r} of {file.path} has missing values in {file.where(group)}. Convert the files with "
+            "fill_nulls, which fills them.",
+            path=file.path,
+            column=name,
+        )

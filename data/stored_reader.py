@@ -1,0 +1,129 @@
+"""What the readers of stored datasets share: which rows and columns may be asked for, and into what."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from heliostat.data.chunks import ChunkTable, Skipped
+from heliostat.data.errors import RowError, UnknownColumnError
+from heliostat.data.manifest import Column, Manifest
+from heliostat.data.order import RowIds
+from heliostat.data.reader import Reader, aligned_empty
+from heliostat.data.shards import FileStamp, Values, check_stamp, stamp_of
+
+Stamps = Mapping[str, FileStamp | None]
+"""What the files were when the dataset was opened: file name -> stamp."""
+
+
+def stamps_of(folder: Path, manifest: Manifest) -> Stamps:
+    """The stamps of all shards as they are now."""
+    return {shard.file: stamp_of(folder / shard.file) for shard in manifest.shards}
+
+
+class StoredReader(Reader):
+    """Rows of some columns of a stored dataset."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        columns: Sequence[str] | None = None,
+        *,
+        skipped: Skipped | None = None,
+        stamps: Stamps | None = None,
+    ) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._columns = select_columns(folder, manifest, columns)
+        self._chunks = ChunkTable.of(manifest, skipped or {})
+        self._num_rows = self._chunks.total_rows
+        self._stamps = stamps_of(folder, manifest) if stamps is None else stamps
+        self._is_open = np.zeros(len(manifest.shards), bool)
+        self._closed = False
+
+    @property
+    def columns(self) -> Mapping[str, Column]:  # noqa: D102
+        return self._columns
+
+    def start_pass(self, *, seed: int, epoch: int) -> None:
+        """Look whether the files that were read from are still the same; raises ShardError."""
+        for number in np.flatnonzero(self._is_open).tolist():
+            self._check_unchanged(number)
+
+    def gather(  # noqa: D102
+        self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> dict[str, Any]:
+        ids = self._checked_ids(row_ids)
+        arrays = {
+            name: aligned_empty((ids.size, *column.shape), column.dtype)
+            if out is None
+            else self._checked_buffer(column, out, ids.size)
+            for name, column in self._columns.items()
+            if not column.is_variable
+        }
+        found = self._fill(ids, arrays)
+        return {name: found[name] for name in self._columns}
+
+    @abstractmethod
+    def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
+        """Fill the arrays of the tensor columns; return all columns, those of variable length in new memory."""
+
+    def close(self) -> None:  # noqa: D102
+        self._closed = True
+
+    def _check_unchanged(self, shard: int) -> None:
+        described = self._manifest.shards[shard]
+        check_stamp(self._folder, described, self._stamps.get(described.file))
+
+    def _checked_ids(self, row_ids: npt.NDArray[np.int64]) -> RowIds:
+        if self._closed:
+            raise ValueError(f"The reader of dataset {self._folder} is closed; make another with dataset.reader().")
+        ids = np.asarray(row_ids)
+        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            raise RowError(
+                f"Row ids must be a vector of integers; got {ids.dtype} of shape {ids.shape}.", path=self._folder
+            )
+        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self._num_rows):
+            raise RowError(
+                f"Row ids {ids.min()} to {ids.max()} were asked of dataset {self._folder}, which has rows 0 to "
+                f"{self._num_rows - 1}. They were probably computed for another dataset.",
+                path=self._folder,
+            )
+        return ids.astype(np.int64, copy=False)
+
+    def _checked_buffer(self, column: Column, out: Mapping[str, npt.NDArray[Any]], num_rows: int) -> npt.NDArray[Any]:
+        array, shape = out.get(column.name), (num_rows, *column.shape)
+        if array is None:
+            raise RowError(f"No output array was given for column {column.name!r}.", column=column.name)
+        if (
+            array.shape != shape
+            or array.dtype != column.dtype
+            or not (array.flags.c_contiguous and array.flags.writeable)
+        ):
+            raise RowError(
+                f"The output array of column {column.name!r} must be a writeable C-contiguous {column.dtype} {shape}; "
+                f"got {array.dtype} {array.shape} "
+                f"(contiguous: {array.flags.c_contiguous}, writeable: {array.flags.writeable}).",
+                column=column.name,
+            )
+        return array
+
+
+def select_columns(folder: Path, manifest: Manifest, names: Sequence[str] | None) -> dict[str, Column]:
+    """The named columns of a dataset, all for None; raises UnknownColumnError for others and for none at all."""
+    known = {column.name: column for column in manifest.columns}
+    if names is None:
+        return known
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted or ["(none)"]:
+        if name not in known:
+            raise UnknownColumnError(
+                f"Dataset {folder} has no column {name!r}; it has {', '.join(map(repr, known))}.",
+                path=folder,
+                column=str(name),
+            )
+    return {name: known[name] for name in wanted}
