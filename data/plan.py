@@ -67,10 +67,15 @@ class BatchPlan:
         """For each of the step's V microbatches whether it has rows."""
         return tuple(size > 0 for size in self.sizes(step))
 
-    def distinct_sizes(self) -> set[int]:
-        """The sizes that microbatches with rows have anywhere in the pass: every batch shape that will occur."""
+    def one_of_each_size(self) -> dict[int, tuple[int, int]]:
+        """For every size that microbatches with rows have anywhere in the pass the (step, microbatch) of one."""
         # Only the last step can differ from the first.
-        return (set(self.sizes(0)) | set(self.sizes(self.num_steps - 1))) - {0}
+        found: dict[int, tuple[int, int]] = {}
+        for step in (0, self.num_steps - 1):
+            for microbatch, size in enumerate(self.sizes(step)):
+                if size:
+                    found.setdefault(size, (step, microbatch))
+        return found
 
 
 def _sizes(num_rows: int, num_parts: int) -> tuple[int, ...]:

@@ -143,7 +143,13 @@ class Compute:
 
     def _on_replica(self, replica_inputs: Any) -> tuple[Any, Any, Any]:
         replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        columns, weights, seeds = replica_inputs[int(replica)]
+        arguments = replica_inputs[int(replica)]
+        if not self._trainee.jit_compile:
+            return self._vector(*arguments)
+        # One function for each replica: a trace holds the variables of the replica that it was made on.
+        return tf.function(self._vector, autograph=False, jit_compile=True)(*arguments)
+
+    def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, Any, Any]:
         traced = self._run_step(columns, weights, seeds)
         self._traced = traced.contribution
         dtype = self._trainee.float_dtype

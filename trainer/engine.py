@@ -7,12 +7,13 @@ same sum, and `apply` is local and deterministic; so a step happened everywhere 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from heliostat.cluster import phases
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.member import Member
@@ -20,7 +21,7 @@ from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 
 from .compute import Compute
-from .errors import NonfiniteGradientError, WorkersDisagreeError
+from .errors import NonfiniteGradientError, UnsupportedModelError, WorkersDisagreeError
 from .feed import Feed, Microbatch, to_tensor
 from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
@@ -69,6 +70,24 @@ class MicrobatchRunner:
             vectors = self.compute([self._inputs(microbatch, seed_step) for microbatch in filled])
             self.times.compute_s += time.perf_counter() - began
             yield from ((m.number, vector) for m, vector in zip(chunk, vectors, strict=False))
+
+    def warm_up(self) -> None:
+        """Compute one microbatch of every size that occurs, so that nothing is compiled in the middle of a pass.
+
+        Raises:
+            UnsupportedModelError: XLA cannot compile the step.
+        """
+        try:
+            for step, number in self.feed.plan.one_of_each_size().values():
+                deque(self.vectors(step, step, [number]), maxlen=0)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not self.trainee.jit_compile:
+                raise
+            reason = " ".join(error.message.split())
+            raise UnsupportedModelError(
+                f"The model is compiled with jit_compile=True, and XLA cannot compile its step: {reason[:600]} Use "
+                "model.compile(..., jit_compile=False)."
+            ) from error
 
     def _inputs(self, microbatch: Microbatch, seed_step: int) -> tuple[Any, np.ndarray, np.ndarray]:
         seeds = microbatch_seeds(self.seed, seed_step, microbatch.number, len(self.trainee.generators))
@@ -149,13 +168,12 @@ class TrainEngine:
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what a step needs, so that a group does not wait for that; nothing changes."""
+        self.runner.warm_up()
         kept = state_bytes(self.trainee)
-        plan = self.runner.feed.plan
-        for _ in self.runner.vectors(0, 0, [plan.present(0).index(True)]):
-            dtype, length = self.contribution.layout[0]
-            nothing = aligned_empty((length,), dtype)
-            nothing[:] = 0
-            self._update(to_tensor(nothing))
+        dtype, length = self.contribution.layout[0]
+        nothing = aligned_empty((length,), dtype)
+        nothing[:] = 0
+        self._update(to_tensor(nothing))
         self._update.store()
         assign_state(self.trainee, kept)
 
@@ -256,6 +274,10 @@ class Evaluator:
         self._runner = runner
         self.stats = runner.compute.contribution.stats
         self._results = Results(runner.trainee.model, self.stats)
+
+    def warm_up(self) -> None:
+        """Let TensorFlow compile what a pass needs."""
+        self._runner.warm_up()
 
     @property
     def num_leaves(self) -> int:

@@ -21,6 +21,7 @@ def model_identity(trainee: Trainee) -> dict[str, str]:
         "layers": _hash(_config(model)),
         "optimizer": _hash(type(trainee.optimizer).__name__),
         "loss": _hash(str(model.loss if isinstance(model.loss, str) else type(model.loss).__name__)),
+        "jit_compile": str(trainee.jit_compile),
         "state": _hash([[tuple(v.shape), str(v.dtype)] for v in trainee.state]),
     }
 

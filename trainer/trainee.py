@@ -52,6 +52,16 @@ class Trainee:
         return self.model.optimizer
 
     @property
+    def jit_compile(self) -> bool:
+        """Whether steps are to be compiled by XLA: `compile(jit_compile=True)`.
+
+        The model's own attribute does not tell: Keras clears it where deterministic kernels are on.
+        """
+        config = getattr(self.model, "_compile_config", None)
+        asked = None if config is None else config.config.get("jit_compile")
+        return bool(self.model.jit_compile if asked is None else asked)
+
+    @property
     def knows_targets(self) -> bool:
         """Whether its losses and metrics are built: not for a model that was made for predictions alone."""
         parts = (self.model._compile_loss, self.model._compile_metrics)

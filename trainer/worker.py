@@ -105,6 +105,8 @@ class Worker:
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
             engine.warm_up()
+            if evaluator is not None:
+                evaluator.warm_up()
             _begin(session, trainee, member)
             run_loop(job.loop, session, gate)
             session.saver.flush()

@@ -12,14 +12,15 @@ import os
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 ENDLESS_EPOCHS = 1_000_000
 
 
-def run(model_name: str, *, workers: int, threads: int, seconds: float, loop: str) -> dict[str, Any]:
+def run(
+    model_name: str, *, workers: int, threads: int, seconds: float, loop: str, jit_compile: bool = False
+) -> dict[str, Any]:
     """Train for about `seconds` after a first epoch; returns rates and the split of a step."""
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2", KERAS_BACKEND="tensorflow")
     import cloudpickle
@@ -29,6 +30,12 @@ def run(model_name: str, *, workers: int, threads: int, seconds: float, loop: st
     from heliostat.trainer import Trainer
 
     cloudpickle.register_pickle_by_value(models)  # workers cannot import a script's neighbour
+
+    def build_model() -> Any:
+        model = models.build_model(model_name)
+        if jit_compile:
+            model.compile_from_config({**model.get_compile_config(), "jit_compile": True})
+        return model
 
     class Stop(keras.callbacks.Callback):
         def __init__(self) -> None:
@@ -46,7 +53,7 @@ def run(model_name: str, *, workers: int, threads: int, seconds: float, loop: st
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as folder:
         write_dataset(Path(folder) / "data", {"x": x, "y": y})
         trainer = Trainer(
-            partial(models.build_model, model_name),
+            build_model,
             workers=workers,
             threads_per_worker=threads,
             run_dir=Path(folder) / "run",
@@ -84,9 +91,15 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--loop", default="fit")
+    parser.add_argument("--jit", action="store_true", help="compile(jit_compile=True)")
     chosen = parser.parse_args()
     measured = run(
-        chosen.model, workers=chosen.workers, threads=chosen.threads, seconds=chosen.seconds, loop=chosen.loop
+        chosen.model,
+        workers=chosen.workers,
+        threads=chosen.threads,
+        seconds=chosen.seconds,
+        loop=chosen.loop,
+        jit_compile=chosen.jit,
     )
     print(json.dumps(measured))
     sys.stdout.flush()

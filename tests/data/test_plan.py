@@ -43,7 +43,8 @@ def test_sizes_are_even_and_agree_with_the_rows(plan):
         rows = [plan.microbatch_rows(step, microbatch) for microbatch in range(plan.num_microbatches)]
         assert sizes == tuple(high - low for low, high in rows)
         occurring |= set(sizes) - {0}
-    assert plan.distinct_sizes() == occurring
+    assert set(plan.one_of_each_size()) == occurring
+    assert all(plan.sizes(step)[number] == size for size, (step, number) in plan.one_of_each_size().items())
 
 
 @settings(deadline=None, derandomize=True)
@@ -58,7 +59,7 @@ def test_a_limit_on_steps_only_cuts_the_pass_short(plan, data):
     )
     assert short.num_steps == limit
     assert all(short.sizes(step) == plan.sizes(step) for step in range(limit))
-    assert short.distinct_sizes() == {size for step in range(limit) for size in plan.sizes(step)} - {0}
+    assert set(short.one_of_each_size()) == {size for step in range(limit) for size in plan.sizes(step)} - {0}
 
 
 def test_a_short_batch_leaves_microbatches_without_rows():
@@ -66,7 +67,7 @@ def test_a_short_batch_leaves_microbatches_without_rows():
     assert plan.sizes(0) == (16, 16, 16, 16)
     assert plan.sizes(1) == (0, 1, 0, 1)
     assert plan.present(1) == (False, True, False, True)
-    assert plan.distinct_sizes() == {1, 16}
+    assert plan.one_of_each_size().keys() == {1, 16}
 
 
 @settings(deadline=None, derandomize=True)

@@ -46,6 +46,28 @@ def test_attention_and_recurrent_models_give_the_same_bits(train, build):
         assert fingerprint(train(build, data, workers=workers, replicas=replicas, epochs=1)) == reference
 
 
+def compiled_by_xla(build):
+    def build_model():
+        model = build()
+        model.compile_from_config({**model.get_compile_config(), "jit_compile": True})
+        return model
+
+    return build_model
+
+
+@pytest.mark.parametrize("build", [normalised, pytest.param(linear(), marks=pytest.mark.slow)])
+def test_steps_compiled_by_xla_give_the_same_bits(train, build):
+    data, valid = dense_data(), dense_data(rows=23, seed=1)
+    reference = train(compiled_by_xla(build), data, validation_data=valid, workers=0)
+    for (workers, replicas), loop in zip(((3, 1), (1, 2), (2, 2)), LOOPS, strict=True):
+        result = train(
+            compiled_by_xla(build), data, validation_data=valid, workers=workers, replicas=replicas, loop=loop
+        )
+        assert fingerprint(result) == fingerprint(reference), f"{workers} x {replicas}, {loop}"
+    plain = train(build, data, validation_data=valid, workers=0)
+    assert fingerprint(plain) != fingerprint(reference), "it was not compiled"
+
+
 @pytest.mark.parametrize("rows", [1, 3, pytest.param(17, marks=pytest.mark.slow)])
 def test_awkward_numbers_of_rows_give_the_same_bits(train, rows):
     data = dense_data(rows=rows)

@@ -389,3 +389,20 @@ def test_labels_that_the_loss_ignores_may_lie_outside_the_classes(train):
     build = linear(loss=lambda: keras.losses.SparseCategoricalCrossentropy(ignore_class=-1), metrics=())
     result = train(build, (x, np.where(y == 0, -1, y)), workers=0, epochs=1)
     assert np.isfinite(result.history["loss"][0])
+
+
+class Digits(layers.Layer):
+    """Adds how many characters each number has: XLA knows no strings."""
+
+    def call(self, x):
+        return x + tf.cast(tf.strings.length(tf.strings.as_string(tf.stop_gradient(x))), x.dtype)
+
+
+def test_a_step_that_xla_cannot_compile_is_refused_before_the_first_one(tmp_path):
+    def build_model():
+        model = compiled(Digits, lambda: layers.Dense(5, activation="softmax"))()
+        model.compile_from_config({**model.get_compile_config(), "jit_compile": True})
+        return model
+
+    with pytest.raises(UnsupportedModelError, match=r"XLA cannot compile its step.*jit_compile=False"):
+        fit(build_model, tmp_path)
