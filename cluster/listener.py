@@ -1,8 +1,14 @@
-"""The address at which a worker waits for its peers."""
+"""The address at which a worker waits for its peers.
+
+Beside the TCP port a worker listens on a Unix socket of the same name: peers on the same host move their bytes through
+that, which is two to three times as fast. Its name is abstract (no file), so it exists in one network namespace only:
+who can reach it is on the same host, and whoever cannot dials the port.
+"""
 
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 
 from .wakeup import Wakeup
@@ -31,6 +37,7 @@ class Listener:
         except BaseException:
             self.sock.close()
             raise
+        self.local = _listen_locally(self.address)
         self._lock = threading.Lock()
         self._wakeup: Wakeup | None = None
         self._aborted: tuple[int, str] = (-1, "")
@@ -57,6 +64,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         self.sock.close()
+        if self.local is not None:
+            self.local.close()
 
     def __enter__(self) -> Listener:
         return self
@@ -72,3 +81,36 @@ class Listener:
         """Let `abort` wake this up."""
         with self._lock:
             self._wakeup = wakeup
+
+
+def local_name(address: tuple[str, int]) -> str:
+    """The name of the Unix socket beside a port."""
+    return f"\0heliostat-{address[0]}-{address[1]}"
+
+
+def _listen_locally(address: tuple[str, int]) -> socket.socket | None:
+    """A Unix socket for peers on this host, None where there are no abstract names."""
+    if not sys.platform.startswith("linux"):
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(local_name(address))
+        sock.listen(256)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def dial_locally(address: tuple[str, int]) -> socket.socket | None:
+    """A connection to a listener on this host, None if there is none under that address."""
+    if not sys.platform.startswith("linux"):
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    if sock.connect_ex(local_name(address)) == 0:
+        return sock
+    sock.close()
+    return None

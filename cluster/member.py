@@ -89,6 +89,7 @@ class Member:
         self.last_members: tuple[int, ...] = ()
         self.last_ranges: Sequence[tuple[Range, ...]] = ()
         self._collective: Collective | None = None
+        self._waited_s = 0.0
         self._sequence = 0
         self._place: Place | None = None
         self._aborted = (-1, "")
@@ -122,6 +123,11 @@ class Member:
         if self._deadline_s is not None:
             return self._deadline_s
         return max(5.0, 10 * self.step_s) if self.step_s else self._first_deadline_s
+
+    @property
+    def waited_s(self) -> float:
+        """How long this worker has slept in calls, until another worker or the network had something."""
+        return self._waited_s + (0.0 if self._collective is None else self._collective.statistics().wait_s)
 
     def time_step(self, seconds: float) -> None:
         """Note how long a step took."""
@@ -256,6 +262,7 @@ class Member:
     def leave(self) -> None:
         """Close the connections to the peers."""
         if self._collective is not None:
+            self._waited_s = self.waited_s
             self._collective.close()
             self._collective = None
 

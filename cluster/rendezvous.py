@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from .errors import Aborted, GenerationMismatch, HandshakeError, PeerLost, PeerSilent
 from .handshake import MIN_SECRET_BYTES, NONCE_BYTES, Hello, Refused, Steps, Verdict, answer, dial
-from .listener import BUFFER_BYTES, Listener
+from .listener import BUFFER_BYTES, Listener, dial_locally
 from .wakeup import Wakeup
 
 HANDSHAKE_LIMIT_S = 5.0
@@ -124,6 +124,10 @@ class _Meeting:
         for peer in [peer for peer, due_s in self.redial_s.items() if due_s <= now_s]:
             del self.redial_s[peer]
             host, port = self.addresses[peer]
+            local = dial_locally((host, port))
+            if local is not None:
+                self.begin(local, dial(self.hello(peer), self.secret), peer, now_s)
+                continue
             family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             sock = socket.socket(family, kind, protocol)
             attempt = self.begin(sock, dial(self.hello(peer), self.secret), peer, now_s)
@@ -135,7 +139,10 @@ class _Meeting:
 
     def begin(self, sock: socket.socket, steps: Steps, peer: int | None, now_s: float) -> _Attempt:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family == socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         until_s = now_s + HANDSHAKE_LIMIT_S if peer is None else self.until_s  # who is dialled may come late
         attempt = _Attempt(sock, steps, peer, until_s, connecting=peer is not None)
         attempt.start()
@@ -144,20 +151,26 @@ class _Meeting:
 
     def accept(self, now_s: float) -> None:
         """Take whoever knocks; if there are too many at once, the one who has been silent longest must go."""
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self.listener.sock.accept()
-                steps = answer(lambda theirs: self.hello(theirs.sender), self.judge, self.secret)
-                self.begin(sock, steps, None, now_s)
-                strangers = [attempt for attempt in self.attempts if attempt.peer is None]
-                if len(strangers) > MAX_STRANGERS + len(self.addresses):
-                    self.failed(strangers[0], Refused("too many connections at once"))
+        for listening in self.listening():
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listening.accept()
+                    steps = answer(lambda theirs: self.hello(theirs.sender), self.judge, self.secret)
+                    self.begin(sock, steps, None, now_s)
+                    strangers = [attempt for attempt in self.attempts if attempt.peer is None]
+                    if len(strangers) > MAX_STRANGERS + len(self.addresses):
+                        self.failed(strangers[0], Refused("too many connections at once"))
+
+    def listening(self) -> list[socket.socket]:
+        """Where peers knock."""
+        return [sock for sock in (self.listener.sock, self.listener.local) if sock is not None]
 
     def sleep(self, wakeup: Wakeup, now_s: float) -> list[_Attempt]:
         """Wait for something to do; return the handshakes that can go on."""
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
-        poll.register(self.listener.sock, select.POLLIN)
+        for listening in self.listening():
+            poll.register(listening, select.POLLIN)
         by_descriptor = {attempt.sock.fileno(): attempt for attempt in self.attempts}
         for attempt in self.attempts:
             poll.register(attempt.sock, select.POLLOUT if attempt.connecting or attempt.to_send else select.POLLIN)

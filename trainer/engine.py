@@ -34,12 +34,32 @@ from .update import Update
 
 @dataclass(slots=True)
 class TimeSplit:
-    """Seconds a worker spent in the parts of its steps, since the start of the epoch."""
+    """Seconds a worker spent in the parts of its steps, since the start of the epoch.
+
+    Attributes:
+        input_s: getting rows.
+        compute_s: gradients.
+        local_sum_s: adding up its own microbatches.
+        wait_s: in the all-reduce, asleep until another worker or the network had something.
+        all_reduce_s: in the all-reduce, moving and adding.
+        apply_s: the update, and counting metrics.
+        control_s: between steps, following the chief's callbacks and copying state for checkpoints.
+        rest_s: between steps, everything else: Keras's loop, callbacks, progress.
+    """
 
     input_s: float = 0.0
     compute_s: float = 0.0
+    local_sum_s: float = 0.0
+    wait_s: float = 0.0
     all_reduce_s: float = 0.0
     apply_s: float = 0.0
+    control_s: float = 0.0
+    rest_s: float = 0.0
+
+    @property
+    def local_s(self) -> float:
+        """What is spent on a worker's own microbatches."""
+        return self.input_s + self.compute_s + self.local_sum_s
 
 
 class MicrobatchRunner:
@@ -127,7 +147,9 @@ class StepWork:
                 tree = self._trees.get(each) or TreeSum(self._num_microbatches, SEGMENT_OPS, *each)
                 self._trees[each] = tree
                 for number, vector in self._runner.vectors(self._step, self._seed_step, range(*each)):
+                    began = time.perf_counter()
                     tree.add(number, vector)
+                    self._runner.times.local_sum_s += time.perf_counter() - began
                 self._held.append(each)
 
     def nodes(self) -> dict[Node, Vector]:
@@ -193,7 +215,7 @@ class TrainEngine:
     def step(self, step: int) -> None:
         """Compute, sum and apply step number `step` of the epoch."""
         plan, times = self.runner.feed.plan, self.runner.times
-        began, before_s = time.perf_counter(), times.input_s + times.compute_s
+        began, local_s, waited_s = time.perf_counter(), times.local_s, self._member.waited_s
         self._work.begin(step, self._epoch * plan.num_steps + step)
         summed = self._member.all_reduce(
             self._work, plan.present(step), self.contribution.layout, SEGMENT_OPS, self._new_vector
@@ -205,7 +227,9 @@ class TrainEngine:
         else:
             self._refuse(step)
         phases.reached("applied", self._member.step)
-        times.all_reduce_s += reduced - began - (times.input_s + times.compute_s - before_s)
+        waited_s = self._member.waited_s - waited_s
+        times.wait_s += waited_s
+        times.all_reduce_s += reduced - began - (times.local_s - local_s) - waited_s
         times.apply_s += time.perf_counter() - reduced
         self._member.time_step(time.perf_counter() - began)
 

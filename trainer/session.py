@@ -66,7 +66,7 @@ class Session:
         self._restored: Snapshot | None = None
         self._row_ids: list[tuple[tuple[int, ...], ...]] = []
         self._logs: dict[str, Any] = {}
-        self._next_progress_s = 0.0
+        self._next_progress_s = self._stepped_s = 0.0
         self._digest = ""
         self._states = b""
         self._left = False
@@ -100,7 +100,7 @@ class Session:
         """Begin an epoch, before any callback hears of it; one that was begun elsewhere goes on."""
         self._entered = True
         self.epoch, self.steps_done, self._left, self._passed = epoch, 0, False, None
-        self._row_ids, self._logs = [], {}
+        self._row_ids, self._logs, self._stepped_s = [], {}, 0.0
         self.engine.start_epoch(epoch)
         self.begun = self._restored is not None and self._restored.begun
         self.first_step = 0
@@ -114,6 +114,8 @@ class Session:
         step = int(np.ravel(ticket)[0])
         if step < self.first_step or self._left:
             return self._logs
+        times, began = self.engine.runner.times, time.perf_counter()
+        times.rest_s += began - (self._stepped_s or began)
         self.member.step = self.position
         if self.job.replay is not None and self.position == self.job.replay.step:
             self._replay(self.job.replay)
@@ -122,13 +124,14 @@ class Session:
             if self.batch_hooks and not self._follow_frame():
                 return self._logs
         self._framed = True
+        times.control_s += time.perf_counter() - began
         try:
             self.engine.step(step)
         except NonfiniteGradientError:
             if self.is_chief:
                 self.saver.save_now(self.position)  # nothing of the step was applied: it can be looked at, or resumed
             raise
-        self._framed = False
+        self._framed, self._stepped_s = False, time.perf_counter()
         self.steps_done = step + 1
         if self.job.record_rows:
             self._row_ids.append(self.engine.row_ids(step))
