@@ -28,11 +28,11 @@ class Reader(ABC):
     def gather(
         self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None
     ) -> dict[str, Any]:
-        """Arrays [len(row_ids), *shape] of every column, rows in the order asked; `Ragged` for those of variable length.
+        """Arrays [len(row_ids), *shape] of every column, rows in the order asked; `Ragged` where rows differ in length.
 
         `out` gives C-contiguous arrays of exactly that shape and dtype to fill, one per tensor column; without it they
-        are new and aligned to 64 bytes. Raises RowError for ids outside the dataset or unfit buffers, ShardError for a damaged
-        shard, ValueError after `close`.
+        are new and aligned to 64 bytes, as those of variable length always are. Raises RowError for ids outside the
+        dataset or unfit buffers, ShardError for a damaged shard, ValueError after `close`.
         """
 
     @abstractmethod
