@@ -95,6 +95,9 @@ class FitRun:
         self.folder.update(state="running", plan=plan, epochs=self.job.epochs, **self._record())
         self.display.say(f"run folder {self.folder.path}")
         self.display.say(self.workers.describe(plan, len(self.train), self.job.steps_per_epoch))
+        for name, data in (("training", self.train), ("validation", self.valid)):
+            if data is not None and data.num_skipped:
+                self.display.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
         if self.afresh and not self.config.local:
             self.display.say(
                 f"callbacks that begin afresh if the chief is lost: {', '.join(self.afresh)} (get_state() and "
@@ -237,6 +240,8 @@ class FitRun:
             self._loop.nudge()
 
     def _on_epoch(self, record: EpochRecord) -> None:
+        if self.train.num_skipped:
+            record = replace(record, logs={**record.logs, "skipped_rows": self.train.num_skipped})
         known = [each for each in self._epochs if each.epoch < record.epoch]
         again = len(known) < len(self._epochs)
         self._epochs = [*known, record]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from heliostat.cluster import phases
 from heliostat.cluster.local import WorkerKilled
-from heliostat.data import mix, row_uniform, write_dataset
+from heliostat.data import mix, open_dataset, row_uniform, write_dataset
 from heliostat.trainer import DataError
 from heliostat.trainer import feed as feed_module
 
@@ -112,3 +112,16 @@ def test_rows_of_different_lengths_are_padded_or_refused(tmp_path):
     padded = dataset.pad("x", 8)
     alone = outcome(trained(words, tmp_path / "0", padded, 0))
     assert outcome(trained(words, tmp_path / "2", padded, 2)) == alone
+
+
+def test_damaged_rows_can_be_left_out_and_are_counted(stored, tmp_path):
+    shard = stored.path / stored.shards[1].file
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    rest = open_dataset(stored.path, on_corrupt="skip")
+    assert len(rest) == ROWS - 13
+    alone = trained(normalised, tmp_path / "0", rest, 0)
+    assert alone.history["skipped_rows"] == [13] * JOB["epochs"]
+    each_row_once(outcome(alone)["rows"], ROWS - 13)
+    assert outcome(trained(normalised, tmp_path / "2", rest.take(50), 2)) == outcome(
+        trained(normalised, tmp_path / "1", rest.take(50), 0)
+    )
