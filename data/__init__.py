@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from heliostat.data.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
 from heliostat.data.concatenate import concatenate
-from heliostat.data.convert import convert_csv, convert_npz
+from heliostat.data.convert import Conversion, convert, convert_csv, convert_npz
 from heliostat.data.dataset import Dataset
 from heliostat.data.dataset_writer import DatasetWriter
 from heliostat.data.describe import ColumnDescription, DatasetDescription, describe
 from heliostat.data.errors import (
     BadColumnError,
+    CacheError,
     DatasetError,
     DatasetExistsError,
     DatasetNotFoundError,
     ManifestError,
     PlanError,
+    RemoteError,
     RowError,
     SelectionError,
     ShardError,
     SourceError,
     TransformError,
     UnknownColumnError,
+)
+from heliostat.data.from_objects import (
+    from_arrow,
+    from_dataset,
+    from_generator,
+    from_pandas,
+    from_ray_dataset,
+    from_tf_dataset,
 )
 from heliostat.data.idx import read_idx
 from heliostat.data.mix import mix
@@ -31,8 +41,11 @@ from heliostat.data.preprocess import FittedPreprocessing, fit_preprocessing, lo
 from heliostat.data.ragged import Ragged
 from heliostat.data.randomness import row_uniform
 from heliostat.data.reader import Reader, aligned_empty
+from heliostat.data.remote import RemoteDataset
 from heliostat.data.shuffle_quality import shuffle_quality
 from heliostat.data.stored import StoredDataset, open_dataset
+from heliostat.data.to_arrow import to_arrow, to_pandas, to_parquet, to_record_batches
+from heliostat.data.upload import upload_dataset
 from heliostat.data.verify import VerifyReport, verify
 from heliostat.data.window import parse_shuffle
 from heliostat.data.writer import write_dataset
@@ -41,10 +54,12 @@ __all__ = [
     "ORDER_VERSION",
     "BadColumnError",
     "BatchPlan",
+    "CacheError",
     "Column",
     "ColumnDescription",
     "ColumnKind",
     "ColumnStatistics",
+    "Conversion",
     "Dataset",
     "DatasetDescription",
     "DatasetError",
@@ -58,6 +73,8 @@ __all__ = [
     "Prefetcher",
     "Ragged",
     "Reader",
+    "RemoteDataset",
+    "RemoteError",
     "RowError",
     "RowOrder",
     "SelectionError",
@@ -70,10 +87,17 @@ __all__ = [
     "VerifyReport",
     "aligned_empty",
     "concatenate",
+    "convert",
     "convert_csv",
     "convert_npz",
     "describe",
     "fit_preprocessing",
+    "from_arrow",
+    "from_dataset",
+    "from_generator",
+    "from_pandas",
+    "from_ray_dataset",
+    "from_tf_dataset",
     "load_preprocessing",
     "mix",
     "open_dataset",
@@ -82,6 +106,11 @@ __all__ = [
     "row_ids",
     "row_uniform",
     "shuffle_quality",
+    "to_arrow",
+    "to_pandas",
+    "to_parquet",
+    "to_record_batches",
+    "upload_dataset",
     "verify",
     "write_dataset",
 ]

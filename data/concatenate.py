@@ -52,6 +52,10 @@ class Concatenation(Dataset):
         return joined_statistics(self.datasets)
 
     @property
+    def num_skipped(self) -> int:  # noqa: D102
+        return sum(dataset.num_skipped for dataset in self.datasets)
+
+    @property
     def varies(self) -> bool:  # noqa: D102
         return any(dataset.varies for dataset in self.datasets)
 

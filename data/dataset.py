@@ -62,6 +62,11 @@ class Dataset(ABC):
         """
 
     @property
+    def num_skipped(self) -> int:
+        """Rows that are left out of what is stored because they are damaged."""
+        return 0
+
+    @property
     def varies(self) -> bool:
         """Whether a row may differ from pass to pass, because it is drawn or changed at random."""
         return False

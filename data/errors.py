@@ -11,7 +11,9 @@ DatasetError                    everything below
 ├── SourceError                 a file to convert cannot be read
 ├── PlanError                   a row order or batch plan that cannot exist
 ├── SelectionError              a choice of rows, columns or datasets that cannot be made
-└── TransformError              a change of rows failed, or gave something else than announced
+├── TransformError              a change of rows failed, or gave something else than announced
+├── RemoteError                 a remote file system cannot be reached, or refuses
+└── CacheError                  the local cache of remote shards has no room, or cannot be used
 
 Every error carries `path` and `column` where they are known, and pickles with them.
 """
@@ -81,3 +83,11 @@ class SelectionError(DatasetError, ValueError):
 
 class TransformError(DatasetError):
     """A change of rows failed, or gave something else than announced."""
+
+
+class RemoteError(DatasetError):
+    """A remote file system cannot be reached, or refuses what was asked of it."""
+
+
+class CacheError(DatasetError):
+    """The local cache of remote shards has no room for what is needed at once, or cannot be used."""

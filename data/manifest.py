@@ -27,6 +27,7 @@ __all__ = [
     "Manifest",
     "Shard",
     "ShardFormat",
+    "manifest_from_bytes",
     "read_manifest",
     "write_manifest",
 ]
@@ -129,9 +130,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetNotFoundError(_not_found_message(folder), path=folder) from None
+    return manifest_from_bytes(data, path)
+
+
+def manifest_from_bytes(data: bytes, path: str | os.PathLike[str]) -> Manifest:
+    """Check the bytes of a manifest, which were read from `path`; raises ManifestError as `read_manifest` does."""
+    try:
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{path} is not valid JSON ({error}). It was cut short or edited by hand: write the dataset again.",
@@ -175,7 +183,7 @@ def _not_found_message(folder: Path) -> str:
     )
 
 
-def _check_version(content: Any, path: Path) -> None:
+def _check_version(content: Any, path: str | os.PathLike[str]) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise ManifestError(
             f'{path} is not a Heliostat manifest: it does not say "format": "{FORMAT_NAME}".', path=path

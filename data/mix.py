@@ -116,6 +116,10 @@ class Mix(Dataset):
         )
 
     @property
+    def num_skipped(self) -> int:  # noqa: D102
+        return sum(dataset.num_skipped for dataset in self.datasets)
+
+    @property
     def varies(self) -> bool:
         """True: a pass goes on where the one before it stopped."""
         return True

@@ -1,4 +1,4 @@
-"""What can be converted: a source is a stream of rows in bounded memory, from files, folders or objects of a program."""
+"""What can be converted: a source is a stream of rows in bounded memory, from files, folders or objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Source(ABC):
     columns: tuple[Column, ...] | None = None
     num_rows: int | None = None
     num_bytes: int | None = None
-    metadata: Mapping[str, Any] = {}  # noqa: RUF012 (never changed)
+    metadata: Mapping[str, Any] = {}
 
     @abstractmethod
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:

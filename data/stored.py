@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +12,16 @@ import xxhash
 from heliostat.data.chunk_reader import ChunkReader
 from heliostat.data.chunk_source import open_checked
 from heliostat.data.chunks import ChunkTable, Skipped
-from heliostat.data.damage import damaged_chunks, find_damage
+from heliostat.data.damage import Damage, damaged_chunks, find_damage
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import ShardError
+from heliostat.data.filesystem import is_uri, local_path
 from heliostat.data.ipc_shards import MappedShard
 from heliostat.data.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
 from heliostat.data.plain_folder import add_manifest, is_plain, scan
+from heliostat.data.reader import Reader
 from heliostat.data.shard_reader import ShardReader
-from heliostat.data.stored_reader import Stamps, StoredReader, stamps_of
+from heliostat.data.stored_reader import Stamps, stamps_of
 
 
 class StoredDataset(Dataset):
@@ -79,6 +81,10 @@ class StoredDataset(Dataset):
         return {file: sum(rows[file][chunk] for chunk in chunks) for file, chunks in self._skipped.items()}
 
     @property
+    def num_skipped(self) -> int:  # noqa: D102
+        return sum(self.skipped.values())
+
+    @property
     def metadata(self) -> Mapping[str, Any]:
         """What the writer of the dataset kept with it."""
         return dict(self._manifest.metadata)
@@ -93,7 +99,7 @@ class StoredDataset(Dataset):
         """Smallest and largest value of every column, computed when it was written."""
         return dict(self._manifest.statistics)
 
-    def reader(self, columns: Sequence[str] | None = None) -> StoredReader:  # noqa: D102
+    def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         kind = ShardReader if self._manifest.shard_format == "arrow" else ChunkReader
         return kind(self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps)
 
@@ -109,12 +115,16 @@ class StoredDataset(Dataset):
             else:
                 open_checked(self._path, self._manifest, shard).close()
 
+    def find_damage(self) -> Iterator[Damage]:
+        """Read every shard and report all damage."""
+        return find_damage(self._path, self._manifest)
+
     def verify(self) -> None:
         """Read every shard and compare its hash with the manifest's; raises ShardError for the first damage.
 
         `heliostat.data.verify` reports all.
         """
-        for damage in find_damage(self._path, self._manifest):
+        for damage in self.find_damage():
             raise damage.error
 
     def without_corrupt(self) -> StoredDataset:
@@ -123,7 +133,7 @@ class StoredDataset(Dataset):
         The rows left out are in `skipped` and in the fingerprint, and the same wherever the dataset is sent. Raises
         ShardError if nothing is left.
         """
-        skipped = damaged_chunks(tuple(find_damage(self._path, self._manifest)))
+        skipped = damaged_chunks(tuple(self.find_damage()))
         if not ChunkTable.of(self._manifest, skipped).first_rows.size:
             raise ShardError(
                 f"Every shard of dataset {self._path} is damaged; copy or write it again.", path=self._path
@@ -134,27 +144,51 @@ class StoredDataset(Dataset):
 
 
 def open_dataset(
-    path: str | os.PathLike[str], *, on_corrupt: Literal["raise", "skip"] = "raise", write_manifest: bool = False
+    path: str | os.PathLike[str],
+    *,
+    on_corrupt: Literal["raise", "skip"] = "raise",
+    write_manifest: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
 ) -> StoredDataset:
     """Open the dataset in a folder, checking manifest, sizes, columns and row counts, but not every byte
     (`heliostat.data.verify`).
 
     A folder of Parquet or Arrow files without a manifest, or one such file, opens too: its footers are read.
     `write_manifest=True` reads such a folder once and writes a manifest with hashes and statistics into it.
-    `on_corrupt="skip"` reads everything and leaves out what is damaged (`StoredDataset.without_corrupt`). Raises
-    DatasetNotFoundError, ManifestError, ShardError, BadColumnError for plain files with columns that cannot be used.
+    `on_corrupt="skip"` reads everything and leaves out what is damaged (`StoredDataset.without_corrupt`).
+
+    A path such as s3://bucket/folder (any URI of pyarrow or fsspec) is a `RemoteDataset`: whole shards are fetched into
+    `cache_dir` (~/.cache/heliostat if None), up to `cache_bytes` of them. A file:// URI is a path unless `cache_dir` is
+    given. Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError, BadColumnError for plain files with
+    columns that cannot be used.
     """
     if on_corrupt not in ("raise", "skip"):
         raise ValueError(f'on_corrupt is {on_corrupt!r}; it must be "raise" or "skip".')
-    dataset = open_unchecked(path, write_manifest=write_manifest)
+    dataset = open_unchecked(path, write_manifest=write_manifest, cache_dir=cache_dir, cache_bytes=cache_bytes)
     if on_corrupt == "skip":
         return dataset.without_corrupt()
     dataset.check()
     return dataset
 
 
-def open_unchecked(path: str | os.PathLike[str], *, write_manifest: bool = False) -> StoredDataset:
+def open_unchecked(
+    path: str | os.PathLike[str],
+    *,
+    write_manifest: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
+) -> StoredDataset:
     """Same as `open_dataset`, but shards that a manifest lists are not looked at: damage shows when they are read."""
+    if is_uri(path):
+        here = local_path(str(path)) if cache_dir is None else None
+        if here is None and write_manifest:
+            raise ValueError(f"write_manifest is for folders of this host; {path} is a URI.")
+        if here is None:
+            from heliostat.data.remote import open_remote
+
+            return open_remote(str(path), cache_dir=cache_dir, cache_bytes=cache_bytes)
+        path = here
     place = Path(os.path.abspath(path))
     return _open_plain(place, write_manifest) if is_plain(place) else StoredDataset(place, read_manifest(place))
 

@@ -29,7 +29,7 @@ def plain_arrays(batch: pa.RecordBatch) -> dict[str, pa.Array]:
 
 def _add_plain(found: dict[str, pa.Array], name: str, array: pa.Array) -> None:
     if isinstance(array, pa.ExtensionArray) and not isinstance(array.type, pa.FixedShapeTensorType):
-        array = array.storage
+        array = _unwrapped(name, array)
     if not _types.is_struct(array.type):
         found[name] = array
         return
@@ -43,6 +43,21 @@ def _add_plain(found: dict[str, pa.Array], name: str, array: pa.Array) -> None:
             _add_plain(found, f"{name}.{field}", values)
 
 
+def _unwrapped(name: str, array: pa.ExtensionArray) -> pa.Array:
+    storage = array.storage
+    if not _types.is_struct(storage.type) or {"data", "shape"} != {field.name for field in storage.type}:
+        return storage
+    # Ray's tensors of different shapes.
+    lengths = storage.field("shape").value_lengths().to_numpy(zero_copy_only=False)
+    if (lengths != 1).any():
+        raise BadColumnError(
+            f"Column {name!r} has arrays of {lengths.max()} dimensions whose shapes differ; rows of different lengths "
+            "have one dimension. Flatten them, or make their shapes equal.",
+            column=name,
+        )
+    return storage.field("data")
+
+
 def tensor_shapes(schema: pa.Schema) -> dict[str, WantedColumn]:
     """The shapes of columns whose extension type knows one that its storage does not show (Ray's tensors)."""
     return {
@@ -51,6 +66,7 @@ def tensor_shapes(schema: pa.Schema) -> dict[str, WantedColumn]:
         if isinstance(field.type, pa.BaseExtensionType)
         and not isinstance(field.type, pa.FixedShapeTensorType)
         and isinstance(getattr(field.type, "shape", None), tuple | list)
+        and all(isinstance(size, int) for size in field.type.shape)
     }
 
 

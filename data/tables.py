@@ -24,7 +24,7 @@ class TablePart:
     """Some rows of a table: the file they come from, the number of the first one in it, and the bytes read so far."""
 
     batch: pa.RecordBatch
-    path: Path
+    path: Path | str
     row: int
     num_bytes: int
 
@@ -46,9 +46,12 @@ class Table(ABC):
         """The dtype of a target: integers and bools as int64, others as they are."""
         return np.dtype(np.int64) if dtype.kind in "biu" else dtype
 
-    def row_text(self, row: int) -> str:
-        """A row of a file in words."""
-        return f"row {row}"
+    def why_not_numeric(self, name: str) -> str:
+        """What is in a column that should be numbers, and what to do."""
+        return f"it is {self.schema.field(name).type}. Turn it into single numbers"
+
+    def check_nulls(self, names: Sequence[str], fills: Mapping[str, Any]) -> None:  # noqa: B027 (not known by all)
+        """Raise BadColumnError for missing values of these columns that are not filled, if that is known already."""
 
 
 class TableSource(Source):
@@ -79,6 +82,13 @@ class TableSource(Source):
         self._names = [name for name in self._known if name != target] if features is None else list(features)
         if not self._names:
             raise BadColumnError(f"{name} has no feature column beside {target!r}.", path=name, column=target)
+        if not table.num_rows and table.num_rows is not None:
+            raise BadColumnError(
+                f"Column {self._names[0]!r} of {name} has 0 rows; a dataset needs at least one.",
+                path=name,
+                column=self._names[0],
+            )
+        table.check_nulls([*self._names, *([] if target is None else [target])], self._fills)
         self._taken = {key: self._column(key) for key in [*self._names, *([] if target is None else [target])]}
         self.columns = tuple(self._taken.values()) if target is None else self._stacked_columns(target)
 
@@ -97,7 +107,9 @@ class TableSource(Source):
         for name in names:
             if name not in self._known:
                 known = ", ".join(map(repr, self._known))
-                raise BadColumnError(f"{self.name} has no column {name!r}; it has {known}.", path=self.name, column=name)
+                raise BadColumnError(
+                    f"{self.name} has no column {name!r}; it has {known}.", path=self.name, column=name
+                )
 
     def _column(self, name: str) -> Column:
         kind = self._known[name]
@@ -119,8 +131,8 @@ class TableSource(Source):
         for name, column in self._taken.items():
             if column.is_variable or column.shape:
                 raise BadColumnError(
-                    f"Column {name!r} of {self.name} is not numeric: it is {self._known[name]}, and with a target every "
-                    "feature and the target are single numbers. Name only such columns as features.",
+                    f"Column {name!r} of {self.name} is not numeric: {self._table.why_not_numeric(name)}, or name only "
+                    "numeric columns as features.",
                     path=self.name,
                     column=name,
                 )
@@ -148,6 +160,4 @@ class TableSource(Source):
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([field.type.wrap_array(pa.nulls(0, field.type.storage_type))
-                                       if isinstance(field.type, pa.BaseExtensionType)
-                                       else pa.nulls(0, field.type) for field in schema], schema=pa.schema([pa.field(f.name, f.type) for f in schema]))
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], names=schema.names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from heliostat.data.damage import Damage, find_damage
+from heliostat.data.damage import Damage
 from heliostat.data.stored import StoredDataset, open_unchecked
 
 
@@ -55,5 +55,5 @@ def verify(dataset: StoredDataset | str | os.PathLike[str]) -> VerifyReport:
         num_rows=manifest.num_rows,
         num_shards=len(manifest.shards),
         num_bytes=sum(shard.num_bytes for shard in manifest.shards),
-        damage=tuple(find_damage(dataset.path, manifest)),
+        damage=tuple(dataset.find_damage()),
     )

@@ -58,6 +58,10 @@ class View(Dataset):
         return self.below.statistics
 
     @property
+    def num_skipped(self) -> int:  # noqa: D102
+        return self.below.num_skipped
+
+    @property
     def varies(self) -> bool:  # noqa: D102
         return self.below.varies
 

@@ -28,8 +28,9 @@ class WantedColumn:
 
     def column(self, name: str, found: Column) -> Column:
         """The column to make of one that the source has; raises BadColumnError."""
-        # A number of elements of its own makes a list a tensor.
-        kind = self.kind or ("tensor" if self.dtype and self.shape is not None else found.kind)
+        # A shape makes a list a tensor, a dtype makes text and bytes numbers.
+        is_tensor = self.dtype is not None and (self.shape is not None or found.kind in ("string", "bytes"))
+        kind = self.kind or ("tensor" if is_tensor else found.kind)
         if kind in ("string", "bytes"):
             return Column(name=name, dtype=np.dtype(np.uint8), kind=kind)
         if self.dtype is None and found.kind in ("string", "bytes"):

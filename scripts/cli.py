@@ -5,6 +5,7 @@ Those modules are imported when their command runs: TensorFlow and Ray take seco
 
 from __future__ import annotations
 
+import json
 import os
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,10 @@ _PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 # Of tables in a file or a pipe: paths stay whole.
 _FILE_WIDTH = 160
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False)
+# As in heliostat.data.open_source, which is not loaded for --help.
+_SOURCE_KINDS = [
+    *("npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset")
+]
 
 
 class _Commands(click.Group):
@@ -186,43 +190,100 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
 
 
 @main.command()
-@click.argument("source", type=_FILE)
+@click.argument("source")
 @click.argument("destination", type=_FOLDER)
-@click.option("--target", metavar="COLUMN", help="CSV: this column becomes y, the features become x.")
-@click.option("--features", metavar="A,B,C", help="CSV: only these columns.  [default: all others]")
+@click.option("--kind", type=click.Choice(_SOURCE_KINDS), help="What SOURCE is.  [default: from its name or content]")
+@click.option("--target", metavar="COLUMN", help="Tables: this column becomes y, the features become x.")
+@click.option("--features", metavar="A,B,C", help="Only these columns.  [default: all others]")
+@click.option("--column", "columns", multiple=True, metavar="NAME=KIND", help="Such as zip=string, ids=list:int32.")
+@click.option("--fill-null", "fill_nulls", multiple=True, metavar="NAME=VALUE", help="For missing values of a column.")
+@click.option("--split", metavar="NAME", help="Of a source that has several, such as train.")
+@click.option("--shuffle", "shuffle_seed", type=click.IntRange(0), metavar="SEED", help="Shuffle rows while writing.")
+@click.option("--format", type=click.Choice(["arrow", "parquet"]), default="arrow", show_default=True)
+@click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset at DESTINATION.")
 @click.option("--rows-per-shard", type=click.IntRange(1), help="Rows of a file.  [default: about 64 MiB]")
-def convert(
-    source: Path,
-    destination: Path,
-    target: str | None,
-    features: str | None,
-    overwrite: bool,
-    rows_per_shard: int | None,
-) -> None:
-    """Write SOURCE (.npz, .csv or .csv.gz) as a dataset into the folder DESTINATION."""
+def convert(source: str, destination: Path, **options: Any) -> None:
+    """Write SOURCE as a dataset into the folder DESTINATION.
+
+    SOURCE is a file, a folder of files, or a pattern in quotes: .npz, .npy, CSV, JSON lines, Parquet, Arrow, Feather,
+    TFRecord (tf.train.Example), IDX; a folder of images with one sub-folder per class; a folder that Hugging Face's
+    save_to_disk wrote; or keras:mnist and the other names in keras.datasets.
+
+    A conversion that was interrupted goes on with --resume, to the same result.
+    """
     from heliostat.data import describe
     from heliostat.scripts.convert import convert as write
 
-    dataset = write(
-        source,
-        destination,
-        target=target,
-        features=None if features is None else [name.strip() for name in features.split(",")],
-        overwrite=overwrite,
-        rows_per_shard=rows_per_shard,
-    )
-    click.echo(describe(dataset))
+    click.echo(describe(write(source, destination, console=_console(stderr=True), **options)))
 
 
 @main.command()
-@click.argument("dataset", type=_FOLDER)
+@click.argument("dataset")
+@click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
+@click.option("--label", metavar="COLUMN", help="Show how well shuffles mix the classes of this column into batches.")
+@click.option(
+    "--shuffle", "shuffles", multiple=True, metavar="SHUFFLE", help="Such as window:65536.  [window and full]"
+)
+@click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Rows of those batches.")
 @click.option("--verify", is_flag=True, help="Read every shard and compare its hash with the manifest's.")
-def inspect(dataset: Path, verify: bool) -> None:
-    """Show the rows, files and columns of a DATASET, and how often each class occurs."""
+def inspect(
+    dataset: str, samples: int, label: str | None, shuffles: tuple[str, ...], batch_size: int, verify: bool
+) -> None:
+    """Show the rows, files and columns of a DATASET, class balance, lengths, and its first rows.
+
+    DATASET is a folder or URI, of a dataset or of plain Parquet or Arrow files.
+    """
     from heliostat.scripts.inspect import inspect as summary
 
-    click.echo(summary(dataset, verify=verify))
+    click.echo(summary(dataset, samples, label, shuffles, batch_size, verify=verify))
+
+
+@main.command()
+@click.argument("dataset")
+def verify(dataset: str) -> None:
+    """Read every byte of a DATASET and list all damage; ends with status 1 if there is any."""
+    from heliostat.data import verify as look
+
+    report = look(dataset)
+    click.echo(report)
+    if not report.is_whole:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--workers", default="1,2", show_default=True, metavar="N,N", help="Numbers of workers to try.")
+@click.option("--model", metavar="MODULE:FUNCTION", help="Your build_model.  [default: a text classifier]")
+@click.option("--data", metavar="DATASET", help="What your model trains on.  [default: random tokens]")
+@click.option("--inputs", default="x", show_default=True, metavar="COLUMN")
+@click.option("--targets", default="y", show_default=True, metavar="COLUMN")
+@click.option("--global-batch-size", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Timed epochs, after a first one.")
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster, such as auto.  [default: this machine]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(workers: str, model: str | None, data: str | None, epochs: int, as_json: bool, **arguments: Any) -> None:
+    """Time a model on some numbers of workers here: rows per second, where a step's time goes, what would help.
+
+    The rows are those of --data, or made up. Each number of workers trains a run of its own in a temporary folder.
+    """
+    from heliostat.scripts import bench as parts
+
+    if (model is None) != (data is None):
+        raise click.UsageError("--model and --data belong together.")
+    try:
+        numbers = sorted({int(number) for number in workers.split(",")})
+    except ValueError:
+        raise click.UsageError(f"--workers {workers!r} is no list of numbers such as 1,2,4.") from None
+    build, rows = parts.built_in() if model is None else (parts.named(model), str(data))
+    console, found = _console(stderr=True), []
+    for number in numbers:
+        console.print(f"training on {number} worker(s)")
+        found.append(parts.measure(build, rows, number, arguments, epochs=epochs))
+    if as_json:
+        click.echo(json.dumps(parts.as_object(found)))
+        return
+    _console().print(parts.table(found))
+    click.echo(parts.advice(found))
 
 
 def cache_dir() -> Path:
@@ -232,10 +293,10 @@ def cache_dir() -> Path:
     return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "heliostat"
 
 
-def _console() -> Any:
+def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console  # only what shows tables loads it
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=stderr)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console

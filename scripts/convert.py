@@ -1,47 +1,130 @@
-"""``heliostat convert``: a file that people have, to a dataset, by the ending of its name."""
+"""``heliostat convert``: files, folders and data sets of Keras to datasets, with a progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from heliostat.data import StoredDataset, convert_csv, convert_npz
+import click
+from heliostat.data.columns import Column
+from heliostat.data.convert import Conversion
+from heliostat.data.convert import convert as write
+from heliostat.data.errors import DatasetError
+from heliostat.data.stored import StoredDataset
 from heliostat.scripts.errors import ScriptError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-_CSV_ENDINGS = (".csv", ".csv.gz")
+_TRUTH = {"true": True, "false": False}
 
 
 def convert(
-    source: Path,
-    destination: Path,
+    source: str,
+    destination: os.PathLike[str],
     *,
-    target: str | None = None,
-    features: Sequence[str] | None = None,
-    overwrite: bool = False,
-    rows_per_shard: int | None = None,
+    columns: Sequence[str] = (),
+    fill_nulls: Sequence[str] = (),
+    features: str | None = None,
+    console: Console,
+    **options: Any,
 ) -> StoredDataset:
-    """Write the file as a dataset; `target` and `features` choose columns of a CSV file, see `convert_csv`.
+    """Write the source as a dataset, see `heliostat.data.convert`; what it found and how far it is goes to the console.
 
-    Raises ScriptError for another ending or a choice of columns where there is none, and DatasetError.
+    `columns` are NAME=KIND, `fill_nulls` NAME=VALUE, `features` names with commas between. Raises ScriptError for
+    others, DatasetError, OSError, and click.Abort after Ctrl-C, which leaves what is complete.
     """
-    name = source.name.lower()
-    if name.endswith(_CSV_ENDINGS):
-        return convert_csv(
-            source,
-            destination,
-            target=target,
-            features=features,
-            overwrite=overwrite,
-            rows_per_shard=rows_per_shard,
-        )
-    if not name.endswith(".npz"):
-        raise ScriptError(
-            f"{source} ends in {source.suffix!r}: .npz, .csv and .csv.gz can be converted. Rename the file if it is "
-            "one of these, or write its arrays with heliostat.data.write_dataset(path, {'x': x, 'y': y})."
-        )
-    if target is not None or features is not None:
-        raise ScriptError(
-            f"--target and --features choose columns of a CSV file; {source} is an .npz file, whose arrays become "
-            "columns under their own names. Leave the two out."
-        )
-    return convert_npz(source, destination, overwrite=overwrite, rows_per_shard=rows_per_shard)
+    # TensorFlow, if the source needs it: what it says about this machine's processor has no use here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _shown(console) as on_progress:
+        try:
+            return write(
+                source,
+                destination,
+                columns=_pairs(columns, "--column", "KIND"),
+                fill_nulls={name: value_of(text) for name, text in _pairs(fill_nulls, "--fill-null", "VALUE").items()},
+                features=None if features is None else [name.strip() for name in features.split(",")],
+                on_progress=on_progress,
+                **options,
+            )
+        except KeyboardInterrupt:
+            click.echo("Interrupted. The same command with --resume goes on from the complete shards.", err=True)
+            raise click.Abort from None
+        except (DatasetError, OSError):
+            if options.get("resume"):
+                click.echo("What is complete is kept: the same command with --resume goes on from there.", err=True)
+            raise
+
+
+def value_of(text: str) -> bool | int | float | str:
+    """The value that a text on the command line stands for: a bool, an integer, a number, or itself."""
+    if text.lower() in _TRUTH:
+        return _TRUTH[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _pairs(texts: Sequence[str], option: str, what: str) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals or (not value and what == "KIND"):
+            raise ScriptError(f"{option} {text!r} should be NAME={what}.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Callable[[Conversion], None]]:
+    """Shows the columns once rows come, and a progress bar where there is a terminal."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rows]} rows, {task.fields[size]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("converting", total=None, rows="0", size="0 MB")
+        state = {"is_new": True}
+
+        def on_progress(now: Conversion) -> None:
+            if state["is_new"]:
+                state["is_new"] = False
+                bar.print(found_text(now), markup=False, highlight=False, soft_wrap=True)
+            by_bytes = bool(now.total_bytes)
+            bar.update(
+                task,
+                completed=now.num_bytes if by_bytes else now.num_rows,
+                total=now.total_bytes if by_bytes else now.total_rows,
+                rows=_of(now.num_rows, now.total_rows),
+                size=f"{now.num_bytes / 1e6:,.1f} MB",
+            )
+
+        yield on_progress
+
+
+def found_text(now: Conversion) -> str:
+    """What a source was found to be, in a line."""
+    rows = "" if now.total_rows is None else f", {now.total_rows:,} rows"
+    if now.columns is None:
+        return f"{now.kind}{rows}"
+    return f"{now.kind}{rows}: " + ", ".join(f"{column.name} {_type(column)}" for column in now.columns)
+
+
+def _of(part: int, whole: int | None) -> str:
+    return f"{part:,}" if whole is None else f"{part:,} of {whole:,}"
+
+
+def _type(column: Column) -> str:
+    if column.kind in ("string", "bytes"):
+        return column.kind
+    shape = f"[{','.join(map(str, column.shape))}]" if column.shape else ""
+    return f"{'list:' if column.kind == 'list' else ''}{column.dtype.name}{shape}"

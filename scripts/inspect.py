@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from heliostat.data import describe, open_dataset
+from heliostat.data import Shuffle, StoredDataset, describe, open_dataset
 
 
-def inspect(path: Path, *, verify: bool = False) -> str:
+def inspect(
+    dataset: str, num_samples: int, label: str | None, shuffles: Sequence[Shuffle], batch_size: int, *, verify: bool
+) -> str:
     """Return the dataset's summary as lines of text; `verify` reads every shard and compares its hash first.
 
-    Raises DatasetNotFoundError, ManifestError, ShardError.
+    Raises DatasetError: there is none, it is damaged, or `label` and `shuffles` make no sense.
     """
-    dataset = open_dataset(path)
-    if verify:
-        dataset.verify()
-    return str(describe(dataset))
+    opened = open_dataset(dataset)
+    if verify and isinstance(opened, StoredDataset):
+        opened.verify()
+    asked = {"shuffles": shuffles} if shuffles else {}
+    return str(describe(opened, num_samples=num_samples, label=label, batch_size=batch_size, **asked))

@@ -96,18 +96,27 @@ def test_chosen_features_leave_text_columns_out(tmp_path):
 
 def test_a_text_column_is_named_with_its_first_text(tmp_path):
     path = csv_file(tmp_path, "a,b\n1,2\n2,3.5\n3,many\n4,few\n")
-    with pytest.raises(BadColumnError, match=r"Column 'b' of .* 'many' in data row 3") as caught:
-        convert_csv(path, tmp_path / "set")
-    assert caught.value.column == "b"
-    with pytest.raises(BadColumnError, match="'many' in data row 3"):
-        convert_csv(path, tmp_path / "set", target="b")
+    for target in ("a", "b"):
+        with pytest.raises(BadColumnError, match=r"Column 'b' of .* 'many' in data row 3") as caught:
+            convert_csv(path, tmp_path / "set", target=target)
+        assert caught.value.column == "b"
     assert os.listdir(tmp_path) == ["table.csv"]
 
 
 def test_dates_are_no_numbers(tmp_path):
-    path = csv_file(tmp_path, "day\n2024-05-06\n2024-05-07\n")
+    path = csv_file(tmp_path, "day,y\n2024-05-06,1\n2024-05-07,2\n")
     with pytest.raises(BadColumnError, match="'2024-05-06' in data row 1"):
-        convert_csv(path, tmp_path / "set")
+        convert_csv(path, tmp_path / "set", target="y")
+
+
+def test_text_columns_stay_text_without_a_target(tmp_path):
+    path = csv_file(tmp_path, 'a,day,said\n1,2024-05-06,"x, ""y"""\n2,2024-05-07,"two\nlines"\n3,,\n')
+    dataset = convert_csv(path, tmp_path / "set")
+    found = columns_of(dataset)
+    assert found["a"].tolist() == [1, 2, 3]
+    assert found["day"].to_list() == ["2024-05-06", "2024-05-07", ""]
+    assert found["said"].to_list() == ['x, "y"', "two\nlines", ""]
+    assert dataset.schema["day"].kind == "string"
 
 
 @pytest.mark.parametrize("empty", ["", "NA"])

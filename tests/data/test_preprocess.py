@@ -12,6 +12,8 @@ from heliostat.data import Dataset, DatasetNotFoundError, ManifestError, Unknown
 from heliostat.data.errors import SelectionError
 from heliostat.data.preprocess import fit_preprocessing, load_preprocessing
 
+pytestmark = pytest.mark.engine
+
 NUM_ROWS = 2500
 WORDS = ["the", "sun", "heats", "a", "tower", "and", "many", "mirrors", "turn", "with", "it"]
 

@@ -275,6 +275,7 @@ def test_uniform_numbers_are_uniform_and_unrelated():
     assert row_uniform(seeds).shape == (20_000,)
 
 
+@pytest.mark.engine
 def test_a_tensorflow_function_is_traced_once(stored):
     import tensorflow as tf
 
@@ -302,6 +303,7 @@ def test_a_tensorflow_function_is_traced_once(stored):
     assert np.array_equal(rows_of(pickle.loads(pickle.dumps(view)), [3])["double"], [[6, 12, 18]])
 
 
+@pytest.mark.engine
 def test_a_tensorflow_function_of_one_row_and_its_random_numbers(stored):
     import tensorflow as tf
 
@@ -319,6 +321,7 @@ def test_a_tensorflow_function_of_one_row_and_its_random_numbers(stored):
     assert np.isfinite(whole).all()
 
 
+@pytest.mark.engine
 def test_errors_in_tensorflow_name_the_rows(stored):
     import tensorflow as tf
 
@@ -447,6 +450,7 @@ def encoded(tmp_path_factory) -> Dataset:
     return write_dataset(tmp_path_factory.mktemp("images") / "set", columns)
 
 
+@pytest.mark.engine
 def test_images_are_decoded(encoded):
     pictures = images(20)
     view = pickle.loads(pickle.dumps(encoded.decode("png").decode("jpeg", output="image")))
@@ -460,6 +464,7 @@ def test_images_are_decoded(encoded):
     assert grey.shape == (1, 20, 24, 1)
 
 
+@pytest.mark.engine
 def test_decoding_equals_another_library(encoded):
     import io
 
@@ -469,6 +474,7 @@ def test_decoding_equals_another_library(encoded):
     assert np.array_equal(rows_of(encoded.decode("jpeg"), columns=["jpeg"])["jpeg"], expected)
 
 
+@pytest.mark.engine
 def test_images_are_resized_when_asked(encoded):
     import tensorflow as tf
 
@@ -483,6 +489,21 @@ def test_images_are_resized_when_asked(encoded):
         rows_of(encoded.decode("mixed"), [0, 5, 7])
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("size", [(20, 24), (9, 31)])
+def test_an_image_does_not_depend_on_what_is_decoded_with_it(encoded, tmp_path, size):
+    raw = rows_of(encoded, columns=["jpeg", "png"])
+    both = [raw["jpeg" if n % 3 else "png"].row(n) for n in range(20)]
+    dataset = write_dataset(tmp_path / "set", {"image": both, "jpeg": raw["jpeg"]})
+    for column in ("image", "jpeg"):
+        view = dataset.decode(column, size=size).select_columns([column])
+        together = rows_of(view)[column]
+        alone = np.concatenate([rows_of(view, [n])[column] for n in range(20)])
+        assert np.array_equal(together, alone)
+        assert np.array_equal(rows_of(view, [9, 2, 17, 4, 4])[column], together[[9, 2, 17, 4, 4]])
+
+
+@pytest.mark.engine
 def test_a_damaged_image_is_named(encoded):
     view = encoded.decode("bad")
     assert len(rows_of(view, [0, 12, 14])["bad"]) == 3
@@ -498,6 +519,7 @@ def test_a_damaged_image_is_named(encoded):
         encoded.decode("png", size=5)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("column", ["jpeg", "png"])
 def test_images_that_were_cut_short_are_named(encoded, tmp_path, column):
     raw = rows_of(encoded, columns=[column])[column].to_list()
@@ -506,6 +528,7 @@ def test_images_that_were_cut_short_are_named(encoded, tmp_path, column):
         rows_of(write_dataset(tmp_path / "set", {"image": raw}).decode("image"))
 
 
+@pytest.mark.engine
 def test_decoding_leaves_no_thread(encoded):
     rows_of(encoded.decode("png"))
     assert not [one for one in threading.enumerate() if one.name.startswith("heliostat-decode")]

@@ -70,7 +70,7 @@ def test_help_names_every_command():
     output = heliostat("--help").output
     assert all(
         f"\n  {command} " in output
-        for command in ("demo", "run", "runs", "resume", "replay", "chaos", "convert", "inspect")
+        for command in ("demo", "run", "runs", "resume", "replay", "chaos", "convert", "inspect", "verify")
     )
 
 
@@ -116,11 +116,11 @@ def test_convert_replaces_a_dataset_only_when_asked(table, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("flowers.parquet", [], ["'.parquet'", ".npz", ".csv", "write_dataset"]),
+        ("flowers.parquet", [], ["flowers.parquet", "cannot be read as Parquet"]),
         ("flowers", [], [".npz", ".csv"]),
         ("none.csv", [], ["none.csv", "cannot be read as CSV"]),
         ("none.npz", [], ["none.npz", "cannot be read as .npz"]),
-        ("none.npz", ["--target", "kind"], ["--target", "Leave the two out"]),
+        ("none.npz", ["--target", "kind"], ["--target", "Leave it out"]),
         ("flowers.csv", ["--target", "colour"], ["'colour'", "'kind'"]),
         ("flowers.csv", ["--target", "kind", "--features", "width,height"], ["'height'"]),
     ],
@@ -158,6 +158,32 @@ def test_inspect_verifies_the_bytes_only_when_asked(tmp_path):
     shard.write_bytes(content)
     assert heliostat("inspect", tmp_path / "set").exit_code == 0
     assert dataset.shards[0].file in failed("inspect", tmp_path / "set", "--verify")
+
+
+def test_inspect_shows_rows_and_how_well_shuffles_mix_the_classes(tmp_path):
+    labels = np.repeat(np.arange(4), 500)
+    write_dataset(tmp_path / "set", {"x": np.arange(2000), "y": labels})
+    output = heliostat(
+        "inspect", tmp_path / "set", "--samples", 2, "--label", "y", "--shuffle", "window:256", "--batch-size", 100
+    ).output
+    figure = next(line for line in output.splitlines() if "window:256" in line)
+    assert "vary in 'y'" in figure
+    assert "full" not in figure
+    assert "{" not in failed("inspect", tmp_path / "set", "--label", "nothing")
+
+
+def test_verify_lists_all_damage_and_fails(tmp_path):
+    dataset = write_dataset(tmp_path / "set", {"x": np.zeros((50, 3), np.float32)}, rows_per_shard=10)
+    whole = heliostat("verify", tmp_path / "set")
+    assert whole.exit_code == 0
+    assert "no damage" in whole.output
+    for shard in dataset.shards[1:3]:
+        path = tmp_path / "set" / shard.file
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    damaged = heliostat("verify", tmp_path / "set")
+    assert damaged.exit_code == 1
+    assert all(shard.file in damaged.output for shard in dataset.shards[1:3])
+    assert "20 of 50 rows" in damaged.output
 
 
 def test_inspect_of_no_dataset_is_a_message(tmp_path):

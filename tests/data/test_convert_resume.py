@@ -1,0 +1,231 @@
+"""Conversions that are interrupted and go on: the result is that of an undisturbed one, whatever the source."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from heliostat.data import BadColumnError, DatasetExistsError, csv_table, json_table, open_dataset, sources
+from heliostat.data.convert import convert
+from heliostat.data.from_objects import from_generator, from_pandas, from_ray_dataset
+
+NUM_ROWS = 3000
+X = np.arange(NUM_ROWS * 4, dtype=np.float64).reshape(NUM_ROWS, 4)
+TEXTS = [f"row {row}" * (row % 3) for row in range(NUM_ROWS)]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    """A few hundred rows at once, so that a source comes in many pieces."""
+    monkeypatch.setattr(sources, "PIECE_BYTES", 16 << 10)
+    monkeypatch.setattr(csv_table, "_BLOCK_BYTES", 16 << 10)
+    monkeypatch.setattr(json_table, "_BLOCK_BYTES", 16 << 10)
+    for module in ("from_numpy", "from_objects", "from_images", "open_source"):
+        monkeypatch.setattr(f"heliostat.data.{module}.PIECE_BYTES", 16 << 10)
+
+
+def table() -> pa.Table:
+    return pa.table({"a": X[:, 0], "b": np.arange(NUM_ROWS) % 7, "text": TEXTS})
+
+
+def write_csv(path: Path) -> None:
+    lines = [f'{row},{row / 2},"{text}"' for row, text in enumerate(TEXTS)]
+    path.write_text("\n".join(["a,b,text", *lines]))
+
+
+def write_json(path: Path) -> None:
+    path.write_text("".join(json.dumps({"a": row, "text": text}) + "\n" for row, text in enumerate(TEXTS)))
+
+
+def write_parts(path: Path) -> None:
+    path.mkdir()
+    for part in range(3):
+        pq.write_table(table().slice(part * 1100, 1100), path / f"{part}.parquet", row_group_size=170)
+
+
+def write_images(path: Path) -> None:
+    for number in range(300):
+        place = path / f"class {number % 3}" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(4 * number))
+
+
+WRITERS = {
+    "a.npz": lambda path: np.savez(path, x=X, y=np.arange(NUM_ROWS), f=np.asfortranarray(X)),
+    "packed.npz": lambda path: np.savez_compressed(path, x=X, y=np.arange(NUM_ROWS)),
+    "x.npy": lambda path: np.save(path, X),
+    "a.csv": write_csv,
+    "a.jsonl": write_json,
+    "parts": write_parts,
+    "a.feather": lambda path: pyarrow.feather.write_feather(table(), path, chunksize=300),
+    "images": write_images,
+}
+
+
+def manifest_of(dataset) -> bytes:
+    return (dataset.path / "manifest.json").read_bytes()
+
+
+class Stop(BaseException):
+    """As a KeyboardInterrupt, but nobody else's."""
+
+
+def interrupted(source: Path, target: Path, after: int, **options) -> int:
+    """Convert until so many pieces have come; the rows that were taken."""
+    seen = []
+
+    def on_progress(now) -> None:
+        seen.append(now.num_rows)
+        if len(seen) == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        convert(source, target, on_progress=on_progress, **options)
+    return seen[-1]
+
+
+def again_from_zero(source: Path, target: Path, options) -> int:
+    rows: list[int] = []
+    convert(source, target, on_progress=lambda now: rows.append(now.num_rows), **options)
+    return len(rows)
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 5])
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_interrupted_conversion_goes_on_to_the_same_result(tmp_path, name, shuffle_seed):
+    WRITERS[name](tmp_path / name)
+    options = {"shard_bytes": 4 << 10, "rows_per_shard": 100, "shuffle_seed": shuffle_seed}
+    expected = convert(tmp_path / name, tmp_path / "undisturbed", **options)
+    stopped_at = interrupted(tmp_path / name, tmp_path / "set", 4, **options)
+    assert not (tmp_path / "set").exists()
+    rows = []
+    again = convert(
+        tmp_path / name, tmp_path / "set", resume=True, on_progress=lambda now: rows.append(now.num_rows), **options
+    )
+    assert again.fingerprint == expected.fingerprint
+    assert manifest_of(again) == manifest_of(expected)
+    assert stopped_at < len(expected)
+    assert rows[-1] == len(expected)
+    # It did not begin anew: fewer pieces came than in all.
+    assert len(rows) < again_from_zero(tmp_path / name, tmp_path / "count", options)
+    assert not (tmp_path / ".set.writing").exists()
+
+
+def test_without_resume_what_is_unfinished_is_begun_anew(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, shard_bytes=4 << 10)
+    assert (tmp_path / ".set.writing").exists()
+    rows: list[int] = []
+    convert(
+        tmp_path / "a.csv", tmp_path / "set", shard_bytes=4 << 10, on_progress=lambda now: rows.append(now.num_rows)
+    )
+    assert rows[0] < 1000
+    assert not (tmp_path / ".set.writing").exists()
+
+
+@pytest.mark.parametrize("changed", ["source", "options"])
+def test_another_source_or_other_options_are_not_mixed_in(tmp_path, changed):
+    write_csv(tmp_path / "a.csv")
+    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, shard_bytes=4 << 10)
+    options = {}
+    if changed == "source":
+        (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text() + "\n1,2,3\n")
+    else:
+        options = {"features": ["a"]}
+    with pytest.raises(DatasetExistsError, match="begun with other options"):
+        convert(tmp_path / "a.csv", tmp_path / "set", resume=True, shard_bytes=4 << 10, **options)
+
+
+def test_an_error_leaves_nothing_unless_it_can_be_resumed(tmp_path):
+    def rows(bad):
+        for row in range(NUM_ROWS):
+            yield {"x": X[row], "n": "text" if bad and row == 2500 else row}
+
+    for resume in (False, True):
+        with pytest.raises((BadColumnError, TypeError)):
+            from_generator(rows(True), tmp_path / "set", resume=resume, shard_bytes=4 << 10)
+        assert os.listdir(tmp_path) == ([".set.writing"] if resume else [])
+    asked: list[int] = []
+    found = from_generator(
+        rows(False),
+        tmp_path / "set",
+        resume=True,
+        shard_bytes=4 << 10,
+        on_progress=lambda now: asked.append(now.num_rows),
+    )
+    assert len(found) == NUM_ROWS
+    assert next(found.batches(NUM_ROWS, shuffle=False))["n"].tolist() == list(range(NUM_ROWS))
+    assert asked[0] > 400
+
+
+def test_frames_and_arrow_batches_go_on(tmp_path):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"x": X[:, 0], "text": TEXTS})
+
+    class Batches:
+        def iter_batches(self, *, batch_size: int, batch_format: str):
+            for low in range(0, NUM_ROWS, 170):
+                yield table().slice(low, 170)
+
+    for name, write in (
+        ("frame", lambda path, **options: from_pandas(frame, path, **options)),
+        ("batches", lambda path, **options: from_ray_dataset(Batches(), path, **options)),
+    ):
+
+        def stop(now):
+            if now.num_rows > 1000:
+                raise Stop
+
+        expected = write(tmp_path / f"{name} undisturbed", rows_per_shard=100)
+        with pytest.raises(Stop):
+            write(tmp_path / name, rows_per_shard=100, on_progress=stop)
+        assert manifest_of(write(tmp_path / name, rows_per_shard=100, resume=True)) == manifest_of(expected)
+
+
+KILLED = """
+import os, signal, sys
+from heliostat.data.convert import convert
+def on_progress(now):
+    if now.num_rows > 1000:
+        os.kill(os.getpid(), signal.SIGKILL)
+convert(sys.argv[1], sys.argv[2], rows_per_shard=100, on_progress=on_progress if sys.argv[3] == "kill" else None)
+"""
+
+
+def test_a_killed_conversion_goes_on(tmp_path):
+    write_parts(tmp_path / "parts")
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "parts"), str(tmp_path / "set"), "kill"]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "set").exists()
+    first: list[int] = []
+    found = convert(
+        tmp_path / "parts",
+        tmp_path / "set",
+        resume=True,
+        rows_per_shard=100,
+        on_progress=lambda now: first.append(now.num_rows),
+    )
+    assert first[0] > 1000
+    assert found.fingerprint == convert(tmp_path / "parts", tmp_path / "again", rows_per_shard=100).fingerprint
+    assert open_dataset(tmp_path / "set").fingerprint == found.fingerprint
+    found.verify()
+
+
+def test_the_manifest_says_where_rows_came_from(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    known = convert(tmp_path / "a.csv", tmp_path / "set", features=["a", "b"], columns={"a": "float32"}).metadata
+    source = known["source"]
+    assert (source["kind"], source["name"]) == ("csv", "a.csv")
+    assert source["num_bytes"] == (tmp_path / "a.csv").stat().st_size
+    assert source["options"] == {"features": ["a", "b"], "columns": {"a": "float32"}}

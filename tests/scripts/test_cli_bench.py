@@ -1,0 +1,123 @@
+"""``heliostat bench``: what it makes of measurements, and a real run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from heliostat.data import write_dataset
+from heliostat.scripts.bench import PARTS, Measured, advice, measured
+from heliostat.scripts.cli import main
+
+MODEL = """
+import keras
+
+def build_model():
+    model = keras.Sequential([keras.layers.Dense(5, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+number = 7
+"""
+
+
+def found(workers=2, samples_per_s=100.0, **parts):
+    split = dict.fromkeys(PARTS, 0.0) | parts
+    return Measured(workers=workers, samples_per_s=samples_per_s, step_ms={"whole": 10.0, **split})
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"compute": 9.0}, "Compute-bound: 90%"),
+        ({"compute": 5.0, "input": 4.0}, "Input-bound: getting rows takes 40%"),
+        (
+            {"compute": 5.0, "all_reduce": 2.0, "local_sum": 1.0},
+            "Communication-bound: moving and adding gradients takes 30%",
+        ),
+        ({"compute": 5.0, "wait": 3.0}, "Waiting-bound"),
+        ({"compute": 5.0, "apply": 3.0}, "Update-bound"),
+        ({"compute": 5.0, "control": 1.0, "rest": 2.0}, r"Bound by what happens between steps (30%)"),
+    ],
+)
+def test_advice_names_what_takes_most_beside_the_gradient(parts, says):
+    assert advice([found(workers=1, samples_per_s=60.0), found(**parts)]).startswith(says)
+
+
+def test_workers_that_take_each_others_cores_are_told():
+    text = advice([found(workers=1), found(compute=9.0)])
+    assert text.startswith("Compute-bound, at an efficiency of 50%")
+
+
+def test_efficiency_is_that_of_a_worker_against_the_smallest_group():
+    assert found(workers=4, samples_per_s=300.0).efficiency(found(workers=1)) == 0.75
+
+
+def test_the_first_epoch_only_begins_the_clock():
+    times = {f"{part}_s": 0.5 for part in PARTS}
+    lines = [
+        {"time": 10.0 + 2 * epoch, "rows": 100, "seconds_by_worker": {"0": times, "1": times}} for epoch in range(3)
+    ]
+    result = measured(2, lines, global_batch_size=32)  # 4 steps in 2 s
+    assert result.samples_per_s == 50.0
+    assert result.step_ms["whole"] == 500.0
+    assert result.step_ms["compute"] == 125.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workers", "some"], "no list of numbers"),
+        (["--model", "m:f"], "belong together"),
+        (["--model", "no_such_module:f", "--data", "d"], "no_such_module"),
+        (["--model", "mine:nothing", "--data", "d"], "nothing"),
+        (["--model", "mine:number", "--data", "d"], "no function"),
+    ],
+)
+def test_mistakes_are_said_before_anything_starts(tmp_path, monkeypatch, arguments, says):
+    (tmp_path / "mine.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["", *__import__("sys").path])
+    result = CliRunner().invoke(main, ["bench", *arguments])
+    assert result.exit_code != 0
+    assert says in result.stderr
+
+
+@pytest.mark.engine
+def test_a_users_model_is_timed_and_its_split_adds_up(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    write_dataset(tmp_path / "set", {"x": rng.normal(size=(200, 4)).astype(np.float32), "y": rng.integers(0, 5, 200)})
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    result = CliRunner().invoke(
+        main,
+        [
+            "bench",
+            "--workers",
+            "0",
+            "--model",
+            "mine:build_model",
+            "--data",
+            "set",
+            "--global-batch-size",
+            "16",
+            "--json",
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measured"]
+    assert one["samples_per_s"] > 0
+    assert 0 < sum(one["step_ms"][part] for part in PARTS) <= one["step_ms"]["whole"]
+    assert one["step_ms"]["compute"] > 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_built_in_model_on_real_workers():
+    result = CliRunner().invoke(main, ["bench", "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "bound" in result.stdout
+    assert "samples/s" in result.stdout
