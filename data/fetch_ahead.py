@@ -20,8 +20,8 @@ class _Need:
 class ShardPrefetcher:
     """Fetches shards with up to `num_threads` threads, and as many more for those that are needed now.
 
-    Threads live only while there is something to fetch; they call `fetch(shard, patience_s)`, with None for a shard that
-    is fetched ahead. An error of such a one is forgotten: it comes again when the shard is needed.
+    Threads live only while there is something to fetch; they call `fetch(shard, patience_s)`, with None for a shard
+    that is fetched ahead. An error of such a one is forgotten: it comes again when the shard is needed.
     """
 
     def __init__(self, fetch: Callable[[int, float | None], None], *, num_threads: int = 4) -> None:

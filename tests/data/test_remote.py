@@ -260,19 +260,26 @@ _READ = """
 import pickle, sys
 import numpy as np
 dataset = pickle.loads(sys.stdin.buffer.read())
+print("ready", flush=True)
 print(sum(int(batch["y"].sum()) for batch in dataset.batches(256, shuffle=False)))
 """
 
 
 def test_processes_share_one_fetch(opened, relay, local):
-    relay.fault = first_body(Fault(delay_s=0.02), times=10**9)
+    both_run = threading.Event()
+    relay.fault = lambda method, path, number: None if both_run.wait(60) else Fault(cut_after=0)
+    both_run.set()
     state = pickle.dumps(opened())
+    both_run.clear()
     running = [
         subprocess.Popen([sys.executable, "-c", _READ], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
     ]
     for each in running:
         each.stdin.write(state)
         each.stdin.close()
+    for each in running:
+        assert each.stdout.readline() == b"ready\n"
+    both_run.set()
     for each in running:
         assert int(each.stdout.read()) == sum(range(NUM_ROWS))
         each.stdout.close()
