@@ -18,4 +18,5 @@ def inspect(
     if verify and isinstance(opened, StoredDataset):
         opened.verify()
     asked = {"shuffles": shuffles} if shuffles else {}
+    batch_size = min(batch_size, max(1, len(opened) // 10))  # a few batches at least, also of a small dataset
     return str(describe(opened, num_samples=num_samples, label=label, batch_size=batch_size, **asked))
