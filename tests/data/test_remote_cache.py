@@ -208,7 +208,7 @@ def test_idle_holders_of_the_process_make_room(tmp_path):
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CacheError, match="The cache of remote shards cannot use .*file"):
+    with pytest.raises(CacheError, match=r"The cache of remote shards cannot use .*file"):
         ShardCache(tmp_path / "file", None)
 
 
