@@ -6,11 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from heliostat.data.manifest import Column
+
+if TYPE_CHECKING:
+    from heliostat.data.lookahead import ComingRows
 
 
 class Reader(ABC):
@@ -23,6 +26,12 @@ class Reader(ABC):
 
     def start_pass(self, *, seed: int, epoch: int) -> None:  # noqa: B027 (stored rows are the same in every pass)
         """Say which pass the rows are read for: rows that are drawn or changed at random depend on it."""
+
+    def expect(self, order: ComingRows, position: int = 0) -> None:  # noqa: B027 (what is on this host is there)
+        """Say that the rows of `order` will be asked for, from `position` on: what is elsewhere is fetched ahead.
+
+        Cheap enough to be called before every batch. Raises CacheError if the rows of a pass cannot be kept.
+        """
 
     @abstractmethod
     def gather(

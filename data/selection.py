@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import xxhash
 from heliostat.data.columns import ColumnStatistics
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import SelectionError, TransformError
+from heliostat.data.lookahead import ComingRows
 from heliostat.data.order import RowIds, checked_integer
 from heliostat.data.reader import Reader
 from heliostat.data.split import SplitSide
@@ -104,10 +106,31 @@ class Selection(View):
         return _SelectionReader(self.below.reader(columns), self.name, self._rows)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _ChosenRows:
+    """The rows of a pass over a selection, by the ids that they have below it."""
+
+    order: ComingRows
+    chosen: RowChoice
+
+    @property
+    def num_rows(self) -> int:
+        return self.order.num_rows
+
+    def rows(self, start: int, stop: int) -> RowIds:
+        return self.chosen.at(self.order.rows(start, stop))
+
+
 class _SelectionReader(ViewReader):
     def __init__(self, below: Reader, name: str, rows: RowChoice) -> None:
         super().__init__(below, name, len(rows))
         self._rows = rows
+        self._coming: _ChosenRows | None = None
+
+    def expect(self, order: ComingRows, position: int = 0) -> None:
+        if self._coming is None or self._coming.order != order:
+            self._coming = _ChosenRows(order, self._rows)
+        self._below.expect(self._coming, position)
 
     def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
         return self._below.gather(self._rows.at(ids), out)

@@ -13,6 +13,7 @@ import xxhash
 from heliostat.data.columns import Column, ColumnStatistics
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import RowError, UnknownColumnError
+from heliostat.data.lookahead import ComingRows
 from heliostat.data.order import RowIds
 from heliostat.data.ragged import Ragged
 from heliostat.data.reader import Reader, aligned_empty
@@ -81,6 +82,9 @@ class ViewReader(Reader):
 
     def start_pass(self, *, seed: int, epoch: int) -> None:  # noqa: D102
         self._below.start_pass(seed=seed, epoch=epoch)
+
+    def expect(self, order: ComingRows, position: int = 0) -> None:  # noqa: D102
+        self._below.expect(order, position)
 
     def gather(  # noqa: D102
         self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None

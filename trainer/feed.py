@@ -109,6 +109,7 @@ class Feed:
 
     def _gather(self, step: int, numbers: Sequence[int]) -> list[Arrays]:
         began = time.perf_counter()
+        self._reader.expect(self._order, self.plan.step_rows(step)[0])
         found = []
         for slot, number in enumerate(numbers):
             ids = self.row_ids(step, number)

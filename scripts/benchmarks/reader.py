@@ -1,157 +1,142 @@
-"""Rows per second of shuffled batches of 256 out of 60,000 rows of 784 bytes: Heliostat against tf.data and Ray Data.
+"""Rows per second of shuffled batches of 256: Heliostat against tf.data, TFRecord, Ray Data, Hugging Face, MosaicML, Grain.
 
-    python scripts/benchmarks/reader.py [--blocks 5] [--without-ray] [--json]
+    python scripts/benchmarks/reader.py [--kinds fixed tokens images] [--rounds 3] [--seconds 2] [--json FILE]
+        [--sources NAME ...] [--python "MosaicML Streaming=/path/to/python"] [--fashion-mnist IMAGES.idx]
 
-Every source in turn runs one block (whole passes until a second is over), several rounds long, so that all meet the
-same noise; the first, unmeasured round opens files and fills caches. "heliostat" yields numpy arrays out of a ring of
-buffers, "heliostat tensors" hands these to TensorFlow without a copy. tf.data shuffles over all rows from memory; Ray
-Data holds its blocks in memory and shuffles locally over all rows. Medians of rows/s, and of the ratio to Heliostat
-within a round.
+Three datasets, made here: 60,000 rows of 784 bytes; 200,000 rows of 10 to 400 tokens, padded to 200 in the batch;
+20,000 JPEGs of 28×28 to 64×64, decoded and resized to 32×32. In every round each source runs once in a fresh process,
+in alternating order: one unmeasured pass, whole passes until `--seconds` are over (hot), then one pass over a copy of
+its files that was put out of the page cache by posix_fadvise and has not been opened before (cold; not for sources that
+hold all rows in memory). Medians of rows/s, `spread` = (largest - smallest) / median, and the ratio of
+"Heliostat, batches" to each within a round. A library that is not installed is left out, and said so; `--python` names
+the environment that has it. Then, by reader_limits.py, memory as a dataset grows and the start of an epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from heliostat.data import BatchPlan, Dataset, Reader, RowOrder, aligned_empty, row_ids, write_dataset
+from reader_data import KINDS, NUM_ROWS, Kind, make_rows  # type: ignore[import-not-found]
+from reader_process import SOURCES  # type: ignore[import-not-found]
 
-NUM_ROWS, ROW_BYTES, BATCH_SIZE, NUM_CLASSES = 60_000, 784, 256, 10
-RING_LENGTH = 4
-BLOCK_S = 1.0
+OURS = "Heliostat, batches"
+_TIMEOUT_S = 600
+_MARK = '{"reader"'
 
-Pass = Callable[[int], Iterator[int]]
-"""Makes one pass of an epoch and yields the rows of every batch."""
+Runs = dict[str, list[dict[str, float]]]
+"""What every source found, by round."""
 
 
-def heliostat_pass(dataset: Dataset, reader: Reader) -> Pass:
-    plan = BatchPlan(num_rows=len(dataset), global_batch_size=BATCH_SIZE, num_microbatches=1)
-    ring = [
-        {name: aligned_empty((BATCH_SIZE, *column.shape), column.dtype) for name, column in dataset.schema.items()}
-        for _ in range(RING_LENGTH)
+def run_process(python: str, job: str, source: str, kind: Kind, folder: Path, seconds: float) -> dict[str, Any]:
+    """What one fresh process found; raises RuntimeError if it printed no result."""
+    script = Path(__file__).with_name("reader_process.py")
+    command = [python, str(script), job, source, kind, str(folder), "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    results = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if not results:
+        raise RuntimeError(f"{source} on {kind} printed no result:\n{done.stderr[-3000:]}")
+    return dict(json.loads(results[-1])["reader"])
+
+
+def measure(kind: Kind, pythons: dict[str, str], folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """All sources on one kind of rows."""
+    missing: dict[str, str] = {}
+    for source, python in pythons.items():
+        found = run_process(python, "prepare", source, kind, folder, 0.0)
+        if "missing" in found:
+            missing[source] = found["missing"]
+            print(f"  {kind:7} {source:28} left out: {found['missing']}", file=sys.stderr, flush=True)
+    present = [source for source in pythons if source not in missing]
+    runs: Runs = {source: [] for source in present}
+    for number in range(rounds):
+        for source in present if number % 2 == 0 else reversed(present):
+            found = run_process(pythons[source], "measure", source, kind, folder, seconds)
+            runs[source].append(found)
+            print(f"  {kind:7} {source:28} {_line(found)}", file=sys.stderr, flush=True)
+    return {"kind": kind, "num_rows": NUM_ROWS[kind], "missing": missing, "sources": summarise(runs), "runs": runs}
+
+
+def summarise(runs: Runs) -> dict[str, dict[str, float]]:
+    """Medians, spreads and ratios; cold ones where all rounds have them."""
+    return {source: _summary(found, runs.get(OURS, [])) for source, found in runs.items() if found}
+
+
+def _summary(found: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for name in ("hot", "cold"):
+        values = [run[name] for run in found if name in run]
+        if len(values) < len(found):
+            continue
+        middle = statistics.median(values)
+        result |= {name: round(middle), f"{name}_spread": round((max(values) - min(values)) / middle, 2)}
+        if ours:
+            ratios = [mine[name] / other for mine, other in zip(ours, values, strict=True)]
+            result[f"{name}_ratio"] = round(statistics.median(ratios), 2)
+    result["rss_anon_mb"] = round(statistics.median(run["rss_anon_mb"] for run in found))
+    return result
+
+
+def _line(found: dict[str, float]) -> str:
+    cold = f"{found['cold']:12,.0f} cold" if "cold" in found else ""
+    return f"{found['hot']:12,.0f} rows/s hot {cold}"
+
+
+def table(found: dict[str, Any]) -> str:
+    """One kind's results for people."""
+    lines = [
+        f"{found['kind']}: {found['num_rows']:,} rows",
+        f"{'':28} {'hot':>10} {'±':>5} {'×':>6} {'cold':>10} {'×':>6} {'MB':>5}",
     ]
-
-    def run(epoch: int, use: Callable[[dict[str, np.ndarray]], Any] = lambda batch: batch) -> Iterator[int]:
-        order = RowOrder(num_rows=len(dataset), epoch=epoch)
-        for step in range(plan.num_steps):
-            ids = row_ids(order, plan, step, 0)
-            buffers = ring[step % RING_LENGTH]
-            use(reader.gather(ids, out={name: buffer[: ids.size] for name, buffer in buffers.items()}))
-            yield ids.size
-
-    return run
-
-
-def heliostat_tensor_pass(dataset: Dataset, reader: Reader) -> Pass:
-    import tensorflow as tf
-
-    run: Any = heliostat_pass(dataset, reader)
-
-    def to_tensors(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {name: tf.experimental.dlpack.from_dlpack(array.__dlpack__()) for name, array in batch.items()}
-
-    return lambda epoch: run(epoch, to_tensors)
-
-
-def tf_data_pass(arrays: dict[str, np.ndarray]) -> Pass:
-    import tensorflow as tf
-
-    source = tf.data.Dataset.from_tensor_slices(arrays).shuffle(NUM_ROWS, seed=0).batch(BATCH_SIZE).prefetch(2)
-    return lambda _epoch: (int(batch["y"].shape[0]) for batch in source)
-
-
-def ray_data_pass(arrays: dict[str, np.ndarray], exits: ExitStack) -> Pass:
-    try:
-        import pandas  # noqa: F401
-    except ModuleNotFoundError:
-        raise SystemExit("Ray Data needs pandas, which is not installed: add it, or give --without-ray.") from None
-    import ray
-
-    ray.init(num_cpus=2, logging_level=logging.ERROR, include_dashboard=False)
-    exits.callback(ray.shutdown)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = ray.data.from_items([0]).map_batches(lambda _: arrays, batch_size=None).materialize()
-
-    def run(epoch: int) -> Iterator[int]:
-        batches = rows.iter_tf_batches(
-            batch_size=BATCH_SIZE, local_shuffle_buffer_size=NUM_ROWS, local_shuffle_seed=epoch
+    for source, values in found["sources"].items():
+        cold = f"{values['cold']:10,} {values.get('cold_ratio', 0):6.2f}" if "cold" in values else f"{'–':>10} {'':6}"
+        ratio = values.get("hot_ratio", 0)
+        lines.append(
+            f"{source:28} {values['hot']:10,} {values['hot_spread']:5.0%} {ratio:6.2f} {cold} {values['rss_anon_mb']:5}"
         )
-        return (int(batch["y"].shape[0]) for batch in batches)
-
-    return run
-
-
-def rows_per_second(one_pass: Pass, first_epoch: int) -> float:
-    rows, epoch, start = 0, first_epoch, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < BLOCK_S:
-        in_pass = sum(one_pass(epoch))
-        if in_pass != NUM_ROWS:
-            raise RuntimeError(
-                f"A pass gave {in_pass} rows instead of {NUM_ROWS}; the sources do not do the same work."
-            )
-        rows, epoch = rows + in_pass, epoch + 1
-    return rows / elapsed
-
-
-def measure(sources: dict[str, Pass], num_blocks: int) -> dict[str, list[float]]:
-    speeds: dict[str, list[float]] = {name: [] for name in sources}
-    for block in range(num_blocks + 1):
-        for name, one_pass in sources.items():
-            speed = rows_per_second(one_pass, first_epoch=1000 * block)
-            if block > 0:
-                speeds[name].append(speed)
-    return speeds
-
-
-def summarise(speeds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    ours = speeds["heliostat"]
-    return {
-        name: {
-            "rows_per_s": statistics.median(values),
-            "heliostat_ratio": statistics.median(mine / other for mine, other in zip(ours, values, strict=True)),
-        }
-        for name, values in speeds.items()
-    }
+    lines += [f"{source:28} left out: {reason}" for source, reason in found["missing"].items()]
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=5, help="measured rounds (default 5)")
-    parser.add_argument("--without-ray", action="store_true", help="leave Ray Data out")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
-    options = parser.parse_args()
-    numbers = np.random.default_rng(0)
-    arrays = {
-        "x": numbers.integers(0, 256, (NUM_ROWS, ROW_BYTES), dtype=np.uint8),
-        "y": numbers.integers(0, NUM_CLASSES, NUM_ROWS),
-    }
-    with ExitStack() as exits:
-        folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="heliostat-benchmark-"))
-        dataset = write_dataset(f"{folder}/rows", arrays)
-        reader = exits.enter_context(dataset.reader())
-        sources = {
-            "heliostat": heliostat_pass(dataset, reader),
-            "heliostat tensors": heliostat_tensor_pass(dataset, reader),
-            "tf.data": tf_data_pass(arrays),
-        }
-        if not options.without_ray:
-            sources["Ray Data"] = ray_data_pass(arrays, exits)
-        summary = summarise(measure(sources, options.blocks))
-    if options.json:
-        print(json.dumps({"num_rows": NUM_ROWS, "row_bytes": ROW_BYTES, "batch_size": BATCH_SIZE, "sources": summary}))
-        return
-    for name, numbers_of in summary.items():
-        print(
-            f"{name:<18} {numbers_of['rows_per_s']:>12,.0f} rows/s   heliostat is {numbers_of['heliostat_ratio']:.2f} ×"
-        )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
+    parser.add_argument("--python", action="append", default=[], metavar="SOURCE=PATH", help="another interpreter")
+    parser.add_argument("--fashion-mnist", type=Path, metavar="FILE", help="IDX file of images to make the JPEGs of")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="where the files go for the time  [default: the temporary folder]")
+    parser.add_argument("--without-limits", action="store_true", help="leave out memory and the start of an epoch")
+    chosen = parser.parse_args()
+    others = dict(item.split("=", 1) for item in chosen.python)
+    pythons = {source: others.get(source, sys.executable) for source in chosen.sources}
+    found: list[dict[str, Any]] = []
+    for kind in chosen.kinds:
+        with tempfile.TemporaryDirectory(prefix="heliostat-benchmark-", dir=chosen.folder) as name:
+            make_rows(kind, NUM_ROWS[kind], chosen.fashion_mnist).save(Path(name) / "arrays")
+            found.append(measure(kind, pythons, Path(name), chosen.rounds, chosen.seconds))
+        print(table(found[-1]), flush=True)
+    limits = {} if chosen.without_limits else run_limits(chosen.folder)
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"kinds": found, "limits": limits}, indent=2) + "\n")
+
+
+def run_limits(folder: Path | None) -> dict[str, Any]:
+    """What reader_limits.py prints."""
+    command = [sys.executable, str(Path(__file__).with_name("reader_limits.py"))]
+    done = subprocess.run(
+        [*command, *(["--folder", str(folder)] if folder else [])], capture_output=True, text=True, check=True
+    )
+    print(done.stdout, end="", flush=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

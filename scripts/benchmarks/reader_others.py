@@ -20,6 +20,7 @@ from reader_data import (  # type: ignore[import-not-found]
 )
 from reader_sources import NUM_FILES, Pass, Source, TfDataMemory, tf_pass  # type: ignore[import-not-found]
 
+NUM_WORKERS = 2
 _LABEL_BYTES = 8
 
 
@@ -109,7 +110,9 @@ class Grain(Source):
 
         def run(epoch: int) -> Iterator[int]:
             batches = grain.MapDataset.source(source).shuffle(seed=epoch).map(parse).batch(BATCH_SIZE)
-            return (len(batch["y"]) for batch in batches.to_iter_dataset())
+            # Two threads are the quickest of 0, 2 and the default of 16 on two cores (measured).
+            options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
+            return (len(batch["y"]) for batch in batches.to_iter_dataset(options))
 
         return run
 
@@ -144,7 +147,7 @@ class MosaicStreaming(Source):
         def collate(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             return {"x": np.stack([change(row["x"]) for row in rows]), "y": np.array([row["y"] for row in rows])}
 
-        batches = DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collate)
+        batches = DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collate, num_workers=NUM_WORKERS)
         return lambda _epoch: (len(batch["y"]) for batch in batches)
 
 

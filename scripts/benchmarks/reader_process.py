@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,16 +54,23 @@ def measure(name: str, kind: Kind, folder: Path, seconds: float) -> dict[str, An
         found |= {"hot": rows / elapsed_s, "rss_anon_mb": peak / 1e6, "rss_anon_growth_mb": (peak - before) / 1e6}
         del one_pass
     if not source.in_memory:
-        found["cold"] = cold(source, kind, target)
+        found["cold"] = cold(source, kind, target, folder / "cold")
     return found
 
 
-def cold(source: sources.Source, kind: Kind, target: Path) -> float:
-    """Rows per second of one pass after the files were put out of the page cache."""
-    with ExitStack() as exits:
-        one_pass = source.open(kind, target, exits)
-        drop(files_below(target))
-        rows, elapsed_s, _ = run_passes(one_pass, kind, 0.0, epoch=1000)
+def cold(source: sources.Source, kind: Kind, target: Path, copy: Path) -> float:
+    """Rows per second of one pass over files that are not in the page cache.
+
+    It reads a copy, because pages that this process has mapped would stay in the cache.
+    """
+    shutil.copytree(target, copy)
+    try:
+        drop(files_below(copy))
+        with ExitStack() as exits:
+            one_pass = source.open(kind, copy, exits)
+            rows, elapsed_s, _ = run_passes(one_pass, kind, 0.0, epoch=1000)
+    finally:
+        shutil.rmtree(copy)
     return rows / elapsed_s
 
 

@@ -19,6 +19,7 @@ from heliostat.data import (
     DatasetExistsError,
     DatasetNotFoundError,
     ManifestError,
+    RowOrder,
     ShardError,
     StoredDataset,
     open_dataset,
@@ -164,6 +165,20 @@ def test_coming_shards_are_fetched_while_rows_are_read(opened, relay, local):
     assert seen.wait(60)
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "heliostat-fetch"]
+
+
+def test_views_hand_down_which_rows_come(opened, relay, local):
+    dataset, seen = opened(), threading.Event()
+    last = "/" + dataset._local.shards[-1].file
+    relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
+    view = dataset.split(0.9, seed=1)[0].rename({"x": "pixels"})
+    order = RowOrder(num_rows=len(view), shuffle=False)
+    with view.reader() as reader:
+        reader.expect(order, 0)
+        first = reader.gather(order.rows(0, 100))
+        assert seen.wait(60)
+    expected = local.split(0.9, seed=1)[0].reader().gather(order.rows(0, 100))
+    np.testing.assert_array_equal(first["y"], expected["y"])
 
 
 def test_a_full_shuffle_says_what_it_fetches(opened):
