@@ -147,7 +147,9 @@ class ShardCache:
             self._reserve(part, file, coming, wait_s)
             try:
                 self._fill(part, file)
-                os.replace(part, self.folder / file.name)
+                # Whoever counts what is there must not miss the file between its two names.
+                with byte_locked(self.folder / LOCK_NAME, _ROOM_BYTE):
+                    os.replace(part, self.folder / file.name)
             finally:
                 part.unlink(missing_ok=True)
         return True

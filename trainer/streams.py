@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from heliostat.data import Dataset, DatasetWriter
 
 from .columns import Columns
 from .errors import ConfigurationError
 
+_INFINITE = -1  # what tf.data calls INFINITE_CARDINALITY
+
 
 def is_stream(data: Any) -> bool:
     """Whether `data` gives batches: a `tf.data.Dataset`, a `PyDataset`, or a function that returns one or yields."""
-    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or inspect.isroutine(data) or _is_partial(data)
+    return _is_tf_data(data) or _is_py_dataset(data) or inspect.isroutine(data) or _is_partial(data)
 
 
 def write_stream(data: Any, path: Path, columns: Columns, *, overwrite: bool = False) -> Dataset:
@@ -42,22 +43,22 @@ def write_stream(data: Any, path: Path, columns: Columns, *, overwrite: bool = F
 
 
 def _batches(data: Any) -> Iterable[Any]:
-    made = data if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) else _made(data)
-    if isinstance(made, tf.data.Dataset):
-        if int(made.cardinality()) == tf.data.INFINITE_CARDINALITY:
+    made = data if _is_tf_data(data) or _is_py_dataset(data) else _made(data)
+    if _is_tf_data(made):
+        if int(made.cardinality()) == _INFINITE:
             raise ConfigurationError(
                 "data is a tf.data.Dataset that repeats for ever; an epoch takes every row once. Leave out repeat(), "
                 "or end it with take(number of batches)."
             )
         return made.as_numpy_iterator()
-    if isinstance(made, keras.utils.PyDataset):
+    if _is_py_dataset(made):
         return _of_py_dataset(made)
     return iter(made)
 
 
 def _made(function: Callable[[], Any]) -> Any:
     made = function()
-    if not isinstance(made, (tf.data.Dataset, keras.utils.PyDataset, Iterator)):
+    if not (_is_tf_data(made) or _is_py_dataset(made) or isinstance(made, Iterator)):
         raise ConfigurationError(
             f"data is a function that returned a {type(made).__name__}; it takes no arguments and returns a "
             "tf.data.Dataset or a keras.utils.PyDataset, or yields batches."
@@ -65,7 +66,7 @@ def _made(function: Callable[[], Any]) -> Any:
     return made
 
 
-def _of_py_dataset(data: keras.utils.PyDataset) -> Iterator[Any]:
+def _of_py_dataset(data: Any) -> Iterator[Any]:
     if data.num_batches is None:
         raise ConfigurationError("data is a PyDataset without an end: give it __len__ or num_batches.")
     for index in range(data.num_batches):
@@ -96,6 +97,17 @@ def _by_column(batch: Any, columns: Columns, number: int) -> dict[str, np.ndarra
                 f"{type(error).__name__}: {error}"
             ) from error
     return found
+
+
+def _is_tf_data(data: Any) -> bool:
+    # Whoever has one has loaded TensorFlow; a driver that has none need not.
+    module = sys.modules.get("tensorflow")
+    return module is not None and isinstance(data, module.data.Dataset)
+
+
+def _is_py_dataset(data: Any) -> bool:
+    module = sys.modules.get("keras")
+    return module is not None and isinstance(data, module.utils.PyDataset)
 
 
 def _is_partial(data: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Rows per second of shuffled batches of 256: Heliostat against tf.data, TFRecord, Ray Data, Hugging Face, MosaicML, Grain.
+"""Rows per second of shuffled batches of 256: Heliostat, tf.data, TFRecord, Ray Data, Hugging Face, MosaicML, Grain.
 
     python scripts/benchmarks/reader.py [--kinds fixed tokens images] [--rounds 3] [--seconds 2] [--json FILE]
         [--sources NAME ...] [--python "MosaicML Streaming=/path/to/python"] [--fashion-mnist IMAGES.idx]

@@ -45,7 +45,9 @@ def from_arrays(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: tf_data, tf_data, Batches, lambda: Batches, lambda: generated], ids=str, scope="module"
+    "make",
+    [lambda: tf_data, tf_data, Batches, lambda: Batches, lambda: generated],
+    ids=["function of tf.data", "tf.data", "PyDataset", "class", "generator"],
 )
 def test_every_stream_trains_like_its_arrays(make, from_arrays, tmp_path):
     data = make()
