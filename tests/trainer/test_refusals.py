@@ -257,7 +257,7 @@ def test_a_step_that_does_not_say_how_its_loss_reduces_is_refused_for_a_summed_l
         ({"epochs": 0}, "epochs=0; it must be an integer of at least 1"),
         ({"epochs": 2, "initial_epoch": 2}, "initial_epoch=2 leaves nothing"),
         ({"global_batch_size": 2.5}, "global_batch_size=2.5"),
-        ({"shuffle": True}, "shuffle=True; it takes 'full' or False"),
+        ({"shuffle": True}, "shuffle is True; it must be"),
         ({"train_step": applied_never}, "belong to loop='custom', and loop is 'fit'"),
         ({"loop": "custom", "train_step": lambda model, x: 0}, "which '<lambda>' does not take"),
         (
