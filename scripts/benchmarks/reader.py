@@ -124,9 +124,14 @@ def main() -> None:
             make_rows(kind, NUM_ROWS[kind], chosen.fashion_mnist).save(Path(name) / "arrays")
             found.append(measure(kind, pythons, Path(name), chosen.rounds, chosen.seconds))
         print(table(found[-1]), flush=True)
+        save(chosen.json, {"kinds": found})  # now, because the whole takes half an hour
     limits = {} if chosen.without_limits else run_limits(chosen.folder)
-    if chosen.json:
-        chosen.json.write_text(json.dumps({"kinds": found, "limits": limits}, indent=2) + "\n")
+    save(chosen.json, {"kinds": found, "limits": limits})
+
+
+def save(path: Path | None, content: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def run_limits(folder: Path | None) -> dict[str, Any]:
