@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -193,7 +194,7 @@ class Exchange:
         """The peer takes nothing more; what it sent before may still say why, so that is read first."""
         link.send_failure = str(error)
         if not link.incoming:
-            raise self._lost(link, str(error))
+            raise self._gone(link, str(error))
 
     def _receive(self, link: Link) -> int:
         total = 0
@@ -216,7 +217,7 @@ class Exchange:
             if frame.complete:
                 self._finish(link, frame)
         if link.send_failure is not None and not link.incoming:
-            raise self._lost(link, link.send_failure)
+            raise self._gone(link, link.send_failure)
         return total
 
     def _open(self, link: Link, frame: Incoming) -> Sequence[memoryview]:
@@ -255,13 +256,28 @@ class Exchange:
 
     def _finish(self, link: Link, frame: Incoming) -> None:
         if frame.farewell is not None:
-            reason, blames = unpack_farewell(bytes(frame.farewell))
-            raise self._noting_silence(self._lost(link, f"it stopped: {reason}", blames))
+            raise self._stopped(link, bytes(frame.farewell))
         link.incoming.popleft()
         now_s = time.monotonic()
         for other in self._links:  # whoever waited for this part could not move before
             if other.incoming and not other.incoming[0].own_debt:
                 other.since_s = now_s
+
+    def _gone(self, link: Link, failure: str) -> CollectiveError:
+        """A peer that takes nothing more has closed: behind what we had to hear of it may be its farewell."""
+        said = bytearray()
+        with contextlib.suppress(OSError):
+            while len(said) < HEADER_BYTES + MAX_FAREWELL_BYTES and (part := link.sock.recv(MAX_FAREWELL_BYTES)):
+                said += part
+        with contextlib.suppress(ValueError, struct.error):
+            header = Header.unpack(said[:HEADER_BYTES])
+            if header.kind is Kind.FAREWELL and len(said) == HEADER_BYTES + header.length:
+                return self._stopped(link, bytes(said[HEADER_BYTES:]))
+        return self._lost(link, failure)
+
+    def _stopped(self, link: Link, farewell: bytes) -> CollectiveError:
+        reason, blames = unpack_farewell(farewell)
+        return self._noting_silence(self._lost(link, f"it stopped: {reason}", blames))
 
     def _noting_silence(self, error: CollectiveError) -> CollectiveError:
         error.silent = silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2)

@@ -9,7 +9,7 @@ import pytest
 from heliostat.cluster import errors
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.handshake import Hello, dial
-from heliostat.cluster.mesh import connect
+from heliostat.cluster.mesh import TcpMesh, connect
 from heliostat.cluster.slices import SMALL_BYTES
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
 from heliostat.cluster.wire import HEADER_BYTES, Header, Kind
@@ -175,6 +175,24 @@ def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
     for rank in (0, 2):
         assert isinstance(results[rank], errors.PeerLost)
         assert 1 in (results[rank].peer, results[rank].blames)
+
+
+def test_the_farewell_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fails_first():
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+    first = TcpMesh({1: ours}, rank=0, generation=1, deadline_s=30.0)
+    second = TcpMesh({0: theirs}, rank=1, generation=1, deadline_s=0.01)
+    vector = (np.ones(1, np.float32),)
+
+    def reduce(mesh, node):
+        return mesh.all_reduce(1, {node: vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
+
+    with pytest.raises(errors.PeerSilent):
+        reduce(second, (0, 1))  # it has sent its part, and gives up
+    with pytest.raises(errors.PeerLost, match="it stopped: PeerSilent") as caught:
+        reduce(first, (0, 0))
+    assert (caught.value.peer, caught.value.blames) == (1, 0)
 
 
 def test_abort_from_another_thread_ends_a_blocked_call_and_all_later_ones(group):
