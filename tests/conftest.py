@@ -21,10 +21,10 @@ def no_thread_is_left_behind():
     assert not [t for t in left if t.is_alive()], "a test left threads of Heliostat running"
 
 
-@pytest.fixture(autouse=True)
-def one_tensorflow_for_all(request):
-    """Whoever computes first in this process decides how TensorFlow runs in it: alike, wherever the test lies."""
-    if request.node.get_closest_marker("engine"):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Whoever computes first in this process decides how TensorFlow runs in it: alike, before any fixture computes."""
+    if item.get_closest_marker("engine"):
         from heliostat.trainer.runtime import set_up
 
         set_up(replicas=8, threads=1)
