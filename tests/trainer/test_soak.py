@@ -29,13 +29,15 @@ POINTS = (
     "join",
 )
 FAULTS_OF_A_RUN, RUNS = 20, 10
+PATIENCE_STEPS = 3
 
 
 class Faults:
     """Kills whoever comes first to a point at or after a step; one fault after the other."""
 
     def __init__(self, chance: random.Random) -> None:
-        steps = sorted(chance.randrange(1, EPOCHS * STEPS - 2) for _ in range(FAULTS_OF_A_RUN))
+        last = EPOCHS * STEPS - 1 - PATIENCE_STEPS  # the steps of the last fault's patience are still to come then
+        steps = sorted(chance.randrange(1, last) for _ in range(FAULTS_OF_A_RUN))
         self.left = [(step, chance.choice(POINTS)) for step in steps]
         self.fired: list[tuple[int, str, str]] = []
         self._lock = threading.Lock()
@@ -49,7 +51,7 @@ class Faults:
                 return
             due, wanted = self.left[0]
             # A point that is rare must not hold up the others: after a few steps any point will do.
-            if point != wanted and step < due + 3:
+            if point != wanted and step < due + PATIENCE_STEPS:
                 return
             self.left.pop(0)
             self.fired.append((step, point, name))
