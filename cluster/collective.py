@@ -52,8 +52,8 @@ class Collective(ABC):
         `sequence` grows with every call. `nodes` are this worker's partial sums, which are only read; `expected[rank]`
         names those of every worker, `like` the dtype and length of each segment, `ops` its operation; all three are
         the same on all workers. The result is written to `out` if given, which must not overlap `nodes` and is
-        undefined if the call raises; otherwise it may be one of `nodes`. `deadline_s` replaces the usual one.
-        Raises CollectiveError; ValueError if the arguments contradict each other.
+        undefined if the call raises; it may be one of `nodes` without `out`, or if that is the only one and read-only.
+        `deadline_s` replaces the usual one. Raises CollectiveError; ValueError if the arguments contradict each other.
         """
 
     @abstractmethod
@@ -120,11 +120,15 @@ class Alone(Collective):
         out: Vector | None = None,
         deadline_s: float | None = None,
     ) -> Vector:
-        """Sum this worker's nodes (`Collective.all_reduce`)."""
+        """Sum this worker's nodes (`Collective.all_reduce`); a single one that nobody may write to is the result."""
         self._begin(sequence)
         if len(expected) != 1:
             raise ValueError(f"expected names {len(expected)} workers, this group has one")
         check_own(0, nodes, expected[0], like, ops, out)
+        if len(nodes) == 1:
+            (vector,) = nodes.values()
+            if not any(segment.flags.writeable and segment.size for segment in vector):
+                return vector
         num_microbatches = max(((index + 1) << level for level, index in nodes), default=1)
         return reduce_nodes(nodes, ops, num_microbatches, out)
 

@@ -20,6 +20,7 @@ from . import seams
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .columns import Columns
 from .errors import UnsupportedModelError, UnsupportedStepError
+from .feed import to_tensor
 from .metrics import MetricVariable, StatsLayout
 from .runtime import BUILD_LOCK
 from .trainee import MEAN_REDUCTIONS, Trainee
@@ -94,6 +95,7 @@ class Compute:
         self._columns, self._reduction = columns, reduction
         self._num_replicas = trainee.strategy.num_replicas_in_sync
         self._traced: Contribution | None = None
+        self._viewed: list[tuple[np.ndarray, Any]] = []
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
             self._function = self._trace({name: sample[name] for name in columns.names})
@@ -118,7 +120,16 @@ class Compute:
             for batch, weights, seeds in replica_inputs
         ]
         outputs = self._function(arguments)
-        return [tuple(host_view(segment) for segment in vector) for vector in outputs]
+        vectors = [tuple(host_view(segment) for segment in vector) for vector in outputs]
+        self._viewed = [(vector[0], tensors[0]) for vector, tensors in zip(vectors, outputs, strict=True)]
+        return vectors
+
+    def tensor_of(self, segment: np.ndarray) -> Any:
+        """A first segment as a tensor over the same memory: one that the last call returned, or any writable one."""
+        for view, tensor in self._viewed:
+            if view is segment:
+                return tensor
+        return to_tensor(segment)
 
     def _trace(self, sample: Mapping[str, np.ndarray]) -> Any:
         trainee, strategy = self._trainee, self._trainee.strategy

@@ -260,7 +260,7 @@ class TrainEngine:
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
-        self._update(to_tensor(gradients))
+        self._update(self.runner.compute.tensor_of(gradients))
         if self.contribution.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])

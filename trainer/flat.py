@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from .trainee import Trainee
 
-# The vectors are a second copy of weights and state on the first device; large variables do not need them.
-MAX_ELEMENTS = 1 << 24
+# Weights must be handed out after every step; for variables that are larger on average that costs more than it saves.
+MAX_MEAN_ELEMENTS = 1 << 16
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
 
@@ -75,7 +75,7 @@ def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:
     optimizer = trainee.optimizer
     if not _is_elementwise(optimizer) or len(gradients) != len(trainee.trainable):
         return None
-    if sum(_size(v) for v in trainee.trainable) > MAX_ELEMENTS:
+    if sum(_size(v) for v in trainee.trainable) > MAX_MEAN_ELEMENTS * len(trainee.trainable):
         return None
     if len({str(v.dtype) for v in trainee.trainable}) != 1 or any(v.constraint for v in trainee.trainable):
         return None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from heliostat.cluster import errors
 from heliostat.cluster.collective import Alone
-from heliostat.cluster.tree import layout_of
+from heliostat.cluster.tree import empty_vector, layout_of
 
 ONE = (np.array([1.0, -0.0], np.float32),)
 LIKE = layout_of(ONE)
@@ -77,3 +77,17 @@ def test_errors_keep_their_fields_when_pickled(error):
     assert str(copy) == str(error)
     assert "worker 0 (generation 2" in str(copy)
     assert isinstance(copy, errors.CollectiveError)
+
+
+def test_alone_a_single_node_that_cannot_be_written_to_is_the_result_without_a_copy():
+    layout = ((np.dtype(np.float32), 3), (np.dtype(np.float64), 0))
+    out = empty_vector(layout)
+    vector = (np.arange(3, dtype=np.float32), np.zeros(0))
+
+    def reduced(sequence):
+        return alone.all_reduce(sequence, {(0, 0): vector}, [((0, 0),)], layout, ops=("sum", "max"), out=out)
+
+    alone = Alone()
+    assert reduced(0)[0] is out[0]  # its owner may write to it again
+    vector[0].flags.writeable = False
+    assert reduced(1)[0] is vector[0]
