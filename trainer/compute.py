@@ -20,9 +20,9 @@ from . import seams
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .columns import Columns
 from .errors import UnsupportedModelError, UnsupportedStepError
-from .feed import to_tensor
 from .metrics import MetricVariable, StatsLayout
 from .runtime import BUILD_LOCK
+from .tensors import host_view, to_tensor
 from .trainee import MEAN_REDUCTIONS, Trainee
 
 Kind = Literal["train", "evaluate"]
@@ -302,11 +302,3 @@ def _flat(parts: Sequence[Any], dtype: Any) -> Any:
 def _to_floatx(value: Any) -> Any:
     """Floating-point columns take Keras's float type, as arrays do in plain Keras; others stay as they are."""
     return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value
-
-
-def host_view(tensor: Any) -> np.ndarray:
-    """A tensor's numbers in host memory, without a copy where they lie there already (read-only then)."""
-    try:
-        return np.frombuffer(memoryview(tensor), dtype=tensor.dtype.as_numpy_dtype)
-    except (TypeError, ValueError, BufferError):
-        return np.ascontiguousarray(tensor.numpy())

@@ -22,12 +22,13 @@ from heliostat.data import aligned_empty
 
 from .compute import Compute
 from .errors import NonfiniteGradientError, UnsupportedModelError, WorkersDisagreeError
-from .feed import Feed, Microbatch, to_tensor
+from .feed import Feed, Microbatch
 from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
 from .nonfinite import all_finite, nonfinite_microbatch, nonfinite_text
 from .seeds import microbatch_seeds
 from .state import assign_state, state_bytes
+from .tensors import to_tensor
 from .trainee import Trainee
 from .update import Update
 

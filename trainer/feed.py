@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
 
 from .columns import Columns
+from .tensors import to_tensor
 from .weights import microbatch_weights
 
 # Reading that is quicker than this is not worth handing to another thread.
@@ -155,10 +155,3 @@ class Feed:
             return 0.0
         rows = self._weight_reader.gather(self._order.rows(start, stop))
         return float(rows[self._weight_column].astype(np.float64).sum())
-
-
-def to_tensor(array: np.ndarray) -> Any:
-    """A tensor over the same memory; `array` must be aligned to 64 bytes and writable."""
-    if array.dtype == np.bool_ or not array.size:
-        return tf.constant(array)
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

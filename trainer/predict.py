@@ -10,8 +10,8 @@ import tensorflow as tf
 from heliostat.data import Dataset
 
 from .columns import Columns, sample_rows
-from .feed import to_tensor
 from .runtime import BUILD_LOCK
+from .tensors import to_tensor
 from .trainee import Trainee
 
 

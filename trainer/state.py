@@ -8,33 +8,34 @@ import numpy as np
 import tensorflow as tf
 import xxhash
 
+from .tensors import host_view
 from .trainee import Trainee
 
 
 def state_arrays(trainee: Trainee) -> list[np.ndarray]:
     """Weights, then optimizer state, as host arrays (copies), in `Trainee.state`'s order."""
-    return [np.asarray(value.numpy()) for value in trainee.read_state()]
+    return [view.copy() for view in _state_views(trainee)]
 
 
 def state_digest(trainee: Trainee) -> str:
     """xxh3_128 over all training state, hexadecimal: equal on workers that hold the same state."""
     digest = xxhash.xxh3_128()
-    for array in state_arrays(trainee):
-        digest.update(np.ascontiguousarray(array).tobytes() if array.ndim == 0 else np.ascontiguousarray(array))
+    for view in _state_views(trainee):
+        digest.update(view.reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
 def state_sha256(trainee: Trainee) -> dict[str, str]:
     """SHA-256 of the weights and of the optimizer state, hexadecimal: the proof of invariance."""
-    arrays = state_arrays(trainee)
+    views = _state_views(trainee)
     num_weights = len(trainee.trainable) + len(trainee.frozen)
-    parts = {"weights": arrays[:num_weights], "optimizer": arrays[num_weights:]}
-    return {name: hashlib.sha256(b"".join(a.tobytes() for a in part)).hexdigest() for name, part in parts.items()}
+    parts = {"weights": views[:num_weights], "optimizer": views[num_weights:]}
+    return {name: hashlib.sha256(b"".join(view.tobytes() for view in part)).hexdigest() for name, part in parts.items()}
 
 
 def state_bytes(trainee: Trainee) -> bytes:
     """All training state, raw, one variable after the other."""
-    return b"".join(array.tobytes() for array in state_arrays(trainee))
+    return b"".join(view.tobytes() for view in _state_views(trainee))
 
 
 def num_state_bytes(trainee: Trainee) -> int:
@@ -59,6 +60,11 @@ def assign_state(trainee: Trainee, payload: bytes) -> None:
         at += value.nbytes
         for part in parts:
             part.assign(value)
+
+
+def _state_views(trainee: Trainee) -> list[np.ndarray]:
+    """The state as it is now in host memory, without copies where it lies there already (read-only then)."""
+    return [host_view(value).reshape(value.shape) for value in trainee.read_state()]
 
 
 def _itemsize(dtype: str) -> int:
