@@ -36,7 +36,13 @@ class Runtime:
 
 
 def set_up(
-    *, replicas: int | None, threads: int, deterministic: bool = True, first_device: int = 0, num_devices: int = 1
+    *,
+    replicas: int | None,
+    threads: int,
+    deterministic: bool = True,
+    first_device: int = 0,
+    num_devices: int = 1,
+    limit_cores: bool = False,
 ) -> Runtime:
     """Configure TensorFlow in this process and choose the replicas' devices.
 
@@ -46,6 +52,8 @@ def set_up(
         deterministic: ask TensorFlow for deterministic kernels.
         first_device: index of the first logical CPU device to use (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
+        limit_cores: also run no more operations at a time than there are threads, or replicas: several processes that
+            each take all cores get into each other's way. Bits do not depend on it.
 
     Raises:
         RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
@@ -61,6 +69,8 @@ def set_up(
                 f"most {len(gpus)}, or 'auto' to use all."
             )
         _set_threads(threads)
+        if limit_cores:
+            tf.config.threading.set_inter_op_parallelism_threads(max(threads, count))
         _keep_summation_order()
         if gpus:
             for gpu in gpus:

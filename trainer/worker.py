@@ -58,6 +58,7 @@ def make_worker(setup: WorkerSetup, slot: int) -> Worker:
         deterministic=setup.deterministic,
         first_device=slot * setup.devices_per_worker,
         num_devices=setup.num_devices,
+        limit_cores=setup.owns_process,
     )
     return Worker(runtime)
 

@@ -144,6 +144,7 @@ class Workers:
             threads=config.threads,
             deterministic=config.deterministic,
             num_devices=self.replicas,
+            owns_process=True,
         )
         spec = self._spec(gpus)
         pool = RayPool(WorkerFactory(setup), spec, loopback=one_machine())

@@ -64,6 +64,7 @@ def run(
                 epochs=ENDLESS_EPOCHS,
                 global_batch_size=workload.global_batch_size,
                 loop=loop,  # type: ignore[arg-type]
+                checkpoint_every=None,  # as the others make none
                 callbacks=[Stop()],
                 verbose=0,
             )
