@@ -18,7 +18,7 @@ from typing import NamedTuple
 from . import phases
 from .errors import Aborted, CollectiveError, OutOfStep, PeerLost, PeerSilent, ProtocolError
 from .wakeup import Wakeup
-from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, pack_farewell, unpack_farewell
+from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, Token, pack_farewell, unpack_farewell
 
 # What one peer may move before the next one has its turn: about as much as the system's buffers hold.
 MAX_MOVE_BYTES = 1 << 22
@@ -28,7 +28,7 @@ class Incoming:
     """A frame to come: its header must equal `header`, then the bytes go where `place` says.
 
     With `at_most` the length may be smaller than the header's. `own_debt` tells that the peer can send it whatever the
-    others do, so that it alone is to blame for its absence.
+    others do, so that it alone is to blame for its absence. `tokens` is where a BLOCKS frame's payload goes.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class Incoming:
         *,
         at_most: bool = False,
         own_debt: bool = True,
+        tokens: bytearray | None = None,
     ) -> None:
+        self.tokens = tokens
         self.header = header
         self.header_bytes = header.pack()
         self.place = place
@@ -141,15 +143,16 @@ class Exchange:
         ready = self._links
         while True:
             moved = [link for link in ready if self._move(link)]
-            if self._advance is not None and self._advance():
+            advanced = self._advance is not None and self._advance()
+            if advanced:
                 moved = self._release()
-            if not any(link.busy for link in self._links):
+            elif not any(link.busy for link in self._links):
                 return Traffic(self._sent, self._received, self._wait_s)
             if (reason := self._abort_reason()) is not None:
                 raise self._noting_silence(
                     Aborted(rank=self._rank, generation=self._generation, sequence=self._sequence, reason=reason)
                 )
-            ready = moved or self._wait()
+            ready = moved if moved or advanced else self._wait()
 
     def _release(self) -> list[Link]:
         """More results may be sent: whoever can take some owes us that from now on."""
@@ -190,10 +193,12 @@ class Exchange:
         return total
 
     def _sending_failed(self, link: Link, error: OSError) -> None:
-        """The peer takes nothing more; what it sent before may still say why, so that is read first."""
+        """The peer takes nothing more; what it sent before may still say why, so all of that is read first."""
         link.send_failure = str(error)
-        if not link.incoming:
-            raise self._lost(link, str(error))
+        farewell = Header(
+            kind=Kind.FAREWELL, generation=self._generation, sequence=self._sequence, agreement=0, length=0
+        )
+        link.incoming.append(Incoming(farewell, lambda _: []))
 
     def _receive(self, link: Link) -> int:
         total = 0
@@ -211,13 +216,33 @@ class Exchange:
                     raise self._lost(link, "it closed the connection")
                 total += count
                 cursor.advance(count)
+                if frame.tokens is not None and cursor is frame.body:
+                    frame = self._watch_for_farewell(link, frame, count)
             if frame.body is None and frame.start.done == HEADER_BYTES:
                 frame.body = Cursor(self._open(link, frame))
             if frame.complete:
                 self._finish(link, frame)
-        if link.send_failure is not None and not link.incoming:
-            raise self._lost(link, link.send_failure)
         return total
+
+    def _watch_for_farewell(self, link: Link, frame: Incoming, count: int) -> Incoming:
+        """Return the frame to go on with: a farewell if the last `count` tokens contain the mark of one."""
+        tokens, done = frame.tokens or b"", frame.body_bytes
+        at = tokens.find(Token.LEFT, done - count, done)
+        if at < 0:
+            return frame
+        farewell = Incoming(frame.header, frame.place)
+        head, rest = tokens[at + 1 : at + 1 + HEADER_BYTES], tokens[at + 1 + HEADER_BYTES : done]
+        head, rest = head[: done - at - 1], rest[:MAX_FAREWELL_BYTES]
+        farewell.start_memory[: len(head)] = head
+        farewell.start.advance(len(head))
+        if len(head) == HEADER_BYTES:
+            farewell.body = Cursor(self._open(link, farewell))
+            if farewell.farewell is None or len(rest) > farewell.body.total:
+                raise self._refuse(link, "something else than a farewell follows the mark of one")
+            farewell.farewell[: len(rest)] = rest
+            farewell.body.advance(len(rest))
+        link.incoming[0] = farewell
+        return farewell
 
     def _open(self, link: Link, frame: Incoming) -> Sequence[memoryview]:
         """Compare a header with the one expected; return where the payload goes."""
@@ -340,7 +365,10 @@ def say_farewell(links: Mapping[int, Link], *, generation: int, sequence: int, e
     ).pack()
     for link in links.values():
         with contextlib.suppress(OSError):
-            if not link.outgoing or link.outgoing[0].done == 0:
+            sending = link.outgoing[0] if link.outgoing else None
+            if sending is None or sending.done == 0:
                 link.sock.send(header + payload)
+            elif sending.of_tokens and sending.done >= HEADER_BYTES:
+                link.sock.send(bytes([Token.LEFT]) + header + payload)
             link.sock.shutdown(socket.SHUT_RDWR)
         link.sock.close()

@@ -18,6 +18,11 @@ SECRET = b"a secret of some length"
 OPS = ("sum", "sum", "max")
 
 
+@pytest.fixture(params=["shared memory", "Unix sockets", "TCP"])
+def transport(request):
+    return request.param
+
+
 def leaves_of(num_microbatches, lengths, seed=0):
     rng = np.random.default_rng(seed)
     return {
