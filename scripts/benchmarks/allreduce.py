@@ -40,7 +40,6 @@ class Way:
                 [python, str(PROCESS), name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if name == "tensorflow" else None,
                 text=True,
             )
             stack.callback(process.wait)
@@ -66,8 +65,7 @@ class Way:
     def _hear(self, process: Any) -> dict[str, Any]:
         line = process.stdout.readline()
         if not line:
-            said = process.stderr.read()[-2000:] if process.stderr else ""
-            raise SystemExit(f"a process of {self.name} ended: {said}")
+            raise SystemExit(f"a process of {self.name} ended")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
