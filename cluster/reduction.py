@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from .lane import Lane
 from .plan import Plan
 from .shared import SharedMemory
 from .slices import Source, common_bytes, take
-from .tree import Node, Vector
+from .tree import Array, Node, Vector
 from .wire import HEADER_BYTES, Cursor, Header, Kind, bytes_of
 
 MakeHeader = Callable[[Kind, int, int], Header]
@@ -51,6 +52,7 @@ class Reduction:
         self._lanes: dict[int, Lane] = {}
         self._arrivals: list[tuple[Incoming, int]] = []
         self._sums: list[Cursor] = []
+        self._packed: list[tuple[Incoming, Vector, Vector]] = []
         self.reduce_s = 0.0
         own = [nodes[node] for node in plan.expected[rank]]
         self._own_slice = take(out, plan.parts[rank])
@@ -69,8 +71,10 @@ class Reduction:
         for sender, brought in enumerate(plan.expected):
             if sender in self._lanes:
                 inputs += [_in_memory(self._lanes[sender], place) for place in range(len(brought))]
+            elif sender == rank:
+                inputs += own_inputs
             else:
-                inputs += own_inputs if sender == rank else plan.inboxes[sender]
+                inputs += [self._unpacking(vector) for vector in plan.inboxes[sender]]
         plan.total.start(inputs, self._own_slice)
         self._release()
         if self._lanes:
@@ -94,10 +98,12 @@ class Reduction:
             if not lane.listen():
                 raise self._refuse(lane.peer, "it announced more blocks than there are")
             moved |= lane.stage()
+        num_done = self._plan.total.num_done
         if self._plan.total.advance(self._available_bytes(), 1 if self._lanes else None):
             moved = True
-            self._publish()
+            self._publish(num_done)
             self._release()
+        moved |= self._unpack_sums()
         for lane in self._lanes.values():
             moved |= lane.collect()
         if moved:
@@ -109,29 +115,52 @@ class Reduction:
         self._plan.total.forget()
 
     def _available_bytes(self) -> int:
+        """How much of this worker's slice is here for every node."""
+        plan, blocks = self._plan, self._plan.blocks[self._rank]
         received = [(frame.body_bytes, count) for frame, count in self._arrivals]
-        available = common_bytes(received, self._plan.slice_bytes)
-        for lane in self._lanes.values():
-            number = lane.num_nodes_here
-            available = min(available, self._plan.blocks[self._rank][number - 1].end_bytes if number else 0)
-        return available
+        number = bisect_right(plan.wire_ends, common_bytes(received, plan.slice_bytes))
+        number = min([number, *(lane.num_nodes_here for lane in self._lanes.values())])
+        return blocks[number - 1].end_bytes if number else 0
 
-    def _publish(self) -> None:
-        """Put the block that was just summed where the peers of this host find it."""
+    def _publish(self, first: int) -> None:
+        """Put the blocks from `first` on that were just summed where they are sent from, and where peers find them."""
+        blocks, done = self._plan.blocks[self._rank], self._plan.total.num_done
+        if self._sums and self._plan.packs:
+            for block in blocks[first:done]:
+                _copy(block.of(self._plan.own_sum), block.of(self._own_slice))
         if self._own_ring is None:
             return
-        number = self._plan.total.num_done - 1
-        block = self._plan.blocks[self._rank][number]
-        for target, source in zip(self._own_ring.arrays(number, block), block.of(self._own_slice), strict=True):
-            np.copyto(target, source)
+        for number in range(first, done):
+            _copy(self._own_ring.arrays(number, blocks[number]), blocks[number].of(self._own_slice))
         for lane in self._lanes.values():
             lane.tell_sum()
+
+    def _unpack_sums(self) -> bool:
+        """Bring the slices that have come packed into the result."""
+        ready = [arrival for arrival in self._packed if arrival[0].complete]
+        for frame, packed, target in ready:
+            self._packed.remove((frame, packed, target))
+            _copy(target, packed)
+        return bool(ready)
+
+    def _unpacking(self, vector: Vector) -> Vector | Source:
+        """A node as it was received, as a source of the sum."""
+        if not self._plan.packs:
+            return vector
+        blocks, like = self._plan.blocks[self._rank], self._plan.like
+
+        def block(number: int) -> Sequence[Array]:
+            pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
+            return [array.astype(like[piece.segment][0], copy=False) for piece, array in pieces]
+
+        return block
 
     def _release(self) -> None:
         """Let go the bytes of the sum that are ready."""
         total = self._plan.total
+        ready_bytes = self._plan.wire_ends[total.num_done - 1] + HEADER_BYTES if total.num_done else 0
         for cursor in self._sums:
-            cursor.limit = cursor.total if total.finished else total.ready_bytes and total.ready_bytes + HEADER_BYTES
+            cursor.limit = cursor.total if total.finished else ready_bytes
 
     def _add_lane(self, memory: SharedMemory, peer: int, link: Link, own: Sequence[Vector], out: Vector) -> None:
         plan = self._plan
@@ -155,13 +184,23 @@ class Reduction:
         arrival = self._incoming(plan.kind, plan.inbox_pieces[peer])
         self._arrivals.append((arrival, len(plan.inboxes[peer])))
         link.incoming.append(arrival)
-        link.outgoing.append(self._outgoing(plan.kind, _bytes(take(vector, plan.parts[peer]) for vector in own)))
+        outbox = [take(vector, plan.parts[peer]) for vector in own]
+        if plan.packs:
+            for packed, vector in zip(plan.outboxes[peer], outbox, strict=True):
+                _copy(packed, vector)
+            outbox = list(plan.outboxes[peer])
+        link.outgoing.append(self._outgoing(plan.kind, _bytes(outbox)))
 
     def _add_sums(self, peer: int, link: Link, out: Vector) -> None:
         """Queue sums: our finished slice, held back for now, and the peer's slice straight into the result."""
-        self._sums.append(self._outgoing(Kind.SUM, _bytes([self._own_slice])))
+        plan = self._plan
+        self._sums.append(self._outgoing(Kind.SUM, _bytes([plan.own_sum if plan.packs else self._own_slice])))
         link.outgoing.append(self._sums[-1])
-        link.incoming.append(self._incoming(Kind.SUM, _bytes([take(out, self._plan.parts[peer])])))
+        target = take(out, plan.parts[peer])
+        arrival = self._incoming(Kind.SUM, _bytes([plan.sums[peer] if plan.packs else target]))
+        link.incoming.append(arrival)
+        if plan.packs:
+            self._packed.append((arrival, plan.sums[peer], target))
 
     def _outgoing(self, kind: Kind, pieces: Sequence[memoryview]) -> Cursor:
         return Cursor([self._header(kind, self._plan.agreement, sum(map(len, pieces))).pack(), *pieces])
@@ -173,6 +212,11 @@ class Reduction:
 
 def _in_memory(lane: Lane, place: int) -> Source:
     return lambda number: lane.nodes_here(number, place)
+
+
+def _copy(targets: Sequence[Array], sources: Sequence[Array]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        np.copyto(target, source, casting="same_kind")
 
 
 def _bytes(vectors: Iterable[Vector]) -> list[memoryview]:

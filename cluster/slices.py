@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from .tree import (
     BLOCK_BYTES,
@@ -57,6 +58,14 @@ def num_bytes(layout: Layout, part: Slice) -> int:
 def slice_layout(layout: Layout, part: Slice) -> Layout:
     """Return the layout of a slice."""
     return tuple((dtype, stop - start) for (dtype, _), (start, stop) in zip(layout, part, strict=True))
+
+
+def wire_layout(layout: Layout, ops: Sequence[SegmentOp]) -> Layout:
+    """Return a layout as it travels between hosts: what is rounded to bfloat16 is sent as such."""
+    return tuple(
+        (np.dtype(bfloat16) if op == "sum_bfloat16" else dtype, length)
+        for op, (dtype, length) in zip(ops, layout, strict=True)
+    )
 
 
 def take(vector: Vector, part: Slice) -> Vector:
