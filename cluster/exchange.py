@@ -7,9 +7,9 @@ moves. A queue may be held back (`Cursor.limit`) until the bytes it sends exist.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +19,19 @@ from typing import NamedTuple
 from . import phases
 from .errors import Aborted, CollectiveError, OutOfStep, PeerLost, PeerSilent, ProtocolError
 from .wakeup import Wakeup
-from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, pack_farewell, unpack_farewell
+from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, Token, pack_farewell, unpack_farewell
 
 # What one peer may move before the next one has its turn: about as much as the system's buffers hold.
 MAX_MOVE_BYTES = 1 << 22
+# How long to look before sleeping: to be woken takes longer than a peer that is at the same call needs for its part.
+SPIN_S = 100e-6
 
 
 class Incoming:
     """A frame to come: its header must equal `header`, then the bytes go where `place` says.
 
     With `at_most` the length may be smaller than the header's. `own_debt` tells that the peer can send it whatever the
-    others do, so that it alone is to blame for its absence.
+    others do, so that it alone is to blame for its absence. `tokens` is where a BLOCKS frame's payload goes.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Incoming:
         *,
         at_most: bool = False,
         own_debt: bool = True,
+        tokens: bytearray | None = None,
     ) -> None:
+        self.tokens = tokens
         self.header = header
         self.header_bytes = header.pack()
         self.place = place
@@ -142,15 +146,16 @@ class Exchange:
         ready = self._links
         while True:
             moved = [link for link in ready if self._move(link)]
-            if self._advance is not None and self._advance():
+            advanced = self._advance is not None and self._advance()
+            if advanced:
                 moved = self._release()
-            if not any(link.busy for link in self._links):
+            elif not any(link.busy for link in self._links):
                 return Traffic(self._sent, self._received, self._wait_s)
             if (reason := self._abort_reason()) is not None:
                 raise self._noting_silence(
                     Aborted(rank=self._rank, generation=self._generation, sequence=self._sequence, reason=reason)
                 )
-            ready = moved or self._wait()
+            ready = moved if moved or advanced else self._wait()
 
     def _release(self) -> list[Link]:
         """More results may be sent: whoever can take some owes us that from now on."""
@@ -191,10 +196,12 @@ class Exchange:
         return total
 
     def _sending_failed(self, link: Link, error: OSError) -> None:
-        """The peer takes nothing more; what it sent before may still say why, so that is read first."""
+        """The peer takes nothing more; what it sent before may still say why, so all of that is read first."""
         link.send_failure = str(error)
-        if not link.incoming:
-            raise self._gone(link, str(error))
+        farewell = Header(
+            kind=Kind.FAREWELL, generation=self._generation, sequence=self._sequence, agreement=0, length=0
+        )
+        link.incoming.append(Incoming(farewell, lambda _: []))
 
     def _receive(self, link: Link) -> int:
         total = 0
@@ -212,13 +219,33 @@ class Exchange:
                     raise self._lost(link, "it closed the connection")
                 total += count
                 cursor.advance(count)
+                if frame.tokens is not None and cursor is frame.body:
+                    frame = self._watch_for_farewell(link, frame, count)
             if frame.body is None and frame.start.done == HEADER_BYTES:
                 frame.body = Cursor(self._open(link, frame))
             if frame.complete:
                 self._finish(link, frame)
-        if link.send_failure is not None and not link.incoming:
-            raise self._gone(link, link.send_failure)
         return total
+
+    def _watch_for_farewell(self, link: Link, frame: Incoming, count: int) -> Incoming:
+        """Return the frame to go on with: a farewell if the last `count` tokens contain the mark of one."""
+        tokens, done = frame.tokens or b"", frame.body_bytes
+        at = tokens.find(Token.LEFT, done - count, done)
+        if at < 0:
+            return frame
+        farewell = Incoming(frame.header, frame.place)
+        head, rest = tokens[at + 1 : at + 1 + HEADER_BYTES], tokens[at + 1 + HEADER_BYTES : done]
+        head, rest = head[: done - at - 1], rest[:MAX_FAREWELL_BYTES]
+        farewell.start_memory[: len(head)] = head
+        farewell.start.advance(len(head))
+        if len(head) == HEADER_BYTES:
+            farewell.body = Cursor(self._open(link, farewell))
+            if farewell.farewell is None or len(rest) > farewell.body.total:
+                raise self._refuse(link, "something else than a farewell follows the mark of one")
+            farewell.farewell[: len(rest)] = rest
+            farewell.body.advance(len(rest))
+        link.incoming[0] = farewell
+        return farewell
 
     def _open(self, link: Link, frame: Incoming) -> Sequence[memoryview]:
         """Compare a header with the one expected; return where the payload goes."""
@@ -256,28 +283,13 @@ class Exchange:
 
     def _finish(self, link: Link, frame: Incoming) -> None:
         if frame.farewell is not None:
-            raise self._stopped(link, bytes(frame.farewell))
+            reason, blames = unpack_farewell(bytes(frame.farewell))
+            raise self._noting_silence(self._lost(link, f"it stopped: {reason}", blames))
         link.incoming.popleft()
         now_s = time.monotonic()
         for other in self._links:  # whoever waited for this part could not move before
             if other.incoming and not other.incoming[0].own_debt:
                 other.since_s = now_s
-
-    def _gone(self, link: Link, failure: str) -> CollectiveError:
-        """A peer that takes nothing more has closed: behind what we had to hear of it may be its farewell."""
-        said = bytearray()
-        with contextlib.suppress(OSError):
-            while len(said) < HEADER_BYTES + MAX_FAREWELL_BYTES and (part := link.sock.recv(MAX_FAREWELL_BYTES)):
-                said += part
-        with contextlib.suppress(ValueError, struct.error):
-            header = Header.unpack(said[:HEADER_BYTES])
-            if header.kind is Kind.FAREWELL and len(said) == HEADER_BYTES + header.length:
-                return self._stopped(link, bytes(said[HEADER_BYTES:]))
-        return self._lost(link, failure)
-
-    def _stopped(self, link: Link, farewell: bytes) -> CollectiveError:
-        reason, blames = unpack_farewell(farewell)
-        return self._noting_silence(self._lost(link, f"it stopped: {reason}", blames))
 
     def _noting_silence(self, error: CollectiveError) -> CollectiveError:
         error.silent = silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2)
@@ -305,7 +317,7 @@ class Exchange:
         if silent:
             raise self._silent(silent)
         timeout_s = min(wait.since_s for wait in suspects(waiting)) + self._deadline_s - started_s
-        events = poll.poll(max(1.0, timeout_s * 1000.0))
+        events = _poll_briefly(poll, started_s + SPIN_S) or poll.poll(max(1.0, timeout_s * 1000.0))
         self._wait_s += time.monotonic() - started_s
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
@@ -340,6 +352,13 @@ class Exchange:
         )
 
 
+def _poll_briefly(poll: select.poll, until_s: float) -> list[tuple[int, int]]:
+    """Return what is ready before `until_s`, without sleeping; others who want the processor have it meanwhile."""
+    while not (events := poll.poll(0)) and time.monotonic() < until_s:
+        os.sched_yield()
+    return events
+
+
 def _is_closed(sock: socket.socket) -> bool:
     """Whether the peer has closed or reset this connection."""
     poll = select.poll()
@@ -356,7 +375,10 @@ def say_farewell(links: Mapping[int, Link], *, generation: int, sequence: int, e
     ).pack()
     for link in links.values():
         with contextlib.suppress(OSError):
-            if not link.outgoing or link.outgoing[0].done == 0:
+            sending = link.outgoing[0] if link.outgoing else None
+            if sending is None or sending.done == 0:
                 link.sock.send(header + payload)
+            elif sending.of_tokens and sending.done >= HEADER_BYTES:
+                link.sock.send(bytes([Token.LEFT]) + header + payload)
             link.sock.shutdown(socket.SHUT_RDWR)
         link.sock.close()

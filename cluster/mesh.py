@@ -1,4 +1,4 @@
-"""The all-reduce over TCP: `TcpMesh`, one connection between every two workers.
+"""The all-reduce over TCP: `TcpMesh`, one connection between every two workers; those of one host also share memory.
 
     listener = Listener("10.0.0.5")                    # on every worker; addresses go to the driver and back to all
     mesh = connect(listener, rank=0, addresses=[...], generation=3, secret=..., timeout_s=30.0, deadline_s=60.0)
@@ -10,7 +10,6 @@ once. After an error no connection is used again; the next generation makes new 
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -22,15 +21,16 @@ from .collective import (
     check_payload,
     check_sequence,
 )
-from .errors import Aborted
+from .errors import Aborted, ProtocolError
 from .exchange import Exchange, Incoming, Link, say_farewell
 from .listener import Listener
 from .plan import Plan, Plans
+from .reduction import Reduction
 from .rendezvous import meet
-from .slices import common_bytes, take
+from .shared import SharedMemory, make_shared_memory
 from .tree import Layout, Node, SegmentOp, Vector, empty_vector
 from .wakeup import Wakeup
-from .wire import HEADER_BYTES, Cursor, Header, Kind, bytes_of
+from .wire import Cursor, Header, Kind
 
 _T = TypeVar("_T")
 
@@ -46,23 +46,47 @@ def connect(
     secret: bytes,
     timeout_s: float,
     deadline_s: float,
+    share_memory: bool = True,
 ) -> TcpMesh:
     """Connect with all other workers of a generation; returns when this worker has all its connections.
 
     `addresses[rank]` is the address of each worker's listener, `secret` (16 bytes or more) is known to the run's
     workers only. `timeout_s` bounds this call, `deadline_s` later waits for a peer that does not move. The listener
-    stays open. Raises PeerLost, PeerSilent, HandshakeError, GenerationMismatch or Aborted; ValueError for arguments.
+    stays open. Workers of one host share memory if all of this works there; `share_memory=False` keeps this worker out.
+    Raises PeerLost, PeerSilent, HandshakeError, GenerationMismatch or Aborted; ValueError for arguments.
     """
     if deadline_s <= 0:
         raise ValueError(f"deadline_s must be positive, got {deadline_s}")
-    sockets = meet(listener, rank=rank, addresses=addresses, generation=generation, secret=secret, timeout_s=timeout_s)
-    return TcpMesh(sockets, rank=rank, generation=generation, deadline_s=deadline_s)
+    memory = make_shared_memory(rank, len(addresses)) if share_memory and len(addresses) > 1 else None
+    try:
+        sockets = meet(
+            listener,
+            rank=rank,
+            addresses=addresses,
+            generation=generation,
+            secret=secret,
+            timeout_s=timeout_s,
+            memory=memory,
+        )
+    except BaseException:
+        if memory is not None:
+            memory.close()
+        raise
+    return TcpMesh(sockets, rank=rank, generation=generation, deadline_s=deadline_s, memory=memory)
 
 
 class TcpMesh(Collective):
     """All-reduce and broadcast over ready connections; made by `connect`."""
 
-    def __init__(self, sockets: Mapping[int, socket.socket], *, rank: int, generation: int, deadline_s: float) -> None:
+    def __init__(
+        self,
+        sockets: Mapping[int, socket.socket],
+        *,
+        rank: int,
+        generation: int,
+        deadline_s: float,
+        memory: SharedMemory | None = None,
+    ) -> None:
         self.rank, self.num_workers, self.generation = rank, len(sockets) + 1, generation
         self._links = {peer: Link(peer, sock) for peer, sock in sorted(sockets.items())}
         self._deadline_s = deadline_s
@@ -70,7 +94,8 @@ class TcpMesh(Collective):
         self._abort_reason: str | None = None
         self._ended: str | None = None
         self._last_sequence: int | None = None
-        self._plans = Plans(self.rank, self.num_workers)
+        self._memory = memory
+        self._plans = Plans(self.rank, self.num_workers, () if memory is None else memory.peers)
         self._calls = self._bytes_sent = self._bytes_received = 0
         self._wait_s = self._reduce_s = 0.0
 
@@ -138,6 +163,11 @@ class TcpMesh(Collective):
         """Say farewell and close all connections; not while another thread is in a call (abort that one first)."""
         self._end(self._last_sequence or 0, "the worker closed its connections")
 
+    @property
+    def sharing(self) -> tuple[int, ...]:
+        """The peers with which this worker shares memory."""
+        return tuple(sorted(() if self._memory is None else self._memory.peers))
+
     def statistics(self) -> CollectiveStatistics:
         """Return counters since the mesh was made."""
         return CollectiveStatistics(
@@ -168,6 +198,11 @@ class TcpMesh(Collective):
             self._ended = str(error)
             say_farewell(self._links, generation=self.generation, sequence=max(sequence, 0), error=error)
             self._wakeup.close()
+            for link in self._links.values():  # what was under way holds on to shared memory
+                link.outgoing.clear()
+                link.incoming.clear()
+            if self._memory is not None:
+                self._memory.close()
 
     def _run(self, sequence: int, deadline_s: float | None, advance: Callable[[], bool] | None) -> None:
         traffic = Exchange(
@@ -190,55 +225,19 @@ class TcpMesh(Collective):
     def _reduce(
         self, sequence: int, plan: Plan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
     ) -> None:
-        """Queue this worker's nodes for their owners and the others' nodes for our slice; then the sums, and run."""
-        own = [nodes[node] for node in plan.expected[self.rank]]
-        own_slice = take(out, plan.parts[self.rank])
-        inboxes = {**plan.inboxes, self.rank: [take(vector, plan.parts[self.rank]) for vector in own]}
-        arrivals: list[tuple[Incoming, int]] = []
-        for peer, link in self._links.items():
-            arrivals.append(
-                (self._incoming(sequence, plan, plan.kind, plan.inbox_pieces[peer]), len(plan.inboxes[peer]))
+        def header(kind: Kind, agreement: int, length: int) -> Header:
+            return self._header(kind, sequence, agreement, length)
+
+        def refuse(peer: int, detail: str) -> ProtocolError:
+            return ProtocolError(
+                rank=self.rank, peer=peer, generation=self.generation, sequence=sequence, detail=detail
             )
-            link.incoming.append(arrivals[-1][0])
-            outbox = [bytes_of(segment) for vector in own for segment in take(vector, plan.parts[peer])]
-            link.outgoing.append(self._outgoing(sequence, plan, plan.kind, outbox))
-        total = plan.total
-        total.start([vector for rank in range(self.num_workers) for vector in inboxes[rank]], own_slice)
-        sums = self._queue_sums(sequence, plan, own_slice, out) if plan.kind is Kind.CONTRIBUTION else []
 
-        def release() -> None:
-            for cursor in sums:
-                cursor.limit = (
-                    cursor.total if total.finished else total.ready_bytes and total.ready_bytes + HEADER_BYTES
-                )
-
-        def advance() -> bool:
-            started_s = time.perf_counter()
-            received = [(frame.body_bytes, count) for frame, count in arrivals]
-            if not total.advance(common_bytes(received, plan.slice_bytes)):
-                return False
-            release()
-            self._reduce_s += time.perf_counter() - started_s
-            return True
-
-        release()
-        self._run(sequence, deadline_s, advance)
-        total.forget()
-
-    def _queue_sums(self, sequence: int, plan: Plan, own_slice: Vector, out: Vector) -> list[Cursor]:
-        """Queue our finished slice for everybody, held back for now, and the others' slices straight into `out`."""
-        outbox = [bytes_of(segment) for segment in own_slice]
-        sums: list[Cursor] = []
-        for peer, link in self._links.items():
-            sums.append(self._outgoing(sequence, plan, Kind.SUM, outbox))
-            link.outgoing.append(sums[-1])
-            inbox = [bytes_of(segment) for segment in take(out, plan.parts[peer])]
-            link.incoming.append(self._incoming(sequence, plan, Kind.SUM, inbox))
-        return sums
-
-    def _outgoing(self, sequence: int, plan: Plan, kind: Kind, pieces: Sequence[memoryview]) -> Cursor:
-        return Cursor([self._header(kind, sequence, plan.agreement, sum(map(len, pieces))).pack(), *pieces])
-
-    def _incoming(self, sequence: int, plan: Plan, kind: Kind, pieces: Sequence[memoryview]) -> Incoming:
-        header = self._header(kind, sequence, plan.agreement, sum(map(len, pieces)))
-        return Incoming(header, lambda _: pieces, own_debt=kind is not Kind.SUM)
+        reduction = Reduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
+        try:
+            self._run(sequence, deadline_s, reduction.advance)
+        finally:
+            reduction.finish()
+        self._bytes_sent += reduction.bytes_sent
+        self._bytes_received += reduction.bytes_received
+        self._reduce_s += reduction.reduce_s

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .slices import Scratch, Slice, SliceSum, cut, goes_whole, num_bytes, slice_layout, whole
-from .tree import Layout, Node, SegmentOp, Vector, check_vectors
+from .shared import SLOT_BYTES
+from .slices import (
+    Block,
+    Scratch,
+    Slice,
+    SliceSum,
+    blocks_of,
+    cut,
+    goes_whole,
+    num_bytes,
+    slice_layout,
+    whole,
+    wire_layout,
+)
+from .tree import BLOCK_BYTES, Layout, Node, SegmentOp, Vector, check_vectors
 from .wire import Kind, bytes_of
 
 Expected = tuple[tuple[Node, ...], ...]
 MAX_PLANS = 16
+# Blocks are small enough that a slice has a few, so that workers add while others still copy, and no smaller than this.
+MIN_BLOCK_BYTES = 1 << 17
+BLOCKS_PER_SLICE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +35,10 @@ class Plan:
     """One worker's part in all all-reduces of one layout, assignment and set of present microbatches.
 
     `inboxes[peer]` receives the peer's nodes for this worker's slice, `inbox_pieces[peer]` is the same memory as bytes.
+    `sharing` are the peers whose nodes and sums come through shared memory instead, block by block: `blocks[rank]` are
+    those of a rank's slice. What is rounded to bfloat16 travels as such to and from the others: `packs` is then true,
+    inboxes have that dtype, and so have `outboxes[peer]` for this worker's nodes, `own_sum` for the sums of its slice
+    and `sums[peer]` for the peer's. `wire_ends`: where the blocks of this worker's slice end in the bytes that travel.
     """
 
     kind: Kind
@@ -30,14 +50,21 @@ class Plan:
     slice_bytes: int
     inboxes: Mapping[int, Sequence[Vector]]
     inbox_pieces: Mapping[int, Sequence[memoryview]]
+    sharing: Sequence[int]
+    blocks: Sequence[tuple[Block, ...]]
+    packs: bool
+    outboxes: Mapping[int, Sequence[Vector]]
+    own_sum: Vector
+    sums: Mapping[int, Vector]
+    wire_ends: Sequence[int]
     total: SliceSum
 
 
 class Plans:
     """The plans of one worker, made when first needed; the oldest are forgotten."""
 
-    def __init__(self, rank: int, num_workers: int) -> None:
-        self._rank, self._num_workers = rank, num_workers
+    def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = ()) -> None:
+        self._rank, self._num_workers, self._sharing = rank, num_workers, tuple(sorted(sharing))
         self._scratch = Scratch()
         self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan] = {}
 
@@ -58,10 +85,17 @@ class Plans:
         at_once = goes_whole(like, expected)
         parts = (whole(like),) * self._num_workers if at_once else cut(like, self._num_workers)
         layout = slice_layout(like, parts[self._rank])
+        block_bytes = shared_block_bytes(like, expected)
+        sharing = self._sharing if block_bytes and not at_once else ()
+        blocks = [blocks_of(slice_layout(like, part), block_bytes if sharing else BLOCK_BYTES) for part in parts]
+        packs = "sum_bfloat16" in ops
+        travels = [wire_layout(slice_layout(like, part), ops) for part in parts]
+        remote = [peer for peer in range(self._num_workers) if peer != self._rank and peer not in sharing]
+        new = self._scratch.vector
         inboxes = {
-            peer: [self._scratch.vector((peer, place), layout) for place in range(len(nodes))]
+            peer: [new((peer, place), travels[self._rank]) for place in range(len(nodes))]
             for peer, nodes in enumerate(expected)
-            if peer != self._rank
+            if peer != self._rank and peer not in sharing
         }
         common = repr((expected, [(dtype.name, length) for dtype, length in like], ops))
         return Plan(
@@ -71,11 +105,39 @@ class Plans:
             like=like,
             ops=ops,
             parts=parts,
-            slice_bytes=num_bytes(like, parts[self._rank]),
+            slice_bytes=num_bytes(travels[self._rank], whole(travels[self._rank])),
             inboxes=inboxes,
             inbox_pieces={
                 peer: [bytes_of(segment) for vector in vectors for segment in vector]
                 for peer, vectors in inboxes.items()
             },
-            total=SliceSum([node for nodes in expected for node in nodes], ops, layout),
+            sharing=sharing,
+            blocks=blocks,
+            packs=packs,
+            outboxes={
+                peer: [new(("out", peer, place), travels[peer]) for place in range(len(expected[self._rank]))]
+                for peer in (remote if packs else ())
+            },
+            own_sum=new("own sum", travels[self._rank]) if packs and remote else (),
+            sums={peer: new(("sum", peer), travels[peer]) for peer in (remote if packs and not at_once else ())},
+            wire_ends=[block.end_bytes for block in wire_blocks(blocks[self._rank], travels[self._rank])],
+            total=SliceSum([node for nodes in expected for node in nodes], ops, layout, blocks[self._rank]),
         )
+
+
+def wire_blocks(blocks: Sequence[Block], layout: Layout) -> list[Block]:
+    """Return the blocks with the dtypes and bytes of another layout of the same lengths."""
+    result: list[Block] = []
+    end_bytes = 0
+    for block in blocks:
+        pieces = tuple(piece._replace(dtype=layout[piece.segment][0]) for piece in block.pieces)
+        end_bytes += sum(piece.num_bytes for piece in pieces)
+        result.append(Block(pieces, end_bytes, block.room))
+    return result
+
+
+def shared_block_bytes(like: Layout, expected: Sequence[Sequence[Node]]) -> int:
+    """Return how much of a node one slot of shared memory takes, the same on all workers; 0 if there are too many."""
+    room = SLOT_BYTES // max(len(nodes) for nodes in expected) // 64 * 64
+    wanted = num_bytes(like, whole(like)) // len(expected) // BLOCKS_PER_SLICE // 64 * 64
+    return min(room, max(wanted, MIN_BLOCK_BYTES)) if room >= MIN_BLOCK_BYTES // 8 else 0

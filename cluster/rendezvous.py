@@ -2,6 +2,7 @@
 
 A worker dials every lower rank and is dialled by every higher one. All handshakes run side by side in one thread, each
 with a time limit of its own: a stranger that connects and says nothing, or nonsense, is dropped and holds nobody up.
+After theirs, two workers of one host also exchange the memory that they share.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from .errors import Aborted, GenerationMismatch, HandshakeError, PeerLost, PeerSilent
 from .handshake import MIN_SECRET_BYTES, NONCE_BYTES, Hello, Refused, Steps, Verdict, answer, dial
 from .listener import BUFFER_BYTES, Listener, dial_locally
+from .shared import SharedMemory, offer, take_offer
 from .wakeup import Wakeup
 
 HANDSHAKE_LIMIT_S = 5.0
@@ -37,6 +39,8 @@ class _Attempt:
     to_send: bytes = b""
     wanted: int = 0
     received: bytes = b""
+    theirs: Hello | None = None
+    offered: bool = False
 
     def pump(self) -> Hello | None:
         """Go on as far as the socket allows; return the peer's hello at the end. Raises Refused or OSError."""
@@ -79,8 +83,10 @@ class _Meeting:
         generation: int,
         secret: bytes,
         timeout_s: float,
+        memory: SharedMemory | None,
     ) -> None:
         self.listener = listener
+        self.memory = memory
         self.rank, self.addresses, self.generation, self.secret = rank, addresses, generation, secret
         self.timeout_s = timeout_s
         self.until_s = time.monotonic() + timeout_s
@@ -185,7 +191,9 @@ class _Meeting:
 
     def pump(self, attempt: _Attempt) -> None:
         try:
-            theirs = attempt.pump()
+            theirs = self.finished(attempt)
+        except BlockingIOError:
+            return
         except (Refused, OSError) as error:
             self.failed(attempt, error)
             return
@@ -202,6 +210,34 @@ class _Meeting:
             if theirs.sender in self.sockets:  # it gave up on the first connection and dialled again
                 self.sockets.pop(theirs.sender).close()
             self.sockets[theirs.sender] = attempt.sock
+
+    def finished(self, attempt: _Attempt) -> Hello | None:
+        """Go on; return the peer's hello when all is done that comes before the first call.
+
+        On one host the two offer each other memory to share; both use it, or neither. Raises Refused or OSError.
+        """
+        if attempt.theirs is None:
+            attempt.theirs = attempt.pump()
+            if attempt.theirs is None or not self.is_local_peer(attempt):
+                return attempt.theirs
+            attempt.offered = offer(attempt.sock, self.memory)
+        if self.is_local_peer(attempt):
+            try:
+                descriptor = take_offer(attempt.sock)
+                if descriptor is not None and attempt.offered and self.memory is not None:
+                    self.memory.attach(attempt.theirs.sender, descriptor)
+                elif descriptor is not None:
+                    os.close(descriptor)
+            except ValueError as error:
+                raise Refused(str(error), claimed=attempt.theirs.sender) from None
+        return attempt.theirs
+
+    def is_local_peer(self, attempt: _Attempt) -> bool:
+        """Whether a handshake has brought a member of this generation on the same host."""
+        theirs = attempt.theirs
+        if theirs is None or attempt.sock.family != socket.AF_UNIX or theirs.generation != self.generation:
+            return False
+        return attempt.peer is not None or self.judge(theirs) is Verdict.WELCOME
 
     def other_generation(self, dialled: int | None, theirs: Hello) -> None:
         """An older worker is turned away (dialled again, if it is the one to be reached); a newer one ends this."""
@@ -266,15 +302,19 @@ def meet(
     generation: int,
     secret: bytes,
     timeout_s: float,
+    memory: SharedMemory | None = None,
 ) -> dict[int, socket.socket]:
-    """Return a non-blocking connection to every other worker of the generation, by rank (`mesh.connect`)."""
+    """Return a non-blocking connection to every other worker of the generation, by rank (`mesh.connect`).
+
+    `memory` is offered to the peers on this host, and theirs attached to it.
+    """
     if not 0 <= rank < len(addresses):
         raise ValueError(f"rank must be below the number of addresses {len(addresses)}, got {rank}")
     if len(secret) < MIN_SECRET_BYTES:
         raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(secret)}")
     if timeout_s <= 0 or generation < 0:
         raise ValueError(f"timeout_s must be positive and generation not negative, got {timeout_s}, {generation}")
-    meeting = _Meeting(listener, rank, addresses, generation, secret, timeout_s)
+    meeting = _Meeting(listener, rank, addresses, generation, secret, timeout_s, memory)
     wakeup = Wakeup()
     listener.watch(wakeup)
     try:

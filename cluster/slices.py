@@ -7,10 +7,11 @@ everybody adds the same nodes in the same order: one round instead of two, with 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from .tree import (
     BLOCK_BYTES,
@@ -59,6 +60,14 @@ def slice_layout(layout: Layout, part: Slice) -> Layout:
     return tuple((dtype, stop - start) for (dtype, _), (start, stop) in zip(layout, part, strict=True))
 
 
+def wire_layout(layout: Layout, ops: Sequence[SegmentOp]) -> Layout:
+    """Return a layout as it travels between hosts: what is rounded to bfloat16 is sent as such."""
+    return tuple(
+        (np.dtype(bfloat16) if op == "sum_bfloat16" else dtype, length)
+        for op, (dtype, length) in zip(ops, layout, strict=True)
+    )
+
+
 def take(vector: Vector, part: Slice) -> Vector:
     """Return views of the slice of a vector."""
     return tuple(segment[start:stop] for segment, (start, stop) in zip(vector, part, strict=True))
@@ -91,10 +100,60 @@ class Scratch:
         )
 
 
-class _Block(NamedTuple):
+class Piece(NamedTuple):
+    """A run of elements of one segment of a slice, and where it lies in memory that is shared block by block."""
+
     segment: int
     part: slice
+    offset: int
+    dtype: np.dtype[Any]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the piece."""
+        return (self.part.stop - self.part.start) * self.dtype.itemsize
+
+
+class Block(NamedTuple):
+    """What is summed and handed on at a time: pieces of a slice that follow one another.
+
+    `end_bytes` is where it ends in the bytes of the slice, `room` the memory that its pieces take, each on a cache line
+    of its own.
+    """
+
+    pieces: tuple[Piece, ...]
     end_bytes: int
+    room: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how many bytes of the slice it is."""
+        return sum(piece.num_bytes for piece in self.pieces)
+
+    def of(self, vector: Vector) -> list[Array]:
+        """Return views of the block in a vector of the slice's layout."""
+        return [vector[piece.segment][piece.part] for piece in self.pieces]
+
+
+def blocks_of(layout: Layout, block_bytes: int = BLOCK_BYTES) -> tuple[Block, ...]:
+    """Cut a slice into blocks that take at most `block_bytes` of memory; small segments share one."""
+    blocks: list[Block] = []
+    pieces: list[Piece] = []
+    end_bytes = room = 0
+    for number, (dtype, length) in enumerate(layout):
+        start = 0
+        while start < length:
+            if room + dtype.itemsize > block_bytes:
+                blocks.append(Block(tuple(pieces), end_bytes, room))
+                pieces, room = [], 0
+            stop = min(start + (block_bytes - room) // dtype.itemsize, length)
+            pieces.append(Piece(number, slice(start, stop), room, dtype))
+            end_bytes += pieces[-1].num_bytes
+            room += -(-pieces[-1].num_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+            start = stop
+    if pieces:
+        blocks.append(Block(tuple(pieces), end_bytes, room))
+    return tuple(blocks)
 
 
 def common_bytes(received: Sequence[tuple[int, int]], slice_bytes: int) -> int:
@@ -107,56 +166,62 @@ def common_bytes(received: Sequence[tuple[int, int]], slice_bytes: int) -> int:
     return slice_bytes - lacking
 
 
+Source = Callable[[int], Sequence[Array]]
+"""Where a node's part of the block of a given number lies, piece by piece."""
+
+
 class SliceSum:
     """Sums one slice block by block, as far as the nodes of all workers have arrived; used again for every step."""
 
-    def __init__(self, nodes: Sequence[Node], ops: Sequence[SegmentOp], layout: Layout) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], ops: Sequence[SegmentOp], layout: Layout, blocks: Sequence[Block] | None = None
+    ) -> None:
         self._additions: Schedule = schedule(tuple(nodes))
         self._ops = ops
-        self._blocks = _blocks(layout)
-        self._inputs: list[list[Array]] = []
+        self._blocks = blocks_of(layout) if blocks is None else blocks
+        self._sources: list[Source] = []
         self._out: Vector = ()
-        self._next = self.ready_bytes = 0
+        self.num_done = 0
         depth = num_temporaries(self._additions, len(nodes))
+        longest = [0] * len(layout)
+        for piece in (piece for block in self._blocks for piece in block.pieces):
+            longest[piece.segment] = max(longest[piece.segment], piece.part.stop - piece.part.start)
         self._spare = [
-            [np.empty(min(length, BLOCK_BYTES // dtype.itemsize), dtype) for _ in range(depth)]
-            for dtype, length in layout
+            [np.empty(length, dtype) for _ in range(depth)] for (dtype, _), length in zip(layout, longest, strict=True)
         ]
 
-    def start(self, vectors: Sequence[Vector], out: Vector) -> None:
+    def start(self, inputs: Sequence[Vector | Source], out: Vector) -> None:
         """Begin a new sum of the nodes' slices, in the order of `nodes`, in memory that others may still fill."""
-        self._inputs = [[vector[number] for vector in vectors] for number in range(len(out))]
+
+        def source(vector: Vector) -> Source:
+            return lambda number: self._blocks[number].of(vector)
+
+        self._sources = [each if callable(each) else source(each) for each in inputs]
         self._out = out
-        self._next = 0
-        self.ready_bytes = 0
+        self.num_done = 0
 
     def forget(self) -> None:
         """Let go of the memory of the sum that is done."""
-        self._inputs, self._out = [], ()
+        self._sources, self._out = [], ()
 
     @property
     def finished(self) -> bool:
         """Whether the whole slice is summed."""
-        return self._next == len(self._blocks)
+        return self.num_done == len(self._blocks)
 
-    def advance(self, available_bytes: int) -> bool:
+    @property
+    def ready_bytes(self) -> int:
+        """How many bytes of the slice are summed."""
+        return self._blocks[self.num_done - 1].end_bytes if self.num_done else 0
+
+    def advance(self, available_bytes: int, max_blocks: int | None = None) -> bool:
         """Sum the blocks whose first `available_bytes` of the slice are there for every node; say if there were any."""
-        before = self._next
-        while not self.finished and self._blocks[self._next].end_bytes <= available_bytes:
-            segment, part, self.ready_bytes = self._blocks[self._next]
-            inputs = [array[part] for array in self._inputs[segment]]
-            run_schedule(self._additions, self._ops[segment], inputs, self._out[segment][part], self._spare[segment])
-            self._next += 1
-        return self._next > before
-
-
-def _blocks(layout: Layout) -> list[_Block]:
-    blocks: list[_Block] = []
-    end_bytes = 0
-    for number, (dtype, length) in enumerate(layout):
-        size = BLOCK_BYTES // dtype.itemsize
-        for start in range(0, length, size):
-            stop = min(start + size, length)
-            end_bytes += (stop - start) * dtype.itemsize
-            blocks.append(_Block(number, slice(start, stop), end_bytes))
-    return blocks
+        before = self.num_done
+        until = len(self._blocks) if max_blocks is None else min(len(self._blocks), before + max_blocks)
+        while self.num_done < until and self._blocks[self.num_done].end_bytes <= available_bytes:
+            block = self._blocks[self.num_done]
+            inputs = zip(*(source(self.num_done) for source in self._sources), strict=True)
+            for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
+                run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])
+            self.num_done += 1
+        return self.num_done > before

@@ -32,11 +32,20 @@ class Kind(IntEnum):
     EXCHANGE = 3  # the sender's whole nodes: every worker sums everything
     BROADCAST = 4  # bytes of the root
     FAREWELL = 5  # the sender stops; why, and whom it blames
+    BLOCKS = 6  # one `Token` for each block that lies ready in memory shared with the receiver
 
     @property
     def call(self) -> str:
         """The call that a frame of this kind belongs to, in words."""
         return {Kind.BROADCAST: "broadcast", Kind.FAREWELL: "its end"}.get(self, "all-reduce")
+
+
+class Token(IntEnum):
+    """What one byte of a BLOCKS frame says."""
+
+    NODES = 1  # the next block of the sender's nodes for the receiver's slice is there
+    SUM = 2  # the next block of the sender's finished slice is there
+    LEFT = 3  # a FAREWELL frame follows instead of the rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +103,16 @@ def bytes_of(array: Array) -> memoryview:
 class Cursor:
     """A position in several pieces of memory that are sent or received one after another.
 
-    `limit` is how many bytes may move by now; it grows while results are still being computed.
+    `limit` is how many bytes may move by now; it grows while results are still being computed. `of_tokens` tells that
+    they are a header and tokens, between which a farewell may be said.
     """
 
-    __slots__ = ("_index", "_offset", "_pieces", "done", "limit", "total")
+    __slots__ = ("_index", "_offset", "_pieces", "done", "limit", "of_tokens", "total")
 
-    def __init__(self, pieces: Sequence[memoryview | bytes], limit: int | None = None) -> None:
+    def __init__(
+        self, pieces: Sequence[memoryview | bytes], limit: int | None = None, *, of_tokens: bool = False
+    ) -> None:
+        self.of_tokens = of_tokens
         self._pieces = [memoryview(piece) for piece in pieces if len(piece)]
         self._index = self._offset = 0
         self.done = 0

@@ -1,130 +1,148 @@
-"""The all-reduce over loopback against a plain copy of the same memory.
+"""The all-reduce alone, on this machine, beside TensorFlow's ring, gloo and a plain copy of the same memory.
 
-    python -m heliostat.scripts.benchmarks.allreduce [--workers 2,4] [--seconds 1.0] > allreduce.json
+    python scripts/benchmarks/allreduce.py [--gloo-python /tmp/other/bin/python] [--workers 2,4] > allreduce.json
+    python scripts/benchmarks/allreduce_plot.py allreduce.json allreduce.png
 
-Every worker is a process of its own and brings one node of float32. Reported per size: median and best time of a call,
-the slower of the workers counting, the vector's bytes divided by the median, and the processor time of one worker per
-call. A copy of the same bytes in one process (`memcpy_gb_per_s`) is what the machine's memory allows.
+All ways are started once per number of workers and measured in turn, block after block, in an order that changes from
+round to round; those whose turn it is not wait for their input. The slowest worker counts for each call. Reported per
+way and size: the median over all calls, the medians of the blocks (lowest and highest are the spread), the processor
+time of a worker per call, and the ratio to Heliostat of the blocks of the same round. Gloo needs a Python of another
+environment that has PyTorch. `copy` is the limit that memory sets: each worker copies the vector once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import multiprocessing
 import platform
+import socket
 import statistics
+import subprocess
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from heliostat.cluster.assignment import assign
-from heliostat.cluster.mesh import Listener, connect
-from heliostat.cluster.tree import contributed, empty_vector, layout_of
-
-SIZES_BYTES = (4_096, 65_536, 100_000, 1_000_000, 4_000_000, 20_000_000, 100_000_000)
-SECRET = b"only for this benchmark"
+SIZES_BYTES = (4_096, 16_384, 65_536, 262_144, 1_000_000, 4_000_000, 20_000_000, 100_000_000)
+PROCESS = Path(__file__).with_name("allreduce_process.py")
 
 
-def worker(rank: int, num_workers: int, seconds: float, sizes_bytes: tuple[int, ...], pipe: Any) -> None:
-    """Measure all sizes as one worker; sends its times to the parent."""
-    with Listener("127.0.0.1") as listener:
-        pipe.send(listener.address)
-        mesh = connect(
-            listener,
-            rank=rank,
-            addresses=pipe.recv(),
-            generation=0,
-            secret=SECRET,
-            timeout_s=30.0,
-            deadline_s=60.0,
-        )
-    present = [True] * 8
-    ranges = assign(8, num_workers)
-    expected = [contributed(lo, hi, present) for lo, hi in ranges]
-    sequence = 0
-    for size in sizes_bytes:
-        vector = (np.full(size // 4, rank + 1, np.float32),)
-        nodes = dict.fromkeys(expected[rank], vector)
-        out = empty_vector(layout_of(vector))
-        times_s: list[float] = []
-        started_cpu_s = time.process_time()
-        for _ in range(calls(size, seconds)):
-            sequence += 1
-            started_s = time.perf_counter()
-            mesh.all_reduce(sequence, nodes, expected, layout_of(vector), ops=("sum",), out=out)
-            times_s.append(time.perf_counter() - started_s)
-        cpu_s = (time.process_time() - started_cpu_s) / len(times_s)
-        pipe.send((cpu_s, times_s[len(times_s) // 5 :]))  # the first calls touch fresh memory
-    mesh.close()
+class Way:
+    """The processes of one way to all-reduce."""
+
+    def __init__(self, name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> None:
+        self.name = name
+        ports = free_ports(num_workers)
+        self._processes = []
+        for rank in range(num_workers):
+            process = subprocess.Popen(
+                [python, str(PROCESS), name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            self._processes.append(process)
+            self._tell(process, {"rank": rank, "num_workers": num_workers, "ports": ports})
+        for process in self._processes:
+            self._hear(process)
+
+    def run(self, num_bytes: int, calls: int) -> tuple[list[float], float]:
+        """Measure a block; returns the time of each call and the processor time of a worker per call, in seconds."""
+        for process in self._processes:
+            self._tell(process, {"bytes": num_bytes, "calls": calls})
+        reports = [self._hear(process) for process in self._processes]
+        times_s = [max(times) for times in zip(*(report["times_s"] for report in reports), strict=True)]
+        return times_s, statistics.mean(report["cpu_s"] for report in reports)
+
+    @staticmethod
+    def _tell(process: Any, task: dict[str, Any]) -> None:
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+
+    def _hear(self, process: Any) -> dict[str, Any]:
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a process of {self.name} ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
-def calls(size_bytes: int, seconds: float) -> int:
-    """Return how many calls fill about `seconds`, the same on all workers."""
-    return max(5, min(3000, int(seconds / (1e-4 + size_bytes / 1.5e9))))
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]
 
 
-def memcpy_gb_per_s(size_bytes: int) -> float:
-    """Return how fast one process copies that much memory, in GB/s of bytes copied."""
-    source, target = np.ones(size_bytes, np.uint8), np.ones(size_bytes, np.uint8)
-    times_s: list[float] = []
-    for _ in range(10):
-        started_s = time.perf_counter()
-        np.copyto(target, source)
-        times_s.append(time.perf_counter() - started_s)
-    return size_bytes / min(times_s) / 1e9
+def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+    """A different rotation each round, every other one backwards."""
+    for number in range(rounds):
+        turned = [*names[number % len(names) :], *names[: number % len(names)]]
+        yield turned[::-1] if number % 2 else turned
 
 
-def measure(num_workers: int, seconds: float, sizes_bytes: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Start the workers, collect their times and return one row per size."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for rank in range(num_workers):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=worker, args=(rank, num_workers, seconds, sizes_bytes, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        pipes.append(ours)
-        processes.append(process)
-    addresses = [pipe.recv() for pipe in pipes]
-    for pipe in pipes:
-        pipe.send(addresses)
+def num_calls(once_s: float, block_s: float) -> int:
+    return max(3, min(2000, int(block_s / once_s)))
+
+
+def measure(
+    names: Sequence[str], pythons: dict[str, str], num_workers: int, sizes: Sequence[int], rounds: int, block_s: float
+) -> list[dict[str, Any]]:
     rows = []
-    for size in sizes_bytes:
-        reports = [pipe.recv() for pipe in pipes]
-        slowest_s = [max(times) for times in zip(*(times_s for _, times_s in reports), strict=True)]
-        rows.append(
-            {
-                "workers": num_workers,
-                "bytes": size,
-                "calls": len(slowest_s),
-                "median_ms": round(statistics.median(slowest_s) * 1e3, 4),
-                "best_ms": round(min(slowest_s) * 1e3, 4),
-                "cpu_ms": round(max(cpu_s for cpu_s, _ in reports) * 1e3, 4),
-                "gb_per_s": round(size / statistics.median(slowest_s) / 1e9, 3),
-            }
-        )
-        print(rows[-1], file=sys.stderr)
-    for process in processes:
-        process.join()
-    for row in rows:  # only now, when no worker needs the cores
-        row["memcpy_gb_per_s"] = round(memcpy_gb_per_s(row["bytes"]), 2)
+    with contextlib.ExitStack() as stack:
+        ways = {name: Way(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
+        for size in sizes:
+            calls = {name: num_calls(statistics.median(way.run(size, 3)[0]), block_s) for name, way in ways.items()}
+            blocks: dict[str, list[list[float]]] = {name: [] for name in names}
+            cpu_s: dict[str, list[float]] = {name: [] for name in names}
+            for order in orders(names, rounds):
+                for name in order:
+                    times_s, cpu = ways[name].run(size, calls[name])
+                    blocks[name].append(times_s)
+                    cpu_s[name].append(cpu)
+            medians = {name: [statistics.median(block) for block in each] for name, each in blocks.items()}
+            for name in names:
+                all_s = [time_s for block in blocks[name] for time_s in block]
+                ratios = [other / own for other, own in zip(medians[name], medians[names[0]], strict=True)]
+                rows.append(
+                    {
+                        "way": name,
+                        "workers": num_workers,
+                        "bytes": size,
+                        "calls": len(all_s),
+                        "median_ms": round(
+                            statistics.median(time for block in blocks[name] for time in block) * 1e3, 4
+                        ),
+                        "block_medians_ms": [round(median * 1e3, 4) for median in medians[name]],
+                        "cpu_ms": round(statistics.median(cpu_s[name]) * 1e3, 4),
+                        f"times_{names[0]}": round(statistics.median(ratios), 3),
+                        "ratio_low_high": [round(min(ratios), 3), round(max(ratios), 3)],
+                    }
+                )
+                print(num_workers, size, name, rows[-1]["median_ms"], rows[-1]["cpu_ms"], ratios, file=sys.stderr)
     return rows
 
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description="All-reduce over loopback against a plain memory copy")
+    parser = argparse.ArgumentParser(description="The all-reduce alone beside TensorFlow's ring, gloo and a copy")
     parser.add_argument("--workers", default="2,4", help="numbers of workers, comma-separated")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time per size")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES_BYTES)), help="bytes per vector, comma-separated")
+    parser.add_argument("--rounds", type=int, default=5, help="blocks of each way per size")
+    parser.add_argument("--block-s", type=float, default=0.15, help="about how long a block takes")
+    parser.add_argument("--gloo-python", help="a Python that has PyTorch; without it gloo is left out")
+    parser.add_argument("--ways", default="heliostat,heliostat-sockets,tensorflow,gloo,copy", help="comma-separated")
     options = parser.parse_args()
-    sizes = tuple(int(size) for size in options.sizes.split(","))
+    names = [name for name in options.ways.split(",") if name != "gloo" or options.gloo_python]
+    pythons = {"gloo": options.gloo_python} if options.gloo_python else {}
+    sizes = [int(size) for size in options.sizes.split(",")]
     rows: list[dict[str, Any]] = []
     for num_workers in map(int, options.workers.split(",")):
-        rows += measure(num_workers, options.seconds, sizes)
-    json.dump({"benchmark": "allreduce", "python": platform.python_version(), "rows": rows}, sys.stdout, indent=1)
+        rows += measure(names, pythons, num_workers, sizes, options.rounds, options.block_s)
+    report = {"benchmark": "allreduce", "python": platform.python_version(), "machine": platform.processor()}
+    json.dump({**report, "rows": rows}, sys.stdout, indent=1)
     print()
 
 

@@ -40,11 +40,15 @@ def same_bits(left: Sequence[Any], right: Sequence[Any]) -> bool:
 class Group:
     """Workers as threads; every thread runs `body(mesh, rank)`, results and exceptions come back by rank."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: str = "shared memory") -> None:
+        self.transport = transport
         self.listeners: list[Listener] = []
 
     def listen(self, num_workers: int) -> list[Listener]:
         listeners = [Listener("127.0.0.1") for _ in range(num_workers)]
+        for listener in listeners if self.transport == "TCP" else ():
+            listener.local.close()  # as if its peers were on other hosts
+            listener.local = None
         self.listeners += listeners
         return listeners
 
@@ -70,8 +74,11 @@ class Group:
                 secret=secrets[rank] if secrets else SECRET,
                 timeout_s=timeout_s,
                 deadline_s=deadline_s,
+                share_memory=self.transport == "shared memory",
             )
             try:
+                others = tuple(peer for peer in range(num_workers) if peer != rank)
+                assert mesh.sharing == (others if self.transport == "shared memory" else ())
                 return body(mesh, rank)
             finally:
                 mesh.close()
@@ -98,9 +105,14 @@ class Group:
 
 
 @pytest.fixture
-def group() -> Iterator[Group]:
+def transport() -> str:
+    return "shared memory"
+
+
+@pytest.fixture
+def group(transport: str) -> Iterator[Group]:
     before = threading.active_count()
-    made = Group()
+    made = Group(transport)
     yield made
     for listener in made.listeners:
         listener.close()

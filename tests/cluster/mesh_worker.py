@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from heliostat.cluster import phases
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.errors import CollectiveError
+from heliostat.cluster.lane import Lane
 from heliostat.cluster.mesh import Listener, connect
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
 
@@ -34,6 +39,36 @@ def say(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
+def die_at(where: str, count: int, *, half_done: bool) -> None:
+    """Be killed the `count`th time that this process comes to a phase or calls a method of its lanes."""
+
+    def come() -> None:
+        nonlocal count
+        count -= 1
+        if count == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if not hasattr(Lane, where):
+        phases.listen(lambda point, step: come() if point == where else None)
+        return
+    method = getattr(Lane, where)
+
+    def method_and_death(lane: Lane) -> Any:
+        if not half_done:
+            come()
+            return method(lane)
+        result = method(lane)
+        if result is not False:
+            come()  # it has written, and nobody has been told
+        return result
+
+    setattr(Lane, where, method_and_death)
+
+
+def num_mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:heliostat")
+
+
 def main() -> None:
     with Listener("127.0.0.1") as listener:
         say(address=listener.address)
@@ -47,10 +82,14 @@ def main() -> None:
             timeout_s=30.0,
             deadline_s=task["deadline_s"],
         )
+    if "die" in task and task["die"]["rank"] == mesh.rank:
+        die_at(task["die"]["where"], task["die"]["count"], half_done=task["die"]["half_done"])
+    assert num_mappings() == mesh.num_workers  # its own and its peers'
     present = task["present"]
     ranges = assign(len(present), mesh.num_workers)
     expected = [contributed(lo, hi, present) for lo, hi in ranges]
     ops = ("sum", "sum", "max")
+    said: dict[str, Any] = {}
     try:
         for sequence, length in enumerate(task["lengths"] * task["repeat"]):
             partial = TreeSum(len(present), ops, *ranges[mesh.rank])
@@ -61,9 +100,12 @@ def main() -> None:
             total = mesh.all_reduce(sequence, partial.nodes(), expected, like, ops=ops)
             say(length=length, digest=digest(total))
     except CollectiveError as error:
-        say(error=type(error).__name__, peer=getattr(error, "peer", None), blames=getattr(error, "blames", None))
+        said = {"error": type(error).__name__}
+        said |= {name: getattr(error, name, None) for name in ("peer", "blames", "also")}
     finally:
         mesh.close()
+    if said:
+        say(**said, mappings=num_mappings())
 
 
 if __name__ == "__main__":

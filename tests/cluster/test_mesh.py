@@ -18,6 +18,11 @@ SECRET = b"a secret of some length"
 OPS = ("sum", "sum", "max")
 
 
+@pytest.fixture(params=["shared memory", "Unix sockets", "TCP"])
+def transport(request):
+    return request.param
+
+
 def leaves_of(num_microbatches, lengths, seed=0):
     rng = np.random.default_rng(seed)
     return {
@@ -100,6 +105,75 @@ def test_bfloat16_travels_as_raw_bytes(group):
     for (total,) in group.run(2, body):
         assert total.dtype == bfloat16
         assert (total.astype(np.float32) == 3).all()
+
+
+def rounded(vector):
+    """What the first segment becomes where it is rounded to bfloat16."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    with np.errstate(all="ignore"):
+        return (vector[0].astype(bfloat16).astype(np.float32), *vector[1:])
+
+
+def rounded_tree_sum(leaves, num_microbatches):
+    """Every node is rounded, the leaves and the root too."""
+
+    def value(level, index):
+        if level == 0:
+            return rounded(leaves[index]) if index in leaves else None
+        left, right = value(level - 1, 2 * index), value(level - 1, 2 * index + 1)
+        if left is None or right is None:
+            return right if left is None else left
+        with np.errstate(all="ignore"):
+            return rounded((left[0] + right[0], left[1] + right[1], np.maximum(left[2], right[2]) + 0.0))
+
+    return value((num_microbatches - 1).bit_length(), 0)
+
+
+@pytest.mark.parametrize("num_microbatches", [4, 7])
+@pytest.mark.parametrize("length", [50, 300_001])
+def test_sums_rounded_to_bfloat16_have_the_same_bits_for_any_number_of_workers(
+    group, same_bits, num_microbatches, length
+):
+    ops = ("sum_bfloat16", "sum", "max")
+    leaves = leaves_of(num_microbatches, (length, 33, 5))
+    leaves[1][0][:3] = np.nan, np.inf, 3.4e38
+    for leaf in leaves.values():
+        leaf[0].flags.writeable = False  # as TensorFlow's are
+    present = [n != 3 for n in range(num_microbatches)]
+    reference = rounded_tree_sum({n: leaves[n] for n in leaves if present[n]}, num_microbatches)
+    for num_workers in (1, 2, 3, 4):
+        ranges = assign(num_microbatches, num_workers)
+        expected = [contributed(lo, hi, present) for lo, hi in ranges]
+
+        def body(mesh, rank, ranges=ranges, expected=expected):
+            totals = []
+            for sequence in range(2):
+                partial = TreeSum(num_microbatches, ops, *ranges[rank])
+                for n in range(*ranges[rank]):
+                    if present[n]:
+                        partial.add(n, leaves[n])
+                totals.append(mesh.all_reduce(sequence, partial.nodes(), expected, layout_of(leaves[0]), ops=ops))
+            return totals
+
+        for totals in group.run(num_workers, body):
+            assert same_bits(totals[0], reference), num_workers
+            assert same_bits(totals[1], reference), num_workers
+
+
+def test_what_is_rounded_to_bfloat16_travels_between_hosts_in_half_the_bytes(group, transport):
+    def body(mesh, rank):
+        vector = (np.full(400_000, rank + 1, np.float32),)
+        expected, sent = [((0, 0),), ((0, 1),)], []
+        for sequence, op in enumerate(["sum", "sum_bfloat16"]):
+            mesh.all_reduce(sequence, {(0, rank): vector}, expected, layout_of(vector), ops=(op,))
+            sent.append(mesh.statistics().bytes_sent)
+        return sent[0], sent[1] - sent[0]
+
+    for plain, half in group.run(2, body):
+        if transport == "shared memory":  # nothing is gained by packing what need not travel
+            assert half == plain
+        else:
+            assert half - 2 * HEADER_BYTES == (plain - 2 * HEADER_BYTES) / 2
 
 
 def test_broadcast_reaches_every_worker_small_and_large(group):

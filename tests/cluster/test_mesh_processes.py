@@ -26,7 +26,7 @@ def start():
     """Start workers as processes and give each its task; whatever happens, none is left."""
     with contextlib.ExitStack() as stack:
 
-        def start(num_workers, *, lengths, present, repeat=1, deadline_s=30.0):
+        def start(num_workers, *, lengths, present, repeat=1, deadline_s=30.0, die=None):
             processes = []
             for _ in range(num_workers):
                 process = subprocess.Popen(
@@ -46,6 +46,7 @@ def start():
                     "present": present,
                     "lengths": lengths,
                     "repeat": repeat,
+                    **({"die": die} if die else {}),
                 }
                 process.stdin.write(json.dumps(task) + "\n")
                 process.stdin.flush()
@@ -103,3 +104,33 @@ def test_a_stopped_worker_is_named_by_every_survivor_at_the_deadline(start, leng
     for report in reports:  # who notices first says farewell, the other one hears of it
         assert report["error"] in ("PeerSilent", "PeerLost")
         assert 1 in (report["peer"], report["blames"])
+
+
+@pytest.mark.parametrize(
+    ("where", "half_done", "count"),
+    [
+        ("sending", False, 1),
+        ("sending", False, 8),
+        ("receiving", False, 3),
+        ("stage", False, 1),
+        ("stage", True, 1),
+        ("stage", True, 10),
+        ("tell_sum", False, 1),
+        ("tell_sum", True, 5),
+        ("collect", False, 1),
+        ("collect", True, 6),
+    ],
+)
+def test_a_worker_killed_at_any_point_of_shared_memory_is_lost_at_once_and_leaves_nothing(
+    start, where, half_done, count
+):
+    """Before and after it wrote, before it told: the survivors learn it from the connection, not from the deadline."""
+    die = {"rank": 1, "where": where, "count": count, "half_done": half_done}
+    processes = start(3, lengths=[3_000_000], present=[True] * 6, repeat=1000, deadline_s=1000.0, die=die)
+    assert processes[1].wait(60) == -signal.SIGKILL
+    for rank in (0, 2):
+        last = lines(processes[rank])[-1]
+        assert last["error"] == "PeerLost"
+        assert 1 in (last["peer"], last["blames"], *last["also"])
+        assert last["mappings"] == 0
+        assert processes[rank].wait(60) == 0
