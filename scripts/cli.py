@@ -189,6 +189,31 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
         raise SystemExit(1)
 
 
+# Options of trace may follow the script, as those of chaos.
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--steps", default="10:30", show_default=True, metavar="FIRST:END", help="Steps of the run, from 0.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="trace.json", show_default=True)
+@click.option("--run-dir", type=_FOLDER, help="Folder of the script's runs.  [default: runs/trace-<time>]")
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def trace(steps: str, output: Path, run_dir: Path | None, script: Path, arguments: tuple[str, ...]) -> None:
+    """Record what all workers do in some steps of SCRIPT with ARGUMENTS, as a Chrome trace.
+
+    Runs the script until its first fit that has such steps has done them, then ends it. The trace has the parts of
+    every step on every worker, epochs, checkpoints and changes of the group, on one clock; it says how exact that is.
+    Fits go to new folders, whatever the script says. Load the file in https://ui.perfetto.dev or chrome://tracing.
+
+    Options of the script that have the same names go behind `--`, as for `heliostat chaos`.
+    """
+    from heliostat.scripts.trace import TraceSettings, wanted_steps
+    from heliostat.scripts.trace import trace as record
+
+    settings = TraceSettings(
+        script=script, arguments=arguments, steps=wanted_steps(steps), output=output, run_dir=run_dir
+    )
+    record(settings, _console())
+
+
 @main.command()
 @click.argument("source")
 @click.argument("destination", type=_FOLDER)

@@ -34,14 +34,17 @@ from .jobs import (
     Progress,
     Ready,
     ReplayReport,
+    Traced,
 )
 from .nonfinite import nonfinite_text
 from .result import Result, stored_result
 from .run_folder import METRICS_FILE, RunFolder, read_lines
+from .tracing import TraceBook
 from .workers import Workers
 
 _CONFIGURATION = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
 NUDGE_EVERY_S = 0.2
+TRACED = "the steps to be traced are over"
 RunTask = Callable[[Task, Coordinator, Callable[[TaskLoop], None]], dict[int, Any]]
 
 
@@ -61,6 +64,7 @@ class FitRun:
         began_s: when the run began (monotonic clock).
         number: which fit of this process it is, counted from 1.
         afresh: callbacks whose state cannot be carried to another worker.
+        trace: collects what the workers record, None without.
     """
 
     job: FitJob
@@ -75,6 +79,7 @@ class FitRun:
     began_s: float
     number: int = 1
     afresh: tuple[str, ...] = ()
+    trace: TraceBook | None = None
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
     _nudged_s: float = 0.0
@@ -162,6 +167,8 @@ class FitRun:
 
     def _set_loop(self, loop: TaskLoop) -> None:
         self._loop = loop
+        if self.trace is not None:
+            self.trace.on_complete = lambda: loop.pause(TRACED)
 
     def _listeners(self) -> Listeners:
         return Listeners(
@@ -170,6 +177,7 @@ class FitRun:
             epoch=self._on_epoch,
             checkpoint=self._on_checkpoint,
             nonfinite=self._on_nonfinite,
+            traced=self._on_traced,
             lost=self._on_lost,
             formed=self._on_formed,
             late=self._on_late,
@@ -249,6 +257,8 @@ class FitRun:
             self.folder.set_epochs([line_of(each) for each in self._epochs])
             return
         self.folder.add_epoch(line_of(record))
+        if self.trace is not None:
+            self.trace.epoch_over(record.epoch)
         self.display.epoch(record, self.job.epochs, self._restart_clock())
 
     def _on_checkpoint(self, event: CheckpointWritten | CheckpointFailed) -> None:
@@ -268,12 +278,15 @@ class FitRun:
             extra=event.extra,
             tensors=event.tensors,
         )
+        began_s = time.perf_counter()
         try:
             self.store.commit(event.name, manifest)
             self.store.prune(self.fit.keep)
         except CheckpointError as error:
             self._checkpoint_failed(event.name, str(error))
             return
+        if self.trace is not None:
+            self.trace.committed(event.name, began_s)
         self._said_failure = False
         self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=event.name)
         self.folder.add_event(
@@ -309,7 +322,13 @@ class FitRun:
         if event.skipped:
             self.display.say(f"step left out (worker {worker} on {host}): {text}")
 
+    def _on_traced(self, worker: int, event: Traced) -> None:
+        if self.trace is not None:
+            self.trace.take(worker, self._host(worker), event)
+
     def _on_lost(self, failure: Failure, num_left: int) -> None:
+        if self.trace is not None:
+            self.trace.left(failure.worker)
         host = self._host(failure.worker)
         at = "" if failure.step is None else f" at step {failure.step}"
         self.folder.add_event(
@@ -318,6 +337,8 @@ class FitRun:
         self.display.say(f"lost worker {failure.worker} on {host}{at}: {failure.reason}; {num_left} left")
 
     def _on_formed(self, formed: Formed) -> None:
+        if self.trace is not None:
+            self.trace.formed(formed)
         joined = list(formed.joined)
         self.folder.add_event(
             "formed",
@@ -393,6 +414,8 @@ class FitRun:
         )
 
     def _paused(self, report: PauseReport | None) -> RunPausedError:
+        if self.trace is not None:
+            self.trace.close(len(self._epochs) + self.job.initial_epoch)
         reason = "" if self._loop is None else self._loop.state.pause
         name = None if report is None else report.checkpoint
         self.folder.update(state="paused", reason=reason)

@@ -20,7 +20,7 @@ from .checkpoint import CheckpointStore
 from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, check_step, refuse_unknown
 from .coordinator import Coordinator
-from .directions import Directions, ReplayDone, next_fit
+from .directions import Directions, ReplayDone, TraceDone, next_fit
 from .display import Verbose, make_display
 from .errors import ConfigurationError, RunPausedError
 from .fit_run import FitRun
@@ -30,6 +30,7 @@ from .pausing import pausing
 from .result import Result
 from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
+from .tracing import TraceBook
 from .workers import Workers
 
 BuildModel = Callable[[], Any]
@@ -232,6 +233,7 @@ class Trainer:
                 first_generation=0 if store is None else store.next_generation(),
                 on_nonfinite=on_nonfinite,
                 replay=None if directions is None else directions.replay,
+                trace=None if directions is None else directions.trace,
             )
             run = FitRun(
                 job=job,
@@ -246,7 +248,10 @@ class Trainer:
                 began_s=began,
                 number=number,
                 afresh=_begin_afresh(callbacks),
+                trace=None if job.trace is None else TraceBook(wanted=job.trace),
             )
+            if directions is not None:
+                directions.traced = run.trace
             if directions is not None and replays:
                 directions.data = train
                 directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
@@ -264,11 +269,15 @@ class Trainer:
 
             result = run.run(run_task)
             self._has_model, self._lost_model = True, False
+            if run.trace is not None and run.trace.complete:
+                raise TraceDone
             return result
-        except RunPausedError:
+        except RunPausedError as paused:
             self.close()  # workers may be a step apart
+            if directions is not None and directions.traced is not None and directions.traced.complete:
+                raise TraceDone from paused
             raise
-        except ReplayDone:
+        except (ReplayDone, TraceDone):
             raise
         except BaseException as error:
             # A replay leaves the run's record as it is, and so does a mistake found before a run goes on.

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from heliostat.cluster import phases
+from heliostat.cluster import phases, spans
 from heliostat.cluster.member import Member
 from heliostat.data import BatchPlan, Dataset
 
@@ -47,6 +47,7 @@ from .shipping import unship
 from .snapshot import Snapshot, make_snapshot, restore_state
 from .state import shapes_digest, state_digest, state_sha256
 from .steps import custom_steps, keras_steps, step_reduction
+from .tracing import Tracer
 from .trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 
 
@@ -108,8 +109,12 @@ class Worker:
             if evaluator is not None:
                 evaluator.warm_up()
             _begin(session, trainee, member)
-            run_loop(job.loop, session, gate)
+            session.tracer = None if job.trace is None else Tracer(job.trace, member)
+            with spans.recording(None if session.tracer is None else session.tracer.recorder):
+                run_loop(job.loop, session, gate)
             session.saver.flush()
+            if session.tracer is not None:
+                session.tracer.finish()
             member.ask(Final(sha256=state_sha256(trainee)))
             return member.end()
 
