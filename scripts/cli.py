@@ -290,6 +290,7 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
     """Time a model on some numbers of workers here: rows per second, where a step's time goes, what would help.
 
     The rows are those of --data, or made up. Each number of workers trains a run of its own in a temporary folder.
+    With the largest number, bandwidth and latency between every two workers are measured as well.
     """
     from heliostat.scripts import bench as parts
 
@@ -300,15 +301,15 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
     except ValueError:
         raise click.UsageError(f"--workers {workers!r} is no list of numbers such as 1,2,4.") from None
     build, rows = parts.built_in() if model is None else (parts.named(model), str(data))
-    console, found = _console(stderr=True), []
-    for number in numbers:
-        console.print(f"training on {number} worker(s)")
-        found.append(parts.measure(build, rows, number, arguments, epochs=epochs))
+    say = _console(stderr=True).print
+    found = parts.bench(build, rows, numbers, arguments, epochs=epochs, say=say)
     if as_json:
         click.echo(json.dumps(parts.as_object(found)))
         return
-    _console().print(parts.table(found))
-    click.echo(parts.advice(found))
+    _console().print(parts.table(found.measured))
+    if found.links:
+        _console().print(parts.links_table(found))
+    click.echo(found.advice)
 
 
 def cache_dir() -> Path:

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.task_loop import Task, TaskLoop
+from heliostat.cluster.links import Link, LinkBook, LinksJob
+from heliostat.cluster.task_loop import Handler, Task, TaskLoop
 from heliostat.cluster.task_state import Limits
 
 from .blame import explain_failure
@@ -335,6 +336,22 @@ class Trainer:
         coordinator = self._run_pass("predict", data, columns, global_batch_size, verbose)[1]
         return _concatenated([coordinator.outputs[start] for start in sorted(coordinator.outputs)])
 
+    def measure_links(self) -> tuple[Link, ...]:
+        """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
+        self._workers.start(lambda _: None)
+        group = self._workers.group
+        if len(group.infos) < 2:
+            return ()
+        book = LinkBook()
+        limits = Limits(num_needed=len(group.infos), min_workers=self._config.min_workers or 1)
+        self._run(Task(method="links", job=LinksJob(), limits=limits), book, None)
+        return book.links
+
+    @property
+    def hosts(self) -> dict[int, str]:
+        """The machine of every worker that is up, by the worker's number."""
+        return {worker: info.host for worker, info in self._workers.infos.items()}
+
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
         self._workers.close()
@@ -377,7 +394,7 @@ class Trainer:
     def _run(
         self,
         task: Task,
-        coordinator: Coordinator,
+        coordinator: Handler,
         folder: RunFolder | None,
         tell: Callable[[TaskLoop], None] = lambda _: None,
         max_time_s: float | None = None,
