@@ -25,6 +25,7 @@ from .jobs import (
     EpochLogs,
     EpochPart,
     Final,
+    FirstStep,
     Nonfinite,
     PassStart,
     PassSum,
@@ -46,6 +47,7 @@ class Listeners:
     epoch: Callable[[EpochRecord], None] = lambda _: None
     checkpoint: Callable[[CheckpointWritten | CheckpointFailed], None] = lambda _: None
     nonfinite: Callable[[int, Nonfinite], None] = lambda _worker, _event: None
+    first_step: Callable[[int, FirstStep], None] = lambda _worker, _event: None
     traced: Callable[[int, Traced], None] = lambda _worker, _event: None
     lost: Callable[[Failure, int], None] = lambda _failure, _left: None
     formed: Callable[[Formed], None] = lambda _: None
@@ -85,6 +87,8 @@ class Coordinator:
             self.listeners.checkpoint(event)
         elif isinstance(event, Nonfinite):
             self.listeners.nonfinite(worker, event)
+        elif isinstance(event, FirstStep):
+            self.listeners.first_step(worker, event)
         elif isinstance(event, Traced):
             self.listeners.traced(worker, event)
         elif isinstance(event, ClockAsked):

@@ -27,6 +27,7 @@ from .jobs import (
     CheckpointFailed,
     CheckpointOrigin,
     CheckpointWritten,
+    FirstStep,
     FitJob,
     FitReport,
     Nonfinite,
@@ -39,6 +40,7 @@ from .jobs import (
 from .nonfinite import nonfinite_text
 from .result import Result, stored_result
 from .run_folder import METRICS_FILE, RunFolder, read_lines
+from .start_times import StartTimes, start_line
 from .tracing import TraceBook
 from .workers import Workers
 
@@ -65,6 +67,7 @@ class FitRun:
         number: which fit of this process it is, counted from 1.
         afresh: callbacks whose state cannot be carried to another worker.
         trace: collects what the workers record, None without.
+        start: what the driver's time until now went to.
     """
 
     job: FitJob
@@ -80,6 +83,7 @@ class FitRun:
     number: int = 1
     afresh: tuple[str, ...] = ()
     trace: TraceBook | None = None
+    start: StartTimes = field(default_factory=StartTimes)
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
     _nudged_s: float = 0.0
@@ -87,6 +91,7 @@ class FitRun:
     _model: dict[str, str] = field(default_factory=dict)
     _origin: CheckpointOrigin | None = None
     _said_failure: bool = False
+    _said_start: bool = False
     _said_traced: bool = False
 
     def run(self, run_task: RunTask) -> Result:
@@ -177,6 +182,7 @@ class FitRun:
             epoch=self._on_epoch,
             checkpoint=self._on_checkpoint,
             nonfinite=self._on_nonfinite,
+            first_step=self._on_first_step,
             traced=self._on_traced,
             lost=self._on_lost,
             formed=self._on_formed,
@@ -321,6 +327,16 @@ class FitRun:
         )
         if event.skipped:
             self.display.say(f"step left out (worker {worker} on {host}): {text}")
+
+    def _on_first_step(self, worker: int, event: FirstStep) -> None:
+        """How long it took until then is recorded for every worker, and said once."""
+        after_s = time.monotonic() - self.began_s
+        self.folder.add_event("first_step", worker=worker, after_s=round(after_s, 4), seconds=event.seconds)
+        if not self._said_start:
+            self._said_start = True
+            driver = self.start.rounded()
+            self.folder.update(start_s={"first_step": round(after_s, 4), "driver": driver, "worker": event.seconds})
+            self.display.say(start_line(after_s, driver, event.seconds))
 
     def _on_traced(self, worker: int, event: Traced) -> None:
         if self.trace is not None:

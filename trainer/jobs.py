@@ -218,6 +218,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FirstStep:
+    """A worker has done its first step of a run; where the time went until then (`StartTimes`)."""
+
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The chief's view of a running epoch, several times a second at most."""
 

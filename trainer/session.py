@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -45,6 +45,8 @@ class Session:
         evaluator: validates, or None.
         member: this worker's membership in the group.
         batch_hooks: whether callbacks act between steps; then a small frame precedes every step.
+
+    `on_first_step` is called once, after the first step here.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Session:
         self.member, self.batch_hooks = member, batch_hooks
         self._trainee = trainee
         self.gate: Gate | None = None
+        self.on_first_step: Callable[[], None] | None = None
         self.tracer: Tracer | None = None
         self.epoch = self._first_epoch = job.initial_epoch
         self.steps_done = self.first_step = 0
@@ -140,6 +143,9 @@ class Session:
             raise
         self._framed, self._stepped_s = False, time.perf_counter()
         spans.note("step", began)
+        if self.on_first_step is not None:
+            self.on_first_step()
+            self.on_first_step = None
         self.steps_done = step + 1
         if self.job.record_rows:
             self._row_ids.append(self.engine.row_ids(step))

@@ -31,6 +31,7 @@ from .pausing import pausing
 from .result import Result
 from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
+from .start_times import StartTimes
 from .tracing import TraceBook
 from .workers import Workers
 
@@ -206,13 +207,15 @@ class Trainer:
         folder = RunFolder(self._next_run_path(number, directions), resume=resume == "auto" or directions is not None)
         elsewhere = checkpoint_dir if directions is None or directions.fit is not None else None
         store, location = _checkpoints(checkpoint_every, elsewhere, folder)
-        data_inputs = Inputs(folder.path / "data")
-        train = data_inputs.dataset(data, "train", columns)
-        valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
+        times = StartTimes()
+        with times.part("data"):
+            data_inputs = Inputs(folder.path / "data")
+            train = data_inputs.dataset(data, "train", columns)
+            valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
         stored = folder.record.get("identity", {}).get("num_microbatches")
         try:
             if not _is_finished(folder, epochs) or replays:
-                self._workers.start(display.say)
+                self._workers.start(display.say, times)
             num_microbatches = self._config.microbatches(self._workers.replicas, stored)
             job = FitJob(
                 model=self._model_job(num_microbatches, initial_weights),
@@ -250,6 +253,7 @@ class Trainer:
                 number=number,
                 afresh=_begin_afresh(callbacks),
                 trace=None if job.trace is None else TraceBook(wanted=job.trace),
+                start=times,
             )
             if directions is not None:
                 directions.traced = run.trace
