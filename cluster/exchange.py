@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from . import phases
+from . import phases, spans
 from .errors import Aborted, CollectiveError, OutOfStep, PeerLost, PeerSilent, ProtocolError
 from .wakeup import Wakeup
 from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, Token, pack_farewell, unpack_farewell
@@ -312,13 +312,14 @@ class Exchange:
             if mask:
                 poll.register(link.sock, mask)
         waiting = self._pending()
-        started_s = time.monotonic()
+        started_s, began_s = time.monotonic(), time.perf_counter()
         silent = silent_peers(waiting, started_s, self._deadline_s)
         if silent:
             raise self._silent(silent)
         timeout_s = min(wait.since_s for wait in suspects(waiting)) + self._deadline_s - started_s
         events = _poll_briefly(poll, started_s + SPIN_S) or poll.poll(max(1.0, timeout_s * 1000.0))
         self._wait_s += time.monotonic() - started_s
+        spans.note("wait", began_s)
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
     def _silent(self, peers: tuple[int, ...]) -> PeerSilent:

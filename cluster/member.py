@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import phases
+from . import phases, spans
 from .assignment import Range, assign
 from .collective import Alone, Collective
 from .errors import (
@@ -236,12 +236,33 @@ class Member:
 
     def ask(self, event: Any, phase: str = "waiting for the driver") -> Any:
         """Ask the driver; it may take part in changes of the group meanwhile."""
+        began_s = time.perf_counter()
         while True:
             self.enter_phase(phase)
             try:
-                return self.mailbox.ask(event, self._is_aborted)
+                answer = self.mailbox.ask(event, self._is_aborted)
+                spans.note(phase, began_s)
+                return answer
             except Interrupted:
                 self.poll()
+
+    def pair(self, peer: int, number: int) -> Collective:
+        """Connect with one other member alone, beside the group's connections; the caller closes it.
+
+        `number` counts such connections of a generation from 1. Raises CollectiveError as `connect` does.
+        """
+        if self._place is None or self._listener is None:
+            raise RuntimeError("this worker is alone, or has no place in a group")
+        place, both = self._place, sorted((self.worker, peer))
+        return connect(
+            self._listener,
+            rank=both.index(self.worker),
+            addresses=[place.addresses[place.members.index(each)] for each in both],
+            generation=place.generation + number,
+            secret=place.secret,
+            timeout_s=self.deadline_s,
+            deadline_s=self.deadline_s,
+        )
 
     def poll(self) -> None:
         """Between calls: take part in a change of the group, if there is one."""
@@ -273,9 +294,10 @@ class Member:
         if self._is_aborted() or self._collective is None:
             self._regroup(at, held=held(), reason=self._aborted[1])
             return
-        began = time.monotonic()
+        began, began_s = time.monotonic(), time.perf_counter()
         try:
             self._results[self.round] = call(self._collective)
+            spans.note("all-reduce" if at == "step" else "broadcast", began_s)
         except MENDABLE as error:
             # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
             in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
@@ -298,7 +320,7 @@ class Member:
             self.enter_phase("regrouping")
             phases.reached("regroup", self.step)
         self.leave()
-        state = None
+        state, began_s = None, time.perf_counter()
         while True:
             lacking = self._first_lacking()
             handed = lacking > self.round  # in a generation that did not stand: the state is older than the results
@@ -329,6 +351,7 @@ class Member:
                     self.round, self._results = -1, {}
                 try:
                     self._enter(answer)
+                    spans.note("regrouping", began_s)
                     return
                 except MENDABLE as error:
                     self.leave()

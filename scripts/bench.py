@@ -1,17 +1,22 @@
-"""``heliostat bench``: how fast a model trains on 1, 2, ... workers here, where the time goes, and what would help."""
+"""``heliostat bench``: how fast a model trains on 1, 2, ... workers here, where the time goes, and what would help.
+
+Also how fast every two workers talk, through the same listeners, handshake and sockets as in a step.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heliostat.cluster.links import Link
 from heliostat.scripts.errors import ScriptError
 
 PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "rest")
@@ -19,6 +24,7 @@ _MOVING = ("local_sum", "all_reduce")
 STEPS_PER_EPOCH = 16
 _NOTEWORTHY = 0.2
 _POOR = 0.7
+_FAR_SLOWER = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +35,13 @@ class Measured:
         workers: how many.
         samples_per_s: rows of the timed epochs over their duration, epochs' ends included.
         step_ms: milliseconds of a step by part (`PARTS`), the mean over workers; "whole" is the time between steps.
+        num_weights: trainable numbers of the model.
     """
 
     workers: int
     samples_per_s: float
     step_ms: Mapping[str, float]
+    num_weights: int = 0
 
     def efficiency(self, alone: Measured) -> float:
         """Rows per second and worker, as a share of those of `alone`."""
@@ -43,19 +51,38 @@ class Measured:
         """What these parts take of a step, 0 to 1."""
         return sum(self.step_ms[part] for part in parts) / self.step_ms["whole"]
 
+    def transfer_ms(self, links: Sequence[Link]) -> float:
+        """Milliseconds that an all-reduce of the gradient needs at least over the slowest link; 0 without links.
 
-def advice(found: Sequence[Measured]) -> str:
-    """One sentence: what the largest group's time goes to, and what to change."""
+        Every worker sends and receives 2(P-1)/P of the vector; its float32 numbers have four bytes.
+        """
+        if not links:
+            return 0.0
+        moved = 2 * (self.workers - 1) / self.workers * 4 * self.num_weights
+        return 1000 * (moved / min(link.bytes_per_s for link in links) + max(link.latency_s for link in links))
+
+
+def advice(found: Sequence[Measured], links: Sequence[Link] = (), hosts: Mapping[int, str] | None = None) -> str:
+    """What the largest group's time goes to, and what to change.
+
+    Args:
+        found: one or more numbers of workers.
+        links: between the workers of the largest group.
+        hosts: their machines.
+    """
     largest = max(found, key=lambda each: each.workers)
+    # Who waits for bytes that a link cannot bring faster waits for the network, not for another worker.
+    network_ms = min(largest.step_ms["wait"], max(0.0, largest.transfer_ms(links) - largest.step_ms["all_reduce"]))
+    network = network_ms / largest.step_ms["whole"]
+    moving, waiting = largest.share(*_MOVING) + network, largest.share("wait") - network
     costs = {
         f"Input-bound: getting rows takes {largest.share('input'):.0%} of a step. Cache what is computed per row "
         "(dataset.cache), or give workers more threads.": largest.share("input"),
-        f"Communication-bound: moving and adding gradients takes {largest.share(*_MOVING):.0%} of a step. Raise the "
-        "global batch, or use fewer workers with more devices each.": largest.share(*_MOVING),
-        f"Waiting-bound: workers wait for each other or the network for {largest.share('wait'):.0%} of a step. Look "
-        "for a slower or busier machine; more microbatches per worker even small differences out.": largest.share(
-            "wait"
-        ),
+        f"Communication-bound: moving and adding gradients takes {moving:.0%} of a step. Raise the "
+        f"global batch, or use fewer workers with more devices each.{_about_links(links, hosts or {})}": moving,
+        f"Waiting-bound: workers wait for each other or the network for {waiting:.0%} of a step. Look "
+        "for a slower or busier machine; more microbatches per worker even small differences out."
+        f"{_about_links(links, hosts or {})}": waiting,
         f"Update-bound: the optimizer takes {largest.share('apply'):.0%} of a step. A larger global batch makes "
         "fewer updates per row.": largest.share("apply"),
         f"Bound by what happens between steps ({largest.share('control', 'rest'):.0%}): make callbacks with batch "
@@ -76,6 +103,66 @@ def advice(found: Sequence[Measured]) -> str:
     return text
 
 
+def _about_links(links: Sequence[Link], hosts: Mapping[int, str]) -> str:
+    """Which link is far slower than the others, or how fast they are."""
+    if not links:
+        return ""
+    slowest = min(links, key=lambda link: link.bytes_per_s)
+    median = statistics.median(link.bytes_per_s for link in links)
+    if slowest.bytes_per_s < _FAR_SLOWER * median:
+        one, other = (f"worker {worker} ({hosts.get(worker, '?')})" for worker in slowest.workers)
+        return (
+            f" The link between {one} and {other} moves {_rate(slowest.bytes_per_s)}, half of all links move "
+            f"{_rate(median)} or more: look at the network of these machines."
+        )
+    return f" The slowest link moves {_rate(slowest.bytes_per_s)} each way."
+
+
+def _rate(bytes_per_s: float) -> str:
+    return f"{bytes_per_s / 1e9:.2g} GB/s" if bytes_per_s >= 1e8 else f"{bytes_per_s / 1e6:.2g} MB/s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """All that was measured.
+
+    Attributes:
+        measured: by number of workers.
+        links: between the workers of the largest number.
+        hosts: their machines, by the worker's number.
+    """
+
+    measured: Sequence[Measured]
+    links: Sequence[Link] = ()
+    hosts: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def advice(self) -> str:
+        """See `advice`."""
+        return advice(self.measured, self.links, self.hosts)
+
+
+def bench(
+    build_model: Callable[[], Any],
+    rows: Mapping[str, Any] | str,
+    numbers: Sequence[int],
+    arguments: Mapping[str, Any],
+    *,
+    epochs: int,
+    say: Callable[[str], None],
+) -> Bench:
+    """Train with each of these numbers of workers, and measure the links of the largest; see `measure`."""
+    found: list[Measured] = []
+    links: tuple[Link, ...] = ()
+    hosts: dict[int, str] = {}
+    for number in sorted(numbers):
+        say(f"training on {number} worker(s)")
+        with_links = number == max(numbers) and number > 1
+        one, links, hosts = measure(build_model, rows, number, arguments, epochs=epochs, with_links=with_links)
+        found.append(one)
+    return Bench(measured=found, links=links, hosts=hosts)
+
+
 def measure(
     build_model: Callable[[], Any],
     rows: Mapping[str, Any] | str,
@@ -83,10 +170,15 @@ def measure(
     arguments: Mapping[str, Any],
     *,
     epochs: int,
-) -> Measured:
-    """Train `epochs` epochs after a first one; `arguments` are those of `Trainer.fit`, of `rows` (arrays or a path)."""
+    with_links: bool = False,
+) -> tuple[Measured, tuple[Link, ...], dict[int, str]]:
+    """Train `epochs` epochs after a first one; `arguments` are those of `Trainer.fit`, of `rows` (arrays or a path).
+
+    Returns what was reached, the links between the workers if they are wanted, and the workers' machines.
+    """
     from heliostat.data import write_dataset
     from heliostat.trainer import Trainer
+    from heliostat.trainer.run_folder import read_record
 
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as name:
         folder = Path(name)
@@ -95,12 +187,17 @@ def measure(
         data = rows if isinstance(rows, str) else folder / "data"
         with Trainer(build_model, workers=workers, run_dir=folder / "run", address=arguments.get("address")) as trainer:
             fit = {name: value for name, value in arguments.items() if name != "address"}
+            links = trainer.measure_links() if with_links else ()
             result = trainer.fit(data, epochs=epochs + 1, verbose=0, checkpoint_every=None, **fit)
+            hosts = trainer.hosts
         lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
-    return measured(workers, lines, fit["global_batch_size"])
+        num_weights = read_record(result.run_dir)["num_weights"]
+    return measured(workers, lines, fit["global_batch_size"], num_weights), links, hosts
 
 
-def measured(workers: int, lines: Sequence[Mapping[str, Any]], global_batch_size: int) -> Measured:
+def measured(
+    workers: int, lines: Sequence[Mapping[str, Any]], global_batch_size: int, num_weights: int = 0
+) -> Measured:
     """From the lines of ``metrics.jsonl``; the first epoch, with its traces, counts only as the beginning."""
     timed = lines[1:]
     rows, seconds = sum(line["rows"] for line in timed), lines[-1]["time"] - lines[0]["time"]
@@ -112,6 +209,7 @@ def measured(workers: int, lines: Sequence[Mapping[str, Any]], global_batch_size
         workers=workers,
         samples_per_s=round(rows / seconds, 1),
         step_ms={"whole": round(1000 * seconds / steps, 3), **split},
+        num_weights=num_weights,
     )
 
 
@@ -161,12 +259,14 @@ def named(function: str) -> Callable[[], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def as_object(found: Sequence[Measured]) -> dict[str, Any]:
+def as_object(found: Bench) -> dict[str, Any]:
     """What was measured, for ``--json``."""
-    alone = min(found, key=lambda each: each.workers)
+    alone = min(found.measured, key=lambda each: each.workers)
     return {
-        "measured": [asdict(each) | {"efficiency": round(each.efficiency(alone), 3)} for each in found],
-        "advice": advice(found),
+        "measured": [asdict(each) | {"efficiency": round(each.efficiency(alone), 3)} for each in found.measured],
+        "links": [asdict(link) for link in found.links],
+        "hosts": dict(found.hosts),
+        "advice": found.advice,
     }
 
 
@@ -186,3 +286,23 @@ def table(found: Sequence[Measured]) -> Any:
             *(f"{each.step_ms[part]:.2f}" for part in ("whole", *PARTS)),
         )
     return shown
+
+
+def links_table(found: Bench) -> Any:
+    """The links as a matrix: bandwidth each way, and the duration of the smallest all-reduce."""
+    from rich.table import Table
+
+    links = {pair: link for link in found.links for pair in (link.workers, link.workers[::-1])}
+    workers = sorted({worker for pair in links for worker in pair})
+    shown = Table(title="between two workers: bandwidth each way, duration of the smallest all-reduce")
+    shown.add_column("worker")
+    for worker in workers:
+        shown.add_column(str(worker), justify="right")
+    for one in workers:
+        cells = ("" if one == other else _cell(links[one, other]) for other in workers)
+        shown.add_row(f"{one} ({found.hosts.get(one, '?')})", *cells)
+    return shown
+
+
+def _cell(link: Link) -> str:
+    return f"{_rate(link.bytes_per_s)}, {1000 * link.latency_s:.2g} ms"

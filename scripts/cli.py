@@ -189,6 +189,31 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
         raise SystemExit(1)
 
 
+# Options of trace may follow the script, as those of chaos.
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--steps", default="10:30", show_default=True, metavar="FIRST:END", help="Steps of the run, from 0.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="trace.json", show_default=True)
+@click.option("--run-dir", type=_FOLDER, help="Folder of the script's runs.  [default: runs/trace-<time>]")
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def trace(steps: str, output: Path, run_dir: Path | None, script: Path, arguments: tuple[str, ...]) -> None:
+    """Record what all workers do in some steps of SCRIPT with ARGUMENTS, as a Chrome trace.
+
+    Runs the script until its first fit that has such steps has done them, then ends it. The trace has the parts of
+    every step on every worker, epochs, checkpoints and changes of the group, on one clock; it says how exact that is.
+    Fits go to new folders, whatever the script says. Load the file in https://ui.perfetto.dev or chrome://tracing.
+
+    Options of the script that have the same names go behind `--`, as for `heliostat chaos`.
+    """
+    from heliostat.scripts.trace import TraceSettings, wanted_steps
+    from heliostat.scripts.trace import trace as record
+
+    settings = TraceSettings(
+        script=script, arguments=arguments, steps=wanted_steps(steps), output=output, run_dir=run_dir
+    )
+    record(settings, _console())
+
+
 @main.command()
 @click.argument("source")
 @click.argument("destination", type=_FOLDER)
@@ -265,6 +290,7 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
     """Time a model on some numbers of workers here: rows per second, where a step's time goes, what would help.
 
     The rows are those of --data, or made up. Each number of workers trains a run of its own in a temporary folder.
+    With the largest number, bandwidth and latency between every two workers are measured as well.
     """
     from heliostat.scripts import bench as parts
 
@@ -275,15 +301,15 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
     except ValueError:
         raise click.UsageError(f"--workers {workers!r} is no list of numbers such as 1,2,4.") from None
     build, rows = parts.built_in() if model is None else (parts.named(model), str(data))
-    console, found = _console(stderr=True), []
-    for number in numbers:
-        console.print(f"training on {number} worker(s)")
-        found.append(parts.measure(build, rows, number, arguments, epochs=epochs))
+    say = _console(stderr=True).print
+    found = parts.bench(build, rows, numbers, arguments, epochs=epochs, say=say)
     if as_json:
         click.echo(json.dumps(parts.as_object(found)))
         return
-    _console().print(parts.table(found))
-    click.echo(parts.advice(found))
+    _console().print(parts.table(found.measured))
+    if found.links:
+        _console().print(parts.links_table(found))
+    click.echo(found.advice)
 
 
 def cache_dir() -> Path:

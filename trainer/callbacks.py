@@ -9,11 +9,13 @@ its predecessor may not have finished.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import keras
+from heliostat.cluster import spans
 from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
 
 from .callback_state import callback_state, prepare_take_over, restore_callback
@@ -112,12 +114,14 @@ class Gate(keras.callbacks.Callback):
     def _call(self, hook: str, *args: Any) -> None:
         """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
         self._activate()
+        began = time.perf_counter()
         try:
             for callback in self._user:
                 getattr(callback, hook)(*args)
         except Exception:
             self._session.member.step = self._session.position
             raise
+        spans.note(hook, began)
 
     def _activate(self) -> None:
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""

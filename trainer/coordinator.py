@@ -6,6 +6,7 @@ worker out. A worker may ask the same again after a change of the group; asking 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +21,11 @@ from .jobs import (
     SEGMENT_OPS,
     CheckpointFailed,
     CheckpointWritten,
+    ClockAsked,
     EpochLogs,
     EpochPart,
     Final,
+    FirstStep,
     Nonfinite,
     PassStart,
     PassSum,
@@ -30,6 +33,7 @@ from .jobs import (
     Ready,
     Share,
     SharePart,
+    Traced,
 )
 from .shares import ShareBook
 
@@ -43,6 +47,8 @@ class Listeners:
     epoch: Callable[[EpochRecord], None] = lambda _: None
     checkpoint: Callable[[CheckpointWritten | CheckpointFailed], None] = lambda _: None
     nonfinite: Callable[[int, Nonfinite], None] = lambda _worker, _event: None
+    first_step: Callable[[int, FirstStep], None] = lambda _worker, _event: None
+    traced: Callable[[int, Traced], None] = lambda _worker, _event: None
     lost: Callable[[Failure, int], None] = lambda _failure, _left: None
     formed: Callable[[Formed], None] = lambda _: None
     late: Callable[[int, Pulse, str], None] = lambda _worker, _pulse, _stacks: None
@@ -81,6 +87,12 @@ class Coordinator:
             self.listeners.checkpoint(event)
         elif isinstance(event, Nonfinite):
             self.listeners.nonfinite(worker, event)
+        elif isinstance(event, FirstStep):
+            self.listeners.first_step(worker, event)
+        elif isinstance(event, Traced):
+            self.listeners.traced(worker, event)
+        elif isinstance(event, ClockAsked):
+            return {worker: time.perf_counter()}
         elif isinstance(event, Ready):
             return {worker: self._ready(event)}
         elif isinstance(event, EpochLogs):

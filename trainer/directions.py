@@ -1,4 +1,4 @@
-"""What a command of `heliostat` wants of the script it runs: to go on in a folder, to replay a step, to be watched.
+"""What a command of `heliostat` wants of its script: to go on in a folder, to replay or trace steps, to be watched.
 
 Set for the script's own process by the command line; a program that uses the trainer directly never sees it.
 """
@@ -14,8 +14,9 @@ from heliostat.cluster.group import WorkerGroup
 from heliostat.cluster.task_loop import TaskLoop
 from heliostat.data import Dataset
 
-from .jobs import ReplayReport, ReplayWanted
+from .jobs import ReplayReport, ReplayWanted, TraceWanted
 from .run_folder import numbered_run_path
+from .tracing import TraceBook
 
 Watch = Callable[[Path, WorkerGroup, TaskLoop], None]
 
@@ -31,6 +32,8 @@ class Directions:
         replay: the step to compute again instead of training.
         report: what the replay found.
         data: the dataset that the replayed step was read from.
+        trace: the steps to record, of the first fit that has them; the script ends after that.
+        traced: what was recorded.
         watch: told the run folder, the workers and the task when the training of a fit begins.
         reached: whether the script has come to that `fit`.
     """
@@ -40,6 +43,8 @@ class Directions:
     replay: ReplayWanted | None = None
     report: ReplayReport | None = None
     data: Dataset | None = None
+    trace: TraceWanted | None = None
+    traced: TraceBook | None = None
     watch: Watch | None = None
     reached: bool = False
 
@@ -50,6 +55,10 @@ class Directions:
 
 class ReplayDone(BaseException):
     """Ends the script after a replay; `Directions.report` has the result."""
+
+
+class TraceDone(BaseException):
+    """Ends the script once the steps are recorded; `Directions.traced` has them."""
 
 
 class _Current:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster import phases
+from heliostat.cluster import phases, spans
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.member import Member
 from heliostat.cluster.tree import Node, TreeSum, Vector
@@ -83,6 +83,7 @@ class MicrobatchRunner:
         began = time.perf_counter()
         microbatches = self.feed.read(step, numbers)
         self.times.input_s += time.perf_counter() - began
+        spans.note("input", began)
         for at in range(0, len(microbatches), self.num_replicas):
             chunk = microbatches[at : at + self.num_replicas]
             # A replica without a microbatch of its own computes the last one again; the result is not used.
@@ -90,6 +91,7 @@ class MicrobatchRunner:
             began = time.perf_counter()
             vectors = self.compute([self._inputs(microbatch, seed_step) for microbatch in filled])
             self.times.compute_s += time.perf_counter() - began
+            spans.note("compute", began, chunk[0].number)
             yield from ((m.number, vector) for m, vector in zip(chunk, vectors, strict=False))
 
     def warm_up(self) -> None:
@@ -151,6 +153,7 @@ class StepWork:
                     began = time.perf_counter()
                     tree.add(number, vector)
                     self._runner.times.local_sum_s += time.perf_counter() - began
+                    spans.note("local sum", began, number)
                 self._held.append(each)
 
     def nodes(self) -> dict[Node, Vector]:
@@ -232,6 +235,7 @@ class TrainEngine:
         times.wait_s += waited_s
         times.all_reduce_s += reduced - began - (times.local_s - local_s) - waited_s
         times.apply_s += time.perf_counter() - reduced
+        spans.note("apply", reduced)
         self._member.time_step(time.perf_counter() - began)
 
     def _count_rows(self, sizes: Sequence[int]) -> None:

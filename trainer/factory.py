@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ class WorkerFactory:
 
     def __call__(self, slot: int) -> Worker:
         """Load TensorFlow and set it up in this process."""
+        began = time.perf_counter()
         try:
             from .worker import make_worker  # TensorFlow takes seconds to load, and the driver has no use for it
         except ImportError as error:
@@ -29,4 +31,4 @@ class WorkerFactory:
                 f"The Keras installed here lacks a part that the step engine uses: {error}. Install the version that "
                 "Heliostat's release notes name."
             ) from error
-        return make_worker(self.setup, slot)
+        return make_worker(self.setup, slot, time.perf_counter() - began)

@@ -27,6 +27,7 @@ from .jobs import (
     CheckpointFailed,
     CheckpointOrigin,
     CheckpointWritten,
+    FirstStep,
     FitJob,
     FitReport,
     Nonfinite,
@@ -34,14 +35,18 @@ from .jobs import (
     Progress,
     Ready,
     ReplayReport,
+    Traced,
 )
 from .nonfinite import nonfinite_text
 from .result import Result, stored_result
 from .run_folder import METRICS_FILE, RunFolder, read_lines
+from .start_times import StartTimes, start_line
+from .tracing import TraceBook
 from .workers import Workers
 
 _CONFIGURATION = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
 NUDGE_EVERY_S = 0.2
+TRACED = "the steps to be traced are over"
 RunTask = Callable[[Task, Coordinator, Callable[[TaskLoop], None]], dict[int, Any]]
 
 
@@ -61,6 +66,8 @@ class FitRun:
         began_s: when the run began (monotonic clock).
         number: which fit of this process it is, counted from 1.
         afresh: callbacks whose state cannot be carried to another worker.
+        trace: collects what the workers record, None without.
+        start: what the driver's time until now went to.
     """
 
     job: FitJob
@@ -75,6 +82,8 @@ class FitRun:
     began_s: float
     number: int = 1
     afresh: tuple[str, ...] = ()
+    trace: TraceBook | None = None
+    start: StartTimes = field(default_factory=StartTimes)
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
     _nudged_s: float = 0.0
@@ -82,6 +91,7 @@ class FitRun:
     _model: dict[str, str] = field(default_factory=dict)
     _origin: CheckpointOrigin | None = None
     _said_failure: bool = False
+    _said_start: bool = False
     _said_traced: bool = False
 
     def run(self, run_task: RunTask) -> Result:
@@ -162,6 +172,8 @@ class FitRun:
 
     def _set_loop(self, loop: TaskLoop) -> None:
         self._loop = loop
+        if self.trace is not None:
+            self.trace.on_complete = lambda: loop.pause(TRACED)
 
     def _listeners(self) -> Listeners:
         return Listeners(
@@ -170,6 +182,8 @@ class FitRun:
             epoch=self._on_epoch,
             checkpoint=self._on_checkpoint,
             nonfinite=self._on_nonfinite,
+            first_step=self._on_first_step,
+            traced=self._on_traced,
             lost=self._on_lost,
             formed=self._on_formed,
             late=self._on_late,
@@ -223,7 +237,7 @@ class FitRun:
         before = self.folder.record.get("platform")
         if self._origin is not None and before and before != ready.platform:
             self.display.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
-        self.folder.update(platform=ready.platform, model=ready.model)
+        self.folder.update(platform=ready.platform, model=ready.model, num_weights=ready.num_weights)
         size = f"{ready.num_weights:,}"
         self.display.say(f"workers are ready, the model has {size} weights; tracing and compiling")
         self._restart_clock()
@@ -249,6 +263,8 @@ class FitRun:
             self.folder.set_epochs([line_of(each) for each in self._epochs])
             return
         self.folder.add_epoch(line_of(record))
+        if self.trace is not None:
+            self.trace.epoch_over(record.epoch)
         self.display.epoch(record, self.job.epochs, self._restart_clock())
 
     def _on_checkpoint(self, event: CheckpointWritten | CheckpointFailed) -> None:
@@ -268,12 +284,15 @@ class FitRun:
             extra=event.extra,
             tensors=event.tensors,
         )
+        began_s = time.perf_counter()
         try:
             self.store.commit(event.name, manifest)
             self.store.prune(self.fit.keep)
         except CheckpointError as error:
             self._checkpoint_failed(event.name, str(error))
             return
+        if self.trace is not None:
+            self.trace.committed(event.name, began_s)
         self._said_failure = False
         self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=event.name)
         self.folder.add_event(
@@ -309,7 +328,23 @@ class FitRun:
         if event.skipped:
             self.display.say(f"step left out (worker {worker} on {host}): {text}")
 
+    def _on_first_step(self, worker: int, event: FirstStep) -> None:
+        """How long it took until then is recorded for every worker, and said once."""
+        after_s = time.monotonic() - self.began_s
+        self.folder.add_event("first_step", worker=worker, after_s=round(after_s, 4), seconds=event.seconds)
+        if not self._said_start:
+            self._said_start = True
+            driver = self.start.rounded()
+            self.folder.update(start_s={"first_step": round(after_s, 4), "driver": driver, "worker": event.seconds})
+            self.display.say(start_line(after_s, driver, event.seconds))
+
+    def _on_traced(self, worker: int, event: Traced) -> None:
+        if self.trace is not None:
+            self.trace.take(worker, self._host(worker), event)
+
     def _on_lost(self, failure: Failure, num_left: int) -> None:
+        if self.trace is not None:
+            self.trace.left(failure.worker)
         host = self._host(failure.worker)
         at = "" if failure.step is None else f" at step {failure.step}"
         self.folder.add_event(
@@ -318,6 +353,8 @@ class FitRun:
         self.display.say(f"lost worker {failure.worker} on {host}{at}: {failure.reason}; {num_left} left")
 
     def _on_formed(self, formed: Formed) -> None:
+        if self.trace is not None:
+            self.trace.formed(formed)
         joined = list(formed.joined)
         self.folder.add_event(
             "formed",
@@ -393,6 +430,8 @@ class FitRun:
         )
 
     def _paused(self, report: PauseReport | None) -> RunPausedError:
+        if self.trace is not None:
+            self.trace.close(len(self._epochs) + self.job.initial_epoch)
         reason = "" if self._loop is None else self._loop.state.pause
         name = None if report is None else report.checkpoint
         self.folder.update(state="paused", reason=reason)

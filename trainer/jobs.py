@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import xxhash
+from heliostat.cluster.spans import Span
 from heliostat.cluster.tree import Node, SegmentOp, Vector
 from heliostat.data import Dataset, Shuffle
 
+from .clock import ClockReading
 from .columns import Columns
 from .shipping import Shipped
 
@@ -107,6 +109,7 @@ class FitJob:
         checkpoint_every: when they are made; `first_generation` is added to the generation in their names.
         on_nonfinite: what to do about a gradient that is not finite.
         replay: compute this step only, and report on it.
+        trace: record what happens in these steps.
     """
 
     model: ModelJob
@@ -128,6 +131,38 @@ class FitJob:
     first_generation: int = 0
     on_nonfinite: OnNonfinite = "raise"
     replay: ReplayWanted | None = None
+    trace: TraceWanted | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceWanted:
+    """Record what workers do in the steps [first, last) of the run; each has room for `capacity` spans."""
+
+    first: int
+    last: int
+    capacity: int = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockAsked:
+    """A worker asks for the driver's performance counter, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What a worker did in the steps asked for.
+
+    Attributes:
+        spans: by this worker's performance counter, in the order in which they ended.
+        dropped: how many found no room.
+        readings: its clock beside the driver's, before the first of these steps and after the last.
+        clock: which clock it is (`clock_identity`).
+    """
+
+    spans: tuple[Span, ...]
+    dropped: int
+    readings: tuple[ClockReading, ...]
+    clock: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +217,13 @@ class Ready:
     num_weights: int
     platform: dict[str, str]
     model: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstStep:
+    """A worker has done its first step of a run; where the time went until then (`StartTimes`)."""
+
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

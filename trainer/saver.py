@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from heliostat.cluster import phases
+from heliostat.cluster import phases, spans
 from heliostat.cluster.member import Member
 
 from .checkpoint import CheckpointStore, checkpoint_name
@@ -44,6 +44,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._next: tuple[Snapshot, float] | None = None
         self._lock = threading.Lock()
+        self._recorder: spans.Recorder | None = None
 
     def before_step(self, position: int) -> None:
         """Between two steps: make a checkpoint if one is due."""
@@ -69,6 +70,8 @@ class Saver:
             return
         began = time.perf_counter()
         snapshot = self._take()
+        spans.note("checkpoint copy", began)
+        self._recorder = spans.current()
         self._saved_s, self._saved_step = time.monotonic(), position
         with self._lock:
             self._next = snapshot, time.perf_counter() - began
@@ -109,6 +112,8 @@ class Saver:
         event: Any
         try:
             tensors = self._store.write(name, snapshot.tensors)
+            if self._recorder is not None:
+                self._recorder.add("checkpoint write", began, time.perf_counter(), lane=spans.CHECKPOINTS)
         except CheckpointError as error:
             self._member.mailbox.tell(CheckpointFailed(name=name, reason=str(error)))
             return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from heliostat.cluster import phases
+from heliostat.cluster import phases, spans
 from heliostat.cluster.member import Member
 
 from .callback_state import join_states, pack_states, split_states, unpack_states
@@ -25,6 +25,7 @@ from .trainee import Trainee
 
 if TYPE_CHECKING:
     from .callbacks import Gate
+    from .tracing import Tracer
 
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.
 CALLBACK_DEADLINE_S = 24 * 3600.0
@@ -44,6 +45,8 @@ class Session:
         evaluator: validates, or None.
         member: this worker's membership in the group.
         batch_hooks: whether callbacks act between steps; then a small frame precedes every step.
+
+    `on_first_step` is called once, after the first step here.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Session:
         self.member, self.batch_hooks = member, batch_hooks
         self._trainee = trainee
         self.gate: Gate | None = None
+        self.on_first_step: Callable[[], None] | None = None
+        self.tracer: Tracer | None = None
         self.epoch = self._first_epoch = job.initial_epoch
         self.steps_done = self.first_step = 0
         self.resumed = self.begun = False  # the run, or its first epoch here, has begun elsewhere
@@ -114,6 +119,10 @@ class Session:
         step = int(np.ravel(ticket)[0])
         if step < self.first_step or self._left:
             return self._logs
+        if self.tracer is not None:
+            if self._stepped_s:
+                spans.note("rest", self._stepped_s)
+            self.tracer.before_step(self.position)
         times, began = self.engine.runner.times, time.perf_counter()
         times.rest_s += began - (self._stepped_s or began)
         self.member.step = self.position
@@ -125,6 +134,7 @@ class Session:
                 return self._logs
         self._framed = True
         times.control_s += time.perf_counter() - began
+        spans.note("control", began)
         try:
             self.engine.step(step)
         except NonfiniteGradientError:
@@ -132,6 +142,10 @@ class Session:
                 self.saver.save_now(self.position)  # nothing of the step was applied: it can be looked at, or resumed
             raise
         self._framed, self._stepped_s = False, time.perf_counter()
+        spans.note("step", began)
+        if self.on_first_step is not None:
+            self.on_first_step()
+            self.on_first_step = None
         self.steps_done = step + 1
         if self.job.record_rows:
             self._row_ids.append(self.engine.row_ids(step))
@@ -171,7 +185,9 @@ class Session:
             ticket = next(iterator)
             self.member.poll()
             phases.reached("validation", self.member.step)
+            began = time.perf_counter()
             self.evaluator.step(int(np.ravel(ticket[0] if isinstance(ticket, tuple) else ticket)[0]))
+            spans.note("validation", began)
         return {}
 
     def finish_epoch(self) -> dict[str, Any]:
@@ -189,6 +205,7 @@ class Session:
         """Tell the driver how the epoch's training ended; returns its answer: a share of validation, or its result."""
         if self.batch_hooks and not self._left:
             self._follow_frame(leave=True)  # changes after the last step; after a stop some wait for the next
+        began = time.perf_counter()
         self.engine.publish()
         part = EpochPart(
             epoch=self.epoch,
@@ -200,6 +217,7 @@ class Session:
             num_leaves=0 if self.evaluator is None else self.evaluator.num_leaves,
             row_ids=tuple(self._row_ids),
         )
+        spans.note("metrics and digest", began)
         return self.member.ask(part, "waiting for the others at the end of the epoch")
 
     # -- following the chief --------------------------------------------------------------------------------------

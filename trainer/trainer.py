@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.task_loop import Task, TaskLoop
+from heliostat.cluster.links import Link, LinkBook, LinksJob
+from heliostat.cluster.task_loop import Handler, Task, TaskLoop
 from heliostat.cluster.task_state import Limits
 
 from .blame import explain_failure
@@ -20,7 +21,7 @@ from .checkpoint import CheckpointStore
 from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, check_step, refuse_unknown
 from .coordinator import Coordinator
-from .directions import Directions, ReplayDone, next_fit
+from .directions import Directions, ReplayDone, TraceDone, next_fit
 from .display import Verbose, make_display
 from .errors import ConfigurationError, RunPausedError
 from .fit_run import FitRun
@@ -30,6 +31,8 @@ from .pausing import pausing
 from .result import Result
 from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
+from .start_times import StartTimes
+from .tracing import TraceBook
 from .workers import Workers
 
 BuildModel = Callable[[], Any]
@@ -204,13 +207,15 @@ class Trainer:
         folder = RunFolder(self._next_run_path(number, directions), resume=resume == "auto" or directions is not None)
         elsewhere = checkpoint_dir if directions is None or directions.fit is not None else None
         store, location = _checkpoints(checkpoint_every, elsewhere, folder)
-        data_inputs = Inputs(folder.path / "data")
-        train = data_inputs.dataset(data, "train", columns)
-        valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
+        times = StartTimes()
+        with times.part("data"):
+            data_inputs = Inputs(folder.path / "data")
+            train = data_inputs.dataset(data, "train", columns)
+            valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
         stored = folder.record.get("identity", {}).get("num_microbatches")
         try:
             if not _is_finished(folder, epochs) or replays:
-                self._workers.start(display.say)
+                self._workers.start(display.say, times)
             num_microbatches = self._config.microbatches(self._workers.replicas, stored)
             job = FitJob(
                 model=self._model_job(num_microbatches, initial_weights),
@@ -232,6 +237,7 @@ class Trainer:
                 first_generation=0 if store is None else store.next_generation(),
                 on_nonfinite=on_nonfinite,
                 replay=None if directions is None else directions.replay,
+                trace=None if directions is None else directions.trace,
             )
             run = FitRun(
                 job=job,
@@ -246,7 +252,11 @@ class Trainer:
                 began_s=began,
                 number=number,
                 afresh=_begin_afresh(callbacks),
+                trace=None if job.trace is None else TraceBook(wanted=job.trace),
+                start=times,
             )
+            if directions is not None:
+                directions.traced = run.trace
             if directions is not None and replays:
                 directions.data = train
                 directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
@@ -264,11 +274,15 @@ class Trainer:
 
             result = run.run(run_task)
             self._has_model, self._lost_model = True, False
+            if run.trace is not None and run.trace.complete:
+                raise TraceDone
             return result
-        except RunPausedError:
+        except RunPausedError as paused:
             self.close()  # workers may be a step apart
+            if directions is not None and directions.traced is not None and directions.traced.complete:
+                raise TraceDone from paused
             raise
-        except ReplayDone:
+        except (ReplayDone, TraceDone):
             raise
         except BaseException as error:
             # A replay leaves the run's record as it is, and so does a mistake found before a run goes on.
@@ -326,6 +340,22 @@ class Trainer:
         coordinator = self._run_pass("predict", data, columns, global_batch_size, verbose)[1]
         return _concatenated([coordinator.outputs[start] for start in sorted(coordinator.outputs)])
 
+    def measure_links(self) -> tuple[Link, ...]:
+        """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
+        self._workers.start(lambda _: None)
+        group = self._workers.group
+        if len(group.infos) < 2:
+            return ()
+        book = LinkBook()
+        limits = Limits(num_needed=len(group.infos), min_workers=self._config.min_workers or 1)
+        self._run(Task(method="links", job=LinksJob(), limits=limits), book, None)
+        return book.links
+
+    @property
+    def hosts(self) -> dict[int, str]:
+        """The machine of every worker that is up, by the worker's number."""
+        return {worker: info.host for worker, info in self._workers.infos.items()}
+
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
         self._workers.close()
@@ -368,7 +398,7 @@ class Trainer:
     def _run(
         self,
         task: Task,
-        coordinator: Coordinator,
+        coordinator: Handler,
         folder: RunFolder | None,
         tell: Callable[[TaskLoop], None] = lambda _: None,
         max_time_s: float | None = None,

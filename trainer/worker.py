@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from heliostat.cluster import phases
+from heliostat.cluster import phases, spans
+from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.member import Member
 from heliostat.data import BatchPlan, Dataset
 
@@ -27,6 +29,7 @@ from .identity import model_identity
 from .jobs import (
     CheckpointOrigin,
     Final,
+    FirstStep,
     FitJob,
     FitReport,
     ModelJob,
@@ -45,22 +48,30 @@ from .runtime import Runtime, platform_of, set_up
 from .session import Session
 from .shipping import unship
 from .snapshot import Snapshot, make_snapshot, restore_state
+from .start_times import StartTimes
 from .state import shapes_digest, state_digest, state_sha256
 from .steps import custom_steps, keras_steps, step_reduction
+from .tracing import Tracer
 from .trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 
 
-def make_worker(setup: WorkerSetup, slot: int) -> Worker:
-    """Set up TensorFlow in this process and make the worker of a slot; raises RuntimeSetupError."""
-    runtime = set_up(
-        replicas=setup.replicas,
-        threads=setup.threads,
-        deterministic=setup.deterministic,
-        first_device=slot * setup.devices_per_worker,
-        num_devices=setup.num_devices,
-        limit_cores=setup.owns_process,
-    )
-    return Worker(runtime)
+def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker:
+    """Set up TensorFlow, which took `imports_s` to load, in this process, and make the worker of a slot.
+
+    Raises:
+        RuntimeSetupError: TensorFlow runs with other settings, or there are too few devices.
+    """
+    times = StartTimes({"imports": imports_s})
+    with times.part("set_up"):
+        runtime = set_up(
+            replicas=setup.replicas,
+            threads=setup.threads,
+            deterministic=setup.deterministic,
+            first_device=slot * setup.devices_per_worker,
+            num_devices=setup.num_devices,
+            limit_cores=setup.owns_process,
+        )
+    return Worker(runtime, times)
 
 
 def _checked(dataset: Dataset) -> Dataset:
@@ -74,13 +85,17 @@ class Worker:
     """One worker: one `MirroredStrategy`, one model, kept between tasks."""
 
     runtime: Runtime
+    _times: StartTimes = field(default_factory=StartTimes)
     _trainee: Trainee | None = None
 
     def fit(self, job: FitJob, member: Member) -> Any:
         """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
-        dataset = _checked(job.data)
-        trainee = self._build(job.model, dataset, job.columns)
-        check_can_be_saved(trainee.model)
+        times, self._times = self._times, StartTimes()
+        with times.part("open"):
+            dataset = _checked(job.data)
+        with times.part("build"):
+            trainee = self._build(job.model, dataset, job.columns)
+            check_can_be_saved(trainee.model)
         user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
         check_callbacks(callbacks)
         train, valid = (
@@ -90,7 +105,7 @@ class Worker:
         )
         reduction = step_reduction(trainee, user_train, "train_step")
         valid_reduction = step_reduction(trainee, user_valid, "valid_step")
-        with _Runners(trainee, job.columns, job.model) as runners, _directory_kept():
+        with _Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
             engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite)
@@ -105,12 +120,19 @@ class Worker:
             self._announce(trainee, member)
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
-            engine.warm_up()
-            if evaluator is not None:
-                evaluator.warm_up()
-            _begin(session, trainee, member)
-            run_loop(job.loop, session, gate)
+            with times.part("compile"):
+                engine.warm_up()
+                if evaluator is not None:
+                    evaluator.warm_up()
+            with times.part("join"):
+                _begin(session, trainee, member)
+            _tell_first_step(session, times)
+            session.tracer = None if job.trace is None else Tracer(job.trace, member)
+            with spans.recording(None if session.tracer is None else session.tracer.recorder):
+                run_loop(job.loop, session, gate)
             session.saver.flush()
+            if session.tracer is not None:
+                session.tracer.finish()
             member.ask(Final(sha256=state_sha256(trainee)))
             return member.end()
 
@@ -152,6 +174,10 @@ class Worker:
             answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
+
+    def links(self, job: LinksJob, member: Member) -> Any:
+        """Measure how fast every two workers talk; see `LinkBook`."""
+        return measure_links(job, member)
 
     def _current(self, job: PassJob, dataset: Dataset) -> tuple[Trainee, bool]:
         """The model of the last task, or a new one; and whether it is new."""
@@ -214,6 +240,17 @@ def _begin(session: Session, trainee: Trainee, member: Member) -> None:
         session.restore(snapshot)
 
 
+def _tell_first_step(session: Session, times: StartTimes) -> None:
+    """Let the session tell the driver, after its first step, where the time went until then."""
+    began = time.perf_counter()
+
+    def tell() -> None:
+        times.seconds["step"] = time.perf_counter() - began
+        session.member.mailbox.tell(FirstStep(seconds=times.rounded()))
+
+    session.on_first_step = tell
+
+
 def _fetched(origin: Any, member: Member) -> Snapshot:
     """The state that an origin stands for: a checkpoint, or what another worker has parked."""
     if not isinstance(origin, CheckpointOrigin):
@@ -238,8 +275,9 @@ def _scales_losses(trainee: Trainee) -> bool:
 class _Runners:
     """Makes microbatch runners for one model, and closes their feeds."""
 
-    def __init__(self, trainee: Trainee, columns: Columns, model: ModelJob) -> None:
+    def __init__(self, trainee: Trainee, columns: Columns, model: ModelJob, times: StartTimes | None = None) -> None:
         self._trainee, self._columns, self._model = trainee, columns, model
+        self._times = times or StartTimes()
         self._feeds: list[Feed] = []
 
     def __enter__(self) -> _Runners:
@@ -260,17 +298,19 @@ class _Runners:
             steps_per_epoch=job.steps_per_epoch if training and isinstance(job, FitJob) else None,
         )
         shuffle = job.shuffle if training and isinstance(job, FitJob) else False
-        feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
-        self._feeds.append(feed)
-        compute = Compute(
-            self._trainee,
-            step,
-            kind=kind,
-            columns=self._columns,
-            sample=sample_rows(dataset, self._columns),
-            reduction=reduction,
-            only_returned_logs=only_returned,
-        )
+        with self._times.part("open"):
+            feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
+            self._feeds.append(feed)
+        with self._times.part("trace"):
+            compute = Compute(
+                self._trainee,
+                step,
+                kind=kind,
+                columns=self._columns,
+                sample=sample_rows(dataset, self._columns),
+                reduction=reduction,
+                only_returned_logs=only_returned,
+            )
         return MicrobatchRunner(self._trainee, compute, feed, self._model.seed)
 
 

@@ -14,6 +14,7 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 from .config import TrainerConfig
 from .factory import WorkerFactory
 from .jobs import WorkerSetup
+from .start_times import StartTimes
 
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
 
@@ -44,8 +45,8 @@ class Workers:
         """Where workers run or ran, by number."""
         return {} if self._group is None else self._group.seen
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """Start the workers unless they run already; says what is waited for.
+    def start(self, say: Callable[[str], None], times: StartTimes | None = None) -> None:
+        """Start the workers unless they run already; says what is waited for, and adds to `times` what that took.
 
         Raises:
             RuntimeSetupError, PlacementError: they cannot be set up or placed.
@@ -53,8 +54,11 @@ class Workers:
         if self._group is not None:
             return
         try:
-            self._group = self._local_group(say) if self._config.local else self._ray_group(say)
-            self._group.start()
+            times = times or StartTimes()
+            with times.part("devices" if self._config.local else "ray"):
+                self._group = self._local_group(say) if self._config.local else self._ray_group(say)
+            with times.part("workers"):
+                self._group.start()
         except BaseException:
             self.close()
             raise

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from heliostat.cluster.links import Link
 from heliostat.data import write_dataset
-from heliostat.scripts.bench import PARTS, Measured, advice, measured
+from heliostat.scripts.bench import PARTS, Bench, Measured, advice, as_object, links_table, measured
 from heliostat.scripts.cli import main
+from rich.console import Console
 
 MODEL = """
 import keras
@@ -44,6 +47,37 @@ def found(workers=2, samples_per_s=100.0, **parts):
 )
 def test_advice_names_what_takes_most_beside_the_gradient(parts, says):
     assert advice([found(workers=1, samples_per_s=60.0), found(**parts)]).startswith(says)
+
+
+def link(one, other, bytes_per_s, latency_s=0.001):
+    return Link(workers=(one, other), latency_s=latency_s, bytes_per_s=bytes_per_s)
+
+
+def test_waits_that_the_link_explains_are_communication():
+    result = found(compute=5.0, wait=4.0, all_reduce=0.5)
+    slow = [link(0, 1, 1e8)]  # 4 bytes each of 100,000 weights take 4 ms, and the latency 1
+    weighty = dataclasses.replace(result, num_weights=100_000)
+    assert weighty.transfer_ms(slow) == pytest.approx(5.0)
+    text = advice([weighty], slow)
+    assert text.startswith("Communication-bound: moving and adding gradients takes 45%")
+    assert "The slowest link moves 0.1 GB/s each way." in text
+    assert advice([dataclasses.replace(weighty, num_weights=100)], [link(0, 1, 1e9, 1e-5)]).startswith("Waiting-bound")
+
+
+def test_a_link_that_is_far_slower_than_the_others_is_named():
+    links = [link(0, 1, 2e9), link(0, 2, 5e7), link(1, 2, 2.2e9)]
+    text = advice([found(workers=3, compute=4.0, wait=5.0)], links, {0: "host-a", 1: "host-b", 2: "host-c"})
+    assert "between worker 0 (host-a) and worker 2 (host-c) moves 50 MB/s, half of all links move 2 GB/s" in text
+
+
+def test_links_are_shown_as_a_matrix():
+    bench = Bench(measured=[found()], links=[link(0, 3, 2e9)], hosts={0: "a", 3: "b"})
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(links_table(bench))
+    assert capture.get().count("2 GB/s, 1 ms") == 2
+    assert "3 (b)" in capture.get()
+    assert as_object(bench)["links"] == [{"workers": (0, 3), "latency_s": 0.001, "bytes_per_s": 2e9}]
 
 
 def test_workers_that_take_each_others_cores_are_told():
@@ -120,4 +154,5 @@ def test_the_built_in_model_on_real_workers():
     result = CliRunner().invoke(main, ["bench", "--epochs", "1"])
     assert result.exit_code == 0, result.output
     assert "bound" in result.stdout
+    assert "between two workers" in result.stdout
     assert "samples/s" in result.stdout

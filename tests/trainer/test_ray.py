@@ -41,6 +41,17 @@ def test_evaluate_and_predict_over_actors(warm_trainer, tmp_path):
     np.testing.assert_allclose(trainer.predict(tmp_path / "rows"), model.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
 
 
+def test_links_between_actors_are_measured_before_and_after_a_fit(warm_trainer):
+    data = dense_data()
+    trainer = warm_trainer(normalised)
+    (before,) = trainer.measure_links()
+    trainer.fit(data, epochs=1, global_batch_size=16, verbose=0)
+    (after,) = trainer.measure_links()
+    assert before.workers == after.workers == tuple(sorted(trainer.hosts))
+    for link in (before, after):
+        assert 0 < link.latency_s < (1 << 26) / link.bytes_per_s  # four bytes take less time than many
+
+
 def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
     class Talk(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -1,0 +1,95 @@
+"""Time to the first step by parts; workers and their models are kept between tasks."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from heliostat.trainer import Trainer
+from heliostat.trainer.start_times import WORKER_PARTS, StartTimes, start_line
+
+from .conftest import dense_data
+from .models import normalised
+
+
+def record_of(result):
+    return json.loads((result.run_dir / "run.json").read_text())
+
+
+def first_steps(result):
+    events = [json.loads(line) for line in (result.run_dir / "events.jsonl").read_text().splitlines()]
+    return [each for each in events if each["event"] == "first_step"]
+
+
+def test_parts_add_up_over_blocks():
+    times = StartTimes()
+    for name in ("open", "trace", "open"):
+        before = dict(times.seconds)
+        with times.part(name):
+            pass
+        assert times.seconds[name] > before.get(name, 0.0)
+    assert list(times.rounded()) == ["open", "trace"]
+
+
+def test_a_part_counts_when_its_block_fails():
+    times = StartTimes()
+    with pytest.raises(ValueError, match="no"), times.part("build"):
+        raise ValueError("no")
+    assert "build" in times.seconds
+
+
+def test_the_line_has_what_happened_in_order():
+    worker = {"imports": 2.0, "set_up": 0.1, "open": 0.2, "build": 0.3, "trace": 0.4, "compile": 0.5, "join": 0.0}
+    assert start_line(9.0, {"data": 0.5, "ray": 3.0, "workers": 4.0}, worker) == (
+        "first step after 9.0 s: data 0.5, ray 3.0, workers 4.0 (imports 2.0, set up 0.1), open 0.2, build 0.3, "
+        "trace 0.4, compile 0.5, join 0.0"
+    )
+    assert start_line(1.0, {"data": 0.5}, {"open": 0.2}) == "first step after 1.0 s: data 0.5, open 0.2"
+
+
+@pytest.mark.engine
+def test_a_run_records_its_start_on_every_worker_and_says_it_once(tmp_path, capfd):
+    data = dense_data()
+    with Trainer(normalised, workers=2, in_process=True, run_dir=tmp_path / "run") as trainer:
+        results = [trainer.fit(data, epochs=2, global_batch_size=16, verbose=verbose) for verbose in (2, 0)]
+    first, second = (record_of(result)["start_s"] for result in results)
+    assert list(first["driver"]) == ["data", "devices", "workers"]
+    assert list(first["worker"]) == list(WORKER_PARTS)
+    total = sum(first["driver"].values()) + sum(first["worker"][part] for part in WORKER_PARTS[2:])
+    assert 0 < total <= first["first_step"]
+    assert list(second["driver"]) == ["data"]  # the workers were there
+    assert list(second["worker"]) == list(WORKER_PARTS[2:])
+    assert {each["worker"] for each in first_steps(results[0])} == {0, 1}
+    assert capfd.readouterr().out.count("first step after") == 1
+
+
+@pytest.mark.engine
+def test_models_are_built_once_for_a_fit_and_kept_for_what_follows(tmp_path):
+    built = []
+
+    def build():
+        built.append(threading.current_thread().name)
+        return normalised()
+
+    x, y = dense_data()
+    with Trainer(build, workers=2, in_process=True, run_dir=tmp_path / "run") as trainer:
+        trainer.fit((x, y), validation_data=(x, y), epochs=2, global_batch_size=16, verbose=0)
+        assert len(built) == len(set(built)) == 2
+        trainer.evaluate((x, y))
+        trainer.predict(x)
+        trainer.evaluate((x, y))
+        assert len(built) == 2
+
+
+@pytest.mark.ray
+def test_ray_workers_are_kept_between_tasks(warm_trainer):
+    x, y = dense_data()
+    trainer = warm_trainer(normalised)
+    first = trainer.fit((x, y), epochs=1, global_batch_size=16, verbose=0)
+    pids = {each["pid"] for each in record_of(first)["workers"]}
+    trainer.evaluate((x, y))
+    trainer.predict(x)
+    second = trainer.fit((x, y), epochs=1, global_batch_size=16, verbose=0)
+    assert {each["pid"] for each in record_of(second)["workers"]} == pids
+    assert list(record_of(second)["start_s"]["driver"]) == ["data"]
