@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heliostat.data.batches import batch_requests
+from heliostat.data.batches import iterate_batches
 from heliostat.data.chunks import ChunkTable, Skipped
 from heliostat.data.damage import Damage, damaged_chunks, find_damage
 from heliostat.data.errors import DatasetNotFoundError, ManifestError, ShardError
 from heliostat.data.filesystem import RemoteFolder
 from heliostat.data.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
-from heliostat.data.order import RowIds, RowOrder, Shuffle
-from heliostat.data.plan import BatchPlan
-from heliostat.data.prefetch import read_batches
+from heliostat.data.order import RowOrder, Shuffle
 from heliostat.data.reader import Reader
 from heliostat.data.remote_reader import CachedChunkReader, CachedShardReader, RemoteReader
 from heliostat.data.remote_source import RemoteSettings, ShardSource, local_manifest
@@ -73,7 +71,6 @@ class RemoteDataset(StoredDataset):
         """
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
         chosen_columns(self, columns)
-        plan = BatchPlan(num_rows=len(self), global_batch_size=batch_size, num_microbatches=1)
         source = self._source()
 
         def make_reader() -> Reader:
@@ -81,16 +78,15 @@ class RemoteDataset(StoredDataset):
             reader.start_pass(seed=seed, epoch=epoch)
             return reader
 
-        def requests() -> Iterator[RowIds]:
-            for step, ids in enumerate(batch_requests(order, batch_size)):
-                source.expect(order, plan.step_rows(step)[0])
-                yield ids
+        batches = iterate_batches(
+            make_reader, order, batch_size, prefetch_bytes=prefetch_bytes, num_threads=num_threads
+        )
 
-        def batches() -> Iterator[dict[str, Any]]:
+        def closing_batches() -> Iterator[dict[str, Any]]:
             with closing(source):
-                yield from read_batches(make_reader, requests(), prefetch_bytes=prefetch_bytes, num_threads=num_threads)
+                yield from batches
 
-        return batches()
+        return closing_batches()
 
     def check(self) -> None:
         """Look whether the dataset at the URI is still this one and its files have the sizes of the manifest.
