@@ -17,6 +17,7 @@ from heliostat.data.filesystem import RemoteFolder
 from heliostat.data.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
 from heliostat.data.order import RowOrder, Shuffle
 from heliostat.data.reader import Reader
+from heliostat.data.remote_plain import scan_remote
 from heliostat.data.remote_reader import CachedChunkReader, CachedShardReader, RemoteReader
 from heliostat.data.remote_source import RemoteSettings, ShardSource, local_manifest
 from heliostat.data.shards import FileStamp
@@ -93,13 +94,14 @@ class RemoteDataset(StoredDataset):
 
         Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError.
         """
-        found = fetch_manifest(self._remote)
-        if found.fingerprint != self._manifest.fingerprint:
-            raise ManifestError(
-                f"The dataset at {self.name} was replaced: it has fingerprint {found.fingerprint}, this one had "
-                f"{self._manifest.fingerprint}. Open it again.",
-                path=self.name,
-            )
+        if self._manifest.shard_format != "plain":
+            found = fetch_manifest(self._remote)
+            if found.fingerprint != self._manifest.fingerprint:
+                raise ManifestError(
+                    f"The dataset at {self.name} was replaced: it has fingerprint {found.fingerprint}, this one had "
+                    f"{self._manifest.fingerprint}. Open it again.",
+                    path=self.name,
+                )
         used = set(ChunkTable.of(self._manifest, self._skipped).shards.tolist())
         shards = [shard for number, shard in enumerate(self.shards) if number in used]
         sizes = self._remote.sizes(shard.file for shard in shards)
@@ -174,13 +176,28 @@ def open_remote(
 ) -> RemoteDataset:
     """The dataset at a URI: its manifest is fetched and checked, its shards are not looked at.
 
+    Of a folder of Parquet files without a manifest the footers are fetched.
+
     `cache_dir` is where shards are kept (~/.cache/heliostat if None), `cache_bytes` how many bytes of them; for further
-    settings see `RemoteSettings`. Raises DatasetNotFoundError, ManifestError, RemoteError.
+    settings see `RemoteSettings`. Raises DatasetNotFoundError, ManifestError, RemoteError, and for Parquet files that
+    make no dataset ShardError and BadColumnError.
     """
     place = None if cache_dir is None else os.path.abspath(cache_dir)
     chosen = RemoteSettings(cache_dir=place, cache_bytes=cache_bytes, **settings)
     folder = RemoteFolder(uri, timeout_s=chosen.timeout_s, retry=chosen.retry)
-    return RemoteDataset(folder, fetch_manifest(folder), chosen)
+    return RemoteDataset(folder, _manifest_of(folder), chosen)
+
+
+def _manifest_of(folder: RemoteFolder) -> Manifest:
+    """The manifest of a remote folder, or the one that a folder of Parquet files would have."""
+    try:
+        return fetch_manifest(folder)
+    except DatasetNotFoundError as error:
+        not_found = error
+    plain = scan_remote(folder)
+    if plain is None:
+        raise not_found
+    return plain
 
 
 def fetch_manifest(folder: RemoteFolder) -> Manifest:
@@ -189,8 +206,8 @@ def fetch_manifest(folder: RemoteFolder) -> Manifest:
         data = folder.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise DatasetNotFoundError(
-            f"There is no dataset at {folder.name}: it has no {MANIFEST_NAME}. Upload one with upload_dataset; remote "
-            "folders of Parquet or Arrow files without a manifest cannot be opened.",
+            f"There is no dataset at {folder.name}: it has neither {MANIFEST_NAME} nor Parquet files. Upload one with "
+            "upload_dataset.",
             path=folder.name,
         ) from None
     return manifest_from_bytes(data, folder.name_of(MANIFEST_NAME))
