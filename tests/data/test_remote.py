@@ -182,6 +182,37 @@ def test_views_hand_down_which_rows_come(opened, relay, local):
     np.testing.assert_array_equal(first["y"], expected["y"])
 
 
+@pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
+def test_batches_of_views_fetch_ahead_too(opened, relay, local, prefetch_bytes):
+    dataset, seen = opened(), threading.Event()
+    last = "/" + dataset._local.shards[-1].file
+    relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
+    view = dataset.split(0.9, seed=1)[0].map(lambda rows: {"z": rows["y"] + 1}, columns=["y"])
+    batches = view.batches(50, shuffle=False, prefetch_bytes=prefetch_bytes)
+    first = next(batches)
+    assert seen.wait(60)
+    batches.close()
+    assert first["z"].tolist() == [y + 1 for y in next(local.split(0.9, seed=1)[0].batches(50, shuffle=False))["y"]]
+    assert not [thread for thread in threading.enumerate() if thread.name == "heliostat-fetch"]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
+def test_tf_data_fetches_ahead(opened, relay, local, prefetch_bytes):
+    dataset, seen = opened(), threading.Event()
+    last = "/" + dataset._local.shards[-1].file
+    relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
+    iterator = iter(dataset.tf(50, shuffle=False, prefetch_bytes=prefetch_bytes))
+    found = [next(iterator)]
+    # Nobody has asked for rows of the last shard.
+    assert seen.wait(60)
+    found += list(iterator)
+    for batch, rows in zip(found, local.batches(50, shuffle=False), strict=True):
+        np.testing.assert_array_equal(batch["x"].numpy(), rows["x"])
+        assert [text.decode() for text in batch["text"].numpy()] == rows["text"].to_list()
+    del iterator
+
+
 def test_a_full_shuffle_says_what_it_fetches(opened):
     with pytest.warns(UserWarning, match=r"A full shuffle of s3://bucket-\d+/some/set needs all its shards at once"):
         next(opened().batches(10))
