@@ -16,7 +16,7 @@ from heliostat.data.order import RowIds
 from heliostat.data.ragged import Ragged, splits_of
 from heliostat.data.reader import aligned_empty, rows_of
 from heliostat.data.runs import Runs, copy_runs, elements_at_every_byte
-from heliostat.data.shards import Values
+from heliostat.data.shards import FileStamp, Values, stamp_of
 from heliostat.data.stored_reader import Stamps, StoredReader
 
 # Rows pass through a temporary array, which should stay in the processor's cache.
@@ -46,11 +46,21 @@ class _Located(NamedTuple):
         return _Located(self.chunks[low:high], shards, self.within[low:high], offsets, shard)
 
 
+class KeptMap(NamedTuple):
+    """A mapped shard: what its file was, its bytes, and where every column's values, their end and row splits lie in
+    them, int64 [3, record batches]."""
+
+    stamp: FileStamp | None
+    data: npt.NDArray[np.uint8]
+    places: Mapping[str, npt.NDArray[np.int64]]
+
+
 class ShardReader(StoredReader):
     """Rows of some columns of a dataset in Arrow shards.
 
-    Shards are mapped when their first row is asked for and stay mapped until `close`; arrays that were handed out stay
-    valid.
+    Shards are mapped when their first row is asked for and stay mapped until `close`, or as long as `maps` lives, which
+    the readers of a dataset share: mapping anew in every pass takes a page fault for every 64 KiB. Arrays that were
+    handed out stay valid.
     """
 
     def __init__(
@@ -61,12 +71,14 @@ class ShardReader(StoredReader):
         *,
         skipped: Skipped | None = None,
         stamps: Stamps | None = None,
+        maps: dict[str, KeptMap] | None = None,
     ) -> None:
         super().__init__(folder, manifest, columns, skipped=skipped, stamps=stamps)
         num_chunks = len(self._chunks.first_rows)
         # Byte offsets in the file for every record batch: the values, their end, the row splits.
         self._places = {name: np.zeros((3, num_chunks), np.int64) for name in self._columns}
         self._variable = [(name, column) for name, column in self._columns.items() if column.is_variable]
+        self._maps = maps
         self._data: dict[int, npt.NDArray[np.uint8]] = {}
         self._views: dict[int, dict[int, npt.NDArray[np.void]]] = {
             width: {} for width in {_copied_bytes(column) for column in self._columns.values()}
@@ -149,19 +161,27 @@ class ShardReader(StoredReader):
     def _map(self, shards: RowIds) -> None:
         if self._is_open[shards].all():
             return
-        manifest = self._manifest
         for number in np.unique(shards[~self._is_open[shards]]).tolist():
             self._check_unchanged(number)
-            shard = manifest.shards[number]
-            mapped = MappedShard(self._folder, shard, manifest.columns, manifest.chunk_rows(shard))
-            places = mapped.column_places()
+            kept = self._mapped(number)
             chunks = self._chunks.of_shard(number)
             for name in self._columns:
-                self._places[name][:, chunks] = np.array(places[name], np.int64)[self._chunks.numbers[chunks]].T
+                self._places[name][:, chunks] = kept.places[name][:, self._chunks.numbers[chunks]]
             for width, views in self._views.items():
-                views[number] = elements_at_every_byte(mapped.data, width)
-            self._data[number] = mapped.data
+                views[number] = elements_at_every_byte(kept.data, width)
+            self._data[number] = kept.data
             self._is_open[number] = True
+
+    def _mapped(self, number: int) -> KeptMap:
+        """A shard in memory: the kept one if its file is still the same."""
+        shard, maps = self._manifest.shards[number], {} if self._maps is None else self._maps
+        kept, stamp = maps.get(shard.file), stamp_of(self._folder / shard.file)
+        if kept is None or stamp is None or kept.stamp != stamp:
+            manifest = self._manifest
+            mapped = MappedShard(self._folder, shard, manifest.columns, manifest.chunk_rows(shard))
+            places = {name: np.array(found, np.int64).T for name, found in mapped.column_places().items()}
+            kept = maps[shard.file] = KeptMap(stamp, mapped.data, places)
+        return kept
 
     def _bad_splits(self, column: Column, chunk: int, row: int) -> ShardError:
         shard = self._manifest.shards[int(self._chunks.shards[chunk])]
