@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from heliostat.data.order import RowIds, RowOrder
-from heliostat.data.plan import BatchPlan
-from heliostat.data.prefetch import read_batches
+from heliostat.data.order import RowOrder
+from heliostat.data.prefetch import Prefetcher
 from heliostat.data.reader import Reader
+from heliostat.data.stretches import Stretch, stretches
+
+# Rows whose ids and places are worked out at once: as many as the row order computes at once.
+_STRETCH_ROWS = 8192
 
 
 def iterate_batches(
@@ -24,11 +27,24 @@ def iterate_batches(
 
     Raises PlanError at once for a bad batch size, RowError or ShardError on the way.
     """
-    requests = batch_requests(order, batch_size)
-    return read_batches(make_reader, requests, prefetch_bytes=prefetch_bytes, num_threads=num_threads)
+    if prefetch_bytes < 1:
+        return _on_demand(make_reader, stretches(order, batch_size, _STRETCH_ROWS), batch_size)
+    return _ahead(make_reader, stretches(order, batch_size), prefetch_bytes, num_threads)
 
 
-def batch_requests(order: RowOrder, batch_size: int, num_steps: int | None = None) -> Iterator[RowIds]:
-    """The row ids of every batch of a pass, or of the first `num_steps`; raises PlanError at once."""
-    plan = BatchPlan(num_rows=order.num_rows, global_batch_size=batch_size, num_microbatches=1)
-    return (order.rows(*plan.step_rows(step)) for step in range(plan.num_steps if num_steps is None else num_steps))
+def _on_demand(
+    make_reader: Callable[[], Reader], parts: Iterator[Stretch], batch_size: int
+) -> Iterator[dict[str, Any]]:
+    with make_reader() as reader:
+        for part in parts:
+            batches = reader.gather_batches(part.row_ids(), batch_size)
+            for position in range(part.start, part.stop, batch_size):
+                reader.expect(part.order, position)
+                yield next(batches)
+
+
+def _ahead(
+    make_reader: Callable[[], Reader], parts: Iterator[Stretch], prefetch_bytes: int, num_threads: int
+) -> Iterator[dict[str, Any]]:
+    with Prefetcher(make_reader, parts, max_bytes=prefetch_bytes, num_threads=num_threads) as prefetcher:
+        yield from prefetcher

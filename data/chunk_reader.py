@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from heliostat.data.blocks import Block
-from heliostat.data.chunk_source import ChunkFile, open_checked
+from heliostat.data.chunk_source import PARQUET_SUFFIXES, ChunkFile, open_checked
 from heliostat.data.chunks import Skipped
+from heliostat.data.errors import DatasetError
 from heliostat.data.manifest import Column, Manifest
 from heliostat.data.order import RowIds
 from heliostat.data.ragged import Ragged, splits_of
-from heliostat.data.reader import aligned_empty
+from heliostat.data.reader import aligned_empty, rows_of
 from heliostat.data.runs import Runs, copy_runs
 from heliostat.data.shards import Values
 from heliostat.data.stored_reader import Stamps, StoredReader
 
 DECODED_BYTES = 512 << 20
+_AT_ONCE_BYTES = 64 << 20
 _MAX_OPEN_FILES = 64
 
 
@@ -29,7 +32,8 @@ class ChunkReader(StoredReader):
 
     A chunk (row group, record batch) is decoded when its first row is asked for. The chunks used last are kept, up to
     `decoded_bytes` (512 MiB), and always the one that is read from now: a fully shuffled pass over a dataset that does
-    not fit decodes chunks again and again, a window shuffle or the stored order does not. Up to 64 files stay open.
+    not fit decodes chunks again and again, a window shuffle or the stored order does not. It warns of that, and
+    `gather_batches` then reads some thousand rows at once, chunk by chunk. Up to 64 files stay open.
     """
 
     def __init__(
@@ -45,8 +49,11 @@ class ChunkReader(StoredReader):
         super().__init__(folder, manifest, columns, skipped=skipped, stamps=stamps)
         self._files: OrderedDict[int, ChunkFile] = OrderedDict()
         self._decoded: OrderedDict[int, tuple[Block, int]] = OrderedDict()
-        self._max_bytes, self._num_bytes = decoded_bytes, 0
-        self.num_decoded = 0
+        self._max_bytes, self._num_bytes, self._row_bytes = decoded_bytes, 0, 1.0
+        # Values of Arrow files that are not compressed are not copied when they are decoded.
+        self._is_mapped = any(not shard.file.lower().endswith(PARQUET_SUFFIXES) for shard in manifest.shards)
+        self.num_decoded = self._num_again = 0
+        self._was_dropped = np.zeros(len(self._chunks.first_rows), bool)
 
     @property
     def decoded_bytes(self) -> int:
@@ -61,9 +68,32 @@ class ChunkReader(StoredReader):
         self._num_bytes = 0
         super().close()
 
+    def gather_batches(  # noqa: D102
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        if not self._was_dropped.any():
+            yield from super().gather_batches(row_ids, batch_size, out)
+            return
+        # What does not fit is decoded once for many batches rather than for each.
+        rows_each = max(1, int(_AT_ONCE_BYTES / self._row_bytes) // batch_size) * batch_size
+        for low in range(0, len(row_ids), rows_each):
+            ids = row_ids[low : low + rows_each]
+            arrays = rows_of(out, low, low + rows_each)
+            try:
+                found = self.gather(ids, arrays)
+            except DatasetError:
+                # Batch by batch, so that the error comes with the batch that it is about.
+                yield from super().gather_batches(ids, batch_size, arrays)
+                continue
+            for first in range(0, len(ids), batch_size):
+                stop = min(first + batch_size, len(ids))
+                yield {name: _part(values, first, stop, is_given=out is not None) for name, values in found.items()}
+
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
         chunks = self._chunks.of_rows(ids)
         within = ids - self._chunks.first_rows[chunks]
+        if self._is_mapped and ids.size:
+            self._look_at_sizes(np.unique(self._chunks.shards[chunks]))
         by_chunk = np.argsort(chunks, kind="stable")
         cuts = np.flatnonzero(np.diff(chunks[by_chunk])) + 1
         parts: dict[str, list[tuple[RowIds, Ragged]]] = {n: [] for n, c in self._columns.items() if c.is_variable}
@@ -87,13 +117,29 @@ class ChunkReader(StoredReader):
         chunks = self._chunks
         block = self._file(int(chunks.shards[number])).load(int(chunks.numbers[number]), list(self._columns))
         num_bytes = sum(values.nbytes for values in block.values())
+        self._row_bytes = max(1.0, num_bytes / max(1, int(chunks.num_rows[number])))
         self.num_decoded += 1
+        if self._was_dropped[number]:
+            self._count_again()
         while self._decoded and self._num_bytes + num_bytes > self._max_bytes:
-            _, (_, freed) = self._decoded.popitem(last=False)
+            dropped, (_, freed) = self._decoded.popitem(last=False)
             self._num_bytes -= freed
+            self._was_dropped[dropped] = True
         self._decoded[number] = (block, num_bytes)
         self._num_bytes += num_bytes
         return block
+
+    def _count_again(self) -> None:
+        """Count a chunk that was decoded, dropped and decoded anew; warn when it is as many as the dataset has."""
+        self._num_again += 1
+        if self._num_again == self._was_dropped.size:
+            warnings.warn(
+                f"Dataset {self._folder} does not fit the {self._max_bytes:,} bytes that are kept decoded, and its "
+                f"{self._was_dropped.size:,} chunks (row groups) are decoded again and again, because rows are asked "
+                'for from everywhere. Read it with shuffle="window", or convert it to Arrow shards, which need no '
+                "decoding (heliostat convert SOURCE DESTINATION).",
+                stacklevel=2,
+            )
 
     def _file(self, number: int) -> ChunkFile:
         if number in self._files:
@@ -106,6 +152,17 @@ class ChunkReader(StoredReader):
         self._files[number] = file
         self._is_open[number] = True
         return file
+
+
+def _part(values: Values, low: int, high: int, *, is_given: bool) -> Values:
+    """Some rows in memory of their own, aligned; in the caller's memory if it is given for a tensor column."""
+    if isinstance(values, Ragged):
+        return values.take(np.arange(low, high))
+    if is_given:
+        return values[low:high]
+    part = aligned_empty((high - low, *values.shape[1:]), values.dtype)
+    part[...] = values[low:high]
+    return part
 
 
 def _in_places(column: Column, parts: Sequence[tuple[RowIds, Ragged]], num_rows: int) -> Ragged:

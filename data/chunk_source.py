@@ -22,8 +22,9 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 class ChunkFile(ABC):
     """One open file whose chunks are decoded one at a time. Raises ShardError if it is not the one described."""
 
-    def __init__(self, folder: Path, shard: Shard, columns: Sequence[Column]) -> None:
-        self.path, self._folder, self._shard = folder / shard.file, folder, shard
+    def __init__(self, folder: Path | str, shard: Shard, columns: Sequence[Column]) -> None:
+        self.path = folder / shard.file if isinstance(folder, Path) else f"{folder}/{shard.file}"
+        self._folder, self.shard = folder, shard
         self._columns = {column.name: column for column in columns}
 
     @abstractmethod
@@ -66,7 +67,7 @@ class ChunkFile(ABC):
     def error(self, what: str) -> ShardError:
         """A ShardError about this file."""
         return ShardError(
-            f"Shard {self._shard.file} of dataset {self._folder} {what}. It was damaged or changed after it was "
+            f"Shard {self.shard.file} of dataset {self._folder} {what}. It was damaged or changed after it was "
             "written: copy or write it again, or leave the damaged part out with on_corrupt='skip'.",
             path=self.path,
         )
@@ -76,14 +77,14 @@ class ChunkFile(ABC):
 
 
 class ParquetFile(ChunkFile):
-    """A Parquet file; page checksums are compared where the file has them."""
+    """A Parquet file; page checksums are compared where the file has them. `source` is it opened, if it is remote."""
 
     chunk_name = "row group"
 
-    def __init__(self, folder: Path, shard: Shard, columns: Sequence[Column]) -> None:
+    def __init__(self, folder: Path | str, shard: Shard, columns: Sequence[Column], source: Any = None) -> None:
         super().__init__(folder, shard, columns)
         try:
-            self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
+            self._file = pq.ParquetFile(self.path if source is None else source, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise self.error(f"is not a readable Parquet file ({error})") from error
         metadata = self.metadata = self._file.metadata

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from heliostat.data.columns import Column, ColumnStatistics
 from heliostat.data.dataset import Dataset
@@ -12,7 +13,7 @@ from heliostat.data.errors import SelectionError
 from heliostat.data.order import RowIds
 from heliostat.data.reader import Reader
 from heliostat.data.statistics import LazyStatistics
-from heliostat.data.view import View, ViewReader, chosen_columns
+from heliostat.data.view import View, ViewReader, checked_row_ids, chosen_columns
 
 
 class ColumnsView(View):
@@ -46,9 +47,18 @@ class _ColumnsReader(ViewReader):
         return _renamed(self._below.columns, self._names)
 
     def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
-        if out is not None:
-            out = {below: out[name] for name, below in self._names.items() if name in out}
-        found = self._below.gather(ids, out)
+        return self._named(self._below.gather(ids, self._out_below(out)))
+
+    def gather_batches(
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        ids = checked_row_ids(row_ids, self._num_rows, self._name)
+        return map(self._named, self._below.gather_batches(ids, batch_size, self._out_below(out)))
+
+    def _out_below(self, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, npt.NDArray[Any]] | None:
+        return None if out is None else {below: out[name] for name, below in self._names.items() if name in out}
+
+    def _named(self, found: Mapping[str, Any]) -> dict[str, Any]:
         return {name: found[below] for name, below in self._names.items()}
 
 

@@ -12,6 +12,7 @@ from heliostat.data.columns import Column
 from heliostat.data.commit import check_target
 from heliostat.data.dataset_writer import SHARD_BYTES, DatasetWriter
 from heliostat.data.errors import BadColumnError
+from heliostat.data.filesystem import is_uri, local_path, shown_uri
 from heliostat.data.manifest import ShardFormat
 from heliostat.data.open_source import SourceKind, SourceOptions, open_source
 from heliostat.data.sources import Source
@@ -74,6 +75,11 @@ def convert(
     Raises SourceError for what cannot be read, BadColumnError for what cannot be stored, DatasetExistsError, OSError.
     """
     # Before a large source is looked at.
+    if is_uri(destination) and local_path(str(destination)) is None:
+        raise ValueError(
+            f"{shown_uri(str(destination))}: a conversion is resumable, so it writes to a folder of this host. Convert "
+            "to one, then upload_dataset(open_dataset(FOLDER), URI)."
+        )
     check_target(Path(os.path.abspath(destination)), overwrite)
     options = SourceOptions(target=target, features=features, columns=columns, fill_nulls=fill_nulls, split=split)
     opened = open_source(source, kind, options)

@@ -8,18 +8,22 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import pyarrow as pa
 from heliostat.data.blocks import Block, BlockQueue, take_block
 from heliostat.data.commit import check_target, put_in_place
 from heliostat.data.errors import BadColumnError
+from heliostat.data.filesystem import is_uri, local_path
 from heliostat.data.incoming import check_names, incoming_column, incoming_values
 from heliostat.data.journal import Journal
 from heliostat.data.manifest import Column, Manifest, ShardFormat, column_to_json, write_manifest
 from heliostat.data.order import RowOrder
 from heliostat.data.shard_sequence import ShardSequence
 from heliostat.data.stored import StoredDataset
+
+if TYPE_CHECKING:
+    from heliostat.data.upload import Upload
 
 SHARD_BYTES = 64 << 20
 _SHUFFLE_ROWS = 1 << 62
@@ -44,6 +48,10 @@ class DatasetWriter:
     what an interrupted writer (same options) left there: skip `rows_done` rows of the source and write the others;
     after an exception it leaves the folder for the next one. `resume=False` begins anew and leaves nothing.
 
+    A dataset for s3://bucket/folder (any URI of pyarrow or fsspec) is made in a temporary folder (in `work_dir`) and
+    uploaded by `close`, the manifest last: a crash leaves the dataset that was there, or none. If uploading fails,
+    the error says where the finished dataset is kept. `resume` is for folders of this host.
+
     Raises DatasetExistsError if the path is taken (`overwrite` replaces a dataset, never another kind of folder) or
     another process is writing there, BadColumnError, ValueError for senseless options, OSError.
     """
@@ -62,19 +70,29 @@ class DatasetWriter:
         fill_nulls: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         resume: bool = False,
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         _check_options(columns, shard_bytes, rows_per_shard, shuffle_bytes, format, metadata)
-        self._target, self._overwrite, self._resume = Path(os.path.abspath(path)), overwrite, resume
+        self._overwrite, self._resume = overwrite, resume
+        self._upload, self._target = _upload_of(path, overwrite, resume, work_dir)
         self._format, self._metadata, self._fills = format, dict(metadata or {}), dict(fill_nulls or {})
         self._shard_bytes, self._rows_per_shard = shard_bytes, rows_per_shard
         self._seed, self._shuffle_bytes = shuffle_seed, shuffle_bytes or 4 * shard_bytes
         self._dataset: StoredDataset | None = None
         self._is_open = True
+        try:
+            self._open(columns)
+        except BaseException:
+            if self._upload is not None:
+                self._upload.remove()
+            raise
+
+    def _open(self, columns: Sequence[Column] | None) -> None:
         self._columns: dict[str, Column] | None = None
         self._names: tuple[str, ...] = ()
-        check_target(self._target, overwrite)
+        check_target(self._target, self._overwrite)
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal.begin(self._target, self._options(columns), resume=resume)
+        self._journal = Journal.begin(self._target, self._options(columns), resume=self._resume)
         self._rows_in = self._journal.progress.rows_done
         self._buffers_done = self._journal.progress.buffers_done
         if columns is not None or self._journal.progress.columns is not None:
@@ -112,7 +130,7 @@ class DatasetWriter:
     def close(self) -> StoredDataset:
         """Write what is left, put the dataset in its place and return it opened; a second call only returns it.
 
-        Raises BadColumnError if there are no rows, DatasetExistsError, OSError.
+        Raises BadColumnError if there are no rows, DatasetExistsError, RemoteError, OSError.
         """
         if self._dataset is None:
             self._check_open()
@@ -121,6 +139,8 @@ class DatasetWriter:
             except BaseException:
                 self.abort()
                 raise
+            if self._upload is not None:
+                self._dataset = self._upload.send(self.dataset)
         return self.dataset
 
     def abort(self) -> None:
@@ -133,6 +153,8 @@ class DatasetWriter:
         self._journal.close()
         if not self._resume:
             shutil.rmtree(self._journal.folder, ignore_errors=True)
+        if self._upload is not None:
+            self._upload.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -230,6 +252,25 @@ class DatasetWriter:
         put_in_place(self._journal.folder, self._target, self._overwrite)
         self._is_open = False
         self._dataset = StoredDataset.open(self._target)
+
+
+def _upload_of(
+    path: str | os.PathLike[str], overwrite: bool, resume: bool, work_dir: str | os.PathLike[str] | None
+) -> tuple[Upload | None, Path]:
+    """What is to be done with the finished dataset, None for a path; and the folder that it is written to."""
+    if not is_uri(path):
+        return None, Path(os.path.abspath(path))
+    here = local_path(str(path))
+    if here is not None:
+        return None, here
+    if resume:
+        raise ValueError(
+            "resume is for folders of this host: write the dataset there, and upload it with upload_dataset."
+        )
+    from heliostat.data.upload import Upload
+
+    upload = Upload(str(path), overwrite=overwrite, work_dir=work_dir)
+    return upload, upload.folder
 
 
 def _shuffled(block: Block, num_rows: int, seed: int, number: int) -> Iterator[tuple[Block, int]]:

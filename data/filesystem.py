@@ -98,6 +98,28 @@ class RemoteFolder:
             write(block)
             offset += len(block)
 
+    def inspect(self, file: str, look: Callable[[Any], _Result]) -> _Result:
+        """What `look` finds in a file, opened for reading some parts of it; called for every attempt."""
+
+        def inspect() -> _Result:
+            filesystem, path = self._place(file)
+            with filesystem.open_input_file(path) as opened:
+                return look(opened)
+
+        return self._attempt(inspect, "be read", file)
+
+    def list(self) -> dict[str, int]:
+        """The files in the folder and their bytes; none where folders cannot be listed."""
+
+        def files() -> dict[str, int]:
+            from pyarrow import fs
+
+            filesystem, folder = self._place()
+            listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+            return {info.base_name: info.size or 0 for info in listed if info.type == fs.FileType.File}
+
+        return self._attempt(files, "be listed")
+
     def sizes(self, files: Iterable[str]) -> dict[str, int]:
         """The bytes of those of the files that are there."""
         wanted = set(files)

@@ -16,7 +16,7 @@ from heliostat.data.errors import BadColumnError, SourceError
 from heliostat.data.incoming import incoming_column
 from heliostat.data.manifest import ShardFormat
 from heliostat.data.open_source import DatasetSource
-from heliostat.data.sources import PIECE_BYTES, PIECE_ROWS, Piece, Source, rows_per_piece
+from heliostat.data.sources import PIECE_BYTES, PIECE_ROWS, Piece, Source, check_rows_came, rows_per_piece
 from heliostat.data.stored import StoredDataset
 from heliostat.data.tables import Table, TablePart, TableSource
 from heliostat.data.wanted import Wanted
@@ -71,8 +71,8 @@ def from_tf_dataset(
 
     Elements are dicts of tensors by column, (x, y), (x, y, sample_weight) or one tensor "x"; each is one row, with
     `batched` a batch of rows. Ragged tensors, and tensors with an unknown dimension, become lists; `tf.string` becomes
-    text if the first rows are UTF-8, else bytes, unless `columns` says it. Raises BadColumnError, SourceError,
-    DatasetExistsError, OSError.
+    text if the first rows are UTF-8, else bytes, unless `columns` says it. With `resume` the same elements must come
+    again, so nothing may shuffle them anew. Raises BadColumnError, SourceError, DatasetExistsError, OSError.
     """
     from heliostat.data.from_tensors import TensorSource
 
@@ -174,11 +174,14 @@ class _GeneratorSource(Source):
                     else named
                 )
                 yield Piece(rows, count - skipped, 0)
+        check_rows_came(self.name, row, first_row)
 
     def _of_rows(self, rows: Iterator[Any], first_row: int) -> Iterator[Piece]:
         waiting: list[Mapping[str, Any]] = []
         num_bytes = 0
-        for row, values in enumerate(islice(rows, first_row, None), first_row):
+        skipped = sum(1 for _ in islice(rows, first_row))
+        check_rows_came(self.name, skipped, first_row)
+        for row, values in enumerate(rows, first_row):
             waiting.append(named_columns(values, row))
             if waiting[-1].keys() != waiting[0].keys():
                 raise SourceError(

@@ -11,7 +11,7 @@ from heliostat.data.columns import Column
 from heliostat.data.errors import BadColumnError, SourceError
 from heliostat.data.from_objects import named_columns
 from heliostat.data.ragged import Ragged
-from heliostat.data.sources import PIECE_BYTES, Piece, Source
+from heliostat.data.sources import PIECE_BYTES, Piece, Source, check_rows_came
 from heliostat.data.table_columns import values_as
 
 _ROWS_AT_ONCE = 1024
@@ -60,6 +60,7 @@ class TensorSource(Source):
             if skipped < count:
                 kept = {name: _from(values, skipped) for name, values in rows.items()} if skipped else rows
                 yield Piece(kept, count - skipped, 0)
+        check_rows_came("tf.data.Dataset", row, first_row)
 
     def _values(self, name: str, tensor: Any, row: int) -> Any:
         if hasattr(tensor, "row_splits"):

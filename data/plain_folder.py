@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +34,26 @@ def scan(path: Path) -> tuple[Path, Manifest]:
     their columns, BadColumnError for columns that cannot be stored or have missing values.
     """
     folder, names = (path, _file_names(path)) if path.is_dir() else (path.parent, [path.name])
+    shards = ((folder, name, (folder / name).stat().st_size) for name in names)
+    files = (
+        open_chunk_file(folder, Shard(file=name, num_rows=0, num_bytes=size, xxh3_128=edge_hash(folder / name)), ())
+        for folder, name, size in shards
+    )
+    return folder, manifest_of(path, files)
+
+
+def manifest_of(place: Path | str, files: Iterable[ChunkFile]) -> Manifest:
+    """The manifest of a folder of plain files, whose shards have their names, bytes and hashes; closes them.
+
+    Raises as `scan`.
+    """
     columns: tuple[Column, ...] = ()
+    first, num_files = "", 0
     shards, footers = [], []
-    for name in names:
-        file = open_chunk_file(folder, _unknown_shard(folder, name), ())
+    for file in files:
+        first, num_files = first or file.shard.file, num_files + 1
         found = _columns(file)
-        _check_alike(file, names[0], columns or found, found)
+        _check_alike(file, first, columns or found, found)
         columns = columns or found
         _refuse_nulls(file, columns)
         if isinstance(file, ParquetFile):
@@ -47,16 +61,16 @@ def scan(path: Path) -> tuple[Path, Manifest]:
         rows = file.chunk_rows()
         file.close()
         if sum(rows):
-            shards.append(replace(_unknown_shard(folder, name), num_rows=sum(rows), chunk_rows=rows))
+            shards.append(replace(file.shard, num_rows=sum(rows), chunk_rows=rows))
     if not shards:
         raise DatasetNotFoundError(
-            f"There is no dataset at {path}: its Parquet and Arrow files have no rows.", path=path
+            f"There is no dataset at {place}: its Parquet and Arrow files have no rows.", path=place
         )
-    return folder, Manifest(
+    return Manifest(
         columns=columns,
-        shards=tuple(replace(shard, xxh3_128=edge_hash(folder / shard.file)) for shard in shards),
+        shards=tuple(shards),
         rows_per_batch=max(max(shard.chunk_rows or (1,)) for shard in shards),
-        statistics=parquet_statistics(footers, columns) if len(footers) == len(names) else {},
+        statistics=parquet_statistics(footers, columns) if len(footers) == num_files else {},
         shard_format="plain",
     )
 
@@ -82,15 +96,12 @@ def add_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _file_names(folder: Path) -> list[str]:
-    return sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith((".", "_")) and entry.is_file()
-    )
+    return sorted(entry.name for entry in os.scandir(folder) if is_plain_name(entry.name) and entry.is_file())
 
 
-def _unknown_shard(folder: Path, name: str) -> Shard:
-    return Shard(file=name, num_rows=0, num_bytes=(folder / name).stat().st_size, xxh3_128="")
+def is_plain_name(name: str) -> bool:
+    """Whether a file of that name is part of a plain folder."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith((".", "_"))
 
 
 def _columns(file: ChunkFile) -> tuple[Column, ...]:

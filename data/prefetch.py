@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from heliostat.data.order import RowIds
 from heliostat.data.reader import Reader
+from heliostat.data.stretches import Stretch
 
 
 class _Slot:
@@ -26,17 +27,18 @@ class _Slot:
 class Prefetcher(Iterator[dict[str, Any]]):
     """Batches of rows in the order of `requests`, read ahead by threads; equal to gathering them one by one.
 
-    `make_reader` is called once in every thread, `requests` are vectors of row ids. At first as many batches are read
-    ahead as there are threads; whenever the consumer has to wait one more, as far as `max_bytes` of batches (read or
-    being read, judged by the largest bytes per row so far) allow; one is always read. An error of a reader or of
-    `requests` is raised where its batch would have come, and ends the iteration. A context manager; `close` stops
-    reading and joins the threads. For one consuming thread.
+    `make_reader` is called once in every thread, `requests` are vectors of row ids, or stretches of a pass, which the
+    readers are then told before they read. At first as many batches are read ahead as there are threads; whenever the
+    consumer has to wait one more, as far as `max_bytes` of batches (read or being read, judged by the largest bytes per
+    row so far) allow; one is always read. An error of a reader or of `requests` is raised where its batch would have
+    come, and ends the iteration. A context manager; `close` stops reading and joins the threads. For one consuming
+    thread.
     """
 
     def __init__(
         self,
         make_reader: Callable[[], Reader],
-        requests: Iterator[RowIds],
+        requests: Iterator[RowIds | Stretch],
         *,
         max_bytes: int = 64 << 20,
         num_threads: int = 1,
@@ -117,21 +119,26 @@ class Prefetcher(Iterator[dict[str, Any]]):
     def _read(self) -> None:
         """What every thread does."""
         reader: Reader | None = None
+        error: BaseException | None = None
         try:
-            while (taken := self._take_request()) is not None:
-                slot, ids = taken
-                try:
-                    if reader is None:
-                        reader = self._make_reader()
-                    slot.rows = reader.gather(ids)
-                except BaseException as error:  # raised again where the consumer is
-                    slot.error = error
+            try:
+                reader = self._make_reader()
+            except BaseException as caught:  # raised again where the consumer is
+                error = caught
+            while (taken := self._take_request(reader)) is not None:
+                slot, request = taken
+                slot.error = slot.error or error
+                if reader is not None and slot.error is None:
+                    try:
+                        slot.rows = reader.gather(request.row_ids() if isinstance(request, Stretch) else request)
+                    except BaseException as caught:  # raised again where the consumer is
+                        slot.error = caught
                 self._finish(slot)
         finally:
             if reader is not None:
                 reader.close()
 
-    def _take_request(self) -> tuple[_Slot, RowIds] | None:
+    def _take_request(self, reader: Reader | None) -> tuple[_Slot, RowIds | Stretch] | None:
         """The next batch to read, once there is room for it; None when there is nothing more to do."""
         with self._changed:
             while not self._is_closed and not self._is_exhausted and not self._has_room():
@@ -139,7 +146,7 @@ class Prefetcher(Iterator[dict[str, Any]]):
             if self._is_closed or self._is_exhausted:
                 return None
             try:
-                ids = next(self._requests)
+                request = next(self._requests)
             except StopIteration:
                 self._is_exhausted = True
                 self._changed.notify_all()
@@ -150,9 +157,14 @@ class Prefetcher(Iterator[dict[str, Any]]):
                 self._slots.append(slot)
                 self._changed.notify_all()
                 return None
-            slot = _Slot(len(ids))
+            slot = _Slot(len(request))
             self._slots.append(slot)
-            return slot, ids
+            if reader is not None and isinstance(request, Stretch):
+                try:
+                    request.announce(reader)
+                except BaseException as error:  # raised again where the consumer is
+                    slot.error = error
+            return slot, request
 
     def _has_room(self) -> bool:
         if not self._slots:
@@ -168,16 +180,3 @@ class Prefetcher(Iterator[dict[str, Any]]):
             if slot.error is not None:
                 self._is_exhausted = True  # nothing after an error will be asked for
             self._changed.notify_all()
-
-
-def read_batches(
-    make_reader: Callable[[], Reader], requests: Iterator[RowIds], *, prefetch_bytes: int, num_threads: int
-) -> Generator[dict[str, Any], None, None]:
-    """The batches of `requests` in order, read ahead by a `Prefetcher`, or on demand if `prefetch_bytes` is 0."""
-    if prefetch_bytes < 1:
-        with make_reader() as reader:
-            for ids in requests:
-                yield reader.gather(ids)
-        return
-    with Prefetcher(make_reader, requests, max_bytes=prefetch_bytes, num_threads=num_threads) as prefetcher:
-        yield from prefetcher

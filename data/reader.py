@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +44,17 @@ class Reader(ABC):
         dataset or unfit buffers, ShardError for a damaged shard, ValueError after `close`.
         """
 
+    def gather_batches(
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The rows cut into batches (the last one maybe short), each as `gather` gives it, read when it is asked for.
+
+        What is the same for many batches is then done once. `out` gives arrays for all rows, which are filled batch by
+        batch. Raises as `gather`, where the batch would have come.
+        """
+        for low in range(0, len(row_ids), batch_size):
+            yield self.gather(row_ids[low : low + batch_size], rows_of(out, low, low + batch_size))
+
     @abstractmethod
     def close(self) -> None:
         """Let go of what the reader holds; a closed reader gathers no more."""
@@ -55,6 +66,11 @@ class Reader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def rows_of(out: Mapping[str, npt.NDArray[Any]] | None, low: int, high: int) -> dict[str, npt.NDArray[Any]] | None:
+    """The rows [low, high) of every output array; None for None."""
+    return None if out is None else {name: array[low:high] for name, array in out.items()}
 
 
 def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = 64) -> npt.NDArray[Any]:

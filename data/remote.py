@@ -9,16 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heliostat.data.batches import batch_requests
+from heliostat.data.batches import iterate_batches
 from heliostat.data.chunks import ChunkTable, Skipped
 from heliostat.data.damage import Damage, damaged_chunks, find_damage
 from heliostat.data.errors import DatasetNotFoundError, ManifestError, ShardError
 from heliostat.data.filesystem import RemoteFolder
 from heliostat.data.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
-from heliostat.data.order import RowIds, RowOrder, Shuffle
-from heliostat.data.plan import BatchPlan
-from heliostat.data.prefetch import read_batches
+from heliostat.data.order import RowOrder, Shuffle
 from heliostat.data.reader import Reader
+from heliostat.data.remote_plain import scan_remote
 from heliostat.data.remote_reader import CachedChunkReader, CachedShardReader, RemoteReader
 from heliostat.data.remote_source import RemoteSettings, ShardSource, local_manifest
 from heliostat.data.shards import FileStamp
@@ -73,7 +72,6 @@ class RemoteDataset(StoredDataset):
         """
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
         chosen_columns(self, columns)
-        plan = BatchPlan(num_rows=len(self), global_batch_size=batch_size, num_microbatches=1)
         source = self._source()
 
         def make_reader() -> Reader:
@@ -81,29 +79,29 @@ class RemoteDataset(StoredDataset):
             reader.start_pass(seed=seed, epoch=epoch)
             return reader
 
-        def requests() -> Iterator[RowIds]:
-            for step, ids in enumerate(batch_requests(order, batch_size)):
-                source.expect(order, plan.step_rows(step)[0])
-                yield ids
+        batches = iterate_batches(
+            make_reader, order, batch_size, prefetch_bytes=prefetch_bytes, num_threads=num_threads
+        )
 
-        def batches() -> Iterator[dict[str, Any]]:
+        def closing_batches() -> Iterator[dict[str, Any]]:
             with closing(source):
-                yield from read_batches(make_reader, requests(), prefetch_bytes=prefetch_bytes, num_threads=num_threads)
+                yield from batches
 
-        return batches()
+        return closing_batches()
 
     def check(self) -> None:
         """Look whether the dataset at the URI is still this one and its files have the sizes of the manifest.
 
         Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError.
         """
-        found = fetch_manifest(self._remote)
-        if found.fingerprint != self._manifest.fingerprint:
-            raise ManifestError(
-                f"The dataset at {self.name} was replaced: it has fingerprint {found.fingerprint}, this one had "
-                f"{self._manifest.fingerprint}. Open it again.",
-                path=self.name,
-            )
+        if self._manifest.shard_format != "plain":
+            found = fetch_manifest(self._remote)
+            if found.fingerprint != self._manifest.fingerprint:
+                raise ManifestError(
+                    f"The dataset at {self.name} was replaced: it has fingerprint {found.fingerprint}, this one had "
+                    f"{self._manifest.fingerprint}. Open it again.",
+                    path=self.name,
+                )
         used = set(ChunkTable.of(self._manifest, self._skipped).shards.tolist())
         shards = [shard for number, shard in enumerate(self.shards) if number in used]
         sizes = self._remote.sizes(shard.file for shard in shards)
@@ -178,13 +176,28 @@ def open_remote(
 ) -> RemoteDataset:
     """The dataset at a URI: its manifest is fetched and checked, its shards are not looked at.
 
+    Of a folder of Parquet files without a manifest the footers are fetched.
+
     `cache_dir` is where shards are kept (~/.cache/heliostat if None), `cache_bytes` how many bytes of them; for further
-    settings see `RemoteSettings`. Raises DatasetNotFoundError, ManifestError, RemoteError.
+    settings see `RemoteSettings`. Raises DatasetNotFoundError, ManifestError, RemoteError, and for Parquet files that
+    make no dataset ShardError and BadColumnError.
     """
     place = None if cache_dir is None else os.path.abspath(cache_dir)
     chosen = RemoteSettings(cache_dir=place, cache_bytes=cache_bytes, **settings)
     folder = RemoteFolder(uri, timeout_s=chosen.timeout_s, retry=chosen.retry)
-    return RemoteDataset(folder, fetch_manifest(folder), chosen)
+    return RemoteDataset(folder, _manifest_of(folder), chosen)
+
+
+def _manifest_of(folder: RemoteFolder) -> Manifest:
+    """The manifest of a remote folder, or the one that a folder of Parquet files would have."""
+    try:
+        return fetch_manifest(folder)
+    except DatasetNotFoundError as error:
+        not_found = error
+    plain = scan_remote(folder)
+    if plain is None:
+        raise not_found
+    return plain
 
 
 def fetch_manifest(folder: RemoteFolder) -> Manifest:
@@ -193,8 +206,8 @@ def fetch_manifest(folder: RemoteFolder) -> Manifest:
         data = folder.read(MANIFEST_NAME)
     except FileNotFoundError:
         raise DatasetNotFoundError(
-            f"There is no dataset at {folder.name}: it has no {MANIFEST_NAME}. Upload one with upload_dataset; remote "
-            "folders of Parquet or Arrow files without a manifest cannot be opened.",
+            f"There is no dataset at {folder.name}: it has neither {MANIFEST_NAME} nor Parquet files. Upload one with "
+            "upload_dataset.",
             path=folder.name,
         ) from None
     return manifest_from_bytes(data, folder.name_of(MANIFEST_NAME))

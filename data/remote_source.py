@@ -15,6 +15,7 @@ from heliostat.data.chunks import ChunkTable, Skipped
 from heliostat.data.errors import CacheError, ManifestError, RemoteError, ShardError
 from heliostat.data.fetch_ahead import ShardPrefetcher
 from heliostat.data.filesystem import RemoteFolder
+from heliostat.data.footers import EDGE_PREFIX
 from heliostat.data.lookahead import ComingRows, Lookahead, ShardTable
 from heliostat.data.manifest import Manifest, Shard
 from heliostat.data.order import RowOrder
@@ -22,7 +23,7 @@ from heliostat.data.retry import RetryPolicy
 from heliostat.data.shard_cache import FOLDER_NAME, WantedFile, shard_cache
 
 _AHEAD_BYTES = 4 << 30
-_HASH = re.compile(r"[0-9a-f]{32}")
+_HASH = re.compile(rf"({EDGE_PREFIX})?[0-9a-f]{{32}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,10 @@ class RemoteSettings:
 
 
 def local_name(shard: Shard) -> str:
-    """What a shard is called in the cache: the hash of its bytes, with the suffix that tells its format."""
+    """What a shard is called in the cache: the hash of its bytes (without a manifest: of its size and ends), with the
+    suffix that tells its format."""
     suffix = "".join(re.findall(r"[a-z0-9]", shard.file.rpartition(".")[2].lower()))[:12]
-    return f"{shard.xxh3_128}.{suffix or 'shard'}"
+    return f"{shard.xxh3_128.removeprefix(EDGE_PREFIX)}.{suffix or 'shard'}"
 
 
 def local_manifest(manifest: Manifest, name: str) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,6 +134,12 @@ class _SelectionReader(ViewReader):
 
     def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
         return self._below.gather(self._rows.at(ids), out)
+
+    def gather_batches(
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        ids = checked_row_ids(row_ids, self._num_rows, self._name)
+        return self._below.gather_batches(self._rows.at(ids), batch_size, out)
 
 
 def split(dataset: Dataset, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:

@@ -23,6 +23,7 @@ from weakref import WeakSet, WeakValueDictionary
 import xxhash
 from heliostat.data.byte_locks import ByteLocks, byte_locked
 from heliostat.data.errors import CacheError, ShardError
+from heliostat.data.footers import EDGE_PREFIX, edge_hash
 
 FOLDER_NAME = "heliostat-shards"
 LOCK_NAME = ".locks"
@@ -37,7 +38,8 @@ _WAIT_STEP_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedFile:
-    """A remote file: its name in the cache, its bytes and their xxh3_128 (hex), and where it is, for messages.
+    """A remote file: its name in the cache, its bytes and their xxh3_128 (hex) or `edge_hash`, and where it is, for
+    messages.
 
     `download` hands its bytes, block by block, to the function that it is given.
     """
@@ -319,4 +321,6 @@ def _download(part: Path, file: WantedFile) -> tuple[int, str]:
         # After a power failure a name must not stand for bytes that never reached the disk.
         os.fsync(out.fileno())
         os.fchmod(out.fileno(), 0o444)
+    if file.xxh3_128.startswith(EDGE_PREFIX):
+        return num_bytes, edge_hash(part)
     return num_bytes, digest.hexdigest()

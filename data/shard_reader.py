@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from heliostat.data.chunks import Skipped
-from heliostat.data.errors import ShardError
+from heliostat.data.errors import DatasetError, ShardError
 from heliostat.data.ipc_shards import MappedShard
 from heliostat.data.manifest import Column, Manifest
 from heliostat.data.order import RowIds
 from heliostat.data.ragged import Ragged, splits_of
-from heliostat.data.reader import aligned_empty
+from heliostat.data.reader import aligned_empty, rows_of
 from heliostat.data.runs import Runs, copy_runs, elements_at_every_byte
-from heliostat.data.shards import Values
+from heliostat.data.shards import FileStamp, Values, stamp_of
 from heliostat.data.stored_reader import Stamps, StoredReader
 
 # Rows pass through a temporary array, which should stay in the processor's cache.
@@ -28,11 +28,39 @@ _SPLIT_BYTES = 8
 _Places = slice | npt.NDArray[np.int64]
 
 
+class _Located(NamedTuple):
+    """Where some rows lie: their chunks, shards and places in the chunk, the first byte of each tensor column in the
+    file, and the shard of all of them if it is one."""
+
+    chunks: RowIds
+    shards: RowIds
+    within: RowIds
+    offsets: Mapping[str, RowIds]
+    shard: int | None
+
+    def part(self, low: int, high: int) -> _Located:
+        """The rows [low, high)."""
+        offsets = {name: places[low:high] for name, places in self.offsets.items()}
+        shards = self.shards[low:high]
+        shard = _only(shards) if self.shard is None else self.shard
+        return _Located(self.chunks[low:high], shards, self.within[low:high], offsets, shard)
+
+
+class KeptMap(NamedTuple):
+    """A mapped shard: what its file was, its bytes, and where every column's values, their end and row splits lie in
+    them, int64 [3, record batches]."""
+
+    stamp: FileStamp | None
+    data: npt.NDArray[np.uint8]
+    places: Mapping[str, npt.NDArray[np.int64]]
+
+
 class ShardReader(StoredReader):
     """Rows of some columns of a dataset in Arrow shards.
 
-    Shards are mapped when their first row is asked for and stay mapped until `close`; arrays that were handed out stay
-    valid.
+    Shards are mapped when their first row is asked for and stay mapped until `close`, or as long as `maps` lives, which
+    the readers of a dataset share: mapping anew in every pass takes a page fault for every 64 KiB. Arrays that were
+    handed out stay valid.
     """
 
     def __init__(
@@ -43,11 +71,14 @@ class ShardReader(StoredReader):
         *,
         skipped: Skipped | None = None,
         stamps: Stamps | None = None,
+        maps: dict[str, KeptMap] | None = None,
     ) -> None:
         super().__init__(folder, manifest, columns, skipped=skipped, stamps=stamps)
         num_chunks = len(self._chunks.first_rows)
         # Byte offsets in the file for every record batch: the values, their end, the row splits.
         self._places = {name: np.zeros((3, num_chunks), np.int64) for name in self._columns}
+        self._variable = [(name, column) for name, column in self._columns.items() if column.is_variable]
+        self._maps = maps
         self._data: dict[int, npt.NDArray[np.uint8]] = {}
         self._views: dict[int, dict[int, npt.NDArray[np.void]]] = {
             width: {} for width in {_copied_bytes(column) for column in self._columns.values()}
@@ -58,19 +89,49 @@ class ShardReader(StoredReader):
         self._views.clear()
         super().close()
 
+    def gather_batches(  # noqa: D102
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        try:
+            ids = self._checked_ids(row_ids)
+            arrays = None if out is None else self._checked_buffers(out, ids.size)
+            located = self._locate(ids)
+        except DatasetError:
+            # Batch by batch, so that the error comes with the batch that it is about.
+            yield from super().gather_batches(row_ids, batch_size, out)
+            return
+        for low in range(0, ids.size, batch_size):
+            self._check_not_closed()
+            part = located.part(low, low + batch_size)
+            found = self._copied(part, rows_of(arrays, low, low + batch_size) or self._new_arrays(part.within.size))
+            yield {name: found[name] for name in self._columns}
+
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
+        return self._copied(self._locate(ids), arrays)
+
+    def _locate(self, ids: RowIds) -> _Located:
+        """Map the shards of these rows and find the rows in them."""
         chunks = self._chunks.of_rows(ids)
         shards = self._chunks.shards[chunks]
         self._map(shards)
-        groups = _group(shards) if ids.size else []
         within = ids - self._chunks.first_rows[chunks]
+        offsets = {
+            name: self._places[name][0][chunks] + within * self._columns[name].row_bytes for name, _, _ in self._tensors
+        }
+        return _Located(chunks, shards, within, offsets, _only(shards))
+
+    def _copied(self, rows: _Located, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
+        self._look_at_sizes(rows.shards if rows.shard is None else [rows.shard])
+        num_rows = rows.within.size
+        groups: list[tuple[int, _Places]] | None = []
+        if num_rows:
+            groups = _group(rows.shards) if rows.shard is None else [(rows.shard, slice(0, num_rows))]
         found: dict[str, Values] = dict(arrays)
-        for name, column in self._columns.items():
-            if column.is_variable:
-                found[name] = self._ragged(column, chunks, shards, within, groups)
-            elif ids.size:
-                offsets = self._places[name][0][chunks] + within * column.row_bytes
-                _copy(self._views[column.row_bytes], shards, offsets, groups, _as_rows(arrays[name]))
+        for name, column in self._variable:
+            found[name] = self._ragged(column, rows.chunks, rows.shards, rows.within, groups)
+        for name, offsets in rows.offsets.items() if num_rows else ():
+            target = _as_rows(arrays[name])
+            _copy(self._views[target.itemsize], rows.shards, offsets, groups, target)
         return found
 
     def _ragged(
@@ -100,19 +161,27 @@ class ShardReader(StoredReader):
     def _map(self, shards: RowIds) -> None:
         if self._is_open[shards].all():
             return
-        manifest = self._manifest
         for number in np.unique(shards[~self._is_open[shards]]).tolist():
             self._check_unchanged(number)
-            shard = manifest.shards[number]
-            mapped = MappedShard(self._folder, shard, manifest.columns, manifest.chunk_rows(shard))
-            places = mapped.column_places()
+            kept = self._mapped(number)
             chunks = self._chunks.of_shard(number)
             for name in self._columns:
-                self._places[name][:, chunks] = np.array(places[name], np.int64)[self._chunks.numbers[chunks]].T
+                self._places[name][:, chunks] = kept.places[name][:, self._chunks.numbers[chunks]]
             for width, views in self._views.items():
-                views[number] = elements_at_every_byte(mapped.data, width)
-            self._data[number] = mapped.data
+                views[number] = elements_at_every_byte(kept.data, width)
+            self._data[number] = kept.data
             self._is_open[number] = True
+
+    def _mapped(self, number: int) -> KeptMap:
+        """A shard in memory: the kept one if its file is still the same."""
+        shard, maps = self._manifest.shards[number], {} if self._maps is None else self._maps
+        kept, stamp = maps.get(shard.file), stamp_of(self._folder / shard.file)
+        if kept is None or stamp is None or kept.stamp != stamp:
+            manifest = self._manifest
+            mapped = MappedShard(self._folder, shard, manifest.columns, manifest.chunk_rows(shard))
+            places = {name: np.array(found, np.int64).T for name, found in mapped.column_places().items()}
+            kept = maps[shard.file] = KeptMap(stamp, mapped.data, places)
+        return kept
 
     def _bad_splits(self, column: Column, chunk: int, row: int) -> ShardError:
         shard = self._manifest.shards[int(self._chunks.shards[chunk])]
@@ -135,10 +204,13 @@ def _as_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.void]:
     return flat.view(f"V{flat.shape[1] * flat.itemsize}")[:, 0]
 
 
+def _only(shards: RowIds) -> int | None:
+    """The shard of all these rows; None if there are several, or no rows."""
+    return int(shards[0]) if shards.size and shards[0] == shards[-1] and (shards == shards[0]).all() else None
+
+
 def _group(shards: npt.NDArray[np.int64]) -> list[tuple[int, _Places]] | None:
     """(shard, places of its rows), or None if one by one is quicker because the shards have too few rows each."""
-    if shards[0] == shards[-1] and (shards == shards[0]).all():
-        return [(int(shards[0]), slice(0, shards.size))]
     by_shard = np.argsort(shards, kind="stable")
     cuts = np.flatnonzero(np.diff(shards[by_shard])) + 1
     if (cuts.size + 1) * _ROWS_PER_GROUP > shards.size:

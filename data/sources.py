@@ -100,6 +100,15 @@ def size_of(files: Sequence[Path], what: str) -> int:
     return total
 
 
+def check_rows_came(name: str, num_rows: int, first_row: int) -> None:
+    """Raise SourceError if a source ended before the row at which its conversion should go on."""
+    if num_rows < first_row:
+        raise SourceError(
+            f"The {name} has {num_rows} rows now; {first_row} of it were written before. It does not give the same "
+            "rows again: convert it anew with resume=False."
+        )
+
+
 def rows_per_piece(row_bytes: float) -> int:
     """How many rows of this size are handed on at once."""
     return max(1, min(PIECE_ROWS, int(PIECE_BYTES / max(1.0, row_bytes))))

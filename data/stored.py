@@ -20,14 +20,15 @@ from heliostat.data.ipc_shards import MappedShard
 from heliostat.data.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
 from heliostat.data.plain_folder import add_manifest, is_plain, scan
 from heliostat.data.reader import Reader
-from heliostat.data.shard_reader import ShardReader
+from heliostat.data.shard_reader import KeptMap, ShardReader
 from heliostat.data.stored_reader import Stamps, stamps_of
 
 
 class StoredDataset(Dataset):
     """A dataset on disk, cut into shard files, described by a manifest; made by `open_dataset` and `write_dataset`.
 
-    Pickles as its path, its manifest and what is left out of it.
+    Arrow shards that were read stay mapped as long as it lives; no file is held open. Pickles as its path, its manifest
+    and what is left out of it.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class StoredDataset(Dataset):
         self._num_rows = ChunkTable.of(manifest, self._skipped).total_rows
         self._fingerprint = _fingerprint(manifest, self._skipped)
         self._stamps: Stamps | None = None
+        self._maps: dict[str, KeptMap] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> StoredDataset:
@@ -46,7 +48,7 @@ class StoredDataset(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # On another host the same file has another time of change.
-        return {**self.__dict__, "_stamps": None}
+        return {**self.__dict__, "_stamps": None, "_maps": {}}
 
     def __len__(self) -> int:
         return self._num_rows
@@ -100,8 +102,11 @@ class StoredDataset(Dataset):
         return dict(self._manifest.statistics)
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
-        kind = ShardReader if self._manifest.shard_format == "arrow" else ChunkReader
-        return kind(self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps)
+        if self._manifest.shard_format != "arrow":
+            return ChunkReader(self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps)
+        return ShardReader(
+            self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps, maps=self._maps
+        )
 
     def check(self) -> None:  # noqa: D102
         # Before the files are looked at: what changes meanwhile is seen when they are read.

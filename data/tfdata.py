@@ -6,16 +6,15 @@ import itertools
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any
 
-from heliostat.data.batches import batch_requests
+import numpy as np
 from heliostat.data.columns import Column
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import PlanError, UnknownColumnError
 from heliostat.data.order import RowOrder, Shuffle, checked_integer
 from heliostat.data.plan import BatchPlan
-from heliostat.data.prefetch import read_batches
+from heliostat.data.tf_blocks import BlockSize, read_blocks
 from heliostat.data.view import chosen_columns
 
 ColumnChoice = str | Sequence[str] | Mapping[str, str]
@@ -59,29 +58,78 @@ def tf_dataset(
     iterations = tf.data.Dataset.from_generator(passes.iteration, output_signature=tf.TensorSpec([], tf.int64))
     num_batches, static_rows = passes.num_steps * epochs, batch_size if drop_remainder else None
 
-    def batch(iteration: Any) -> Any:
-        found = _fetched(passes, iteration, schema, static_rows)
-        return found if structure is None else tf.nest.map_structure(found.__getitem__, structure)
+    def batches(num_rows: Any, block: Mapping[str, Any]) -> Any:
+        """The batches of a block, whose rows are those of whole batches, or of one short one."""
+        rows_each = tf.minimum(num_rows, batch_size) if static_rows is None else static_rows
 
-    # The generator costs 0.2 ms a time, so it gives one element per iteration rather than one per batch.
-    result = iterations.flat_map(lambda iteration: tf.data.Dataset.range(num_batches).map(lambda _: batch(iteration)))
-    return result.apply(tf.data.experimental.assert_cardinality(num_batches))
+        def structured(found: Mapping[str, Any]) -> Any:
+            return found if structure is None else tf.nest.map_structure(found.__getitem__, structure)
+
+        if any(isinstance(values, tf.RaggedTensor) for values in block.values()):
+            numbers = tf.data.Dataset.range(num_rows // rows_each)
+            return numbers.map(
+                lambda number: structured(
+                    _cut(block, schema, number * tf.cast(rows_each, tf.int64), rows_each, static_rows)
+                )
+            )
+        # A quarter of the time of a function that cuts.
+        cut = {name: tf.reshape(values, [-1, rows_each, *values.shape[1:]]) for name, values in block.items()}
+        return tf.data.Dataset.from_tensor_slices(structured(cut))
+
+    def iterate(iteration: Any) -> Any:
+        # There are fewer blocks than batches; the one after the last has no rows.
+        blocks = tf.data.Dataset.range(num_batches + 1).map(lambda _: _fetched(passes, iteration, schema))
+        return blocks.take_while(lambda num_rows, _: num_rows > 0).flat_map(batches)
+
+    # A generator costs 0.2 ms a time, and calling Python as much again: one element per iteration, several batches per
+    # call.
+    return iterations.flat_map(iterate).apply(tf.data.experimental.assert_cardinality(num_batches))
 
 
-def _fetched(passes: _Passes, iteration: Any, schema: Mapping[str, Column], num_rows: int | None) -> dict[str, Any]:
-    """The tensors of the next batch of an iteration, by column, in a graph."""
+def _fetched(passes: _Passes, iteration: Any, schema: Mapping[str, Column]) -> tuple[Any, dict[str, Any]]:
+    """The number of rows and the tensors of the next block of an iteration, by column, in a graph."""
     import tensorflow as tf
     from heliostat.data.tensors import flat_tensors, tensor_spec
 
-    specs = {name: tensor_spec(column, num_rows) for name, column in schema.items()}
+    specs = {name: tensor_spec(column) for name, column in schema.items()}
     dtypes = [dtype for spec in specs.values() for dtype in _flat_dtypes(spec)]
 
     def fetch(number: Any) -> list[Any]:
-        rows = passes.batch(int(number))
-        return [tensor for name in schema for tensor in flat_tensors(rows[name])]
+        rows = passes.block(int(number))
+        if rows is None:
+            return [np.int64(0), *(tensor for spec in specs.values() for tensor in _no_rows(spec))]
+        return [np.int64(len(next(iter(rows.values())))), *(t for name in schema for t in flat_tensors(rows[name]))]
 
-    flat = iter(tf.py_function(fetch, [iteration], dtypes))
-    return {name: _joined(spec, flat) for name, spec in specs.items()}
+    num_rows, *tensors = tf.py_function(fetch, [iteration], [tf.int64, *dtypes])
+    flat = iter(tensors)
+    return tf.ensure_shape(num_rows, []), {name: _joined(spec, flat) for name, spec in specs.items()}
+
+
+def _cut(
+    block: Mapping[str, Any], schema: Mapping[str, Column], low: Any, num_rows: Any, static_rows: int | None
+) -> dict[str, Any]:
+    """Some rows of a block with columns of variable length, in a graph."""
+    import tensorflow as tf
+    from heliostat.data.tensors import tensor_spec
+
+    high, found = low + tf.cast(num_rows, tf.int64), {}
+    for name, column in schema.items():
+        spec, values = tensor_spec(column, static_rows), block[name]
+        if isinstance(spec, tf.RaggedTensorSpec):
+            splits = values.row_splits[low : high + 1]
+            found[name] = _joined(spec, iter((values.values[splits[0] : splits[-1]], splits - splits[0])))
+        else:
+            found[name] = tf.ensure_shape(values[low:high], spec.shape)
+    return found
+
+
+def _no_rows(spec: Any) -> list[Any]:
+    """The plain tensors of a column without rows."""
+    import tensorflow as tf
+
+    if isinstance(spec, tf.RaggedTensorSpec):
+        return [tf.zeros([0, *spec.shape[2:]], spec.dtype), tf.zeros([1], tf.int64)]
+    return [tf.zeros([0, *spec.shape[1:]], spec.dtype)]
 
 
 def _flat_dtypes(spec: Any) -> list[Any]:
@@ -103,22 +151,22 @@ def _joined(spec: Any, flat: Iterator[Any]) -> Any:
 
 
 class _Running:
-    """The batches of one iteration; TensorFlow may end it from another thread than the one that takes batches."""
+    """The blocks of one iteration; TensorFlow may end it from another thread than the one that takes them."""
 
-    def __init__(self, batches: Generator[dict[str, Any], None, None]) -> None:
-        self._batches, self._lock = batches, threading.Lock()
+    def __init__(self, blocks: Generator[dict[str, Any], None, None]) -> None:
+        self._blocks, self._lock = blocks, threading.Lock()
 
-    def next(self) -> dict[str, Any]:
+    def next(self) -> dict[str, Any] | None:
         with self._lock:
-            return next(self._batches)
+            return next(self._blocks, None)
 
     def close(self) -> None:
         with self._lock:
-            self._batches.close()
+            self._blocks.close()
 
 
 class _Passes:
-    """What iterations of the `tf.data.Dataset` share: which pass comes next, and the batches of running iterations.
+    """What iterations of the `tf.data.Dataset` share: which pass comes next, and the blocks of running iterations.
 
     A pass is done when its last batch was taken, so an iteration that is left early (to look at one batch, say) takes
     no pass away from the next one.
@@ -140,7 +188,7 @@ class _Passes:
     ) -> None:
         RowOrder(num_rows=len(dataset), seed=seed, epoch=epoch, shuffle=shuffle)  # raises for bad arguments now
         self.num_steps = num_steps
-        self._dataset, self._columns, self._batch_size = dataset, columns, batch_size
+        self._dataset, self._columns, self._batch_size = dataset, list(columns), batch_size
         self._shuffle, self._seed, self._epoch, self._epochs = shuffle, seed, epoch, epochs
         self._prefetch_bytes, self._num_threads = prefetch_bytes, num_threads
         self._numbers = itertools.count()
@@ -148,7 +196,7 @@ class _Passes:
 
     def iteration(self) -> Iterator[int]:
         """Begin an iteration and give its number, once; as long as the generator lives, so does the iteration."""
-        running = _Running(self._batches(self._epoch))
+        running = _Running(self._blocks(self._epoch))
         number = next(self._numbers)
         self._running[number] = running
         try:
@@ -157,22 +205,28 @@ class _Passes:
             del self._running[number]
             running.close()
 
-    def batch(self, number: int) -> dict[str, Any]:
-        """The next batch of a running iteration."""
+    def block(self, number: int) -> dict[str, Any] | None:
+        """The next block of a running iteration; None after the last one."""
         return self._running[number].next()
 
-    def _batches(self, first_epoch: int) -> Generator[dict[str, Any], None, None]:
+    def _blocks(self, first_epoch: int) -> Generator[dict[str, Any], None, None]:
+        size = BlockSize(self._batch_size, self._prefetch_bytes)
         for epoch in range(first_epoch, first_epoch + self._epochs):
             order = RowOrder(num_rows=len(self._dataset), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
-            source = read_batches(
-                partial(self._dataset.pass_reader, self._columns, seed=self._seed, epoch=epoch),
-                batch_requests(order, self._batch_size, self.num_steps),
+            blocks = read_blocks(
+                self._dataset,
+                self._columns,
+                order,
+                self.num_steps,
+                size,
                 prefetch_bytes=self._prefetch_bytes,
                 num_threads=self._num_threads,
             )
-            with closing(source):
-                for step, rows in enumerate(source):
-                    if step == self.num_steps - 1:
+            num_rows, all_rows = 0, min(self.num_steps * self._batch_size, len(self._dataset))
+            with closing(blocks):
+                for rows in blocks:
+                    num_rows += len(next(iter(rows.values())))
+                    if num_rows == all_rows:
                         self._epoch = epoch + 1
                     yield rows
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import xxhash
 from heliostat.data.dataset import Dataset
 from heliostat.data.dataset_writer import DatasetWriter
-from heliostat.data.errors import DatasetExistsError, DatasetNotFoundError, ShardError
+from heliostat.data.errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
 from heliostat.data.filesystem import RemoteFolder
 from heliostat.data.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
 from heliostat.data.remote import RemoteDataset, fetch_manifest, open_remote
 from heliostat.data.remote_source import local_name
 from heliostat.data.retry import RetryPolicy
 from heliostat.data.shards import hash_file
+from heliostat.data.statistics import column_statistics
 from heliostat.data.stored import StoredDataset
 
 _BLOCK_BYTES = 8 << 20
@@ -51,26 +53,44 @@ def upload_dataset(
         if any(shard.xxh3_128.startswith("edge-") for shard in shards):
             shards = tuple(replace(shard, xxh3_128=hash_file(_path_of(stored, n))) for n, shard in enumerate(shards))
         renamed = tuple(replace(shard, file=local_name(shard)) for shard in shards)
-        manifest = replace(stored.manifest, shards=renamed)
+        known = stored.manifest.statistics
+        # Nor does it know all statistics.
+        statistics = {name: known.get(name) or column_statistics(stored, name) for name in stored.schema}
+        manifest = replace(stored.manifest, shards=renamed, statistics=statistics)
         _upload_shards(folder, stored, manifest, num_threads)
         _upload_manifest(folder, manifest)
     _delete(folder, before, manifest)
     return open_remote(uri) if retry is None else open_remote(uri, retry=retry)
 
 
-@contextmanager
-def remote_writer(
-    uri: str, *, overwrite: bool = False, work_dir: str | None = None, **options: Any
-) -> Iterator[DatasetWriter]:
-    """A `DatasetWriter` (which takes `options`) in a temporary folder, whose dataset is uploaded in the end.
+class Upload:
+    """A dataset that is written in a temporary folder first; raises DatasetExistsError at once."""
 
-    After an exception nothing is uploaded. Raises DatasetExistsError at once, RemoteError.
-    """
-    _before(RemoteFolder(uri), overwrite)
-    with tempfile.TemporaryDirectory(prefix="heliostat-", dir=work_dir) as place:
-        with DatasetWriter(Path(place) / "dataset", **options) as writer:
-            yield writer
-        upload_dataset(writer.dataset, uri, overwrite=overwrite)
+    def __init__(self, uri: str, *, overwrite: bool, work_dir: str | os.PathLike[str] | None) -> None:
+        self._uri, self._overwrite = uri, overwrite
+        _before(RemoteFolder(uri), overwrite)
+        self._place = tempfile.mkdtemp(prefix="heliostat-", dir=work_dir)
+
+    @property
+    def folder(self) -> Path:
+        """Where it is written."""
+        return Path(self._place) / "dataset"
+
+    def send(self, dataset: StoredDataset) -> RemoteDataset:
+        """Upload it and remove the folder, which stays if that fails, as the error says. Raises as upload_dataset."""
+        try:
+            sent = upload_dataset(dataset, self._uri, overwrite=self._overwrite)
+        except RemoteError as error:
+            raise RemoteError(
+                f"{error} The finished dataset is kept in {self.folder}: upload it from there with upload_dataset.",
+                path=error.path,
+            ) from error
+        self.remove()
+        return sent
+
+    def remove(self) -> None:
+        """Remove the temporary folder."""
+        shutil.rmtree(self._place, ignore_errors=True)
 
 
 def _before(folder: RemoteFolder, overwrite: bool) -> Manifest | None:

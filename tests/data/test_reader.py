@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from heliostat.data import RowError, UnknownColumnError, aligned_empty, write_dataset
+from heliostat.data import Dataset, Ragged, RowError, UnknownColumnError, aligned_empty, write_dataset
 from heliostat.data import shard_reader as reader_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,3 +138,60 @@ def test_shards_are_mapped_only_when_needed(tmp_path):
     os.remove(dataset.path / dataset.shards[2].file)
     with dataset.reader() as reader:
         assert reader.gather(np.array([15, 2]))["x"].tolist() == [15, 2]
+
+
+@pytest.fixture(scope="module")
+def several_shards(tmp_path_factory) -> list[Dataset]:
+    """Datasets of one shard, of many, of one record batch per few rows, of Parquet, and views of them."""
+    folder, ids = tmp_path_factory.mktemp("several"), np.arange(500)
+    columns = {
+        "id": ids,
+        "x": np.stack([ids, ids * 2, ids * 3], axis=1).astype(np.uint8),
+        "text": [f"é {one}" * (one % 4) for one in range(500)],
+        "tokens": [np.arange(one % 6, dtype=np.int16) + one for one in range(500)],
+    }
+    one = write_dataset(folder / "one", columns)
+    many = write_dataset(folder / "many", columns, rows_per_shard=9)
+    parquet = write_dataset(folder / "parquet", columns, rows_per_shard=60, format="parquet")
+    split = many.split(0.7)[0].rename({"x": "y"})
+    mapped = parquet.map(lambda rows: {**rows, "x": rows["x"] + 1})
+    return [one, many, parquet, split, mapped, one.select_columns(["text", "id"]).take(300)]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.data(), st.integers(1, 40), st.booleans())
+def test_batches_of_one_call_are_those_of_many(several_shards, data, batch_size, into_buffers):
+    dataset = data.draw(st.sampled_from(several_shards))
+    ids = np.array(data.draw(st.lists(st.integers(0, len(dataset) - 1), max_size=200)), np.int64)
+    with dataset.reader() as reader:
+        out = None
+        if into_buffers:
+            fixed = [column for column in reader.columns.values() if not column.is_variable]
+            out = {column.name: aligned_empty((len(ids), *column.shape), column.dtype) for column in fixed}
+        found = list(reader.gather_batches(ids, batch_size, out))
+        assert len(found) == -(-len(ids) // batch_size)
+        for number, batch in enumerate(found):
+            wanted = reader.gather(ids[number * batch_size : (number + 1) * batch_size])
+            assert list(batch) == list(wanted)
+            for name, values in wanted.items():
+                if isinstance(values, Ragged):
+                    assert batch[name].to_list() == values.to_list()
+                else:
+                    assert np.array_equal(batch[name], values)
+                    assert out is not None or batch[name].ctypes.data % 64 == 0
+        for name, array in (out or {}).items():
+            assert np.array_equal(array, reader.gather(ids)[name])
+
+
+def test_an_error_comes_with_its_batch(several_shards):
+    dataset = several_shards[0]
+    ids = np.array([0, 1, 2, 3, len(dataset), 0], np.int64)
+    with dataset.reader() as reader:
+        batches = reader.gather_batches(ids, 2)
+        assert len(next(batches)["id"]) == len(next(batches)["id"]) == 2
+        with pytest.raises(RowError, match=f"rows 0 to {len(dataset) - 1}"):
+            next(batches)
+        left = reader.gather_batches(ids[:4], 2)
+        next(left)
+    with pytest.raises(ValueError, match="closed"):
+        next(left)

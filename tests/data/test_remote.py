@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from heliostat.data.filesystem import shown_uri
 from heliostat.data.remote import RemoteDataset, open_remote
 from heliostat.data.retry import RetryPolicy
 from heliostat.data.shard_cache import FOLDER_NAME
-from heliostat.data.upload import remote_writer, upload_dataset
+from heliostat.data.upload import upload_dataset
 from heliostat.data.verify import verify
 
 from .object_store import MISSING, REASON, SECRET, ObjectStore
@@ -179,6 +180,37 @@ def test_views_hand_down_which_rows_come(opened, relay, local):
         assert seen.wait(60)
     expected = local.split(0.9, seed=1)[0].reader().gather(order.rows(0, 100))
     np.testing.assert_array_equal(first["y"], expected["y"])
+
+
+@pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
+def test_batches_of_views_fetch_ahead_too(opened, relay, local, prefetch_bytes):
+    dataset, seen = opened(), threading.Event()
+    last = "/" + dataset._local.shards[-1].file
+    relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
+    view = dataset.split(0.9, seed=1)[0].map(lambda rows: {"z": rows["y"] + 1}, columns=["y"])
+    batches = view.batches(50, shuffle=False, prefetch_bytes=prefetch_bytes)
+    first = next(batches)
+    assert seen.wait(60)
+    batches.close()
+    assert first["z"].tolist() == [y + 1 for y in next(local.split(0.9, seed=1)[0].batches(50, shuffle=False))["y"]]
+    assert not [thread for thread in threading.enumerate() if thread.name == "heliostat-fetch"]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
+def test_tf_data_fetches_ahead(opened, relay, local, prefetch_bytes):
+    dataset, seen = opened(), threading.Event()
+    last = "/" + dataset._local.shards[-1].file
+    relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
+    iterator = iter(dataset.tf(50, shuffle=False, prefetch_bytes=prefetch_bytes))
+    found = [next(iterator)]
+    # Nobody has asked for rows of the last shard.
+    assert seen.wait(60)
+    found += list(iterator)
+    for batch, rows in zip(found, local.batches(50, shuffle=False), strict=True):
+        np.testing.assert_array_equal(batch["x"].numpy(), rows["x"])
+        assert [text.decode() for text in batch["text"].numpy()] == rows["text"].to_list()
+    del iterator
 
 
 def test_a_full_shuffle_says_what_it_fetches(opened):
@@ -355,7 +387,7 @@ def test_credentials_are_in_no_message(opened, store, place, relay):
 
 def test_what_is_not_there_is_named(opened, store):
     with pytest.raises(
-        DatasetNotFoundError, match=r"There is no dataset at s3://bucket-\d+/some/other: it has no manif"
+        DatasetNotFoundError, match=r"There is no dataset at s3://bucket-\d+/some/other: it has neither manif"
     ):
         opened(f"{store.new_bucket()}/some/other")
 
@@ -472,14 +504,93 @@ def test_a_damaged_source_is_not_uploaded(store, tmp_path, opened):
 
 def test_a_writer_to_a_uri_uploads_in_the_end_or_not_at_all(store, opened, tmp_path):
     where = f"{store.new_bucket()}/set"
-    with pytest.raises(BadColumnError), remote_writer(store.uri(where), work_dir=tmp_path) as writer:
+    with pytest.raises(BadColumnError), DatasetWriter(store.uri(where), work_dir=tmp_path) as writer:
         writer.write({"x": np.arange(5), "y": np.arange(6)})
     with pytest.raises(DatasetNotFoundError):
         opened(where)
-    with remote_writer(store.uri(where), work_dir=tmp_path, rows_per_shard=4) as writer:
+    with DatasetWriter(store.uri(where), work_dir=tmp_path, rows_per_shard=4) as writer:
         writer.write({"x": np.arange(5)})
+        with pytest.raises(DatasetNotFoundError):
+            opened(where)
+    assert isinstance(writer.dataset, RemoteDataset)
     assert [batch["x"].tolist() for batch in opened(where).batches(3, shuffle=False)] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(DatasetExistsError):
+        DatasetWriter(store.uri(where), work_dir=tmp_path)
+    with pytest.raises(BadColumnError), DatasetWriter(store.uri(where), work_dir=tmp_path, overwrite=True) as writer:
+        writer.write({"x": np.arange(3), "y": np.arange(6)})
+    assert len(opened(where)) == 5
+    with DatasetWriter(store.uri(where), work_dir=tmp_path, overwrite=True) as writer:
+        writer.write({"x": np.arange(7)})
+    assert len(opened(where)) == 7
+    with pytest.raises(ValueError, match="resume is for folders of this host"):
+        DatasetWriter(store.uri(where), resume=True)
     assert list(tmp_path.glob("heliostat-*")) == []
+
+
+def test_a_finished_dataset_is_kept_when_it_cannot_be_uploaded(store, relay, tmp_path):
+    where = f"{store.new_bucket()}/set"
+    with DatasetWriter(store.uri(where), rows_per_shard=4) as writer:
+        writer.write({"x": np.arange(5)})
+    writer = DatasetWriter(store.uri(where, relay.port), work_dir=tmp_path, overwrite=True)
+    writer.write({"x": np.arange(9)})
+    relay.close()
+    with pytest.raises(RemoteError, match=r"The finished dataset is kept in .*upload_dataset") as caught:
+        writer.close()
+    assert SECRET not in str(caught.value)
+    assert len(open_remote(store.uri(where))) == 5
+    (kept,) = tmp_path.glob("heliostat-*/dataset")
+    assert [batch["x"].tolist() for batch in open_dataset(kept).batches(9, shuffle=False)] == [list(range(9))]
+
+
+_WRITER = """
+import sys
+import numpy as np
+from heliostat.data import DatasetWriter
+from heliostat.data.filesystem import RemoteFolder
+upload, moment = RemoteFolder.upload, sys.argv[2]
+
+def stop(self, file, *arguments, **options):
+    if moment == "manifest" and file != "manifest.json":
+        return upload(self, file, *arguments, **options)
+    print("now", flush=True)
+    sys.stdin.readline()
+
+RemoteFolder.upload = stop
+with DatasetWriter(sys.argv[1], overwrite=True) as writer:
+    writer.write({"x": np.arange(9)})
+"""
+
+
+@pytest.mark.parametrize("moment", ["first shard", "manifest"])
+@pytest.mark.parametrize("had_one", [False, True])
+def test_a_writer_that_is_killed_while_it_uploads_leaves_the_old_dataset_or_none(
+    store, opened, tmp_path, moment, had_one
+):
+    where = f"{store.new_bucket()}/set"
+    if had_one:
+        with DatasetWriter(store.uri(where), work_dir=tmp_path) as writer:
+            writer.write({"x": np.arange(5)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, store.uri(where), moment],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        assert process.stdout.readline() == "now\n"
+    finally:
+        process.kill()
+        process.communicate()
+    if had_one:
+        assert opened(where).verify() is None
+        assert [batch["x"].tolist() for batch in opened(where).batches(5, shuffle=False)] == [list(range(5))]
+    else:
+        with pytest.raises(DatasetNotFoundError):
+            opened(where)
+    with DatasetWriter(store.uri(where), work_dir=tmp_path, overwrite=True) as writer:
+        writer.write({"x": np.arange(9)})
+    assert len(opened(where)) == 9
 
 
 def test_a_view_is_uploaded_as_its_rows(store, opened, local):

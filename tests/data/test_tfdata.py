@@ -197,3 +197,47 @@ def test_plain_keras_trains_on_it(stored):
     assert next(iter(stored.tf(32, inputs="id", epoch=3)))[0].numpy().tolist() == order_of(3)[:32]
     x, _, _ = next(iter(data))
     assert x.numpy()[:, 0].tolist() == order_of(3)[:32]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50, 249, 250, 300])
+@pytest.mark.parametrize("prefetch_bytes", [0, 3000, 1 << 20])
+def test_blocks_are_cut_into_the_same_batches(stored, batch_size, prefetch_bytes):
+    columns = ["id", "x", "half", "text", "tokens"]
+    for names in (columns, columns[:4]):  # with and without a column of variable length
+        found = list(stored.tf(batch_size, seed=3, columns=names, prefetch_bytes=prefetch_bytes))
+        plain = list(stored.batches(batch_size, seed=3, columns=names))
+        assert [len(one["id"]) for one in found] == [len(one["id"]) for one in plain]
+        for batch, rows in zip(found, plain, strict=True):
+            for name in ("id", "x", "half"):
+                assert np.array_equal(batch[name].numpy(), rows[name])
+            assert [one.decode() for one in batch["text"].numpy()] == rows["text"].to_list()
+            if "tokens" in names:
+                assert batch["tokens"].to_list() == rows["tokens"].to_list()
+
+
+def test_a_map_is_given_the_rows_of_one_batch_at_a_time(stored):
+    sizes: list[int] = []
+
+    def count(rows):
+        sizes.append(len(rows["id"]))
+        return {"z": rows["id"]}
+
+    data = stored.map(count, columns=["id"]).tf(8, columns=["z"], prefetch_bytes=0)
+    sizes.clear()
+    assert [len(batch["z"]) for batch in data] == sizes == [8] * 31 + [2]
+
+
+@pytest.mark.parametrize("prefetch_bytes", [0, 1 << 20])
+def test_an_error_comes_after_the_batches_before_it(stored, prefetch_bytes):
+    def broken(rows):
+        if 200 in rows["id"]:
+            raise RuntimeError("cannot")
+        return {"z": rows["id"]}
+
+    iterator = iter(stored.map(broken).tf(8, shuffle=False, prefetch_bytes=prefetch_bytes))
+    for number in range(25):
+        assert next(iterator)["z"].numpy().tolist() == list(range(8 * number, 8 * number + 8))
+    with pytest.raises(tf.errors.OpError, match=r"rows 200.*cannot"):
+        next(iterator)
+    del iterator
+    assert prefetch_threads() == 0
