@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .hosts import Hosts, local_first_pays
+from .rails import RailPlan, make_rail_plan
 from .shared import SLOT_BYTES
 from .slices import (
     Block,
@@ -39,6 +41,7 @@ class Plan:
     those of a rank's slice. What is rounded to bfloat16 travels as such to and from the others: `packs` is then true,
     inboxes have that dtype, and so have `outboxes[peer]` for this worker's nodes, `own_sum` for the sums of its slice
     and `sums[peer]` for the peer's. `wire_ends`: where the blocks of this worker's slice end in the bytes that travel.
+    With `rails` the bytes go another way, local first, and that alone says how.
     """
 
     kind: Kind
@@ -57,14 +60,16 @@ class Plan:
     own_sum: Vector
     sums: Mapping[int, Vector]
     wire_ends: Sequence[int]
+    rails: RailPlan | None
     total: SliceSum
 
 
 class Plans:
     """The plans of one worker, made when first needed; the oldest are forgotten."""
 
-    def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = ()) -> None:
+    def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = (), hosts: Hosts | None = None) -> None:
         self._rank, self._num_workers, self._sharing = rank, num_workers, tuple(sorted(sharing))
+        self._hosts = hosts
         self._scratch = Scratch()
         self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan] = {}
 
@@ -97,10 +102,19 @@ class Plans:
             for peer, nodes in enumerate(expected)
             if peer != self._rank and peer not in sharing
         }
-        common = repr((expected, [(dtype.name, length) for dtype, length in like], ops))
+        local_first = (
+            self._hosts is not None
+            and bool(block_bytes)
+            and not at_once
+            and local_first_pays(self._hosts, expected, like)
+        )
+        common = repr((local_first, expected, [(dtype.name, length) for dtype, length in like], ops))
+        agreement = zlib.crc32(common.encode())
+        if self._hosts is not None and local_first:
+            return self._local_first(self._hosts, expected, like, ops, block_bytes, agreement)
         return Plan(
             kind=Kind.EXCHANGE if at_once else Kind.CONTRIBUTION,
-            agreement=zlib.crc32(common.encode()),
+            agreement=agreement,
             expected=expected,
             like=like,
             ops=ops,
@@ -121,7 +135,48 @@ class Plans:
             own_sum=new("own sum", travels[self._rank]) if packs and remote else (),
             sums={peer: new(("sum", peer), travels[peer]) for peer in (remote if packs and not at_once else ())},
             wire_ends=[block.end_bytes for block in wire_blocks(blocks[self._rank], travels[self._rank])],
+            rails=None,
             total=SliceSum([node for nodes in expected for node in nodes], ops, layout, blocks[self._rank]),
+        )
+
+    def _local_first(
+        self,
+        hosts: Hosts,
+        expected: Expected,
+        like: Layout,
+        ops: tuple[SegmentOp, ...],
+        block_bytes: int,
+        agreement: int,
+    ) -> Plan:
+        rails = make_rail_plan(
+            self._rank,
+            hosts,
+            expected,
+            like,
+            ops,
+            block_bytes=block_bytes,
+            agreement=agreement,
+            scratch=self._scratch,
+        )
+        return Plan(
+            kind=Kind.RAIL,
+            agreement=agreement,
+            expected=expected,
+            like=like,
+            ops=ops,
+            parts=rails.parts,
+            slice_bytes=num_bytes(like, rails.parts[rails.place]),
+            inboxes={},
+            inbox_pieces={},
+            sharing=(),
+            blocks=rails.blocks,
+            packs=rails.packs,
+            outboxes={},
+            own_sum=(),
+            sums={},
+            wire_ends=(),
+            rails=rails,
+            total=rails.final,
         )
 
 

@@ -219,9 +219,13 @@ class SliceSum:
         before = self.num_done
         until = len(self._blocks) if max_blocks is None else min(len(self._blocks), before + max_blocks)
         while self.num_done < until and self._blocks[self.num_done].end_bytes <= available_bytes:
-            block = self._blocks[self.num_done]
-            inputs = zip(*(source(self.num_done) for source in self._sources), strict=True)
-            for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
-                run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])
+            self.sum_block(self.num_done)
             self.num_done += 1
         return self.num_done > before
+
+    def sum_block(self, number: int) -> None:
+        """Sum one block, whose nodes must all be there."""
+        block = self._blocks[number]
+        inputs = zip(*(source(number) for source in self._sources), strict=True)
+        for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
+            run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])
