@@ -26,7 +26,7 @@ from .exchange import Exchange, Incoming, Link, say_farewell
 from .hosts import Hosts
 from .listener import Listener
 from .plan import Plan, Plans
-from .rails import RailReduction
+from .rails import RailPlan, RailReduction
 from .reduction import Reduction
 from .rendezvous import meet
 from .shared import SharedMemory, make_shared_memory
@@ -253,7 +253,7 @@ class TcpMesh(Collective):
         return Plans(self.rank, self.num_workers, sharing, self._hosts if agreed else None)
 
     def _reduce(
-        self, sequence: int, plan: Plan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
+        self, sequence: int, plan: Plan | RailPlan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
     ) -> None:
         def header(kind: Kind, agreement: int, length: int) -> Header:
             return self._header(kind, sequence, agreement, length)
@@ -264,10 +264,8 @@ class TcpMesh(Collective):
             )
 
         reduction: Reduction | RailReduction
-        if plan.rails is not None and self._memory is not None:
-            reduction = RailReduction(
-                plan.rails, self.rank, plan.expected, self._links, self._memory, header, nodes, out, refuse
-            )
+        if isinstance(plan, RailPlan):
+            reduction = RailReduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
         else:
             reduction = Reduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
         try:

@@ -41,7 +41,6 @@ class Plan:
     those of a rank's slice. What is rounded to bfloat16 travels as such to and from the others: `packs` is then true,
     inboxes have that dtype, and so have `outboxes[peer]` for this worker's nodes, `own_sum` for the sums of its slice
     and `sums[peer]` for the peer's. `wire_ends`: where the blocks of this worker's slice end in the bytes that travel.
-    With `rails` the bytes go another way, local first, and that alone says how.
     """
 
     kind: Kind
@@ -60,7 +59,6 @@ class Plan:
     own_sum: Vector
     sums: Mapping[int, Vector]
     wire_ends: Sequence[int]
-    rails: RailPlan | None
     total: SliceSum
 
 
@@ -71,9 +69,9 @@ class Plans:
         self._rank, self._num_workers, self._sharing = rank, num_workers, tuple(sorted(sharing))
         self._hosts = hosts
         self._scratch = Scratch()
-        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan] = {}
+        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan | RailPlan] = {}
 
-    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan:
+    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan | RailPlan:
         """Return the plan; ValueError if the three do not fit each other or the group."""
         key = (tuple(map(tuple, expected)), tuple(like), tuple(ops))
         plan = self._plans.get(key)
@@ -86,32 +84,47 @@ class Plans:
             plan = self._plans[key] = self._make(*key)
         return plan
 
-    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan:
+    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan | RailPlan:
         at_once = goes_whole(like, expected)
+        block_bytes = 0 if at_once else shared_block_bytes(like, expected)
+        hosts = self._hosts if block_bytes else None
+        if hosts is not None and not local_first_pays(hosts, expected, like):
+            hosts = None
+        common = repr((hosts is None, expected, [(dtype.name, length) for dtype, length in like], ops))
+        agreement = zlib.crc32(common.encode())
+        if hosts is None:
+            return self._flat(expected, like, ops, at_once, block_bytes, agreement)
+        return make_rail_plan(
+            self._rank,
+            hosts,
+            expected,
+            like,
+            ops,
+            block_bytes=block_bytes,
+            agreement=agreement,
+            scratch=self._scratch,
+        )
+
+    def _flat(
+        self,
+        expected: Expected,
+        like: Layout,
+        ops: tuple[SegmentOp, ...],
+        at_once: bool,
+        block_bytes: int,
+        agreement: int,
+    ) -> Plan:
         parts = (whole(like),) * self._num_workers if at_once else cut(like, self._num_workers)
         layout = slice_layout(like, parts[self._rank])
-        block_bytes = shared_block_bytes(like, expected)
-        sharing = self._sharing if block_bytes and not at_once else ()
+        sharing = self._sharing if block_bytes else ()
         blocks = [blocks_of(slice_layout(like, part), block_bytes if sharing else BLOCK_BYTES) for part in parts]
         packs = "sum_bfloat16" in ops
         travels = [wire_layout(slice_layout(like, part), ops) for part in parts]
         remote = [peer for peer in range(self._num_workers) if peer != self._rank and peer not in sharing]
         new = self._scratch.vector
         inboxes = {
-            peer: [new((peer, place), travels[self._rank]) for place in range(len(nodes))]
-            for peer, nodes in enumerate(expected)
-            if peer != self._rank and peer not in sharing
+            peer: [new((peer, place), travels[self._rank]) for place in range(len(expected[peer]))] for peer in remote
         }
-        local_first = (
-            self._hosts is not None
-            and bool(block_bytes)
-            and not at_once
-            and local_first_pays(self._hosts, expected, like)
-        )
-        common = repr((local_first, expected, [(dtype.name, length) for dtype, length in like], ops))
-        agreement = zlib.crc32(common.encode())
-        if self._hosts is not None and local_first:
-            return self._local_first(self._hosts, expected, like, ops, block_bytes, agreement)
         return Plan(
             kind=Kind.EXCHANGE if at_once else Kind.CONTRIBUTION,
             agreement=agreement,
@@ -135,48 +148,7 @@ class Plans:
             own_sum=new("own sum", travels[self._rank]) if packs and remote else (),
             sums={peer: new(("sum", peer), travels[peer]) for peer in (remote if packs and not at_once else ())},
             wire_ends=[block.end_bytes for block in wire_blocks(blocks[self._rank], travels[self._rank])],
-            rails=None,
             total=SliceSum([node for nodes in expected for node in nodes], ops, layout, blocks[self._rank]),
-        )
-
-    def _local_first(
-        self,
-        hosts: Hosts,
-        expected: Expected,
-        like: Layout,
-        ops: tuple[SegmentOp, ...],
-        block_bytes: int,
-        agreement: int,
-    ) -> Plan:
-        rails = make_rail_plan(
-            self._rank,
-            hosts,
-            expected,
-            like,
-            ops,
-            block_bytes=block_bytes,
-            agreement=agreement,
-            scratch=self._scratch,
-        )
-        return Plan(
-            kind=Kind.RAIL,
-            agreement=agreement,
-            expected=expected,
-            like=like,
-            ops=ops,
-            parts=rails.parts,
-            slice_bytes=num_bytes(like, rails.parts[rails.place]),
-            inboxes={},
-            inbox_pieces={},
-            sharing=(),
-            blocks=rails.blocks,
-            packs=rails.packs,
-            outboxes={},
-            own_sum=(),
-            sums={},
-            wire_ends=(),
-            rails=rails,
-            total=rails.final,
         )
 
 

@@ -13,18 +13,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
 
 from .errors import CollectiveError
-from .exchange import Incoming, Link
+from .exchange import Link
 from .hosts import Expected, Hosts, host_nodes, merged_nodes
 from .lane import Lane
-from .shared import NUM_SLOTS, SharedMemory
-from .slices import Block, Scratch, Slice, SliceSum, Source, blocks_of, cut, slice_layout, take, wire_layout
-from .tree import Array, Layout, Node, SegmentOp, Vector
-from .wire import HEADER_BYTES, Cursor, Header, Kind, bytes_of
+from .rail import Item, Rail, rail_order
+from .shared import SharedMemory
+from .slices import (
+    Block,
+    Scratch,
+    Slice,
+    SliceSum,
+    Source,
+    as_summed,
+    blocks_of,
+    copy_pieces,
+    cut,
+    slice_layout,
+    take,
+    wire_layout,
+)
+from .tree import Layout, Node, SegmentOp, Vector, layout_of
+from .wire import Header, Kind, bytes_of
 
 MakeHeader = Callable[[Kind, int, int], Header]
 
@@ -39,7 +50,8 @@ class RailPlan:
         groups: for each host the nodes that it sums by itself; `local` sums those of this host.
         values: the sums of this host's groups, and `sent` the same as they travel.
         inboxes: the sums of the other hosts' groups, by host, as they travel; `sum_sent` the finished slice.
-        final: sums the groups of all hosts.
+        final: sums the groups of all hosts; `packs` tells that what travels is rounded to bfloat16.
+        expected: the nodes of every rank.
     """
 
     hosts: Hosts
@@ -56,7 +68,7 @@ class RailPlan:
     sum_sent: Vector
     final: SliceSum
     packs: bool
-    like: Layout
+    expected: Expected
     agreement: int
 
 
@@ -100,67 +112,9 @@ def make_rail_plan(
         sum_sent=scratch.vector("rail sum", travels) if packs else (),
         final=SliceSum(all_nodes, ops, layout, blocks[place]),
         packs=packs,
-        like=layout,
+        expected=expected,
         agreement=agreement,
     )
-
-
-class Item(NamedTuple):
-    """What a rail carries next: block `number`, of the host's sums or of the finished slice."""
-
-    is_sum: bool
-    number: int
-
-
-def rail_order(num_blocks: int, num_hosts: int, sender: int, receiver: int) -> list[Item]:
-    """Return what one host sends to another, in order.
-
-    The receiver finishes its blocks, the sender its own. A finished block goes after the sums of a few later blocks, so
-    that these are under way meanwhile; no more than shared memory has slots, or one could wait for the other.
-    """
-    ahead = min(num_hosts, NUM_SLOTS)
-    items = [(number, False) for number in range(receiver, num_blocks, num_hosts)]
-    items += [(number + ahead, True) for number in range(sender, num_blocks, num_hosts)]
-    return [Item(is_sum, at - ahead if is_sum else at) for at, is_sum in sorted(items)]
-
-
-class _Rail:
-    """One connection to the worker of equal place on another host."""
-
-    def __init__(
-        self,
-        header: Callable[[int], Header],
-        outgoing: Sequence[tuple[Item, Sequence[memoryview]]],
-        incoming: Sequence[tuple[Item, Sequence[memoryview]]],
-    ) -> None:
-        pieces = [piece for _, each in outgoing for piece in each]
-        self._to_send = [(item, sum(map(len, each))) for item, each in outgoing]
-        self.outgoing = Cursor([header(sum(map(len, pieces))).pack(), *pieces], HEADER_BYTES)
-        inbox = [piece for _, each in incoming for piece in each]
-        self._to_come = [(item, sum(map(len, each))) for item, each in incoming]
-        self.incoming = Incoming(header(sum(map(len, inbox))), lambda _: inbox)
-        self._num_sent = self._num_come = self._come_bytes = 0
-        self.here = {True: -1, False: -1}
-
-    def release(self, num_values: int, num_sums: int) -> None:
-        """Let go what is ready: values of blocks below `num_values`, finished blocks below `num_sums`."""
-        while self._num_sent < len(self._to_send):
-            item, size = self._to_send[self._num_sent]
-            if item.number >= (num_sums if item.is_sum else num_values):
-                return
-            self.outgoing.limit += size
-            self._num_sent += 1
-
-    def listen(self) -> None:
-        """Note what has come: `here[is_sum]` is the last block of each kind."""
-        while self._num_come < len(self._to_come):
-            item, size = self._to_come[self._num_come]
-            if self._come_bytes + size > self.incoming.body_bytes:
-                self.incoming.own_debt = not item.is_sum
-                return
-            self._come_bytes += size
-            self._num_come += 1
-            self.here[item.is_sum] = item.number
 
 
 class RailReduction:
@@ -170,14 +124,15 @@ class RailReduction:
         self,
         plan: RailPlan,
         rank: int,
-        expected: Expected,
         links: Mapping[int, Link],
-        memory: SharedMemory,
+        memory: SharedMemory | None,
         header: MakeHeader,
         nodes: Mapping[Node, Vector],
         out: Vector,
         refuse: Callable[[int, str], CollectiveError],
     ) -> None:
+        if memory is None:
+            raise ValueError("local first goes through shared memory")
         self._plan, self._refuse = plan, refuse
         self._blocks = plan.blocks[plan.place]
         self._own_slice = take(out, plan.parts[plan.place])
@@ -185,9 +140,9 @@ class RailReduction:
         self._num_local = self._num_published = 0
         self._next_own = plan.host
         self.reduce_s = 0.0
-        own = [nodes[node] for node in expected[rank]]
+        own = [nodes[node] for node in plan.expected[rank]]
         self._lanes = {
-            peer: self._make_lane(memory, peer, place, header, own, out, len(expected[peer]))
+            peer: self._make_lane(memory, peer, place, header, own, out, len(plan.expected[peer]))
             for place, peer in enumerate(plan.hosts.ranks[plan.host])
             if peer != rank
         }
@@ -198,7 +153,7 @@ class RailReduction:
         for host, rail in self._rails.items():
             links[plan.peers[host]].outgoing.append(rail.outgoing)
             links[plan.peers[host]].incoming.append(rail.incoming)
-        self._start(rank, expected, own)
+        self._start(rank, own)
         self.advance()
 
     @property
@@ -244,7 +199,7 @@ class RailReduction:
         for total, value, sent in zip(self._plan.local, self._plan.values, self._plan.sent, strict=True):
             total.sum_block(number)
             if self._plan.packs:
-                _copy(self._blocks[number].of(sent), self._blocks[number].of(value))
+                copy_pieces(self._blocks[number].of(sent), self._blocks[number].of(value))
         self._num_local += 1
         return True
 
@@ -257,7 +212,7 @@ class RailReduction:
             return False
         self._plan.final.sum_block(number)
         if self._plan.packs:
-            _copy(self._blocks[number].of(self._plan.sum_sent), self._blocks[number].of(self._own_slice))
+            copy_pieces(self._blocks[number].of(self._plan.sum_sent), self._blocks[number].of(self._own_slice))
         self._next_own += len(self._plan.peers)
         return True
 
@@ -273,8 +228,8 @@ class RailReduction:
         elif self._rails[host].here[True] < number:
             return False
         elif self._plan.packs:
-            _copy(block.of(self._own_slice), block.of(self._plan.sum_sent))
-        _copy(self._own_ring.arrays(number, block), block.of(self._own_slice))
+            copy_pieces(block.of(self._own_slice), block.of(self._plan.sum_sent))
+        copy_pieces(self._own_ring.arrays(number, block), block.of(self._own_slice))
         for lane in self._lanes.values():
             lane.tell_sum()
         self._num_published += 1
@@ -302,7 +257,7 @@ class RailReduction:
             num_peer_nodes=num_peer_nodes,
         )
 
-    def _make_rail(self, host: int, header: MakeHeader) -> _Rail:
+    def _make_rail(self, host: int, header: MakeHeader) -> Rail:
         plan, num_blocks, num_hosts = self._plan, len(self._blocks), len(self._plan.peers)
         finished = plan.sum_sent if plan.packs else self._own_slice
 
@@ -310,46 +265,30 @@ class RailReduction:
             vectors = [finished] if item.is_sum else values
             return [bytes_of(array) for vector in vectors for array in self._blocks[item.number].of(vector)]
 
-        return _Rail(
+        return Rail(
             lambda length: header(Kind.RAIL, plan.agreement, length),
             [(item, pieces(item, plan.sent)) for item in rail_order(num_blocks, num_hosts, plan.host, host)],
             [(item, pieces(item, plan.inboxes[host])) for item in rail_order(num_blocks, num_hosts, host, plan.host)],
         )
 
-    def _start(self, rank: int, expected: Expected, own: Sequence[Vector]) -> None:
+    def _start(self, rank: int, own: Sequence[Vector]) -> None:
         """Tell the sums where their nodes lie."""
         plan = self._plan
         sources: dict[Node, Vector | Source] = {}
         for peer in plan.hosts.ranks[plan.host]:
-            for place, node in enumerate(expected[peer]):
+            for place, node in enumerate(plan.expected[peer]):
                 if peer == rank:
                     sources[node] = take(own[place], plan.parts[plan.place])
                 else:
-                    sources[node] = _in_memory(self._lanes[peer], place)
+                    sources[node] = self._lanes[peer].source(place)
         for total, nodes, value in zip(plan.local, plan.groups[plan.host], plan.values, strict=True):
             total.start([sources[node] for node in nodes], value)
+        layout = layout_of(self._own_slice)
         inputs: list[Vector | Source] = []
         for host in range(len(plan.peers)):
-            inputs += plan.values if host == plan.host else map(self._as_summed, plan.inboxes[host])
+            inputs += (
+                plan.values
+                if host == plan.host
+                else [as_summed(vector, self._blocks, layout) for vector in plan.inboxes[host]]
+            )
         plan.final.start(inputs, self._own_slice)
-
-    def _as_summed(self, vector: Vector) -> Vector | Source:
-        """A vector as it travels, as a source of the sum."""
-        if not self._plan.packs:
-            return vector
-        like, blocks = self._plan.like, self._blocks
-
-        def block(number: int) -> Sequence[Array]:
-            pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
-            return [array.astype(like[piece.segment][0], copy=False) for piece, array in pieces]
-
-        return block
-
-
-def _in_memory(lane: Lane, place: int) -> Source:
-    return lambda number: lane.nodes_here(number, place)
-
-
-def _copy(targets: Sequence[Array], sources: Sequence[Array]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        np.copyto(target, source, casting="same_kind")

@@ -21,6 +21,7 @@ from .tree import (
     Schedule,
     SegmentOp,
     Vector,
+    layout_of,
     num_temporaries,
     run_schedule,
     schedule,
@@ -168,6 +169,24 @@ def common_bytes(received: Sequence[tuple[int, int]], slice_bytes: int) -> int:
 
 Source = Callable[[int], Sequence[Array]]
 """Where a node's part of the block of a given number lies, piece by piece."""
+
+
+def as_summed(vector: Vector, blocks: Sequence[Block], layout: Layout) -> Vector | Source:
+    """Return a vector that has travelled as the source of a sum: itself, or converted to `layout` block by block."""
+    if layout_of(vector) == layout:
+        return vector
+
+    def block(number: int) -> Sequence[Array]:
+        pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
+        return [array.astype(layout[piece.segment][0], copy=False) for piece, array in pieces]
+
+    return block
+
+
+def copy_pieces(targets: Sequence[Array], sources: Sequence[Array]) -> None:
+    """Copy piece by piece; float32 becomes bfloat16 and back where the dtypes say so."""
+    for target, source in zip(targets, sources, strict=True):
+        np.copyto(target, source, casting="same_kind")
 
 
 class SliceSum:

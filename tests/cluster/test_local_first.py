@@ -14,7 +14,7 @@ from heliostat.cluster.hosts import (
     local_first_pays,
     merged_nodes,
 )
-from heliostat.cluster.rails import rail_order
+from heliostat.cluster.rail import rail_order
 from heliostat.cluster.tree import TreeSum, common_node, contributed, layout_of, schedule, span, subtrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
