@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from heliostat.cluster.lane import Lane
 from heliostat.cluster.mesh import connect
 from heliostat.cluster.plan import shared_block_bytes
 from heliostat.cluster.shared import NUM_SLOTS, SLOT_BYTES, SharedMemory, offer, take_offer
 from heliostat.cluster.slices import blocks_of, num_bytes, whole
 from heliostat.cluster.tree import layout_of
+from heliostat.cluster.wire import Cursor, Header, Kind, Token
 
 SECRET = b"a secret of some length"
 LAYOUT = ((np.dtype(np.float32), 1000), (np.dtype(np.float64), 3), (np.dtype(np.float32), 70_000))
@@ -91,6 +93,39 @@ def test_memory_that_could_shrink_or_has_another_size_is_refused():
     assert not memory.peers
     for_three.close()
     memory.close()
+
+
+def hear(lane, tokens):
+    """Let a lane's peer have said this, all at once."""
+    lane.incoming.body = Cursor([memoryview(bytearray(lane.incoming.header.length))])
+    lane.incoming.tokens[: len(tokens)] = bytes(tokens)
+    lane.incoming.body.advance(len(tokens))
+
+
+def a_lane(memory):
+    layout = ((np.dtype(np.float32), 600),)
+    blocks, vector = blocks_of(layout, 400), (np.ones(600, np.float32),)
+    header = Header(kind=Kind.BLOCKS, generation=1, sequence=1, agreement=1, length=2 * len(blocks))
+    lane = Lane(memory, 1, header, nodes=[vector], blocks=blocks, own_blocks=blocks, out=vector, num_peer_nodes=1)
+    return lane, len(blocks)
+
+
+def test_a_lane_fills_its_slots_and_waits_until_sums_have_emptied_them(pair):
+    lane, num_blocks = a_lane(pair[0])
+    assert [lane.stage() for _ in range(NUM_SLOTS + 1)] == [True] * NUM_SLOTS + [False]
+    hear(lane, [Token.NODES, Token.SUM, Token.SUM])
+    assert lane.listen()
+    assert [lane.collect() for _ in range(3)] == [True, True, False]
+    assert [lane.stage() for _ in range(3)] == [True, True, False]
+    assert lane.incoming.own_debt  # it may announce three more blocks of nodes, whatever others do
+    assert num_blocks > NUM_SLOTS + 2
+
+
+@pytest.mark.parametrize("token", [Token.NODES, Token.SUM])
+def test_more_blocks_than_there_are_are_refused(pair, token):
+    lane, num_blocks = a_lane(pair[0])
+    hear(lane, [token] * (num_blocks + 1))
+    assert not lane.listen()
 
 
 def connected(listeners, rank, share_memory):
