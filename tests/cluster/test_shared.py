@@ -103,8 +103,8 @@ def hear(lane, tokens):
 
 
 def a_lane(memory):
-    layout = ((np.dtype(np.float32), 600),)
-    blocks, vector = blocks_of(layout, 400), (np.ones(600, np.float32),)
+    layout = ((np.dtype(np.float32), 700),)
+    blocks, vector = blocks_of(layout, 400), (np.ones(700, np.float32),)
     header = Header(kind=Kind.BLOCKS, generation=1, sequence=1, agreement=1, length=2 * len(blocks))
     lane = Lane(memory, 1, header, nodes=[vector], blocks=blocks, own_blocks=blocks, out=vector, num_peer_nodes=1)
     return lane, len(blocks)
