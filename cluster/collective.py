@@ -14,11 +14,15 @@ MAX_CONTROL_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveStatistics:
-    """What a collective has done since it was made; times in seconds, of the calling thread."""
+    """What a collective has done since it was made; times in seconds, of the calling thread.
+
+    `bytes_shared` of `bytes_sent` went through memory shared with workers of the same host.
+    """
 
     calls: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    bytes_shared: int = 0
     wait_s: float = 0.0
     reduce_s: float = 0.0
 

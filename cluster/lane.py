@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from .exchange import Incoming
 from .shared import NUM_SLOTS, SharedMemory
-from .slices import Block
-from .tree import Array, Vector
+from .slices import Block, Source, copy_pieces
+from .tree import Vector
 from .wire import HEADER_BYTES, Cursor, Header, Token
 
 
@@ -77,16 +75,16 @@ class Lane:
             return False
         block = self._blocks[number]
         for place, vector in enumerate(self._nodes):
-            for target, source in zip(self._nodes_for.arrays(number, block, place), block.of(vector), strict=True):
-                np.copyto(target, source)
+            copy_pieces(self._nodes_for.arrays(number, block, place), block.of(vector))
         self._num_staged += 1
         self.bytes_staged += len(self._nodes) * block.num_bytes
         self._say(Token.NODES)
         return True
 
-    def nodes_here(self, number: int, place: int) -> Sequence[Array]:
-        """Return the peer's node number `place` of a block that is here, piece by piece."""
-        return self._nodes_of.arrays(number, self._own_blocks[number], place)
+    def source(self, place: int) -> Source:
+        """Return where the blocks of the peer's node number `place` lie once they are here."""
+        ring, blocks = self._nodes_of, self._own_blocks
+        return lambda number: ring.arrays(number, blocks[number], place)
 
     def tell_sum(self) -> None:
         """Announce that the next block of this worker's sums is in its slot."""
@@ -100,8 +98,7 @@ class Lane:
         if number == self._num_sums_here:
             return False
         block = self._blocks[number]
-        for target, source in zip(block.of(self._out), self._sums_of.arrays(number, block), strict=True):
-            np.copyto(target, source)
+        copy_pieces(block.of(self._out), self._sums_of.arrays(number, block))
         self._num_collected += 1
         self.bytes_collected += block.num_bytes
         return True

@@ -6,15 +6,13 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
 from .errors import CollectiveError
 from .exchange import Incoming, Link
 from .lane import Lane
 from .plan import Plan
 from .shared import SharedMemory
-from .slices import Source, common_bytes, take
-from .tree import Array, Node, Vector
+from .slices import Source, as_summed, common_bytes, copy_pieces, take
+from .tree import Node, Vector, layout_of
 from .wire import HEADER_BYTES, Cursor, Header, Kind, bytes_of
 
 MakeHeader = Callable[[Kind, int, int], Header]
@@ -67,14 +65,15 @@ class Reduction:
                     self._add_sums(peer, link, out)
         self._own_ring = memory.own_sums() if memory is not None and self._lanes else None
         own_inputs = [take(vector, plan.parts[rank]) for vector in own]
+        blocks, layout = plan.blocks[rank], layout_of(self._own_slice)
         inputs: list[Vector | Source] = []
         for sender, brought in enumerate(plan.expected):
             if sender in self._lanes:
-                inputs += [_in_memory(self._lanes[sender], place) for place in range(len(brought))]
+                inputs += [self._lanes[sender].source(place) for place in range(len(brought))]
             elif sender == rank:
                 inputs += own_inputs
             else:
-                inputs += [self._unpacking(vector) for vector in plan.inboxes[sender]]
+                inputs += [as_summed(vector, blocks, layout) for vector in plan.inboxes[sender]]
         plan.total.start(inputs, self._own_slice)
         self._release()
         if self._lanes:
@@ -127,11 +126,11 @@ class Reduction:
         blocks, done = self._plan.blocks[self._rank], self._plan.total.num_done
         if self._sums and self._plan.packs:
             for block in blocks[first:done]:
-                _copy(block.of(self._plan.own_sum), block.of(self._own_slice))
+                copy_pieces(block.of(self._plan.own_sum), block.of(self._own_slice))
         if self._own_ring is None:
             return
         for number in range(first, done):
-            _copy(self._own_ring.arrays(number, blocks[number]), blocks[number].of(self._own_slice))
+            copy_pieces(self._own_ring.arrays(number, blocks[number]), blocks[number].of(self._own_slice))
         for lane in self._lanes.values():
             lane.tell_sum()
 
@@ -140,20 +139,8 @@ class Reduction:
         ready = [arrival for arrival in self._packed if arrival[0].complete]
         for frame, packed, target in ready:
             self._packed.remove((frame, packed, target))
-            _copy(target, packed)
+            copy_pieces(target, packed)
         return bool(ready)
-
-    def _unpacking(self, vector: Vector) -> Vector | Source:
-        """A node as it was received, as a source of the sum."""
-        if not self._plan.packs:
-            return vector
-        blocks, like = self._plan.blocks[self._rank], self._plan.like
-
-        def block(number: int) -> Sequence[Array]:
-            pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
-            return [array.astype(like[piece.segment][0], copy=False) for piece, array in pieces]
-
-        return block
 
     def _release(self) -> None:
         """Let go the bytes of the sum that are ready."""
@@ -187,7 +174,7 @@ class Reduction:
         outbox = [take(vector, plan.parts[peer]) for vector in own]
         if plan.packs:
             for packed, vector in zip(plan.outboxes[peer], outbox, strict=True):
-                _copy(packed, vector)
+                copy_pieces(packed, vector)
             outbox = list(plan.outboxes[peer])
         link.outgoing.append(self._outgoing(plan.kind, _bytes(outbox)))
 
@@ -208,15 +195,6 @@ class Reduction:
     def _incoming(self, kind: Kind, pieces: Sequence[memoryview]) -> Incoming:
         header = self._header(kind, self._plan.agreement, sum(map(len, pieces)))
         return Incoming(header, lambda _: pieces, own_debt=kind is not Kind.SUM)
-
-
-def _in_memory(lane: Lane, place: int) -> Source:
-    return lambda number: lane.nodes_here(number, place)
-
-
-def _copy(targets: Sequence[Array], sources: Sequence[Array]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        np.copyto(target, source, casting="same_kind")
 
 
 def _bytes(vectors: Iterable[Vector]) -> list[memoryview]:

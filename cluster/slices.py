@@ -21,6 +21,7 @@ from .tree import (
     Schedule,
     SegmentOp,
     Vector,
+    layout_of,
     num_temporaries,
     run_schedule,
     schedule,
@@ -170,6 +171,24 @@ Source = Callable[[int], Sequence[Array]]
 """Where a node's part of the block of a given number lies, piece by piece."""
 
 
+def as_summed(vector: Vector, blocks: Sequence[Block], layout: Layout) -> Vector | Source:
+    """Return a vector that has travelled as the source of a sum: itself, or converted to `layout` block by block."""
+    if layout_of(vector) == layout:
+        return vector
+
+    def block(number: int) -> Sequence[Array]:
+        pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
+        return [array.astype(layout[piece.segment][0], copy=False) for piece, array in pieces]
+
+    return block
+
+
+def copy_pieces(targets: Sequence[Array], sources: Sequence[Array]) -> None:
+    """Copy piece by piece; float32 becomes bfloat16 and back where the dtypes say so."""
+    for target, source in zip(targets, sources, strict=True):
+        np.copyto(target, source, casting="same_kind")
+
+
 class SliceSum:
     """Sums one slice block by block, as far as the nodes of all workers have arrived; used again for every step."""
 
@@ -219,9 +238,13 @@ class SliceSum:
         before = self.num_done
         until = len(self._blocks) if max_blocks is None else min(len(self._blocks), before + max_blocks)
         while self.num_done < until and self._blocks[self.num_done].end_bytes <= available_bytes:
-            block = self._blocks[self.num_done]
-            inputs = zip(*(source(self.num_done) for source in self._sources), strict=True)
-            for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
-                run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])
+            self.sum_block(self.num_done)
             self.num_done += 1
         return self.num_done > before
+
+    def sum_block(self, number: int) -> None:
+        """Sum one block, whose nodes must all be there."""
+        block = self._blocks[number]
+        inputs = zip(*(source(number) for source in self._sources), strict=True)
+        for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
+            run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])

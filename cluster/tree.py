@@ -13,7 +13,7 @@ positive).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -106,6 +106,13 @@ def schedule(nodes: tuple[Node, ...]) -> Schedule:
     Operands 0 ... n-1 are the nodes as given, n is the result, n+1 and up are temporaries. One node needs no addition:
     the result is operand 0. Raises ValueError if there is no node or one lies inside another.
     """
+    additions: list[tuple[int, int, int]] = []
+    _emit(_brackets(nodes), len(nodes), len(nodes), additions)
+    return tuple(additions)
+
+
+def _brackets(nodes: tuple[Node, ...]) -> Any:
+    """Return the sum as nested pairs of operand numbers; errors as in `schedule`."""
     if not nodes:
         raise ValueError("there is nothing to sum: no worker has a microbatch")
     waiting: dict[Node, Any] = {node: operand for operand, node in enumerate(nodes)}
@@ -123,9 +130,44 @@ def schedule(nodes: tuple[Node, ...]) -> Schedule:
                 raise ValueError(f"node {parent} of the tree appears together with a part of itself in {nodes}")
             waiting[parent] = value if right is None else (value, right)
         level += 1
-    additions: list[tuple[int, int, int]] = []
-    _emit(next(iter(waiting.values())), len(nodes), len(nodes), additions)
-    return tuple(additions)
+    return next(iter(waiting.values()))
+
+
+def subtrees(nodes: tuple[Node, ...], owner: Callable[[Node], Any]) -> list[tuple[Node, ...]]:
+    """Return the largest parts of the sum whose nodes have one owner each, from left to right.
+
+    Each part summed by its `schedule`, and the results as nodes `common_node(part)`, give the brackets of the whole.
+    """
+    found: list[tuple[Node, ...]] = []
+
+    def visit(value: Any) -> tuple[Node, ...] | None:
+        """Return the nodes of a part with one owner; note those below if it has several, and return None."""
+        if isinstance(value, int):
+            return (nodes[value],)
+        left, right = visit(value[0]), None
+        mark = len(found)
+        right = visit(value[1])
+        if left is not None and right is not None and owner(left[0]) == owner(right[0]):
+            return left + right
+        if left is not None:
+            found.insert(mark, left)
+        if right is not None:
+            found.append(right)
+        return None
+
+    all_nodes = visit(_brackets(nodes))
+    return found if all_nodes is None else [all_nodes]
+
+
+def common_node(nodes: Sequence[Node]) -> Node:
+    """Return the smallest node of the tree that contains all of these."""
+    level, index = nodes[0]
+    for other_level, other_index in nodes[1:]:
+        top = max(level, other_level)
+        left, right = index >> (top - level), other_index >> (top - other_level)
+        rise = (left ^ right).bit_length()
+        level, index = top + rise, left >> rise
+    return level, index
 
 
 def _emit(value: Any, target: int, num_nodes: int, additions: list[tuple[int, int, int]]) -> int:

@@ -23,10 +23,11 @@ from heliostat.data import aligned_empty
 from .compute import Compute
 from .errors import NonfiniteGradientError, UnsupportedModelError, WorkersDisagreeError
 from .feed import Feed, Microbatch
-from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite
+from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite, WireDtype
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
 from .nonfinite import all_finite, nonfinite_microbatch, nonfinite_text
 from .seeds import microbatch_seeds
+from .segments import Segments
 from .state import assign_state, state_bytes
 from .tensors import to_tensor
 from .trainee import Trainee
@@ -122,10 +123,11 @@ class StepWork:
 
     Args:
         runner: computes microbatches.
+        segments: how their vectors are cut and summed.
     """
 
-    def __init__(self, runner: MicrobatchRunner) -> None:
-        self._runner = runner
+    def __init__(self, runner: MicrobatchRunner, segments: Segments) -> None:
+        self._runner, self._segments = runner, segments
         self._num_microbatches = runner.feed.plan.num_microbatches
         self._trees: dict[Range, TreeSum] = {}
         self._held: list[Range] = []
@@ -147,11 +149,11 @@ class StepWork:
         """Compute the ranges among these that it does not hold."""
         for each in ranges:
             if each not in self._held:
-                tree = self._trees.get(each) or TreeSum(self._num_microbatches, SEGMENT_OPS, *each)
+                tree = self._trees.get(each) or TreeSum(self._num_microbatches, self._segments.ops, *each)
                 self._trees[each] = tree
                 for number, vector in self._runner.vectors(self._step, self._seed_step, range(*each)):
                     began = time.perf_counter()
-                    tree.add(number, vector)
+                    tree.add(number, self._segments.cut(vector))
                     self._runner.times.local_sum_s += time.perf_counter() - began
                     spans.note("local sum", began, number)
                 self._held.append(each)
@@ -168,9 +170,16 @@ class TrainEngine:
         runner: computes microbatches.
         member: this worker's membership in the group.
         on_nonfinite: what to do about a gradient that is not finite; None leaves it to the optimizer.
+        wire_dtype: how gradients are rounded before they are summed; None leaves them as they are.
     """
 
-    def __init__(self, runner: MicrobatchRunner, member: Member, on_nonfinite: OnNonfinite | None) -> None:
+    def __init__(
+        self,
+        runner: MicrobatchRunner,
+        member: Member,
+        on_nonfinite: OnNonfinite | None,
+        wire_dtype: WireDtype | None = None,
+    ) -> None:
         self.runner, self._member = runner, member
         self._on_nonfinite = on_nonfinite
         self.trainee = runner.trainee
@@ -179,7 +188,8 @@ class TrainEngine:
         self._update = Update(self.trainee, self.contribution)
         self._results = Results(self.trainee.model, self.stats)
         self._epoch = 0
-        self._work = StepWork(runner)
+        self._segments = Segments(self.trainee, self.contribution, wire_dtype)
+        self._work = StepWork(runner, self._segments)
         self.totals = Totals.start(self.stats)
         self.rows_by_worker: Counter[int] = Counter()
 
@@ -222,8 +232,9 @@ class TrainEngine:
         began, local_s, waited_s = time.perf_counter(), times.local_s, self._member.waited_s
         self._work.begin(step, self._epoch * plan.num_steps + step)
         summed = self._member.all_reduce(
-            self._work, plan.present(step), self.contribution.layout, SEGMENT_OPS, self._new_vector
+            self._work, plan.present(step), self._segments.layout, self._segments.ops, self._segments.new
         )
+        summed = self._segments.join(summed)
         reduced = time.perf_counter()
         if self._on_nonfinite is None or all_finite(summed[0]):
             self._apply(summed, plan.step_rows(step))
@@ -241,9 +252,6 @@ class TrainEngine:
     def _count_rows(self, sizes: Sequence[int]) -> None:
         for worker, ranges in zip(self._member.last_members, self._member.last_ranges, strict=True):
             self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
-
-    def _new_vector(self) -> Vector:
-        return tuple(aligned_empty((length,), dtype) for dtype, length in self.contribution.layout)
 
     def _refuse(self, step: int) -> None:
         """The sum of a step is not finite, on every worker alike: find out where from; nothing is applied."""

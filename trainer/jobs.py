@@ -16,6 +16,7 @@ from .shipping import Shipped
 
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
+WireDtype = Literal["bfloat16"]
 # A contribution's segments: gradients and moving averages; metric changes; extrema.
 SEGMENT_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
 
@@ -108,6 +109,7 @@ class FitJob:
         checkpoints: where checkpoints go, a path or URI; None for nowhere.
         checkpoint_every: when they are made; `first_generation` is added to the generation in their names.
         on_nonfinite: what to do about a gradient that is not finite.
+        wire_dtype: how gradients are rounded before they are summed, so that they travel in fewer bytes.
         replay: compute this step only, and report on it.
         trace: record what happens in these steps.
     """
@@ -130,6 +132,7 @@ class FitJob:
     checkpoint_every: CheckpointEvery = None
     first_generation: int = 0
     on_nonfinite: OnNonfinite = "raise"
+    wire_dtype: WireDtype | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
 

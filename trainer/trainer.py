@@ -26,7 +26,7 @@ from .display import Verbose, make_display
 from .errors import ConfigurationError, RunPausedError
 from .fit_run import FitRun
 from .inputs import Data, Inputs
-from .jobs import CheckpointEvery, FitJob, LoopName, ModelJob, OnNonfinite, PassJob, PassReport
+from .jobs import CheckpointEvery, FitJob, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
 from .pausing import pausing
 from .result import Result
 from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
@@ -62,6 +62,8 @@ class Trainer:
         deadline_s: seconds after which a worker that does not answer is replaced; None for ten times the median step,
             at least five seconds.
         start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
+        wire_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
+            machines in half the bytes. Results depend on it, and still not on workers or replicas.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -87,6 +89,7 @@ class Trainer:
         max_workers: int | None = None,
         deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
+        wire_dtype: WireDtype | None = None,
         **unknown: Any,
     ) -> None:
         refuse_unknown("Trainer", unknown)
@@ -108,6 +111,7 @@ class Trainer:
             max_workers=max_workers,
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
+            wire_dtype=wire_dtype,
         )
         self._build_model = self._ship(build_model, "build_model")
         self._name = getattr(build_model, "__name__", "run").strip("<>")
@@ -236,6 +240,7 @@ class Trainer:
                 checkpoint_every=checkpoint_every,
                 first_generation=0 if store is None else store.next_generation(),
                 on_nonfinite=on_nonfinite,
+                wire_dtype=self._config.wire_dtype,
                 replay=None if directions is None else directions.replay,
                 trace=None if directions is None else directions.trace,
             )

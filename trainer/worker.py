@@ -108,7 +108,7 @@ class Worker:
         with _Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
-            engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite)
+            engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite, job.wire_dtype)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)

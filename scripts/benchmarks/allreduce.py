@@ -48,6 +48,10 @@ class Way:
             self._tell(process, {"rank": rank, "num_workers": num_workers, "ports": ports})
         for process in self._processes:
             self._hear(process)
+        for process in self._processes:
+            self._tell(process, {"all_can_be_reached": True})
+        for process in self._processes:
+            self._hear(process)
 
     def run(self, num_bytes: int, calls: int) -> tuple[list[float], float]:
         """Measure a block; returns the time of each call and the processor time of a worker per call, in seconds."""

@@ -1,7 +1,9 @@
 """One process of one way to all-reduce; `allreduce.py` starts them. Needs nothing but the library that it measures.
 
-It reads lines of JSON: first its place, {"rank", "num_workers", "ports"}, then what to measure, {"bytes", "calls"}; to
-each it answers with a line. Every call sums one float32 vector over all processes and is timed by itself.
+It reads lines of JSON: first its place, {"rank", "num_workers", "ports"} (for Heliostat also "addresses", "op", and
+"flat" to keep it from going local first); it says when it can be reached, and waits for a line that says that all can;
+then what to measure, {"bytes", "calls"}; to each it answers with a line. Every call sums one float32 vector over all
+processes and is timed by itself.
 """
 
 from __future__ import annotations
@@ -16,33 +18,37 @@ from typing import Any
 
 import numpy as np
 
+Meet = Callable[[], None]
+"""Called when a process can be reached; returns when all can."""
 SECRET = b"only for this benchmark"
 Prepare = Callable[[int], tuple[Callable[[], Any], Callable[[], float]]]
 """From a number of elements: a function that makes one call, and one that returns an element of its result."""
 
 
-def heliostat(place: dict[str, Any], share_memory: bool) -> Prepare:
+def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
+    from heliostat.cluster import plan
     from heliostat.cluster.assignment import assign
-    from heliostat.cluster.errors import PeerLost
     from heliostat.cluster.mesh import Listener, connect
     from heliostat.cluster.tree import contributed, empty_vector, layout_of
 
     rank, num_workers = place["rank"], place["num_workers"]
-    listener = Listener("127.0.0.1", port=place["ports"][rank])
-    mesh = None
-    while mesh is None:
-        with contextlib.suppress(PeerLost):  # a peer does not listen yet
-            mesh = connect(
-                listener,
-                rank=rank,
-                addresses=[("127.0.0.1", port) for port in place["ports"]],
-                generation=0,
-                secret=SECRET,
-                timeout_s=60.0,
-                deadline_s=600.0,
-                share_memory=share_memory,
-            )
+    addresses = list(zip(place.get("addresses", ["127.0.0.1"] * num_workers), place["ports"], strict=True))
+    if place.get("flat"):
+        plan.local_first_pays = lambda *_: False
+    op = place.get("op", "sum")
+    listener = Listener(addresses[rank][0], port=addresses[rank][1])
+    meet()
+    mesh = connect(
+        listener,
+        rank=rank,
+        addresses=addresses,
+        generation=0,
+        secret=SECRET,
+        timeout_s=60.0,
+        deadline_s=600.0,
+        share_memory=share_memory,
+    )
     expected = [contributed(lo, hi, [True] * 8) for lo, hi in assign(8, num_workers)]
     sequence = 0
 
@@ -54,15 +60,16 @@ def heliostat(place: dict[str, Any], share_memory: bool) -> Prepare:
         def call() -> None:
             nonlocal sequence
             sequence += 1
-            mesh.all_reduce(sequence, nodes, expected, like, ops=("sum",), out=out)
+            mesh.all_reduce(sequence, nodes, expected, like, ops=(op,), out=out)
 
         return call, lambda: float(out[0][-1])
 
     return prepare
 
 
-def tensorflow(place: dict[str, Any]) -> Prepare:
+def tensorflow(place: dict[str, Any], meet: Meet) -> Prepare:
     """TensorFlow's ring, the operation under MultiWorkerMirroredStrategy, one thread per process."""
+    meet()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["TF_CONFIG"] = json.dumps(
@@ -105,10 +112,11 @@ def tensorflow(place: dict[str, Any]) -> Prepare:
     return prepare
 
 
-def gloo(place: dict[str, Any]) -> Prepare:
+def gloo(place: dict[str, Any], meet: Meet) -> Prepare:
     """Gloo through PyTorch, in place, one thread per process; zeros are summed, so that repeating changes nothing."""
     import torch
 
+    meet()
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo",
@@ -126,8 +134,9 @@ def gloo(place: dict[str, Any]) -> Prepare:
     return prepare
 
 
-def copy(place: dict[str, Any]) -> Prepare:
+def copy(place: dict[str, Any], meet: Meet) -> Prepare:
     """The limit: every process reads the vector once and writes it once, all at the same time."""
+    meet()
     total = place["num_workers"] * (place["num_workers"] + 1) / 2
 
     def prepare(length: int) -> tuple[Callable[[], Any], Callable[[], float]]:
@@ -137,9 +146,9 @@ def copy(place: dict[str, Any]) -> Prepare:
     return prepare
 
 
-WAYS: dict[str, Callable[[dict[str, Any]], Prepare]] = {
-    "heliostat": lambda place: heliostat(place, share_memory=True),
-    "heliostat-sockets": lambda place: heliostat(place, share_memory=False),
+WAYS: dict[str, Callable[[dict[str, Any], Meet], Prepare]] = {
+    "heliostat": lambda place, meet: heliostat(place, meet, share_memory=True),
+    "heliostat-sockets": lambda place, meet: heliostat(place, meet, share_memory=False),
     "tensorflow": tensorflow,
     "gloo": gloo,
     "copy": copy,
@@ -167,7 +176,12 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")  # libraries may print: only answers go to the pipe
     os.dup2(2, 1)
     place = json.loads(sys.stdin.readline())
-    prepare = WAYS[sys.argv[1]](place)
+
+    def meet() -> None:
+        print(json.dumps({"can_be_reached": True}), file=out, flush=True)
+        sys.stdin.readline()
+
+    prepare = WAYS[sys.argv[1]](place, meet)
     print(json.dumps({"ready": True}), file=out, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin:

@@ -81,10 +81,11 @@ def main() -> None:
             secret=bytes.fromhex(task["secret"]),
             timeout_s=30.0,
             deadline_s=task["deadline_s"],
+            hosts=task.get("hosts"),
         )
     if "die" in task and task["die"]["rank"] == mesh.rank:
         die_at(task["die"]["where"], task["die"]["count"], half_done=task["die"]["half_done"])
-    assert num_mappings() == mesh.num_workers  # its own and its peers'
+    assert num_mappings() == 1 + len(mesh.sharing)  # its own and its peers'
     present = task["present"]
     ranges = assign(len(present), mesh.num_workers)
     expected = [contributed(lo, hi, present) for lo, hi in ranges]

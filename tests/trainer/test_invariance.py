@@ -68,6 +68,26 @@ def test_steps_compiled_by_xla_give_the_same_bits(train, build):
     assert fingerprint(plain) != fingerprint(reference), "it was not compiled"
 
 
+@pytest.mark.parametrize("build", [normalised, pytest.param(linear(), marks=pytest.mark.slow)])
+def test_gradients_rounded_to_bfloat16_give_the_same_bits(train, build):
+    data, valid = dense_data(), dense_data(rows=23, seed=1)
+    reference = train(build, data, validation_data=valid, workers=0, wire_dtype="bfloat16")
+    layouts = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2))
+    for (workers, replicas), loop in zip(layouts, (*LOOPS, *LOOPS), strict=False):
+        result = train(
+            build,
+            data,
+            validation_data=valid,
+            workers=workers,
+            replicas=replicas,
+            loop=loop,
+            wire_dtype="bfloat16",
+        )
+        assert fingerprint(result) == fingerprint(reference), f"{workers} x {replicas}, {loop}"
+    plain = train(build, data, validation_data=valid, workers=0)
+    assert fingerprint(plain) != fingerprint(reference), "nothing was rounded"
+
+
 @pytest.mark.parametrize("rows", [1, 3, pytest.param(17, marks=pytest.mark.slow)])
 def test_awkward_numbers_of_rows_give_the_same_bits(train, rows):
     data = dense_data(rows=rows)

@@ -1,0 +1,140 @@
+"""The all-reduce between two hosts of two workers each, over a link of known speed: time, and bytes that leave a host.
+
+    sudo python scripts/benchmarks/allreduce_hosts.py [--mbit-s 1000] [--mb 20] > hosts.json
+
+The hosts are network namespaces of this machine, joined by a link whose rate `tc tbf` limits; needs root. Compared in
+turn are the flat way, local first, and local first with gradients rounded to bfloat16, against the bytes that have to
+leave a host at that rate. The bytes are what the link counted, headers of Ethernet, IP and TCP included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PROCESS = Path(__file__).with_name("allreduce_process.py")
+WORKERS_PER_HOST = 2
+WAYS = {"flat": (True, "sum"), "local first": (False, "sum"), "local first, bfloat16": (False, "sum_bfloat16")}
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def make_hosts(stack: contextlib.ExitStack, mbit_s: int) -> list[str]:
+    """Two joined namespaces; returns their names, which are also those of their interfaces."""
+    names = [f"hl{os.getpid()}-{number}" for number in range(2)]
+    for name in names:
+        run("ip", "netns", "add", name)
+        stack.callback(run, "ip", "netns", "del", name)
+    run("ip", "link", "add", "up0", "netns", names[0], "type", "veth", "peer", "name", "up0", "netns", names[1])
+    for number, name in enumerate(names):
+        inside = ("ip", "netns", "exec", name)
+        run(*inside, "ip", "address", "add", f"10.99.0.{number + 1}/24", "dev", "up0")
+        run(*inside, "ip", "link", "set", "up0", "up")
+        run(*inside, "ip", "link", "set", "lo", "up")
+        shape = ("root", "tbf", "rate", f"{mbit_s}mbit", "burst", "256kb", "latency", "50ms")
+        run(*inside, "tc", "qdisc", "add", "dev", "up0", *shape)
+    return names
+
+
+def sent_bytes(host: str) -> int:
+    return int(run("ip", "netns", "exec", host, "cat", "/sys/class/net/up0/statistics/tx_bytes"))
+
+
+class Group:
+    """The workers of one way, on both hosts."""
+
+    def __init__(self, hosts: list[str], flat: bool, op: str, port: int, stack: contextlib.ExitStack) -> None:
+        self._processes = []
+        count = WORKERS_PER_HOST * len(hosts)
+        addresses = [f"10.99.0.{rank // WORKERS_PER_HOST + 1}" for rank in range(count)]
+        for rank in range(count):
+            command = ["ip", "netns", "exec", hosts[rank // WORKERS_PER_HOST], sys.executable, str(PROCESS)]
+            process = subprocess.Popen(
+                [*command, "heliostat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            self._processes.append(process)
+            place = {"rank": rank, "num_workers": count, "ports": [port + rank for rank in range(count)]}
+            self._tell(process, {**place, "addresses": addresses, "flat": flat, "op": op})
+        for process in self._processes:
+            self._hear(process)
+        for process in self._processes:
+            self._tell(process, {"all_can_be_reached": True})
+        for process in self._processes:
+            self._hear(process)
+
+    def run(self, num_bytes: int, calls: int) -> float:
+        """Return the median time of a call, the slowest worker counting."""
+        for process in self._processes:
+            self._tell(process, {"bytes": num_bytes, "calls": calls})
+        reports = [self._hear(process)["times_s"] for process in self._processes]
+        return statistics.median(max(times) for times in zip(*reports, strict=True))
+
+    @staticmethod
+    def _tell(process: Any, task: dict[str, Any]) -> None:
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+
+    @staticmethod
+    def _hear(process: Any) -> dict[str, Any]:
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit("a worker ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def main() -> None:
+    """Run the benchmark and print its JSON."""
+    parser = argparse.ArgumentParser(description="Two hosts of two workers over a shaped link")
+    parser.add_argument("--mbit-s", type=int, default=1000)
+    parser.add_argument("--mb", type=int, default=20, help="size of the vector")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    size, warm_up, calls = options.mb * 1_000_000, 3, 3
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    sent: dict[str, list[float]] = {way: [] for way in WAYS}
+    with contextlib.ExitStack() as stack:
+        hosts = make_hosts(stack, options.mbit_s)
+        groups = {
+            way: Group(hosts, flat, op, 20_000 + 100 * number, stack)
+            for number, (way, (flat, op)) in enumerate(WAYS.items())
+        }
+        for number in range(options.rounds):
+            for way in list(WAYS)[:: -1 if number % 2 else 1]:
+                before = [sent_bytes(host) for host in hosts]
+                times[way].append(groups[way].run(size, calls))
+                moved = max(sent_bytes(host) - count for host, count in zip(hosts, before, strict=True))
+                sent[way].append(moved / (calls + warm_up))
+    rows = []
+    for way, (_, op) in WAYS.items():
+        least_bytes = size * (0.5 if op == "sum_bfloat16" else 1.0)  # 2 (H - 1) / H of the vector with two hosts
+        limit_s = least_bytes * 8 / (options.mbit_s * 1e6)
+        rows.append(
+            {
+                "way": way,
+                "median_ms": round(statistics.median(times[way]) * 1e3, 2),
+                "round_medians_ms": [round(time_s * 1e3, 2) for time_s in times[way]],
+                "sent_mb_per_host": round(statistics.median(sent[way]) / 1e6, 2),
+                "limit_ms": round(limit_s * 1e3, 2),
+                "times_limit": round(statistics.median(times[way]) / limit_s, 3),
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    report = {"benchmark": "allreduce_hosts", "mbit_s": options.mbit_s, "bytes": size}
+    json.dump({**report, "rows": rows}, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()

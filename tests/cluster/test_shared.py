@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from heliostat.cluster.lane import Lane
+from heliostat.cluster.mesh import connect
+from heliostat.cluster.plan import shared_block_bytes
+from heliostat.cluster.shared import NUM_SLOTS, SLOT_BYTES, SharedMemory, offer, take_offer
+from heliostat.cluster.slices import blocks_of, num_bytes, whole
+from heliostat.cluster.tree import layout_of
+from heliostat.cluster.wire import Cursor, Header, Kind, Token
+
+SECRET = b"a secret of some length"
+LAYOUT = ((np.dtype(np.float32), 1000), (np.dtype(np.float64), 3), (np.dtype(np.float32), 70_000))
+
+
+@pytest.fixture
+def pair():
+    """Two workers' memory, attached to each other as over a connection."""
+    first, second = SharedMemory(0, 2), SharedMemory(1, 2)
+    left, right = socket.socketpair()
+    with left, right:
+        assert offer(left, first)
+        assert offer(right, second)
+        first.attach(1, take_offer(left))
+        second.attach(0, take_offer(right))
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_what_one_side_writes_the_other_one_reads(pair):
+    first, second = pair
+    vector = tuple(np.arange(length, dtype=dtype) for dtype, length in LAYOUT)
+    for number, block in enumerate(blocks_of(LAYOUT, 1 << 16)):
+        assert block.room <= 1 << 16
+        for place in (0, 1):
+            for target, source in zip(first.nodes_for(1).arrays(number, block, place), block.of(vector), strict=True):
+                target[:] = source + place
+            read = second.nodes_of(0).arrays(number, block, place)
+            assert all((a == b + place).all() for a, b in zip(read, block.of(vector), strict=True))
+        for target, source in zip(second.own_sums().arrays(number, block), block.of(vector), strict=True):
+            target[:] = source * 2
+        read = first.sums_of(1).arrays(number, block)
+        assert all((a == b * 2).all() for a, b in zip(read, block.of(vector), strict=True))
+        read = second.nodes_of(0).arrays(number, block)  # the sums lie elsewhere
+        assert all((a == b).all() for a, b in zip(read, block.of(vector), strict=True))
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1000, 4096, 1 << 20])
+def test_blocks_cover_a_slice_in_order_and_keep_to_their_room(block_bytes):
+    seen = [0] * len(LAYOUT)
+    end_bytes = 0
+    for block in blocks_of(LAYOUT, block_bytes):
+        assert 0 < block.room <= max(block_bytes, 64) + 63
+        for piece in block.pieces:
+            assert piece.part.start == seen[piece.segment]
+            assert piece.offset % 64 == 0
+            seen[piece.segment] = piece.part.stop
+        end_bytes += block.num_bytes
+        assert block.end_bytes == end_bytes
+    assert seen == [length for _, length in LAYOUT]
+    assert end_bytes == num_bytes(LAYOUT, whole(LAYOUT))
+
+
+def test_small_segments_share_a_block():
+    many = ((np.dtype(np.float32), 10),) * 200
+    assert len(blocks_of(many, SLOT_BYTES)) == 1
+
+
+def test_a_slot_has_room_for_all_nodes_of_a_worker():
+    for num_nodes in (1, 3, 30, 10_000):
+        expected = [[(0, n) for n in range(num_nodes)], [(0, num_nodes)]]
+        block_bytes = shared_block_bytes(((np.dtype(np.float32), 10**7),), expected)
+        assert block_bytes * num_nodes <= SLOT_BYTES
+        assert bool(block_bytes) == (num_nodes < 1000)  # too many: sockets
+
+
+def test_memory_that_could_shrink_or_has_another_size_is_refused():
+    memory = SharedMemory(0, 2)
+    unsealed = os.memfd_create("heliostat-test", os.MFD_CLOEXEC)
+    os.ftruncate(unsealed, NUM_SLOTS * SLOT_BYTES * 2)
+    with pytest.raises(ValueError, match="instead of"):
+        memory.attach(1, unsealed)
+    for_three = SharedMemory(1, 3)
+    with pytest.raises(ValueError, match="instead of"):
+        memory.attach(1, os.dup(for_three._descriptor))
+    assert not memory.peers
+    for_three.close()
+    memory.close()
+
+
+def hear(lane, tokens):
+    """Let a lane's peer have said this, all at once."""
+    lane.incoming.body = Cursor([memoryview(bytearray(lane.incoming.header.length))])
+    lane.incoming.tokens[: len(tokens)] = bytes(tokens)
+    lane.incoming.body.advance(len(tokens))
+
+
+def a_lane(memory):
+    layout = ((np.dtype(np.float32), 700),)
+    blocks, vector = blocks_of(layout, 400), (np.ones(700, np.float32),)
+    header = Header(kind=Kind.BLOCKS, generation=1, sequence=1, agreement=1, length=2 * len(blocks))
+    lane = Lane(memory, 1, header, nodes=[vector], blocks=blocks, own_blocks=blocks, out=vector, num_peer_nodes=1)
+    return lane, len(blocks)
+
+
+def test_a_lane_fills_its_slots_and_waits_until_sums_have_emptied_them(pair):
+    lane, num_blocks = a_lane(pair[0])
+    assert [lane.stage() for _ in range(NUM_SLOTS + 1)] == [True] * NUM_SLOTS + [False]
+    hear(lane, [Token.NODES, Token.SUM, Token.SUM])
+    assert lane.listen()
+    assert [lane.collect() for _ in range(3)] == [True, True, False]
+    assert [lane.stage() for _ in range(3)] == [True, True, False]
+    assert lane.incoming.own_debt  # it may announce three more blocks of nodes, whatever others do
+    assert num_blocks > NUM_SLOTS + 2
+
+
+@pytest.mark.parametrize("token", [Token.NODES, Token.SUM])
+def test_more_blocks_than_there_are_are_refused(pair, token):
+    lane, num_blocks = a_lane(pair[0])
+    hear(lane, [token] * (num_blocks + 1))
+    assert not lane.listen()
+
+
+def connected(listeners, rank, share_memory):
+    return connect(
+        listeners[rank],
+        rank=rank,
+        addresses=[listener.address for listener in listeners],
+        generation=1,
+        secret=SECRET,
+        timeout_s=30.0,
+        deadline_s=30.0,
+        share_memory=share_memory,
+    )
+
+
+def test_one_worker_without_memory_to_share_is_served_by_sockets(group, same_bits):
+    listeners = group.listen(3)
+    vector = (np.arange(200_000, dtype=np.float32),)
+
+    def body(rank):
+        mesh = connected(listeners, rank, share_memory=rank != 1)
+        try:
+            sharing = mesh.sharing
+            expected = [((0, 0),), ((0, 1),), ((0, 2),)]
+            return sharing, mesh.all_reduce(1, {(0, rank): vector}, expected, layout_of(vector), ops=("sum",))
+        finally:
+            mesh.close()
+
+    results = group.threads([lambda rank=rank: body(rank) for rank in range(3)])
+    assert [sharing for sharing, _ in results] == [(2,), (), (0,)]
+    assert all(same_bits(total, (vector[0] * 3,)) for _, total in results)
+
+
+def num_mappings():
+    return Path("/proc/self/maps").read_text().count("memfd:heliostat")
+
+
+def test_after_a_call_and_a_close_no_mapping_and_no_descriptor_is_left(group):
+    vector = (np.ones(300_000, np.float32),)
+    gc.collect()  # errors of earlier tests keep what their calls had
+    descriptors, mappings = len(os.listdir("/proc/self/fd")), num_mappings()
+
+    def body(mesh, rank):
+        return mesh.all_reduce(1, {(0, rank): vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
+
+    gc.disable()  # nothing may wait for the collector
+    try:
+        results = group.run(2, body)
+        for listener in group.listeners:
+            listener.close()
+        assert all((total == 2).all() for (total,) in results)
+        assert num_mappings() == mappings
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    finally:
+        gc.enable()

@@ -1,0 +1,66 @@
+"""How the vector of a microbatch is cut into the segments that are summed, each in its own way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from heliostat.cluster.tree import Layout, SegmentOp, Vector
+from heliostat.data import aligned_empty
+
+from .compute import Contribution
+from .errors import UnsupportedModelError
+from .jobs import SEGMENT_OPS, WireDtype
+from .trainee import Trainee
+
+
+class Segments:
+    """The segments of a contribution as the all-reduce sees them.
+
+    With `wire_dtype="bfloat16"` gradients become a segment of their own, in which every node of the tree is rounded.
+    Moving averages stay exact: a small step of theirs would be rounded away every time.
+
+    Args:
+        trainee: the model.
+        contribution: what a microbatch's vector holds.
+        wire_dtype: how gradients are rounded; None leaves them as they are.
+
+    Raises:
+        UnsupportedModelError: gradients are not float32.
+    """
+
+    def __init__(self, trainee: Trainee, contribution: Contribution, wire_dtype: WireDtype | None) -> None:
+        self._whole = contribution.layout
+        self.layout: Layout = self._whole
+        self.ops: tuple[SegmentOp, ...] = SEGMENT_OPS
+        self._num_gradients: int | None = None
+        self._buffers: dict[int, Vector] = {}
+        if wire_dtype is None:
+            return
+        (dtype, length), *rest = self._whole
+        if dtype != np.float32:
+            raise UnsupportedModelError(
+                f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave wire_dtype "
+                "out, or use float32 weights."
+            )
+        self._num_gradients = sum(math.prod(trainee.trainable[i].shape) for i in contribution.gradients)
+        self.layout = ((dtype, self._num_gradients), (dtype, length - self._num_gradients), *rest)
+        self.ops = ("sum_bfloat16", *SEGMENT_OPS)
+
+    def cut(self, vector: Vector) -> Vector:
+        """Return views of a microbatch's vector, segment by segment."""
+        if self._num_gradients is None:
+            return vector
+        first, *rest = vector
+        return (first[: self._num_gradients], first[self._num_gradients :], *rest)
+
+    def new(self) -> Vector:
+        """Return memory for a sum."""
+        whole = tuple(aligned_empty((length,), dtype) for dtype, length in self._whole)
+        cut = self.cut(whole)
+        self._buffers[cut[0].ctypes.data] = whole
+        return cut
+
+    def join(self, summed: Vector) -> Vector:
+        """Return what `cut` has cut, of memory that `new` made: gradients with moving averages, sums, extrema."""
+        return self._buffers[summed[0].ctypes.data]
