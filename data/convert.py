@@ -11,7 +11,7 @@ from typing import Any
 from heliostat.data.columns import Column
 from heliostat.data.commit import check_target
 from heliostat.data.dataset_writer import SHARD_BYTES, DatasetWriter
-from heliostat.data.errors import BadColumnError
+from heliostat.data.errors import BadColumnError, RemoteError
 from heliostat.data.filesystem import is_uri, local_path, shown_uri
 from heliostat.data.manifest import ShardFormat
 from heliostat.data.open_source import SourceKind, SourceOptions, open_source
@@ -76,9 +76,10 @@ def convert(
     """
     # Before a large source is looked at.
     if is_uri(destination) and local_path(str(destination)) is None:
-        raise ValueError(
+        raise RemoteError(
             f"{shown_uri(str(destination))}: a conversion is resumable, so it writes to a folder of this host. Convert "
-            "to one, then upload_dataset(open_dataset(FOLDER), URI)."
+            "to one, then upload_dataset(open_dataset(FOLDER), URI).",
+            path=shown_uri(str(destination)),
         )
     check_target(Path(os.path.abspath(destination)), overwrite)
     options = SourceOptions(target=target, features=features, columns=columns, fill_nulls=fill_nulls, split=split)

@@ -27,7 +27,7 @@ RowIds = npt.NDArray[np.int64]
 MAX_ROWS = 1 << 62
 """Row counts lie below this."""
 
-_CHUNK_ROWS = 8192
+_CHUNK_ROWS = 32768
 _WHOLE_PASS_LEVEL = 0
 
 

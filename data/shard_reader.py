@@ -24,17 +24,18 @@ _COPY_BYTES = 1 << 20
 # With fewer rows than this per shard, indexing shard by shard costs more than row by row (measured).
 _ROWS_PER_GROUP = 8
 _SPLIT_BYTES = 8
+_NO_ROWS = np.empty(0)
 
 _Places = slice | npt.NDArray[np.int64]
 
 
 class _Located(NamedTuple):
-    """Where some rows lie: their chunks, shards and places in the chunk, the first byte of each tensor column in the
-    file, and the shard of all of them if it is one."""
+    """Some rows and where they lie: their chunks and shards, the first byte of each tensor column in the file, and the
+    shard of all of them if it is one."""
 
+    ids: RowIds
     chunks: RowIds
     shards: RowIds
-    within: RowIds
     offsets: Mapping[str, RowIds]
     shard: int | None
 
@@ -43,7 +44,7 @@ class _Located(NamedTuple):
         offsets = {name: places[low:high] for name, places in self.offsets.items()}
         shards = self.shards[low:high]
         shard = _only(shards) if self.shard is None else self.shard
-        return _Located(self.chunks[low:high], shards, self.within[low:high], offsets, shard)
+        return _Located(self.ids[low:high], self.chunks[low:high], shards, offsets, shard)
 
 
 class KeptMap(NamedTuple):
@@ -78,6 +79,9 @@ class ShardReader(StoredReader):
         # Byte offsets in the file for every record batch: the values, their end, the row splits.
         self._places = {name: np.zeros((3, num_chunks), np.int64) for name in self._columns}
         self._variable = [(name, column) for name, column in self._columns.items() if column.is_variable]
+        self._row_types = {name: np.dtype(f"V{self._columns[name].row_bytes}") for name, _, _ in self._tensors}
+        # Where row 0 would lie if all rows lay as those of a chunk do: a row's place is this and its id.
+        self._starts = {name: np.zeros(num_chunks, np.int64) for name in self._row_types}
         self._maps = maps
         self._data: dict[int, npt.NDArray[np.uint8]] = {}
         self._views: dict[int, dict[int, npt.NDArray[np.void]]] = {
@@ -103,8 +107,7 @@ class ShardReader(StoredReader):
         for low in range(0, ids.size, batch_size):
             self._check_not_closed()
             part = located.part(low, low + batch_size)
-            found = self._copied(part, rows_of(arrays, low, low + batch_size) or self._new_arrays(part.within.size))
-            yield {name: found[name] for name in self._columns}
+            yield self._copied(part, rows_of(arrays, low, low + batch_size) or self._new_arrays(part.ids.size))
 
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
         return self._copied(self._locate(ids), arrays)
@@ -114,24 +117,25 @@ class ShardReader(StoredReader):
         chunks = self._chunks.of_rows(ids)
         shards = self._chunks.shards[chunks]
         self._map(shards)
-        within = ids - self._chunks.first_rows[chunks]
-        offsets = {
-            name: self._places[name][0][chunks] + within * self._columns[name].row_bytes for name, _, _ in self._tensors
-        }
-        return _Located(chunks, shards, within, offsets, _only(shards))
+        offsets = {name: self._starts[name][chunks] + ids * kind.itemsize for name, kind in self._row_types.items()}
+        return _Located(ids, chunks, shards, offsets, _only(shards))
 
-    def _copied(self, rows: _Located, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
+    def _copied(self, rows: _Located, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Values]:
+        """The columns of some rows, in order; those of tensors in `arrays`."""
         self._look_at_sizes(rows.shards if rows.shard is None else [rows.shard])
-        num_rows = rows.within.size
+        num_rows = rows.ids.size
         groups: list[tuple[int, _Places]] | None = []
         if num_rows:
             groups = _group(rows.shards) if rows.shard is None else [(rows.shard, slice(0, num_rows))]
-        found: dict[str, Values] = dict(arrays)
+            for name, offsets in rows.offsets.items():
+                kind = self._row_types[name]
+                _copy(self._views[kind.itemsize], rows.shards, offsets, groups, arrays[name].reshape(-1).view(kind))
+        if not self._variable:
+            return dict(arrays)
+        found: dict[str, Values] = {name: arrays.get(name, _NO_ROWS) for name in self._columns}
+        within = rows.ids - self._chunks.first_rows[rows.chunks]
         for name, column in self._variable:
-            found[name] = self._ragged(column, rows.chunks, rows.shards, rows.within, groups)
-        for name, offsets in rows.offsets.items() if num_rows else ():
-            target = _as_rows(arrays[name])
-            _copy(self._views[target.itemsize], rows.shards, offsets, groups, target)
+            found[name] = self._ragged(column, rows.chunks, rows.shards, within, groups)
         return found
 
     def _ragged(
@@ -167,6 +171,9 @@ class ShardReader(StoredReader):
             chunks = self._chunks.of_shard(number)
             for name in self._columns:
                 self._places[name][:, chunks] = kept.places[name][:, self._chunks.numbers[chunks]]
+            for name, kind in self._row_types.items():
+                first_rows = self._chunks.first_rows[chunks]
+                self._starts[name][chunks] = self._places[name][0, chunks] - first_rows * kind.itemsize
             for width, views in self._views.items():
                 views[number] = elements_at_every_byte(kept.data, width)
             self._data[number] = kept.data
@@ -230,6 +237,9 @@ def _copy(
             target[place] = views[shard][offset]
         return
     for shard, group in groups:
+        if target.nbytes <= _COPY_BYTES:
+            target[group] = views[shard][offsets[group]]
+            continue
         for places in _parts(group, max(1, _COPY_BYTES // target.itemsize)):
             target[places] = views[shard][offsets[places]]
 

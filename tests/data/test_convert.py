@@ -9,6 +9,8 @@ import struct
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, SourceError, convert_csv, convert_npz, read_idx
+from heliostat.data.convert import convert
+from heliostat.data.errors import RemoteError
 
 
 def columns_of(dataset) -> dict[str, np.ndarray]:
@@ -199,3 +201,10 @@ def test_damaged_idx_files_are_refused(tmp_path, kind):
 def test_a_missing_idx_file_is_named(tmp_path):
     with pytest.raises(SourceError, match=r"a\.idx cannot be read: No such file"):
         read_idx(tmp_path / "a.idx")
+
+
+def test_a_destination_on_another_host_is_refused_with_what_to_do(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(5))
+    with pytest.raises(RemoteError, match=r"s3://bucket/set: .*upload_dataset"):
+        convert(tmp_path / "x.npy", "s3://key:secret@bucket/set")
+    assert os.listdir(tmp_path) == ["x.npy"]

@@ -246,3 +246,27 @@ def test_a_description_counts_rows_and_classes(dataset, arrays):
     assert "10,007 rows" in text
     assert "y: int64 scalar, -3 to 6, 10 classes" in text
     assert "x: uint8 3×5, 0 to 255" in text
+
+
+def test_mapped_shards_are_shared_by_readers_until_their_file_changes(tmp_path):
+    ids = np.arange(100)
+    dataset = write_dataset(tmp_path / "set", {"x": ids, "text": [str(one) for one in ids]}, rows_per_shard=50)
+    first, second = dataset.reader(["x"]), dataset.reader(["text", "x"])
+    first.gather(ids)
+    second.gather(ids)
+    assert all(first._data[number] is second._data[number] for number in (0, 1))
+    first.close()
+    assert second.gather(ids)["x"].tolist() == ids.tolist()
+    assert pickle.loads(pickle.dumps(dataset))._maps == {}
+    # Another file with the same content: read anew, not from the memory of the old one.
+    path = tmp_path / "set" / dataset.shards[1].file
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    third = pickle.loads(pickle.dumps(dataset)).reader()
+    assert third.gather(ids)["x"].tolist() == ids.tolist()
+    dataset.check()
+    fourth = dataset.reader()
+    assert fourth.gather(ids)["x"].tolist() == ids.tolist()
+    assert fourth._data[0] is second._data[0]
+    assert fourth._data[1] is not second._data[1]
