@@ -238,6 +238,8 @@ class FitRun:
         before = self.folder.record.get("platform")
         if self._origin is not None and before and before != ready.platform:
             self.display.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
+        for note in ready.notes:
+            self.display.say(note)
         self.folder.update(platform=ready.platform, model=ready.model, num_weights=ready.num_weights)
         size = f"{ready.num_weights:,}"
         self.display.say(f"workers are ready, the model has {size} weights; tracing and compiling")

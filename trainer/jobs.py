@@ -214,12 +214,14 @@ class Ready:
         num_weights: trainable numbers.
         platform: what its bits depend on besides the run's arguments: device type, versions, processor.
         model: what identifies the model, by part (layers, optimizer, loss ...): hashes.
+        notes: what the user should know of how it is trained.
     """
 
     shapes: str
     num_weights: int
     platform: dict[str, str]
     model: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ class Trainee:
         generators: the seed generators it draws from.
         reduction: how its compiled loss reduces over rows, one of `REDUCTIONS`.
         read_state: one call that reads all of `state` (hundreds of single reads take long).
+        notes: what the user should know of how the model is trained here.
     """
 
     model: keras.Model
@@ -45,6 +46,7 @@ class Trainee:
     generators: list[Any]
     reduction: str
     read_state: Callable[[], list[Any]]
+    notes: tuple[str, ...]
 
     @property
     def optimizer(self) -> Any:
@@ -106,8 +108,9 @@ def build_trainee(
             model = _call(build_model)
             _check_compiled(model)
             _refuse_unsupported(model)
+            notes = _set_single_steps(model)
             _build_state(model, sample, columns)
-            return _describe(model, strategy)
+            return _describe(model, strategy, notes)
 
 
 def _call(build_model: BuildModel) -> keras.Model:
@@ -137,7 +140,16 @@ def _refuse_unsupported(model: keras.Model) -> None:
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} is refused: microbatches are the "
             "accumulation here. Raise global_batch_size and num_microbatches instead; memory per device stays the same."
         )
-    model.steps_per_execution = 1  # a step is atomic; see docs/what-works.md
+
+
+def _set_single_steps(model: keras.Model) -> tuple[str, ...]:
+    """Make Keras call for one step at a time, since a step is atomic; returns what to say about it."""
+    asked, model.steps_per_execution = model.steps_per_execution, 1
+    if asked == 1:
+        return ()
+    return (
+        f"steps_per_execution={asked} counts as 1: it changes no result, and callbacks' batch hooks see every step",
+    )
 
 
 def loss_reduction(model: keras.Model) -> str:
@@ -224,7 +236,7 @@ def _num_classes(model: keras.Model) -> int | None:
     return int(shape[-1]) if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else None
 
 
-def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy) -> Trainee:
+def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...]) -> Trainee:
     generators = seams.seed_generators(model)
     metrics = metric_variables(model)
     trainable = list(model.optimizer._trainable_variables)
@@ -244,4 +256,5 @@ def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy) -> T
         generators=generators,
         reduction=loss_reduction(model),
         read_state=tf.function(read_state, autograph=False).get_concrete_function(),
+        notes=notes,
     )

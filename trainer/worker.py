@@ -206,6 +206,7 @@ class Worker:
             num_weights=sum(int(np.prod(v.shape)) for v in trainee.trainable),
             platform=platform_of(self.runtime),
             model=model_identity(trainee),
+            notes=trainee.notes,
         )
         refused = member.ask(ready)
         if refused:

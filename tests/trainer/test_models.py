@@ -159,3 +159,20 @@ def test_mixed_precision_gives_the_same_bits(train, policy, scale):
     assert np.isfinite(result.history["loss"]).all()
     if scale == 2.0**40:  # float16 overflows at first: those steps are left out, and the scale is halved
         assert result.model().optimizer.dynamic_scale.numpy() < scale
+
+
+def test_several_steps_per_execution_are_said_to_count_as_one_and_change_nothing(train, capfd):
+    def build(asked):
+        def build_model():
+            model = keras.Sequential([layers.Dense(5, activation="softmax")])
+            model.compile("adam", SPARSE, steps_per_execution=asked)
+            return model
+
+        return build_model
+
+    data = dense_data(rows=37)
+    reference = train(build(1), data, workers=0, verbose=2)
+    assert "steps_per_execution" not in capfd.readouterr().out
+    result = train(build(3), data, workers=2, verbose=2)
+    assert fingerprint(result) == fingerprint(reference)
+    assert capfd.readouterr().out.count("steps_per_execution=3 counts as 1") == 1
