@@ -271,8 +271,11 @@ def test_the_donor_dies_and_the_next_one_donates(start, script):
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, num_workers, checkpoint):
+    def all_there() -> bool:  # or who is late is told of the other's death first, and goes on alone for a moment
+        return all(script.saw(worker, "compute", 5) for worker in range(num_workers))
+
     for worker in range(num_workers):
-        script.kill(worker, "compute", 5)
+        script.kill(worker, "compute", 5, once=all_there)
     toys = start(num_workers, max_launches=num_workers + 1)
 
     def keep(event: Any) -> None:
