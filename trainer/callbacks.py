@@ -28,6 +28,8 @@ REFUSED = {
     "OrbaxCheckpoint": "its distributed mode is JAX's",
 }
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+# Keras's own hooks around a step call these.
+_OLD_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
 
 def check_callbacks(callbacks: Sequence[Any]) -> None:
@@ -60,6 +62,12 @@ def _acts_in_steps(callback: Any) -> bool:
     return not all(is_default(getattr(callback, hook)) for hook in _BATCH_HOOKS)
 
 
+def _hooks_of(callback: Any) -> set[str]:
+    """The hooks that a callback has itself."""
+    own = {name for name in dir(callback) if name.startswith("on_") and not is_default(getattr(callback, name))}
+    return own | {name for name, old in _OLD_NAMES.items() if old in own}
+
+
 class Gate(keras.callbacks.Callback):
     """Stands for the user's callbacks in a worker's list.
 
@@ -71,6 +79,7 @@ class Gate(keras.callbacks.Callback):
     def __init__(self, session: Session, user: Sequence[Any]) -> None:
         super().__init__()
         self._session, self._user = session, tuple(user)
+        self._hooks = set().union(*map(_hooks_of, self._user))  # before they run: the same on all workers
         self._active = False
         self._last_logs: dict[str, Any] = {}
         self.pending: list[tuple[str, tuple[Any, ...]]] = []
@@ -78,8 +87,8 @@ class Gate(keras.callbacks.Callback):
         session.gate = self
 
     def run(self, hook: str, *args: Any) -> None:
-        """Run a hook of the user's callbacks here if this is the chief; otherwise remember it."""
-        if not self._user:
+        """Run a hook of the user's callbacks, if one has it, here if this is the chief; otherwise remember it."""
+        if hook not in self._hooks:
             return
         if self._session.is_chief and not self.pending:
             self._call(hook, *args)
@@ -161,7 +170,7 @@ class Gate(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin the epoch here, in all three loops."""
         self._session.start_epoch(epoch)
-        if self._session.begun:
+        if self._session.begun or "on_epoch_begin" not in self._hooks:
             return
         self._note()
         self.run("on_epoch_begin", epoch, {})
@@ -172,7 +181,8 @@ class Gate(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         if self._session.stopping:
             self._session.model.stop_training = True
-        self._note()
+        if "on_epoch_end" in self._hooks:
+            self._note()
         self.run("on_epoch_end", epoch, logs)
         self._session.follow_chief(logs)
         self._last_logs = dict(logs)

@@ -191,6 +191,7 @@ class TrainEngine:
         self._segments = Segments(self.trainee, self.contribution, wire_dtype)
         self._work = StepWork(runner, self._segments)
         self.totals = Totals.start(self.stats)
+        self._logs: dict[str, Any] | None = None
         self.rows_by_worker: Counter[int] = Counter()
 
     @property
@@ -218,12 +219,12 @@ class TrainEngine:
         self.runner.feed.start_pass(epoch)
         self.runner.times = TimeSplit()
         self._epoch = epoch
-        self.totals = Totals.start(self.stats)
+        self.totals, self._logs = Totals.start(self.stats), None
         self.rows_by_worker = Counter()
 
     def resume_epoch(self, sums: np.ndarray, extrema: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
         """Go on with an epoch of which other workers have done the first steps."""
-        self.totals = Totals(np.array(sums), np.array(extrema), rows)
+        self.totals, self._logs = Totals(np.array(sums), np.array(extrema), rows), None
         self.rows_by_worker = Counter(rows_by_worker)
 
     def step(self, step: int) -> None:
@@ -277,10 +278,13 @@ class TrainEngine:
         if self.contribution.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])
+        self._logs = None
 
     def logs(self) -> dict[str, Any]:
         """Global metrics of the epoch so far."""
-        return self._results(self.totals)
+        if self._logs is None:
+            self._logs = self._results(self.totals)
+        return dict(self._logs)
 
     def logs_of(self, totals: Totals) -> dict[str, Any]:
         """Metrics over the rows that are in `totals`."""

@@ -241,7 +241,8 @@ class Session:
             gate.catch_up()
             if epoch_logs is not None:
                 self._publish(epoch_logs)
-            changed = self.job.has_callbacks and state_digest(self._trainee) != self._digest
+            changed = self._digest and state_digest(self._trainee) != self._digest
+            self._digest = ""
             state = state_bytes(self._trainee) if changed else b""
             states = self._changed_states(gate)
             return (
