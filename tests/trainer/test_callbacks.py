@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from heliostat.trainer.callbacks import check_callbacks, has_batch_hooks
+from heliostat.trainer.callbacks import BatchGate, check_callbacks, has_batch_hooks
 from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
 from keras.callbacks import Callback
 
@@ -264,3 +265,16 @@ def test_only_callbacks_that_act_between_steps_cost_a_frame_per_step():
     assert not has_batch_hooks(quiet)
     for callback in acting:
         assert has_batch_hooks([callback]), callback
+
+
+class OldNames(Callback):
+    def on_batch_end(self, batch, logs=None):
+        pass
+
+
+def test_a_gate_passes_on_the_hooks_that_a_callback_has_and_no_others():
+    gate = BatchGate(SimpleNamespace(is_chief=False), [keras.callbacks.LambdaCallback(on_test_begin=print), OldNames()])
+    hooks = ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end")
+    for hook in hooks:
+        gate.run(hook, 0)
+    assert [hook for hook, _ in gate.pending] == ["on_train_batch_end", "on_test_begin"]
