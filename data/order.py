@@ -90,7 +90,7 @@ def checked_integer(name: str, value: object, low: int, high: int) -> int:
     return number
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _chunk(order: RowOrder, index: int) -> RowIds:
     # A step asks for few rows at a time and numpy's cost per call dominates there: compute some steps ahead.
     start = index * _CHUNK_ROWS
