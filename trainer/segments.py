@@ -58,9 +58,10 @@ class Segments:
         """Return memory for a sum."""
         whole = tuple(aligned_empty((length,), dtype) for dtype, length in self._whole)
         cut = self.cut(whole)
-        self._buffers[cut[0].ctypes.data] = whole
+        if self._num_gradients is not None:
+            self._buffers[cut[0].ctypes.data] = whole
         return cut
 
     def join(self, summed: Vector) -> Vector:
-        """Return what `cut` has cut, of memory that `new` made: gradients with moving averages, sums, extrema."""
-        return self._buffers[summed[0].ctypes.data]
+        """Return a sum with gradients and moving averages together again; what was cut is of memory that `new` made."""
+        return summed if self._num_gradients is None else self._buffers[summed[0].ctypes.data]
