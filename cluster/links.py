@@ -137,9 +137,13 @@ class LinkBook:
         )
 
     def formed(self, formed: Formed) -> Mapping[int, Any]:
-        """See `Handler.formed`."""
+        """See `Handler.formed`; raises ClusterError when the group changes, as pairs may be in the middle."""
+        if self._pairs is not None:
+            raise ClusterError(
+                "A worker joined while the links between workers were measured. Measure again: the group has "
+                f"{len(formed.members)} workers now."
+            )
         self._pairs = list(itertools.combinations(sorted(formed.members), 2))
-        self._active, self._found = None, {}
         return self._serve()
 
     def late(self, worker: int, pulse: Pulse, stacks: str) -> None:

@@ -301,7 +301,7 @@ class Member:
         except MENDABLE as error:
             # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
             in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
-            self._regroup(at, held=held(), blames=_blamed(error), in_call=in_call, call=self.round, reason=str(error))
+            self._regroup(at, held=held(), blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))
 
     def _regroup(
         self,
@@ -355,7 +355,7 @@ class Member:
                     return
                 except MENDABLE as error:
                     self.leave()
-                    blames, in_call, call, reason = _blamed(error), True, -1, str(error)
+                    blames, in_call, call, reason = blamed(error), True, -1, str(error)
 
     def _enter(self, place: Place) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""
@@ -425,7 +425,7 @@ class Member:
         return self._aborted[0] >= self.generation >= 0
 
 
-def _blamed(error: CollectiveError) -> tuple[int, ...]:
+def blamed(error: CollectiveError) -> tuple[int, ...]:
     """Ranks that this worker has not heard of for too long. A closed connection is no blame: its process tells."""
     if isinstance(error, PeerSilent):
         return (error.peer, *error.also)

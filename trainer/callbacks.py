@@ -80,6 +80,8 @@ class Gate(keras.callbacks.Callback):
         super().__init__()
         self._session, self._user = session, tuple(user)
         self._hooks = set().union(*map(_hooks_of, self._user))  # before they run: the same on all workers
+        if self._user:
+            self._hooks.add("on_train_begin")  # gives them their model, before their state is asked for
         self._active = False
         self._last_logs: dict[str, Any] = {}
         self.pending: list[tuple[str, tuple[Any, ...]]] = []

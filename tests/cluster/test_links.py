@@ -45,6 +45,13 @@ def test_a_worker_that_is_lost_ends_it():
         book.lost(Failure(worker=1, kind="died", reason="killed"), 1)
 
 
+def test_a_worker_that_joins_meanwhile_ends_it():
+    book = LinkBook()
+    book.formed(formed(0, 1))
+    with pytest.raises(ClusterError, match=r"joined while the links .* has 3 workers now"):
+        book.formed(formed(0, 1, 2))
+
+
 class Measuring:
     def links(self, job, member):
         return measure_links(job, member)

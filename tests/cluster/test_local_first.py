@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from heliostat.cluster import errors
@@ -14,6 +16,7 @@ from heliostat.cluster.hosts import (
     local_first_pays,
     merged_nodes,
 )
+from heliostat.cluster.member import blamed
 from heliostat.cluster.rail import rail_order
 from heliostat.cluster.tree import TreeSum, common_node, contributed, layout_of, schedule, span, subtrees
 from hypothesis import given, settings
@@ -204,3 +207,38 @@ def test_a_worker_that_leaves_a_local_first_all_reduce_is_lost_on_all_others(gro
     results = group.run(4, body, hosts=list("aabb"))
     for rank, result in enumerate(results):
         assert isinstance(result, RuntimeError if rank == victim else errors.PeerLost)
+
+
+@pytest.mark.parametrize("late", range(4))
+def test_nobody_but_a_late_worker_is_blamed_in_a_local_first_all_reduce(group, late):
+    """Its neighbour cannot send for the host before it has come, and is not to blame for that.
+
+    Who waits for another host blames nobody; the driver finds out which worker does not answer.
+    """
+    leaves = leaves_of(4, 400_001)
+    expected, like = expected_nodes(4, 4), layout_of(leaves[0])
+    come, left = threading.Event(), threading.Semaphore(0)
+
+    def body(mesh, rank):
+        for sequence in range(3):
+            if sequence == 2 and rank == late:
+                come.wait(30)
+                return
+            try:
+                mesh.all_reduce(
+                    sequence, {(0, rank): leaves[rank]}, expected, like, ops=("sum", "sum", "max"), deadline_s=0.5
+                )
+            except errors.CollectiveError:
+                left.release()
+                if rank == (late + 1) % 4:
+                    for _ in range(3):
+                        left.acquire(timeout=30)
+                    come.set()
+                raise
+
+    results = group.run(4, body, hosts=list("aabb"))
+    assert results[late] is None
+    for rank, result in enumerate(results):
+        if rank != late:
+            assert isinstance(result, errors.CollectiveError)
+            assert set(blamed(result)) <= {late}, f"{rank}: {result}"

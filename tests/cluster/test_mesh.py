@@ -9,6 +9,7 @@ import pytest
 from heliostat.cluster import errors
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.handshake import Hello, dial
+from heliostat.cluster.member import blamed
 from heliostat.cluster.mesh import TcpMesh, connect
 from heliostat.cluster.slices import SMALL_BYTES
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
@@ -304,28 +305,34 @@ def test_a_call_after_an_error_raises_again(group):
     assert group.run(2, body)[1] == "both"
 
 
-def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group):
-    done = threading.Event()
+@pytest.mark.parametrize("num_workers", [3, 4])
+def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group, num_workers):
+    silent, come = num_workers - 1, threading.Event()
     one = (np.ones(SMALL_BYTES, np.float32),)  # large enough for two rounds
+    expected = [((0, rank),) for rank in range(num_workers)]
+    left = threading.Semaphore(0)
 
     def body(mesh, rank):
-        if rank == 2:
-            done.wait(30)
+        if rank == silent:
+            come.wait(30)  # late, not dead: nobody else may be taken for it
             return None
         try:
-            return mesh.all_reduce(
-                1, {(0, rank): one}, [((0, 0),), ((0, 1),), ((0, 2),)], layout_of(one), ops=("sum",), deadline_s=0.3
-            )
+            return mesh.all_reduce(1, {(0, rank): one}, expected, layout_of(one), ops=("sum",), deadline_s=0.3)
         finally:
-            done.set()
+            left.release()
+            if rank == 0:
+                for _ in range(silent):
+                    left.acquire(timeout=30)
+                come.set()
 
-    results = group.run(3, body)
+    results = group.run(num_workers, body)
     assert any(isinstance(result, errors.PeerSilent) for result in results)
-    for result in results[:2]:
+    for result in results[:silent]:
         assert isinstance(result, errors.CollectiveError)
-        assert 2 in (result.peer, getattr(result, "blames", None))
+        assert num_workers > 3 or silent in (result.peer, getattr(result, "blames", None))
+        assert set(blamed(result)) <= {silent}
         if isinstance(result, errors.PeerSilent):
-            assert (result.peer, result.also, result.deadline_s) == (2, (), 0.3)
+            assert (result.peer, result.also, result.deadline_s) == (silent, (), 0.3)
 
 
 def forge(kind, *, generation=1, sequence=1, length=0, magic=b"HELI"):

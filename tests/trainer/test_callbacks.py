@@ -278,3 +278,27 @@ def test_a_gate_passes_on_the_hooks_that_a_callback_has_and_no_others():
     for hook in hooks:
         gate.run(hook, 0)
     assert [hook for hook, _ in gate.pending] == ["on_train_batch_end", "on_test_begin"]
+
+
+class CarriesItself(Callback):
+    """Has state of its own, and no on_train_begin."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = ["made"]
+
+    def get_state(self):
+        return {"seen": self.seen}
+
+    def set_state(self, state):
+        self.seen = state["seen"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(f"epoch {epoch}")
+        logs["num_seen"] = len(self.seen)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_state_of_a_callback_without_on_train_begin_is_its_own(train, data, workers):
+    result = train(SGD, data, workers=workers, epochs=3, callbacks=[CarriesItself()])
+    assert result.history["num_seen"] == [2.0, 3.0, 4.0]

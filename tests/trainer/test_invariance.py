@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from heliostat.cluster.collective import Alone
+from heliostat.cluster.tree import reduce_nodes
 from heliostat.data import BatchPlan, RowOrder
 
 from .conftest import dense_data, fingerprint, text_data
@@ -86,6 +88,20 @@ def test_gradients_rounded_to_bfloat16_give_the_same_bits(train, build):
         assert fingerprint(result) == fingerprint(reference), f"{workers} x {replicas}, {loop}"
     plain = train(build, data, validation_data=valid, workers=0)
     assert fingerprint(plain) != fingerprint(reference), "nothing was rounded"
+
+
+def test_a_sum_that_is_not_copied_has_the_bits_of_one_that_is(train, monkeypatch):
+    data = dense_data()
+    reference = train(normalised, data, workers=0, num_microbatches=1)
+    copied = []
+
+    def with_copies(self, sequence, nodes, expected, like, *, ops, out, deadline_s):
+        copied.append(sequence)
+        return reduce_nodes(nodes, ops, 1, out)
+
+    monkeypatch.setattr(Alone, "all_reduce", with_copies)
+    assert fingerprint(train(normalised, data, workers=0, num_microbatches=1)) == fingerprint(reference)
+    assert copied
 
 
 @pytest.mark.parametrize("rows", [1, 3, pytest.param(17, marks=pytest.mark.slow)])
