@@ -35,9 +35,7 @@ from .slices import (
     wire_layout,
 )
 from .tree import Layout, Node, SegmentOp, Vector, layout_of
-from .wire import Header, Kind, bytes_of
-
-MakeHeader = Callable[[Kind, int, int], Header]
+from .wire import Kind, MakeHeader, bytes_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,8 @@ from .plan import Plan
 from .shared import SharedMemory
 from .slices import Source, as_summed, common_bytes, copy_pieces, take
 from .tree import Node, Vector, layout_of
-from .wire import HEADER_BYTES, Cursor, Header, Kind, bytes_of
+from .wire import HEADER_BYTES, Cursor, Kind, MakeHeader, bytes_of
 
-MakeHeader = Callable[[Kind, int, int], Header]
 """From kind, agreement and length."""
 
 

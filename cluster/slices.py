@@ -228,11 +228,6 @@ class SliceSum:
         """Whether the whole slice is summed."""
         return self.num_done == len(self._blocks)
 
-    @property
-    def ready_bytes(self) -> int:
-        """How many bytes of the slice are summed."""
-        return self._blocks[self.num_done - 1].end_bytes if self.num_done else 0
-
     def advance(self, available_bytes: int, max_blocks: int | None = None) -> bool:
         """Sum the blocks whose first `available_bytes` of the slice are there for every node; say if there were any."""
         before = self.num_done

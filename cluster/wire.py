@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -79,6 +79,10 @@ class Header:
         if kind not in Kind.__members__.values():
             raise ValueError(f"unknown kind of frame {kind}")
         return cls(kind=Kind(kind), generation=generation, sequence=sequence, agreement=agreement, length=length)
+
+
+MakeHeader = Callable[[Kind, int, int], Header]
+"""Makes the header of a frame of this call from its kind, agreement and length."""
 
 
 def pack_farewell(reason: str, blames: int | None) -> bytes:

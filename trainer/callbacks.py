@@ -27,8 +27,7 @@ REFUSED = {
     "SwapEMAWeights": "it swaps weights around validation on the chief alone",
     "OrbaxCheckpoint": "its distributed mode is JAX's",
 }
-_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-# Keras's own hooks around a step call these.
+# The hooks around a step, and what Keras's own ones call.
 _OLD_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
 
@@ -59,7 +58,7 @@ def _acts_in_steps(callback: Any) -> bool:
         return False
     if isinstance(callback, keras.callbacks.TensorBoard) and callback.update_freq == "epoch":
         return False
-    return not all(is_default(getattr(callback, hook)) for hook in _BATCH_HOOKS)
+    return not _hooks_of(callback).isdisjoint(_OLD_NAMES)
 
 
 def _hooks_of(callback: Any) -> set[str]:

@@ -48,7 +48,7 @@ class WorkerSetup:
         deterministic: ask TensorFlow for deterministic kernels.
         devices_per_worker: logical CPU devices to leave to each lower rank (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
-        owns_process: it is a process of this worker alone, which should keep to its share of the cores.
+        owns_process: it is a process of this worker alone, which keeps to its share of the cores.
     """
 
     replicas: int | None

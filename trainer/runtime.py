@@ -42,7 +42,7 @@ def set_up(
     deterministic: bool = True,
     first_device: int = 0,
     num_devices: int = 1,
-    limit_cores: bool = False,
+    owns_process: bool = False,
 ) -> Runtime:
     """Configure TensorFlow in this process and choose the replicas' devices.
 
@@ -52,8 +52,8 @@ def set_up(
         deterministic: ask TensorFlow for deterministic kernels.
         first_device: index of the first logical CPU device to use (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
-        limit_cores: also run no more operations at a time than there are threads, or replicas: several processes that
-            each take all cores get into each other's way. Bits do not depend on it.
+        owns_process: the process is this worker's alone. Then it runs no more operations at a time than it has threads,
+            or replicas: workers that each take all cores get into each other's way. Bits do not depend on it.
 
     Raises:
         RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
@@ -69,7 +69,7 @@ def set_up(
                 f"most {len(gpus)}, or 'auto' to use all."
             )
         _set_threads(threads)
-        if limit_cores:
+        if owns_process:
             tf.config.threading.set_inter_op_parallelism_threads(max(threads, count))
         _keep_summation_order()
         if gpus:

@@ -69,7 +69,7 @@ def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker
             deterministic=setup.deterministic,
             first_device=slot * setup.devices_per_worker,
             num_devices=setup.num_devices,
-            limit_cores=setup.owns_process,
+            owns_process=setup.owns_process,
         )
     return Worker(runtime, times)
 
