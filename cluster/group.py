@@ -50,13 +50,20 @@ class WorkerGroup:
         """Workers to begin with."""
         return min(self.spec.min_workers or self.spec.num_workers, self.target)
 
+    def launch(self) -> None:
+        """Begin to start workers; `start` waits for them."""
+        if not self._launched:
+            launched = (self.pool.launch() for _ in range(min(self.spec.num_workers, self.target)))
+            self._launched = {worker for worker in launched if worker is not None}
+
     def start(self) -> None:
         """Start workers; returns when enough of them are up.
 
         Raises:
             PlacementError: the cluster has no room for them, or they died.
         """
-        waiting = {self.pool.launch() for _ in range(min(self.spec.num_workers, self.target))} - {None}
+        self.launch()
+        waiting = self._launched
         began = said_at = time.monotonic()
         while len(self._known) < self.num_needed:
             message = self.pool.receive(TICK_S)
@@ -80,7 +87,6 @@ class WorkerGroup:
             if now - said_at > SAY_EVERY_S:
                 said_at = now
                 self._say(f"waiting for {len(waiting)} of {self.spec.num_workers} workers to start. {self._room()}")
-        self._launched = {worker for worker in waiting if worker is not None}
 
     def begin(self, task: Task, handler: Handler) -> TaskLoop:
         """Prepare a task; its `run` runs it to the end. The group can run another one unless that raises."""

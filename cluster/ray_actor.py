@@ -45,9 +45,13 @@ class WorkerActor:
         self._polled_s = time.monotonic()
 
     def prepare(
-        self, factory: Callable[[int], Any], loopback: bool
+        self, factory: Callable[[int], Any], loopback: bool, env: dict[str, str]
     ) -> tuple[WorkerInfo, tuple[str, int], Failure | None]:
-        """Make the hosted object; returns where this worker is, where it listens, and what went wrong."""
+        """Make the hosted object; returns where this worker is, where it listens, and what went wrong.
+
+        `env` is set here and not by Ray, which would start a process for it where it has one waiting already.
+        """
+        os.environ.update(env)
         node = ray.get_runtime_context().get_node_id()
         info = WorkerInfo(worker=self._worker, host=host_name(), pid=os.getpid(), node=node)
         mailbox = Mailbox(

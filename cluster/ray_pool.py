@@ -61,10 +61,9 @@ class RayPool(WorkerPool):
             "max_concurrency": CONCURRENT_CALLS,
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
-            "runtime_env": {"env_vars": spec.env},
         }
         self._actors[worker] = ray.remote(**options)(WorkerActor).remote(worker)
-        self._preparing[self._actors[worker].prepare.remote(self._factory, self._loopback)] = worker
+        self._preparing[self._actors[worker].prepare.remote(self._factory, self._loopback, spec.env)] = worker
         return worker
 
     def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:

@@ -32,6 +32,7 @@ from .result import Result
 from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
 from .start_times import StartTimes
+from .streams import is_stream
 from .tracing import TraceBook
 from .workers import Workers
 
@@ -212,6 +213,8 @@ class Trainer:
         elsewhere = checkpoint_dir if directions is None or directions.fit is not None else None
         store, location = _checkpoints(checkpoint_every, elsewhere, folder)
         times = StartTimes()
+        if (is_stream(data) or is_stream(validation_data)) and not _is_finished(folder, epochs) and not replays:
+            self._workers.launch(display.say, times)  # they start while the stream is written
         with times.part("data"):
             data_inputs = Inputs(folder.path / "data")
             train = data_inputs.dataset(data, "train", columns)

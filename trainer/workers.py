@@ -25,7 +25,7 @@ class Workers:
     def __init__(self, config: TrainerConfig) -> None:
         self._config = config
         self._group: WorkerGroup | None = None
-        self._uses_ray = False
+        self._uses_ray = self._started = False
         self.replicas = 1
 
     @property
@@ -45,20 +45,35 @@ class Workers:
         """Where workers run or ran, by number."""
         return {} if self._group is None else self._group.seen
 
+    def launch(self, say: Callable[[str], None], times: StartTimes | None = None) -> None:
+        """Begin to start the workers unless they run already; says so, and adds to `times` what it took.
+
+        Raises:
+            RuntimeSetupError, PlacementError: there is no cluster for them.
+        """
+        if self._group is not None:
+            return
+        try:
+            with (times or StartTimes()).part("devices" if self._config.local else "ray"):
+                self._group = self._local_group(say) if self._config.local else self._ray_group(say)
+                self._group.launch()
+        except BaseException:
+            self.close()
+            raise
+
     def start(self, say: Callable[[str], None], times: StartTimes | None = None) -> None:
         """Start the workers unless they run already; says what is waited for, and adds to `times` what that took.
 
         Raises:
             RuntimeSetupError, PlacementError: they cannot be set up or placed.
         """
-        if self._group is not None:
+        if self._started:
             return
+        self.launch(say, times)
         try:
-            times = times or StartTimes()
-            with times.part("devices" if self._config.local else "ray"):
-                self._group = self._local_group(say) if self._config.local else self._ray_group(say)
-            with times.part("workers"):
-                self._group.start()
+            with (times or StartTimes()).part("workers"):
+                self.group.start()
+            self._started = True
         except BaseException:
             self.close()
             raise
@@ -71,7 +86,7 @@ class Workers:
         """Stop the workers, and the Ray that was started for them."""
         if self._group is not None:
             self._group.close()
-        self._group = None
+        self._group, self._started = None, False
         if self._uses_ray:
             from heliostat.cluster.ray_session import leave_ray
 

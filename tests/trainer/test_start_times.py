@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from heliostat.trainer import Trainer
@@ -93,3 +94,20 @@ def test_ray_workers_are_kept_between_tasks(warm_trainer):
     second = trainer.fit((x, y), epochs=1, global_batch_size=16, verbose=0)
     assert {each["pid"] for each in record_of(second)["workers"]} == pids
     assert list(record_of(second)["start_s"]["driver"]) == ["data"]
+
+
+@pytest.mark.engine
+def test_workers_start_while_a_stream_is_written(tmp_path):
+    x, y = dense_data()
+    found = []
+
+    def batches():
+        until_s = time.monotonic() + 60
+        while len(trainer._workers.group.pool._hosts) < 2 and time.monotonic() < until_s:
+            time.sleep(0.01)
+        found.append(len(trainer._workers.group.pool._hosts))
+        yield x, y
+
+    with Trainer(normalised, workers=2, in_process=True, run_dir=tmp_path / "run") as trainer:
+        trainer.fit(batches, epochs=1, global_batch_size=16, verbose=0)
+    assert found == [2]  # both were up before a row was written
