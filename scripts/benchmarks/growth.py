@@ -4,9 +4,11 @@
 
 What is measured is processor time, of every worker and of the driver, since here the workers share a few cores and
 their elapsed times would mean nothing. Two fits with each number of workers: long epochs, whose cost is that of steps,
-and short ones, from which the cost of an epoch's end follows. Then, by least squares over the numbers of workers:
+and short ones, from which the cost of an epoch's end follows. Every worker has one microbatch of one row, so that a
+worker's own work is the same for any number of them: with a fixed number of microbatches their cost and that of peers
+cannot be told apart. Then, by least squares over the numbers of workers:
 
-    a worker's step         fixed + per_peer * (P - 1) + per_microbatch * V / P
+    a worker's step         fixed + any_peer * (P > 1) + per_peer * (P - 1)
     the driver, per second  fixed + per_worker * P      (polls: it is not asked in a step)
     the driver, per epoch   fixed + per_worker * P
 """
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-NUM_MICROBATCHES, NUM_FEATURES = 8, 8
+MAX_WORKERS, NUM_FEATURES = 8, 8
 LONG, SHORT = {"steps": 600, "epochs": 4}, {"steps": 8, "epochs": 40}
 LOOK_EVERY_S = 0.02
 MACHINES, GPUS_PER_MACHINE = (2, 4, 8, 16, 32, 64, 128, 256), 8
@@ -72,13 +74,11 @@ def run(workers: int) -> dict[str, Any]:
 
     found: dict[str, Any] = {"workers": workers}
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(LONG["steps"] * NUM_MICROBATCHES, NUM_FEATURES)).astype(np.float32)
+    x = rng.normal(size=(LONG["steps"] * MAX_WORKERS, NUM_FEATURES)).astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as folder:
         write_dataset(Path(folder) / "data", {"x": x, "y": x[:, :1]})
-        with Trainer(
-            build, workers=workers, num_microbatches=NUM_MICROBATCHES, run_dir=Path(folder) / "run"
-        ) as trainer:
-            fit = {"global_batch_size": NUM_MICROBATCHES, "checkpoint_every": None, "verbose": 0}
+        with Trainer(build, workers=workers, num_microbatches=workers, run_dir=Path(folder) / "run") as trainer:
+            fit = {"global_batch_size": workers, "checkpoint_every": None, "verbose": 0}
             first = trainer.fit(Path(folder) / "data", epochs=1, steps_per_epoch=1, **fit)  # type: ignore[arg-type]
             record = json.loads((first.run_dir / "run.json").read_text())
             pids = {str(each["worker"]): each["pid"] for each in record["workers"]}
@@ -112,84 +112,72 @@ def costs(found: dict[str, Any]) -> dict[str, float]:
     return {"step": step_ms, "driver_second": second_ms, "driver_epoch": max(0.0, epoch_ms)}
 
 
-def fitted(numbers: Sequence[int], measured: Sequence[float], terms: Sequence[Any]) -> tuple[list[float], float]:
-    """Coefficients of the terms, none negative, and the root mean square of what they leave, by least squares."""
-    matrix = np.array([[term(number) for term in terms] for number in numbers], float)
+def fitted(numbers: Sequence[int], measured: Sequence[float], terms: dict[str, Any]) -> dict[str, list[float]]:
+    """Coefficient and standard error of every term, by least squares; nothing is left out that comes out negative."""
+    matrix = np.array([[term(number) for term in terms.values()] for number in numbers], float)
     target = np.array(measured)
-    used = list(range(len(terms)))
-    while True:
-        solution = np.linalg.lstsq(matrix[:, used], target, rcond=None)[0]
-        if (solution >= 0).all() or len(used) == 1:
-            break
-        used.pop(int(np.argmin(solution)))  # a negative cost is noise: leave the term out
-    coefficients = [0.0] * len(terms)
-    for place, value in zip(used, solution, strict=True):
-        coefficients[place] = float(value)
-    rest = matrix @ np.array(coefficients) - target
-    return coefficients, float(np.sqrt(np.mean(rest**2)))
+    solution = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    rest, freedom = target - matrix @ solution, len(numbers) - len(terms)
+    variance = float(rest @ rest) / freedom if freedom > 0 else float("nan")
+    errors = np.sqrt(np.diag(variance * np.linalg.inv(matrix.T @ matrix)))
+    return {name: [float(c), float(e)] for name, c, e in zip(terms, solution, errors, strict=True)}
 
 
 def model_of(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The fitted coefficients, in milliseconds of processor time."""
+    """The fitted coefficients with their standard errors, in milliseconds of processor time."""
     numbers = [each["workers"] for each in found]
     by_number = [costs(each) for each in found]
-    step, step_rest = fitted(
-        numbers,
-        [each["step"] for each in by_number],
-        [lambda _: 1.0, lambda p: p - 1.0, lambda p: NUM_MICROBATCHES / p],
-    )
-    second, second_rest = fitted(numbers, [each["driver_second"] for each in by_number], [lambda _: 1.0, float])
-    epoch, epoch_rest = fitted(numbers, [each["driver_epoch"] for each in by_number], [lambda _: 1.0, float])
+    step = {"fixed": lambda _: 1.0, "any_peer": lambda p: float(p > 1), "per_peer": lambda p: p - 1.0}
+    driver = {"fixed": lambda _: 1.0, "per_worker": float}
     return {
-        "step": {"fixed": step[0], "per_peer": step[1], "per_microbatch": step[2], "rms": step_rest},
-        "driver_second": {"fixed": second[0], "per_worker": second[1], "rms": second_rest},
-        "driver_epoch": {"fixed": epoch[0], "per_worker": epoch[1], "rms": epoch_rest},
+        "step": fitted(numbers, [each["step"] for each in by_number], step),
+        "driver_second": fitted(numbers, [each["driver_second"] for each in by_number], driver),
+        "driver_epoch": fitted(numbers, [each["driver_epoch"] for each in by_number], driver),
     }
 
 
 def carried_on(model: dict[str, Any], *, gradient_bytes: float, link_bytes_per_s: float, sum_bytes_per_s: float) -> str:
-    """What the model says of many machines with one worker each, and where it stops scaling."""
+    """What the model says of many machines with one worker each."""
     step, second, epoch = model["step"], model["driver_second"], model["driver_epoch"]
+    local = 1000 * (GPUS_PER_MACHINE - 1) * gradient_bytes / sum_bytes_per_s
     lines = [
-        "Assumed: one worker per machine; a step's fixed and per-peer costs run on one core, and not beside the",
-        f"gradient; one microbatch per GPU, {GPUS_PER_MACHINE} GPUs a machine, added on the host at",
-        f"{sum_bytes_per_s / 1e9:.1f} GB/s; gradients of {gradient_bytes / 1e6:.0f} MB;",
-        f"{link_bytes_per_s / 1e9:.1f} GB/s per machine each way, whoever it talks to; no stragglers, no losses.",
-        "Nothing of this was measured on several machines.",
+        f"Assumed, not measured: one worker per machine; {GPUS_PER_MACHINE} GPUs a machine with a microbatch each,",
+        f"added on the host at {sum_bytes_per_s / 1e9:.1f} GB/s ({local:.0f} ms);",
+        f"gradients of {gradient_bytes / 1e6:.0f} MB;",
+        f"{link_bytes_per_s / 1e9:.1f} GB/s per machine each way, whoever it talks to; no overlap, no stragglers.",
+        "Measured: the fixed cost, that of peers (with twice its standard error), and the driver's;",
+        "beyond 8 workers they are carried on in a straight line.",
         "",
-        f"{'machines':>8} {'GPUs':>6} {'fixed':>8} {'peers':>8} {'local sum':>10} {'transfer':>9} {'overhead':>9}   "
-        f"{'efficiency at a gradient of':<30} {'driver':>7} {'epoch end':>10}",
-        f"{'':>8} {'':>6} {'ms':>8} {'ms':>8} {'ms':>10} {'ms':>9} {'ms':>9}   {'50 ms':>9} {'200 ms':>9} {'1 s':>9} "
-        f"{'core':>8} {'ms':>10}",
+        f"{'machines':>8} {'GPUs':>6} {'fixed ms':>9} {'peers ms':>16} {'transfer ms':>12} "
+        f"{'driver, of a core':>18} {'epoch end ms':>13}",
     ]
     for machines in MACHINES:
-        peers = step["per_peer"] * (machines - 1)
-        local = 1000 * (GPUS_PER_MACHINE - 1) * gradient_bytes / sum_bytes_per_s
+        peers, spread = (part * (machines - 1) for part in step["per_peer"])
         transfer = 1000 * 2 * (machines - 1) / machines * gradient_bytes / link_bytes_per_s
-        overhead = step["fixed"] + peers + local + transfer
-        shares = [compute / (compute + overhead) for compute in (50, 200, 1000)]
-        driver = (second["fixed"] + second["per_worker"] * machines) / 1000
-        end = epoch["fixed"] + epoch["per_worker"] * machines
+        driver = (second["fixed"][0] + second["per_worker"][0] * machines) / 1000
+        end = epoch["fixed"][0] + epoch["per_worker"][0] * machines
+        fixed = step["fixed"][0] + step["any_peer"][0]
         lines.append(
-            f"{machines:8} {machines * GPUS_PER_MACHINE:6} {step['fixed']:8.2f} {peers:8.2f} {local:10.1f} "
-            f"{transfer:9.1f} {overhead:9.1f}   {shares[0]:9.0%} {shares[1]:9.0%} {shares[2]:9.0%} {driver:8.1%} "
-            f"{end:10.1f}"
+            f"{machines:8} {machines * GPUS_PER_MACHINE:6} {fixed:9.2f} {peers:8.2f} ± {2 * spread:5.2f} "
+            f"{transfer:12.1f} {driver:18.1%} {end:13.1f}"
         )
     return "\n".join(lines)
 
 
 def limits(model: dict[str, Any], *, gradient_bytes: float, link_bytes_per_s: float) -> str:
     """In words: which cost is the first to grow out of hand."""
-    step, second = model["step"], model["driver_second"]
+    (per_peer, error), second = model["step"]["per_peer"], model["driver_second"]
     bandwidth_ms = 2000 * gradient_bytes / link_bytes_per_s
     found = []
-    if step["per_peer"] > 0:
+    if per_peer > 2 * error:
         found.append(
             f"The cost per peer of a full mesh equals the transfer of the gradient ({bandwidth_ms:.0f} ms) at "
-            f"{1 + bandwidth_ms / step['per_peer']:.0f} machines; a ring or tree between machines pays from there on."
+            f"{1 + bandwidth_ms / per_peer:.0f} machines."
         )
-    if second["per_worker"] > 0:
-        most = (1000 - second["fixed"]) / second["per_worker"]
+    else:
+        found.append(f"The cost per peer ({per_peer:.3f} ± {2 * error:.3f} ms) cannot be told from nothing by this.")
+    if second["per_worker"][0] > 2 * second["per_worker"][1]:
+        most = (1000 - second["fixed"][0]) / second["per_worker"][0]
         found.append(f"The driver's polls fill one core at {most:.0f} workers.")
     return "\n".join(found)
 
