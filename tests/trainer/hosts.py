@@ -61,7 +61,7 @@ class Hosts:
         """Start a Python script on the first host."""
         command = [sys.executable, "-c", script, *arguments]
         return subprocess.Popen(
-            _on(0, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env()
+            _on(0, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env_here()
         )
 
     def cut(self) -> None:
@@ -77,7 +77,7 @@ class Hosts:
 
     def drain(self) -> None:
         """Announce that the second host goes away, as a cloud's notice of pre-emption does."""
-        _run(*_on(0, sys.executable, "-c", _DRAIN), env=self._env())
+        _run(*_on(0, sys.executable, "-c", _DRAIN), env=self._env_here())
 
     def num_sent_bytes(self) -> int:
         """Bytes that have gone from the second host to the first."""
@@ -117,6 +117,10 @@ class Hosts:
 
     def _env(self) -> dict[str, str]:
         return os.environ | {"RAY_AUTH_MODE": "disabled", "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def _env_here(self) -> dict[str, str]:
+        """Makes "auto" mean this cluster, whatever others run on the machine."""
+        return self._env() | {"RAY_ADDRESS": f"{ADDRESSES[0]}:{RAY_PORT}"}
 
     def _remove(self) -> None:
         for name in NAMES:
