@@ -7,9 +7,10 @@ slot again only when all have put in nodes that they could not before they had c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from .exchange import Incoming
+from .errors import CollectiveError
+from .exchange import Incoming, Link
 from .shared import NUM_SLOTS, SharedMemory
 from .slices import Block, Source, copy_pieces
 from .tree import Vector
@@ -117,3 +118,52 @@ class Lane:
     def _say(self, token: Token) -> None:
         self._said[self.outgoing.limit - HEADER_BYTES] = token
         self.outgoing.limit += 1
+
+
+class Lanes(dict[int, Lane]):
+    """One call's lanes, by peer. `refuse` makes the error for a peer that says what cannot be."""
+
+    def __init__(self, refuse: Callable[[int, str], CollectiveError]) -> None:
+        super().__init__()
+        self._refuse = refuse
+
+    def add(self, lane: Lane, link: Link) -> None:
+        """Queue a lane's frames on the connection to its peer."""
+        self[lane.peer] = lane
+        link.outgoing.append(lane.outgoing)
+        link.incoming.append(lane.incoming)
+
+    def listen_and_stage(self) -> bool:
+        """Count what all peers have announced, and give each the next block of nodes; whether there were any.
+
+        Raises:
+            CollectiveError: a peer announced more blocks than there are.
+        """
+        moved = False
+        for lane in self.values():
+            if not lane.listen():
+                raise self._refuse(lane.peer, "it announced more blocks than there are")
+            moved |= lane.stage()
+        return moved
+
+    def tell_sum(self) -> None:
+        """Announce the next block of this worker's sums to all peers."""
+        for lane in self.values():
+            lane.tell_sum()
+
+    def collect(self) -> bool:
+        """Copy the next block of every peer's sums that is here; whether there were any."""
+        moved = False
+        for lane in self.values():
+            moved |= lane.collect()
+        return moved
+
+    @property
+    def bytes_sent(self) -> int:
+        """Return what was given to peers through memory."""
+        return sum(lane.bytes_sent for lane in self.values())
+
+    @property
+    def bytes_received(self) -> int:
+        """Return what peers gave through memory."""
+        return sum(lane.bytes_received for lane in self.values())

@@ -272,9 +272,9 @@ class TcpMesh(Collective):
             self._run(sequence, deadline_s, reduction.advance)
         finally:
             reduction.finish()
-        self._bytes_sent += reduction.bytes_sent
-        self._bytes_shared += reduction.bytes_sent
-        self._bytes_received += reduction.bytes_received
+        self._bytes_sent += reduction.lanes.bytes_sent
+        self._bytes_shared += reduction.lanes.bytes_sent
+        self._bytes_received += reduction.lanes.bytes_received
         self._reduce_s += reduction.reduce_s
 
 

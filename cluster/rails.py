@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .errors import CollectiveError
 from .exchange import Link
 from .hosts import Expected, Hosts, host_nodes, merged_nodes
-from .lane import Lane
+from .lane import Lane, Lanes
 from .rail import Item, Rail, rail_order
 from .shared import SharedMemory
 from .slices import (
@@ -131,7 +131,7 @@ class RailReduction:
     ) -> None:
         if memory is None:
             raise ValueError("local first goes through shared memory")
-        self._plan, self._refuse = plan, refuse
+        self._plan = plan
         self._blocks = plan.blocks[plan.place]
         self._own_slice = take(out, plan.parts[plan.place])
         self._own_ring = memory.own_sums()
@@ -139,14 +139,10 @@ class RailReduction:
         self._next_own = plan.host
         self.reduce_s = 0.0
         own = [nodes[node] for node in plan.expected[rank]]
-        self._lanes = {
-            peer: self._make_lane(memory, peer, place, header, own, out, len(plan.expected[peer]))
-            for place, peer in enumerate(plan.hosts.ranks[plan.host])
-            if peer != rank
-        }
-        for peer, lane in self._lanes.items():
-            links[peer].outgoing.append(lane.outgoing)
-            links[peer].incoming.append(lane.incoming)
+        self.lanes = Lanes(refuse)
+        for place, peer in enumerate(plan.hosts.ranks[plan.host]):
+            if peer != rank:
+                self.lanes.add(self._make_lane(memory, peer, place, header, own, out), links[peer])
         self._rails = {host: self._make_rail(host, header) for host in plan.inboxes}
         for host, rail in self._rails.items():
             links[plan.peers[host]].outgoing.append(rail.outgoing)
@@ -154,24 +150,10 @@ class RailReduction:
         self._start(rank, own)
         self.advance()
 
-    @property
-    def bytes_sent(self) -> int:
-        """Return what was given to peers through memory."""
-        return sum(lane.bytes_sent for lane in self._lanes.values())
-
-    @property
-    def bytes_received(self) -> int:
-        """Return what peers gave through memory."""
-        return sum(lane.bytes_received for lane in self._lanes.values())
-
     def advance(self) -> bool:
         """Go on by a block of each kind where that is possible."""
         started_s = time.perf_counter()
-        moved = False
-        for lane in self._lanes.values():
-            if not lane.listen():
-                raise self._refuse(lane.peer, "it announced more blocks than there are")
-            moved |= lane.stage()
+        moved = self.lanes.listen_and_stage()
         for rail in self._rails.values():
             rail.listen()
         moved |= self._sum_locally()
@@ -179,8 +161,7 @@ class RailReduction:
         moved |= self._publish()
         for rail in self._rails.values():
             rail.release(self._num_local, self._next_own)
-        for lane in self._lanes.values():
-            moved |= lane.collect()
+        moved |= self.lanes.collect()
         if moved:
             self.reduce_s += time.perf_counter() - started_s
         return moved
@@ -192,7 +173,7 @@ class RailReduction:
 
     def _sum_locally(self) -> bool:
         number = self._num_local
-        if number == len(self._blocks) or any(lane.num_nodes_here <= number for lane in self._lanes.values()):
+        if number == len(self._blocks) or any(lane.num_nodes_here <= number for lane in self.lanes.values()):
             return False
         for total, value, sent in zip(self._plan.local, self._plan.values, self._plan.sent, strict=True):
             total.sum_block(number)
@@ -228,8 +209,7 @@ class RailReduction:
         elif self._plan.packs:
             copy_pieces(block.of(self._own_slice), block.of(self._plan.sum_sent))
         copy_pieces(self._own_ring.arrays(number, block), block.of(self._own_slice))
-        for lane in self._lanes.values():
-            lane.tell_sum()
+        self.lanes.tell_sum()
         self._num_published += 1
         return True
 
@@ -241,7 +221,6 @@ class RailReduction:
         header: MakeHeader,
         own: Sequence[Vector],
         out: Vector,
-        num_peer_nodes: int,
     ) -> Lane:
         plan = self._plan
         return Lane(
@@ -252,7 +231,7 @@ class RailReduction:
             blocks=plan.blocks[place],
             own_blocks=self._blocks,
             out=take(out, plan.parts[place]),
-            num_peer_nodes=num_peer_nodes,
+            num_peer_nodes=len(plan.expected[peer]),
         )
 
     def _make_rail(self, host: int, header: MakeHeader) -> Rail:
@@ -278,7 +257,7 @@ class RailReduction:
                 if peer == rank:
                     sources[node] = take(own[place], plan.parts[plan.place])
                 else:
-                    sources[node] = self._lanes[peer].source(place)
+                    sources[node] = self.lanes[peer].source(place)
         for total, nodes, value in zip(plan.local, plan.groups[plan.host], plan.values, strict=True):
             total.start([sources[node] for node in nodes], value)
         layout = layout_of(self._own_slice)

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .errors import CollectiveError
 from .exchange import Incoming, Link
-from .lane import Lane
+from .lane import Lane, Lanes
 from .plan import Plan
 from .shared import SharedMemory
 from .slices import Source, as_summed, common_bytes, copy_pieces, take
 from .tree import Node, Vector, layout_of
 from .wire import HEADER_BYTES, Cursor, Kind, MakeHeader, bytes_of
-
-"""From kind, agreement and length."""
 
 
 class Reduction:
@@ -45,8 +43,8 @@ class Reduction:
         out: Vector,
         refuse: Callable[[int, str], CollectiveError],
     ) -> None:
-        self._plan, self._rank, self._refuse, self._header = plan, rank, refuse, header
-        self._lanes: dict[int, Lane] = {}
+        self._plan, self._rank, self._header = plan, rank, header
+        self.lanes = Lanes(refuse)
         self._arrivals: list[tuple[Incoming, int]] = []
         self._sums: list[Cursor] = []
         self._packed: list[tuple[Incoming, Vector, Vector]] = []
@@ -60,50 +58,35 @@ class Reduction:
                 self._add_streams(peer, link, own)
         if plan.kind is Kind.CONTRIBUTION:
             for peer, link in links.items():
-                if peer not in self._lanes:
+                if peer not in self.lanes:
                     self._add_sums(peer, link, out)
-        self._own_ring = memory.own_sums() if memory is not None and self._lanes else None
+        self._own_ring = memory.own_sums() if memory is not None and self.lanes else None
         own_inputs = [take(vector, plan.parts[rank]) for vector in own]
         blocks, layout = plan.blocks[rank], layout_of(self._own_slice)
         inputs: list[Vector | Source] = []
         for sender, brought in enumerate(plan.expected):
-            if sender in self._lanes:
-                inputs += [self._lanes[sender].source(place) for place in range(len(brought))]
+            if sender in self.lanes:
+                inputs += [self.lanes[sender].source(place) for place in range(len(brought))]
             elif sender == rank:
                 inputs += own_inputs
             else:
                 inputs += [as_summed(vector, blocks, layout) for vector in plan.inboxes[sender]]
         plan.total.start(inputs, self._own_slice)
         self._release()
-        if self._lanes:
+        if self.lanes:
             self.advance()
-
-    @property
-    def bytes_sent(self) -> int:
-        """Return what was given to peers through memory."""
-        return sum(lane.bytes_sent for lane in self._lanes.values())
-
-    @property
-    def bytes_received(self) -> int:
-        """Return what peers gave through memory."""
-        return sum(lane.bytes_received for lane in self._lanes.values())
 
     def advance(self) -> bool:
         """Sum and copy what can be; with shared memory one block at a time, so that peers learn of each at once."""
         started_s = time.perf_counter()
-        moved = False
-        for lane in self._lanes.values():
-            if not lane.listen():
-                raise self._refuse(lane.peer, "it announced more blocks than there are")
-            moved |= lane.stage()
+        moved = self.lanes.listen_and_stage()
         num_done = self._plan.total.num_done
-        if self._plan.total.advance(self._available_bytes(), 1 if self._lanes else None):
+        if self._plan.total.advance(self._available_bytes(), 1 if self.lanes else None):
             moved = True
             self._publish(num_done)
             self._release()
         moved |= self._unpack_sums()
-        for lane in self._lanes.values():
-            moved |= lane.collect()
+        moved |= self.lanes.collect()
         if moved:
             self.reduce_s += time.perf_counter() - started_s
         return moved
@@ -117,7 +100,7 @@ class Reduction:
         plan, blocks = self._plan, self._plan.blocks[self._rank]
         received = [(frame.body_bytes, count) for frame, count in self._arrivals]
         number = bisect_right(plan.wire_ends, common_bytes(received, plan.slice_bytes))
-        number = min([number, *(lane.num_nodes_here for lane in self._lanes.values())])
+        number = min([number, *(lane.num_nodes_here for lane in self.lanes.values())])
         return blocks[number - 1].end_bytes if number else 0
 
     def _publish(self, first: int) -> None:
@@ -130,8 +113,7 @@ class Reduction:
             return
         for number in range(first, done):
             copy_pieces(self._own_ring.arrays(number, blocks[number]), blocks[number].of(self._own_slice))
-        for lane in self._lanes.values():
-            lane.tell_sum()
+        self.lanes.tell_sum()
 
     def _unpack_sums(self) -> bool:
         """Bring the slices that have come packed into the result."""
@@ -151,7 +133,7 @@ class Reduction:
     def _add_lane(self, memory: SharedMemory, peer: int, link: Link, own: Sequence[Vector], out: Vector) -> None:
         plan = self._plan
         blocks, own_blocks = plan.blocks[peer], plan.blocks[self._rank]
-        lane = self._lanes[peer] = Lane(
+        lane = Lane(
             memory,
             peer,
             self._header(Kind.BLOCKS, plan.agreement, len(blocks) + len(own_blocks)),
@@ -161,8 +143,7 @@ class Reduction:
             out=take(out, plan.parts[peer]),
             num_peer_nodes=len(plan.expected[peer]),
         )
-        link.outgoing.append(lane.outgoing)
-        link.incoming.append(lane.incoming)
+        self.lanes.add(lane, link)
 
     def _add_streams(self, peer: int, link: Link, own: Sequence[Vector]) -> None:
         """Queue nodes: ours for the peer's slice, and the peer's for ours."""

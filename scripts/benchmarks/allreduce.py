@@ -18,60 +18,19 @@ import json
 import platform
 import socket
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from allreduce_processes import Processes  # type: ignore[import-not-found]
+
 SIZES_BYTES = (4_096, 16_384, 65_536, 262_144, 1_000_000, 4_000_000, 20_000_000, 100_000_000)
-PROCESS = Path(__file__).with_name("allreduce_process.py")
 
 
-class Way:
-    """The processes of one way to all-reduce."""
-
-    def __init__(self, name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> None:
-        self.name = name
-        ports = free_ports(num_workers)
-        self._processes = []
-        for rank in range(num_workers):
-            process = subprocess.Popen(
-                [python, str(PROCESS), name],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            self._processes.append(process)
-            self._tell(process, {"rank": rank, "num_workers": num_workers, "ports": ports})
-        for process in self._processes:
-            self._hear(process)
-        for process in self._processes:
-            self._tell(process, {"all_can_be_reached": True})
-        for process in self._processes:
-            self._hear(process)
-
-    def run(self, num_bytes: int, calls: int) -> tuple[list[float], float]:
-        """Measure a block; returns the time of each call and the processor time of a worker per call, in seconds."""
-        for process in self._processes:
-            self._tell(process, {"bytes": num_bytes, "calls": calls})
-        reports = [self._hear(process) for process in self._processes]
-        times_s = [max(times) for times in zip(*(report["times_s"] for report in reports), strict=True)]
-        return times_s, statistics.mean(report["cpu_s"] for report in reports)
-
-    @staticmethod
-    def _tell(process: Any, task: dict[str, Any]) -> None:
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
-
-    def _hear(self, process: Any) -> dict[str, Any]:
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a process of {self.name} ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+def start(name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> Processes:
+    ports = free_ports(num_workers)
+    places = [{"rank": rank, "num_workers": num_workers, "ports": ports} for rank in range(num_workers)]
+    return Processes(name, [[python]] * num_workers, places, stack)
 
 
 def free_ports(count: int) -> list[int]:
@@ -96,7 +55,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     rows = []
     with contextlib.ExitStack() as stack:
-        ways = {name: Way(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
+        ways = {name: start(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
         for size in sizes:
             calls = {name: num_calls(statistics.median(way.run(size, 3)[0]), block_s) for name, way in ways.items()}
             blocks: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -105,7 +64,7 @@ def measure(
                 for name in order:
                     times_s, cpu = ways[name].run(size, calls[name])
                     blocks[name].append(times_s)
-                    cpu_s[name].append(cpu)
+                    cpu_s[name].append(statistics.mean(cpu))
             medians = {name: [statistics.median(block) for block in each] for name, each in blocks.items()}
             for name in names:
                 all_s = [time_s for block in blocks[name] for time_s in block]

@@ -16,10 +16,9 @@ import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
-PROCESS = Path(__file__).with_name("allreduce_process.py")
+from allreduce_processes import Processes  # type: ignore[import-not-found]
+
 WORKERS_PER_HOST = 2
 WAYS = {"flat": (True, "sum"), "local first": (False, "sum"), "local first, bfloat16": (False, "sum_bfloat16")}
 
@@ -49,49 +48,18 @@ def sent_bytes(host: str) -> int:
     return int(run("ip", "netns", "exec", host, "cat", "/sys/class/net/up0/statistics/tx_bytes"))
 
 
-class Group:
+def start(hosts: list[str], flat: bool, op: str, port: int, stack: contextlib.ExitStack) -> Processes:
     """The workers of one way, on both hosts."""
-
-    def __init__(self, hosts: list[str], flat: bool, op: str, port: int, stack: contextlib.ExitStack) -> None:
-        self._processes = []
-        count = WORKERS_PER_HOST * len(hosts)
-        addresses = [f"10.99.0.{rank // WORKERS_PER_HOST + 1}" for rank in range(count)]
-        for rank in range(count):
-            command = ["ip", "netns", "exec", hosts[rank // WORKERS_PER_HOST], sys.executable, str(PROCESS)]
-            process = subprocess.Popen(
-                [*command, "heliostat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            self._processes.append(process)
-            place = {"rank": rank, "num_workers": count, "ports": [port + rank for rank in range(count)]}
-            self._tell(process, {**place, "addresses": addresses, "flat": flat, "op": op})
-        for process in self._processes:
-            self._hear(process)
-        for process in self._processes:
-            self._tell(process, {"all_can_be_reached": True})
-        for process in self._processes:
-            self._hear(process)
-
-    def run(self, num_bytes: int, calls: int) -> float:
-        """Return the median time of a call, the slowest worker counting."""
-        for process in self._processes:
-            self._tell(process, {"bytes": num_bytes, "calls": calls})
-        reports = [self._hear(process)["times_s"] for process in self._processes]
-        return statistics.median(max(times) for times in zip(*reports, strict=True))
-
-    @staticmethod
-    def _tell(process: Any, task: dict[str, Any]) -> None:
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
-
-    @staticmethod
-    def _hear(process: Any) -> dict[str, Any]:
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit("a worker ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    count = WORKERS_PER_HOST * len(hosts)
+    common = {
+        "num_workers": count,
+        "ports": [port + rank for rank in range(count)],
+        "addresses": [f"10.99.0.{rank // WORKERS_PER_HOST + 1}" for rank in range(count)],
+        "flat": flat,
+        "op": op,
+    }
+    commands = [["ip", "netns", "exec", hosts[rank // WORKERS_PER_HOST], sys.executable] for rank in range(count)]
+    return Processes("heliostat", commands, [{"rank": rank, **common} for rank in range(count)], stack)
 
 
 def main() -> None:
@@ -107,13 +75,13 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         hosts = make_hosts(stack, options.mbit_s)
         groups = {
-            way: Group(hosts, flat, op, 20_000 + 100 * number, stack)
+            way: start(hosts, flat, op, 20_000 + 100 * number, stack)
             for number, (way, (flat, op)) in enumerate(WAYS.items())
         }
         for number in range(options.rounds):
             for way in list(WAYS)[:: -1 if number % 2 else 1]:
                 before = [sent_bytes(host) for host in hosts]
-                times[way].append(groups[way].run(size, calls))
+                times[way].append(statistics.median(groups[way].run(size, calls)[0]))
                 moved = max(sent_bytes(host) - count for host, count in zip(hosts, before, strict=True))
                 sent[way].append(moved / (calls + warm_up))
     rows = []
