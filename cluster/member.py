@@ -294,11 +294,13 @@ class Member:
         if self._is_aborted() or self._collective is None:
             self._regroup(at, held=held(), reason=self._aborted[1])
             return
+        name = "all-reduce" if at == "step" else "broadcast"
         began, began_s = time.monotonic(), time.perf_counter()
         try:
             self._results[self.round] = call(self._collective)
-            spans.note("all-reduce" if at == "step" else "broadcast", began_s)
+            spans.note(name, began_s)
         except MENDABLE as error:
+            spans.note(f"{name} (interrupted)", began_s)
             # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
             in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
             self._regroup(at, held=held(), blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))

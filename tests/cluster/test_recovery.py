@@ -334,9 +334,10 @@ def test_two_deaths_while_others_wait_for_an_answer(start, script):
 
 def test_a_group_shrinks_and_grows_while_it_runs(start, script):
     def resize(event: Any) -> None:
-        if isinstance(event, Applied) and (event.worker, event.state.step) in ((0, 3), (0, 6)):
-            toys.group.resize(1 if event.state.step == 3 else 3)
+        if isinstance(event, Applied) and (event.worker, event.state.step) in ((0, 4), (0, 6)):
+            toys.group.resize(1 if event.state.step == 4 else 3)
 
+    # Worker 0 waits before it brings its part of the step: no worker that is to leave can have a sum that it lacks.
     script.hold(0, "compute", 4, lambda: script.saw("abort", None, LEAVES) > 0)
     script.hold(0, "compute", 7, lambda: script.welcomed(3) and script.welcomed(4))
     toys = start(3, max_launches=5)
