@@ -92,7 +92,7 @@ def named(events: list[dict], name: str) -> dict[int, dict]:
 def check_steps(events: list[dict], steps: range) -> None:
     """All parts of all these steps are there, inside their step and one after the other.
 
-    A worker that lacks the sum when the group changes gets it from one that has it: its all-reduce is an interrupted one.
+    A worker that lacks the sum when the group changes gets it from one that has it: its own all-reduce was interrupted.
     """
     whole = named(events, "step")
     assert list(whole) == list(steps)
