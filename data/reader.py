@@ -15,6 +15,9 @@ from heliostat.data.manifest import Column
 if TYPE_CHECKING:
     from heliostat.data.lookahead import ComingRows
 
+ALIGNMENT_BYTES = 64
+"""TensorFlow ends the process when it is handed (DLPack) memory that is not aligned to this; numpy promises 16."""
+
 
 class Reader(ABC):
     """Rows of some columns of a dataset, by row id. For one thread at a time. A context manager."""
@@ -73,11 +76,8 @@ def rows_of(out: Mapping[str, npt.NDArray[Any]] | None, low: int, high: int) -> 
     return None if out is None else {name: array[low:high] for name, array in out.items()}
 
 
-def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = 64) -> npt.NDArray[Any]:
-    """An uninitialised C-contiguous array whose first byte lies at a multiple of `alignment`.
-
-    TensorFlow ends the process when it is handed (DLPack) memory that is not aligned to 64 bytes; numpy promises 16.
-    """
+def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = ALIGNMENT_BYTES) -> npt.NDArray[Any]:
+    """An uninitialised C-contiguous array whose first byte lies at a multiple of `alignment`."""
     kind = np.dtype(dtype)
     num_bytes = math.prod(shape) * kind.itemsize
     block = np.empty(num_bytes + alignment, np.uint8)

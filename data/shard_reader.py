@@ -14,13 +14,15 @@ from heliostat.data.ipc_shards import MappedShard
 from heliostat.data.manifest import Column, Manifest
 from heliostat.data.order import RowIds
 from heliostat.data.ragged import Ragged, splits_of
-from heliostat.data.reader import aligned_empty, rows_of
+from heliostat.data.reader import ALIGNMENT_BYTES, aligned_empty, rows_of
 from heliostat.data.runs import Runs, copy_runs, elements_at_every_byte
 from heliostat.data.shards import FileStamp, Values, stamp_of
 from heliostat.data.stored_reader import Stamps, StoredReader
 
 # Rows pass through a temporary array, which should stay in the processor's cache.
 _COPY_BYTES = 1 << 20
+# Batches of fewer bytes are copied together, and share their memory.
+_TOGETHER_BYTES = 1 << 20
 # With fewer rows than this per shard, indexing shard by shard costs more than row by row (measured).
 _ROWS_PER_GROUP = 8
 _SPLIT_BYTES = 8
@@ -104,10 +106,34 @@ class ShardReader(StoredReader):
             # Batch by batch, so that the error comes with the batch that it is about.
             yield from super().gather_batches(row_ids, batch_size, out)
             return
-        for low in range(0, ids.size, batch_size):
+        rows_each = batch_size * (self._num_together(batch_size) if arrays is None else 1)
+        for low in range(0, ids.size, rows_each):
             self._check_not_closed()
-            part = located.part(low, low + batch_size)
-            yield self._copied(part, rows_of(arrays, low, low + batch_size) or self._new_arrays(part.ids.size))
+            part, targets = located.part(low, low + rows_each), rows_of(arrays, low, low + rows_each)
+            try:
+                found = self._copied(part, targets or self._new_arrays(part.ids.size))
+            except DatasetError:
+                yield from super().gather_batches(part.ids, batch_size, targets)
+                continue
+            yield from self._cut(found, part.ids.size, batch_size)
+
+    def _num_together(self, batch_size: int) -> int:
+        """How many batches are copied at once: calls of numpy cost more than the copy of few bytes.
+
+        More than one only where all of them begin at multiples of 64 bytes.
+        """
+        bytes_each = [kind.itemsize * batch_size for kind in self._row_types.values()]
+        if self._variable or any(num_bytes % ALIGNMENT_BYTES for num_bytes in bytes_each):
+            return 1
+        return max(1, _TOGETHER_BYTES // max(1, sum(bytes_each)))
+
+    def _cut(self, found: dict[str, Any], num_rows: int, batch_size: int) -> Iterator[dict[str, Any]]:
+        if num_rows <= batch_size:
+            yield found
+            return
+        for low in range(0, num_rows, batch_size):
+            self._check_not_closed()
+            yield {name: values[low : low + batch_size] for name, values in found.items()}
 
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
         return self._copied(self._locate(ids), arrays)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from heliostat.data.columns import Column
 from heliostat.data.ragged import Ragged
-from heliostat.data.view import ALIGNMENT_BYTES, Values
+from heliostat.data.reader import ALIGNMENT_BYTES
+from heliostat.data.view import Values
 
 # TensorFlow shares memory of these; bool it takes for uint8.
 _SHARED_KINDS = "iuf"

@@ -16,9 +16,7 @@ from heliostat.data.errors import RowError, UnknownColumnError
 from heliostat.data.lookahead import ComingRows
 from heliostat.data.order import RowIds
 from heliostat.data.ragged import Ragged
-from heliostat.data.reader import Reader, aligned_empty
-
-ALIGNMENT_BYTES = 64
+from heliostat.data.reader import ALIGNMENT_BYTES, Reader, aligned_empty
 
 _SCAN_BYTES = 16 << 20
 _SCAN_ROWS = 4096

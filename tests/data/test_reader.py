@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, Ragged, RowError, UnknownColumnError, aligned_empty, write_dataset
+from heliostat.data import Dataset, Ragged, RowError, ShardError, UnknownColumnError, aligned_empty, write_dataset
 from heliostat.data import shard_reader as reader_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -195,3 +195,49 @@ def test_an_error_comes_with_its_batch(several_shards):
         next(left)
     with pytest.raises(ValueError, match="closed"):
         next(left)
+
+
+@pytest.mark.parametrize(("batch_size", "row_bytes"), [(64, 5), (64, 5000), (400, 5000), (37, 5)])
+def test_batches_are_whole_aligned_and_each_its_own(tmp_path, batch_size, row_bytes):
+    """Small ones are copied together, and so are in one piece of memory."""
+    x = np.random.default_rng(0).integers(0, 256, (600, row_bytes), np.uint8)
+    dataset = write_dataset(tmp_path / "rows", {"x": x, "y": np.arange(600)}, rows_per_shard=250)
+    ids = np.random.default_rng(1).permutation(600)
+    with dataset.reader() as reader:
+        batches = list(reader.gather_batches(ids, batch_size))
+    assert [len(batch["y"]) for batch in batches] == [
+        len(ids[low : low + batch_size]) for low in range(0, 600, batch_size)
+    ]
+    for number, batch in enumerate(batches):
+        rows = ids[number * batch_size :][:batch_size]
+        assert np.array_equal(batch["x"], x[rows])
+        assert batch["y"].tolist() == rows.tolist()
+        for values in batch.values():
+            assert values.ctypes.data % 64 == 0
+            assert values.flags.c_contiguous
+            assert values.flags.writeable
+            values[:] = 0  # and no other batch changes
+
+
+def test_a_reader_that_is_closed_gives_no_more_of_the_batches_it_has_copied(tmp_path):
+    dataset = write_dataset(tmp_path / "rows", {"x": np.arange(1024)})
+    with dataset.reader() as reader:
+        batches = reader.gather_batches(np.arange(1024), 64)
+        next(batches)
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+
+
+def test_a_file_that_was_cut_fails_the_batch_with_its_rows_and_none_before(tmp_path):
+    dataset = write_dataset(tmp_path / "rows", {"x": np.arange(4096)}, rows_per_shard=1000)
+    assert len(dataset.manifest.shards) > 1
+    with dataset.reader() as reader:
+        batches = reader.gather_batches(np.arange(4096), 64)
+        reader.gather(np.array([4095]))  # mapped
+        last = tmp_path / "rows" / dataset.manifest.shards[-1].file
+        os.truncate(last, last.stat().st_size // 2)
+        good = []
+        with pytest.raises(ShardError, match=last.name):
+            good.extend(batch["x"] for batch in batches)
+    rows_before = 4096 - dataset.manifest.shards[-1].num_rows
+    assert np.concatenate(good).tolist() == list(range(rows_before // 64 * 64))
