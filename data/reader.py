@@ -52,7 +52,8 @@ class Reader(ABC):
     ) -> Iterator[dict[str, Any]]:
         """The rows cut into batches (the last one maybe short), each as `gather` gives it, read when it is asked for.
 
-        What is the same for many batches is then done once. `out` gives arrays for all rows, which are filled batch by
+        What is the same for many batches is then done once; batches of few bytes may lie in one piece of memory, which
+        lives as long as one of them does. `out` gives arrays for all rows, which are filled batch by
         batch. Raises as `gather`, where the batch would have come.
         """
         for low in range(0, len(row_ids), batch_size):

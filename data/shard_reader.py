@@ -20,9 +20,10 @@ from heliostat.data.shards import FileStamp, Values, stamp_of
 from heliostat.data.stored_reader import Stamps, StoredReader
 
 # Rows pass through a temporary array, which should stay in the processor's cache.
-_COPY_BYTES = 1 << 20
-# Batches of fewer bytes are copied together, and share their memory.
-_TOGETHER_BYTES = 1 << 20
+_COPY_BYTES = 256 << 10
+# Smaller batches are copied together, as many as have this many bytes, and share their memory. Of more bytes, malloc
+# gives every array back to the system and takes it anew, page by page (measured: a third of the rows per second).
+_TOGETHER_BYTES = 512 << 10
 # With fewer rows than this per shard, indexing shard by shard costs more than row by row (measured).
 _ROWS_PER_GROUP = 8
 _SPLIT_BYTES = 8
