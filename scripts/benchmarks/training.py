@@ -6,7 +6,7 @@ In every round each way runs once, in alternating order, in fresh processes: Hel
 plain Keras `fit` in one process with two threads, jit off and on; `MultiWorkerMirroredStrategy` with two processes of
 one thread, by a hand-written Keras 3 loop and by `fit` of legacy tf_keras. First traces are excluded, input included.
 Ratios are of medians over rounds; `spread` is (largest - smallest) / median. For the overhead of the engine alone:
-`--workers 0 --threads 2 --ways keras keras_jit`.
+`--workers 0 --threads 2 --ways keras keras_jit`. The other two loops beside `fit`: `--ways train_on_batch custom`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from models import WORKLOADS  # type: ignore[import-not-found]
 
 KERAS = ("keras", "keras_jit")
 MIRRORED = ("mirrored_custom", "mirrored_tf_keras")
+LOOPS = ("train_on_batch", "custom")
 
 
-def run_heliostat(model: str, seconds: float, *, workers: int, threads: int) -> dict[str, Any]:
+def run_heliostat(model: str, seconds: float, *, workers: int, threads: int, loop: str) -> dict[str, Any]:
     """One run in a fresh process."""
     script = Path(__file__).with_name("heliostat_process.py")
     command = [sys.executable, str(script), model, "--workers", str(workers), "--threads", str(threads)]
-    done = subprocess.run(
-        [*command, "--seconds", str(seconds)], capture_output=True, text=True, timeout=600, check=False
-    )
+    command += ["--seconds", str(seconds), "--loop", loop]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     results = [line for line in done.stdout.splitlines() if line.startswith('{"steps_per_s"')]
     if not results:
         raise BaselineError(f"Heliostat on {model} printed no result:\n{done.stderr[-3000:]}")
@@ -44,8 +44,9 @@ def measure(model: str, ways: list[str], rounds: int, seconds: float, workers: i
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways if number % 2 == 0 else reversed(ways):
-            if way == "heliostat":
-                found = run_heliostat(model, seconds, workers=workers, threads=threads)
+            if way == "heliostat" or way in LOOPS:
+                loop = way if way in LOOPS else "fit"
+                found = run_heliostat(model, seconds, workers=workers, threads=threads, loop=loop)
             else:
                 found = run_baseline(way, model, seconds)
             runs[way].append(found)
@@ -64,6 +65,7 @@ def summary(model: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]
         "spread": {way: round(value, 3) for way, value in spreads.items()},
         "to_mirrored": ratio(medians, MIRRORED),
         "to_keras": ratio(medians, KERAS),
+        "to_other_loops": {way: round(medians["heliostat"] / medians[way], 2) for way in LOOPS if way in medians},
         "mirrored_to_keras": round(best(medians, MIRRORED) / best(medians, KERAS), 2)
         if best(medians, MIRRORED) and best(medians, KERAS)
         else None,
@@ -86,7 +88,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--ways", nargs="+", choices=BASELINES, default=list(BASELINES))
+    parser.add_argument("--ways", nargs="+", choices=[*BASELINES, *LOOPS], default=list(BASELINES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
