@@ -20,6 +20,8 @@ from .trainee import Trainee
 
 # Weights must be handed out after every step; for variables that are larger on average that costs more than it saves.
 MAX_MEAN_ELEMENTS = 1 << 16
+# TensorFlow aligns tensors to as much.
+ROW_BYTES = 64
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
 
@@ -63,11 +65,27 @@ class FlatState:
 
 def hand_out(trainee: Trainee, vector: Any, variables: Sequence[Any]) -> None:
     """Assign the parts of a vector to variables, on every replica."""
-    pieces = tf.split(vector, [_size(variable) for variable in variables])
-    for piece, variable in zip(pieces, variables, strict=True):
+    for piece, variable in zip(pieces_of(vector, [_size(v) for v in variables]), variables, strict=True):
         value = tf.reshape(piece, variable.shape)
         for part in trainee.components(variable):
             part.assign(value)
+
+
+def pieces_of(vector: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
+    """Pieces of a vector, `sizes` elements each.
+
+    TensorFlow cuts a matrix whose rows are whole multiples of 64 bytes without a copy, a vector never. So the pieces up
+    to the first of an uneven size are cut as rows; in most models only the last few are left.
+    """
+    row = ROW_BYTES // vector.dtype.size
+    num_even = next((i for i, size in enumerate(sizes) if size % row), len(sizes))
+    end = sum(sizes[:num_even])
+    pieces = []
+    if num_even:
+        pieces += tf.split(tf.reshape(vector[:end], (-1, row)), [size // row for size in sizes[:num_even]])
+    if num_even < len(sizes):
+        pieces += tf.split(vector[end:], sizes[num_even:])
+    return pieces
 
 
 def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from heliostat.trainer import update
+from heliostat.trainer.flat import pieces_of
+from heliostat.trainer.tensors import host_view
 
 from .conftest import dense_data, fingerprint, text_data
 from .models import chapter, linear
@@ -52,6 +56,34 @@ def test_the_chapters_model_is_updated_flat_with_the_same_bits(train, monkeypatc
     assert flat[0] is not None
     watch(monkeypatch, flat=False)
     assert fingerprint(train(chapter, data, workers=1, replicas=2)) == fingerprint(long)
+
+
+@pytest.mark.parametrize("sizes", [(32, 16, 64), (32, 16, 5, 16), (7, 32), (3,), (16,)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pieces_of_a_vector_are_its_elements_in_order(sizes, dtype):
+    vector = np.arange(sum(sizes), dtype=dtype)
+    pieces = tf.function(lambda long: pieces_of(long, sizes))(tf.constant(vector))
+    assert [np.ravel(piece).size for piece in pieces] == list(sizes)
+    np.testing.assert_array_equal(np.concatenate([np.ravel(piece) for piece in pieces]), vector)
+
+
+def test_variables_that_share_a_vectors_memory_change_by_themselves():
+    long = tf.Variable(np.arange(48, dtype="float32"))
+    variables = [tf.Variable(tf.zeros((16, 1))), tf.Variable(tf.zeros((32,)))]
+
+    @tf.function
+    def hand_out():
+        for piece, variable in zip(pieces_of(long.read_value(), (16, 32)), variables, strict=True):
+            variable.assign(tf.reshape(piece, variable.shape))
+
+    hand_out()
+    first, second = (host_view(variable.read_value()) for variable in variables)
+    assert second.ctypes.data - first.ctypes.data == 64  # one memory, or the test shows nothing
+    variables[0].assign_add(tf.ones((16, 1)))
+    variables[1].scatter_nd_update([[0]], [-1.0])
+    np.testing.assert_array_equal(long.numpy(), np.arange(48))
+    np.testing.assert_array_equal(np.ravel(variables[0]), np.arange(1, 17))
+    np.testing.assert_array_equal(variables[1].numpy(), [-1, *range(17, 48)])
 
 
 @pytest.mark.parametrize(
