@@ -22,11 +22,12 @@ from .columns import Columns
 from .errors import UnsupportedModelError, UnsupportedStepError
 from .metrics import MetricVariable, StatsLayout
 from .runtime import BUILD_LOCK
-from .tensors import host_view, to_tensor
+from .tensors import HostViews
 from .trainee import MEAN_REDUCTIONS, Trainee
 
 Kind = Literal["train", "evaluate"]
 StepFunction = Callable[[Any, Any, Any], Any]
+ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Compute:
         self._columns, self._reduction = columns, reduction
         self._num_replicas = trainee.strategy.num_replicas_in_sync
         self._traced: Contribution | None = None
-        self._viewed: list[tuple[np.ndarray, Any]] = []
+        self.views = HostViews()
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
             self._function = self._trace({name: sample[name] for name in columns.names})
@@ -103,9 +104,7 @@ class Compute:
             raise UnsupportedStepError("The training step was not traced.")
         self.contribution: Contribution = self._traced
 
-    def __call__(
-        self, replica_inputs: Sequence[tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]]
-    ) -> list[Vector]:
+    def __call__(self, replica_inputs: Sequence[ReplicaInput]) -> list[Vector]:
         """Compute one microbatch on every replica.
 
         Args:
@@ -113,23 +112,20 @@ class Compute:
                 seeds (int64 [generators, 2]).
 
         Returns:
-            per replica the vector of its microbatch; segments may be read-only views of TensorFlow's memory.
+            per replica the vector of its microbatch; segments may be read-only views of TensorFlow's memory. `views`
+            knows the tensors behind them until the next call.
         """
+        outputs = self.on_devices(replica_inputs)
+        return [tuple(map(self.views.of, vector)) for vector in outputs]
+
+    def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> Any:
+        """As a call, but what it returns are tensors, on the replicas' devices."""
         arguments = [
             ([batch[name] for name in self._columns.names], tf.constant(weights), tf.constant(seeds))
             for batch, weights, seeds in replica_inputs
         ]
-        outputs = self._function(arguments)
-        vectors = [tuple(host_view(segment) for segment in vector) for vector in outputs]
-        self._viewed = [(vector[0], tensors[0]) for vector, tensors in zip(vectors, outputs, strict=True)]
-        return vectors
-
-    def tensor_of(self, segment: np.ndarray) -> Any:
-        """A first segment as a tensor over the same memory: one that the last call returned, or any writable one."""
-        for view, tensor in self._viewed:
-            if view is segment:
-                return tensor
-        return to_tensor(segment)
+        self.views.forget()
+        return self._function(arguments)
 
     def _trace(self, sample: Mapping[str, np.ndarray]) -> Any:
         trainee, strategy = self._trainee, self._trainee.strategy

@@ -6,6 +6,7 @@ same sum, and `apply` is local and deterministic; so a step happened everywhere 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -20,12 +21,13 @@ from heliostat.cluster.member import Member
 from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 
-from .compute import Compute
+from .compute import Compute, ReplicaInput
 from .errors import NonfiniteGradientError, UnsupportedModelError, WorkersDisagreeError
 from .feed import Feed, Microbatch
 from .jobs import SEGMENT_OPS, Nonfinite, OnNonfinite, WireDtype
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
 from .nonfinite import all_finite, nonfinite_microbatch, nonfinite_text
+from .replica_sum import ReplicaSum
 from .seeds import microbatch_seeds
 from .segments import Segments
 from .state import assign_state, state_bytes
@@ -72,28 +74,54 @@ class MicrobatchRunner:
         compute: the traced function of the step.
         feed: where rows come from.
         seed: seed of the run.
+        gpus: the replicas' devices, if they are GPUs.
     """
 
-    def __init__(self, trainee: Trainee, compute: Compute, feed: Feed, seed: int) -> None:
+    def __init__(self, trainee: Trainee, compute: Compute, feed: Feed, seed: int, gpus: Sequence[str] = ()) -> None:
         self.trainee, self.compute, self.feed, self.seed = trainee, compute, feed, seed
+        self.gpus = tuple(gpus)
         self.num_replicas = trainee.strategy.num_replicas_in_sync
         self.times = TimeSplit()
 
     def vectors(self, step: int, seed_step: int, numbers: Sequence[int]) -> Iterator[tuple[int, Vector]]:
         """(number, vector) of the present microbatches among `numbers`, in order, each as soon as it is computed."""
+        for chunk in self._chunks(step, numbers):
+            with self._timed(chunk[0].number):
+                vectors = self.compute(self._inputs(chunk, seed_step))
+            yield from ((m.number, vector) for m, vector in zip(chunk, vectors, strict=False))
+
+    def sums(
+        self, step: int, seed_step: int, numbers: Sequence[int], replica_sum: ReplicaSum | None
+    ) -> Iterator[tuple[Node, Vector]]:
+        """(node, partial sum) over the present microbatches among `numbers`, in order.
+
+        With `replica_sum` those that were computed at the same time come added up, else each comes by itself.
+        """
+        if replica_sum is None:
+            yield from (((0, number), vector) for number, vector in self.vectors(step, seed_step, numbers))
+            return
+        for chunk in self._chunks(step, numbers):
+            with self._timed(chunk[0].number):
+                outputs = self.compute.on_devices(self._inputs(chunk, seed_step))
+                partials = replica_sum([m.number for m in chunk], outputs)
+            yield from partials
+
+    def _chunks(self, step: int, numbers: Sequence[int]) -> Iterator[list[Microbatch]]:
+        """The present microbatches among `numbers`, as many at a time as there are replicas."""
         began = time.perf_counter()
         microbatches = self.feed.read(step, numbers)
         self.times.input_s += time.perf_counter() - began
         spans.note("input", began)
         for at in range(0, len(microbatches), self.num_replicas):
-            chunk = microbatches[at : at + self.num_replicas]
-            # A replica without a microbatch of its own computes the last one again; the result is not used.
-            filled = [*chunk, *[chunk[-1]] * (self.num_replicas - len(chunk))]
-            began = time.perf_counter()
-            vectors = self.compute([self._inputs(microbatch, seed_step) for microbatch in filled])
-            self.times.compute_s += time.perf_counter() - began
-            spans.note("compute", began, chunk[0].number)
-            yield from ((m.number, vector) for m, vector in zip(chunk, vectors, strict=False))
+            yield microbatches[at : at + self.num_replicas]
+
+    @contextlib.contextmanager
+    def _timed(self, number: int) -> Iterator[None]:
+        """The block computes microbatches, of which this is the first."""
+        began = time.perf_counter()
+        yield
+        self.times.compute_s += time.perf_counter() - began
+        spans.note("compute", began, number)
 
     def warm_up(self) -> None:
         """Compute one microbatch of every size that occurs, so that nothing is compiled in the middle of a pass.
@@ -113,9 +141,11 @@ class MicrobatchRunner:
                 "model.compile(..., jit_compile=False)."
             ) from error
 
-    def _inputs(self, microbatch: Microbatch, seed_step: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        seeds = microbatch_seeds(self.seed, seed_step, microbatch.number, len(self.trainee.generators))
-        return microbatch.batch, microbatch.weights, seeds
+    def _inputs(self, chunk: Sequence[Microbatch], seed_step: int) -> list[ReplicaInput]:
+        # A replica without a microbatch of its own computes the last one again; the result is not used.
+        filled = [*chunk, *[chunk[-1]] * (self.num_replicas - len(chunk))]
+        num_generators = len(self.trainee.generators)
+        return [(m.batch, m.weights, microbatch_seeds(self.seed, seed_step, m.number, num_generators)) for m in filled]
 
 
 class StepWork:
@@ -129,6 +159,9 @@ class StepWork:
     def __init__(self, runner: MicrobatchRunner, segments: Segments) -> None:
         self._runner, self._segments = runner, segments
         self._num_microbatches = runner.feed.plan.num_microbatches
+        self._replica_sum: ReplicaSum | None = None
+        if runner.gpus and "sum_bfloat16" not in segments.ops:  # there every addition is rounded
+            self._replica_sum = ReplicaSum(runner.gpus, self._num_microbatches, segments.ops, runner.compute.views)
         self._trees: dict[Range, TreeSum] = {}
         self._held: list[Range] = []
         self._step = self._seed_step = 0
@@ -151,11 +184,11 @@ class StepWork:
             if each not in self._held:
                 tree = self._trees.get(each) or TreeSum(self._num_microbatches, self._segments.ops, *each)
                 self._trees[each] = tree
-                for number, vector in self._runner.vectors(self._step, self._seed_step, range(*each)):
+                for node, vector in self._runner.sums(self._step, self._seed_step, range(*each), self._replica_sum):
                     began = time.perf_counter()
-                    tree.add(number, self._segments.cut(vector))
+                    tree.add_node(node, self._segments.cut(vector))
                     self._runner.times.local_sum_s += time.perf_counter() - began
-                    spans.note("local sum", began, number)
+                    spans.note("local sum", began, node[1] << node[0])
                 self._held.append(each)
 
     def nodes(self) -> dict[Node, Vector]:
@@ -188,7 +221,7 @@ class TrainEngine:
         self._update = Update(self.trainee, self.contribution)
         self._results = Results(self.trainee.model, self.stats)
         self._epoch = 0
-        self._segments = Segments(self.trainee, self.contribution, wire_dtype)
+        self._segments = Segments(self.trainee, self.contribution, wire_dtype, runner.gpus)
         self._work = StepWork(runner, self._segments)
         self.totals = Totals.start(self.stats)
         self._logs: dict[str, Any] | None = None
@@ -274,7 +307,7 @@ class TrainEngine:
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
-        self._update(self.runner.compute.tensor_of(gradients))
+        self._update(self.runner.compute.views.tensor_of(gradients))
         if self.contribution.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])

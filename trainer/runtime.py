@@ -30,6 +30,11 @@ class Runtime:
     threads: int
     device_type: str
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The replicas' devices where they are GPUs, else none."""
+        return self.devices if self.device_type == "GPU" else ()
+
     def strategy(self) -> tf.distribute.MirroredStrategy:
         """A `MirroredStrategy` over the devices; Heliostat sums over replicas itself, in the tree's order."""
         return tf.distribute.MirroredStrategy(list(self.devices), cross_device_ops=tf.distribute.ReductionToOneDevice())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from heliostat.cluster.tree import Layout, SegmentOp, Vector
@@ -11,6 +12,7 @@ from heliostat.data import aligned_empty
 from .compute import Contribution
 from .errors import UnsupportedModelError
 from .jobs import SEGMENT_OPS, WireDtype
+from .tensors import memory_towards
 from .trainee import Trainee
 
 
@@ -24,12 +26,20 @@ class Segments:
         trainee: the model.
         contribution: what a microbatch's vector holds.
         wire_dtype: how gradients are rounded; None leaves them as they are.
+        gpus: the replicas' devices, if they are GPUs: a sum is copied to the first.
 
     Raises:
         UnsupportedModelError: gradients are not float32.
     """
 
-    def __init__(self, trainee: Trainee, contribution: Contribution, wire_dtype: WireDtype | None) -> None:
+    def __init__(
+        self,
+        trainee: Trainee,
+        contribution: Contribution,
+        wire_dtype: WireDtype | None,
+        gpus: Sequence[str] = (),
+    ) -> None:
+        self._gpus = tuple(gpus)
         self._whole = contribution.layout
         self.layout: Layout = self._whole
         self.ops: tuple[SegmentOp, ...] = SEGMENT_OPS
@@ -56,7 +66,9 @@ class Segments:
 
     def new(self) -> Vector:
         """Return memory for a sum."""
-        whole = tuple(aligned_empty((length,), dtype) for dtype, length in self._whole)
+        (dtype, length), *rest = self._whole
+        first = memory_towards(self._gpus[0], length, dtype) if self._gpus else aligned_empty((length,), dtype)
+        whole = (first, *(aligned_empty((length,), dtype) for dtype, length in rest))
         cut = self.cut(whole)
         if self._num_gradients is not None:
             self._buffers[cut[0].ctypes.data] = whole

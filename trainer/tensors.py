@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from heliostat.data import aligned_empty
+
+HOST = "CPU:0"
 
 
 def host_view(tensor: Any) -> np.ndarray:
@@ -21,3 +25,50 @@ def to_tensor(array: np.ndarray) -> Any:
     if array.dtype == np.bool_ or not array.size:
         return tf.constant(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+class HostViews:
+    """Host views of tensors, and the way back from a view to its tensor."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[np.ndarray, Any]] = []
+
+    def of(self, tensor: Any) -> np.ndarray:
+        """The tensor's numbers, see `host_view`."""
+        view = host_view(tensor)
+        self._known.append((view, tensor))
+        return view
+
+    def tensor_of(self, array: np.ndarray) -> Any:
+        """The tensor that was viewed as `array`, or one over the memory of any other writable array."""
+        for view, tensor in self._known:
+            if view is array:
+                return tensor
+        return to_tensor(array)
+
+    def forget(self) -> None:
+        """Let go of all tensors."""
+        self._known.clear()
+
+
+def memory_towards(device: str, length: int, dtype: Any) -> np.ndarray:
+    """Uninitialised host memory for numbers on their way to `device`, aligned to 64 bytes.
+
+    TensorFlow keeps what comes from a GPU in page-locked memory, which a copy to a GPU needs as well to run at full
+    speed; so it is made of such a tensor. It lives as long as the array.
+    """
+    if not length:
+        return aligned_empty((length,), dtype)
+
+    @tf.function(autograph=False)
+    def bring(value: tf.Tensor) -> tf.Tensor:
+        with tf.device(device):
+            there = tf.fill((length,), value)
+        with tf.device(HOST):
+            return tf.identity(there)
+
+    tensor = bring(tf.zeros((), dtype))
+    address = host_view(tensor).ctypes.data
+    memory: Any = (ctypes.c_char * (length * np.dtype(dtype).itemsize)).from_address(address)
+    memory.tensor = tensor
+    return np.frombuffer(memory, dtype=dtype)

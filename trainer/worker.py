@@ -105,7 +105,7 @@ class Worker:
         )
         reduction = step_reduction(trainee, user_train, "train_step")
         valid_reduction = step_reduction(trainee, user_valid, "valid_step")
-        with _Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
+        with _Runners(trainee, job.columns, job.model, self.runtime.gpus, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
             engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite, job.wire_dtype)
@@ -141,7 +141,7 @@ class Worker:
         dataset = _checked(job.data)
         trainee, fresh = self._current(job, dataset)
         _, valid = keras_steps(trainee)
-        with _Runners(trainee, job.columns, job.model) as runners:
+        with _Runners(trainee, job.columns, job.model, self.runtime.gpus) as runners:
             runner = runners.make(valid, "evaluate", dataset, trainee.reduction, job, only_returned=True)
             evaluator = Evaluator(runner)
             self._join(trainee, member, fresh)
@@ -276,8 +276,15 @@ def _scales_losses(trainee: Trainee) -> bool:
 class _Runners:
     """Makes microbatch runners for one model, and closes their feeds."""
 
-    def __init__(self, trainee: Trainee, columns: Columns, model: ModelJob, times: StartTimes | None = None) -> None:
-        self._trainee, self._columns, self._model = trainee, columns, model
+    def __init__(
+        self,
+        trainee: Trainee,
+        columns: Columns,
+        model: ModelJob,
+        gpus: Sequence[str],
+        times: StartTimes | None = None,
+    ) -> None:
+        self._trainee, self._columns, self._model, self._gpus = trainee, columns, model, gpus
         self._times = times or StartTimes()
         self._feeds: list[Feed] = []
 
@@ -312,7 +319,7 @@ class _Runners:
                 reduction=reduction,
                 only_returned_logs=only_returned,
             )
-        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed)
+        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed, self._gpus)
 
 
 def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:

@@ -1,0 +1,117 @@
+"""Sums on the replicas' devices: the tree's bits, tried on logical CPU devices in place of GPUs."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from heliostat.cluster.tree import TreeSum, contributed, span
+from heliostat.trainer.replica_sum import ReplicaSum, nodes_among
+from heliostat.trainer.runtime import Runtime
+from heliostat.trainer.tensors import HostViews, memory_towards, to_tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .conftest import dense_data, fingerprint, text_data
+from .models import chapter, normalised
+
+pytestmark = pytest.mark.engine
+
+OPS = ("sum", "sum", "max")
+
+
+def vectors(count, seed=0):
+    rng = np.random.default_rng(seed)
+    scales = 10.0 ** rng.integers(-6, 7, (count, 9))
+    main = (rng.normal(size=(count, 9)) * scales).astype(np.float32)
+    return [(main[i], rng.normal(size=5), rng.normal(size=2)) for i in range(count)]
+
+
+@st.composite
+def chunks(draw):
+    """A number of microbatches, which are present, and those that replicas compute at the same time."""
+    present = draw(st.lists(st.booleans(), min_size=1, max_size=12).filter(any))
+    numbers = [number for number, here in enumerate(present) if here]
+    first = draw(st.integers(0, len(numbers) - 1))
+    return present, numbers[first : first + draw(st.integers(1, 8))]
+
+
+@settings(deadline=None, derandomize=True)
+@given(chunks())
+def test_nodes_among_microbatches_are_the_largest_that_hold_only_them(drawn):
+    present, numbers = drawn
+    found = nodes_among(numbers, len(present))
+    assert [number for _, each in found for number in each] == numbers
+    assert tuple(node for node, _ in found) == contributed(numbers[0], numbers[-1] + 1, present)
+    for node, each in found:
+        lo, hi = span(node, len(present))
+        assert set(each) == {number for number in range(lo, hi) if present[number]}
+
+
+@pytest.mark.parametrize("numbers", [(0,), (2, 3), (1, 2, 3), (0, 1, 2, 3), (3, 4, 6), (0, 1, 3, 4, 5, 6)])
+def test_sums_on_devices_have_the_bits_of_the_tree(numbers):
+    num_microbatches = 7
+    devices = [f"CPU:{i}" for i in range(6)]
+    given = vectors(num_microbatches)
+    outputs = []
+    for device, number in zip(devices, numbers, strict=False):
+        with tf.device(device):
+            outputs.append([tf.identity(tf.constant(segment)) for segment in given[number]])
+    assert [output[0].device[-1] for output in outputs] == [str(i) for i in range(len(numbers))]
+    unused = [outputs[-1]] * (len(devices) - len(outputs))
+    tree, wanted = (TreeSum(num_microbatches, OPS, numbers[0], numbers[-1] + 1) for _ in range(2))
+    for node, vector in ReplicaSum(devices, num_microbatches, OPS, HostViews())(numbers, outputs + unused):
+        tree.add_node(node, vector)
+    for number in numbers:
+        wanted.add(number, given[number])
+    found, expected = tree.nodes(), wanted.nodes()
+    assert list(found) == list(expected)
+    for node, vector in expected.items():
+        for one, other in zip(found[node], vector, strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize(("build", "make_data"), [(chapter, text_data), (normalised, dense_data)])
+def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, monkeypatch, build, make_data):
+    data, valid = make_data(), make_data(rows=23, seed=1)
+    shared = {"validation_data": valid, "num_microbatches": 8}  # the last batch leaves one of them without rows
+    reference = fingerprint(train(build, data, workers=0, **shared))
+    summed = []
+    original = ReplicaSum.__call__
+
+    def noted(self, numbers, outputs):
+        summed.append(tuple(numbers))
+        return original(self, numbers, outputs)
+
+    monkeypatch.setattr(ReplicaSum, "__call__", noted)
+    monkeypatch.setattr(Runtime, "gpus", property(lambda self: self.devices))
+    for (workers, replicas), loop in (((1, 3), "custom"), ((2, 2), "fit"), ((1, 1), "train_on_batch")):
+        summed.clear()
+        result = train(build, data, workers=workers, replicas=replicas, loop=loop, **shared)
+        assert fingerprint(result) == reference, f"{workers} x {replicas}, {loop}"
+        assert max(map(len, summed)) == replicas, "nothing was summed on devices"
+
+
+def test_rounded_gradients_are_summed_on_the_host(train, monkeypatch):
+    monkeypatch.setattr(ReplicaSum, "__call__", lambda *_: pytest.fail("summed on the devices"))
+    monkeypatch.setattr(Runtime, "gpus", property(lambda self: self.devices))
+    rounded = [
+        fingerprint(train(normalised, dense_data(), workers=1, replicas=replicas, wire_dtype="bfloat16", epochs=1))
+        for replicas in (1, 2)
+    ]
+    assert rounded[0] == rounded[1]
+
+
+def test_memory_towards_a_device_is_tensorflows_and_lives_as_long_as_its_array():
+    memory = memory_towards("CPU:1", 1000, np.float32)
+    assert memory.flags.writeable
+    assert memory.ctypes.data % 64 == 0
+    memory[:] = np.arange(1000)
+    tensor, part = to_tensor(memory), memory[10:20]
+    del memory
+    gc.collect()
+    np.testing.assert_array_equal(tensor.numpy(), np.arange(1000))
+    np.testing.assert_array_equal(part, np.arange(10, 20))
+    assert memory_towards("CPU:1", 0, np.float64).shape == (0,)

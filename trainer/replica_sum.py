@@ -1,0 +1,102 @@
+"""Adding up what the GPUs of a worker computed at the same time, on the GPUs.
+
+The replicas' gradients are added pair by pair along the tree, each addition on the device of its left operand, so a
+gradient crosses between GPUs and not through the host, and one sum is copied to the host instead of one vector per GPU.
+XLA compiles the additions, because it keeps denormal numbers on GPUs, as numpy does; TensorFlow's own kernels turn them
+into zero. On CPU devices both do, so there the host adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from heliostat.cluster.tree import Node, Schedule, SegmentOp, Vector, cover, reduce_nodes, schedule, span
+
+from .tensors import HOST, HostViews
+
+Outputs = Sequence[Sequence[Any]]
+
+
+class ReplicaSum:
+    """Sums of microbatches that were computed at the same time, one on each device.
+
+    Args:
+        devices: device names, one per replica.
+        num_microbatches: of a step.
+        ops: of each segment of a vector; the first is summed on the devices, the others, which are short, on the host.
+        views: gives what is copied to the host as arrays.
+    """
+
+    def __init__(
+        self, devices: Sequence[str], num_microbatches: int, ops: Sequence[SegmentOp], views: HostViews
+    ) -> None:
+        self._devices, self._num_microbatches = tuple(devices), num_microbatches
+        self._ops, self._views = tuple(ops), views
+        self._functions: dict[tuple[tuple[int, Schedule], ...], Any] = {}
+
+    def __call__(self, numbers: Sequence[int], outputs: Outputs) -> list[tuple[Node, Vector]]:
+        """Partial sums of the microbatches `numbers`, ascending: one per maximal node of the tree among them.
+
+        Args:
+            numbers: replica i computed number i; replicas beyond them are left out.
+            outputs: of every replica its vector, as tensors on its device.
+        """
+        found = nodes_among(numbers, self._num_microbatches)
+        key = tuple((len(each), schedule(tuple((0, number) for number in each))) for _, each in found)
+        if key not in self._functions:
+            self._functions[key] = self._make(key)
+        here = outputs[: len(numbers)]
+        sums, rest = self._functions[key]([first for first, *_ in here], [list(others) for _, *others in here])
+        by_number = dict(zip(numbers, rest, strict=True))
+        partials = []
+        for (node, each), tensor in zip(found, sums, strict=True):
+            short = {(0, number): tuple(map(self._views.of, by_number[number])) for number in each}
+            partials.append(
+                (node, (self._views.of(tensor), *reduce_nodes(short, self._ops[1:], self._num_microbatches)))
+            )
+        return partials
+
+    def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
+        """The function that adds first segments and brings them, and the others, to the host."""
+
+        @tf.function(autograph=False)
+        def add_up(vectors: Any, rest: Any) -> Any:
+            sums, at = [], 0
+            for count, additions in groups:
+                total = self._added(vectors[at : at + count], self._devices[at : at + count], additions)
+                at += count
+                with tf.device(HOST):
+                    sums.append(tf.identity(total))
+            with tf.device(HOST):
+                return sums, tf.nest.map_structure(tf.identity, rest)
+
+        return add_up
+
+    @staticmethod
+    def _added(vectors: Sequence[Any], devices: Sequence[str], additions: Schedule) -> Any:
+        operands = dict(enumerate(zip(vectors, devices, strict=True)))
+        for target, left, right in additions:
+            value, device = operands[left]
+            with tf.device(device):
+                operands[target] = _add(value, operands[right][0]), device
+        return operands[len(vectors) if additions else 0][0]
+
+
+def _add(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    return tf.function(tf.add, autograph=False, jit_compile=True)(left, right)
+
+
+def nodes_among(numbers: Sequence[int], num_microbatches: int) -> list[tuple[Node, tuple[int, ...]]]:
+    """The maximal nodes of the tree between the first and the last of these microbatches, each with those in it.
+
+    `numbers` are ascending, and all that are present between them.
+    """
+    found = []
+    for node in cover(numbers[0], numbers[-1] + 1, num_microbatches):
+        lo, hi = span(node, num_microbatches)
+        each = tuple(number for number in numbers if lo <= number < hi)
+        if each:
+            found.append((node, each))
+    return found
