@@ -52,8 +52,8 @@ class RunningSum(engine.TreeSum):
         super().__init__(num_microbatches, ops, lo, hi)
         self._range, self._num, self._sum, self._seen = (lo, hi), num_microbatches, None, []
 
-    def add(self, microbatch, vector):
-        self._seen.append(microbatch)
+    def add_node(self, node, vector):
+        self._seen.append(node[1])  # on a CPU each is one microbatch
         copies = tuple(np.array(segment) for segment in vector)
         self._sum = copies if self._sum is None else tuple(a + b for a, b in zip(self._sum, copies, strict=True))
 
