@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from heliostat.data.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
-from heliostat.data.concatenate import concatenate
-from heliostat.data.convert import Conversion, convert, convert_csv, convert_npz
+from heliostat.data.converters.convert import Conversion, convert, convert_csv, convert_npz
+from heliostat.data.converters.from_objects import (
+    from_arrow,
+    from_dataset,
+    from_generator,
+    from_pandas,
+    from_ray_dataset,
+    from_tf_dataset,
+)
+from heliostat.data.converters.idx import read_idx
+from heliostat.data.converters.to_arrow import to_arrow, to_pandas, to_parquet, to_record_batches
 from heliostat.data.dataset import Dataset
-from heliostat.data.dataset_writer import DatasetWriter
 from heliostat.data.describe import ColumnDescription, DatasetDescription, describe
 from heliostat.data.errors import (
     BadColumnError,
@@ -24,31 +31,24 @@ from heliostat.data.errors import (
     TransformError,
     UnknownColumnError,
 )
-from heliostat.data.from_objects import (
-    from_arrow,
-    from_dataset,
-    from_generator,
-    from_pandas,
-    from_ray_dataset,
-    from_tf_dataset,
-)
-from heliostat.data.idx import read_idx
-from heliostat.data.mix import mix
-from heliostat.data.order import ORDER_VERSION, RowOrder, Shuffle
-from heliostat.data.plan import BatchPlan, row_ids
-from heliostat.data.prefetch import Prefetcher
-from heliostat.data.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
-from heliostat.data.ragged import Ragged
-from heliostat.data.randomness import row_uniform
-from heliostat.data.reader import Reader, aligned_empty
-from heliostat.data.remote import RemoteDataset
-from heliostat.data.shuffle_quality import shuffle_quality
+from heliostat.data.ordering.order import ORDER_VERSION, RowOrder, Shuffle
+from heliostat.data.ordering.plan import BatchPlan, row_ids
+from heliostat.data.ordering.shuffle_quality import shuffle_quality
+from heliostat.data.ordering.window import parse_shuffle
+from heliostat.data.reading.prefetch import Prefetcher
+from heliostat.data.reading.reader import Reader, aligned_empty
+from heliostat.data.remote.remote_dataset import RemoteDataset
+from heliostat.data.remote.upload import upload_dataset
+from heliostat.data.storage.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
+from heliostat.data.storage.ragged import Ragged
 from heliostat.data.stored import StoredDataset, open_dataset
-from heliostat.data.to_arrow import to_arrow, to_pandas, to_parquet, to_record_batches
-from heliostat.data.upload import upload_dataset
 from heliostat.data.verify import VerifyReport, verify
-from heliostat.data.window import parse_shuffle
+from heliostat.data.views.concatenate import concatenate
+from heliostat.data.views.mix import mix
+from heliostat.data.views.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
+from heliostat.data.views.randomness import row_uniform
 from heliostat.data.writer import write_dataset
+from heliostat.data.writing.dataset_writer import DatasetWriter
 
 __all__ = [
     "ORDER_VERSION",

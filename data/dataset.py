@@ -12,13 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
-from heliostat.data.batches import iterate_batches
-from heliostat.data.manifest import Column, ColumnStatistics
-from heliostat.data.order import RowOrder, Shuffle
-from heliostat.data.reader import Reader
+from heliostat.data.ordering.order import RowOrder, Shuffle
+from heliostat.data.reading.batches import iterate_batches
+from heliostat.data.reading.reader import Reader
+from heliostat.data.storage.manifest import Column, ColumnStatistics
 
 if TYPE_CHECKING:
-    from heliostat.data.preprocess import FittedPreprocessing
+    from heliostat.data.views.preprocess import FittedPreprocessing
 
 
 class Dataset(ABC):
@@ -77,19 +77,19 @@ class Dataset(ABC):
         Which part a row is in depends on (fraction, seed, row id, number of rows) only. Takes no memory. Raises
         SelectionError.
         """
-        from heliostat.data.selection import split
+        from heliostat.data.views.selection import split
 
         return split(self, fraction, seed=seed)
 
     def take(self, num_rows: int) -> Dataset:
         """The first rows, all if there are fewer; raises PlanError."""
-        from heliostat.data.selection import take
+        from heliostat.data.views.selection import take
 
         return take(self, num_rows)
 
     def skip(self, num_rows: int) -> Dataset:
         """All but the first rows; raises PlanError, SelectionError if none is left."""
-        from heliostat.data.selection import skip
+        from heliostat.data.views.selection import skip
 
         return skip(self, num_rows)
 
@@ -98,7 +98,7 @@ class Dataset(ABC):
 
         Takes 4 bytes of memory per row (8 in a dataset of 2**32 rows or more). Raises RowError, SelectionError.
         """
-        from heliostat.data.selection import select
+        from heliostat.data.views.selection import select
 
         return select(self, row_ids)
 
@@ -111,25 +111,25 @@ class Dataset(ABC):
         bool [rows]. Takes memory as `select` does. Raises UnknownColumnError, TransformError, SelectionError if no
         row is left.
         """
-        from heliostat.data.selection import filtered
+        from heliostat.data.views.selection import filtered
 
         return filtered(self, predicate, columns)
 
     def concatenate(self, *others: Dataset) -> Dataset:
         """These rows and then those of the others; the columns must be alike. Raises SelectionError."""
-        from heliostat.data.concatenate import concatenate
+        from heliostat.data.views.concatenate import concatenate
 
         return concatenate([self, *others])
 
     def select_columns(self, names: Sequence[str]) -> Dataset:
         """Some columns, in this order; raises UnknownColumnError."""
-        from heliostat.data.column_views import select_columns
+        from heliostat.data.views.column_views import select_columns
 
         return select_columns(self, names)
 
     def rename(self, names: Mapping[str, str]) -> Dataset:
         """Columns under other names (old name -> new name); raises UnknownColumnError, SelectionError."""
-        from heliostat.data.column_views import rename
+        from heliostat.data.views.column_views import rename
 
         return rename(self, names)
 
@@ -156,7 +156,7 @@ class Dataset(ABC):
         fingerprint covers the function's code and the values it refers to, or `version` instead. Raises
         UnknownColumnError, SelectionError, TransformError.
         """
-        from heliostat.data.map_function import mapped
+        from heliostat.data.views.map_function import mapped
 
         return mapped(
             self,
@@ -183,7 +183,7 @@ class Dataset(ABC):
         Of longer rows the end or the start is cut off, or they are an error (TransformError when they are read).
         `output` names a new column for it. Raises UnknownColumnError, SelectionError.
         """
-        from heliostat.data.padding import padded
+        from heliostat.data.views.padding import padded
 
         return padded(self, column, length, value=value, truncate=truncate, output=output)
 
@@ -196,7 +196,7 @@ class Dataset(ABC):
         rounded; with None all must have the size of the first one. Decoding uses TensorFlow, in threads. Raises
         UnknownColumnError, SelectionError, and TransformError for images that cannot be decoded when they are read.
         """
-        from heliostat.data.decode import decoded
+        from heliostat.data.views.decode import decoded
 
         return decoded(self, column, size, channels=channels, output=output)
 
@@ -206,7 +206,7 @@ class Dataset(ABC):
         A path is used again if it holds a cache of a dataset with the same fingerprint, and replaced if of another one.
         Raises SelectionError if the rows differ from pass to pass, DatasetExistsError if something else is at the path.
         """
-        from heliostat.data.cache import cached
+        from heliostat.data.views.cache import cached
 
         return cached(self, place)
 
@@ -215,7 +215,7 @@ class Dataset(ABC):
 
         Raises UnknownColumnError, SelectionError, TransformError.
         """
-        from heliostat.data.preprocess import vectorized
+        from heliostat.data.views.preprocess import vectorized
 
         return vectorized(self, column, fitted, output=output)
 
@@ -236,7 +236,7 @@ class Dataset(ABC):
         With `prefetch_bytes`, `num_threads` threads read up to that many bytes of batches ahead. Raises PlanError and
         UnknownColumnError at once, ShardError on the way.
         """
-        from heliostat.data.view import chosen_columns
+        from heliostat.data.views.view import chosen_columns
 
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
         chosen_columns(self, columns)
@@ -274,7 +274,7 @@ class Dataset(ABC):
         ahead by `num_threads` threads, in which functions of `map` then run; 0 reads on demand. Raises PlanError,
         UnknownColumnError.
         """
-        from heliostat.data.tfdata import tf_dataset
+        from heliostat.data.views.tfdata import tf_dataset
 
         return tf_dataset(
             self,

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.columns import Column, ColumnStatistics
 from heliostat.data.dataset import Dataset
-from heliostat.data.order import Shuffle
-from heliostat.data.ragged import Ragged
-from heliostat.data.shuffle_quality import shuffle_quality
+from heliostat.data.ordering.order import Shuffle
+from heliostat.data.ordering.shuffle_quality import shuffle_quality
+from heliostat.data.storage.columns import Column, ColumnStatistics
+from heliostat.data.storage.ragged import Ragged
 from heliostat.data.stored import StoredDataset
-from heliostat.data.view import Values, rows_per_scan
+from heliostat.data.views.view import Values, rows_per_scan
 
 _MAX_CLASSES = 1000
 _MAX_SCAN_ROWS = 1 << 16

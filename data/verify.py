@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from heliostat.data.damage import Damage
+from heliostat.data.storage.damage import Damage
 from heliostat.data.stored import StoredDataset, open_unchecked
 
 

@@ -18,7 +18,7 @@ _PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 # Of tables in a file or a pipe: paths stay whole.
 _FILE_WIDTH = 160
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-# As in heliostat.data.open_source, which is not loaded for --help.
+# As in heliostat.data.converters.open_source, which is not loaded for --help.
 _SOURCE_KINDS = [
     *("npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset")
 ]

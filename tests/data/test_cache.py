@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from heliostat.data import Dataset, DatasetExistsError, RowError, open_dataset, write_dataset
 from heliostat.data.errors import SelectionError
-from heliostat.data.mix import mix
+from heliostat.data.views.mix import mix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data import BadColumnError, DatasetExistsError, csv_table, json_table, open_dataset, sources
-from heliostat.data.convert import convert
-from heliostat.data.from_objects import from_generator, from_pandas, from_ray_dataset
+from heliostat.data import BadColumnError, DatasetExistsError, open_dataset
+from heliostat.data.converters import csv_table, json_table, sources
+from heliostat.data.converters.convert import convert
+from heliostat.data.converters.from_objects import from_generator, from_pandas, from_ray_dataset
 
 NUM_ROWS = 3000
 X = np.arange(NUM_ROWS * 4, dtype=np.float64).reshape(NUM_ROWS, 4)
@@ -30,7 +31,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(csv_table, "_BLOCK_BYTES", 16 << 10)
     monkeypatch.setattr(json_table, "_BLOCK_BYTES", 16 << 10)
     for module in ("from_numpy", "from_objects", "from_images", "open_source"):
-        monkeypatch.setattr(f"heliostat.data.{module}.PIECE_BYTES", 16 << 10)
+        monkeypatch.setattr(f"heliostat.data.converters.{module}.PIECE_BYTES", 16 << 10)
 
 
 def table() -> pa.Table:
@@ -193,7 +194,7 @@ def test_frames_and_arrow_batches_go_on(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from heliostat.data.convert import convert
+from heliostat.data.converters.convert import convert
 def on_progress(now):
     if now.num_rows > 1000:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from heliostat.data import DatasetExistsError, SourceError, StoredDataset, sources
-from heliostat.data.convert import convert, write_source
-from heliostat.data.from_keras import labelled_source
-from heliostat.data.from_objects import from_generator, from_tf_dataset
+from heliostat.data import DatasetExistsError, SourceError, StoredDataset
+from heliostat.data.converters import sources
+from heliostat.data.converters.convert import convert, write_source
+from heliostat.data.converters.from_keras import labelled_source
+from heliostat.data.converters.from_objects import from_generator, from_tf_dataset
 
 pytestmark = pytest.mark.engine
 
@@ -34,8 +35,8 @@ def small_pieces(monkeypatch):
     """A few hundred rows at once, so that a source comes in many pieces."""
     monkeypatch.setattr(sources, "PIECE_BYTES", 4 << 10)
     for module in ("from_numpy", "from_objects", "from_tensors"):
-        monkeypatch.setattr(f"heliostat.data.{module}.PIECE_BYTES", 4 << 10)
-    monkeypatch.setattr("heliostat.data.from_keras.PIECE_ROWS", 150)
+        monkeypatch.setattr(f"heliostat.data.converters.{module}.PIECE_BYTES", 4 << 10)
+    monkeypatch.setattr("heliostat.data.converters.from_keras.PIECE_ROWS", 150)
 
 
 def write_tfrecords(path: Path, compression: str = "") -> None:
@@ -195,8 +196,8 @@ def test_a_source_that_has_fewer_rows_the_second_time_is_refused(tmp_path):
 
 PROGRAM = """
 import os, signal, sys
-from heliostat.data.convert import convert
-from heliostat.data import from_numpy
+from heliostat.data.converters.convert import convert
+from heliostat.data.converters import from_numpy
 from_numpy.PIECE_BYTES = 4 << 10
 kill = sys.argv[1] == "kill"
 rows = []

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data import csv_table, json_table
-from heliostat.data.convert import convert
+from heliostat.data.converters import csv_table, json_table
+from heliostat.data.converters.convert import convert
+from heliostat.data.converters.open_source import guess_kind
 from heliostat.data.errors import BadColumnError, DatasetExistsError, SourceError
-from heliostat.data.open_source import guess_kind
 
 
 def columns_of(dataset) -> dict:

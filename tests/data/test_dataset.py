@@ -20,8 +20,8 @@ from heliostat.data import (
     open_dataset,
     write_dataset,
 )
-from heliostat.data.manifest import DTYPE_NAMES, Column, Manifest, Shard
-from heliostat.data.ragged import Ragged
+from heliostat.data.storage.manifest import DTYPE_NAMES, Column, Manifest, Shard
+from heliostat.data.storage.ragged import Ragged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

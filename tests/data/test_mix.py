@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from heliostat.data import BatchPlan, Dataset, PlanError, RowError, RowOrder, row_ids, write_dataset
 from heliostat.data.errors import SelectionError
-from heliostat.data.mix import mix, mix_streams
+from heliostat.data.views.mix import mix, mix_streams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

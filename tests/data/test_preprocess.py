@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from heliostat.data import Dataset, DatasetNotFoundError, ManifestError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError
-from heliostat.data.preprocess import fit_preprocessing, load_preprocessing
+from heliostat.data.views.preprocess import fit_preprocessing, load_preprocessing
 
 pytestmark = pytest.mark.engine
 

@@ -7,11 +7,11 @@ import pickle
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, open_dataset, write_dataset
-from heliostat.data import runs as runs_module
-from heliostat.data.columns import Column
-from heliostat.data.dataset_writer import DatasetWriter
-from heliostat.data.manifest import DTYPE_NAMES
-from heliostat.data.ragged import Ragged
+from heliostat.data.reading import runs as runs_module
+from heliostat.data.storage.columns import Column
+from heliostat.data.storage.manifest import DTYPE_NAMES
+from heliostat.data.storage.ragged import Ragged
+from heliostat.data.writing.dataset_writer import DatasetWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

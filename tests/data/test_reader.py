@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 from heliostat.data import Dataset, Ragged, RowError, ShardError, UnknownColumnError, aligned_empty, write_dataset
-from heliostat.data import shard_reader as reader_module
+from heliostat.data.reading import shard_reader as reader_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -26,14 +26,14 @@ from heliostat.data import (
     open_dataset,
     write_dataset,
 )
-from heliostat.data.dataset_writer import DatasetWriter
 from heliostat.data.errors import CacheError, RemoteError
-from heliostat.data.filesystem import shown_uri
-from heliostat.data.remote import RemoteDataset, open_remote
-from heliostat.data.retry import RetryPolicy
-from heliostat.data.shard_cache import FOLDER_NAME
-from heliostat.data.upload import upload_dataset
+from heliostat.data.remote.filesystem import shown_uri
+from heliostat.data.remote.remote_dataset import RemoteDataset, open_remote
+from heliostat.data.remote.retry import RetryPolicy
+from heliostat.data.remote.shard_cache import FOLDER_NAME
+from heliostat.data.remote.upload import upload_dataset
 from heliostat.data.verify import verify
+from heliostat.data.writing.dataset_writer import DatasetWriter
 
 from .object_store import MISSING, REASON, SECRET, ObjectStore
 from .slow_relay import Fault, SlowRelay
@@ -546,7 +546,7 @@ _WRITER = """
 import sys
 import numpy as np
 from heliostat.data import DatasetWriter
-from heliostat.data.filesystem import RemoteFolder
+from heliostat.data.remote.filesystem import RemoteFolder
 upload, moment = RemoteFolder.upload, sys.argv[2]
 
 def stop(self, file, *arguments, **options):

@@ -12,14 +12,21 @@ import numpy as np
 import pytest
 import xxhash
 from heliostat.data import RowOrder, write_dataset
-from heliostat.data.byte_locks import ByteLocks, byte_locked
 from heliostat.data.errors import CacheError, RemoteError, ShardError
-from heliostat.data.fetch_ahead import ShardPrefetcher
-from heliostat.data.filesystem import is_uri, shown_uri
-from heliostat.data.lookahead import Lookahead, ShardTable
-from heliostat.data.remote import open_remote
-from heliostat.data.retry import GaveUpError, RetryPolicy, may_pass, with_retries
-from heliostat.data.shard_cache import CachedFile, ShardCache, WantedFile, eviction_order, missing_bytes, shard_cache
+from heliostat.data.reading.lookahead import Lookahead, ShardTable
+from heliostat.data.remote.byte_locks import ByteLocks, byte_locked
+from heliostat.data.remote.fetch_ahead import ShardPrefetcher
+from heliostat.data.remote.filesystem import is_uri, shown_uri
+from heliostat.data.remote.remote_dataset import open_remote
+from heliostat.data.remote.retry import GaveUpError, RetryPolicy, may_pass, with_retries
+from heliostat.data.remote.shard_cache import (
+    CachedFile,
+    ShardCache,
+    WantedFile,
+    eviction_order,
+    missing_bytes,
+    shard_cache,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,7 +128,7 @@ def test_files_in_use_are_never_deleted(tmp_path):
 _USER = """
 import sys
 from pathlib import Path
-from heliostat.data.shard_cache import shard_cache
+from heliostat.data.remote.shard_cache import shard_cache
 cache = shard_cache(Path(sys.argv[1]), 2000)
 cache.use(sys.argv[2])
 print("in use", flush=True)

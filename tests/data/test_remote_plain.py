@@ -11,9 +11,9 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import BadColumnError, DatasetNotFoundError, ShardError, open_dataset
-from heliostat.data.filesystem import RemoteFolder
-from heliostat.data.remote import RemoteDataset
-from heliostat.data.upload import upload_dataset
+from heliostat.data.remote.filesystem import RemoteFolder
+from heliostat.data.remote.remote_dataset import RemoteDataset
+from heliostat.data.remote.upload import upload_dataset
 from heliostat.data.verify import verify
 
 from .object_store import MISSING, REASON, ObjectStore

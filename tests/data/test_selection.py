@@ -17,10 +17,10 @@ from heliostat.data import (
     row_ids,
     write_dataset,
 )
-from heliostat.data.concatenate import concatenate
 from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.ragged import Ragged
-from heliostat.data.split import SplitSide
+from heliostat.data.storage.ragged import Ragged
+from heliostat.data.views.concatenate import concatenate
+from heliostat.data.views.split import SplitSide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,7 +90,7 @@ def test_any_split_is_exact_and_in_stored_order(data, num_rows, seed):
 
 
 def test_sections_of_a_huge_split_fit_together(monkeypatch):
-    monkeypatch.setattr("heliostat.data.split._SECTION_ROWS", 1 << 10)
+    monkeypatch.setattr("heliostat.data.views.split._SECTION_ROWS", 1 << 10)
     for num_rows in (1023, 1024, 1025, 5000):
         sides = [SplitSide(num_rows=num_rows, num_chosen=num_rows // 3, seed=4, first=first) for first in (True, False)]
         rows = [side.at(np.arange(len(side))) for side in sides]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from heliostat.data import BatchPlan, Column, Dataset, RowError, RowOrder, UnknownColumnError, row_ids, write_dataset
 from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.function_identity import function_fingerprint
-from heliostat.data.ragged import Ragged
-from heliostat.data.randomness import row_keys, row_seeds, row_uniform
+from heliostat.data.storage.ragged import Ragged
+from heliostat.data.views.function_identity import function_fingerprint
+from heliostat.data.views.randomness import row_keys, row_seeds, row_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -372,7 +372,7 @@ def test_objects_that_a_function_refers_to_count_by_their_plain_values():
 
 def test_a_fingerprint_is_the_same_in_every_process():
     program = (
-        "from heliostat.data.function_identity import function_fingerprint\n"
+        "from heliostat.data.views.function_identity import function_fingerprint\n"
         "import numpy as np\n"
         "names = {'b', 'a', 'c'}\n"
         "def change(rows):\n"

@@ -1,0 +1,1 @@
+"""From other formats and libraries to datasets, and back to Arrow."""

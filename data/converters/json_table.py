@@ -1,0 +1,119 @@
+"""JSON lines as a table: read twice, first to find out what every field holds, then to hand on its values."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.json
+from heliostat.data.converters.sources import size_of
+from heliostat.data.converters.tables import Table, TablePart
+from heliostat.data.errors import SourceError
+
+_BLOCK_BYTES = 8 << 20
+
+
+class JsonTable(Table):
+    """Files with one JSON object per line, plain or compressed (.gz, .bz2, .zst).
+
+    A field is what its values on all lines need together: integers and others are float64, lists are lists, text is
+    text (also where it looks like a date), and the fields of an object become `object.field`. A field that a line does
+    not have is a missing value.
+    """
+
+    kind = "json"
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files, self.num_bytes = tuple(files), size_of(files, "JSON lines")
+        schema, self._rows = pa.schema([]), []
+        for path in self.files:
+            rows = 0
+            for block, _ in _blocks(path):
+                table = _parsed(block, path, rows)
+                schema = _unified(schema, table.schema, path, rows)
+                rows += table.num_rows
+            self._rows.append(rows)
+        self.schema, self.num_rows = schema, sum(self._rows)
+        if not self.num_rows:
+            raise SourceError(f"{self.files[0]} holds no JSON lines: it has 0 rows.", path=self.files[0])
+
+    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
+        # Whole objects are read: a column may be a field inside of one.
+        done = bytes_before = 0
+        for path, num_rows in zip(self.files, self._rows, strict=True):
+            row = 0
+            for block, num_bytes in _blocks(path) if done + num_rows > first_row else ():
+                table = _parsed(block, path, row, self.schema)
+                skipped = min(table.num_rows, max(0, first_row - done - row))
+                start = row
+                for batch in table.slice(skipped).to_batches():
+                    yield TablePart(batch, path, start + skipped, bytes_before + num_bytes)
+                    start += batch.num_rows
+                row += table.num_rows
+            done, bytes_before = done + num_rows, bytes_before + path.stat().st_size
+
+
+def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Whole lines of a file, a few MiB at once, and the bytes of the file that were read up to their end."""
+    with pa.OSFile(str(path)) as raw:
+        # What comes after the last line break waits for the next block.
+        codec = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}.get(path.suffix.lower())
+        rest = b""
+        try:
+            stream = raw if codec is None else pa.CompressedInputStream(raw, codec)
+            while data := stream.read(_BLOCK_BYTES):
+                whole, line_break, after = (rest + data).rpartition(b"\n")
+                rest = after
+                if line_break and whole.strip():
+                    yield whole, raw.tell()
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read as JSON lines: {error}", path=path) from error
+        if rest.strip():
+            yield rest, raw.tell()
+
+
+def _parsed(block: bytes, path: Path, row: int, schema: pa.Schema | None = None) -> pa.Table:
+    options = None
+    if schema is not None:
+        options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    try:
+        return pyarrow.json.read_json(
+            io.BytesIO(block),
+            # One block: several would be inferred one by one.
+            read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
+            parse_options=options,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(
+            f"{path} cannot be read as JSON lines: {error} (counted from row {row} on). Every line should be one "
+            "JSON object, with values of one kind per field.",
+            path=path,
+        ) from error
+
+
+def _unified(schema: pa.Schema, found: pa.Schema, path: Path, row: int) -> pa.Schema:
+    try:
+        return pa.unify_schemas([schema, _text_for_times(found)], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{path} cannot be read as JSON lines: values from row {row} on are of another kind than those before "
+            f"({error}). Every field needs values of one kind.",
+            path=path,
+        ) from error
+
+
+def _text_for_times(schema: pa.Schema) -> pa.Schema:
+    """Text that looks like a date was recognised as one: it stays text."""
+    return pa.schema([(field.name, _text_for_time(field.type)) for field in schema])
+
+
+def _text_for_time(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_text_for_time(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(kind.field(n).name, _text_for_time(kind.field(n).type)) for n in range(kind.num_fields)])
+    return kind

@@ -1,0 +1,1 @@
+"""From shards to rows by id: the only disk I/O of training."""

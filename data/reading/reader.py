@@ -1,0 +1,86 @@
+"""What every reader of rows does; the memory that it reads into."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from heliostat.data.storage.manifest import Column
+
+if TYPE_CHECKING:
+    from heliostat.data.reading.lookahead import ComingRows
+
+ALIGNMENT_BYTES = 64
+"""TensorFlow ends the process when it is handed (DLPack) memory that is not aligned to this; numpy promises 16."""
+
+
+class Reader(ABC):
+    """Rows of some columns of a dataset, by row id. For one thread at a time. A context manager."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Mapping[str, Column]:
+        """The columns that are read, by name."""
+
+    def start_pass(self, *, seed: int, epoch: int) -> None:  # noqa: B027 (stored rows are the same in every pass)
+        """Say which pass the rows are read for: rows that are drawn or changed at random depend on it."""
+
+    def expect(self, order: ComingRows, position: int = 0) -> None:  # noqa: B027 (what is on this host is there)
+        """Say that the rows of `order` will be asked for, from `position` on: what is elsewhere is fetched ahead.
+
+        Cheap enough to be called before every batch. Raises CacheError if the rows of a pass cannot be kept.
+        """
+
+    @abstractmethod
+    def gather(
+        self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> dict[str, Any]:
+        """Arrays [len(row_ids), *shape] of every column, rows in the order asked; `Ragged` where rows differ in length.
+
+        `out` gives C-contiguous arrays of exactly that shape and dtype to fill, one per tensor column; without it they
+        are new and aligned to 64 bytes, as those of variable length always are. Raises RowError for ids outside the
+        dataset or unfit buffers, ShardError for a damaged shard, ValueError after `close`.
+        """
+
+    def gather_batches(
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The rows cut into batches (the last one maybe short), each as `gather` gives it, read when it is asked for.
+
+        What is the same for many batches is then done once; batches of few bytes may lie in one piece of memory, which
+        lives as long as one of them does. `out` gives arrays for all rows, which are filled batch by
+        batch. Raises as `gather`, where the batch would have come.
+        """
+        for low in range(0, len(row_ids), batch_size):
+            yield self.gather(row_ids[low : low + batch_size], rows_of(out, low, low + batch_size))
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what the reader holds; a closed reader gathers no more."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def rows_of(out: Mapping[str, npt.NDArray[Any]] | None, low: int, high: int) -> dict[str, npt.NDArray[Any]] | None:
+    """The rows [low, high) of every output array; None for None."""
+    return None if out is None else {name: array[low:high] for name, array in out.items()}
+
+
+def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = ALIGNMENT_BYTES) -> npt.NDArray[Any]:
+    """An uninitialised C-contiguous array whose first byte lies at a multiple of `alignment`."""
+    kind = np.dtype(dtype)
+    num_bytes = math.prod(shape) * kind.itemsize
+    block = np.empty(num_bytes + alignment, np.uint8)
+    start = -block.ctypes.data % alignment
+    return np.ndarray(tuple(shape), kind, buffer=block, offset=start)

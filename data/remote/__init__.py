@@ -1,0 +1,1 @@
+"""Datasets on object stores, and the cache of their shards."""

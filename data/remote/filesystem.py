@@ -1,0 +1,257 @@
+"""Folders on object stores and other remote file systems, found by URI, with files that are read and written whole."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from heliostat.data.errors import RemoteError
+from heliostat.data.remote.retry import GaveUpError, RetryPolicy, with_retries
+
+_Result = TypeVar("_Result")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_BLOCK_BYTES = 16 << 20
+_CONNECT_TIMEOUT_S = 10.0
+
+
+def is_uri(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URI such as s3://bucket/folder."""
+    return isinstance(path, str) and _URI.match(path) is not None
+
+
+def shown_uri(uri: str) -> str:
+    """A URI as messages may show it: without user, password, and options, which hold credentials."""
+    parts = urlsplit(uri)
+    user, _, host = parts.netloc.rpartition("@")
+    # For Azure the user is the container.
+    kept = f"{user.partition(':')[0]}@" if parts.scheme.startswith("abfs") and user else ""
+    return f"{parts.scheme}://{kept}{host}{parts.path}".rstrip("/")
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a file:// URI means, None for any other one."""
+    parts = urlsplit(uri)
+    return Path(connect(uri)[1]) if parts.scheme == "file" else None
+
+
+class RemoteFolder:
+    """One folder of a remote file system. Pickles as its URI, and connects when it is first used in a process.
+
+    Everything raises RemoteError if the file system cannot be reached or refuses, after the attempts of `retry`, and
+    FileNotFoundError for what is not there. No message shows credentials.
+    """
+
+    def __init__(self, uri: str, *, timeout_s: float = 20.0, retry: RetryPolicy | None = None) -> None:
+        self.uri, self.name, self.timeout_s = uri, shown_uri(uri), timeout_s
+        self.retry = RetryPolicy() if retry is None else retry
+
+    def __repr__(self) -> str:
+        return f"RemoteFolder({self.name!r})"
+
+    def name_of(self, file: str) -> str:
+        """A file in messages."""
+        return f"{self.name}/{file}"
+
+    def read(self, file: str) -> bytes:
+        """All bytes of a small file."""
+
+        def read() -> bytes:
+            filesystem, path = self._place(file)
+            with filesystem.open_input_stream(path, compression=None) as stream:
+                return bytes(stream.read())
+
+        return self._attempt(read, "be read", file)
+
+    def download(
+        self, file: str, write: Callable[[Any], object], *, most_bytes: int, stop: threading.Event | None = None
+    ) -> None:
+        """Hand all bytes of a file to `write`, block by block; ends when there are more than `most_bytes`.
+
+        After a broken connection reading goes on with the block that was interrupted. When `stop` is set, nothing is
+        attempted again.
+        """
+        opened: list[Any] = []
+        offset = 0
+
+        def read_block() -> Any:
+            try:
+                if not opened:
+                    filesystem, path = self._place(file)
+                    opened.append(filesystem.open_input_file(path))
+                return opened[0].read_at(min(_BLOCK_BYTES, most_bytes + 1 - offset), offset)
+            except OSError:
+                opened.clear()
+                raise
+
+        while offset <= most_bytes:
+            block = self._attempt(read_block, "be read", file, stop)
+            if not block:
+                return
+            write(block)
+            offset += len(block)
+
+    def inspect(self, file: str, look: Callable[[Any], _Result]) -> _Result:
+        """What `look` finds in a file, opened for reading some parts of it; called for every attempt."""
+
+        def inspect() -> _Result:
+            filesystem, path = self._place(file)
+            with filesystem.open_input_file(path) as opened:
+                return look(opened)
+
+        return self._attempt(inspect, "be read", file)
+
+    def list(self) -> dict[str, int]:
+        """The files in the folder and their bytes; none where folders cannot be listed."""
+
+        def files() -> dict[str, int]:
+            from pyarrow import fs
+
+            filesystem, folder = self._place()
+            listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+            return {info.base_name: info.size or 0 for info in listed if info.type == fs.FileType.File}
+
+        return self._attempt(files, "be listed")
+
+    def sizes(self, files: Iterable[str]) -> dict[str, int]:
+        """The bytes of those of the files that are there."""
+        wanted = set(files)
+
+        def sizes() -> dict[str, int]:
+            from pyarrow import fs
+
+            filesystem, folder = self._place()
+            listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+            found = {info.base_name: info.size for info in listed if info.type == fs.FileType.File}
+            # Not every file system can list its folders.
+            missing = sorted(wanted - found.keys()) if not listed else []
+            for info in filesystem.get_file_info([self._place(name)[1] for name in missing]) if missing else []:
+                if info.type == fs.FileType.File:
+                    found[info.base_name] = info.size
+            return {name: size for name, size in found.items() if name in wanted and size is not None}
+
+        return self._attempt(sizes, "be listed")
+
+    def upload(self, file: str, blocks: Callable[[], Iterable[Any]], *, at_once: bool = False) -> None:
+        """Write a file; `blocks` is called for every attempt and gives its bytes.
+
+        With `at_once` the file appears complete or not at all: object stores write like that anyway, elsewhere it is
+        renamed in the end.
+        """
+
+        def upload() -> None:
+            from pyarrow import fs
+
+            filesystem, path = self._place(file)
+            has_folders = isinstance(filesystem, fs.LocalFileSystem | fs.HadoopFileSystem)
+            if has_folders:
+                filesystem.create_dir(self._place()[1], recursive=True)
+            target = self._place(f".{file}.writing")[1] if has_folders and at_once else path
+            with filesystem.open_output_stream(target, compression=None) as stream:
+                for block in blocks():
+                    stream.write(block)
+            if target != path:
+                filesystem.move(target, path)
+
+        self._attempt(upload, "be written", file)
+
+    def delete(self, file: str) -> None:
+        """Delete a file."""
+
+        def delete() -> None:
+            filesystem, path = self._place(file)
+            filesystem.delete_file(path)
+
+        self._attempt(delete, "be deleted", file)
+
+    def _place(self, file: str | None = None) -> tuple[Any, str]:
+        filesystem, folder = connect(self.uri, self.timeout_s)
+        return filesystem, folder if file is None else f"{folder}/{file}"
+
+    def _attempt(
+        self, action: Callable[[], _Result], what: str, file: str | None = None, stop: threading.Event | None = None
+    ) -> _Result:
+        try:
+            return with_retries(action, self.retry, stop)
+        except FileNotFoundError:
+            raise
+        except GaveUpError as error:
+            self._fail(error.last, f"could not {what}: {error.attempts} attempts failed, the last one with", file)
+        except (OSError, pa.ArrowException) as error:
+            self._fail(error, f"could not {what}:", file)
+
+    def _fail(self, error: Exception, what: str, file: str | None) -> NoReturn:
+        name = self.name if file is None else self.name_of(file)
+        text = hide(str(error), self.uri)
+        raise RemoteError(
+            f"{name} {what} {type(error).__name__}: {text}. Check the network, the endpoint and the credentials, then "
+            "run it again.",
+            path=name,
+        ) from (error if text == str(error) else None)
+
+
+def hide(text: str, uri: str) -> str:
+    """A text without the credentials of a URI."""
+    parts = urlsplit(uri)
+    user = parts.netloc.rpartition("@")[0]
+    for secret in (uri, user, user.partition(":")[2], parts.query):
+        if len(secret) > 2:
+            text = text.replace(secret, shown_uri(uri) if secret == uri else "***")
+    return text
+
+
+def connect(uri: str, timeout_s: float = 20.0) -> tuple[Any, str]:
+    """The file system of a URI, one per process, and the path in it; raises RemoteError, OSError."""
+    return _connected(uri, timeout_s, os.getpid())
+
+
+@lru_cache(maxsize=32)
+def _connected(uri: str, timeout_s: float, process: int) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise RemoteError(
+                f"{shown_uri(uri)} is not a usable URI: {hide(str(error), uri)}. Examples: s3://bucket/folder, "
+                "s3://bucket/folder?endpoint_override=host:9000&scheme=http, gs://bucket/folder.",
+                path=shown_uri(uri),
+            ) from None
+        filesystem, path = _by_fsspec(uri)
+    if isinstance(filesystem, getattr(fs, "S3FileSystem", ())):
+        filesystem = _with_timeouts(filesystem, timeout_s)
+    return filesystem, path.rstrip("/")
+
+
+def _with_timeouts(filesystem: Any, timeout_s: float) -> Any:
+    """The same S3 file system, which gives up on a silent server and leaves attempts to us."""
+    from pyarrow import fs
+
+    # A file system pickles as its options, which it does not tell otherwise.
+    rebuild, (options,) = filesystem.__reduce__()
+    once = fs.AwsStandardS3RetryStrategy(max_attempts=1)
+    connect_s = min(_CONNECT_TIMEOUT_S, timeout_s)
+    return rebuild({**options, "request_timeout": timeout_s, "connect_timeout": connect_s, "retry_strategy": once})
+
+
+def _by_fsspec(uri: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    scheme = urlsplit(uri).scheme
+    try:
+        filesystem, path = importlib.import_module("fsspec").core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise RemoteError(
+            f"{shown_uri(uri)} cannot be opened: pyarrow knows no {scheme}:// and fsspec could not help "
+            f"({hide(str(error), uri)}). Install fsspec and its package for {scheme}.",
+            path=shown_uri(uri),
+        ) from None
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path

@@ -1,0 +1,1 @@
+"""What is stored: values, columns, manifests, shards and their files."""

@@ -1,0 +1,1 @@
+"""Datasets made of others: selected, joined, changed, cached, handed to TensorFlow."""

@@ -1,0 +1,215 @@
+"""`decode`: encoded images of a bytes column as arrays of one size, decoded by TensorFlow in threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from heliostat.data.dataset import Dataset
+from heliostat.data.errors import SelectionError, TransformError
+from heliostat.data.ordering.order import RowIds, checked_integer
+from heliostat.data.reading.reader import aligned_empty
+from heliostat.data.storage.columns import Column
+from heliostat.data.storage.ragged import Ragged
+from heliostat.data.views.transform import ChangedDataset, RowChange
+from heliostat.data.views.view import Values, chosen_columns
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_CHANNELS = (1, 3, 4)
+_MAX_THREADS = 16
+_TRACING = threading.Lock()
+
+
+def decoded(
+    dataset: Dataset, column: str, size: tuple[int, int] | None, *, channels: int, output: str | None
+) -> Dataset:
+    """See `Dataset.decode`."""
+    source = chosen_columns(dataset, [column])[column]
+    if source.kind != "bytes":
+        raise SelectionError(
+            f"{dataset.name}.decode: column {column!r} is of kind {source.kind!r}; encoded images are a column of kind "
+            "'bytes'.",
+            path=dataset.name,
+            column=column,
+        )
+    if channels not in _CHANNELS:
+        raise SelectionError(f"decode: channels is {channels!r}; it must be 1 (grey), 3 (RGB) or 4 (RGBA).")
+    if size is None:
+        size = _first_size(dataset, column, channels)
+        resizes = False
+    else:
+        size, resizes = _checked_size(size), True
+    change = DecodeChange(column, size, channels, output or column, dataset.name, resizes=resizes)
+    return ChangedDataset(dataset, change, f"decode({column}, {size[0]}×{size[1]})")
+
+
+class DecodeChange(RowChange):
+    """Images uint8 [height, width, channels] of a column of encoded ones."""
+
+    def __init__(
+        self, column: str, size: tuple[int, int], channels: int, output: str, dataset_name: str, *, resizes: bool
+    ) -> None:
+        self.inputs = (column,)
+        self.outputs = {output: Column(name=output, dtype=np.dtype(np.uint8), shape=(*size, channels))}
+        self._size, self._channels, self._resizes = size, channels, resizes
+        self._output, self._dataset_name = output, dataset_name
+        self._graphs: dict[bool, Callable[[Any], Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_graphs": {}}
+
+    @property
+    def content(self) -> Any:  # noqa: D102
+        return [list(self._size), self._channels, self._resizes]
+
+    def apply(  # noqa: D102
+        self, rows: Mapping[str, Values], ids: RowIds, *, seed: int, epoch: int
+    ) -> Mapping[str, Values]:
+        encoded = rows[self.inputs[0]]
+        if not isinstance(encoded, Ragged):
+            raise TypeError(f"column {self.inputs[0]!r} holds no bytes")
+        images = aligned_empty((ids.size, *self._size, self._channels), np.uint8)
+        data = encoded.to_list()
+
+        def decode(places: range) -> None:
+            images[places.start : places.stop] = self._images(data[places.start : places.stop], ids[places.start :])
+
+        num_parts = min(ids.size, _num_threads())
+        cuts = [ids.size * part // num_parts for part in range(num_parts + 1)]
+        parts = [range(low, high) for low, high in pairwise(cuts)]
+        if num_parts == 1:
+            decode(parts[0])
+        else:
+            with ThreadPoolExecutor(num_parts, thread_name_prefix="heliostat-decode") as threads:
+                # The first error in row order is raised, whatever thread met one first.
+                list(threads.map(decode, parts))
+        return {self._output: images}
+
+    def _images(self, data: list[bytes], ids: RowIds) -> Any:
+        """The images of some rows, decoded in one graph, which costs an eighth of one by one if they are small."""
+        import tensorflow as tf
+
+        are_jpeg = {one.startswith(_JPEG_MAGIC) for one in data}
+        if len(are_jpeg) == 1:
+            try:
+                with tf.device("CPU:0"):
+                    return self._graph_for(is_jpeg=are_jpeg.pop())(tf.constant(data, tf.string)).numpy()
+            except (tf.errors.OpError, ValueError):
+                pass  # one by one it shows which
+        return [self._image(one, row_id) for one, row_id in zip(data, ids.tolist(), strict=False)]
+
+    def _graph_for(self, *, is_jpeg: bool) -> Callable[[Any], Any]:
+        with _TRACING:
+            if is_jpeg not in self._graphs:
+                resize = _resizing(self._size, self._channels) if self._resizes else None
+                self._graphs[is_jpeg] = _decoding(self._size, self._channels, resize, is_jpeg=is_jpeg)
+            return self._graphs[is_jpeg]
+
+    def size_of(self, data: bytes, row_id: int) -> tuple[int, int]:
+        """Height and width of one encoded image; raises TransformError."""
+        height, width, _ = self._decoded(data, row_id).shape
+        return height, width
+
+    def _decoded(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
+        try:
+            return decode_image(data, self._channels)
+        except ValueError as error:
+            raise TransformError(
+                f"Row {row_id} of {self._dataset_name} holds no image that can be decoded in column "
+                f"{self.inputs[0]!r} ({len(data):,} bytes): {error}. It is damaged, or no JPEG, PNG, BMP or GIF: "
+                "write the dataset without it, or leave it out with filter or select.",
+                column=self.inputs[0],
+            ) from error
+
+    def _image(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
+        image = self._decoded(data, row_id)
+        if image.shape[:2] == self._size:
+            return image
+        if not self._resizes:
+            raise TransformError(
+                f"Row {row_id} of {self._dataset_name} holds an image of {image.shape[0]}×{image.shape[1]} pixels in "
+                f"column {self.inputs[0]!r}; that of row 0 has {self._size[0]}×{self._size[1]}. Give decode a "
+                "size=(height, width) to resize them.",
+                column=self.inputs[0],
+            )
+        resize = _resizing(self._size, self._channels)
+        return np.asarray(resize(image).numpy())
+
+
+def decode_image(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
+    """An encoded image as uint8 [height, width, channels]; raises ValueError."""
+    import tensorflow as tf
+
+    try:
+        with tf.device("CPU:0"):
+            image = _decoded(data, channels, is_jpeg=data.startswith(_JPEG_MAGIC))
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(str(error.message).split("\n")[0]) from error
+    return np.asarray(image.numpy(), np.uint8)
+
+
+def _decoded(data: Any, channels: int, *, is_jpeg: bool) -> Any:
+    import tensorflow as tf
+
+    if not is_jpeg:
+        return tf.io.decode_image(data, channels=channels, expand_animations=False)
+    if channels == 4:
+        raise ValueError("a JPEG has no fourth channel")
+    # The exact transform, as other programs use it; TensorFlow's default is a faster one.
+    return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
+
+
+def _decoding(
+    size: tuple[int, int], channels: int, resize: Callable[[Any], Any] | None, *, is_jpeg: bool
+) -> Callable[[Any], Any]:
+    """A function from encoded images [rows] to images of one size; one of another size is resized, or an error."""
+    import tensorflow as tf
+
+    def one(data: Any) -> Any:
+        image = _decoded(data, channels, is_jpeg=is_jpeg)
+        if resize is not None:
+            image = tf.ensure_shape(image, [None, None, channels])
+            image = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, lambda: resize(image))
+        return tf.ensure_shape(image, [*size, channels])
+
+    def batch(data: Any) -> Any:
+        return tf.map_fn(one, data, fn_output_signature=tf.TensorSpec([*size, channels], tf.uint8))
+
+    return tf.function(batch, input_signature=[tf.TensorSpec([None], tf.string)])
+
+
+@lru_cache(maxsize=16)
+def _resizing(size: tuple[int, int], channels: int) -> Callable[[Any], Any]:
+    """A function from an image tensor of any size to one of `size`, traced once."""
+    import tensorflow as tf
+
+    def resize(image: Any) -> Any:
+        scaled = tf.image.resize(image, size, method="bilinear", antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(scaled), 0, 255), tf.uint8)
+
+    return tf.function(resize, input_signature=[tf.TensorSpec([None, None, channels], tf.uint8)])
+
+
+def _first_size(dataset: Dataset, column: str, channels: int) -> tuple[int, int]:
+    with dataset.reader([column]) as reader:
+        encoded: Any = reader.gather(np.zeros(1, np.int64))[column]
+    probe = DecodeChange(column, (1, 1), channels, column, dataset.name, resizes=True)
+    return probe.size_of(encoded.row(0), 0)
+
+
+def _num_threads() -> int:
+    return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise SelectionError(f"decode: size is {size!r}; it must be (height, width), or None.")
+    height, width = (checked_integer("size", length, 1, 1 << 20) for length in size)
+    return height, width

@@ -1,0 +1,239 @@
+"""Preprocessing layers of Keras, adapted once over a dataset, kept as plain JSON, and applied as a view."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from heliostat.data.dataset import Dataset
+from heliostat.data.errors import BadColumnError, DatasetNotFoundError, ManifestError, SelectionError, TransformError
+from heliostat.data.ordering.order import RowIds
+from heliostat.data.storage.values import as_column, as_values
+from heliostat.data.views.transform import ChangedDataset, RowChange, check_values, rows_text
+from heliostat.data.views.view import Values, chosen_columns, fingerprint_of, rows_per_scan
+
+FORMAT_NAME = "heliostat-preprocessing"
+FORMAT_VERSION = 1
+
+_ADAPT_ROWS = 1024
+_SAMPLE_ROWS = 8
+_LAYERS = ("TextVectorization", "Normalization")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedPreprocessing:
+    """What a layer learned from a dataset: plain values that JSON can hold.
+
+    `layer_class` is "TextVectorization" or "Normalization", `config` its `get_config()`, `state` its vocabulary (and
+    idf weights) or mean and variance; `dataset` and `column` say what it was adapted to, by name and `fingerprint`.
+    """
+
+    layer_class: str
+    config: Mapping[str, Any]
+    state: Mapping[str, Any]
+    dataset: str
+    column: str
+    fingerprint: str
+
+    @property
+    def content(self) -> list[Any]:
+        """All that decides what the layer computes."""
+        return [self.layer_class, dict(self.config), dict(self.state)]
+
+    def layer(self) -> Any:
+        """A new Keras layer that computes what the adapted one did."""
+        import keras
+
+        if self.layer_class == "Normalization":
+            return keras.layers.Normalization.from_config({**self.config, **self.state})
+        # The size that the layer had when it was new, and would be held to.
+        config = {name: value for name, value in self.config.items() if name != "vocabulary_size"}
+        return keras.layers.TextVectorization.from_config({**config, **self.state})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a JSON file, replacing it at once; raises OSError."""
+        target = Path(os.path.abspath(path))
+        content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
+        content |= {name: getattr(self, name) for name in self.__slots__}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}"
+        try:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def fit_preprocessing(
+    dataset: Dataset, column: str, layer: Any, path: str | os.PathLike[str] | None = None
+) -> FittedPreprocessing:
+    """Adapt a Keras `TextVectorization` or `Normalization` layer to a column, over all rows in batches.
+
+    With `path` the result is kept in a JSON file there, and taken from it when dataset, column and layer are the same.
+    Raises UnknownColumnError, SelectionError for another layer or one that JSON cannot describe, ManifestError for a
+    file that is no fitted preprocessing.
+    """
+    chosen_columns(dataset, [column])
+    kind, config = type(layer).__name__, _config(layer)
+    if dataset.varies:
+        raise SelectionError(
+            f"The rows of {dataset.name} differ from pass to pass, so a layer cannot be adapted to them.",
+            path=dataset.name,
+        )
+    if path is not None and os.path.exists(path):
+        kept = load_preprocessing(path)
+        same = (kept.layer_class, kept.config, kept.column, kept.fingerprint)
+        if same == (kind, config, column, dataset.fingerprint):
+            return kept
+    rows = dataset.tf(min(_ADAPT_ROWS, rows_per_scan(dataset, [column])), shuffle=False, columns=[column])
+    layer.adapt(rows.map(lambda batch: _with_axis(batch[column], kind)))
+    fitted = FittedPreprocessing(
+        layer_class=kind,
+        config=config,
+        state=_state(layer),
+        dataset=dataset.name,
+        column=column,
+        fingerprint=dataset.fingerprint,
+    )
+    if path is not None:
+        fitted.save(path)
+    return fitted
+
+
+def load_preprocessing(path: str | os.PathLike[str]) -> FittedPreprocessing:
+    """What `FittedPreprocessing.save` wrote; raises DatasetNotFoundError, ManifestError."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if content["format"] != FORMAT_NAME or content["layer_class"] not in _LAYERS:
+            raise ValueError("it is not marked as fitted preprocessing")
+        if not all(isinstance(content["config"].get(name), str | None) for name in ("standardize", "split")):
+            # Keras would make an object of whatever class it names.
+            raise ValueError("it names a Python function")
+        if content["format_version"] > FORMAT_VERSION:
+            raise ValueError(
+                f"it has format version {content['format_version']}; this Heliostat reads {FORMAT_VERSION}"
+            )
+        return FittedPreprocessing(**{name: content[name] for name in FittedPreprocessing.__slots__})
+    except FileNotFoundError as error:
+        raise DatasetNotFoundError(f"There is no fitted preprocessing at {os.fspath(path)}.", path=path) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{os.fspath(path)} is no fitted preprocessing ({error}). Remove it and fit again.", path=path
+        ) from error
+
+
+def vectorized(dataset: Dataset, column: str, fitted: FittedPreprocessing, *, output: str | None) -> Dataset:
+    """See `Dataset.vectorize`."""
+    chosen_columns(dataset, [column])
+    return ChangedDataset(
+        dataset,
+        VectorizeChange(dataset, column, fitted, output or column),
+        f"vectorize({column}, {fitted.layer_class})",
+    )
+
+
+class VectorizeChange(RowChange):
+    """What a fitted layer makes of a column."""
+
+    def __init__(self, dataset: Dataset, column: str, fitted: FittedPreprocessing, output: str) -> None:
+        config = fitted.config
+        if (
+            fitted.layer_class == "TextVectorization"
+            and config.get("output_mode") == "int"
+            and config.get("output_sequence_length") is None
+            and not config.get("ragged")
+        ):
+            raise SelectionError(
+                f"vectorize of column {column!r}: without output_sequence_length the layer pads every batch to another "
+                "length. Give it output_sequence_length=..., or ragged=True.",
+                column=column,
+            )
+        self.inputs = (column,)
+        self._fitted, self._output, self._dataset_name = fitted, output, dataset.name
+        self._column = dataset.schema[column]
+        self._graph: Any = None
+        self.outputs = {output: self._sampled(dataset)}
+
+    @property
+    def content(self) -> Any:  # noqa: D102
+        return fingerprint_of(self._fitted.content)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_graph": None}
+
+    def apply(  # noqa: D102
+        self, rows: Mapping[str, Values], ids: RowIds, *, seed: int, epoch: int
+    ) -> Mapping[str, Values]:
+        values = self._computed(rows, ids)
+        check_values(self.outputs[self._output], values, ids.size, self._what(ids))
+        return {self._output: values}
+
+    def _sampled(self, dataset: Dataset) -> Any:
+        ids = np.arange(min(_SAMPLE_ROWS, len(dataset)), dtype=np.int64)
+        with dataset.reader(self.inputs) as reader:
+            values = self._computed(reader.gather(ids), ids)
+        try:
+            return as_column(self._output, values)
+        except BadColumnError as error:
+            raise TransformError(f"{self._what(ids)} gave no column: {error}", column=self._output) from error
+
+    def _computed(self, rows: Mapping[str, Values], ids: RowIds) -> Values:
+        from heliostat.data.views.tensors import call_graph, row_graph
+
+        name = self.inputs[0]
+        if self._graph is None:
+            layer, kind = self._fitted.layer(), self._fitted.layer_class
+            self._graph = row_graph(
+                lambda batch: _like(layer(_with_axis(batch[name], kind)), batch[name], kind),
+                {name: self._column},
+                per_row=False,
+                random=False,
+            )
+        try:
+            return as_values(call_graph(self._graph, rows, None))
+        except Exception as error:  # what Keras raises is not ours to know
+            raise TransformError(f"{self._what(ids)} raised {type(error).__name__}: {error}", column=name) from error
+
+    def _what(self, ids: RowIds) -> str:
+        return f"The layer {self._fitted.layer_class} for {rows_text(ids)} of {self._dataset_name}"
+
+
+def _with_axis(values: Any, kind: str) -> Any:
+    """A batch as the layer takes it: Keras takes numbers [rows] for one row."""
+    return values[:, None] if kind == "Normalization" and values.shape.rank == 1 else values
+
+
+def _like(result: Any, values: Any, kind: str) -> Any:
+    return result[:, 0] if kind == "Normalization" and values.shape.rank == 1 else result
+
+
+def _config(layer: Any) -> dict[str, Any]:
+    kind = type(layer).__name__
+    if kind not in _LAYERS:
+        raise SelectionError(f"fit_preprocessing takes a Keras layer {' or '.join(_LAYERS)}; got {kind}.")
+    config = layer.get_config()
+    try:
+        # As a file gives it back, so that the two compare equal.
+        return dict(json.loads(json.dumps(config, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise SelectionError(
+            f"The {kind} layer has a setting that JSON cannot hold ({error}), such as a Python function. Do that step "
+            "with Dataset.map, and give the layer standardize=None or split=None."
+        ) from error
+
+
+def _state(layer: Any) -> dict[str, Any]:
+    if type(layer).__name__ == "Normalization":
+        mean, variance = (np.asarray(value, np.float64) for value in (layer.adapt_mean, layer.adapt_variance))
+        return {"mean": mean.tolist(), "variance": variance.tolist()}
+    state: dict[str, Any] = {"vocabulary": [str(word) for word in layer.get_vocabulary(include_special_tokens=False)]}
+    if layer.get_config().get("output_mode") == "tf_idf":
+        weights = np.asarray(layer._lookup_layer.idf_weights, np.float64)
+        state["idf_weights"] = weights[-len(state["vocabulary"]) :].tolist()
+    return state

@@ -1,0 +1,214 @@
+"""Views of some rows of a dataset: stretches, sides of a split, rows by id, rows that pass a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from heliostat.data.dataset import Dataset
+from heliostat.data.errors import SelectionError, TransformError
+from heliostat.data.ordering.order import RowIds, checked_integer
+from heliostat.data.reading.lookahead import ComingRows
+from heliostat.data.reading.reader import Reader
+from heliostat.data.storage.columns import ColumnStatistics
+from heliostat.data.storage.statistics import LazyStatistics, column_statistics
+from heliostat.data.views.split import SplitSide
+from heliostat.data.views.view import Values, View, ViewReader, checked_row_ids, chosen_columns, rows_per_scan
+
+Predicate = Callable[[dict[str, Values]], npt.ArrayLike]
+"""From columns of some rows to bool [rows]: which rows to keep."""
+
+
+class RowChoice(Protocol):
+    """Which row of the dataset below each row of a view is."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def content(self) -> Any:
+        """All that decides which rows there are; JSON can hold it."""
+
+    def at(self, ids: RowIds) -> RowIds:
+        """The row below of each row."""
+
+
+class Span:
+    """Consecutive rows [start, stop)."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self._start, self._stop = start, stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @property
+    def content(self) -> Any:  # noqa: D102
+        return ["span", self._start, self._stop]
+
+    def at(self, ids: RowIds) -> RowIds:  # noqa: D102
+        return ids + self._start
+
+
+class RowIndex:
+    """Rows listed one by one: 4 bytes of memory each, 8 if the dataset below has 2**32 rows or more."""
+
+    def __init__(self, ids: RowIds, num_rows_below: int) -> None:
+        self.ids = ids.astype(np.uint32 if num_rows_below < 1 << 32 else np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def content(self) -> Any:  # noqa: D102
+        return ["index", len(self.ids), self.ids.itemsize, xxhash.xxh3_128_hexdigest(self.ids.tobytes())]
+
+    def at(self, ids: RowIds) -> RowIds:  # noqa: D102
+        return self.ids[ids].astype(np.int64)
+
+
+class Selection(View):
+    """Some rows of the dataset below, in any order.
+
+    Statistics are computed, by reading the column, when they are first asked for; if rows differ from pass to pass they
+    are those of the dataset below.
+    """
+
+    def __init__(self, below: Dataset, rows: RowChoice, call: str) -> None:
+        if not len(rows):
+            raise SelectionError(
+                f"{below.name}.{call} leaves no row of {len(below):,}; a dataset needs at least one.", path=below.name
+            )
+        super().__init__(below, call, rows.content)
+        self._rows = rows
+        self._statistics: Mapping[str, ColumnStatistics] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_statistics": None}
+
+    @property
+    def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        if self.varies:  # one pass would not show the bounds of all
+            return self.below.statistics
+        if self._statistics is None:
+            # The bounds of all rows need not be those of some.
+            self._statistics = LazyStatistics(self.below.statistics, lambda name: column_statistics(self, name))
+        return self._statistics
+
+    def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
+        chosen_columns(self, columns)
+        return _SelectionReader(self.below.reader(columns), self.name, self._rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ChosenRows:
+    """The rows of a pass over a selection, by the ids that they have below it."""
+
+    order: ComingRows
+    chosen: RowChoice
+
+    @property
+    def num_rows(self) -> int:
+        return self.order.num_rows
+
+    def rows(self, start: int, stop: int) -> RowIds:
+        return self.chosen.at(self.order.rows(start, stop))
+
+
+class _SelectionReader(ViewReader):
+    def __init__(self, below: Reader, name: str, rows: RowChoice) -> None:
+        super().__init__(below, name, len(rows))
+        self._rows = rows
+        self._coming: _ChosenRows | None = None
+
+    def expect(self, order: ComingRows, position: int = 0) -> None:
+        if self._coming is None or self._coming.order != order:
+            self._coming = _ChosenRows(order, self._rows)
+        self._below.expect(self._coming, position)
+
+    def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
+        return self._below.gather(self._rows.at(ids), out)
+
+    def gather_batches(
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        ids = checked_row_ids(row_ids, self._num_rows, self._name)
+        return self._below.gather_batches(self._rows.at(ids), batch_size, out)
+
+
+def split(dataset: Dataset, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """See `Dataset.split`."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise SelectionError(
+            f"{dataset.name}.split({fraction!r}): the share of the first part must lie between 0 and 1, such as 0.9.",
+            path=dataset.name,
+        )
+    seed, num_rows = checked_integer("seed", seed, 0, 1 << 64), len(dataset)
+    num_chosen = round(fraction * num_rows)
+    call = f"split({fraction}, seed={seed})"
+    first, second = (
+        Selection(
+            dataset,
+            SplitSide(num_rows=num_rows, num_chosen=num_chosen, seed=seed, first=side == 0),
+            f"{call}[{side}]",
+        )
+        for side in (0, 1)
+    )
+    return first, second
+
+
+def take(dataset: Dataset, num_rows: int) -> Dataset:
+    """See `Dataset.take`."""
+    count = checked_integer("num_rows", num_rows, 1, 1 << 62)
+    return Selection(dataset, Span(0, min(count, len(dataset))), f"take({count})")
+
+
+def skip(dataset: Dataset, num_rows: int) -> Dataset:
+    """See `Dataset.skip`."""
+    count = checked_integer("num_rows", num_rows, 0, 1 << 62)
+    return Selection(dataset, Span(min(count, len(dataset)), len(dataset)), f"skip({count})")
+
+
+def select(dataset: Dataset, row_ids: npt.ArrayLike) -> Dataset:
+    """See `Dataset.select`."""
+    ids = checked_row_ids(row_ids, len(dataset), dataset.name)
+    return Selection(dataset, RowIndex(ids, len(dataset)), f"select({ids.size:,} rows)")
+
+
+def filtered(dataset: Dataset, predicate: Predicate, columns: Sequence[str] | None) -> Dataset:
+    """See `Dataset.filter`."""
+    if dataset.varies:
+        raise SelectionError(
+            f"The rows of {dataset.name} differ from pass to pass, so a filter would not hold. Filter first, then mix "
+            "or change at random.",
+            path=dataset.name,
+        )
+    name = getattr(predicate, "__qualname__", type(predicate).__name__)
+    found, start = [], 0
+    for batch in dataset.batches(rows_per_scan(dataset, columns), shuffle=False, columns=columns):
+        num_rows = len(next(iter(batch.values())))
+        found.append(np.flatnonzero(_kept(dataset, predicate, name, batch, start, num_rows)) + start)
+        start += num_rows
+    return Selection(dataset, RowIndex(np.concatenate(found), len(dataset)), f"filter({name})")
+
+
+def _kept(
+    dataset: Dataset, predicate: Predicate, name: str, batch: dict[str, Any], start: int, num_rows: int
+) -> npt.NDArray[np.bool_]:
+    where = f"for the rows {start} to {start + num_rows - 1} of {dataset.name}"
+    try:
+        kept = np.asarray(predicate(batch))
+    except Exception as error:  # the user's code may raise anything
+        raise TransformError(f"The filter {name} raised {type(error).__name__} {where}: {error}") from error
+    if kept.dtype != np.bool_ or kept.shape != (num_rows,):
+        raise TransformError(
+            f"The filter {name} returned {kept.dtype} of shape {kept.shape} {where}; it must return one bool per row, "
+            f"shape ({num_rows},). It is given columns of many rows at once, not one row."
+        )
+    return kept

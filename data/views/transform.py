@@ -1,0 +1,188 @@
+"""Views that compute columns from the rows of the dataset below, batch by batch, when they are read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from heliostat.data.dataset import Dataset
+from heliostat.data.errors import TransformError
+from heliostat.data.ordering.order import RowIds
+from heliostat.data.reading.reader import Reader, aligned_empty
+from heliostat.data.storage.columns import Column, ColumnStatistics
+from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.statistics import LazyStatistics, column_statistics
+from heliostat.data.views.view import Values, View, ViewReader, aligned, chosen_columns, output_array
+
+_NAMED_ROWS = 8
+
+
+class RowChange(ABC):
+    """Columns computed from others; a value that pickles.
+
+    `inputs` are the columns it reads, `outputs` those it makes (in place of ones of the same name), `content` (JSON can
+    hold it) all that decides what it does, `is_random` whether that depends on the pass, `makes_new` whether the arrays
+    that it returns are its caller's.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, Column]
+    is_random: bool = False
+    makes_new: bool = True
+
+    @property
+    @abstractmethod
+    def content(self) -> Any:
+        """What the fingerprint covers besides inputs and outputs."""
+
+    @abstractmethod
+    def apply(self, rows: Mapping[str, Values], ids: RowIds, *, seed: int, epoch: int) -> Mapping[str, Values]:
+        """The new columns of at least one row; `rows` are read only. Raises TransformError."""
+
+
+class ChangedDataset(View):
+    """The dataset below with the columns that a `RowChange` computes.
+
+    Statistics of these columns are computed when they are first asked for, and not known if the change is random.
+    """
+
+    def __init__(self, below: Dataset, change: RowChange, call: str) -> None:
+        outputs = [[c.name, c.kind, c.dtype.name, c.shape] for c in change.outputs.values()]
+        super().__init__(below, call, [list(change.inputs), outputs, change.content])
+        self.change = change
+        self._statistics: Mapping[str, ColumnStatistics] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_statistics": None}
+
+    @property
+    def schema(self) -> Mapping[str, Column]:  # noqa: D102
+        return {**self.below.schema, **self.change.outputs}
+
+    @property
+    def varies(self) -> bool:  # noqa: D102
+        return self.below.varies or self.change.is_random
+
+    @property
+    def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        if self._statistics is None:
+            known, made = self.below.statistics, self.change.outputs
+            names = [name for name in self.schema if (not self.varies if name in made else name in known)]
+            self._statistics = LazyStatistics(
+                names, lambda name: column_statistics(self, name) if name in made else known[name]
+            )
+        return self._statistics
+
+    def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
+        chosen = chosen_columns(self, columns)
+        passed = [name for name in chosen if name not in self.change.outputs]
+        inputs = self.change.inputs if len(passed) < len(chosen) else ()
+        below = self.below.reader(list(dict.fromkeys([*passed, *inputs])))
+        return _ChangingReader(below, self.name, len(self), chosen, self.change)
+
+
+class _ChangingReader(ViewReader):
+    def __init__(
+        self, below: Reader, name: str, num_rows: int, columns: Mapping[str, Column], change: RowChange
+    ) -> None:
+        super().__init__(below, name, num_rows)
+        self._columns, self._change = columns, change
+        self._made = [name for name in columns if name in change.outputs]
+        self._seed, self._epoch = 0, 0
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        return self._columns
+
+    def start_pass(self, *, seed: int, epoch: int) -> None:
+        super().start_pass(seed=seed, epoch=epoch)
+        self._seed, self._epoch = seed, epoch
+
+    def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
+        below = self._below.gather(ids, None if out is None else self._below_out(ids.size, out))
+        if not self._made:
+            return below
+        made: Mapping[str, Values] = {}
+        if ids.size:
+            rows = {name: read_only(below[name]) for name in self._change.inputs}
+            made = self._change.apply(rows, ids, seed=self._seed, epoch=self._epoch)
+        return {
+            name: self._placed(column, made, ids.size, out) if name in self._made else below[name]
+            for name, column in self._columns.items()
+        }
+
+    def _below_out(self, num_rows: int, out: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        return {
+            name: out[name]
+            if name in out and name in self._columns and name not in self._made
+            else aligned_empty((num_rows, *column.shape), column.dtype)
+            for name, column in self._below.columns.items()
+            if not column.is_variable
+        }
+
+    def _placed(
+        self, column: Column, made: Mapping[str, Values], num_rows: int, out: Mapping[str, npt.NDArray[Any]] | None
+    ) -> Values:
+        """A computed column where the caller wants it: in `out`, else in aligned memory."""
+        if column.is_variable:
+            found = made[column.name] if made else Ragged(_empty(column), np.zeros(1, np.int64), column.kind)
+            return found if self._change.makes_new or not isinstance(found, Ragged) else _copied(found)
+        values = made[column.name] if made else _empty(column)
+        if out is None and self._change.makes_new and isinstance(values, np.ndarray):
+            return aligned(values)
+        array = output_array(column, num_rows, out)
+        array[...] = values
+        return array
+
+
+def check_values(column: Column, values: Values, num_rows: int, what: str) -> None:
+    """Raise TransformError unless the rows are `num_rows` rows of the column; `what` says who made them, for which."""
+    if isinstance(values, Ragged):
+        found: tuple[Any, ...] = (values.kind, values.values.dtype, values.values.shape[1:], len(values))
+    else:
+        found = ("tensor", values.dtype, values.shape[1:], len(values) if values.ndim else "no")
+    expected = (column.kind, column.dtype, column.shape, num_rows)
+    if found != expected:
+        raise TransformError(
+            f"{what} gave column {column.name!r} as {_described(*found)}; expected {_described(*expected)}. "
+            "A column has one dtype and shape for all rows: those of the first rows, unless output= gives a Column.",
+            column=column.name,
+        )
+
+
+def rows_text(ids: RowIds) -> str:
+    """Row ids as messages name them: "row 7", "rows 3, 9, 4", "rows 3, 9, … (256 rows)"."""
+    if ids.size == 1:
+        return f"row {ids[0]}"
+    text = ", ".join(map(str, ids[:_NAMED_ROWS].tolist()))
+    return f"rows {text}" if ids.size <= _NAMED_ROWS else f"rows {text}, … ({ids.size} rows)"
+
+
+def _described(kind: str, dtype: np.dtype[Any], shape: tuple[int, ...], num_rows: Any) -> str:
+    return f"{num_rows} rows of {kind} {dtype} {shape}"
+
+
+def read_only(values: Values) -> Values:
+    """The same rows, not to be written to: a change in place would change the column for everybody else too."""
+    if isinstance(values, Ragged):
+        return Ragged(_locked(values.values), values.row_splits, values.kind)
+    return _locked(values)
+
+
+def _locked(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _copied(rows: Ragged) -> Ragged:
+    values = aligned_empty(rows.values.shape, rows.values.dtype)
+    values[...] = rows.values
+    return Ragged(values, rows.row_splits.astype(np.int64), rows.kind)
+
+
+def _empty(column: Column) -> npt.NDArray[Any]:
+    return aligned_empty((0, *column.shape), column.dtype)

@@ -1,0 +1,1 @@
+"""From rows to shards: the resumable writer, and the formats it writes."""
