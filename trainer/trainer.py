@@ -17,22 +17,21 @@ from heliostat.cluster.task_loop import Handler, Task, TaskLoop
 from heliostat.cluster.task_state import Limits
 
 from .blame import explain_failure
-from .checkpoint import CheckpointStore
 from .columns import ColumnChoice, Columns
-from .config import FitConfig, TrainerConfig, check_step, refuse_unknown
+from .config import FitConfig, TrainerConfig, refuse_unknown
 from .coordinator import Coordinator
 from .directions import Directions, ReplayDone, TraceDone, next_fit
-from .display import Verbose, make_display
+from .display import Display, Verbose, make_display
 from .errors import ConfigurationError, RunPausedError
+from .fit_call import FitCall, begin_afresh, check_steps, checked_callbacks
 from .fit_run import FitRun
 from .inputs import Data, Inputs
-from .jobs import CheckpointEvery, FitJob, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
+from .jobs import CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
 from .pausing import pausing
 from .result import Result
 from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
 from .start_times import StartTimes
-from .streams import is_stream
 from .tracing import TraceBook
 from .workers import Workers
 
@@ -186,7 +185,7 @@ class Trainer:
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
         """
         refuse_unknown("fit", unknown)
-        began = time.monotonic()
+        began_s = time.monotonic()
         config = FitConfig(
             loop=loop,
             epochs=epochs,
@@ -201,105 +200,27 @@ class Trainer:
             on_nonfinite=on_nonfinite,
         )
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
-        _check_steps(loop, train_step, valid_step, weighted=sample_weight is not None)
-        callbacks = _checked_callbacks(callbacks)
+        check_steps(loop, train_step, valid_step, weighted=sample_weight is not None)
+        callbacks = checked_callbacks(callbacks)
         code = self._ship((train_step, valid_step, callbacks), "callbacks and steps")
         display = make_display(verbose)
         number, directions = next_fit()
-        replays = directions is not None and directions.replay is not None
-        if directions is not None and replays:
-            self._begin_replay(directions)
-        folder = RunFolder(self._next_run_path(number, directions), resume=resume == "auto" or directions is not None)
-        elsewhere = checkpoint_dir if directions is None or directions.fit is not None else None
-        store, location = _checkpoints(checkpoint_every, elsewhere, folder)
-        times = StartTimes()
-        if (is_stream(data) or is_stream(validation_data)) and not _is_finished(folder, epochs) and not replays:
-            self._workers.launch(display.say, times)  # they start while the stream is written
-        with times.part("data"):
-            data_inputs = Inputs(folder.path / "data")
-            train = data_inputs.dataset(data, "train", columns)
-            valid = None if validation_data is None else data_inputs.dataset(validation_data, "valid", columns)
-        stored = folder.record.get("identity", {}).get("num_microbatches")
-        try:
-            if not _is_finished(folder, epochs) or replays:
-                self._workers.start(display.say, times)
-            num_microbatches = self._config.microbatches(self._workers.replicas, stored)
-            job = FitJob(
-                model=self._model_job(num_microbatches, initial_weights),
-                loop=loop,
-                data=train,
-                validation_data=valid,
-                columns=columns,
-                epochs=epochs,
-                initial_epoch=initial_epoch,
-                global_batch_size=global_batch_size,
-                steps_per_epoch=steps_per_epoch,
-                shuffle=config.shuffle,
-                user_code=code,
-                has_callbacks=bool(callbacks),
-                run_dir=str(folder.path),
-                record_rows=record_rows,
-                checkpoints=location,
-                checkpoint_every=checkpoint_every,
-                first_generation=0 if store is None else store.next_generation(),
-                on_nonfinite=on_nonfinite,
-                wire_dtype=self._config.wire_dtype,
-                replay=None if directions is None else directions.replay,
-                trace=None if directions is None else directions.trace,
-            )
-            run = FitRun(
-                job=job,
-                train=train,
-                valid=valid,
-                config=self._config,
-                fit=config,
-                workers=self._workers,
-                folder=folder,
-                store=store,
-                display=display,
-                began_s=began,
-                number=number,
-                afresh=_begin_afresh(callbacks),
-                trace=None if job.trace is None else TraceBook(wanted=job.trace),
-                start=times,
-            )
-            if directions is not None:
-                directions.traced = run.trace
-            if directions is not None and replays:
-                directions.data = train
-                directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
-                raise ReplayDone
-            if _is_finished(folder, epochs):
-                return run.stored()
-
-            def run_task(task: Task, coordinator: Coordinator, tell: Callable[[TaskLoop], None]) -> dict[int, Any]:
-                def begun(loop: TaskLoop) -> None:
-                    tell(loop)
-                    if directions is not None and directions.watch is not None:
-                        directions.watch(folder.path, self._workers.group, loop)
-
-                return self._run(task, coordinator, folder, begun, max_time_s)
-
-            result = run.run(run_task)
-            self._has_model, self._lost_model = True, False
-            if run.trace is not None and run.trace.complete:
-                raise TraceDone
-            return result
-        except RunPausedError as paused:
-            self.close()  # workers may be a step apart
-            if directions is not None and directions.traced is not None and directions.traced.complete:
-                raise TraceDone from paused
-            raise
-        except (ReplayDone, TraceDone):
-            raise
-        except BaseException as error:
-            # A replay leaves the run's record as it is, and so does a mistake found before a run goes on.
-            if not replays and not (folder.resumes and folder.record.get("state") != "running"):
-                state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                folder.update(state=state, error=f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            display.close()
+        call = FitCall(
+            config=config,
+            columns=columns,
+            data=data,
+            validation_data=validation_data,
+            code=code,
+            has_callbacks=bool(callbacks),
+            afresh=begin_afresh(callbacks),
+            checkpoint_dir=checkpoint_dir,
+            initial_weights=initial_weights,
+            record_rows=record_rows,
+            number=number,
+            directions=directions,
+            began_s=began_s,
+        )
+        return self._fit(call, display)
 
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be, from another thread while `fit` runs, or between two tasks.
@@ -378,6 +299,78 @@ class Trainer:
     ) -> None:
         self.close()
 
+    def _fit(self, call: FitCall, display: Display) -> Result:
+        """Train, or take the result of a run that is finished, or compute a step of it again."""
+        if call.directions is not None and call.replays:
+            self._begin_replay(call.directions)
+        folder = call.open_folder(self._next_run_path(call))
+        done, times = call.is_done(folder), StartTimes()
+        store = call.open_store(folder)
+        if call.has_streams and not done and not call.replays:
+            self._workers.launch(display.say, times)  # they start while the stream is written
+        with times.part("data"):
+            train, valid = call.open_data(folder)
+        try:
+            with call.failure_recorded(folder):
+                if not done:
+                    self._workers.start(display.say, times)
+                stored = folder.record.get("identity", {}).get("num_microbatches")
+                model = self._model_job(self._config.microbatches(self._workers.replicas, stored), call.initial_weights)
+                job = call.job(model, (train, valid), folder, store, self._config.wire_dtype)
+                run = FitRun(
+                    job=job,
+                    train=train,
+                    valid=valid,
+                    config=self._config,
+                    fit=call.config,
+                    workers=self._workers,
+                    folder=folder,
+                    store=store,
+                    display=display,
+                    began_s=call.began_s,
+                    number=call.number,
+                    afresh=call.afresh,
+                    trace=None if job.trace is None else TraceBook(wanted=job.trace),
+                    start=times,
+                )
+                if call.directions is not None and call.replays:
+                    self._replay(run, call.directions)
+                return run.stored() if done else self._train(run, call)
+        finally:
+            display.close()
+
+    def _train(self, run: FitRun, call: FitCall) -> Result:
+        """Run the task of a `fit`; a trace that is complete ends the script."""
+        directions = call.directions
+        if directions is not None:
+            directions.traced = run.trace
+
+        def run_task(task: Task, coordinator: Coordinator, tell: Callable[[TaskLoop], None]) -> dict[int, Any]:
+            def begun(loop: TaskLoop) -> None:
+                tell(loop)
+                if directions is not None and directions.watch is not None:
+                    directions.watch(run.folder.path, self._workers.group, loop)
+
+            return self._run(task, coordinator, run.folder, begun, call.config.max_time_s)
+
+        try:
+            result = run.run(run_task)
+        except RunPausedError as paused:
+            self.close()  # workers may be a step apart
+            if run.trace is not None and run.trace.complete:
+                raise TraceDone from paused
+            raise
+        self._has_model, self._lost_model = True, False
+        if run.trace is not None and run.trace.complete:
+            raise TraceDone
+        return result
+
+    def _replay(self, run: FitRun, directions: Directions) -> None:
+        """Compute a step of the run again, and end the script."""
+        directions.data = run.train
+        directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
+        raise ReplayDone
+
     def _run_pass(
         self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
     ) -> tuple[PassReport, Coordinator]:
@@ -448,65 +441,16 @@ class Trainer:
         )
         self._workers = Workers(self._config)
 
-    def _next_run_path(self, number: int, directions: Directions | None) -> Path:
+    def _next_run_path(self, call: FitCall) -> Path:
         self._num_fits += 1
-        if directions is not None:
-            return directions.folder(number)
+        if call.directions is not None:
+            return call.directions.folder(call.number)
         return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
-
-
-def _checkpoints(
-    every: CheckpointEvery, location: str | Path | None, folder: RunFolder
-) -> tuple[CheckpointStore | None, str | None]:
-    """The store of a run's checkpoints, and where it is; nothing without checkpoints."""
-    if every is None:
-        return None, None
-    where = str(folder.checkpoints) if location is None else str(location)
-    if "://" not in where:
-        where = str(Path(where).absolute())
-    return CheckpointStore(where), where
-
-
-def _is_finished(folder: RunFolder, epochs: int) -> bool:
-    """Whether the folder holds a run that has done all that is asked for."""
-    record = folder.record
-    enough = record.get("epochs_done", 0) >= epochs or record.get("stopped_early", False)
-    return folder.resumes and record.get("state") == "finished" and enough
 
 
 def _is_from_keras(value: Any) -> bool:
     """Whether `value` is a model (or layer) and no function that makes one; told without loading Keras."""
     return any(base.__module__.partition(".")[0] == "keras" for base in type(value).__mro__)
-
-
-def _check_steps(loop: str, train_step: Any, valid_step: Any, *, weighted: bool) -> None:
-    if loop != "custom" and (train_step is not None or valid_step is not None):
-        raise ConfigurationError(
-            f"train_step and valid_step belong to loop='custom', and loop is {loop!r}. To change the step of the other "
-            "two ways, override train_step in a keras.Model subclass."
-        )
-    weight = ("sample_weight",) if weighted else ()
-    check_step("train_step", train_step, ("model", "optimizer", "x", "y", *weight))
-    check_step("valid_step", valid_step, ("model", "x", "y", *weight))
-
-
-def _checked_callbacks(callbacks: Any) -> tuple[Any, ...]:
-    if not callbacks:
-        return ()
-    from .callbacks import check_callbacks  # who has callbacks has loaded Keras
-
-    found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
-    check_callbacks(found)
-    return found
-
-
-def _begin_afresh(callbacks: Sequence[Any]) -> tuple[str, ...]:
-    """Names of the callbacks whose state cannot be carried to another worker."""
-    if not callbacks:
-        return ()
-    from .callback_state import carried_how
-
-    return tuple(type(callback).__name__ for callback in callbacks if carried_how(callback) == "afresh")
 
 
 def _concatenated(outputs: list[Any]) -> Any:

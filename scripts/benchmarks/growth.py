@@ -136,13 +136,11 @@ def model_of(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def carried_on(model: dict[str, Any], *, gradient_bytes: float, link_bytes_per_s: float, sum_bytes_per_s: float) -> str:
+def carried_on(model: dict[str, Any], *, gradient_bytes: float, link_bytes_per_s: float) -> str:
     """What the model says of many machines with one worker each."""
     step, second, epoch = model["step"], model["driver_second"], model["driver_epoch"]
-    local = 1000 * (GPUS_PER_MACHINE - 1) * gradient_bytes / sum_bytes_per_s
     lines = [
-        f"Assumed, not measured: one worker per machine; {GPUS_PER_MACHINE} GPUs a machine with a microbatch each,",
-        f"added on the host at {sum_bytes_per_s / 1e9:.1f} GB/s ({local:.0f} ms);",
+        f"Assumed, not measured: one worker per machine; {GPUS_PER_MACHINE} GPUs a machine, whose own sum is left out;",
         f"gradients of {gradient_bytes / 1e6:.0f} MB;",
         f"{link_bytes_per_s / 1e9:.1f} GB/s per machine each way, whoever it talks to; no overlap, no stragglers.",
         "Measured: the fixed cost, that of peers (with twice its standard error), and the driver's;",
@@ -187,7 +185,6 @@ def main() -> None:
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 3, 4, 6, 8])
     parser.add_argument("--gradient-mb", type=float, default=100.0)
     parser.add_argument("--link-gb-s", type=float, default=2.5, help="of one machine, each way")
-    parser.add_argument("--sum-gb-s", type=float, default=5.0, help="adding vectors on one machine")
     parser.add_argument("--json", type=Path, help="written after every number of workers, and read again")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -215,7 +212,7 @@ def main() -> None:
     model = model_of(found)
     print(json.dumps(model, indent=1))
     sizes = {"gradient_bytes": chosen.gradient_mb * 1e6, "link_bytes_per_s": chosen.link_gb_s * 1e9}
-    print(carried_on(model, sum_bytes_per_s=chosen.sum_gb_s * 1e9, **sizes))
+    print(carried_on(model, **sizes))
     print(limits(model, **sizes))
 
 
