@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.data import Dataset
 
-from .columns import Columns, sample_rows
+from .columns import Columns
 from .runtime import BUILD_LOCK
 from .tensors import to_tensor
 from .trainee import Trainee
@@ -20,13 +21,12 @@ class Predictor:
 
     Args:
         trainee: the model.
-        dataset: where the rows are.
         columns: the input columns.
+        sample: a few rows of each, for shapes and dtypes.
     """
 
-    def __init__(self, trainee: Trainee, dataset: Dataset, columns: Columns) -> None:
-        self._trainee, self._dataset, self._columns = trainee, dataset, columns
-        sample = sample_rows(dataset, columns)
+    def __init__(self, trainee: Trainee, columns: Columns, sample: Mapping[str, np.ndarray]) -> None:
+        self._trainee, self._columns = trainee, columns
         specs = [[tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]]
         num_replicas = trainee.strategy.num_replicas_in_sync
 
@@ -41,11 +41,11 @@ class Predictor:
             self._function = predict.get_concrete_function(specs * num_replicas)
         self._num_replicas = num_replicas
 
-    def rows(self, start: int, stop: int, rows_at_once: int) -> Any:
-        """Predictions of the rows [start, stop), in their order: a structure of arrays."""
+    def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
+        """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
         pieces: list[Any] = []
         cuts = [(a, min(a + rows_at_once, stop)) for a in range(start, stop, rows_at_once)]
-        with self._dataset.reader(self._columns.names) as reader:
+        with dataset.reader(self._columns.names) as reader:
             for at in range(0, len(cuts), self._num_replicas):
                 chunk = cuts[at : at + self._num_replicas]
                 filled = [*chunk, *[chunk[-1]] * (self._num_replicas - len(chunk))]

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ import numpy as np
 from heliostat.cluster import phases, spans
 from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.member import Member
-from heliostat.data import BatchPlan, Dataset
+from heliostat.data import Dataset
 
 from .callbacks import check_callbacks, has_batch_hooks
 from .checkpoint import CheckpointStore
 from .columns import Columns, sample_rows
 from .compute import Compute
-from .engine import Evaluator, MicrobatchRunner, TrainEngine
+from .engine import Evaluator, TrainEngine
 from .errors import ModelError, WorkersDisagreeError
-from .feed import Feed
 from .identity import model_identity
 from .jobs import (
     CheckpointOrigin,
@@ -44,6 +43,7 @@ from .jobs import (
 )
 from .loops import make_gate, run_loop
 from .predict import Predictor
+from .runners import Runners
 from .runtime import Runtime, platform_of, set_up
 from .session import Session
 from .shipping import unship
@@ -87,6 +87,7 @@ class Worker:
     runtime: Runtime
     _times: StartTimes = field(default_factory=StartTimes)
     _trainee: Trainee | None = None
+    _traced: dict[Any, Any] = field(default_factory=dict)
 
     def fit(self, job: FitJob, member: Member) -> Any:
         """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
@@ -105,7 +106,7 @@ class Worker:
         )
         reduction = step_reduction(trainee, user_train, "train_step")
         valid_reduction = step_reduction(trainee, user_valid, "valid_step")
-        with _Runners(trainee, job.columns, job.model, self.runtime.gpus, times) as runners, _directory_kept():
+        with Runners(trainee, job.columns, job.model, self.runtime.gpus, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
             engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite, job.wire_dtype)
@@ -141,9 +142,16 @@ class Worker:
         dataset = _checked(job.data)
         trainee, fresh = self._current(job, dataset)
         _, valid = keras_steps(trainee)
-        with _Runners(trainee, job.columns, job.model, self.runtime.gpus) as runners:
-            runner = runners.make(valid, "evaluate", dataset, trainee.reduction, job, only_returned=True)
-            evaluator = Evaluator(runner)
+        sample = sample_rows(dataset, job.columns)
+
+        def trace() -> Compute:
+            return Compute(
+                trainee, valid, kind="evaluate", columns=job.columns, sample=sample, reduction=trainee.reduction
+            )
+
+        compute = self._once("evaluate", job.columns, sample, trace)
+        with Runners(trainee, job.columns, job.model, self.runtime.gpus) as runners:
+            evaluator = Evaluator(runners.run(compute, dataset, trainee.reduction, job))
             self._join(trainee, member, fresh)
             answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
             while isinstance(answer, Share):
@@ -162,7 +170,8 @@ class Worker:
         dataset = _checked(job.data)
         trainee, fresh = self._current(job, dataset)
         rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
-        predictor = Predictor(trainee, dataset, job.columns)
+        sample = sample_rows(dataset, job.columns)
+        predictor = self._once("predict", job.columns, sample, lambda: Predictor(trainee, job.columns, sample))
         self._join(trainee, member, fresh)
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
@@ -170,7 +179,7 @@ class Worker:
             member.enter_phase("prediction")
             phases.reached("validation")
             start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
-            outputs = predictor.rows(start, stop, rows_at_once)
+            outputs = predictor.rows(dataset, start, stop, rows_at_once)
             answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
@@ -188,8 +197,17 @@ class Worker:
             check_label_range(self._trainee.model, dataset, job.columns)
         return self._trainee, False
 
+    def _once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
+        """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
+        shapes = tuple((name, str(rows.dtype), rows.shape[1:]) for name, rows in sample.items())
+        key = (what, repr(columns), shapes)
+        if key not in self._traced:
+            self._traced[key] = trace()
+        return self._traced[key]
+
     def _build(self, job: ModelJob, dataset: Dataset, columns: Columns) -> Trainee:
         self._trainee = None  # one model at a time in the device's memory
+        self._traced.clear()
         build_model: Callable[[], keras.Model] = unship(job.build_model, "build_model")
         trainee = build_trainee(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
         if columns.targets is not None:
@@ -271,55 +289,6 @@ def _paused(session: Session) -> PauseReport:
 def _scales_losses(trainee: Trainee) -> bool:
     """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
     return getattr(trainee.optimizer, "inner_optimizer", None) is not None
-
-
-class _Runners:
-    """Makes microbatch runners for one model, and closes their feeds."""
-
-    def __init__(
-        self,
-        trainee: Trainee,
-        columns: Columns,
-        model: ModelJob,
-        gpus: Sequence[str],
-        times: StartTimes | None = None,
-    ) -> None:
-        self._trainee, self._columns, self._model, self._gpus = trainee, columns, model, gpus
-        self._times = times or StartTimes()
-        self._feeds: list[Feed] = []
-
-    def __enter__(self) -> _Runners:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for feed in self._feeds:
-            feed.close()
-
-    def make(
-        self, step: Any, kind: Any, dataset: Dataset, reduction: str, job: FitJob | PassJob, *, only_returned: bool
-    ) -> MicrobatchRunner:
-        training = kind == "train"
-        plan = BatchPlan(
-            num_rows=len(dataset),
-            global_batch_size=job.global_batch_size,
-            num_microbatches=self._model.num_microbatches,
-            steps_per_epoch=job.steps_per_epoch if training and isinstance(job, FitJob) else None,
-        )
-        shuffle = job.shuffle if training and isinstance(job, FitJob) else False
-        with self._times.part("open"):
-            feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
-            self._feeds.append(feed)
-        with self._times.part("trace"):
-            compute = Compute(
-                self._trainee,
-                step,
-                kind=kind,
-                columns=self._columns,
-                sample=sample_rows(dataset, self._columns),
-                reduction=reduction,
-                only_returned_logs=only_returned,
-            )
-        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed, self._gpus)
 
 
 def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:

@@ -57,3 +57,32 @@ def test_predictions_are_those_of_the_model(tmp_path):
         result = trainer.fit((x / 21, y), verbose=0)
         predictions = trainer.predict(x)
     np.testing.assert_allclose(predictions, result.model().predict(x, verbose=0), rtol=1e-5)
+
+
+def test_a_second_pass_traces_nothing(tmp_path):
+    traced = []
+
+    class Counting(keras.Sequential):
+        def call(self, inputs, training=None):
+            traced.append(inputs.shape)
+            return super().call(inputs, training=training)
+
+    def build():
+        model = Counting([layers.Dense(3)])
+        model.compile(optimizer="sgd", loss="mse", metrics=["mae"])
+        return model
+
+    x, y = numbered(23).astype(np.float32), np.ones((23, 3), np.float32)
+    with local_trainer(build, tmp_path, workers=2) as trainer:
+        trainer.fit((x, y), verbose=0)
+        results, counts = [], []
+        for _ in range(2):
+            results.append((trainer.evaluate((x, y)), trainer.predict(x).tolist()))
+            counts.append(len(traced))
+        assert results[0] == results[1]
+        assert counts[0] == counts[1]
+        trainer.predict(x.astype(np.float64))  # other rows than before
+        assert len(traced) > counts[1]
+        trainer.fit((x, y), epochs=2, verbose=0)  # another model
+        assert trainer.evaluate((x, y)) != results[0][0]
+        assert trainer.predict(x).tolist() != results[0][1]

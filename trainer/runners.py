@@ -1,0 +1,79 @@
+"""From a step and a dataset to what computes its microbatches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from heliostat.data import BatchPlan, Dataset
+
+from .columns import Columns, sample_rows
+from .compute import Compute, Kind
+from .engine import MicrobatchRunner
+from .feed import Feed
+from .jobs import FitJob, ModelJob, PassJob
+from .start_times import StartTimes
+from .trainee import Trainee
+
+
+class Runners:
+    """Makes microbatch runners for one model, and closes their feeds.
+
+    Args:
+        trainee: the model.
+        columns: which columns are read.
+        model: how the model is computed.
+        gpus: the replicas' devices, if they are GPUs.
+        times: where the time for opening and tracing is noted.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        columns: Columns,
+        model: ModelJob,
+        gpus: Sequence[str],
+        times: StartTimes | None = None,
+    ) -> None:
+        self._trainee, self._columns, self._model, self._gpus = trainee, columns, model, gpus
+        self._times = times or StartTimes()
+        self._feeds: list[Feed] = []
+
+    def __enter__(self) -> Runners:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for feed in self._feeds:
+            feed.close()
+
+    def make(
+        self, step: Any, kind: Kind, dataset: Dataset, reduction: str, job: FitJob, *, only_returned: bool
+    ) -> MicrobatchRunner:
+        """Trace a step, and read a dataset for it."""
+        with self._times.part("trace"):
+            compute = Compute(
+                self._trainee,
+                step,
+                kind=kind,
+                columns=self._columns,
+                sample=sample_rows(dataset, self._columns),
+                reduction=reduction,
+                only_returned_logs=only_returned,
+            )
+        return self.run(compute, dataset, reduction, job, trains=kind == "train")
+
+    def run(
+        self, compute: Compute, dataset: Dataset, reduction: str, job: FitJob | PassJob, *, trains: bool = False
+    ) -> MicrobatchRunner:
+        """Read a dataset for a traced step: shuffled for training, else in its order."""
+        steps, shuffle = (job.steps_per_epoch, job.shuffle) if trains and isinstance(job, FitJob) else (None, False)
+        plan = BatchPlan(
+            num_rows=len(dataset),
+            global_batch_size=job.global_batch_size,
+            num_microbatches=self._model.num_microbatches,
+            steps_per_epoch=steps,
+        )
+        with self._times.part("open"):
+            feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
+            self._feeds.append(feed)
+        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed, self._gpus)
