@@ -36,7 +36,7 @@ from heliostat.data.ordering.plan import BatchPlan, row_ids
 from heliostat.data.ordering.shuffle_quality import shuffle_quality
 from heliostat.data.ordering.window import parse_shuffle
 from heliostat.data.reading.prefetch import Prefetcher
-from heliostat.data.reading.reader import Reader, aligned_empty
+from heliostat.data.reading.reader import ALIGNMENT_BYTES, Reader, aligned_empty
 from heliostat.data.remote.remote_dataset import RemoteDataset
 from heliostat.data.remote.upload import upload_dataset
 from heliostat.data.storage.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
@@ -51,6 +51,7 @@ from heliostat.data.writer import write_dataset
 from heliostat.data.writing.dataset_writer import DatasetWriter
 
 __all__ = [
+    "ALIGNMENT_BYTES",
     "ORDER_VERSION",
     "BadColumnError",
     "BatchPlan",

@@ -42,7 +42,7 @@ class TimeSplit:
 
     Attributes:
         input_s: getting rows.
-        compute_s: gradients.
+        compute_s: gradients; on GPUs also their sum over those of a worker, and its copy to the host.
         local_sum_s: adding up its own microbatches.
         wait_s: in the all-reduce, asleep until another worker or the network had something.
         all_reduce_s: in the all-reduce, moving and adding.
@@ -102,8 +102,10 @@ class MicrobatchRunner:
             return
         for chunk in self._chunks(step, numbers):
             with self._timed(chunk[0].number):
-                outputs = self.compute.on_devices(self._inputs(chunk, seed_step))
-                partials = replica_sum([m.number for m in chunk], outputs)
+                # Not kept by name: what the devices computed must not lie there while they compute the next chunk.
+                partials = replica_sum(
+                    [m.number for m in chunk], self.compute.on_devices(self._inputs(chunk, seed_step))
+                )
             yield from partials
 
     def _chunks(self, step: int, numbers: Sequence[int]) -> Iterator[list[Microbatch]]:
@@ -165,6 +167,13 @@ class StepWork:
         self._trees: dict[Range, TreeSum] = {}
         self._held: list[Range] = []
         self._step = self._seed_step = 0
+
+    def warm_up(self) -> None:
+        """Let the replicas add up once, in a full step and in the last one, which may be short."""
+        if self._replica_sum is not None:
+            for step in (0, self._runner.feed.plan.num_steps - 1):
+                numbers = range(min(self._runner.num_replicas, self._num_microbatches))
+                deque(self._runner.sums(step, step, numbers, self._replica_sum), maxlen=0)
 
     @property
     def held(self) -> tuple[Range, ...]:
@@ -239,6 +248,7 @@ class TrainEngine:
     def warm_up(self) -> None:
         """Let TensorFlow compile what a step needs, so that a group does not wait for that; nothing changes."""
         self.runner.warm_up()
+        self._work.warm_up()
         kept = state_bytes(self.trainee)
         dtype, length = self.contribution.layout[0]
         nothing = aligned_empty((length,), dtype)

@@ -15,13 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from heliostat.data import ALIGNMENT_BYTES
 
 from .trainee import Trainee
 
 # Weights must be handed out after every step; for variables that are larger on average that costs more than it saves.
 MAX_MEAN_ELEMENTS = 1 << 16
-# TensorFlow aligns tensors to as much.
-ROW_BYTES = 64
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
 
@@ -77,7 +76,7 @@ def pieces_of(vector: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
     TensorFlow cuts a matrix whose rows are whole multiples of 64 bytes without a copy, a vector never. So the pieces up
     to the first of an uneven size are cut as rows; in most models only the last few are left.
     """
-    row = ROW_BYTES // vector.dtype.size
+    row = ALIGNMENT_BYTES // vector.dtype.size
     num_even = next((i for i, size in enumerate(sizes) if size % row), len(sizes))
     end = sum(sizes[:num_even])
     pieces = []

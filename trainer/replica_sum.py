@@ -1,7 +1,7 @@
 """Adding up what the GPUs of a worker computed at the same time, on the GPUs.
 
 The replicas' gradients are added pair by pair along the tree, each addition on the device of its left operand, so a
-gradient crosses between GPUs and not through the host, and one sum is copied to the host instead of one vector per GPU.
+gradient crosses between GPUs and not through the host, and a sum is copied to the host instead of one vector per GPU.
 XLA compiles the additions, because it keeps denormal numbers on GPUs, as numpy does; TensorFlow's own kernels turn them
 into zero. On CPU devices both do, so there the host adds.
 """
@@ -35,6 +35,7 @@ class ReplicaSum:
         self._devices, self._num_microbatches = tuple(devices), num_microbatches
         self._ops, self._views = tuple(ops), views
         self._functions: dict[tuple[tuple[int, Schedule], ...], Any] = {}
+        self._add = tf.function(tf.add, autograph=False, jit_compile=True)
 
     def __call__(self, numbers: Sequence[int], outputs: Outputs) -> list[tuple[Node, Vector]]:
         """Partial sums of the microbatches `numbers`, ascending: one per maximal node of the tree among them.
@@ -48,44 +49,39 @@ class ReplicaSum:
         if key not in self._functions:
             self._functions[key] = self._make(key)
         here = outputs[: len(numbers)]
-        sums, rest = self._functions[key]([first for first, *_ in here], [list(others) for _, *others in here])
-        by_number = dict(zip(numbers, rest, strict=True))
+        sums, copies, rest = self._functions[key]([first for first, *_ in here], [list(others) for _, *others in here])
+        short = {(0, number): tuple(map(self._views.of, others)) for number, others in zip(numbers, rest, strict=True)}
         partials = []
-        for (node, each), tensor in zip(found, sums, strict=True):
-            short = {(0, number): tuple(map(self._views.of, by_number[number])) for number in each}
-            partials.append(
-                (node, (self._views.of(tensor), *reduce_nodes(short, self._ops[1:], self._num_microbatches)))
+        for (node, each), total, copy in zip(found, sums, copies, strict=True):
+            added = reduce_nodes(
+                {(0, number): short[0, number] for number in each}, self._ops[1:], self._num_microbatches
             )
+            for segment in added:
+                segment.flags.writeable = False  # as the copy is: a vector is one or the other
+            partials.append((node, (self._views.of(copy, stands_for=total), *added)))
         return partials
 
     def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
-        """The function that adds first segments and brings them, and the others, to the host."""
+        """The function that adds first segments: gives their sums, copies of these on the host, and the others' too."""
 
-        @tf.function(autograph=False)
+        @tf.function(autograph=False, experimental_attributes={"_disable_acd": True})
         def add_up(vectors: Any, rest: Any) -> Any:
             sums, at = [], 0
             for count, additions in groups:
-                total = self._added(vectors[at : at + count], self._devices[at : at + count], additions)
+                sums.append(self._added(vectors[at : at + count], self._devices[at : at + count], additions))
                 at += count
-                with tf.device(HOST):
-                    sums.append(tf.identity(total))
             with tf.device(HOST):
-                return sums, tf.nest.map_structure(tf.identity, rest)
+                return sums, [tf.identity(total) for total in sums], tf.nest.map_structure(tf.identity, rest)
 
         return add_up
 
-    @staticmethod
-    def _added(vectors: Sequence[Any], devices: Sequence[str], additions: Schedule) -> Any:
+    def _added(self, vectors: Sequence[Any], devices: Sequence[str], additions: Schedule) -> Any:
         operands = dict(enumerate(zip(vectors, devices, strict=True)))
         for target, left, right in additions:
             value, device = operands[left]
             with tf.device(device):
-                operands[target] = _add(value, operands[right][0]), device
+                operands[target] = self._add(value, operands[right][0]), device
         return operands[len(vectors) if additions else 0][0]
-
-
-def _add(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    return tf.function(tf.add, autograph=False, jit_compile=True)(left, right)
 
 
 def nodes_among(numbers: Sequence[int], num_microbatches: int) -> list[tuple[Node, tuple[int, ...]]]:

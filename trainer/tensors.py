@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.data import aligned_empty
+from heliostat.data import ALIGNMENT_BYTES, aligned_empty
 
 HOST = "CPU:0"
 
@@ -21,7 +21,7 @@ def host_view(tensor: Any) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> Any:
-    """A tensor over the same memory; `array` must be aligned to 64 bytes and writable."""
+    """A tensor over the same memory; `array` must be aligned to `ALIGNMENT_BYTES` and writable."""
     if array.dtype == np.bool_ or not array.size:
         return tf.constant(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
@@ -33,10 +33,10 @@ class HostViews:
     def __init__(self) -> None:
         self._known: list[tuple[np.ndarray, Any]] = []
 
-    def of(self, tensor: Any) -> np.ndarray:
-        """The tensor's numbers, see `host_view`."""
+    def of(self, tensor: Any, *, stands_for: Any = None) -> np.ndarray:
+        """The tensor's numbers, see `host_view`; those of `stands_for`, if it is a copy of that one on a device."""
         view = host_view(tensor)
-        self._known.append((view, tensor))
+        self._known.append((view, tensor if stands_for is None else stands_for))
         return view
 
     def tensor_of(self, array: np.ndarray) -> Any:
@@ -68,7 +68,9 @@ def memory_towards(device: str, length: int, dtype: Any) -> np.ndarray:
             return tf.identity(there)
 
     tensor = bring(tf.zeros((), dtype))
-    address = host_view(tensor).ctypes.data
-    memory: Any = (ctypes.c_char * (length * np.dtype(dtype).itemsize)).from_address(address)
-    memory.tensor = tensor
+    view = host_view(tensor)
+    if view.ctypes.data % ALIGNMENT_BYTES:
+        return aligned_empty((length,), dtype)
+    memory: Any = (ctypes.c_char * view.nbytes).from_address(view.ctypes.data)
+    memory.owners = tensor, view
     return np.frombuffer(memory, dtype=dtype)

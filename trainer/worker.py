@@ -54,6 +54,9 @@ from .steps import custom_steps, keras_steps, step_reduction
 from .tracing import Tracer
 from .trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 
+# Functions traced for evaluate and predict that are kept; each is for rows of one shape.
+MAX_TRACED = 8
+
 
 def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker:
     """Set up TensorFlow, which took `imports_s` to load, in this process, and make the worker of a slot.
@@ -202,6 +205,8 @@ class Worker:
         shapes = tuple((name, str(rows.dtype), rows.shape[1:]) for name, rows in sample.items())
         key = (what, repr(columns), shapes)
         if key not in self._traced:
+            if len(self._traced) >= MAX_TRACED:
+                del self._traced[next(iter(self._traced))]
             self._traced[key] = trace()
         return self._traced[key]
 

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.cluster.tree import TreeSum, contributed, span
+from heliostat.trainer.compute import Compute
 from heliostat.trainer.replica_sum import ReplicaSum, nodes_among
 from heliostat.trainer.runtime import Runtime
 from heliostat.trainer.tensors import HostViews, memory_towards, to_tensor
+from heliostat.trainer.update import Update
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow.python.eager import context
 
 from .conftest import dense_data, fingerprint, text_data
 from .models import chapter, normalised
@@ -92,6 +95,63 @@ def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, monk
         result = train(build, data, workers=workers, replicas=replicas, loop=loop, **shared)
         assert fingerprint(result) == reference, f"{workers} x {replicas}, {loop}"
         assert max(map(len, summed)) == replicas, "nothing was summed on devices"
+
+
+def test_results_of_a_replica_do_not_travel_over_the_first_device(train, monkeypatch):
+    graphs = []
+    original = Compute.on_devices
+
+    def watched(self, replica_inputs):
+        if self._kind == "evaluate" or graphs:
+            return original(self, replica_inputs)
+        context.context().enable_run_metadata()
+        outputs = original(self, replica_inputs)
+        graphs.extend(each.post_optimization_graph for each in context.context().export_run_metadata().function_graphs)
+        context.context().disable_run_metadata()
+        return outputs
+
+    monkeypatch.setattr(Compute, "on_devices", watched)
+    train(normalised, dense_data(), workers=0, replicas=2, epochs=1)
+    results = {}
+    for graph in graphs:
+        device = {node.name: node.device[-1] for node in graph.node}
+        for node in graph.node:
+            if node.op == "_Retval":
+                results[node.name] = device[node.input[0].split(":")[0]], node.device[-1]
+    assert {at for _, at in results.values()} == {"0", "1"}
+    assert all(made == at for made, at in results.values()), results
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_a_step_prints_is_printed_on_every_replica(train, tmp_path, replicas):
+    path = tmp_path / f"printed-{replicas}"
+
+    def train_step(model, optimizer, x, y):
+        tf.print("rows", tf.shape(x)[0], output_stream=f"file://{path}")
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
+        return loss
+
+    # Printed as well: one microbatch of either size before the first step.
+    train(normalised, dense_data(rows=32), workers=0, replicas=replicas, epochs=1, loop="custom", train_step=train_step)
+    assert path.read_text().splitlines() == ["rows 4"] * (8 + replicas)
+
+
+def test_the_sum_of_a_lone_worker_stays_on_its_device(train, monkeypatch):
+    taken = []
+    original = Update.__call__
+
+    def noted(self, vector_sum):
+        taken.append(vector_sum.backing_device[-1])
+        original(self, vector_sum)
+
+    monkeypatch.setattr(Update, "__call__", noted)
+    monkeypatch.setattr(Runtime, "gpus", property(lambda self: [device.replace("0", "2") for device in self.devices]))
+    train(normalised, dense_data(rows=64), workers=0, num_microbatches=2, replicas=2, epochs=1)
+    assert taken == ["0", *"2222"]  # the first is the warm-up's
 
 
 def test_rounded_gradients_are_summed_on_the_host(train, monkeypatch):
