@@ -28,9 +28,10 @@ class Predictor:
     def __init__(self, trainee: Trainee, columns: Columns, sample: Mapping[str, np.ndarray]) -> None:
         self._trainee, self._columns = trainee, columns
         specs = [[tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]]
-        num_replicas = trainee.strategy.num_replicas_in_sync
+        self._num_replicas = num_replicas = trainee.strategy.num_replicas_in_sync
 
-        @tf.function(autograph=False)
+        # As in `Compute`: no identity on the first device behind the results of the others.
+        @tf.function(autograph=False, experimental_attributes={"_disable_acd": num_replicas > 1})
         def predict(replica_inputs: Any) -> Any:
             outputs = trainee.strategy.run(self._on_replica, args=(replica_inputs,))
             self._structure = outputs
@@ -39,7 +40,6 @@ class Predictor:
 
         with BUILD_LOCK:
             self._function = predict.get_concrete_function(specs * num_replicas)
-        self._num_replicas = num_replicas
 
     def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
         """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
@@ -61,4 +61,5 @@ class Predictor:
         replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
         batch = dict(zip(self._columns.names, replica_inputs[replica], strict=True))
         x, _, _ = self._columns.assemble(batch)
-        return self._trainee.model.predict_step((x,))
+        step = self._trainee.model.predict_step
+        return step((x,)) if self._num_replicas == 1 else tf.function(step, autograph=False)((x,))
