@@ -14,8 +14,9 @@ from heliostat.data.ordering.order import Shuffle
 from heliostat.data.ordering.shuffle_quality import shuffle_quality
 from heliostat.data.storage.columns import Column, ColumnStatistics
 from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.shards import Values
 from heliostat.data.stored import StoredDataset
-from heliostat.data.views.view import Values, rows_per_scan
+from heliostat.data.views.view import rows_per_scan
 
 _MAX_CLASSES = 1000
 _MAX_SCAN_ROWS = 1 << 16

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from heliostat.data.errors import RowError
 from heliostat.data.storage.manifest import Column
 
 if TYPE_CHECKING:
@@ -84,3 +85,25 @@ def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike, alignment: int = A
     block = np.empty(num_bytes + alignment, np.uint8)
     start = -block.ctypes.data % alignment
     return np.ndarray(tuple(shape), kind, buffer=block, offset=start)
+
+
+def output_array(column: Column, num_rows: int, out: Mapping[str, npt.NDArray[Any]] | None) -> npt.NDArray[Any]:
+    """The array of a tensor column to fill: that of `out`, else a new aligned one.
+
+    Raises RowError for a missing or unfit output array.
+    """
+    shape = (num_rows, *column.shape)
+    if out is None:
+        return aligned_empty(shape, column.dtype)
+    array = out.get(column.name)
+    if array is None:
+        raise RowError(f"No output array was given for column {column.name!r}.", column=column.name)
+    fits = array.shape == shape and array.dtype == column.dtype
+    if not (fits and array.flags.c_contiguous and array.flags.writeable):
+        raise RowError(
+            f"The output array of column {column.name!r} must be a writeable C-contiguous {column.dtype} {shape}; "
+            f"got {array.dtype} {array.shape} "
+            f"(contiguous: {array.flags.c_contiguous}, writeable: {array.flags.writeable}).",
+            column=column.name,
+        )
+    return array

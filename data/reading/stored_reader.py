@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.errors import RowError, UnknownColumnError
+from heliostat.data.errors import RowError
 from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader, aligned_empty
+from heliostat.data.reading.reader import Reader, aligned_empty, output_array
 from heliostat.data.storage.chunks import ChunkTable, Skipped
+from heliostat.data.storage.columns import named_columns
 from heliostat.data.storage.manifest import Column, Manifest
 from heliostat.data.storage.shards import FileStamp, Values, check_shard_size, check_stamp, stamp_of
 
@@ -43,7 +44,7 @@ class StoredReader(Reader):
         stamps: Stamps | None = None,
     ) -> None:
         self._folder, self._manifest = folder, manifest
-        self._columns = select_columns(folder, manifest, columns)
+        self._columns = named_columns(folder, {column.name: column for column in manifest.columns}, columns)
         self._tensors = [(n, c.shape, c.dtype) for n, c in self._columns.items() if not c.is_variable]
         self._chunks = ChunkTable.of(manifest, skipped or {})
         self._num_rows = self._chunks.total_rows
@@ -74,7 +75,7 @@ class StoredReader(Reader):
         return {name: aligned_empty((num_rows, *shape), dtype) for name, shape, dtype in self._tensors}
 
     def _checked_buffers(self, out: Mapping[str, npt.NDArray[Any]], num_rows: int) -> dict[str, npt.NDArray[Any]]:
-        return {name: self._checked_buffer(self._columns[name], out, num_rows) for name, _, _ in self._tensors}
+        return {name: output_array(self._columns[name], num_rows, out) for name, _, _ in self._tensors}
 
     @abstractmethod
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
@@ -127,36 +128,3 @@ class StoredReader(Reader):
                 path=self._folder,
             )
         return ids.astype(np.int64, copy=False)
-
-    def _checked_buffer(self, column: Column, out: Mapping[str, npt.NDArray[Any]], num_rows: int) -> npt.NDArray[Any]:
-        array, shape = out.get(column.name), (num_rows, *column.shape)
-        if array is None:
-            raise RowError(f"No output array was given for column {column.name!r}.", column=column.name)
-        if (
-            array.shape != shape
-            or array.dtype != column.dtype
-            or not (array.flags.c_contiguous and array.flags.writeable)
-        ):
-            raise RowError(
-                f"The output array of column {column.name!r} must be a writeable C-contiguous {column.dtype} {shape}; "
-                f"got {array.dtype} {array.shape} "
-                f"(contiguous: {array.flags.c_contiguous}, writeable: {array.flags.writeable}).",
-                column=column.name,
-            )
-        return array
-
-
-def select_columns(folder: Path, manifest: Manifest, names: Sequence[str] | None) -> dict[str, Column]:
-    """The named columns of a dataset, all for None; raises UnknownColumnError for others and for none at all."""
-    known = {column.name: column for column in manifest.columns}
-    if names is None:
-        return known
-    wanted = [names] if isinstance(names, str) else list(names)
-    for name in wanted or ["(none)"]:
-        if name not in known:
-            raise UnknownColumnError(
-                f"Dataset {folder} has no column {name!r}; it has {', '.join(map(repr, known))}.",
-                path=folder,
-                column=str(name),
-            )
-    return {name: known[name] for name in wanted}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from heliostat.data.errors import BadColumnError
+from heliostat.data.errors import BadColumnError, UnknownColumnError
 
 ColumnKind = Literal["tensor", "list", "string", "bytes"]
 """Rows of one fixed shape; rows of any number of values; text; bytes, such as an encoded image."""
@@ -93,3 +95,18 @@ class ColumnStatistics:
     min: int | float
     max: int | float
     lengths: LengthStatistics | None = None
+
+
+def named_columns(dataset: str | Path, known: Mapping[str, Column], names: Sequence[str] | None) -> dict[str, Column]:
+    """The named ones of a dataset's columns, all for None; raises UnknownColumnError for others and for none at all."""
+    if names is None:
+        return dict(known)
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted or ["(none)"]:
+        if name not in known:
+            raise UnknownColumnError(
+                f"Dataset {dataset} has no column {name!r}; it has {', '.join(map(repr, known))}.",
+                path=dataset,
+                column=str(name),
+            )
+    return {name: known[name] for name in wanted}

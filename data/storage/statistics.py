@@ -9,7 +9,8 @@ import numpy as np
 from heliostat.data.dataset import Dataset
 from heliostat.data.storage.columns import Column, ColumnStatistics, LengthStatistics
 from heliostat.data.storage.ragged import Ragged
-from heliostat.data.views.view import Values, rows_per_scan
+from heliostat.data.storage.shards import Values
+from heliostat.data.views.view import rows_per_scan
 
 
 class LazyStatistics(Mapping[str, ColumnStatistics]):

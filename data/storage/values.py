@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from heliostat.data.storage.columns import Column, ColumnKind
 from heliostat.data.storage.ragged import Ragged
-from heliostat.data.views.view import Values
+from heliostat.data.storage.shards import Values
 
 
 def as_values(returned: Any, column: Column | None = None) -> Values:

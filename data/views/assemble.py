@@ -10,9 +10,10 @@ import numpy.typing as npt
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import SelectionError
 from heliostat.data.ordering.bijection import Integers
+from heliostat.data.reading.reader import output_array
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged
-from heliostat.data.views.view import Values, output_array
+from heliostat.data.storage.shards import Values
 
 Part = tuple[Integers, Mapping[str, Any]]
 """Places in the batch [rows of the part], and the rows by column."""

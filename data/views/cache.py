@@ -14,10 +14,11 @@ from heliostat.data.dataset import Dataset
 from heliostat.data.errors import DatasetExistsError, DatasetNotFoundError, SelectionError
 from heliostat.data.ordering.bijection import Integers
 from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader
+from heliostat.data.reading.reader import Reader, output_array
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged, splits_of
-from heliostat.data.views.view import Values, View, ViewReader, chosen_columns, output_array, rows_per_scan
+from heliostat.data.storage.shards import Values
+from heliostat.data.views.view import View, ViewReader, chosen_columns, rows_per_scan
 
 _CACHE_KEY = "heliostat_cache_of"
 

@@ -18,8 +18,9 @@ from heliostat.data.ordering.order import RowIds, checked_integer
 from heliostat.data.reading.reader import aligned_empty
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.shards import Values
 from heliostat.data.views.transform import ChangedDataset, RowChange
-from heliostat.data.views.view import Values, chosen_columns
+from heliostat.data.views.view import chosen_columns
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _CHANNELS = (1, 3, 4)

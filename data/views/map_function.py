@@ -13,11 +13,12 @@ from heliostat.data.ordering.bijection import Words
 from heliostat.data.ordering.order import RowIds
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.shards import Values
 from heliostat.data.storage.values import as_column, as_values
 from heliostat.data.views.function_identity import function_fingerprint, function_name
 from heliostat.data.views.randomness import row_generator, row_keys, row_seeds
 from heliostat.data.views.transform import ChangedDataset, RowChange, check_values, read_only, rows_text
-from heliostat.data.views.view import Values, View, chosen_columns
+from heliostat.data.views.view import View, chosen_columns
 
 _SAMPLE_ROWS = 8
 

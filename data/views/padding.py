@@ -11,8 +11,9 @@ from heliostat.data.errors import SelectionError, TransformError
 from heliostat.data.ordering.order import RowIds, checked_integer
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.shards import Values
 from heliostat.data.views.transform import ChangedDataset, RowChange
-from heliostat.data.views.view import Values, chosen_columns
+from heliostat.data.views.view import chosen_columns
 
 Truncate = Literal["end", "start", "error"]
 

@@ -14,9 +14,10 @@ import numpy as np
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import BadColumnError, DatasetNotFoundError, ManifestError, SelectionError, TransformError
 from heliostat.data.ordering.order import RowIds
+from heliostat.data.storage.shards import Values
 from heliostat.data.storage.values import as_column, as_values
 from heliostat.data.views.transform import ChangedDataset, RowChange, check_values, rows_text
-from heliostat.data.views.view import Values, chosen_columns, fingerprint_of, rows_per_scan
+from heliostat.data.views.view import chosen_columns, fingerprint_of, rows_per_scan
 
 FORMAT_NAME = "heliostat-preprocessing"
 FORMAT_VERSION = 1

@@ -15,9 +15,10 @@ from heliostat.data.ordering.order import RowIds, checked_integer
 from heliostat.data.reading.lookahead import ComingRows
 from heliostat.data.reading.reader import Reader
 from heliostat.data.storage.columns import ColumnStatistics
+from heliostat.data.storage.shards import Values
 from heliostat.data.storage.statistics import LazyStatistics, column_statistics
 from heliostat.data.views.split import SplitSide
-from heliostat.data.views.view import Values, View, ViewReader, checked_row_ids, chosen_columns, rows_per_scan
+from heliostat.data.views.view import View, ViewReader, checked_row_ids, chosen_columns, rows_per_scan
 
 Predicate = Callable[[dict[str, Values]], npt.ArrayLike]
 """From columns of some rows to bool [rows]: which rows to keep."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from heliostat.data.reading.reader import ALIGNMENT_BYTES
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged
-from heliostat.data.views.view import Values
+from heliostat.data.storage.shards import Values
 
 # TensorFlow shares memory of these; bool it takes for uint8.
 _SHARED_KINDS = "iuf"

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from heliostat.data.dataset import Dataset
 from heliostat.data.errors import TransformError
 from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader, aligned_empty
+from heliostat.data.reading.reader import Reader, aligned_empty, output_array
 from heliostat.data.storage.columns import Column, ColumnStatistics
 from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.shards import Values
 from heliostat.data.storage.statistics import LazyStatistics, column_statistics
-from heliostat.data.views.view import Values, View, ViewReader, aligned, chosen_columns, output_array
+from heliostat.data.views.view import View, ViewReader, aligned, chosen_columns
 
 _NAMED_ROWS = 8
 

@@ -11,19 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 from heliostat.data.dataset import Dataset
-from heliostat.data.errors import RowError, UnknownColumnError
+from heliostat.data.errors import RowError
 from heliostat.data.ordering.order import RowIds
 from heliostat.data.reading.lookahead import ComingRows
 from heliostat.data.reading.reader import ALIGNMENT_BYTES, Reader, aligned_empty
-from heliostat.data.storage.columns import Column, ColumnStatistics
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.storage.columns import Column, ColumnStatistics, named_columns
+from heliostat.data.storage.shards import Values
 
 _SCAN_BYTES = 16 << 20
 _SCAN_ROWS = 4096
 _PROBED_ROWS = 8
-
-Values = npt.NDArray[Any] | Ragged
-"""The rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
 
 
 class View(Dataset):
@@ -117,41 +114,8 @@ def checked_row_ids(row_ids: npt.ArrayLike, num_rows: int, name: str) -> RowIds:
 
 
 def chosen_columns(dataset: Dataset, names: Sequence[str] | None) -> dict[str, Column]:
-    """The named columns of a dataset, all for None; raises UnknownColumnError for others and for none at all."""
-    known = dataset.schema
-    if names is None:
-        return dict(known)
-    wanted = [names] if isinstance(names, str) else list(names)
-    for name in wanted or ["(none)"]:
-        if name not in known:
-            raise UnknownColumnError(
-                f"Dataset {dataset.name} has no column {name!r}; it has {', '.join(map(repr, known))}.",
-                path=dataset.name,
-                column=str(name),
-            )
-    return {name: known[name] for name in wanted}
-
-
-def output_array(column: Column, num_rows: int, out: Mapping[str, npt.NDArray[Any]] | None) -> npt.NDArray[Any]:
-    """The array of a tensor column to fill: that of `out`, else a new aligned one.
-
-    Raises RowError for a missing or unfit output array.
-    """
-    shape = (num_rows, *column.shape)
-    if out is None:
-        return aligned_empty(shape, column.dtype)
-    array = out.get(column.name)
-    if array is None:
-        raise RowError(f"No output array was given for column {column.name!r}.", column=column.name)
-    fits = array.shape == shape and array.dtype == column.dtype
-    if not (fits and array.flags.c_contiguous and array.flags.writeable):
-        raise RowError(
-            f"The output array of column {column.name!r} must be a writeable C-contiguous {column.dtype} {shape}; "
-            f"got {array.dtype} {array.shape} "
-            f"(contiguous: {array.flags.c_contiguous}, writeable: {array.flags.writeable}).",
-            column=column.name,
-        )
-    return array
+    """The named columns of a dataset, see `named_columns`."""
+    return named_columns(dataset.name, dataset.schema, names)
 
 
 def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
