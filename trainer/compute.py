@@ -21,6 +21,7 @@ from .capture import StepScope, captured_gradients, dense_gradients, recording, 
 from .columns import Columns
 from .errors import UnsupportedModelError, UnsupportedStepError
 from .metrics import MetricVariable, StatsLayout
+from .on_replicas import on_every_replica
 from .runtime import BUILD_LOCK
 from .tensors import HostViews
 from .trainee import MEAN_REDUCTIONS, Trainee
@@ -133,14 +134,7 @@ class Compute:
         seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
         specs = [(column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)] * self._num_replicas
 
-        # Automatic control dependencies put an identity on the first device behind every result, so that those of the
-        # others would travel there and back. What has an effect, such as tf.print, is inside `_on_replica`'s functions.
-        @tf.function(autograph=False, experimental_attributes={"_disable_acd": self._num_replicas > 1})
-        def compute(replica_inputs: Any) -> Any:
-            outputs = strategy.run(self._on_replica, args=(replica_inputs,))
-            parts = [strategy.experimental_local_results(segment) for segment in outputs]
-            return list(zip(*parts, strict=True))
-
+        compute = on_every_replica(strategy, self._vector, jit_compile=trainee.jit_compile)
         with seams.unscaled_losses():
             if self._kind == "train":
                 with captured_gradients(trainee.optimizer):
@@ -149,14 +143,6 @@ class Compute:
                 function = compute.get_concrete_function(specs)
         refuse_impure_ops(function.graph)
         return function
-
-    def _on_replica(self, replica_inputs: Any) -> tuple[Any, Any, Any]:
-        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        arguments = replica_inputs[int(replica)]
-        if self._num_replicas == 1 and not self._trainee.jit_compile:
-            return self._vector(*arguments)
-        # One function for each replica: a trace holds the variables of the replica that it was made on.
-        return tf.function(self._vector, autograph=False, jit_compile=self._trainee.jit_compile or None)(*arguments)
 
     def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, Any, Any]:
         traced = self._run_step(columns, weights, seeds)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class FitCall:
     record_rows: bool
     number: int
     directions: Directions | None
-    began_s: float = field(default_factory=time.monotonic)
+    began_s: float
 
     @property
     def replays(self) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 from heliostat.cluster.membership import Pulse
 from heliostat.cluster.task_loop import Task, TaskLoop
 from heliostat.cluster.task_state import Failure, Formed, Limits
-from heliostat.data import Dataset
 
 from .checkpoint import CheckpointManifest, CheckpointStore
 from .config import FitConfig, TrainerConfig
@@ -56,8 +55,6 @@ class FitRun:
 
     Attributes:
         job: what to train.
-        train: its training data.
-        valid: its validation data, or None.
         config: the trainer's configuration; `fit` is this fit's.
         workers: the worker group, started.
         folder: the run folder.
@@ -71,8 +68,6 @@ class FitRun:
     """
 
     job: FitJob
-    train: Dataset
-    valid: Dataset | None
     config: TrainerConfig
     fit: FitConfig
     workers: Workers
@@ -104,8 +99,8 @@ class FitRun:
         self._go_on()
         self.folder.update(state="running", plan=plan, epochs=self.job.epochs, **self._record())
         self.display.say(f"run folder {self.folder.path}")
-        self.display.say(self.workers.describe(plan, len(self.train), self.job.steps_per_epoch))
-        for name, data in (("training", self.train), ("validation", self.valid)):
+        self.display.say(self.workers.describe(plan, len(self.job.data), self.job.steps_per_epoch))
+        for name, data in (("training", self.job.data), ("validation", self.job.validation_data)):
             if data is not None and data.num_skipped:
                 self.display.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
         if self.afresh and not self.config.local:
@@ -194,7 +189,7 @@ class FitRun:
     def identity(self) -> dict[str, Any]:
         """What must be equal to go on with a run, as far as the driver knows it before workers start."""
         job, config = self.job, self.config
-        datasets = {"train": self.train, "valid": self.valid}
+        datasets = {"train": self.job.data, "valid": self.job.validation_data}
         return {
             **{name: getattr(job, name) for name in _CONFIGURATION},
             "seed": config.seed,
@@ -257,8 +252,8 @@ class FitRun:
             self._loop.nudge()
 
     def _on_epoch(self, record: EpochRecord) -> None:
-        if self.train.num_skipped:
-            record = replace(record, logs={**record.logs, "skipped_rows": self.train.num_skipped})
+        if self.job.data.num_skipped:
+            record = replace(record, logs={**record.logs, "skipped_rows": self.job.data.num_skipped})
         known = [each for each in self._epochs if each.epoch < record.epoch]
         again = len(known) < len(self._epochs)
         self._epochs = [*known, record]
@@ -396,7 +391,7 @@ class FitRun:
         return "an unknown host" if info is None else info.host
 
     def _steps(self) -> int:
-        return self.job.steps_per_epoch or -(-len(self.train) // self.job.global_batch_size)
+        return self.job.steps_per_epoch or -(-len(self.job.data) // self.job.global_batch_size)
 
     def _restart_clock(self) -> float:
         """Seconds since the last start; begins anew."""
@@ -450,7 +445,7 @@ class FitRun:
 
     def _record(self) -> dict[str, Any]:
         """What ``run.json`` says of the run: everything its results depend on."""
-        datasets = {"train": self.train, "valid": self.valid}
+        datasets = {"train": self.job.data, "valid": self.job.validation_data}
         return {
             "identity": self.identity(),
             "data": {

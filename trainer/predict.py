@@ -11,6 +11,7 @@ import tensorflow as tf
 from heliostat.data import Dataset
 
 from .columns import Columns
+from .on_replicas import on_every_replica
 from .runtime import BUILD_LOCK
 from .tensors import to_tensor
 from .trainee import Trainee
@@ -27,19 +28,11 @@ class Predictor:
 
     def __init__(self, trainee: Trainee, columns: Columns, sample: Mapping[str, np.ndarray]) -> None:
         self._trainee, self._columns = trainee, columns
-        specs = [[tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]]
-        self._num_replicas = num_replicas = trainee.strategy.num_replicas_in_sync
-
-        # As in `Compute`: no identity on the first device behind the results of the others.
-        @tf.function(autograph=False, experimental_attributes={"_disable_acd": num_replicas > 1})
-        def predict(replica_inputs: Any) -> Any:
-            outputs = trainee.strategy.run(self._on_replica, args=(replica_inputs,))
-            self._structure = outputs
-            parts = [trainee.strategy.experimental_local_results(output) for output in keras.tree.flatten(outputs)]
-            return list(zip(*parts, strict=True))
-
+        specs = [tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]
+        self._num_replicas = trainee.strategy.num_replicas_in_sync
         with BUILD_LOCK:
-            self._function = predict.get_concrete_function(specs * num_replicas)
+            function = on_every_replica(trainee.strategy, self._predicted)
+            self._function = function.get_concrete_function([specs] * self._num_replicas)
 
     def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
         """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
@@ -57,9 +50,8 @@ class Predictor:
         joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         return keras.tree.pack_sequence_as(self._structure, joined)
 
-    def _on_replica(self, replica_inputs: Any) -> Any:
-        replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
-        batch = dict(zip(self._columns.names, replica_inputs[replica], strict=True))
-        x, _, _ = self._columns.assemble(batch)
-        step = self._trainee.model.predict_step
-        return step((x,)) if self._num_replicas == 1 else tf.function(step, autograph=False)((x,))
+    def _predicted(self, *columns: Any) -> Any:
+        x, _, _ = self._columns.assemble(dict(zip(self._columns.names, columns, strict=True)))
+        outputs = self._trainee.model.predict_step((x,))
+        self._structure = outputs
+        return outputs

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 from heliostat.cluster.tree import Node, Schedule, SegmentOp, Vector, cover, reduce_nodes, schedule, span
 
+from .on_replicas import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
 
 Outputs = Sequence[Sequence[Any]]
@@ -64,7 +65,7 @@ class ReplicaSum:
     def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
         """The function that adds first segments: gives their sums, copies of these on the host, and the others' too."""
 
-        @tf.function(autograph=False, experimental_attributes={"_disable_acd": True})
+        @tf.function(autograph=False, experimental_attributes=NO_CONTROL_DEPENDENCIES)
         def add_up(vectors: Any, rest: Any) -> Any:
             sums, at = [], 0
             for count, additions in groups:

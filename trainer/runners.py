@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from heliostat.data import BatchPlan, Dataset
+from heliostat.data import BatchPlan, Dataset, Shuffle
 
 from .columns import Columns, sample_rows
 from .compute import Compute, Kind
 from .engine import MicrobatchRunner
 from .feed import Feed
-from .jobs import FitJob, ModelJob, PassJob
+from .jobs import FitJob, ModelJob
 from .start_times import StartTimes
 from .trainee import Trainee
 
@@ -60,18 +60,27 @@ class Runners:
                 reduction=reduction,
                 only_returned_logs=only_returned,
             )
-        return self.run(compute, dataset, reduction, job, trains=kind == "train")
+        if kind == "train":
+            steps, shuffle = job.steps_per_epoch, job.shuffle
+            return self.run(compute, dataset, reduction, job.global_batch_size, steps_per_epoch=steps, shuffle=shuffle)
+        return self.run(compute, dataset, reduction, job.global_batch_size)
 
     def run(
-        self, compute: Compute, dataset: Dataset, reduction: str, job: FitJob | PassJob, *, trains: bool = False
+        self,
+        compute: Compute,
+        dataset: Dataset,
+        reduction: str,
+        global_batch_size: int,
+        *,
+        steps_per_epoch: int | None = None,
+        shuffle: Shuffle = False,
     ) -> MicrobatchRunner:
-        """Read a dataset for a traced step: shuffled for training, else in its order."""
-        steps, shuffle = (job.steps_per_epoch, job.shuffle) if trains and isinstance(job, FitJob) else (None, False)
+        """Read a dataset for a traced step."""
         plan = BatchPlan(
             num_rows=len(dataset),
-            global_batch_size=job.global_batch_size,
+            global_batch_size=global_batch_size,
             num_microbatches=self._model.num_microbatches,
-            steps_per_epoch=steps,
+            steps_per_epoch=steps_per_epoch,
         )
         with self._times.part("open"):
             feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)

@@ -309,18 +309,16 @@ class Trainer:
         if call.has_streams and not done and not call.replays:
             self._workers.launch(display.say, times)  # they start while the stream is written
         with times.part("data"):
-            train, valid = call.open_data(folder)
+            data = call.open_data(folder)
         try:
             with call.failure_recorded(folder):
                 if not done:
                     self._workers.start(display.say, times)
                 stored = folder.record.get("identity", {}).get("num_microbatches")
                 model = self._model_job(self._config.microbatches(self._workers.replicas, stored), call.initial_weights)
-                job = call.job(model, (train, valid), folder, store, self._config.wire_dtype)
+                job = call.job(model, data, folder, store, self._config.wire_dtype)
                 run = FitRun(
                     job=job,
-                    train=train,
-                    valid=valid,
                     config=self._config,
                     fit=call.config,
                     workers=self._workers,
@@ -367,7 +365,7 @@ class Trainer:
 
     def _replay(self, run: FitRun, directions: Directions) -> None:
         """Compute a step of the run again, and end the script."""
-        directions.data = run.train
+        directions.data = run.job.data
         directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
         raise ReplayDone
 

@@ -154,7 +154,7 @@ class Worker:
 
         compute = self._once("evaluate", job.columns, sample, trace)
         with Runners(trainee, job.columns, job.model, self.runtime.gpus) as runners:
-            evaluator = Evaluator(runners.run(compute, dataset, trainee.reduction, job))
+            evaluator = Evaluator(runners.run(compute, dataset, trainee.reduction, job.global_batch_size))
             self._join(trainee, member, fresh)
             answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
             while isinstance(answer, Share):
