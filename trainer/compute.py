@@ -7,6 +7,7 @@ knowledge, and the bits of a microbatch do not depend on where it is computed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,9 +22,9 @@ from .capture import StepScope, captured_gradients, dense_gradients, recording, 
 from .columns import Columns
 from .errors import UnsupportedModelError, UnsupportedStepError
 from .metrics import MetricVariable, StatsLayout
-from .on_replicas import on_every_replica
+from .on_replicas import OnEveryReplica
 from .runtime import BUILD_LOCK
-from .tensors import HostViews
+from .tensors import HostViews, copied_to_tensor
 from .trainee import MEAN_REDUCTIONS, Trainee
 
 Kind = Literal["train", "evaluate"]
@@ -95,12 +96,11 @@ class Compute:
         self._trainee, self._step, self._kind = trainee, step, kind
         self._only_returned = only_returned_logs
         self._columns, self._reduction = columns, reduction
-        self._num_replicas = trainee.strategy.num_replicas_in_sync
         self._traced: Contribution | None = None
         self.views = HostViews()
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
-            self._function = self._trace({name: sample[name] for name in columns.names})
+            self._everywhere = self._trace({name: sample[name] for name in columns.names})
         if self._traced is None:
             raise UnsupportedStepError("The training step was not traced.")
         self.contribution: Contribution = self._traced
@@ -122,27 +122,22 @@ class Compute:
     def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> Any:
         """As a call, but what it returns are tensors, on the replicas' devices."""
         arguments = [
-            ([batch[name] for name in self._columns.names], tf.constant(weights), tf.constant(seeds))
+            ([batch[name] for name in self._columns.names], copied_to_tensor(weights), copied_to_tensor(seeds))
             for batch, weights, seeds in replica_inputs
         ]
         self.views.forget()
-        return self._function(arguments)
+        return self._everywhere(arguments)
 
-    def _trace(self, sample: Mapping[str, np.ndarray]) -> Any:
-        trainee, strategy = self._trainee, self._trainee.strategy
+    def _trace(self, sample: Mapping[str, np.ndarray]) -> OnEveryReplica:
+        trainee = self._trainee
         column_specs = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in sample.values()]
         seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
-        specs = [(column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)] * self._num_replicas
-
-        compute = on_every_replica(strategy, self._vector, jit_compile=trainee.jit_compile)
-        with seams.unscaled_losses():
-            if self._kind == "train":
-                with captured_gradients(trainee.optimizer):
-                    function = compute.get_concrete_function(specs)
-            else:
-                function = compute.get_concrete_function(specs)
-        refuse_impure_ops(function.graph)
-        return function
+        specs = (column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)
+        captured = captured_gradients(trainee.optimizer) if self._kind == "train" else contextlib.nullcontext()
+        with seams.unscaled_losses(), captured:
+            everywhere = OnEveryReplica(trainee, self._vector, specs, jit_compile=trainee.jit_compile)
+        refuse_impure_ops(everywhere.graph)
+        return everywhere
 
     def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, Any, Any]:
         traced = self._run_step(columns, weights, seeds)

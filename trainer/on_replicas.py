@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from .inline_call import InlineCall
+from .trainee import Trainee
 
 # For `tf.function`. Automatic control dependencies put an identity on the first device behind every result, so that
 # those of other devices would travel there and back.
 NO_CONTROL_DEPENDENCIES = {"_disable_acd": True}
 
 
-def on_every_replica(strategy: Any, compute: Callable[..., Any], *, jit_compile: bool = False) -> Any:
-    """A `tf.function` of the replicas' arguments that gives per replica what ``compute(*arguments)`` returns, flat.
+class OnEveryReplica:
+    """Traces ``compute(*arguments)`` for every replica; a call gives per replica what it returns, flat.
 
     Args:
-        strategy: over the replicas.
-        compute: is traced once for each.
+        trainee: the model, on its replicas.
+        compute: is traced once for each; it must assign nothing.
+        specs: of the arguments of one replica.
         jit_compile: let XLA compile what a replica computes.
     """
-    alone = strategy.num_replicas_in_sync == 1
 
-    def on_replica(replica_inputs: Any) -> Any:
-        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        arguments = replica_inputs[int(replica)]
-        if alone and not jit_compile:
-            return compute(*arguments)
-        # One function for each replica: a trace holds the variables of the replica that it was made on. What has an
-        # effect, such as tf.print, is inside of it, so nothing needs to be kept in order around it.
-        return tf.function(compute, autograph=False, jit_compile=jit_compile or None)(*arguments)
+    def __init__(
+        self, trainee: Trainee, compute: Callable[..., Any], specs: Sequence[Any], *, jit_compile: bool = False
+    ) -> None:
+        strategy = trainee.strategy
+        alone = strategy.num_replicas_in_sync == 1
 
-    @tf.function(autograph=False, experimental_attributes=None if alone else NO_CONTROL_DEPENDENCIES)
-    def everywhere(replica_inputs: Any) -> Any:
-        outputs = keras.tree.flatten(strategy.run(on_replica, args=(replica_inputs,)))
-        return list(zip(*map(strategy.experimental_local_results, outputs), strict=True))
+        def on_replica(replica_inputs: Any) -> Any:
+            replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+            arguments = replica_inputs[int(replica)]
+            if alone and not jit_compile:
+                return compute(*arguments)
+            # One function for each replica: a trace holds the variables of the replica that it was made on. What has an
+            # effect, such as tf.print, is inside of it, so nothing needs to be kept in order around it.
+            return tf.function(compute, autograph=False, jit_compile=jit_compile or None)(*arguments)
 
-    return everywhere
+        @tf.function(autograph=False, experimental_attributes=None if alone else NO_CONTROL_DEPENDENCIES)
+        def everywhere(replica_inputs: Any) -> Any:
+            outputs = keras.tree.flatten(strategy.run(on_replica, args=(replica_inputs,)))
+            return list(zip(*map(strategy.experimental_local_results, outputs), strict=True))
+
+        self._function = everywhere.get_concrete_function([tuple(specs)] * strategy.num_replicas_in_sync)
+        self._inline = InlineCall(self._function) if trainee.inline else None
+
+    @property
+    def graph(self) -> tf.Graph:
+        """What was traced."""
+        return self._function.graph
+
+    def __call__(self, replica_inputs: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Compute on every replica, given the arguments of each."""
+        if self._inline is not None:
+            try:
+                return [self._inline(*tf.nest.flatten(replica_inputs))]
+            except tf.errors.OpError:
+                pass  # called again, as nothing was assigned: this way errors say where in the model they come from
+        outputs: Sequence[Sequence[Any]] = self._function([tuple(arguments) for arguments in replica_inputs])
+        return outputs

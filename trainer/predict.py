@@ -11,7 +11,7 @@ import tensorflow as tf
 from heliostat.data import Dataset
 
 from .columns import Columns
-from .on_replicas import on_every_replica
+from .on_replicas import OnEveryReplica
 from .runtime import BUILD_LOCK
 from .tensors import to_tensor
 from .trainee import Trainee
@@ -31,8 +31,7 @@ class Predictor:
         specs = [tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]
         self._num_replicas = trainee.strategy.num_replicas_in_sync
         with BUILD_LOCK:
-            function = on_every_replica(trainee.strategy, self._predicted)
-            self._function = function.get_concrete_function([specs] * self._num_replicas)
+            self._everywhere = OnEveryReplica(trainee, self._predicted, specs)
 
     def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
         """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
@@ -44,7 +43,7 @@ class Predictor:
                 filled = [*chunk, *[chunk[-1]] * (self._num_replicas - len(chunk))]
                 batches = [reader.gather(np.arange(a, b, dtype=np.int64)) for a, b in filled]
                 inputs = [[to_tensor(batch[name]) for name in self._columns.names] for batch in batches]
-                by_replica = self._function(inputs)
+                by_replica = self._everywhere(inputs)
                 # Copies: an output may be a view of the input's buffer.
                 pieces += [[np.array(output) for output in by_replica[replica]] for replica in range(len(chunk))]
         joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]

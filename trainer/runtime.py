@@ -24,11 +24,13 @@ class Runtime:
         devices: device names, one per replica, such as ``"GPU:0"`` or ``"CPU:1"``.
         threads: intra-op threads of TensorFlow; part of a run's identity, since bits depend on it.
         device_type: ``"GPU"`` or ``"CPU"``.
+        one_at_a_time: TensorFlow runs one operation at a time in this process, on its only device.
     """
 
     devices: tuple[str, ...]
     threads: int
     device_type: str
+    one_at_a_time: bool = False
 
     @property
     def gpus(self) -> tuple[str, ...]:
@@ -74,8 +76,9 @@ def set_up(
                 f"most {len(gpus)}, or 'auto' to use all."
             )
         _set_threads(threads)
+        at_a_time = max(threads, count)
         if owns_process:
-            tf.config.threading.set_inter_op_parallelism_threads(max(threads, count))
+            tf.config.threading.set_inter_op_parallelism_threads(at_a_time)
         _keep_summation_order()
         if gpus:
             for gpu in gpus:
@@ -85,7 +88,8 @@ def set_up(
         if deterministic:
             tf.config.experimental.enable_op_determinism()
         devices = tuple(f"{device_type}:{first_device + i}" for i in range(count))
-        return Runtime(devices=devices, threads=threads, device_type=device_type)
+        one_at_a_time = owns_process and at_a_time == 1 and device_type == "CPU"
+        return Runtime(devices=devices, threads=threads, device_type=device_type, one_at_a_time=one_at_a_time)
 
 
 def _set_threads(threads: int) -> None:

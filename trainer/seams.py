@@ -1,4 +1,4 @@
-"""The private parts of Keras that the step engine stands on, in one place.
+"""The private parts of Keras and TensorFlow that the step engine stands on, in one place.
 
 `check_seams` looks for each at worker start, so that an unknown Keras fails with one clear sentence instead of
 wrong numbers; `tests/trainer/test_seams.py` is the contract test.
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
@@ -21,6 +22,7 @@ from keras.src.random import seed_generator as seed_generator_module
 from keras.src.trainers import compile_utils
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.utils import naming
+from tensorflow.python.eager import context
 
 from .errors import RuntimeSetupError
 
@@ -57,6 +59,7 @@ def check_seams() -> None:
         f"keras.Model.{name}" for name in ("_symbolic_build", "_flatten_layers") if not hasattr(keras.Model, name)
     ]
     missing += [] if hasattr(compile_utils, "CompileMetrics") else ["compile_utils.CompileMetrics"]
+    missing += [] if hasattr(context.Context, "function_call_options") else ["Context.function_call_options"]
     if "state_mapping" not in inspect.signature(keras.StatelessScope.__init__).parameters:
         missing.append("StatelessScope(state_mapping)")
     if keras.backend.backend() != "tensorflow":
@@ -66,12 +69,19 @@ def check_seams() -> None:
         )
     if missing:
         raise RuntimeSetupError(
-            f"Keras {keras.__version__} lacks {', '.join(missing)}, which the step engine uses. "
+            f"Keras {keras.__version__} with TensorFlow {tf.__version__} lacks {', '.join(missing)}, "
+            "which the step engine uses. "
             f"Heliostat is tested with Keras {TESTED_KERAS}; install that version, or a Heliostat made for yours."
         )
 
 
 _SCALERS = ("scale_loss_for_distribution", "unscale_loss_for_distribution")
+
+
+def graph_options() -> bytes:
+    """The options by which TensorFlow optimises graphs when it calls a function, as it wants them for a call."""
+    options: bytes = context.context().function_call_options.config_proto_serialized
+    return options
 
 
 @contextlib.contextmanager

@@ -27,6 +27,13 @@ def to_tensor(array: np.ndarray) -> Any:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
+def copied_to_tensor(array: np.ndarray) -> Any:
+    """A tensor of the same numbers; for a few of them this takes a third of the time of `tf.constant`."""
+    copied = aligned_empty(array.shape, array.dtype)
+    copied[...] = array
+    return to_tensor(copied)
+
+
 class HostViews:
     """Host views of tensors, and the way back from a view to its tensor."""
 

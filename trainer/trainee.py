@@ -34,6 +34,7 @@ class Trainee:
         metrics: its metric state.
         generators: the seed generators it draws from.
         reduction: how its compiled loss reduces over rows, one of `REDUCTIONS`.
+        inline: call traced functions in the calling thread, see `InlineCall`.
         read_state: one call that reads all of `state` (hundreds of single reads take long).
         notes: what the user should know of how the model is trained here.
     """
@@ -45,6 +46,7 @@ class Trainee:
     metrics: list[MetricVariable]
     generators: list[Any]
     reduction: str
+    inline: bool
     read_state: Callable[[], list[Any]]
     notes: tuple[str, ...]
 
@@ -110,7 +112,7 @@ def build_trainee(
             _refuse_unsupported(model)
             notes = _set_single_steps(model)
             _build_state(model, sample, columns)
-            return _describe(model, strategy, notes)
+            return _describe(model, strategy, notes, inline=runtime.one_at_a_time)
 
 
 def _call(build_model: BuildModel) -> keras.Model:
@@ -236,7 +238,9 @@ def _num_classes(model: keras.Model) -> int | None:
     return int(shape[-1]) if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else None
 
 
-def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...]) -> Trainee:
+def _describe(
+    model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], *, inline: bool
+) -> Trainee:
     generators = seams.seed_generators(model)
     metrics = metric_variables(model)
     trainable = list(model.optimizer._trainable_variables)
@@ -255,6 +259,7 @@ def _describe(model: keras.Model, strategy: tf.distribute.MirroredStrategy, note
         metrics=metrics,
         generators=generators,
         reduction=loss_reduction(model),
+        inline=inline,
         read_state=tf.function(read_state, autograph=False).get_concrete_function(),
         notes=notes,
     )

@@ -19,6 +19,7 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from .compute import Contribution
 from .flat import FlatState, flat_state, hand_out
+from .inline_call import InlineCall
 from .runtime import BUILD_LOCK
 from .seams import STATELESS_METHODS
 from .trainee import Trainee
@@ -42,9 +43,9 @@ class Update:
             if self._flat is not None:
                 self._load, self._store = self._flat.make_load(), self._flat.make_store()
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
-            self._update = tf.function(
-                change, autograph=False, input_signature=[tf.TensorSpec((size,), dtype)]
-            ).get_concrete_function()
+            function = tf.function(change, autograph=False, input_signature=[tf.TensorSpec((size,), dtype)])
+            traced = function.get_concrete_function()
+            self._update = InlineCall(traced) if trainee.inline else traced
 
     def __call__(self, vector_sum: Any) -> None:
         """Assign the new state, given the first segment of the summed vector."""
