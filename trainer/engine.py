@@ -234,6 +234,7 @@ class TrainEngine:
         self._work = StepWork(runner, self._segments)
         self.totals = Totals.start(self.stats)
         self._logs: dict[str, Any] | None = None
+        self._published = False
         self.rows_by_worker: Counter[int] = Counter()
 
     @property
@@ -262,12 +263,13 @@ class TrainEngine:
         self.runner.feed.start_pass(epoch)
         self.runner.times = TimeSplit()
         self._epoch = epoch
-        self.totals, self._logs = Totals.start(self.stats), None
+        self.totals, self._logs, self._published = Totals.start(self.stats), None, False
         self.rows_by_worker = Counter()
 
     def resume_epoch(self, sums: np.ndarray, extrema: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
         """Go on with an epoch of which other workers have done the first steps."""
         self.totals, self._logs = Totals(np.array(sums), np.array(extrema), rows), None
+        self._published = False
         self.rows_by_worker = Counter(rows_by_worker)
 
     def step(self, step: int) -> None:
@@ -321,7 +323,7 @@ class TrainEngine:
         if self.contribution.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])
-        self._logs = None
+        self._logs, self._published = None, False
 
     def logs(self) -> dict[str, Any]:
         """Global metrics of the epoch so far."""
@@ -336,7 +338,9 @@ class TrainEngine:
     def publish(self) -> None:
         """Bring what callbacks and others may look at up to date: optimizer state, the model's metric objects."""
         self._update.store()
-        assign_metrics(metric_values(self.stats, self.totals), self.stats, self.trainee.components)
+        if not self._published:
+            assign_metrics(metric_values(self.stats, self.totals), self.stats, self.trainee.components)
+            self._published = True
 
     def row_ids(self, step: int) -> tuple[tuple[int, ...], ...]:
         """Row ids of `step` as the workers computed it, in order of rank (for proofs)."""

@@ -207,10 +207,13 @@ class Session:
             self._follow_frame(leave=True)  # changes after the last step; after a stop some wait for the next
         began = time.perf_counter()
         self.engine.publish()
+        digest = state_digest(self._trainee)
+        if self.job.has_callbacks:
+            self._digest = digest
         part = EpochPart(
             epoch=self.epoch,
             logs=self.engine.logs(),
-            digest=state_digest(self._trainee),
+            digest=digest,
             rows=self.engine.totals.rows,
             rows_by_worker=dict(self.engine.rows_by_worker),
             times=self.engine.times_by_name(),
@@ -223,8 +226,8 @@ class Session:
     # -- following the chief --------------------------------------------------------------------------------------
 
     def before_callbacks(self) -> None:
-        """Note the state before user callbacks run on the chief."""
-        self._digest = state_digest(self._trainee)
+        """Note the state before user callbacks run on the chief, unless that was done when the workers met."""
+        self._digest = self._digest or state_digest(self._trainee)
 
     def follow_chief(self, epoch_logs: dict[str, Any] | None = None) -> None:
         """After user callbacks: take over the stop flag, their states, and the whole state if they changed any of it.
@@ -242,7 +245,6 @@ class Session:
             if epoch_logs is not None:
                 self._publish(epoch_logs)
             changed = self._digest and state_digest(self._trainee) != self._digest
-            self._digest = ""
             state = state_bytes(self._trainee) if changed else b""
             states = self._changed_states(gate)
             return (
@@ -250,6 +252,7 @@ class Session:
             )
 
         payload = self.member.broadcast(produce, MAX_PAYLOAD_BYTES, CALLBACK_DEADLINE_S)
+        self._digest = ""
         stop, with_states, length = _HEADER.unpack_from(payload)
         self.model.stop_training = stop
         if not self.is_chief and length:

@@ -20,8 +20,8 @@ def state_arrays(trainee: Trainee) -> list[np.ndarray]:
 def state_digest(trainee: Trainee) -> str:
     """xxh3_128 over all training state, hexadecimal: equal on workers that hold the same state."""
     digest = xxhash.xxh3_128()
-    for view in _state_views(trainee):
-        digest.update(view.reshape(-1).view(np.uint8))
+    for value in trainee.read_state():
+        digest.update(host_view(value).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from heliostat.data import Dataset
 from . import seams
 from .columns import Columns
 from .errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
+from .inline_call import InlineCall
 from .metrics import MetricVariable, metric_variables
 from .runtime import BUILD_LOCK, Runtime
 
@@ -251,6 +252,7 @@ def _describe(
     def read_state() -> list[Any]:
         return [strategy.experimental_local_results(variable._value)[0].read_value() for variable in found]
 
+    traced = tf.function(read_state, autograph=False).get_concrete_function()
     return Trainee(
         model=model,
         strategy=strategy,
@@ -260,6 +262,6 @@ def _describe(
         generators=generators,
         reduction=loss_reduction(model),
         inline=inline,
-        read_state=tf.function(read_state, autograph=False).get_concrete_function(),
+        read_state=InlineCall(traced) if inline else traced,
         notes=notes,
     )
