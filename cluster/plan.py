@@ -166,5 +166,7 @@ def wire_blocks(blocks: Sequence[Block], layout: Layout) -> list[Block]:
 def shared_block_bytes(like: Layout, expected: Sequence[Sequence[Node]]) -> int:
     """Return how much of a node one slot of shared memory takes, the same on all workers; 0 if there are too many."""
     room = SLOT_BYTES // max(len(nodes) for nodes in expected) // 64 * 64
-    wanted = num_bytes(like, whole(like)) // len(expected) // BLOCKS_PER_SLICE // 64 * 64
+    # A slice's segments begin on cache lines of their own; a last block for the few bytes of that would cost a round.
+    slice_bytes = num_bytes(like, whole(like)) // len(expected) + 2 * 64 * len(like)
+    wanted = -(-slice_bytes // BLOCKS_PER_SLICE // 64) * 64
     return min(room, max(wanted, MIN_BLOCK_BYTES)) if room >= MIN_BLOCK_BYTES // 8 else 0
