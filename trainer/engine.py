@@ -74,12 +74,10 @@ class MicrobatchRunner:
         compute: the traced function of the step.
         feed: where rows come from.
         seed: seed of the run.
-        gpus: the replicas' devices, if they are GPUs.
     """
 
-    def __init__(self, trainee: Trainee, compute: Compute, feed: Feed, seed: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, trainee: Trainee, compute: Compute, feed: Feed, seed: int) -> None:
         self.trainee, self.compute, self.feed, self.seed = trainee, compute, feed, seed
-        self.gpus = tuple(gpus)
         self.num_replicas = trainee.strategy.num_replicas_in_sync
         self.times = TimeSplit()
 
@@ -162,8 +160,9 @@ class StepWork:
         self._runner, self._segments = runner, segments
         self._num_microbatches = runner.feed.plan.num_microbatches
         self._replica_sum: ReplicaSum | None = None
-        if runner.gpus and "sum_bfloat16" not in segments.ops:  # there every addition is rounded
-            self._replica_sum = ReplicaSum(runner.gpus, self._num_microbatches, segments.ops, runner.compute.views)
+        gpus = runner.trainee.runtime.gpus
+        if gpus and "sum_bfloat16" not in segments.ops:  # there every addition is rounded
+            self._replica_sum = ReplicaSum(gpus, self._num_microbatches, segments.ops, runner.compute.views)
         self._trees: dict[Range, TreeSum] = {}
         self._held: list[Range] = []
         self._step = self._seed_step = 0
@@ -230,7 +229,7 @@ class TrainEngine:
         self._update = Update(self.trainee, self.contribution)
         self._results = Results(self.trainee.model, self.stats)
         self._epoch = 0
-        self._segments = Segments(self.trainee, self.contribution, wire_dtype, runner.gpus)
+        self._segments = Segments(self.trainee, self.contribution, wire_dtype)
         self._work = StepWork(runner, self._segments)
         self.totals = Totals.start(self.stats)
         self._logs: dict[str, Any] | None = None

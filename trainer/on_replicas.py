@@ -47,7 +47,9 @@ class OnEveryReplica:
             return list(zip(*map(strategy.experimental_local_results, outputs), strict=True))
 
         self._function = everywhere.get_concrete_function([tuple(specs)] * strategy.num_replicas_in_sync)
-        self._inline = InlineCall(self._function) if trainee.inline else None
+        # With several threads TensorFlow computes operations that do not need each other at the same time.
+        inline = trainee.runtime.on_one_cpu and trainee.runtime.one_at_a_time
+        self._inline = InlineCall(self._function) if inline else None
 
     @property
     def graph(self) -> tf.Graph:

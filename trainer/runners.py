@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from heliostat.data import BatchPlan, Dataset, Shuffle
@@ -23,7 +22,6 @@ class Runners:
         trainee: the model.
         columns: which columns are read.
         model: how the model is computed.
-        gpus: the replicas' devices, if they are GPUs.
         times: where the time for opening and tracing is noted.
     """
 
@@ -32,10 +30,9 @@ class Runners:
         trainee: Trainee,
         columns: Columns,
         model: ModelJob,
-        gpus: Sequence[str],
         times: StartTimes | None = None,
     ) -> None:
-        self._trainee, self._columns, self._model, self._gpus = trainee, columns, model, gpus
+        self._trainee, self._columns, self._model = trainee, columns, model
         self._times = times or StartTimes()
         self._feeds: list[Feed] = []
 
@@ -85,4 +82,4 @@ class Runners:
         with self._times.part("open"):
             feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
             self._feeds.append(feed)
-        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed, self._gpus)
+        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed)

@@ -24,13 +24,18 @@ class Runtime:
         devices: device names, one per replica, such as ``"GPU:0"`` or ``"CPU:1"``.
         threads: intra-op threads of TensorFlow; part of a run's identity, since bits depend on it.
         device_type: ``"GPU"`` or ``"CPU"``.
-        one_at_a_time: TensorFlow runs one operation at a time in this process, on its only device.
+        one_at_a_time: TensorFlow runs one operation at a time in this process.
     """
 
     devices: tuple[str, ...]
     threads: int
     device_type: str
     one_at_a_time: bool = False
+
+    @property
+    def on_one_cpu(self) -> bool:
+        """Whether its only device is the processor, where eager operations run as well."""
+        return self.devices == ("CPU:0",)
 
     @property
     def gpus(self) -> tuple[str, ...]:
@@ -88,7 +93,7 @@ def set_up(
         if deterministic:
             tf.config.experimental.enable_op_determinism()
         devices = tuple(f"{device_type}:{first_device + i}" for i in range(count))
-        one_at_a_time = owns_process and at_a_time == 1 and device_type == "CPU"
+        one_at_a_time = owns_process and at_a_time == 1
         return Runtime(devices=devices, threads=threads, device_type=device_type, one_at_a_time=one_at_a_time)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from heliostat.cluster.tree import Layout, SegmentOp, Vector
@@ -26,20 +25,13 @@ class Segments:
         trainee: the model.
         contribution: what a microbatch's vector holds.
         wire_dtype: how gradients are rounded; None leaves them as they are.
-        gpus: the replicas' devices, if they are GPUs: a sum is copied to the first.
 
     Raises:
         UnsupportedModelError: gradients are not float32.
     """
 
-    def __init__(
-        self,
-        trainee: Trainee,
-        contribution: Contribution,
-        wire_dtype: WireDtype | None,
-        gpus: Sequence[str] = (),
-    ) -> None:
-        self._gpus = tuple(gpus)
+    def __init__(self, trainee: Trainee, contribution: Contribution, wire_dtype: WireDtype | None) -> None:
+        self._gpus = trainee.runtime.gpus  # a sum is copied to the first
         self._whole = contribution.layout
         self.layout: Layout = self._whole
         self.ops: tuple[SegmentOp, ...] = SEGMENT_OPS

@@ -35,7 +35,7 @@ class Trainee:
         metrics: its metric state.
         generators: the seed generators it draws from.
         reduction: how its compiled loss reduces over rows, one of `REDUCTIONS`.
-        inline: call traced functions in the calling thread, see `InlineCall`.
+        runtime: what it is computed on.
         read_state: one call that reads all of `state` (hundreds of single reads take long).
         notes: what the user should know of how the model is trained here.
     """
@@ -47,7 +47,7 @@ class Trainee:
     metrics: list[MetricVariable]
     generators: list[Any]
     reduction: str
-    inline: bool
+    runtime: Runtime
     read_state: Callable[[], list[Any]]
     notes: tuple[str, ...]
 
@@ -113,7 +113,7 @@ def build_trainee(
             _refuse_unsupported(model)
             notes = _set_single_steps(model)
             _build_state(model, sample, columns)
-            return _describe(model, strategy, notes, inline=runtime.one_at_a_time)
+            return _describe(model, strategy, notes, runtime)
 
 
 def _call(build_model: BuildModel) -> keras.Model:
@@ -240,7 +240,7 @@ def _num_classes(model: keras.Model) -> int | None:
 
 
 def _describe(
-    model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], *, inline: bool
+    model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], runtime: Runtime
 ) -> Trainee:
     generators = seams.seed_generators(model)
     metrics = metric_variables(model)
@@ -261,7 +261,7 @@ def _describe(
         metrics=metrics,
         generators=generators,
         reduction=loss_reduction(model),
-        inline=inline,
-        read_state=InlineCall(traced) if inline else traced,
+        runtime=runtime,
+        read_state=InlineCall(traced) if runtime.on_one_cpu else traced,
         notes=notes,
     )

@@ -45,7 +45,7 @@ class Update:
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
             function = tf.function(change, autograph=False, input_signature=[tf.TensorSpec((size,), dtype)])
             traced = function.get_concrete_function()
-            self._update = InlineCall(traced) if trainee.inline else traced
+            self._update = InlineCall(traced) if trainee.runtime.on_one_cpu else traced
 
     def __call__(self, vector_sum: Any) -> None:
         """Assign the new state, given the first segment of the summed vector."""

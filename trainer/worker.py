@@ -109,7 +109,7 @@ class Worker:
         )
         reduction = step_reduction(trainee, user_train, "train_step")
         valid_reduction = step_reduction(trainee, user_valid, "valid_step")
-        with Runners(trainee, job.columns, job.model, self.runtime.gpus, times) as runners, _directory_kept():
+        with Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
             engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite, job.wire_dtype)
@@ -153,7 +153,7 @@ class Worker:
             )
 
         compute = self._once("evaluate", job.columns, sample, trace)
-        with Runners(trainee, job.columns, job.model, self.runtime.gpus) as runners:
+        with Runners(trainee, job.columns, job.model) as runners:
             evaluator = Evaluator(runners.run(compute, dataset, trainee.reduction, job.global_batch_size))
             self._join(trainee, member, fresh)
             answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
