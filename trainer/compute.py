@@ -8,8 +8,10 @@ knowledge, and the bits of a microbatch do not depend on where it is computed.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import keras
@@ -21,6 +23,7 @@ from . import seams
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .columns import Columns
 from .errors import UnsupportedModelError, UnsupportedStepError
+from .flat import runs_of
 from .metrics import MetricVariable, StatsLayout
 from .on_replicas import OnEveryReplica
 from .runtime import BUILD_LOCK
@@ -36,13 +39,15 @@ ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 class Contribution:
     """What the vector of a microbatch holds, in order.
 
-    The first segment has the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
-    the microbatch's weight. The second (float64, summed) and third (float64, maximum) are described by `stats`.
+    The main segments have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
+    the microbatch's weight; `runs` says how many of these variables share a segment, and there is an empty one if there
+    are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
 
     Attributes:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
         moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
         agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
+        runs: of each main segment the number of variables that are joined in it, see `runs_of`.
         stats: metric changes and logged scalars.
         layout: dtype and length of each segment.
     """
@@ -50,8 +55,14 @@ class Contribution:
     gradients: tuple[int, ...]
     moving: tuple[int, ...]
     agreed: tuple[int, ...]
+    runs: tuple[int, ...]
     stats: StatsLayout
     layout: Layout
+
+    @property
+    def main(self) -> Layout:
+        """The layout of the main segments."""
+        return self.layout[:-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +150,17 @@ class Compute:
         refuse_impure_ops(everywhere.graph)
         return everywhere
 
-    def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, Any, Any]:
+    def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
         traced = self._run_step(columns, weights, seeds)
         self._traced = traced.contribution
         dtype = self._trainee.float_dtype
-        main = [
-            _flat(part, dtype) * tf.cast(weights[i], dtype)
-            for i, part in enumerate((traced.gradients, traced.moving))
-            if part
-        ]
+        values, main = [*traced.gradients, *traced.moving], []
+        for start, count in zip(accumulate((0, *traced.contribution.runs)), traced.contribution.runs, strict=False):
+            weight = weights[0 if start < len(traced.gradients) else 1]
+            main.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
         agreed = [*traced.agreed, *(-value for value in traced.agreed)]
         return (
-            tf.concat(main, 0) if len(main) > 1 else main[0] if main else tf.zeros((0,), dtype),
+            *(main or [tf.zeros((0,), dtype)]),
             _flat(traced.sums, tf.float64),
             _flat([*traced.extrema, *agreed], tf.float64),
         )
@@ -197,17 +207,27 @@ class Compute:
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
         num_agreed = sum(int(np.prod(trainee.frozen[i].shape)) for i in agreed)
         stats = StatsLayout(metrics=updated, logged=tuple(logged), num_agreed=num_agreed, result_names=names)
-        main_size = sum(int(np.prod(trainee.trainable[i].shape)) for i in present)
-        main_size += sum(int(np.prod(trainee.frozen[i].shape)) for i in floating)
+        sizes = [math.prod(trainee.trainable[i].shape) for i in present]
+        moving_sizes = [math.prod(trainee.frozen[i].shape) for i in floating]
+        runs = (*runs_of(sizes), *((len(floating),) if floating else ()))
+        ends = list(accumulate((0, *sizes, *moving_sizes)))
+        borders = [ends[at] for at in accumulate((0, *runs))]
+        main = tuple((trainee.float_dtype, stop - start) for start, stop in pairwise(borders))
         float64 = np.dtype(np.float64)
-        layout = ((trainee.float_dtype, main_size), (float64, stats.num_sums), (float64, stats.num_extrema))
+        layout = (
+            *(main or ((trainee.float_dtype, 0),)),
+            (float64, stats.num_sums),
+            (float64, stats.num_extrema),
+        )
         return Traced(
             gradients=[gradients[i] for i in present],
             moving=[values[i] for i in floating],
             agreed=[tf.cast(values[i], tf.float64) for i in agreed],
             sums=sums,
             extrema=extrema,
-            contribution=Contribution(gradients=present, moving=floating, agreed=agreed, stats=stats, layout=layout),
+            contribution=Contribution(
+                gradients=present, moving=floating, agreed=agreed, runs=runs, stats=stats, layout=layout
+            ),
         )
 
     def _logged_sum(self, value: Any, weights: Any) -> Any:

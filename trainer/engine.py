@@ -153,7 +153,7 @@ class StepWork:
 
     Args:
         runner: computes microbatches.
-        segments: how their vectors are cut and summed.
+        segments: how their vectors are summed.
     """
 
     def __init__(self, runner: MicrobatchRunner, segments: Segments) -> None:
@@ -194,7 +194,7 @@ class StepWork:
                 self._trees[each] = tree
                 for node, vector in self._runner.sums(self._step, self._seed_step, range(*each), self._replica_sum):
                     began = time.perf_counter()
-                    tree.add_node(node, self._segments.cut(vector))
+                    tree.add_node(node, vector)
                     self._runner.times.local_sum_s += time.perf_counter() - began
                     spans.note("local sum", began, node[1] << node[0])
                 self._held.append(each)
@@ -250,10 +250,10 @@ class TrainEngine:
         self.runner.warm_up()
         self._work.warm_up()
         kept = state_bytes(self.trainee)
-        dtype, length = self.contribution.layout[0]
-        nothing = aligned_empty((length,), dtype)
-        nothing[:] = 0
-        self._update(to_tensor(nothing))
+        nothing = [aligned_empty((length,), dtype) for dtype, length in self.contribution.main]
+        for segment in nothing:
+            segment[:] = 0
+        self._update(*map(to_tensor, nothing))
         self._update.store()
         assign_state(self.trainee, kept)
 
@@ -279,9 +279,8 @@ class TrainEngine:
         summed = self._member.all_reduce(
             self._work, plan.present(step), self._segments.layout, self._segments.ops, self._segments.new
         )
-        summed = self._segments.join(summed)
         reduced = time.perf_counter()
-        if self._on_nonfinite is None or all_finite(summed[0]):
+        if self._on_nonfinite is None or all(map(all_finite, summed[:-2])):
             self._apply(summed, plan.step_rows(step))
             self._count_rows(plan.sizes(step))
         else:
@@ -311,14 +310,14 @@ class TrainEngine:
             raise NonfiniteGradientError(text, microbatch=number)
 
     def _apply(self, summed: Vector, rows: tuple[int, int]) -> None:
-        gradients, sums, extrema = summed
+        *main, sums, extrema = summed
         if disagreeing(self.stats, extrema):
             names = [self.trainee.frozen[i].path for i in self.contribution.agreed]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
-        self._update(self.runner.compute.views.tensor_of(gradients))
+        self._update(*map(self.runner.compute.views.tensor_of, main))
         if self.contribution.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import keras
@@ -23,6 +24,18 @@ from .trainee import Trainee
 MAX_MEAN_ELEMENTS = 1 << 16
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
+
+
+def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
+    """How many neighbours among variables of these sizes have their gradients joined in one segment.
+
+    All of them where variables are small on average, as a flat update wants them; otherwise the large ones stay by
+    themselves, since joining is a copy.
+    """
+    if sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes):
+        return (len(sizes),) if sizes else ()
+    large = groupby(enumerate(sizes), key=lambda each: each[0] if each[1] > MAX_MEAN_ELEMENTS else -1)
+    return tuple(len(list(run)) for _, run in large)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from .shipping import Shipped
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 WireDtype = Literal["bfloat16"]
-# A contribution's segments: gradients and moving averages; metric changes; extrema.
+# The segments of a pass without training: an empty one for gradients; metric changes; extrema.
 SEGMENT_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
 
 

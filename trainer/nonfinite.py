@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,27 +29,25 @@ def nonfinite_microbatch(
     """Compute these microbatches of a step again, one by one: the first that is not finite, and in which variables."""
     seed_step = epoch * runner.feed.plan.num_steps + step
     for lo, hi in sorted(ranges):
-        for number, (main, _, _) in runner.vectors(step, seed_step, range(lo, hi)):
-            if not all_finite(main):
-                return number, nonfinite_variables(runner, contribution, main)
+        for number, (*main, _, _) in runner.vectors(step, seed_step, range(lo, hi)):
+            if not all(map(all_finite, main)):
+                parts = parts_by_variable(runner.trainee, contribution, main)
+                return number, tuple(variable.path for variable, part in parts if not all_finite(part))
     return None
 
 
-def nonfinite_variables(runner: MicrobatchRunner, contribution: Contribution, main: np.ndarray) -> tuple[str, ...]:
-    """Paths of the variables whose part of a microbatch's vector is not finite."""
-    names, at = [], 0
-    for variable in variables_of(runner.trainee, contribution):
-        size = int(np.prod(variable.shape))
-        if not all_finite(main[at : at + size]):
-            names.append(variable.path)
-        at += size
-    return tuple(names)
-
-
-def variables_of(trainee: Trainee, contribution: Contribution) -> list[Any]:
-    """The variables of which a microbatch's vector has parts, in order: gradients, then moving averages."""
+def parts_by_variable(
+    trainee: Trainee, contribution: Contribution, main: Sequence[np.ndarray]
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
     trained = [trainee.trainable[i] for i in contribution.gradients]
-    return trained + [trainee.frozen[i] for i in contribution.moving]
+    variables = iter(trained + [trainee.frozen[i] for i in contribution.moving])
+    for segment, count in zip(main, contribution.runs, strict=False):
+        at = 0
+        for variable in islice(variables, count):
+            size = int(np.prod(variable.shape))
+            yield variable, segment[at : at + size]
+            at += size
 
 
 def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .jobs import MicrobatchReplay, ReplayReport, ReplayWanted
 from .metrics import Totals
-from .nonfinite import all_finite, variables_of
+from .nonfinite import all_finite, parts_by_variable
 
 if TYPE_CHECKING:
     from .engine import TrainEngine
@@ -21,16 +21,13 @@ def replay_step(engine: TrainEngine, epoch: int, step: int, wanted: ReplayWanted
     numbers = present if wanted.microbatch is None else [wanted.microbatch]
     found = []
     for number in numbers:
-        for _, (main, sums, extrema) in runner.vectors(step, epoch * plan.num_steps + step, [number]):
+        for _, (*main, sums, extrema) in runner.vectors(step, epoch * plan.num_steps + step, [number]):
             rows = plan.sizes(step)[number]
             totals = Totals.start(engine.stats)
             totals.add(np.array(sums), np.array(extrema), rows)
-            parts = variables_of(runner.trainee, engine.contribution)
-            norms, broken, at = {}, [], 0
-            for variable in parts:
-                part = main[at : at + int(np.prod(variable.shape))].astype(np.float64)
-                at += part.size
-                norms[variable.path] = float(np.linalg.norm(part))
+            norms, broken = {}, []
+            for variable, part in parts_by_variable(runner.trainee, engine.contribution, main):
+                norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
                 if not all_finite(part):
                     broken.append(variable.path)
             found.append(

@@ -18,6 +18,7 @@ from .on_replicas import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
 
 Outputs = Sequence[Sequence[Any]]
+MAIN, SHORT = slice(None, -2), slice(-2, None)
 
 
 class ReplicaSum:
@@ -26,7 +27,8 @@ class ReplicaSum:
     Args:
         devices: device names, one per replica.
         num_microbatches: of a step.
-        ops: of each segment of a vector; the first is summed on the devices, the others, which are short, on the host.
+        ops: of each segment of a vector; the main ones are summed on the devices, the last two, which are short, on the
+            host.
         views: gives what is copied to the host as arrays.
     """
 
@@ -34,7 +36,7 @@ class ReplicaSum:
         self, devices: Sequence[str], num_microbatches: int, ops: Sequence[SegmentOp], views: HostViews
     ) -> None:
         self._devices, self._num_microbatches = tuple(devices), num_microbatches
-        self._ops, self._views = tuple(ops), views
+        self._short_ops, self._views = tuple(ops[SHORT]), views
         self._functions: dict[tuple[tuple[int, Schedule], ...], Any] = {}
         self._add = tf.function(tf.add, autograph=False, jit_compile=True)
 
@@ -50,29 +52,34 @@ class ReplicaSum:
         if key not in self._functions:
             self._functions[key] = self._make(key)
         here = outputs[: len(numbers)]
-        sums, copies, rest = self._functions[key]([first for first, *_ in here], [list(others) for _, *others in here])
+        sums, copies, rest = self._functions[key](
+            [list(each[MAIN]) for each in here], [list(each[SHORT]) for each in here]
+        )
         short = {(0, number): tuple(map(self._views.of, others)) for number, others in zip(numbers, rest, strict=True)}
         partials = []
-        for (node, each), total, copy in zip(found, sums, copies, strict=True):
+        for (node, each), totals, copied in zip(found, sums, copies, strict=True):
             added = reduce_nodes(
-                {(0, number): short[0, number] for number in each}, self._ops[1:], self._num_microbatches
+                {(0, number): short[0, number] for number in each}, self._short_ops, self._num_microbatches
             )
             for segment in added:
-                segment.flags.writeable = False  # as the copy is: a vector is one or the other
-            partials.append((node, (self._views.of(copy, stands_for=total), *added)))
+                segment.flags.writeable = False  # as the copies are: a vector is one or the other
+            main = [self._views.of(copy, stands_for=total) for copy, total in zip(copied, totals, strict=True)]
+            partials.append((node, (*main, *added)))
         return partials
 
     def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
-        """The function that adds first segments: gives their sums, copies of these on the host, and the others' too."""
+        """The function that adds main segments: gives their sums, copies of these on the host, and the others' too."""
 
         @tf.function(autograph=False, experimental_attributes=NO_CONTROL_DEPENDENCIES)
         def add_up(vectors: Any, rest: Any) -> Any:
             sums, at = [], 0
             for count, additions in groups:
-                sums.append(self._added(vectors[at : at + count], self._devices[at : at + count], additions))
+                by_segment = zip(*vectors[at : at + count], strict=True)
+                devices = self._devices[at : at + count]
+                sums.append([self._added(segments, devices, additions) for segments in by_segment])
                 at += count
             with tf.device(HOST):
-                return sums, [tf.identity(total) for total in sums], tf.nest.map_structure(tf.identity, rest)
+                return sums, *tf.nest.map_structure(tf.identity, (sums, rest))
 
         return add_up
 

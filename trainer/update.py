@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,6 @@ class Update:
 
     def __init__(self, trainee: Trainee, contribution: Contribution) -> None:
         self._trainee, self._contribution = trainee, contribution
-        dtype, size = contribution.layout[0]
         self._moving = [trainee.frozen[i] for i in contribution.moving]
         with BUILD_LOCK:
             self._flat = flat_state(trainee, contribution.gradients)
@@ -43,16 +43,16 @@ class Update:
             if self._flat is not None:
                 self._load, self._store = self._flat.make_load(), self._flat.make_store()
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
-            function = tf.function(change, autograph=False, input_signature=[tf.TensorSpec((size,), dtype)])
-            traced = function.get_concrete_function()
+            specs = [tf.TensorSpec((length,), dtype) for dtype, length in contribution.main]
+            traced = tf.function(change, autograph=False, input_signature=specs).get_concrete_function()
             self._update = InlineCall(traced) if trainee.runtime.on_one_cpu else traced
 
-    def __call__(self, vector_sum: Any) -> None:
-        """Assign the new state, given the first segment of the summed vector."""
+    def __call__(self, *main: Any) -> None:
+        """Assign the new state, given the main segments of the summed vector."""
         if self._flat is not None and not self._loaded:
             self._load()
             self._loaded = True
-        self._update(vector_sum)
+        self._update(*main)
 
     def store(self) -> None:
         """Bring the optimizer's variables up to date; from now on they may be looked at, and changed."""
@@ -60,53 +60,53 @@ class Update:
             self._store()
             self._loaded = False
 
-    def _by_variable(self) -> Callable[[tf.Tensor], None]:
+    def _by_variable(self) -> Callable[..., None]:
         """One compiled function over all variables."""
         trainee = self._trainee
         changed = [*trainee.trainable, *trainee.optimizer.variables, *self._moving]
         parts_of = [trainee.components(variable) for variable in changed]
         first = [parts[0] for parts in parts_of]
 
-        def assign_first(vector_sum: tf.Tensor) -> None:
-            for part, value in zip(first, self._new_values(vector_sum, first), strict=True):
+        def assign_first(*main: tf.Tensor) -> None:
+            for part, value in zip(first, self._new_values(main, first), strict=True):
                 part.assign(value)
 
         compiled = tf.function(assign_first, autograph=False, jit_compile=True)
 
-        def update(vector_sum: tf.Tensor) -> None:
+        def update(*main: tf.Tensor) -> None:
             with tf.device(first[0].device):
-                compiled(vector_sum)
+                compiled(*main)
             _copy_to_other_replicas(parts_of)
 
         return update
 
-    def _flat_update(self, flat: FlatState) -> Callable[[tf.Tensor], None]:
+    def _flat_update(self, flat: FlatState) -> Callable[..., None]:
         """One compiled function over the long vectors, whose weights are then handed out."""
         trainee, twin = self._trainee, flat.twin
         scalar_parts = [trainee.components(own) for _, own in flat.scalars]
         moving_parts = [trainee.components(variable) for variable in self._moving]
         source = {id(of): parts[0] for (of, _), parts in zip(flat.scalars, scalar_parts, strict=True)}
         stores = [source.get(id(variable), variable._value) for variable in twin.variables]
-        weights, num_weights = flat.weights._value, int(flat.weights.shape[0])
+        weights = flat.weights._value
 
-        def assign_first(vector_sum: tf.Tensor) -> tf.Tensor:
+        def assign_first(gradients: tf.Tensor, *moving: tf.Tensor) -> tf.Tensor:
             state = [store.read_value() for store in stores]
             with _stateless(twin):
                 (new_weights,), new_state = twin.stateless_apply(
-                    state, [tf.cast(vector_sum[:num_weights], weights.dtype)], [weights.read_value()]
+                    state, [tf.cast(gradients, weights.dtype)], [weights.read_value()]
                 )
             weights.assign(new_weights)
             for store, value in zip(stores, new_state, strict=True):
                 store.assign(value)
-            for parts, value in zip(moving_parts, self._new_moving(vector_sum, num_weights), strict=True):
+            for parts, value in zip(moving_parts, _cut(moving, [len(moving_parts)], self._moving), strict=False):
                 parts[0].assign(value)
             return new_weights
 
         compiled = tf.function(assign_first, autograph=False, jit_compile=True)
 
-        def update(vector_sum: tf.Tensor) -> None:
+        def update(*main: tf.Tensor) -> None:
             with tf.device(weights.device):
-                new_weights = compiled(vector_sum)
+                new_weights = compiled(*main)
             hand_out(trainee, new_weights, trainee.trainable)
             _copy_to_other_replicas([*scalar_parts, *moving_parts])
 
@@ -123,28 +123,22 @@ class Update:
             for part in self._trainee.components(variable):
                 part.assign(value)
 
-    def _new_values(self, gradient_sum: tf.Tensor, first: Sequence[Any]) -> list[Any]:
+    def _new_values(self, main: Sequence[tf.Tensor], first: Sequence[Any]) -> list[Any]:
         trainee, contribution = self._trainee, self._contribution
         num_weights = len(trainee.trainable)
         num_state = len(trainee.optimizer.variables)
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
-        at = 0
-        for index in contribution.gradients:
-            gradients[index], at = _slice(gradient_sum, at, trainee.trainable[index])
-        moving = self._new_moving(gradient_sum, at)
+        trained = [trainee.trainable[index] for index in contribution.gradients]
+        values = _cut(main, contribution.runs, [*trained, *self._moving])
+        for index, value in zip(contribution.gradients, values, strict=False):
+            gradients[index] = value
+        moving = values[len(trained) :]
         with _stateless(trainee.optimizer):
             weights, state = trainee.optimizer.stateless_apply(
                 current[num_weights : num_weights + num_state], gradients, current[:num_weights]
             )
         return [*weights, *state, *moving]
-
-    def _new_moving(self, vector_sum: tf.Tensor, at: int) -> list[Any]:
-        values = []
-        for variable in self._moving:
-            value, at = _slice(vector_sum, at, variable)
-            values.append(value)
-        return values
 
 
 def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
@@ -153,9 +147,16 @@ def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
             part.assign(parts[0].read_value())
 
 
-def _slice(flat: tf.Tensor, at: int, variable: Any) -> tuple[tf.Tensor, int]:
-    size = int(np.prod(variable.shape))
-    return tf.cast(tf.reshape(flat[at : at + size], variable.shape), variable.dtype), at + size
+def _cut(segments: Sequence[tf.Tensor], runs: Sequence[int], variables: Sequence[Any]) -> list[tf.Tensor]:
+    """A value for each variable; `runs` says how many of them share a segment."""
+    values, left = [], iter(variables)
+    for segment, count in zip(segments, runs, strict=False):
+        at = 0
+        for variable in islice(left, count):
+            size = int(np.prod(variable.shape))
+            values.append(tf.cast(tf.reshape(segment[at : at + size], variable.shape), variable.dtype))
+            at += size
+    return values
 
 
 @contextlib.contextmanager

@@ -144,14 +144,14 @@ def test_the_sum_of_a_lone_worker_stays_on_its_device(train, monkeypatch):
     taken = []
     original = Update.__call__
 
-    def noted(self, vector_sum):
-        taken.append(vector_sum.backing_device[-1])
-        original(self, vector_sum)
+    def noted(self, *main):
+        taken.extend(segment.backing_device[-1] for segment in main)
+        original(self, *main)
 
     monkeypatch.setattr(Update, "__call__", noted)
     monkeypatch.setattr(Runtime, "gpus", property(lambda self: [device.replace("0", "2") for device in self.devices]))
     train(normalised, dense_data(rows=64), workers=0, num_microbatches=2, replicas=2, epochs=1)
-    assert taken == ["0", *"2222"]  # the first is the warm-up's
+    assert taken == [*"00", *"22222222"]  # gradients and moving averages; the first are the warm-up's
 
 
 def test_rounded_gradients_are_summed_on_the_host(train, monkeypatch):
