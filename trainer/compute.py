@@ -8,22 +8,21 @@ knowledge, and the bits of a microbatch do not depend on where it is computed.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster.tree import Layout, Vector
+from heliostat.cluster.tree import Vector
 
 from . import seams
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .columns import Columns
+from .contribution import Contribution, contribution_of
 from .errors import UnsupportedModelError, UnsupportedStepError
-from .flat import runs_of
 from .metrics import MetricVariable, StatsLayout
 from .on_replicas import OnEveryReplica
 from .runtime import BUILD_LOCK
@@ -33,36 +32,6 @@ from .trainee import MEAN_REDUCTIONS, Trainee
 Kind = Literal["train", "evaluate"]
 StepFunction = Callable[[Any, Any, Any], Any]
 ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
-    """What the vector of a microbatch holds, in order.
-
-    The main segments have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
-    the microbatch's weight; `runs` says how many of these variables share a segment, and there is an empty one if there
-    are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
-
-    Attributes:
-        gradients: indices into `Trainee.trainable` of the variables that have a gradient.
-        moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
-        agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
-        runs: of each main segment the number of variables that are joined in it, see `runs_of`.
-        stats: metric changes and logged scalars.
-        layout: dtype and length of each segment.
-    """
-
-    gradients: tuple[int, ...]
-    moving: tuple[int, ...]
-    agreed: tuple[int, ...]
-    runs: tuple[int, ...]
-    stats: StatsLayout
-    layout: Layout
-
-    @property
-    def main(self) -> Layout:
-        """The layout of the main segments."""
-        return self.layout[:-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,27 +176,13 @@ class Compute:
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
         num_agreed = sum(int(np.prod(trainee.frozen[i].shape)) for i in agreed)
         stats = StatsLayout(metrics=updated, logged=tuple(logged), num_agreed=num_agreed, result_names=names)
-        sizes = [math.prod(trainee.trainable[i].shape) for i in present]
-        moving_sizes = [math.prod(trainee.frozen[i].shape) for i in floating]
-        runs = (*runs_of(sizes), *((len(floating),) if floating else ()))
-        ends = list(accumulate((0, *sizes, *moving_sizes)))
-        borders = [ends[at] for at in accumulate((0, *runs))]
-        main = tuple((trainee.float_dtype, stop - start) for start, stop in pairwise(borders))
-        float64 = np.dtype(np.float64)
-        layout = (
-            *(main or ((trainee.float_dtype, 0),)),
-            (float64, stats.num_sums),
-            (float64, stats.num_extrema),
-        )
         return Traced(
             gradients=[gradients[i] for i in present],
             moving=[values[i] for i in floating],
             agreed=[tf.cast(values[i], tf.float64) for i in agreed],
             sums=sums,
             extrema=extrema,
-            contribution=Contribution(
-                gradients=present, moving=floating, agreed=agreed, runs=runs, stats=stats, layout=layout
-            ),
+            contribution=contribution_of(trainee, present, floating, agreed, stats),
         )
 
     def _logged_sum(self, value: Any, weights: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from heliostat.cluster.assignment import Range
 
 if TYPE_CHECKING:
-    from .compute import Contribution
+    from .contribution import Contribution
     from .engine import MicrobatchRunner
     from .trainee import Trainee
 

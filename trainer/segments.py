@@ -6,7 +6,7 @@ import numpy as np
 from heliostat.cluster.tree import Layout, SegmentOp, Vector
 from heliostat.data import aligned_empty
 
-from .compute import Contribution
+from .contribution import Contribution
 from .errors import UnsupportedModelError
 from .jobs import SEGMENT_OPS, WireDtype
 from .tensors import memory_towards

@@ -18,7 +18,7 @@ from keras import ops
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from .compute import Contribution
+from .contribution import Contribution
 from .flat import FlatState, flat_state, hand_out
 from .inline_call import InlineCall
 from .runtime import BUILD_LOCK
