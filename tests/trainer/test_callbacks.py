@@ -14,7 +14,7 @@ from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
 from keras.callbacks import Callback
 
 from .conftest import dense_data, fingerprint
-from .models import linear
+from .models import linear, normalised
 
 pytestmark = pytest.mark.engine
 
@@ -302,3 +302,24 @@ class CarriesItself(Callback):
 def test_the_state_of_a_callback_without_on_train_begin_is_its_own(train, data, workers):
     result = train(SGD, data, workers=workers, epochs=3, callbacks=[CarriesItself()])
     assert result.history["num_seen"] == [2.0, 3.0, 4.0]
+
+
+class ShrinksAfterValidation(Callback):
+    def on_test_end(self, logs=None):
+        self.model.set_weights([0.5 * weights for weights in self.model.get_weights()])
+
+    def on_epoch_end(self, epoch, logs=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "loop", ["fit", *(pytest.param(loop, marks=pytest.mark.slow) for loop in ("train_on_batch", "custom"))]
+)
+def test_what_a_validation_hook_changes_is_changed_on_all_workers(train, loop):
+    arguments = {"validation_data": dense_data(rows=23, seed=1), "loop": loop}
+    alone, several = (
+        fingerprint(train(normalised, dense_data(), workers=workers, callbacks=[ShrinksAfterValidation()], **arguments))
+        for workers in (0, 2)
+    )
+    assert several == alone
+    assert alone != fingerprint(train(normalised, dense_data(), workers=0, **arguments)), "nothing was changed"
