@@ -262,14 +262,17 @@ class TrainEngine:
         self.runner.feed.start_pass(epoch)
         self.runner.times = TimeSplit()
         self._epoch = epoch
-        self.totals, self._logs, self._published = Totals.start(self.stats), None, False
+        self._count_from(Totals.start(self.stats))
         self.rows_by_worker = Counter()
 
     def resume_epoch(self, sums: np.ndarray, extrema: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
         """Go on with an epoch of which other workers have done the first steps."""
-        self.totals, self._logs = Totals(np.array(sums), np.array(extrema), rows), None
-        self._published = False
+        self._count_from(Totals(np.array(sums), np.array(extrema), rows))
         self.rows_by_worker = Counter(rows_by_worker)
+
+    def _count_from(self, totals: Totals) -> None:
+        """Take totals that are new, or were added to: what was made of the last ones is out of date."""
+        self.totals, self._logs, self._published = totals, None, False
 
     def step(self, step: int) -> None:
         """Compute, sum and apply step number `step` of the epoch."""
@@ -321,7 +324,7 @@ class TrainEngine:
         if self.contribution.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])
-        self._logs, self._published = None, False
+        self._count_from(self.totals)
 
     def logs(self) -> dict[str, Any]:
         """Global metrics of the epoch so far."""

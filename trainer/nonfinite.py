@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heliostat.cluster.assignment import Range
 
+from .contribution import Contribution, by_variable
+
 if TYPE_CHECKING:
-    from .contribution import Contribution
     from .engine import MicrobatchRunner
     from .trainee import Trainee
 
@@ -41,13 +41,7 @@ def parts_by_variable(
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
     trained = [trainee.trainable[i] for i in contribution.gradients]
-    variables = iter(trained + [trainee.frozen[i] for i in contribution.moving])
-    for segment, count in zip(main, contribution.runs, strict=False):
-        at = 0
-        for variable in islice(variables, count):
-            size = int(np.prod(variable.shape))
-            yield variable, segment[at : at + size]
-            at += size
+    return by_variable(main, contribution.runs, trained + [trainee.frozen[i] for i in contribution.moving])
 
 
 def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:

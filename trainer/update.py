@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from keras import ops
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from .contribution import Contribution
+from .contribution import Contribution, by_variable
 from .flat import FlatState, flat_state, hand_out
 from .inline_call import InlineCall
 from .runtime import BUILD_LOCK
@@ -98,7 +97,8 @@ class Update:
             weights.assign(new_weights)
             for store, value in zip(stores, new_state, strict=True):
                 store.assign(value)
-            for parts, value in zip(moving_parts, _cut(moving, [len(moving_parts)], self._moving), strict=False):
+            new_moving = _values(moving, self._contribution.runs[1:], self._moving)
+            for parts, value in zip(moving_parts, new_moving, strict=True):
                 parts[0].assign(value)
             return new_weights
 
@@ -130,7 +130,7 @@ class Update:
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
         trained = [trainee.trainable[index] for index in contribution.gradients]
-        values = _cut(main, contribution.runs, [*trained, *self._moving])
+        values = _values(main, contribution.runs, [*trained, *self._moving])
         for index, value in zip(contribution.gradients, values, strict=False):
             gradients[index] = value
         moving = values[len(trained) :]
@@ -147,16 +147,10 @@ def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
             part.assign(parts[0].read_value())
 
 
-def _cut(segments: Sequence[tf.Tensor], runs: Sequence[int], variables: Sequence[Any]) -> list[tf.Tensor]:
-    """A value for each variable; `runs` says how many of them share a segment."""
-    values, left = [], iter(variables)
-    for segment, count in zip(segments, runs, strict=False):
-        at = 0
-        for variable in islice(left, count):
-            size = int(np.prod(variable.shape))
-            values.append(tf.cast(tf.reshape(segment[at : at + size], variable.shape), variable.dtype))
-            at += size
-    return values
+def _values(segments: Sequence[tf.Tensor], runs: Sequence[int], variables: Sequence[Any]) -> list[tf.Tensor]:
+    """A value for each variable, in its shape and dtype; `runs` says how many of them share a segment."""
+    parts = by_variable(segments, runs, variables)
+    return [tf.cast(tf.reshape(part, variable.shape), variable.dtype) for variable, part in parts]
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def test_an_error_of_an_update_is_raised_at_once():
     assert float(variable) <= 1.0, "it was called again"
 
 
-def test_workers_with_several_threads_or_devices_compute_the_usual_way(train, monkeypatch):
+def test_workers_with_several_threads_or_devices_compute_the_usual_way(train, request, monkeypatch):
     found = []
     original = OnEveryReplica.__init__
 
@@ -147,8 +147,6 @@ def test_workers_with_several_threads_or_devices_compute_the_usual_way(train, mo
 
     monkeypatch.setattr(OnEveryReplica, "__init__", noted)
     train(linear(), dense_data(), workers=0, epochs=1)
-    monkeypatch.setattr(
-        worker, "set_up", lambda **arguments: dataclasses.replace(set_up(**arguments), one_at_a_time=True)
-    )
+    request.getfixturevalue("one_at_a_time")
     train(linear(), dense_data(), workers=0, replicas=2, epochs=1)
     assert found == [None, None]
