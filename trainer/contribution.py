@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
-from typing import Any
+from itertools import accumulate, pairwise
 
 import numpy as np
 from heliostat.cluster.tree import Layout
 
-from .flat import runs_of
 from .metrics import StatsLayout
+from .runs import runs_of
 from .trainee import Trainee
 
 
@@ -44,17 +42,6 @@ class Contribution:
     def main(self) -> Layout:
         """The layout of the main segments."""
         return self.layout[:-2]
-
-
-def by_variable(segments: Sequence[Any], runs: Sequence[int], variables: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Every variable with its part of the segments, arrays or tensors, that its run is joined in."""
-    left = iter(variables)
-    for segment, count in zip(segments, runs, strict=True):
-        at = 0
-        for variable in islice(left, count):
-            size = math.prod(variable.shape)
-            yield variable, segment[at : at + size]
-            at += size
 
 
 def contribution_of(

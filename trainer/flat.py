@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import keras
@@ -18,24 +17,11 @@ import numpy as np
 import tensorflow as tf
 from heliostat.data import ALIGNMENT_BYTES
 
+from .runs import small_on_average
 from .trainee import Trainee
 
-# Weights must be handed out after every step; for variables that are larger on average that costs more than it saves.
-MAX_MEAN_ELEMENTS = 1 << 16
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
-
-
-def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
-    """How many neighbours among variables of these sizes have their gradients joined in one segment.
-
-    All of them where variables are small on average, as a flat update wants them; otherwise the large ones stay by
-    themselves, since joining is a copy.
-    """
-    if sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes):
-        return (len(sizes),) if sizes else ()
-    large = groupby(enumerate(sizes), key=lambda each: each[0] if each[1] > MAX_MEAN_ELEMENTS else -1)
-    return tuple(len(list(run)) for _, run in large)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +91,7 @@ def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:
     optimizer = trainee.optimizer
     if not _is_elementwise(optimizer) or len(gradients) != len(trainee.trainable):
         return None
-    if sum(_size(v) for v in trainee.trainable) > MAX_MEAN_ELEMENTS * len(trainee.trainable):
+    if not small_on_average([_size(v) for v in trainee.trainable]):
         return None
     if len({str(v.dtype) for v in trainee.trainable}) != 1 or any(v.constraint for v in trainee.trainable):
         return None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from heliostat.cluster.assignment import Range
 
-from .contribution import Contribution, by_variable
+from .runs import by_variable
 
 if TYPE_CHECKING:
+    from .contribution import Contribution
     from .engine import MicrobatchRunner
     from .trainee import Trainee
 

@@ -17,9 +17,10 @@ from keras import ops
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from .contribution import Contribution, by_variable
+from .contribution import Contribution
 from .flat import FlatState, flat_state, hand_out
 from .inline_call import InlineCall
+from .runs import by_variable
 from .runtime import BUILD_LOCK
 from .seams import STATELESS_METHODS
 from .trainee import Trainee

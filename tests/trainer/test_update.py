@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.trainer import flat as flat_module
+from heliostat.trainer import runs as runs_module
 from heliostat.trainer import update
-from heliostat.trainer.flat import MAX_MEAN_ELEMENTS, pieces_of, runs_of
+from heliostat.trainer.flat import pieces_of
+from heliostat.trainer.runs import MAX_MEAN_ELEMENTS, runs_of
 from heliostat.trainer.runtime import Runtime
 from heliostat.trainer.segments import Segments
 from heliostat.trainer.tensors import host_view
@@ -192,7 +193,7 @@ def test_gradients_in_several_segments_have_the_bits_of_one(train, monkeypatch, 
         found.append(self.ops)
 
     monkeypatch.setattr(Segments, "__init__", noted)
-    monkeypatch.setattr(flat_module, "MAX_MEAN_ELEMENTS", 40)
+    monkeypatch.setattr(runs_module, "MAX_MEAN_ELEMENTS", 40)
     for workers, replicas, on_devices in ((0, 1, False), (3, 1, False), (2, 2, False), (1, 2, True), (2, 2, True)):
         with monkeypatch.context() as patched:
             if on_devices:
