@@ -15,6 +15,7 @@ Point = Literal[
     "reduce",
     "sending",
     "receiving",
+    "carrying",
     "summed",
     "applied",
     "checkpoint",

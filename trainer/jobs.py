@@ -17,6 +17,7 @@ from .shipping import Shipped
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 WireDtype = Literal["bfloat16"]
+AllReduce = Literal["sockets", "tensorflow"]
 # The segments of a pass without training: an empty one for gradients; metric changes; extrema.
 SEGMENT_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
 
@@ -49,6 +50,7 @@ class WorkerSetup:
         devices_per_worker: logical CPU devices to leave to each lower rank (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
         owns_process: it is a process of this worker alone, which keeps to its share of the cores.
+        all_reduce: what carries gradients between workers.
     """
 
     replicas: int | None
@@ -57,6 +59,7 @@ class WorkerSetup:
     devices_per_worker: int = 0
     num_devices: int = 1
     owns_process: bool = False
+    all_reduce: AllReduce = "sockets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

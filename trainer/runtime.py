@@ -10,7 +10,9 @@ import keras
 import tensorflow as tf
 
 from .errors import RuntimeSetupError
+from .jobs import AllReduce
 from .seams import check_seams
+from .tensorflow_cluster import TensorFlowCluster
 
 # Keras's global state is not thread-safe: building and tracing happen one at a time in a process.
 BUILD_LOCK = threading.RLock()
@@ -25,12 +27,14 @@ class Runtime:
         threads: intra-op threads of TensorFlow; part of a run's identity, since bits depend on it.
         device_type: ``"GPU"`` or ``"CPU"``.
         one_at_a_time: TensorFlow runs one operation at a time in this process.
+        cluster: this process's place among TensorFlow's tasks, where its collectives carry gradients.
     """
 
     devices: tuple[str, ...]
     threads: int
     device_type: str
     one_at_a_time: bool = False
+    cluster: TensorFlowCluster | None = None
 
     @property
     def on_one_cpu(self) -> bool:
@@ -55,6 +59,7 @@ def set_up(
     first_device: int = 0,
     num_devices: int = 1,
     owns_process: bool = False,
+    all_reduce: AllReduce = "sockets",
 ) -> Runtime:
     """Configure TensorFlow in this process and choose the replicas' devices.
 
@@ -66,6 +71,7 @@ def set_up(
         num_devices: logical CPU devices that the process needs in all.
         owns_process: the process is this worker's alone. Then it runs no more operations at a time than it has threads,
             or replicas: workers that each take all cores get into each other's way. Bits do not depend on it.
+        all_reduce: "tensorflow" starts a server for TensorFlow's collectives.
 
     Raises:
         RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
@@ -94,7 +100,14 @@ def set_up(
             tf.config.experimental.enable_op_determinism()
         devices = tuple(f"{device_type}:{first_device + i}" for i in range(count))
         one_at_a_time = owns_process and at_a_time == 1
-        return Runtime(devices=devices, threads=threads, device_type=device_type, one_at_a_time=one_at_a_time)
+        cluster = TensorFlowCluster.start(devices[0]) if all_reduce == "tensorflow" else None
+        return Runtime(
+            devices=devices,
+            threads=threads,
+            device_type=device_type,
+            one_at_a_time=one_at_a_time,
+            cluster=cluster,
+        )
 
 
 def _set_threads(threads: int) -> None:

@@ -51,6 +51,7 @@ from .snapshot import Snapshot, make_snapshot, restore_state
 from .start_times import StartTimes
 from .state import shapes_digest, state_digest, state_sha256
 from .steps import custom_steps, keras_steps, step_reduction
+from .tensorflow_collective import TensorFlowCollective
 from .tracing import Tracer
 from .trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 
@@ -73,6 +74,7 @@ def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker
             first_device=slot * setup.devices_per_worker,
             num_devices=setup.num_devices,
             owns_process=setup.owns_process,
+            all_reduce=setup.all_reduce,
         )
     return Worker(runtime, times)
 
@@ -122,6 +124,9 @@ class Worker:
             session = Session(job, trainee, engine, evaluator, member, has_batch_hooks(callbacks))
             gate = make_gate(job.loop, session, callbacks)
             self._announce(trainee, member)
+            cluster = self.runtime.cluster
+            if cluster is not None:
+                member.over = lambda connections, host: TensorFlowCollective(connections, cluster, host)
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
             with times.part("compile"):

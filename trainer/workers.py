@@ -164,6 +164,7 @@ class Workers:
             deterministic=config.deterministic,
             num_devices=self.replicas,
             owns_process=True,
+            all_reduce="sockets" if config.max_size == 1 else config.all_reduce,
         )
         spec = self._spec(gpus)
         pool = RayPool(WorkerFactory(setup), spec, loopback=one_machine())

@@ -1,0 +1,161 @@
+"""One all-reduce through TensorFlow's collectives: what goes into the calls and comes out of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from heliostat.cluster import phases
+from heliostat.cluster.tree import Node, Vector, reduce_nodes, schedule, span
+
+from .bundles import Bundle
+from .tensorflow_cluster import TensorFlowCluster
+from .tensors import HOST, host_view
+
+_FIRST_TIMEOUT_S = 300.0
+
+
+class Carrier:
+    """The calls of one generation of workers, which all make them in the same order.
+
+    TensorFlow gives every worker a place that it does not tell; a first all-gather of their ranks finds it out.
+
+    Args:
+        cluster: which this process has joined, as all others have.
+        rank: of this worker.
+        num_workers: of the group.
+        group_key: the same on all workers, and another than that of the last group.
+        deadline_s: how long the first call may take.
+
+    Raises:
+        tf.errors.OpError: as every call does, if a worker is lost or late, or the cluster's collectives were aborted.
+    """
+
+    def __init__(
+        self, cluster: TensorFlowCluster, rank: int, num_workers: int, group_key: int, deadline_s: float | None
+    ) -> None:
+        self._cluster, self._rank = cluster, rank
+        self._group = {"group_size": num_workers, "group_key": group_key}
+        self._keys: dict[Any, int] = {}
+        self._add = tf.function(tf.add, autograph=False, jit_compile=True)
+        with tf.device(cluster.device):
+            ranks = self._gather(tf.constant([float(rank)]), deadline_s)
+        self._ranks = [int(each) for each in ranks.numpy()]
+        self._places = [self._ranks.index(each) for each in range(num_workers)]
+
+    def all_reduce(
+        self,
+        bundle: Bundle,
+        nodes: Mapping[Node, Vector],
+        expected: Sequence[Sequence[Node]],
+        out: Vector,
+        deadline_s: float | None,
+    ) -> int:
+        """Sum the segments of a bundle into `out`; returns how many bytes this worker has sent."""
+        own = [self._packed(bundle, nodes[node]) for node in expected[self._rank]]
+        with tf.device(self._cluster.device):
+            nothing = np.zeros((len(self._ranks), bundle.slice_length), _carried(bundle))
+            own += [tf.constant(nothing)] * (max(map(len, expected)) - len(own))
+            sent = tf.stack(own, axis=1)
+            received = self._all_to_all(sent, deadline_s)
+            phases.reached("carrying")
+            total = self._summed(bundle, received, expected)
+            gathered = self._gather(total[tf.newaxis], deadline_s)
+            self._unpack(bundle, tf.gather(gathered, self._places), out)
+        peers = len(self._ranks) - 1
+        return peers * (_num_bytes(sent) // len(self._ranks) + _num_bytes(total))
+
+    def _packed(self, bundle: Bundle, vector: Vector) -> Any:
+        """A node's segments as ``[place, slice]``, each worker's slice at its place."""
+        segments = [_as_carried(bundle, vector[number]) for number in bundle.numbers]
+        segments.append(np.zeros(bundle.padding, _carried(bundle)))
+        with tf.device(self._cluster.device):
+            slices = tf.reshape(tf.concat(segments, 0), (len(self._ranks), bundle.slice_length))
+            return tf.gather(slices, self._ranks)
+
+    def _summed(self, bundle: Bundle, received: Any, expected: Sequence[Sequence[Node]]) -> Any:
+        """The nodes ``[place, number of the node, slice]`` added in tree order.
+
+        On GPUs by XLA, which keeps denormal numbers there; on the host by numpy, because TensorFlow's kernels do not.
+        """
+        num_microbatches = max((index + 1) << level for level, index in chain(*expected))
+        where = {
+            node: (self._places[rank], at) for rank, brought in enumerate(expected) for at, node in enumerate(brought)
+        }
+        if self._cluster.adds and not bundle.in_bfloat16:
+            inputs = sorted(where, key=lambda node: span(node, num_microbatches))
+            return self._added([received[where[node]] for node in inputs], schedule(tuple(inputs)))
+        array = _on_host(received)
+        found = {node: (_as_summed(bundle, array[at]),) for node, at in where.items()}
+        (total,) = reduce_nodes(found, (bundle.op,), num_microbatches)
+        return tf.constant(_as_carried(bundle, total))
+
+    def _added(self, inputs: Sequence[Any], additions: Sequence[tuple[int, int, int]]) -> Any:
+        operands = dict(enumerate(inputs))
+        for target, left, right in additions:
+            operands[target] = self._add(operands[left], operands[right])
+        return operands[len(inputs) if additions else 0]
+
+    def _unpack(self, bundle: Bundle, slices: Any, out: Vector) -> None:
+        array, at = _on_host(slices).reshape(-1), 0
+        for number, length in zip(bundle.numbers, bundle.lengths, strict=True):
+            np.copyto(out[number], _as_summed(bundle, array[at : at + length]))
+            at += length
+
+    def _all_to_all(self, tensor: Any, deadline_s: float | None) -> Any:
+        return tf.raw_ops.CollectiveAllToAllV2(
+            input=tensor, ordering_token=[], **self._call("all-to-all", tensor, deadline_s)
+        )
+
+    def _gather(self, tensor: Any, deadline_s: float | None) -> Any:
+        return tf.raw_ops.CollectiveGatherV2(
+            input=tensor, ordering_token=[], **self._call("gather", tensor, deadline_s)
+        )
+
+    def _call(self, kind: str, tensor: Any, deadline_s: float | None) -> dict[str, Any]:
+        """The arguments of a call; TensorFlow wants a key of its own for every kind and shape."""
+        key = self._keys.setdefault((kind, tuple(tensor.shape), tensor.dtype), len(self._keys) + 1)
+        hint = "NCCL" if self._cluster.uses_nccl else "RING"
+        return {
+            "instance_key": key,
+            "communication_hint": hint,
+            "timeout_seconds": rounded_up(deadline_s or _FIRST_TIMEOUT_S),
+            **self._group,
+        }
+
+
+def rounded_up(seconds: float) -> float:
+    """The next power of two: TensorFlow keeps a kernel for every number that it is given."""
+    return float(2.0 ** math.ceil(math.log2(seconds)))
+
+
+def _carried(bundle: Bundle) -> np.dtype:
+    """The dtype that travels; of bfloat16 the bits do, as float16, which all of TensorFlow's collectives take."""
+    return np.dtype(np.float16) if bundle.in_bfloat16 else bundle.dtype
+
+
+def _as_carried(bundle: Bundle, array: np.ndarray) -> np.ndarray:
+    """Numbers as they travel: of those that are rounded to bfloat16 the upper half of their bits."""
+    if not bundle.in_bfloat16:
+        return array
+    return (array.view(np.uint32) >> 16).astype(np.uint16).view(np.float16)
+
+
+def _as_summed(bundle: Bundle, array: np.ndarray) -> np.ndarray:
+    """The opposite of `_as_carried`."""
+    if not bundle.in_bfloat16:
+        return array
+    return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _on_host(tensor: Any) -> np.ndarray:
+    with tf.device(HOST):
+        return host_view(tf.identity(tensor)).reshape(tensor.shape)
+
+
+def _num_bytes(tensor: Any) -> int:
+    return int(np.prod(tensor.shape)) * int(tensor.dtype.size)
