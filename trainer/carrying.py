@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -16,8 +15,6 @@ from .bundles import Bundle
 from .tensorflow_cluster import TensorFlowCluster
 from .tensors import HOST, host_view
 
-_FIRST_TIMEOUT_S = 300.0
-
 
 class Carrier:
     """The calls of one generation of workers, which all make them in the same order.
@@ -29,21 +26,19 @@ class Carrier:
         rank: of this worker.
         num_workers: of the group.
         group_key: the same on all workers, and another than that of the last group.
-        deadline_s: how long the first call may take.
 
     Raises:
-        tf.errors.OpError: as every call does, if a worker is lost or late, or the cluster's collectives were aborted.
+        tf.errors.OpError: as every call does, if a worker is lost, or the cluster's collectives are aborted. There is
+            no deadline: who calls must abort them.
     """
 
-    def __init__(
-        self, cluster: TensorFlowCluster, rank: int, num_workers: int, group_key: int, deadline_s: float | None
-    ) -> None:
+    def __init__(self, cluster: TensorFlowCluster, rank: int, num_workers: int, group_key: int) -> None:
         self._cluster, self._rank = cluster, rank
         self._group = {"group_size": num_workers, "group_key": group_key}
         self._keys: dict[Any, int] = {}
         self._add = tf.function(tf.add, autograph=False, jit_compile=True)
         with tf.device(cluster.device):
-            ranks = self._gather(tf.constant([float(rank)]), deadline_s)
+            ranks = self._gather(tf.constant([float(rank)]))
         self._ranks = [int(each) for each in ranks.numpy()]
         self._places = [self._ranks.index(each) for each in range(num_workers)]
 
@@ -53,7 +48,6 @@ class Carrier:
         nodes: Mapping[Node, Vector],
         expected: Sequence[Sequence[Node]],
         out: Vector,
-        deadline_s: float | None,
     ) -> int:
         """Sum the segments of a bundle into `out`; returns how many bytes this worker has sent."""
         own = [self._packed(bundle, nodes[node]) for node in expected[self._rank]]
@@ -61,10 +55,10 @@ class Carrier:
             nothing = np.zeros((len(self._ranks), bundle.slice_length), _carried(bundle))
             own += [tf.constant(nothing)] * (max(map(len, expected)) - len(own))
             sent = tf.stack(own, axis=1)
-            received = self._all_to_all(sent, deadline_s)
+            received = self._all_to_all(sent)
             phases.reached("carrying")
             total = self._summed(bundle, received, expected)
-            gathered = self._gather(total[tf.newaxis], deadline_s)
+            gathered = self._gather(total[tf.newaxis])
             self._unpack(bundle, tf.gather(gathered, self._places), out)
         peers = len(self._ranks) - 1
         return peers * (_num_bytes(sent) // len(self._ranks) + _num_bytes(total))
@@ -106,31 +100,23 @@ class Carrier:
             np.copyto(out[number], _as_summed(bundle, array[at : at + length]))
             at += length
 
-    def _all_to_all(self, tensor: Any, deadline_s: float | None) -> Any:
-        return tf.raw_ops.CollectiveAllToAllV2(
-            input=tensor, ordering_token=[], **self._call("all-to-all", tensor, deadline_s)
-        )
+    def _all_to_all(self, tensor: Any) -> Any:
+        return tf.raw_ops.CollectiveAllToAllV2(input=tensor, ordering_token=[], **self._call("all-to-all", tensor))
 
-    def _gather(self, tensor: Any, deadline_s: float | None) -> Any:
-        return tf.raw_ops.CollectiveGatherV2(
-            input=tensor, ordering_token=[], **self._call("gather", tensor, deadline_s)
-        )
+    def _gather(self, tensor: Any) -> Any:
+        return tf.raw_ops.CollectiveGatherV2(input=tensor, ordering_token=[], **self._call("gather", tensor))
 
-    def _call(self, kind: str, tensor: Any, deadline_s: float | None) -> dict[str, Any]:
+    def _call(self, kind: str, tensor: Any) -> dict[str, Any]:
         """The arguments of a call; TensorFlow wants a key of its own for every kind and shape."""
         key = self._keys.setdefault((kind, tuple(tensor.shape), tensor.dtype), len(self._keys) + 1)
         hint = "NCCL" if self._cluster.uses_nccl else "RING"
         return {
             "instance_key": key,
             "communication_hint": hint,
-            "timeout_seconds": rounded_up(deadline_s or _FIRST_TIMEOUT_S),
+            # A timeout of TensorFlow's keeps what belongs to the call, 18 KB, until its time is over, so we set none.
+            "timeout_seconds": 0.0,
             **self._group,
         }
-
-
-def rounded_up(seconds: float) -> float:
-    """The next power of two: TensorFlow keeps a kernel for every number that it is given."""
-    return float(2.0 ** math.ceil(math.log2(seconds)))
 
 
 def _carried(bundle: Bundle) -> np.dtype:

@@ -35,17 +35,24 @@ class TensorFlowCluster:
         task: this process's number in every cluster that it is in.
         port: where its server listens, on all interfaces.
         device: on which collectives run, the first GPU or the processor.
-        uses_nccl: whether that is a GPU.
-        adds: whether sums are made there as well.
     """
 
     def __init__(self, task: int, port: int, device: str) -> None:
         self.task, self.port, self.device = task, port, device
-        self.uses_nccl = self.adds = device.startswith("GPU")
         self.num_failures = 0
         self.members: dict[int, str] = {}
         self._generation = -1
         self._lock = threading.Lock()
+
+    @property
+    def uses_nccl(self) -> bool:
+        """Whether collectives run on a GPU."""
+        return self.device.startswith("GPU")
+
+    @property
+    def adds(self) -> bool:
+        """Whether sums are made where collectives run, instead of on the host."""
+        return self.uses_nccl
 
     @classmethod
     def start(cls, device: str) -> TensorFlowCluster:

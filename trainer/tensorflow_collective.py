@@ -10,7 +10,10 @@ missing; broadcasts are made over them. A collective that hangs meanwhile is abo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +35,9 @@ from .tensorflow_cluster import TensorFlowCluster
 
 # A cluster of the same members that fails so often, without one call between that succeeds, will not get better.
 _MAX_FAILURES = 3
+DEADLINE_S = 300.0
+# The first call: all workers are there, but NCCL has to find its ways.
+FORM_S = 60.0
 
 
 class TensorFlowCollective(Collective):
@@ -142,17 +148,31 @@ class TensorFlowCollective(Collective):
     ) -> None:
         try:
             if self._carrier is None:
-                self._carrier = self._meet(deadline_s)
-            for bundle in bundles:
-                self._raise_if_aborted(sequence)
-                self._bytes_carried += self._carrier.all_reduce(bundle, nodes, expected, out, deadline_s)
+                self._join(deadline_s)
+                with self._limited(FORM_S):
+                    self._carrier = Carrier(self._cluster, self.rank, self.num_workers, self.generation)
+            with self._limited(deadline_s or DEADLINE_S):
+                for bundle in bundles:
+                    self._raise_if_aborted(sequence)
+                    self._bytes_carried += self._carrier.all_reduce(bundle, nodes, expected, out)
             self._cluster.num_failures = 0
         except tf.errors.OpError as error:
             self.close()
             self._raise_if_aborted(sequence)
-            raise self._failure(sequence, " ".join(error.message.split())) from error
+            raise self._failure(sequence, _reason(error)) from error
 
-    def _meet(self, deadline_s: float | None) -> Carrier:
+    @contextlib.contextmanager
+    def _limited(self, limit_s: float) -> Iterator[None]:
+        """Abort what TensorFlow does in the block when it takes longer."""
+        reason = f"not done within {limit_s:g} s"
+        timer = threading.Timer(limit_s, self._cluster.abort, (self.generation, reason))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _join(self, deadline_s: float | None) -> None:
         """Form TensorFlow's cluster of this generation, all workers at the same call.
 
         Everybody has left the last cluster when all addresses are known, and has joined this one when all have said so.
@@ -165,7 +185,6 @@ class TensorFlowCollective(Collective):
             raise RuntimeSetupError(f"Two workers have drawn the same number for TensorFlow's cluster: {found}.")
         self._cluster.join(self.generation, members, leader=int(found[0][1]))
         self._say("joined", deadline_s)
-        return Carrier(self._cluster, self.rank, self.num_workers, self.generation, deadline_s)
 
     def _say(self, what: str, deadline_s: float | None) -> list[str]:
         """Tell all workers, and hear what each of them says."""
@@ -197,10 +216,18 @@ class TensorFlowCollective(Collective):
         self._cluster.num_failures += 1
         if self._cluster.num_failures >= _MAX_FAILURES:
             return RuntimeSetupError(
-                f"TensorFlow's collectives failed {_MAX_FAILURES} times in a row between the same workers, the last "
-                f"time with: {reason} Look whether every worker reaches the others' port {self._cluster.port}, and "
-                "(GPUs) at NCCL's messages with NCCL_DEBUG=INFO; or leave out all_reduce='tensorflow'."
+                f"TensorFlow's collectives failed {_MAX_FAILURES} times in a row between the same workers, at "
+                f"last with: {reason}. Look whether the workers reach each other's ports (this one listens at "
+                f"{self._host}:{self._cluster.port}), and with GPUs at what NCCL says with NCCL_DEBUG=INFO; or leave "
+                "out all_reduce='tensorflow'."
             )
         return Aborted(
             rank=self.rank, generation=self.generation, sequence=sequence, reason=f"TensorFlow's collectives: {reason}"
         )
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What TensorFlow says, without the node and the advice around it."""
+    text = " ".join(error.message.split())
+    text = re.sub(r"^{{.*?}} |Collective ops is aborted by: | \[Op:.*", "", text)
+    return text.split(" The error could be from a previous operation")[0].rstrip(". ")

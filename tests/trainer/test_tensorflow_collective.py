@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import keras
 import pytest
-from heliostat.trainer import Trainer
+import tensorflow as tf
+from heliostat.trainer import RuntimeSetupError, Trainer, tensorflow_collective
 from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.tensorflow_cluster import TensorFlowCluster
 from heliostat.trainer.workers import Workers
 from keras import layers
 
@@ -30,6 +32,18 @@ def wide():
     return model
 
 
+def in_workers(form_s=60.0, **attributes):
+    """A `build_model` that builds the same, in processes whose clusters are given these properties."""
+
+    def build():
+        tensorflow_collective.FORM_S = form_s
+        for name, value in attributes.items():
+            setattr(TensorFlowCluster, name, property(lambda self, value=value: value))
+        return wide()
+
+    return build
+
+
 @pytest.fixture(scope="module")
 def three_workers(ray_here):
     workers = Workers(TrainerConfig(workers=SIZE, all_reduce="tensorflow"))
@@ -43,10 +57,10 @@ def three_workers(ray_here):
 def check(three_workers, train, tmp_path):
     """check(orders, **arguments) -> the result of a run with faults, which equals one in this process."""
 
-    def run(orders, wire_dtype=None, **arguments):
+    def run(orders, wire_dtype=None, adds=False, **arguments):
         faults = Faults(tmp_path / "faults", tmp_path / "run", SIZE)
         trainer = Trainer(
-            faults.build(wide),
+            faults.build(in_workers(adds=adds)),
             workers=SIZE,
             num_microbatches=4,
             seed=7,
@@ -77,6 +91,26 @@ def test_workers_die_between_the_two_halves_of_a_sum(check):
         ],
         epochs=40,
     )
+
+
+@pytest.mark.faults
+def test_sums_may_be_made_on_the_device_as_on_gpus(check):
+    check([Order(point="carrying", who="any")], adds=True, epochs=10)
+
+
+@pytest.mark.faults
+def test_a_cluster_that_cannot_be_reached_ends_the_run_with_advice(three_workers, tmp_path):
+    trainer = Trainer(in_workers(port=1, form_s=1.0), workers=SIZE, run_dir=tmp_path / "run", all_reduce="tensorflow")
+    trainer._workers = three_workers
+    with pytest.raises(RuntimeSetupError, match=r"3 times in a row .* at last with: not done within 1 s\. Look"):
+        trainer.fit(dense_data(), **JOB)
+
+
+@pytest.mark.engine
+def test_it_is_refused_where_tensorflow_runs_already():
+    tf.zeros(())
+    with pytest.raises(RuntimeSetupError, match="already runs in this process"):
+        TensorFlowCluster.start("CPU:0")
 
 
 @pytest.mark.slow
