@@ -7,6 +7,7 @@ plain Keras `fit` in one process with two threads, jit off and on; `MultiWorkerM
 one thread, by a hand-written Keras 3 loop and by `fit` of legacy tf_keras. First traces are excluded, input included.
 Ratios are of medians over rounds; `spread` is (largest - smallest) / median. For the overhead of the engine alone:
 `--workers 0 --threads 2 --ways keras keras_jit`. The other two loops beside `fit`: `--ways train_on_batch custom`.
+Through TensorFlow's collectives instead of our connections: `--ways tensorflow mirrored_custom`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from models import WORKLOADS  # type: ignore[import-not-found]
 KERAS = ("keras", "keras_jit")
 MIRRORED = ("mirrored_custom", "mirrored_tf_keras")
 LOOPS = ("train_on_batch", "custom")
+TENSORFLOW = "tensorflow"  # Heliostat with all_reduce="tensorflow"
+OURS = ("heliostat", *LOOPS, TENSORFLOW)
 
 
-def run_heliostat(model: str, seconds: float, *, workers: int, threads: int, loop: str) -> dict[str, Any]:
-    """One run in a fresh process."""
+def run_heliostat(model: str, seconds: float, *, workers: int, threads: int, way: str) -> dict[str, Any]:
+    """One run in a fresh process, in one of our ways."""
     script = Path(__file__).with_name("heliostat_process.py")
     command = [sys.executable, str(script), model, "--workers", str(workers), "--threads", str(threads)]
-    command += ["--seconds", str(seconds), "--loop", loop]
+    command += ["--seconds", str(seconds), "--loop", way if way in LOOPS else "fit"]
+    command += ["--all-reduce", "tensorflow" if way == TENSORFLOW else "sockets"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     results = [line for line in done.stdout.splitlines() if line.startswith('{"steps_per_s"')]
     if not results:
@@ -44,9 +48,8 @@ def measure(model: str, ways: list[str], rounds: int, seconds: float, workers: i
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways if number % 2 == 0 else reversed(ways):
-            if way == "heliostat" or way in LOOPS:
-                loop = way if way in LOOPS else "fit"
-                found = run_heliostat(model, seconds, workers=workers, threads=threads, loop=loop)
+            if way in OURS:
+                found = run_heliostat(model, seconds, workers=workers, threads=threads, way=way)
             else:
                 found = run_baseline(way, model, seconds)
             runs[way].append(found)
@@ -65,7 +68,7 @@ def summary(model: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]
         "spread": {way: round(value, 3) for way, value in spreads.items()},
         "to_mirrored": ratio(medians, MIRRORED),
         "to_keras": ratio(medians, KERAS),
-        "to_other_loops": {way: round(medians["heliostat"] / medians[way], 2) for way in LOOPS if way in medians},
+        "to_our_other_ways": {way: round(medians["heliostat"] / medians[way], 2) for way in OURS[1:] if way in medians},
         "mirrored_to_keras": round(best(medians, MIRRORED) / best(medians, KERAS), 2)
         if best(medians, MIRRORED) and best(medians, KERAS)
         else None,
@@ -88,7 +91,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--ways", nargs="+", choices=[*BASELINES, *LOOPS], default=list(BASELINES))
+    parser.add_argument("--ways", nargs="+", choices=[*BASELINES, *OURS[1:]], default=list(BASELINES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
