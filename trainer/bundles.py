@@ -34,6 +34,11 @@ class Bundle:
         return -(-sum(self.lengths) // self.num_workers)
 
     @property
+    def num_bytes(self) -> int:
+        """Of one node."""
+        return sum(self.lengths) * self.dtype.itemsize
+
+    @property
     def padding(self) -> int:
         """Elements that fill up the last slice."""
         return self.slice_length * self.num_workers - sum(self.lengths)

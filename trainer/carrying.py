@@ -19,7 +19,9 @@ from .tensors import HOST, host_view
 class Carrier:
     """The calls of one generation of workers, which all make them in the same order.
 
-    TensorFlow gives every worker a place that it does not tell; a first all-gather of their ranks finds it out.
+    TensorFlow gives every worker a place that it does not tell; a first all-gather of their ranks finds it out. A first
+    all-to-all finds out whether that brings what it should: TensorFlow's over NCCL counts the devices of a process
+    instead of all in the group. If not, nodes are carried by an all-gather, which brings everybody all of them.
 
     Args:
         cluster: which this process has joined, as all others have.
@@ -41,6 +43,7 @@ class Carrier:
             ranks = self._gather(tf.constant([float(rank)]))
         self._ranks = [int(each) for each in ranks.numpy()]
         self._places = [self._ranks.index(each) for each in range(num_workers)]
+        self._delivers = self._try_all_to_all()
 
     def all_reduce(
         self,
@@ -55,13 +58,29 @@ class Carrier:
             nothing = np.zeros((len(self._ranks), bundle.slice_length), _carried(bundle))
             own += [tf.constant(nothing)] * (max(map(len, expected)) - len(own))
             sent = tf.stack(own, axis=1)
-            received = self._all_to_all(sent)
+            del own
+            received = self._exchanged(sent)
             phases.reached("carrying")
             total = self._summed(bundle, received, expected)
             gathered = self._gather(total[tf.newaxis])
             self._unpack(bundle, tf.gather(gathered, self._places), out)
-        peers = len(self._ranks) - 1
-        return peers * (_num_bytes(sent) // len(self._ranks) + _num_bytes(total))
+        one_share = _num_bytes(sent) // (len(self._ranks) if self._delivers else 1)
+        return (len(self._ranks) - 1) * (one_share + _num_bytes(total))
+
+    def _try_all_to_all(self) -> bool:
+        """Whether an all-to-all brings all workers what was sent to them."""
+        num_workers = len(self._ranks)
+        with tf.device(self._cluster.device):
+            received = self._all_to_all(tf.constant([[[float(self._rank * num_workers + to)]] for to in self._ranks]))
+            wanted = [self._rank + each * num_workers for each in self._ranks]
+            right = [int(each) for each in received.numpy().reshape(-1)] == wanted
+            return bool(self._gather(tf.constant([float(right)])).numpy().all())
+
+    def _exchanged(self, sent: Any) -> Any:
+        """What all workers ``[place, ...]`` have sent to this one."""
+        if self._delivers:
+            return self._all_to_all(sent)
+        return self._gather(sent[tf.newaxis])[:, self._places[self._rank]]
 
     def _packed(self, bundle: Bundle, vector: Vector) -> Any:
         """A node's segments as ``[place, slice]``, each worker's slice at its place."""

@@ -129,6 +129,11 @@ class TrainerConfig:
         return self.threads_per_worker or 1
 
     @property
+    def carries_by_tensorflow(self) -> bool:
+        """Whether gradients travel by TensorFlow's collectives; there must be processes for them to travel between."""
+        return self.all_reduce == "tensorflow" and not self.local and self.max_size > 1
+
+    @property
     def max_size(self) -> int:
         """The most workers there can be, counting this process as one."""
         return self.max_workers or self.group_size

@@ -50,7 +50,7 @@ class WorkerSetup:
         devices_per_worker: logical CPU devices to leave to each lower rank (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
         owns_process: it is a process of this worker alone, which keeps to its share of the cores.
-        all_reduce: what carries gradients between workers.
+        serves_collectives: gradients travel by TensorFlow's collectives.
     """
 
     replicas: int | None
@@ -59,7 +59,7 @@ class WorkerSetup:
     devices_per_worker: int = 0
     num_devices: int = 1
     owns_process: bool = False
-    all_reduce: AllReduce = "sockets"
+    serves_collectives: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from .errors import RuntimeSetupError
-from .jobs import AllReduce
 from .seams import check_seams
 from .tensorflow_cluster import TensorFlowCluster
 
@@ -59,7 +58,7 @@ def set_up(
     first_device: int = 0,
     num_devices: int = 1,
     owns_process: bool = False,
-    all_reduce: AllReduce = "sockets",
+    serves_collectives: bool = False,
 ) -> Runtime:
     """Configure TensorFlow in this process and choose the replicas' devices.
 
@@ -71,7 +70,7 @@ def set_up(
         num_devices: logical CPU devices that the process needs in all.
         owns_process: the process is this worker's alone. Then it runs no more operations at a time than it has threads,
             or replicas: workers that each take all cores get into each other's way. Bits do not depend on it.
-        all_reduce: "tensorflow" starts a server for TensorFlow's collectives.
+        serves_collectives: start TensorFlow with a server for its collectives.
 
     Raises:
         RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
@@ -100,7 +99,7 @@ def set_up(
             tf.config.experimental.enable_op_determinism()
         devices = tuple(f"{device_type}:{first_device + i}" for i in range(count))
         one_at_a_time = owns_process and at_a_time == 1
-        cluster = TensorFlowCluster.start(devices[0]) if all_reduce == "tensorflow" else None
+        cluster = TensorFlowCluster.start(devices[0]) if serves_collectives else None
         return Runtime(
             devices=devices,
             threads=threads,

@@ -10,10 +10,9 @@ missing; broadcasts are made over them. A collective that hangs meanwhile is abo
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +35,12 @@ from .tensorflow_cluster import TensorFlowCluster
 # A cluster of the same members that fails so often, without one call between that succeeds, will not get better.
 _MAX_FAILURES = 3
 DEADLINE_S = 300.0
-# The first call: all workers are there, but NCCL has to find its ways.
+# What a deadline grows by, because TensorFlow does not tell whether bytes move.
+_SLOWEST_BYTES_PER_S = 1e6
+# The first calls: all workers are there, but NCCL has to find its ways.
 FORM_S = 60.0
+# Failures that another generation does not mend.
+_LASTING = (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class TensorFlowCollective(Collective):
@@ -47,16 +50,23 @@ class TensorFlowCollective(Collective):
         connections: the group's own collective.
         cluster: this process's place among TensorFlow's tasks.
         host: address at which the other workers reach this one.
+        settle: returns when no other thread of this process is inside TensorFlow, nor will be until the call returns.
         min_bytes: segments that are shorter take the connections.
     """
 
     def __init__(
-        self, connections: Collective, cluster: TensorFlowCluster, host: str, *, min_bytes: int = 1 << 16
+        self,
+        connections: Collective,
+        cluster: TensorFlowCluster,
+        host: str,
+        *,
+        settle: Callable[[], None] = lambda: None,
+        min_bytes: int = 1 << 16,
     ) -> None:
         self.rank, self.num_workers = connections.rank, connections.num_workers
         self.generation = connections.generation
         self._connections, self._cluster, self._host = connections, cluster, host
-        self._min_bytes = min_bytes
+        self._settle, self._min_bytes = settle, min_bytes
         self._last_sequence: int | None = None
         self._num_calls = 0
         self._abort_reason: str | None = None
@@ -79,7 +89,7 @@ class TensorFlowCollective(Collective):
 
         Raises:
             CollectiveError: a worker or TensorFlow failed; the next generation may do better.
-            RuntimeSetupError: TensorFlow has failed several times in a row between the same workers.
+            RuntimeSetupError: TensorFlow has failed several times in a row between the same workers, or for good.
         """
         check_sequence(sequence, self._last_sequence)
         self._last_sequence = sequence
@@ -148,43 +158,43 @@ class TensorFlowCollective(Collective):
     ) -> None:
         try:
             if self._carrier is None:
-                self._join(deadline_s)
-                with self._limited(FORM_S):
-                    self._carrier = Carrier(self._cluster, self.rank, self.num_workers, self.generation)
-            with self._limited(deadline_s or DEADLINE_S):
+                group_key = self._join(deadline_s)
+                with self._cluster.limited(FORM_S):
+                    self._carrier = Carrier(self._cluster, self.rank, self.num_workers, group_key)
+            num_bytes = sum(bundle.num_bytes for bundle in bundles)
+            with self._cluster.limited((deadline_s or DEADLINE_S) + num_bytes / _SLOWEST_BYTES_PER_S):
                 for bundle in bundles:
                     self._raise_if_aborted(sequence)
                     self._bytes_carried += self._carrier.all_reduce(bundle, nodes, expected, out)
             self._cluster.num_failures = 0
         except tf.errors.OpError as error:
             self.close()
+            self._cluster.intact = False
             self._raise_if_aborted(sequence)
-            raise self._failure(sequence, _reason(error)) from error
+            raise self._failure(sequence, error) from error
 
-    @contextlib.contextmanager
-    def _limited(self, limit_s: float) -> Iterator[None]:
-        """Abort what TensorFlow does in the block when it takes longer."""
-        reason = f"not done within {limit_s:g} s"
-        timer = threading.Timer(limit_s, self._cluster.abort, (self.generation, reason))
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def _join(self, deadline_s: float | None) -> int:
+        """Form TensorFlow's cluster of this generation, all workers at the same call; returns the group's key.
 
-    def _join(self, deadline_s: float | None) -> None:
-        """Form TensorFlow's cluster of this generation, all workers at the same call.
-
-        Everybody has left the last cluster when all addresses are known, and has joined this one when all have said so.
+        One between the same members that nothing has happened to is kept. Otherwise everybody leaves the last one, then
+        joins, then calls: each time all wait for all.
         """
-        self._cluster.leave()
-        own = f"{self._host}:{self._cluster.port} {self._cluster.task}"
+        cluster = self._cluster
+        cluster.serve(self.generation)
+        own = f"{self._host}:{cluster.port} {cluster.task} {secrets.randbelow(1 << 30)}"
         found = [said.split() for said in self._say(own, deadline_s)]
-        members = {int(task): address for address, task in found}
+        members = {int(each[1]): each[0] for each in found}
         if len(members) < self.num_workers:
             raise RuntimeSetupError(f"Two workers have drawn the same number for TensorFlow's cluster: {found}.")
-        self._cluster.join(self.generation, members, leader=int(found[0][1]))
-        self._say("joined", deadline_s)
+        leader, group_key = int(found[0][1]), int(found[0][2])
+        kept = self._say("keep" if cluster.members == members and cluster.intact else "change", deadline_s)
+        if set(kept) != {"keep"}:
+            cluster.leave()
+            self._say("left", deadline_s)
+            self._settle()
+            cluster.join(members, leader)
+            self._say("joined", deadline_s)
+        return group_key
 
     def _say(self, what: str, deadline_s: float | None) -> list[str]:
         """Tell all workers, and hear what each of them says."""
@@ -211,8 +221,14 @@ class TensorFlowCollective(Collective):
         if self._abort_reason is not None:
             raise Aborted(rank=self.rank, generation=self.generation, sequence=sequence, reason=self._abort_reason)
 
-    def _failure(self, sequence: int, reason: str) -> Exception:
+    def _failure(self, sequence: int, error: tf.errors.OpError) -> Exception:
         """What a failure of TensorFlow's means: usually that a worker is gone, which the driver will know."""
+        reason = _reason(error)
+        if isinstance(error, _LASTING):
+            return RuntimeSetupError(
+                f"TensorFlow's collectives cannot carry the gradients of this model: {reason}. Leave out "
+                "all_reduce='tensorflow'."
+            )
         self._cluster.num_failures += 1
         if self._cluster.num_failures >= _MAX_FAILURES:
             return RuntimeSetupError(

@@ -65,8 +65,9 @@ class Trainer:
         wire_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
             machines in half the bytes. Results depend on it, and still not on workers or replicas.
         all_reduce: what carries gradients between workers: "sockets", connections of our own, or "tensorflow", its
-            collectives, which use NCCL between GPUs. Results are the same bits. TensorFlow opens a port on every worker
-            that takes commands from whoever reaches it: use it on private networks only.
+            collectives: gRPC between processors, NCCL between GPUs (written, not yet run). Results are the same bits.
+            TensorFlow opens a port on every worker that takes commands from whoever reaches it: use it on private
+            networks only.
 
     Raises:
         ConfigurationError: an argument is wrong.

@@ -74,7 +74,7 @@ def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker
             first_device=slot * setup.devices_per_worker,
             num_devices=setup.num_devices,
             owns_process=setup.owns_process,
-            all_reduce=setup.all_reduce,
+            serves_collectives=setup.serves_collectives,
         )
     return Worker(runtime, times)
 
@@ -126,7 +126,9 @@ class Worker:
             self._announce(trainee, member)
             cluster = self.runtime.cluster
             if cluster is not None:
-                member.over = lambda connections, host: TensorFlowCollective(connections, cluster, host)
+                member.over = lambda connections, host: TensorFlowCollective(
+                    connections, cluster, host, settle=runners.settle
+                )
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
             with times.part("compile"):

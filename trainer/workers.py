@@ -102,7 +102,7 @@ class Workers:
             "replicas_per_worker": self.replicas,
             "num_microbatches": num_microbatches,
             "threads_per_worker": self._config.threads,
-            "all_reduce": self._config.all_reduce,
+            "all_reduce": "tensorflow" if self._config.carries_by_tensorflow else "sockets",
             "rows_per_microbatch": -(-global_batch_size // num_microbatches),
             "global_batch_size": global_batch_size,
         }
@@ -166,7 +166,7 @@ class Workers:
             deterministic=config.deterministic,
             num_devices=self.replicas,
             owns_process=True,
-            all_reduce="sockets" if config.max_size == 1 else config.all_reduce,
+            serves_collectives=config.carries_by_tensorflow,
         )
         spec = self._spec(gpus)
         pool = RayPool(WorkerFactory(setup), spec, loopback=one_machine())

@@ -5,7 +5,9 @@
 Needs root, network namespaces and the kernel's tbf; the hosts are those of the tests (`tests/trainer/hosts.py`), each
 with a node of Ray and one worker. A step is compared with the sum of what cannot be saved without overlap: this run's
 own gradient, local sum, update and input, and 2(P-1)/P * bytes of the gradient at the link's nominal rate. What is
-above 1 is headers, latency, waiting for the slower of the two, and everything that happens between steps.
+above 1 is headers, latency, waiting for the slower of the two, and everything that happens between steps. Beside it
+stands the same with the time that two bare sockets take to exchange as many bytes over this link, both ways at once, as
+often and with the same pauses: no program that uses TCP can do better.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
-from tests.trainer.hosts import Hosts, why_not  # noqa: E402
+from tests.trainer.hosts import ADDRESSES, Hosts, why_not  # noqa: E402
 
 NUM_WORKERS, STEPS_PER_EPOCH, TIMED_EPOCHS = 2, 8, 4
 NEEDED = ("compute_s", "local_sum_s", "apply_s", "input_s")
@@ -39,6 +41,37 @@ with Trainer(lambda: models.build_model(name), workers={NUM_WORKERS}, min_worker
                          global_batch_size=models.WORKLOADS[name].global_batch_size, verbose=0)
     with open(folder + ".json", "w") as file:
         json.dump([[link.bytes_per_s, link.latency_s] for link in links], file)
+"""
+
+# Prints how long an exchange takes, in the mean: every host sends and receives that many bytes, then computes nothing.
+BARE = f"""
+import socket, sys, threading, time
+host, num_bytes, pause_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+if host == 0:
+    with socket.create_server(({ADDRESSES[0]!r}, 26400)) as server:
+        connection, _ = server.accept()
+else:
+    while True:
+        try:
+            connection = socket.create_connection(({ADDRESSES[0]!r}, 26400), 60)
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+connection.settimeout(None)
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+out, into, took = bytes(num_bytes), memoryview(bytearray(num_bytes)), []
+for _ in range({(1 + TIMED_EPOCHS) * STEPS_PER_EPOCH}):
+    time.sleep(pause_s)
+    began = time.perf_counter()
+    sender = threading.Thread(target=connection.sendall, args=(out,))
+    sender.start()
+    got = 0
+    while got < num_bytes:
+        got += connection.recv_into(into[got:])
+    sender.join()
+    took.append(time.perf_counter() - began)
+timed = took[{STEPS_PER_EPOCH}:]
+print(sum(timed) / len(timed))
 """
 
 
@@ -79,7 +112,9 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, wire_dtype: str |
     whole_ms = step_ms(*timed[0])
     moved = 2 * (NUM_WORKERS - 1) / NUM_WORKERS * record["num_weights"] * (2 if wire_dtype == "bfloat16" else 4)
     transfer_ms = 1000 * moved / bytes_per_s(rate)
-    needed_ms = step_ms(*NEEDED) + transfer_ms
+    local_ms = step_ms(*NEEDED)
+    needed_ms = local_ms + transfer_ms
+    bare_ms = bare_exchange_ms(hosts, round(moved), local_ms)
     return {
         "model": model,
         "rate": rate,
@@ -90,9 +125,20 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, wire_dtype: str |
         "transfer_ms": transfer_ms,
         "needed_ms": needed_ms,
         "ratio": whole_ms / needed_ms,
+        "bare_ms": bare_ms,
+        "ratio_to_bare": whole_ms / (local_ms + bare_ms),
         "link_mb_per_s": link_bytes_per_s / 1e6,
         "latency_ms": 1000 * latency_s,
     }
+
+
+def bare_exchange_ms(hosts: Hosts, num_bytes: int, pause_ms: float) -> float:
+    """How long two sockets take to exchange so many bytes each way, with pauses as long as a step's own work."""
+    processes = [hosts.run(BARE, str(host), str(num_bytes), str(pause_ms / 1000), host=host) for host in (0, 1)]
+    said = [process.communicate(timeout=600)[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"the exchange of bare sockets failed:\n{said}")
+    return max(1000 * float(each) for each in said)
 
 
 def main() -> None:
@@ -112,7 +158,8 @@ def main() -> None:
                 found.append(one)
                 print(
                     f"{model:10} {rate:>8}: a step takes {one['step_ms']:.1f} ms; {one['needed_ms']:.1f} are "
-                    f"needed ({one['transfer_ms']:.1f} for {one['moved_mb']:.2f} MB): {one['ratio']:.3f} x; the link "
+                    f"needed ({one['transfer_ms']:.1f} for {one['moved_mb']:.2f} MB): {one['ratio']:.3f} x; "
+                    f"bare sockets exchange that in {one['bare_ms']:.1f}: {one['ratio_to_bare']:.3f} x; the link "
                     f"measures {one['link_mb_per_s']:.1f} MB/s, {one['latency_ms']:.2f} ms; {one['split_ms']}",
                     flush=True,
                 )

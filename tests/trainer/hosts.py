@@ -57,11 +57,11 @@ class Hosts:
             _end(node)
         self._remove()
 
-    def run(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start a Python script on the first host."""
+    def run(self, script: str, *arguments: str, host: int = 0) -> subprocess.Popen[str]:
+        """Start a Python script on a host."""
         command = [sys.executable, "-c", script, *arguments]
         return subprocess.Popen(
-            _on(0, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env_here()
+            _on(host, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env_here()
         )
 
     def cut(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 from heliostat.trainer.bundles import bundles_of
 from hypothesis import given, settings
@@ -22,6 +24,15 @@ def test_bundles_hold_neighbours_that_are_alike_and_long_enough(segments, num_wo
     bundles = bundles_of(layout, ops, num_workers, min_bytes)
     taken = [number for bundle in bundles for number in bundle.numbers]
     assert taken == sorted(set(taken))
+    alike = groupby(range(len(layout)), key=lambda number: (layout[number][0], ops[number]))
+    for (dtype, op), group in alike:
+        numbers = list(group)
+        num_bytes = sum(layout[number][1] for number in numbers) * dtype.itemsize
+        assert (
+            set(numbers) <= set(taken)
+            if op != "max" and num_bytes >= max(1, min_bytes)
+            else set(taken).isdisjoint(numbers)
+        )
     for bundle in bundles:
         first, last = bundle.numbers[0], bundle.numbers[-1]
         assert bundle.numbers == tuple(range(first, last + 1))
