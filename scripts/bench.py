@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heliostat.cluster.links import Link
+from heliostat.cluster.control.links import Link
 from heliostat.scripts.errors import ScriptError
 
 PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "rest")
@@ -178,7 +178,7 @@ def measure(
     """
     from heliostat.data import write_dataset
     from heliostat.trainer import Trainer
-    from heliostat.trainer.run_folder import read_record
+    from heliostat.trainer.driver.run_folder import read_record
 
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as name:
         folder = Path(name)

@@ -22,7 +22,7 @@ from heliostat.scripts.chaos_report import (
 from heliostat.scripts.chaos_run import ChaosRun
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import PAUSED_STATUS
-from heliostat.trainer.run_folder import new_run_path
+from heliostat.trainer.driver.run_folder import new_run_path
 from rich.console import Console
 
 UNDISTURBED, DISTURBED = "undisturbed", "disturbed"

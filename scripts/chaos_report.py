@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.scripts.chaos_run import KILLS_FILE
-from heliostat.trainer.epoch_record import record_of
-from heliostat.trainer.run_folder import (
+from heliostat.trainer.driver.epoch_record import record_of
+from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
     RUN_FILE,

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from heliostat.cluster.group import WorkerGroup
-from heliostat.cluster.local import DirectPool
-from heliostat.cluster.task_loop import TaskLoop
+from heliostat.cluster.control.group import WorkerGroup
+from heliostat.cluster.control.task_loop import TaskLoop
+from heliostat.cluster.pools.local import DirectPool
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import run_script
-from heliostat.trainer.directions import Directions, directed
+from heliostat.trainer.driver.directions import Directions, directed
 
 KILLS_FILE = "kills.jsonl"
 POLL_S = 0.02

@@ -10,8 +10,8 @@ from typing import Any
 
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import run_script
-from heliostat.trainer.directions import Directions, directed
-from heliostat.trainer.run_folder import read_record
+from heliostat.trainer.driver.directions import Directions, directed
+from heliostat.trainer.driver.run_folder import read_record
 
 # Programs that run code which is in no file: a notebook's cells, a prompt.
 _LAUNCHERS = ("ipykernel_launcher.py", "colab_kernel_launcher.py", "ipython", "ipython3", "bpython", "ptpython")

@@ -16,9 +16,9 @@ from heliostat.data import BatchPlan, Dataset
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import RecordedRun, recorded_run, run_again
 from heliostat.scripts.runs import number_text
-from heliostat.trainer.directions import Directions, ReplayDone
+from heliostat.trainer.driver.directions import Directions, ReplayDone
+from heliostat.trainer.driver.run_folder import finite
 from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport, ReplayWanted
-from heliostat.trainer.run_folder import finite
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heliostat.cluster.host import host_name
+from heliostat.cluster.control.host import host_name
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run, run_again
 from heliostat.scripts.runs import number_text
-from heliostat.trainer.directions import Directions
-from heliostat.trainer.epoch_record import record_of
-from heliostat.trainer.run_folder import METRICS_FILE, MODEL_FILE, read_lines, read_record
+from heliostat.trainer.driver.directions import Directions
+from heliostat.trainer.driver.epoch_record import record_of
+from heliostat.trainer.driver.run_folder import METRICS_FILE, MODEL_FILE, read_lines, read_record
 from rich.console import Console
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heliostat.trainer.epoch_record import record_of
+from heliostat.trainer.driver.epoch_record import record_of
+from heliostat.trainer.driver.run_folder import EVENTS_FILE, METRICS_FILE, RUN_FILE, finite, read_lines, read_record
 from heliostat.trainer.errors import TrainerError
-from heliostat.trainer.run_folder import EVENTS_FILE, METRICS_FILE, RUN_FILE, finite, read_lines, read_record
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape

@@ -18,11 +18,11 @@ from typing import Any
 from heliostat.cluster.spans import CHECKPOINTS, STEPS, Span
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import run_script
-from heliostat.trainer.clock import clock_identity, offset_at
-from heliostat.trainer.directions import Directions, TraceDone, directed
+from heliostat.trainer.driver.directions import Directions, TraceDone, directed
+from heliostat.trainer.driver.run_folder import new_run_path
 from heliostat.trainer.jobs import Traced, TraceWanted
-from heliostat.trainer.run_folder import new_run_path
-from heliostat.trainer.tracing import CHANGES, EPOCHS, TraceBook
+from heliostat.trainer.timing.clock import clock_identity, offset_at
+from heliostat.trainer.timing.tracing import CHANGES, EPOCHS, TraceBook
 from rich.console import Console
 
 DRIVER_PID = 0

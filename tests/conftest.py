@@ -25,6 +25,6 @@ def no_thread_is_left_behind():
 def pytest_runtest_setup(item):
     """Whoever computes first in this process decides how TensorFlow runs in it: alike, before any fixture computes."""
     if item.get_closest_marker("engine"):
-        from heliostat.trainer.runtime import set_up
+        from heliostat.trainer.engine.runtime import set_up
 
         set_up(replicas=8, threads=1)

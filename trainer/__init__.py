@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .driver.result import Result
 from .errors import (
     CheckpointError,
     ConfigurationError,
@@ -18,7 +19,6 @@ from .errors import (
     WorkersDisagreeError,
 )
 from .jobs import Seconds, Steps
-from .result import Result
 from .trainer import Trainer
 
 __all__ = [

@@ -10,9 +10,9 @@ from heliostat.cluster.spans import Span
 from heliostat.cluster.tree import Node, SegmentOp, Vector
 from heliostat.data import Dataset, Shuffle
 
-from .clock import ClockReading
 from .columns import Columns
 from .shipping import Shipped
+from .timing.clock import ClockReading
 
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]

@@ -11,29 +11,29 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from heliostat.cluster.control.links import Link, LinkBook, LinksJob
+from heliostat.cluster.control.task_loop import Handler, Task, TaskLoop
+from heliostat.cluster.control.task_state import Limits
 from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.links import Link, LinkBook, LinksJob
-from heliostat.cluster.task_loop import Handler, Task, TaskLoop
-from heliostat.cluster.task_state import Limits
 
-from .blame import explain_failure
 from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, refuse_unknown
-from .coordinator import Coordinator
-from .directions import Directions, ReplayDone, TraceDone, next_fit
-from .display import Display, Verbose, make_display
+from .driver.blame import explain_failure
+from .driver.coordinator import Coordinator
+from .driver.directions import Directions, ReplayDone, TraceDone, next_fit
+from .driver.display import Display, Verbose, make_display
+from .driver.fit_call import FitCall, begin_afresh, check_steps, checked_callbacks
+from .driver.fit_run import FitRun
+from .driver.inputs import Data, Inputs
+from .driver.pausing import pausing
+from .driver.result import Result
+from .driver.run_folder import RunFolder, new_run_path, numbered_run_path, read_record
+from .driver.workers import Workers
 from .errors import ConfigurationError, RunPausedError
-from .fit_call import FitCall, begin_afresh, check_steps, checked_callbacks
-from .fit_run import FitRun
-from .inputs import Data, Inputs
 from .jobs import AllReduce, CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
-from .pausing import pausing
-from .result import Result
-from .run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .shipping import InProcess, Shipped, ship
-from .start_times import StartTimes
-from .tracing import TraceBook
-from .workers import Workers
+from .timing.start_times import StartTimes
+from .timing.tracing import TraceBook
 
 BuildModel = Callable[[], Any]
 

@@ -27,9 +27,9 @@ Prepare = Callable[[int], tuple[Callable[[], Any], Callable[[], float]]]
 
 def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
-    from heliostat.cluster import plan
+    from heliostat.cluster.allreduce import plan
+    from heliostat.cluster.allreduce.mesh import Listener, connect
     from heliostat.cluster.assignment import assign
-    from heliostat.cluster.mesh import Listener, connect
     from heliostat.cluster.tree import contributed, empty_vector, layout_of
 
     rank, num_workers = place["rank"], place["num_workers"]

@@ -14,11 +14,11 @@ from typing import Any
 def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     """Build the model in a worker, and begin to write points of its steps into a file in `folder`."""
     from heliostat.cluster import phases
-    from heliostat.cluster.member import Member
-    from heliostat.cluster.mesh import TcpMesh
-    from heliostat.trainer import session
-    from heliostat.trainer.engine import StepWork
-    from heliostat.trainer.saver import Saver
+    from heliostat.cluster.allreduce.mesh import TcpMesh
+    from heliostat.cluster.control.member import Member
+    from heliostat.trainer.engine.engine import StepWork
+    from heliostat.trainer.session import session
+    from heliostat.trainer.session.saver import Saver
 
     name = threading.current_thread().name
     worker = int(name.removeprefix("heliostat-worker-").split("_")[0])

@@ -65,8 +65,8 @@ def build_probed(build_model: Callable[[], Any], folder: str, last_step: int) ->
 
 def parts() -> dict[str, int]:
     """Bytes that each part of the step engine of this process holds between two steps."""
-    from heliostat.cluster.member import Member
-    from heliostat.trainer.engine import TrainEngine
+    from heliostat.cluster.control.member import Member
+    from heliostat.trainer.engine.engine import TrainEngine
 
     engine = next(each for each in gc.get_objects() if type(each) is TrainEngine)
     member = next(each for each in gc.get_objects() if type(each) is Member)
@@ -105,13 +105,18 @@ def held_bytes(value: Any, seen: dict[int, Any], depth: int = 8) -> int:
     return sum(held_bytes(each, seen, depth - 1) for each in _inside(value))
 
 
+_LOOKED_INTO = tuple(
+    f"heliostat.{each}" for each in ("cluster", "trainer.engine.engine", "trainer.engine.feed", "trainer.engine.flat")
+)
+
+
 def _inside(value: Any) -> Iterator[Any]:
     """What a container or an object of Heliostat or Keras refers to; nothing else is followed."""
     if isinstance(value, dict):
         yield from value.values()
     elif isinstance(value, (list, tuple, set)):
         yield from value
-    elif type(value).__module__.startswith(("heliostat.cluster", "heliostat.trainer.engine", "heliostat.trainer.f")):
+    elif type(value).__module__.startswith(_LOOKED_INTO):
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         yield from (getattr(value, name) for name in slots if hasattr(value, name) and name not in ("trainee", "twin"))
         if hasattr(value, "__dict__"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heliostat.cluster.mesh import Listener, TcpMesh, connect
+from heliostat.cluster.allreduce.mesh import Listener, TcpMesh, connect
 
 SECRET = b"a secret of some length"
 

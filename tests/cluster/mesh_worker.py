@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from heliostat.cluster import phases
+from heliostat.cluster.allreduce.lane import Lane
+from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.errors import CollectiveError
-from heliostat.cluster.lane import Lane
-from heliostat.cluster.mesh import Listener, connect
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.pools.local import WorkerKilled
 
 GUARD_S = 30.0
 

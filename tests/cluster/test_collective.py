@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from heliostat.cluster import errors
-from heliostat.cluster.collective import Alone
+from heliostat.cluster.allreduce.collective import Alone
 from heliostat.cluster.tree import empty_vector, layout_of
 
 ONE = (np.array([1.0, -0.0], np.float32),)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from heliostat.cluster.controller import LOSSES_OF_A_MICROBATCH, MAX_RESTARTS, MAX_START_FAILURES, cut_off, decide
-from heliostat.cluster.membership import Deliver, Dismiss, Donate, Place, Report
-from heliostat.cluster.task_state import (
+from heliostat.cluster.control.controller import (
+    LOSSES_OF_A_MICROBATCH,
+    MAX_RESTARTS,
+    MAX_START_FAILURES,
+    cut_off,
+    decide,
+)
+from heliostat.cluster.control.membership import Deliver, Dismiss, Donate, Place, Report
+from heliostat.cluster.control.task_state import (
     AbortGeneration,
     Complete,
     Expired,

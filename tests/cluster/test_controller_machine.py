@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.controller import decide
-from heliostat.cluster.membership import Deliver, Dismiss, Donate, Place, Report
-from heliostat.cluster.task_state import (
+from heliostat.cluster.control.controller import decide
+from heliostat.cluster.control.membership import Deliver, Dismiss, Donate, Place, Report
+from heliostat.cluster.control.task_state import (
     AbortGeneration,
     Complete,
     Failed,

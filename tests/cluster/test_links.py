@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from heliostat.cluster.control.group import WorkerGroup
+from heliostat.cluster.control.links import Link, LinkAsked, LinkBook, LinksJob, Turn, measure_links
+from heliostat.cluster.control.task_loop import Task
+from heliostat.cluster.control.task_state import Failure, Formed, Limits
 from heliostat.cluster.errors import ClusterError
-from heliostat.cluster.group import WorkerGroup
-from heliostat.cluster.links import Link, LinkAsked, LinkBook, LinksJob, Turn, measure_links
-from heliostat.cluster.local import LocalPool
+from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
-from heliostat.cluster.task_loop import Task
-from heliostat.cluster.task_state import Failure, Formed, Limits
 
 
 def formed(*members: int) -> Formed:

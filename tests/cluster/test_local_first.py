@@ -7,8 +7,7 @@ import threading
 import numpy as np
 import pytest
 from heliostat.cluster import errors
-from heliostat.cluster.assignment import assign
-from heliostat.cluster.hosts import (
+from heliostat.cluster.allreduce.hosts import (
     Hosts,
     flat_bytes,
     host_nodes,
@@ -16,8 +15,9 @@ from heliostat.cluster.hosts import (
     local_first_pays,
     merged_nodes,
 )
-from heliostat.cluster.member import blamed
-from heliostat.cluster.rail import rail_order
+from heliostat.cluster.allreduce.rail import rail_order
+from heliostat.cluster.assignment import assign
+from heliostat.cluster.control.member import blamed
 from heliostat.cluster.tree import TreeSum, common_node, contributed, layout_of, schedule, span, subtrees
 from hypothesis import given, settings
 from hypothesis import strategies as st

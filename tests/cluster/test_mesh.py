@@ -7,13 +7,13 @@ import threading
 import numpy as np
 import pytest
 from heliostat.cluster import errors
+from heliostat.cluster.allreduce.handshake import Hello, dial
+from heliostat.cluster.allreduce.mesh import TcpMesh, connect
+from heliostat.cluster.allreduce.slices import SMALL_BYTES
+from heliostat.cluster.allreduce.wire import HEADER_BYTES, Header, Kind
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.handshake import Hello, dial
-from heliostat.cluster.member import blamed
-from heliostat.cluster.mesh import TcpMesh, connect
-from heliostat.cluster.slices import SMALL_BYTES
+from heliostat.cluster.control.member import blamed
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
-from heliostat.cluster.wire import HEADER_BYTES, Header, Kind
 
 SECRET = b"a secret of some length"
 OPS = ("sum", "sum", "max")

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heliostat.cluster import local, phases, task_loop
+from heliostat.cluster import phases
+from heliostat.cluster.control import task_loop
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.pools import local
 
 from .script import Script
 from .toy import OPS, Applied, Job, State, applied, beginning, contribution

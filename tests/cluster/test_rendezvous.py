@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 from heliostat.cluster import errors
-from heliostat.cluster.handshake import Hello, Refused, Verdict, answer, dial
-from heliostat.cluster.mesh import Listener, connect
+from heliostat.cluster.allreduce.handshake import Hello, Refused, Verdict, answer, dial
+from heliostat.cluster.allreduce.mesh import Listener, connect
 
 SECRET = b"a secret of some length"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heliostat.cluster.lane import Lane
-from heliostat.cluster.mesh import connect
-from heliostat.cluster.plan import shared_block_bytes
-from heliostat.cluster.shared import NUM_SLOTS, SLOT_BYTES, SharedMemory, offer, take_offer
-from heliostat.cluster.slices import blocks_of, num_bytes, whole
+from heliostat.cluster.allreduce.lane import Lane
+from heliostat.cluster.allreduce.mesh import connect
+from heliostat.cluster.allreduce.plan import shared_block_bytes
+from heliostat.cluster.allreduce.shared import NUM_SLOTS, SLOT_BYTES, SharedMemory, offer, take_offer
+from heliostat.cluster.allreduce.slices import blocks_of, num_bytes, whole
+from heliostat.cluster.allreduce.wire import Cursor, Header, Kind, Token
 from heliostat.cluster.tree import layout_of
-from heliostat.cluster.wire import Cursor, Header, Kind, Token
 
 SECRET = b"a secret of some length"
 LAYOUT = ((np.dtype(np.float32), 1000), (np.dtype(np.float64), 3), (np.dtype(np.float32), 70_000))

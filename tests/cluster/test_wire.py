@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heliostat.cluster.exchange import Pending, silent_peers
-from heliostat.cluster.slices import SMALL_BYTES, Scratch, SliceSum, common_bytes, cut, goes_whole, num_bytes, take
-from heliostat.cluster.tree import BLOCK_BYTES, layout_of
-from heliostat.cluster.wire import (
+from heliostat.cluster.allreduce.exchange import Pending, silent_peers
+from heliostat.cluster.allreduce.slices import (
+    SMALL_BYTES,
+    Scratch,
+    SliceSum,
+    common_bytes,
+    cut,
+    goes_whole,
+    num_bytes,
+    take,
+)
+from heliostat.cluster.allreduce.wire import (
     HEADER_BYTES,
     MAX_FAREWELL_BYTES,
     Cursor,
@@ -15,6 +23,7 @@ from heliostat.cluster.wire import (
     pack_farewell,
     unpack_farewell,
 )
+from heliostat.cluster.tree import BLOCK_BYTES, layout_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

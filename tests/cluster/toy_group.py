@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heliostat.cluster.group import WorkerGroup
-from heliostat.cluster.local import LocalPool
-from heliostat.cluster.membership import Pulse, Report
-from heliostat.cluster.pool import Ended, Message, Spoke
+from heliostat.cluster.control.group import WorkerGroup
+from heliostat.cluster.control.membership import Pulse, Report
+from heliostat.cluster.control.pool import Ended, Message, Spoke
+from heliostat.cluster.control.task_loop import Task
+from heliostat.cluster.control.task_state import Failure, Formed, Limits
+from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
-from heliostat.cluster.task_loop import Task
-from heliostat.cluster.task_state import Failure, Formed, Limits
 
 from .script import GUARD_S, Script
 from .toy import Applied, Ask, Job, State, Toy

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from heliostat.cluster.links import Link
+from heliostat.cluster.control.links import Link
 from heliostat.data import write_dataset
 from heliostat.scripts.bench import PARTS, Bench, Measured, advice, as_object, links_table, measured
 from heliostat.scripts.cli import main

@@ -18,8 +18,8 @@ from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run
 from heliostat.scripts.replay import check_wanted
 from heliostat.scripts.resume import living_workers
+from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.jobs import ReplayWanted
-from heliostat.trainer.run_folder import RunFolder
 
 ROWS, BATCH, STEPS, EPOCHS, MICROBATCHES, BAD_ROW = 30, 8, 4, 10, 4, 17
 SCRIPT = """

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from heliostat.scripts.cli import main
 from heliostat.scripts.runs import SILENT_S, run_paths, summary_of
-from heliostat.trainer.run_folder import RunFolder
+from heliostat.trainer.driver.run_folder import RunFolder
 
 LINE = {"rows": 8, "rows_by_worker": {}, "seconds_by_worker": {}, "stopped": False}
 

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from heliostat.cluster import phases
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.control.task_state import Formed
+from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.cluster.spans import Span
-from heliostat.cluster.task_state import Formed
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.trace import chrome_trace, summary, wanted_steps
 from heliostat.trainer import Trainer
-from heliostat.trainer.clock import ClockReading, clock_identity
-from heliostat.trainer.directions import Directions, TraceDone, directed
+from heliostat.trainer.driver.directions import Directions, TraceDone, directed
 from heliostat.trainer.jobs import Traced, TraceWanted
-from heliostat.trainer.tracing import TraceBook
+from heliostat.trainer.timing.clock import ClockReading, clock_identity
+from heliostat.trainer.timing.tracing import TraceBook
 
 SCRIPT = """
 import json, sys

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from heliostat.trainer import Trainer
-from heliostat.trainer.runtime import set_up
+from heliostat.trainer.engine.runtime import set_up
 
 from .ray_pool import ray_here, warm_trainer, warm_workers
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 from heliostat.cluster import phases
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.pools.local import WorkerKilled
 
 GONE_S = 20.0
 PACE_S = 0.2  # duration of a step while a wave waits for a replacement: else the run would be over before

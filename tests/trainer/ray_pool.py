@@ -9,7 +9,7 @@ import pytest
 import ray
 from heliostat.trainer import Trainer
 from heliostat.trainer.config import TrainerConfig
-from heliostat.trainer.workers import Workers
+from heliostat.trainer.driver.workers import Workers
 
 NUM_WORKERS = 2
 

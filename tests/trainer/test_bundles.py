@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 import numpy as np
-from heliostat.trainer.bundles import bundles_of
+from heliostat.trainer.collectives.bundles import bundles_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

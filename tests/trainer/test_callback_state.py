@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.trainer.callback_state import (
+from heliostat.trainer.errors import CallbackStateError, ConfigurationError
+from heliostat.trainer.session.callback_state import (
     callback_state,
     carried_how,
     pack_states,
@@ -19,7 +20,6 @@ from heliostat.trainer.callback_state import (
     restore_callback,
     unpack_states,
 )
-from heliostat.trainer.errors import CallbackStateError, ConfigurationError
 from keras import callbacks
 
 from .conftest import dense_data

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import xxhash
-from heliostat.trainer.callback_values import join_states, pack_states, split_states, unpack_states
 from heliostat.trainer.errors import CallbackStateError
+from heliostat.trainer.session.callback_values import join_states, pack_states, split_states, unpack_states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

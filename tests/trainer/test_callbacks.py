@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from heliostat.trainer.callbacks import BatchGate, check_callbacks, has_batch_hooks
 from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
+from heliostat.trainer.session.callbacks import BatchGate, check_callbacks, has_batch_hooks
 from keras.callbacks import Callback
 
 from .conftest import dense_data, fingerprint

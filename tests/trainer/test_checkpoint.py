@@ -14,9 +14,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
-from heliostat.trainer.checkpoint import CheckpointManifest, CheckpointStore, TensorEntry, checkpoint_name
-from heliostat.trainer.checkpoint_manifest import manifest_from_bytes, manifest_to_bytes, parse_checkpoint_name
-from heliostat.trainer.checkpoint_tensors import DTYPE_CODES, numpy_dtype
+from heliostat.trainer.checkpoints.checkpoint import CheckpointManifest, CheckpointStore, TensorEntry, checkpoint_name
+from heliostat.trainer.checkpoints.checkpoint_manifest import (
+    manifest_from_bytes,
+    manifest_to_bytes,
+    parse_checkpoint_name,
+)
+from heliostat.trainer.checkpoints.checkpoint_tensors import DTYPE_CODES, numpy_dtype
 from heliostat.trainer.errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,7 +182,10 @@ def test_a_store_pickles(store):
 
 
 def test_importing_it_loads_neither_tensorflow_nor_keras():
-    code = "import sys, heliostat.trainer.checkpoint; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    code = (
+        "import sys, heliostat.trainer.checkpoints.checkpoint\n"
+        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -434,7 +441,7 @@ def test_prune_deletes_nothing_where_nothing_is_committed(store):
 FILE_SIZE_LIMIT = """
 import resource, sys
 import numpy as np
-from heliostat.trainer.checkpoint import CheckpointManifest, CheckpointStore, checkpoint_name
+from heliostat.trainer.checkpoints.checkpoint import CheckpointManifest, CheckpointStore, checkpoint_name
 from heliostat.trainer.errors import CheckpointError
 
 store = CheckpointStore(sys.argv[1])

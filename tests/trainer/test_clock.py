@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from heliostat.trainer.clock import ClockReading, clock_identity, offset_at, read_clock, reading
+from heliostat.trainer.timing.clock import ClockReading, clock_identity, offset_at, read_clock, reading
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from heliostat.cluster.tree import contributed
-from heliostat.trainer import engine, feed
+from heliostat.trainer.engine import engine, feed
 
 from .conftest import dense_data, text_data
 from .models import chapter, normalised

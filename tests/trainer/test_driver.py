@@ -6,19 +6,19 @@ import json
 
 import numpy as np
 import pytest
+from heliostat.cluster.control.task_state import Failure, Formed
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.spec import WorkerInfo
-from heliostat.cluster.task_state import Failure, Formed
 from heliostat.trainer import ConfigurationError, DataError, TrainingFailedError, WorkersDisagreeError
-from heliostat.trainer.blame import explain_failure
+from heliostat.trainer.checkpoints.identity import check_identity
 from heliostat.trainer.config import TrainerConfig
-from heliostat.trainer.coordinator import Coordinator, Listeners, merge
-from heliostat.trainer.epoch_record import EpochRecord, history_of, line_of, record_of
+from heliostat.trainer.driver.blame import explain_failure
+from heliostat.trainer.driver.coordinator import Coordinator, Listeners, merge
+from heliostat.trainer.driver.epoch_record import EpochRecord, history_of, line_of, record_of
+from heliostat.trainer.driver.run_folder import RunFolder, new_run_path, numbered_run_path, read_lines
+from heliostat.trainer.driver.shares import ShareBook
 from heliostat.trainer.errors import NonfiniteGradientError
-from heliostat.trainer.identity import check_identity
 from heliostat.trainer.jobs import EpochLogs, EpochPart, PassSum, Progress, Ready, Share, SharePart
-from heliostat.trainer.run_folder import RunFolder, new_run_path, numbered_run_path, read_lines
-from heliostat.trainer.shares import ShareBook
 from heliostat.trainer.shipping import ship, unship
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.trainer import TrainingFailedError, worker
-from heliostat.trainer.inline_call import ONE_AT_A_TIME, InlineCall
-from heliostat.trainer.on_replicas import OnEveryReplica
-from heliostat.trainer.runtime import set_up
+from heliostat.trainer import TrainingFailedError
+from heliostat.trainer.engine.inline_call import ONE_AT_A_TIME, InlineCall
+from heliostat.trainer.engine.on_replicas import OnEveryReplica
+from heliostat.trainer.engine.runtime import set_up
+from heliostat.trainer.worker import worker
 
 from .conftest import dense_data, fingerprint, text_data
 from .models import attention, chapter, linear, normalised, recurrent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from heliostat.cluster.collective import Alone
+from heliostat.cluster.allreduce.collective import Alone
 from heliostat.cluster.tree import reduce_nodes
 from heliostat.data import BatchPlan, RowOrder
 

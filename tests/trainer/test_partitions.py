@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from heliostat.cluster import phases
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.trainer import Trainer
 
 from .conftest import dense_data

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.cluster.tree import TreeSum, contributed, span
-from heliostat.trainer.compute import Compute
-from heliostat.trainer.replica_sum import ReplicaSum, nodes_among
-from heliostat.trainer.runtime import Runtime
-from heliostat.trainer.tensors import HostViews, memory_towards, to_tensor
-from heliostat.trainer.update import Update
+from heliostat.trainer.engine.compute import Compute
+from heliostat.trainer.engine.replica_sum import ReplicaSum, nodes_among
+from heliostat.trainer.engine.runtime import Runtime
+from heliostat.trainer.engine.tensors import HostViews, memory_towards, to_tensor
+from heliostat.trainer.engine.update import Update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.python.eager import context

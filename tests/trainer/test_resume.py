@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 from heliostat.cluster import phases
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.trainer import ConfigurationError, NonfiniteGradientError, RunPausedError, Steps
-from heliostat.trainer.checkpoint import CheckpointStore
+from heliostat.trainer.checkpoints.checkpoint import CheckpointStore
 
 from .conftest import dense_data
 from .helpers import local_trainer

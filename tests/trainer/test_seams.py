@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 import pytest
 import tensorflow as tf
-from heliostat.trainer import RuntimeSetupError, seams
-from heliostat.trainer.update import _stateless
+from heliostat.trainer import RuntimeSetupError
+from heliostat.trainer.engine import seams
+from heliostat.trainer.engine.update import _stateless
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses import loss as loss_module
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from heliostat.cluster import phases
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.pools.local import WorkerKilled
 
 from .helpers import local_trainer
 from .models import normalised

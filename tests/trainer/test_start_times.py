@@ -8,7 +8,7 @@ import time
 
 import pytest
 from heliostat.trainer import Trainer
-from heliostat.trainer.start_times import WORKER_PARTS, StartTimes, start_line
+from heliostat.trainer.timing.start_times import WORKER_PARTS, StartTimes, start_line
 
 from .conftest import dense_data
 from .models import normalised

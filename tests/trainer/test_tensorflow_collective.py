@@ -8,12 +8,13 @@ import keras
 import pytest
 import tensorflow as tf
 from heliostat.data import open_dataset, write_dataset
-from heliostat.trainer import RuntimeSetupError, Trainer, tensorflow_collective
-from heliostat.trainer.carrying import Carrier
+from heliostat.trainer import RuntimeSetupError, Trainer
+from heliostat.trainer.collectives import tensorflow_collective
+from heliostat.trainer.collectives.carrying import Carrier
+from heliostat.trainer.collectives.tensorflow_cluster import TensorFlowCluster
 from heliostat.trainer.config import TrainerConfig
-from heliostat.trainer.feed import Feed
-from heliostat.trainer.tensorflow_cluster import TensorFlowCluster
-from heliostat.trainer.workers import Workers
+from heliostat.trainer.driver.workers import Workers
+from heliostat.trainer.engine.feed import Feed
 from keras import layers
 
 from .conftest import dense_data

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.trainer import runs as runs_module
-from heliostat.trainer import update
-from heliostat.trainer.flat import pieces_of
-from heliostat.trainer.runs import MAX_MEAN_ELEMENTS, runs_of
-from heliostat.trainer.runtime import Runtime
-from heliostat.trainer.segments import Segments
-from heliostat.trainer.tensors import host_view
+from heliostat.trainer.engine import runs as runs_module
+from heliostat.trainer.engine import update
+from heliostat.trainer.engine.flat import pieces_of
+from heliostat.trainer.engine.runs import MAX_MEAN_ELEMENTS, runs_of
+from heliostat.trainer.engine.runtime import Runtime
+from heliostat.trainer.engine.segments import Segments
+from heliostat.trainer.engine.tensors import host_view
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 from heliostat.cluster import phases
-from heliostat.cluster.local import WorkerKilled
+from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.data import mix, open_dataset, row_uniform, write_dataset
 from heliostat.trainer import DataError
-from heliostat.trainer import feed as feed_module
+from heliostat.trainer.engine import feed as feed_module
 
 from .conftest import dense_data
 from .faults import each_row_once, events_of, outcome

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heliostat.trainer.seeds import microbatch_seeds
-from heliostat.trainer.weights import microbatch_weights
+from heliostat.trainer.engine.seeds import microbatch_seeds
+from heliostat.trainer.engine.weights import microbatch_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

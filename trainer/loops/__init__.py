@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import callbacks
-from ..session import Session
+from ..session import callbacks
+from ..session.session import Session
 from . import custom, fit, train_on_batch
 
 Loop = Callable[[Session, callbacks.Gate], None]

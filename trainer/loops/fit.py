@@ -12,8 +12,8 @@ from typing import Any
 import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from ..callbacks import Gate, callback_list
-from ..session import Session
+from ..session.callbacks import Gate, callback_list
+from ..session.session import Session
 
 
 def run(session: Session, gate: Gate) -> None:

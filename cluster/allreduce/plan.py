@@ -1,0 +1,172 @@
+"""What an all-reduce prepares once and uses in every step: who sums what, and the memory it arrives in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..tree import BLOCK_BYTES, Layout, Node, SegmentOp, Vector, check_vectors
+from .hosts import Hosts, local_first_pays
+from .rails import RailPlan, make_rail_plan
+from .shared import SLOT_BYTES
+from .slices import (
+    Block,
+    Scratch,
+    Slice,
+    SliceSum,
+    blocks_of,
+    cut,
+    goes_whole,
+    num_bytes,
+    slice_layout,
+    whole,
+    wire_layout,
+)
+from .wire import Kind, bytes_of
+
+Expected = tuple[tuple[Node, ...], ...]
+MAX_PLANS = 16
+# Blocks are small enough that a slice has a few, so that workers add while others still copy, and no smaller than this.
+MIN_BLOCK_BYTES = 1 << 17
+BLOCKS_PER_SLICE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One worker's part in all all-reduces of one layout, assignment and set of present microbatches.
+
+    `inboxes[peer]` receives the peer's nodes for this worker's slice, `inbox_pieces[peer]` is the same memory as bytes.
+    `sharing` are the peers whose nodes and sums come through shared memory instead, block by block: `blocks[rank]` are
+    those of a rank's slice. What is rounded to bfloat16 travels as such to and from the others: `packs` is then true,
+    inboxes have that dtype, and so have `outboxes[peer]` for this worker's nodes, `own_sum` for the sums of its slice
+    and `sums[peer]` for the peer's. `wire_ends`: where the blocks of this worker's slice end in the bytes that travel.
+    """
+
+    kind: Kind
+    agreement: int
+    expected: Expected
+    like: Layout
+    ops: tuple[SegmentOp, ...]
+    parts: Sequence[Slice]
+    slice_bytes: int
+    inboxes: Mapping[int, Sequence[Vector]]
+    inbox_pieces: Mapping[int, Sequence[memoryview]]
+    sharing: Sequence[int]
+    blocks: Sequence[tuple[Block, ...]]
+    packs: bool
+    outboxes: Mapping[int, Sequence[Vector]]
+    own_sum: Vector
+    sums: Mapping[int, Vector]
+    wire_ends: Sequence[int]
+    total: SliceSum
+
+
+class Plans:
+    """The plans of one worker, made when first needed; the oldest are forgotten."""
+
+    def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = (), hosts: Hosts | None = None) -> None:
+        self._rank, self._num_workers, self._sharing = rank, num_workers, tuple(sorted(sharing))
+        self._hosts = hosts
+        self._scratch = Scratch()
+        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan | RailPlan] = {}
+
+    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan | RailPlan:
+        """Return the plan; ValueError if the three do not fit each other or the group."""
+        key = (tuple(map(tuple, expected)), tuple(like), tuple(ops))
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(expected) != self._num_workers:
+                raise ValueError(f"expected names {len(expected)} workers, this group has {self._num_workers}")
+            check_vectors([], key[1], key[2])
+            if len(self._plans) == MAX_PLANS:
+                del self._plans[next(iter(self._plans))]
+            plan = self._plans[key] = self._make(*key)
+        return plan
+
+    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan | RailPlan:
+        at_once = goes_whole(like, expected)
+        block_bytes = 0 if at_once else shared_block_bytes(like, expected)
+        hosts = self._hosts if block_bytes else None
+        if hosts is not None and not local_first_pays(hosts, expected, like):
+            hosts = None
+        common = repr((hosts is None, expected, [(dtype.name, length) for dtype, length in like], ops))
+        agreement = zlib.crc32(common.encode())
+        if hosts is None:
+            return self._flat(expected, like, ops, at_once, block_bytes, agreement)
+        return make_rail_plan(
+            self._rank,
+            hosts,
+            expected,
+            like,
+            ops,
+            block_bytes=block_bytes,
+            agreement=agreement,
+            scratch=self._scratch,
+        )
+
+    def _flat(
+        self,
+        expected: Expected,
+        like: Layout,
+        ops: tuple[SegmentOp, ...],
+        at_once: bool,
+        block_bytes: int,
+        agreement: int,
+    ) -> Plan:
+        parts = (whole(like),) * self._num_workers if at_once else cut(like, self._num_workers)
+        layout = slice_layout(like, parts[self._rank])
+        sharing = self._sharing if block_bytes else ()
+        blocks = [blocks_of(slice_layout(like, part), block_bytes if sharing else BLOCK_BYTES) for part in parts]
+        packs = "sum_bfloat16" in ops
+        travels = [wire_layout(slice_layout(like, part), ops) for part in parts]
+        remote = [peer for peer in range(self._num_workers) if peer != self._rank and peer not in sharing]
+        new = self._scratch.vector
+        inboxes = {
+            peer: [new((peer, place), travels[self._rank]) for place in range(len(expected[peer]))] for peer in remote
+        }
+        return Plan(
+            kind=Kind.EXCHANGE if at_once else Kind.CONTRIBUTION,
+            agreement=agreement,
+            expected=expected,
+            like=like,
+            ops=ops,
+            parts=parts,
+            slice_bytes=num_bytes(travels[self._rank], whole(travels[self._rank])),
+            inboxes=inboxes,
+            inbox_pieces={
+                peer: [bytes_of(segment) for vector in vectors for segment in vector]
+                for peer, vectors in inboxes.items()
+            },
+            sharing=sharing,
+            blocks=blocks,
+            packs=packs,
+            outboxes={
+                peer: [new(("out", peer, place), travels[peer]) for place in range(len(expected[self._rank]))]
+                for peer in (remote if packs else ())
+            },
+            own_sum=new("own sum", travels[self._rank]) if packs and remote else (),
+            sums={peer: new(("sum", peer), travels[peer]) for peer in (remote if packs and not at_once else ())},
+            wire_ends=[block.end_bytes for block in wire_blocks(blocks[self._rank], travels[self._rank])],
+            total=SliceSum([node for nodes in expected for node in nodes], ops, layout, blocks[self._rank]),
+        )
+
+
+def wire_blocks(blocks: Sequence[Block], layout: Layout) -> list[Block]:
+    """Return the blocks with the dtypes and bytes of another layout of the same lengths."""
+    result: list[Block] = []
+    end_bytes = 0
+    for block in blocks:
+        pieces = tuple(piece._replace(dtype=layout[piece.segment][0]) for piece in block.pieces)
+        end_bytes += sum(piece.num_bytes for piece in pieces)
+        result.append(Block(pieces, end_bytes, block.room))
+    return result
+
+
+def shared_block_bytes(like: Layout, expected: Sequence[Sequence[Node]]) -> int:
+    """Return how much of a node one slot of shared memory takes, the same on all workers; 0 if there are too many."""
+    room = SLOT_BYTES // max(len(nodes) for nodes in expected) // 64 * 64
+    # A slice's segments begin on cache lines of their own; a last block for the few bytes of that would cost a round.
+    slice_bytes = num_bytes(like, whole(like)) // len(expected) + 2 * 64 * len(like)
+    wanted = -(-slice_bytes // BLOCKS_PER_SLICE // 64) * 64
+    return min(room, max(wanted, MIN_BLOCK_BYTES)) if room >= MIN_BLOCK_BYTES // 8 else 0

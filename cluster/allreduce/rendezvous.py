@@ -1,0 +1,338 @@
+"""How the workers of a generation find each other: `meet` dials and accepts at once.
+
+A worker dials every lower rank and is dialled by every higher one. All handshakes run side by side in one thread, each
+with a time limit of its own: a stranger that connects and says nothing, or nonsense, is dropped and holds nobody up.
+After theirs, two workers of one host also exchange the memory that they share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import Aborted, GenerationMismatch, HandshakeError, PeerLost, PeerSilent
+from .handshake import MIN_SECRET_BYTES, NONCE_BYTES, Hello, Refused, Steps, Verdict, answer, dial
+from .listener import BUFFER_BYTES, Listener, dial_locally
+from .shared import SharedMemory, offer, take_offer
+from .wakeup import Wakeup
+
+HANDSHAKE_LIMIT_S = 5.0
+RETRY_S = 0.05
+MAX_STRANGERS = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One handshake under way; `peer` is known if this worker dials."""
+
+    sock: socket.socket
+    steps: Steps
+    peer: int | None
+    until_s: float
+    connecting: bool
+    to_send: bytes = b""
+    wanted: int = 0
+    received: bytes = b""
+    theirs: Hello | None = None
+    offered: bool = False
+
+    def pump(self) -> Hello | None:
+        """Go on as far as the socket allows; return the peer's hello at the end. Raises Refused or OSError."""
+        if self.connecting:
+            if error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, os.strerror(error))
+            self.connecting = False
+        try:
+            while True:
+                if self.to_send:
+                    self.to_send = self.to_send[self.sock.send(self.to_send) :]
+                    continue
+                if len(self.received) < self.wanted:
+                    data = self.sock.recv(self.wanted - len(self.received))
+                    if not data:
+                        self.steps.throw(Refused("it closed the connection during the handshake"))
+                    self.received += data
+                    continue
+                self.to_send, self.wanted = self.steps.send(self.received)
+                self.received = b""
+        except BlockingIOError:
+            return None
+        except StopIteration as finished:
+            hello: Hello = finished.value
+            return hello
+
+    def start(self) -> None:
+        """Take the first step of the handshake."""
+        self.to_send, self.wanted = next(self.steps)
+
+
+class _Meeting:
+    """The state of one `meet`."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        rank: int,
+        addresses: Sequence[tuple[str, int]],
+        generation: int,
+        secret: bytes,
+        timeout_s: float,
+        memory: SharedMemory | None,
+        hosts: Sequence[str] | None,
+    ) -> None:
+        self.listener = listener
+        self.memory = memory
+        self.hosts = hosts
+        self.rank, self.addresses, self.generation, self.secret = rank, addresses, generation, secret
+        self.timeout_s = timeout_s
+        self.until_s = time.monotonic() + timeout_s
+        self.sockets: dict[int, socket.socket] = {}
+        self.attempts: list[_Attempt] = []
+        self.redial_s: dict[int, float] = dict.fromkeys(range(rank), 0.0)
+        self.notes: dict[int, str] = {}
+        self.generations: dict[int, int] = {}
+        self.unreachable: dict[int, str] = {}
+        self.num_strangers = 0
+
+    def hello(self, peer: int) -> Hello:
+        return Hello(
+            generation=self.generation,
+            sender=self.rank,
+            receiver=peer,
+            num_workers=len(self.addresses),
+            nonce=os.urandom(NONCE_BYTES),
+        )
+
+    def judge(self, theirs: Hello) -> Verdict:
+        """Decide about a dialer, once its proof is right."""
+        if theirs.generation != self.generation:
+            return Verdict.OTHER_GENERATION
+        if theirs.receiver != self.rank or theirs.num_workers != len(self.addresses):
+            return Verdict.OTHER_GROUP
+        return Verdict.WELCOME if self.rank < theirs.sender < theirs.num_workers else Verdict.OTHER_GROUP
+
+    def run(self, wakeup: Wakeup) -> None:
+        while len(self.sockets) < len(self.addresses) - 1:
+            if (reason := self.listener.abort_reason(self.generation)) is not None:
+                raise Aborted(rank=self.rank, generation=self.generation, sequence=None, reason=reason)
+            now_s = time.monotonic()
+            if now_s >= self.until_s:
+                raise self.missing()
+            self.dial_due(now_s)
+            for attempt in self.sleep(wakeup, now_s):
+                self.pump(attempt)
+
+    def dial_due(self, now_s: float) -> None:
+        for peer in [peer for peer, due_s in self.redial_s.items() if due_s <= now_s]:
+            del self.redial_s[peer]
+            host, port = self.addresses[peer]
+            local = dial_locally((host, port)) if self.on_this_host(peer) else None
+            if local is not None:
+                self.begin(local, dial(self.hello(peer), self.secret), peer, now_s)
+                continue
+            family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            sock = socket.socket(family, kind, protocol)
+            attempt = self.begin(sock, dial(self.hello(peer), self.secret), peer, now_s)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            error = sock.connect_ex(target)
+            if error not in (0, errno.EINPROGRESS):
+                self.failed(attempt, OSError(error, os.strerror(error)))
+
+    def on_this_host(self, peer: int) -> bool:
+        """Whether a peer may be on the same host; if it is elsewhere in truth, dialling it locally fails."""
+        return self.hosts is None or self.hosts[peer] == self.hosts[self.rank]
+
+    def begin(self, sock: socket.socket, steps: Steps, peer: int | None, now_s: float) -> _Attempt:
+        sock.setblocking(False)
+        if sock.family == socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        until_s = now_s + HANDSHAKE_LIMIT_S if peer is None else self.until_s  # who is dialled may come late
+        attempt = _Attempt(sock, steps, peer, until_s, connecting=peer is not None)
+        attempt.start()
+        self.attempts.append(attempt)
+        return attempt
+
+    def accept(self, now_s: float) -> None:
+        """Take whoever knocks; if there are too many at once, the one who has been silent longest must go."""
+        for listening in self.listening():
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listening.accept()
+                    steps = answer(lambda theirs: self.hello(theirs.sender), self.judge, self.secret)
+                    self.begin(sock, steps, None, now_s)
+                    strangers = [attempt for attempt in self.attempts if attempt.peer is None]
+                    if len(strangers) > MAX_STRANGERS + len(self.addresses):
+                        self.failed(strangers[0], Refused("too many connections at once"))
+
+    def listening(self) -> list[socket.socket]:
+        """Where peers knock."""
+        return [sock for sock in (self.listener.sock, self.listener.local) if sock is not None]
+
+    def sleep(self, wakeup: Wakeup, now_s: float) -> list[_Attempt]:
+        """Wait for something to do; return the handshakes that can go on."""
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        for listening in self.listening():
+            poll.register(listening, select.POLLIN)
+        by_descriptor = {attempt.sock.fileno(): attempt for attempt in self.attempts}
+        for attempt in self.attempts:
+            poll.register(attempt.sock, select.POLLOUT if attempt.connecting or attempt.to_send else select.POLLIN)
+        next_s = min([self.until_s, *self.redial_s.values(), *(attempt.until_s for attempt in self.attempts)])
+        events = poll.poll(max(1.0, (next_s - now_s) * 1000.0))
+        now_s = time.monotonic()
+        for attempt in [attempt for attempt in self.attempts if attempt.until_s <= now_s]:
+            self.failed(attempt, Refused("it did not finish the handshake"))
+        self.accept(now_s)
+        ready = [by_descriptor[descriptor] for descriptor, _ in events if descriptor in by_descriptor]
+        return [attempt for attempt in ready if attempt in self.attempts]
+
+    def pump(self, attempt: _Attempt) -> None:
+        try:
+            theirs = self.finished(attempt)
+        except BlockingIOError:
+            return
+        except (Refused, OSError) as error:
+            self.failed(attempt, error)
+            return
+        if theirs is None:
+            return
+        self.attempts.remove(attempt)
+        if theirs.generation != self.generation:
+            attempt.sock.close()
+            self.other_generation(attempt.peer, theirs)
+        elif attempt.peer is None and self.judge(theirs) is not Verdict.WELCOME:
+            attempt.sock.close()
+            self.notes[theirs.sender] = f"it says it is worker {theirs.sender} of {theirs.num_workers}"
+        else:
+            if theirs.sender in self.sockets:  # it gave up on the first connection and dialled again
+                self.sockets.pop(theirs.sender).close()
+            self.sockets[theirs.sender] = attempt.sock
+
+    def finished(self, attempt: _Attempt) -> Hello | None:
+        """Go on; return the peer's hello when all is done that comes before the first call.
+
+        On one host the two offer each other memory to share; both use it, or neither. Raises Refused or OSError.
+        """
+        if attempt.theirs is None:
+            attempt.theirs = attempt.pump()
+            if attempt.theirs is None or not self.is_local_peer(attempt):
+                return attempt.theirs
+            attempt.offered = offer(attempt.sock, self.memory)
+        if self.is_local_peer(attempt):
+            try:
+                descriptor = take_offer(attempt.sock)
+                if descriptor is not None and attempt.offered and self.memory is not None:
+                    self.memory.attach(attempt.theirs.sender, descriptor)
+                elif descriptor is not None:
+                    os.close(descriptor)
+            except ValueError as error:
+                raise Refused(str(error), claimed=attempt.theirs.sender) from None
+        return attempt.theirs
+
+    def is_local_peer(self, attempt: _Attempt) -> bool:
+        """Whether a handshake has brought a member of this generation on the same host."""
+        theirs = attempt.theirs
+        if theirs is None or attempt.sock.family != socket.AF_UNIX or theirs.generation != self.generation:
+            return False
+        return attempt.peer is not None or self.judge(theirs) is Verdict.WELCOME
+
+    def other_generation(self, dialled: int | None, theirs: Hello) -> None:
+        """An older worker is turned away (dialled again, if it is the one to be reached); a newer one ends this."""
+        if theirs.generation > self.generation:
+            raise GenerationMismatch(
+                rank=self.rank, peer=theirs.sender, generation=self.generation, theirs=theirs.generation
+            )
+        if dialled is not None:
+            self.generations[dialled] = theirs.generation
+            self.redial_s[dialled] = time.monotonic() + RETRY_S
+
+    def failed(self, attempt: _Attempt, error: Exception) -> None:
+        """Drop a handshake; dial again unless that is pointless."""
+        attempt.sock.close()
+        self.attempts.remove(attempt)
+        peer = attempt.peer
+        if isinstance(error, Refused):
+            self.num_strangers += peer is None
+            claimed = peer if peer is not None else error.claimed
+            if claimed is not None:
+                self.notes[claimed] = str(error)
+            if peer is not None and error.claimed is not None:
+                raise HandshakeError(rank=self.rank, peer=peer, generation=self.generation, detail=str(error))
+        elif peer is not None:
+            self.unreachable[peer] = str(error)
+            if isinstance(error, ConnectionRefusedError):  # nobody listens any more: its process has ended
+                raise self.missing()
+        if peer is not None:
+            self.redial_s[peer] = time.monotonic() + RETRY_S
+
+    def missing(self) -> Exception:
+        """Return the error for the first worker that is not connected."""
+        absent = [peer for peer in range(len(self.addresses)) if peer != self.rank and peer not in self.sockets]
+        rank, generation = self.rank, self.generation
+        for peer in absent:
+            if peer in self.unreachable:
+                reason = f"cannot connect to {self.addresses[peer]}: {self.unreachable[peer]}"
+                return PeerLost(rank=rank, peer=peer, generation=generation, sequence=None, reason=reason)
+        for peer in absent:
+            if peer in self.generations:
+                theirs = self.generations[peer]
+                return GenerationMismatch(rank=rank, peer=peer, generation=generation, theirs=theirs)
+            if peer in self.notes:
+                return HandshakeError(rank=rank, peer=peer, generation=generation, detail=self.notes[peer])
+        strangers = f", {self.num_strangers} strangers turned away" if self.num_strangers else ""
+        return PeerSilent(
+            rank=rank,
+            peer=absent[0],
+            generation=generation,
+            sequence=None,
+            deadline_s=self.timeout_s,
+            phase=f"connecting{strangers}",
+            also=tuple(absent[1:]),
+        )
+
+
+def meet(
+    listener: Listener,
+    *,
+    rank: int,
+    addresses: Sequence[tuple[str, int]],
+    generation: int,
+    secret: bytes,
+    timeout_s: float,
+    memory: SharedMemory | None = None,
+    hosts: Sequence[str] | None = None,
+) -> dict[int, socket.socket]:
+    """Return a non-blocking connection to every other worker of the generation, by rank (`mesh.connect`).
+
+    `memory` is offered to the peers on this host, and theirs attached to it; `hosts[rank]` names the hosts.
+    """
+    if not 0 <= rank < len(addresses):
+        raise ValueError(f"rank must be below the number of addresses {len(addresses)}, got {rank}")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(secret)}")
+    if timeout_s <= 0 or generation < 0:
+        raise ValueError(f"timeout_s must be positive and generation not negative, got {timeout_s}, {generation}")
+    meeting = _Meeting(listener, rank, addresses, generation, secret, timeout_s, memory, hosts)
+    wakeup = Wakeup()
+    listener.watch(wakeup)
+    try:
+        meeting.run(wakeup)
+    except BaseException:
+        for sock in meeting.sockets.values():
+            sock.close()
+        raise
+    finally:
+        for attempt in meeting.attempts:
+            attempt.sock.close()
+        listener.watch(None)
+        wakeup.close()
+    return meeting.sockets

@@ -1,0 +1,245 @@
+"""Who sums what, and when which part can be summed: the pure part of the all-reduce.
+
+A large vector is cut into one slice per worker. Its owner receives the other workers' nodes for that slice, adds them
+in tree order and sends the sum to everybody (reduce-scatter, all-gather). Small vectors go whole to everybody, and
+everybody adds the same nodes in the same order: one round instead of two, with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+from ..tree import (
+    BLOCK_BYTES,
+    Array,
+    Layout,
+    Node,
+    Schedule,
+    SegmentOp,
+    Vector,
+    layout_of,
+    num_temporaries,
+    run_schedule,
+    schedule,
+)
+
+# Sending this much takes about as long as the second round that it saves.
+SMALL_BYTES = 1 << 17
+_ALIGNMENT_BYTES = 64
+
+Slice = tuple[tuple[int, int], ...]
+"""Of each segment: the half-open range of elements."""
+
+
+def cut(layout: Layout, num_workers: int) -> tuple[Slice, ...]:
+    """Return the slice of each worker; borders lie on multiples of 16 elements, so that they lie on cache lines."""
+
+    def border(length: int, part: int) -> int:
+        return length if part == num_workers else length * part // num_workers // 16 * 16
+
+    return tuple(
+        tuple((border(length, part), border(length, part + 1)) for _, length in layout) for part in range(num_workers)
+    )
+
+
+def whole(layout: Layout) -> Slice:
+    """Return the slice that is the whole vector."""
+    return tuple((0, length) for _, length in layout)
+
+
+def num_bytes(layout: Layout, part: Slice) -> int:
+    """Return the size of a slice of one vector."""
+    return sum((stop - start) * dtype.itemsize for (dtype, _), (start, stop) in zip(layout, part, strict=True))
+
+
+def slice_layout(layout: Layout, part: Slice) -> Layout:
+    """Return the layout of a slice."""
+    return tuple((dtype, stop - start) for (dtype, _), (start, stop) in zip(layout, part, strict=True))
+
+
+def wire_layout(layout: Layout, ops: Sequence[SegmentOp]) -> Layout:
+    """Return a layout as it travels between hosts: what is rounded to bfloat16 is sent as such."""
+    return tuple(
+        (np.dtype(bfloat16) if op == "sum_bfloat16" else dtype, length)
+        for op, (dtype, length) in zip(ops, layout, strict=True)
+    )
+
+
+def take(vector: Vector, part: Slice) -> Vector:
+    """Return views of the slice of a vector."""
+    return tuple(segment[start:stop] for segment, (start, stop) in zip(vector, part, strict=True))
+
+
+def goes_whole(layout: Layout, expected: Sequence[Sequence[Node]]) -> bool:
+    """Decide whether everybody sends everything to everybody: if no worker has to send more than SMALL_BYTES for it."""
+    most_nodes = max(len(nodes) for nodes in expected)
+    return (len(expected) - 1) * most_nodes * num_bytes(layout, whole(layout)) <= SMALL_BYTES
+
+
+class Scratch:
+    """Memory for incoming nodes that is kept from call to call, because fresh memory is slow to touch first."""
+
+    def __init__(self) -> None:
+        self._memory: dict[Hashable, Array] = {}
+
+    def vector(self, slot: Hashable, layout: Layout) -> Vector:
+        """Return a vector of undefined contents in the memory of `slot`, each segment on a cache line of its own."""
+        offsets = [0]
+        for dtype, length in layout:
+            size = dtype.itemsize * length
+            offsets.append(offsets[-1] + -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES)
+        memory = self._memory.get(slot)
+        if memory is None or memory.shape[0] < offsets[-1]:
+            memory = self._memory[slot] = np.empty(offsets[-1], np.uint8)
+        return tuple(
+            memory[offset : offset + dtype.itemsize * length].view(dtype)
+            for offset, (dtype, length) in zip(offsets, layout, strict=False)
+        )
+
+
+class Piece(NamedTuple):
+    """A run of elements of one segment of a slice, and where it lies in memory that is shared block by block."""
+
+    segment: int
+    part: slice
+    offset: int
+    dtype: np.dtype[Any]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the piece."""
+        return (self.part.stop - self.part.start) * self.dtype.itemsize
+
+
+class Block(NamedTuple):
+    """What is summed and handed on at a time: pieces of a slice that follow one another.
+
+    `end_bytes` is where it ends in the bytes of the slice, `room` the memory that its pieces take, each on a cache line
+    of its own.
+    """
+
+    pieces: tuple[Piece, ...]
+    end_bytes: int
+    room: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how many bytes of the slice it is."""
+        return sum(piece.num_bytes for piece in self.pieces)
+
+    def of(self, vector: Vector) -> list[Array]:
+        """Return views of the block in a vector of the slice's layout."""
+        return [vector[piece.segment][piece.part] for piece in self.pieces]
+
+
+def blocks_of(layout: Layout, block_bytes: int = BLOCK_BYTES) -> tuple[Block, ...]:
+    """Cut a slice into blocks that take at most `block_bytes` of memory; small segments share one."""
+    blocks: list[Block] = []
+    pieces: list[Piece] = []
+    end_bytes = room = 0
+    for number, (dtype, length) in enumerate(layout):
+        start = 0
+        while start < length:
+            if room + dtype.itemsize > block_bytes:
+                blocks.append(Block(tuple(pieces), end_bytes, room))
+                pieces, room = [], 0
+            stop = min(start + (block_bytes - room) // dtype.itemsize, length)
+            pieces.append(Piece(number, slice(start, stop), room, dtype))
+            end_bytes += pieces[-1].num_bytes
+            room += -(-pieces[-1].num_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+            start = stop
+    if pieces:
+        blocks.append(Block(tuple(pieces), end_bytes, room))
+    return tuple(blocks)
+
+
+def common_bytes(received: Sequence[tuple[int, int]], slice_bytes: int) -> int:
+    """Return how much of a slice is there for every node.
+
+    `received` has for each peer the bytes that have come and its number of nodes; these come one after another, so the
+    last one of each peer is what counts. A peer without nodes holds nothing up.
+    """
+    lacking = max((count * slice_bytes - num_bytes for num_bytes, count in received if count), default=0)
+    return slice_bytes - lacking
+
+
+Source = Callable[[int], Sequence[Array]]
+"""Where a node's part of the block of a given number lies, piece by piece."""
+
+
+def as_summed(vector: Vector, blocks: Sequence[Block], layout: Layout) -> Vector | Source:
+    """Return a vector that has travelled as the source of a sum: itself, or converted to `layout` block by block."""
+    if layout_of(vector) == layout:
+        return vector
+
+    def block(number: int) -> Sequence[Array]:
+        pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
+        return [array.astype(layout[piece.segment][0], copy=False) for piece, array in pieces]
+
+    return block
+
+
+def copy_pieces(targets: Sequence[Array], sources: Sequence[Array]) -> None:
+    """Copy piece by piece; float32 becomes bfloat16 and back where the dtypes say so."""
+    for target, source in zip(targets, sources, strict=True):
+        np.copyto(target, source, casting="same_kind")
+
+
+class SliceSum:
+    """Sums one slice block by block, as far as the nodes of all workers have arrived; used again for every step."""
+
+    def __init__(
+        self, nodes: Sequence[Node], ops: Sequence[SegmentOp], layout: Layout, blocks: Sequence[Block] | None = None
+    ) -> None:
+        self._additions: Schedule = schedule(tuple(nodes))
+        self._ops = ops
+        self._blocks = blocks_of(layout) if blocks is None else blocks
+        self._sources: list[Source] = []
+        self._out: Vector = ()
+        self.num_done = 0
+        depth = num_temporaries(self._additions, len(nodes))
+        longest = [0] * len(layout)
+        for piece in (piece for block in self._blocks for piece in block.pieces):
+            longest[piece.segment] = max(longest[piece.segment], piece.part.stop - piece.part.start)
+        self._spare = [
+            [np.empty(length, dtype) for _ in range(depth)] for (dtype, _), length in zip(layout, longest, strict=True)
+        ]
+
+    def start(self, inputs: Sequence[Vector | Source], out: Vector) -> None:
+        """Begin a new sum of the nodes' slices, in the order of `nodes`, in memory that others may still fill."""
+
+        def source(vector: Vector) -> Source:
+            return lambda number: self._blocks[number].of(vector)
+
+        self._sources = [each if callable(each) else source(each) for each in inputs]
+        self._out = out
+        self.num_done = 0
+
+    def forget(self) -> None:
+        """Let go of the memory of the sum that is done."""
+        self._sources, self._out = [], ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole slice is summed."""
+        return self.num_done == len(self._blocks)
+
+    def advance(self, available_bytes: int, max_blocks: int | None = None) -> bool:
+        """Sum the blocks whose first `available_bytes` of the slice are there for every node; say if there were any."""
+        before = self.num_done
+        until = len(self._blocks) if max_blocks is None else min(len(self._blocks), before + max_blocks)
+        while self.num_done < until and self._blocks[self.num_done].end_bytes <= available_bytes:
+            self.sum_block(self.num_done)
+            self.num_done += 1
+        return self.num_done > before
+
+    def sum_block(self, number: int) -> None:
+        """Sum one block, whose nodes must all be there."""
+        block = self._blocks[number]
+        inputs = zip(*(source(number) for source in self._sources), strict=True)
+        for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
+            run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])

@@ -1,0 +1,452 @@
+"""A worker's membership in its group: calls with the other workers that outlive the loss of some of them.
+
+All members make the same calls in the same order; they are numbered as rounds. A call that fails is reported to the
+driver, which answers with a place in the next generation. There, who is behind is handed the results it lacks by one
+who has them, and the failed call is made again. So a caller sees nothing of a failure but the time it takes.
+
+An all-reduce waits for everybody, so who has its result knows that all have entered it: results of earlier rounds are
+needed by nobody any more and are dropped then. That keeps one vector, and the payloads of a few broadcasts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import phases, spans
+from ..allreduce.collective import Alone, Collective
+from ..allreduce.listener import Listener
+from ..allreduce.mesh import connect
+from ..assignment import Range, assign
+from ..errors import (
+    Aborted,
+    CollectiveError,
+    Dismissed,
+    GenerationMismatch,
+    HandshakeError,
+    PeerLost,
+    PeerSilent,
+)
+from ..tree import Layout, Node, SegmentOp, Vector, contributed
+from .mailbox import Interrupted, Mailbox
+from .membership import At, Deliver, Dismiss, Donate, Place, Pulse, Report
+
+# Failures that a new generation mends; the others mean that the workers do not run the same program.
+MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)
+MAX_HANDED_BYTES = 1 << 40
+NUM_TIMED = 32
+
+
+class Work(Protocol):
+    """What a worker brings to the all-reduce of a step."""
+
+    @property
+    def held(self) -> tuple[Range, ...]:
+        """The microbatches it has computed."""
+
+    def compute(self, ranges: Sequence[Range]) -> None:
+        """Compute those of these microbatches that it does not hold."""
+
+    def nodes(self) -> dict[Node, Vector]:
+        """Its partial sums over all it holds."""
+
+
+class Member:
+    """A worker's place in the group, as it changes.
+
+    `step_s` is the median duration of its last steps, 0.0 before a few have been timed. `over`, if set, makes the
+    collective that is used instead of a generation's connections, of these and this worker's address.
+
+    Args:
+        worker: the worker's number.
+        mailbox: its channel to the driver.
+        listener: where its peers reach it; None for a worker that is always alone.
+        first_deadline_s: how long to wait for a silent peer until steps have been timed, and for connections at first.
+        deadline_s: the same afterwards; None means ten times the median step, at least five seconds.
+        note_step: called with every new step.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        mailbox: Mailbox,
+        listener: Listener | None,
+        *,
+        first_deadline_s: float,
+        deadline_s: float | None = None,
+        note_step: Callable[[int | None], None] = lambda step: None,
+    ) -> None:
+        self._note_step = note_step
+        self._step: int | None = None
+        self.worker, self.mailbox = worker, mailbox
+        self._listener = listener
+        self._first_deadline_s, self._deadline_s = first_deadline_s, deadline_s
+        self.generation, self.rank, self.num_workers, self.round = -1, 0, 1, -1
+        self.members: tuple[int, ...] = (worker,)
+        self.last_members: tuple[int, ...] = ()
+        self.last_ranges: Sequence[tuple[Range, ...]] = ()
+        self._collective: Collective | None = None
+        self._waited_s = 0.0
+        self._sequence = 0
+        self._place: Place | None = None
+        self._aborted = (-1, "")
+        self._results: dict[int, Any] = {}
+        self._buffers: list[Vector] = []
+        self._expected: tuple[Any, list[list[Node]]] | None = None
+        self._phase = ("start", time.monotonic())
+        self._step_times: list[float] = []
+        self.step_s = 0.0
+        self.over: Callable[[Collective, str], Collective] | None = None
+        self.take_state: Callable[[], Any] = lambda: None
+        self.deliver: Callable[[bool], Any] = lambda at_end: None
+
+    @property
+    def step(self) -> int | None:
+        """The step of the run that this worker is at."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int | None) -> None:
+        self._step = step
+        self._note_step(step)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker is of rank 0."""
+        return self.rank == 0
+
+    @property
+    def deadline_s(self) -> float:
+        """How long to wait for a silent peer."""
+        if self._deadline_s is not None:
+            return self._deadline_s
+        return max(5.0, 10 * self.step_s) if self.step_s else self._first_deadline_s
+
+    @property
+    def waited_s(self) -> float:
+        """How long this worker has slept in calls, until another worker or the network had something."""
+        return self._waited_s + (0.0 if self._collective is None else self._collective.statistics().wait_s)
+
+    def time_step(self, seconds: float) -> None:
+        """Note how long a step took."""
+        self._step_times.append(seconds)
+        if len(self._step_times) in (3, NUM_TIMED):
+            self.step_s = statistics.median(self._step_times)
+        if len(self._step_times) == NUM_TIMED:
+            del self._step_times[: NUM_TIMED // 2]
+
+    def enter_phase(self, phase: str) -> None:
+        """Note what this worker does now, for its pulse."""
+        self._phase = phase, time.monotonic()
+
+    def pulse(self) -> Pulse:
+        """What this worker does; from any thread."""
+        phase, since = self._phase
+        return Pulse(
+            phase=phase,
+            phase_s=time.monotonic() - since,
+            step=self.step,
+            step_s=self.step_s,
+            generation=self.generation,
+        )
+
+    # -- from other threads ---------------------------------------------------------------------------------------
+
+    def abort(self, generation: int, reason: str) -> None:
+        """Wake this worker out of whatever it waits for in a generation that is over; from any thread."""
+        if generation < self.generation:
+            return
+        self._aborted = max(self._aborted, (generation, reason))
+        collective = self._collective
+        if collective is not None and collective.generation <= generation:
+            collective.abort(reason)
+        if self._listener is not None:
+            self._listener.abort(generation, reason)
+        self.mailbox.wake()
+
+    # -- the calls of a task --------------------------------------------------------------------------------------
+
+    def join(self, *, digest: str, fresh: bool) -> Any:
+        """Wait for a place in the group; returns where this worker's state comes from, None for its own."""
+        self.enter_phase("waiting for a place in the group")
+        self._regroup("join", digest=digest, fresh=fresh)
+        phases.reached("join", self.step)
+        return None if self._place is None else self._place.origin
+
+    def all_reduce(
+        self, work: Work, present: Sequence[bool], layout: Layout, ops: Sequence[SegmentOp], make: Callable[[], Vector]
+    ) -> Vector:
+        """Sum the microbatches of a step over all workers; computes what this worker is to bring.
+
+        Afterwards `last_ranges` are the microbatches that each of `last_members` has brought.
+        The result is overwritten by the call after the next. `make` makes a new vector of `layout`.
+        """
+        while self.round not in self._results:
+            ranges = self._ranges(len(present))
+            self.last_members, self.last_ranges = self.members, ranges
+            self.enter_phase("compute")
+            phases.reached("compute", self.step)
+            work.compute(ranges[self.rank])
+            if self._place is not None and self._place.stop_at_step:
+                self._regroup("step", held=work.held, reason="the group is to change")
+                continue
+            expected = self._expected_nodes(tuple(ranges), tuple(present))
+            self.enter_phase("all-reduce")
+            phases.reached("reduce", self.step)
+
+            def call(collective: Collective, expected: list[list[Node]] = expected) -> Vector:
+                return collective.all_reduce(
+                    self._next_sequence(),
+                    work.nodes(),
+                    expected,
+                    layout,
+                    ops=ops,
+                    out=self._buffer(make),
+                    deadline_s=self.deadline_s,
+                )
+
+            self._attempt(call, "step", lambda: work.held)
+        result = self._results[self.round]
+        vector = result if isinstance(result, tuple) else _vector_of(result, layout, self._buffer(make))
+        self._results = {number: each for number, each in self._results.items() if number > self.round}
+        self._results[self.round] = vector
+        self.round += 1
+        phases.reached("summed", self.step)
+        return vector
+
+    def broadcast(self, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
+        """What the chief produces, on every worker; a worker that becomes the chief meanwhile produces it itself."""
+        made: list[bytes] = []
+        while self.round not in self._results:
+            self.enter_phase("the chief's callbacks" if self.is_chief else "waiting for the chief's callbacks")
+            if self.is_chief and not made:
+                made.append(produce())
+
+            def call(collective: Collective) -> bytes:
+                payload = made[0] if self.is_chief else None
+                return collective.broadcast(
+                    self._next_sequence(), payload, root=0, max_bytes=max_bytes, deadline_s=wait_s
+                )
+
+            self._attempt(call, "call")
+        self.round += 1
+        return bytes(self._results[self.round - 1])
+
+    def ask(self, event: Any, phase: str = "waiting for the driver") -> Any:
+        """Ask the driver; it may take part in changes of the group meanwhile."""
+        began_s = time.perf_counter()
+        while True:
+            self.enter_phase(phase)
+            try:
+                answer = self.mailbox.ask(event, self._is_aborted)
+                spans.note(phase, began_s)
+                return answer
+            except Interrupted:
+                self.poll()
+
+    def pair(self, peer: int, number: int) -> Collective:
+        """Connect with one other member alone, beside the group's connections; the caller closes it.
+
+        `number` counts such connections of a generation from 1. Raises CollectiveError as `connect` does.
+        """
+        if self._place is None or self._listener is None:
+            raise RuntimeError("this worker is alone, or has no place in a group")
+        place, both = self._place, sorted((self.worker, peer))
+        return connect(
+            self._listener,
+            rank=both.index(self.worker),
+            addresses=[place.addresses[place.members.index(each)] for each in both],
+            generation=place.generation + number,
+            secret=place.secret,
+            timeout_s=self.deadline_s,
+            deadline_s=self.deadline_s,
+        )
+
+    def poll(self) -> None:
+        """Between calls: take part in a change of the group, if there is one."""
+        if self._is_aborted():
+            self._regroup("wait", reason=self._aborted[1])
+
+    def end(self) -> Any:
+        """Wait until all workers are at the end of the task; returns what this worker delivers, None for others.
+
+        Raises:
+            Dismissed: another worker has delivered.
+        """
+        while True:
+            self.enter_phase("waiting for the end")
+            phases.reached("end", self.step)
+            self._regroup("end")
+
+    def leave(self) -> None:
+        """Close the connections to the peers."""
+        if self._collective is not None:
+            self._waited_s = self.waited_s
+            self._collective.close()
+            self._collective = None
+
+    # -- changes of the group -------------------------------------------------------------------------------------
+
+    def _attempt(self, call: Callable[[Collective], Any], at: At, held: Callable[[], Any] = lambda: ()) -> None:
+        """Make a call; take part in a change of the group if it fails, and whenever the group is to change."""
+        if self._is_aborted() or self._collective is None:
+            self._regroup(at, held=held(), reason=self._aborted[1])
+            return
+        name = "all-reduce" if at == "step" else "broadcast"
+        began, began_s = time.monotonic(), time.perf_counter()
+        try:
+            self._results[self.round] = call(self._collective)
+            spans.note(name, began_s)
+        except MENDABLE as error:
+            spans.note(f"{name} (interrupted)", began_s)
+            # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
+            in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
+            self._regroup(at, held=held(), blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))
+
+    def _regroup(
+        self,
+        at: At,
+        *,
+        held: tuple[Range, ...] = (),
+        blames: tuple[int, ...] = (),
+        in_call: bool = False,
+        call: int = -1,
+        reason: str = "",
+        digest: str = "",
+        fresh: bool = True,
+    ) -> None:
+        """Report to the driver until this worker has a place in a generation that stands."""
+        if at not in ("join", "end"):
+            self.enter_phase("regrouping")
+            phases.reached("regroup", self.step)
+        self.leave()
+        state, began_s = None, time.perf_counter()
+        while True:
+            lacking = self._first_lacking()
+            handed = lacking > self.round  # in a generation that did not stand: the state is older than the results
+            report = Report(
+                generation=self.generation,
+                round=lacking,
+                at="call" if handed and at != "join" else at,
+                held=() if handed else held,
+                blames=tuple(self.members[rank] for rank in blames),
+                in_call=in_call,
+                call=call,
+                clean=at in ("step", "wait") and not handed,
+                step=self.step,
+                digest=digest,
+                fresh=fresh,
+                state=state,
+                reason=reason,
+            )
+            answer = self.mailbox.ask(report)
+            if isinstance(answer, Donate):
+                state = self.mailbox.park(self.take_state())
+            elif isinstance(answer, Deliver):
+                raise Dismissed("this worker delivered", self.deliver(at == "end"))
+            elif isinstance(answer, Dismiss):
+                raise Dismissed(answer.reason)
+            else:
+                if at == "join":
+                    self.round, self._results = -1, {}
+                try:
+                    self._enter(answer)
+                    spans.note("regrouping", began_s)
+                    return
+                except MENDABLE as error:
+                    self.leave()
+                    blames, in_call, call, reason = blamed(error), True, -1, str(error)
+
+    def _enter(self, place: Place) -> None:
+        """Take a place: connect with the other members, and hand over or receive results."""
+        self._place = place
+        self.generation, self.members = place.generation, place.members
+        self.rank, self.num_workers = place.members.index(self.worker), len(place.members)
+        self._sequence = 0
+        if self.num_workers == 1 or self._listener is None:
+            self._collective = Alone(generation=self.generation)
+        else:
+            self._collective = connect(
+                self._listener,
+                rank=self.rank,
+                addresses=place.addresses,
+                generation=self.generation,
+                secret=place.secret,
+                timeout_s=self.deadline_s,
+                deadline_s=self.deadline_s,
+            )
+            if self.over is not None:
+                self._collective = self.over(self._collective, place.addresses[self.rank][0])
+        if self._is_aborted():
+            raise Aborted(rank=self.rank, generation=self.generation, sequence=None, reason=self._aborted[1])
+        if self.round < 0:
+            self.round = place.round
+        for number in range(place.first_round, place.round):
+            own = _bytes_of(self._results[number]) if self.rank == place.donor else None
+            handed = self._collective.broadcast(
+                self._next_sequence(), own, root=place.donor, max_bytes=MAX_HANDED_BYTES
+            )
+            if number not in self._results:
+                self._results[number] = handed
+
+    def _ranges(self, num_microbatches: int) -> Sequence[tuple[Range, ...]]:
+        place = self._place
+        if place is not None and place.ranges and place.round == self.round:
+            return place.ranges
+        return [(own,) for own in assign(num_microbatches, self.num_workers)]
+
+    def _expected_nodes(self, ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...]) -> list[list[Node]]:
+        """The nodes that each worker brings; alike for most steps of a generation."""
+        key = ranges, present
+        if self._expected is None or self._expected[0] != key:
+            nodes = [[node for lo, hi in own for node in contributed(lo, hi, present)] for own in ranges]
+            self._expected = key, nodes
+        return self._expected[1]
+
+    def _buffer(self, make: Callable[[], Vector]) -> Vector:
+        """A vector for the next sum; the last one is kept where another worker may need it."""
+        last = self._results.get(self.round - 1)
+        for buffer in self._buffers:
+            if buffer is not last or self.num_workers == 1:
+                return buffer
+        self._buffers.append(make())
+        return self._buffers[-1]
+
+    def _first_lacking(self) -> int:
+        """The first round from here on whose result this worker does not have."""
+        number = self.round
+        while number >= 0 and number in self._results:
+            number += 1
+        return number
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence - 1
+
+    def _is_aborted(self) -> bool:
+        return self._aborted[0] >= self.generation >= 0
+
+
+def blamed(error: CollectiveError) -> tuple[int, ...]:
+    """Ranks that this worker has not heard of for too long. A closed connection is no blame: its process tells."""
+    if isinstance(error, PeerSilent):
+        return (error.peer, *error.also)
+    if isinstance(error, (HandshakeError, GenerationMismatch)):
+        return (error.peer,)
+    return tuple(getattr(error, "silent", ()))
+
+
+def _bytes_of(result: Any) -> bytes:
+    return b"".join(segment.tobytes() for segment in result) if isinstance(result, tuple) else result
+
+
+def _vector_of(payload: bytes, layout: Layout, out: Vector) -> Vector:
+    at = 0
+    for (dtype, length), segment in zip(layout, out, strict=True):
+        segment[:] = np.frombuffer(payload, dtype=dtype, count=length, offset=at)
+        at += length * dtype.itemsize
+    return out

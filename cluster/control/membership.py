@@ -1,0 +1,119 @@
+"""What a worker and the driver say to each other about the worker's place in the group: plain values.
+
+Workers have a number that is never used again, and a rank, their place in one generation. All calls that workers make
+together are numbered as rounds; results of the last rounds are kept, so that who is behind after a failure can be
+handed what the others have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..assignment import Range
+
+# Where a worker is when it asks for a place: not in the group yet; at a step's all-reduce; at another call; waiting for
+# the driver, or validating; at the end of the task.
+At = Literal["join", "step", "call", "wait", "end"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A worker asks for a place in the next generation.
+
+    Attributes:
+        generation: the last it was given; -1 before the first.
+        round: the first round whose result it does not have; -1 before the first.
+        at: where it is.
+        held: microbatches of that round it has computed (at a step).
+        blames: numbers of workers that failed it in a call.
+        in_call: whether the failure met it inside a call, and not before it.
+        call: the round of that call; -1 where it was connecting with the others.
+        clean: whether its state can be saved here and resumed from.
+        step: step of the run, for messages.
+        digest: of the state it would begin with (when it joins).
+        fresh: whether that state is a new model's (when it joins).
+        state: handle of its state, once it was asked to donate it.
+        reason: why it asks, in one line.
+    """
+
+    generation: int
+    round: int
+    at: At
+    held: tuple[Range, ...] = ()
+    blames: tuple[int, ...] = ()
+    in_call: bool = False
+    call: int = -1
+    clean: bool = False
+    step: int | None = None
+    digest: str = ""
+    fresh: bool = True
+    state: Any = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Answer: the next generation of the group, and a worker's place in it.
+
+    Attributes:
+        generation: its number.
+        members: the workers' numbers, by rank.
+        round: where the group goes on; results of rounds from `first_round` on are handed over before that.
+        first_round: see `round`.
+        donor: rank of the worker that hands over.
+        ranges: for each rank the microbatches of `round` it brings, if it is a step (empty otherwise).
+        origin: where a new member's state comes from; None leaves its own.
+        stop_at_step: report again at the next step, where the group can be changed.
+        addresses: where the members listen, by rank; `secret` is what they know each other by.
+    """
+
+    generation: int
+    members: tuple[int, ...]
+    round: int
+    first_round: int
+    donor: int
+    ranges: tuple[tuple[Range, ...], ...] = ()
+    origin: Any = None
+    stop_at_step: bool = False
+    addresses: tuple[tuple[str, int], ...] = ()
+    secret: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Donate:
+    """Answer: park a copy of your state and report again with its handle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Answer: the task ends; you deliver for the group (its result, or its state when it is paused)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Answer: the task ends for you."""
+
+    reason: str = ""
+
+
+Answer = Place | Donate | Deliver | Dismiss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """A sign of life.
+
+    Attributes:
+        phase: what the worker does, such as "compute".
+        phase_s: for how long.
+        step: step of the run.
+        step_s: median duration of its last steps; 0.0 while unknown.
+        generation: the one it is in.
+    """
+
+    phase: str
+    phase_s: float
+    step: int | None
+    step_s: float
+    generation: int

@@ -1,0 +1,270 @@
+"""The values of the group's controller (`controller.py`): what can happen, what to do then, and where a task stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from ..assignment import Range
+from .membership import Answer, Report
+
+FailureKind = Literal["died", "raised", "lost_peer"]
+# Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.
+Evidence = Literal["", "out of memory", "crash"]
+Phase = Literal["gathering", "running", "regrouping", "closing", "ending", "settling", "over"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """How one worker ended badly.
+
+    Attributes:
+        worker: its number.
+        kind: ``"died"`` (its process is gone, or was ended because it did not answer), ``"raised"`` (an error of its
+            own), ``"lost_peer"`` (a call between workers failed in a way that a new group cannot mend).
+        reason: one line.
+        step: the step it was at, None where unknown.
+        traceback: its traceback, empty where it left none.
+        error: the exception itself where it could travel, for the driver to raise or to chain.
+        where: the innermost frame of the user's code, empty where there is none.
+        evidence: what is known about why its process died.
+    """
+
+    worker: int
+    kind: FailureKind
+    reason: str
+    step: int | None = None
+    traceback: str = ""
+    error: BaseException | None = None
+    where: str = ""
+    evidence: Evidence = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a task asks of its group.
+
+    Attributes:
+        num_needed: workers to begin with.
+        min_workers: fewer than these do not go on without help.
+        num_microbatches: V of its steps; 0 for a task without steps.
+    """
+
+    num_needed: int
+    min_workers: int = 1
+    num_microbatches: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A worker runs the task, and will ask for a place when it is ready."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A worker asks for a place."""
+
+    worker: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A worker completed its task."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A worker ended badly."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The time to wait for further reports after an error is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nudged:
+    """The group is in the middle of steps: a good moment to change it, if somebody waits for that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseWanted:
+    """The user wants to stop and resume later."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveWanted:
+    """These workers shall leave when the others can do without them: fewer are wanted, or their machine goes away."""
+
+    workers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginChanged:
+    """There is a new checkpoint to begin from should all workers be lost."""
+
+    origin: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """The time to wait for enough workers is over."""
+
+    reason: str
+
+
+Event = Started | Reported | Finished | Failed | Settled | Nudged | PauseWanted | LeaveWanted | OriginChanged | Expired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortGeneration:
+    """Wake these workers out of whatever they wait for, unless they have gone on to a newer generation."""
+
+    generation: int
+    reason: str
+    workers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """Answer a worker's report."""
+
+    worker: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """End a worker's process."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """A member is lost; `num_left` go on."""
+
+    failure: Failure
+    num_left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formed:
+    """A new generation works from now on."""
+
+    generation: int
+    members: tuple[int, ...]
+    joined: tuple[int, ...]
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Short:
+    """There are too few workers to go on: send `Expired` if that lasts too long."""
+
+    num_workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartSettling:
+    """Send `Settled` after the group's ``settle_s``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """The task is done: hand out its result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Give the task up, because of `cause`; `others` are what else was reported."""
+
+    cause: Failure
+    others: tuple[Failure, ...] = ()
+
+
+Action = AbortGeneration | Reply | Kill | Lost | Formed | Short | StartSettling | Complete | Stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Microbatches that were lost with a worker at a step."""
+
+    step: int | None
+    ranges: tuple[Range, ...]
+    evidence: Evidence
+
+
+def _empty() -> Mapping[int, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskState:
+    """Where a task of a worker group stands.
+
+    Attributes:
+        limits: what it asks for.
+        phase: see the module.
+        generation: number of the present membership, -1 before the first.
+        members: living members, by rank.
+        starting: workers that set themselves up.
+        reports: reports that have not been answered, by worker.
+        origin: checkpoint to begin from when nobody has the state; None begins anew.
+        leaving: workers that shall leave.
+        pause: why to pause, empty if not wanted.
+        closer: who delivers.
+        donor: who was asked to donate its state, and has not done so yet.
+        failures: errors of workers' own, by worker.
+        ranges: microbatches that members compute, by worker.
+        new_losses: members lost since the last regrouping; `losses` are all before, `last_loss` is the last.
+        num_restarts: how often all members were lost since the last checkpoint.
+        num_start_failures: workers in a row that failed before they joined.
+    """
+
+    limits: Limits
+    phase: Phase = "gathering"
+    generation: int = -1
+    members: tuple[int, ...] = ()
+    starting: frozenset[int] = frozenset()
+    reports: Mapping[int, Report] = field(default_factory=_empty)
+    origin: Any = None
+    leaving: frozenset[int] = frozenset()
+    pause: str = ""
+    closer: int | None = None
+    donor: int | None = None
+    failures: Mapping[int, Failure] = field(default_factory=_empty)
+    ranges: Mapping[int, tuple[Range, ...]] = field(default_factory=_empty)
+    new_losses: tuple[Failure, ...] = ()
+    last_loss: Failure | None = None
+    losses: tuple[Loss, ...] = ()
+    num_restarts: int = 0
+    num_start_failures: int = 0
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Workers that wait to join, lowest number first."""
+        waiting = (worker for worker, report in self.reports.items() if report.at == "join")
+        return tuple(sorted(worker for worker in waiting if worker not in self.members))
+
+    @property
+    def num_alive(self) -> int:
+        """Workers that work, wait to join or set themselves up."""
+        return len({*self.members, *self.starting, *self.candidates})
+
+    @property
+    def over(self) -> bool:
+        """`Complete` or `Stop` was decided."""
+        return self.phase == "over"

@@ -1,0 +1,1 @@
+"""Where workers live: the seam, Ray actors, threads of this process."""

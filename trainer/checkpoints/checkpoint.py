@@ -1,0 +1,310 @@
+"""A store of checkpoints on any file system of ``pyarrow.fs``; used in the driver and in workers, without TensorFlow.
+
+::
+
+    <location>/000003-00000120.g7/state.safetensors    written by a worker: all tensors, in the safetensors format
+    <location>/000003-00000120.g7/manifest.json        written last, by the driver: it makes the folder a checkpoint
+
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import xxhash
+
+from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
+from .checkpoint_manifest import (
+    MAX_MANIFEST_BYTES,
+    CheckpointManifest,
+    checkpoint_name,
+    manifest_from_bytes,
+    manifest_to_bytes,
+    parse_checkpoint_name,
+)
+from .checkpoint_tensors import TensorEntry, read_tensor, state_layout, tensor_entry, write_tensor
+
+__all__ = ["CheckpointManifest", "CheckpointStore", "TensorEntry", "checkpoint_name"]
+
+MANIFEST_FILE = "manifest.json"
+STATE_FILE = "state.safetensors"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+
+
+class CheckpointStore:
+    """The checkpoints under one location. It pickles, as its location.
+
+    Args:
+        location: a local path, or a URI for ``pyarrow.fs.FileSystem.from_uri`` (s3://, gs://, hdfs://, file://). It
+            need not exist yet.
+
+    Raises:
+        CheckpointError: there is no such file system, it cannot be reached, or the location is a file.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        text = os.fspath(location)
+        self.location = text if "://" in text else str(Path(text).expanduser().absolute())
+        self._shown = _without_credentials(self.location).rstrip("/")
+        try:
+            if "://" in text:
+                self._filesystem, root = pafs.FileSystem.from_uri(self.location)
+            else:
+                self._filesystem, root = pafs.LocalFileSystem(), self.location
+            self._root = root.rstrip("/")
+            kind = self._filesystem.get_file_info(root).type
+        except (OSError, pa.ArrowException) as error:
+            raise CheckpointError(
+                f"Checkpoints cannot be kept at {self._shown}: {_without_credentials(str(error))} "
+                "Give a local path or a URI that pyarrow can open, with the credentials it needs."
+            ) from None  # the cause's text may hold credentials
+        if kind == pafs.FileType.File:
+            raise CheckpointError(f"Checkpoints cannot be kept at {self._shown}: it is a file. Give a folder.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CheckpointStore, (self.location,)
+
+    def write(self, name: str, tensors: Mapping[str, np.ndarray]) -> tuple[TensorEntry, ...]:
+        """Write the tensors of a checkpoint that `commit` may complete; what an earlier attempt left is replaced.
+
+        Args:
+            name: made by `checkpoint_name` with this worker's generation.
+            tensors: arrays of any shape (also 0-d and empty), of the dtypes in `checkpoint_tensors.DTYPE_CODES`, in
+                native byte order.
+
+        Returns:
+            One entry per tensor, in the order of `tensors`.
+
+        Raises:
+            CheckpointError: the file cannot be written (names it and the reason; nothing of it is left), a tensor
+                cannot be stored, or a checkpoint of this name is committed.
+        """
+        folder, path = self._paths(name, "", STATE_FILE)
+        entries = tuple(tensor_entry(tensor_name, array) for tensor_name, array in tensors.items())
+        if self._info(name, MANIFEST_FILE).type != pafs.FileType.NotFound:
+            raise CheckpointError(
+                f"{self._shown}/{name} is a committed checkpoint and will not be overwritten. Two worker groups have "
+                "the same generation: start counting at next_generation()."
+            )
+        try:
+            with self._files("write", name, STATE_FILE):
+                self._filesystem.create_dir(folder, recursive=True)
+                with self._filesystem.open_output_stream(path, compression=None) as file:
+                    header, ordered = state_layout(entries)
+                    file.write(header)
+                    for entry in ordered:
+                        write_tensor(file, tensors[entry.name])
+                self._flush(path)
+        except BaseException:
+            with suppress(OSError, pa.ArrowException):  # give the room back; the first error is the one to tell
+                self._filesystem.delete_dir(folder)
+            raise
+        return entries
+
+    def commit(self, name: str, manifest: CheckpointManifest) -> None:
+        """Make what `write` left under `name` a checkpoint: all of its files are on the disk when this returns.
+
+        Raises CheckpointError if it cannot be written, if `manifest` is of another position or generation, or if the
+        state's file is missing or not as long as the manifest says.
+        """
+        folder, path, state_path = self._paths(name, "", MANIFEST_FILE, STATE_FILE)
+        if manifest.name != name:
+            raise CheckpointError(f"The manifest of {manifest.name} does not belong to checkpoint {name}.")
+        raw = manifest_to_bytes(manifest)
+        self._check_length(name, manifest.tensors)
+        with self._files("write", name, MANIFEST_FILE):
+            self._flush(state_path)
+            if not isinstance(self._filesystem, pafs.LocalFileSystem):
+                with self._filesystem.open_output_stream(path, compression=None) as file:
+                    file.write(raw)
+                return
+            _replace_file(Path(path), raw)
+            self._flush(folder)
+            self._flush(self._root or "/")
+
+    def names(self) -> list[str]:
+        """The committed checkpoints, oldest first: by position, then generation. Raises CheckpointError."""
+        folders = self._folders()
+        with self._files("list"):
+            infos = self._filesystem.get_file_info([f"{self._root}/{name}/{MANIFEST_FILE}" for name in folders])
+        return [name for name, info in zip(folders, infos, strict=True) if info.type == pafs.FileType.File]
+
+    def next_generation(self) -> int:
+        """The first generation above that of every folder here, committed or not; 0 if there is none.
+
+        A driver that starts counting here cannot meet files of workers that outlived an earlier driver.
+        """
+        return max((_position(name)[2] + 1 for name in self._folders()), default=0)
+
+    def manifest(self, name: str) -> CheckpointManifest:
+        """The manifest of a committed checkpoint.
+
+        Raises DamagedCheckpointError if it is missing, altered or of another format version, and CheckpointError if it
+        cannot be reached.
+        """
+        (path,), shown = self._paths(name, MANIFEST_FILE), f"{self._shown}/{name}/{MANIFEST_FILE}"
+        size = self._info(name, MANIFEST_FILE).size or 0
+        if size > MAX_MANIFEST_BYTES:
+            raise DamagedCheckpointError(f"{shown} has {size} bytes, more than {MAX_MANIFEST_BYTES}. It was altered.")
+        with self._files("read", name, MANIFEST_FILE):
+            with self._filesystem.open_input_stream(path, compression=None) as file:
+                raw = file.read()
+        manifest = manifest_from_bytes(raw, shown)
+        if manifest.name != name:
+            raise DamagedCheckpointError(f"{shown} is the manifest of {manifest.name}. The folder was renamed.")
+        return manifest
+
+    def load(self, name: str) -> tuple[CheckpointManifest, dict[str, np.ndarray]]:
+        """A checkpoint's manifest and tensors, in the manifest's order, every byte of them verified.
+
+        Raises DamagedCheckpointError, which names file, tensor, expected and found hash, and CheckpointError if the
+        files cannot be reached.
+        """
+        manifest = self.manifest(name)
+        arrays = {entry.name: array for entry, array in self._verified_tensors(name, manifest.tensors)}
+        return manifest, {entry.name: arrays[entry.name] for entry in manifest.tensors}
+
+    def latest(self, say: Callable[[str], None]) -> tuple[str, CheckpointManifest] | None:
+        """Name and manifest of the last checkpoint of which every byte is good; None if there is none.
+
+        Each damaged one that is skipped is told through `say`. Raises CheckpointError if the files cannot be reached:
+        that says nothing about the checkpoint.
+        """
+        for name in reversed(self.names()):
+            try:
+                manifest = self.manifest(name)
+                for _ in self._verified_tensors(name, manifest.tensors):
+                    pass
+            except DamagedCheckpointError as error:
+                say(f"Checkpoint {name} cannot be used and is skipped: {error}")
+            else:
+                return name, manifest
+        return None
+
+    def prune(self, keep: int) -> None:
+        """Delete all committed checkpoints but the `keep` newest, and what uncommitted ones left.
+
+        An uncommitted folder goes if its position is before that of the newest committed one; a later one may be being
+        written. Raises ConfigurationError if `keep` is below 1, and CheckpointError.
+        """
+        if keep < 1:
+            raise ConfigurationError(f"keep is {keep}; at least one checkpoint must be kept.")
+        committed = self.names()
+        if not committed:
+            return
+        newest = _position(committed[-1])[:2]
+        left = [name for name in self._folders() if name not in set(committed) and _position(name)[:2] < newest]
+        for name in committed[:-keep] + left:
+            folder, manifest_path = self._paths(name, "", MANIFEST_FILE)
+            with self._files("delete", name):
+                # The manifest first: half of a checkpoint must not pass for one.
+                for delete, path in (
+                    (self._filesystem.delete_file, manifest_path),
+                    (self._filesystem.delete_dir, folder),
+                ):
+                    with suppress(FileNotFoundError):
+                        delete(path)
+
+    def _paths(self, name: str, *files: str) -> list[str]:
+        _position(name)  # a name from elsewhere must not lead out of the location
+        return [f"{self._root}/{name}/{file}".rstrip("/") for file in files]
+
+    def _folders(self) -> list[str]:
+        with self._files("list"):
+            infos = self._filesystem.get_file_info(pafs.FileSelector(self._root or "/", allow_not_found=True))
+        names = [i.base_name for i in infos if i.type == pafs.FileType.Directory and parse_checkpoint_name(i.base_name)]
+        return sorted(names, key=_position)
+
+    def _info(self, name: str, file: str) -> pafs.FileInfo:
+        with self._files("read", name, file):
+            return self._filesystem.get_file_info(self._paths(name, file)[0])
+
+    def _check_length(self, name: str, entries: Sequence[TensorEntry]) -> None:
+        expected = len(state_layout(entries)[0]) + sum(entry.num_bytes for entry in entries)
+        info = self._info(name, STATE_FILE)
+        if info.type != pafs.FileType.File:
+            raise DamagedCheckpointError(f"{self._shown}/{name}/{STATE_FILE} is missing.")
+        if info.size != expected:
+            raise DamagedCheckpointError(
+                f"{self._shown}/{name}/{STATE_FILE} has {info.size} bytes, the manifest amounts to {expected}. "
+                f"It was {'cut short' if info.size < expected else 'altered'}."
+            )
+
+    def _verified_tensors(self, name: str, entries: Sequence[TensorEntry]) -> Iterator[tuple[TensorEntry, np.ndarray]]:
+        # Nothing is allocated before the file is known to be as long as all tensors together.
+        self._check_length(name, entries)
+        (path,), shown = self._paths(name, STATE_FILE), f"{self._shown}/{name}/{STATE_FILE}"
+        header, ordered = state_layout(entries)
+        with self._files("read", name, STATE_FILE):
+            with self._filesystem.open_input_stream(path, compression=None) as file:
+                found = file.read(len(header))
+                if found != header:
+                    hashes = [xxhash.xxh3_128_hexdigest(content) for content in (header, found)]
+                    raise DamagedCheckpointError(
+                        f"The header of {shown} was altered: expected xxh3_128 {hashes[0]}, found {hashes[1]}."
+                    )
+                for entry in ordered:
+                    yield entry, read_tensor(file, entry, shown)
+
+    def _flush(self, path: str) -> None:
+        """Put a local file or folder on the disk; object stores have done so on closing."""
+        if isinstance(self._filesystem, pafs.LocalFileSystem):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _files(self, verb: str, *names: str) -> Iterator[None]:
+        """Turn what a file system raises into a CheckpointError."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            number = getattr(error, "errno", None)
+            # What is gone or cannot be read any more is damaged; what may not be read now, or not be reached, is not.
+            lost = verb == "read" and (number in _LOST or isinstance(error, FileNotFoundError))
+            hint = " The storage is full or a limit is reached: make room." if number in _FULL else ""
+            hint += " Earlier checkpoints are as they were." if verb == "write" else ""
+            reason = f"{os.strerror(number)} (errno {number})" if number else str(error)
+            raise (DamagedCheckpointError if lost else CheckpointError)(
+                f"Cannot {verb} {'/'.join((self._shown, *names))}: {_without_credentials(reason)}.{hint}"
+            ) from error
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _position(name: str) -> tuple[int, int, int]:
+    numbers = parse_checkpoint_name(name)
+    if numbers is None:
+        raise CheckpointError(
+            f"{name!r} is not the name of a checkpoint; one looks like {checkpoint_name(3, 120, 7)!r}."
+        )
+    return numbers
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"://[^\s?]*@", "://***@", text)

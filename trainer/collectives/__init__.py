@@ -1,0 +1,1 @@
+"""All-reduces that TensorFlow's collectives carry."""

@@ -1,0 +1,137 @@
+"""What a user sees of a run: one live line per epoch in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .. import jobs
+from ..errors import ConfigurationError
+from .epoch_record import EpochRecord
+
+Verbose = Literal["auto"] | int
+_LINE_EVERY_S = 10.0
+
+
+class Display:
+    """Says nothing: ``verbose=0``; the base of the others."""
+
+    def say(self, text: str) -> None:
+        """A line of its own: the plan, what is waited for."""
+
+    def progress(self, progress: jobs.Progress, epochs: int, workers: int) -> None:
+        """The epoch that runs."""
+
+    def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
+        """An epoch that ended."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class PlainDisplay(Display):
+    """Lines of text, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._last_line_s = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print the line."""
+        self._console.print(text, markup=False)
+
+    def progress(self, progress: jobs.Progress, epochs: int, workers: int) -> None:
+        """Now and then, a line."""
+        now = time.monotonic()
+        if now - self._last_line_s < _LINE_EVERY_S or progress.step == progress.steps:
+            return
+        self._last_line_s = now
+        self.say(
+            f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  {numbers(progress.logs)}"
+        )
+
+    def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
+        """The epoch's metrics."""
+        self._last_line_s = time.monotonic()
+        self.say(epoch_line(record, epochs, seconds))
+
+
+class TerminalDisplay(PlainDisplay):
+    """A live line for the epoch that runs, a lasting line for each that ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._epoch: int | None = None
+        self._began_s = 0.0
+
+    def progress(self, progress: jobs.Progress, epochs: int, workers: int) -> None:
+        """Redraw the live line."""
+        if self._epoch != progress.epoch or self._bar is None or self._task is None:
+            self._start(progress, epochs)
+        elapsed = time.monotonic() - self._began_s
+        rate = progress.rows / elapsed if elapsed > 0 else 0.0
+        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {workers} worker{'s' if workers != 1 else ''}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=progress.step, numbers=text)
+
+    def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
+        """Replace the live line by the epoch's metrics."""
+        self.close()
+        super().epoch(record, epochs, seconds)
+
+    def close(self) -> None:
+        """Remove the live line."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = self._epoch = None
+
+    def _start(self, progress: jobs.Progress, epochs: int) -> None:
+        self.close()
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed}/{task.total}  {task.fields[numbers]}  ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=progress.steps, epoch=f"{progress.epoch + 1}/{epochs}", numbers="")
+        self._epoch, self._began_s = progress.epoch, time.monotonic()
+        self._bar.start()
+
+
+def make_display(verbose: Verbose) -> Display:
+    """The display for ``verbose``: "auto" (by whether standard output is a terminal), 0, 1 (live) or 2 (lines).
+
+    Raises:
+        ConfigurationError: another value.
+    """
+    if verbose == "auto":
+        return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
+    makers: dict[Any, type[Display]] = {0: Display, 1: TerminalDisplay, 2: PlainDisplay}
+    if verbose not in makers:
+        raise ConfigurationError(f"verbose={verbose!r}; it takes 'auto', 0 (nothing), 1 (a live line) or 2 (lines).")
+    return makers[verbose]()
+
+
+def numbers(logs: dict[str, Any]) -> str:
+    """Metrics in one line."""
+    return "  ".join(f"{name} {_short(value)}" for name, value in logs.items())
+
+
+def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
+    """An epoch's train and validation metrics in one line."""
+    rate = record.rows / seconds if seconds > 0 else 0.0
+    return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + " ".join(_short(each) for each in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

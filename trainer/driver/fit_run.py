@@ -1,0 +1,467 @@
+"""One run as the driver sees it: the plan, what workers report meanwhile, the run folder, checkpoints, the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from heliostat.cluster.control.membership import Pulse
+from heliostat.cluster.control.task_loop import Task, TaskLoop
+from heliostat.cluster.control.task_state import Failure, Formed, Limits
+
+from ..checkpoints.checkpoint import CheckpointManifest, CheckpointStore
+from ..checkpoints.identity import check_identity
+from ..config import FitConfig, TrainerConfig
+from ..engine.nonfinite import nonfinite_text
+from ..errors import CheckpointError, ConfigurationError, RunPausedError, TrainerError
+from ..jobs import (
+    CheckpointFailed,
+    CheckpointOrigin,
+    CheckpointWritten,
+    FirstStep,
+    FitJob,
+    FitReport,
+    Nonfinite,
+    PauseReport,
+    Progress,
+    Ready,
+    ReplayReport,
+    Traced,
+)
+from ..timing.start_times import StartTimes, start_line
+from ..timing.tracing import TraceBook
+from .coordinator import Coordinator, Listeners
+from .display import Display
+from .epoch_record import EpochRecord, history_of, line_of, record_of
+from .result import Result, stored_result
+from .run_folder import METRICS_FILE, RunFolder, read_lines
+from .workers import Workers
+
+_CONFIGURATION = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
+NUDGE_EVERY_S = 0.2
+TRACED = "the steps to be traced are over"
+RunTask = Callable[[Task, Coordinator, Callable[[TaskLoop], None]], dict[int, Any]]
+
+
+@dataclass(slots=True, kw_only=True)
+class FitRun:
+    """Runs one `fit` job on started workers.
+
+    Attributes:
+        job: what to train.
+        config: the trainer's configuration; `fit` is this fit's.
+        workers: the worker group, started.
+        folder: the run folder.
+        store: the run's checkpoints, None without.
+        display: what the user sees.
+        began_s: when the run began (monotonic clock).
+        number: which fit of this process it is, counted from 1.
+        afresh: callbacks whose state cannot be carried to another worker.
+        trace: collects what the workers record, None without.
+        start: what the driver's time until now went to.
+    """
+
+    job: FitJob
+    config: TrainerConfig
+    fit: FitConfig
+    workers: Workers
+    folder: RunFolder
+    store: CheckpointStore | None
+    display: Display
+    began_s: float
+    number: int = 1
+    afresh: tuple[str, ...] = ()
+    trace: TraceBook | None = None
+    start: StartTimes = field(default_factory=StartTimes)
+    _epochs: list[EpochRecord] = field(default_factory=list)
+    _clock_s: float = 0.0
+    _nudged_s: float = 0.0
+    _loop: TaskLoop | None = None
+    _model: dict[str, str] = field(default_factory=dict)
+    _origin: CheckpointOrigin | None = None
+    _said_failure: bool = False
+    _said_start: bool = False
+    _said_traced: bool = False
+
+    def run(self, run_task: RunTask) -> Result:
+        """Train to the end; returns the result, which the run folder holds as well.
+
+        Raises:
+            RunPausedError: the run was paused.
+        """
+        plan = self.workers.plan(self.job.model.num_microbatches, self.job.global_batch_size)
+        self._go_on()
+        self.folder.update(state="running", plan=plan, epochs=self.job.epochs, **self._record())
+        self.display.say(f"run folder {self.folder.path}")
+        self.display.say(self.workers.describe(plan, len(self.job.data), self.job.steps_per_epoch))
+        for name, data in (("training", self.job.data), ("validation", self.job.validation_data)):
+            if data is not None and data.num_skipped:
+                self.display.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
+        if self.afresh and not self.config.local:
+            self.display.say(
+                f"callbacks that begin afresh if the chief is lost: {', '.join(self.afresh)} (get_state() and "
+                "set_state(state) would carry them)"
+            )
+        coordinator = Coordinator(self._listeners())
+        limits = Limits(
+            num_needed=self.workers.group.num_needed,
+            min_workers=self.config.min_workers or 1,
+            num_microbatches=self.job.model.num_microbatches,
+        )
+        log_path = (lambda _: None) if self.config.local else self.folder.log_path
+        task = Task(method="fit", job=self.job, limits=limits, origin=self._origin, log_path=log_path)
+        delivered = run_task(task, coordinator, self._set_loop)
+        return self._finish(delivered, coordinator)
+
+    def stored(self) -> Result:
+        """The result of the run in the folder, which was finished before.
+
+        Raises:
+            ConfigurationError: it was another run.
+        """
+        check_identity(
+            self.folder.record.get("identity", {}), json.loads(json.dumps(self.identity())), self.folder.path
+        )
+        self.display.say(f"the run in {self.folder.path} is finished; this is its result")
+        records = [record_of(line) for line in read_lines(self.folder.path / METRICS_FILE)]
+        return stored_result(self.folder.path, self.folder.record, records)
+
+    def replay(self, run_task: RunTask) -> ReplayReport:
+        """Compute one step of the run in the folder again, from the last checkpoint before it; nothing is written.
+
+        Raises:
+            ConfigurationError: the run is another one, or never got as far as that step.
+        """
+        wanted = self.job.replay
+        if wanted is None or self.store is None:
+            raise ConfigurationError("A run without checkpoints cannot be replayed.")
+        check_identity(
+            self.folder.record.get("identity", {}), json.loads(json.dumps(self.identity())), self.folder.path
+        )
+        if wanted.step >= self.job.epochs * self._steps():
+            raise ConfigurationError(
+                f"step {wanted.step} is beyond the run: {self.job.epochs} epochs of {self._steps()} steps have steps 0 "
+                f"to {self.job.epochs * self._steps() - 1}."
+            )
+        for name in self.store.names():
+            manifest = self.store.manifest(name)
+            if manifest.epoch * self._steps() + manifest.step <= wanted.step:
+                self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=name)
+        begins = "the beginning" if self._origin is None else f"checkpoint {self._origin.name}"
+        self.display.say(f"computing from {begins} up to step {wanted.step}")
+        with tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
+            job = replace(self.job, checkpoints=None, checkpoint_every=None, run_dir=scratch)
+            limits = Limits(num_needed=1, num_microbatches=job.model.num_microbatches)
+            task = Task(method="fit", job=job, limits=limits, origin=self._origin)
+            delivered = run_task(task, Coordinator(), lambda _: None)
+        report = delivered.get(0)
+        if not isinstance(report, ReplayReport):
+            raise ConfigurationError(f"The run ended before step {wanted.step}: callbacks stopped it.")
+        return report
+
+    def _set_loop(self, loop: TaskLoop) -> None:
+        self._loop = loop
+        if self.trace is not None:
+            self.trace.on_complete = lambda: loop.pause(TRACED)
+
+    def _listeners(self) -> Listeners:
+        return Listeners(
+            ready=self._on_ready,
+            progress=self._on_progress,
+            epoch=self._on_epoch,
+            checkpoint=self._on_checkpoint,
+            nonfinite=self._on_nonfinite,
+            first_step=self._on_first_step,
+            traced=self._on_traced,
+            lost=self._on_lost,
+            formed=self._on_formed,
+            late=self._on_late,
+        )
+
+    # -- going on -------------------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal to go on with a run, as far as the driver knows it before workers start."""
+        job, config = self.job, self.config
+        datasets = {"train": self.job.data, "valid": self.job.validation_data}
+        return {
+            **{name: getattr(job, name) for name in _CONFIGURATION},
+            "seed": config.seed,
+            "num_microbatches": job.model.num_microbatches,
+            "threads_per_worker": config.threads,
+            "deterministic": config.deterministic,
+            "wire_dtype": config.wire_dtype,
+            "initial_weights": job.model.weights_digest,
+            "columns": [str(job.columns.inputs), str(job.columns.targets), str(job.columns.sample_weight)],
+            "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
+        }
+
+    def _go_on(self) -> None:
+        """Take up an unfinished run where its last good checkpoint is."""
+        if not self.folder.resumes or self.store is None:
+            return
+        found = self.store.latest(self.display.say)
+        if found is None:
+            self.display.say(f"{self.folder.path} holds a run without a checkpoint: it begins again")
+            self.folder.set_epochs([])
+            return
+        name, manifest = found
+        check_identity(manifest.identity, json.loads(json.dumps(self.identity())), self.folder.path)
+        self._take_up(name, manifest)
+        where = f"epoch {manifest.epoch + 1}, step {manifest.step}"
+        self.display.say(f"going on from checkpoint {name}: {where}")
+        self.folder.add_event("resumed", checkpoint=name, epoch=manifest.epoch, step=manifest.step)
+
+    def _take_up(self, name: str, manifest: CheckpointManifest) -> None:
+        self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=name)
+        self._epochs = [record_of(line) for line in manifest.history]
+        self.folder.set_epochs([line_of(record) for record in self._epochs])
+
+    # -- what happens ---------------------------------------------------------------------------------------------
+
+    def _on_ready(self, ready: Ready) -> str:
+        self._model = ready.model
+        recorded = self.folder.record.get("model", {})
+        if self.folder.resumes and self._origin is not None and recorded:
+            check_identity({"model": recorded}, {"model": ready.model}, self.folder.path)
+        before = self.folder.record.get("platform")
+        if self._origin is not None and before and before != ready.platform:
+            self.display.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
+        for note in ready.notes:
+            self.display.say(note)
+        self.folder.update(platform=ready.platform, model=ready.model, num_weights=ready.num_weights)
+        size = f"{ready.num_weights:,}"
+        self.display.say(f"workers are ready, the model has {size} weights; tracing and compiling")
+        self._restart_clock()
+        return ""
+
+    def _on_progress(self, progress: Progress) -> None:
+        if not self._said_traced:
+            self._said_traced = True
+            self._restart_clock()  # the first step traces and compiles
+        self.display.progress(progress, self.job.epochs, progress.num_workers)
+        now_s = time.monotonic()
+        if self._loop is not None and now_s - self._nudged_s > NUDGE_EVERY_S:
+            self._nudged_s = now_s
+            self._loop.nudge()
+
+    def _on_epoch(self, record: EpochRecord) -> None:
+        if self.job.data.num_skipped:
+            record = replace(record, logs={**record.logs, "skipped_rows": self.job.data.num_skipped})
+        known = [each for each in self._epochs if each.epoch < record.epoch]
+        again = len(known) < len(self._epochs)
+        self._epochs = [*known, record]
+        if again:  # a chief that was lost had told it, and its successor tells it again
+            self.folder.set_epochs([line_of(each) for each in self._epochs])
+            return
+        self.folder.add_epoch(line_of(record))
+        if self.trace is not None:
+            self.trace.epoch_over(record.epoch)
+        self.display.epoch(record, self.job.epochs, self._restart_clock())
+
+    def _on_checkpoint(self, event: CheckpointWritten | CheckpointFailed) -> None:
+        if self.store is None:
+            return
+        if isinstance(event, CheckpointFailed):
+            self._checkpoint_failed(event.name, event.reason)
+            return
+        history = [line_of(record, proofs=True) for record in self._epochs if record.epoch < event.epoch]
+        manifest = CheckpointManifest(
+            generation=event.generation,
+            epoch=event.epoch,
+            step=event.step,
+            begun=event.begun,
+            identity=self.identity(),
+            history=tuple(history),
+            extra=event.extra,
+            tensors=event.tensors,
+        )
+        began_s = time.perf_counter()
+        try:
+            self.store.commit(event.name, manifest)
+            self.store.prune(self.fit.keep)
+        except CheckpointError as error:
+            self._checkpoint_failed(event.name, str(error))
+            return
+        if self.trace is not None:
+            self.trace.committed(event.name, began_s)
+        self._said_failure = False
+        self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=event.name)
+        self.folder.add_event(
+            "checkpoint",
+            name=event.name,
+            epoch=event.epoch,
+            step=event.step,
+            seconds=round(event.seconds, 6),
+            write_s=round(event.write_s, 6),
+        )
+        if self._loop is not None:
+            self._loop.set_origin(self._origin)
+
+    def _checkpoint_failed(self, name: str, reason: str) -> None:
+        self.folder.add_event("checkpoint_failed", name=name, reason=reason)
+        if not self._said_failure:
+            self._said_failure = True
+            self.display.say(f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due.")
+
+    def _on_nonfinite(self, worker: int, event: Nonfinite) -> None:
+        host = self._host(worker)
+        text = nonfinite_text(event.epoch, event.step, self._steps(), event.microbatch, event.variables)
+        self.folder.add_event(
+            "nonfinite",
+            worker=worker,
+            host=host,
+            epoch=event.epoch,
+            step=event.step,
+            microbatch=event.microbatch,
+            variables=list(event.variables),
+            skipped=event.skipped,
+        )
+        if event.skipped:
+            self.display.say(f"step left out (worker {worker} on {host}): {text}")
+
+    def _on_first_step(self, worker: int, event: FirstStep) -> None:
+        """How long it took until then is recorded for every worker, and said once."""
+        after_s = time.monotonic() - self.began_s
+        self.folder.add_event("first_step", worker=worker, after_s=round(after_s, 4), seconds=event.seconds)
+        if not self._said_start:
+            self._said_start = True
+            driver = self.start.rounded()
+            self.folder.update(start_s={"first_step": round(after_s, 4), "driver": driver, "worker": event.seconds})
+            self.display.say(start_line(after_s, driver, event.seconds))
+
+    def _on_traced(self, worker: int, event: Traced) -> None:
+        if self.trace is not None:
+            self.trace.take(worker, self._host(worker), event)
+
+    def _on_lost(self, failure: Failure, num_left: int) -> None:
+        if self.trace is not None:
+            self.trace.left(failure.worker)
+        host = self._host(failure.worker)
+        at = "" if failure.step is None else f" at step {failure.step}"
+        self.folder.add_event(
+            "lost", worker=failure.worker, host=host, step=failure.step, reason=failure.reason, left=num_left
+        )
+        self.display.say(f"lost worker {failure.worker} on {host}{at}: {failure.reason}; {num_left} left")
+
+    def _on_formed(self, formed: Formed) -> None:
+        if self.trace is not None:
+            self.trace.formed(formed)
+        joined = list(formed.joined)
+        self.folder.add_event(
+            "formed",
+            generation=formed.generation,
+            workers=list(formed.members),
+            joined=joined,
+            restarted=formed.restarted,
+        )
+        self.folder.update(workers=self._workers_record())
+        if formed.restarted:
+            self._restart_history()
+        if formed.generation > 0 and joined:
+            hosts = ", ".join(f"worker {worker} on {self._host(worker)}" for worker in joined)
+            self.display.say(f"joined: {hosts}; {len(formed.members)} worker(s)")
+
+    def _restart_history(self) -> None:
+        """All workers were lost, and new ones have begun at the last checkpoint, or at the beginning."""
+        if self._origin is None or self.store is None:
+            self._epochs = []
+            self.folder.set_epochs([])
+            self.display.say("all workers were lost before a checkpoint: the run begins again")
+            return
+        self._take_up(self._origin.name, self.store.manifest(self._origin.name))
+        self.display.say(f"all workers were lost: going on from checkpoint {self._origin.name}")
+
+    def _on_late(self, worker: int, pulse: Pulse, stacks: str) -> None:
+        host = self._host(worker)
+        self.folder.add_event("late", worker=worker, host=host, step=pulse.step, phase=pulse.phase, stacks=stacks)
+        self.display.say(
+            f"waiting for worker {worker} on {host}: in phase '{pulse.phase}' of step {pulse.step} for "
+            f"{pulse.phase_s:.1f} s\n{stacks}".rstrip()
+        )
+
+    def _host(self, worker: int) -> str:
+        info = self.workers.seen.get(worker)
+        return "an unknown host" if info is None else info.host
+
+    def _steps(self) -> int:
+        return self.job.steps_per_epoch or -(-len(self.job.data) // self.job.global_batch_size)
+
+    def _restart_clock(self) -> float:
+        """Seconds since the last start; begins anew."""
+        now = time.monotonic()
+        elapsed, self._clock_s = now - self._clock_s, now
+        return elapsed
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _finish(self, delivered: Mapping[int, Any], coordinator: Coordinator) -> Result:
+        report = next(iter(delivered.values()), None)
+        if not isinstance(report, FitReport):
+            raise self._paused(report)
+        hashes = {tuple(sorted(final.sha256.items())) for final in coordinator.finals.values()}
+        if hashes != {tuple(sorted(report.sha256.items()))}:
+            raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
+        self.folder.save_model(report.model_file)
+        seconds = time.monotonic() - self.began_s
+        stopped = bool(self._epochs) and self._epochs[-1].stopped
+        self.folder.update(
+            state="finished",
+            epochs_done=len(self._epochs),
+            stopped_early=stopped,
+            sha256=report.sha256,
+            seconds=round(seconds, 3),
+        )
+        return Result(
+            history=history_of(self._epochs),
+            run_dir=self.folder.path,
+            sha256=report.sha256,
+            seconds=seconds,
+            epochs=self._epochs,
+            in_process=self.config.local,
+        )
+
+    def _paused(self, report: PauseReport | None) -> RunPausedError:
+        if self.trace is not None:
+            self.trace.close(len(self._epochs) + self.job.initial_epoch)
+        reason = "" if self._loop is None else self._loop.state.pause
+        name = None if report is None else report.checkpoint
+        self.folder.update(state="paused", reason=reason)
+        self.folder.add_event("paused", reason=reason, checkpoint=name)
+        name = name or (self._origin.name if self._origin is not None else None)
+        how = (
+            f"Its state is in checkpoint {name}. To go on, run the same command again with run_dir="
+            f"{str(self.folder.path)!r}, or: heliostat resume {self.folder.path}"
+            if name is not None
+            else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
+        )
+        return RunPausedError(f"The run was paused: {reason}. {how}", run_dir=self.folder.path)
+
+    def _record(self) -> dict[str, Any]:
+        """What ``run.json`` says of the run: everything its results depend on."""
+        datasets = {"train": self.job.data, "valid": self.job.validation_data}
+        return {
+            "identity": self.identity(),
+            "data": {
+                name: {
+                    "path": dataset.name,
+                    "rows": len(dataset),
+                    "skipped_rows": 0,
+                    "fingerprint": dataset.fingerprint,
+                }
+                for name, dataset in datasets.items()
+                if dataset is not None
+            },
+            "command": {"argv": list(sys.argv), "directory": os.getcwd(), "fit": self.number},
+            "versions": self.workers.versions(),
+            "workers": self._workers_record(),
+        }
+
+    def _workers_record(self) -> list[dict[str, Any]]:
+        return [{"worker": i.worker, "host": i.host, "pid": i.pid} for i in self.workers.infos.values()]

@@ -1,0 +1,258 @@
+"""compute: what one microbatch contributes to its step, as one traced function that assigns nothing.
+
+The same graph serves every worker and every number of replicas: each call computes one microbatch on each replica. A
+worker with several microbatches per replica calls it several times, so there is only one path, with one shape
+knowledge, and the bits of a microbatch do not depend on where it is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from heliostat.cluster.tree import Vector
+
+from ..columns import Columns
+from ..errors import UnsupportedModelError, UnsupportedStepError
+from . import seams
+from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
+from .contribution import Contribution, contribution_of
+from .metrics import MetricVariable, StatsLayout
+from .on_replicas import OnEveryReplica
+from .runtime import BUILD_LOCK
+from .tensors import HostViews, copied_to_tensor
+from .trainee import MEAN_REDUCTIONS, Trainee
+
+Kind = Literal["train", "evaluate"]
+StepFunction = Callable[[Any, Any, Any], Any]
+ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What the trace of a step told: the parts of a contribution, as tensors, with their names."""
+
+    gradients: list[Any]
+    moving: list[Any]
+    agreed: list[Any]
+    sums: list[Any]
+    extrema: list[Any]
+    contribution: Contribution
+
+
+class Compute:
+    """The traced function of one step kind.
+
+    Args:
+        trainee: the model.
+        step: ``step(x, y, sample_weight)``: the user's or Keras's train or test step.
+        kind: ``"train"`` captures gradients, ``"evaluate"`` does not.
+        columns: which columns are inputs, targets and weights.
+        sample: a few rows of each column, for shapes and dtypes.
+        reduction: how the step's loss reduces over rows.
+        only_returned_logs: the step's result alone tells the logs, as in Keras; otherwise every metric it updates too.
+
+    Raises:
+        UnsupportedStepError, UnsupportedModelError: the step does something that cannot be exact.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        step: StepFunction,
+        *,
+        kind: Kind,
+        columns: Columns,
+        sample: Mapping[str, np.ndarray],
+        reduction: str,
+        only_returned_logs: bool = True,
+    ) -> None:
+        self._trainee, self._step, self._kind = trainee, step, kind
+        self._only_returned = only_returned_logs
+        self._columns, self._reduction = columns, reduction
+        self._traced: Contribution | None = None
+        self.views = HostViews()
+        with BUILD_LOCK:
+            self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
+            self._everywhere = self._trace({name: sample[name] for name in columns.names})
+        if self._traced is None:
+            raise UnsupportedStepError("The training step was not traced.")
+        self.contribution: Contribution = self._traced
+
+    def __call__(self, replica_inputs: Sequence[ReplicaInput]) -> list[Vector]:
+        """Compute one microbatch on every replica.
+
+        Args:
+            replica_inputs: per replica its rows by column, its weights (float64 [4], see `microbatch_weights`) and its
+                seeds (int64 [generators, 2]).
+
+        Returns:
+            per replica the vector of its microbatch; segments may be read-only views of TensorFlow's memory. `views`
+            knows the tensors behind them until the next call.
+        """
+        outputs = self.on_devices(replica_inputs)
+        return [tuple(map(self.views.of, vector)) for vector in outputs]
+
+    def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> Any:
+        """As a call, but what it returns are tensors, on the replicas' devices."""
+        arguments = [
+            ([batch[name] for name in self._columns.names], copied_to_tensor(weights), copied_to_tensor(seeds))
+            for batch, weights, seeds in replica_inputs
+        ]
+        self.views.forget()
+        return self._everywhere(arguments)
+
+    def _trace(self, sample: Mapping[str, np.ndarray]) -> OnEveryReplica:
+        trainee = self._trainee
+        column_specs = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in sample.values()]
+        seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
+        specs = (column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)
+        captured = captured_gradients(trainee.optimizer) if self._kind == "train" else contextlib.nullcontext()
+        with seams.unscaled_losses(), captured:
+            everywhere = OnEveryReplica(trainee, self._vector, specs, jit_compile=trainee.jit_compile)
+        refuse_impure_ops(everywhere.graph)
+        return everywhere
+
+    def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
+        traced = self._run_step(columns, weights, seeds)
+        self._traced = traced.contribution
+        dtype = self._trainee.float_dtype
+        values, main = [*traced.gradients, *traced.moving], []
+        for start, count in zip(accumulate((0, *traced.contribution.runs)), traced.contribution.runs, strict=False):
+            weight = weights[0 if start < len(traced.gradients) else 1]
+            main.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
+        agreed = [*traced.agreed, *(-value for value in traced.agreed)]
+        return (
+            *(main or [tf.zeros((0,), dtype)]),
+            _flat(traced.sums, tf.float64),
+            _flat([*traced.extrema, *agreed], tf.float64),
+        )
+
+    def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> Traced:
+        trainee = self._trainee
+        seams.use_global_generator(trainee.generators[0])
+        batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
+        metric_start = [tf.constant(m.initial) for m in trainee.metrics]
+        frozen_start = [tf.identity(v._value) for v in trainee.frozen]
+        start = [
+            *((g.state, seeds[i]) for i, g in enumerate(trainee.generators)),
+            *zip((m.variable for m in trainee.metrics), metric_start, strict=True),
+            *zip(trainee.frozen, frozen_start, strict=True),
+        ]
+        with StepScope(start, collect_losses=True) as scope, recording() as pairs:
+            began = dict(scope.state_mapping)
+            returned = self._step(*self._columns.assemble(batch))
+            if self._reduction not in MEAN_REDUCTIONS and (scope.losses or trainee.model.losses):
+                self._refuse_added_losses()
+
+        def changed(variable: Any) -> bool:
+            return scope.get_current_value(variable) is not began[id(variable)]
+
+        return self._collect(returned, pairs, scope, changed, weights)
+
+    def _collect(
+        self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any
+    ) -> Traced:
+        trainee = self._trainee
+        updated = tuple(m for m in trainee.metrics if changed(m.variable))
+        logged, names = self._logs(returned, updated)
+        sums = [self._metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
+        for value in logged.values():
+            sums += [self._logged_sum(value, weights), weights[3]]
+        extrema = [
+            scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
+        ]
+        gradients = dense_gradients(pairs, trainee.trainable) if self._kind == "train" else []
+        assigned = [i for i, v in enumerate(trainee.frozen) if changed(v)] if self._kind == "train" else []
+        floating = tuple(i for i in assigned if keras.backend.is_float_dtype(trainee.frozen[i].dtype))
+        agreed = tuple(i for i in assigned if i not in floating)
+        values = {i: scope.get_current_value(trainee.frozen[i]) for i in assigned}
+        present = tuple(i for i, g in enumerate(gradients) if g is not None)
+        num_agreed = sum(int(np.prod(trainee.frozen[i].shape)) for i in agreed)
+        stats = StatsLayout(metrics=updated, logged=tuple(logged), num_agreed=num_agreed, result_names=names)
+        return Traced(
+            gradients=[gradients[i] for i in present],
+            moving=[values[i] for i in floating],
+            agreed=[tf.cast(values[i], tf.float64) for i in agreed],
+            sums=sums,
+            extrema=extrema,
+            contribution=contribution_of(trainee, present, floating, agreed, stats),
+        )
+
+    def _logged_sum(self, value: Any, weights: Any) -> Any:
+        # Rounded where keras.metrics.Mean rounds, so that a returned loss equals a tracked one to the bit.
+        floatx = keras.config.floatx()
+        return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
+
+    def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
+        for output in seams.output_loss_trackers(self._trainee.model):
+            # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
+            if metric.variable is output.total:
+                mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
+                return self._logged_sum(mean, weights)
+            if metric.variable is output.count:
+                return weights[3]
+        value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
+        tracker = self._trainee.model._loss_tracker
+        return value * weights[2] if metric.variable is tracker.total else value
+
+    def _logs(self, returned: Any, updated: Sequence[MetricVariable]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Scalars to be logged by themselves, and the names of all logs in order."""
+        by_metrics = self._names_of_updated(updated)
+        if returned is None:
+            returned = {}
+        if not isinstance(returned, Mapping):
+            returned = {"loss": returned}
+        logged = {}
+        for name, value in returned.items():
+            if name in by_metrics:
+                continue
+            if keras.ops.ndim(value) != 0:
+                raise UnsupportedStepError(
+                    f"The step returned {name!r} with the shape {tuple(value.shape)}; it may return a scalar loss, or "
+                    "a dict of scalars. Reduce it over the rows of the batch."
+                )
+            logged[name] = value
+        # Keras's rule for an overridden train_step: the logs are what it returns.
+        wanted = dict.fromkeys(returned if self._only_returned and returned else [*returned, *by_metrics])
+        return logged, tuple(wanted)
+
+    def _names_of_updated(self, updated: Sequence[MetricVariable]) -> list[str]:
+        """Names of the results whose metrics the step has updated."""
+        ids = {id(m.variable) for m in updated}
+        models = self._trainee.model.metrics
+        return [
+            name
+            for metric, names in zip(models, self._result_names, strict=True)
+            if any(id(v) in ids for v in metric.variables)
+            for name in names
+        ]
+
+    def _refuse_added_losses(self) -> None:
+        raise UnsupportedModelError(
+            f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by "
+            f"{self._reduction!r}; they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
+        )
+
+
+def _result_names(metric: Any) -> list[str]:
+    result = metric.result()
+    return list(result) if isinstance(result, Mapping) else [metric.name]
+
+
+def _flat(parts: Sequence[Any], dtype: Any) -> Any:
+    pieces = [tf.reshape(tf.cast(part, dtype), (-1,)) for part in parts]
+    if not pieces:
+        return tf.zeros((0,), dtype)
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+
+
+def _to_floatx(value: Any) -> Any:
+    """Floating-point columns take Keras's float type, as arrays do in plain Keras; others stay as they are."""
+    return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value

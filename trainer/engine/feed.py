@@ -1,0 +1,161 @@
+"""From the row order to tensors: the rows of the microbatches that this worker computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
+
+from ..columns import Columns
+from .tensors import to_tensor
+from .weights import microbatch_weights
+
+# Reading that is quicker than this is not worth handing to another thread.
+AHEAD_S = 0.002
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microbatch:
+    """The rows of one microbatch, ready to be computed.
+
+    Attributes:
+        number: its number in the step.
+        batch: tensors by column, views of the feed's buffers: valid until the feed is asked for the next step.
+        weights: float64 ``[4]``, see `microbatch_weights`.
+    """
+
+    number: int
+    batch: Mapping[str, Any]
+    weights: np.ndarray
+
+
+class Feed:
+    """Reads one dataset in the row order of one pass after another.
+
+    Where reading takes long (images are decoded, rows are mapped), the rows of the next step are read by a thread while
+    this one is computed, as long as it is the same microbatches. That changes no row.
+
+    Args:
+        dataset: where the rows are.
+        columns: which columns are read.
+        plan: the cut of a pass into steps and microbatches.
+        seed: seed of the run.
+        shuffle: ``"full"``, ``"window"``, ``"window:ROWS"`` or False.
+        reduction: how the loss reduces over rows.
+    """
+
+    def __init__(
+        self, dataset: Dataset, columns: Columns, plan: BatchPlan, *, seed: int, shuffle: Shuffle, reduction: str
+    ) -> None:
+        self.plan, self.dataset = plan, dataset
+        self._seed, self._shuffle, self._reduction = seed, shuffle, reduction
+        self._reader = dataset.reader(columns.names)
+        by_weight = reduction == "mean_with_sample_weight" and columns.sample_weight is not None
+        self._weight_column = columns.sample_weight if by_weight else None
+        self._weight_reader = dataset.reader([columns.sample_weight]) if columns.sample_weight and by_weight else None
+        self._buffers: dict[tuple[int, int, int], Arrays] = {}
+        self._executor: ThreadPoolExecutor | None = None
+        self._ahead: tuple[tuple[int, tuple[int, ...]], Future[list[Arrays]]] | None = None
+        self._read_s = 0.0
+        self.start_pass(0)
+
+    def start_pass(self, epoch: int) -> None:
+        """Take the row order of `epoch`."""
+        self._drop_ahead()
+        for reader in (self._reader, self._weight_reader):
+            if reader is not None:
+                reader.start_pass(seed=self._seed, epoch=epoch)
+        self._order = RowOrder(num_rows=len(self.dataset), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+
+    def row_ids(self, step: int, number: int) -> np.ndarray:
+        """Row ids of one microbatch, int64."""
+        return row_ids(self._order, self.plan, step, number)
+
+    def read(self, step: int, numbers: Sequence[int]) -> list[Microbatch]:
+        """The microbatches `numbers` of `step`; those without rows are left out."""
+        start, stop = self.plan.step_rows(step)
+        batch_weight = self._sum_of_weights(start, stop)
+        present = [number for number in numbers if self.plan.present(step)[number]]
+        gathered = self._take_ahead(step, present)
+        if gathered is None:
+            gathered = self._gather(step, present)
+        if self._read_s > AHEAD_S and step + 1 < self.plan.num_steps:
+            self._read_ahead(step + 1, [number for number in numbers if self.plan.present(step + 1)[number]])
+        found = []
+        for number, arrays in zip(present, gathered, strict=True):
+            low, high = self.plan.microbatch_rows(step, number)
+            weight = self._sum_of_weights(low, high)
+            weights = microbatch_weights(self._reduction, high - low, stop - start, weight, batch_weight)
+            batch = {name: to_tensor(array) for name, array in arrays.items()}
+            found.append(Microbatch(number=number, batch=batch, weights=weights))
+        return found
+
+    def settle(self) -> None:
+        """Wait for what is being read ahead; it is kept."""
+        if self._ahead is not None:
+            self._ahead[1].exception()
+
+    def close(self) -> None:
+        """Unmap the shards."""
+        self._drop_ahead()
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+        self._reader.close()
+        if self._weight_reader is not None:
+            self._weight_reader.close()
+
+    def _gather(self, step: int, numbers: Sequence[int]) -> list[Arrays]:
+        began = time.perf_counter()
+        self._reader.expect(self._order, self.plan.step_rows(step)[0])
+        found = []
+        for slot, number in enumerate(numbers):
+            ids = self.row_ids(step, number)
+            # The step before still computes from its own buffers while this one is read ahead.
+            found.append(self._reader.gather(ids, self._buffer(step % 2, slot, ids.size)))
+        self._read_s = time.perf_counter() - began
+        return found
+
+    def _read_ahead(self, step: int, numbers: Sequence[int]) -> None:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="heliostat-feed")
+        self._ahead = (step, tuple(numbers)), self._executor.submit(self._gather, step, numbers)
+
+    def _take_ahead(self, step: int, numbers: Sequence[int]) -> list[Arrays] | None:
+        """What was read ahead, if it is what is wanted now; its error, if it had one."""
+        if self._ahead is None:
+            return None
+        key, future = self._ahead
+        if key != (step, tuple(numbers)):
+            self._drop_ahead()
+            return None
+        self._ahead = None
+        return future.result()
+
+    def _drop_ahead(self) -> None:
+        """A reader is for one thread at a time: wait for what is being read, and forget it."""
+        self.settle()
+        self._ahead = None
+
+    def _buffer(self, parity: int, slot: int, rows: int) -> Arrays:
+        key = (parity, slot, rows)
+        if key not in self._buffers:
+            self._buffers[key] = {
+                name: aligned_empty((rows, *column.shape), column.dtype)
+                for name, column in self._reader.columns.items()
+            }
+        return self._buffers[key]
+
+    def _sum_of_weights(self, start: int, stop: int) -> float:
+        """Sum of the sample weights at positions [start, stop) of the pass; 0 where the reduction does not ask."""
+        if self._weight_reader is None or self._weight_column is None:
+            return 0.0
+        rows = self._weight_reader.gather(self._order.rows(start, stop))
+        return float(rows[self._weight_column].astype(np.float64).sum())

@@ -1,0 +1,216 @@
+"""Metrics as sums: what of a metric's state is added up, and how numbers come out of it.
+
+A pass over data (a training epoch, a validation) keeps one running `Totals` on every worker, in float64 on the host.
+Every microbatch starts its metrics at their initial state, so what it contributes *is* its change; the changes are
+summed in the tree with the gradients. So AUC comes from global confusion counts, not from a mean of AUCs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..errors import UnsupportedModelError
+from .seams import leaf_metrics
+
+MergeRule = Literal["sum", "max", "min"]
+RULES: tuple[MergeRule, ...] = ("sum", "max", "min")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricVariable:
+    """One state variable of a metric.
+
+    Attributes:
+        variable: the Keras variable.
+        metric: name of its metric.
+        rule: how states of microbatches merge.
+        initial: the value every microbatch starts from.
+    """
+
+    variable: Any
+    metric: str
+    rule: MergeRule
+    initial: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(self.initial.size)
+
+
+def metric_variables(model: keras.Model) -> list[MetricVariable]:
+    """All metric state of a compiled, built model, with its merge rules.
+
+    A metric of Keras itself merges by summing. A user's subclass must say how, with a class attribute
+    ``state_merge``: ``"sum"``, ``"max"``, ``"min"``, or a dict from variable name to one of them.
+
+    Raises:
+        UnsupportedModelError: a metric does not say how its state merges, or "sum" does not start from zero.
+    """
+    found = []
+    for metric in leaf_metrics(model):
+        metric.reset_state()
+        for variable in metric.variables:
+            rule = _rule(metric, variable)
+            initial = np.asarray(variable.numpy())
+            if rule == "sum" and np.any(initial != 0):
+                raise UnsupportedModelError(
+                    f"The metric {metric.name!r} sums its state, but {variable.path!r} starts at {initial!r}; the "
+                    "start would be counted once per microbatch. Start it at zero and add the offset in result()."
+                )
+            found.append(MetricVariable(variable=variable, metric=metric.name, rule=rule, initial=initial))
+    return found
+
+
+def _rule(metric: Any, variable: Any) -> MergeRule:
+    declared = getattr(metric, "state_merge", None)
+    if declared is None and type(metric).__module__.startswith("keras."):
+        return "sum"
+    rule = declared.get(variable.name) if isinstance(declared, dict) else declared
+    if rule not in RULES:
+        raise UnsupportedModelError(
+            f"The metric {metric.name!r} ({type(metric).__qualname__}) is not Keras's own, and does not say how its "
+            f"state {variable.name!r} merges over workers (state_merge is {declared!r}). Add a class attribute: "
+            'state_merge = "sum" where the states of two halves of the data add up to the state of the whole (the '
+            'usual case), or "max", "min", or a dict from variable name to one of these.'
+        )
+    return rule  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsLayout:
+    """Which numbers a step contributes besides gradients, in the order in which they are summed.
+
+    Attributes:
+        metrics: the metric variables that the step updates.
+        logged: names of scalars that the step returned and no metric holds; each is a (total, rows) pair.
+        num_agreed: number of elements of integer state that every microbatch must agree on.
+        result_names: names of the logs, in the order the step returned them.
+    """
+
+    metrics: tuple[MetricVariable, ...]
+    logged: tuple[str, ...]
+    num_agreed: int
+    result_names: tuple[str, ...]
+
+    @property
+    def num_sums(self) -> int:
+        """Length of the float64 segment that is summed."""
+        return sum(m.size for m in self.metrics if m.rule == "sum") + 2 * len(self.logged)
+
+    @property
+    def num_extrema(self) -> int:
+        """Length of the float64 segment of which the maximum is taken (minima are negated)."""
+        return sum(m.size for m in self.metrics if m.rule != "sum") + 2 * self.num_agreed
+
+
+@dataclass(slots=True)
+class Totals:
+    """Running global state of metrics over a pass; the same on every worker.
+
+    Attributes:
+        sums: float64 ``[num_sums]``.
+        extrema: float64 ``[num_extrema]``.
+        rows: rows counted so far.
+    """
+
+    sums: np.ndarray
+    extrema: np.ndarray
+    rows: int = field(default=0)
+
+    @classmethod
+    def start(cls, layout: StatsLayout) -> Totals:
+        """The state before the first row."""
+        return cls(np.zeros(layout.num_sums), np.full(layout.num_extrema, -np.inf))
+
+    def add(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> None:
+        """Count one global batch, given its merged contribution."""
+        self.sums += sums
+        np.maximum(self.extrema, extrema, out=self.extrema)
+        self.rows += rows
+
+
+def metric_values(layout: StatsLayout, totals: Totals) -> list[np.ndarray]:
+    """The value of each metric variable of `layout` that `totals` stands for, in the variable's dtype and shape."""
+    values, at, extreme = [], 0, 0
+    for metric in layout.metrics:
+        if metric.rule == "sum":
+            flat, at = totals.sums[at : at + metric.size], at + metric.size
+        else:
+            flat, extreme = totals.extrema[extreme : extreme + metric.size], extreme + metric.size
+            flat = flat if metric.rule == "max" else -flat
+            if totals.rows == 0:
+                flat = metric.initial.ravel()
+        values.append(flat.reshape(metric.initial.shape).astype(metric.initial.dtype))
+    return values
+
+
+def logged_values(layout: StatsLayout, totals: Totals) -> dict[str, float]:
+    """Row-weighted means of the logged scalars, divided in Keras's float type as `keras.metrics.Mean` does."""
+    first = layout.num_sums - 2 * len(layout.logged)
+    pairs = totals.sums[first:].reshape(-1, 2).astype(keras.config.floatx())
+    return {
+        name: float(total / rows) if rows else 0.0 for name, (total, rows) in zip(layout.logged, pairs, strict=True)
+    }
+
+
+class Results:
+    """Turns totals into numbers: the metrics' own ``result()``, traced once, on given state."""
+
+    def __init__(self, model: keras.Model, layout: StatsLayout) -> None:
+        self._layout = layout
+        variables = [metric.variable for metric in layout.metrics]
+        specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+
+        @tf.function(autograph=False, input_signature=specs)
+        def compute(*values: tf.Tensor) -> dict[str, Any]:
+            with keras.StatelessScope(list(zip(variables, values, strict=True))):
+                results = {name: value for name, value in model.get_metrics_result().items() if name in wanted}
+                # A result may be a variable: it must be read here, where it has the given value.
+                return keras.tree.map_structure(tf.convert_to_tensor, results)
+
+        wanted = set(layout.result_names) - set(layout.logged)
+        self._compute = compute
+
+    def __call__(self, totals: Totals) -> dict[str, Any]:
+        """Logs by name: floats, or lists of floats for a metric with several values."""
+        metrics = self._compute(*metric_values(self._layout, totals)) if self._layout.metrics else {}
+        values = metrics | logged_values(self._layout, totals)
+        return _flattened({name: values[name] for name in self._layout.result_names})
+
+
+def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain numbers by name; a result that is a dict gives its own names, as in Keras's logs."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            plain |= _flattened(value)
+        else:
+            array = np.asarray(value)
+            plain[name] = float(array) if array.ndim == 0 else array.astype(float).tolist()
+    return plain
+
+
+def disagreeing(layout: StatsLayout, extrema: np.ndarray) -> bool:
+    """Whether integer state that all microbatches must agree on differs between two of them."""
+    if not layout.num_agreed:
+        return False
+    pairs = extrema[extrema.size - 2 * layout.num_agreed :]
+    high, negated_low = np.split(pairs, 2)
+    return bool(np.any(high != -negated_low))
+
+
+def assign_metrics(values: Sequence[np.ndarray], layout: StatsLayout, components: Any) -> None:
+    """Write global metric state into the model's own metric objects, where callbacks look for it.
+
+    A metric variable sums its replicas' parts on reading, so the first part gets the value and the others zero.
+    """
+    for metric, value in zip(layout.metrics, values, strict=True):
+        for number, part in enumerate(components(metric.variable)):
+            part.assign(value if number == 0 or metric.rule != "sum" else np.zeros_like(value))

@@ -1,0 +1,157 @@
+"""Set up TensorFlow in a process before it computes anything: devices, threads, determinism."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from ..errors import RuntimeSetupError
+from .seams import check_seams
+
+# Keras's global state is not thread-safe: building and tracing happen one at a time in a process.
+BUILD_LOCK = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What a worker computes on.
+
+    Attributes:
+        devices: device names, one per replica, such as ``"GPU:0"`` or ``"CPU:1"``.
+        threads: intra-op threads of TensorFlow; part of a run's identity, since bits depend on it.
+        device_type: ``"GPU"`` or ``"CPU"``.
+        one_at_a_time: TensorFlow runs one operation at a time in this process.
+    """
+
+    devices: tuple[str, ...]
+    threads: int
+    device_type: str
+    one_at_a_time: bool = False
+
+    @property
+    def on_one_cpu(self) -> bool:
+        """Whether its only device is the processor, where eager operations run as well."""
+        return self.devices == ("CPU:0",)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The replicas' devices where they are GPUs, else none."""
+        return self.devices if self.device_type == "GPU" else ()
+
+    def strategy(self) -> tf.distribute.MirroredStrategy:
+        """A `MirroredStrategy` over the devices; Heliostat sums over replicas itself, in the tree's order."""
+        return tf.distribute.MirroredStrategy(list(self.devices), cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+def set_up(
+    *,
+    replicas: int | None,
+    threads: int,
+    deterministic: bool = True,
+    first_device: int = 0,
+    num_devices: int = 1,
+    owns_process: bool = False,
+) -> Runtime:
+    """Configure TensorFlow in this process and choose the replicas' devices.
+
+    Args:
+        replicas: number of replicas; None means all GPUs, or one CPU device where there is none.
+        threads: intra-op threads per worker.
+        deterministic: ask TensorFlow for deterministic kernels.
+        first_device: index of the first logical CPU device to use (several workers in one process).
+        num_devices: logical CPU devices that the process needs in all.
+        owns_process: the process is this worker's alone. Then it runs no more operations at a time than it has threads,
+            or replicas: workers that each take all cores get into each other's way. Bits do not depend on it.
+
+    Raises:
+        RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
+    """
+    check_seams()
+    with BUILD_LOCK:
+        gpus = tf.config.list_physical_devices("GPU")
+        device_type = "GPU" if gpus else "CPU"
+        count = replicas if replicas is not None else max(1, len(gpus))
+        if gpus and first_device + count > len(gpus):
+            raise RuntimeSetupError(
+                f"replicas_per_worker={count}, but this machine shows {len(gpus)} GPU(s) to the worker. Ask for at "
+                f"most {len(gpus)}, or 'auto' to use all."
+            )
+        _set_threads(threads)
+        at_a_time = max(threads, count)
+        if owns_process:
+            tf.config.threading.set_inter_op_parallelism_threads(at_a_time)
+        _keep_summation_order()
+        if gpus:
+            for gpu in gpus:
+                _try_configure(lambda gpu=gpu: tf.config.experimental.set_memory_growth(gpu, True))
+        else:
+            _split_cpu(max(num_devices, first_device + count))
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
+        devices = tuple(f"{device_type}:{first_device + i}" for i in range(count))
+        one_at_a_time = owns_process and at_a_time == 1
+        return Runtime(devices=devices, threads=threads, device_type=device_type, one_at_a_time=one_at_a_time)
+
+
+def _set_threads(threads: int) -> None:
+    if tf.config.threading.get_intra_op_parallelism_threads() == threads:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        running = tf.config.threading.get_intra_op_parallelism_threads() or "all cores as"
+        raise RuntimeSetupError(
+            f"TensorFlow already runs in this process with {running} intra-op threads, and the run asks for {threads}; "
+            "the number cannot change once TensorFlow has started. With workers=0, call fit before any other "
+            "TensorFlow work, or use workers=1, which starts a process of its own."
+        ) from error
+
+
+def _keep_summation_order() -> None:
+    # Grappler rewrites (a+b)+(c+d) into AddN, a left fold with other bits.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+
+
+def _split_cpu(count: int) -> None:
+    """Make `count` logical CPU devices, the stand-ins for GPUs, before TensorFlow starts."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configured = tf.config.get_logical_device_configuration(cpu)
+    if configured is not None and len(configured) >= count:
+        return
+    if count == 1:
+        return
+    wanted = [tf.config.LogicalDeviceConfiguration()] * count
+    if _try_configure(lambda: tf.config.set_logical_device_configuration(cpu, wanted)):
+        return
+    existing = len(tf.config.list_logical_devices("CPU"))
+    if existing < count:
+        raise RuntimeSetupError(
+            f"{count} replicas need {count} logical CPU devices, and TensorFlow already runs in this process with "
+            f"{existing}. Build the Trainer before any other TensorFlow work, or use workers=1 or more, which start "
+            "processes of their own."
+        )
+
+
+def _try_configure(configure: object) -> bool:
+    try:
+        configure()  # type: ignore[operator]
+    except (RuntimeError, ValueError):  # TensorFlow has started: the caller decides whether that matters
+        return False
+    return True
+
+
+def platform_of(runtime: Runtime) -> dict[str, str]:
+    """What the bits of a run depend on besides its arguments, for its record and for comparing workers."""
+    build = tf.sysconfig.get_build_info()
+    return {
+        "device_type": runtime.device_type,
+        "tensorflow": tf.__version__,
+        "tensorflow_build": f"cuda {build.get('cuda_version')}" if build.get("is_cuda_build") else "cpu",
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

@@ -1,0 +1,267 @@
+"""The model in its strategy scope, with everything the step engine must know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from heliostat.data import Dataset
+
+from ..columns import Columns
+from ..errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
+from . import seams
+from .inline_call import InlineCall
+from .metrics import MetricVariable, metric_variables
+from .runtime import BUILD_LOCK, Runtime
+
+BuildModel = Callable[[], keras.Model]
+MEAN_REDUCTIONS = ("sum_over_batch_size", "mean")
+REDUCTIONS = (*MEAN_REDUCTIONS, "sum", "mean_with_sample_weight")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainee:
+    """A built, compiled model under a `MirroredStrategy`.
+
+    Attributes:
+        model: the Keras model.
+        strategy: the strategy it was built under.
+        trainable: the variables its optimizer updates, in the optimizer's order.
+        frozen: its other weights (moving averages, frozen layers), without seeds and metric state.
+        metrics: its metric state.
+        generators: the seed generators it draws from.
+        reduction: how its compiled loss reduces over rows, one of `REDUCTIONS`.
+        runtime: what it is computed on.
+        read_state: one call that reads all of `state` (hundreds of single reads take long).
+        notes: what the user should know of how the model is trained here.
+    """
+
+    model: keras.Model
+    strategy: tf.distribute.MirroredStrategy
+    trainable: list[Any]
+    frozen: list[Any]
+    metrics: list[MetricVariable]
+    generators: list[Any]
+    reduction: str
+    runtime: Runtime
+    read_state: Callable[[], list[Any]]
+    notes: tuple[str, ...]
+
+    @property
+    def optimizer(self) -> Any:
+        """The compiled optimizer."""
+        return self.model.optimizer
+
+    @property
+    def jit_compile(self) -> bool:
+        """Whether steps are to be compiled by XLA: `compile(jit_compile=True)`.
+
+        The model's own attribute does not tell: Keras clears it where deterministic kernels are on.
+        """
+        config = getattr(self.model, "_compile_config", None)
+        asked = None if config is None else config.config.get("jit_compile")
+        return bool(self.model.jit_compile if asked is None else asked)
+
+    @property
+    def knows_targets(self) -> bool:
+        """Whether its losses and metrics are built: not for a model that was made for predictions alone."""
+        parts = (self.model._compile_loss, self.model._compile_metrics)
+        return all(part is None or part.built for part in parts)
+
+    @property
+    def state(self) -> list[Any]:
+        """All variables that training changes, in a fixed order: weights, then optimizer state."""
+        return [*self.trainable, *self.frozen, *self.optimizer.variables]
+
+    @property
+    def float_dtype(self) -> np.dtype:
+        """The dtype in which gradients are summed: the widest of the trainable weights, at least float32."""
+        return np.result_type(np.float32, *(np.dtype(v.dtype) for v in self.trainable if v.dtype != "bfloat16"))
+
+    def components(self, variable: Any) -> tuple[Any, ...]:
+        """The per-replica `tf.Variable` parts of a Keras variable."""
+        return tuple(self.strategy.experimental_local_results(variable._value))
+
+
+def build_trainee(
+    build_model: BuildModel, runtime: Runtime, seed: int, sample: dict[str, np.ndarray], columns: Columns
+) -> Trainee:
+    """Build the user's model from scratch, seeded, in the scope of a new strategy.
+
+    Args:
+        build_model: the user's function; must return a compiled `keras.Model`.
+        runtime: devices and threads.
+        seed: passed to `keras.utils.set_random_seed` before building.
+        sample: a few rows of every column, from which unbuilt models learn their shapes.
+        columns: which of them are inputs and targets.
+
+    Raises:
+        ModelError: the function failed, returned something else, or the model does not fit the data.
+        UnsupportedModelError: the model asks for something that is refused.
+    """
+    with BUILD_LOCK:
+        strategy = runtime.strategy()
+        with strategy.scope(), seams.fresh_names():
+            keras.utils.set_random_seed(seed)
+            seams.new_global_generator()
+            model = _call(build_model)
+            _check_compiled(model)
+            _refuse_unsupported(model)
+            notes = _set_single_steps(model)
+            _build_state(model, sample, columns)
+            return _describe(model, strategy, notes, runtime)
+
+
+def _call(build_model: BuildModel) -> keras.Model:
+    model = build_model()
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"build_model returned {type(model).__name__}, not a keras.Model. It takes no arguments and returns the "
+            "compiled model, new at every call."
+        )
+    return model
+
+
+def _check_compiled(model: keras.Model) -> None:
+    if not getattr(model, "compiled", False) or model.optimizer is None:
+        raise NotCompiledError(
+            f"build_model returned {model.name!r} without compile(). Call model.compile(optimizer=..., loss=..., "
+            "metrics=[...]) in build_model; the custom loop takes its optimizer and metrics from there as well."
+        )
+
+
+def _refuse_unsupported(model: keras.Model) -> None:
+    if model.run_eagerly:
+        raise UnsupportedModelError("run_eagerly=True is not supported: steps are traced. Leave it out of compile().")
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.gradient_accumulation_steps:
+        raise UnsupportedModelError(
+            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} is refused: microbatches are the "
+            "accumulation here. Raise global_batch_size and num_microbatches instead; memory per device stays the same."
+        )
+
+
+def _set_single_steps(model: keras.Model) -> tuple[str, ...]:
+    """Make Keras call for one step at a time, since a step is atomic; returns what to say about it."""
+    asked, model.steps_per_execution = model.steps_per_execution, 1
+    if asked == 1:
+        return ()
+    return (
+        f"steps_per_execution={asked} counts as 1: it changes no result, and callbacks' batch hooks see every step",
+    )
+
+
+def loss_reduction(model: keras.Model) -> str:
+    """How the compiled loss reduces over rows.
+
+    Raises:
+        UnsupportedModelError: an unknown reduction, or outputs with different ones.
+    """
+    losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None] if model.loss is not None else []
+    found = {
+        getattr(loss, "reduction", "sum_over_batch_size") if not isinstance(loss, str) else "sum_over_batch_size"
+        for loss in losses
+    }
+    reductions = {"sum_over_batch_size" if r in MEAN_REDUCTIONS else r for r in found} or {"sum_over_batch_size"}
+    reduction = next(iter(reductions))
+    if len(reductions) > 1 or reduction not in REDUCTIONS:
+        raise UnsupportedModelError(
+            f"The compiled loss reduces by {sorted(map(str, found))}. A microbatch's weight in the batch follows from "
+            f"the reduction, so it must be one of {', '.join(REDUCTIONS)}, the same for all outputs."
+        )
+    return reduction
+
+
+def _build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Columns) -> None:
+    """Create weights, optimizer and metric state before anything is traced."""
+    floatx = keras.config.floatx()
+    batch = {
+        name: keras.KerasTensor((None, *v.shape[1:]), floatx if v.dtype.kind == "f" else str(v.dtype))
+        for name, v in sample.items()
+    }
+    try:
+        if columns.targets is not None:
+            model._symbolic_build(data_batch=columns.assemble(batch))
+        elif not all(layer.built for layer in model._flatten_layers()):
+            model(columns.assemble(batch)[0], training=False)
+    except Exception as error:
+        shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
+        raise DataError(
+            f"The model cannot take this data ({shapes}): {type(error).__name__}: {error} "
+            "Check inputs=, targets= and the model's input shapes."
+        ) from error
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) -> None:
+    """Raise `DataError` when integer labels lie outside the classes of a model with sparse labels.
+
+    TensorFlow would compute NaN or garbage from them on a GPU, and stop in the middle of a run on a CPU.
+    """
+    classes = _num_classes(model)
+    if classes is None or not isinstance(columns.targets, str):
+        return
+    statistics = dataset.statistics.get(columns.targets)
+    if statistics is None:  # computed when rows are read
+        return
+    if statistics.min < 0 or statistics.max >= classes:
+        raise DataError(
+            f"The labels in column {columns.targets!r} of {dataset.name!r} range from {statistics.min} to "
+            f"{statistics.max}, and the model's output has {classes} classes (0 to {classes - 1}). Give the last layer "
+            "as many units as there are classes, or renumber the labels."
+        )
+
+
+def check_can_be_saved(model: keras.Model) -> None:
+    """Raise `ModelError` when the model could not be written at the end of the run."""
+    try:
+        keras.saving.serialize_keras_object(model)
+    except Exception as error:  # get_config is the user's code, which may raise anything
+        raise ModelError(
+            f"The model cannot be saved, so the run's result would be lost: {type(error).__name__}: {error} Give your "
+            "layers, losses and schedules a get_config(), as keras.Model.save needs it."
+        ) from error
+
+
+def _num_classes(model: keras.Model) -> int | None:
+    """Size of the output's last axis, for a model with one output and sparse labels."""
+    loss = model.loss if isinstance(model.loss, str) else type(model.loss).__name__
+    if loss.replace("_", "").lower() != "sparsecategoricalcrossentropy":
+        return None
+    if getattr(model.loss, "ignore_class", None) is not None:
+        return None
+    shape = getattr(model, "output_shape", None)
+    return int(shape[-1]) if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else None
+
+
+def _describe(
+    model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], runtime: Runtime
+) -> Trainee:
+    generators = seams.seed_generators(model)
+    metrics = metric_variables(model)
+    trainable = list(model.optimizer._trainable_variables)
+    apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
+    frozen = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
+    found = [*trainable, *frozen, *model.optimizer.variables]
+
+    def read_state() -> list[Any]:
+        return [strategy.experimental_local_results(variable._value)[0].read_value() for variable in found]
+
+    traced = tf.function(read_state, autograph=False).get_concrete_function()
+    return Trainee(
+        model=model,
+        strategy=strategy,
+        trainable=trainable,
+        frozen=frozen,
+        metrics=metrics,
+        generators=generators,
+        reduction=loss_reduction(model),
+        runtime=runtime,
+        read_state=InlineCall(traced) if runtime.on_one_cpu else traced,
+        notes=notes,
+    )

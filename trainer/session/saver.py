@@ -1,0 +1,133 @@
+"""Makes checkpoints on the chief: a copy in memory between two steps, written by a thread while steps go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from heliostat.cluster import phases, spans
+from heliostat.cluster.control.member import Member
+
+from ..checkpoints.checkpoint import CheckpointStore, checkpoint_name
+from ..checkpoints.snapshot import Snapshot
+from ..errors import CheckpointError
+from ..jobs import CheckpointEvery, CheckpointFailed, CheckpointWritten, Seconds, Steps
+
+
+class Saver:
+    """Decides when a checkpoint is due, and writes it.
+
+    Args:
+        location: where checkpoints go; None for nowhere.
+        every: when they are due.
+        member: this worker's membership; only the chief makes checkpoints.
+        first_generation: added to the generation in names.
+        take: copies the state to memory.
+    """
+
+    def __init__(
+        self,
+        location: str | None,
+        every: CheckpointEvery,
+        member: Member,
+        first_generation: int,
+        take: Callable[[], Snapshot],
+    ) -> None:
+        self._store = None if location is None else CheckpointStore(location)
+        self._every, self._member, self._take = every, member, take
+        self._first_generation = first_generation
+        self._saved_s = time.monotonic()
+        self._saved_step = -1
+        self._last_name: str | None = None
+        self._thread: threading.Thread | None = None
+        self._next: tuple[Snapshot, float] | None = None
+        self._lock = threading.Lock()
+        self._recorder: spans.Recorder | None = None
+
+    def before_step(self, position: int) -> None:
+        """Between two steps: make a checkpoint if one is due."""
+        if isinstance(self._every, Steps):
+            due = position % self._every.num == 0 and position > 0
+        elif isinstance(self._every, Seconds):
+            due = time.monotonic() - self._saved_s >= self._every.seconds
+        else:
+            return
+        if due:
+            self.save(position)
+
+    def after_epoch(self, position: int, *, last: bool) -> None:
+        """After an epoch: make a checkpoint if one is due. The run's last state is always saved."""
+        if last or self._every == "epoch":
+            self.save(position)
+        else:
+            self.before_step(position)
+
+    def save(self, position: int) -> None:
+        """Copy the state now and write it beside the steps; a copy that still waits to be written is replaced."""
+        if self._store is None or not self._member.is_chief or position == self._saved_step:
+            return
+        began = time.perf_counter()
+        snapshot = self._take()
+        spans.note("checkpoint copy", began)
+        self._recorder = spans.current()
+        self._saved_s, self._saved_step = time.monotonic(), position
+        with self._lock:
+            self._next = snapshot, time.perf_counter() - began
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, name="heliostat-checkpoint", daemon=True)
+                self._thread.start()
+
+    def save_now(self, position: int) -> str | None:
+        """Save the state and wait for it, on any worker; returns the checkpoint's name, None if there is none."""
+        self.flush()
+        if self._store is None or position == self._saved_step:
+            return self._last_name
+        self._saved_step = position
+        return self._write(self._take(), 0.0)
+
+    def flush(self) -> None:
+        """Wait until everything is written."""
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _write_all(self) -> None:
+        while True:
+            with self._lock:
+                job, self._next = self._next, None
+                if job is None:
+                    self._thread = None
+                    return
+            self._write(*job)
+
+    def _write(self, snapshot: Snapshot, seconds: float) -> str | None:
+        if self._store is None:
+            return None
+        generation = self._first_generation + self._member.generation
+        name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
+        began = time.perf_counter()
+        phases.reached("checkpoint", self._member.step)
+        event: Any
+        try:
+            tensors = self._store.write(name, snapshot.tensors)
+            if self._recorder is not None:
+                self._recorder.add("checkpoint write", began, time.perf_counter(), lane=spans.CHECKPOINTS)
+        except CheckpointError as error:
+            self._member.mailbox.tell(CheckpointFailed(name=name, reason=str(error)))
+            return None
+        event = CheckpointWritten(
+            name=name,
+            epoch=snapshot.epoch,
+            step=snapshot.step,
+            begun=snapshot.begun,
+            generation=generation,
+            extra=dict(snapshot.extra),
+            tensors=tensors,
+            seconds=seconds,
+            write_s=time.perf_counter() - began,
+        )
+        self._member.mailbox.tell(event)
+        self._last_name = name
+        return name

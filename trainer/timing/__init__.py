@@ -1,0 +1,1 @@
+"""Where time goes: clocks of several machines, traces, the time to the first step."""

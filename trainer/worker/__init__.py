@@ -1,0 +1,1 @@
+"""The worker: builds the model and runs the tasks of the driver."""

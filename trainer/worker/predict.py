@@ -1,0 +1,56 @@
+"""Predictions of a range of rows, microbatch by microbatch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from heliostat.data import Dataset
+
+from ..columns import Columns
+from ..engine.on_replicas import OnEveryReplica
+from ..engine.runtime import BUILD_LOCK
+from ..engine.tensors import to_tensor
+from ..engine.trainee import Trainee
+
+
+class Predictor:
+    """Runs the model's `predict_step` on one replica after another.
+
+    Args:
+        trainee: the model.
+        columns: the input columns.
+        sample: a few rows of each, for shapes and dtypes.
+    """
+
+    def __init__(self, trainee: Trainee, columns: Columns, sample: Mapping[str, np.ndarray]) -> None:
+        self._trainee, self._columns = trainee, columns
+        specs = [tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]
+        self._num_replicas = trainee.strategy.num_replicas_in_sync
+        with BUILD_LOCK:
+            self._everywhere = OnEveryReplica(trainee, self._predicted, specs)
+
+    def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
+        """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
+        pieces: list[Any] = []
+        cuts = [(a, min(a + rows_at_once, stop)) for a in range(start, stop, rows_at_once)]
+        with dataset.reader(self._columns.names) as reader:
+            for at in range(0, len(cuts), self._num_replicas):
+                chunk = cuts[at : at + self._num_replicas]
+                filled = [*chunk, *[chunk[-1]] * (self._num_replicas - len(chunk))]
+                batches = [reader.gather(np.arange(a, b, dtype=np.int64)) for a, b in filled]
+                inputs = [[to_tensor(batch[name]) for name in self._columns.names] for batch in batches]
+                by_replica = self._everywhere(inputs)
+                # Copies: an output may be a view of the input's buffer.
+                pieces += [[np.array(output) for output in by_replica[replica]] for replica in range(len(chunk))]
+        joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        return keras.tree.pack_sequence_as(self._structure, joined)
+
+    def _predicted(self, *columns: Any) -> Any:
+        x, _, _ = self._columns.assemble(dict(zip(self._columns.names, columns, strict=True)))
+        outputs = self._trainee.model.predict_step((x,))
+        self._structure = outputs
+        return outputs

@@ -1,0 +1,90 @@
+"""From a step and a dataset to what computes its microbatches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heliostat.data import BatchPlan, Dataset, Shuffle
+
+from ..columns import Columns, sample_rows
+from ..engine.compute import Compute, Kind
+from ..engine.engine import MicrobatchRunner
+from ..engine.feed import Feed
+from ..engine.trainee import Trainee
+from ..jobs import FitJob, ModelJob
+from ..timing.start_times import StartTimes
+
+
+class Runners:
+    """Makes microbatch runners for one model, and closes their feeds.
+
+    Args:
+        trainee: the model.
+        columns: which columns are read.
+        model: how the model is computed.
+        times: where the time for opening and tracing is noted.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        columns: Columns,
+        model: ModelJob,
+        times: StartTimes | None = None,
+    ) -> None:
+        self._trainee, self._columns, self._model = trainee, columns, model
+        self._times = times or StartTimes()
+        self._feeds: list[Feed] = []
+
+    def __enter__(self) -> Runners:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for feed in self._feeds:
+            feed.close()
+
+    def settle(self) -> None:
+        """Wait until no thread of a feed reads any more: reading may mean to decode or map with TensorFlow."""
+        for feed in self._feeds:
+            feed.settle()
+
+    def make(
+        self, step: Any, kind: Kind, dataset: Dataset, reduction: str, job: FitJob, *, only_returned: bool
+    ) -> MicrobatchRunner:
+        """Trace a step, and read a dataset for it."""
+        with self._times.part("trace"):
+            compute = Compute(
+                self._trainee,
+                step,
+                kind=kind,
+                columns=self._columns,
+                sample=sample_rows(dataset, self._columns),
+                reduction=reduction,
+                only_returned_logs=only_returned,
+            )
+        if kind == "train":
+            steps, shuffle = job.steps_per_epoch, job.shuffle
+            return self.run(compute, dataset, reduction, job.global_batch_size, steps_per_epoch=steps, shuffle=shuffle)
+        return self.run(compute, dataset, reduction, job.global_batch_size)
+
+    def run(
+        self,
+        compute: Compute,
+        dataset: Dataset,
+        reduction: str,
+        global_batch_size: int,
+        *,
+        steps_per_epoch: int | None = None,
+        shuffle: Shuffle = False,
+    ) -> MicrobatchRunner:
+        """Read a dataset for a traced step."""
+        plan = BatchPlan(
+            num_rows=len(dataset),
+            global_batch_size=global_batch_size,
+            num_microbatches=self._model.num_microbatches,
+            steps_per_epoch=steps_per_epoch,
+        )
+        with self._times.part("open"):
+            feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
+            self._feeds.append(feed)
+        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed)

@@ -1,0 +1,79 @@
+"""The step functions that are traced: Keras's own, or the user's of the custom loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from ..engine.compute import StepFunction
+from ..engine.trainee import MEAN_REDUCTIONS, REDUCTIONS, Trainee
+from ..errors import UnsupportedModelError, UnsupportedStepError
+from ..loops.custom import default_train_step, default_valid_step
+
+
+def keras_steps(trainee: Trainee) -> tuple[StepFunction, StepFunction]:
+    """The model's own (perhaps overridden) `train_step` and `test_step`, as functions of (x, y, sample_weight)."""
+    model = trainee.model
+    return (
+        lambda x, y, sample_weight: _undecorated(model.train_step)((x, y, sample_weight)),
+        lambda x, y, sample_weight: _undecorated(model.test_step)((x, y, sample_weight)),
+    )
+
+
+def custom_steps(
+    trainee: Trainee, train_step: Callable[..., Any] | None, valid_step: Callable[..., Any] | None, *, weighted: bool
+) -> tuple[StepFunction, StepFunction]:
+    """The user's steps, or the defaults, as functions of (x, y, sample_weight)."""
+    model, optimizer = trainee.model, trainee.optimizer
+    train = _with_autograph(train_step or default_train_step)
+    valid = _with_autograph(valid_step or default_valid_step)
+
+    def weights(sample_weight: Any) -> tuple[Any, ...]:
+        return (sample_weight,) if weighted else ()
+
+    return (
+        lambda x, y, sample_weight: train(model, optimizer, x, y, *weights(sample_weight)),
+        lambda x, y, sample_weight: valid(model, x, y, *weights(sample_weight)),
+    )
+
+
+def step_reduction(trainee: Trainee, step: Callable[..., Any] | None, name: str) -> str:
+    """How the loss of a step reduces over rows: as the compiled loss does, unless a custom step declares another.
+
+    A custom step says so with an attribute: ``train_step.reduction = "sum"``. It must, where the compiled loss is no
+    mean over rows: whether the step uses that loss cannot be seen.
+
+    Raises:
+        UnsupportedStepError: the step does not say it.
+        UnsupportedModelError: what it says is unknown.
+    """
+    declared = getattr(step, "reduction", None)
+    if declared is None:
+        if step is not None and trainee.reduction not in MEAN_REDUCTIONS:
+            raise UnsupportedStepError(
+                f"The compiled loss reduces by {trainee.reduction!r}, and {name} does not say how the loss that it "
+                f'computes does. Say it after the function: {name}.reduction = "{trainee.reduction}" if it uses the '
+                'compiled loss, "mean" if its loss is a mean over rows.'
+            )
+        return trainee.reduction
+    if declared not in REDUCTIONS:
+        raise UnsupportedModelError(
+            f"{name}.reduction is {declared!r}; it must be one of {', '.join(REDUCTIONS)}: how the loss that the step "
+            "computes reduces over the rows of its batch."
+        )
+    return "sum_over_batch_size" if declared == "mean" else str(declared)
+
+
+def _undecorated(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step decorated with `tf.function` is traced with ours: what it assigns must be seen there."""
+    return getattr(step, "python_function", step)  # type: ignore[no-any-return]
+
+
+def _with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's step with `if` and `for` on tensors made into graph operations, as `tf.function` would."""
+    if step in (default_train_step, default_valid_step):
+        return step
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(_undecorated(step), autograph.control_status_ctx())  # type: ignore[no-any-return]

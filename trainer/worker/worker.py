@@ -1,0 +1,330 @@
+"""The hosted object of a worker: builds the model, and runs the tasks fit, evaluate and predict."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from heliostat.cluster import phases, spans
+from heliostat.cluster.control.links import LinksJob, measure_links
+from heliostat.cluster.control.member import Member
+from heliostat.data import Dataset
+
+from ..checkpoints.checkpoint import CheckpointStore
+from ..checkpoints.identity import model_identity
+from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
+from ..collectives.tensorflow_cluster import TensorFlowCluster
+from ..collectives.tensorflow_collective import TensorFlowCollective
+from ..columns import Columns, sample_rows
+from ..engine.compute import Compute
+from ..engine.engine import Evaluator, TrainEngine
+from ..engine.runtime import Runtime, platform_of, set_up
+from ..engine.state import shapes_digest, state_digest, state_sha256
+from ..engine.trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
+from ..errors import ModelError, WorkersDisagreeError
+from ..jobs import (
+    CheckpointOrigin,
+    Final,
+    FirstStep,
+    FitJob,
+    FitReport,
+    ModelJob,
+    PassJob,
+    PassReport,
+    PassStart,
+    PauseReport,
+    Ready,
+    Share,
+    SharePart,
+    WorkerSetup,
+)
+from ..loops import make_gate, run_loop
+from ..session.callbacks import check_callbacks, has_batch_hooks
+from ..session.session import Session
+from ..shipping import unship
+from ..timing.start_times import StartTimes
+from ..timing.tracing import Tracer
+from .predict import Predictor
+from .runners import Runners
+from .steps import custom_steps, keras_steps, step_reduction
+
+# Functions traced for evaluate and predict that are kept; each is for rows of one shape.
+MAX_TRACED = 8
+
+
+def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker:
+    """Set up TensorFlow, which took `imports_s` to load, in this process, and make the worker of a slot.
+
+    Raises:
+        RuntimeSetupError: TensorFlow runs with other settings, there are too few devices, or no port for a server.
+    """
+    times = StartTimes({"imports": imports_s})
+    with times.part("set_up"):
+        runtime = set_up(
+            replicas=setup.replicas,
+            threads=setup.threads,
+            deterministic=setup.deterministic,
+            first_device=slot * setup.devices_per_worker,
+            num_devices=setup.num_devices,
+            owns_process=setup.owns_process,
+        )
+        cluster = TensorFlowCluster.start(runtime.devices[0]) if setup.serves_collectives else None
+    return Worker(runtime, cluster, times)
+
+
+def _checked(dataset: Dataset) -> Dataset:
+    """The dataset, which must be readable on this host as well."""
+    dataset.check()
+    return dataset
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker: one `MirroredStrategy`, one model, kept between tasks."""
+
+    runtime: Runtime
+    cluster: TensorFlowCluster | None = None
+    _times: StartTimes = field(default_factory=StartTimes)
+    _trainee: Trainee | None = None
+    _traced: dict[Any, Any] = field(default_factory=dict)
+
+    def fit(self, job: FitJob, member: Member) -> Any:
+        """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
+        times, self._times = self._times, StartTimes()
+        with times.part("open"):
+            dataset = _checked(job.data)
+        with times.part("build"):
+            trainee = self._build(job.model, dataset, job.columns)
+            check_can_be_saved(trainee.model)
+        user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
+        check_callbacks(callbacks)
+        train, valid = (
+            custom_steps(trainee, user_train, user_valid, weighted=job.columns.sample_weight is not None)
+            if job.loop == "custom"
+            else keras_steps(trainee)
+        )
+        reduction = step_reduction(trainee, user_train, "train_step")
+        valid_reduction = step_reduction(trainee, user_valid, "valid_step")
+        with Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
+            only_returned = job.loop != "custom"
+            runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
+            engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite, job.wire_dtype)
+            evaluator = None
+            if job.validation_data is not None:
+                valid_data = _checked(job.validation_data)
+                check_label_range(trainee.model, valid_data, job.columns)
+                made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
+                evaluator = Evaluator(made)
+            session = Session(job, trainee, engine, evaluator, member, has_batch_hooks(callbacks))
+            gate = make_gate(job.loop, session, callbacks)
+            self._announce(trainee, member)
+            cluster = self.cluster
+            if cluster is not None:
+                member.over = lambda connections, host: TensorFlowCollective(
+                    connections, cluster, host, settle=runners.settle
+                )
+            member.take_state = session.snapshot
+            member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
+            with times.part("compile"):
+                engine.warm_up()
+                if evaluator is not None:
+                    evaluator.warm_up()
+            with times.part("join"):
+                _begin(session, trainee, member)
+            _tell_first_step(session, times)
+            session.tracer = None if job.trace is None else Tracer(job.trace, member)
+            with spans.recording(None if session.tracer is None else session.tracer.recorder):
+                run_loop(job.loop, session, gate)
+            session.saver.flush()
+            if session.tracer is not None:
+                session.tracer.finish()
+            member.ask(Final(sha256=state_sha256(trainee)))
+            return member.end()
+
+    def evaluate(self, job: PassJob, member: Member) -> Any:
+        """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
+        dataset = _checked(job.data)
+        trainee, fresh = self._current(job, dataset)
+        _, valid = keras_steps(trainee)
+        sample = sample_rows(dataset, job.columns)
+
+        def trace() -> Compute:
+            return Compute(
+                trainee, valid, kind="evaluate", columns=job.columns, sample=sample, reduction=trainee.reduction
+            )
+
+        compute = self._once("evaluate", job.columns, sample, trace)
+        with Runners(trainee, job.columns, job.model) as runners:
+            evaluator = Evaluator(runners.run(compute, dataset, trainee.reduction, job.global_batch_size))
+            self._join(trainee, member, fresh)
+            answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
+            while isinstance(answer, Share):
+                member.enter_phase("evaluation")
+                for ticket in evaluator.start(answer.lo, answer.hi):
+                    phases.reached("validation")
+                    evaluator.step(int(ticket[0]))
+                nodes, rows = evaluator.finish()
+                answer = member.ask(SharePart(share=answer, nodes=nodes, rows=rows))
+            _, sums, extrema = answer.vector
+            member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, extrema, answer.rows))
+            return member.end()
+
+    def predict(self, job: PassJob, member: Member) -> Any:
+        """Predictions of all rows, told to the driver share by share."""
+        dataset = _checked(job.data)
+        trainee, fresh = self._current(job, dataset)
+        rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
+        sample = sample_rows(dataset, job.columns)
+        predictor = self._once("predict", job.columns, sample, lambda: Predictor(trainee, job.columns, sample))
+        self._join(trainee, member, fresh)
+        # Cut alike for every number of workers: the same rows at once give the same bits.
+        answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
+        while isinstance(answer, Share):
+            member.enter_phase("prediction")
+            phases.reached("validation")
+            start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
+            outputs = predictor.rows(dataset, start, stop, rows_at_once)
+            answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))
+        member.deliver = lambda at_end: PassReport(logs={})
+        return member.end()
+
+    def links(self, job: LinksJob, member: Member) -> Any:
+        """Measure how fast every two workers talk; see `LinkBook`."""
+        return measure_links(job, member)
+
+    def _current(self, job: PassJob, dataset: Dataset) -> tuple[Trainee, bool]:
+        """The model of the last task, or a new one; and whether it is new."""
+        targets = job.columns.targets is not None
+        if self._trainee is None or job.fresh or (targets and not self._trainee.knows_targets):
+            return self._build(job.model, dataset, job.columns), True
+        if targets:
+            check_label_range(self._trainee.model, dataset, job.columns)
+        return self._trainee, False
+
+    def _once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
+        """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
+        shapes = tuple((name, str(rows.dtype), rows.shape[1:]) for name, rows in sample.items())
+        key = (what, repr(columns), shapes)
+        if key not in self._traced:
+            if len(self._traced) >= MAX_TRACED:
+                del self._traced[next(iter(self._traced))]
+            self._traced[key] = trace()
+        return self._traced[key]
+
+    def _build(self, job: ModelJob, dataset: Dataset, columns: Columns) -> Trainee:
+        self._trainee = None  # one model at a time in the device's memory
+        self._traced.clear()
+        build_model: Callable[[], keras.Model] = unship(job.build_model, "build_model")
+        trainee = build_trainee(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
+        if columns.targets is not None:
+            check_label_range(trainee.model, dataset, columns)
+        if job.initial_weights is not None:
+            _set_initial_weights(trainee, job.initial_weights)
+        self._trainee = trainee
+        return trainee
+
+    def _announce(self, trainee: Trainee, member: Member) -> None:
+        """Tell the driver what model this is and where it is computed; it must be the same on all workers."""
+        ready = Ready(
+            shapes=shapes_digest(trainee).hex(),
+            num_weights=sum(int(np.prod(v.shape)) for v in trainee.trainable),
+            platform=platform_of(self.runtime),
+            model=model_identity(trainee),
+            notes=trainee.notes,
+        )
+        refused = member.ask(ready)
+        if refused:
+            raise WorkersDisagreeError(refused)
+
+    def _join(self, trainee: Trainee, member: Member, fresh: bool) -> None:
+        """Join the group of a pass, with the state of the others if it differs."""
+        self._announce(trainee, member)
+        member.take_state = lambda: make_snapshot(
+            trainee, epoch=0, step=0, begun=False, totals={}, callback_arrays={}, extra={}
+        )
+        origin = member.join(digest=state_digest(trainee), fresh=fresh)
+        if origin is not None:
+            restore_state(trainee, _fetched(origin, member))
+
+    def _fit_report(self) -> FitReport:
+        trainee = self._trainee
+        if trainee is None:
+            raise RuntimeError("there is no model")
+        return FitReport(sha256=state_sha256(trainee), model_file=_saved(trainee.model))
+
+
+def _begin(session: Session, trainee: Trainee, member: Member) -> None:
+    """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
+    origin = member.join(digest=state_digest(trainee), fresh=True)
+    if origin is None:
+        return
+    snapshot = _fetched(origin, member)
+    if snapshot.extra.get("new"):
+        restore_state(trainee, snapshot)
+    else:
+        session.restore(snapshot)
+
+
+def _tell_first_step(session: Session, times: StartTimes) -> None:
+    """Let the session tell the driver, after its first step, where the time went until then."""
+    began = time.perf_counter()
+
+    def tell() -> None:
+        times.seconds["step"] = time.perf_counter() - began
+        session.member.mailbox.tell(FirstStep(seconds=times.rounded()))
+
+    session.on_first_step = tell
+
+
+def _fetched(origin: Any, member: Member) -> Snapshot:
+    """The state that an origin stands for: a checkpoint, or what another worker has parked."""
+    if not isinstance(origin, CheckpointOrigin):
+        found: Snapshot = member.mailbox.fetch(origin)
+        return found
+    manifest, tensors = CheckpointStore(origin.location).load(origin.name)
+    return Snapshot(
+        epoch=manifest.epoch, step=manifest.step, begun=manifest.begun, tensors=tensors, extra=manifest.extra
+    )
+
+
+def _paused(session: Session) -> PauseReport:
+    session.member.enter_phase("saving")
+    return PauseReport(checkpoint=session.saver.save_now(session.position))
+
+
+def _scales_losses(trainee: Trainee) -> bool:
+    """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
+    return getattr(trainee.optimizer, "inner_optimizer", None) is not None
+
+
+def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:
+    try:
+        trainee.model.set_weights(list(weights))
+    except ValueError as error:
+        raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
+
+
+def _saved(model: keras.Model) -> bytes:
+    """The model as the bytes of a ``.keras`` file."""
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _directory_kept() -> Iterator[None]:
+    """The chief's callbacks work in the run folder; afterwards this process is where it was."""
+    before = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
