@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from ml_dtypes import bfloat16
 
+_T = TypeVar("_T")
 Node = tuple[int, int]
 Array = np.ndarray[Any, np.dtype[Any]]
 Vector = tuple[Array, ...]
@@ -131,6 +132,19 @@ def _brackets(nodes: tuple[Node, ...]) -> Any:
             waiting[parent] = value if right is None else (value, right)
         level += 1
     return next(iter(waiting.values()))
+
+
+def fold(additions: Schedule, operands: Sequence[_T], add: Callable[[_T, _T], _T]) -> _T:
+    """Carry out a schedule on operands of any kind and return the sum; a single operand is returned as it is."""
+    values = dict(enumerate(operands))
+    for target, left, right in additions:
+        values[target] = add(values[left], values[right])
+    return values[len(operands) if additions else 0]
+
+
+def num_covered(nodes: Iterable[Node]) -> int:
+    """Return the smallest number of microbatches whose tree has these nodes in full."""
+    return max(((index + 1) << level for level, index in nodes), default=1)
 
 
 def subtrees(nodes: tuple[Node, ...], owner: Callable[[Node], Any]) -> list[tuple[Node, ...]]:

@@ -1,1 +1,1 @@
-"""Where workers live: the seam, Ray actors, threads of this process."""
+"""Where workers live: Ray actors, threads of this process (`heliostat.cluster.control.pool` is the seam)."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from heliostat.cluster import phases
-from heliostat.cluster.tree import Node, Vector, reduce_nodes, schedule, span
+from heliostat.cluster.tree import Node, Vector, fold, num_covered, reduce_nodes, schedule
+from ml_dtypes import bfloat16
 
 from ..engine.tensors import HOST, host_view
 from .bundles import Bundle
@@ -53,8 +53,8 @@ class Carrier:
         out: Vector,
     ) -> int:
         """Sum the segments of a bundle into `out`; returns how many bytes this worker has sent."""
-        own = [self._packed(bundle, nodes[node]) for node in expected[self._rank]]
         with tf.device(self._cluster.device):
+            own = [self._packed(bundle, nodes[node]) for node in expected[self._rank]]
             nothing = np.zeros((len(self._ranks), bundle.slice_length), _carried(bundle))
             own += [tf.constant(nothing)] * (max(map(len, expected)) - len(own))
             sent = tf.stack(own, axis=1)
@@ -86,32 +86,22 @@ class Carrier:
         """A node's segments as ``[place, slice]``, each worker's slice at its place."""
         segments = [_as_carried(bundle, vector[number]) for number in bundle.numbers]
         segments.append(np.zeros(bundle.padding, _carried(bundle)))
-        with tf.device(self._cluster.device):
-            slices = tf.reshape(tf.concat(segments, 0), (len(self._ranks), bundle.slice_length))
-            return tf.gather(slices, self._ranks)
+        return tf.gather(tf.reshape(tf.concat(segments, 0), (len(self._ranks), bundle.slice_length)), self._ranks)
 
     def _summed(self, bundle: Bundle, received: Any, expected: Sequence[Sequence[Node]]) -> Any:
         """The nodes ``[place, number of the node, slice]`` added in tree order.
 
         On GPUs by XLA, which keeps denormal numbers there; on the host by numpy, because TensorFlow's kernels do not.
         """
-        num_microbatches = max((index + 1) << level for level, index in chain(*expected))
         where = {
             node: (self._places[rank], at) for rank, brought in enumerate(expected) for at, node in enumerate(brought)
         }
         if self._cluster.adds and not bundle.in_bfloat16:
-            inputs = sorted(where, key=lambda node: span(node, num_microbatches))
-            return self._added([received[where[node]] for node in inputs], schedule(tuple(inputs)))
+            return fold(schedule(tuple(where)), [received[at] for at in where.values()], self._add)
         array = _on_host(received)
         found = {node: (_as_summed(bundle, array[at]),) for node, at in where.items()}
-        (total,) = reduce_nodes(found, (bundle.op,), num_microbatches)
+        (total,) = reduce_nodes(found, (bundle.op,), num_covered(found))
         return tf.constant(_as_carried(bundle, total))
-
-    def _added(self, inputs: Sequence[Any], additions: Sequence[tuple[int, int, int]]) -> Any:
-        operands = dict(enumerate(inputs))
-        for target, left, right in additions:
-            operands[target] = self._add(operands[left], operands[right])
-        return operands[len(inputs) if additions else 0]
 
     def _unpack(self, bundle: Bundle, slices: Any, out: Vector) -> None:
         array, at = _on_host(slices).reshape(-1), 0
@@ -144,17 +134,13 @@ def _carried(bundle: Bundle) -> np.dtype:
 
 
 def _as_carried(bundle: Bundle, array: np.ndarray) -> np.ndarray:
-    """Numbers as they travel: of those that are rounded to bfloat16 the upper half of their bits."""
-    if not bundle.in_bfloat16:
-        return array
-    return (array.view(np.uint32) >> 16).astype(np.uint16).view(np.float16)
+    """Numbers as they travel; those that are rounded to bfloat16 in its bits."""
+    return array.astype(bfloat16).view(np.float16) if bundle.in_bfloat16 else array
 
 
 def _as_summed(bundle: Bundle, array: np.ndarray) -> np.ndarray:
     """The opposite of `_as_carried`."""
-    if not bundle.in_bfloat16:
-        return array
-    return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array.view(bfloat16).astype(np.float32) if bundle.in_bfloat16 else array
 
 
 def _on_host(tensor: Any) -> np.ndarray:
@@ -163,4 +149,4 @@ def _on_host(tensor: Any) -> np.ndarray:
 
 
 def _num_bytes(tensor: Any) -> int:
-    return int(np.prod(tensor.shape)) * int(tensor.dtype.size)
+    return int(tensor.shape.num_elements() * tensor.dtype.size)

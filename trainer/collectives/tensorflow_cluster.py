@@ -41,8 +41,9 @@ class TensorFlowCluster:
         num_failures: collectives that failed since the last one that succeeded between these members.
     """
 
-    def __init__(self, task: int, port: int, device: str) -> None:
-        self.task, self.port, self.device = task, port, device
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.task, self.port = secrets.randbelow(_MAX_TASKS), 0
         self.members: dict[int, str] = {}
         self.intact = True
         self.num_failures = 0
@@ -72,7 +73,7 @@ class TensorFlowCluster:
                 "all_reduce='tensorflow' needs a server that TensorFlow starts with, and TensorFlow already runs in "
                 "this process."
             )
-        cluster = cls(secrets.randbelow(_MAX_TASKS), 0, device)
+        cluster = cls(device)
         for attempt in range(1, _NUM_PORTS_TRIED + 1):
             cluster.port = _free_port()
             try:

@@ -5,7 +5,7 @@ others' nodes for its slice, they are added in tree order, and an all-gather bri
 ring, 2 (P - 1) / P of the vector, as long as every worker has one node.
 
 The connections of the group stay. Short segments are summed over them first, which waits for everybody and says who is
-missing; broadcasts are made over them. A collective that hangs meanwhile is aborted when the driver says so.
+missing; broadcasts are made over them. A collective that hangs is aborted when the driver says so, or at a deadline.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TensorFlowCollective(Collective):
         connections: the group's own collective.
         cluster: this process's place among TensorFlow's tasks.
         host: address at which the other workers reach this one.
-        settle: returns when no other thread of this process is inside TensorFlow, nor will be until the call returns.
+        settle: returns when no other thread of ours is inside TensorFlow, nor will be before this worker's next step.
         min_bytes: segments that are shorter take the connections.
     """
 
@@ -91,8 +91,7 @@ class TensorFlowCollective(Collective):
             CollectiveError: a worker or TensorFlow failed; the next generation may do better.
             RuntimeSetupError: TensorFlow has failed several times in a row between the same workers, or for good.
         """
-        check_sequence(sequence, self._last_sequence)
-        self._last_sequence = sequence
+        self._begin(sequence)
         check_own(self.rank, nodes, expected[self.rank], like, ops, out)
         short, bundles = self._planned(tuple(like), tuple(ops))
         result = empty_vector(like) if out is None else out
@@ -124,8 +123,7 @@ class TensorFlowCollective(Collective):
         deadline_s: float | None = None,
     ) -> bytes:
         """Over the connections (`Collective.broadcast`)."""
-        check_sequence(sequence, self._last_sequence)
-        self._last_sequence = sequence
+        self._begin(sequence)
         return self._connections.broadcast(self._next_call(), payload, root, max_bytes, deadline_s=deadline_s)
 
     def abort(self, reason: str) -> None:
@@ -211,6 +209,10 @@ class TensorFlowCollective(Collective):
             carried = {number for bundle in bundles for number in bundle.numbers}
             self._plan = (like, ops), [n for n in range(len(like)) if n not in carried], bundles
         return self._plan[1:]
+
+    def _begin(self, sequence: int) -> None:
+        check_sequence(sequence, self._last_sequence)
+        self._last_sequence = sequence
 
     def _next_call(self) -> int:
         """Calls over the connections have numbers of their own: there are more of them."""

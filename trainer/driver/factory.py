@@ -23,9 +23,8 @@ class WorkerFactory:
         """Load TensorFlow and set it up in this process."""
         began = time.perf_counter()
         try:
-            from ..worker.worker import (
-                make_worker,  # TensorFlow takes seconds to load, and the driver has no use for it
-            )
+            # TensorFlow takes seconds to load, and the driver has no use for it.
+            from ..worker.worker import make_worker
         except ImportError as error:
             if "keras" not in str(error):
                 raise

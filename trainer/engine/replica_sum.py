@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from heliostat.cluster.tree import Node, Schedule, SegmentOp, Vector, cover, reduce_nodes, schedule, span
+from heliostat.cluster.tree import Node, Schedule, SegmentOp, Vector, cover, fold, reduce_nodes, schedule, span
 
 from .on_replicas import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
@@ -84,12 +84,12 @@ class ReplicaSum:
         return add_up
 
     def _added(self, vectors: Sequence[Any], devices: Sequence[str], additions: Schedule) -> Any:
-        operands = dict(enumerate(zip(vectors, devices, strict=True)))
-        for target, left, right in additions:
-            value, device = operands[left]
+        def add(left: tuple[Any, str], right: tuple[Any, str]) -> tuple[Any, str]:
+            value, device = left
             with tf.device(device):
-                operands[target] = self._add(value, operands[right][0]), device
-        return operands[len(vectors) if additions else 0][0]
+                return self._add(value, right[0]), device
+
+        return fold(additions, list(zip(vectors, devices, strict=True)), add)[0]
 
 
 def nodes_among(numbers: Sequence[int], num_microbatches: int) -> list[tuple[Node, tuple[int, ...]]]:
