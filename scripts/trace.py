@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from heliostat.cluster.spans import CHECKPOINTS, STEPS, Span
+from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Span
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import run_script
 from heliostat.trainer.driver.directions import Directions, TraceDone, directed

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import xxhash
-from heliostat.cluster.spans import Span
+from heliostat.cluster.instruments import Span
 from heliostat.cluster.tree import Node, SegmentOp, Vector
 from heliostat.data import Dataset, Shuffle
 

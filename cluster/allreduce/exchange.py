@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .. import phases, spans
+from .. import instruments
 from ..errors import Aborted, CollectiveError, OutOfStep, PeerLost, PeerSilent, ProtocolError
 from .wakeup import Wakeup
 from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, Token, pack_farewell, unpack_farewell
@@ -169,9 +169,9 @@ class Exchange:
         self._sent += sent
         self._received += received
         if sent:
-            phases.reached("sending")
+            instruments.fault_point("sending")
         if received:
-            phases.reached("receiving")
+            instruments.fault_point("receiving")
         if sent or received:
             link.since_s = time.monotonic()
         return bool(sent or received)
@@ -324,7 +324,7 @@ class Exchange:
         timeout_s = min(wait.since_s for wait in suspects(waiting)) + self._deadline_s - started_s
         events = _poll_briefly(poll, started_s + SPIN_S) or poll.poll(max(1.0, timeout_s * 1000.0))
         self._wait_s += time.monotonic() - started_s
-        spans.note("wait", began_s)
+        instruments.note("wait", began_s)
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
     def _silent(self, silent: tuple[int, ...]) -> CollectiveError:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import phases, spans
+from .. import instruments
 from ..allreduce.collective import Alone, Collective
 from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
@@ -174,7 +174,7 @@ class Member:
         """Wait for a place in the group; returns where this worker's state comes from, None for its own."""
         self.enter_phase("waiting for a place in the group")
         self._regroup("join", digest=digest, fresh=fresh)
-        phases.reached("join", self.step)
+        instruments.fault_point("join", self.step)
         return None if self._place is None else self._place.origin
 
     def all_reduce(
@@ -189,14 +189,14 @@ class Member:
             ranges = self._ranges(len(present))
             self.last_members, self.last_ranges = self.members, ranges
             self.enter_phase("compute")
-            phases.reached("compute", self.step)
+            instruments.fault_point("compute", self.step)
             work.compute(ranges[self.rank])
             if self._place is not None and self._place.stop_at_step:
                 self._regroup("step", held=work.held, reason="the group is to change")
                 continue
             expected = self._expected_nodes(tuple(ranges), tuple(present))
             self.enter_phase("all-reduce")
-            phases.reached("reduce", self.step)
+            instruments.fault_point("reduce", self.step)
 
             def call(collective: Collective, expected: list[list[Node]] = expected) -> Vector:
                 return collective.all_reduce(
@@ -215,7 +215,7 @@ class Member:
         self._results = {number: each for number, each in self._results.items() if number > self.round}
         self._results[self.round] = vector
         self.round += 1
-        phases.reached("summed", self.step)
+        instruments.fault_point("summed", self.step)
         return vector
 
     def broadcast(self, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
@@ -243,7 +243,7 @@ class Member:
             self.enter_phase(phase)
             try:
                 answer = self.mailbox.ask(event, self._is_aborted)
-                spans.note(phase, began_s)
+                instruments.note(phase, began_s)
                 return answer
             except Interrupted:
                 self.poll()
@@ -279,7 +279,7 @@ class Member:
         """
         while True:
             self.enter_phase("waiting for the end")
-            phases.reached("end", self.step)
+            instruments.fault_point("end", self.step)
             self._regroup("end")
 
     def leave(self) -> None:
@@ -300,9 +300,9 @@ class Member:
         began, began_s = time.monotonic(), time.perf_counter()
         try:
             self._results[self.round] = call(self._collective)
-            spans.note(name, began_s)
+            instruments.note(name, began_s)
         except MENDABLE as error:
-            spans.note(f"{name} (interrupted)", began_s)
+            instruments.note(f"{name} (interrupted)", began_s)
             # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
             in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
             self._regroup(at, held=held(), blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))
@@ -322,7 +322,7 @@ class Member:
         """Report to the driver until this worker has a place in a generation that stands."""
         if at not in ("join", "end"):
             self.enter_phase("regrouping")
-            phases.reached("regroup", self.step)
+            instruments.fault_point("regroup", self.step)
         self.leave()
         state, began_s = None, time.perf_counter()
         while True:
@@ -355,7 +355,7 @@ class Member:
                     self.round, self._results = -1, {}
                 try:
                     self._enter(answer)
-                    spans.note("regrouping", began_s)
+                    instruments.note("regrouping", began_s)
                     return
                 except MENDABLE as error:
                     self.leave()

@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.trainer import Steps, Trainer
 from heliostat.trainer.config import LOOP_NAMES
@@ -134,7 +134,7 @@ def dying(point: str, step: int | None, before: str | None) -> Iterator[list[str
             died.append(here)
         raise WorkerKilled(f"killed at {here}")
 
-    end = phases.listen(reached)
+    end = instruments.listen(reached)
     try:
         yield died
     finally:

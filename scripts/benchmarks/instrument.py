@@ -13,7 +13,7 @@ from typing import Any
 
 def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     """Build the model in a worker, and begin to write points of its steps into a file in `folder`."""
-    from heliostat.cluster import phases
+    from heliostat.cluster import instruments
     from heliostat.cluster.allreduce.mesh import TcpMesh
     from heliostat.cluster.control.member import Member
     from heliostat.trainer.engine.engine import StepWork
@@ -87,7 +87,7 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
         if point in ("applied", "regroup", "join"):
             note(point, step=step, num=_current["num"])
 
-    phases.listen(on_point)
+    instruments.listen(on_point)
     return build_model()
 
 

@@ -39,7 +39,7 @@ class Peak:
 
 def build_probed(build_model: Callable[[], Any], folder: str, last_step: int) -> Any:
     """Build the model in a worker; at its last step write what its process holds into a file in `folder`."""
-    from heliostat.cluster import phases
+    from heliostat.cluster import instruments
 
     points = {"loaded": status_bytes("RssAnon")}
     model = build_model()
@@ -59,7 +59,7 @@ def build_probed(build_model: Callable[[], Any], folder: str, last_step: int) ->
             name = threading.current_thread().name
             (Path(folder) / f"{name}.json").write_text(json.dumps(found))
 
-    phases.listen(on_point)
+    instruments.listen(on_point)
     return model
 
 

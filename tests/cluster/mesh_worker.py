@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.allreduce.lane import Lane
 from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.assignment import assign
@@ -49,7 +49,7 @@ def die_at(where: str, count: int, *, half_done: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if not hasattr(Lane, where):
-        phases.listen(lambda point, step: come() if point == where else None)
+        instruments.listen(lambda point, step: come() if point == where else None)
         return
     method = getattr(Lane, where)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.control import task_loop
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.pools import local
@@ -32,7 +32,7 @@ Start = Callable[..., Toys]
 @pytest.fixture
 def script() -> Iterator[Script]:
     made = Script()
-    remove = phases.listen(made.reached)
+    remove = instruments.listen(made.reached)
     yield made
     remove()
     assert not made.unfired, "what was planned did not happen"
@@ -54,7 +54,7 @@ def _target(link: str) -> str:
 def start(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts groups; after the test nothing of them may be left."""
     monkeypatch.setattr(task_loop, "TICK_S", 0.02)
-    threads, listeners, before = set(threading.enumerate()), list(phases._listeners), sockets()
+    threads, listeners, before = set(threading.enumerate()), list(instruments._listeners), sockets()
     made: list[Toys] = []
 
     def starter(num_workers: int, **options: Any) -> Toys:
@@ -72,7 +72,7 @@ def start(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             else:
                 os.sched_yield()  # it is just about to begin
     assert not left
-    assert phases._listeners == listeners
+    assert instruments._listeners == listeners
     assert not sockets() - before
 
 

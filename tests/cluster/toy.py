@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.control.member import Member
 from heliostat.cluster.tree import Node, TreeSum, Vector, empty_vector
@@ -159,7 +159,7 @@ class Toy:
         work = ToyWork(job, self.state)
         total = member.all_reduce(work, job.present(self.state.step), job.layout, OPS, lambda: empty_vector(job.layout))
         self.state = applied(self.state, total)
-        phases.reached("applied", member.step)
+        instruments.fault_point("applied", member.step)
         member.mailbox.tell(Applied(worker=member.worker, state=self.state))
         member.step = self.state.step
 

@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.control.task_state import Formed
+from heliostat.cluster.instruments import Span
 from heliostat.cluster.pools.local import WorkerKilled
-from heliostat.cluster.spans import Span
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.trace import chrome_trace, summary, wanted_steps
@@ -200,7 +200,7 @@ def test_a_lost_worker_shows_as_a_change_of_the_group(tmp_path):
 
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     directions = Directions(run_dir=tmp_path / "run", fit=None, trace=TraceWanted(first=4, last=30))
-    forget = phases.listen(die)
+    forget = instruments.listen(die)
     try:
         with directed(directions), Trainer(build, workers=3, in_process=True, num_microbatches=4) as trainer:
             with pytest.raises(TraceDone):

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 
 GONE_S = 20.0
@@ -35,7 +35,7 @@ class Order:
     """One fault.
 
     Attributes:
-        point: where, a point of `heliostat.cluster.phases`, or "callback" (see `KillInCallback`).
+        point: where, a point of `heliostat.cluster.instruments`, or "callback" (see `KillInCallback`).
         who: number of the worker, "any", "chief", "other" (no chief), or "new" (one that joined later).
         wave: earlier waves must have happened, and the group must be complete.
         step: step of the run, None for any.
@@ -120,7 +120,7 @@ def install(folder: str, run_dir: str | None, size: int) -> None:
     uninstall()
     _Installed.key = folder, worker
     _Installed.reached = Watcher(Path(folder), None if run_dir is None else Path(run_dir), size, worker)
-    _Installed.remove = phases.listen(_Installed.reached)
+    _Installed.remove = instruments.listen(_Installed.reached)
 
 
 def uninstall() -> None:
@@ -134,7 +134,7 @@ def in_process(faults: Faults) -> Callable[[], None]:
     """Look at the orders from this process, whose threads are the workers; returns a function that ends that."""
     watcher = Watcher(faults.folder, faults.run_dir, faults.size, None)
     _Installed.reached = watcher
-    stop = phases.listen(watcher)
+    stop = instruments.listen(watcher)
 
     def end() -> None:
         _Installed.reached = None

@@ -30,10 +30,10 @@ def build_model():
     import time
 
     import keras
-    from heliostat.cluster import phases
+    from heliostat.cluster import instruments
 
     if {pace}:
-        phases.listen(lambda point, step: time.sleep(0.05) if point == "compute" else None)
+        instruments.listen(lambda point, step: time.sleep(0.05) if point == "compute" else None)
     model = keras.Sequential([keras.layers.Dense(8, activation="relu"), keras.layers.Dense(5, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model

@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.trainer import Trainer
 
@@ -64,7 +64,7 @@ def relays(trainer, **arguments):
 
 @contextmanager
 def listening(listener):
-    stop = phases.listen(listener)
+    stop = instruments.listen(listener)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.trainer import ConfigurationError, NonfiniteGradientError, RunPausedError, Steps
 from heliostat.trainer.checkpoints.checkpoint import CheckpointStore
@@ -90,7 +90,7 @@ def at():
                 missing.remove((point, step, worker))
                 action()
 
-        stops.append(phases.listen(listener))
+        stops.append(instruments.listen(listener))
 
     yield order
     for stop in stops:

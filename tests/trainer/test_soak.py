@@ -6,7 +6,7 @@ import random
 import threading
 
 import pytest
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 
 from .helpers import local_trainer
@@ -68,7 +68,7 @@ def undisturbed(tmp_path_factory):
 def test_twenty_faults_in_a_run_change_nothing(undisturbed, tmp_path, run):
     chance = random.Random(1000 + run)
     faults = Faults(chance)
-    stop = phases.listen(faults)
+    stop = instruments.listen(faults)
     loop = ("fit", "train_on_batch", "custom")[run % 3]
     try:
         with local_trainer(normalised, tmp_path, workers=2 + run % 3) as trainer:

@@ -7,7 +7,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.data import mix, open_dataset, row_uniform, write_dataset
 from heliostat.trainer import DataError
@@ -55,7 +55,7 @@ def test_random_changes_of_rows_are_the_same_after_a_death(stored, tmp_path):
             died.append(step)
             raise WorkerKilled("test")
 
-    stop = phases.listen(die)
+    stop = instruments.listen(die)
     try:
         result = trained(normalised, tmp_path / "3", dataset, 3)
     finally:

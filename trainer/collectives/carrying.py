@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster import phases
+from heliostat.cluster import instruments
 from heliostat.cluster.tree import Node, Vector, fold, num_covered, reduce_nodes, schedule
 from ml_dtypes import bfloat16
 
@@ -60,7 +60,7 @@ class Carrier:
             sent = tf.stack(own, axis=1)
             del own
             received = self._exchanged(sent)
-            phases.reached("carrying")
+            instruments.fault_point("carrying")
             total = self._summed(bundle, received, expected)
             gathered = self._gather(total[tf.newaxis])
             self._unpack(bundle, tf.gather(gathered, self._places), out)

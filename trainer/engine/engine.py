@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster import phases, spans
+from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.control.member import Member
 from heliostat.cluster.tree import Node, TreeSum, Vector
@@ -111,7 +111,7 @@ class MicrobatchRunner:
         began = time.perf_counter()
         microbatches = self.feed.read(step, numbers)
         self.times.input_s += time.perf_counter() - began
-        spans.note("input", began)
+        instruments.note("input", began)
         for at in range(0, len(microbatches), self.num_replicas):
             yield microbatches[at : at + self.num_replicas]
 
@@ -121,7 +121,7 @@ class MicrobatchRunner:
         began = time.perf_counter()
         yield
         self.times.compute_s += time.perf_counter() - began
-        spans.note("compute", began, number)
+        instruments.note("compute", began, number)
 
     def warm_up(self) -> None:
         """Compute one microbatch of every size that occurs, so that nothing is compiled in the middle of a pass.
@@ -196,7 +196,7 @@ class StepWork:
                     began = time.perf_counter()
                     tree.add_node(node, vector)
                     self._runner.times.local_sum_s += time.perf_counter() - began
-                    spans.note("local sum", began, node[1] << node[0])
+                    instruments.note("local sum", began, node[1] << node[0])
                 self._held.append(each)
 
     def nodes(self) -> dict[Node, Vector]:
@@ -288,12 +288,12 @@ class TrainEngine:
             self._count_rows(plan.sizes(step))
         else:
             self._refuse(step)
-        phases.reached("applied", self._member.step)
+        instruments.fault_point("applied", self._member.step)
         waited_s = self._member.waited_s - waited_s
         times.wait_s += waited_s
         times.all_reduce_s += reduced - began - (times.local_s - local_s) - waited_s
         times.apply_s += time.perf_counter() - reduced
-        spans.note("apply", reduced)
+        instruments.note("apply", reduced)
         self._member.time_step(time.perf_counter() - began)
 
     def _count_rows(self, sizes: Sequence[int]) -> None:

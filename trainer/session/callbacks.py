@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import keras
-from heliostat.cluster import spans
+from heliostat.cluster import instruments
 from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
 
 from ..errors import ConfigurationError
@@ -131,7 +131,7 @@ class Gate(keras.callbacks.Callback):
         except Exception:
             self._session.member.step = self._session.position
             raise
-        spans.note(hook, began)
+        instruments.note(hook, began)
 
     def _activate(self) -> None:
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from heliostat.cluster import phases, spans
+from heliostat.cluster import instruments
 from heliostat.cluster.control.member import Member
 
 from ..checkpoints.checkpoint import CheckpointStore, checkpoint_name
@@ -44,7 +44,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._next: tuple[Snapshot, float] | None = None
         self._lock = threading.Lock()
-        self._recorder: spans.Recorder | None = None
+        self._recorder: instruments.Recorder | None = None
 
     def before_step(self, position: int) -> None:
         """Between two steps: make a checkpoint if one is due."""
@@ -70,8 +70,8 @@ class Saver:
             return
         began = time.perf_counter()
         snapshot = self._take()
-        spans.note("checkpoint copy", began)
-        self._recorder = spans.current()
+        instruments.note("checkpoint copy", began)
+        self._recorder = instruments.current()
         self._saved_s, self._saved_step = time.monotonic(), position
         with self._lock:
             self._next = snapshot, time.perf_counter() - began
@@ -108,12 +108,12 @@ class Saver:
         generation = self._first_generation + self._member.generation
         name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
         began = time.perf_counter()
-        phases.reached("checkpoint", self._member.step)
+        instruments.fault_point("checkpoint", self._member.step)
         event: Any
         try:
             tensors = self._store.write(name, snapshot.tensors)
             if self._recorder is not None:
-                self._recorder.add("checkpoint write", began, time.perf_counter(), lane=spans.CHECKPOINTS)
+                self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
         except CheckpointError as error:
             self._member.mailbox.tell(CheckpointFailed(name=name, reason=str(error)))
             return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from heliostat.cluster import phases, spans
+from heliostat.cluster import instruments
 from heliostat.cluster.control.member import Member
 
 from ..checkpoints.snapshot import Snapshot, callback_arrays_of, make_snapshot, restore_state, totals_of
@@ -121,7 +121,7 @@ class Session:
             return self._logs
         if self.tracer is not None:
             if self._stepped_s:
-                spans.note("rest", self._stepped_s)
+                instruments.note("rest", self._stepped_s)
             self.tracer.before_step(self.position)
         times, began = self.engine.runner.times, time.perf_counter()
         times.rest_s += began - (self._stepped_s or began)
@@ -134,7 +134,7 @@ class Session:
                 return self._logs
         self._framed = True
         times.control_s += time.perf_counter() - began
-        spans.note("control", began)
+        instruments.note("control", began)
         try:
             self.engine.step(step)
         except NonfiniteGradientError:
@@ -142,7 +142,7 @@ class Session:
                 self.saver.save_now(self.position)  # nothing of the step was applied: it can be looked at, or resumed
             raise
         self._framed, self._stepped_s = False, time.perf_counter()
-        spans.note("step", began)
+        instruments.note("step", began)
         if self.on_first_step is not None:
             self.on_first_step()
             self.on_first_step = None
@@ -184,10 +184,10 @@ class Session:
         if self.evaluator is not None:
             ticket = next(iterator)
             self.member.poll()
-            phases.reached("validation", self.member.step)
+            instruments.fault_point("validation", self.member.step)
             began = time.perf_counter()
             self.evaluator.step(int(np.ravel(ticket[0] if isinstance(ticket, tuple) else ticket)[0]))
-            spans.note("validation", began)
+            instruments.note("validation", began)
         return {}
 
     def finish_epoch(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Session:
             num_leaves=0 if self.evaluator is None else self.evaluator.num_leaves,
             row_ids=tuple(self._row_ids),
         )
-        spans.note("metrics and digest", began)
+        instruments.note("metrics and digest", began)
         return self.member.ask(part, "waiting for the others at the end of the epoch")
 
     # -- following the chief --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from heliostat.cluster.control.member import Member
 from heliostat.cluster.control.task_state import Formed
-from heliostat.cluster.spans import Recorder, Span
+from heliostat.cluster.instruments import Recorder, Span
 
 from ..jobs import ClockAsked, Traced, TraceWanted
 from .clock import ClockReading, clock_identity, read_clock

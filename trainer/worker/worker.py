@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from heliostat.cluster import phases, spans
+from heliostat.cluster import instruments
 from heliostat.cluster.control.links import LinksJob, measure_links
 from heliostat.cluster.control.member import Member
 from heliostat.data import Dataset
@@ -141,7 +141,7 @@ class Worker:
                 _begin(session, trainee, member)
             _tell_first_step(session, times)
             session.tracer = None if job.trace is None else Tracer(job.trace, member)
-            with spans.recording(None if session.tracer is None else session.tracer.recorder):
+            with instruments.recording(None if session.tracer is None else session.tracer.recorder):
                 run_loop(job.loop, session, gate)
             session.saver.flush()
             if session.tracer is not None:
@@ -169,7 +169,7 @@ class Worker:
             while isinstance(answer, Share):
                 member.enter_phase("evaluation")
                 for ticket in evaluator.start(answer.lo, answer.hi):
-                    phases.reached("validation")
+                    instruments.fault_point("validation")
                     evaluator.step(int(ticket[0]))
                 nodes, rows = evaluator.finish()
                 answer = member.ask(SharePart(share=answer, nodes=nodes, rows=rows))
@@ -189,7 +189,7 @@ class Worker:
         answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Share):
             member.enter_phase("prediction")
-            phases.reached("validation")
+            instruments.fault_point("validation")
             start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
             outputs = predictor.rows(dataset, start, stop, rows_at_once)
             answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from heliostat.cluster import spans
-from heliostat.cluster.spans import CHECKPOINTS, STEPS, Recorder
+from heliostat.cluster import instruments
+from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Recorder
 
 
 def test_spans_come_back_as_they_were_noted():
@@ -32,11 +32,11 @@ def test_what_finds_no_room_is_counted():
 
 def test_nothing_is_kept_while_it_is_off_or_outside_of_the_block():
     recorder = Recorder(4)
-    with spans.recording(recorder):
-        spans.note("off", time.perf_counter())
+    with instruments.recording(recorder):
+        instruments.note("off", time.perf_counter())
         recorder.on = True
-        spans.note("on", time.perf_counter())
-    spans.note("outside", time.perf_counter())
+        instruments.note("on", time.perf_counter())
+    instruments.note("outside", time.perf_counter())
     assert [each.name for each in recorder.spans()] == ["on"]
 
 
@@ -46,9 +46,9 @@ def test_every_thread_has_its_own():
     def work(name: str) -> None:
         recorder = Recorder(4)
         recorder.on = True
-        with spans.recording(recorder):
+        with instruments.recording(recorder):
             both.wait()
-            spans.note(name, time.perf_counter())
+            instruments.note(name, time.perf_counter())
         found[name] = [each.name for each in recorder.spans()]
 
     both = threading.Barrier(2, timeout=20)
@@ -62,8 +62,8 @@ def test_every_thread_has_its_own():
 
 def test_blocks_nest():
     outer, inner = Recorder(1), Recorder(1)
-    with spans.recording(outer):
-        with spans.recording(inner):
-            assert spans.current() is inner
-        assert spans.current() is outer
-    assert spans.current() is None
+    with instruments.recording(outer):
+        with instruments.recording(inner):
+            assert instruments.current() is inner
+        assert instruments.current() is outer
+    assert instruments.current() is None

@@ -1,12 +1,19 @@
-"""Spans of a worker's time, for traces: what it did from when to when, by this process's performance counter.
+"""What a worker shows of itself: points where a test may let it fail, and spans of its time for traces.
 
-A recorder belongs to the thread that computes, since several workers may be threads of one process:
+Below everything, importing nothing of ours: the step's own code stays free of both. A **fault point** names a moment of
+a worker's life, for tests that must fail at exactly that one:
 
-    began = time.perf_counter()
+    instruments.listen(lambda point, step: os.kill(os.getpid(), signal.SIGKILL) if point == "applied" else None)
+
+A **span** is what a worker did from when to when, by this process's performance counter. A recorder belongs to the
+thread that computes, since several workers may be threads of one process:
+
+    began_s = time.perf_counter()
     ...
-    spans.note("apply", began)
+    instruments.note("apply", began_s)
 
-Without a recorder, or while it is off, a note costs the look at a thread-local variable.
+Without a listener a fault point costs one test of a list; without a recorder, or while it is off, a note costs the look
+at a thread-local variable.
 """
 
 from __future__ import annotations
@@ -15,8 +22,39 @@ import contextlib
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+FaultPoint = Literal[
+    "compute",
+    "reduce",
+    "sending",
+    "receiving",
+    "carrying",
+    "summed",
+    "applied",
+    "checkpoint",
+    "regroup",
+    "join",
+    "validation",
+    "end",
+]
+Listener = Callable[[FaultPoint, int | None], None]
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> Callable[[], None]:
+    """Call `listener(point, step)` at every point that this process reaches; returns a function that ends that."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
+
+
+def fault_point(point: FaultPoint, step: int | None = None) -> None:
+    """This process is at a fault point; `step` is the step of the run where it is known."""
+    for listener in tuple(_listeners):
+        listener(point, step)
+
 
 STEPS, CHECKPOINTS = 0, 1  # lanes: what happens in the thread that computes, and beside it
 
