@@ -31,7 +31,6 @@ FaultPoint = Literal[
     "reduce",
     "sending",
     "receiving",
-    "carrying",
     "summed",
     "applied",
     "checkpoint",

@@ -142,11 +142,6 @@ def fold(additions: Schedule, operands: Sequence[_T], add: Callable[[_T, _T], _T
     return values[len(operands) if additions else 0]
 
 
-def num_covered(nodes: Iterable[Node]) -> int:
-    """Return the smallest number of microbatches whose tree has these nodes in full."""
-    return max(((index + 1) << level for level, index in nodes), default=1)
-
-
 def subtrees(nodes: tuple[Node, ...], owner: Callable[[Node], Any]) -> list[tuple[Node, ...]]:
     """Return the largest parts of the sum whose nodes have one owner each, from left to right.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from heliostat.data import PlanError, Shuffle, parse_shuffle
 
 from .errors import ConfigurationError
-from .jobs import AllReduce, CheckpointEvery, LoopName, Seconds, Steps, WireDtype
+from .jobs import CheckpointEvery, LoopName, Seconds, Steps, WireDtype
 
 LOOP_NAMES: tuple[LoopName, ...] = ("fit", "train_on_batch", "custom")
 _KERAS_NAMES = {
@@ -46,7 +46,6 @@ class TrainerConfig:
         min_workers: a run begins with so many and goes on with so many; None begins with all and goes on with one.
         max_workers: the most there can be; None for `workers`.
         wire_dtype: how gradients are rounded before they are summed, "bfloat16" or None.
-        all_reduce: what carries gradients between workers, "sockets" or "tensorflow".
         in_process: run the workers as threads of this process, joined by real sockets.
         deadline_s: how long a worker may not answer; None for ten times the median step, at least five seconds.
         start_timeout_s: how long to wait for workers to start.
@@ -65,7 +64,6 @@ class TrainerConfig:
     min_workers: int | None = None
     max_workers: int | None = None
     wire_dtype: WireDtype | None = None
-    all_reduce: AllReduce = "sockets"
 
     def __post_init__(self) -> None:
         _check_count("workers", self.workers, least=0)
@@ -77,13 +75,6 @@ class TrainerConfig:
         self._check_sizes()
         if self.wire_dtype not in (None, "bfloat16"):
             raise ConfigurationError(f"wire_dtype={self.wire_dtype!r}; it takes 'bfloat16' or None.")
-        if self.all_reduce not in ("sockets", "tensorflow"):
-            raise ConfigurationError(f"all_reduce={self.all_reduce!r}; it takes 'sockets' or 'tensorflow'.")
-        if self.in_process and self.all_reduce == "tensorflow":
-            raise ConfigurationError(
-                "all_reduce='tensorflow' needs a process for every worker, and in_process=True makes them threads of "
-                "this one. Leave one of them out."
-            )
         _check_count("seed", self.seed, least=0)
         if self.seed >= 2**32:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
@@ -127,11 +118,6 @@ class TrainerConfig:
     def threads(self) -> int:
         """TensorFlow's intra-op threads per worker."""
         return self.threads_per_worker or 1
-
-    @property
-    def carries_by_tensorflow(self) -> bool:
-        """Whether gradients travel by TensorFlow's collectives; there must be processes for them to travel between."""
-        return self.all_reduce == "tensorflow" and not self.local and self.max_size > 1
 
     @property
     def max_size(self) -> int:

@@ -17,7 +17,6 @@ from .timing.clock import ClockReading
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 WireDtype = Literal["bfloat16"]
-AllReduce = Literal["sockets", "tensorflow"]
 # The segments of a pass without training: an empty one for gradients; metric changes; extrema.
 SEGMENT_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
 
@@ -50,7 +49,6 @@ class WorkerSetup:
         devices_per_worker: logical CPU devices to leave to each lower rank (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
         owns_process: it is a process of this worker alone, which keeps to its share of the cores.
-        serves_collectives: gradients travel by TensorFlow's collectives.
     """
 
     replicas: int | None
@@ -59,7 +57,6 @@ class WorkerSetup:
     devices_per_worker: int = 0
     num_devices: int = 1
     owns_process: bool = False
-    serves_collectives: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ from .driver.result import Result
 from .driver.run_folder import RunFolder, new_run_path, numbered_run_path, read_record
 from .driver.workers import Workers
 from .errors import ConfigurationError, RunPausedError
-from .jobs import AllReduce, CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
+from .jobs import CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
 from .shipping import InProcess, Shipped, ship
 from .timing.start_times import StartTimes
 from .timing.tracing import TraceBook
@@ -64,10 +64,6 @@ class Trainer:
         start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
         wire_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
             machines in half the bytes. Results depend on it, and still not on workers or replicas.
-        all_reduce: what carries gradients between workers: "sockets", connections of our own, or "tensorflow", its
-            collectives: gRPC between processors, NCCL between GPUs (written, not yet run). Results are the same bits.
-            TensorFlow opens a port on every worker that takes commands from whoever reaches it: use it on private
-            networks only.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -94,7 +90,6 @@ class Trainer:
         deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
         wire_dtype: WireDtype | None = None,
-        all_reduce: AllReduce = "sockets",
         **unknown: Any,
     ) -> None:
         refuse_unknown("Trainer", unknown)
@@ -117,7 +112,6 @@ class Trainer:
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
             wire_dtype=wire_dtype,
-            all_reduce=all_reduce,
         )
         self._build_model = self._ship(build_model, "build_model")
         self._name = getattr(build_model, "__name__", "run").strip("<>")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import Aborted
-from ..tree import Layout, Node, SegmentOp, Vector, check_vectors, num_covered, reduce_nodes
+from ..tree import Layout, Node, SegmentOp, Vector, check_vectors, reduce_nodes
 
 MAX_CONTROL_BYTES = 1 << 20
 
@@ -133,7 +133,8 @@ class Alone(Collective):
             (vector,) = nodes.values()
             if not any(segment.flags.writeable and segment.size for segment in vector):
                 return vector
-        return reduce_nodes(nodes, ops, num_covered(nodes), out)
+        num_covered = max(((index + 1) << level for level, index in nodes), default=1)  # whose tree has these in full
+        return reduce_nodes(nodes, ops, num_covered, out)
 
     def broadcast(
         self,

@@ -58,8 +58,7 @@ class Work(Protocol):
 class Member:
     """A worker's place in the group, as it changes.
 
-    `step_s` is the median duration of its last steps, 0.0 before a few have been timed. `over`, if set, makes the
-    collective that is used instead of a generation's connections, of these and this worker's address.
+    `step_s` is the median duration of its last steps, 0.0 before a few have been timed.
 
     Args:
         worker: the worker's number.
@@ -100,7 +99,6 @@ class Member:
         self._phase = ("start", time.monotonic())
         self._step_times: list[float] = []
         self.step_s = 0.0
-        self.over: Callable[[Collective, str], Collective] | None = None
         self.take_state: Callable[[], Any] = lambda: None
         self.deliver: Callable[[bool], Any] = lambda at_end: None
 
@@ -379,8 +377,6 @@ class Member:
                 timeout_s=self.deadline_s,
                 deadline_s=self.deadline_s,
             )
-            if self.over is not None:
-                self._collective = self.over(self._collective, place.addresses[self.rank][0])
         if self._is_aborted():
             raise Aborted(rank=self.rank, generation=self.generation, sequence=None, reason=self._aborted[1])
         if self.round < 0:

@@ -26,7 +26,6 @@ def run(
     seconds: float,
     loop: str,
     jit_compile: bool = False,
-    all_reduce: Any = "sockets",
 ) -> dict[str, Any]:
     """Train for about `seconds` after a first epoch; returns rates and the split of a step."""
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2", KERAS_BACKEND="tensorflow")
@@ -64,7 +63,6 @@ def run(
             workers=workers,
             threads_per_worker=threads,
             run_dir=Path(folder) / "run",
-            all_reduce=all_reduce,
         )
         with trainer:
             result = trainer.fit(
@@ -101,7 +99,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--loop", default="fit")
     parser.add_argument("--jit", action="store_true", help="compile(jit_compile=True)")
-    parser.add_argument("--all-reduce", default="sockets")
     chosen = parser.parse_args()
     measured = run(
         chosen.model,
@@ -110,7 +107,6 @@ if __name__ == "__main__":
         seconds=chosen.seconds,
         loop=chosen.loop,
         jit_compile=chosen.jit,
-        all_reduce=chosen.all_reduce,
     )
     print(json.dumps(measured))
     sys.stdout.flush()

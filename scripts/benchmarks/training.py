@@ -7,7 +7,6 @@ plain Keras `fit` in one process with two threads, jit off and on; `MultiWorkerM
 one thread, by a hand-written Keras 3 loop and by `fit` of legacy tf_keras. First traces are excluded, input included.
 Ratios are of medians over rounds; `spread` is (largest - smallest) / median. For the overhead of the engine alone:
 `--workers 0 --threads 2 --ways keras keras_jit`. The other two loops beside `fit`: `--ways train_on_batch custom`.
-Through TensorFlow's collectives instead of our connections: `--ways tensorflow mirrored_custom`.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from models import WORKLOADS  # type: ignore[import-not-found]
 KERAS = ("keras", "keras_jit")
 MIRRORED = ("mirrored_custom", "mirrored_tf_keras")
 LOOPS = ("train_on_batch", "custom")
-TENSORFLOW = "tensorflow"  # Heliostat with all_reduce="tensorflow"
-OURS = ("heliostat", *LOOPS, TENSORFLOW)
+OURS = ("heliostat", *LOOPS)
 
 
 def run_heliostat(model: str, seconds: float, *, workers: int, threads: int, way: str) -> dict[str, Any]:
@@ -35,7 +33,6 @@ def run_heliostat(model: str, seconds: float, *, workers: int, threads: int, way
     script = Path(__file__).with_name("heliostat_process.py")
     command = [sys.executable, str(script), model, "--workers", str(workers), "--threads", str(threads)]
     command += ["--seconds", str(seconds), "--loop", way if way in LOOPS else "fit"]
-    command += ["--all-reduce", "tensorflow" if way == TENSORFLOW else "sockets"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     results = [line for line in done.stdout.splitlines() if line.startswith('{"steps_per_s"')]
     if not results:

@@ -218,6 +218,12 @@ def test_run_json_is_replaced_whole(tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["logs", "run.json"]
 
 
+def test_a_record_whose_plan_names_a_setting_that_is_gone_is_read(tmp_path):
+    plan = {"workers": 2, "all_reduce": "sockets"}
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 2, "state": "paused", "plan": plan}))
+    assert RunFolder(tmp_path, resume=True).record["plan"] == plan
+
+
 def test_what_has_changed_is_named_when_a_run_cannot_go_on():
     before = {"seed": 1, "data": {"train": "a"}, "epochs": 1}
     check_identity(before, dict(before), "run")

@@ -102,7 +102,6 @@ class Workers:
             "replicas_per_worker": self.replicas,
             "num_microbatches": num_microbatches,
             "threads_per_worker": self._config.threads,
-            "all_reduce": "tensorflow" if self._config.carries_by_tensorflow else "sockets",
             "rows_per_microbatch": -(-global_batch_size // num_microbatches),
             "global_batch_size": global_batch_size,
         }
@@ -122,7 +121,6 @@ class Workers:
             f"plan: {where} × {plan['replicas_per_worker']} replica(s), {threads} thread(s) each{hint}; {steps} steps "
             f"of {plan['global_batch_size']} rows in {plan['num_microbatches']} microbatches of up to "
             f"{plan['rows_per_microbatch']}"
-            + ("; gradients travel by TensorFlow's collectives" if plan["all_reduce"] == "tensorflow" else "")
         )
 
     def versions(self) -> dict[str, str]:
@@ -166,7 +164,6 @@ class Workers:
             deterministic=config.deterministic,
             num_devices=self.replicas,
             owns_process=True,
-            serves_collectives=config.carries_by_tensorflow,
         )
         spec = self._spec(gpus)
         pool = RayPool(WorkerFactory(setup), spec, loopback=one_machine())

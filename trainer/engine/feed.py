@@ -97,11 +97,6 @@ class Feed:
             found.append(Microbatch(number=number, batch=batch, weights=weights))
         return found
 
-    def settle(self) -> None:
-        """Wait for what is being read ahead; it is kept."""
-        if self._ahead is not None:
-            self._ahead[1].exception()
-
     def close(self) -> None:
         """Unmap the shards."""
         self._drop_ahead()
@@ -141,7 +136,8 @@ class Feed:
 
     def _drop_ahead(self) -> None:
         """A reader is for one thread at a time: wait for what is being read, and forget it."""
-        self.settle()
+        if self._ahead is not None:
+            self._ahead[1].exception()
         self._ahead = None
 
     def _buffer(self, parity: int, slot: int, rows: int) -> Arrays:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +59,7 @@ def check_seams() -> None:
         f"keras.Model.{name}" for name in ("_symbolic_build", "_flatten_layers") if not hasattr(keras.Model, name)
     ]
     missing += [] if hasattr(compile_utils, "CompileMetrics") else ["compile_utils.CompileMetrics"]
-    missing += [f"Context.{name}" for name in _CONTEXT if not hasattr(context.Context, name)]
+    missing += [] if hasattr(context.Context, "function_call_options") else ["Context.function_call_options"]
     if "state_mapping" not in inspect.signature(keras.StatelessScope.__init__).parameters:
         missing.append("StatelessScope(state_mapping)")
     if keras.backend.backend() != "tensorflow":
@@ -76,7 +75,6 @@ def check_seams() -> None:
         )
 
 
-_CONTEXT = ("function_call_options", "config", "enable_collective_ops", "abort_collective_ops", "ensure_initialized")
 _SCALERS = ("scale_loss_for_distribution", "unscale_loss_for_distribution")
 
 
@@ -84,47 +82,6 @@ def graph_options() -> bytes:
     """The options by which TensorFlow optimises graphs when it calls a function, as it wants them for a call."""
     options: bytes = context.context().function_call_options.config_proto_serialized
     return options
-
-
-def is_running() -> bool:
-    """Whether TensorFlow has started in this process: its devices are made, and settings are fixed."""
-    return context.context()._context_handle is not None
-
-
-def session_options() -> Any:
-    """The settings that were made for this process, as a ``ConfigProto``."""
-    return context.context().config
-
-
-def join_collective_cluster(definition: Any) -> None:
-    """Start TensorFlow with a server for collectives, or give the running one another ``ServerDef``.
-
-    Raises:
-        tf.errors.OpError: the server cannot be started.
-    """
-    with _quiet("Enabling collective ops after program startup"):
-        context.context().enable_collective_ops(definition)
-        context.context().ensure_initialized()
-
-
-def abort_collective_calls(reason: str) -> None:
-    """Make this process's collectives fail, those under way and those to come, until it joins another cluster."""
-    context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
-
-
-@contextlib.contextmanager
-def _quiet(beginning: str) -> Iterator[None]:
-    """Leave out log messages of this beginning."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(beginning)
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
 
 
 @contextlib.contextmanager

@@ -43,11 +43,6 @@ class Runners:
         for feed in self._feeds:
             feed.close()
 
-    def settle(self) -> None:
-        """Wait until no thread of a feed reads any more: reading may mean to decode or map with TensorFlow."""
-        for feed in self._feeds:
-            feed.settle()
-
     def make(
         self, step: Any, kind: Kind, dataset: Dataset, reduction: str, job: FitJob, *, only_returned: bool
     ) -> MicrobatchRunner:

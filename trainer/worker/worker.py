@@ -21,8 +21,6 @@ from heliostat.data import Dataset
 from ..checkpoints.checkpoint import CheckpointStore
 from ..checkpoints.identity import model_identity
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
-from ..collectives.tensorflow_cluster import TensorFlowCluster
-from ..collectives.tensorflow_collective import TensorFlowCollective
 from ..columns import Columns, sample_rows
 from ..engine.compute import Compute
 from ..engine.engine import Evaluator, TrainEngine
@@ -64,7 +62,7 @@ def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker
     """Set up TensorFlow, which took `imports_s` to load, in this process, and make the worker of a slot.
 
     Raises:
-        RuntimeSetupError: TensorFlow runs with other settings, there are too few devices, or no port for a server.
+        RuntimeSetupError: TensorFlow runs with other settings, or there are too few devices.
     """
     times = StartTimes({"imports": imports_s})
     with times.part("set_up"):
@@ -76,8 +74,7 @@ def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker
             num_devices=setup.num_devices,
             owns_process=setup.owns_process,
         )
-        cluster = TensorFlowCluster.start(runtime.devices[0]) if setup.serves_collectives else None
-    return Worker(runtime, cluster, times)
+    return Worker(runtime, times)
 
 
 def _checked(dataset: Dataset) -> Dataset:
@@ -91,7 +88,6 @@ class Worker:
     """One worker: one `MirroredStrategy`, one model, kept between tasks."""
 
     runtime: Runtime
-    cluster: TensorFlowCluster | None = None
     _times: StartTimes = field(default_factory=StartTimes)
     _trainee: Trainee | None = None
     _traced: dict[Any, Any] = field(default_factory=dict)
@@ -126,11 +122,6 @@ class Worker:
             session = Session(job, trainee, engine, evaluator, member, has_batch_hooks(callbacks))
             gate = make_gate(job.loop, session, callbacks)
             self._announce(trainee, member)
-            cluster = self.cluster
-            if cluster is not None:
-                member.over = lambda connections, host: TensorFlowCollective(
-                    connections, cluster, host, settle=runners.settle
-                )
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
             with times.part("compile"):

@@ -1,1 +1,0 @@
-"""All-reduces that TensorFlow's collectives carry."""
