@@ -142,43 +142,6 @@ def fold(additions: Schedule, operands: Sequence[_T], add: Callable[[_T, _T], _T
     return values[len(operands) if additions else 0]
 
 
-def subtrees(nodes: tuple[Node, ...], owner: Callable[[Node], Any]) -> list[tuple[Node, ...]]:
-    """Return the largest parts of the sum whose nodes have one owner each, from left to right.
-
-    Each part summed by its `schedule`, and the results as nodes `common_node(part)`, give the brackets of the whole.
-    """
-    found: list[tuple[Node, ...]] = []
-
-    def visit(value: Any) -> tuple[Node, ...] | None:
-        """Return the nodes of a part with one owner; note those below if it has several, and return None."""
-        if isinstance(value, int):
-            return (nodes[value],)
-        left, right = visit(value[0]), None
-        mark = len(found)
-        right = visit(value[1])
-        if left is not None and right is not None and owner(left[0]) == owner(right[0]):
-            return left + right
-        if left is not None:
-            found.insert(mark, left)
-        if right is not None:
-            found.append(right)
-        return None
-
-    all_nodes = visit(_brackets(nodes))
-    return found if all_nodes is None else [all_nodes]
-
-
-def common_node(nodes: Sequence[Node]) -> Node:
-    """Return the smallest node of the tree that contains all of these."""
-    level, index = nodes[0]
-    for other_level, other_index in nodes[1:]:
-        top = max(level, other_level)
-        left, right = index >> (top - level), other_index >> (top - other_level)
-        rise = (left ^ right).bit_length()
-        level, index = top + rise, left >> rise
-    return level, index
-
-
 def _emit(value: Any, target: int, num_nodes: int, additions: list[tuple[int, int, int]]) -> int:
     """Append the additions that compute the bracketed `value`; return the operand that then holds it."""
     if isinstance(value, int):

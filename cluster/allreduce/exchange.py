@@ -292,13 +292,8 @@ class Exchange:
                 other.since_s = now_s
 
     def _noting_silence(self, error: CollectiveError) -> CollectiveError:
-        error.silent = self._to_blame(silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2))
+        error.silent = silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2)
         return error
-
-    def _to_blame(self, silent: Sequence[int]) -> tuple[int, ...]:
-        """Leave out who sends for its whole host: it may wait for another worker there, which we do not hear."""
-        rails = {link.peer for link in self._links if link.incoming and link.incoming[0].header.kind is Kind.RAIL}
-        return tuple(peer for peer in silent if peer not in rails)
 
     def _pending(self) -> list[Pending]:
         """What each peer owes us."""
@@ -327,11 +322,8 @@ class Exchange:
         instruments.note("wait", began_s)
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
-    def _silent(self, silent: tuple[int, ...]) -> CollectiveError:
-        peers = self._to_blame(silent)
-        link = next(link for link in self._links if link.peer == (peers or silent)[0])
-        if not peers:
-            return self._lost(link, f"nothing has come from its host for {self._deadline_s:g} s")
+    def _silent(self, peers: tuple[int, ...]) -> PeerSilent:
+        link = next(link for link in self._links if link.peer == peers[0])
         frame = link.incoming[0] if link.incoming else None
         phase = f"waiting for its {frame.header.kind.name.lower()}" if frame is not None else "sending to it"
         return PeerSilent(

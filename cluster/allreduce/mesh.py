@@ -24,10 +24,8 @@ from .collective import (
     check_sequence,
 )
 from .exchange import Exchange, Incoming, Link, say_farewell
-from .hosts import Hosts
 from .listener import Listener
 from .plan import Plan, Plans
-from .rails import RailPlan, RailReduction
 from .reduction import Reduction
 from .rendezvous import meet
 from .shared import SharedMemory, make_shared_memory
@@ -49,21 +47,16 @@ def connect(
     timeout_s: float,
     deadline_s: float,
     share_memory: bool = True,
-    hosts: Sequence[str] | None = None,
 ) -> TcpMesh:
     """Connect with all other workers of a generation; returns when this worker has all its connections.
 
     `addresses[rank]` is the address of each worker's listener, `secret` (16 bytes or more) is known to the run's
     workers only. `timeout_s` bounds this call, `deadline_s` later waits for a peer that does not move. The listener
     stays open. Workers of one host share memory if all of this works there; `share_memory=False` keeps this worker out.
-    `hosts[rank]` names the host of each worker; None takes the hosts of the addresses.
     Raises PeerLost, PeerSilent, HandshakeError, GenerationMismatch or Aborted; ValueError for arguments.
     """
     if deadline_s <= 0:
         raise ValueError(f"deadline_s must be positive, got {deadline_s}")
-    names = [host for host, _ in addresses] if hosts is None else list(hosts)
-    if len(names) != len(addresses):
-        raise ValueError(f"{len(names)} hosts for {len(addresses)} addresses")
     memory = make_shared_memory(rank, len(addresses)) if share_memory and len(addresses) > 1 else None
     try:
         sockets = meet(
@@ -74,13 +67,12 @@ def connect(
             secret=secret,
             timeout_s=timeout_s,
             memory=memory,
-            hosts=names,
         )
     except BaseException:
         if memory is not None:
             memory.close()
         raise
-    return TcpMesh(sockets, rank=rank, generation=generation, deadline_s=deadline_s, memory=memory, hosts=names)
+    return TcpMesh(sockets, rank=rank, generation=generation, deadline_s=deadline_s, memory=memory)
 
 
 class TcpMesh(Collective):
@@ -94,7 +86,6 @@ class TcpMesh(Collective):
         generation: int,
         deadline_s: float,
         memory: SharedMemory | None = None,
-        hosts: Sequence[str] | None = None,
     ) -> None:
         self.rank, self.num_workers, self.generation = rank, len(sockets) + 1, generation
         self._links = {peer: Link(peer, sock) for peer, sock in sorted(sockets.items())}
@@ -104,8 +95,7 @@ class TcpMesh(Collective):
         self._ended: str | None = None
         self._last_sequence: int | None = None
         self._memory = memory
-        self._hosts = Hosts.of(hosts or [""] * self.num_workers)
-        self._plans: Plans | None = None
+        self._plans = Plans(rank, self.num_workers, self.sharing)
         self._calls = self._bytes_sent = self._bytes_received = self._bytes_shared = 0
         self._wait_s = self._reduce_s = 0.0
 
@@ -123,8 +113,6 @@ class TcpMesh(Collective):
         """Sum all workers' nodes, slice by slice or whole (`Collective.all_reduce`, `slices.goes_whole`)."""
 
         def call() -> Vector:
-            if self._plans is None:
-                self._plans = self._agree(sequence, deadline_s)
             plan = self._plans.get(expected, like, ops)
             check_own(self.rank, nodes, plan.expected[self.rank], like, ops, out)
             result = empty_vector(like) if out is None else out
@@ -235,25 +223,8 @@ class TcpMesh(Collective):
     def _header(self, kind: Kind, sequence: int, agreement: int, length: int) -> Header:
         return Header(kind=kind, generation=self.generation, sequence=sequence, agreement=agreement, length=length)
 
-    def _agree(self, sequence: int, deadline_s: float | None) -> Plans:
-        """Find out, once, whether the workers of all hosts share memory; only then can the way be local first."""
-        sharing = self.sharing
-        if not self._hosts.allow_local_first:
-            return Plans(self.rank, self.num_workers, sharing)
-        host, _ = self._hosts.place(self.rank)
-        ranks = self._hosts.ranks[host]
-        answers = [bytearray([all(peer in sharing for peer in ranks if peer != self.rank)])]
-        header = self._header(Kind.AGREE, sequence, 0, 1)
-        for link in self._links.values():
-            link.outgoing.append(Cursor([header.pack(), bytes(answers[0])]))
-            answers.append(bytearray(1))
-            link.incoming.append(_into(header, answers[-1]))
-        self._run(sequence, deadline_s, None)
-        agreed = all(answer[0] for answer in answers)
-        return Plans(self.rank, self.num_workers, sharing, self._hosts if agreed else None)
-
     def _reduce(
-        self, sequence: int, plan: Plan | RailPlan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
+        self, sequence: int, plan: Plan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
     ) -> None:
         def header(kind: Kind, agreement: int, length: int) -> Header:
             return self._header(kind, sequence, agreement, length)
@@ -263,11 +234,7 @@ class TcpMesh(Collective):
                 rank=self.rank, peer=peer, generation=self.generation, sequence=sequence, detail=detail
             )
 
-        reduction: Reduction | RailReduction
-        if isinstance(plan, RailPlan):
-            reduction = RailReduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
-        else:
-            reduction = Reduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
+        reduction = Reduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
         try:
             self._run(sequence, deadline_s, reduction.advance)
         finally:
@@ -276,7 +243,3 @@ class TcpMesh(Collective):
         self._bytes_shared += reduction.lanes.bytes_sent
         self._bytes_received += reduction.lanes.bytes_received
         self._reduce_s += reduction.reduce_s
-
-
-def _into(header: Header, memory: bytearray) -> Incoming:
-    return Incoming(header, lambda _: [memoryview(memory)])

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..tree import BLOCK_BYTES, Layout, Node, SegmentOp, Vector, check_vectors
-from .hosts import Hosts, local_first_pays
-from .rails import RailPlan, make_rail_plan
 from .shared import SLOT_BYTES
 from .slices import (
     Block,
@@ -65,13 +63,12 @@ class Plan:
 class Plans:
     """The plans of one worker, made when first needed; the oldest are forgotten."""
 
-    def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = (), hosts: Hosts | None = None) -> None:
+    def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = ()) -> None:
         self._rank, self._num_workers, self._sharing = rank, num_workers, tuple(sorted(sharing))
-        self._hosts = hosts
         self._scratch = Scratch()
-        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan | RailPlan] = {}
+        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan] = {}
 
-    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan | RailPlan:
+    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan:
         """Return the plan; ValueError if the three do not fit each other or the group."""
         key = (tuple(map(tuple, expected)), tuple(like), tuple(ops))
         plan = self._plans.get(key)
@@ -84,36 +81,10 @@ class Plans:
             plan = self._plans[key] = self._make(*key)
         return plan
 
-    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan | RailPlan:
+    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan:
         at_once = goes_whole(like, expected)
         block_bytes = 0 if at_once else shared_block_bytes(like, expected)
-        hosts = self._hosts if block_bytes else None
-        if hosts is not None and not local_first_pays(hosts, expected, like):
-            hosts = None
-        common = repr((hosts is None, expected, [(dtype.name, length) for dtype, length in like], ops))
-        agreement = zlib.crc32(common.encode())
-        if hosts is None:
-            return self._flat(expected, like, ops, at_once, block_bytes, agreement)
-        return make_rail_plan(
-            self._rank,
-            hosts,
-            expected,
-            like,
-            ops,
-            block_bytes=block_bytes,
-            agreement=agreement,
-            scratch=self._scratch,
-        )
-
-    def _flat(
-        self,
-        expected: Expected,
-        like: Layout,
-        ops: tuple[SegmentOp, ...],
-        at_once: bool,
-        block_bytes: int,
-        agreement: int,
-    ) -> Plan:
+        common = repr((expected, [(dtype.name, length) for dtype, length in like], ops))
         parts = (whole(like),) * self._num_workers if at_once else cut(like, self._num_workers)
         layout = slice_layout(like, parts[self._rank])
         sharing = self._sharing if block_bytes else ()
@@ -127,7 +98,7 @@ class Plans:
         }
         return Plan(
             kind=Kind.EXCHANGE if at_once else Kind.CONTRIBUTION,
-            agreement=agreement,
+            agreement=zlib.crc32(common.encode()),
             expected=expected,
             like=like,
             ops=ops,

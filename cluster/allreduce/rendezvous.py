@@ -84,11 +84,9 @@ class _Meeting:
         secret: bytes,
         timeout_s: float,
         memory: SharedMemory | None,
-        hosts: Sequence[str] | None,
     ) -> None:
         self.listener = listener
         self.memory = memory
-        self.hosts = hosts
         self.rank, self.addresses, self.generation, self.secret = rank, addresses, generation, secret
         self.timeout_s = timeout_s
         self.until_s = time.monotonic() + timeout_s
@@ -147,7 +145,7 @@ class _Meeting:
 
     def on_this_host(self, peer: int) -> bool:
         """Whether a peer may be on the same host; if it is elsewhere in truth, dialling it locally fails."""
-        return self.hosts is None or self.hosts[peer] == self.hosts[self.rank]
+        return self.addresses[peer][0] == self.addresses[self.rank][0]
 
     def begin(self, sock: socket.socket, steps: Steps, peer: int | None, now_s: float) -> _Attempt:
         sock.setblocking(False)
@@ -309,11 +307,10 @@ def meet(
     secret: bytes,
     timeout_s: float,
     memory: SharedMemory | None = None,
-    hosts: Sequence[str] | None = None,
 ) -> dict[int, socket.socket]:
     """Return a non-blocking connection to every other worker of the generation, by rank (`mesh.connect`).
 
-    `memory` is offered to the peers on this host, and theirs attached to it; `hosts[rank]` names the hosts.
+    `memory` is offered to the peers on this host, and theirs attached to it.
     """
     if not 0 <= rank < len(addresses):
         raise ValueError(f"rank must be below the number of addresses {len(addresses)}, got {rank}")
@@ -321,7 +318,7 @@ def meet(
         raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(secret)}")
     if timeout_s <= 0 or generation < 0:
         raise ValueError(f"timeout_s must be positive and generation not negative, got {timeout_s}, {generation}")
-    meeting = _Meeting(listener, rank, addresses, generation, secret, timeout_s, memory, hosts)
+    meeting = _Meeting(listener, rank, addresses, generation, secret, timeout_s, memory)
     wakeup = Wakeup()
     listener.watch(wakeup)
     try:

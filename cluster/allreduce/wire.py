@@ -32,8 +32,6 @@ class Kind(IntEnum):
     EXCHANGE = 3  # the sender's whole nodes: every worker sums everything
     BROADCAST = 4  # bytes of the root
     FAREWELL = 5  # the sender stops; why, and whom it blames
-    RAIL = 7  # sums of the sender's host and finished sums, block by block, for one slice
-    AGREE = 8  # one byte: whether the sender shares memory with all workers of its host
     BLOCKS = 6  # one `Token` for each block that lies ready in memory shared with the receiver
 
     @property

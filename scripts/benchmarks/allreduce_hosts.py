@@ -3,8 +3,8 @@
     sudo python scripts/benchmarks/allreduce_hosts.py [--mbit-s 1000] [--mb 20] > hosts.json
 
 The hosts are network namespaces of this machine, joined by a link whose rate `tc tbf` limits; needs root. Compared in
-turn are the flat way, local first, and local first with gradients rounded to bfloat16, against the bytes that have to
-leave a host at that rate. The bytes are what the link counted, headers of Ethernet, IP and TCP included.
+turn are float32 and gradients rounded to bfloat16, against the bytes that have to leave a host at that rate. The bytes
+are what the link counted, headers of Ethernet, IP and TCP included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from allreduce_processes import Processes  # type: ignore[import-not-found]
 
 WORKERS_PER_HOST = 2
-WAYS = {"flat": (True, "sum"), "local first": (False, "sum"), "local first, bfloat16": (False, "sum_bfloat16")}
+WAYS = {"float32": "sum", "bfloat16": "sum_bfloat16"}
 
 
 def run(*command: str) -> str:
@@ -48,14 +48,13 @@ def sent_bytes(host: str) -> int:
     return int(run("ip", "netns", "exec", host, "cat", "/sys/class/net/up0/statistics/tx_bytes"))
 
 
-def start(hosts: list[str], flat: bool, op: str, port: int, stack: contextlib.ExitStack) -> Processes:
+def start(hosts: list[str], op: str, port: int, stack: contextlib.ExitStack) -> Processes:
     """The workers of one way, on both hosts."""
     count = WORKERS_PER_HOST * len(hosts)
     common = {
         "num_workers": count,
         "ports": [port + rank for rank in range(count)],
         "addresses": [f"10.99.0.{rank // WORKERS_PER_HOST + 1}" for rank in range(count)],
-        "flat": flat,
         "op": op,
     }
     commands = [["ip", "netns", "exec", hosts[rank // WORKERS_PER_HOST], sys.executable] for rank in range(count)]
@@ -74,10 +73,7 @@ def main() -> None:
     sent: dict[str, list[float]] = {way: [] for way in WAYS}
     with contextlib.ExitStack() as stack:
         hosts = make_hosts(stack, options.mbit_s)
-        groups = {
-            way: start(hosts, flat, op, 20_000 + 100 * number, stack)
-            for number, (way, (flat, op)) in enumerate(WAYS.items())
-        }
+        groups = {way: start(hosts, op, 20_000 + 100 * number, stack) for number, (way, op) in enumerate(WAYS.items())}
         for number in range(options.rounds):
             for way in list(WAYS)[:: -1 if number % 2 else 1]:
                 before = [sent_bytes(host) for host in hosts]
@@ -85,7 +81,7 @@ def main() -> None:
                 moved = max(sent_bytes(host) - count for host, count in zip(hosts, before, strict=True))
                 sent[way].append(moved / (calls + warm_up))
     rows = []
-    for way, (_, op) in WAYS.items():
+    for way, op in WAYS.items():
         least_bytes = size * (0.5 if op == "sum_bfloat16" else 1.0)  # 2 (H - 1) / H of the vector with two hosts
         limit_s = least_bytes * 8 / (options.mbit_s * 1e6)
         rows.append(

@@ -1,9 +1,8 @@
 """One process of one way to all-reduce; `allreduce.py` starts them. Needs nothing but the library that it measures.
 
-It reads lines of JSON: first its place, {"rank", "num_workers", "ports"} (for Heliostat also "addresses", "op", and
-"flat" to keep it from going local first); it says when it can be reached, and waits for a line that says that all can;
-then what to measure, {"bytes", "calls"}; to each it answers with a line. Every call sums one float32 vector over all
-processes and is timed by itself.
+It reads lines of JSON: first its place, {"rank", "num_workers", "ports"} (for Heliostat also "addresses" and "op"); it
+says when it can be reached, and waits for a line that says that all can; then what to measure, {"bytes", "calls"}; to
+each it answers with a line. Every call sums one float32 vector over all processes and is timed by itself.
 """
 
 from __future__ import annotations
@@ -27,15 +26,12 @@ Prepare = Callable[[int], tuple[Callable[[], Any], Callable[[], float]]]
 
 def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
-    from heliostat.cluster.allreduce import plan
     from heliostat.cluster.allreduce.mesh import Listener, connect
     from heliostat.cluster.assignment import assign
     from heliostat.cluster.tree import contributed, empty_vector, layout_of
 
     rank, num_workers = place["rank"], place["num_workers"]
     addresses = list(zip(place.get("addresses", ["127.0.0.1"] * num_workers), place["ports"], strict=True))
-    if place.get("flat"):
-        plan.local_first_pays = lambda *_: False
     op = place.get("op", "sum")
     listener = Listener(addresses[rank][0], port=addresses[rank][1])
     meet()

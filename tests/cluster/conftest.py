@@ -62,7 +62,6 @@ class Group:
         timeout_s: float = 30.0,
         deadline_s: float = 30.0,
         listeners: Sequence[Listener] | None = None,
-        hosts: Sequence[str] | None = None,
     ) -> list[Any]:
         listeners = listeners or self.listen(num_workers)
 
@@ -76,12 +75,9 @@ class Group:
                 timeout_s=timeout_s,
                 deadline_s=deadline_s,
                 share_memory=self.transport == "shared memory",
-                hosts=hosts,
             )
             try:
-                others = tuple(
-                    peer for peer in range(num_workers) if peer != rank and (not hosts or hosts[peer] == hosts[rank])
-                )
+                others = tuple(peer for peer in range(num_workers) if peer != rank)
                 assert mesh.sharing == (others if self.transport == "shared memory" else ())
                 return body(mesh, rank)
             finally:

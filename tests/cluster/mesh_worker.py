@@ -81,7 +81,6 @@ def main() -> None:
             secret=bytes.fromhex(task["secret"]),
             timeout_s=30.0,
             deadline_s=task["deadline_s"],
-            hosts=task.get("hosts"),
         )
     if "die" in task and task["die"]["rank"] == mesh.rank:
         die_at(task["die"]["where"], task["die"]["count"], half_done=task["die"]["half_done"])
