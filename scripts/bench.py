@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heliostat.cluster.control.links import Link
+from heliostat.cluster.links import PairBandwidth
 from heliostat.scripts.errors import ScriptError
 
 PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "rest")
@@ -51,7 +51,7 @@ class Measured:
         """What these parts take of a step, 0 to 1."""
         return sum(self.step_ms[part] for part in parts) / self.step_ms["whole"]
 
-    def transfer_ms(self, links: Sequence[Link]) -> float:
+    def transfer_ms(self, links: Sequence[PairBandwidth]) -> float:
         """Milliseconds that an all-reduce of the gradient needs at least over the slowest link; 0 without links.
 
         Every worker sends and receives 2(P-1)/P of the vector; its float32 numbers have four bytes.
@@ -62,7 +62,9 @@ class Measured:
         return 1000 * (moved / min(link.bytes_per_s for link in links) + max(link.latency_s for link in links))
 
 
-def advice(found: Sequence[Measured], links: Sequence[Link] = (), hosts: Mapping[int, str] | None = None) -> str:
+def advice(
+    found: Sequence[Measured], links: Sequence[PairBandwidth] = (), hosts: Mapping[int, str] | None = None
+) -> str:
     """What the largest group's time goes to, and what to change.
 
     Args:
@@ -103,7 +105,7 @@ def advice(found: Sequence[Measured], links: Sequence[Link] = (), hosts: Mapping
     return text
 
 
-def _about_links(links: Sequence[Link], hosts: Mapping[int, str]) -> str:
+def _about_links(links: Sequence[PairBandwidth], hosts: Mapping[int, str]) -> str:
     """Which link is far slower than the others, or how fast they are."""
     if not links:
         return ""
@@ -133,7 +135,7 @@ class Bench:
     """
 
     measured: Sequence[Measured]
-    links: Sequence[Link] = ()
+    links: Sequence[PairBandwidth] = ()
     hosts: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -153,7 +155,7 @@ def bench(
 ) -> Bench:
     """Train with each of these numbers of workers, and measure the links of the largest; see `measure`."""
     found: list[Measured] = []
-    links: tuple[Link, ...] = ()
+    links: tuple[PairBandwidth, ...] = ()
     hosts: dict[int, str] = {}
     for number in sorted(numbers):
         say(f"training on {number} worker(s)")
@@ -171,7 +173,7 @@ def measure(
     *,
     epochs: int,
     with_links: bool = False,
-) -> tuple[Measured, tuple[Link, ...], dict[int, str]]:
+) -> tuple[Measured, tuple[PairBandwidth, ...], dict[int, str]]:
     """Train `epochs` epochs after a first one; `arguments` are those of `Trainer.fit`, of `rows` (arrays or a path).
 
     Returns what was reached, the links between the workers if they are wanted, and the workers' machines.
@@ -304,5 +306,5 @@ def links_table(found: Bench) -> Any:
     return shown
 
 
-def _cell(link: Link) -> str:
+def _cell(link: PairBandwidth) -> str:
     return f"{_rate(link.bytes_per_s)}, {1000 * link.latency_s:.2g} ms"

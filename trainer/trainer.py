@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from heliostat.cluster.control.links import Link, LinkBook, LinksJob
-from heliostat.cluster.control.task_loop import Handler, Task, TaskLoop
+from heliostat.cluster.control.task_loop import Task, TaskLoop
 from heliostat.cluster.control.task_state import Limits
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.links import PairBandwidth
 
 from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, refuse_unknown
@@ -269,16 +269,16 @@ class Trainer:
         coordinator = self._run_pass("predict", data, columns, global_batch_size, verbose)[1]
         return _concatenated([coordinator.outputs[start] for start in sorted(coordinator.outputs)])
 
-    def measure_links(self) -> tuple[Link, ...]:
+    def measure_links(self) -> tuple[PairBandwidth, ...]:
         """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
         self._workers.start(lambda _: None)
-        group = self._workers.group
-        if len(group.infos) < 2:
+        if len(self._workers.infos) < 2:
             return ()
-        book = LinkBook()
-        limits = Limits(num_needed=len(group.infos), min_workers=self._config.min_workers or 1)
-        self._run(Task(method="links", job=LinksJob(), limits=limits), book, None)
-        return book.links
+        try:
+            return self._workers.group.measure_links()
+        except BaseException:
+            self.close()  # some may still wait for each other
+            raise
 
     @property
     def hosts(self) -> dict[int, str]:
@@ -397,7 +397,7 @@ class Trainer:
     def _run(
         self,
         task: Task,
-        coordinator: Handler,
+        coordinator: Coordinator,
         folder: RunFolder | None,
         tell: Callable[[TaskLoop], None] = lambda _: None,
         max_time_s: float | None = None,

@@ -6,9 +6,11 @@ import secrets
 import time
 from collections.abc import Callable
 
-from ..errors import PlacementError
+from ..errors import ClusterError, PlacementError
+from ..links import LinksJob, PairBandwidth
 from ..spec import GroupSpec, WorkerInfo
-from .pool import Alive, Ended, Up, WorkerPool
+from .host import TaskLimits
+from .pool import Ended, Message, Up, WorkerPool
 from .task_loop import TICK_S, Handler, Roster, Task, TaskLoop
 
 SAY_EVERY_S = 8.0
@@ -67,11 +69,8 @@ class WorkerGroup:
         began = said_at = time.monotonic()
         while len(self._known) < self.num_needed:
             message = self.pool.receive(TICK_S)
-            if isinstance(message, Up):
-                worker = message.info.worker
-                waiting.discard(worker)
-                self._known.add(message.info, message.address)
-            elif isinstance(message, Ended) and message.outcome.failure is not None:
+            self._welcome(message)
+            if isinstance(message, Ended) and message.outcome.failure is not None:
                 failure = message.outcome.failure
                 if failure.error is not None:
                     failure.error.add_note(f"(while worker {failure.worker} was being set up)")
@@ -96,6 +95,30 @@ class WorkerGroup:
         )
         return self.loop
 
+    def measure_links(self) -> tuple[PairBandwidth, ...]:
+        """How fast every two of the workers that are up talk; between two tasks. Takes some seconds.
+
+        Raises:
+            ClusterError: a worker was lost meanwhile, or does not answer; the group can only be closed then.
+        """
+        self._drain()
+        job = LinksJob(addresses={worker: known.address for worker, known in self._known.items()}, secret=self._secret)
+        for worker in job.addresses:
+            self.pool.begin(worker, "links", job, TaskLimits(first_deadline_s=self.spec.first_deadline_s), None)
+        found: dict[int, tuple[PairBandwidth, ...]] = {}
+        while len(found) < len(job.addresses):
+            message = self.pool.receive(TICK_S)
+            if not isinstance(message, Ended):
+                self._welcome(message)
+            elif message.outcome.failure is None:
+                found[message.worker] = message.outcome.result
+            elif message.worker in job.addresses:
+                raise ClusterError(
+                    f"The links between workers could not be measured: worker {message.worker} "
+                    f"{message.outcome.failure.kind.replace('_', ' ')}: {message.outcome.failure.reason}"
+                )
+        return next(iter(found.values()))
+
     def resize(self, num_workers: int) -> None:
         """Change how many workers there shall be, now or between the steps of a running task; from any thread."""
         self.target = num_workers
@@ -108,11 +131,13 @@ class WorkerGroup:
     def _drain(self) -> None:
         """Hear what has happened since the last task: workers that are up, and workers that have died."""
         while (message := self.pool.receive(0.0)) is not None:
-            if isinstance(message, Up):
-                self._launched.discard(message.info.worker)
-                self._known.add(message.info, message.address)
-            elif isinstance(message, Ended) and message.outcome.failure is not None:
+            self._welcome(message)
+            if isinstance(message, Ended) and message.outcome.failure is not None:
                 self._launched.discard(message.outcome.failure.worker)
                 self._known.pop(message.outcome.failure.worker, None)
-            elif isinstance(message, Alive):
-                continue
+
+    def _welcome(self, message: Message | None) -> None:
+        """Know a worker that has come up."""
+        if isinstance(message, Up):
+            self._launched.discard(message.info.worker)
+            self._known.add(message.info, message.address)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..allreduce.listener import Listener
 from ..errors import CollectiveError, Dismissed
+from ..links import LinksJob, measure_links
 from .mailbox import Mailbox
 from .member import Member
 from .membership import Pulse
@@ -131,6 +132,8 @@ class Host:
 
     def _run(self, method: str, job: Any, member: Member) -> Outcome:
         try:
+            if isinstance(job, LinksJob) and self._listener is not None:
+                return Outcome(result=measure_links(self._listener, self.worker, job))
             return Outcome(result=getattr(self._hosted, method)(job, member))
         except Dismissed as dismissed:
             return Outcome(result=dismissed.result)

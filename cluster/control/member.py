@@ -246,24 +246,6 @@ class Member:
             except Interrupted:
                 self.poll()
 
-    def pair(self, peer: int, number: int) -> Collective:
-        """Connect with one other member alone, beside the group's connections; the caller closes it.
-
-        `number` counts such connections of a generation from 1. Raises CollectiveError as `connect` does.
-        """
-        if self._place is None or self._listener is None:
-            raise RuntimeError("this worker is alone, or has no place in a group")
-        place, both = self._place, sorted((self.worker, peer))
-        return connect(
-            self._listener,
-            rank=both.index(self.worker),
-            addresses=[place.addresses[place.members.index(each)] for each in both],
-            generation=place.generation + number,
-            secret=place.secret,
-            timeout_s=self.deadline_s,
-            deadline_s=self.deadline_s,
-        )
-
     def poll(self) -> None:
         """Between calls: take part in a change of the group, if there is one."""
         if self._is_aborted():

@@ -1,72 +1,66 @@
-"""Measuring links: the driver's schedule, and real sockets between hosts of one process."""
+"""Measuring links over real sockets, between workers of one process."""
 
 from __future__ import annotations
 
 import pytest
+from heliostat.cluster import links
 from heliostat.cluster.control.group import WorkerGroup
-from heliostat.cluster.control.links import Link, LinkAsked, LinkBook, LinksJob, Turn, measure_links
-from heliostat.cluster.control.task_loop import Task
-from heliostat.cluster.control.task_state import Failure, Formed, Limits
-from heliostat.cluster.errors import ClusterError
+from heliostat.cluster.errors import ClusterError, PeerLost
+from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
 
-
-def formed(*members: int) -> Formed:
-    return Formed(generation=0, members=members, joined=members, restarted=False)
+from .conftest import SECRET
 
 
-def link(one: int, other: int, latency_s: float = 1.0, bytes_per_s: float = 10.0) -> Link:
-    return Link(workers=(one, other), latency_s=latency_s, bytes_per_s=bytes_per_s)
+def test_all_workers_get_the_same_table_of_every_two(group):
+    listeners = dict(zip((3, 5, 8), group.listen(3), strict=True))
+    job = LinksJob(addresses={worker: listener.address for worker, listener in listeners.items()}, secret=SECRET)
+    tables = group.threads(
+        [lambda each=each: measure_links(listeners[each], each, job, max_bytes=1 << 21) for each in listeners]
+    )
+    assert tables[0] == tables[1] == tables[2]
+    assert [each.workers for each in tables[0]] == [(3, 5), (3, 8), (5, 8)]
+    for each in tables[0]:
+        assert 0 < each.latency_s < (1 << 26) / each.bytes_per_s  # four bytes take less time than many
 
 
-def test_pairs_measure_one_after_the_other():
-    book = LinkBook()
-    assert book.handle(1, LinkAsked()) == {}  # it may ask before the driver knows that the group stands
-    book.formed(formed(0, 1, 2))
-    assert book.handle(2, LinkAsked()) == {}
-    assert book.handle(0, LinkAsked()) == {0: Turn(peer=1, number=1), 1: Turn(peer=0, number=1)}
-    assert book.handle(0, LinkAsked(found=link(0, 1, 1.0, 10.0))) == {}
-    assert book.handle(1, LinkAsked(found=link(0, 1, 2.0, 9.0))) == {
-        0: Turn(peer=2, number=2),
-        2: Turn(peer=0, number=2),
-    }
-    book.handle(0, LinkAsked(found=link(0, 2)))
-    assert book.handle(2, LinkAsked(found=link(0, 2))) == {1: Turn(peer=2, number=3), 2: Turn(peer=1, number=3)}
-    book.handle(1, LinkAsked(found=link(1, 2)))
-    assert book.handle(2, LinkAsked(found=link(1, 2))) == {0: None, 1: None, 2: None}
-    assert book.links == (link(0, 1, 2.0, 9.0), link(0, 2), link(1, 2))  # the slower of two views
+def test_a_worker_that_stops_ends_it_for_its_peer(group, monkeypatch):
+    listeners = group.listen(2)
+    job = LinksJob(addresses={0: listeners[0].address, 1: listeners[1].address}, secret=SECRET)
+    measure = links._measure
+
+    def fails(pair, max_bytes):
+        if pair.rank == 1:
+            raise KeyError("a defect")
+        return measure(pair, max_bytes)
+
+    monkeypatch.setattr(links, "_measure", fails)
+    told = group.threads([lambda rank=rank: measure_links(listeners[rank], rank, job) for rank in range(2)])
+    assert [type(each) for each in told] == [PeerLost, KeyError]
 
 
-def test_a_worker_that_is_lost_ends_it():
-    book = LinkBook()
-    book.formed(formed(0, 1))
-    with pytest.raises(ClusterError, match="Worker 1 was lost while the links"):
-        book.lost(Failure(worker=1, kind="died", reason="killed"), 1)
+def a_group(num_workers: int) -> WorkerGroup:
+    spec = GroupSpec(num_workers=num_workers, start_timeout_s=20.0)
+    group = WorkerGroup(LocalPool(lambda slot: None, num_workers), spec, say=lambda _: None)
+    group.start()
+    return group
 
 
-def test_a_worker_that_joins_meanwhile_ends_it():
-    book = LinkBook()
-    book.formed(formed(0, 1))
-    with pytest.raises(ClusterError, match=r"joined while the links .* has 3 workers now"):
-        book.formed(formed(0, 1, 2))
-
-
-class Measuring:
-    def links(self, job, member):
-        return measure_links(job, member)
-
-
-def test_every_two_workers_are_measured():
-    book = LinkBook()
-    spec = GroupSpec(num_workers=3, first_deadline_s=20.0, start_timeout_s=20.0)
-    group = WorkerGroup(LocalPool(lambda slot: Measuring(), 3), spec, say=lambda _: None)
+def test_a_group_measures_between_its_tasks():
+    group = a_group(3)
     try:
-        group.start()
-        task = Task(method="links", job=LinksJob(max_bytes=1 << 21), limits=Limits(num_needed=3))
-        group.begin(task, book).run()
+        first, second = group.measure_links(), group.measure_links()
     finally:
         group.close()
-    assert [each.workers for each in book.links] == [(0, 1), (0, 2), (1, 2)]
-    for each in book.links:
-        assert 0 < each.latency_s < (1 << 26) / each.bytes_per_s  # four bytes take less time than many
+    assert [each.workers for each in first] == [each.workers for each in second] == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_a_worker_that_is_lost_meanwhile_is_named(monkeypatch):
+    group = a_group(2)
+    monkeypatch.setattr(links, "_measure", lambda pair, max_bytes: group.pool.crash(1))
+    try:
+        with pytest.raises(ClusterError, match=r"could not be measured: worker 1 died: it was killed on purpose"):
+            group.measure_links()
+    finally:
+        group.close()

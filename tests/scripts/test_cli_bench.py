@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from heliostat.cluster.control.links import Link
+from heliostat.cluster.links import PairBandwidth
 from heliostat.data import write_dataset
 from heliostat.scripts.bench import PARTS, Bench, Measured, advice, as_object, links_table, measured
 from heliostat.scripts.cli import main
@@ -50,7 +50,7 @@ def test_advice_names_what_takes_most_beside_the_gradient(parts, says):
 
 
 def link(one, other, bytes_per_s, latency_s=0.001):
-    return Link(workers=(one, other), latency_s=latency_s, bytes_per_s=bytes_per_s)
+    return PairBandwidth(workers=(one, other), latency_s=latency_s, bytes_per_s=bytes_per_s)
 
 
 def test_waits_that_the_link_explains_are_communication():

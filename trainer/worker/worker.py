@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.control.links import LinksJob, measure_links
 from heliostat.cluster.control.member import Member
 from heliostat.data import Dataset
 
@@ -186,10 +185,6 @@ class Worker:
             answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
-
-    def links(self, job: LinksJob, member: Member) -> Any:
-        """Measure how fast every two workers talk; see `LinkBook`."""
-        return measure_links(job, member)
 
     def _current(self, job: PassJob, dataset: Dataset) -> tuple[Trainee, bool]:
         """The model of the last task, or a new one; and whether it is new."""

@@ -1,0 +1,125 @@
+"""How fast every two workers talk: bandwidth and latency of the all-reduce between them, measured one pair at a time.
+
+A function over connections, for a group that runs no task. All workers call it with the same addresses. They go through
+the pairs in the same order: two connect and measure, made as in a step (the same listeners, handshake and sockets), and
+tell all what they found, which is the sign for the next two. So no pair disturbs another, and everybody has the table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from .allreduce.collective import Collective
+from .allreduce.listener import Listener
+from .allreduce.mesh import connect
+from .tree import SegmentOp
+
+Address = tuple[str, int]
+
+NUM_SMALL, NUM_LARGE = 65, 5
+FIRST_BYTES, MAX_BYTES, LONG_S = 1 << 20, 1 << 26, 0.05
+LIMIT_S = 60.0
+_NODES = ((0, 0), (0, 1))  # what the two bring: the leaves of the smallest tree
+_FOUND = struct.Struct("!dd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinksJob:
+    """What the workers must know to measure: where each of them listens, and the secret that they share."""
+
+    addresses: Mapping[int, Address]
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBandwidth:
+    """What one pair of workers reached.
+
+    Attributes:
+        workers: their numbers.
+        latency_s: duration of an all-reduce of four bytes, the median.
+        bytes_per_s: bytes of a long vector over the duration of its all-reduce, the median; as many go each way.
+    """
+
+    workers: tuple[int, int]
+    latency_s: float
+    bytes_per_s: float
+
+
+def measure_links(
+    listener: Listener, worker: int, job: LinksJob, max_bytes: int = MAX_BYTES
+) -> tuple[PairBandwidth, ...]:
+    """Measure the links between all workers; every worker of the job calls this, and gets the same table.
+
+    Args:
+        listener: where the others reach this worker.
+        worker: this worker's number.
+        job: where all of them listen.
+        max_bytes: vectors grow up to so many bytes, or until an all-reduce takes `LONG_S`.
+
+    Returns:
+        What every two workers reached, by their numbers.
+
+    Raises:
+        CollectiveError: a worker died, or did not answer within `LIMIT_S`.
+    """
+    workers = sorted(job.addresses)
+    found = []
+    with closing(_connected(listener, worker, workers, job, generation=0)) as everybody:
+        for number, pair in enumerate(itertools.combinations(workers, 2), 1):
+            payload = None
+            if worker in pair:
+                with closing(_connected(listener, worker, pair, job, generation=number)) as connection:
+                    measured = _measure(connection, max_bytes)
+                payload = _FOUND.pack(*measured) if worker == pair[0] else None
+            told = everybody.broadcast(number, payload, root=workers.index(pair[0]))
+            latency_s, bytes_per_s = _FOUND.unpack(told)
+            found.append(PairBandwidth(workers=pair, latency_s=latency_s, bytes_per_s=bytes_per_s))
+    return tuple(found)
+
+
+def _connected(listener: Listener, worker: int, workers: Sequence[int], job: LinksJob, generation: int) -> Collective:
+    return connect(
+        listener,
+        rank=workers.index(worker),
+        addresses=[job.addresses[each] for each in workers],
+        generation=generation,
+        secret=job.secret,
+        timeout_s=LIMIT_S,
+        deadline_s=LIMIT_S,
+    )
+
+
+def _measure(pair: Collective, max_bytes: int) -> tuple[float, float]:
+    """Latency in seconds and bandwidth in bytes per second, as the slower of the two workers sees them."""
+    calls = itertools.count()
+    latency_s = _median_s(pair, calls, 4, NUM_SMALL)
+    num_bytes = FIRST_BYTES
+    while (duration_s := _median_s(pair, calls, num_bytes, NUM_LARGE)) < LONG_S and num_bytes * 2 <= max_bytes:
+        num_bytes *= 2
+    return latency_s, num_bytes / duration_s
+
+
+def _median_s(pair: Collective, calls: itertools.count[int], num_bytes: int, num: int) -> float:
+    """The median duration of `num` all-reduces in seconds, the longer one of the two workers': the same on both."""
+    own, out = np.ones(num_bytes // 4, np.float32), np.ones(num_bytes // 4, np.float32)
+    durations_s = []
+    for _ in range(num):
+        began_s = time.perf_counter()
+        _all_reduce(pair, next(calls), own, out, "sum")
+        durations_s.append(time.perf_counter() - began_s)
+    median_s = np.array([statistics.median(durations_s)])
+    return float(_all_reduce(pair, next(calls), median_s, np.empty(1), "max")[0])
+
+
+def _all_reduce(pair: Collective, call: int, own: np.ndarray, out: np.ndarray, op: SegmentOp) -> np.ndarray:
+    nodes, expected = {_NODES[pair.rank]: (own,)}, [[node] for node in _NODES]
+    return pair.all_reduce(call, nodes, expected, ((own.dtype, own.size),), ops=(op,), out=(out,))[0]
