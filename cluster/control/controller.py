@@ -22,7 +22,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from ..assignment import Range, assign, hand_out
+from ..assignment import Range, hand_out
 from .membership import Answer, Deliver, Dismiss, Donate, Place, Report
 from .task_state import (
     AbortGeneration,
@@ -37,7 +37,6 @@ from .task_state import (
     Formed,
     Kill,
     LeaveWanted,
-    Loss,
     Lost,
     Nudged,
     OriginChanged,
@@ -54,7 +53,7 @@ from .task_state import (
 
 # Who is to blame when several workers report: a death explains lost peers; so does an error of a worker's own code.
 _BLAME: dict[FailureKind, int] = {"died": 0, "raised": 1, "lost_peer": 2}
-LOSSES_OF_A_MICROBATCH = 3
+DEATHS_AT_A_STEP = 3
 MAX_RESTARTS = 10
 MAX_START_FAILURES = 3
 
@@ -168,10 +167,15 @@ class _Turn:
             self.failed_to_start(failure)
 
     def died(self, failure: Failure) -> None:
-        state = self.state
-        self.change(new_losses=(*state.new_losses, failure), last_loss=failure)
+        state, step = self.state, self.step_of(failure)
+        self.change(last_loss=failure)
         self.actions.append(Lost(failure=failure, num_left=len(state.members)))
-        if state.phase == "ending":
+        if failure.evidence and step is not None:
+            self.change(deaths=(*state.deaths, (step, failure.evidence)))
+        if self.state.deaths.count((step, failure.evidence)) >= DEATHS_AT_A_STEP:
+            self.change(phase="over")
+            self.actions.append(Stop(cause=replace(failure, step=step)))
+        elif state.phase == "ending":
             self.check_ended()
         elif state.phase == "closing":
             if state.closer == failure.worker:
@@ -280,14 +284,11 @@ class _Turn:
             self.actions.append(Kill(worker=victim, reason="its connection with another worker is cut"))
             self.failed(Failure(worker=victim, kind="died", reason="its connection with another worker is cut"))
             return  # `failed` has come back here
-        lost = self.state.new_losses
-        if self.stop_if_lost_again_and_again():
-            return
         # Who had a place but could not take it has no state yet: it waits to join, as it did before.
         self.change(members=tuple(worker for worker in state.members if state.reports[worker].at != "join"))
         state = self.state
         if not state.members:
-            self.restart(lost[-1]) if lost else self.gather()
+            self.restart(state.last_loss) if state.last_loss else self.gather()
             return
         newest = self.newest()
         if state.pause and any(state.reports[worker].clean for worker in newest):
@@ -343,10 +344,9 @@ class _Turn:
         """Give every member its place in a new generation."""
         state = self.state
         generation = state.generation + 1
-        computes = _computes(state.limits.num_microbatches, members, ranges)
         restarted = state.generation >= 0 and not state.members
         waiting = set(state.candidates) - set(members) or state.pause or state.leaving & set(members)
-        self.change(phase="running", generation=generation, members=members, ranges=computes, new_losses=())
+        self.change(phase="running", generation=generation, members=members)
         for worker in members:
             place = Place(
                 generation=generation,
@@ -363,8 +363,6 @@ class _Turn:
 
     def restart(self, failure: Failure) -> None:
         """Nobody is left who has the state: begin again from the last checkpoint with whoever comes."""
-        if self.stop_if_lost_again_and_again():
-            return
         num = self.state.num_restarts + 1
         if num > MAX_RESTARTS:
             self.change(phase="over")
@@ -439,22 +437,6 @@ class _Turn:
         self.change(phase="over")
         self.actions.append(Stop(cause=cause, others=tuple(others)))
 
-    def stop_if_lost_again_and_again(self) -> bool:
-        """Stop when a microbatch of a step was lost several times for the same reason that is its own."""
-        state = self.state
-        steps = [report.step for worker in state.members if (report := state.reports.get(worker)) is not None]
-        known = [step for step in steps if step is not None]
-        for failure in state.new_losses:
-            step = max(known) if known else failure.step
-            loss = Loss(step=step, ranges=state.ranges.get(failure.worker, ()), evidence=failure.evidence)
-            self.change(losses=(*self.state.losses, loss))
-            if _times_lost(self.state.losses, loss) >= LOSSES_OF_A_MICROBATCH:
-                self.change(phase="over")
-                self.actions.append(Stop(cause=replace(failure, step=step)))
-                return True
-        self.change(new_losses=())
-        return False
-
     # -- small helpers --------------------------------------------------------------------------------------------
 
     def newest(self) -> tuple[int, ...]:
@@ -462,6 +444,12 @@ class _Turn:
         reports = self.state.reports
         farthest = max((reports[worker].round for worker in self.state.members if worker in reports), default=-1)
         return tuple(w for w in self.state.members if w in reports and reports[w].round == farthest)
+
+    def step_of(self, failure: Failure) -> int | None:
+        """The step of a death: the members are at most one apart, so what they have reported since tells it exactly."""
+        reports = (self.state.reports.get(worker) for worker in self.state.members)
+        reported = [report.step for report in reports if report is not None and report.step is not None]
+        return max(reported, default=failure.step)
 
     def can_do_with(self, workers: tuple[int, ...]) -> bool:
         return len(workers) >= max(1, self.state.limits.min_workers)
@@ -479,7 +467,7 @@ class _Turn:
         self.actions.append(Reply(worker=worker, answer=answer))
 
     def change(self, **fields: Any) -> None:
-        for name in ("reports", "failures", "ranges"):
+        for name in ("reports", "failures"):
             if name in fields and not isinstance(fields[name], MappingProxyType):
                 fields[name] = MappingProxyType(dict(fields[name]))
         self.state = replace(self.state, **fields)
@@ -506,22 +494,6 @@ def cut_off(reports: Mapping[int, Report], by_rank: Iterable[int]) -> tuple[int,
     blamed = {worker: sum(worker == other for _, other in blames) for worker in order}
     in_pairs = {worker: sum(worker in pair for pair in pairs) for worker in order}
     return (max(order, key=lambda worker: (in_pairs[worker], blamed[worker], order.index(worker))),)
-
-
-def _computes(num_microbatches: int, members: tuple[int, ...], ranges: tuple[Any, ...]) -> dict[int, tuple[Range, ...]]:
-    if not num_microbatches:
-        return {}
-    usual = assign(num_microbatches, len(members))
-    return {w: (usual[rank], *(ranges[rank] if ranges else ())) for rank, w in enumerate(members)}
-
-
-def _times_lost(losses: tuple[Loss, ...], loss: Loss) -> int:
-    """The most often that one microbatch of `loss` was lost at its step with its evidence."""
-    if not loss.evidence or loss.step is None:
-        return 0
-    alike = [each for each in losses if each.step == loss.step and each.evidence == loss.evidence]
-    mine = {number for lo, hi in loss.ranges for number in range(lo, hi)}
-    return max((sum(any(lo <= n < hi for lo, hi in each.ranges) for each in alike) for n in mine), default=0)
 
 
 def _explains_less(failure: Failure, known: Failure | None) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ..assignment import Range
 from .membership import Answer, Report
 
 FailureKind = Literal["died", "raised", "lost_peer"]
@@ -198,15 +197,6 @@ class Stop:
 Action = AbortGeneration | Reply | Kill | Lost | Formed | Short | StartSettling | Complete | Stop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """Microbatches that were lost with a worker at a step."""
-
-    step: int | None
-    ranges: tuple[Range, ...]
-    evidence: Evidence
-
-
 def _empty() -> Mapping[int, Any]:
     return MappingProxyType({})
 
@@ -228,8 +218,8 @@ class TaskState:
         closer: who delivers.
         donor: who was asked to donate its state, and has not done so yet.
         failures: errors of workers' own, by worker.
-        ranges: microbatches that members compute, by worker.
-        new_losses: members lost since the last regrouping; `losses` are all before, `last_loss` is the last.
+        last_loss: the member lost last.
+        deaths: step and evidence of each death for which both are known; three alike end the task.
         num_restarts: how often all members were lost since the last checkpoint.
         num_start_failures: workers in a row that failed before they joined.
     """
@@ -246,10 +236,8 @@ class TaskState:
     closer: int | None = None
     donor: int | None = None
     failures: Mapping[int, Failure] = field(default_factory=_empty)
-    ranges: Mapping[int, tuple[Range, ...]] = field(default_factory=_empty)
-    new_losses: tuple[Failure, ...] = ()
     last_loss: Failure | None = None
-    losses: tuple[Loss, ...] = ()
+    deaths: tuple[tuple[int, Evidence], ...] = ()
     num_restarts: int = 0
     num_start_failures: int = 0
 
@@ -258,11 +246,6 @@ class TaskState:
         """Workers that wait to join, lowest number first."""
         waiting = (worker for worker, report in self.reports.items() if report.at == "join")
         return tuple(sorted(worker for worker in waiting if worker not in self.members))
-
-    @property
-    def num_alive(self) -> int:
-        """Workers that work, wait to join or set themselves up."""
-        return len({*self.members, *self.starting, *self.candidates})
 
     @property
     def over(self) -> bool:

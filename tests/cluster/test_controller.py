@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from heliostat.cluster.control.controller import (
-    LOSSES_OF_A_MICROBATCH,
+    DEATHS_AT_A_STEP,
     MAX_RESTARTS,
     MAX_START_FAILURES,
     cut_off,
@@ -265,38 +265,45 @@ def test_restarts_without_progress_are_limited():
 
 
 @pytest.mark.parametrize("evidence", ["out of memory", "crash", ""])
-def test_the_same_microbatch_lost_again_and_again(evidence):
-    play = running(0, 1, 2, 3, num_microbatches=1)
-    for worker in range(LOSSES_OF_A_MICROBATCH):  # the one of rank 0 computes it
+def test_deaths_at_the_same_step_again_and_again(evidence):
+    play = running(0, 1, 2, 3)
+    for worker in range(DEATHS_AT_A_STEP):
         assert not play.state.over
-        play.die(worker, evidence=evidence).report(*range(worker + 1, 4), step=7)
+        play.die(worker, evidence=evidence, step=7).report(*range(worker + 1, 4), step=7)
     assert play.state.over == bool(evidence)
-    if evidence:
-        assert play.new == (Stop(cause=failure(2, evidence=evidence, step=7)),)
 
 
-def test_a_worker_alone_that_dies_of_the_same_microbatch_again_and_again():
+def test_the_last_death_of_too_many_is_told_and_is_the_cause():
+    play = running(0, 1, 2, 3)
+    for worker in range(DEATHS_AT_A_STEP - 1):
+        play.die(worker, evidence="crash", step=7).report(*range(worker + 1, 4), step=7)
+    play.die(2, evidence="crash", step=7)
+    last = failure(2, evidence="crash", step=7)
+    assert play.new == (Lost(failure=last, num_left=1), Stop(cause=last))
+
+
+def test_a_worker_alone_that_dies_at_the_same_step_again_and_again():
     play = running(0)
-    for worker in range(LOSSES_OF_A_MICROBATCH - 1):
+    for worker in range(DEATHS_AT_A_STEP - 1):
         play.die(worker, evidence="crash", step=7).join(worker + 1)
     assert play.die(2, evidence="crash", step=7).new_of(Stop)[0].cause.worker == 2
 
 
-def test_losses_of_different_microbatches_or_for_different_reasons_are_different():
-    play = running(*range(5), num_microbatches=5)
-    for worker in range(4, 1, -1):
-        held = [((rank, rank + 1),) for rank in range(worker)]
-        play.die(worker, evidence="crash")
-        for rank in range(worker):
-            play.report(rank, held=held[rank], step=7)
-    assert play.state.members == (0, 1)
+def test_what_survivors_report_tells_the_step_better_than_what_was_last_heard_of_the_dead():
+    play = running(0, 1, 2, 3)
+    for worker, heard in enumerate((5, None, 6)):
+        play.report(3, step=7).die(worker, evidence="crash", step=heard).report(*range(worker + 1, 3), step=7)
+    assert play.new_of(Stop)[0].cause.step == 7
+
+
+def test_deaths_for_different_reasons_are_different():
     play = running(0)
     for worker, evidence in enumerate(["crash", "out of memory", "crash", "out of memory"]):
         play.die(worker, evidence=evidence, step=7).join(worker + 1)
     assert not play.state.over
 
 
-def test_losses_at_different_steps_are_different():
+def test_deaths_at_different_steps_are_different():
     play = running(0, num_microbatches=1)
     for worker in range(5):
         play.die(worker, evidence="crash", step=worker).join(worker + 1)

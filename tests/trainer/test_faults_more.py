@@ -120,11 +120,11 @@ def crashing():
 
 
 @pytest.mark.slow
-def test_a_microbatch_at_which_every_worker_crashes_stops_the_run(trainer_of, warm_workers):
+def test_a_step_at_which_every_worker_crashes_stops_the_run(trainer_of, warm_workers):
     x, y = dense_data()
     x[40, 3] = POISON
     trainer, faults = trainer_of(crashing)
-    with pytest.raises(TrainingFailedError, match="native code crashed at this microbatch") as raised:
+    with pytest.raises(TrainingFailedError, match="native code crashed at this step") as raised:
         trainer.fit((x, y), epochs=2, **JOB)
     assert raised.value.host == socket.gethostname()
     assert len(events_of(faults.run_dir, "lost")) == 3

@@ -71,11 +71,11 @@ def _advice(cause: Failure) -> str:
         )
     if cause.evidence == "out of memory":
         return (
-            "Cause: there was not enough memory for this microbatch, again and again. Begin a new run with a larger "
+            "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "
             "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
         )
     if cause.evidence == "crash":
-        return "Cause: native code crashed at this microbatch, again and again; the worker's log ends with its stack."
+        return "Cause: native code crashed at this step, again and again; the worker's log ends with its stack."
     return (
         "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or "
         "native code crashed (its log ends there)."
