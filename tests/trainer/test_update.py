@@ -6,15 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.trainer.engine import runs as runs_module
+from heliostat.trainer.engine import layout as layout_module
 from heliostat.trainer.engine import update
 from heliostat.trainer.engine.flat import pieces_of
-from heliostat.trainer.engine.runs import MAX_MEAN_ELEMENTS, runs_of
+from heliostat.trainer.engine.layout import VectorLayout
 from heliostat.trainer.engine.runtime import Runtime
-from heliostat.trainer.engine.segments import Segments
 from heliostat.trainer.engine.tensors import host_view
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .conftest import dense_data, fingerprint, text_data
 from .models import chapter, linear, normalised
@@ -166,34 +163,19 @@ def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
     assert fingerprint(results[0]) == fingerprint(results[1])
 
 
-@given(st.lists(st.sampled_from([0, 1, 300, MAX_MEAN_ELEMENTS, MAX_MEAN_ELEMENTS + 1, 10 * MAX_MEAN_ELEMENTS])))
-@settings(deadline=None, derandomize=True)
-def test_large_variables_have_segments_of_their_own_where_they_prevail(sizes):
-    runs = runs_of(sizes)
-    assert sum(runs) == len(sizes)
-    if sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes):
-        assert len(runs) == min(1, len(sizes))
-        return
-    at, before = 0, False
-    for count in runs:
-        large = [size > MAX_MEAN_ELEMENTS for size in sizes[at : at + count]]
-        assert large == [True] or (not any(large) and not before)
-        at, before = at + count, not any(large)
-
-
 @pytest.mark.parametrize("wire_dtype", [None, "bfloat16"])
 def test_gradients_in_several_segments_have_the_bits_of_one(train, monkeypatch, wire_dtype):
     data, arguments = dense_data(), {"wire_dtype": wire_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))
     found = []
-    original = Segments.__init__
+    original = VectorLayout.ops
 
-    def noted(self, *given):
-        original(self, *given)
-        found.append(self.ops)
+    def noted(self, wire_dtype):
+        found.append(original(self, wire_dtype))
+        return found[-1]
 
-    monkeypatch.setattr(Segments, "__init__", noted)
-    monkeypatch.setattr(runs_module, "MAX_MEAN_ELEMENTS", 40)
+    monkeypatch.setattr(VectorLayout, "ops", noted)
+    monkeypatch.setattr(layout_module, "MAX_MEAN_ELEMENTS", 40)
     for workers, replicas, on_devices in ((0, 1, False), (3, 1, False), (2, 2, False), (1, 2, True), (2, 2, True)):
         with monkeypatch.context() as patched:
             if on_devices:

@@ -1,1 +1,1 @@
-"""The step engine: one microbatch after another becomes a contribution, sums become an update."""
+"""The step engine: one microbatch after another becomes a vector, their sum becomes an update."""

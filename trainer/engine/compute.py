@@ -22,7 +22,7 @@ from ..columns import Columns
 from ..errors import UnsupportedModelError, UnsupportedStepError
 from . import seams
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
-from .contribution import Contribution, contribution_of
+from .layout import VectorLayout, vector_layout
 from .metrics import MetricVariable, StatsLayout
 from .on_replicas import OnEveryReplica
 from .runtime import BUILD_LOCK
@@ -36,14 +36,14 @@ ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What the trace of a step told: the parts of a contribution, as tensors, with their names."""
+    """What the trace of a step told: the parts of a microbatch's vector, as tensors, and how they lie in it."""
 
     gradients: list[Any]
     moving: list[Any]
     agreed: list[Any]
     sums: list[Any]
     extrema: list[Any]
-    contribution: Contribution
+    layout: VectorLayout
 
 
 class Compute:
@@ -76,14 +76,14 @@ class Compute:
         self._trainee, self._step, self._kind = trainee, step, kind
         self._only_returned = only_returned_logs
         self._columns, self._reduction = columns, reduction
-        self._traced: Contribution | None = None
+        self._traced: VectorLayout | None = None
         self.views = HostViews()
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
             self._everywhere = self._trace({name: sample[name] for name in columns.names})
         if self._traced is None:
             raise UnsupportedStepError("The training step was not traced.")
-        self.contribution: Contribution = self._traced
+        self.layout: VectorLayout = self._traced
 
     def __call__(self, replica_inputs: Sequence[ReplicaInput]) -> list[Vector]:
         """Compute one microbatch on every replica.
@@ -121,10 +121,10 @@ class Compute:
 
     def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
         traced = self._run_step(columns, weights, seeds)
-        self._traced = traced.contribution
+        self._traced = traced.layout
         dtype = self._trainee.float_dtype
         values, main = [*traced.gradients, *traced.moving], []
-        for start, count in zip(accumulate((0, *traced.contribution.runs)), traced.contribution.runs, strict=False):
+        for start, count in zip(accumulate((0, *traced.layout.runs)), traced.layout.runs, strict=False):
             weight = weights[0 if start < len(traced.gradients) else 1]
             main.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
         agreed = [*traced.agreed, *(-value for value in traced.agreed)]
@@ -182,7 +182,7 @@ class Compute:
             agreed=[tf.cast(values[i], tf.float64) for i in agreed],
             sums=sums,
             extrema=extrema,
-            contribution=contribution_of(trainee, present, floating, agreed, stats),
+            layout=vector_layout(trainee, present, floating, agreed, stats),
         )
 
     def _logged_sum(self, value: Any, weights: Any) -> Any:

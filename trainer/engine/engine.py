@@ -18,20 +18,19 @@ import tensorflow as tf
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.control.member import Member
-from heliostat.cluster.tree import Node, TreeSum, Vector
+from heliostat.cluster.tree import Node, SegmentOp, TreeSum, Vector
 from heliostat.data import aligned_empty
 
 from ..errors import NonfiniteGradientError, UnsupportedModelError, WorkersDisagreeError
 from ..jobs import SEGMENT_OPS, Nonfinite, OnNonfinite, WireDtype
 from .compute import Compute, ReplicaInput
 from .feed import Feed, Microbatch
+from .layout import microbatch_seeds
 from .metrics import Results, Totals, assign_metrics, disagreeing, metric_values
 from .nonfinite import all_finite, nonfinite_microbatch, nonfinite_text
 from .replica_sum import ReplicaSum
-from .seeds import microbatch_seeds
-from .segments import Segments
 from .state import assign_state, state_bytes
-from .tensors import to_tensor
+from .tensors import memory_of_sums, to_tensor
 from .trainee import Trainee
 from .update import Update
 
@@ -153,16 +152,16 @@ class StepWork:
 
     Args:
         runner: computes microbatches.
-        segments: how their vectors are summed.
+        ops: how each segment of their vectors is summed.
     """
 
-    def __init__(self, runner: MicrobatchRunner, segments: Segments) -> None:
-        self._runner, self._segments = runner, segments
+    def __init__(self, runner: MicrobatchRunner, ops: Sequence[SegmentOp]) -> None:
+        self._runner, self._ops = runner, ops
         self._num_microbatches = runner.feed.plan.num_microbatches
         self._replica_sum: ReplicaSum | None = None
         gpus = runner.trainee.runtime.gpus
-        if gpus and "sum_bfloat16" not in segments.ops:  # there every addition is rounded
-            self._replica_sum = ReplicaSum(gpus, self._num_microbatches, segments.ops, runner.compute.views)
+        if gpus and "sum_bfloat16" not in ops:  # there every addition is rounded
+            self._replica_sum = ReplicaSum(gpus, self._num_microbatches, ops, runner.compute.views)
         self._trees: dict[Range, TreeSum] = {}
         self._held: list[Range] = []
         self._step = self._seed_step = 0
@@ -190,7 +189,7 @@ class StepWork:
         """Compute the ranges among these that it does not hold."""
         for each in ranges:
             if each not in self._held:
-                tree = self._trees.get(each) or TreeSum(self._num_microbatches, self._segments.ops, *each)
+                tree = self._trees.get(each) or TreeSum(self._num_microbatches, self._ops, *each)
                 self._trees[each] = tree
                 for node, vector in self._runner.sums(self._step, self._seed_step, range(*each), self._replica_sum):
                     began = time.perf_counter()
@@ -224,13 +223,13 @@ class TrainEngine:
         self.runner, self._member = runner, member
         self._on_nonfinite = on_nonfinite
         self.trainee = runner.trainee
-        self.contribution = runner.compute.contribution
-        self.stats = self.contribution.stats
-        self._update = Update(self.trainee, self.contribution)
+        self.layout = runner.compute.layout
+        self.stats = self.layout.stats
+        self._update = Update(self.trainee, self.layout)
         self._results = Results(self.trainee.model, self.stats)
         self._epoch = 0
-        self._segments = Segments(self.trainee, self.contribution, wire_dtype)
-        self._work = StepWork(runner, self._segments)
+        self._ops = self.layout.ops(wire_dtype)
+        self._work = StepWork(runner, self._ops)
         self.totals = Totals.start(self.stats)
         self._logs: dict[str, Any] | None = None
         self._published = False
@@ -250,7 +249,7 @@ class TrainEngine:
         self.runner.warm_up()
         self._work.warm_up()
         kept = state_bytes(self.trainee)
-        nothing = [aligned_empty((length,), dtype) for dtype, length in self.contribution.main]
+        nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.main]
         for segment in nothing:
             segment[:] = 0
         self._update(*map(to_tensor, nothing))
@@ -280,7 +279,11 @@ class TrainEngine:
         began, local_s, waited_s = time.perf_counter(), times.local_s, self._member.waited_s
         self._work.begin(step, self._epoch * plan.num_steps + step)
         summed = self._member.all_reduce(
-            self._work, plan.present(step), self._segments.layout, self._segments.ops, self._segments.new
+            self._work,
+            plan.present(step),
+            self.layout.segments,
+            self._ops,
+            lambda: memory_of_sums(self.layout, self.trainee.runtime.gpus),
         )
         reduced = time.perf_counter()
         if self._on_nonfinite is None or all(map(all_finite, summed[:-2])):
@@ -302,7 +305,7 @@ class TrainEngine:
 
     def _refuse(self, step: int) -> None:
         """The sum of a step is not finite, on every worker alike: find out where from; nothing is applied."""
-        found = nonfinite_microbatch(self.runner, self.contribution, self._epoch, step, self._work.held)
+        found = nonfinite_microbatch(self.runner, self.layout, self._epoch, step, self._work.held)
         skipped = self._on_nonfinite == "skip"
         number, variables = found or (None, ())
         if found is not None or self._member.is_chief:
@@ -315,13 +318,13 @@ class TrainEngine:
     def _apply(self, summed: Vector, rows: tuple[int, int]) -> None:
         *main, sums, extrema = summed
         if disagreeing(self.stats, extrema):
-            names = [self.trainee.frozen[i].path for i in self.contribution.agreed]
+            names = [self.trainee.frozen[i].path for i in self.layout.agreed]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
         self._update(*map(self.runner.compute.views.tensor_of, main))
-        if self.contribution.agreed:
+        if self.layout.agreed:
             self._update.assign_agreed(extrema)
         self.totals.add(sums, extrema, rows[1] - rows[0])
         self._count_from(self.totals)
@@ -361,7 +364,7 @@ class Evaluator:
 
     def __init__(self, runner: MicrobatchRunner) -> None:
         self._runner = runner
-        self.stats = runner.compute.contribution.stats
+        self.stats = runner.compute.layout.stats
         self._results = Results(runner.trainee.model, self.stats)
 
     def warm_up(self) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
 
 from ..columns import Columns
+from .layout import microbatch_weights
 from .tensors import to_tensor
-from .weights import microbatch_weights
 
 # Reading that is quicker than this is not worth handing to another thread.
 AHEAD_S = 0.002

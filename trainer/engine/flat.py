@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.data import ALIGNMENT_BYTES
 
-from .runs import small_on_average
+from .layout import small_on_average
 from .trainee import Trainee
 
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from heliostat.cluster.assignment import Range
 
-from .runs import by_variable
+from .layout import VectorLayout, by_variable
 
 if TYPE_CHECKING:
-    from .contribution import Contribution
     from .engine import MicrobatchRunner
     from .trainee import Trainee
 
@@ -25,24 +24,24 @@ def all_finite(vector: np.ndarray) -> bool:
 
 
 def nonfinite_microbatch(
-    runner: MicrobatchRunner, contribution: Contribution, epoch: int, step: int, ranges: Sequence[Range]
+    runner: MicrobatchRunner, layout: VectorLayout, epoch: int, step: int, ranges: Sequence[Range]
 ) -> tuple[int, tuple[str, ...]] | None:
     """Compute these microbatches of a step again, one by one: the first that is not finite, and in which variables."""
     seed_step = epoch * runner.feed.plan.num_steps + step
     for lo, hi in sorted(ranges):
         for number, (*main, _, _) in runner.vectors(step, seed_step, range(lo, hi)):
             if not all(map(all_finite, main)):
-                parts = parts_by_variable(runner.trainee, contribution, main)
+                parts = parts_by_variable(runner.trainee, layout, main)
                 return number, tuple(variable.path for variable, part in parts if not all_finite(part))
     return None
 
 
 def parts_by_variable(
-    trainee: Trainee, contribution: Contribution, main: Sequence[np.ndarray]
+    trainee: Trainee, layout: VectorLayout, main: Sequence[np.ndarray]
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
-    trained = [trainee.trainable[i] for i in contribution.gradients]
-    return by_variable(main, contribution.runs, trained + [trainee.frozen[i] for i in contribution.moving])
+    trained = [trainee.trainable[i] for i in layout.gradients]
+    return by_variable(main, layout.runs, trained + [trainee.frozen[i] for i in layout.moving])
 
 
 def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:

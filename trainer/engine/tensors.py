@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from heliostat.cluster.tree import Vector
 from heliostat.data import ALIGNMENT_BYTES, aligned_empty
+
+from .layout import VectorLayout
 
 HOST = "CPU:0"
 
@@ -56,6 +60,20 @@ class HostViews:
     def forget(self) -> None:
         """Let go of all tensors."""
         self._known.clear()
+
+
+def memory_of_sums(layout: VectorLayout, gpus: Sequence[str]) -> Vector:
+    """Uninitialised host memory for the sum of a step, aligned to 64 bytes.
+
+    Args:
+        layout: what lies in the sum.
+        gpus: devices of this worker's replicas where they are GPUs, else none; a sum is copied to the first.
+    """
+    num_main = len(layout.main)
+    return tuple(
+        memory_towards(gpus[0], length, dtype) if gpus and number < num_main else aligned_empty((length,), dtype)
+        for number, (dtype, length) in enumerate(layout.segments)
+    )
 
 
 def memory_towards(device: str, length: int, dtype: Any) -> np.ndarray:

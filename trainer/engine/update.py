@@ -17,10 +17,9 @@ from keras import ops
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from .contribution import Contribution
 from .flat import FlatState, flat_state, hand_out
 from .inline_call import InlineCall
-from .runs import by_variable
+from .layout import VectorLayout, by_variable
 from .runtime import BUILD_LOCK
 from .seams import STATELESS_METHODS
 from .trainee import Trainee
@@ -31,19 +30,19 @@ class Update:
 
     Args:
         trainee: the model.
-        contribution: what the summed vector holds.
+        layout: what the summed vector holds.
     """
 
-    def __init__(self, trainee: Trainee, contribution: Contribution) -> None:
-        self._trainee, self._contribution = trainee, contribution
-        self._moving = [trainee.frozen[i] for i in contribution.moving]
+    def __init__(self, trainee: Trainee, layout: VectorLayout) -> None:
+        self._trainee, self._layout = trainee, layout
+        self._moving = [trainee.frozen[i] for i in layout.moving]
         with BUILD_LOCK:
-            self._flat = flat_state(trainee, contribution.gradients)
+            self._flat = flat_state(trainee, layout.gradients)
             self._loaded = False
             if self._flat is not None:
                 self._load, self._store = self._flat.make_load(), self._flat.make_store()
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
-            specs = [tf.TensorSpec((length,), dtype) for dtype, length in contribution.main]
+            specs = [tf.TensorSpec((length,), dtype) for dtype, length in layout.main]
             traced = tf.function(change, autograph=False, input_signature=specs).get_concrete_function()
             self._update = InlineCall(traced) if trainee.runtime.on_one_cpu else traced
 
@@ -98,7 +97,7 @@ class Update:
             weights.assign(new_weights)
             for store, value in zip(stores, new_state, strict=True):
                 store.assign(value)
-            new_moving = _values(moving, self._contribution.runs[1:], self._moving)
+            new_moving = _values(moving, self._layout.runs[1:], self._moving)
             for parts, value in zip(moving_parts, new_moving, strict=True):
                 parts[0].assign(value)
             return new_weights
@@ -115,8 +114,8 @@ class Update:
 
     def assign_agreed(self, extrema: np.ndarray) -> None:
         """Assign the integer state that all microbatches agreed on, from the third segment of the sum."""
-        at = self._contribution.stats.num_extrema - 2 * self._contribution.stats.num_agreed
-        for index in self._contribution.agreed:
+        at = self._layout.stats.num_extrema - 2 * self._layout.stats.num_agreed
+        for index in self._layout.agreed:
             variable = self._trainee.frozen[index]
             size = int(np.prod(variable.shape))
             value = extrema[at : at + size].reshape(variable.shape).astype(variable.dtype)
@@ -125,14 +124,14 @@ class Update:
                 part.assign(value)
 
     def _new_values(self, main: Sequence[tf.Tensor], first: Sequence[Any]) -> list[Any]:
-        trainee, contribution = self._trainee, self._contribution
+        trainee, layout = self._trainee, self._layout
         num_weights = len(trainee.trainable)
         num_state = len(trainee.optimizer.variables)
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
-        trained = [trainee.trainable[index] for index in contribution.gradients]
-        values = _values(main, contribution.runs, [*trained, *self._moving])
-        for index, value in zip(contribution.gradients, values, strict=False):
+        trained = [trainee.trainable[index] for index in layout.gradients]
+        values = _values(main, layout.runs, [*trained, *self._moving])
+        for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
         moving = values[len(trained) :]
         with _stateless(trainee.optimizer):

@@ -26,7 +26,7 @@ def replay_step(engine: TrainEngine, epoch: int, step: int, wanted: ReplayWanted
             totals = Totals.start(engine.stats)
             totals.add(np.array(sums), np.array(extrema), rows)
             norms, broken = {}, []
-            for variable, part in parts_by_variable(runner.trainee, engine.contribution, main):
+            for variable, part in parts_by_variable(runner.trainee, engine.layout, main):
                 norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
                 if not all_finite(part):
                     broken.append(variable.path)

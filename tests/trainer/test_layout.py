@@ -1,16 +1,33 @@
-"""The factors and seeds of microbatches: pure functions that the invariance stands on."""
+"""How vectors are cut, and the factors and seeds of microbatches: pure functions that the invariance stands on."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from heliostat.trainer.engine.seeds import microbatch_seeds
-from heliostat.trainer.engine.weights import microbatch_weights
+from heliostat.trainer.engine.layout import MAX_MEAN_ELEMENTS, microbatch_seeds, microbatch_weights, runs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=16)
 GOLDEN = [[2471389667538150015, 0], [2276949459088694552, 0]]
+
+
+@given(st.lists(st.sampled_from([0, 1, 300, MAX_MEAN_ELEMENTS, MAX_MEAN_ELEMENTS + 1, 10 * MAX_MEAN_ELEMENTS])))
+@settings(deadline=None, derandomize=True)
+def test_large_variables_have_segments_of_their_own_where_they_prevail(sizes):
+    runs = runs_of(sizes)
+    assert sum(runs) == len(sizes)
+    if sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes):
+        assert len(runs) == min(1, len(sizes))
+        return
+    at, before = 0, False
+    for count in runs:
+        large = [size > MAX_MEAN_ELEMENTS for size in sizes[at : at + count]]
+        assert large == [True] or (not any(large) and not before)
+        at, before = at + count, not any(large)
 
 
 @settings(deadline=None, derandomize=True)
@@ -79,3 +96,10 @@ def test_seeds_differ_in_every_place_of_a_run(argument):
 
 def test_more_generators_leave_the_seeds_of_the_first_as_they_are():
     assert np.array_equal(microbatch_seeds(1, 2, 3, 5)[:2], microbatch_seeds(1, 2, 3, 2))
+
+
+def test_importing_it_loads_no_tensorflow():
+    program = (
+        "import sys, heliostat.trainer.engine.layout; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"

@@ -1,0 +1,221 @@
+"""How a microbatch's numbers lie in one vector, what it weighs in its step, and which random seeds it draws from.
+
+A step is a sum over microbatches. All that one of them adds to it lies in a *vector*: a few one-dimensional arrays, its
+segments, alike on every worker.
+
+    float     gradients of variables, several joined or a large one by itself
+    float     new values of floating-point state that the step assigns (moving averages), joined
+    sums      float64: changes of metrics, logged scalars with their rows
+    extrema   float64: metrics that merge by maximum or, negated, minimum; integer state, and the same negated
+
+The first are multiplied by the microbatch's weight before they are added, so that a plain sum is the mean over all rows
+of the batch, whatever the sizes of its microbatches. Integers have no mean: all microbatches must agree on them, and
+they do where the maximum of v is minus the maximum of -v.
+
+Why segments. One array per variable is simplest, and slow where variables are many and small: each costs a view, an
+addition at every node of the tree, an entry in every message, and a handle in the update. One array for all of them
+costs a copy of the whole gradient after the backward pass, and another where the update cuts it up; for large variables
+these take longer than the handles saved. So variables that are small on average (`MAX_MEAN_ELEMENTS`) are joined in one
+segment, which the flat update (`flat.py`) takes as it is; else every large one stays alone, and small neighbours are
+joined. No bit depends on that: whatever happens to a segment happens to each of its elements by itself.
+
+Not done: segments of equal bytes that travel while the backward pass still runs, as in PyTorch's
+DistributedDataParallel (Li et al., VLDB 2020) and Horovod's tensor fusion (Sergeev and Del Balso, 2018). A traced
+function returns all of its outputs at once, so there is nothing to send before its end; and what workers send each
+other is cut by bytes further down, across segments (`cluster/allreduce/slices.py`). Nor are variables reordered by
+size: those joined would no longer be neighbours, and the flat update wants the optimizer's order.
+
+Nothing here needs TensorFlow: the driver, which words errors about gradients, must start without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby, islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from heliostat.cluster.tree import Layout, SegmentOp
+
+from ..errors import UnsupportedModelError
+from ..jobs import SEGMENT_OPS, WireDtype
+
+if TYPE_CHECKING:
+    from .metrics import StatsLayout
+    from .trainee import Trainee
+
+# Larger variables, on average, are not joined: joining and handing out are copies, which then cost more than they save.
+MAX_MEAN_ELEMENTS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorLayout:
+    """What the vector of a microbatch holds, in order.
+
+    The main segments have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
+    the microbatch's weight; `runs` says how many of these variables share a segment, and there is an empty one if there
+    are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
+
+    Attributes:
+        gradients: indices into `Trainee.trainable` of the variables that have a gradient.
+        moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
+        agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
+        runs: of each main segment the number of variables that are joined in it, see `runs_of`.
+        stats: metric changes and logged scalars.
+        segments: dtype and length of each segment.
+    """
+
+    gradients: tuple[int, ...]
+    moving: tuple[int, ...]
+    agreed: tuple[int, ...]
+    runs: tuple[int, ...]
+    stats: StatsLayout
+    segments: Layout
+
+    @property
+    def main(self) -> Layout:
+        """Dtype and length of each main segment."""
+        return self.segments[:-2]
+
+    def ops(self, wire_dtype: WireDtype | None) -> tuple[SegmentOp, ...]:
+        """How each segment is summed.
+
+        With `wire_dtype="bfloat16"` every node of the tree is rounded in those of gradients. Moving averages stay
+        exact: a small step of theirs would be rounded away every time.
+
+        Raises:
+            UnsupportedModelError: gradients are to be rounded, and are not float32.
+        """
+        num_moving = 1 if self.moving else 0
+        gradients: SegmentOp = "sum"
+        if wire_dtype is not None:
+            gradients = "sum_bfloat16"
+            dtype, _ = self.segments[0]
+            if dtype != np.float32:
+                raise UnsupportedModelError(
+                    f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
+                    "wire_dtype out, or use float32 weights."
+                )
+        moving, *rest = SEGMENT_OPS
+        return (*[gradients] * (len(self.main) - num_moving), *[moving] * num_moving, *rest)
+
+
+def vector_layout(
+    trainee: Trainee,
+    gradients: tuple[int, ...],
+    moving: tuple[int, ...],
+    agreed: tuple[int, ...],
+    stats: StatsLayout,
+) -> VectorLayout:
+    """The layout of a vector that holds these.
+
+    Args:
+        trainee: the model.
+        gradients, moving, agreed, stats: see `VectorLayout`.
+
+    Returns:
+        gradients joined as `runs_of` says, moving averages in one segment.
+    """
+    sizes = [math.prod(trainee.trainable[i].shape) for i in gradients]
+    moving_sizes = [math.prod(trainee.frozen[i].shape) for i in moving]
+    runs = (*runs_of(sizes), *((len(moving),) if moving else ()))
+    ends = list(accumulate((0, *sizes, *moving_sizes)))
+    borders = [ends[at] for at in accumulate((0, *runs))]
+    main = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [(trainee.float_dtype, 0)]
+    float64 = np.dtype(np.float64)
+    segments = (*main, (float64, stats.num_sums), (float64, stats.num_extrema))
+    return VectorLayout(gradients=gradients, moving=moving, agreed=agreed, runs=runs, stats=stats, segments=segments)
+
+
+def small_on_average(sizes: Sequence[int]) -> bool:
+    """Whether variables of these sizes are better joined into one vector."""
+    return sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes)
+
+
+def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
+    """How many neighbours among variables of these sizes have their gradients joined in one segment.
+
+    All of them where variables are small on average, as a flat update wants them; otherwise the large ones stay by
+    themselves.
+    """
+    if small_on_average(sizes):
+        return (len(sizes),) if sizes else ()
+    large = groupby(enumerate(sizes), key=lambda each: each[0] if each[1] > MAX_MEAN_ELEMENTS else -1)
+    return tuple(len(list(run)) for _, run in large)
+
+
+def by_variable(segments: Sequence[Any], runs: Sequence[int], variables: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Every variable with its part of the segments that it is joined in.
+
+    Args:
+        segments: arrays or tensors ``[elements]``.
+        runs: of each segment the number of variables that are joined in it.
+        variables: whatever has a shape, in order.
+
+    Yields:
+        a variable, and its elements: a view ``[elements of the variable]`` of an array, a slice of a tensor.
+    """
+    left = iter(variables)
+    for segment, count in zip(segments, runs, strict=True):
+        at = 0
+        for variable in islice(left, count):
+            size = math.prod(variable.shape)
+            yield variable, segment[at : at + size]
+            at += size
+
+
+def microbatch_weights(
+    reduction: str, rows: int, batch_rows: int, weight: float = 0.0, batch_weight: float = 0.0
+) -> np.ndarray:
+    """The four factors by which one microbatch's results are multiplied before they are summed.
+
+    Args:
+        reduction: how the loss reduces over rows.
+        rows: rows of the microbatch.
+        batch_rows: rows of the global batch.
+        weight: sum of the microbatch's sample weights, used by ``mean_with_sample_weight`` only.
+        batch_weight: sum of the global batch's sample weights; 0 where there are none, or all are 0: then Keras divides
+            by rows, and a loss of 0 stays 0 by any factor.
+
+    Returns:
+        float64 ``[4]``:
+
+        0. factor of gradients and of logged losses: rows/batch_rows for losses that are means over rows, 1 for
+           ``sum``, weight/batch_weight for ``mean_with_sample_weight``;
+        1. factor of moving averages, rows/batch_rows;
+        2. factor of the loss tracker's total. Keras counts a microbatch's loss `rows` times; the batch's loss, counted
+           `batch_rows` times, is the sum over microbatches of batch_rows * factor 0 * loss. Exactly 1 for means;
+        3. rows, the count that goes with it.
+    """
+    share = rows / batch_rows
+    if reduction == "sum":
+        return np.array([1.0, share, batch_rows / rows, rows])
+    if reduction == "mean_with_sample_weight" and batch_weight:
+        factor = weight / batch_weight
+        return np.array([factor, share, factor * (batch_rows / rows), rows])
+    return np.array([share, share, 1.0, rows])
+
+
+def microbatch_seeds(seed: int, step: int, microbatch: int, num_generators: int) -> np.ndarray:
+    """The states of all seed generators at the start of one microbatch.
+
+    Args:
+        seed: seed of the run.
+        step: step of the run, counted from 0 over all epochs.
+        microbatch: number of the microbatch in its step.
+        num_generators: how many `keras.random.SeedGenerator` the model holds.
+
+    Returns:
+        int64 ``[num_generators, 2]``: 62 hashed bits (blake2b), and 0, the counter that
+        `SeedGenerator.next` increments at every draw.
+    """
+    seeds = np.zeros((num_generators, 2), np.int64)
+    for generator in range(num_generators):
+        key = struct.pack("<qqqq", seed, step, microbatch, generator)
+        digest = hashlib.blake2b(key, digest_size=8, person=b"heliostat-seed").digest()
+        seeds[generator, 0] = int.from_bytes(digest, "little") >> 2
+    return seeds
