@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from heliostat.cluster.control.group import WorkerGroup
-from heliostat.cluster.control.task_loop import TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
+from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import DirectPool
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import run_script

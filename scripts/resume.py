@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heliostat.cluster.control.host import host_name
+from heliostat.cluster.group.worker_process import host_name
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run, run_again
 from heliostat.scripts.runs import number_text

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from heliostat.cluster.control.task_loop import Task, TaskLoop
-from heliostat.cluster.control.task_state import Limits
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.group.controller_state import Limits
+from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.links import PairBandwidth
 
 from .columns import ColumnChoice, Columns

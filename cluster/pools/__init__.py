@@ -1,1 +1,1 @@
-"""Where workers live: Ray actors, threads of this process (`heliostat.cluster.control.pool` is the seam)."""
+"""Where workers live: Ray actors, threads of this process (`heliostat.cluster.group.pool` is the seam)."""

@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from ..control.host import Host, Outcome, TaskLimits, failure_of, host_name, thread_name
-from ..control.mailbox import Mailbox, Said
-from ..control.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
-from ..control.task_state import Failure
 from ..errors import ClusterError
+from ..group.controller_state import Failure
+from ..group.mailbox import Mailbox, Said
+from ..group.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
+from ..group.worker_process import Host, Outcome, TaskLimits, failure_of, host_name, thread_name
 from ..spec import WorkerInfo
 
 _LOOPBACK = "127.0.0.1"

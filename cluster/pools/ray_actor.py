@@ -18,12 +18,12 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from ..control.host import Host, Outcome, TaskLimits, failure_of, host_name
-from ..control.mailbox import Mailbox, Said
-from ..control.membership import Pulse
-from ..control.step_mark import StepMark, mark_path
-from ..control.task_state import Failure
 from ..errors import ClusterError
+from ..group.controller_state import Failure
+from ..group.mailbox import Mailbox, Said
+from ..group.messages import Pulse
+from ..group.step_mark import StepMark, mark_path
+from ..group.worker_process import Host, Outcome, TaskLimits, failure_of, host_name
 from ..spec import WorkerInfo
 
 POLL_S = 1.0

@@ -13,12 +13,12 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from ..control.host import Outcome, TaskLimits, host_name
-from ..control.mailbox import Said
-from ..control.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
-from ..control.step_mark import take_mark
-from ..control.task_state import Evidence, Failure
 from ..errors import PlacementError
+from ..group.controller_state import Evidence, Failure
+from ..group.mailbox import Said
+from ..group.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
+from ..group.step_mark import take_mark
+from ..group.worker_process import Outcome, TaskLimits, host_name
 from ..spec import GroupSpec, WorkerInfo
 from .ray_actor import CONCURRENT_CALLS, END, WorkerActor
 

@@ -15,7 +15,7 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     """Build the model in a worker, and begin to write points of its steps into a file in `folder`."""
     from heliostat.cluster import instruments
     from heliostat.cluster.allreduce.mesh import TcpMesh
-    from heliostat.cluster.control.member import Member
+    from heliostat.cluster.group.member import Member
     from heliostat.trainer.engine.engine import StepWork
     from heliostat.trainer.session import session
     from heliostat.trainer.session.saver import Saver

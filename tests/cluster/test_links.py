@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from heliostat.cluster import links
-from heliostat.cluster.control.group import WorkerGroup
 from heliostat.cluster.errors import ClusterError, PeerLost
+from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from heliostat.cluster import instruments
-from heliostat.cluster.control.task_state import Formed
+from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.instruments import Span
 from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.scripts.cli import main

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from heliostat.cluster.control.task_state import Failure, Formed
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.group.controller_state import Failure, Formed
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.trainer import ConfigurationError, DataError, TrainingFailedError, WorkersDisagreeError
 from heliostat.trainer.checkpoints.identity import check_identity

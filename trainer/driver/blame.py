@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from heliostat.cluster.control.task_state import Failure
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.group.controller_state import Failure
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.data import DatasetError
 

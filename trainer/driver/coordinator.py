@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heliostat.cluster.control.membership import Pulse
-from heliostat.cluster.control.task_state import Failure, Formed
+from heliostat.cluster.group.controller_state import Failure, Formed
+from heliostat.cluster.group.messages import Pulse
 from heliostat.cluster.tree import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from heliostat.cluster.control.group import WorkerGroup
-from heliostat.cluster.control.task_loop import TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
+from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.data import Dataset
 
 from ..jobs import ReplayReport, ReplayWanted, TraceWanted

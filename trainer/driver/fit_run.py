@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from heliostat.cluster.control.membership import Pulse
-from heliostat.cluster.control.task_loop import Task, TaskLoop
-from heliostat.cluster.control.task_state import Failure, Formed, Limits
+from heliostat.cluster.group.controller_state import Failure, Formed, Limits
+from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.messages import Pulse
 
 from ..checkpoints.checkpoint import CheckpointManifest, CheckpointStore
 from ..checkpoints.identity import check_identity

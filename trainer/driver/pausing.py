@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from heliostat.cluster.control.task_loop import TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 

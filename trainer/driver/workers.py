@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from heliostat.cluster.control.group import WorkerGroup
+from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import DirectPool, LocalPool
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 

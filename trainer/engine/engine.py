@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.control.member import Member
+from heliostat.cluster.group.member import Member
 from heliostat.cluster.tree import Node, SegmentOp, TreeSum, Vector
 from heliostat.data import aligned_empty
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from heliostat.cluster.control.member import Member
-from heliostat.cluster.control.task_state import Formed
+from heliostat.cluster.group.controller_state import Formed
+from heliostat.cluster.group.member import Member
 from heliostat.cluster.instruments import Recorder, Span
 
 from ..jobs import ClockAsked, Traced, TraceWanted

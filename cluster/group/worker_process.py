@@ -17,10 +17,10 @@ from typing import Any
 from ..allreduce.listener import Listener
 from ..errors import CollectiveError, Dismissed
 from ..links import LinksJob, measure_links
+from .controller_state import Failure
 from .mailbox import Mailbox
 from .member import Member
-from .membership import Pulse
-from .task_state import Failure
+from .messages import Pulse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from heliostat.cluster import instruments
-from heliostat.cluster.control import task_loop
 from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.group import driver_loop
 from heliostat.cluster.pools import local
 
 from .script import Script
@@ -53,7 +53,7 @@ def _target(link: str) -> str:
 @pytest.fixture
 def start(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts groups; after the test nothing of them may be left."""
-    monkeypatch.setattr(task_loop, "TICK_S", 0.02)
+    monkeypatch.setattr(driver_loop, "TICK_S", 0.02)
     threads, listeners, before = set(threading.enumerate()), list(instruments._listeners), sockets()
     made: list[Toys] = []
 

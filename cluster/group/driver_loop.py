@@ -13,10 +13,7 @@ from typing import Any, Protocol
 from ..errors import TaskFailed
 from ..spec import GroupSpec, WorkerInfo
 from .controller import MAX_START_FAILURES, decide
-from .host import TaskLimits
-from .membership import Dismiss, Place, Pulse, Report
-from .pool import Alive, Message, Spoke, Up, WorkerPool
-from .task_state import (
+from .controller_state import (
     AbortGeneration,
     Action,
     Event,
@@ -41,6 +38,9 @@ from .task_state import (
     Stop,
     TaskState,
 )
+from .messages import Dismiss, Place, Pulse, Report
+from .pool import Alive, Message, Spoke, Up, WorkerPool
+from .worker_process import TaskLimits
 
 TICK_S = 0.25
 LATE_AFTER_DEADLINES = 10

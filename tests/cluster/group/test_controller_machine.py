@@ -8,9 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.control.controller import decide
-from heliostat.cluster.control.membership import Deliver, Dismiss, Donate, Place, Report
-from heliostat.cluster.control.task_state import (
+from heliostat.cluster.group.controller import decide
+from heliostat.cluster.group.controller_state import (
     AbortGeneration,
     Complete,
     Failed,
@@ -31,6 +30,7 @@ from heliostat.cluster.control.task_state import (
     Stop,
     TaskState,
 )
+from heliostat.cluster.group.messages import Deliver, Dismiss, Donate, Place, Report
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heliostat.cluster.control.group import WorkerGroup
-from heliostat.cluster.control.membership import Pulse, Report
-from heliostat.cluster.control.pool import Ended, Message, Spoke
-from heliostat.cluster.control.task_loop import Task
-from heliostat.cluster.control.task_state import Failure, Formed, Limits
+from heliostat.cluster.group.controller_state import Failure, Formed, Limits
+from heliostat.cluster.group.driver_loop import Task
+from heliostat.cluster.group.messages import Pulse, Report
+from heliostat.cluster.group.pool import Ended, Message, Spoke
+from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
 

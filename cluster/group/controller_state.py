@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .membership import Answer, Report
+from .messages import Answer, Report
 
 FailureKind = Literal["died", "raised", "lost_peer"]
 # Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 
-from heliostat.cluster.control.step_mark import StepMark, mark_path, take_mark
+from heliostat.cluster.group.step_mark import StepMark, mark_path, take_mark
 
 SCRIPT = """
 import os, signal, sys
-from heliostat.cluster.control.step_mark import StepMark
+from heliostat.cluster.group.step_mark import StepMark
 mark = StepMark(sys.argv[1])
 for step in range(12346):
     mark.note(step)

@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..tree import Layout, Node, SegmentOp, Vector, contributed
 from .mailbox import Interrupted, Mailbox
-from .membership import At, Deliver, Dismiss, Donate, Place, Pulse, Report
+from .messages import At, Deliver, Dismiss, Donate, Place, Pulse, Report
 
 # Failures that a new generation mends; the others mean that the workers do not run the same program.
 MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)

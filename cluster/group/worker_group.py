@@ -9,9 +9,9 @@ from collections.abc import Callable
 from ..errors import ClusterError, PlacementError
 from ..links import LinksJob, PairBandwidth
 from ..spec import GroupSpec, WorkerInfo
-from .host import TaskLimits
+from .driver_loop import TICK_S, Handler, Roster, Task, TaskLoop
 from .pool import Ended, Message, Up, WorkerPool
-from .task_loop import TICK_S, Handler, Roster, Task, TaskLoop
+from .worker_process import TaskLimits
 
 SAY_EVERY_S = 8.0
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from heliostat.cluster.control.controller import (
+from heliostat.cluster.group.controller import (
     DEATHS_AT_A_STEP,
     MAX_RESTARTS,
     MAX_START_FAILURES,
     cut_off,
     decide,
 )
-from heliostat.cluster.control.membership import Deliver, Dismiss, Donate, Place, Report
-from heliostat.cluster.control.task_state import (
+from heliostat.cluster.group.controller_state import (
     AbortGeneration,
     Complete,
     Expired,
@@ -35,6 +34,7 @@ from heliostat.cluster.control.task_state import (
     Stop,
     TaskState,
 )
+from heliostat.cluster.group.messages import Deliver, Dismiss, Donate, Place, Report
 
 
 class Play:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..spec import WorkerInfo
-from .host import Outcome, TaskLimits
-from .membership import Pulse
+from .messages import Pulse
+from .worker_process import Outcome, TaskLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What to do when something happens to a worker: a pure function `(state, event) -> (state, actions)`.
 
-No Ray, no clock, no socket: the shell (`task_loop.py`) feeds events and carries out actions. A task goes through
+No Ray, no clock, no socket: the shell (`driver_loop.py`) feeds events and carries out actions. A task goes through
 these phases::
 
     gathering    workers set themselves up; those that are ready ask for a place; enough of them form a generation
@@ -23,8 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..assignment import Range, hand_out
-from .membership import Answer, Deliver, Dismiss, Donate, Place, Report
-from .task_state import (
+from .controller_state import (
     AbortGeneration,
     Action,
     Complete,
@@ -50,6 +49,7 @@ from .task_state import (
     Stop,
     TaskState,
 )
+from .messages import Answer, Deliver, Dismiss, Donate, Place, Report
 
 # Who is to blame when several workers report: a death explains lost peers; so does an error of a worker's own code.
 _BLAME: dict[FailureKind, int] = {"died": 0, "raised": 1, "lost_peer": 2}
