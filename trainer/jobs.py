@@ -17,8 +17,8 @@ from .timing.clock import ClockReading
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 WireDtype = Literal["bfloat16"]
-# The segments of a pass without training: an empty one for gradients; metric changes; extrema.
-SEGMENT_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
+# The buckets of a pass without training: an empty one for gradients; metric changes; extrema.
+BUCKET_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,13 +54,13 @@ class RunningSum(engine.TreeSum):
 
     def add_node(self, node, vector):
         self._seen.append(node[1])  # on a CPU each is one microbatch
-        copies = tuple(np.array(segment) for segment in vector)
+        copies = tuple(np.array(bucket) for bucket in vector)
         self._sum = copies if self._sum is None else tuple(a + b for a, b in zip(self._sum, copies, strict=True))
 
     def nodes(self):
         present = [number in self._seen for number in range(self._num)]
         names = contributed(*self._range, present)
-        zeros = tuple(np.zeros_like(segment) for segment in self._sum) if self._sum else ()
+        zeros = tuple(np.zeros_like(bucket) for bucket in self._sum) if self._sum else ()
         return {name: self._sum if number == 0 else zeros for number, name in enumerate(names)}
 
     def reset(self):

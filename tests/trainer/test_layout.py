@@ -17,7 +17,7 @@ GOLDEN = [[2471389667538150015, 0], [2276949459088694552, 0]]
 
 @given(st.lists(st.sampled_from([0, 1, 300, MAX_MEAN_ELEMENTS, MAX_MEAN_ELEMENTS + 1, 10 * MAX_MEAN_ELEMENTS])))
 @settings(deadline=None, derandomize=True)
-def test_large_variables_have_segments_of_their_own_where_they_prevail(sizes):
+def test_large_variables_have_buckets_of_their_own_where_they_prevail(sizes):
     runs = runs_of(sizes)
     assert sum(runs) == len(sizes)
     if sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes):

@@ -61,7 +61,7 @@ def test_sums_on_devices_have_the_bits_of_the_tree(numbers):
     outputs = []
     for device, number in zip(devices, numbers, strict=False):
         with tf.device(device):
-            outputs.append([tf.identity(tf.constant(segment)) for segment in given[number]])
+            outputs.append([tf.identity(tf.constant(bucket)) for bucket in given[number]])
     assert [output[0].device[-1] for output in outputs] == [str(i) for i in range(len(numbers))]
     unused = [outputs[-1]] * (len(devices) - len(outputs))
     tree, wanted = (TreeSum(num_microbatches, OPS, numbers[0], numbers[-1] + 1) for _ in range(2))
@@ -145,7 +145,7 @@ def test_the_sum_of_a_lone_worker_stays_on_its_device(train, monkeypatch):
     original = Update.__call__
 
     def noted(self, *main):
-        taken.extend(segment.backing_device[-1] for segment in main)
+        taken.extend(bucket.backing_device[-1] for bucket in main)
         original(self, *main)
 
     monkeypatch.setattr(Update, "__call__", noted)

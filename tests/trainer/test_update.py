@@ -164,7 +164,7 @@ def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
 
 
 @pytest.mark.parametrize("wire_dtype", [None, "bfloat16"])
-def test_gradients_in_several_segments_have_the_bits_of_one(train, monkeypatch, wire_dtype):
+def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, wire_dtype):
     data, arguments = dense_data(), {"wire_dtype": wire_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))
     found = []

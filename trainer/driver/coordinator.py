@@ -17,7 +17,7 @@ from heliostat.cluster.tree import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError
 from ..jobs import (
-    SEGMENT_OPS,
+    BUCKET_OPS,
     CheckpointFailed,
     CheckpointWritten,
     ClockAsked,
@@ -221,7 +221,7 @@ class Coordinator:
 def merge(parts: list[SharePart], num_leaves: int) -> PassSum:
     """Add up the tree nodes of all shares, in the tree's order: the same bits for any cut among workers."""
     nodes = {node: vector for part in parts for node, vector in part.nodes.items()}
-    total: Vector = reduce_nodes(nodes, SEGMENT_OPS, num_leaves) if nodes else ()
+    total: Vector = reduce_nodes(nodes, BUCKET_OPS, num_leaves) if nodes else ()
     return PassSum(vector=total, rows=sum(part.rows for part in parts))
 
 

@@ -93,7 +93,7 @@ class Compute:
                 seeds (int64 [generators, 2]).
 
         Returns:
-            per replica the vector of its microbatch; segments may be read-only views of TensorFlow's memory. `views`
+            per replica the vector of its microbatch; buckets may be read-only views of TensorFlow's memory. `views`
             knows the tensors behind them until the next call.
         """
         outputs = self.on_devices(replica_inputs)

@@ -22,7 +22,7 @@ from heliostat.cluster.tree import Node, SegmentOp, TreeSum, Vector
 from heliostat.data import aligned_empty
 
 from ..errors import NonfiniteGradientError, UnsupportedModelError, WorkersDisagreeError
-from ..jobs import SEGMENT_OPS, Nonfinite, OnNonfinite, WireDtype
+from ..jobs import BUCKET_OPS, Nonfinite, OnNonfinite, WireDtype
 from .compute import Compute, ReplicaInput
 from .feed import Feed, Microbatch
 from .layout import microbatch_seeds
@@ -152,7 +152,7 @@ class StepWork:
 
     Args:
         runner: computes microbatches.
-        ops: how each segment of their vectors is summed.
+        ops: how each bucket of their vectors is summed.
     """
 
     def __init__(self, runner: MicrobatchRunner, ops: Sequence[SegmentOp]) -> None:
@@ -250,8 +250,8 @@ class TrainEngine:
         self._work.warm_up()
         kept = state_bytes(self.trainee)
         nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.main]
-        for segment in nothing:
-            segment[:] = 0
+        for bucket in nothing:
+            bucket[:] = 0
         self._update(*map(to_tensor, nothing))
         self._update.store()
         assign_state(self.trainee, kept)
@@ -281,7 +281,7 @@ class TrainEngine:
         summed = self._member.all_reduce(
             self._work,
             plan.present(step),
-            self.layout.segments,
+            self.layout.buckets,
             self._ops,
             lambda: memory_of_sums(self.layout, self.trainee.runtime.gpus),
         )
@@ -381,7 +381,7 @@ class Evaluator:
         """Begin with the leaves [lo, hi); yields the steps in which they are, int64 ``[1]`` each."""
         self._runner.feed.start_pass(0)
         self._lo, self._hi = lo, hi
-        self._tree = TreeSum(self.num_leaves, SEGMENT_OPS, lo, hi)
+        self._tree = TreeSum(self.num_leaves, BUCKET_OPS, lo, hi)
         self._rows = 0
         num_microbatches = self._runner.feed.plan.num_microbatches
         for step in range(lo // num_microbatches, -(-hi // num_microbatches)):
@@ -393,7 +393,7 @@ class Evaluator:
         first = step * plan.num_microbatches
         numbers = range(max(self._lo - first, 0), min(self._hi - first, plan.num_microbatches))
         for number, vector in self._runner.vectors(step, step, numbers):
-            self._tree.add(first + number, tuple(np.array(segment) for segment in vector))
+            self._tree.add(first + number, tuple(np.array(bucket) for bucket in vector))
             self._rows += plan.sizes(step)[number]
 
     def finish(self) -> tuple[dict[Node, Vector], int]:

@@ -1,7 +1,7 @@
 """How a microbatch's numbers lie in one vector, what it weighs in its step, and which random seeds it draws from.
 
 A step is a sum over microbatches. All that one of them adds to it lies in a *vector*: a few one-dimensional arrays, its
-segments, alike on every worker.
+buckets, alike on every worker.
 
     float     gradients of variables, several joined or a large one by itself
     float     new values of floating-point state that the step assigns (moving averages), joined
@@ -12,17 +12,17 @@ The first are multiplied by the microbatch's weight before they are added, so th
 of the batch, whatever the sizes of its microbatches. Integers have no mean: all microbatches must agree on them, and
 they do where the maximum of v is minus the maximum of -v.
 
-Why segments. One array per variable is simplest, and slow where variables are many and small: each costs a view, an
+Why buckets. One array per variable is simplest, and slow where variables are many and small: each costs a view, an
 addition at every node of the tree, an entry in every message, and a handle in the update. One array for all of them
 costs a copy of the whole gradient after the backward pass, and another where the update cuts it up; for large variables
 these take longer than the handles saved. So variables that are small on average (`MAX_MEAN_ELEMENTS`) are joined in one
-segment, which the flat update (`flat.py`) takes as it is; else every large one stays alone, and small neighbours are
-joined. No bit depends on that: whatever happens to a segment happens to each of its elements by itself.
+bucket, which the flat update (`flat.py`) takes as it is; else every large one stays alone, and small neighbours are
+joined. No bit depends on that: whatever happens to a bucket happens to each of its elements by itself.
 
-Not done: segments of equal bytes that travel while the backward pass still runs, as in PyTorch's
+Not done: buckets of equal bytes that travel while the backward pass still runs, as in PyTorch's
 DistributedDataParallel (Li et al., VLDB 2020) and Horovod's tensor fusion (Sergeev and Del Balso, 2018). A traced
 function returns all of its outputs at once, so there is nothing to send before its end; and what workers send each
-other is cut by bytes further down, across segments (`cluster/allreduce/slices.py`). Nor are variables reordered by
+other is cut by bytes further down, across buckets (`cluster/allreduce/slices.py`). Nor are variables reordered by
 size: those joined would no longer be neighbours, and the flat update wants the optimizer's order.
 
 Nothing here needs TensorFlow: the driver, which words errors about gradients, must start without it.
@@ -42,7 +42,7 @@ import numpy as np
 from heliostat.cluster.tree import Layout, SegmentOp
 
 from ..errors import UnsupportedModelError
-from ..jobs import SEGMENT_OPS, WireDtype
+from ..jobs import BUCKET_OPS, WireDtype
 
 if TYPE_CHECKING:
     from .metrics import StatsLayout
@@ -56,17 +56,17 @@ MAX_MEAN_ELEMENTS = 1 << 16
 class VectorLayout:
     """What the vector of a microbatch holds, in order.
 
-    The main segments have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
-    the microbatch's weight; `runs` says how many of these variables share a segment, and there is an empty one if there
+    The main buckets have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
+    the microbatch's weight; `runs` says how many of these variables share a bucket, and there is an empty one if there
     are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
 
     Attributes:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
         moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
         agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
-        runs: of each main segment the number of variables that are joined in it, see `runs_of`.
+        runs: of each main bucket the number of variables that are joined in it, see `runs_of`.
         stats: metric changes and logged scalars.
-        segments: dtype and length of each segment.
+        buckets: dtype and length of each bucket.
     """
 
     gradients: tuple[int, ...]
@@ -74,15 +74,15 @@ class VectorLayout:
     agreed: tuple[int, ...]
     runs: tuple[int, ...]
     stats: StatsLayout
-    segments: Layout
+    buckets: Layout
 
     @property
     def main(self) -> Layout:
-        """Dtype and length of each main segment."""
-        return self.segments[:-2]
+        """Dtype and length of each main bucket."""
+        return self.buckets[:-2]
 
     def ops(self, wire_dtype: WireDtype | None) -> tuple[SegmentOp, ...]:
-        """How each segment is summed.
+        """How each bucket is summed.
 
         With `wire_dtype="bfloat16"` every node of the tree is rounded in those of gradients. Moving averages stay
         exact: a small step of theirs would be rounded away every time.
@@ -94,13 +94,13 @@ class VectorLayout:
         gradients: SegmentOp = "sum"
         if wire_dtype is not None:
             gradients = "sum_bfloat16"
-            dtype, _ = self.segments[0]
+            dtype, _ = self.buckets[0]
             if dtype != np.float32:
                 raise UnsupportedModelError(
                     f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
                     "wire_dtype out, or use float32 weights."
                 )
-        moving, *rest = SEGMENT_OPS
+        moving, *rest = BUCKET_OPS
         return (*[gradients] * (len(self.main) - num_moving), *[moving] * num_moving, *rest)
 
 
@@ -118,7 +118,7 @@ def vector_layout(
         gradients, moving, agreed, stats: see `VectorLayout`.
 
     Returns:
-        gradients joined as `runs_of` says, moving averages in one segment.
+        gradients joined as `runs_of` says, moving averages in one bucket.
     """
     sizes = [math.prod(trainee.trainable[i].shape) for i in gradients]
     moving_sizes = [math.prod(trainee.frozen[i].shape) for i in moving]
@@ -127,8 +127,8 @@ def vector_layout(
     borders = [ends[at] for at in accumulate((0, *runs))]
     main = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [(trainee.float_dtype, 0)]
     float64 = np.dtype(np.float64)
-    segments = (*main, (float64, stats.num_sums), (float64, stats.num_extrema))
-    return VectorLayout(gradients=gradients, moving=moving, agreed=agreed, runs=runs, stats=stats, segments=segments)
+    buckets = (*main, (float64, stats.num_sums), (float64, stats.num_extrema))
+    return VectorLayout(gradients=gradients, moving=moving, agreed=agreed, runs=runs, stats=stats, buckets=buckets)
 
 
 def small_on_average(sizes: Sequence[int]) -> bool:
@@ -137,7 +137,7 @@ def small_on_average(sizes: Sequence[int]) -> bool:
 
 
 def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
-    """How many neighbours among variables of these sizes have their gradients joined in one segment.
+    """How many neighbours among variables of these sizes have their gradients joined in one bucket.
 
     All of them where variables are small on average, as a flat update wants them; otherwise the large ones stay by
     themselves.
@@ -148,23 +148,23 @@ def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(len(list(run)) for _, run in large)
 
 
-def by_variable(segments: Sequence[Any], runs: Sequence[int], variables: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Every variable with its part of the segments that it is joined in.
+def by_variable(buckets: Sequence[Any], runs: Sequence[int], variables: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Every variable with its part of the buckets that it is joined in.
 
     Args:
-        segments: arrays or tensors ``[elements]``.
-        runs: of each segment the number of variables that are joined in it.
+        buckets: arrays or tensors ``[elements]``.
+        runs: of each bucket the number of variables that are joined in it.
         variables: whatever has a shape, in order.
 
     Yields:
         a variable, and its elements: a view ``[elements of the variable]`` of an array, a slice of a tensor.
     """
     left = iter(variables)
-    for segment, count in zip(segments, runs, strict=True):
+    for bucket, count in zip(buckets, runs, strict=True):
         at = 0
         for variable in islice(left, count):
             size = math.prod(variable.shape)
-            yield variable, segment[at : at + size]
+            yield variable, bucket[at : at + size]
             at += size
 
 

@@ -101,12 +101,12 @@ class StatsLayout:
 
     @property
     def num_sums(self) -> int:
-        """Length of the float64 segment that is summed."""
+        """Length of the float64 bucket that is summed."""
         return sum(m.size for m in self.metrics if m.rule == "sum") + 2 * len(self.logged)
 
     @property
     def num_extrema(self) -> int:
-        """Length of the float64 segment of which the maximum is taken (minima are negated)."""
+        """Length of the float64 bucket of which the maximum is taken (minima are negated)."""
         return sum(m.size for m in self.metrics if m.rule != "sum") + 2 * self.num_agreed
 
 

@@ -27,7 +27,7 @@ class ReplicaSum:
     Args:
         devices: device names, one per replica.
         num_microbatches: of a step.
-        ops: of each segment of a vector; the main ones are summed on the devices, the last two, which are short, on the
+        ops: of each bucket of a vector; the main ones are summed on the devices, the last two, which are short, on the
             host.
         views: gives what is copied to the host as arrays.
     """
@@ -61,22 +61,22 @@ class ReplicaSum:
             added = reduce_nodes(
                 {(0, number): short[0, number] for number in each}, self._short_ops, self._num_microbatches
             )
-            for segment in added:
-                segment.flags.writeable = False  # as the copies are: a vector is one or the other
+            for bucket in added:
+                bucket.flags.writeable = False  # as the copies are: a vector is one or the other
             main = [self._views.of(copy, stands_for=total) for copy, total in zip(copied, totals, strict=True)]
             partials.append((node, (*main, *added)))
         return partials
 
     def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
-        """The function that adds main segments: gives their sums, copies of these on the host, and the others' too."""
+        """The function that adds main buckets: gives their sums, copies of these on the host, and the others' too."""
 
         @tf.function(autograph=False, experimental_attributes=NO_CONTROL_DEPENDENCIES)
         def add_up(vectors: Any, rest: Any) -> Any:
             sums, at = [], 0
             for count, additions in groups:
-                by_segment = zip(*vectors[at : at + count], strict=True)
+                by_bucket = zip(*vectors[at : at + count], strict=True)
                 devices = self._devices[at : at + count]
-                sums.append([self._added(segments, devices, additions) for segments in by_segment])
+                sums.append([self._added(buckets, devices, additions) for buckets in by_bucket])
                 at += count
             with tf.device(HOST):
                 return sums, *tf.nest.map_structure(tf.identity, (sums, rest))

@@ -72,7 +72,7 @@ def memory_of_sums(layout: VectorLayout, gpus: Sequence[str]) -> Vector:
     num_main = len(layout.main)
     return tuple(
         memory_towards(gpus[0], length, dtype) if gpus and number < num_main else aligned_empty((length,), dtype)
-        for number, (dtype, length) in enumerate(layout.segments)
+        for number, (dtype, length) in enumerate(layout.buckets)
     )
 
 

@@ -47,7 +47,7 @@ class Update:
             self._update = InlineCall(traced) if trainee.runtime.on_one_cpu else traced
 
     def __call__(self, *main: Any) -> None:
-        """Assign the new state, given the main segments of the summed vector."""
+        """Assign the new state, given the main buckets of the summed vector."""
         if self._flat is not None and not self._loaded:
             self._load()
             self._loaded = True
@@ -113,7 +113,7 @@ class Update:
         return update
 
     def assign_agreed(self, extrema: np.ndarray) -> None:
-        """Assign the integer state that all microbatches agreed on, from the third segment of the sum."""
+        """Assign the integer state that all microbatches agreed on, from the third bucket of the sum."""
         at = self._layout.stats.num_extrema - 2 * self._layout.stats.num_agreed
         for index in self._layout.agreed:
             variable = self._trainee.frozen[index]
@@ -147,9 +147,9 @@ def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
             part.assign(parts[0].read_value())
 
 
-def _values(segments: Sequence[tf.Tensor], runs: Sequence[int], variables: Sequence[Any]) -> list[tf.Tensor]:
-    """A value for each variable, in its shape and dtype; `runs` says how many of them share a segment."""
-    parts = by_variable(segments, runs, variables)
+def _values(buckets: Sequence[tf.Tensor], runs: Sequence[int], variables: Sequence[Any]) -> list[tf.Tensor]:
+    """A value for each variable, in its shape and dtype; `runs` says how many of them share a bucket."""
+    parts = by_variable(buckets, runs, variables)
     return [tf.cast(tf.reshape(part, variable.shape), variable.dtype) for variable, part in parts]
 
 
