@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from heliostat.trainer.engine.layout import MAX_MEAN_ELEMENTS, microbatch_seeds, microbatch_weights, runs_of
+from heliostat.trainer.engine.layout import MAX_MEAN_ELEMENTS, choose_buckets, microbatch_seeds, microbatch_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +18,13 @@ GOLDEN = [[2471389667538150015, 0], [2276949459088694552, 0]]
 @given(st.lists(st.sampled_from([0, 1, 300, MAX_MEAN_ELEMENTS, MAX_MEAN_ELEMENTS + 1, 10 * MAX_MEAN_ELEMENTS])))
 @settings(deadline=None, derandomize=True)
 def test_large_variables_have_buckets_of_their_own_where_they_prevail(sizes):
-    runs = runs_of(sizes)
-    assert sum(runs) == len(sizes)
+    counts = choose_buckets(sizes)
+    assert sum(counts) == len(sizes)
     if sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes):
-        assert len(runs) == min(1, len(sizes))
+        assert len(counts) == min(1, len(sizes))
         return
     at, before = 0, False
-    for count in runs:
+    for count in counts:
         large = [size > MAX_MEAN_ELEMENTS for size in sizes[at : at + count]]
         assert large == [True] or (not any(large) and not before)
         at, before = at + count, not any(large)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 import keras
@@ -123,10 +122,11 @@ class Compute:
         traced = self._run_step(columns, weights, seeds)
         self._traced = traced.layout
         dtype = self._trainee.float_dtype
-        values, main = [*traced.gradients, *traced.moving], []
-        for start, count in zip(accumulate((0, *traced.layout.runs)), traced.layout.runs, strict=False):
+        values, main, start = [*traced.gradients, *traced.moving], [], 0
+        for count in traced.layout.variables_per_bucket:
             weight = weights[0 if start < len(traced.gradients) else 1]
             main.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
+            start += count
         agreed = [*traced.agreed, *(-value for value in traced.agreed)]
         return (
             *(main or [tf.zeros((0,), dtype)]),

@@ -36,7 +36,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from heliostat.cluster.tree import Layout, SegmentOp
@@ -45,6 +45,9 @@ from ..errors import UnsupportedModelError
 from ..jobs import BUCKET_OPS, WireDtype
 
 if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
     from .metrics import StatsLayout
     from .trainee import Trainee
 
@@ -57,14 +60,14 @@ class VectorLayout:
     """What the vector of a microbatch holds, in order.
 
     The main buckets have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
-    the microbatch's weight; `runs` says how many of these variables share a bucket, and there is an empty one if there
+    the microbatch's weight; `variables_per_bucket` says how many share a bucket, and there is an empty one if there
     are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
 
     Attributes:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
         moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
         agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
-        runs: of each main bucket the number of variables that are joined in it, see `runs_of`.
+        variables_per_bucket: how many of these variables are joined in each main bucket, see `choose_buckets`.
         stats: metric changes and logged scalars.
         buckets: dtype and length of each bucket.
     """
@@ -72,7 +75,7 @@ class VectorLayout:
     gradients: tuple[int, ...]
     moving: tuple[int, ...]
     agreed: tuple[int, ...]
-    runs: tuple[int, ...]
+    variables_per_bucket: tuple[int, ...]
     stats: StatsLayout
     buckets: Layout
 
@@ -118,17 +121,24 @@ def vector_layout(
         gradients, moving, agreed, stats: see `VectorLayout`.
 
     Returns:
-        gradients joined as `runs_of` says, moving averages in one bucket.
+        gradients joined as `choose_buckets` says, moving averages in one bucket.
     """
     sizes = [math.prod(trainee.trainable[i].shape) for i in gradients]
     moving_sizes = [math.prod(trainee.frozen[i].shape) for i in moving]
-    runs = (*runs_of(sizes), *((len(moving),) if moving else ()))
+    counts = (*choose_buckets(sizes), *((len(moving),) if moving else ()))
     ends = list(accumulate((0, *sizes, *moving_sizes)))
-    borders = [ends[at] for at in accumulate((0, *runs))]
+    borders = [ends[at] for at in accumulate((0, *counts))]
     main = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [(trainee.float_dtype, 0)]
     float64 = np.dtype(np.float64)
     buckets = (*main, (float64, stats.num_sums), (float64, stats.num_extrema))
-    return VectorLayout(gradients=gradients, moving=moving, agreed=agreed, runs=runs, stats=stats, buckets=buckets)
+    return VectorLayout(
+        gradients=gradients,
+        moving=moving,
+        agreed=agreed,
+        variables_per_bucket=counts,
+        stats=stats,
+        buckets=buckets,
+    )
 
 
 def small_on_average(sizes: Sequence[int]) -> bool:
@@ -136,7 +146,7 @@ def small_on_average(sizes: Sequence[int]) -> bool:
     return sum(sizes) <= MAX_MEAN_ELEMENTS * len(sizes)
 
 
-def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
+def choose_buckets(sizes: Sequence[int]) -> tuple[int, ...]:
     """How many neighbours among variables of these sizes have their gradients joined in one bucket.
 
     All of them where variables are small on average, as a flat update wants them; otherwise the large ones stay by
@@ -145,22 +155,24 @@ def runs_of(sizes: Sequence[int]) -> tuple[int, ...]:
     if small_on_average(sizes):
         return (len(sizes),) if sizes else ()
     large = groupby(enumerate(sizes), key=lambda each: each[0] if each[1] > MAX_MEAN_ELEMENTS else -1)
-    return tuple(len(list(run)) for _, run in large)
+    return tuple(len(list(neighbours)) for _, neighbours in large)
 
 
-def by_variable(buckets: Sequence[Any], runs: Sequence[int], variables: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+def split_by_variable(
+    buckets: Sequence[np.ndarray | tf.Tensor], variables_per_bucket: Sequence[int], variables: Sequence[keras.Variable]
+) -> Iterator[tuple[keras.Variable, np.ndarray | tf.Tensor]]:
     """Every variable with its part of the buckets that it is joined in.
 
     Args:
         buckets: arrays or tensors ``[elements]``.
-        runs: of each bucket the number of variables that are joined in it.
-        variables: whatever has a shape, in order.
+        variables_per_bucket: how many variables are joined in each.
+        variables: these variables, in order.
 
     Yields:
-        a variable, and its elements: a view ``[elements of the variable]`` of an array, a slice of a tensor.
+        a variable, and its elements as one dimension: a view of an array, a slice of a tensor.
     """
     left = iter(variables)
-    for bucket, count in zip(buckets, runs, strict=True):
+    for bucket, count in zip(buckets, variables_per_bucket, strict=True):
         at = 0
         for variable in islice(left, count):
             size = math.prod(variable.shape)

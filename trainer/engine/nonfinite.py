@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from heliostat.cluster.assignment import Range
 
-from .layout import VectorLayout, by_variable
+from .layout import VectorLayout, split_by_variable
 
 if TYPE_CHECKING:
     from .engine import MicrobatchRunner
@@ -41,7 +41,7 @@ def parts_by_variable(
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
     trained = [trainee.trainable[i] for i in layout.gradients]
-    return by_variable(main, layout.runs, trained + [trainee.frozen[i] for i in layout.moving])
+    return split_by_variable(main, layout.variables_per_bucket, trained + [trainee.frozen[i] for i in layout.moving])
 
 
 def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -19,7 +20,7 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from .flat import FlatState, flat_state, hand_out
 from .inline_call import InlineCall
-from .layout import VectorLayout, by_variable
+from .layout import VectorLayout, split_by_variable
 from .runtime import BUILD_LOCK
 from .seams import STATELESS_METHODS
 from .trainee import Trainee
@@ -97,7 +98,7 @@ class Update:
             weights.assign(new_weights)
             for store, value in zip(stores, new_state, strict=True):
                 store.assign(value)
-            new_moving = _values(moving, self._layout.runs[1:], self._moving)
+            new_moving = _values(moving, self._layout.variables_per_bucket[1:], self._moving)
             for parts, value in zip(moving_parts, new_moving, strict=True):
                 parts[0].assign(value)
             return new_weights
@@ -130,7 +131,7 @@ class Update:
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
         trained = [trainee.trainable[index] for index in layout.gradients]
-        values = _values(main, layout.runs, [*trained, *self._moving])
+        values = _values(main, layout.variables_per_bucket, [*trained, *self._moving])
         for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
         moving = values[len(trained) :]
@@ -147,9 +148,11 @@ def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
             part.assign(parts[0].read_value())
 
 
-def _values(buckets: Sequence[tf.Tensor], runs: Sequence[int], variables: Sequence[Any]) -> list[tf.Tensor]:
-    """A value for each variable, in its shape and dtype; `runs` says how many of them share a bucket."""
-    parts = by_variable(buckets, runs, variables)
+def _values(
+    buckets: Sequence[tf.Tensor], variables_per_bucket: Sequence[int], variables: Sequence[keras.Variable]
+) -> list[tf.Tensor]:
+    """A value for each variable, in its shape and dtype; see `split_by_variable`."""
+    parts = split_by_variable(buckets, variables_per_bucket, variables)
     return [tf.cast(tf.reshape(part, variable.shape), variable.dtype) for variable, part in parts]
 
 
