@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,18 +41,92 @@ MAX_HANDED_BYTES = 1 << 40
 NUM_TIMED = 32
 
 
-class Work(Protocol):
-    """What a worker brings to the all-reduce of a step."""
+class Buckets(Protocol):
+    """How the vectors of a sum lie in memory: dtype and length of each bucket, and how it is added up."""
 
     @property
-    def held(self) -> tuple[Range, ...]:
-        """The microbatches it has computed."""
+    def layout(self) -> Layout:
+        """Of every bucket its dtype and length."""
 
-    def compute(self, ranges: Sequence[Range]) -> None:
-        """Compute those of these microbatches that it does not hold."""
+    @property
+    def ops(self) -> tuple[SegmentOp, ...]:
+        """Of every bucket how it is added up."""
 
-    def nodes(self) -> dict[Node, Vector]:
-        """Its partial sums over all it holds."""
+    def new(self) -> Vector:
+        """Return memory for a sum."""
+
+
+class SumCall:
+    """One all-reduce of a task: made again, as the group changes, until this worker has its sum.
+
+    The worker computes between the calls of these methods; a call knows nothing of what is added up::
+
+        while (total := call.result()) is None:
+            ...  # compute those of call.ranges() that are not held yet
+            call.all_reduce(nodes, held)
+
+    Attributes:
+        assigned: the number of every worker of the group, and the ranges of microbatches that it brought.
+
+    Args:
+        member: this worker's membership.
+        present: of every microbatch of the step, whether it has rows.
+        buckets: how the vectors lie.
+    """
+
+    def __init__(self, member: Member, present: Sequence[bool], buckets: Buckets) -> None:
+        self._member, self._present, self._buckets = member, tuple(present), buckets
+        self._sum: Vector | None = None
+        self.assigned: tuple[tuple[int, tuple[Range, ...]], ...] = ()
+
+    def result(self) -> Vector | None:
+        """The sum, the same bits on every worker; None until it is here. The call after the next overwrites it."""
+        if self._sum is None:
+            self._sum = self._member.take_sum(self._buckets)
+        return self._sum
+
+    def ranges(self) -> tuple[Range, ...]:
+        """The microbatches that this worker is to bring, as the group is now; what it has computed stays its own."""
+        member = self._member
+        ranges = member.ranges_of_all(len(self._present))
+        self.assigned = tuple(zip(member.members, ranges, strict=True))
+        member.enter_phase("compute")
+        instruments.fault_point("compute", member.step)
+        return ranges[member.rank]
+
+    def all_reduce(self, nodes: Mapping[Node, Vector], held: tuple[Range, ...]) -> None:
+        """Add up with the other workers; returns when that is done, or when the group has changed.
+
+        Args:
+            nodes: partial sums over all that this worker holds, one per maximal node of every range.
+            held: the ranges that it holds.
+        """
+        member = self._member
+        if member.is_to_stop:
+            member.regroup("step", held=held, reason="the group is to change")
+            return
+        expected = member.expected_nodes(tuple(each for _, each in self.assigned), self._present)
+        member.enter_phase("all-reduce")
+        instruments.fault_point("reduce", member.step)
+        collective = member.connections("step", held)
+        if collective is None:
+            return
+        began_s = time.perf_counter()
+        try:
+            total = collective.all_reduce(
+                member.next_sequence(),
+                nodes,
+                expected,
+                self._buckets.layout,
+                ops=self._buckets.ops,
+                out=member.buffer(self._buckets),
+                deadline_s=member.deadline_s,
+            )
+        except MENDABLE as error:
+            member.mend(error, "step", "all-reduce", began_s, held)
+        else:
+            instruments.note("all-reduce", began_s)
+            member.keep_result(total)
 
 
 class Member:
@@ -86,8 +160,6 @@ class Member:
         self._first_deadline_s, self._deadline_s = first_deadline_s, deadline_s
         self.generation, self.rank, self.num_workers, self.round = -1, 0, 1, -1
         self.members: tuple[int, ...] = (worker,)
-        self.last_members: tuple[int, ...] = ()
-        self.last_ranges: Sequence[tuple[Range, ...]] = ()
         self._collective: Collective | None = None
         self._waited_s = 0.0
         self._sequence = 0
@@ -171,66 +243,34 @@ class Member:
     def join(self, *, digest: str, fresh: bool) -> Any:
         """Wait for a place in the group; returns where this worker's state comes from, None for its own."""
         self.enter_phase("waiting for a place in the group")
-        self._regroup("join", digest=digest, fresh=fresh)
+        self.regroup("join", digest=digest, fresh=fresh)
         instruments.fault_point("join", self.step)
         return None if self._place is None else self._place.origin
 
-    def all_reduce(
-        self, work: Work, present: Sequence[bool], layout: Layout, ops: Sequence[SegmentOp], make: Callable[[], Vector]
-    ) -> Vector:
-        """Sum the microbatches of a step over all workers; computes what this worker is to bring.
-
-        Afterwards `last_ranges` are the microbatches that each of `last_members` has brought.
-        The result is overwritten by the call after the next. `make` makes a new vector of `layout`.
-        """
-        while self.round not in self._results:
-            ranges = self._ranges(len(present))
-            self.last_members, self.last_ranges = self.members, ranges
-            self.enter_phase("compute")
-            instruments.fault_point("compute", self.step)
-            work.compute(ranges[self.rank])
-            if self._place is not None and self._place.stop_at_step:
-                self._regroup("step", held=work.held, reason="the group is to change")
-                continue
-            expected = self._expected_nodes(tuple(ranges), tuple(present))
-            self.enter_phase("all-reduce")
-            instruments.fault_point("reduce", self.step)
-
-            def call(collective: Collective, expected: list[list[Node]] = expected) -> Vector:
-                return collective.all_reduce(
-                    self._next_sequence(),
-                    work.nodes(),
-                    expected,
-                    layout,
-                    ops=ops,
-                    out=self._buffer(make),
-                    deadline_s=self.deadline_s,
-                )
-
-            self._attempt(call, "step", lambda: work.held)
-        result = self._results[self.round]
-        vector = result if isinstance(result, tuple) else _vector_of(result, layout, self._buffer(make))
-        self._results = {number: each for number, each in self._results.items() if number > self.round}
-        self._results[self.round] = vector
-        self.round += 1
-        instruments.fault_point("summed", self.step)
-        return vector
+    def begin_sum(self, present: Sequence[bool], buckets: Buckets) -> SumCall:
+        """Begin the all-reduce of a step, of which these microbatches have rows."""
+        return SumCall(self, present, buckets)
 
     def broadcast(self, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
         """What the chief produces, on every worker; a worker that becomes the chief meanwhile produces it itself."""
-        made: list[bytes] = []
+        made: bytes | None = None
         while self.round not in self._results:
             self.enter_phase("the chief's callbacks" if self.is_chief else "waiting for the chief's callbacks")
-            if self.is_chief and not made:
-                made.append(produce())
-
-            def call(collective: Collective) -> bytes:
-                payload = made[0] if self.is_chief else None
-                return collective.broadcast(
-                    self._next_sequence(), payload, root=0, max_bytes=max_bytes, deadline_s=wait_s
+            if self.is_chief and made is None:
+                made = produce()
+            collective = self.connections("call")
+            if collective is None:
+                continue
+            payload, began_s = made if self.is_chief else None, time.perf_counter()
+            try:
+                received = collective.broadcast(
+                    self.next_sequence(), payload, root=0, max_bytes=max_bytes, deadline_s=wait_s
                 )
-
-            self._attempt(call, "call")
+            except MENDABLE as error:
+                self.mend(error, "call", "broadcast", began_s)
+            else:
+                instruments.note("broadcast", began_s)
+                self.keep_result(received)
         self.round += 1
         return bytes(self._results[self.round - 1])
 
@@ -249,7 +289,7 @@ class Member:
     def poll(self) -> None:
         """Between calls: take part in a change of the group, if there is one."""
         if self._is_aborted():
-            self._regroup("wait", reason=self._aborted[1])
+            self.regroup("wait", reason=self._aborted[1])
 
     def end(self) -> Any:
         """Wait until all workers are at the end of the task; returns what this worker delivers, None for others.
@@ -260,7 +300,7 @@ class Member:
         while True:
             self.enter_phase("waiting for the end")
             instruments.fault_point("end", self.step)
-            self._regroup("end")
+            self.regroup("end")
 
     def leave(self) -> None:
         """Close the connections to the peers."""
@@ -271,23 +311,45 @@ class Member:
 
     # -- changes of the group -------------------------------------------------------------------------------------
 
-    def _attempt(self, call: Callable[[Collective], Any], at: At, held: Callable[[], Any] = lambda: ()) -> None:
-        """Make a call; take part in a change of the group if it fails, and whenever the group is to change."""
+    def connections(self, at: At, held: tuple[Range, ...] = ()) -> Collective | None:
+        """This generation's connections; None if there are none, or the group is to change: then it has changed."""
         if self._is_aborted() or self._collective is None:
-            self._regroup(at, held=held(), reason=self._aborted[1])
-            return
-        name = "all-reduce" if at == "step" else "broadcast"
-        began, began_s = time.monotonic(), time.perf_counter()
-        try:
-            self._results[self.round] = call(self._collective)
-            instruments.note(name, began_s)
-        except MENDABLE as error:
-            instruments.note(f"{name} (interrupted)", began_s)
-            # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
-            in_call = not isinstance(error, Aborted) or time.monotonic() - began > self.deadline_s / 2
-            self._regroup(at, held=held(), blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))
+            self.regroup(at, held=held, reason=self._aborted[1])
+            return None
+        return self._collective
 
-    def _regroup(
+    def mend(self, error: CollectiveError, at: At, name: str, began_s: float, held: tuple[Range, ...] = ()) -> None:
+        """A call has failed in a way that a new generation mends: take part in it.
+
+        Args:
+            error: what failed.
+            at: what kind of call it was.
+            name: what it is called in traces.
+            began_s: when it began, by the performance counter.
+            held: the microbatches that this worker has computed for it.
+        """
+        instruments.note(f"{name} (interrupted)", began_s)
+        # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
+        in_call = not isinstance(error, Aborted) or time.perf_counter() - began_s > self.deadline_s / 2
+        self.regroup(at, held=held, blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))
+
+    def keep_result(self, result: Vector | bytes) -> None:
+        """The present call has succeeded here; another worker may need its result."""
+        self._results[self.round] = result
+
+    def take_sum(self, buckets: Buckets) -> Vector | None:
+        """End the present call if its sum is here; forgets earlier results, which nobody needs any more."""
+        result = self._results.get(self.round)
+        if result is None:
+            return None
+        vector = result if isinstance(result, tuple) else _vector_of(result, buckets.layout, self.buffer(buckets))
+        self._results = {number: each for number, each in self._results.items() if number > self.round}
+        self._results[self.round] = vector
+        self.round += 1
+        instruments.fault_point("summed", self.step)
+        return vector
+
+    def regroup(
         self,
         at: At,
         *,
@@ -365,33 +427,37 @@ class Member:
             self.round = place.round
         for number in range(place.first_round, place.round):
             own = _bytes_of(self._results[number]) if self.rank == place.donor else None
-            handed = self._collective.broadcast(
-                self._next_sequence(), own, root=place.donor, max_bytes=MAX_HANDED_BYTES
-            )
+            handed = self._collective.broadcast(self.next_sequence(), own, root=place.donor, max_bytes=MAX_HANDED_BYTES)
             if number not in self._results:
                 self._results[number] = handed
 
-    def _ranges(self, num_microbatches: int) -> Sequence[tuple[Range, ...]]:
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether the group is to change at the next step, instead of making its call."""
+        return self._place is not None and self._place.stop_at_step
+
+    def ranges_of_all(self, num_microbatches: int) -> Sequence[tuple[Range, ...]]:
+        """By rank, the microbatches of the present step that each worker brings."""
         place = self._place
         if place is not None and place.ranges and place.round == self.round:
             return place.ranges
         return [(own,) for own in assign(num_microbatches, self.num_workers)]
 
-    def _expected_nodes(self, ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...]) -> list[list[Node]]:
-        """The nodes that each worker brings; alike for most steps of a generation."""
+    def expected_nodes(self, ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...]) -> list[list[Node]]:
+        """By rank, the nodes of the tree that each worker brings; alike for most steps of a generation."""
         key = ranges, present
         if self._expected is None or self._expected[0] != key:
             nodes = [[node for lo, hi in own for node in contributed(lo, hi, present)] for own in ranges]
             self._expected = key, nodes
         return self._expected[1]
 
-    def _buffer(self, make: Callable[[], Vector]) -> Vector:
-        """A vector for the next sum; the last one is kept where another worker may need it."""
+    def buffer(self, buckets: Buckets) -> Vector:
+        """Memory for the next sum; that of the last one is kept where another worker may need it."""
         last = self._results.get(self.round - 1)
         for buffer in self._buffers:
             if buffer is not last or self.num_workers == 1:
                 return buffer
-        self._buffers.append(make())
+        self._buffers.append(buckets.new())
         return self._buffers[-1]
 
     def _first_lacking(self) -> int:
@@ -401,7 +467,8 @@ class Member:
             number += 1
         return number
 
-    def _next_sequence(self) -> int:
+    def next_sequence(self) -> int:
+        """The number of the next collective operation of this generation."""
         self._sequence += 1
         return self._sequence - 1
 

@@ -15,8 +15,7 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     """Build the model in a worker, and begin to write points of its steps into a file in `folder`."""
     from heliostat.cluster import instruments
     from heliostat.cluster.allreduce.mesh import TcpMesh
-    from heliostat.cluster.group.member import Member
-    from heliostat.trainer.engine.engine import StepWork
+    from heliostat.trainer.engine.step import Step
     from heliostat.trainer.session import session
     from heliostat.trainer.session.saver import Saver
 
@@ -43,24 +42,22 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
 
         return call
 
-    compute = StepWork.compute
+    compute, summed = Step._compute, Step.summed
 
-    def counted_compute(self: Any, ranges: Any) -> None:
-        missing = [each for each in ranges if each not in self.held]
-        note("computed", step=_step(self), num=sum(hi - lo for lo, hi in missing))
+    def counted_compute(self: Any, phase: Any, step: int, lo: int, hi: int) -> None:
+        note("computed", step=_current["step"], num=hi - lo)
         began = time.perf_counter()
-        compute(self, ranges)
+        compute(self, phase, step, lo, hi)
         inner["compute"] += time.perf_counter() - began
 
-    all_reduce = Member.all_reduce
-
-    def timed_all_reduce(self: Any, work: Any, present: Any, *rest: Any) -> Any:
-        _current["step"], _current["num"] = self.step, sum(present)
+    def timed_sum(self: Any, phase: Any, step: int) -> Any:
+        group = self._group
+        _current["step"], _current["num"] = group.step, sum(self.plan.present(step))
         inner["reduce"] = inner["compute"] = inner["noted"] = 0.0
-        generation, began = self.generation, time.perf_counter()
-        result = all_reduce(self, work, present, *rest)
+        generation, began = group.generation, time.perf_counter()
+        result = summed(self, phase, step)
         outer = time.perf_counter() - began
-        if self.generation == generation and self.num_workers > 1:
+        if group.generation == generation and group.num_workers > 1:
             note("cost", outer_s=outer, inner_s=inner["reduce"] + inner["compute"] + inner["noted"])
         return result
 
@@ -74,8 +71,8 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
             note("checkpoint", outer_s=time.perf_counter() - began, inner_s=inner["snapshot"])
 
     replaced: list[tuple[Any, str, Any]] = [
-        (StepWork, "compute", counted_compute),
-        (Member, "all_reduce", timed_all_reduce),
+        (Step, "_compute", counted_compute),
+        (Step, "summed", timed_sum),
         (Saver, "save", timed_save),
         (TcpMesh, "all_reduce", timed("reduce", TcpMesh.all_reduce)),
         (session, "make_snapshot", timed("snapshot", vars(session)["make_snapshot"])),
@@ -92,10 +89,6 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
 
 
 _current: dict[str, Any] = {"step": None, "num": 0}
-
-
-def _step(_work: Any) -> Any:
-    return _current["step"]
 
 
 def read_points(folder: Path) -> list[dict[str, Any]]:

@@ -66,19 +66,19 @@ def build_probed(build_model: Callable[[], Any], folder: str, last_step: int) ->
 def parts() -> dict[str, int]:
     """Bytes that each part of the step engine of this process holds between two steps."""
     from heliostat.cluster.group.member import Member
-    from heliostat.trainer.engine.engine import TrainEngine
+    from heliostat.trainer.engine.step import Step
 
-    engine = next(each for each in gc.get_objects() if type(each) is TrainEngine)
+    engine = next(each for each in gc.get_objects() if type(each) is Step)
     member = next(each for each in gc.get_objects() if type(each) is Member)
     seen: dict[int, Any] = {}
     trainee = engine.trainee
     return {
         "weights": held_bytes([v._value for v in (*trainee.trainable, *trainee.frozen)], seen),
         "optimizer state": held_bytes([v._value for v in trainee.optimizer.variables], seen),
-        "joined weights and state": held_bytes(vars(engine._update).get("_flat"), seen),
-        "contributions": held_bytes(engine._work, seen),
+        "joined weights and state": held_bytes([vars(phase._update).get("_flat") for phase in engine.phases], seen),
+        "contributions": held_bytes([phase.partial_sums for phase in engine.phases], seen),
         "sums of the all-reduce": held_bytes([member._results, member._buffers, member._collective], seen),
-        "rows": held_bytes(engine.runner.feed, seen),
+        "rows": held_bytes(engine.microbatches.feed, seen),
     }
 
 
@@ -106,7 +106,15 @@ def held_bytes(value: Any, seen: dict[int, Any], depth: int = 8) -> int:
 
 
 _LOOKED_INTO = tuple(
-    f"heliostat.{each}" for each in ("cluster", "trainer.engine.engine", "trainer.engine.feed", "trainer.engine.flat")
+    f"heliostat.{each}"
+    for each in (
+        "cluster",
+        "trainer.engine.step",
+        "trainer.engine.phase",
+        "trainer.engine.microbatches",
+        "trainer.engine.feed",
+        "trainer.engine.flat",
+    )
 )
 
 

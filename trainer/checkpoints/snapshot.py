@@ -48,7 +48,7 @@ def make_snapshot(
     callback_arrays: Mapping[str, np.ndarray],
     extra: Mapping[str, Any],
 ) -> Snapshot:
-    """Copy the state to host memory; the optimizer's variables must be up to date (`TrainEngine.publish`)."""
+    """Copy the state to host memory; the optimizer's variables must be up to date (`Step.sync_variables`)."""
     state = dict(zip(_names(trainee), state_arrays(trainee), strict=True))
     parts = {_STATE: state, _TOTALS: totals, _CALLBACKS: callback_arrays}
     tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}

@@ -7,7 +7,7 @@ summed in the tree with the gradients. So AUC comes from global confusion counts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -214,3 +214,55 @@ def assign_metrics(values: Sequence[np.ndarray], layout: StatsLayout, components
     for metric, value in zip(layout.metrics, values, strict=True):
         for number, part in enumerate(components(metric.variable)):
             part.assign(value if number == 0 or metric.rule != "sum" else np.zeros_like(value))
+
+
+class EpochMetrics:
+    """The global metrics of an epoch as it goes on, the same on every worker.
+
+    Args:
+        model: the model.
+        layout: which numbers its steps contribute.
+        components: gives the parts of a variable, one per replica.
+    """
+
+    def __init__(
+        self, model: keras.Model, layout: StatsLayout, components: Callable[[keras.Variable], Sequence[tf.Variable]]
+    ) -> None:
+        self.layout, self._components = layout, components
+        self._results = Results(model, layout)
+        self._logs: dict[str, Any] | None = None
+        self._shown = False
+        self.totals = Totals.start(layout)
+
+    def start(self) -> None:
+        """Begin with no row."""
+        self._take(Totals.start(self.layout))
+
+    def resume(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> None:
+        """Begin with the rows that others have counted; see `Totals`."""
+        self._take(Totals(np.array(sums), np.array(extrema), rows))
+
+    def add(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> None:
+        """Count a global batch; see `Totals.add`."""
+        self.totals.add(sums, extrema, rows)
+        self._take(self.totals)
+
+    def logs(self) -> dict[str, Any]:
+        """The numbers so far, by name."""
+        if self._logs is None:
+            self._logs = self._results(self.totals)
+        return dict(self._logs)
+
+    def logs_of(self, totals: Totals) -> dict[str, Any]:
+        """The numbers over the rows that are in `totals`, by name."""
+        return self._results(totals)
+
+    def show(self) -> None:
+        """Write them into the model's metric objects, where callbacks look for them."""
+        if not self._shown:
+            assign_metrics(metric_values(self.layout, self.totals), self.layout, self._components)
+            self._shown = True
+
+    def _take(self, totals: Totals) -> None:
+        """These totals are new, or were added to: what was made of the last ones is out of date."""
+        self.totals, self._logs, self._shown = totals, None, False

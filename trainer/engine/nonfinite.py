@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from heliostat.cluster.assignment import Range
 
 from .layout import VectorLayout, split_by_variable
-
-if TYPE_CHECKING:
-    from .engine import MicrobatchRunner
-    from .trainee import Trainee
+from .microbatches import Microbatches
+from .trainee import Trainee
 
 MAX_NAMES = 5
 
@@ -24,15 +22,25 @@ def all_finite(vector: np.ndarray) -> bool:
 
 
 def nonfinite_microbatch(
-    runner: MicrobatchRunner, layout: VectorLayout, epoch: int, step: int, ranges: Sequence[Range]
+    microbatches: Microbatches, seed_step: int, step: int, ranges: Sequence[Range]
 ) -> tuple[int, tuple[str, ...]] | None:
-    """Compute these microbatches of a step again, one by one: the first that is not finite, and in which variables."""
-    seed_step = epoch * runner.feed.plan.num_steps + step
+    """Compute microbatches of a step again, one by one, until one is not finite.
+
+    Args:
+        microbatches: computes them.
+        seed_step: the step of the run, from which random seeds come.
+        step: the step of the epoch.
+        ranges: those to look at.
+
+    Returns:
+        the index of the first that is not finite, and the paths of the variables concerned; None if all are finite.
+    """
+    layout = microbatches.compute.layout
     for lo, hi in sorted(ranges):
-        for number, (*main, _, _) in runner.vectors(step, seed_step, range(lo, hi)):
+        for (_, index), (*main, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
             if not all(map(all_finite, main)):
-                parts = parts_by_variable(runner.trainee, layout, main)
-                return number, tuple(variable.path for variable, part in parts if not all_finite(part))
+                parts = parts_by_variable(microbatches.trainee, layout, main)
+                return index, tuple(variable.path for variable, part in parts if not all_finite(part))
     return None
 
 

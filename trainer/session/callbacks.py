@@ -102,7 +102,7 @@ class Gate(keras.callbacks.Callback):
         for hook, args in pending:
             ends_step = hook == "on_train_batch_end"
             if ends_step:
-                self._session.engine.publish()
+                self._session.engine.sync_variables()
                 args = (args[0], self._session.current_logs())
             self._call(hook, *args)
             if ends_step and self._session.model.stop_training:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..engine.metrics import Totals
 from ..engine.nonfinite import all_finite, parts_by_variable
+from ..engine.step import Step
 from ..jobs import MicrobatchReplay, ReplayReport, ReplayWanted
 
-if TYPE_CHECKING:
-    from ..engine.engine import TrainEngine
 
-
-def replay_step(engine: TrainEngine, epoch: int, step: int, wanted: ReplayWanted) -> ReplayReport:
+def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> ReplayReport:
     """Compute microbatches of `step` of `epoch` one by one, without applying them; the state must be that before it."""
-    runner, plan = engine.runner, engine.runner.feed.plan
+    microbatches, plan = engine.microbatches, engine.plan
     present = [number for number, here in enumerate(plan.present(step)) if here]
     numbers = present if wanted.microbatch is None else [wanted.microbatch]
     found = []
     for number in numbers:
-        for _, (*main, sums, extrema) in runner.vectors(step, epoch * plan.num_steps + step, [number]):
+        for _, (*main, sums, extrema) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
             rows = plan.sizes(step)[number]
-            totals = Totals.start(engine.stats)
+            totals = Totals.start(engine.metrics.layout)
             totals.add(np.array(sums), np.array(extrema), rows)
             norms, broken = {}, []
-            for variable, part in parts_by_variable(runner.trainee, engine.layout, main):
+            for variable, part in parts_by_variable(engine.trainee, microbatches.compute.layout, main):
                 norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
                 if not all_finite(part):
                     broken.append(variable.path)
             found.append(
                 MicrobatchReplay(
                     number=number,
-                    row_ids=tuple(int(i) for i in runner.feed.row_ids(step, number)),
-                    logs=engine.logs_of(totals),
+                    row_ids=tuple(int(i) for i in microbatches.feed.row_ids(step, number)),
+                    logs=engine.metrics.logs_of(totals),
                     norms=norms,
                     nonfinite=tuple(broken),
                 )

@@ -14,8 +14,9 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.member import Member
 
 from ..checkpoints.snapshot import Snapshot, callback_arrays_of, make_snapshot, restore_state, totals_of
-from ..engine.engine import Evaluator, TrainEngine
+from ..engine.evaluate import Evaluator
 from ..engine.state import assign_state, state_bytes, state_digest
+from ..engine.step import Step
 from ..engine.trainee import Trainee
 from ..errors import NonfiniteGradientError
 from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, ReplayWanted, Share, SharePart
@@ -53,7 +54,7 @@ class Session:
         self,
         job: FitJob,
         trainee: Trainee,
-        engine: TrainEngine,
+        engine: Step,
         evaluator: Evaluator | None,
         member: Member,
         batch_hooks: bool,
@@ -123,7 +124,7 @@ class Session:
             if self._stepped_s:
                 instruments.note("rest", self._stepped_s)
             self.tracer.before_step(self.position)
-        times, began = self.engine.runner.times, time.perf_counter()
+        times, began = self.engine.times, time.perf_counter()
         times.rest_s += began - (self._stepped_s or began)
         self.member.step = self.position
         if self.job.replay is not None and self.position == self.job.replay.step:
@@ -136,7 +137,7 @@ class Session:
         times.control_s += time.perf_counter() - began
         instruments.note("control", began)
         try:
-            self.engine.step(step)
+            self.engine.run(step)
         except NonfiniteGradientError:
             if self.is_chief:
                 self.saver.save_now(self.position)  # nothing of the step was applied: it can be looked at, or resumed
@@ -165,7 +166,7 @@ class Session:
 
     def current_logs(self) -> dict[str, Any]:
         """Global logs of the epoch so far."""
-        return self.engine.logs()
+        return self.engine.metrics.logs()
 
     # -- validation and the end of an epoch -----------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ class Session:
     def finish_epoch(self) -> dict[str, Any]:
         """The epoch's global logs, after training and validation."""
         passed = self._passed if self._passed is not None else self._meet()
-        logs = self.engine.logs()
+        logs = self.engine.metrics.logs()
         if self.evaluator is not None:
             _, sums, extrema = passed.vector
             validated = self.evaluator.logs(sums, extrema, passed.rows)
@@ -206,15 +207,15 @@ class Session:
         if self.batch_hooks and not self._left:
             self._follow_frame(leave=True)  # changes after the last step; after a stop some wait for the next
         began = time.perf_counter()
-        self.engine.publish()
+        self.engine.sync_variables()
         digest = state_digest(self._trainee)
         if self.job.has_callbacks:
             self._digest = digest
         part = EpochPart(
             epoch=self.epoch,
-            logs=self.engine.logs(),
+            logs=self.engine.metrics.logs(),
             digest=digest,
-            rows=self.engine.totals.rows,
+            rows=self.engine.metrics.totals.rows,
             rows_by_worker=dict(self.engine.rows_by_worker),
             times=self.engine.times_by_name(),
             num_leaves=0 if self.evaluator is None else self.evaluator.num_leaves,
@@ -302,11 +303,11 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """A copy of the state as it is now, between two steps."""
-        self.engine.publish()
+        self.engine.sync_variables()
         gate = self._the_gate()
         described, arrays = split_states(gate.current_states())
         over = self._passed_epoch
-        totals = self.engine.totals
+        totals = self.engine.metrics.totals
         return make_snapshot(
             self._trainee,
             epoch=self.epoch + 1 if over else self.epoch,
@@ -353,10 +354,10 @@ class Session:
     @contextlib.contextmanager
     def state_kept(self) -> Iterator[None]:
         """Put the training state back as it was before the block."""
-        self.engine.publish()
+        self.engine.sync_variables()
         kept, stop = state_bytes(self._trainee), self.model.stop_training
         yield
-        self.engine.publish()
+        self.engine.sync_variables()
         assign_state(self._trainee, kept)
         self.model.stop_training = stop
 
@@ -384,11 +385,11 @@ class Session:
     def _show(self, *, last: bool) -> None:
         acts = self.batch_hooks and self.is_chief
         if last or acts:
-            self.engine.publish()
+            self.engine.sync_variables()
         now = time.monotonic()
         show = self.is_chief and (now >= self._next_progress_s or last)
         if last or show or acts:
-            self._logs = self.engine.logs()
+            self._logs = self.engine.metrics.logs()
         if show:
             self._next_progress_s = now + PROGRESS_EVERY_S
             self.member.mailbox.tell(
@@ -396,7 +397,7 @@ class Session:
                     epoch=self.epoch,
                     step=self.steps_done,
                     steps=self.engine.steps_per_epoch,
-                    rows=self.engine.totals.rows,
+                    rows=self.engine.metrics.totals.rows,
                     logs=_plain(self._logs),
                     num_workers=self.member.num_workers,
                 )

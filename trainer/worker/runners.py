@@ -8,8 +8,8 @@ from heliostat.data import BatchPlan, Dataset, Shuffle
 
 from ..columns import Columns, sample_rows
 from ..engine.compute import Compute, Kind
-from ..engine.engine import MicrobatchRunner
 from ..engine.feed import Feed
+from ..engine.microbatches import Microbatches
 from ..engine.trainee import Trainee
 from ..jobs import FitJob, ModelJob
 from ..timing.start_times import StartTimes
@@ -45,7 +45,7 @@ class Runners:
 
     def make(
         self, step: Any, kind: Kind, dataset: Dataset, reduction: str, job: FitJob, *, only_returned: bool
-    ) -> MicrobatchRunner:
+    ) -> Microbatches:
         """Trace a step, and read a dataset for it."""
         with self._times.part("trace"):
             compute = Compute(
@@ -71,7 +71,7 @@ class Runners:
         *,
         steps_per_epoch: int | None = None,
         shuffle: Shuffle = False,
-    ) -> MicrobatchRunner:
+    ) -> Microbatches:
         """Read a dataset for a traced step."""
         plan = BatchPlan(
             num_rows=len(dataset),
@@ -82,4 +82,4 @@ class Runners:
         with self._times.part("open"):
             feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
             self._feeds.append(feed)
-        return MicrobatchRunner(self._trainee, compute, feed, self._model.seed)
+        return Microbatches(self._trainee, compute, feed, self._model.seed)

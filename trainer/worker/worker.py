@@ -22,9 +22,11 @@ from ..checkpoints.identity import model_identity
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
 from ..columns import Columns, sample_rows
 from ..engine.compute import Compute
-from ..engine.engine import Evaluator, TrainEngine
+from ..engine.evaluate import Evaluator
+from ..engine.phase import Phase
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
+from ..engine.step import Step
 from ..engine.trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 from ..errors import ModelError, WorkersDisagreeError
 from ..jobs import (
@@ -111,7 +113,8 @@ class Worker:
         with Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
-            engine = TrainEngine(runner, member, None if _scales_losses(trainee) else job.on_nonfinite, job.wire_dtype)
+            on_nonfinite = None if _scales_losses(trainee) else job.on_nonfinite
+            engine = Step([Phase(runner, job.wire_dtype)], member, on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)

@@ -106,6 +106,17 @@ class Applied:
     state: State
 
 
+@dataclass(frozen=True, slots=True)
+class ToyBuckets:
+    """How the vectors of a step lie."""
+
+    layout: tuple[tuple[np.dtype[Any], int], ...]
+    ops = OPS
+
+    def new(self) -> Vector:
+        return empty_vector(self.layout)
+
+
 class ToyWork:
     """The microbatches of a step, one tree sum per range that is held."""
 
@@ -157,7 +168,10 @@ class Toy:
     def _step(self, job: Job, member: Member) -> None:
         member.step = self.state.step
         work = ToyWork(job, self.state)
-        total = member.all_reduce(work, job.present(self.state.step), job.layout, OPS, lambda: empty_vector(job.layout))
+        call = member.begin_sum(job.present(self.state.step), ToyBuckets(job.layout))
+        while (total := call.result()) is None:
+            work.compute(call.ranges())
+            call.all_reduce(work.nodes(), work.held)
         self.state = applied(self.state, total)
         instruments.fault_point("applied", member.step)
         member.mailbox.tell(Applied(worker=member.worker, state=self.state))

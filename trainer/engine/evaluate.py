@@ -1,0 +1,65 @@
+"""Evaluation: a worker's share of a pass without training, as nodes of one tree over the whole pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from heliostat.cluster.tree import Node, TreeSum, Vector
+
+from ..jobs import BUCKET_OPS
+from .metrics import Results, Totals
+from .microbatches import Microbatches
+
+
+class Evaluator:
+    """Evaluates: every worker computes a contiguous range of the pass's microbatches; the driver adds them up.
+
+    The microbatches of all steps are the leaves of one tree, so a worker hands in a few nodes, and any other cut among
+    workers gives the same bits.
+    """
+
+    def __init__(self, microbatches: Microbatches) -> None:
+        self._microbatches = microbatches
+        self.stats = microbatches.compute.layout.stats
+        self._results = Results(microbatches.trainee.model, self.stats)
+
+    def warm_up(self) -> None:
+        """Let TensorFlow compile what a pass needs."""
+        self._microbatches.warm_up()
+
+    @property
+    def num_leaves(self) -> int:
+        """Microbatches of the pass, those without rows included."""
+        plan = self._microbatches.feed.plan
+        return plan.num_steps * plan.num_microbatches
+
+    def start(self, lo: int, hi: int) -> Iterator[np.ndarray]:
+        """Begin with the leaves [lo, hi); yields the steps in which they are, int64 ``[1]`` each."""
+        self._microbatches.feed.start_pass(0)
+        self._lo, self._hi = lo, hi
+        self._tree = TreeSum(self.num_leaves, BUCKET_OPS, lo, hi)
+        self._rows = 0
+        num_microbatches = self._microbatches.feed.plan.num_microbatches
+        for step in range(lo // num_microbatches, -(-hi // num_microbatches)):
+            yield np.array([step], np.int64)
+
+    def step(self, step: int) -> None:
+        """Compute this worker's microbatches of one step of the pass."""
+        plan = self._microbatches.feed.plan
+        first = step * plan.num_microbatches
+        indices = range(max(self._lo - first, 0), min(self._hi - first, plan.num_microbatches))
+        for (_, index), vector in self._microbatches.computed(step, step, indices):
+            self._tree.add(first + index, tuple(np.array(bucket) for bucket in vector))
+            self._rows += plan.sizes(step)[index]
+
+    def finish(self) -> tuple[dict[Node, Vector], int]:
+        """The partial sums over these leaves, and the number of rows in them."""
+        return self._tree.nodes(), self._rows
+
+    def logs(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> dict[str, Any]:
+        """Global metrics from the sum over all workers."""
+        totals = Totals.start(self.stats)
+        totals.add(sums, extrema, rows)
+        return self._results(totals)

@@ -1,0 +1,127 @@
+"""Microbatches of a pass: their rows, their seeds, and what the traced function makes of them.
+
+What training and evaluation share. A microbatch is the same computation wherever it runs: the same rows, the same
+shapes, the same random seeds, one traced graph. As many as there are replicas are computed at a time, one on each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+from heliostat.cluster import instruments
+from heliostat.cluster.tree import Node, Vector
+
+from ..errors import UnsupportedModelError
+from .compute import Compute, ReplicaInput
+from .feed import Feed, Microbatch
+from .layout import microbatch_seeds
+from .replica_sum import ReplicaSum
+from .trainee import Trainee
+
+
+@dataclass(slots=True)
+class TimeSplit:
+    """Seconds a worker spent in the parts of its steps, since the start of the epoch.
+
+    Each part is timed where it happens, with `part`.
+
+    Attributes:
+        input_s: getting rows.
+        compute_s: gradients; on GPUs also their sum over those of a worker, and its copy to the host.
+        local_sum_s: adding up its own microbatches.
+        wait_s: in the all-reduce, asleep until another worker or the network had something.
+        all_reduce_s: in the all-reduce, moving and adding.
+        apply_s: the update, and counting metrics.
+        control_s: between steps, following the chief's callbacks and copying state for checkpoints.
+        rest_s: between steps, everything else: Keras's loop, callbacks, progress.
+    """
+
+    input_s: float = 0.0
+    compute_s: float = 0.0
+    local_sum_s: float = 0.0
+    wait_s: float = 0.0
+    all_reduce_s: float = 0.0
+    apply_s: float = 0.0
+    control_s: float = 0.0
+    rest_s: float = 0.0
+
+    @contextlib.contextmanager
+    def part(self, name: str, microbatch: int = -1) -> Iterator[None]:
+        """The block belongs to this part, "input" to "rest"; traces show it with the index of the microbatch."""
+        began_s = time.perf_counter()
+        yield
+        field = f"{name.replace(' ', '_')}_s"
+        setattr(self, field, getattr(self, field) + time.perf_counter() - began_s)
+        instruments.note(name, began_s, microbatch)
+
+
+class Microbatches:
+    """Computes microbatches of a pass.
+
+    Args:
+        trainee: the model.
+        compute: the traced function of the step.
+        feed: where rows come from.
+        seed: seed of the run.
+    """
+
+    def __init__(self, trainee: Trainee, compute: Compute, feed: Feed, seed: int) -> None:
+        self.trainee, self.compute, self.feed, self.seed = trainee, compute, feed, seed
+        self.num_replicas = trainee.strategy.num_replicas_in_sync
+        self.times = TimeSplit()
+
+    def computed(
+        self, step: int, seed_step: int, indices: Sequence[int], replica_sum: ReplicaSum | None = None
+    ) -> Iterator[tuple[Node, Vector]]:
+        """The present microbatches among `indices`, in order, as nodes of the tree, each as soon as it is computed.
+
+        Args:
+            step: the step of the pass.
+            seed_step: the step of the run, from which random seeds come.
+            indices: microbatches of the step; those without rows are left out.
+            replica_sum: adds up, on the devices, what was computed at the same time; without it each comes by itself.
+
+        Yields:
+            node, and its vector: valid until the next one is asked for.
+        """
+        with self.times.part("input"):
+            microbatches = self.feed.read(step, indices)
+        for at in range(0, len(microbatches), self.num_replicas):
+            wave = microbatches[at : at + self.num_replicas]
+            numbers = [m.number for m in wave]
+            with self.times.part("compute", numbers[0]):
+                if replica_sum is None:
+                    # A replica without a microbatch of its own has computed the last one again: its result is dropped.
+                    vectors = self.compute(self._inputs(wave, seed_step))
+                    nodes = list(zip(((0, number) for number in numbers), vectors, strict=False))
+                else:
+                    nodes = replica_sum(numbers, self.compute.on_devices(self._inputs(wave, seed_step)))
+            yield from nodes
+
+    def warm_up(self) -> None:
+        """Compute one microbatch of every size that occurs, so that nothing is compiled in the middle of a pass.
+
+        Raises:
+            UnsupportedModelError: XLA cannot compile the step.
+        """
+        try:
+            for step, number in self.feed.plan.one_of_each_size().values():
+                deque(self.computed(step, step, [number]), maxlen=0)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not self.trainee.jit_compile:
+                raise
+            reason = " ".join(error.message.split())
+            raise UnsupportedModelError(
+                f"The model is compiled with jit_compile=True, and XLA cannot compile its step: {reason[:600]} Use "
+                "model.compile(..., jit_compile=False)."
+            ) from error
+
+    def _inputs(self, wave: Sequence[Microbatch], seed_step: int) -> list[ReplicaInput]:
+        filled = [*wave, *[wave[-1]] * (self.num_replicas - len(wave))]
+        num_generators = len(self.trainee.generators)
+        return [(m.batch, m.weights, microbatch_seeds(self.seed, seed_step, m.number, num_generators)) for m in filled]

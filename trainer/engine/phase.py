@@ -1,0 +1,162 @@
+"""A phase of a step: gradients of some variables are computed, summed over all workers, and become new values.
+
+Every step has one phase today. It assigns in place, inside the compiled update: with a second phase the values between
+the two would be kept apart, and assigned at the end of the step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from heliostat.cluster.assignment import Range
+from heliostat.cluster.tree import Layout, Node, SegmentOp, TreeSum, Vector
+from heliostat.data import aligned_empty
+
+from ..errors import WorkersDisagreeError
+from ..jobs import WireDtype
+from .layout import VectorLayout
+from .metrics import disagreeing
+from .microbatches import Microbatches
+from .nonfinite import all_finite
+from .replica_sum import ReplicaSum
+from .state import assign_state, state_bytes
+from .tensors import memory_of_sums, to_tensor
+from .update import Update
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The buckets of a phase's vectors, as the all-reduce sees them.
+
+    Attributes:
+        vectors: what they hold.
+        ops: of every bucket how it is added up.
+        gpus: the worker's GPUs, none on processors.
+    """
+
+    vectors: VectorLayout
+    ops: tuple[SegmentOp, ...]
+    gpus: tuple[str, ...]
+
+    @property
+    def layout(self) -> Layout:
+        """Of every bucket its dtype and length."""
+        return self.vectors.buckets
+
+    def new(self) -> Vector:
+        """Return memory for a sum."""
+        return memory_of_sums(self.vectors, self.gpus)
+
+
+class PartialSums:
+    """What a worker has computed of a step: one sum per maximal node of every range of microbatches that it holds.
+
+    Args:
+        num_microbatches: of a step.
+        buckets: how the vectors of microbatches lie.
+    """
+
+    def __init__(self, num_microbatches: int, buckets: Buckets) -> None:
+        self._num_microbatches, self._buckets = num_microbatches, buckets
+        self._trees: dict[Range, TreeSum] = {}
+        self._held: list[Range] = []
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The ranges that it holds."""
+        return tuple(self._held)
+
+    def begin(self) -> None:
+        """Hold nothing. Memory of the range held first, the usual one, is kept from step to step."""
+        self._trees = {each: tree for each, tree in self._trees.items() if each in self._held[:1]}
+        for tree in self._trees.values():
+            tree.reset()
+        self._held = []
+
+    def open(self, lo: int, hi: int) -> TreeSum:
+        """Where the microbatches [lo, hi) are added up; `close` says that they are complete."""
+        if (lo, hi) not in self._trees:
+            self._trees[lo, hi] = TreeSum(self._num_microbatches, self._buckets.ops, lo, hi)
+        return self._trees[lo, hi]
+
+    def close(self, lo: int, hi: int) -> None:
+        """All of [lo, hi) is there."""
+        self._held.append((lo, hi))
+
+    def nodes(self) -> dict[Node, Vector]:
+        """The partial sums over all that is held."""
+        return {node: vector for each in self._held for node, vector in self._trees[each].nodes().items()}
+
+
+class Phase:
+    """One phase.
+
+    Args:
+        microbatches: computes its gradients.
+        wire_dtype: how gradients are rounded before they are summed; None leaves them as they are.
+    """
+
+    def __init__(self, microbatches: Microbatches, wire_dtype: WireDtype | None) -> None:
+        self.microbatches = microbatches
+        trainee, self.layout = microbatches.trainee, microbatches.compute.layout
+        num_microbatches = microbatches.feed.plan.num_microbatches
+        gpus = trainee.runtime.gpus
+        self.buckets = Buckets(self.layout, self.layout.ops(wire_dtype), gpus)
+        self.partial_sums = PartialSums(num_microbatches, self.buckets)
+        self.replica_sum: ReplicaSum | None = None
+        if gpus and "sum_bfloat16" not in self.buckets.ops:  # there every addition is rounded
+            self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.compute.views)
+        self._update = Update(trainee, self.layout)
+
+    def is_finite(self, total: Vector) -> bool:
+        """Whether gradients and new moving averages are finite."""
+        return all(map(all_finite, total[:-2]))
+
+    def apply(self, total: Vector) -> tuple[np.ndarray, np.ndarray]:
+        """Let the optimizer take the sum over all microbatches, in place, and assign what layers have changed.
+
+        Returns:
+            the metrics' part of the sum: float64 ``[num_sums]``, and float64 ``[num_extrema]``.
+
+        Raises:
+            WorkersDisagreeError: integer state became different on different microbatches; nothing was assigned.
+        """
+        *main, sums, extrema = total
+        if disagreeing(self.layout.stats, extrema):
+            names = [self.microbatches.trainee.frozen[i].path for i in self.layout.agreed]
+            raise WorkersDisagreeError(
+                f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
+                "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
+            )
+        self._update(*map(self.microbatches.compute.views.tensor_of, main))
+        if self.layout.agreed:
+            self._update.assign_agreed(extrema)
+        return sums, extrema
+
+    def sync_optimizer(self) -> None:
+        """Bring the optimizer's variables up to date, where the update keeps its state in one vector."""
+        self._update.store()
+
+    def warm_up(self) -> None:
+        """Let TensorFlow compile what the phase needs, so that a group does not wait for that; nothing changes."""
+        self.microbatches.warm_up()
+        if self.replica_sum is not None:
+            self._warm_up_replicas(self.replica_sum)
+        trainee = self.microbatches.trainee
+        kept = state_bytes(trainee)
+        nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.main]
+        for bucket in nothing:
+            bucket[:] = 0
+        self._update(*map(to_tensor, nothing))
+        self._update.store()
+        assign_state(trainee, kept)
+
+    def _warm_up_replicas(self, replica_sum: ReplicaSum) -> None:
+        """Let the replicas add up once, in a full step and in the last one, which may be short."""
+        plan = self.microbatches.feed.plan
+        indices: Sequence[int] = range(min(self.microbatches.num_replicas, plan.num_microbatches))
+        for step in (0, plan.num_steps - 1):
+            deque(self.microbatches.computed(step, step, indices, replica_sum), maxlen=0)

@@ -1,0 +1,178 @@
+"""The step: compute the microbatches that are mine, add up over all workers, apply.
+
+Read `Step.run` first: it is the whole of Heliostat on one screen. A step is a list of phases, and atomic. Computing
+assigns nothing, the all-reduce gives every worker the same bits, and applying is local and deterministic; so a step
+happened everywhere or nowhere, and between two steps every worker holds the complete state. That is why a death needs
+no snapshot, no rollback and no replay: who is left asks again which microbatches are his, computes those that he does
+not hold, and makes the same call again.
+
+The group shows at two points: `call.ranges()` says which microbatches this worker brings, and `call.all_reduce` adds
+up, or comes back because the group has changed. It knows nothing of gradients. What was not done: handing the gradient
+to the network as an object to be called, as this code did before (the reader met it last, and time could be told only
+by subtraction); rolling back to a copy of the weights (a copy per step, and all survivors would compute twice).
+The two points are those of torchft's `optim.py`, the microbatches VirtualFlow's virtual nodes (Or et al., 2022).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+from heliostat.cluster import instruments
+from heliostat.cluster.group.member import Member, SumCall
+from heliostat.cluster.tree import Vector
+
+from ..errors import NonfiniteGradientError
+from ..jobs import Nonfinite, OnNonfinite
+from .metrics import EpochMetrics
+from .microbatches import TimeSplit
+from .nonfinite import nonfinite_microbatch, nonfinite_text
+from .phase import Phase
+
+
+class Step:
+    """Trains: one call of `run` is one step of the run, on every worker alike.
+
+    Args:
+        phases: what a step does, one after another.
+        group: this worker's membership in the group.
+        on_nonfinite: what to do about a gradient that is not finite; None leaves it to the optimizer.
+
+    Attributes:
+        metrics: the epoch's global metrics so far.
+        rows_by_worker: rows of the epoch so far, by the worker that computed them.
+    """
+
+    def __init__(self, phases: Sequence[Phase], group: Member, on_nonfinite: OnNonfinite | None) -> None:
+        self.phases, self._group, self._on_nonfinite = tuple(phases), group, on_nonfinite
+        self.microbatches = phases[0].microbatches
+        self.trainee, self.plan = self.microbatches.trainee, self.microbatches.feed.plan
+        self.metrics = EpochMetrics(self.trainee.model, phases[0].layout.stats, self.trainee.components)
+        self.rows_by_worker: Counter[int] = Counter()
+        self._epoch = 0
+        self._call: SumCall | None = None
+
+    def run(self, step: int) -> None:
+        """Do step number `step` of the epoch.
+
+        Raises:
+            NonfiniteGradientError: a gradient is not finite; nothing of the phase was applied.
+            WorkersDisagreeError: integer state became different on different microbatches.
+        """
+        began_s = time.perf_counter()
+        for phase in self.phases:  # one, today
+            total = self.summed(phase, step)
+            with self.times.part("apply"):
+                if self._on_nonfinite is not None and not phase.is_finite(total):  # alike on all: the same bits
+                    self._refuse(phase, step)
+                    break
+                sums, extrema = phase.apply(total)
+                self._count(step, sums, extrema)
+        instruments.fault_point("applied", self._group.step)
+        self._group.time_step(time.perf_counter() - began_s)
+
+    def summed(self, phase: Phase, step: int) -> Vector:
+        """The sum over all microbatches of a step, whoever computes them; outlives the loss of workers."""
+        partial = phase.partial_sums  # keeps its memory from step to step
+        partial.begin()
+        self._call = call = self._group.begin_sum(self.plan.present(step), phase.buckets)
+        while (total := call.result()) is None:  # a worker that was behind is handed it here
+            for lo, hi in call.ranges():
+                if (lo, hi) not in partial.ranges:  # what I hold stays mine when the group changes
+                    self._compute(phase, step, lo, hi)
+            slept_s, began_s = self._group.waited_s, time.perf_counter()
+            call.all_reduce(partial.nodes(), partial.ranges)  # returns when summed, or when the group has changed
+            slept_s = self._group.waited_s - slept_s
+            self.times.wait_s += slept_s
+            self.times.all_reduce_s += time.perf_counter() - began_s - slept_s
+        return total
+
+    def _compute(self, phase: Phase, step: int, lo: int, hi: int) -> None:
+        """Compute the microbatches [lo, hi) and add them up."""
+        tree = phase.partial_sums.open(lo, hi)
+        for node, vector in phase.microbatches.computed(step, self._seed_step(step), range(lo, hi), phase.replica_sum):
+            with self.times.part("local sum", node[1] << node[0]):
+                tree.add_node(node, vector)
+        phase.partial_sums.close(lo, hi)
+
+    def _seed_step(self, step: int) -> int:
+        """The step of the run that random seeds come from."""
+        return self._epoch * self.plan.num_steps + step
+
+    def _count(self, step: int, sums: np.ndarray, extrema: np.ndarray) -> None:
+        """Count the rows of a step that was applied, and its metrics."""
+        start, stop = self.plan.step_rows(step)
+        self.metrics.add(sums, extrema, stop - start)
+        sizes = self.plan.sizes(step)
+        for worker, ranges in () if self._call is None else self._call.assigned:
+            self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
+
+    def _refuse(self, phase: Phase, step: int) -> None:
+        """The sum of a step is not finite, on every worker alike: find out where from; nothing is applied."""
+        skipped = self._on_nonfinite == "skip"
+        found = nonfinite_microbatch(phase.microbatches, self._seed_step(step), step, phase.partial_sums.ranges)
+        number, variables = found or (None, ())
+        if found is not None or self._group.is_chief:
+            event = Nonfinite(epoch=self._epoch, step=step, microbatch=number, variables=variables, skipped=skipped)
+            self._group.mailbox.tell(event)
+        if not skipped:
+            text = nonfinite_text(self._epoch, step, self.steps_per_epoch, number, variables)
+            raise NonfiniteGradientError(text, microbatch=number)
+
+    # -- an epoch of steps ----------------------------------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass."""
+        return self.plan.num_steps
+
+    @property
+    def times(self) -> TimeSplit:
+        """Where the time of this epoch's steps went."""
+        return self.microbatches.times
+
+    def times_by_name(self) -> dict[str, float]:
+        """Where the time of this epoch's steps went, in seconds."""
+        return asdict(self.times)
+
+    def warm_up(self) -> None:
+        """Let TensorFlow compile what a step needs, so that a group does not wait for that; nothing changes."""
+        for phase in self.phases:
+            phase.warm_up()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin a pass: its row order, metrics at zero."""
+        self.microbatches.feed.start_pass(epoch)
+        self.microbatches.times = TimeSplit()
+        self._epoch = epoch
+        self.metrics.start()
+        self.rows_by_worker = Counter()
+
+    def resume_epoch(self, sums: np.ndarray, extrema: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
+        """Go on with an epoch of which other workers have done the first steps.
+
+        Args:
+            sums: float64 ``[num_sums]``, metrics of the rows so far; likewise `extrema`, float64 ``[num_extrema]``.
+            extrema: see `sums`.
+            rows: rows so far.
+            rows_by_worker: the same by the worker that computed them.
+        """
+        self.metrics.resume(sums, extrema, rows)
+        self.rows_by_worker = Counter(rows_by_worker)
+
+    def sync_variables(self) -> None:
+        """Bring what callbacks and others may look at up to date: optimizer state, the model's metric objects."""
+        for phase in self.phases:
+            phase.sync_optimizer()
+        self.metrics.show()
+
+    def row_ids(self, step: int) -> tuple[tuple[int, ...], ...]:
+        """Row ids of `step` as the workers computed it, in order of rank (for proofs)."""
+        feed = self.microbatches.feed
+        return tuple(
+            tuple(int(i) for lo, hi in ranges for number in range(lo, hi) for i in feed.row_ids(step, number))
+            for _, ranges in (() if self._call is None else self._call.assigned)
+        )
