@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +17,13 @@ from heliostat.scripts.chaos_report import (
     read_fits,
     verdict,
 )
-from heliostat.scripts.chaos_run import ChaosRun
 from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.run import PAUSED_STATUS
+from heliostat.scripts.run import PAUSED_STATUS, run_in_child
 from heliostat.trainer.driver.run_folder import new_run_path
+from heliostat.trainer.environment import Command, KillSchedule
 from rich.console import Console
 
 UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
-LEAVE_TIMEOUT_S = 30.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -76,7 +73,7 @@ def chaos(settings: ChaosSettings, console: Console) -> bool:
             raise ScriptError(f"{str(folder / name)!r} exists already. Give another --run-dir, or none.")
     command = shlex.join([str(settings.script), *settings.arguments])
     console.print(f"1 of 2: {command}, undisturbed", markup=False, soft_wrap=True)
-    status = _run(settings, folder / UNDISTURBED, None)
+    status = _run(settings, folder / UNDISTURBED, math.inf)
     if status:
         raise ScriptError(f"The undisturbed run {_ended(status)}, so there is nothing to compare with.")
     plain = read_fits(folder / UNDISTURBED)
@@ -106,27 +103,10 @@ def _show(outcome: Outcome, console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _run(settings: ChaosSettings, folder: Path, kill_every_s: float | None) -> int:
-    """Run the script in a process of its own, as a user would; returns its exit status."""
-    wanted = ChaosRun(run_dir=folder, kill_every_s=kill_every_s, seed=settings.seed)
-    # -P: the folder of the script, and not this one, is the first that modules are looked for in.
-    command = [sys.executable, "-P", "-m", "heliostat.scripts.chaos_run", json.dumps(wanted.as_json())]
-    child = subprocess.Popen([*command, str(settings.script), *settings.arguments])
-    try:
-        return child.wait()
-    except BaseException:
-        _end(child)
-        raise
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Let the script stop its workers: Ctrl-C has reached it, too, and a second signal ends it at once."""
-    child.terminate()
-    try:
-        child.wait(LEAVE_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+def _run(settings: ChaosSettings, folder: Path, kill_every_s: float) -> int:
+    """Run the script as a user would; returns its exit status."""
+    kills = KillSchedule(every_s=kill_every_s, seed=settings.seed)
+    return run_in_child(Command(run_dir=folder, kills=kills), settings.script, settings.arguments)
 
 
 def _ended(status: int) -> str:

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heliostat.scripts.chaos_run import KILLS_FILE
 from heliostat.trainer.driver.epoch_record import record_of
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
-    RUN_FILE,
     finite,
-    numbered_run_path,
     read_lines,
     read_record,
+    run_folders,
 )
 from rich.box import SIMPLE
 from rich.markup import escape
@@ -33,15 +31,13 @@ class Fit:
         state: as in ``run.json``.
         sha256: hashes of weights and optimizer state; empty unless it is finished.
         epochs: the metrics of every epoch.
-        kills: who was killed when.
-        events: its events.
+        events: its events, kills among them.
     """
 
     number: int
     state: str
     sha256: Mapping[str, str]
     epochs: Sequence[Mapping[str, Any]]
-    kills: Sequence[Mapping[str, Any]] = ()
     events: Sequence[Mapping[str, Any]] = ()
 
 
@@ -103,14 +99,13 @@ def read_fits(path: Path) -> list[Fit]:
         TrainerError: a file in a run folder is damaged.
     """
     found: list[Fit] = []
-    while ((folder := numbered_run_path(path, len(found) + 1)) / RUN_FILE).exists():
+    for folder in run_folders(path):
         record = read_record(folder)
         fit = Fit(
             number=len(found) + 1,
             state=record["state"],
             sha256=record.get("sha256", {}),
             epochs=[record_of(line).logs for line in read_lines(folder / METRICS_FILE)],
-            kills=read_lines(folder / KILLS_FILE),
             events=read_lines(folder / EVENTS_FILE),
         )
         found.append(fit)
@@ -120,7 +115,9 @@ def read_fits(path: Path) -> list[Fit]:
 def kills_of(fit: Fit) -> list[Kill]:
     """The kills of a fit that it has noticed; one that came after its last step is none."""
     found = []
-    for kill in fit.kills:
+    for kill in fit.events:
+        if kill["event"] != "killed":
+            continue
         worker, killed_s = kill["worker"], kill["time"]
         lost = [place for place, each in enumerate(fit.events) if each["event"] == "lost" and each["worker"] == worker]
         if not lost:

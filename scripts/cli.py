@@ -6,7 +6,6 @@ Those modules are imported when their command runs: TensorFlow and Ray take seco
 from __future__ import annotations
 
 import json
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,9 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
     The texts are docstrings of the Python packages on this machine, the classes the modules they come from: real data
     without a download. All ways share the same workers; fit and custom end with the same weights.
     """
-    # Before TensorFlow is loaded: what it says about this machine's processor has no use here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    from heliostat.trainer.environment import cache_dir, quiet_tensorflow
+
+    quiet_tensorflow()
     from heliostat.scripts.demo import DemoSettings, run_demo
     from heliostat.trainer.config import LOOP_NAMES
     from rich.console import Console
@@ -150,12 +149,12 @@ def resume(traceback: bool, run_dir: Path) -> None:
 def replay(step: int, microbatch: int | None, as_json: bool, traceback: bool, run_dir: Path) -> None:
     """Compute one step of the run in RUN_DIR again, alone, and show it.
 
-    Runs its script again, in this process and without workers, from the last checkpoint before the step up to the step;
+    Runs its script again, in one process and without workers, from the last checkpoint before the step up to the step;
     the run itself stays as it is. Shows for every microbatch its rows, loss and metrics over them, how large its
     gradient is for every variable, and what of it is not finite.
     """
     from heliostat.scripts.replay import replay as compute_again
-    from heliostat.trainer.jobs import ReplayWanted
+    from heliostat.trainer.environment import ReplayWanted
 
     wanted = ReplayWanted(step=step, microbatch=microbatch)
     compute_again(run_dir, wanted, _console(), as_json=as_json, show_traceback=traceback)
@@ -312,13 +311,6 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
     click.echo(found.advice)
 
 
-def cache_dir() -> Path:
-    """Return the folder for what can be made again: ``$XDG_CACHE_HOME/heliostat``, by default in ``~/.cache``."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification tells programs to ignore a relative path.
-    return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "heliostat"
-
-
 def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console  # only what shows tables loads it
 
@@ -335,3 +327,7 @@ def _version(package: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return "(not installed)"
+
+
+if __name__ == "__main__":
+    main(prog_name="heliostat")

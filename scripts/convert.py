@@ -14,6 +14,7 @@ from heliostat.data.errors import DatasetError
 from heliostat.data.storage.columns import Column
 from heliostat.data.stored import StoredDataset
 from heliostat.scripts.errors import ScriptError
+from heliostat.trainer.environment import quiet_tensorflow
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -35,8 +36,7 @@ def convert(
     `columns` are NAME=KIND, `fill_nulls` NAME=VALUE, `features` names with commas between. Raises ScriptError for
     others, DatasetError, OSError, and click.Abort after Ctrl-C, which leaves what is complete.
     """
-    # TensorFlow, if the source needs it: what it says about this machine's processor has no use here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()  # if the source needs it
     with _shown(console) as on_progress:
         try:
             return write(

@@ -1,17 +1,16 @@
-"""The command that began a run, as ``run.json`` has it, and running it again with directions for its `fit`."""
+"""The command that began a run, as ``run.json`` has it, and running it again."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.run import run_script
-from heliostat.trainer.driver.directions import Directions, directed
+from heliostat.scripts.run import run_in_child
 from heliostat.trainer.driver.run_folder import read_record
+from heliostat.trainer.environment import Command, ReplayWanted
 
 # Programs that run code which is in no file: a notebook's cells, a prompt.
 _LAUNCHERS = ("ipykernel_launcher.py", "colab_kernel_launcher.py", "ipython", "ipython3", "bpython", "ptpython")
@@ -76,19 +75,23 @@ def recorded_run(run_dir: Path) -> RecordedRun:
     )
 
 
-def run_again(recorded: RecordedRun, directions: Directions, *, show_traceback: bool) -> None:
-    """Run the script of a run again, in the directory it was started in, with directions for its `fit`.
+def run_again(
+    recorded: RecordedRun, *, show_traceback: bool, replay: ReplayWanted | None = None, stdout: int | None = None
+) -> int:
+    """Run the script of a run again, in the directory it was started in, so that its `fit` goes on with the run.
 
-    Raises what `run_script` does, `ReplayDone` after a replay, and ScriptError if the script ends before that `fit`.
+    Args:
+        recorded: the run.
+        show_traceback: show tracebacks of Heliostat's errors.
+        replay: the step that the `fit` shall compute again instead.
+        stdout: see `run_in_child`, which says what is returned.
     """
-    with contextlib.chdir(recorded.directory), directed(directions):
-        try:
-            run_script(recorded.script, recorded.arguments, show_traceback=show_traceback)
-        except SystemExit as ended:
-            if ended.code or directions.reached:
-                raise
-    if not directions.reached:
-        raise ScriptError(
-            f"{recorded.script} ended without its fit number {recorded.fit}, which made the run in "
-            f"{str(recorded.run_dir)!r}. It was changed, or does something else than it did then."
-        )
+    command = Command(run_dir=recorded.run_dir, fit=recorded.fit, replay=replay)
+    return run_in_child(
+        command,
+        recorded.script,
+        recorded.arguments,
+        directory=recorded.directory,
+        show_traceback=show_traceback,
+        stdout=stdout,
+    )

@@ -1,24 +1,24 @@
-"""``heliostat replay``: computes one step of a run again, alone in this process, and shows what came out of it."""
+"""``heliostat replay``: has one step of a run computed again, alone in one process, and shows what came out of it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.data import BatchPlan, Dataset
+from heliostat.data import BatchPlan, Dataset, DatasetError, open_dataset
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import RecordedRun, recorded_run, run_again
+from heliostat.scripts.run import exit_status
 from heliostat.scripts.runs import number_text
-from heliostat.trainer.driver.directions import Directions, ReplayDone
-from heliostat.trainer.driver.run_folder import finite
-from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport, ReplayWanted
+from heliostat.trainer.driver.run_folder import REPLAY_FILE, finite, read_json
+from heliostat.trainer.environment import ReplayWanted
+from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -51,18 +51,55 @@ def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, as_json: bo
     """
     recorded = recorded_run(run_dir)
     check_wanted(recorded.record, wanted)
-    directions = Directions(run_dir=recorded.run_dir, fit=recorded.fit, replay=wanted)
-    # Standard output is for the JSON object alone.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        report = _report(recorded, directions, show_traceback=show_traceback)
-    data, seed = directions.data, recorded.record["identity"]["seed"]
-    rows = [] if data is None else read_rows(data, seed, report)
+    path = recorded.run_dir / REPLAY_FILE
+    path.unlink(missing_ok=True)
+    # With --json standard output (1) is for the object alone.
+    status = run_again(recorded, show_traceback=show_traceback, replay=wanted, stdout=2 if as_json else None)
+    if not path.exists():
+        if status:
+            sys.exit(exit_status(status))
+        raise ScriptError(
+            f"{recorded.script} ended without the replay: it did not come to its fit number {recorded.fit}, which made "
+            "the run, or it let no error of that fit through. It was changed, or does something else than it did then."
+        )
+    report = report_of(read_json(path))
+    rows: Sequence[Rows | None]
+    try:
+        rows, no_rows = read_rows(recorded_dataset(recorded), recorded.record["identity"]["seed"], report), ""
+    except (DatasetError, ScriptError, OSError) as error:
+        rows, no_rows = [None] * len(report.microbatches), f"The values of the rows cannot be shown: {error}"
     if as_json:
-        console.file.write(json.dumps(as_object(report, wanted, rows)) + "\n")
+        console.file.write(json.dumps(as_object(report, wanted, rows) | ({"note": no_rows} if no_rows else {})) + "\n")
         return
-    console.print(headline(report, wanted), markup=False, soft_wrap=True)
+    for line in (headline(report, wanted), *([no_rows] if no_rows else [])):
+        console.print(line, markup=False, soft_wrap=True)
     for each, of_it in zip(report.microbatches, rows, strict=True):
         show_microbatch(each, of_it, console)
+
+
+def report_of(stored: Mapping[str, Any]) -> ReplayReport:
+    """The report in a ``replay.json``."""
+    microbatches = tuple(
+        MicrobatchReplay(**{**each, "row_ids": tuple(each["row_ids"]), "nonfinite": tuple(each["nonfinite"])})
+        for each in stored["microbatches"]
+    )
+    present = tuple(stored["present"])
+    return ReplayReport(epoch=stored["epoch"], step=stored["step"], present=present, microbatches=microbatches)
+
+
+def recorded_dataset(recorded: RecordedRun) -> Dataset:
+    """The dataset that a run was trained on, opened by what its record says.
+
+    Raises:
+        DatasetError: it cannot be opened, or not by a path: a view, which only its script can make again.
+        ScriptError: what is there now is another one.
+    """
+    about = recorded.record["data"]["train"]
+    name = about["path"]
+    found = open_dataset(name if "://" in name else recorded.directory / name)
+    if found.fingerprint != about["fingerprint"]:
+        raise ScriptError(f"{name} holds other rows than the run was trained on.")
+    return found
 
 
 def check_wanted(record: Mapping[str, Any], wanted: ReplayWanted) -> None:
@@ -115,16 +152,12 @@ def read_rows(dataset: Dataset, seed: int, report: ReplayReport) -> list[Rows]:
     return found
 
 
-def as_object(report: ReplayReport, wanted: ReplayWanted, rows: Sequence[Rows]) -> dict[str, Any]:
-    """The report as a JSON object."""
+def as_object(report: ReplayReport, wanted: ReplayWanted, rows: Sequence[Rows | None]) -> dict[str, Any]:
+    """The report as a JSON object; rows that cannot be read are null."""
     microbatches = [
         {
-            "number": each.number,
-            "row_ids": list(each.row_ids),
-            "logs": each.logs,
-            "norms": each.norms,
-            "nonfinite": list(each.nonfinite),
-            "first_rows": {"row_ids": list(of_it.row_ids), "first_values": of_it.values},
+            **asdict(each),
+            "first_rows": None if of_it is None else {"row_ids": of_it.row_ids, "first_values": of_it.values},
         }
         for each, of_it in zip(report.microbatches, rows, strict=True)
     ]
@@ -152,12 +185,13 @@ def headline(report: ReplayReport, wanted: ReplayWanted) -> str:
     )
 
 
-def show_microbatch(found: MicrobatchReplay, rows: Rows, console: Console) -> None:
+def show_microbatch(found: MicrobatchReplay, rows: Rows | None, console: Console) -> None:
     """Print one microbatch: rows, loss and metrics, gradient norms."""
     metrics = ", ".join(f"{name} {number_text(value)}" for name, value in found.logs.items())
     console.print(f"\nmicrobatch {found.number}: {len(found.row_ids)} row(s); {metrics}", markup=False, soft_wrap=True)
     console.print(f"rows {_listed(found.row_ids)}", markup=False, soft_wrap=True)
-    console.print(rows_table(rows))
+    if rows is not None:
+        console.print(rows_table(rows))
     console.print(norms_table(found))
     left = len(found.norms) - SHOWN_NORMS
     if left > 0:
@@ -192,14 +226,6 @@ def norms_table(found: MicrobatchReplay) -> Table:
     for name, norm in sorted(found.norms.items(), key=rank)[: max(SHOWN_NORMS, len(found.nonfinite))]:
         table.add_row(escape(name), f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "")
     return table
-
-
-def _report(recorded: RecordedRun, directions: Directions, *, show_traceback: bool) -> ReplayReport:
-    with contextlib.suppress(ReplayDone):
-        run_again(recorded, directions, show_traceback=show_traceback)
-    if directions.report is None:
-        raise ScriptError(f"{recorded.script} ended without the replay. It must let BaseException through.")
-    return directions.report
 
 
 def _value(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run, run_again
+from heliostat.scripts.run import exit_status
 from heliostat.scripts.runs import number_text
-from heliostat.trainer.driver.directions import Directions
 from heliostat.trainer.driver.epoch_record import record_of
-from heliostat.trainer.driver.run_folder import METRICS_FILE, MODEL_FILE, read_lines, read_record
+from heliostat.trainer.driver.run_folder import METRICS_FILE, MODEL_FILE, RUN_FILE, read_lines, read_record
 from rich.console import Console
 
 
@@ -22,7 +23,8 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
 
     Raises:
         ConfigurationError: the folder holds no run.
-        ScriptError: the run is going on right now, or was not started from a script that is still there.
+        ScriptError: the run is going on right now, was not started from a script that is still there, or that script
+            does not come to its fit any more.
     """
     record = read_record(run_dir)
     if record["state"] == "finished":
@@ -40,7 +42,15 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
             "itself with this run_dir."
         )
     console.print(f"running {' '.join([str(recorded.script), *recorded.arguments])}", markup=False, soft_wrap=True)
-    run_again(recorded, Directions(run_dir=recorded.run_dir, fit=recorded.fit), show_traceback=show_traceback)
+    before = (run_dir / RUN_FILE).stat()
+    status = run_again(recorded, show_traceback=show_traceback)
+    if status:
+        sys.exit(exit_status(status))
+    if os.path.samestat(before, (run_dir / RUN_FILE).stat()):  # a fit that uses the folder replaces it
+        raise ScriptError(
+            f"{recorded.script} ended without its fit number {recorded.fit}, which made the run in "
+            f"{str(recorded.run_dir)!r}. It was changed, or does something else than it did then."
+        )
 
 
 def result_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:

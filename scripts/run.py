@@ -8,14 +8,20 @@ Heliostat is installed in, and its options (``-O``, ``-W``, ``-m`` ...) cannot b
 
 from __future__ import annotations
 
+import contextlib
+import os
 import runpy
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import click
 from heliostat.scripts.failures import full_account, is_ours, is_pause, message_of
+from heliostat.trainer.environment import Command
 
 PAUSED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 
@@ -51,3 +57,48 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
             ) from error
         click.echo(full_account(error, path), err=True, nl=False)
         raise SystemExit(1) from error
+
+
+def run_in_child(
+    command: Command,
+    script: Path,
+    arguments: Sequence[str],
+    *,
+    directory: Path | None = None,
+    show_traceback: bool = True,
+    stdout: int | None = None,
+) -> int:
+    """Run a script as ``heliostat run`` does, in a process of its own whose `fit` is told what a command wants.
+
+    Signals are left to that process: it gets Ctrl-C from the terminal, as this one does, and SIGTERM from here.
+
+    Args:
+        command: what is wanted of the script.
+        script: the script; `arguments` are its own.
+        directory: where it is run; None stays here.
+        show_traceback: show tracebacks of Heliostat's errors.
+        stdout: file descriptor for what it prints; None for this process's standard output.
+
+    Returns:
+        Its exit status; the negative number of a signal that ended it.
+    """
+    # -P: the folder of the script, and not this one, is the first that modules are looked for in.
+    called = [sys.executable, "-P", "-m", "heliostat.scripts.cli", "run", *(["--traceback"] if show_traceback else [])]
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        if child is not None and number == signal.SIGTERM:
+            child.terminate()
+
+    with contextlib.ExitStack() as after:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            after.callback(signal.signal, number, signal.signal(number, pass_on))
+        child = subprocess.Popen(
+            [*called, str(script), *arguments], cwd=directory, env=os.environ | command.variables(), stdout=stdout
+        )
+        return child.wait()
+
+
+def exit_status(status: int) -> int:
+    """The exit status for the end of a child, as a shell gives it: 128 and the number of a signal that ended it."""
+    return status if status >= 0 else 128 - status

@@ -4,6 +4,7 @@
 
     TrainerError
     ├── ConfigurationError        an argument is wrong or does not fit the others; found before workers start
+    │   └── EnvironmentVariableError a variable of ours in the environment is malformed
     ├── ModelError                build_model, or the model it returns, cannot be trained
     │   ├── NotCompiledError      compile() was not called
     │   └── UnsupportedModelError the model asks for something that is refused by name
@@ -30,6 +31,26 @@ class TrainerError(Exception):
 
 class ConfigurationError(TrainerError):
     """An argument is wrong, or does not fit the others."""
+
+
+class EnvironmentVariableError(ConfigurationError):
+    """A variable of Heliostat's in the environment is malformed.
+
+    Args:
+        name: the variable.
+        value: what it is set to.
+        form: what it has to be.
+    """
+
+    def __init__(self, name: str, value: str, form: str) -> None:
+        super().__init__(name, value, form)
+        self.name, self.value, self.form = name, value, form
+
+    def __str__(self) -> str:
+        return (
+            f"The environment variable {self.name} is {self.value!r}; it must be {self.form}. The commands of "
+            "Heliostat set it for the scripts that they run; if this is none of them, unset it."
+        )
 
 
 class ModelError(TrainerError):

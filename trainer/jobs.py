@@ -11,6 +11,7 @@ from heliostat.cluster.tree import Node, SegmentOp, Vector
 from heliostat.data import Dataset, Shuffle
 
 from .columns import Columns
+from .environment import ReplayWanted, TraceWanted
 from .shipping import Shipped
 from .timing.clock import ClockReading
 
@@ -138,42 +139,27 @@ class FitJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraceWanted:
-    """Record what workers do in the steps [first, last) of the run; each has room for `capacity` spans."""
-
-    first: int
-    last: int
-    capacity: int = 1 << 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockAsked:
     """A worker asks for the driver's performance counter, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
+class WorkerTrace:
     """What a worker did in the steps asked for.
 
     Attributes:
+        host: name of its machine.
         spans: by this worker's performance counter, in the order in which they ended.
         dropped: how many found no room.
         readings: its clock beside the driver's, before the first of these steps and after the last.
         clock: which clock it is (`clock_identity`).
     """
 
+    host: str
     spans: tuple[Span, ...]
     dropped: int
     readings: tuple[ClockReading, ...]
     clock: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayWanted:
-    """Compute microbatches of one step without applying them: step of the run, and one microbatch or all."""
-
-    step: int
-    microbatch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

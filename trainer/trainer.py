@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,20 +20,20 @@ from .columns import ColumnChoice, Columns
 from .config import FitConfig, TrainerConfig, refuse_unknown
 from .driver.blame import explain_failure
 from .driver.coordinator import Coordinator
-from .driver.directions import Directions, ReplayDone, TraceDone, next_fit
 from .driver.display import Display, Verbose, make_display
 from .driver.fit_call import FitCall, begin_afresh, check_steps, checked_callbacks
 from .driver.fit_run import FitRun
 from .driver.inputs import Data, Inputs
+from .driver.kills import killing
 from .driver.pausing import pausing
 from .driver.result import Result
-from .driver.run_folder import RunFolder, new_run_path, numbered_run_path, read_record
+from .driver.run_folder import REPLAY_FILE, RunFolder, new_run_path, numbered_run_path, read_record
 from .driver.workers import Workers
+from .environment import Command, KillSchedule, begin_fit
 from .errors import ConfigurationError, RunPausedError
 from .jobs import CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
 from .shipping import InProcess, Shipped, ship
 from .timing.start_times import StartTimes
-from .timing.tracing import TraceBook
 
 BuildModel = Callable[[], Any]
 
@@ -204,7 +204,7 @@ class Trainer:
         callbacks = checked_callbacks(callbacks)
         code = self._ship((train_step, valid_step, callbacks), "callbacks and steps")
         display = make_display(verbose)
-        number, directions = next_fit()
+        number, command = begin_fit()
         call = FitCall(
             config=config,
             columns=columns,
@@ -217,10 +217,13 @@ class Trainer:
             initial_weights=initial_weights,
             record_rows=record_rows,
             number=number,
-            directions=directions,
+            command=command,
             began_s=began_s,
         )
-        return self._fit(call, display)
+        result = self._fit(call, display)
+        if result is None:
+            sys.exit(0)  # a replay or a trace is done: see `environment`
+        return result
 
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be, from another thread while `fit` runs, or between two tasks.
@@ -299,10 +302,16 @@ class Trainer:
     ) -> None:
         self.close()
 
-    def _fit(self, call: FitCall, display: Display) -> Result:
-        """Train, or take the result of a run that is finished, or compute a step of it again."""
-        if call.directions is not None and call.replays:
-            self._begin_replay(call.directions)
+    def _fit(self, call: FitCall, display: Display) -> Result | None:
+        """Train, or take the result of a run that is finished; None after a replay or a trace."""
+        command = call.command
+        if command is not None and command.replay is not None:
+            self._begin_replay(command)
+        if command is not None and command.kills is not None and self._config.workers == 0:
+            raise ConfigurationError(
+                "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 "
+                "or more."
+            )
         folder = call.open_folder(self._next_run_path(call))
         done, times = call.is_done(folder), StartTimes()
         store = call.open_store(folder)
@@ -328,46 +337,32 @@ class Trainer:
                     began_s=call.began_s,
                     number=call.number,
                     afresh=call.afresh,
-                    trace=None if job.trace is None else TraceBook(wanted=job.trace),
                     start=times,
                 )
-                if call.directions is not None and call.replays:
-                    self._replay(run, call.directions)
+                if call.replays:
+                    report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
+                    folder.save(REPLAY_FILE, asdict(report))
+                    return None
                 return run.stored() if done else self._train(run, call)
         finally:
             display.close()
 
-    def _train(self, run: FitRun, call: FitCall) -> Result:
-        """Run the task of a `fit`; a trace that is complete ends the script."""
-        directions = call.directions
-        if directions is not None:
-            directions.traced = run.trace
+    def _train(self, run: FitRun, call: FitCall) -> Result | None:
+        """Run the task of a `fit`; None once the steps that were to be traced are."""
+        kills = None if call.command is None else call.command.kills
 
         def run_task(task: Task, coordinator: Coordinator, tell: Callable[[TaskLoop], None]) -> dict[int, Any]:
-            def begun(loop: TaskLoop) -> None:
-                tell(loop)
-                if directions is not None and directions.watch is not None:
-                    directions.watch(run.folder.path, self._workers.group, loop)
-
-            return self._run(task, coordinator, run.folder, begun, call.config.max_time_s)
+            return self._run(task, coordinator, run.folder, tell, call.config.max_time_s, kills)
 
         try:
             result = run.run(run_task)
-        except RunPausedError as paused:
+        except RunPausedError:
             self.close()  # workers may be a step apart
-            if run.trace is not None and run.trace.complete:
-                raise TraceDone from paused
+            if run.is_traced:
+                return None
             raise
         self._has_model, self._lost_model = True, False
-        if run.trace is not None and run.trace.complete:
-            raise TraceDone
-        return result
-
-    def _replay(self, run: FitRun, directions: Directions) -> None:
-        """Compute a step of the run again, and end the script."""
-        directions.data = run.job.data
-        directions.report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
-        raise ReplayDone
+        return None if run.is_traced else result
 
     def _run_pass(
         self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
@@ -401,11 +396,14 @@ class Trainer:
         folder: RunFolder | None,
         tell: Callable[[TaskLoop], None] = lambda _: None,
         max_time_s: float | None = None,
+        kills: KillSchedule | None = None,
     ) -> dict[int, Any]:
         try:
             loop = self._workers.group.begin(task, coordinator)
             tell(loop)
-            with pausing(loop, max_time_s) if folder is not None else nullcontext():
+            if folder is None:
+                return loop.run()
+            with pausing(loop, max_time_s), killing(kills, self._workers.group, loop, folder):
                 return loop.run()
         except TaskFailed as failed:
             seen = dict(self._workers.seen)
@@ -429,10 +427,10 @@ class Trainer:
     def _ship(self, value: Any, what: str) -> Shipped:
         return InProcess(value) if self._config.local else ship(value, what)
 
-    def _begin_replay(self, directions: Directions) -> None:
+    def _begin_replay(self, command: Command) -> None:
         """A replay computes in this process."""
         if self._config.num_microbatches is None:
-            stored = read_record(directions.run_dir)["identity"]["num_microbatches"]
+            stored = read_record(command.run_dir)["identity"]["num_microbatches"]
             self._config = replace(self._config, num_microbatches=stored)
         self._config = replace(
             self._config, workers=0, in_process=False, address=None, min_workers=None, max_workers=None
@@ -441,8 +439,8 @@ class Trainer:
 
     def _next_run_path(self, call: FitCall) -> Path:
         self._num_fits += 1
-        if call.directions is not None:
-            return call.directions.folder(call.number)
+        if call.command is not None:
+            return numbered_run_path(call.command.run_dir, 1 if call.command.fit is not None else call.number)
         return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
 
 

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from heliostat.scripts.chaos import interval_s
 from heliostat.scripts.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
-from heliostat.scripts.chaos_run import Killer
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
+from heliostat.trainer.driver.kills import Killer
+from heliostat.trainer.environment import KillSchedule
 
 SCRIPT = """
 import json, sys, time
@@ -51,9 +52,10 @@ def chaos(tmp_path, monkeypatch):
     return run
 
 
-def lost_in(folder: Path) -> list[int]:
+def workers_of(event: str, folder: Path) -> list[int]:
+    """The workers that events of a kind are about."""
     lines = (folder / "events.jsonl").read_text().splitlines()
-    return [each["worker"] for each in map(json.loads, lines) if each["event"] == "lost"]
+    return [each["worker"] for each in map(json.loads, lines) if each["event"] == event]
 
 
 @pytest.mark.faults
@@ -61,11 +63,10 @@ def lost_in(folder: Path) -> list[int]:
 def test_killed_ray_workers_do_not_change_the_result(chaos, tmp_path):
     result = chaos("--kill-every", "200ms", workers=3, epochs=20)
     assert result.exit_code == 0, result.output
-    killed = [json.loads(line)["worker"] for line in (tmp_path / "out/disturbed/kills.jsonl").read_text().splitlines()]
-    noticed = lost_in(tmp_path / "out/disturbed")
+    killed, noticed = (workers_of(event, tmp_path / "out/disturbed") for event in ("killed", "lost"))
     assert len(noticed) >= 2
     assert set(noticed) <= set(killed)
-    assert lost_in(tmp_path / "out/undisturbed") == []
+    assert workers_of("lost", tmp_path / "out/undisturbed") == []
     assert f"{len(noticed)} kills, and the same weights, optimizer state and history, bit for bit." in result.output
 
 
@@ -80,7 +81,7 @@ def test_workers_in_the_scripts_process_are_killed_over_all_of_its_fits(chaos, t
         "disturbed",
         "disturbed-2",
     }
-    assert lost_in(tmp_path / "out/disturbed")
+    assert workers_of("lost", tmp_path / "out/disturbed")
     assert not (tmp_path / "own").exists(), "it wrote the script's own run folder"
 
 
@@ -151,8 +152,12 @@ def test_what_is_no_interval_is_named(text):
 # -- whom to kill -----------------------------------------------------------------------------------------------------
 
 
+def killer_every(every_s: float, seed: int = 0) -> Killer:
+    return Killer(KillSchedule(every_s=every_s, seed=seed))
+
+
 def test_the_first_kill_comes_an_interval_after_the_first_steps_begin():
-    killer = Killer(10.0, seed=0)
+    killer = killer_every(10.0)
     assert killer.victim("gathering", (), 3, 0.0) is None
     assert killer.victim("running", (0, 1, 2), 3, 5.0) is None
     assert killer.victim("running", (0, 1, 2), 3, 14.9) is None
@@ -163,14 +168,14 @@ def test_the_first_kill_comes_an_interval_after_the_first_steps_begin():
 
 
 def test_the_last_of_several_is_spared_until_others_have_come():
-    killer = Killer(1.0, seed=0)
+    killer = killer_every(1.0)
     killer.victim("running", (0, 1), 2, 0.0)
     assert killer.victim("running", (1,), 2, 50.0) is None
     assert killer.victim("running", (1, 2), 2, 51.0) in (1, 2)
 
 
 def test_a_death_that_the_group_has_not_heard_of_counts_when_the_last_is_spared():
-    killer = Killer(1.0, seed=0)
+    killer = killer_every(1.0)
     killer.victim("running", (0, 1), 2, 0.0)
     first = killer.victim("running", (0, 1), 2, 2.0)
     assert first is not None
@@ -179,14 +184,14 @@ def test_a_death_that_the_group_has_not_heard_of_counts_when_the_last_is_spared(
 
 
 def test_the_only_worker_of_a_run_is_not_spared():
-    killer = Killer(1.0, seed=0)
+    killer = killer_every(1.0)
     killer.victim("running", (3,), 1, 0.0)
     assert killer.victim("running", (), 1, 2.0) is None
     assert killer.victim("running", (3,), 1, 4.0) == 3
 
 
 def test_nobody_is_killed_outside_of_steps():
-    killer = Killer(1.0, seed=0)
+    killer = killer_every(1.0)
     killer.victim("running", (0, 1), 2, 0.0)
     for phase in ("gathering", "closing", "ending", "settling", "over"):
         assert killer.victim(phase, (0, 1), 2, 10.0) is None
@@ -194,7 +199,7 @@ def test_nobody_is_killed_outside_of_steps():
 
 def test_the_seed_decides_who_is_killed():
     def victims(seed: int) -> list[int | None]:
-        killer = Killer(1.0, seed)
+        killer = killer_every(1.0, seed)
         return [killer.victim("running", tuple(range(40)), 40, 2.0 * now) for now in range(20)]
 
     assert victims(1) == victims(1)
@@ -216,7 +221,7 @@ def fit(**fields) -> Fit:
 
 
 def kill(worker: int, at_s: float) -> dict:
-    return {"time": at_s, "worker": worker, "host": "a"}
+    return {"event": "killed", "time": at_s, "worker": worker, "host": "a"}
 
 
 def event(event: str, at_s: float, **fields) -> dict:
@@ -231,18 +236,18 @@ def test_a_kill_is_followed_from_the_loss_to_the_next_group_and_the_next_worker(
         event("formed", 10.5),
         event("formed", 14.0, joined=[2]),
     ]
-    (found,) = kills_of(fit(kills=[kill(1, 10.0)], events=events))
+    (found,) = kills_of(fit(events=[kill(1, 10.0), *events]))
     assert (found.worker, found.step, found.stall_s, found.joined_s, found.restarted) == (1, 7, 0.5, 4.0, False)
 
 
 def test_a_group_of_new_workers_alone_is_a_restart_and_no_replacement():
     events = [event("lost", 1.0, worker=0, step=None), event("formed", 2.0, joined=[1], restarted=True)]
-    (found,) = kills_of(fit(kills=[kill(0, 1.0)], events=events))
+    (found,) = kills_of(fit(events=[kill(0, 1.0), *events]))
     assert (found.stall_s, found.joined_s, found.restarted) == (1.0, None, True)
 
 
 def test_a_kill_after_the_last_step_proves_nothing():
-    assert kills_of(fit(kills=[kill(0, 1.0)], events=[event("lost", 0.5, worker=1, step=3)])) == []
+    assert kills_of(fit(events=[event("lost", 0.5, worker=1, step=3), kill(0, 1.0)])) == []
 
 
 def test_equal_fits_differ_in_nothing_also_if_a_metric_is_nan():

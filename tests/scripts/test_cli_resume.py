@@ -19,7 +19,7 @@ from heliostat.scripts.recorded import recorded_run
 from heliostat.scripts.replay import check_wanted
 from heliostat.scripts.resume import living_workers
 from heliostat.trainer.driver.run_folder import RunFolder
-from heliostat.trainer.jobs import ReplayWanted
+from heliostat.trainer.environment import ReplayWanted
 
 ROWS, BATCH, STEPS, EPOCHS, MICROBATCHES, BAD_ROW = 30, 8, 4, 10, 4, 17
 SCRIPT = """
@@ -149,7 +149,27 @@ def test_replay_shows_a_step_and_leaves_the_run_as_it_is(place, resumed):
     assert microbatch["nonfinite"] == []
     values = microbatch["first_rows"]["first_values"]
     np.testing.assert_allclose(np.array(values["y"]), 2 * np.array(values["x"])[:, :1], rtol=1e-6)
-    assert {path: path.read_bytes() for path in (place / "run").rglob("*") if path.is_file()} == before
+    after = {path: path.read_bytes() for path in (place / "run").rglob("*") if path.is_file()}
+    assert json.loads(after.pop(place / "run" / "replay.json"))["step"] == 3
+    assert after == before
+
+
+@pytest.mark.engine
+def test_rows_that_cannot_be_read_again_are_left_out_and_it_is_said(place, resumed):
+    (place / "good").rename(place / "moved")
+    script = (place / "train.py").read_text()
+    moved = script.replace('trainer.fit(data, validation_data="good"', 'trainer.fit("moved", validation_data="moved"')
+    (place / "train.py").write_text(moved)
+    try:
+        done = heliostat("replay", place / "run", "--step", 7, "--microbatch", 1, "--json", cwd=place)
+    finally:
+        (place / "moved").rename(place / "good")
+        (place / "train.py").write_text(script)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["microbatches"][0]["first_rows"] is None
+    assert len(found["microbatches"][0]["row_ids"]) == 2
+    assert "The values of the rows cannot be shown:" in found["note"]
 
 
 @pytest.mark.engine

@@ -7,26 +7,21 @@ import json
 import os
 import subprocess
 import sys
-import threading
+import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from heliostat.cluster import instruments
-from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.instruments import Span
-from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.trace import chrome_trace, summary, wanted_steps
-from heliostat.trainer import Trainer
-from heliostat.trainer.driver.directions import Directions, TraceDone, directed
-from heliostat.trainer.jobs import Traced, TraceWanted
+from heliostat.scripts.trace import summary, wanted_steps
+from heliostat.trainer.environment import TraceWanted
+from heliostat.trainer.jobs import WorkerTrace
 from heliostat.trainer.timing.clock import ClockReading, clock_identity
-from heliostat.trainer.timing.tracing import TraceBook
+from heliostat.trainer.timing.tracing import chrome_trace
 
 SCRIPT = """
 import json, sys
@@ -50,12 +45,37 @@ if __name__ == "__main__":
                         callbacks=[Quiet()])
     print("the script went on")
 """
+LOSES_A_WORKER = """
+import threading
+import keras, numpy as np
+from heliostat.cluster import instruments
+from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.trainer import Trainer
+
+def build():
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+
+def die(point, step):
+    if (point, step) == ("applied", 6) and threading.current_thread().name.startswith("heliostat-worker-1"):
+        raise WorkerKilled("on purpose")
+
+instruments.listen(die)
+x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+with Trainer(build, workers=3, in_process=True, num_microbatches=4) as trainer:
+    try:
+        trainer.fit((x, x[:, :1]), epochs=10, global_batch_size=8, verbose=0)
+    finally:
+        print("finally")
+print("the script went on")
+"""
 PARTS = {"control", "input", "compute", "local sum", "all-reduce", "apply"}
 EPSILON_US = 0.01  # times are rounded to a thousandth of a microsecond
 
 
-def run_trace(folder: Path, *options: str, **given: object) -> subprocess.CompletedProcess[str]:
-    (folder / "train.py").write_text(SCRIPT)
+def run_trace(folder: Path, *options: str, script: str = SCRIPT, **given: object) -> subprocess.CompletedProcess[str]:
+    (folder / "train.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", "from heliostat.scripts.cli import main; main()", "trace", "train.py"]
     return subprocess.run(
@@ -189,56 +209,36 @@ def test_steps_are_read():
 
 @pytest.mark.engine
 def test_a_lost_worker_shows_as_a_change_of_the_group(tmp_path):
-    def build():
-        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
-        model.compile("adam", "mse")
-        return model
-
-    def die(point, step):
-        if (point, step) == ("applied", 6) and threading.current_thread().name.startswith("heliostat-worker-1"):
-            raise WorkerKilled("on purpose")
-
-    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-    directions = Directions(run_dir=tmp_path / "run", fit=None, trace=TraceWanted(first=4, last=30))
-    forget = instruments.listen(die)
-    try:
-        with directed(directions), Trainer(build, workers=3, in_process=True, num_microbatches=4) as trainer:
-            with pytest.raises(TraceDone):
-                trainer.fit((x, x[:, :1]), epochs=10, global_batch_size=8, verbose=0)
-    finally:
-        forget()
-    book = directions.traced
-    assert book is not None
-    assert book.lost == [1]
-    written = chrome_trace(book)
+    result = run_trace(tmp_path, "--steps", "4:30", script=LOSES_A_WORKER)
+    assert result.returncode == 0, result.stderr
+    assert "Workers lost with what they had recorded: 1." in result.stdout
+    assert "finally" in result.stdout
+    assert "the script went on" not in result.stdout
+    written = json.loads((tmp_path / "trace.json").read_text())
+    assert written["otherData"]["lost_workers"] == [1]
     found = spans_of(written)
     check_steps(found[1], range(4, 30))
     check_one_clock(found[1], found[3])
     for survivor in (1, 3):
         assert "regrouping" in {event["name"] for event in found[survivor]}
-    assert "generation 1" in {event["name"] for event in found[0]}
-    assert "Workers lost with what they had recorded: 1." in summary(book, written, tmp_path / "trace.json")
+    assert {"generation 1", "epoch 3", "epoch 4 (to be continued)"} <= {event["name"] for event in found[0]}
 
 
-def book_of(*workers: Traced) -> TraceBook:
-    book = TraceBook(wanted=TraceWanted(first=0, last=1))
-    book.formed(Formed(generation=0, members=tuple(range(len(workers))), joined=(), restarted=False))
-    for worker, traced in enumerate(workers):
-        book.take(worker, f"host-{worker}", traced)
-    return book
+def written_of(*workers: WorkerTrace) -> dict:
+    return chrome_trace(TraceWanted(first=0, last=1), dict(enumerate(workers)), [], [], None)
 
 
 def traced_at(
     began_s: float, ended_s: float, *, offset_s: float = 0.0, bound_s: float = 0.0, clock: str = ""
-) -> Traced:
+) -> WorkerTrace:
     span = Span(name="all-reduce", lane=0, step=0, number=-1, began_s=began_s, ended_s=ended_s)
     readings = (ClockReading(own_s=began_s, offset_s=offset_s, bound_s=bound_s),)
-    return Traced(spans=(span,), dropped=0, readings=readings, clock=clock)
+    return WorkerTrace(host="a", spans=(span,), dropped=0, readings=readings, clock=clock)
 
 
 def test_a_clock_of_another_machine_is_moved_to_the_drivers():
     here, there = traced_at(100.0, 101.0, clock=clock_identity()), traced_at(7.0, 8.5, offset_s=93.25, bound_s=0.002)
-    written = chrome_trace(book_of(here, there))
+    written = written_of(here, there)
     found = spans_of(written)
     assert [(e["ts"], e["end"]) for e in found[1]] == [(0.0, 1e6)]
     assert [(e["ts"], e["end"]) for e in found[2]] == [(0.25e6, 1.75e6)]
@@ -249,8 +249,28 @@ def test_a_clock_of_another_machine_is_moved_to_the_drivers():
 
 
 def test_spans_without_room_are_told():
-    traced = Traced(spans=traced_at(0, 1).spans, dropped=12, readings=traced_at(0, 1, bound_s=0.003).readings, clock="")
-    book = book_of(traced)
-    said = summary(book, chrome_trace(book), Path("trace.json"))
+    written = written_of(replace(traced_at(0, 1, bound_s=0.003), dropped=12))
+    said = summary(written, Path("trace.json"))
     assert "12 spans found no room" in said
     assert "clocks within 3 ms" in said
+
+
+def test_what_the_run_folder_tells_is_on_the_drivers_lanes():
+    now_s, wall_s = time.perf_counter(), time.time()
+    events = [
+        {"event": "formed", "time": wall_s - 9, "generation": 0},
+        {"event": "lost", "time": wall_s - 3, "worker": 1},
+        {"event": "formed", "time": wall_s - 1, "generation": 1},
+        {"event": "checkpoint", "time": wall_s - 1, "name": "c", "commit_s": 0.5},
+    ]
+    epochs = [{"epoch": 0}, {"epoch": 1, "time": wall_s - 4}]
+    traces = {0: traced_at(now_s - 5, now_s, clock=clock_identity())}
+    written = chrome_trace(TraceWanted(first=0, last=1), traces, events, epochs, 2)
+    found = {each["name"]: (round(each["ts"] / 1e6, 2), round(each["end"] / 1e6, 2)) for each in spans_of(written)[0]}
+    assert found == {
+        "epoch 2": (0.0, 1.0),
+        "epoch 3 (to be continued)": (1.0, 5.0),
+        "generation 1": (2.0, 4.0),
+        "commit c": (3.5, 4.0),
+    }
+    assert written["otherData"]["lost_workers"] == [1]

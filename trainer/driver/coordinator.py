@@ -32,7 +32,7 @@ from ..jobs import (
     Ready,
     Share,
     SharePart,
-    Traced,
+    WorkerTrace,
 )
 from .epoch_record import EpochRecord
 from .shares import ShareBook
@@ -48,7 +48,7 @@ class Listeners:
     checkpoint: Callable[[CheckpointWritten | CheckpointFailed], None] = lambda _: None
     nonfinite: Callable[[int, Nonfinite], None] = lambda _worker, _event: None
     first_step: Callable[[int, FirstStep], None] = lambda _worker, _event: None
-    traced: Callable[[int, Traced], None] = lambda _worker, _event: None
+    traced: Callable[[int, WorkerTrace], None] = lambda _worker, _event: None
     lost: Callable[[Failure, int], None] = lambda _failure, _left: None
     formed: Callable[[Formed], None] = lambda _: None
     late: Callable[[int, Pulse, str], None] = lambda _worker, _pulse, _stacks: None
@@ -89,7 +89,7 @@ class Coordinator:
             self.listeners.nonfinite(worker, event)
         elif isinstance(event, FirstStep):
             self.listeners.first_step(worker, event)
-        elif isinstance(event, Traced):
+        elif isinstance(event, WorkerTrace):
             self.listeners.traced(worker, event)
         elif isinstance(event, ClockAsked):
             return {worker: time.perf_counter()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from .. import jobs
 from ..errors import ConfigurationError
+from ..timing.start_times import DRIVER_PARTS, WORKER_PARTS
 from .epoch_record import EpochRecord
 
 Verbose = Literal["auto"] | int
@@ -129,6 +131,19 @@ def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
     """An epoch's train and validation metrics in one line."""
     rate = record.rows / seconds if seconds > 0 else 0.0
     return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
+
+
+def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str, float]) -> str:
+    """The time to the first step in one line: the driver's parts, then those of one worker.
+
+    What a worker does before it is set up is a part of the driver's `workers`.
+    """
+    shown = [f"{name} {driver[name]:.1f}" for name in DRIVER_PARTS if name in driver]
+    before = [f"{name.replace('_', ' ')} {worker[name]:.1f}" for name in WORKER_PARTS[:2] if name in worker]
+    if before and "workers" in driver:
+        shown[-1] += f" ({', '.join(before)})"
+    shown += [f"{name} {worker[name]:.1f}" for name in WORKER_PARTS[2:] if name in worker]
+    return f"first step after {total_s:.1f} s: {', '.join(shown)}"
 
 
 def _short(value: Any) -> str:

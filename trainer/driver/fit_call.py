@@ -14,10 +14,10 @@ from heliostat.data import Dataset
 from ..checkpoints.checkpoint import CheckpointStore
 from ..columns import Columns
 from ..config import FitConfig, check_step
+from ..environment import Command
 from ..errors import ConfigurationError, RunPausedError
 from ..jobs import FitJob, ModelJob, WireDtype
 from ..shipping import Shipped
-from .directions import Directions, ReplayDone, TraceDone
 from .inputs import Data, Inputs
 from .run_folder import RunFolder
 from .streams import is_stream
@@ -37,7 +37,7 @@ class FitCall:
         initial_weights: weights to begin with, or None.
         record_rows: keep which rows every worker computed.
         number: which fit of this process it is, counted from 1.
-        directions: what a command of `heliostat` wants of it, or None.
+        command: what a command of `heliostat` wants of it, or None.
         began_s: when it began (monotonic clock).
     """
 
@@ -52,13 +52,13 @@ class FitCall:
     initial_weights: Sequence[np.ndarray] | None
     record_rows: bool
     number: int
-    directions: Directions | None
+    command: Command | None
     began_s: float
 
     @property
     def replays(self) -> bool:
         """Whether a step is to be computed again, instead of training."""
-        return self.directions is not None and self.directions.replay is not None
+        return self.command is not None and self.command.replay is not None
 
     @property
     def has_streams(self) -> bool:
@@ -73,7 +73,7 @@ class FitCall:
 
     def open_folder(self, path: Path) -> RunFolder:
         """The run folder."""
-        return RunFolder(path, resume=self.config.resume == "auto" or self.directions is not None)
+        return RunFolder(path, resume=self.config.resume == "auto" or self.command is not None)
 
     def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on."""
@@ -87,8 +87,8 @@ class FitCall:
         """The run's checkpoints, None without."""
         if self.config.checkpoint_every is None:
             return None
-        # With directions for all fits of a script each keeps its checkpoints in its own folder.
-        elsewhere = self.checkpoint_dir if self.directions is None or self.directions.fit is not None else None
+        # With a command for all fits of a script each keeps its checkpoints in its own folder.
+        elsewhere = self.checkpoint_dir if self.command is None or self.command.fit is not None else None
         return CheckpointStore(folder.checkpoints if elsewhere is None else elsewhere)
 
     def job(
@@ -100,7 +100,7 @@ class FitCall:
         wire_dtype: WireDtype | None,
     ) -> FitJob:
         """What the workers are told."""
-        config, directions = self.config, self.directions
+        config, command = self.config, self.command
         return FitJob(
             model=model,
             loop=config.loop,
@@ -121,8 +121,8 @@ class FitCall:
             first_generation=0 if store is None else store.next_generation(),
             on_nonfinite=config.on_nonfinite,
             wire_dtype=wire_dtype,
-            replay=None if directions is None else directions.replay,
-            trace=None if directions is None else directions.trace,
+            replay=None if command is None else command.replay,
+            trace=None if command is None else command.trace,
         )
 
     @contextmanager
@@ -133,7 +133,7 @@ class FitCall:
         """
         try:
             yield
-        except (ReplayDone, TraceDone, RunPausedError):
+        except RunPausedError:
             raise
         except BaseException as error:
             if not self.replays and not (folder.resumes and folder.record.get("state") != "running"):

@@ -32,15 +32,15 @@ from ..jobs import (
     Progress,
     Ready,
     ReplayReport,
-    Traced,
+    WorkerTrace,
 )
-from ..timing.start_times import StartTimes, start_line
-from ..timing.tracing import TraceBook
+from ..timing.start_times import StartTimes
+from ..timing.tracing import chrome_trace
 from .coordinator import Coordinator, Listeners
-from .display import Display
+from .display import Display, start_line
 from .epoch_record import EpochRecord, history_of, line_of, record_of
 from .result import Result, stored_result
-from .run_folder import METRICS_FILE, RunFolder, read_lines
+from .run_folder import EVENTS_FILE, METRICS_FILE, TRACE_FILE, RunFolder, read_lines
 from .workers import Workers
 
 _CONFIGURATION = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
@@ -63,7 +63,6 @@ class FitRun:
         began_s: when the run began (monotonic clock).
         number: which fit of this process it is, counted from 1.
         afresh: callbacks whose state cannot be carried to another worker.
-        trace: collects what the workers record, None without.
         start: what the driver's time until now went to.
     """
 
@@ -77,7 +76,6 @@ class FitRun:
     began_s: float
     number: int = 1
     afresh: tuple[str, ...] = ()
-    trace: TraceBook | None = None
     start: StartTimes = field(default_factory=StartTimes)
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
@@ -88,6 +86,7 @@ class FitRun:
     _said_failure: bool = False
     _said_start: bool = False
     _said_traced: bool = False
+    _traces: dict[int, WorkerTrace] = field(default_factory=dict)
 
     def run(self, run_task: RunTask) -> Result:
         """Train to the end; returns the result, which the run folder holds as well.
@@ -165,10 +164,14 @@ class FitRun:
             raise ConfigurationError(f"The run ended before step {wanted.step}: callbacks stopped it.")
         return report
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether the steps to be traced were there, and all workers of the group have told what they did in them."""
+        members = () if self._loop is None else self._loop.state.members
+        return set(members) <= self._traces.keys() and any(each.spans for each in self._traces.values())
+
     def _set_loop(self, loop: TaskLoop) -> None:
         self._loop = loop
-        if self.trace is not None:
-            self.trace.on_complete = lambda: loop.pause(TRACED)
 
     def _listeners(self) -> Listeners:
         return Listeners(
@@ -261,8 +264,6 @@ class FitRun:
             self.folder.set_epochs([line_of(each) for each in self._epochs])
             return
         self.folder.add_epoch(line_of(record))
-        if self.trace is not None:
-            self.trace.epoch_over(record.epoch)
         self.display.epoch(record, self.job.epochs, self._restart_clock())
 
     def _on_checkpoint(self, event: CheckpointWritten | CheckpointFailed) -> None:
@@ -289,8 +290,6 @@ class FitRun:
         except CheckpointError as error:
             self._checkpoint_failed(event.name, str(error))
             return
-        if self.trace is not None:
-            self.trace.committed(event.name, began_s)
         self._said_failure = False
         self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=event.name)
         self.folder.add_event(
@@ -300,6 +299,7 @@ class FitRun:
             step=event.step,
             seconds=round(event.seconds, 6),
             write_s=round(event.write_s, 6),
+            commit_s=round(time.perf_counter() - began_s, 6),
         )
         if self._loop is not None:
             self._loop.set_origin(self._origin)
@@ -336,13 +336,17 @@ class FitRun:
             self.folder.update(start_s={"first_step": round(after_s, 4), "driver": driver, "worker": event.seconds})
             self.display.say(start_line(after_s, driver, event.seconds))
 
-    def _on_traced(self, worker: int, event: Traced) -> None:
-        if self.trace is not None:
-            self.trace.take(worker, self._host(worker), event)
+    def _on_traced(self, worker: int, trace: WorkerTrace) -> None:
+        self._traces[worker] = trace
+        self._end_trace()
+
+    def _end_trace(self) -> None:
+        """Pause the run once all that are left have told what they did in the steps to be traced."""
+        if self._loop is not None and self._loop.state.members and self.is_traced:
+            self._loop.pause(TRACED)
 
     def _on_lost(self, failure: Failure, num_left: int) -> None:
-        if self.trace is not None:
-            self.trace.left(failure.worker)
+        self._end_trace()
         host = self._host(failure.worker)
         at = "" if failure.step is None else f" at step {failure.step}"
         self.folder.add_event(
@@ -351,8 +355,6 @@ class FitRun:
         self.display.say(f"lost worker {failure.worker} on {host}{at}: {failure.reason}; {num_left} left")
 
     def _on_formed(self, formed: Formed) -> None:
-        if self.trace is not None:
-            self.trace.formed(formed)
         joined = list(formed.joined)
         self.folder.add_event(
             "formed",
@@ -418,6 +420,7 @@ class FitRun:
             sha256=report.sha256,
             seconds=round(seconds, 3),
         )
+        self._save_trace(None)
         return Result(
             history=history_of(self._epochs),
             run_dir=self.folder.path,
@@ -428,8 +431,7 @@ class FitRun:
         )
 
     def _paused(self, report: PauseReport | None) -> RunPausedError:
-        if self.trace is not None:
-            self.trace.close(len(self._epochs) + self.job.initial_epoch)
+        self._save_trace(len(self._epochs) + self.job.initial_epoch)
         reason = "" if self._loop is None else self._loop.state.pause
         name = None if report is None else report.checkpoint
         self.folder.update(state="paused", reason=reason)
@@ -442,6 +444,13 @@ class FitRun:
             else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
         )
         return RunPausedError(f"The run was paused: {reason}. {how}", run_dir=self.folder.path)
+
+    def _save_trace(self, next_epoch: int | None) -> None:
+        """Write what was traced, if something was; `next_epoch` is the number of the epoch that is not over."""
+        if self.job.trace is None or not self.is_traced:
+            return
+        events, epochs = (read_lines(self.folder.path / name) for name in (EVENTS_FILE, METRICS_FILE))
+        self.folder.save(TRACE_FILE, chrome_trace(self.job.trace, self._traces, events, epochs, next_epoch))
 
     def _record(self) -> dict[str, Any]:
         """What ``run.json`` says of the run: everything its results depend on."""

@@ -9,6 +9,8 @@
     checkpoints/    the last checkpoints
     model.keras     the trained model, for plain Keras
     data/           arrays that were passed to fit, as datasets
+    replay.json     the step that ``heliostat replay`` computed again last
+    trace.json      what ``heliostat trace`` recorded
 
 JSON has no NaN and no infinity: such numbers are written as the strings "NaN", "Infinity" and "-Infinity".
 """
@@ -28,6 +30,7 @@ from ..errors import ConfigurationError, TrainerError
 
 FORMAT_VERSION = 2
 RUN_FILE, METRICS_FILE, EVENTS_FILE, MODEL_FILE = "run.json", "metrics.jsonl", "events.jsonl", "model.keras"
+REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 
 
 class RunFolder:
@@ -71,7 +74,7 @@ class RunFolder:
     def update(self, **fields: Any) -> None:
         """Set fields of ``run.json``."""
         self._record |= fields
-        self._replace(RUN_FILE, (json.dumps(finite(self._record), indent=2, default=str) + "\n").encode())
+        self.save(RUN_FILE, self._record, indent=2)
 
     def set_epochs(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Write ``metrics.jsonl`` anew, when a run goes on from an earlier epoch."""
@@ -85,6 +88,10 @@ class RunFolder:
     def add_event(self, event: str, **fields: Any) -> None:
         """Append an event to ``events.jsonl``."""
         self._append(EVENTS_FILE, {"time": time.time(), "event": event, **fields})
+
+    def save(self, name: str, value: object, *, indent: int | None = None) -> None:
+        """Write a file of JSON."""
+        self._replace(name, (json.dumps(finite(value), indent=indent, default=str) + "\n").encode())
 
     def save_model(self, content: bytes) -> None:
         """Write ``model.keras``."""
@@ -137,11 +144,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(lines):
         try:
-            found.append({name: _number(value) for name, value in json.loads(line).items()})
+            found.append(dict(_number(json.loads(line))))
         except ValueError as error:
             if number < len(lines) - 1:
                 raise TrainerError(f"{path}, line {number + 1} is no JSON: {error}") from error
     return found
+
+
+def read_json(path: Path) -> Any:
+    """What `RunFolder.save` wrote.
+
+    Raises:
+        TrainerError: it cannot be read, or is not JSON.
+    """
+    try:
+        return _number(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise TrainerError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def finite(value: Any) -> Any:
@@ -158,6 +177,8 @@ def finite(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if isinstance(value, list):
         return [_number(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _number(each) for name, each in value.items()}
     return float(value.lower()) if value in ("NaN", "Infinity", "-Infinity") else value
 
 
@@ -173,3 +194,11 @@ def new_run_path(name: str, root: Path = Path("runs")) -> Path:
 def numbered_run_path(path: Path, number: int) -> Path:
     """The folder of a trainer's `number`-th fit with a given folder: ``path``, ``path-2``, ``path-3`` ..."""
     return path if number <= 1 else path.with_name(f"{path.name}-{number}")
+
+
+def run_folders(path: Path) -> list[Path]:
+    """The folders of all fits that a trainer, or a script, made with a given folder, in their order."""
+    found: list[Path] = []
+    while ((folder := numbered_run_path(path, len(found) + 1)) / RUN_FILE).exists():
+        found.append(folder)
+    return found

@@ -11,12 +11,11 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import DirectPool, LocalPool
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
+from .. import environment
 from ..config import TrainerConfig
 from ..jobs import WorkerSetup
 from ..timing.start_times import StartTimes
 from .factory import WorkerFactory
-
-_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
 
 
 class Workers:
@@ -179,7 +178,7 @@ class Workers:
             gpus_per_worker=gpus_per_worker,
             start_timeout_s=config.start_timeout_s,
             deadline_s=config.deadline_s,
-            env=dict(_ENVIRONMENT),
+            env=dict(environment.TENSORFLOW),
         )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from ..engine.metrics import Totals
 from ..engine.nonfinite import all_finite, parts_by_variable
 from ..engine.step import Step
-from ..jobs import MicrobatchReplay, ReplayReport, ReplayWanted
+from ..environment import ReplayWanted
+from ..jobs import MicrobatchReplay, ReplayReport
 
 
 def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> ReplayReport:

@@ -18,8 +18,9 @@ from ..engine.evaluate import Evaluator
 from ..engine.state import assign_state, state_bytes, state_digest
 from ..engine.step import Step
 from ..engine.trainee import Trainee
+from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
-from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, ReplayWanted, Share, SharePart
+from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, Share, SharePart
 from .callback_state import join_states, pack_states, split_states, unpack_states
 from .replay import replay_step
 from .saver import Saver

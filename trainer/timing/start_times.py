@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,16 +37,3 @@ class StartTimes:
     def rounded(self) -> dict[str, float]:
         """Seconds by part, to a tenth of a millisecond."""
         return {name: round(seconds, 4) for name, seconds in self.seconds.items()}
-
-
-def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str, float]) -> str:
-    """The time to the first step in one line: the driver's parts, then those of one worker.
-
-    What a worker does before it is set up is a part of the driver's `workers`.
-    """
-    shown = [f"{name} {driver[name]:.1f}" for name in DRIVER_PARTS if name in driver]
-    before = [f"{name.replace('_', ' ')} {worker[name]:.1f}" for name in WORKER_PARTS[:2] if name in worker]
-    if before and "workers" in driver:
-        shown[-1] += f" ({', '.join(before)})"
-    shown += [f"{name} {worker[name]:.1f}" for name in WORKER_PARTS[2:] if name in worker]
-    return f"first step after {total_s:.1f} s: {', '.join(shown)}"

@@ -1,22 +1,32 @@
-"""Traces of steps: the worker records what it does in the steps asked for, the driver collects it.
+"""Traces of steps: workers record what they do in the steps asked for, the driver makes a Chrome trace of it.
 
-Nothing is written here; ``heliostat trace`` makes a file of a `TraceBook`.
+A worker keeps its spans in memory and tells them once, behind the last of these steps, so that recording does not
+disturb what is recorded. The driver records nothing: its epochs, commits and changes of the group are in the run folder
+with their times. The file is trace-event JSON in its object form, as https://ui.perfetto.dev and chrome://tracing load
+it (https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
 
-from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.member import Member
-from heliostat.cluster.instruments import Recorder, Span
+from heliostat.cluster.group.worker_process import host_name
+from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Recorder, Span
 
-from ..jobs import ClockAsked, Traced, TraceWanted
-from .clock import ClockReading, clock_identity, read_clock
+from ..environment import TraceWanted
+from ..jobs import ClockAsked, WorkerTrace
+from .clock import ClockReading, clock_identity, offset_at, read_clock
 
+CAPACITY = 1 << 16  # spans of a worker
 EPOCHS, CHANGES = 0, 1  # lanes of the driver
+_DRIVER_PID = 0
+_WORKER_LANES = {STEPS: "steps", CHECKPOINTS: "checkpoints"}
+_DRIVER_LANES = {EPOCHS: "epochs", CHANGES: "group and checkpoints"}
+_MICROSECONDS = 1e6
 
 
 class Tracer:
@@ -29,7 +39,7 @@ class Tracer:
 
     def __init__(self, wanted: TraceWanted, member: Member) -> None:
         self._wanted, self._member = wanted, member
-        self.recorder = Recorder(wanted.capacity)
+        self.recorder = Recorder(CAPACITY)
         self._clocks: list[ClockReading] = []
         self._told = False
 
@@ -53,7 +63,8 @@ class Tracer:
         self._read_clock()
         self._told = True
         self._member.mailbox.tell(
-            Traced(
+            WorkerTrace(
+                host=host_name(),
                 spans=tuple(self.recorder.spans()),
                 dropped=self.recorder.dropped,
                 readings=tuple(self._clocks),
@@ -65,76 +76,115 @@ class Tracer:
         self._clocks.append(read_clock(lambda: float(self._member.ask(ClockAsked(), "comparing clocks"))))
 
 
-@dataclass(slots=True, kw_only=True)
-class TraceBook:
-    """The driver's part.
+def chrome_trace(
+    wanted: TraceWanted,
+    traces: Mapping[int, WorkerTrace],
+    events: Sequence[Mapping[str, Any]],
+    epochs: Sequence[Mapping[str, Any]],
+    next_epoch: int | None,
+) -> dict[str, Any]:
+    """The object that the file holds; its times are microseconds since the first span, by this process's clock.
 
-    Attributes:
-        wanted: which steps.
-        on_complete: called once all workers of the group have told.
-        hosts: name of the host of every worker that told.
-        workers: what they told, by number.
-        driver: spans of the driver: epochs (lane `EPOCHS`), changes of the group and checkpoints (lane `CHANGES`).
-        lost: workers that were lost before they told.
+    Args:
+        wanted: the steps that were asked for.
+        traces: what workers told, by number; there must be a span.
+        events: lines of the run's ``events.jsonl``.
+        epochs: lines of its ``metrics.jsonl``.
+        next_epoch: number of the epoch that is not over; None if there is none.
     """
+    spans = {worker: list(_on_drivers_clock(trace)) for worker, trace in sorted(traces.items())}
+    origin_s = min(began_s for each in spans.values() for _, began_s, _ in each)
+    end_s = max(ended_s for each in spans.values() for _, _, ended_s in each)
+    wall_s = time.time() - time.perf_counter()
+    lost = {each["worker"] for each in events if each["event"] == "lost" and each["time"] > origin_s + wall_s}
+    found = list(_names(_DRIVER_PID, "driver", _DRIVER_LANES))
+    for name, lane, began_s, ended_s in _of_driver(events, epochs, next_epoch):
+        began_s, ended_s = max(began_s - wall_s, origin_s), min(ended_s - wall_s, end_s)
+        if began_s <= ended_s:
+            found.append(_event(name, _DRIVER_PID, lane, began_s - origin_s, ended_s - origin_s))
+    for worker, of_worker in spans.items():
+        found += _names(worker + 1, f"worker {worker} on {traces[worker].host}", _WORKER_LANES)
+        for span, began_s, ended_s in sorted(of_worker, key=lambda each: (each[1], -each[2])):
+            found.append(_event(span.name, worker + 1, span.lane, began_s - origin_s, ended_s - origin_s, span))
+    return {
+        "traceEvents": found,
+        "displayTimeUnit": "ms",
+        "otherData": {
+            "heliostat": version("heliostat"),
+            "steps": f"{wanted.first}:{wanted.last}",
+            "began": origin_s + wall_s,
+            "clock": "the driver's performance counter; clock_error_s bounds how wrong a worker's times are on it",
+            "workers": {str(worker): _about_clock(trace) for worker, trace in sorted(traces.items())},
+            "lost_workers": sorted(lost - traces.keys()),
+        },
+    }
 
-    wanted: TraceWanted
-    on_complete: Callable[[], None] = lambda: None
-    hosts: dict[int, str] = field(default_factory=dict)
-    workers: dict[int, Traced] = field(default_factory=dict)
-    driver: list[Span] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
-    _members: set[int] = field(default_factory=set)
-    _epoch_s: float = field(default_factory=time.perf_counter)
-    _lost_s: float | None = None
 
-    @property
-    def num_spans(self) -> int:
-        """Spans of all workers."""
-        return sum(len(each.spans) for each in self.workers.values())
+def _on_drivers_clock(trace: WorkerTrace) -> Iterator[tuple[Span, float, float]]:
+    for span in trace.spans:
+        began_s, ended_s = (
+            own_s if _shares_clock(trace) else own_s + offset_at(trace.readings, own_s)
+            for own_s in (span.began_s, span.ended_s)
+        )
+        yield span, began_s, ended_s
 
-    @property
-    def complete(self) -> bool:
-        """Whether all workers of the group have told, and something."""
-        return bool(self._members) and self._members <= set(self.workers) and self.num_spans > 0
 
-    def take(self, worker: int, host: str, traced: Traced) -> None:
-        """A worker tells."""
-        self.workers[worker], self.hosts[worker] = traced, host
-        if self.complete:
-            self.on_complete()
+def _shares_clock(trace: WorkerTrace) -> bool:
+    """Whether the worker's clock is this process's."""
+    return bool(trace.clock) and trace.clock == clock_identity()
 
-    def formed(self, formed: Formed) -> None:
-        """A generation begins to work."""
-        self._members = set(formed.members)
-        if formed.generation == 0:
-            self._epoch_s = time.perf_counter()
-        began_s = self._lost_s
-        self._lost_s = None
-        self._note(f"generation {formed.generation}", time.perf_counter() if began_s is None else began_s, CHANGES)
 
-    def left(self, worker: int) -> None:
-        """A worker is lost; the group changes from now until `formed`."""
-        self._members.discard(worker)
-        if worker not in self.workers:
-            self.lost.append(worker)
-        self._lost_s = self._lost_s or time.perf_counter()
-        if self.complete:
-            self.on_complete()
+def _about_clock(trace: WorkerTrace) -> dict[str, Any]:
+    """What is known about a worker's clock; of one that is the driver's, too, the offset is measured, but not used."""
+    return {
+        "same_clock_as_driver": _shares_clock(trace),
+        "clock_error_s": 0.0 if _shares_clock(trace) else max(each.bound_s for each in trace.readings),
+        "measured_offsets_s": [each.offset_s for each in trace.readings],
+        "measured_bounds_s": [each.bound_s for each in trace.readings],
+        "dropped_spans": trace.dropped,
+    }
 
-    def epoch_over(self, epoch: int) -> None:
-        """An epoch ended, and another one begins."""
-        self._note(f"epoch {epoch + 1}", self._epoch_s, EPOCHS)
-        self._epoch_s = time.perf_counter()
 
-    def close(self, epoch: int) -> None:
-        """The trace ends in the middle of an epoch."""
-        self._note(f"epoch {epoch + 1} (to be continued)", self._epoch_s, EPOCHS)
+def _of_driver(
+    events: Sequence[Mapping[str, Any]], epochs: Sequence[Mapping[str, Any]], next_epoch: int | None
+) -> Iterator[tuple[str, int, float, float]]:
+    """Name, lane, beginning and end (seconds since 1970) of what the run folder tells."""
+    lost_s = epoch_s = None
+    for event in events:
+        now_s = event["time"]
+        if event["event"] == "lost":
+            lost_s = lost_s or now_s
+        elif event["event"] == "formed":
+            yield f"generation {event['generation']}", CHANGES, lost_s or now_s, now_s
+            lost_s, epoch_s = None, epoch_s or now_s
+        elif event["event"] == "checkpoint":
+            yield f"commit {event['name']}", CHANGES, now_s - event.get("commit_s", 0.0), now_s
+    epoch_s = epoch_s or 0.0
+    for line in epochs:
+        if "time" in line:  # those of a checkpoint that the run went on from have none
+            yield f"epoch {line['epoch'] + 1}", EPOCHS, epoch_s, line["time"]
+            epoch_s = line["time"]
+    if next_epoch is not None:
+        yield f"epoch {next_epoch + 1} (to be continued)", EPOCHS, epoch_s, time.time()
 
-    def committed(self, name: str, began_s: float) -> None:
-        """A checkpoint counts."""
-        self._note(f"commit {name}", began_s, CHANGES)
 
-    def _note(self, name: str, began_s: float, lane: int) -> None:
-        ended_s = time.perf_counter()
-        self.driver.append(Span(name=name, lane=lane, step=-1, number=-1, began_s=began_s, ended_s=ended_s))
+def _names(pid: int, name: str, lanes: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+    """Metadata events: what processes and threads are called, and in which order they are shown."""
+    yield {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
+    yield {"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}}
+    for lane, title in lanes.items():
+        yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": lane, "args": {"name": title}}
+
+
+def _event(name: str, pid: int, lane: int, began_s: float, ended_s: float, span: Span | None = None) -> dict[str, Any]:
+    """A complete event ("X")."""
+    numbers = () if span is None else (("step", span.step), ("microbatch", span.number))
+    return {
+        "ph": "X",
+        "name": name,
+        "pid": pid,
+        "tid": lane,
+        "ts": round(began_s * _MICROSECONDS, 3),
+        "dur": round((ended_s - began_s) * _MICROSECONDS, 3),
+        "args": {name: value for name, value in numbers if value >= 0},
+    }

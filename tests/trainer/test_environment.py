@@ -1,0 +1,99 @@
+"""What a command hands to a script by environment variables."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from heliostat.trainer import Trainer
+from heliostat.trainer.environment import (
+    Command,
+    KillSchedule,
+    ReplayWanted,
+    TraceWanted,
+    cache_dir,
+    take_command,
+)
+from heliostat.trainer.errors import ConfigurationError, EnvironmentVariableError
+
+RUN = Path("/runs/a b")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command(run_dir=RUN),
+        Command(run_dir=RUN, fit=3),
+        Command(run_dir=RUN, fit=1, replay=ReplayWanted(step=0)),
+        Command(run_dir=RUN, fit=1, replay=ReplayWanted(step=7, microbatch=2)),
+        Command(run_dir=RUN, trace=TraceWanted(first=0, last=1)),
+        Command(run_dir=RUN, kills=KillSchedule(every_s=1e-3 / 3, seed=5)),
+        Command(run_dir=RUN, kills=KillSchedule(every_s=math.inf, seed=0)),
+    ],
+)
+def test_a_command_comes_through_the_environment_once(command):
+    environ = command.variables() | {"PATH": "/bin"}
+    assert take_command(environ) == command
+    assert environ == {"PATH": "/bin"}
+    assert take_command(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HELIOSTAT_RUN_DIR", "runs/a"),
+        ("HELIOSTAT_RUN_DIR", ""),
+        ("HELIOSTAT_FIT", "0"),
+        ("HELIOSTAT_FIT", "all"),
+        ("HELIOSTAT_REPLAY", "-1"),
+        ("HELIOSTAT_REPLAY", "1:"),
+        ("HELIOSTAT_TRACE", "4"),
+        ("HELIOSTAT_TRACE", "4:4"),
+        ("HELIOSTAT_KILLS", "0:1"),
+        ("HELIOSTAT_KILLS", "nan:1"),
+        ("HELIOSTAT_KILLS", "1.2.3:1"),
+        ("HELIOSTAT_KILLS", "30"),
+    ],
+)
+def test_a_malformed_variable_is_named_with_its_value_and_gone(name, value):
+    environ = Command(run_dir=RUN).variables() | {name: value}
+    with pytest.raises(EnvironmentVariableError) as caught:
+        take_command(environ)
+    assert (caught.value.name, caught.value.value) == (name, value)
+    assert f"{name} is {value!r}; it must be" in str(caught.value)
+    assert environ == {}
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_variable_without_a_run_folder_is_refused():
+    with pytest.raises(EnvironmentVariableError, match=r"HELIOSTAT_RUN_DIR is ''.*since HELIOSTAT_TRACE is set"):
+        take_command({"HELIOSTAT_TRACE": "1:2"})
+
+
+def test_a_command_is_checked_when_it_is_made():
+    for wrong in ({"run_dir": Path("a")}, {"run_dir": RUN, "fit": 0}):
+        with pytest.raises(ConfigurationError, match="run folder"):
+            Command(**wrong)
+    with pytest.raises(ConfigurationError, match="no steps"):
+        TraceWanted(first=3, last=3)
+    with pytest.raises(ConfigurationError, match="every 0 s"):
+        KillSchedule(every_s=0.0, seed=1)
+
+
+def test_fit_refuses_a_malformed_variable_before_anything_starts(monkeypatch, tmp_path):
+    monkeypatch.setenv("HELIOSTAT_FIT", "first")
+    monkeypatch.setenv("HELIOSTAT_RUN_DIR", str(tmp_path / "run"))
+    with Trainer(lambda: None) as trainer, pytest.raises(EnvironmentVariableError, match="HELIOSTAT_FIT is 'first'"):
+        trainer.fit("nowhere", verbose=0)
+    assert "HELIOSTAT_RUN_DIR" not in os.environ
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_relative_cache_folder_is_ignored(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "heliostat"
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert cache_dir() == Path.home() / ".cache" / "heliostat"

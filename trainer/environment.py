@@ -1,0 +1,202 @@
+"""Every environment variable that Heliostat sets or reads, and what a command of `heliostat` hands to a script by them.
+
+``heliostat resume``, ``replay``, ``trace`` and ``chaos`` run the user's script, unchanged, in a process of its own (as
+``heliostat run`` does), and want something of its `fit` besides training. They say it by variables::
+
+    HELIOSTAT_RUN_DIR   absolute path of the run folder to use, whatever the script says
+    HELIOSTAT_FIT       which fit of the process is meant, counted from 1. Without it all are: the first uses that
+                        folder, the others the same with -2, -3 ... behind it; their checkpoints are in there, too
+    HELIOSTAT_REPLAY    STEP or STEP:MICROBATCH: compute it again instead of training, into replay.json
+    HELIOSTAT_TRACE     FIRST:END: record the steps FIRST to END - 1, in the first fit that has them, into trace.json
+    HELIOSTAT_KILLS     SECONDS:SEED: kill a random worker so often (inf: never, but it must be possible)
+
+The first `fit` of the process reads all of them and removes them, so that no process it starts takes them for its own.
+After a replay or a trace `fit` ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes behind does
+not. The command then looks at the files in the run folder; what the script made of that exit does not matter.
+
+Nothing else was wanted of this interface than to be dull. Objects handed over inside one process (as it was once) need
+a global that the trainer looks at, exceptions of our own that fly through the user's code, and a script that cannot be
+told from the command around it; a variable is seen in ``ps`` and can be set by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from .errors import ConfigurationError, EnvironmentVariableError
+
+RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
+REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
+
+# Of processes that load TensorFlow: what it says about the processor has no use, and Keras shall not ask its file.
+TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayWanted:
+    """Compute microbatches of one step again, without applying them: step of the run, and one microbatch or all."""
+
+    step: int
+    microbatch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceWanted:
+    """Record what workers do in the steps [first, last) of the run.
+
+    Raises:
+        ConfigurationError: these are no steps.
+    """
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.last:
+            raise ConfigurationError(f"[{self.first}, {self.last}) holds no steps to trace.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillSchedule:
+    """Kill a random worker every `every_s` seconds (infinity: never); `seed` chooses whom.
+
+    Raises:
+        ConfigurationError: the interval is not positive.
+    """
+
+    every_s: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.every_s > 0:
+            raise ConfigurationError(f"A worker cannot be killed every {self.every_s:g} s.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a command of `heliostat` wants of a script.
+
+    Attributes:
+        run_dir: the run folder, an absolute path.
+        fit: which `fit` of the process is meant, counted from 1; None for all, which share `run_dir` as said above.
+        replay: the step to compute again instead of training.
+        trace: the steps to record.
+        kills: how to disturb the workers.
+
+    Raises:
+        ConfigurationError: `run_dir` is relative, or `fit` below 1.
+    """
+
+    run_dir: Path
+    fit: int | None = None
+    replay: ReplayWanted | None = None
+    trace: TraceWanted | None = None
+    kills: KillSchedule | None = None
+
+    def __post_init__(self) -> None:
+        if not self.run_dir.is_absolute() or (self.fit is not None and self.fit < 1):
+            raise ConfigurationError(f"No fit {self.fit} can use the run folder {str(self.run_dir)!r}.")
+
+    def variables(self) -> dict[str, str]:
+        """The command as environment variables; `take_command` reads them."""
+        found = {RUN_DIR: str(self.run_dir)}
+        if self.fit is not None:
+            found[FIT] = str(self.fit)
+        if self.replay is not None:
+            only = "" if self.replay.microbatch is None else f":{self.replay.microbatch}"
+            found[REPLAY] = f"{self.replay.step}{only}"
+        if self.trace is not None:
+            found[TRACE] = f"{self.trace.first}:{self.trace.last}"
+        if self.kills is not None:
+            found[KILLS] = f"{self.kills.every_s!r}:{self.kills.seed}"
+        return found
+
+
+def take_command(environ: MutableMapping[str, str]) -> Command | None:
+    """Read the command in an environment and remove it there; None without.
+
+    Raises:
+        EnvironmentVariableError: a variable is malformed, or the one with the run folder is missing.
+    """
+    given = {name: environ.pop(name) for name in (RUN_DIR, FIT, REPLAY, TRACE, KILLS) if name in environ}
+    if not given:
+        return None
+
+    def read(name: str, form: str, pattern: str, make: Callable[..., _Value]) -> _Value | None:
+        if name not in given:
+            return None
+        found = re.fullmatch(pattern, given[name], re.DOTALL)
+        if found is None:
+            raise EnvironmentVariableError(name, given[name], form)
+        try:
+            return make(*found.groups())
+        except (ConfigurationError, ValueError) as error:
+            raise EnvironmentVariableError(name, given[name], form) from error
+
+    run_dir = read(RUN_DIR, "an absolute path", "(/.*)", Path)
+    if run_dir is None:
+        raise EnvironmentVariableError(RUN_DIR, "", f"an absolute path, since {', '.join(given)} is set")
+    return Command(
+        run_dir=run_dir,
+        fit=read(FIT, "a number from 1", "([1-9][0-9]*)", int),
+        replay=read(REPLAY, "STEP or STEP:MICROBATCH, counted from 0", "([0-9]+)(?::([0-9]+))?", _replay_of),
+        trace=read(TRACE, "FIRST:END, steps counted from 0", "([0-9]+):([0-9]+)", _trace_of),
+        kills=read(KILLS, "SECONDS:SEED", "([0-9.e+-]+|inf):([0-9]+)", _kills_of),
+    )
+
+
+def begin_fit() -> tuple[int, Command | None]:
+    """Count a `fit` that begins: its number in this process, and the command if it is for this one.
+
+    Raises:
+        EnvironmentVariableError: the environment holds a malformed command.
+    """
+    found = take_command(os.environ)
+    if found is not None:
+        _process.command, _process.num_fits = found, 0
+    _process.num_fits += 1
+    command, number = _process.command, _process.num_fits
+    return number, command if command is not None and command.fit in (None, number) else None
+
+
+def quiet_tensorflow() -> None:
+    """Set what TensorFlow and Keras shall find when this process loads them, unless the user has set it."""
+    for name, value in TENSORFLOW.items():
+        os.environ.setdefault(name, value)
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: ``$XDG_CACHE_HOME/heliostat``, by default in ``~/.cache``."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification tells programs to ignore a relative path.
+    return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "heliostat"
+
+
+class _Process:
+    """What this process was told, and how many fits it has begun since."""
+
+    def __init__(self) -> None:
+        self.command: Command | None = None
+        self.num_fits = 0
+
+
+_process = _Process()
+
+
+def _replay_of(step: str, microbatch: str | None) -> ReplayWanted:
+    return ReplayWanted(step=int(step), microbatch=None if microbatch is None else int(microbatch))
+
+
+def _trace_of(first: str, last: str) -> TraceWanted:
+    return TraceWanted(first=int(first), last=int(last))
+
+
+def _kills_of(every_s: str, seed: str) -> KillSchedule:
+    return KillSchedule(every_s=float(every_s), seed=int(seed))
