@@ -13,7 +13,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,19 +42,19 @@ MAX_HANDED_BYTES = 1 << 40
 NUM_TIMED = 32
 
 
-class Buckets(Protocol):
-    """How the vectors of a sum lie in memory: dtype and length of each bucket, and how it is added up."""
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """How the vectors of a sum lie in memory.
 
-    @property
-    def layout(self) -> Layout:
-        """Of every bucket its dtype and length."""
+    Attributes:
+        layout: of every bucket its dtype and length.
+        ops: of every bucket how it is added up.
+        new: makes memory for one sum, not initialised.
+    """
 
-    @property
-    def ops(self) -> tuple[SegmentOp, ...]:
-        """Of every bucket how it is added up."""
-
-    def new(self) -> Vector:
-        """Return memory for a sum."""
+    layout: Layout
+    ops: tuple[SegmentOp, ...]
+    new: Callable[[], Vector]
 
 
 class SumCall:

@@ -128,6 +128,10 @@ def _inside(value: Any) -> Iterator[Any]:
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         yield from (getattr(value, name) for name in slots if hasattr(value, name) and name not in ("trainee", "twin"))
         if hasattr(value, "__dict__"):
-            yield from (each for name, each in vars(value).items() if name not in ("trainee", "_runner", "_member"))
+            yield from (
+                each
+                for name, each in vars(value).items()
+                if name not in ("trainee", "microbatches", "_group", "_member")
+            )
     elif hasattr(value, "_value"):  # a Keras variable
         yield value._value

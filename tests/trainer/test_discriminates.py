@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from heliostat.cluster.tree import contributed
-from heliostat.trainer.engine import engine, feed
+from heliostat.trainer.engine import feed, microbatches, phase
 
 from .conftest import dense_data, text_data
 from .models import chapter, normalised
@@ -27,7 +27,7 @@ def test_seeds_by_order_of_computation_are_noticed(train, monkeypatch):
 
     data = dense_data()
     reference = train(normalised, data, workers=0)
-    monkeypatch.setattr(engine, "microbatch_seeds", seeds_by_count)
+    monkeypatch.setattr(microbatches, "microbatch_seeds", seeds_by_count)
     assert weights(train(normalised, data, workers=1, replicas=2)) != weights(reference)
 
 
@@ -45,7 +45,7 @@ def test_moving_averages_weighted_by_the_worker_are_noticed(train, monkeypatch):
     assert weights(train(normalised, data, workers=0)) != weights(reference)
 
 
-class RunningSum(engine.TreeSum):
+class RunningSum(phase.TreeSum):
     """Adds a worker's microbatches from left to right, as anyone would who knows nothing of the tree."""
 
     def __init__(self, num_microbatches, ops, lo, hi):
@@ -68,7 +68,7 @@ class RunningSum(engine.TreeSum):
 
 
 def test_a_running_sum_is_noticed(train, monkeypatch):
-    monkeypatch.setattr(engine, "TreeSum", RunningSum)
+    monkeypatch.setattr(phase, "TreeSum", RunningSum)
     data = text_data()
     alone, three = (train(chapter, data, workers=workers, num_microbatches=8) for workers in (0, 3))
     assert weights(alone) != weights(three)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.tree import Layout, Node, SegmentOp, TreeSum, Vector
+from heliostat.cluster.group.member import Buckets
+from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 
 from ..errors import WorkersDisagreeError
 from ..jobs import WireDtype
-from .layout import VectorLayout
 from .metrics import disagreeing
 from .microbatches import Microbatches
 from .nonfinite import all_finite
@@ -25,30 +24,6 @@ from .replica_sum import ReplicaSum
 from .state import assign_state, state_bytes
 from .tensors import memory_of_sums, to_tensor
 from .update import Update
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """The buckets of a phase's vectors, as the all-reduce sees them.
-
-    Attributes:
-        vectors: what they hold.
-        ops: of every bucket how it is added up.
-        gpus: the worker's GPUs, none on processors.
-    """
-
-    vectors: VectorLayout
-    ops: tuple[SegmentOp, ...]
-    gpus: tuple[str, ...]
-
-    @property
-    def layout(self) -> Layout:
-        """Of every bucket its dtype and length."""
-        return self.vectors.buckets
-
-    def new(self) -> Vector:
-        """Return memory for a sum."""
-        return memory_of_sums(self.vectors, self.gpus)
 
 
 class PartialSums:
@@ -104,7 +79,9 @@ class Phase:
         trainee, self.layout = microbatches.trainee, microbatches.compute.layout
         num_microbatches = microbatches.feed.plan.num_microbatches
         gpus = trainee.runtime.gpus
-        self.buckets = Buckets(self.layout, self.layout.ops(wire_dtype), gpus)
+        self.buckets = Buckets(
+            self.layout.buckets, self.layout.ops(wire_dtype), lambda: memory_of_sums(self.layout, gpus)
+        )
         self.partial_sums = PartialSums(num_microbatches, self.buckets)
         self.replica_sum: ReplicaSum | None = None
         if gpus and "sum_bfloat16" not in self.buckets.ops:  # there every addition is rounded

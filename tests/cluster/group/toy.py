@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.member import Buckets, Member
 from heliostat.cluster.tree import Node, TreeSum, Vector, empty_vector
 
 from .script import GUARD_S, Script
@@ -106,17 +106,6 @@ class Applied:
     state: State
 
 
-@dataclass(frozen=True, slots=True)
-class ToyBuckets:
-    """How the vectors of a step lie."""
-
-    layout: tuple[tuple[np.dtype[Any], int], ...]
-    ops = OPS
-
-    def new(self) -> Vector:
-        return empty_vector(self.layout)
-
-
 class ToyWork:
     """The microbatches of a step, one tree sum per range that is held."""
 
@@ -168,7 +157,9 @@ class Toy:
     def _step(self, job: Job, member: Member) -> None:
         member.step = self.state.step
         work = ToyWork(job, self.state)
-        call = member.begin_sum(job.present(self.state.step), ToyBuckets(job.layout))
+        call = member.begin_sum(
+            job.present(self.state.step), Buckets(job.layout, OPS, lambda: empty_vector(job.layout))
+        )
         while (total := call.result()) is None:
             work.compute(call.ranges())
             call.all_reduce(work.nodes(), work.held)
