@@ -20,6 +20,7 @@ from ..group.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
 from ..group.step_mark import take_mark
 from ..group.worker_process import Outcome, TaskLimits, host_name
 from ..spec import GroupSpec, WorkerInfo
+from .private_api import draining_nodes
 from .ray_actor import CONCURRENT_CALLS, END, WorkerActor
 
 LOG_TAIL_BYTES = 20_000
@@ -132,7 +133,7 @@ class RayPool(WorkerPool):
         now_s = time.monotonic()
         if now_s - self._looked_at_s > DRAIN_POLL_S:
             self._looked_at_s = now_s
-            nodes = ray._private.state.state.get_draining_nodes()
+            nodes = draining_nodes()
             self._leaving = frozenset(w for w, info in self._infos.items() if info.node in nodes and w in self._actors)
         return self._leaving
 

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from ..errors import PlacementError
+from .private_api import asks_for_tokens, check_private_api
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
 
@@ -37,8 +38,9 @@ def join_ray(address: str | None, *, num_cpus: int) -> bool:
         num_cpus: cores that a Ray started here must offer, if this machine has fewer (workers then share cores).
 
     Raises:
-        PlacementError: no cluster at that address, or this process is connected to another.
+        PlacementError: no cluster at that address, this process is connected to another, or Ray lacks something.
     """
+    check_private_api()
     with _users.lock:
         if ray.is_initialized():
             if address not in (None, "auto", _users.address):
@@ -90,9 +92,7 @@ def one_machine() -> bool:
 
 def warn_without_tokens(say: Callable[[str], None]) -> None:
     """Say so if everybody who reaches this cluster's ports may run code on it."""
-    from ray._private.authentication import authentication_utils
-
-    if not one_machine() and not authentication_utils.is_token_auth_enabled():
+    if not one_machine() and not asks_for_tokens():
         say(
             "warning: this Ray cluster takes commands from everybody who reaches its ports: token authentication is "
             "off. Start it with RAY_AUTH_MODE=token, or make sure that its network is closed."

@@ -235,6 +235,20 @@ def _state(layer: Any) -> dict[str, Any]:
         return {"mean": mean.tolist(), "variance": variance.tolist()}
     state: dict[str, Any] = {"vocabulary": [str(word) for word in layer.get_vocabulary(include_special_tokens=False)]}
     if layer.get_config().get("output_mode") == "tf_idf":
-        weights = np.asarray(layer._lookup_layer.idf_weights, np.float64)
+        weights = np.asarray(_lookup_layer(layer).idf_weights, np.float64)
         state["idf_weights"] = weights[-len(state["vocabulary"]) :].tolist()
     return state
+
+
+def _lookup_layer(layer: Any) -> Any:
+    """The part of a TextVectorization that holds the weights of its words: the one private name of Keras in `data/`."""
+    try:
+        return layer._lookup_layer
+    except AttributeError as error:
+        import keras  # who has a layer has loaded it
+
+        raise SelectionError(
+            f"Keras {keras.__version__} lacks TextVectorization._lookup_layer, which holds the weights of output_mode="
+            "'tf_idf'. It was tried with Keras 3.15.1 and 3.16.0.dev2026102704: install one of these, or use another "
+            "output_mode."
+        ) from error

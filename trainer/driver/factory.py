@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import RuntimeSetupError
+from ..engine.private_names import check_private_names
 from ..jobs import WorkerSetup
 
 if TYPE_CHECKING:
@@ -22,14 +22,7 @@ class WorkerFactory:
     def __call__(self, slot: int) -> Worker:
         """Load TensorFlow and set it up in this process."""
         began = time.perf_counter()
-        try:
-            # TensorFlow takes seconds to load, and the driver has no use for it.
-            from ..worker.worker import make_worker
-        except ImportError as error:
-            if "keras" not in str(error):
-                raise
-            raise RuntimeSetupError(
-                f"The Keras installed here lacks a part that the step engine uses: {error}. Install the version that "
-                "Heliostat's release notes name."
-            ) from error
+        check_private_names()
+        from ..worker.worker import make_worker  # not before the check; and the driver has no use for TensorFlow
+
         return make_worker(self.setup, slot, time.perf_counter() - began)

@@ -14,6 +14,7 @@ from heliostat.data import Dataset
 from ..checkpoints.checkpoint import CheckpointStore
 from ..columns import Columns
 from ..config import FitConfig, check_step
+from ..engine.private_names import check_private_names
 from ..environment import Command
 from ..errors import ConfigurationError, RunPausedError
 from ..jobs import FitJob, ModelJob, WireDtype
@@ -158,7 +159,8 @@ def checked_callbacks(callbacks: Any) -> tuple[Any, ...]:
     """The callbacks as a tuple; raises `ConfigurationError` for what is none."""
     if not callbacks:
         return ()
-    from ..session.callbacks import check_callbacks  # who has callbacks has loaded Keras
+    check_private_names()
+    from ..session.callbacks import check_callbacks  # not before the check; who has callbacks has loaded Keras
 
     found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
     check_callbacks(found)

@@ -15,9 +15,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from ..errors import UnsupportedStepError
+from . import private_api
 
 _RANDOM_OPS = frozenset(
     [
@@ -67,7 +67,7 @@ class StepScope(keras.StatelessScope):
     def get_current_value(self, variable: Any) -> Any:
         """The value in this scope, else the variable itself: Keras asks here for weights to regularise."""
         value = super().get_current_value(variable)
-        return variable._value if value is None else value
+        return private_api.tf_variable(variable) if value is None else value
 
 
 @contextlib.contextmanager
@@ -83,14 +83,12 @@ def captured_gradients(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
             _record(self, list(grads), trainable_variables)
 
     Capturing.__name__ = original_class.__name__
-    original_apply = BaseOptimizer.apply
-    BaseOptimizer.apply = _refuse_second_optimizer
-    optimizer.__class__ = Capturing
-    try:
-        yield
-    finally:
-        optimizer.__class__ = original_class
-        BaseOptimizer.apply = original_apply
+    with private_api.replaced_apply(_refuse_second_optimizer):
+        optimizer.__class__ = Capturing
+        try:
+            yield
+        finally:
+            optimizer.__class__ = original_class
 
 
 def _refuse_second_optimizer(self: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -106,7 +104,8 @@ def _record(optimizer: Any, grads: list[Any], variables: Sequence[Any] | None) -
             "The training step applies gradients more than once. A step is one update of the weights here; models "
             "that take several (a GAN, for example) are not supported yet."
         )
-    _recorded.gradients = (grads, list(variables) if variables is not None else list(optimizer._trainable_variables))
+    known = private_api.trainable_variables(optimizer) if variables is None else list(variables)
+    _recorded.gradients = (grads, known)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from heliostat.cluster.tree import Vector
 
 from ..columns import Columns
 from ..errors import UnsupportedModelError, UnsupportedStepError
-from . import seams
+from . import private_api
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
 from .metrics import MetricVariable, StatsLayout
@@ -113,7 +113,7 @@ class Compute:
         seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
         specs = (column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)
         captured = captured_gradients(trainee.optimizer) if self._kind == "train" else contextlib.nullcontext()
-        with seams.unscaled_losses(), captured:
+        with private_api.unscaled_losses(), captured:
             everywhere = OnEveryReplica(trainee, self._vector, specs, jit_compile=trainee.jit_compile)
         refuse_impure_ops(everywhere.graph)
         return everywhere
@@ -136,10 +136,10 @@ class Compute:
 
     def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> Traced:
         trainee = self._trainee
-        seams.use_global_generator(trainee.generators[0])
+        private_api.use_global_generator(trainee.generators[0])
         batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
         metric_start = [tf.constant(m.initial) for m in trainee.metrics]
-        frozen_start = [tf.identity(v._value) for v in trainee.frozen]
+        frozen_start = [tf.identity(private_api.tf_variable(v)) for v in trainee.frozen]
         start = [
             *((g.state, seeds[i]) for i, g in enumerate(trainee.generators)),
             *zip((m.variable for m in trainee.metrics), metric_start, strict=True),
@@ -191,7 +191,7 @@ class Compute:
         return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
 
     def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
-        for output in seams.output_loss_trackers(self._trainee.model):
+        for output in private_api.output_loss_trackers(self._trainee.model):
             # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
             if metric.variable is output.total:
                 mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
@@ -199,7 +199,7 @@ class Compute:
             if metric.variable is output.count:
                 return weights[3]
         value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
-        tracker = self._trainee.model._loss_tracker
+        tracker = private_api.loss_tracker(self._trainee.model)
         return value * weights[2] if metric.variable is tracker.total else value
 
     def _logs(self, returned: Any, updated: Sequence[MetricVariable]) -> tuple[dict[str, Any], tuple[str, ...]]:

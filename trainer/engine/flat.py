@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.data import ALIGNMENT_BYTES
 
+from . import private_api
 from .layout import small_on_average
 from .trainee import Trainee
 
@@ -47,7 +48,7 @@ class FlatState:
         def load() -> None:
             for vector, variables in [(self.weights, self.trainee.trainable), *self.slots]:
                 parts = [tf.reshape(self.trainee.components(v)[0].read_value(), (-1,)) for v in variables]
-                vector._value.assign(tf.concat(parts, 0))
+                private_api.tf_variable(vector).assign(tf.concat(parts, 0))
 
         return tf.function(load, autograph=False).get_concrete_function()
 
@@ -56,7 +57,7 @@ class FlatState:
 
         def store() -> None:
             for vector, variables in self.slots:
-                hand_out(self.trainee, vector._value.read_value(), variables)
+                hand_out(self.trainee, private_api.tf_variable(vector).read_value(), variables)
 
         return tf.function(store, autograph=False).get_concrete_function()
 
@@ -125,9 +126,8 @@ def _is_elementwise(optimizer: Any) -> bool:
         and kind.__name__ in _ELEMENTWISE
         and not optimizer.clipnorm
         and not optimizer.global_clipnorm
-        and not getattr(optimizer, "_exclude_from_weight_decay", None)
-        and getattr(optimizer, "_exclude_from_weight_decay_pattern", None) is None
-        and _can_be_copied(optimizer._learning_rate)
+        and not private_api.leaves_out_weight_decay(optimizer)
+        and _can_be_copied(private_api.learning_rate(optimizer))
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from . import seams
+from . import private_api
 
 ONE_AT_A_TIME = "SINGLE_THREADED_EXECUTOR"
 
@@ -26,7 +26,7 @@ class InlineCall:
         self._function = function
         self._captured = list(function.captured_inputs)
         self._types = [output.dtype for output in function.outputs]
-        self._options = seams.graph_options()
+        self._options = private_api.graph_options()
         self._executor = ONE_AT_A_TIME
 
     def __call__(self, *arguments: Any) -> list[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import UnsupportedModelError
-from .seams import leaf_metrics
+from .private_api import leaf_metrics
 
 MergeRule = Literal["sum", "max", "min"]
 RULES: tuple[MergeRule, ...] = ("sum", "max", "min")

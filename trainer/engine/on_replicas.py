@@ -9,11 +9,8 @@ import keras
 import tensorflow as tf
 
 from .inline_call import InlineCall
+from .private_api import NO_CONTROL_DEPENDENCIES
 from .trainee import Trainee
-
-# For `tf.function`. Automatic control dependencies put an identity on the first device behind every result, so that
-# those of other devices would travel there and back.
-NO_CONTROL_DEPENDENCIES = {"_disable_acd": True}
 
 
 class OnEveryReplica:

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from heliostat.cluster.tree import Node, Schedule, SegmentOp, Vector, cover, fold, reduce_nodes, schedule, span
 
-from .on_replicas import NO_CONTROL_DEPENDENCIES
+from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
 
 Outputs = Sequence[Sequence[Any]]

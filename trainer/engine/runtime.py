@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from ..errors import RuntimeSetupError
-from .seams import check_seams
 
 # Keras's global state is not thread-safe: building and tracing happen one at a time in a process.
 BUILD_LOCK = threading.RLock()
@@ -70,7 +69,6 @@ def set_up(
     Raises:
         RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
     """
-    check_seams()
     with BUILD_LOCK:
         gpus = tf.config.list_physical_devices("GPU")
         device_type = "GPU" if gpus else "CPU"

@@ -13,7 +13,7 @@ from heliostat.data import Dataset
 
 from ..columns import Columns
 from ..errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
-from . import seams
+from . import private_api
 from .inline_call import InlineCall
 from .metrics import MetricVariable, metric_variables
 from .runtime import BUILD_LOCK, Runtime
@@ -58,19 +58,13 @@ class Trainee:
 
     @property
     def jit_compile(self) -> bool:
-        """Whether steps are to be compiled by XLA: `compile(jit_compile=True)`.
-
-        The model's own attribute does not tell: Keras clears it where deterministic kernels are on.
-        """
-        config = getattr(self.model, "_compile_config", None)
-        asked = None if config is None else config.config.get("jit_compile")
-        return bool(self.model.jit_compile if asked is None else asked)
+        """Whether steps are to be compiled by XLA: `compile(jit_compile=True)`."""
+        return private_api.asked_for_xla(self.model)
 
     @property
     def knows_targets(self) -> bool:
         """Whether its losses and metrics are built: not for a model that was made for predictions alone."""
-        parts = (self.model._compile_loss, self.model._compile_metrics)
-        return all(part is None or part.built for part in parts)
+        return private_api.knows_targets(self.model)
 
     @property
     def state(self) -> list[Any]:
@@ -84,7 +78,7 @@ class Trainee:
 
     def components(self, variable: Any) -> tuple[Any, ...]:
         """The per-replica `tf.Variable` parts of a Keras variable."""
-        return tuple(self.strategy.experimental_local_results(variable._value))
+        return tuple(self.strategy.experimental_local_results(private_api.tf_variable(variable)))
 
 
 def build_trainee(
@@ -105,9 +99,9 @@ def build_trainee(
     """
     with BUILD_LOCK:
         strategy = runtime.strategy()
-        with strategy.scope(), seams.fresh_names():
+        with strategy.scope(), private_api.fresh_names():
             keras.utils.set_random_seed(seed)
-            seams.new_global_generator()
+            private_api.new_global_generator()
             model = _call(build_model)
             _check_compiled(model)
             _refuse_unsupported(model)
@@ -137,7 +131,7 @@ def _check_compiled(model: keras.Model) -> None:
 def _refuse_unsupported(model: keras.Model) -> None:
     if model.run_eagerly:
         raise UnsupportedModelError("run_eagerly=True is not supported: steps are traced. Leave it out of compile().")
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = private_api.inner_optimizer(model.optimizer) or model.optimizer
     if optimizer.gradient_accumulation_steps:
         raise UnsupportedModelError(
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} is refused: microbatches are the "
@@ -184,10 +178,7 @@ def _build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Col
         for name, v in sample.items()
     }
     try:
-        if columns.targets is not None:
-            model._symbolic_build(data_batch=columns.assemble(batch))
-        elif not all(layer.built for layer in model._flatten_layers()):
-            model(columns.assemble(batch)[0], training=False)
+        private_api.build_by_example(model, columns.assemble(batch))
     except Exception as error:
         shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
         raise DataError(
@@ -242,15 +233,17 @@ def _num_classes(model: keras.Model) -> int | None:
 def _describe(
     model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], runtime: Runtime
 ) -> Trainee:
-    generators = seams.seed_generators(model)
+    generators = private_api.seed_generators(model)
     metrics = metric_variables(model)
-    trainable = list(model.optimizer._trainable_variables)
+    trainable = private_api.trainable_variables(model.optimizer)
     apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
     frozen = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
     found = [*trainable, *frozen, *model.optimizer.variables]
 
     def read_state() -> list[Any]:
-        return [strategy.experimental_local_results(variable._value)[0].read_value() for variable in found]
+        return [
+            strategy.experimental_local_results(private_api.tf_variable(variable))[0].read_value() for variable in found
+        ]
 
     traced = tf.function(read_state, autograph=False).get_concrete_function()
     return Trainee(

@@ -7,22 +7,18 @@ replicas. It is local and deterministic, so every worker that has the same sum e
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
-from keras.src.backend.tensorflow.optimizer import TFOptimizer
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 
+from . import private_api
 from .flat import FlatState, flat_state, hand_out
 from .inline_call import InlineCall
 from .layout import VectorLayout, split_by_variable
 from .runtime import BUILD_LOCK
-from .seams import STATELESS_METHODS
 from .trainee import Trainee
 
 
@@ -86,12 +82,12 @@ class Update:
         scalar_parts = [trainee.components(own) for _, own in flat.scalars]
         moving_parts = [trainee.components(variable) for variable in self._moving]
         source = {id(of): parts[0] for (of, _), parts in zip(flat.scalars, scalar_parts, strict=True)}
-        stores = [source.get(id(variable), variable._value) for variable in twin.variables]
-        weights = flat.weights._value
+        stores = [source.get(id(variable), private_api.tf_variable(variable)) for variable in twin.variables]
+        weights = private_api.tf_variable(flat.weights)
 
         def assign_first(gradients: tf.Tensor, *moving: tf.Tensor) -> tf.Tensor:
             state = [store.read_value() for store in stores]
-            with _stateless(twin):
+            with private_api.stateless(twin):
                 (new_weights,), new_state = twin.stateless_apply(
                     state, [tf.cast(gradients, weights.dtype)], [weights.read_value()]
                 )
@@ -135,7 +131,7 @@ class Update:
         for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
         moving = values[len(trained) :]
-        with _stateless(trainee.optimizer):
+        with private_api.stateless(trainee.optimizer):
             weights, state = trainee.optimizer.stateless_apply(
                 current[num_weights : num_weights + num_state], gradients, current[:num_weights]
             )
@@ -154,42 +150,3 @@ def _values(
     """A value for each variable, in its shape and dtype; see `split_by_variable`."""
     parts = split_by_variable(buckets, variables_per_bucket, variables)
     return [tf.cast(tf.reshape(part, variable.shape), variable.dtype) for variable, part in parts]
-
-
-@contextlib.contextmanager
-def _stateless(optimizer: Any) -> Iterator[None]:
-    """While an update is traced, put `BaseOptimizer`'s backend-neutral methods back on `TFOptimizer`.
-
-    On the class, since optimizers reach them through ``super()``; callers hold `BUILD_LOCK`.
-    """
-    optimizers = [each for each in (optimizer, getattr(optimizer, "inner_optimizer", None)) if each is not None]
-    keys = {id(v): each._var_key(v) for each in optimizers for v in each._trainable_variables}
-    replaced: dict[str, Any] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
-    replaced["_var_key"] = lambda _self, variable: keys[id(variable)]
-    replaced["_backend_apply_gradients"] = _apply_gradients
-    originals = {name: vars(TFOptimizer).get(name) for name in replaced}
-    for name, method in replaced.items():
-        setattr(TFOptimizer, name, method)
-    try:
-        yield
-    finally:
-        for name, method in originals.items():
-            if method is None:
-                delattr(TFOptimizer, name)
-            else:
-                setattr(TFOptimizer, name, method)
-
-
-def _apply_gradients(self: Any, grads: Sequence[Any], variables: Sequence[Any]) -> None:
-    """`BaseOptimizer._backend_apply_gradients` without the branches that a stateless scope cannot hold."""
-    grads = self._clip_gradients(grads)
-    self._apply_weight_decay(variables)
-    self._backend_update_step(grads, variables, self.learning_rate)
-    if not self.use_ema:
-        return
-    self._update_model_variables_moving_average(self._trainable_variables)
-    if self.ema_overwrite_frequency:
-        overwrite = (self.iterations + 1) % self.ema_overwrite_frequency == 0
-        for variable, average in zip(self._trainable_variables, self._model_variables_moving_average, strict=True):
-            if average is not None:
-                variable.assign(ops.where(overwrite, average, variable))

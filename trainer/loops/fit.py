@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
+from ..engine.private_api import DataAdapter
 from ..session.callbacks import Gate, callback_list
 from ..session.session import Session
 

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import keras
 
+from ..engine import private_api
+from ..engine.private_names import CALLBACK_FIELDS
 from ..errors import CallbackStateError, ConfigurationError
 from .callback_values import State, join_states, pack_states, snapshot, split_states, unpack_states
 
@@ -44,25 +46,19 @@ class _Adapter:
 _ADAPTERS = (
     _Adapter(
         kind=keras.callbacks.EarlyStopping,
-        fields=("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
+        fields=CALLBACK_FIELDS["EarlyStopping"],
         monitors=True,
     ),
-    _Adapter(kind=keras.callbacks.ReduceLROnPlateau, fields=("wait", "cooldown_counter", "best"), monitors=True),
+    _Adapter(kind=keras.callbacks.ReduceLROnPlateau, fields=CALLBACK_FIELDS["ReduceLROnPlateau"], monitors=True),
     _Adapter(
         kind=keras.callbacks.ModelCheckpoint,
-        fields=("best", "_current_epoch", "_batches_seen_since_last_saving", "_last_batch_seen"),
+        fields=CALLBACK_FIELDS["ModelCheckpoint"],
         monitors=True,
     ),
-    _Adapter(kind=keras.callbacks.CSVLogger, fields=("keys", "append")),
+    _Adapter(kind=keras.callbacks.CSVLogger, fields=CALLBACK_FIELDS["CSVLogger"]),
     _Adapter(
         kind=keras.callbacks.TensorBoard,
-        fields=(
-            "_global_train_batch",
-            "_global_test_batch",
-            "_previous_epoch_iterations",
-            "_epoch_start_time",
-            "_batch_start_time",
-        ),
+        fields=CALLBACK_FIELDS["TensorBoard"],
     ),
 )
 _STATELESS = (
@@ -119,8 +115,7 @@ def callback_state(callback: Any) -> State:
     if isinstance(callback, keras.callbacks.CSVLogger):
         state["size_bytes"] = _csv_bytes(callback)
     if isinstance(callback, keras.callbacks.TensorBoard):
-        for writer in callback._writers.values():
-            writer.flush()
+        private_api.write_out_events(callback)
     return snapshot(state, f"callback {name}: state")
 
 
@@ -161,9 +156,8 @@ def restore_callback(callback: Any, state: State) -> None:
         callback.min_delta = abs(callback.min_delta) * (-1 if comparison == "less" else 1)
     if isinstance(callback, keras.callbacks.CSVLogger):
         _cut_csv(callback, state.get("size_bytes"))
-    if isinstance(callback, keras.callbacks.TensorBoard) and callback._prev_summary_state:
-        callback._pop_writer()  # opened at step 0 by on_train_begin
-        callback._push_writer(callback._train_writer, callback._global_train_batch)
+    if isinstance(callback, keras.callbacks.TensorBoard):
+        private_api.reopen_train_writer(callback)
 
 
 def _adapter(callback: Any) -> _Adapter | None:

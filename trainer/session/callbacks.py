@@ -16,8 +16,8 @@ from typing import Any
 
 import keras
 from heliostat.cluster import instruments
-from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
 
+from ..engine.private_api import is_default
 from ..errors import ConfigurationError
 from .callback_state import callback_state, prepare_take_over, restore_callback
 from .session import Session

@@ -14,6 +14,7 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.member import Member
 
 from ..checkpoints.snapshot import Snapshot, callback_arrays_of, make_snapshot, restore_state, totals_of
+from ..engine import private_api
 from ..engine.evaluate import Evaluator
 from ..engine.state import assign_state, state_bytes, state_digest
 from ..engine.step import Step
@@ -410,8 +411,8 @@ class Session:
         return self.gate
 
     def _rate_variable(self) -> Any | None:
-        optimizer = getattr(self._trainee.optimizer, "inner_optimizer", self._trainee.optimizer)
-        rate = optimizer._learning_rate
+        optimizer = self._trainee.optimizer
+        rate = private_api.learning_rate(private_api.inner_optimizer(optimizer) or optimizer)
         return rate if isinstance(rate, keras.Variable) else None
 
     def _learning_rate(self) -> float:

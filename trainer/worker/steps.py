@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
 from ..engine.compute import StepFunction
+from ..engine.private_api import with_autograph
 from ..engine.trainee import MEAN_REDUCTIONS, REDUCTIONS, Trainee
 from ..errors import UnsupportedModelError, UnsupportedStepError
 from ..loops.custom import default_train_step, default_valid_step
@@ -75,5 +74,4 @@ def _with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:
     """A user's step with `if` and `for` on tensors made into graph operations, as `tf.function` would."""
     if step in (default_train_step, default_valid_step):
         return step
-    autograph = tf.__internal__.autograph
-    return autograph.tf_convert(_undecorated(step), autograph.control_status_ctx())  # type: ignore[no-any-return]
+    return with_autograph(_undecorated(step))

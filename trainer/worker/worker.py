@@ -24,6 +24,7 @@ from ..columns import Columns, sample_rows
 from ..engine.compute import Compute
 from ..engine.evaluate import Evaluator
 from ..engine.phase import Phase
+from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
@@ -291,7 +292,7 @@ def _paused(session: Session) -> PauseReport:
 
 def _scales_losses(trainee: Trainee) -> bool:
     """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
-    return getattr(trainee.optimizer, "inner_optimizer", None) is not None
+    return inner_optimizer(trainee.optimizer) is not None
 
 
 def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:

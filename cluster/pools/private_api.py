@@ -1,0 +1,56 @@
+"""The private parts of Ray that Heliostat uses, all in this module, and the check that they are there.
+
+Ray tells by no public function which machines are about to be taken away, or whether it asks callers for a token.
+`check_private_api` runs before a process connects to Ray; workers use none of these.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection
+
+import ray
+
+from ..errors import PlacementError
+
+TRIED_RAY = "2.60.0"
+
+# What is used, as the module and the attributes that lead to it.
+NAMES = (
+    ("ray._private.state", "state.get_draining_nodes"),
+    ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
+)
+
+
+def check_private_api() -> None:
+    """Raise `PlacementError` when the Ray that is installed lacks a private part that Heliostat uses."""
+    missing = [f"{module}.{path}" for module, path in NAMES if not _has(module, path)]
+    if missing:
+        raise PlacementError(
+            f"Ray {ray.__version__} lacks {', '.join(missing)}, which Heliostat uses. It was tried with Ray "
+            f"{TRIED_RAY}: install that version, or a Heliostat made for yours."
+        )
+
+
+def _has(module: str, path: str) -> bool:
+    try:
+        found: object = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def draining_nodes() -> Collection[str]:
+    """Ids of the machines that Ray is told to empty, as before a pre-emption."""
+    from ray._private.state import state
+
+    return state.get_draining_nodes()  # type: ignore[no-any-return]
+
+
+def asks_for_tokens() -> bool:
+    """Whether Ray takes commands only from who has its token."""
+    from ray._private.authentication import authentication_utils
+
+    return bool(authentication_utils.is_token_auth_enabled())

@@ -1,0 +1,247 @@
+"""All that is done with the private parts of Keras and TensorFlow: no other module touches them.
+
+`private_names` lists these parts, and its check runs before this module is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.losses import loss as loss_module
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.random import seed_generator as seed_generator_module
+from keras.src.trainers.compile_utils import CompileMetrics
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.utils import naming
+from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
+from tensorflow.python.eager import context
+from tensorflow.python.eager.polymorphic_function import attributes
+
+from .private_names import LOSS_SCALERS, STATELESS_METHODS
+
+__all__ = ["DataAdapter", "is_default"]  # as they are
+
+# For `tf.function`. Automatic control dependencies put an identity on the first device behind every result, so that
+# those of other devices would travel there and back.
+NO_CONTROL_DEPENDENCIES = {attributes.DISABLE_ACD: True}
+
+
+def graph_options() -> bytes:
+    """The options by which TensorFlow optimises graphs when it calls a function, as it wants them for a call."""
+    options: bytes = context.context().function_call_options.config_proto_serialized
+    return options
+
+
+@contextlib.contextmanager
+def unscaled_losses() -> Iterator[None]:
+    """Keep Keras from dividing mean losses by the number of local replicas while a step is traced.
+
+    Microbatches are weighted by their rows instead (1/3 of three replicas is not exact).
+    """
+    saved = {name: getattr(loss_module, name) for name in LOSS_SCALERS}
+    for name in LOSS_SCALERS:
+        setattr(loss_module, name, _identity)
+    try:
+        yield
+    finally:
+        for name, function in saved.items():
+            setattr(loss_module, name, function)
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Count layer names from the start inside the block: a model is named alike in every run of a process."""
+    counted = global_state.get_global_attribute("object_name_uids")
+    naming.reset_uids()
+    try:
+        yield
+    finally:
+        if counted is not None:
+            global_state.set_global_attribute("object_name_uids", counted)
+
+
+def new_global_generator() -> Any:
+    """Make and install a new generator for layers and functions with ``seed=None``, in the present scope."""
+    global_state.set_global_attribute(seed_generator_module.GLOBAL_SEED_GENERATOR, None)
+    return global_generator()
+
+
+def global_generator() -> Any:
+    """Keras's generator for layers and functions with ``seed=None``, made if need be (per thread in Keras)."""
+    return seed_generator_module.global_seed_generator()
+
+
+def use_global_generator(generator: Any) -> None:
+    """Make `generator` the global one of this thread: replicas are traced in threads of their own."""
+    global_state.set_global_attribute(seed_generator_module.GLOBAL_SEED_GENERATOR, generator)
+
+
+def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
+    """All seed generators a model draws from, the global one first, each once, in layer order."""
+    found = {id(generator := global_generator()): generator}
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            found.setdefault(id(generator), generator)
+    return list(found.values())
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def build_by_example(model: keras.Model, batch: tuple[Any, ...]) -> None:
+    """Create a model's weights, optimizer and metric state.
+
+    Args:
+        model: a compiled model.
+        batch: (x, y, sample_weight) of `keras.KerasTensor`; y is None for a model that is only to predict.
+    """
+    if batch[1] is not None:
+        model._symbolic_build(data_batch=batch)
+    elif not all(layer.built for layer in model._flatten_layers()):
+        model(batch[0], training=False)
+
+
+def asked_for_xla(model: keras.Model) -> bool:
+    """Whether steps are to be compiled by XLA: ``compile(jit_compile=True)``.
+
+    The model's own attribute does not tell: Keras clears it where deterministic kernels are on.
+    """
+    config = getattr(model, "_compile_config", None)  # a model that was compiled in an overridden way has none
+    asked = None if config is None else config.config.get("jit_compile")
+    return bool(model.jit_compile if asked is None else asked)
+
+
+def knows_targets(model: keras.Model) -> bool:
+    """Whether a model's losses and metrics are built."""
+    return all(part is None or part.built for part in (model._compile_loss, model._compile_metrics))
+
+
+def leaf_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that hold state, in the order of ``model.metrics``, containers opened."""
+    leaves: list[keras.metrics.Metric] = []
+    for metric in model.metrics:
+        leaves += list(metric.metrics) if isinstance(metric, CompileMetrics) else [metric]
+    return leaves
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric that holds a model's loss."""
+    return model._loss_tracker
+
+
+def output_loss_trackers(model: keras.Model) -> list[keras.metrics.Mean]:
+    """The metrics that hold the losses of single outputs; none for a model with one output."""
+    compiled = model._compile_loss
+    return [] if compiled is None else [tracker for tracker in compiled.metrics if tracker is not None]
+
+
+def with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with `if` and `for` on tensors made into graph operations, as `tf.function` would."""
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(step, autograph.control_status_ctx())  # type: ignore[no-any-return]
+
+
+# -- variables and optimizers -----------------------------------------------------------------------------------------
+
+
+def tf_variable(variable: keras.Variable) -> tf.Variable:
+    """The variable of TensorFlow behind one of Keras; not looked up in a `keras.StatelessScope`."""
+    return variable._value
+
+
+def trainable_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer updates, in its order."""
+    return list(optimizer._trainable_variables)
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:
+    """The optimizer inside one that scales losses; None for any other."""
+    return getattr(optimizer, "inner_optimizer", None)
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+    """What an optimizer takes its learning rate from: a `keras.Variable`, a schedule, or a function."""
+    return optimizer._learning_rate
+
+
+def leaves_out_weight_decay(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether `exclude_from_weight_decay` was called for some variables."""
+    names = getattr(optimizer, "_exclude_from_weight_decay", None)  # set by that call alone
+    return bool(names) or getattr(optimizer, "_exclude_from_weight_decay_pattern", None) is not None
+
+
+@contextlib.contextmanager
+def replaced_apply(function: Callable[..., None]) -> Iterator[None]:
+    """Inside the block, let ``function(optimizer, gradients, variables)`` stand for `apply` of every optimizer."""
+    original = BaseOptimizer.apply
+    BaseOptimizer.apply = function
+    try:
+        yield
+    finally:
+        BaseOptimizer.apply = original
+
+
+@contextlib.contextmanager
+def stateless(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """While an update is traced, put `BaseOptimizer`'s backend-neutral methods back on `TFOptimizer`.
+
+    On the class, since optimizers reach them through ``super()``; callers hold `BUILD_LOCK`.
+    """
+    optimizers = [each for each in (optimizer, inner_optimizer(optimizer)) if each is not None]
+    keys = {id(v): each._var_key(v) for each in optimizers for v in each._trainable_variables}
+    replaced: dict[str, Callable[..., Any]] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
+    replaced["_var_key"] = lambda _self, variable: keys[id(variable)]
+    replaced["_backend_apply_gradients"] = _apply_gradients
+    originals = {name: vars(TFOptimizer).get(name) for name in replaced}
+    for name, method in replaced.items():
+        setattr(TFOptimizer, name, method)
+    try:
+        yield
+    finally:
+        for name, method in originals.items():
+            if method is None:
+                delattr(TFOptimizer, name)
+            else:
+                setattr(TFOptimizer, name, method)
+
+
+def _apply_gradients(optimizer: BaseOptimizer, grads: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
+    """`BaseOptimizer._backend_apply_gradients` without the branches that a stateless scope cannot hold."""
+    grads = optimizer._clip_gradients(grads)
+    optimizer._apply_weight_decay(variables)
+    optimizer._backend_update_step(grads, variables, optimizer.learning_rate)
+    if not optimizer.use_ema:
+        return
+    trained, averages = optimizer._trainable_variables, optimizer._model_variables_moving_average
+    optimizer._update_model_variables_moving_average(trained)
+    if optimizer.ema_overwrite_frequency:
+        overwrite = (optimizer.iterations + 1) % optimizer.ema_overwrite_frequency == 0
+        for variable, average in zip(trained, averages, strict=True):
+            if average is not None:
+                variable.assign(keras.ops.where(overwrite, average, variable))
+
+
+# -- callbacks --------------------------------------------------------------------------------------------------------
+
+
+def write_out_events(callback: keras.callbacks.TensorBoard) -> None:
+    """Write the events that a TensorBoard callback holds back."""
+    for writer in callback._writers.values():
+        writer.flush()
+
+
+def reopen_train_writer(callback: keras.callbacks.TensorBoard) -> None:
+    """Let a TensorBoard callback count from its present step, after ``on_train_begin`` began at step 0."""
+    if callback._prev_summary_state:
+        callback._pop_writer()
+        callback._push_writer(callback._train_writer, callback._global_train_batch)
