@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from heliostat.cluster.assignment import Range
 
 from .layout import VectorLayout, split_by_variable
-from .microbatches import Microbatches
-from .trainee import Trainee
+
+if TYPE_CHECKING:  # the driver makes the text, and does without TensorFlow
+    from .microbatches import Microbatches
+    from .trainee import Trainee
 
 MAX_NAMES = 5
 
