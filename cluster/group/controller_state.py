@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .messages import Answer, Report
+from .messages import Answer, Dismiss, Report
 
 FailureKind = Literal["died", "raised", "lost_peer"]
 # Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.
 Evidence = Literal["", "out of memory", "crash"]
-Phase = Literal["gathering", "running", "regrouping", "closing", "ending", "settling", "over"]
+Status = Literal["gathering", "running", "regrouping", "closing", "ending", "collecting errors", "over"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +86,11 @@ class Failed:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """The time to wait for further reports after an error is over."""
+class Signal(Enum):
+    """Events that say no more than that they happened."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nudged:
-    """The group is in the middle of steps: a good moment to change it, if somebody waits for that."""
+    ERRORS_COLLECTED = "the time to wait for further reports after an error is over"
+    REGROUP_IF_WANTED = "the group is in the middle of steps: a good moment to change it, if somebody waits for that"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +121,7 @@ class Expired:
     reason: str
 
 
-Event = Started | Reported | Finished | Failed | Settled | Nudged | PauseWanted | LeaveWanted | OriginChanged | Expired
+Event = Started | Reported | Finished | Failed | Signal | PauseWanted | LeaveWanted | OriginChanged | Expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,21 +167,12 @@ class Formed:
     restarted: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Short:
-    """There are too few workers to go on: send `Expired` if that lasts too long."""
+class Order(Enum):
+    """Actions that need no more words."""
 
-    num_workers: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartSettling:
-    """Send `Settled` after the group's ``settle_s``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complete:
-    """The task is done: hand out its result."""
+    AWAIT_WORKERS = "there are too few workers to go on: send `Expired` if that lasts too long"
+    COLLECT_ERRORS = "send `Signal.ERRORS_COLLECTED` after a moment"
+    COMPLETE = "the task is done: hand out its result"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +183,7 @@ class Stop:
     others: tuple[Failure, ...] = ()
 
 
-Action = AbortGeneration | Reply | Kill | Lost | Formed | Short | StartSettling | Complete | Stop
+Action = AbortGeneration | Reply | Kill | Lost | Formed | Order | Stop
 
 
 def _empty() -> Mapping[int, Any]:
@@ -207,7 +196,7 @@ class TaskState:
 
     Attributes:
         limits: what it asks for.
-        phase: see the module.
+        status: see `controller.py`.
         generation: number of the present membership, -1 before the first.
         members: living members, by rank.
         starting: workers that set themselves up.
@@ -225,7 +214,7 @@ class TaskState:
     """
 
     limits: Limits
-    phase: Phase = "gathering"
+    status: Status = "gathering"
     generation: int = -1
     members: tuple[int, ...] = ()
     starting: frozenset[int] = frozenset()
@@ -248,6 +237,73 @@ class TaskState:
         return tuple(sorted(worker for worker in waiting if worker not in self.members))
 
     @property
+    def newest(self) -> tuple[int, ...]:
+        """Of the members that have reported those that are farthest, by rank."""
+        rounds = {worker: self.reports[worker].round for worker in self.members if worker in self.reports}
+        return tuple(worker for worker, reached in rounds.items() if reached == max(rounds.values()))
+
+    @property
+    def all_reported(self) -> bool:
+        """Whether every member waits for an answer to its report."""
+        return all(worker in self.reports for worker in self.members)
+
+    def can_do_with(self, workers: Collection[int]) -> bool:
+        """Whether so few could go on without help."""
+        return len(workers) >= max(1, self.limits.min_workers)
+
+    def step_of(self, failure: Failure) -> int | None:
+        """The step of a death: members are at most one apart, so what they have reported since tells it exactly."""
+        reports = (self.reports[worker] for worker in self.members if worker in self.reports)
+        return max((report.step for report in reports if report.step is not None), default=failure.step)
+
+    @property
     def over(self) -> bool:
-        """`Complete` or `Stop` was decided."""
-        return self.phase == "over"
+        """`Order.COMPLETE` or `Stop` was decided."""
+        return self.status == "over"
+
+
+class Turn:
+    """One decision in the making: the state as it becomes, and the actions so far."""
+
+    def __init__(self, state: TaskState) -> None:
+        self.state = state
+        self.actions: list[Action] = []
+
+    def change(self, **fields: Any) -> None:
+        """Go on with another state: one with these fields (any of `TaskState`)."""
+        for name in fields.keys() & {"reports", "failures"}:
+            fields[name] = MappingProxyType(dict(fields[name]))
+        self.state = replace(self.state, **fields)
+
+    def act(self, *actions: Action) -> None:
+        """Do this as well."""
+        self.actions.extend(actions)
+
+    def forget(self, worker: int) -> None:
+        """A worker is not there any more."""
+        state = self.state
+        self.change(
+            members=tuple(each for each in state.members if each != worker),
+            starting=state.starting - {worker},
+            reports={each: report for each, report in state.reports.items() if each != worker},
+            donor=None if worker == state.donor else state.donor,
+        )
+
+    def reply(self, worker: int, answer: Answer) -> None:
+        """Answer a worker's report; who is dismissed before the end is a member no more."""
+        reports = {each: report for each, report in self.state.reports.items() if each != worker}
+        self.change(reports=reports)
+        if isinstance(answer, Dismiss) and self.state.status != "ending":
+            members = tuple(each for each in self.state.members if each != worker)
+            self.change(members=members, leaving=self.state.leaving - {worker})
+        self.act(Reply(worker=worker, answer=answer))
+
+    def stop(self, cause: Failure, others: tuple[Failure, ...] = ()) -> None:
+        """Give the task up."""
+        self.change(status="over")
+        self.act(Stop(cause=cause, others=others))
+
+    def complete(self) -> None:
+        """The task is done."""
+        self.change(status="over")
+        self.act(Order.COMPLETE)

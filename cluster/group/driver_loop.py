@@ -26,15 +26,13 @@ from .controller_state import (
     LeaveWanted,
     Limits,
     Lost,
-    Nudged,
+    Order,
     OriginChanged,
     PauseWanted,
     Reply,
     Reported,
-    Settled,
-    Short,
+    Signal,
     Started,
-    StartSettling,
     Stop,
     TaskState,
 )
@@ -173,7 +171,7 @@ class TaskLoop:
 
     def nudge(self) -> None:
         """The group is in the middle of steps."""
-        self._decide(Nudged())
+        self._decide(Signal.REGROUP_IF_WANTED)
 
     def feed(self, message: Message) -> None:
         """Take one message."""
@@ -195,7 +193,7 @@ class TaskLoop:
         else:
             if message.outcome.result is not None:
                 self.results[worker] = message.outcome.result
-            if self.state.phase in ("running", "regrouping", "gathering") and worker not in self.state.members:
+            if self.state.status in ("running", "regrouping", "gathering") and worker not in self.state.members:
                 self._known.pop(worker, None)  # it was let go: what it holds is free again
                 self._pool.kill(worker)
             self._decide(Finished(worker=worker))
@@ -212,7 +210,7 @@ class TaskLoop:
         self._tick_at, self._ticked_s = now_s + TICK_S, now_s
         self._take_pause()
         if self._settle_at is not None and now_s >= self._settle_at:
-            self._decide(Settled())
+            self._decide(Signal.ERRORS_COLLECTED)
         if self._short_since is not None and now_s > self._short_since + self._spec.start_timeout_s:
             waited = f"No replacement came within {self._spec.start_timeout_s:g} s."
             self._decide(Expired(reason=waited))
@@ -239,7 +237,7 @@ class TaskLoop:
             self._answer({message.worker: Dismiss("the task is over")}, to_reports=True)
         elif isinstance(message.event, Report):
             self._decide(Reported(worker=message.worker, report=message.event))
-        elif self.state.phase not in ("settling", "over"):
+        elif self.state.status not in ("collecting errors", "over"):
             self._answer(self._handler.handle(message.worker, message.event))
         elif message.question is None:  # a task that is given up answers nobody, but what is told still counts
             self._handler.handle(message.worker, message.event)
@@ -294,10 +292,10 @@ class TaskLoop:
             self._short_since = self._regrouping_since = None
             self._said_late.clear()
             self._answer(self._handler.formed(action))
-        elif isinstance(action, Short):
+        elif action is Order.AWAIT_WORKERS:
             if self.state.generation >= 0 and self._short_since is None:
                 self._short_since = time.monotonic()
-        elif isinstance(action, StartSettling):
+        elif action is Order.COLLECT_ERRORS:
             self._settle_at = time.monotonic() + self._spec.settle_s
         elif isinstance(action, Stop):
             raise TaskFailed(action.cause, action.others)
@@ -330,7 +328,7 @@ class TaskLoop:
 
     def _watch_late(self, now_s: float) -> None:
         """While the group regroups: name those it waits for, and let go of one that stands still for too long."""
-        if self.state.phase != "regrouping" or self._regrouping_since is None:
+        if self.state.status != "regrouping" or self._regrouping_since is None:
             return
         deadline_s = self._deadline_s()
         if now_s - self._regrouping_since < min(deadline_s, self._spec.first_deadline_s):
@@ -350,7 +348,7 @@ class TaskLoop:
     def _fit_size(self) -> None:
         """Launch workers that are wanted; let those go that are not, or whose machines go away."""
         state = self.state
-        if state.phase in ("closing", "ending", "settling", "over"):
+        if state.status in ("closing", "ending", "collecting errors", "over"):
             return
         target, leaving = self._target(), self._pool.leaving() - state.leaving
         surplus = len(set(self._known) - state.leaving) + len(self._launched) - target

@@ -193,8 +193,8 @@ def test_the_only_worker_of_a_run_is_not_spared():
 def test_nobody_is_killed_outside_of_steps():
     killer = killer_every(1.0)
     killer.victim("running", (0, 1), 2, 0.0)
-    for phase in ("gathering", "closing", "ending", "settling", "over"):
-        assert killer.victim(phase, (0, 1), 2, 10.0) is None
+    for status in ("gathering", "closing", "ending", "collecting errors", "over"):
+        assert killer.victim(status, (0, 1), 2, 10.0) is None
 
 
 def test_the_seed_decides_who_is_killed():

@@ -40,16 +40,16 @@ class Killer:
         """Another fit begins, perhaps of another trainer, which counts its workers anew."""
         self._killed = set()
 
-    def victim(self, phase: str, members: Sequence[int], target: int, now_s: float) -> int | None:
+    def victim(self, status: str, members: Sequence[int], target: int, now_s: float) -> int | None:
         """Whom to kill now, None for nobody.
 
         Args:
-            phase: of the group's task.
+            status: of the group's task.
             members: numbers of the group's workers.
             target: how many there shall be.
             now_s: the time, by any clock that does not jump.
         """
-        if phase not in _DISTURBABLE:
+        if status not in _DISTURBABLE:
             return None
         if self._due_s is None:
             self._due_s = now_s + self._every_s
@@ -86,7 +86,7 @@ def killing(schedule: KillSchedule | None, group: WorkerGroup, loop: TaskLoop, f
 
     def kill() -> None:
         while not over.wait(POLL_S):
-            victim = killer.victim(loop.state.phase, loop.state.members, group.target, time.monotonic())
+            victim = killer.victim(loop.state.status, loop.state.members, group.target, time.monotonic())
             if victim is not None:
                 folder.add_event("killed", worker=victim, host=group.seen[victim].host)
                 group.pool.crash(victim)

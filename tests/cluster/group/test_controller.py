@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from heliostat.cluster.group.controller import (
-    DEATHS_AT_A_STEP,
-    MAX_RESTARTS,
-    MAX_START_FAILURES,
-    cut_off,
-    decide,
-)
+from heliostat.cluster.group.controller import MAX_START_FAILURES, decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
-    Complete,
     Expired,
     Failed,
     Failure,
@@ -22,19 +15,18 @@ from heliostat.cluster.group.controller_state import (
     LeaveWanted,
     Limits,
     Lost,
-    Nudged,
+    Order,
     OriginChanged,
     PauseWanted,
     Reply,
     Reported,
-    Settled,
-    Short,
+    Signal,
     Started,
-    StartSettling,
     Stop,
     TaskState,
 )
 from heliostat.cluster.group.messages import Deliver, Dismiss, Donate, Place, Report
+from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
 
 
 class Play:
@@ -75,13 +67,13 @@ def failure(worker, kind="died", **details):
 
 def running(*workers, **limits):
     play = Play(num_needed=len(workers), **limits).join(*workers, digest="same")
-    assert play.state.phase == "running"
+    assert play.state.status == "running"
     return play
 
 
 def closing(*workers):
     play = running(*workers).report(*workers, at="end", round=9)
-    assert play.state.phase == "closing"
+    assert play.state.status == "closing"
     return play
 
 
@@ -90,7 +82,7 @@ def closing(*workers):
 
 def test_enough_workers_form_the_first_generation():
     play = Play(num_needed=2, min_workers=1).join(4, digest="same")
-    assert play.new == (Short(num_workers=1),), "min_workers is for going on, not for the beginning"
+    assert play.new == (Order.AWAIT_WORKERS,), "min_workers is for going on, not for the beginning"
     play.join(2, digest="same")
     assert play.answers[2] == play.answers[4] == Place(generation=0, members=(2, 4), round=0, first_round=0, donor=0)
     assert play.new[-1] == Formed(generation=0, members=(2, 4), joined=(2, 4), restarted=False)
@@ -205,7 +197,7 @@ def test_a_report_that_a_peer_is_lost_regroups_before_its_death_is_known():
     play = running(0, 1, 2).report(0)
     assert play.new_of(AbortGeneration)[0].workers == frozenset({1, 2})
     play.report(1)
-    assert play.state.phase == "regrouping"
+    assert play.state.status == "regrouping"
     play.die(2)
     assert play.answers[0].members == (0, 1)
 
@@ -223,7 +215,7 @@ def test_when_the_only_one_with_the_newest_result_dies_the_step_is_pending_again
 
 def test_fewer_than_min_workers_wait_for_help():
     play = running(0, 1, min_workers=2).die(1).report(0)
-    assert play.new == (Short(num_workers=1),)
+    assert play.new == (Order.AWAIT_WORKERS,)
     play.join(2).report(0, state="parked")
     assert play.answers[2].members == (0, 2)
 
@@ -231,9 +223,9 @@ def test_fewer_than_min_workers_wait_for_help():
 def test_too_few_may_finish_a_call_but_stop_at_a_step():
     play = running(0, 1, min_workers=2).die(1).report(0, at="call")
     assert play.answers[0].members == (0,)
-    play.feed(Nudged())
+    play.feed(Signal.REGROUP_IF_WANTED)
     assert play.new_of(AbortGeneration)
-    assert play.report(0).new == (Short(num_workers=1),)
+    assert play.report(0).new == (Order.AWAIT_WORKERS,)
 
 
 def test_waiting_in_vain_stops_with_the_last_loss():
@@ -248,7 +240,7 @@ def test_expiry_is_too_late_when_the_group_works_closes_or_grows(begin):
 
 def test_all_are_lost_and_the_next_ones_begin_from_the_last_checkpoint():
     play = running(0, 1).feed(OriginChanged(origin="newer")).die(0).die(1)
-    assert play.new == (Lost(failure=failure(1), num_left=0), Short(num_workers=0))
+    assert play.new == (Lost(failure=failure(1), num_left=0), Order.AWAIT_WORKERS)
     play.join(2)
     assert play.answers[2] == Place(generation=1, members=(2,), round=0, first_round=0, donor=0, origin="newer")
     assert play.new_of(Formed)[0].restarted
@@ -258,7 +250,7 @@ def test_restarts_without_progress_are_limited():
     play = running(0)
     for worker in range(MAX_RESTARTS):
         play.die(worker).join(worker + 1)
-        assert play.state.phase == "running"
+        assert play.state.status == "running"
     progress = decide(play.state, OriginChanged(origin="newer"))[0]
     assert play.die(MAX_RESTARTS).new_of(Stop)[0].cause.worker == MAX_RESTARTS
     assert not decide(progress, Failed(failure=failure(MAX_RESTARTS)))[0].over
@@ -334,7 +326,7 @@ def test_nobody_joins_elsewhere(at):
         assert play.answers[0] == Deliver()
     else:
         assert play.answers[0].members == (0,)
-        assert play.feed(Nudged()).report(0).answers[0] == Donate()
+        assert play.feed(Signal.REGROUP_IF_WANTED).report(0).answers[0] == Donate()
 
 
 def test_a_donor_or_a_joiner_that_dies_meanwhile():
@@ -354,13 +346,13 @@ def test_who_leaves_is_dismissed_and_donates_nothing():
     assert play.answers[0] == Dismiss("fewer workers are wanted")
     assert play.answers[2].members == (1, 2)
     play.feed(Finished(worker=0))
-    assert (play.new, play.state.phase) == ((), "running")
+    assert (play.new, play.state.status) == ((), "running")
 
 
 def test_who_leaves_stays_while_only_it_has_the_newest_result():
     play = running(0, 1).feed(LeaveWanted(workers=frozenset({0}))).report(0, round=6).report(1, round=5)
     assert play.answers[1].members == (0, 1)
-    play.feed(Nudged()).report(0, 1, round=7)
+    play.feed(Signal.REGROUP_IF_WANTED).report(0, 1, round=7)
     assert play.answers[1].members == (1,)
 
 
@@ -380,7 +372,7 @@ def test_who_has_no_place_yet_is_ended_when_it_is_not_wanted():
 
 
 def test_a_nudge_changes_nothing_if_nobody_waits():
-    assert running(0, 1).feed(Nudged()).new == ()
+    assert running(0, 1).feed(Signal.REGROUP_IF_WANTED).new == ()
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
@@ -394,7 +386,7 @@ def test_one_delivers_and_the_others_are_dismissed():
     assert play.new == (*dismissed, Kill(worker=3, reason="the task ended before it was ready"))
     assert play.feed(Started(worker=4)).new_of(Kill)[0].worker == 4
     assert play.feed(Finished(worker=2)).new == ()
-    assert play.die(1).new == (Lost(failure=failure(1), num_left=0), Complete())
+    assert play.die(1).new == (Lost(failure=failure(1), num_left=0), Order.COMPLETE)
 
 
 def test_a_candidate_is_dismissed_when_the_task_ends():
@@ -406,14 +398,14 @@ def test_the_next_one_delivers_if_the_first_one_dies_and_all_begin_again_if_all_
     play = closing(0, 1)
     assert play.die(0).new[-1] == Reply(worker=1, answer=Deliver())
     play.die(1)
-    assert play.state.phase == "gathering"
+    assert play.state.status == "gathering"
     assert play.join(2).new_of(Formed)[0].restarted
 
 
 def test_a_death_of_another_while_one_delivers_changes_nothing():
     play = closing(0, 1).die(1)
     assert play.new == (Lost(failure=failure(1), num_left=1),)
-    assert play.feed(Finished(worker=0)).new == (Complete(),)
+    assert play.feed(Finished(worker=0)).new == (Order.COMPLETE,)
 
 
 def test_a_death_at_the_end_regroups_and_ends():
@@ -432,7 +424,7 @@ def test_a_pause_at_a_clean_place_delivers_there():
 def test_a_pause_elsewhere_waits_for_the_next_step():
     play = running(0, 1).feed(PauseWanted(reason="later")).report(0, 1, at="call")
     assert play.answers[1].members == (0, 1)
-    play.feed(Nudged()).report(0, 1)
+    play.feed(Signal.REGROUP_IF_WANTED).report(0, 1)
     assert play.answers[0] == Deliver()
 
 
@@ -445,11 +437,11 @@ def test_if_who_delivers_at_a_pause_is_lost_one_behind_does_and_unclean_ones_go_
 
 @pytest.mark.parametrize("begin", [lambda: Play(num_needed=2).join(0), lambda: running(0).die(0)])
 def test_a_pause_without_a_group_is_done_at_once(begin):
-    assert begin().feed(PauseWanted(reason="later")).new == (Complete(),)
+    assert begin().feed(PauseWanted(reason="later")).new == (Order.COMPLETE,)
 
 
 def test_all_are_lost_while_a_pause_is_wanted():
-    assert running(0).feed(PauseWanted(reason="later")).die(0).new[-1] == Complete()
+    assert running(0).feed(PauseWanted(reason="later")).die(0).new[-1] == Order.COMPLETE
 
 
 def test_a_pause_ends_the_wait_for_more_workers():
@@ -468,15 +460,15 @@ def test_an_error_stops_the_task_when_the_others_were_heard():
     play = raising(running(0, 1, 2), 1, step=4)
     assert play.new == (
         AbortGeneration(generation=0, reason="worker 1 raised: raised 1", workers=frozenset({0, 2})),
-        StartSettling(),
+        Order.COLLECT_ERRORS,
     )
     assert play.report(0).new == ()
     assert play.report(2).new == (Stop(cause=failure(1, "raised", step=4)),)
 
 
 def test_who_is_silent_is_not_waited_for_for_ever():
-    assert raising(running(0, 1), 1).feed(Settled()).new == (Stop(cause=failure(1, "raised")),)
-    assert running(0, 1).feed(Settled()).new == ()
+    assert raising(running(0, 1), 1).feed(Signal.ERRORS_COLLECTED).new == (Stop(cause=failure(1, "raised")),)
+    assert running(0, 1).feed(Signal.ERRORS_COLLECTED).new == ()
 
 
 def test_blame_goes_to_deaths_then_to_errors_then_to_lost_peers():
@@ -489,7 +481,7 @@ def test_blame_goes_to_deaths_then_to_errors_then_to_lost_peers():
 
 @pytest.mark.parametrize(("kind", "cause"), [("lost_peer", "died"), ("raised", "raised")])
 def test_the_error_of_a_worker_explains_its_death(kind, cause):
-    play = raising(running(0, 1), 0, kind).die(0).feed(Settled())
+    play = raising(running(0, 1), 0, kind).die(0).feed(Signal.ERRORS_COLLECTED)
     assert play.new_of(Stop)[0].cause.kind == cause
 
 
@@ -564,6 +556,12 @@ def test_stale_events_change_nothing():
 def test_events_after_the_end_change_nothing():
     play = closing(0).feed(Finished(worker=0))
     assert play.state.over
-    events = [Failed(failure=failure(0)), Started(worker=1), Settled(), Nudged(), Expired(reason="")]
+    events = [
+        Failed(failure=failure(0)),
+        Started(worker=1),
+        Signal.ERRORS_COLLECTED,
+        Signal.REGROUP_IF_WANTED,
+        Expired(reason=""),
+    ]
     events += [PauseWanted(reason="later"), LeaveWanted(workers=frozenset({0})), OriginChanged(origin="x")]
     assert all(decide(play.state, event) == (play.state, ()) for event in events)

@@ -11,7 +11,6 @@ from heliostat.cluster.assignment import assign
 from heliostat.cluster.group.controller import decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
-    Complete,
     Failed,
     Failure,
     Finished,
@@ -19,14 +18,13 @@ from heliostat.cluster.group.controller_state import (
     Kill,
     LeaveWanted,
     Limits,
-    Nudged,
+    Order,
     OriginChanged,
     PauseWanted,
     Reply,
     Reported,
-    Settled,
+    Signal,
     Started,
-    StartSettling,
     Stop,
     TaskState,
 )
@@ -132,9 +130,9 @@ class Model:
             self.die(self.workers[action.worker])
         elif isinstance(action, Formed):
             self.formed(action, answers)
-        elif isinstance(action, StartSettling):
+        elif action is Order.COLLECT_ERRORS:
             self.settling = True
-        elif isinstance(action, (Complete, Stop)):
+        elif action is Order.COMPLETE or isinstance(action, Stop):
             assert not self.ended
             self.ended = True
 
@@ -381,7 +379,7 @@ class Model:
                 worker, moves = min(possible, key=lambda each: each[1][0] not in ("send", "receive"))
                 self.move(worker, moves[0])
             elif self.settling:
-                self.feed(Settled())
+                self.feed(Signal.ERRORS_COLLECTED)
             else:
                 raise AssertionError(f"nothing can happen any more: {self.state}")
             self.check()
@@ -444,7 +442,7 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @rule()
     def nudge(self):
-        self.model.feed(Nudged())
+        self.model.feed(Signal.REGROUP_IF_WANTED)
 
     @precondition(lambda self: self.model and any(worker.placed for worker in self.model.alive()))
     @rule(data=st.data())

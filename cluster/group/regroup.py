@@ -1,0 +1,272 @@
+"""From one generation of a group to the next: who is in it, where each member's state comes from, who brings what.
+
+`first_generation`, `next_generation` and `cut_off` find that out from the task's state. The other functions make
+the turn that follows: they wake the members, wait until each has reported, and give each its place, or close the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..assignment import Range, hand_out
+from .controller_state import AbortGeneration, Failure, Formed, Kill, Lost, Order, TaskState, Turn
+from .messages import Deliver, Dismiss, Donate, Place, Report
+
+DEATHS_AT_A_STEP = 3
+MAX_RESTARTS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextGeneration:
+    """A generation that can be formed.
+
+    Attributes:
+        members: by rank.
+        joined: those of them that were not in the generation before.
+        leaving: members of the generation before that are let go.
+        origins: where a member's state comes from, by worker; its own where it is None or missing.
+        round: where the group goes on; `first_round` is the first result that some of them lack.
+        donor: who hands over these results.
+        ranges: for each rank the microbatches that it brings to the pending step; empty if nobody has entered it.
+    """
+
+    members: tuple[int, ...]
+    joined: tuple[int, ...]
+    leaving: tuple[int, ...] = ()
+    origins: Mapping[int, Any]
+    round: int = 0
+    first_round: int = 0
+    donor: int
+    ranges: tuple[tuple[Range, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateNeeded:
+    """This worker must first give a copy of its state to those that lack it."""
+
+    worker: int
+
+
+def first_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
+    """The generation of those who wait, of which none has been a member; None if they are too few."""
+    workers = state.candidates
+    if len(workers) < (state.limits.num_needed if state.generation < 0 else max(1, state.limits.min_workers)):
+        return None
+    trained = [worker for worker in workers if not state.reports[worker].fresh]
+    donor = min(trained or workers)
+    members = (donor, *(worker for worker in workers if worker != donor))
+    report = state.reports[donor]
+    origins = dict.fromkeys(members, state.origin)
+    if state.origin is None:
+        others = [worker for worker in members if state.reports[worker].digest != report.digest]
+        if others and report.state is None:
+            return StateNeeded(worker=donor)
+        origins |= dict.fromkeys(others, report.state)
+    return NextGeneration(members=members, joined=members, origins=origins, donor=donor)
+
+
+def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
+    """The generation after this one, of which every member has reported; None if they are too few.
+
+    Workers join and leave only where all of the newest stand before a step. Who shall leave stays if it alone has the
+    newest result, or if the others are too few.
+    """
+    reports, newest = state.reports, state.newest
+    at_step = all(reports[worker].at == "step" for worker in newest)
+    joined = state.candidates if at_step else ()
+    if at_step and not state.can_do_with((*state.members, *joined)):
+        return None
+    staying = tuple(worker for worker in state.members if worker not in state.leaving)
+    if not set(staying) & set(newest) or not state.can_do_with((*staying, *joined)):
+        staying = state.members
+    donor = next(worker for worker in newest if worker in staying)
+    if joined and reports[donor].state is None:
+        return StateNeeded(worker=donor)
+    members = (*staying, *joined)
+    return NextGeneration(
+        members=members,
+        joined=joined,
+        leaving=tuple(worker for worker in state.members if worker not in staying),
+        origins=dict.fromkeys(joined, reports[donor].state),
+        round=reports[donor].round,
+        first_round=min(reports[worker].round for worker in staying),
+        donor=donor,
+        ranges=_pending_ranges(state, members, [worker for worker in newest if worker in staying]),
+    )
+
+
+def _pending_ranges(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tuple[tuple[Range, ...], ...]:
+    """Who brings what to the pending step; nothing if nobody has entered it."""
+    num_microbatches = state.limits.num_microbatches
+    if not num_microbatches or all(state.reports[worker].at != "step" for worker in newest):
+        return ()
+    return hand_out(num_microbatches, [state.reports[worker].held if worker in newest else () for worker in members])
+
+
+def cut_off(reports: Mapping[int, Report], by_rank: Iterable[int]) -> tuple[int, ...]:
+    """Who must leave because two living workers cannot hear each other: at most one at a time.
+
+    A worker that blames another for its silence is right only if the other was in a call as well, and in no earlier
+    one: else that one was merely late, or held up by a third. Of the workers in such pairs the one in most pairs
+    leaves; then the one blamed most; then the one of highest rank, so that the chief stays.
+    """
+    order = list(by_rank)
+    blames = [
+        (worker, other)
+        for worker, report in reports.items()
+        for other in report.blames
+        if other != worker and other in reports and report.in_call and reports[other].in_call
+        if reports[other].round >= report.call
+    ]
+    pairs = {frozenset(each) for each in blames}
+    if not pairs:
+        return ()
+    blamed = {worker: sum(worker == other for _, other in blames) for worker in order}
+    in_pairs = {worker: sum(worker in pair for pair in pairs) for worker in order}
+    return (max(order, key=lambda worker: (in_pairs[worker], blamed[worker], order.index(worker))),)
+
+
+def interrupt(turn: Turn, reason: str) -> None:
+    """Wake every member of a group that works, to report."""
+    if turn.state.status == "running":
+        turn.change(status="regrouping")
+        wake(turn, reason)
+        regroup(turn)
+
+
+def wake(turn: Turn, reason: str) -> None:
+    """Wake the members that have not reported out of whatever they wait for."""
+    working = frozenset(turn.state.members) - set(turn.state.reports)
+    if working:
+        turn.act(AbortGeneration(generation=turn.state.generation, reason=reason, workers=working))
+
+
+def regroup(turn: Turn) -> None:
+    """Form the next generation, or close the task, once every living member has reported."""
+    state = turn.state
+    if not state.all_reported:
+        return
+    for victim in cut_off({worker: state.reports[worker] for worker in state.members}, state.members):
+        reason = "its connection with another worker is cut"
+        turn.act(Kill(worker=victim, reason=reason))
+        turn.forget(victim)
+        lose(turn, Failure(worker=victim, kind="died", reason=reason))
+        return  # it has come back here
+    # Who had a place but could not take it has no state yet: it waits to join, as it did before.
+    turn.change(members=tuple(worker for worker in state.members if state.reports[worker].at != "join"))
+    state, newest = turn.state, turn.state.newest
+    can_be_saved = any(state.reports[worker].clean for worker in newest)
+    at_end = newest == state.members and all(state.reports[worker].at == "end" for worker in newest)
+    if not state.members:
+        begin_again(turn, state.last_loss)
+    elif at_end or (state.pause and can_be_saved):
+        close(turn)
+    else:
+        _carry_out(turn, next_generation(state))
+
+
+def gather(turn: Turn) -> None:
+    """Form a generation of workers of which none has been a member, once there are enough.
+
+    For a pause there is nothing that is not in the last checkpoint.
+    """
+    if turn.state.pause:
+        turn.complete()
+        return
+    turn.change(status="gathering")
+    plan = first_generation(turn.state)
+    if plan is None or turn.state.donor is None:  # else its state is the one to begin with
+        _carry_out(turn, plan)
+
+
+def begin_again(turn: Turn, failure: Failure | None) -> None:
+    """Nobody is left who has the state, since `failure`: begin from the last checkpoint with whoever comes."""
+    if failure is not None:
+        turn.change(num_restarts=turn.state.num_restarts + 1)
+    num = turn.state.num_restarts
+    if failure is not None and num > MAX_RESTARTS:
+        reason = f"all workers were lost {num} times without a checkpoint in between; the last time: {failure.reason}"
+        turn.stop(replace(failure, reason=reason))
+    else:
+        gather(turn)
+
+
+def lose(turn: Turn, failure: Failure) -> None:
+    """A member, which is forgotten already, has died: the others go on, or others begin again."""
+    state, step = turn.state, turn.state.step_of(failure)
+    turn.change(last_loss=failure)
+    turn.act(Lost(failure=failure, num_left=len(state.members)))
+    if failure.evidence and step is not None:
+        turn.change(deaths=(*state.deaths, (step, failure.evidence)))
+    if turn.state.deaths.count((step, failure.evidence)) >= DEATHS_AT_A_STEP:
+        turn.stop(replace(failure, step=step))
+    elif state.status == "ending":
+        check_ended(turn)
+    elif state.status == "closing":
+        if state.closer == failure.worker:
+            close(turn)
+    elif not state.members:
+        begin_again(turn, failure)
+    elif state.status == "regrouping":
+        regroup(turn)
+    else:
+        interrupt(turn, f"worker {failure.worker} died: {failure.reason}")
+
+
+def close(turn: Turn) -> None:
+    """Let one of the members that have gone farthest deliver; begin again if nobody is left who can."""
+    state = turn.state
+    clean = [worker for worker in state.members if state.pause and state.reports[worker].clean]
+    at_end = [worker for worker in state.newest if state.reports[worker].at == "end"]
+    able = [worker for worker in state.newest if worker in {*clean, *at_end}] or clean
+    if able:
+        turn.change(status="closing", closer=able[0])
+        turn.reply(able[0], Deliver())
+    elif state.members:
+        turn.change(status="running")
+        interrupt(turn, "who delivers the result is lost")
+    else:
+        begin_again(turn, state.last_loss or Failure(worker=-1, kind="died", reason=""))
+
+
+def check_ended(turn: Turn) -> None:
+    """The task is done when the result is delivered and everybody has left."""
+    if turn.state.status == "ending" and not turn.state.members:
+        turn.complete()
+
+
+def _carry_out(turn: Turn, plan: NextGeneration | StateNeeded | None) -> None:
+    if plan is None:
+        turn.act(Order.AWAIT_WORKERS)
+    elif isinstance(plan, StateNeeded):
+        if plan.worker not in turn.state.members:
+            turn.change(starting=turn.state.starting | {plan.worker})
+        turn.change(donor=plan.worker)
+        turn.reply(plan.worker, Donate())
+    else:
+        _enter(turn, plan)
+
+
+def _enter(turn: Turn, plan: NextGeneration) -> None:
+    """Give every member its place."""
+    restarted = turn.state.generation >= 0 and not turn.state.members
+    for worker in plan.leaving:
+        turn.reply(worker, Dismiss("fewer workers are wanted"))
+    state, generation, members = turn.state, turn.state.generation + 1, plan.members
+    waiting = set(state.candidates) - set(members) or state.pause or state.leaving & set(members)
+    turn.change(status="running", generation=generation, members=members)
+    for worker in members:
+        place = Place(
+            generation=generation,
+            members=members,
+            round=plan.round,
+            first_round=plan.first_round,
+            donor=members.index(plan.donor),
+            ranges=plan.ranges,
+            origin=plan.origins.get(worker),
+            stop_at_step=bool(waiting) and not plan.ranges,
+        )
+        turn.reply(worker, place)
+    turn.act(Formed(generation=generation, members=members, joined=plan.joined, restarted=restarted))
