@@ -122,14 +122,14 @@ class Compute:
         traced = self._run_step(columns, weights, seeds)
         self._traced = traced.layout
         dtype = self._trainee.float_dtype
-        values, main, start = [*traced.gradients, *traced.moving], [], 0
+        values, float_buckets, start = [*traced.gradients, *traced.moving], [], 0
         for count in traced.layout.variables_per_bucket:
             weight = weights[0 if start < len(traced.gradients) else 1]
-            main.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
+            float_buckets.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
             start += count
         agreed = [*traced.agreed, *(-value for value in traced.agreed)]
         return (
-            *(main or [tf.zeros((0,), dtype)]),
+            *(float_buckets or [tf.zeros((0,), dtype)]),
             _flat(traced.sums, tf.float64),
             _flat([*traced.extrema, *agreed], tf.float64),
         )

@@ -59,7 +59,7 @@ MAX_MEAN_ELEMENTS = 1 << 16
 class VectorLayout:
     """What the vector of a microbatch holds, in order.
 
-    The main buckets have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
+    The float buckets have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
     the microbatch's weight; `variables_per_bucket` says how many share a bucket, and there is an empty one if there
     are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
 
@@ -67,7 +67,7 @@ class VectorLayout:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
         moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
         agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
-        variables_per_bucket: how many of these variables are joined in each main bucket, see `choose_buckets`.
+        variables_per_bucket: how many of these variables are joined in each float bucket, see `choose_buckets`.
         stats: metric changes and logged scalars.
         buckets: dtype and length of each bucket.
     """
@@ -80,8 +80,8 @@ class VectorLayout:
     buckets: Layout
 
     @property
-    def main(self) -> Layout:
-        """Dtype and length of each main bucket."""
+    def float_buckets(self) -> Layout:
+        """Dtype and length of each float bucket."""
         return self.buckets[:-2]
 
     def ops(self, wire_dtype: WireDtype | None) -> tuple[SegmentOp, ...]:
@@ -104,7 +104,7 @@ class VectorLayout:
                     "wire_dtype out, or use float32 weights."
                 )
         moving, *rest = BUCKET_OPS
-        return (*[gradients] * (len(self.main) - num_moving), *[moving] * num_moving, *rest)
+        return (*[gradients] * (len(self.float_buckets) - num_moving), *[moving] * num_moving, *rest)
 
 
 def vector_layout(
@@ -128,9 +128,11 @@ def vector_layout(
     counts = (*choose_buckets(sizes), *((len(moving),) if moving else ()))
     ends = list(accumulate((0, *sizes, *moving_sizes)))
     borders = [ends[at] for at in accumulate((0, *counts))]
-    main = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [(trainee.float_dtype, 0)]
+    float_buckets = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [
+        (trainee.float_dtype, 0)
+    ]
     float64 = np.dtype(np.float64)
-    buckets = (*main, (float64, stats.num_sums), (float64, stats.num_extrema))
+    buckets = (*float_buckets, (float64, stats.num_sums), (float64, stats.num_extrema))
     return VectorLayout(
         gradients=gradients,
         moving=moving,

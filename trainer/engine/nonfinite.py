@@ -39,19 +39,21 @@ def nonfinite_microbatch(
     """
     layout = microbatches.compute.layout
     for lo, hi in sorted(ranges):
-        for (_, index), (*main, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
-            if not all(map(all_finite, main)):
-                parts = parts_by_variable(microbatches.trainee, layout, main)
+        for (_, index), (*float_buckets, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
+            if not all(map(all_finite, float_buckets)):
+                parts = parts_by_variable(microbatches.trainee, layout, float_buckets)
                 return index, tuple(variable.path for variable, part in parts if not all_finite(part))
     return None
 
 
 def parts_by_variable(
-    trainee: Trainee, layout: VectorLayout, main: Sequence[np.ndarray]
+    trainee: Trainee, layout: VectorLayout, float_buckets: Sequence[np.ndarray]
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
     trained = [trainee.trainable[i] for i in layout.gradients]
-    return split_by_variable(main, layout.variables_per_bucket, trained + [trainee.frozen[i] for i in layout.moving])
+    return split_by_variable(
+        float_buckets, layout.variables_per_bucket, trained + [trainee.frozen[i] for i in layout.moving]
+    )
 
 
 def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:

@@ -101,14 +101,14 @@ class Phase:
         Raises:
             WorkersDisagreeError: integer state became different on different microbatches; nothing was assigned.
         """
-        *main, sums, extrema = total
+        *float_buckets, sums, extrema = total
         if disagreeing(self.layout.stats, extrema):
             names = [self.microbatches.trainee.frozen[i].path for i in self.layout.agreed]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
-        self._update(*map(self.microbatches.compute.views.tensor_of, main))
+        self._update(*map(self.microbatches.compute.views.tensor_of, float_buckets))
         if self.layout.agreed:
             self._update.assign_agreed(extrema)
         return sums, extrema
@@ -124,7 +124,7 @@ class Phase:
             self._warm_up_replicas(self.replica_sum)
         trainee = self.microbatches.trainee
         kept = state_bytes(trainee)
-        nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.main]
+        nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.float_buckets]
         for bucket in nothing:
             bucket[:] = 0
         self._update(*map(to_tensor, nothing))

@@ -18,7 +18,7 @@ from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
 
 Outputs = Sequence[Sequence[Any]]
-MAIN, SHORT = slice(None, -2), slice(-2, None)
+FLOAT, SHORT = slice(None, -2), slice(-2, None)
 
 
 class ReplicaSum:
@@ -27,7 +27,7 @@ class ReplicaSum:
     Args:
         devices: device names, one per replica.
         num_microbatches: of a step.
-        ops: of each bucket of a vector; the main ones are summed on the devices, the last two, which are short, on the
+        ops: of each bucket of a vector; the float ones are summed on the devices, the last two, which are short, on the
             host.
         views: gives what is copied to the host as arrays.
     """
@@ -53,7 +53,7 @@ class ReplicaSum:
             self._functions[key] = self._make(key)
         here = outputs[: len(numbers)]
         sums, copies, rest = self._functions[key](
-            [list(each[MAIN]) for each in here], [list(each[SHORT]) for each in here]
+            [list(each[FLOAT]) for each in here], [list(each[SHORT]) for each in here]
         )
         short = {(0, number): tuple(map(self._views.of, others)) for number, others in zip(numbers, rest, strict=True)}
         partials = []
@@ -63,12 +63,12 @@ class ReplicaSum:
             )
             for bucket in added:
                 bucket.flags.writeable = False  # as the copies are: a vector is one or the other
-            main = [self._views.of(copy, stands_for=total) for copy, total in zip(copied, totals, strict=True)]
-            partials.append((node, (*main, *added)))
+            floats = [self._views.of(copy, stands_for=total) for copy, total in zip(copied, totals, strict=True)]
+            partials.append((node, (*floats, *added)))
         return partials
 
     def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
-        """The function that adds main buckets: gives their sums, copies of these on the host, and the others' too."""
+        """The function that adds float buckets: gives their sums, copies of these on the host, and the others' too."""
 
         @tf.function(autograph=False, experimental_attributes=NO_CONTROL_DEPENDENCIES)
         def add_up(vectors: Any, rest: Any) -> Any:

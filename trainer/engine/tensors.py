@@ -69,9 +69,9 @@ def memory_of_sums(layout: VectorLayout, gpus: Sequence[str]) -> Vector:
         layout: what lies in the sum.
         gpus: devices of this worker's replicas where they are GPUs, else none; a sum is copied to the first.
     """
-    num_main = len(layout.main)
+    num_float = len(layout.float_buckets)
     return tuple(
-        memory_towards(gpus[0], length, dtype) if gpus and number < num_main else aligned_empty((length,), dtype)
+        memory_towards(gpus[0], length, dtype) if gpus and number < num_float else aligned_empty((length,), dtype)
         for number, (dtype, length) in enumerate(layout.buckets)
     )
 

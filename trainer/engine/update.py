@@ -39,16 +39,16 @@ class Update:
             if self._flat is not None:
                 self._load, self._store = self._flat.make_load(), self._flat.make_store()
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
-            specs = [tf.TensorSpec((length,), dtype) for dtype, length in layout.main]
+            specs = [tf.TensorSpec((length,), dtype) for dtype, length in layout.float_buckets]
             traced = tf.function(change, autograph=False, input_signature=specs).get_concrete_function()
             self._update = InlineCall(traced) if trainee.runtime.on_one_cpu else traced
 
-    def __call__(self, *main: Any) -> None:
-        """Assign the new state, given the main buckets of the summed vector."""
+    def __call__(self, *float_buckets: Any) -> None:
+        """Assign the new state, given the float buckets of the summed vector."""
         if self._flat is not None and not self._loaded:
             self._load()
             self._loaded = True
-        self._update(*main)
+        self._update(*float_buckets)
 
     def store(self) -> None:
         """Bring the optimizer's variables up to date; from now on they may be looked at, and changed."""
@@ -63,15 +63,15 @@ class Update:
         parts_of = [trainee.components(variable) for variable in changed]
         first = [parts[0] for parts in parts_of]
 
-        def assign_first(*main: tf.Tensor) -> None:
-            for part, value in zip(first, self._new_values(main, first), strict=True):
+        def assign_first(*float_buckets: tf.Tensor) -> None:
+            for part, value in zip(first, self._new_values(float_buckets, first), strict=True):
                 part.assign(value)
 
         compiled = tf.function(assign_first, autograph=False, jit_compile=True)
 
-        def update(*main: tf.Tensor) -> None:
+        def update(*float_buckets: tf.Tensor) -> None:
             with tf.device(first[0].device):
-                compiled(*main)
+                compiled(*float_buckets)
             _copy_to_other_replicas(parts_of)
 
         return update
@@ -101,9 +101,9 @@ class Update:
 
         compiled = tf.function(assign_first, autograph=False, jit_compile=True)
 
-        def update(*main: tf.Tensor) -> None:
+        def update(*float_buckets: tf.Tensor) -> None:
             with tf.device(weights.device):
-                new_weights = compiled(*main)
+                new_weights = compiled(*float_buckets)
             hand_out(trainee, new_weights, trainee.trainable)
             _copy_to_other_replicas([*scalar_parts, *moving_parts])
 
@@ -120,14 +120,14 @@ class Update:
             for part in self._trainee.components(variable):
                 part.assign(value)
 
-    def _new_values(self, main: Sequence[tf.Tensor], first: Sequence[Any]) -> list[Any]:
+    def _new_values(self, float_buckets: Sequence[tf.Tensor], first: Sequence[Any]) -> list[Any]:
         trainee, layout = self._trainee, self._layout
         num_weights = len(trainee.trainable)
         num_state = len(trainee.optimizer.variables)
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
         trained = [trainee.trainable[index] for index in layout.gradients]
-        values = _values(main, layout.variables_per_bucket, [*trained, *self._moving])
+        values = _values(float_buckets, layout.variables_per_bucket, [*trained, *self._moving])
         for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
         moving = values[len(trained) :]

@@ -18,12 +18,12 @@ def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> Re
     numbers = present if wanted.microbatch is None else [wanted.microbatch]
     found = []
     for number in numbers:
-        for _, (*main, sums, extrema) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
+        for _, (*float_buckets, sums, extrema) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
             rows = plan.sizes(step)[number]
             totals = Totals.start(engine.metrics.layout)
             totals.add(np.array(sums), np.array(extrema), rows)
             norms, broken = {}, []
-            for variable, part in parts_by_variable(engine.trainee, microbatches.compute.layout, main):
+            for variable, part in parts_by_variable(engine.trainee, microbatches.compute.layout, float_buckets):
                 norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
                 if not all_finite(part):
                     broken.append(variable.path)
