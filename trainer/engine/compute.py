@@ -38,8 +38,8 @@ class Traced:
     """What the trace of a step told: the parts of a microbatch's vector, as tensors, and how they lie in it."""
 
     gradients: list[Any]
-    moving: list[Any]
-    agreed: list[Any]
+    float_state: list[Any]
+    int_state: list[Any]
     sums: list[Any]
     extrema: list[Any]
     layout: VectorLayout
@@ -122,16 +122,16 @@ class Compute:
         traced = self._run_step(columns, weights, seeds)
         self._traced = traced.layout
         dtype = self._trainee.float_dtype
-        values, float_buckets, start = [*traced.gradients, *traced.moving], [], 0
+        values, float_buckets, start = [*traced.gradients, *traced.float_state], [], 0
         for count in traced.layout.variables_per_bucket:
             weight = weights[0 if start < len(traced.gradients) else 1]
             float_buckets.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
             start += count
-        agreed = [*traced.agreed, *(-value for value in traced.agreed)]
+        int_state = [*traced.int_state, *(-value for value in traced.int_state)]
         return (
             *(float_buckets or [tf.zeros((0,), dtype)]),
             _flat(traced.sums, tf.float64),
-            _flat([*traced.extrema, *agreed], tf.float64),
+            _flat([*traced.extrema, *int_state], tf.float64),
         )
 
     def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> Traced:
@@ -171,18 +171,18 @@ class Compute:
         gradients = dense_gradients(pairs, trainee.trainable) if self._kind == "train" else []
         assigned = [i for i, v in enumerate(trainee.frozen) if changed(v)] if self._kind == "train" else []
         floating = tuple(i for i in assigned if keras.backend.is_float_dtype(trainee.frozen[i].dtype))
-        agreed = tuple(i for i in assigned if i not in floating)
+        int_state = tuple(i for i in assigned if i not in floating)
         values = {i: scope.get_current_value(trainee.frozen[i]) for i in assigned}
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
-        num_agreed = sum(int(np.prod(trainee.frozen[i].shape)) for i in agreed)
-        stats = StatsLayout(metrics=updated, logged=tuple(logged), num_agreed=num_agreed, result_names=names)
+        num_int_state = sum(int(np.prod(trainee.frozen[i].shape)) for i in int_state)
+        stats = StatsLayout(metrics=updated, logged=tuple(logged), num_int_state=num_int_state, result_names=names)
         return Traced(
             gradients=[gradients[i] for i in present],
-            moving=[values[i] for i in floating],
-            agreed=[tf.cast(values[i], tf.float64) for i in agreed],
+            float_state=[values[i] for i in floating],
+            int_state=[tf.cast(values[i], tf.float64) for i in int_state],
             sums=sums,
             extrema=extrema,
-            layout=vector_layout(trainee, present, floating, agreed, stats),
+            layout=vector_layout(trainee, present, floating, int_state, stats),
         )
 
     def _logged_sum(self, value: Any, weights: Any) -> Any:

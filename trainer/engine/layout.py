@@ -59,22 +59,22 @@ MAX_MEAN_ELEMENTS = 1 << 16
 class VectorLayout:
     """What the vector of a microbatch holds, in order.
 
-    The float buckets have the weights' dtype: gradients of `gradients`, then new values of `moving`, each multiplied by
+    The float buckets have the weights' dtype: gradients of `gradients`, then new values of `float_state`, each multiplied by
     the microbatch's weight; `variables_per_bucket` says how many share a bucket, and there is an empty one if there
     are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
 
     Attributes:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
-        moving: indices into `Trainee.frozen` of the floating-point state the step assigns.
-        agreed: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
+        float_state: indices into `Trainee.frozen` of the floating-point state the step assigns.
+        int_state: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
         variables_per_bucket: how many of these variables are joined in each float bucket, see `choose_buckets`.
         stats: metric changes and logged scalars.
         buckets: dtype and length of each bucket.
     """
 
     gradients: tuple[int, ...]
-    moving: tuple[int, ...]
-    agreed: tuple[int, ...]
+    float_state: tuple[int, ...]
+    int_state: tuple[int, ...]
     variables_per_bucket: tuple[int, ...]
     stats: StatsLayout
     buckets: Layout
@@ -93,7 +93,7 @@ class VectorLayout:
         Raises:
             UnsupportedModelError: gradients are to be rounded, and are not float32.
         """
-        num_moving = 1 if self.moving else 0
+        num_float_state = 1 if self.float_state else 0
         gradients: SegmentOp = "sum"
         if wire_dtype is not None:
             gradients = "sum_bfloat16"
@@ -103,30 +103,30 @@ class VectorLayout:
                     f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
                     "wire_dtype out, or use float32 weights."
                 )
-        moving, *rest = BUCKET_OPS
-        return (*[gradients] * (len(self.float_buckets) - num_moving), *[moving] * num_moving, *rest)
+        float_state, *rest = BUCKET_OPS
+        return (*[gradients] * (len(self.float_buckets) - num_float_state), *[float_state] * num_float_state, *rest)
 
 
 def vector_layout(
     trainee: Trainee,
     gradients: tuple[int, ...],
-    moving: tuple[int, ...],
-    agreed: tuple[int, ...],
+    float_state: tuple[int, ...],
+    int_state: tuple[int, ...],
     stats: StatsLayout,
 ) -> VectorLayout:
     """The layout of a vector that holds these.
 
     Args:
         trainee: the model.
-        gradients, moving, agreed, stats: see `VectorLayout`.
+        gradients, float_state, int_state, stats: see `VectorLayout`.
 
     Returns:
         gradients joined as `choose_buckets` says, moving averages in one bucket.
     """
     sizes = [math.prod(trainee.trainable[i].shape) for i in gradients]
-    moving_sizes = [math.prod(trainee.frozen[i].shape) for i in moving]
-    counts = (*choose_buckets(sizes), *((len(moving),) if moving else ()))
-    ends = list(accumulate((0, *sizes, *moving_sizes)))
+    state_sizes = [math.prod(trainee.frozen[i].shape) for i in float_state]
+    counts = (*choose_buckets(sizes), *((len(float_state),) if float_state else ()))
+    ends = list(accumulate((0, *sizes, *state_sizes)))
     borders = [ends[at] for at in accumulate((0, *counts))]
     float_buckets = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [
         (trainee.float_dtype, 0)
@@ -135,8 +135,8 @@ def vector_layout(
     buckets = (*float_buckets, (float64, stats.num_sums), (float64, stats.num_extrema))
     return VectorLayout(
         gradients=gradients,
-        moving=moving,
-        agreed=agreed,
+        float_state=float_state,
+        int_state=int_state,
         variables_per_bucket=counts,
         stats=stats,
         buckets=buckets,

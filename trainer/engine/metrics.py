@@ -90,13 +90,13 @@ class StatsLayout:
     Attributes:
         metrics: the metric variables that the step updates.
         logged: names of scalars that the step returned and no metric holds; each is a (total, rows) pair.
-        num_agreed: number of elements of integer state that every microbatch must agree on.
+        num_int_state: number of elements of integer state that every microbatch must agree on.
         result_names: names of the logs, in the order the step returned them.
     """
 
     metrics: tuple[MetricVariable, ...]
     logged: tuple[str, ...]
-    num_agreed: int
+    num_int_state: int
     result_names: tuple[str, ...]
 
     @property
@@ -107,7 +107,7 @@ class StatsLayout:
     @property
     def num_extrema(self) -> int:
         """Length of the float64 bucket of which the maximum is taken (minima are negated)."""
-        return sum(m.size for m in self.metrics if m.rule != "sum") + 2 * self.num_agreed
+        return sum(m.size for m in self.metrics if m.rule != "sum") + 2 * self.num_int_state
 
 
 @dataclass(slots=True)
@@ -197,11 +197,11 @@ def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def disagreeing(layout: StatsLayout, extrema: np.ndarray) -> bool:
+def int_state_differs(layout: StatsLayout, extrema: np.ndarray) -> bool:
     """Whether integer state that all microbatches must agree on differs between two of them."""
-    if not layout.num_agreed:
+    if not layout.num_int_state:
         return False
-    pairs = extrema[extrema.size - 2 * layout.num_agreed :]
+    pairs = extrema[extrema.size - 2 * layout.num_int_state :]
     high, negated_low = np.split(pairs, 2)
     return bool(np.any(high != -negated_low))
 

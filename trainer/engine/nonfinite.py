@@ -52,7 +52,7 @@ def parts_by_variable(
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
     trained = [trainee.trainable[i] for i in layout.gradients]
     return split_by_variable(
-        float_buckets, layout.variables_per_bucket, trained + [trainee.frozen[i] for i in layout.moving]
+        float_buckets, layout.variables_per_bucket, trained + [trainee.frozen[i] for i in layout.float_state]
     )
 
 

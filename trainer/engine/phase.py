@@ -17,7 +17,7 @@ from heliostat.data import aligned_empty
 
 from ..errors import WorkersDisagreeError
 from ..jobs import WireDtype
-from .metrics import disagreeing
+from .metrics import int_state_differs
 from .microbatches import Microbatches
 from .nonfinite import all_finite
 from .replica_sum import ReplicaSum
@@ -102,15 +102,15 @@ class Phase:
             WorkersDisagreeError: integer state became different on different microbatches; nothing was assigned.
         """
         *float_buckets, sums, extrema = total
-        if disagreeing(self.layout.stats, extrema):
-            names = [self.microbatches.trainee.frozen[i].path for i in self.layout.agreed]
+        if int_state_differs(self.layout.stats, extrema):
+            names = [self.microbatches.trainee.frozen[i].path for i in self.layout.int_state]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
         self._update(*map(self.microbatches.compute.views.tensor_of, float_buckets))
-        if self.layout.agreed:
-            self._update.assign_agreed(extrema)
+        if self.layout.int_state:
+            self._update.assign_int_state(extrema)
         return sums, extrema
 
     def sync_optimizer(self) -> None:

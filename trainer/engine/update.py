@@ -32,7 +32,7 @@ class Update:
 
     def __init__(self, trainee: Trainee, layout: VectorLayout) -> None:
         self._trainee, self._layout = trainee, layout
-        self._moving = [trainee.frozen[i] for i in layout.moving]
+        self._float_state = [trainee.frozen[i] for i in layout.float_state]
         with BUILD_LOCK:
             self._flat = flat_state(trainee, layout.gradients)
             self._loaded = False
@@ -59,7 +59,7 @@ class Update:
     def _by_variable(self) -> Callable[..., None]:
         """One compiled function over all variables."""
         trainee = self._trainee
-        changed = [*trainee.trainable, *trainee.optimizer.variables, *self._moving]
+        changed = [*trainee.trainable, *trainee.optimizer.variables, *self._float_state]
         parts_of = [trainee.components(variable) for variable in changed]
         first = [parts[0] for parts in parts_of]
 
@@ -80,12 +80,12 @@ class Update:
         """One compiled function over the long vectors, whose weights are then handed out."""
         trainee, twin = self._trainee, flat.twin
         scalar_parts = [trainee.components(own) for _, own in flat.scalars]
-        moving_parts = [trainee.components(variable) for variable in self._moving]
+        float_state_parts = [trainee.components(variable) for variable in self._float_state]
         source = {id(of): parts[0] for (of, _), parts in zip(flat.scalars, scalar_parts, strict=True)}
         stores = [source.get(id(variable), private_api.tf_variable(variable)) for variable in twin.variables]
         weights = private_api.tf_variable(flat.weights)
 
-        def assign_first(gradients: tf.Tensor, *moving: tf.Tensor) -> tf.Tensor:
+        def assign_first(gradients: tf.Tensor, *float_state: tf.Tensor) -> tf.Tensor:
             state = [store.read_value() for store in stores]
             with private_api.stateless(twin):
                 (new_weights,), new_state = twin.stateless_apply(
@@ -94,8 +94,8 @@ class Update:
             weights.assign(new_weights)
             for store, value in zip(stores, new_state, strict=True):
                 store.assign(value)
-            new_moving = _values(moving, self._layout.variables_per_bucket[1:], self._moving)
-            for parts, value in zip(moving_parts, new_moving, strict=True):
+            new_float_state = _values(float_state, self._layout.variables_per_bucket[1:], self._float_state)
+            for parts, value in zip(float_state_parts, new_float_state, strict=True):
                 parts[0].assign(value)
             return new_weights
 
@@ -105,14 +105,14 @@ class Update:
             with tf.device(weights.device):
                 new_weights = compiled(*float_buckets)
             hand_out(trainee, new_weights, trainee.trainable)
-            _copy_to_other_replicas([*scalar_parts, *moving_parts])
+            _copy_to_other_replicas([*scalar_parts, *float_state_parts])
 
         return update
 
-    def assign_agreed(self, extrema: np.ndarray) -> None:
+    def assign_int_state(self, extrema: np.ndarray) -> None:
         """Assign the integer state that all microbatches agreed on, from the third bucket of the sum."""
-        at = self._layout.stats.num_extrema - 2 * self._layout.stats.num_agreed
-        for index in self._layout.agreed:
+        at = self._layout.stats.num_extrema - 2 * self._layout.stats.num_int_state
+        for index in self._layout.int_state:
             variable = self._trainee.frozen[index]
             size = int(np.prod(variable.shape))
             value = extrema[at : at + size].reshape(variable.shape).astype(variable.dtype)
@@ -127,15 +127,15 @@ class Update:
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
         trained = [trainee.trainable[index] for index in layout.gradients]
-        values = _values(float_buckets, layout.variables_per_bucket, [*trained, *self._moving])
+        values = _values(float_buckets, layout.variables_per_bucket, [*trained, *self._float_state])
         for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
-        moving = values[len(trained) :]
+        float_state = values[len(trained) :]
         with private_api.stateless(trainee.optimizer):
             weights, state = trainee.optimizer.stateless_apply(
                 current[num_weights : num_weights + num_state], gradients, current[:num_weights]
             )
-        return [*weights, *state, *moving]
+        return [*weights, *state, *float_state]
 
 
 def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
