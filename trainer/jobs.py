@@ -18,7 +18,7 @@ from .timing.clock import ClockReading
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 WireDtype = Literal["bfloat16"]
-# The buckets of a pass without training: an empty one for gradients; metric changes; extrema.
+# The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
 BUCKET_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
 
 

@@ -41,7 +41,7 @@ class Traced:
     float_state: list[Any]
     int_state: list[Any]
     sums: list[Any]
-    extrema: list[Any]
+    maxima: list[Any]
     layout: VectorLayout
 
 
@@ -131,7 +131,7 @@ class Compute:
         return (
             *(float_buckets or [tf.zeros((0,), dtype)]),
             _flat(traced.sums, tf.float64),
-            _flat([*traced.extrema, *int_state], tf.float64),
+            _flat([*traced.maxima, *int_state], tf.float64),
         )
 
     def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> Traced:
@@ -165,7 +165,7 @@ class Compute:
         sums = [self._metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
         for value in logged.values():
             sums += [self._logged_sum(value, weights), weights[3]]
-        extrema = [
+        maxima = [
             scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
         ]
         gradients = dense_gradients(pairs, trainee.trainable) if self._kind == "train" else []
@@ -181,7 +181,7 @@ class Compute:
             float_state=[values[i] for i in floating],
             int_state=[tf.cast(values[i], tf.float64) for i in int_state],
             sums=sums,
-            extrema=extrema,
+            maxima=maxima,
             layout=vector_layout(trainee, present, floating, int_state, stats),
         )
 

@@ -58,8 +58,8 @@ class Evaluator:
         """The partial sums over these leaves, and the number of rows in them."""
         return self._tree.nodes(), self._rows
 
-    def logs(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> dict[str, Any]:
+    def logs(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> dict[str, Any]:
         """Global metrics from the sum over all workers."""
         totals = Totals.start(self.stats)
-        totals.add(sums, extrema, rows)
+        totals.add(sums, maxima, rows)
         return self._results(totals)

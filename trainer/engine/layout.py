@@ -6,7 +6,7 @@ buckets, alike on every worker.
     float     gradients of variables, several joined or a large one by itself
     float     new values of floating-point state that the step assigns (moving averages), joined
     sums      float64: changes of metrics, logged scalars with their rows
-    extrema   float64: metrics that merge by maximum or, negated, minimum; integer state, and the same negated
+    maxima    float64: metrics that merge by maximum or, negated, minimum; integer state, and the same negated
 
 The first are multiplied by the microbatch's weight before they are added, so that a plain sum is the mean over all rows
 of the batch, whatever the sizes of its microbatches. Integers have no mean: all microbatches must agree on them, and
@@ -132,7 +132,7 @@ def vector_layout(
         (trainee.float_dtype, 0)
     ]
     float64 = np.dtype(np.float64)
-    buckets = (*float_buckets, (float64, stats.num_sums), (float64, stats.num_extrema))
+    buckets = (*float_buckets, (float64, stats.num_sums), (float64, stats.num_maxima))
     return VectorLayout(
         gradients=gradients,
         float_state=float_state,

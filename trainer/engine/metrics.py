@@ -105,7 +105,7 @@ class StatsLayout:
         return sum(m.size for m in self.metrics if m.rule == "sum") + 2 * len(self.logged)
 
     @property
-    def num_extrema(self) -> int:
+    def num_maxima(self) -> int:
         """Length of the float64 bucket of which the maximum is taken (minima are negated)."""
         return sum(m.size for m in self.metrics if m.rule != "sum") + 2 * self.num_int_state
 
@@ -116,34 +116,34 @@ class Totals:
 
     Attributes:
         sums: float64 ``[num_sums]``.
-        extrema: float64 ``[num_extrema]``.
+        maxima: float64 ``[num_maxima]``.
         rows: rows counted so far.
     """
 
     sums: np.ndarray
-    extrema: np.ndarray
+    maxima: np.ndarray
     rows: int = field(default=0)
 
     @classmethod
     def start(cls, layout: StatsLayout) -> Totals:
         """The state before the first row."""
-        return cls(np.zeros(layout.num_sums), np.full(layout.num_extrema, -np.inf))
+        return cls(np.zeros(layout.num_sums), np.full(layout.num_maxima, -np.inf))
 
-    def add(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> None:
+    def add(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> None:
         """Count one global batch, given its merged contribution."""
         self.sums += sums
-        np.maximum(self.extrema, extrema, out=self.extrema)
+        np.maximum(self.maxima, maxima, out=self.maxima)
         self.rows += rows
 
 
 def metric_values(layout: StatsLayout, totals: Totals) -> list[np.ndarray]:
     """The value of each metric variable of `layout` that `totals` stands for, in the variable's dtype and shape."""
-    values, at, extreme = [], 0, 0
+    values, at, top = [], 0, 0
     for metric in layout.metrics:
         if metric.rule == "sum":
             flat, at = totals.sums[at : at + metric.size], at + metric.size
         else:
-            flat, extreme = totals.extrema[extreme : extreme + metric.size], extreme + metric.size
+            flat, top = totals.maxima[top : top + metric.size], top + metric.size
             flat = flat if metric.rule == "max" else -flat
             if totals.rows == 0:
                 flat = metric.initial.ravel()
@@ -197,11 +197,11 @@ def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def int_state_differs(layout: StatsLayout, extrema: np.ndarray) -> bool:
+def int_state_differs(layout: StatsLayout, maxima: np.ndarray) -> bool:
     """Whether integer state that all microbatches must agree on differs between two of them."""
     if not layout.num_int_state:
         return False
-    pairs = extrema[extrema.size - 2 * layout.num_int_state :]
+    pairs = maxima[maxima.size - 2 * layout.num_int_state :]
     high, negated_low = np.split(pairs, 2)
     return bool(np.any(high != -negated_low))
 
@@ -238,13 +238,13 @@ class EpochMetrics:
         """Begin with no row."""
         self._take(Totals.start(self.layout))
 
-    def resume(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> None:
+    def resume(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> None:
         """Begin with the rows that others have counted; see `Totals`."""
-        self._take(Totals(np.array(sums), np.array(extrema), rows))
+        self._take(Totals(np.array(sums), np.array(maxima), rows))
 
-    def add(self, sums: np.ndarray, extrema: np.ndarray, rows: int) -> None:
+    def add(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> None:
         """Count a global batch; see `Totals.add`."""
-        self.totals.add(sums, extrema, rows)
+        self.totals.add(sums, maxima, rows)
         self._take(self.totals)
 
     def logs(self) -> dict[str, Any]:

@@ -96,13 +96,13 @@ class Phase:
         """Let the optimizer take the sum over all microbatches, in place, and assign what layers have changed.
 
         Returns:
-            the metrics' part of the sum: float64 ``[num_sums]``, and float64 ``[num_extrema]``.
+            the metrics' part of the sum: float64 ``[num_sums]``, and float64 ``[num_maxima]``.
 
         Raises:
             WorkersDisagreeError: integer state became different on different microbatches; nothing was assigned.
         """
-        *float_buckets, sums, extrema = total
-        if int_state_differs(self.layout.stats, extrema):
+        *float_buckets, sums, maxima = total
+        if int_state_differs(self.layout.stats, maxima):
             names = [self.microbatches.trainee.frozen[i].path for i in self.layout.int_state]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
@@ -110,8 +110,8 @@ class Phase:
             )
         self._update(*map(self.microbatches.compute.views.tensor_of, float_buckets))
         if self.layout.int_state:
-            self._update.assign_int_state(extrema)
-        return sums, extrema
+            self._update.assign_int_state(maxima)
+        return sums, maxima
 
     def sync_optimizer(self) -> None:
         """Bring the optimizer's variables up to date, where the update keeps its state in one vector."""

@@ -69,8 +69,8 @@ class Step:
                 if self._on_nonfinite is not None and not phase.is_finite(total):  # alike on all: the same bits
                     self._refuse(phase, step)
                     break
-                sums, extrema = phase.apply(total)
-                self._count(step, sums, extrema)
+                sums, maxima = phase.apply(total)
+                self._count(step, sums, maxima)
         instruments.fault_point("applied", self._group.step)
         self._group.time_step(time.perf_counter() - began_s)
 
@@ -102,10 +102,10 @@ class Step:
         """The step of the run that random seeds come from."""
         return self._epoch * self.plan.num_steps + step
 
-    def _count(self, step: int, sums: np.ndarray, extrema: np.ndarray) -> None:
+    def _count(self, step: int, sums: np.ndarray, maxima: np.ndarray) -> None:
         """Count the rows of a step that was applied, and its metrics."""
         start, stop = self.plan.step_rows(step)
-        self.metrics.add(sums, extrema, stop - start)
+        self.metrics.add(sums, maxima, stop - start)
         sizes = self.plan.sizes(step)
         for worker, ranges in () if self._call is None else self._call.assigned:
             self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
@@ -151,16 +151,16 @@ class Step:
         self.metrics.start()
         self.rows_by_worker = Counter()
 
-    def resume_epoch(self, sums: np.ndarray, extrema: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
+    def resume_epoch(self, sums: np.ndarray, maxima: np.ndarray, rows: int, rows_by_worker: dict[int, int]) -> None:
         """Go on with an epoch of which other workers have done the first steps.
 
         Args:
-            sums: float64 ``[num_sums]``, metrics of the rows so far; likewise `extrema`, float64 ``[num_extrema]``.
-            extrema: see `sums`.
+            sums: float64 ``[num_sums]``, metrics of the rows so far; likewise `maxima`, float64 ``[num_maxima]``.
+            maxima: see `sums`.
             rows: rows so far.
             rows_by_worker: the same by the worker that computed them.
         """
-        self.metrics.resume(sums, extrema, rows)
+        self.metrics.resume(sums, maxima, rows)
         self.rows_by_worker = Counter(rows_by_worker)
 
     def sync_variables(self) -> None:

@@ -109,13 +109,13 @@ class Update:
 
         return update
 
-    def assign_int_state(self, extrema: np.ndarray) -> None:
+    def assign_int_state(self, maxima: np.ndarray) -> None:
         """Assign the integer state that all microbatches agreed on, from the third bucket of the sum."""
-        at = self._layout.stats.num_extrema - 2 * self._layout.stats.num_int_state
+        at = self._layout.stats.num_maxima - 2 * self._layout.stats.num_int_state
         for index in self._layout.int_state:
             variable = self._trainee.frozen[index]
             size = int(np.prod(variable.shape))
-            value = extrema[at : at + size].reshape(variable.shape).astype(variable.dtype)
+            value = maxima[at : at + size].reshape(variable.shape).astype(variable.dtype)
             at += size
             for part in self._trainee.components(variable):
                 part.assign(value)

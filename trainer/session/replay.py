@@ -18,10 +18,10 @@ def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> Re
     numbers = present if wanted.microbatch is None else [wanted.microbatch]
     found = []
     for number in numbers:
-        for _, (*float_buckets, sums, extrema) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
+        for _, (*float_buckets, sums, maxima) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
             rows = plan.sizes(step)[number]
             totals = Totals.start(engine.metrics.layout)
-            totals.add(np.array(sums), np.array(extrema), rows)
+            totals.add(np.array(sums), np.array(maxima), rows)
             norms, broken = {}, []
             for variable, part in parts_by_variable(engine.trainee, microbatches.compute.layout, float_buckets):
                 norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))

@@ -198,8 +198,8 @@ class Session:
         passed = self._passed if self._passed is not None else self._meet()
         logs = self.engine.metrics.logs()
         if self.evaluator is not None:
-            _, sums, extrema = passed.vector
-            validated = self.evaluator.logs(sums, extrema, passed.rows)
+            _, sums, maxima = passed.vector
+            validated = self.evaluator.logs(sums, maxima, passed.rows)
             logs |= {f"val_{name}": value for name, value in validated.items()}
         self._epoch_names = list(logs)
         return logs
@@ -315,7 +315,7 @@ class Session:
             epoch=self.epoch + 1 if over else self.epoch,
             step=0 if over else self.steps_done,
             begun=not over,
-            totals={} if over else {"sums": totals.sums.copy(), "extrema": totals.extrema.copy()},
+            totals={} if over else {"sums": totals.sums.copy(), "extrema": totals.maxima.copy()},
             callback_arrays=arrays,
             extra={
                 "new": not self._entered,

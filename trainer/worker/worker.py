@@ -167,8 +167,8 @@ class Worker:
                     evaluator.step(int(ticket[0]))
                 nodes, rows = evaluator.finish()
                 answer = member.ask(SharePart(share=answer, nodes=nodes, rows=rows))
-            _, sums, extrema = answer.vector
-            member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, extrema, answer.rows))
+            _, sums, maxima = answer.vector
+            member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, maxima, answer.rows))
             return member.end()
 
     def predict(self, job: PassJob, member: Member) -> Any:
