@@ -22,7 +22,7 @@ from ..errors import UnsupportedModelError, UnsupportedStepError
 from . import private_api
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
-from .metrics import MetricVariable, StatsLayout
+from .metrics import MetricLayout, MetricVariable
 from .on_replicas import OnEveryReplica
 from .runtime import BUILD_LOCK
 from .tensors import HostViews, copied_to_tensor
@@ -175,14 +175,14 @@ class Compute:
         values = {i: scope.get_current_value(trainee.frozen[i]) for i in assigned}
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
         num_int_state = sum(int(np.prod(trainee.frozen[i].shape)) for i in int_state)
-        stats = StatsLayout(metrics=updated, logged=tuple(logged), num_int_state=num_int_state, result_names=names)
+        metrics = MetricLayout(variables=updated, logged=tuple(logged), num_int_state=num_int_state, result_names=names)
         return Traced(
             gradients=[gradients[i] for i in present],
             float_state=[values[i] for i in floating],
             int_state=[tf.cast(values[i], tf.float64) for i in int_state],
             sums=sums,
             maxima=maxima,
-            layout=vector_layout(trainee, present, floating, int_state, stats),
+            layout=vector_layout(trainee, present, floating, int_state, metrics),
         )
 
     def _logged_sum(self, value: Any, weights: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from heliostat.cluster.tree import Node, TreeSum, Vector
 
 from ..jobs import BUCKET_OPS
-from .metrics import Results, Totals
+from .metrics import MetricSums, Results
 from .microbatches import Microbatches
 
 
@@ -22,8 +22,8 @@ class Evaluator:
 
     def __init__(self, microbatches: Microbatches) -> None:
         self._microbatches = microbatches
-        self.stats = microbatches.compute.layout.stats
-        self._results = Results(microbatches.trainee.model, self.stats)
+        self._metrics = microbatches.compute.layout.metrics
+        self._results = Results(microbatches.trainee.model, self._metrics)
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what a pass needs."""
@@ -60,6 +60,6 @@ class Evaluator:
 
     def logs(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> dict[str, Any]:
         """Global metrics from the sum over all workers."""
-        totals = Totals.start(self.stats)
-        totals.add(sums, maxima, rows)
-        return self._results(totals)
+        metric_sums = MetricSums.start(self._metrics)
+        metric_sums.add(sums, maxima, rows)
+        return self._results(metric_sums)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from .metrics import StatsLayout
+    from .metrics import MetricLayout
     from .trainee import Trainee
 
 # Larger variables, on average, are not joined: joining and handing out are copies, which then cost more than they save.
@@ -59,16 +59,17 @@ MAX_MEAN_ELEMENTS = 1 << 16
 class VectorLayout:
     """What the vector of a microbatch holds, in order.
 
-    The float buckets have the weights' dtype: gradients of `gradients`, then new values of `float_state`, each multiplied by
-    the microbatch's weight; `variables_per_bucket` says how many share a bucket, and there is an empty one if there
-    are none. The last two, one float64 that is summed and one of which the maximum is taken, are described by `stats`.
+    The float buckets have the weights' dtype: gradients of `gradients`, then new values of `float_state`, each
+    multiplied by the microbatch's weight; `variables_per_bucket` says how many share a bucket, and there is an empty
+    one if there are none. The last two, one float64 that is summed and one of which the maximum is taken, are described
+    by `metrics`.
 
     Attributes:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
         float_state: indices into `Trainee.frozen` of the floating-point state the step assigns.
         int_state: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
         variables_per_bucket: how many of these variables are joined in each float bucket, see `choose_buckets`.
-        stats: metric changes and logged scalars.
+        metrics: metric changes and logged scalars.
         buckets: dtype and length of each bucket.
     """
 
@@ -76,7 +77,7 @@ class VectorLayout:
     float_state: tuple[int, ...]
     int_state: tuple[int, ...]
     variables_per_bucket: tuple[int, ...]
-    stats: StatsLayout
+    metrics: MetricLayout
     buckets: Layout
 
     @property
@@ -93,7 +94,6 @@ class VectorLayout:
         Raises:
             UnsupportedModelError: gradients are to be rounded, and are not float32.
         """
-        num_float_state = 1 if self.float_state else 0
         gradients: SegmentOp = "sum"
         if wire_dtype is not None:
             gradients = "sum_bfloat16"
@@ -103,8 +103,10 @@ class VectorLayout:
                     f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
                     "wire_dtype out, or use float32 weights."
                 )
-        float_state, *rest = BUCKET_OPS
-        return (*[gradients] * (len(self.float_buckets) - num_float_state), *[float_state] * num_float_state, *rest)
+        num_state = 1 if self.float_state else 0
+        num_gradients = len(self.float_buckets) - num_state
+        state, *rest = BUCKET_OPS
+        return (*[gradients] * num_gradients, *[state] * num_state, *rest)
 
 
 def vector_layout(
@@ -112,13 +114,13 @@ def vector_layout(
     gradients: tuple[int, ...],
     float_state: tuple[int, ...],
     int_state: tuple[int, ...],
-    stats: StatsLayout,
+    metrics: MetricLayout,
 ) -> VectorLayout:
     """The layout of a vector that holds these.
 
     Args:
         trainee: the model.
-        gradients, float_state, int_state, stats: see `VectorLayout`.
+        gradients, float_state, int_state, metrics: see `VectorLayout`.
 
     Returns:
         gradients joined as `choose_buckets` says, moving averages in one bucket.
@@ -132,13 +134,13 @@ def vector_layout(
         (trainee.float_dtype, 0)
     ]
     float64 = np.dtype(np.float64)
-    buckets = (*float_buckets, (float64, stats.num_sums), (float64, stats.num_maxima))
+    buckets = (*float_buckets, (float64, metrics.num_sums), (float64, metrics.num_maxima))
     return VectorLayout(
         gradients=gradients,
         float_state=float_state,
         int_state=int_state,
         variables_per_bucket=counts,
-        stats=stats,
+        metrics=metrics,
         buckets=buckets,
     )
 

@@ -1,7 +1,7 @@
 """Metrics as sums: what of a metric's state is added up, and how numbers come out of it.
 
-A pass over data (a training epoch, a validation) keeps one running `Totals` on every worker, in float64 on the host.
-Every microbatch starts its metrics at their initial state, so what it contributes *is* its change; the changes are
+A pass over data (a training epoch, a validation) keeps one running `MetricSums` on every worker, in float64 on the
+host. Every microbatch starts its metrics at their initial state, so what it brings *is* its change; the changes are
 summed in the tree with the gradients. So AUC comes from global confusion counts, not from a mean of AUCs.
 """
 
@@ -84,17 +84,17 @@ def _rule(metric: Any, variable: Any) -> MergeRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatsLayout:
+class MetricLayout:
     """Which numbers a step contributes besides gradients, in the order in which they are summed.
 
     Attributes:
-        metrics: the metric variables that the step updates.
+        variables: the metric variables that the step updates.
         logged: names of scalars that the step returned and no metric holds; each is a (total, rows) pair.
         num_int_state: number of elements of integer state that every microbatch must agree on.
         result_names: names of the logs, in the order the step returned them.
     """
 
-    metrics: tuple[MetricVariable, ...]
+    variables: tuple[MetricVariable, ...]
     logged: tuple[str, ...]
     num_int_state: int
     result_names: tuple[str, ...]
@@ -102,16 +102,16 @@ class StatsLayout:
     @property
     def num_sums(self) -> int:
         """Length of the float64 bucket that is summed."""
-        return sum(m.size for m in self.metrics if m.rule == "sum") + 2 * len(self.logged)
+        return sum(m.size for m in self.variables if m.rule == "sum") + 2 * len(self.logged)
 
     @property
     def num_maxima(self) -> int:
         """Length of the float64 bucket of which the maximum is taken (minima are negated)."""
-        return sum(m.size for m in self.metrics if m.rule != "sum") + 2 * self.num_int_state
+        return sum(m.size for m in self.variables if m.rule != "sum") + 2 * self.num_int_state
 
 
 @dataclass(slots=True)
-class Totals:
+class MetricSums:
     """Running global state of metrics over a pass; the same on every worker.
 
     Attributes:
@@ -125,7 +125,7 @@ class Totals:
     rows: int = field(default=0)
 
     @classmethod
-    def start(cls, layout: StatsLayout) -> Totals:
+    def start(cls, layout: MetricLayout) -> MetricSums:
         """The state before the first row."""
         return cls(np.zeros(layout.num_sums), np.full(layout.num_maxima, -np.inf))
 
@@ -136,36 +136,38 @@ class Totals:
         self.rows += rows
 
 
-def metric_values(layout: StatsLayout, totals: Totals) -> list[np.ndarray]:
-    """The value of each metric variable of `layout` that `totals` stands for, in the variable's dtype and shape."""
-    values, at, top = [], 0, 0
-    for metric in layout.metrics:
-        if metric.rule == "sum":
-            flat, at = totals.sums[at : at + metric.size], at + metric.size
-        else:
-            flat, top = totals.maxima[top : top + metric.size], top + metric.size
-            flat = flat if metric.rule == "max" else -flat
-            if totals.rows == 0:
-                flat = metric.initial.ravel()
+def metric_values(layout: MetricLayout, metric_sums: MetricSums) -> list[np.ndarray]:
+    """The value of each metric variable of `layout` that the sums stand for, in the variable's dtype and shape."""
+    values = []
+    start = {"sum": 0, "max": 0}
+    for metric in layout.variables:
+        source = "sum" if metric.rule == "sum" else "max"
+        numbers = metric_sums.sums if source == "sum" else metric_sums.maxima
+        flat = numbers[start[source] : start[source] + metric.size]
+        start[source] += metric.size
+        if metric.rule == "min":
+            flat = -flat
+        if metric.rule != "sum" and metric_sums.rows == 0:
+            flat = metric.initial.ravel()
         values.append(flat.reshape(metric.initial.shape).astype(metric.initial.dtype))
     return values
 
 
-def logged_values(layout: StatsLayout, totals: Totals) -> dict[str, float]:
+def logged_values(layout: MetricLayout, metric_sums: MetricSums) -> dict[str, float]:
     """Row-weighted means of the logged scalars, divided in Keras's float type as `keras.metrics.Mean` does."""
     first = layout.num_sums - 2 * len(layout.logged)
-    pairs = totals.sums[first:].reshape(-1, 2).astype(keras.config.floatx())
+    pairs = metric_sums.sums[first:].reshape(-1, 2).astype(keras.config.floatx())
     return {
         name: float(total / rows) if rows else 0.0 for name, (total, rows) in zip(layout.logged, pairs, strict=True)
     }
 
 
 class Results:
-    """Turns totals into numbers: the metrics' own ``result()``, traced once, on given state."""
+    """Turns sums into numbers: the metrics' own ``result()``, traced once, on given state."""
 
-    def __init__(self, model: keras.Model, layout: StatsLayout) -> None:
+    def __init__(self, model: keras.Model, layout: MetricLayout) -> None:
         self._layout = layout
-        variables = [metric.variable for metric in layout.metrics]
+        variables = [metric.variable for metric in layout.variables]
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
 
         @tf.function(autograph=False, input_signature=specs)
@@ -178,10 +180,10 @@ class Results:
         wanted = set(layout.result_names) - set(layout.logged)
         self._compute = compute
 
-    def __call__(self, totals: Totals) -> dict[str, Any]:
+    def __call__(self, metric_sums: MetricSums) -> dict[str, Any]:
         """Logs by name: floats, or lists of floats for a metric with several values."""
-        metrics = self._compute(*metric_values(self._layout, totals)) if self._layout.metrics else {}
-        values = metrics | logged_values(self._layout, totals)
+        metrics = self._compute(*metric_values(self._layout, metric_sums)) if self._layout.variables else {}
+        values = metrics | logged_values(self._layout, metric_sums)
         return _flattened({name: values[name] for name in self._layout.result_names})
 
 
@@ -197,7 +199,7 @@ def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def int_state_differs(layout: StatsLayout, maxima: np.ndarray) -> bool:
+def int_state_differs(layout: MetricLayout, maxima: np.ndarray) -> bool:
     """Whether integer state that all microbatches must agree on differs between two of them."""
     if not layout.num_int_state:
         return False
@@ -206,12 +208,12 @@ def int_state_differs(layout: StatsLayout, maxima: np.ndarray) -> bool:
     return bool(np.any(high != -negated_low))
 
 
-def assign_metrics(values: Sequence[np.ndarray], layout: StatsLayout, components: Any) -> None:
+def assign_metrics(values: Sequence[np.ndarray], layout: MetricLayout, components: Any) -> None:
     """Write global metric state into the model's own metric objects, where callbacks look for it.
 
     A metric variable sums its replicas' parts on reading, so the first part gets the value and the others zero.
     """
-    for metric, value in zip(layout.metrics, values, strict=True):
+    for metric, value in zip(layout.variables, values, strict=True):
         for number, part in enumerate(components(metric.variable)):
             part.assign(value if number == 0 or metric.rule != "sum" else np.zeros_like(value))
 
@@ -226,43 +228,43 @@ class EpochMetrics:
     """
 
     def __init__(
-        self, model: keras.Model, layout: StatsLayout, components: Callable[[keras.Variable], Sequence[tf.Variable]]
+        self, model: keras.Model, layout: MetricLayout, components: Callable[[keras.Variable], Sequence[tf.Variable]]
     ) -> None:
         self.layout, self._components = layout, components
         self._results = Results(model, layout)
         self._logs: dict[str, Any] | None = None
         self._shown = False
-        self.totals = Totals.start(layout)
+        self.sums = MetricSums.start(layout)
 
     def start(self) -> None:
         """Begin with no row."""
-        self._take(Totals.start(self.layout))
+        self._take(MetricSums.start(self.layout))
 
     def resume(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> None:
-        """Begin with the rows that others have counted; see `Totals`."""
-        self._take(Totals(np.array(sums), np.array(maxima), rows))
+        """Begin with the rows that others have counted; see `MetricSums`."""
+        self._take(MetricSums(np.array(sums), np.array(maxima), rows))
 
     def add(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> None:
-        """Count a global batch; see `Totals.add`."""
-        self.totals.add(sums, maxima, rows)
-        self._take(self.totals)
+        """Count a global batch; see `MetricSums.add`."""
+        self.sums.add(sums, maxima, rows)
+        self._take(self.sums)
 
     def logs(self) -> dict[str, Any]:
         """The numbers so far, by name."""
         if self._logs is None:
-            self._logs = self._results(self.totals)
+            self._logs = self._results(self.sums)
         return dict(self._logs)
 
-    def logs_of(self, totals: Totals) -> dict[str, Any]:
-        """The numbers over the rows that are in `totals`, by name."""
-        return self._results(totals)
+    def logs_of(self, metric_sums: MetricSums) -> dict[str, Any]:
+        """The numbers over the rows that are in `metric_sums`, by name."""
+        return self._results(metric_sums)
 
     def show(self) -> None:
         """Write them into the model's metric objects, where callbacks look for them."""
         if not self._shown:
-            assign_metrics(metric_values(self.layout, self.totals), self.layout, self._components)
+            assign_metrics(metric_values(self.layout, self.sums), self.layout, self._components)
             self._shown = True
 
-    def _take(self, totals: Totals) -> None:
-        """These totals are new, or were added to: what was made of the last ones is out of date."""
-        self.totals, self._logs, self._shown = totals, None, False
+    def _take(self, metric_sums: MetricSums) -> None:
+        """These sums are new, or were added to: what was made of the last ones is out of date."""
+        self.sums, self._logs, self._shown = metric_sums, None, False

@@ -102,7 +102,7 @@ class Phase:
             WorkersDisagreeError: integer state became different on different microbatches; nothing was assigned.
         """
         *float_buckets, sums, maxima = total
-        if int_state_differs(self.layout.stats, maxima):
+        if int_state_differs(self.layout.metrics, maxima):
             names = [self.microbatches.trainee.frozen[i].path for i in self.layout.int_state]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "

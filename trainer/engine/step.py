@@ -50,7 +50,7 @@ class Step:
         self.phases, self._group, self._on_nonfinite = tuple(phases), group, on_nonfinite
         self.microbatches = phases[0].microbatches
         self.trainee, self.plan = self.microbatches.trainee, self.microbatches.feed.plan
-        self.metrics = EpochMetrics(self.trainee.model, phases[0].layout.stats, self.trainee.components)
+        self.metrics = EpochMetrics(self.trainee.model, phases[0].layout.metrics, self.trainee.components)
         self.rows_by_worker: Counter[int] = Counter()
         self._epoch = 0
         self._call: SumCall | None = None

@@ -111,7 +111,7 @@ class Update:
 
     def assign_int_state(self, maxima: np.ndarray) -> None:
         """Assign the integer state that all microbatches agreed on, from the third bucket of the sum."""
-        at = self._layout.stats.num_maxima - 2 * self._layout.stats.num_int_state
+        at = self._layout.metrics.num_maxima - 2 * self._layout.metrics.num_int_state
         for index in self._layout.int_state:
             variable = self._trainee.frozen[index]
             size = int(np.prod(variable.shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..engine.metrics import Totals
+from ..engine.metrics import MetricSums
 from ..engine.nonfinite import all_finite, parts_by_variable
 from ..engine.step import Step
 from ..environment import ReplayWanted
@@ -20,8 +20,8 @@ def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> Re
     for number in numbers:
         for _, (*float_buckets, sums, maxima) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
             rows = plan.sizes(step)[number]
-            totals = Totals.start(engine.metrics.layout)
-            totals.add(np.array(sums), np.array(maxima), rows)
+            metric_sums = MetricSums.start(engine.metrics.layout)
+            metric_sums.add(np.array(sums), np.array(maxima), rows)
             norms, broken = {}, []
             for variable, part in parts_by_variable(engine.trainee, microbatches.compute.layout, float_buckets):
                 norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
@@ -31,7 +31,7 @@ def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> Re
                 MicrobatchReplay(
                     number=number,
                     row_ids=tuple(int(i) for i in microbatches.feed.row_ids(step, number)),
-                    logs=engine.metrics.logs_of(totals),
+                    logs=engine.metrics.logs_of(metric_sums),
                     norms=norms,
                     nonfinite=tuple(broken),
                 )

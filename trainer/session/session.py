@@ -217,7 +217,7 @@ class Session:
             epoch=self.epoch,
             logs=self.engine.metrics.logs(),
             digest=digest,
-            rows=self.engine.metrics.totals.rows,
+            rows=self.engine.metrics.sums.rows,
             rows_by_worker=dict(self.engine.rows_by_worker),
             times=self.engine.times_by_name(),
             num_leaves=0 if self.evaluator is None else self.evaluator.num_leaves,
@@ -309,7 +309,7 @@ class Session:
         gate = self._the_gate()
         described, arrays = split_states(gate.current_states())
         over = self._passed_epoch
-        totals = self.engine.metrics.totals
+        totals = self.engine.metrics.sums
         return make_snapshot(
             self._trainee,
             epoch=self.epoch + 1 if over else self.epoch,
@@ -399,7 +399,7 @@ class Session:
                     epoch=self.epoch,
                     step=self.steps_done,
                     steps=self.engine.steps_per_epoch,
-                    rows=self.engine.metrics.totals.rows,
+                    rows=self.engine.metrics.sums.rows,
                     logs=_plain(self._logs),
                     num_workers=self.member.num_workers,
                 )
