@@ -25,9 +25,7 @@ Node = tuple[int, int]
 Array = np.ndarray[Any, np.dtype[Any]]
 Vector = tuple[Array, ...]
 """Several one-dimensional contiguous segments, e.g. (float32 gradients, float64 sums, float64 extrema)."""
-SegmentOp = Literal["sum", "max", "sum_bfloat16"]
-"""With "sum_bfloat16" every node of the tree, leaves and root included, is rounded to bfloat16 (to nearest, ties to
-even) and kept as float32: what travels is then half as long, and has the value of what did not travel."""
+SegmentOp = Literal["sum", "max"]
 Layout = tuple[tuple[np.dtype[Any], int], ...]
 """Of each segment of a vector: its dtype and its number of elements."""
 Schedule = tuple[tuple[int, int, int], ...]
@@ -81,23 +79,18 @@ def empty_vector(layout: Layout) -> Vector:
 
 
 def combine(op: SegmentOp, left: Array, right: Array, out: Array) -> None:
-    """Write left + right, or the larger of both, into `out`, which may be one of the two."""
-    if op != "max":
-        np.add(left, right, out=out)
-        if op == "sum_bfloat16":
-            round_to_bfloat16(out)
-    else:
+    """Write left + right, or the larger of both, into `out`, which may be one of the two.
+
+    bfloat16 is added as float32 and rounded, to nearest and ties to even: too large a sum is infinite, NaN stays NaN.
+    """
+    if op == "max":
         np.maximum(left, right, out=out)
         # numpy leaves open which zero is the larger one, and processors differ: make it always 0.0.
         np.add(out, out.dtype.type(0), out=out)
-
-
-def round_to_bfloat16(array: Array) -> None:
-    """Round float32 values in place to ones that bfloat16 can hold; too large ones become infinite, NaN stays NaN."""
-    size = BLOCK_BYTES // array.dtype.itemsize
-    for start in range(0, array.shape[0], size):
-        part = array[start : start + size]
-        part[:] = part.astype(bfloat16)
+    elif out.dtype == bfloat16:
+        np.add(left, right, out=out, dtype=np.float32, casting="same_kind")
+    else:
+        np.add(left, right, out=out)
 
 
 @lru_cache(maxsize=64)
@@ -207,10 +200,7 @@ def _reduce_segment(additions: Schedule, op: SegmentOp, inputs: Sequence[Array],
 def check_vectors(vectors: Iterable[Vector], layout: Layout, ops: Sequence[SegmentOp]) -> None:
     """Raise ValueError unless every vector has this layout, in contiguous segments, with one operation per segment."""
     if len(ops) != len(layout) or any(op not in get_args(SegmentOp) for op in ops):
-        raise ValueError(f"need 'sum' or 'max' or 'sum_bfloat16' for each of {len(layout)} segments, got {tuple(ops)}")
-    for op, (dtype, _) in zip(ops, layout, strict=True):
-        if op == "sum_bfloat16" and dtype != np.float32:
-            raise ValueError(f"'sum_bfloat16' sums float32 and not {dtype.name}")
+        raise ValueError(f"need 'sum' or 'max' for each of {len(layout)} segments, got {tuple(ops)}")
     for vector in vectors:
         if layout_of(vector) != layout:
             raise ValueError(f"a vector of layout {layout_of(vector)} does not fit layout {layout}")
@@ -259,7 +249,7 @@ class TreeSum:
             self._layout = layout_of(vector)
         check_vectors([vector], self._layout, self._ops)
         self._fold(start)
-        self._partials.append(self._leaf(node, vector))
+        self._partials.append(_Partial(node, vector, scratch=False))
         self._next = end
         self._fold(end)
 
@@ -290,21 +280,6 @@ class TreeSum:
             if parent[1] << level < self._lo or span(parent, self._num_microbatches)[1] > reached:
                 return
             self._partials[-2:] = [self._merge(parent, left, right)]
-
-    def _leaf(self, node: Node, vector: Vector) -> _Partial:
-        """Take in a vector; where nodes are rounded it is too, in a copy if it cannot be written to."""
-        if "sum_bfloat16" not in self._ops:
-            return _Partial(node, vector, scratch=False)
-        leaf = _Partial(node, vector, scratch=False)
-        if not _is_writable(vector):
-            leaf = _Partial(node, self._new(layout_of(vector)), scratch=True)
-            for target, source in zip(leaf.vector, vector, strict=True):
-                np.copyto(target, source)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for op, segment in zip(self._ops, leaf.vector, strict=True):
-                if op == "sum_bfloat16":
-                    round_to_bfloat16(segment)
-        return leaf
 
     def _new(self, layout: Layout) -> Vector:
         return self._free.pop() if self._free else empty_vector(layout)

@@ -19,7 +19,6 @@ from .slices import (
     num_bytes,
     slice_layout,
     whole,
-    wire_layout,
 )
 from .wire import Kind, bytes_of
 
@@ -36,9 +35,7 @@ class Plan:
 
     `inboxes[peer]` receives the peer's nodes for this worker's slice, `inbox_pieces[peer]` is the same memory as bytes.
     `sharing` are the peers whose nodes and sums come through shared memory instead, block by block: `blocks[rank]` are
-    those of a rank's slice. What is rounded to bfloat16 travels as such to and from the others: `packs` is then true,
-    inboxes have that dtype, and so have `outboxes[peer]` for this worker's nodes, `own_sum` for the sums of its slice
-    and `sums[peer]` for the peer's. `wire_ends`: where the blocks of this worker's slice end in the bytes that travel.
+    those of a rank's slice.
     """
 
     kind: Kind
@@ -52,11 +49,6 @@ class Plan:
     inbox_pieces: Mapping[int, Sequence[memoryview]]
     sharing: Sequence[int]
     blocks: Sequence[tuple[Block, ...]]
-    packs: bool
-    outboxes: Mapping[int, Sequence[Vector]]
-    own_sum: Vector
-    sums: Mapping[int, Vector]
-    wire_ends: Sequence[int]
     total: SliceSum
 
 
@@ -89,12 +81,10 @@ class Plans:
         layout = slice_layout(like, parts[self._rank])
         sharing = self._sharing if block_bytes else ()
         blocks = [blocks_of(slice_layout(like, part), block_bytes if sharing else BLOCK_BYTES) for part in parts]
-        packs = "sum_bfloat16" in ops
-        travels = [wire_layout(slice_layout(like, part), ops) for part in parts]
         remote = [peer for peer in range(self._num_workers) if peer != self._rank and peer not in sharing]
-        new = self._scratch.vector
         inboxes = {
-            peer: [new((peer, place), travels[self._rank]) for place in range(len(expected[peer]))] for peer in remote
+            peer: [self._scratch.vector((peer, place), layout) for place in range(len(expected[peer]))]
+            for peer in remote
         }
         return Plan(
             kind=Kind.EXCHANGE if at_once else Kind.CONTRIBUTION,
@@ -103,7 +93,7 @@ class Plans:
             like=like,
             ops=ops,
             parts=parts,
-            slice_bytes=num_bytes(travels[self._rank], whole(travels[self._rank])),
+            slice_bytes=num_bytes(layout, whole(layout)),
             inboxes=inboxes,
             inbox_pieces={
                 peer: [bytes_of(segment) for vector in vectors for segment in vector]
@@ -111,27 +101,8 @@ class Plans:
             },
             sharing=sharing,
             blocks=blocks,
-            packs=packs,
-            outboxes={
-                peer: [new(("out", peer, place), travels[peer]) for place in range(len(expected[self._rank]))]
-                for peer in (remote if packs else ())
-            },
-            own_sum=new("own sum", travels[self._rank]) if packs and remote else (),
-            sums={peer: new(("sum", peer), travels[peer]) for peer in (remote if packs and not at_once else ())},
-            wire_ends=[block.end_bytes for block in wire_blocks(blocks[self._rank], travels[self._rank])],
             total=SliceSum([node for nodes in expected for node in nodes], ops, layout, blocks[self._rank]),
         )
-
-
-def wire_blocks(blocks: Sequence[Block], layout: Layout) -> list[Block]:
-    """Return the blocks with the dtypes and bytes of another layout of the same lengths."""
-    result: list[Block] = []
-    end_bytes = 0
-    for block in blocks:
-        pieces = tuple(piece._replace(dtype=layout[piece.segment][0]) for piece in block.pieces)
-        end_bytes += sum(piece.num_bytes for piece in pieces)
-        result.append(Block(pieces, end_bytes, block.room))
-    return result
 
 
 def shared_block_bytes(like: Layout, expected: Sequence[Sequence[Node]]) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import CollectiveError
-from ..tree import Node, Vector, layout_of
+from ..tree import Node, Vector
 from .exchange import Incoming, Link
 from .lane import Lane, Lanes
 from .plan import Plan
 from .shared import SharedMemory
-from .slices import Source, as_summed, common_bytes, copy_pieces, take
+from .slices import Source, common_bytes, copy_pieces, take
 from .wire import HEADER_BYTES, Cursor, Kind, MakeHeader, bytes_of
 
 
@@ -47,7 +46,6 @@ class Reduction:
         self.lanes = Lanes(refuse)
         self._arrivals: list[tuple[Incoming, int]] = []
         self._sums: list[Cursor] = []
-        self._packed: list[tuple[Incoming, Vector, Vector]] = []
         self.reduce_s = 0.0
         own = [nodes[node] for node in plan.expected[rank]]
         self._own_slice = take(out, plan.parts[rank])
@@ -62,7 +60,6 @@ class Reduction:
                     self._add_sums(peer, link, out)
         self._own_ring = memory.own_sums() if memory is not None and self.lanes else None
         own_inputs = [take(vector, plan.parts[rank]) for vector in own]
-        blocks, layout = plan.blocks[rank], layout_of(self._own_slice)
         inputs: list[Vector | Source] = []
         for sender, brought in enumerate(plan.expected):
             if sender in self.lanes:
@@ -70,7 +67,7 @@ class Reduction:
             elif sender == rank:
                 inputs += own_inputs
             else:
-                inputs += [as_summed(vector, blocks, layout) for vector in plan.inboxes[sender]]
+                inputs += plan.inboxes[sender]
         plan.total.start(inputs, self._own_slice)
         self._release()
         if self.lanes:
@@ -85,7 +82,6 @@ class Reduction:
             moved = True
             self._publish(num_done)
             self._release()
-        moved |= self._unpack_sums()
         moved |= self.lanes.collect()
         if moved:
             self.reduce_s += time.perf_counter() - started_s
@@ -97,36 +93,25 @@ class Reduction:
 
     def _available_bytes(self) -> int:
         """How much of this worker's slice is here for every node."""
-        plan, blocks = self._plan, self._plan.blocks[self._rank]
+        blocks = self._plan.blocks[self._rank]
         received = [(frame.body_bytes, count) for frame, count in self._arrivals]
-        number = bisect_right(plan.wire_ends, common_bytes(received, plan.slice_bytes))
-        number = min([number, *(lane.num_nodes_here for lane in self.lanes.values())])
-        return blocks[number - 1].end_bytes if number else 0
+        streamed = common_bytes(received, self._plan.slice_bytes)
+        shared = [lane.num_nodes_here for lane in self.lanes.values()]
+        return min([streamed, *(blocks[number - 1].end_bytes if number else 0 for number in shared)])
 
     def _publish(self, first: int) -> None:
-        """Put the blocks from `first` on that were just summed where they are sent from, and where peers find them."""
-        blocks, done = self._plan.blocks[self._rank], self._plan.total.num_done
-        if self._sums and self._plan.packs:
-            for block in blocks[first:done]:
-                copy_pieces(block.of(self._plan.own_sum), block.of(self._own_slice))
+        """Put the blocks from `first` on that were just summed where peers on this host find them."""
         if self._own_ring is None:
             return
+        blocks, done = self._plan.blocks[self._rank], self._plan.total.num_done
         for number in range(first, done):
             copy_pieces(self._own_ring.arrays(number, blocks[number]), blocks[number].of(self._own_slice))
         self.lanes.tell_sum()
 
-    def _unpack_sums(self) -> bool:
-        """Bring the slices that have come packed into the result."""
-        ready = [arrival for arrival in self._packed if arrival[0].complete]
-        for frame, packed, target in ready:
-            self._packed.remove((frame, packed, target))
-            copy_pieces(target, packed)
-        return bool(ready)
-
     def _release(self) -> None:
         """Let go the bytes of the sum that are ready."""
-        total = self._plan.total
-        ready_bytes = self._plan.wire_ends[total.num_done - 1] + HEADER_BYTES if total.num_done else 0
+        total, blocks = self._plan.total, self._plan.blocks[self._rank]
+        ready_bytes = blocks[total.num_done - 1].end_bytes + HEADER_BYTES if total.num_done else 0
         for cursor in self._sums:
             cursor.limit = cursor.total if total.finished else ready_bytes
 
@@ -151,23 +136,13 @@ class Reduction:
         arrival = self._incoming(plan.kind, plan.inbox_pieces[peer])
         self._arrivals.append((arrival, len(plan.inboxes[peer])))
         link.incoming.append(arrival)
-        outbox = [take(vector, plan.parts[peer]) for vector in own]
-        if plan.packs:
-            for packed, vector in zip(plan.outboxes[peer], outbox, strict=True):
-                copy_pieces(packed, vector)
-            outbox = list(plan.outboxes[peer])
-        link.outgoing.append(self._outgoing(plan.kind, _bytes(outbox)))
+        link.outgoing.append(self._outgoing(plan.kind, _bytes(take(vector, plan.parts[peer]) for vector in own)))
 
     def _add_sums(self, peer: int, link: Link, out: Vector) -> None:
         """Queue sums: our finished slice, held back for now, and the peer's slice straight into the result."""
-        plan = self._plan
-        self._sums.append(self._outgoing(Kind.SUM, _bytes([plan.own_sum if plan.packs else self._own_slice])))
+        self._sums.append(self._outgoing(Kind.SUM, _bytes([self._own_slice])))
         link.outgoing.append(self._sums[-1])
-        target = take(out, plan.parts[peer])
-        arrival = self._incoming(Kind.SUM, _bytes([plan.sums[peer] if plan.packs else target]))
-        link.incoming.append(arrival)
-        if plan.packs:
-            self._packed.append((arrival, plan.sums[peer], target))
+        link.incoming.append(self._incoming(Kind.SUM, _bytes([take(out, self._plan.parts[peer])])))
 
     def _outgoing(self, kind: Kind, pieces: Sequence[memoryview]) -> Cursor:
         return Cursor([self._header(kind, self._plan.agreement, sum(map(len, pieces))).pack(), *pieces])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_dtypes import bfloat16
 
 from ..tree import (
     BLOCK_BYTES,
@@ -21,7 +20,6 @@ from ..tree import (
     Schedule,
     SegmentOp,
     Vector,
-    layout_of,
     num_temporaries,
     run_schedule,
     schedule,
@@ -36,13 +34,14 @@ Slice = tuple[tuple[int, int], ...]
 
 
 def cut(layout: Layout, num_workers: int) -> tuple[Slice, ...]:
-    """Return the slice of each worker; borders lie on multiples of 16 elements, so that they lie on cache lines."""
+    """Return the slice of each worker; in a segment that begins on a cache line all slices do."""
 
-    def border(length: int, part: int) -> int:
-        return length if part == num_workers else length * part // num_workers // 16 * 16
+    def border(dtype: np.dtype[Any], length: int, part: int) -> int:
+        line = _ALIGNMENT_BYTES // dtype.itemsize
+        return length if part == num_workers else length * part // num_workers // line * line
 
     return tuple(
-        tuple((border(length, part), border(length, part + 1)) for _, length in layout) for part in range(num_workers)
+        tuple((border(*segment, part), border(*segment, part + 1)) for segment in layout) for part in range(num_workers)
     )
 
 
@@ -59,14 +58,6 @@ def num_bytes(layout: Layout, part: Slice) -> int:
 def slice_layout(layout: Layout, part: Slice) -> Layout:
     """Return the layout of a slice."""
     return tuple((dtype, stop - start) for (dtype, _), (start, stop) in zip(layout, part, strict=True))
-
-
-def wire_layout(layout: Layout, ops: Sequence[SegmentOp]) -> Layout:
-    """Return a layout as it travels between hosts: what is rounded to bfloat16 is sent as such."""
-    return tuple(
-        (np.dtype(bfloat16) if op == "sum_bfloat16" else dtype, length)
-        for op, (dtype, length) in zip(ops, layout, strict=True)
-    )
 
 
 def take(vector: Vector, part: Slice) -> Vector:
@@ -171,22 +162,10 @@ Source = Callable[[int], Sequence[Array]]
 """Where a node's part of the block of a given number lies, piece by piece."""
 
 
-def as_summed(vector: Vector, blocks: Sequence[Block], layout: Layout) -> Vector | Source:
-    """Return a vector that has travelled as the source of a sum: itself, or converted to `layout` block by block."""
-    if layout_of(vector) == layout:
-        return vector
-
-    def block(number: int) -> Sequence[Array]:
-        pieces = zip(blocks[number].pieces, blocks[number].of(vector), strict=True)
-        return [array.astype(layout[piece.segment][0], copy=False) for piece, array in pieces]
-
-    return block
-
-
 def copy_pieces(targets: Sequence[Array], sources: Sequence[Array]) -> None:
-    """Copy piece by piece; float32 becomes bfloat16 and back where the dtypes say so."""
+    """Copy piece by piece."""
     for target, source in zip(targets, sources, strict=True):
-        np.copyto(target, source, casting="same_kind")
+        np.copyto(target, source)
 
 
 class SliceSum:

@@ -3,7 +3,7 @@
     sudo python scripts/benchmarks/allreduce_hosts.py [--mbit-s 1000] [--mb 20] > hosts.json
 
 The hosts are network namespaces of this machine, joined by a link whose rate `tc tbf` limits; needs root. Compared in
-turn are float32 and gradients rounded to bfloat16, against the bytes that have to leave a host at that rate. The bytes
+turn are float32 and as many elements of bfloat16, against the bytes that have to leave a host at that rate. The bytes
 are what the link counted, headers of Ethernet, IP and TCP included.
 """
 
@@ -20,7 +20,7 @@ import sys
 from allreduce_processes import Processes  # type: ignore[import-not-found]
 
 WORKERS_PER_HOST = 2
-WAYS = {"float32": "sum", "bfloat16": "sum_bfloat16"}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def run(*command: str) -> str:
@@ -48,14 +48,14 @@ def sent_bytes(host: str) -> int:
     return int(run("ip", "netns", "exec", host, "cat", "/sys/class/net/up0/statistics/tx_bytes"))
 
 
-def start(hosts: list[str], op: str, port: int, stack: contextlib.ExitStack) -> Processes:
-    """The workers of one way, on both hosts."""
+def start(hosts: list[str], dtype: str, port: int, stack: contextlib.ExitStack) -> Processes:
+    """The workers that sum a vector of one dtype, on both hosts."""
     count = WORKERS_PER_HOST * len(hosts)
     common = {
         "num_workers": count,
         "ports": [port + rank for rank in range(count)],
         "addresses": [f"10.99.0.{rank // WORKERS_PER_HOST + 1}" for rank in range(count)],
-        "op": op,
+        "dtype": dtype,
     }
     commands = [["ip", "netns", "exec", hosts[rank // WORKERS_PER_HOST], sys.executable] for rank in range(count)]
     return Processes("heliostat", commands, [{"rank": rank, **common} for rank in range(count)], stack)
@@ -69,20 +69,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     size, warm_up, calls = options.mb * 1_000_000, 3, 3
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
-    sent: dict[str, list[float]] = {way: [] for way in WAYS}
+    times: dict[str, list[float]] = {way: [] for way in ITEM_BYTES}
+    sent: dict[str, list[float]] = {way: [] for way in ITEM_BYTES}
     with contextlib.ExitStack() as stack:
         hosts = make_hosts(stack, options.mbit_s)
-        groups = {way: start(hosts, op, 20_000 + 100 * number, stack) for number, (way, op) in enumerate(WAYS.items())}
+        groups = {way: start(hosts, way, 20_000 + 100 * number, stack) for number, way in enumerate(ITEM_BYTES)}
         for number in range(options.rounds):
-            for way in list(WAYS)[:: -1 if number % 2 else 1]:
+            for way in list(ITEM_BYTES)[:: -1 if number % 2 else 1]:
                 before = [sent_bytes(host) for host in hosts]
                 times[way].append(statistics.median(groups[way].run(size, calls)[0]))
                 moved = max(sent_bytes(host) - count for host, count in zip(hosts, before, strict=True))
                 sent[way].append(moved / (calls + warm_up))
     rows = []
-    for way, op in WAYS.items():
-        least_bytes = size * (0.5 if op == "sum_bfloat16" else 1.0)  # 2 (H - 1) / H of the vector with two hosts
+    for way, item_bytes in ITEM_BYTES.items():
+        least_bytes = size * item_bytes / 4  # 2 (H - 1) / H of the vector with two hosts
         limit_s = least_bytes * 8 / (options.mbit_s * 1e6)
         rows.append(
             {

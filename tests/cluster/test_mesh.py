@@ -14,6 +14,7 @@ from heliostat.cluster.allreduce.wire import HEADER_BYTES, Header, Kind
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.group.member import blamed
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
+from ml_dtypes import bfloat16
 
 SECRET = b"a secret of some length"
 OPS = ("sum", "sum", "max")
@@ -96,7 +97,6 @@ def test_unaligned_ranges_with_several_nodes_per_worker_give_the_same_bits(group
 
 
 def test_bfloat16_travels_as_raw_bytes(group):
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     length = SMALL_BYTES
 
     def body(mesh, rank):
@@ -108,38 +108,35 @@ def test_bfloat16_travels_as_raw_bytes(group):
         assert (total.astype(np.float32) == 3).all()
 
 
-def rounded(vector):
-    """What the first segment becomes where it is rounded to bfloat16."""
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    with np.errstate(all="ignore"):
-        return (vector[0].astype(bfloat16).astype(np.float32), *vector[1:])
-
-
 def rounded_tree_sum(leaves, num_microbatches):
-    """Every node is rounded, the leaves and the root too."""
+    """The first segment of every node is bfloat16, the sum of its children as float32, rounded."""
+
+    def rounded(vector):
+        with np.errstate(all="ignore"):
+            return (vector[0].astype(bfloat16), *vector[1:])
 
     def value(level, index):
         if level == 0:
-            return rounded(leaves[index]) if index in leaves else None
+            return leaves.get(index)
         left, right = value(level - 1, 2 * index), value(level - 1, 2 * index + 1)
         if left is None or right is None:
             return right if left is None else left
         with np.errstate(all="ignore"):
-            return rounded((left[0] + right[0], left[1] + right[1], np.maximum(left[2], right[2]) + 0.0))
+            total = left[0].astype(np.float32) + right[0].astype(np.float32)
+            return rounded((total, left[1] + right[1], np.maximum(left[2], right[2]) + 0.0))
 
     return value((num_microbatches - 1).bit_length(), 0)
 
 
 @pytest.mark.parametrize("num_microbatches", [4, 7])
 @pytest.mark.parametrize("length", [50, 300_001])
-def test_sums_rounded_to_bfloat16_have_the_same_bits_for_any_number_of_workers(
-    group, same_bits, num_microbatches, length
-):
-    ops = ("sum_bfloat16", "sum", "max")
+def test_bfloat16_sums_have_the_same_bits_for_any_number_of_workers(group, same_bits, num_microbatches, length):
     leaves = leaves_of(num_microbatches, (length, 33, 5))
     leaves[1][0][:3] = np.nan, np.inf, 3.4e38
+    with np.errstate(all="ignore"):
+        leaves = {n: (leaf[0].astype(bfloat16), *leaf[1:]) for n, leaf in leaves.items()}
     for leaf in leaves.values():
-        leaf[0].flags.writeable = False  # as TensorFlow's are
+        leaf[0].flags.writeable = False
     present = [n != 3 for n in range(num_microbatches)]
     reference = rounded_tree_sum({n: leaves[n] for n in leaves if present[n]}, num_microbatches)
     for num_workers in (1, 2, 3, 4):
@@ -149,11 +146,11 @@ def test_sums_rounded_to_bfloat16_have_the_same_bits_for_any_number_of_workers(
         def body(mesh, rank, ranges=ranges, expected=expected):
             totals = []
             for sequence in range(2):
-                partial = TreeSum(num_microbatches, ops, *ranges[rank])
+                partial = TreeSum(num_microbatches, OPS, *ranges[rank])
                 for n in range(*ranges[rank]):
                     if present[n]:
                         partial.add(n, leaves[n])
-                totals.append(mesh.all_reduce(sequence, partial.nodes(), expected, layout_of(leaves[0]), ops=ops))
+                totals.append(mesh.all_reduce(sequence, partial.nodes(), expected, layout_of(leaves[0]), ops=OPS))
             return totals
 
         for totals in group.run(num_workers, body):
@@ -161,20 +158,17 @@ def test_sums_rounded_to_bfloat16_have_the_same_bits_for_any_number_of_workers(
             assert same_bits(totals[1], reference), num_workers
 
 
-def test_what_is_rounded_to_bfloat16_travels_between_hosts_in_half_the_bytes(group, transport):
+def test_bfloat16_takes_half_the_bytes(group):
     def body(mesh, rank):
-        vector = (np.full(400_000, rank + 1, np.float32),)
-        expected, sent = [((0, 0),), ((0, 1),)], []
-        for sequence, op in enumerate(["sum", "sum_bfloat16"]):
-            mesh.all_reduce(sequence, {(0, rank): vector}, expected, layout_of(vector), ops=(op,))
-            sent.append(mesh.statistics().bytes_sent)
-        return sent[0], sent[1] - sent[0]
+        expected, sent = [((0, 0),), ((0, 1),)], [0]
+        for sequence, dtype in enumerate([np.float32, bfloat16]):
+            vector = (np.full(400_000, rank + 1, dtype),)
+            mesh.all_reduce(sequence, {(0, rank): vector}, expected, layout_of(vector), ops=("sum",))
+            sent.append(mesh.statistics().bytes_sent - sum(sent))
+        return sent[1:]
 
     for plain, half in group.run(2, body):
-        if transport == "shared memory":  # nothing is gained by packing what need not travel
-            assert half == plain
-        else:
-            assert half - 2 * HEADER_BYTES == (plain - 2 * HEADER_BYTES) / 2
+        assert abs(plain - 2 * half) < 1000  # headers, or a byte for each block
 
 
 def test_broadcast_reaches_every_worker_small_and_large(group):

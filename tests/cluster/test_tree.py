@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from heliostat.cluster.tree import (
     TreeSum,
+    combine,
     contributed,
     cover,
     reduce_nodes,
@@ -15,6 +16,7 @@ from heliostat.cluster.tree import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 OPS = ("sum", "sum", "max")
 
@@ -148,12 +150,27 @@ def test_long_vectors_are_summed_in_blocks_with_the_same_bits(tree_sum, same_bit
 
 
 def test_bfloat16_and_integers_can_be_summed():
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     nodes = {(0, n): (np.full(3, n + 1, bfloat16), np.full(2, n, np.int64)) for n in range(4)}
     total, largest = reduce_nodes(nodes, ("sum", "max"), 4)
     assert total.dtype == bfloat16
     assert total.astype(float).tolist() == [10.0] * 3
     assert largest.tolist() == [3, 3]
+
+
+def test_a_bfloat16_sum_is_the_float32_sum_rounded_to_nearest_even(same_bits):
+    """Every bfloat16 number plus a tie, an overflow, a denormal, an infinity, a NaN; the oracle rounds by integers."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(bfloat16)
+    for other in (1.0, 2.0**-8, -(2.0**-8), 3.38e38, 1e-40, -0.0, np.inf, -np.inf, np.nan):
+        right = np.full_like(every, other)
+        total = np.empty_like(every)
+        with np.errstate(all="ignore"):
+            combine("sum", every, right, total)
+            exact = every.astype(np.float32) + right.astype(np.float32)
+        bits = exact.view(np.uint32).astype(np.uint64)
+        rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(bfloat16)
+        isnan = np.isnan(exact)
+        assert np.isnan(total[isnan].astype(np.float32)).all()
+        assert same_bits([total[~isnan]], [rounded[~isnan]])
 
 
 def test_overlapping_or_missing_nodes_are_refused():

@@ -168,13 +168,13 @@ def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, w
     data, arguments = dense_data(), {"wire_dtype": wire_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))
     found = []
-    original = VectorLayout.ops
+    original = VectorLayout.rounded
 
     def noted(self, wire_dtype):
         found.append(original(self, wire_dtype))
         return found[-1]
 
-    monkeypatch.setattr(VectorLayout, "ops", noted)
+    monkeypatch.setattr(VectorLayout, "rounded", noted)
     monkeypatch.setattr(layout_module, "MAX_MEAN_ELEMENTS", 40)
     for workers, replicas, on_devices in ((0, 1, False), (3, 1, False), (2, 2, False), (1, 2, True), (2, 2, True)):
         with monkeypatch.context() as patched:
@@ -182,5 +182,6 @@ def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, w
                 patched.setattr(Runtime, "gpus", property(lambda self: self.devices))
             result = train(normalised, data, workers=workers, replicas=replicas, **arguments)
         assert fingerprint(result) == joined, f"{workers} x {replicas}"
-    gradients = "sum" if wire_dtype is None else "sum_bfloat16"
-    assert set(found) == {(*[gradients] * 4, "sum", "sum", "max")}  # large, small, large, small; moving averages
+    dtypes = [wire_dtype or "float32"] * 4 + ["float32", "float64", "float64"]  # large, small, large, small; averages
+    assert len(found) == 1 + 3 + 2 + 1 + 2
+    assert all([dtype.name for dtype, _ in each.buckets] == dtypes for each in found)

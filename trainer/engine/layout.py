@@ -34,12 +34,13 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heliostat.cluster.tree import Layout, SegmentOp
+from heliostat.cluster.tree import Layout, SegmentOp, Vector
+from ml_dtypes import bfloat16
 
 from ..errors import UnsupportedModelError
 from ..jobs import BUCKET_OPS, WireDtype
@@ -59,10 +60,10 @@ MAX_MEAN_ELEMENTS = 1 << 16
 class VectorLayout:
     """What the vector of a microbatch holds, in order.
 
-    The float buckets have the weights' dtype: gradients of `gradients`, then new values of `float_state`, each
-    multiplied by the microbatch's weight; `variables_per_bucket` says how many share a bucket, and there is an empty
-    one if there are none. The last two, one float64 that is summed and one of which the maximum is taken, are described
-    by `metrics`.
+    The float buckets have the weights' dtype (`rounded` changes that of gradients): gradients of `gradients`, then new
+    values of `float_state`, each multiplied by the microbatch's weight; `variables_per_bucket` says how many share a
+    bucket, and there is an empty one if there are none. The last two, one float64 that is summed and one of which the
+    maximum is taken, are described by `metrics`.
 
     Attributes:
         gradients: indices into `Trainee.trainable` of the variables that have a gradient.
@@ -85,28 +86,35 @@ class VectorLayout:
         """Dtype and length of each float bucket."""
         return self.buckets[:-2]
 
-    def ops(self, wire_dtype: WireDtype | None) -> tuple[SegmentOp, ...]:
-        """How each bucket is summed.
+    @property
+    def ops(self) -> tuple[SegmentOp, ...]:
+        """How each bucket is summed."""
+        return BUCKET_OPS[:1] * len(self.float_buckets) + BUCKET_OPS[1:]
 
-        With `wire_dtype="bfloat16"` every node of the tree is rounded in those of gradients. Moving averages stay
-        exact: a small step of theirs would be rounded away every time.
+    def rounded(self, wire_dtype: WireDtype | None) -> VectorLayout:
+        """The layout in which vectors are summed: gradients in another dtype, None leaves them as they are.
+
+        Every node of the tree is rounded then. Moving averages stay exact: a small step of theirs would be rounded away
+        every time.
 
         Raises:
             UnsupportedModelError: gradients are to be rounded, and are not float32.
         """
-        gradients: SegmentOp = "sum"
-        if wire_dtype is not None:
-            gradients = "sum_bfloat16"
-            dtype, _ = self.buckets[0]
-            if dtype != np.float32:
-                raise UnsupportedModelError(
-                    f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
-                    "wire_dtype out, or use float32 weights."
-                )
-        num_state = 1 if self.float_state else 0
-        num_gradients = len(self.float_buckets) - num_state
-        state, *rest = BUCKET_OPS
-        return (*[gradients] * num_gradients, *[state] * num_state, *rest)
+        if wire_dtype is None:
+            return self
+        dtype, _ = self.buckets[0]
+        if dtype != np.float32:
+            raise UnsupportedModelError(
+                f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
+                "wire_dtype out, or use float32 weights."
+            )
+        num_gradients = len(self.float_buckets) - (1 if self.float_state else 0)
+        gradients = tuple((np.dtype(bfloat16), length) for _, length in self.buckets[:num_gradients])
+        return replace(self, buckets=gradients + self.buckets[num_gradients:])
+
+    def leaf(self, vector: Vector) -> Vector:
+        """What a microbatch computed, in this layout's dtypes: new memory where they differ."""
+        return tuple(bucket.astype(dtype, copy=False) for bucket, (dtype, _) in zip(vector, self.buckets, strict=True))
 
 
 def vector_layout(

@@ -76,15 +76,13 @@ class Phase:
 
     def __init__(self, microbatches: Microbatches, wire_dtype: WireDtype | None) -> None:
         self.microbatches = microbatches
-        trainee, self.layout = microbatches.trainee, microbatches.compute.layout
+        trainee, self.layout = microbatches.trainee, microbatches.compute.layout.rounded(wire_dtype)
         num_microbatches = microbatches.feed.plan.num_microbatches
         gpus = trainee.runtime.gpus
-        self.buckets = Buckets(
-            self.layout.buckets, self.layout.ops(wire_dtype), lambda: memory_of_sums(self.layout, gpus)
-        )
+        self.buckets = Buckets(self.layout.buckets, self.layout.ops, lambda: memory_of_sums(self.layout, gpus))
         self.partial_sums = PartialSums(num_microbatches, self.buckets)
         self.replica_sum: ReplicaSum | None = None
-        if gpus and "sum_bfloat16" not in self.buckets.ops:  # there every addition is rounded
+        if gpus and wire_dtype is None:  # else what they compute is rounded first, on the host
             self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.compute.views)
         self._update = Update(trainee, self.layout)
 

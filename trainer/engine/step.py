@@ -95,7 +95,7 @@ class Step:
         tree = phase.partial_sums.open(lo, hi)
         for node, vector in phase.microbatches.computed(step, self._seed_step(step), range(lo, hi), phase.replica_sum):
             with self.times.part("local sum", node[1] << node[0]):
-                tree.add_node(node, vector)
+                tree.add_node(node, phase.layout.leaf(vector))
         phase.partial_sums.close(lo, hi)
 
     def _seed_step(self, step: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.cluster.tree import Vector
 from heliostat.data import ALIGNMENT_BYTES, aligned_empty
+from ml_dtypes import bfloat16
 
 from .layout import VectorLayout
 
@@ -28,6 +29,8 @@ def to_tensor(array: np.ndarray) -> Any:
     """A tensor over the same memory; `array` must be aligned to `ALIGNMENT_BYTES` and writable."""
     if array.dtype == np.bool_ or not array.size:
         return tf.constant(array)
+    if array.dtype == bfloat16:  # numpy does not hand that out
+        return tf.bitcast(to_tensor(array.view(np.uint16)), tf.bfloat16)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
