@@ -23,7 +23,7 @@ from . import private_api
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
 from .metrics import MetricLayout, MetricVariable
-from .on_replicas import OnEveryReplica
+from .per_replica import PerReplica
 from .runtime import BUILD_LOCK
 from .tensors import HostViews, copied_to_tensor
 from .trainee import MEAN_REDUCTIONS, Trainee
@@ -79,7 +79,7 @@ class Compute:
         self.views = HostViews()
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
-            self._everywhere = self._trace({name: sample[name] for name in columns.names})
+            self._per_replica = self._trace({name: sample[name] for name in columns.names})
         if self._traced is None:
             raise UnsupportedStepError("The training step was not traced.")
         self.layout: VectorLayout = self._traced
@@ -105,18 +105,20 @@ class Compute:
             for batch, weights, seeds in replica_inputs
         ]
         self.views.forget()
-        return self._everywhere(arguments)
+        return self._per_replica(arguments)
 
-    def _trace(self, sample: Mapping[str, np.ndarray]) -> OnEveryReplica:
+    def _trace(self, sample: Mapping[str, np.ndarray]) -> PerReplica:
         trainee = self._trainee
         column_specs = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in sample.values()]
         seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
         specs = (column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)
         captured = captured_gradients(trainee.optimizer) if self._kind == "train" else contextlib.nullcontext()
         with private_api.unscaled_losses(), captured:
-            everywhere = OnEveryReplica(trainee, self._vector, specs, jit_compile=trainee.jit_compile)
-        refuse_impure_ops(everywhere.graph)
-        return everywhere
+            per_replica = PerReplica(
+                trainee.strategy, trainee.runtime, self._vector, specs, jit_compile=trainee.jit_compile
+            )
+        refuse_impure_ops(per_replica.graph)
+        return per_replica
 
     def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
         traced = self._run_step(columns, weights, seeds)

@@ -14,8 +14,8 @@ from heliostat.data import Dataset
 from ..columns import Columns
 from ..errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
 from . import private_api
-from .inline_call import InlineCall
 from .metrics import MetricVariable, metric_variables
+from .per_replica import InlineCall
 from .runtime import BUILD_LOCK, Runtime
 
 BuildModel = Callable[[], keras.Model]

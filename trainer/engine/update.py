@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from . import private_api
 from .flat import FlatState, flat_state, hand_out
-from .inline_call import InlineCall
 from .layout import VectorLayout, split_by_variable
+from .per_replica import InlineCall
 from .runtime import BUILD_LOCK
 from .trainee import Trainee
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from heliostat.data import Dataset
 
 from ..columns import Columns
-from ..engine.on_replicas import OnEveryReplica
+from ..engine.per_replica import PerReplica
 from ..engine.runtime import BUILD_LOCK
 from ..engine.tensors import to_tensor
 from ..engine.trainee import Trainee
@@ -31,7 +31,7 @@ class Predictor:
         specs = [tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]
         self._num_replicas = trainee.strategy.num_replicas_in_sync
         with BUILD_LOCK:
-            self._everywhere = OnEveryReplica(trainee, self._predicted, specs)
+            self._per_replica = PerReplica(trainee.strategy, trainee.runtime, self._predicted, specs)
 
     def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
         """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
@@ -39,13 +39,13 @@ class Predictor:
         cuts = [(a, min(a + rows_at_once, stop)) for a in range(start, stop, rows_at_once)]
         with dataset.reader(self._columns.names) as reader:
             for at in range(0, len(cuts), self._num_replicas):
-                chunk = cuts[at : at + self._num_replicas]
-                filled = [*chunk, *[chunk[-1]] * (self._num_replicas - len(chunk))]
+                wave = cuts[at : at + self._num_replicas]
+                filled = [*wave, *[wave[-1]] * (self._num_replicas - len(wave))]
                 batches = [reader.gather(np.arange(a, b, dtype=np.int64)) for a, b in filled]
                 inputs = [[to_tensor(batch[name]) for name in self._columns.names] for batch in batches]
-                by_replica = self._everywhere(inputs)
+                by_replica = self._per_replica(inputs)
                 # Copies: an output may be a view of the input's buffer.
-                pieces += [[np.array(output) for output in by_replica[replica]] for replica in range(len(chunk))]
+                pieces += [[np.array(output) for output in by_replica[replica]] for replica in range(len(wave))]
         joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         return keras.tree.pack_sequence_as(self._structure, joined)
 

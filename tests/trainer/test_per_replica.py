@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.trainer import TrainingFailedError
-from heliostat.trainer.engine.inline_call import ONE_AT_A_TIME, InlineCall
-from heliostat.trainer.engine.on_replicas import OnEveryReplica
+from heliostat.trainer.engine.per_replica import ONE_AT_A_TIME, USUAL, InlineCall, PerReplica
 from heliostat.trainer.engine.runtime import set_up
 from heliostat.trainer.worker import worker
 
@@ -51,7 +50,7 @@ def test_a_run_has_the_same_bits_with_calls_of_either_kind(train, request, build
     usual = fingerprint(train(build, make_data(), **arguments))
     called = request.getfixturevalue("one_at_a_time")
     assert fingerprint(train(build, make_data(), **arguments)) == usual
-    outputs = {len(call._types) for call in called}
+    outputs = {len(call.function.outputs) for call in called}
     assert {0, 3} <= outputs, "neither a step nor an update was called inline"
 
 
@@ -75,10 +74,10 @@ def test_loops_and_branches_are_left_to_the_usual_executor(count):
     for _ in range(2):
         (found,) = call(x)
         np.testing.assert_array_equal(found, function(x))
-        assert call._executor == ""
+        assert call.executor == USUAL
     plain = InlineCall(traced(lambda x: x + 1, x))
     plain(x)
-    assert plain._executor == ONE_AT_A_TIME
+    assert plain.executor == ONE_AT_A_TIME
 
 
 def test_other_threads_go_on_meanwhile():
@@ -121,7 +120,7 @@ def test_an_error_says_where_in_the_model_it_happened(train, one_at_a_time):
     text = str(caught.value.__cause__ or caught.value)
     assert one_at_a_time
     assert "indices[0] = 7 is not in [0, 3)" in text
-    assert "test_inline_call.py" in text
+    assert "test_per_replica.py" in text
 
 
 def test_an_error_of_an_update_is_raised_at_once():
@@ -140,13 +139,13 @@ def test_an_error_of_an_update_is_raised_at_once():
 
 def test_workers_with_several_threads_or_devices_compute_the_usual_way(train, request, monkeypatch):
     found = []
-    original = OnEveryReplica.__init__
+    original = PerReplica.__init__
 
     def noted(self, *arguments, **named):
         original(self, *arguments, **named)
-        found.append(self._inline)
+        found.append(self.inline)
 
-    monkeypatch.setattr(OnEveryReplica, "__init__", noted)
+    monkeypatch.setattr(PerReplica, "__init__", noted)
     train(linear(), dense_data(), workers=0, epochs=1)
     request.getfixturevalue("one_at_a_time")
     train(linear(), dense_data(), workers=0, replicas=2, epochs=1)
