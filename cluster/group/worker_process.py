@@ -19,7 +19,7 @@ from ..errors import CollectiveError, Dismissed
 from ..links import LinksJob, measure_links
 from .controller_state import Failure
 from .mailbox import Mailbox
-from .member import Member
+from .membership import Member
 from .messages import Pulse
 
 

@@ -65,7 +65,7 @@ def build_probed(build_model: Callable[[], Any], folder: str, last_step: int) ->
 
 def parts() -> dict[str, int]:
     """Bytes that each part of the step engine of this process holds between two steps."""
-    from heliostat.cluster.group.member import Member
+    from heliostat.cluster.group.membership import Member
     from heliostat.trainer.engine.step import Step
 
     engine = next(each for each in gc.get_objects() if type(each) is Step)

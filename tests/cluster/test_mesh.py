@@ -12,7 +12,7 @@ from heliostat.cluster.allreduce.mesh import TcpMesh, connect
 from heliostat.cluster.allreduce.slices import SMALL_BYTES
 from heliostat.cluster.allreduce.wire import HEADER_BYTES, Header, Kind
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.group.member import blamed
+from heliostat.cluster.group.membership import blamed
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
 from ml_dtypes import bfloat16
 

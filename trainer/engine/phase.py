@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.group.member import Buckets
+from heliostat.cluster.group.membership import Buckets
 from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 

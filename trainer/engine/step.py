@@ -22,7 +22,7 @@ from dataclasses import asdict
 
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.member import Member, SumCall
+from heliostat.cluster.group.membership import Member, SumCall
 from heliostat.cluster.tree import Vector
 
 from ..errors import NonfiniteGradientError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from heliostat.cluster import instruments
-from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.membership import Member
 
 from ..checkpoints.checkpoint import CheckpointStore, checkpoint_name
 from ..checkpoints.snapshot import Snapshot

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.membership import Member
 
 from ..checkpoints.snapshot import Snapshot, callback_arrays_of, make_snapshot, restore_state, totals_of
 from ..engine import private_api

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.membership import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Recorder, Span
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.membership import Member
 from heliostat.data import Dataset
 
 from ..checkpoints.checkpoint import CheckpointStore

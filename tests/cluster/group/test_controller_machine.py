@@ -46,7 +46,7 @@ def kind(position):
 
 @dataclass(eq=False)
 class Worker:
-    """A worker as `member.py` makes it: `doing` is where its thread is."""
+    """A worker as `membership.py` makes it: `doing` is where its thread is."""
 
     number: int
     digest: str  # of the state it begins with, which is the first entry of its history
@@ -224,7 +224,7 @@ class Model:
             return worker.place.members[0] in entered
         return set(entered) == set(worker.place.members)
 
-    # -- what it does: `member.py` in short ---------------------------------------------------------------------------
+    # -- what it does: `membership.py` in short ---------------------------------------------------------------------------
 
     def ask(self, worker, at, *, blames=(), in_call=False):
         first_lacking = worker.first_lacking

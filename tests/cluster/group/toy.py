@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.group.member import Buckets, Member
+from heliostat.cluster.group.membership import Buckets, Member
 from heliostat.cluster.tree import Node, TreeSum, Vector, empty_vector
 
 from .script import GUARD_S, Script
