@@ -4,11 +4,11 @@ No Ray, no clock, no socket: the shell (`driver_loop.py`) feeds events and carri
 these statuses::
 
     gathering    workers set themselves up; those that are ready ask for a place; enough of them form a generation
-    running      the members work; who loses another reports it, and reports again end in
+    running      the members work; who loses another says so, and that it waits, which begins the
     regrouping   every living member is awaited (the others are woken); then the next generation is formed
     closing      all members are at the end: one of them delivers what the task makes; if it dies, the next one does
     ending       the others are dismissed
-    collecting errors    a worker raised an error of its own: the others' reports are awaited for a moment
+    collecting errors    a worker raised an error of its own: the others' requests are awaited for a moment
     over
 
 A generation never loses a member: a change of members is a new generation. A worker that is not a member any more gets
@@ -27,22 +27,22 @@ from .controller_state import (
     Failure,
     FailureKind,
     Finished,
+    JoinRequested,
     Kill,
     LeaveWanted,
     Order,
     OriginChanged,
     PauseWanted,
-    Reported,
     Signal,
     Started,
     TaskState,
     Turn,
 )
-from .messages import Dismiss, Report
+from .messages import JoinRequest, Leave
 from .regroup import check_ended, close, gather, interrupt, lose, regroup, wake
 
 MAX_START_FAILURES = 3
-# Who is to blame when several workers report: a death explains lost peers; so does an error of a worker's own code.
+# Who is to blame when several workers fail: a death explains lost peers; so does an error of a worker's own code.
 _BLAME: dict[FailureKind, int] = {"died": 0, "raised": 1, "lost_peer": 2}
 
 
@@ -66,8 +66,8 @@ def _take(turn: Turn, event: Event) -> None:
     match event:
         case Started(worker=worker):
             _started(turn, worker)
-        case Reported(worker=worker, report=report):
-            _reported(turn, worker, report)
+        case JoinRequested(worker=worker, request=request):
+            _join_requested(turn, worker, request)
         case Finished(worker=worker):
             _finished(turn, worker)
         case Failed(failure=failure):
@@ -94,25 +94,25 @@ def _started(turn: Turn, worker: int) -> None:
         turn.change(starting=turn.state.starting | {worker})
 
 
-def _reported(turn: Turn, worker: int, report: Report) -> None:
+def _join_requested(turn: Turn, worker: int, request: JoinRequest) -> None:
     """A worker asks for a place: what it says is kept until it is answered, at once or with the others."""
     if worker == turn.state.donor:
         turn.change(donor=None)
-    state, joins = turn.state, report.at == "join"
+    state, joins = turn.state, request.at == "join"
     is_member = worker in state.members
     if not is_member and worker not in state.starting:
         return  # it was ended or dismissed before this came
     if state.status == "ending" or (state.status == "closing" and joins):
         turn.change(starting=state.starting - {worker})
-        turn.reply(worker, Dismiss("the task is over"))
+        turn.reply(worker, Leave("the task is over"))
         return
     if is_member:
-        turn.change(reports={**state.reports, worker: report})
+        turn.change(requests={**state.requests, worker: request})
     if state.status == "collecting errors":
         _check_collected(turn)
     if state.status in ("collecting errors", "closing") or not (joins or is_member):
         return
-    turn.change(starting=state.starting - {worker}, reports={**state.reports, worker: report})
+    turn.change(starting=state.starting - {worker}, requests={**state.requests, worker: request})
     if joins:
         turn.change(num_start_failures=0)
     if state.status == "gathering":
@@ -121,9 +121,9 @@ def _reported(turn: Turn, worker: int, report: Report) -> None:
         regroup(turn)
     elif joins and not is_member:
         _regroup_if_wanted(turn)
-    elif report.at != "end":
-        interrupt(turn, report.reason)
-    elif turn.state.all_reported:
+    elif request.at != "end":
+        interrupt(turn, request.reason)
+    elif turn.state.all_waiting:
         close(turn)
 
 
@@ -133,8 +133,8 @@ def _finished(turn: Turn, worker: int) -> None:
     turn.change(members=members, starting=state.starting - {worker})
     if state.status == "closing" and worker == state.closer:
         turn.change(status="ending", closer=None)
-        for other in sorted(state.reports):
-            turn.reply(other, Dismiss("the task is over"))
+        for other in sorted(state.requests):
+            turn.reply(other, Leave("the task is over"))
         for other in sorted(turn.state.starting):
             turn.act(Kill(worker=other, reason="the task ended before it was ready"))
         turn.change(starting=frozenset())
@@ -144,7 +144,7 @@ def _finished(turn: Turn, worker: int) -> None:
 def _failed(turn: Turn, failure: Failure) -> None:
     state, worker = turn.state, failure.worker
     was_member, collecting = worker in state.members, state.status == "collecting errors"
-    if not was_member and worker not in {*state.starting, *state.reports, *state.failures}:
+    if not was_member and worker not in {*state.starting, *state.requests, *state.failures}:
         return  # fenced before, or dismissed
     turn.forget(worker)
     if failure.kind == "died" and was_member and not collecting:
@@ -220,7 +220,7 @@ def _collect(turn: Turn, failure: Failure) -> None:
 
 
 def _check_collected(turn: Turn) -> None:
-    if turn.state.all_reported:
+    if turn.state.all_waiting:
         _give_up(turn)
 
 

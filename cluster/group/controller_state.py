@@ -8,7 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .messages import Answer, Dismiss, Report
+from .messages import Answer, JoinRequest, Leave
 
 FailureKind = Literal["died", "raised", "lost_peer"]
 # Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.
@@ -65,11 +65,11 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reported:
+class JoinRequested:
     """A worker asks for a place."""
 
     worker: int
-    report: Report
+    request: JoinRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Failed:
 class Signal(Enum):
     """Events that say no more than that they happened."""
 
-    ERRORS_COLLECTED = "the time to wait for further reports after an error is over"
+    ERRORS_COLLECTED = "the time to wait for further requests after an error is over"
     REGROUP_IF_WANTED = "the group is in the middle of steps: a good moment to change it, if somebody waits for that"
 
 
@@ -121,7 +121,7 @@ class Expired:
     reason: str
 
 
-Event = Started | Reported | Finished | Failed | Signal | PauseWanted | LeaveWanted | OriginChanged | Expired
+Event = Started | JoinRequested | Finished | Failed | Signal | PauseWanted | LeaveWanted | OriginChanged | Expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ class AbortGeneration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """Answer a worker's report."""
+    """Answer a worker's request."""
 
     worker: int
     answer: Answer
@@ -200,7 +200,7 @@ class TaskState:
         generation: number of the present membership, -1 before the first.
         members: living members, by rank.
         starting: workers that set themselves up.
-        reports: reports that have not been answered, by worker.
+        requests: requests that have not been answered, by worker.
         origin: checkpoint to begin from when nobody has the state; None begins anew.
         leaving: workers that shall leave.
         pause: why to pause, empty if not wanted.
@@ -218,7 +218,7 @@ class TaskState:
     generation: int = -1
     members: tuple[int, ...] = ()
     starting: frozenset[int] = frozenset()
-    reports: Mapping[int, Report] = field(default_factory=_empty)
+    requests: Mapping[int, JoinRequest] = field(default_factory=_empty)
     origin: Any = None
     leaving: frozenset[int] = frozenset()
     pause: str = ""
@@ -233,19 +233,19 @@ class TaskState:
     @property
     def candidates(self) -> tuple[int, ...]:
         """Workers that wait to join, lowest number first."""
-        waiting = (worker for worker, report in self.reports.items() if report.at == "join")
+        waiting = (worker for worker, request in self.requests.items() if request.at == "join")
         return tuple(sorted(worker for worker in waiting if worker not in self.members))
 
     @property
     def newest(self) -> tuple[int, ...]:
         """Of the members that have reported those that are farthest, by rank."""
-        rounds = {worker: self.reports[worker].round for worker in self.members if worker in self.reports}
+        rounds = {worker: self.requests[worker].round for worker in self.members if worker in self.requests}
         return tuple(worker for worker, reached in rounds.items() if reached == max(rounds.values()))
 
     @property
-    def all_reported(self) -> bool:
-        """Whether every member waits for an answer to its report."""
-        return all(worker in self.reports for worker in self.members)
+    def all_waiting(self) -> bool:
+        """Whether every member waits for an answer to its request."""
+        return all(worker in self.requests for worker in self.members)
 
     def can_do_with(self, workers: Collection[int]) -> bool:
         """Whether so few could go on without help."""
@@ -253,8 +253,8 @@ class TaskState:
 
     def step_of(self, failure: Failure) -> int | None:
         """The step of a death: members are at most one apart, so what they have reported since tells it exactly."""
-        reports = (self.reports[worker] for worker in self.members if worker in self.reports)
-        return max((report.step for report in reports if report.step is not None), default=failure.step)
+        requests = (self.requests[worker] for worker in self.members if worker in self.requests)
+        return max((request.step for request in requests if request.step is not None), default=failure.step)
 
     @property
     def over(self) -> bool:
@@ -271,7 +271,7 @@ class Turn:
 
     def change(self, **fields: Any) -> None:
         """Go on with another state: one with these fields (any of `TaskState`)."""
-        for name in fields.keys() & {"reports", "failures"}:
+        for name in fields.keys() & {"requests", "failures"}:
             fields[name] = MappingProxyType(dict(fields[name]))
         self.state = replace(self.state, **fields)
 
@@ -285,15 +285,15 @@ class Turn:
         self.change(
             members=tuple(each for each in state.members if each != worker),
             starting=state.starting - {worker},
-            reports={each: report for each, report in state.reports.items() if each != worker},
+            requests={each: request for each, request in state.requests.items() if each != worker},
             donor=None if worker == state.donor else state.donor,
         )
 
     def reply(self, worker: int, answer: Answer) -> None:
-        """Answer a worker's report; who is dismissed before the end is a member no more."""
-        reports = {each: report for each, report in self.state.reports.items() if each != worker}
-        self.change(reports=reports)
-        if isinstance(answer, Dismiss) and self.state.status != "ending":
+        """Answer a worker's request; who is let go before the end is a member no more."""
+        requests = {each: request for each, request in self.state.requests.items() if each != worker}
+        self.change(requests=requests)
+        if isinstance(answer, Leave) and self.state.status != "ending":
             members = tuple(each for each in self.state.members if each != worker)
             self.change(members=members, leaving=self.state.leaving - {worker})
         self.act(Reply(worker=worker, answer=answer))

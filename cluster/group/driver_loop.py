@@ -22,6 +22,7 @@ from .controller_state import (
     Failure,
     Finished,
     Formed,
+    JoinRequested,
     Kill,
     LeaveWanted,
     Limits,
@@ -30,13 +31,12 @@ from .controller_state import (
     OriginChanged,
     PauseWanted,
     Reply,
-    Reported,
     Signal,
     Started,
     Stop,
     TaskState,
 )
-from .messages import Dismiss, Place, Pulse, Report
+from .messages import JoinRequest, Leave, Membership, Pulse
 from .pool import Alive, Message, Spoke, Up, WorkerPool
 from .worker_process import TaskLimits
 
@@ -135,7 +135,7 @@ class TaskLoop:
         self.state = TaskState(limits=task.limits, origin=task.origin)
         self.results: dict[int, Any] = {}
         self._launched = launched
-        self._questions: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is a report
+        self._questions: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is a request
         self._settle_at: float | None = None
         self._short_since: float | None = None
         self._regrouping_since: float | None = None
@@ -230,13 +230,13 @@ class TaskLoop:
 
     def _spoken(self, message: Spoke) -> None:
         if message.question is not None:
-            self._questions[message.worker] = message.question, isinstance(message.event, Report)
+            self._questions[message.worker] = message.question, isinstance(message.event, JoinRequest)
         if self.state.over and isinstance(
-            message.event, Report
+            message.event, JoinRequest
         ):  # it came up to a task that was paused before it began
-            self._answer({message.worker: Dismiss("the task is over")}, to_reports=True)
-        elif isinstance(message.event, Report):
-            self._decide(Reported(worker=message.worker, report=message.event))
+            self._answer({message.worker: Leave("the task is over")}, to_reports=True)
+        elif isinstance(message.event, JoinRequest):
+            self._decide(JoinRequested(worker=message.worker, request=message.event))
         elif self.state.status not in ("collecting errors", "over"):
             self._answer(self._handler.handle(message.worker, message.event))
         elif message.question is None:  # a task that is given up answers nobody, but what is told still counts
@@ -275,7 +275,7 @@ class TaskLoop:
     def _act(self, action: Action) -> None:
         if isinstance(action, Reply):
             answer = action.answer
-            if isinstance(answer, Place):
+            if isinstance(answer, Membership):
                 addresses = tuple(self._known[member].address for member in answer.members)
                 answer = replace(answer, addresses=addresses, secret=self._secret)
             self._answer({action.worker: answer}, to_reports=True)
@@ -312,7 +312,7 @@ class TaskLoop:
     def _fence_silent(self, now_s: float) -> None:
         for worker in self.state.members:
             known = self._known.get(worker)
-            if known is None or worker in self.state.reports or known.pulse is None:
+            if known is None or worker in self.state.requests or known.pulse is None:
                 continue
             silent_s = now_s - known.heard_s
             if silent_s > self._deadline_s():
@@ -335,7 +335,7 @@ class TaskLoop:
             return
         for worker in self.state.members:
             known = self._known.get(worker)
-            if worker in self.state.reports or known is None or known.pulse is None:
+            if worker in self.state.requests or known is None or known.pulse is None:
                 continue
             if (worker, self.state.generation) not in self._said_late:
                 self._said_late.add((worker, self.state.generation))

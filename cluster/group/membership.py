@@ -34,7 +34,7 @@ from ..errors import (
 )
 from ..tree import Layout, Node, SegmentOp, Vector, contributed
 from .mailbox import Interrupted, Mailbox
-from .messages import At, Deliver, Dismiss, Donate, Place, Pulse, Report
+from .messages import At, Finish, JoinRequest, Leave, Membership, Pulse, SendState
 
 # Failures that a new generation mends; the others mean that the workers do not run the same program.
 MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)
@@ -164,7 +164,7 @@ class Member:
         self._collective: Collective | None = None
         self._waited_s = 0.0
         self._sequence = 0
-        self._place: Place | None = None
+        self._place: Membership | None = None
         self._aborted = (-1, "")
         self._results: dict[int, Any] = {}
         self._buffers: list[Vector] = []
@@ -362,7 +362,7 @@ class Member:
         digest: str = "",
         fresh: bool = True,
     ) -> None:
-        """Report to the driver until this worker has a place in a generation that stands."""
+        """JoinRequest to the driver until this worker has a place in a generation that stands."""
         if at not in ("join", "end"):
             self.enter_phase("regrouping")
             instruments.fault_point("regroup", self.step)
@@ -371,7 +371,7 @@ class Member:
         while True:
             lacking = self._first_lacking()
             handed = lacking > self.round  # in a generation that did not stand: the state is older than the results
-            report = Report(
+            request = JoinRequest(
                 generation=self.generation,
                 round=lacking,
                 at="call" if handed and at != "join" else at,
@@ -386,12 +386,12 @@ class Member:
                 state=state,
                 reason=reason,
             )
-            answer = self.mailbox.ask(report)
-            if isinstance(answer, Donate):
+            answer = self.mailbox.ask(request)
+            if isinstance(answer, SendState):
                 state = self.mailbox.park(self.take_state())
-            elif isinstance(answer, Deliver):
+            elif isinstance(answer, Finish):
                 raise Dismissed("this worker delivered", self.deliver(at == "end"))
-            elif isinstance(answer, Dismiss):
+            elif isinstance(answer, Leave):
                 raise Dismissed(answer.reason)
             else:
                 if at == "join":
@@ -404,7 +404,7 @@ class Member:
                     self.leave()
                     blames, in_call, call, reason = blamed(error), True, -1, str(error)
 
-    def _enter(self, place: Place) -> None:
+    def _enter(self, place: Membership) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""
         self._place = place
         self.generation, self.members = place.generation, place.members

@@ -18,7 +18,7 @@ At = Literal["join", "step", "call", "wait", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class JoinRequest:
     """A worker asks for a place in the next generation.
 
     Attributes:
@@ -53,7 +53,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Membership:
     """Answer: the next generation of the group, and a worker's place in it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Place:
         donor: rank of the worker that hands over.
         ranges: for each rank the microbatches of `round` it brings, if it is a step (empty otherwise).
         origin: where a new member's state comes from; None leaves its own.
-        stop_at_step: report again at the next step, where the group can be changed.
+        stop_at_step: ask again at the next step, where the group can be changed.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
     """
 
@@ -81,23 +81,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Donate:
-    """Answer: park a copy of your state and report again with its handle."""
+class SendState:
+    """Answer: park a copy of your state and ask again with its handle."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deliver:
+class Finish:
     """Answer: the task ends; you deliver for the group (its result, or its state when it is paused)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dismiss:
+class Leave:
     """Answer: the task ends for you."""
 
     reason: str = ""
 
 
-Answer = Place | Donate | Deliver | Dismiss
+Answer = Membership | SendState | Finish | Leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

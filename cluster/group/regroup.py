@@ -12,7 +12,7 @@ from typing import Any
 
 from ..assignment import Range, hand_out
 from .controller_state import AbortGeneration, Failure, Formed, Kill, Lost, Order, TaskState, Turn
-from .messages import Deliver, Dismiss, Donate, Place, Report
+from .messages import Finish, JoinRequest, Leave, Membership, SendState
 
 DEATHS_AT_A_STEP = 3
 MAX_RESTARTS = 10
@@ -54,16 +54,16 @@ def first_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     workers = state.candidates
     if len(workers) < (state.limits.num_needed if state.generation < 0 else max(1, state.limits.min_workers)):
         return None
-    trained = [worker for worker in workers if not state.reports[worker].fresh]
+    trained = [worker for worker in workers if not state.requests[worker].fresh]
     donor = min(trained or workers)
     members = (donor, *(worker for worker in workers if worker != donor))
-    report = state.reports[donor]
+    request = state.requests[donor]
     origins = dict.fromkeys(members, state.origin)
     if state.origin is None:
-        others = [worker for worker in members if state.reports[worker].digest != report.digest]
-        if others and report.state is None:
+        others = [worker for worker in members if state.requests[worker].digest != request.digest]
+        if others and request.state is None:
             return StateNeeded(worker=donor)
-        origins |= dict.fromkeys(others, report.state)
+        origins |= dict.fromkeys(others, request.state)
     return NextGeneration(members=members, joined=members, origins=origins, donor=donor)
 
 
@@ -73,8 +73,8 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     Workers join and leave only where all of the newest stand before a step. Who shall leave stays if it alone has the
     newest result, or if the others are too few.
     """
-    reports, newest = state.reports, state.newest
-    at_step = all(reports[worker].at == "step" for worker in newest)
+    requests, newest = state.requests, state.newest
+    at_step = all(requests[worker].at == "step" for worker in newest)
     joined = state.candidates if at_step else ()
     if at_step and not state.can_do_with((*state.members, *joined)):
         return None
@@ -82,16 +82,16 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     if not set(staying) & set(newest) or not state.can_do_with((*staying, *joined)):
         staying = state.members
     donor = next(worker for worker in newest if worker in staying)
-    if joined and reports[donor].state is None:
+    if joined and requests[donor].state is None:
         return StateNeeded(worker=donor)
     members = (*staying, *joined)
     return NextGeneration(
         members=members,
         joined=joined,
         leaving=tuple(worker for worker in state.members if worker not in staying),
-        origins=dict.fromkeys(joined, reports[donor].state),
-        round=reports[donor].round,
-        first_round=min(reports[worker].round for worker in staying),
+        origins=dict.fromkeys(joined, requests[donor].state),
+        round=requests[donor].round,
+        first_round=min(requests[worker].round for worker in staying),
         donor=donor,
         ranges=_pending_ranges(state, members, [worker for worker in newest if worker in staying]),
     )
@@ -100,12 +100,12 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
 def _pending_ranges(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tuple[tuple[Range, ...], ...]:
     """Who brings what to the pending step; nothing if nobody has entered it."""
     num_microbatches = state.limits.num_microbatches
-    if not num_microbatches or all(state.reports[worker].at != "step" for worker in newest):
+    if not num_microbatches or all(state.requests[worker].at != "step" for worker in newest):
         return ()
-    return hand_out(num_microbatches, [state.reports[worker].held if worker in newest else () for worker in members])
+    return hand_out(num_microbatches, [state.requests[worker].held if worker in newest else () for worker in members])
 
 
-def cut_off(reports: Mapping[int, Report], by_rank: Iterable[int]) -> tuple[int, ...]:
+def cut_off(requests: Mapping[int, JoinRequest], by_rank: Iterable[int]) -> tuple[int, ...]:
     """Who must leave because two living workers cannot hear each other: at most one at a time.
 
     A worker that blames another for its silence is right only if the other was in a call as well, and in no earlier
@@ -115,10 +115,10 @@ def cut_off(reports: Mapping[int, Report], by_rank: Iterable[int]) -> tuple[int,
     order = list(by_rank)
     blames = [
         (worker, other)
-        for worker, report in reports.items()
-        for other in report.blames
-        if other != worker and other in reports and report.in_call and reports[other].in_call
-        if reports[other].round >= report.call
+        for worker, request in requests.items()
+        for other in request.blames
+        if other != worker and other in requests and request.in_call and requests[other].in_call
+        if requests[other].round >= request.call
     ]
     pairs = {frozenset(each) for each in blames}
     if not pairs:
@@ -129,7 +129,7 @@ def cut_off(reports: Mapping[int, Report], by_rank: Iterable[int]) -> tuple[int,
 
 
 def interrupt(turn: Turn, reason: str) -> None:
-    """Wake every member of a group that works, to report."""
+    """Wake every member of a group that works, to ask for a place in the next one."""
     if turn.state.status == "running":
         turn.change(status="regrouping")
         wake(turn, reason)
@@ -138,7 +138,7 @@ def interrupt(turn: Turn, reason: str) -> None:
 
 def wake(turn: Turn, reason: str) -> None:
     """Wake the members that have not reported out of whatever they wait for."""
-    working = frozenset(turn.state.members) - set(turn.state.reports)
+    working = frozenset(turn.state.members) - set(turn.state.requests)
     if working:
         turn.act(AbortGeneration(generation=turn.state.generation, reason=reason, workers=working))
 
@@ -146,19 +146,19 @@ def wake(turn: Turn, reason: str) -> None:
 def regroup(turn: Turn) -> None:
     """Form the next generation, or close the task, once every living member has reported."""
     state = turn.state
-    if not state.all_reported:
+    if not state.all_waiting:
         return
-    for victim in cut_off({worker: state.reports[worker] for worker in state.members}, state.members):
+    for victim in cut_off({worker: state.requests[worker] for worker in state.members}, state.members):
         reason = "its connection with another worker is cut"
         turn.act(Kill(worker=victim, reason=reason))
         turn.forget(victim)
         lose(turn, Failure(worker=victim, kind="died", reason=reason))
         return  # it has come back here
     # Who had a place but could not take it has no state yet: it waits to join, as it did before.
-    turn.change(members=tuple(worker for worker in state.members if state.reports[worker].at != "join"))
+    turn.change(members=tuple(worker for worker in state.members if state.requests[worker].at != "join"))
     state, newest = turn.state, turn.state.newest
-    can_be_saved = any(state.reports[worker].clean for worker in newest)
-    at_end = newest == state.members and all(state.reports[worker].at == "end" for worker in newest)
+    can_be_saved = any(state.requests[worker].clean for worker in newest)
+    at_end = newest == state.members and all(state.requests[worker].at == "end" for worker in newest)
     if not state.members:
         begin_again(turn, state.last_loss)
     elif at_end or (state.pause and can_be_saved):
@@ -218,12 +218,12 @@ def lose(turn: Turn, failure: Failure) -> None:
 def close(turn: Turn) -> None:
     """Let one of the members that have gone farthest deliver; begin again if nobody is left who can."""
     state = turn.state
-    clean = [worker for worker in state.members if state.pause and state.reports[worker].clean]
-    at_end = [worker for worker in state.newest if state.reports[worker].at == "end"]
+    clean = [worker for worker in state.members if state.pause and state.requests[worker].clean]
+    at_end = [worker for worker in state.newest if state.requests[worker].at == "end"]
     able = [worker for worker in state.newest if worker in {*clean, *at_end}] or clean
     if able:
         turn.change(status="closing", closer=able[0])
-        turn.reply(able[0], Deliver())
+        turn.reply(able[0], Finish())
     elif state.members:
         turn.change(status="running")
         interrupt(turn, "who delivers the result is lost")
@@ -244,7 +244,7 @@ def _carry_out(turn: Turn, plan: NextGeneration | StateNeeded | None) -> None:
         if plan.worker not in turn.state.members:
             turn.change(starting=turn.state.starting | {plan.worker})
         turn.change(donor=plan.worker)
-        turn.reply(plan.worker, Donate())
+        turn.reply(plan.worker, SendState())
     else:
         _enter(turn, plan)
 
@@ -253,12 +253,12 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
     """Give every member its place."""
     restarted = turn.state.generation >= 0 and not turn.state.members
     for worker in plan.leaving:
-        turn.reply(worker, Dismiss("fewer workers are wanted"))
+        turn.reply(worker, Leave("fewer workers are wanted"))
     state, generation, members = turn.state, turn.state.generation + 1, plan.members
     waiting = set(state.candidates) - set(members) or state.pause or state.leaving & set(members)
     turn.change(status="running", generation=generation, members=members)
     for worker in members:
-        place = Place(
+        place = Membership(
             generation=generation,
             members=members,
             round=plan.round,

@@ -11,6 +11,7 @@ from heliostat.cluster.group.controller_state import (
     Failure,
     Finished,
     Formed,
+    JoinRequested,
     Kill,
     LeaveWanted,
     Limits,
@@ -19,13 +20,12 @@ from heliostat.cluster.group.controller_state import (
     OriginChanged,
     PauseWanted,
     Reply,
-    Reported,
     Signal,
     Started,
     Stop,
     TaskState,
 )
-from heliostat.cluster.group.messages import Deliver, Dismiss, Donate, Place, Report
+from heliostat.cluster.group.messages import Finish, JoinRequest, Leave, Membership, SendState
 from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
 
 
@@ -54,7 +54,7 @@ class Play:
     def report(self, *workers, at="step", round=5, **details):
         details = {"clean": at in ("step", "wait"), "step": round} | details
         for worker in workers:
-            self.feed(Reported(worker=worker, report=Report(generation=0, at=at, round=round, **details)))
+            self.feed(JoinRequested(worker=worker, request=JoinRequest(generation=0, at=at, round=round, **details)))
         return self
 
     def die(self, worker, **details):
@@ -84,14 +84,16 @@ def test_enough_workers_form_the_first_generation():
     play = Play(num_needed=2, min_workers=1).join(4, digest="same")
     assert play.new == (Order.AWAIT_WORKERS,), "min_workers is for going on, not for the beginning"
     play.join(2, digest="same")
-    assert play.answers[2] == play.answers[4] == Place(generation=0, members=(2, 4), round=0, first_round=0, donor=0)
+    assert (
+        play.answers[2] == play.answers[4] == Membership(generation=0, members=(2, 4), round=0, first_round=0, donor=0)
+    )
     assert play.new[-1] == Formed(generation=0, members=(2, 4), joined=(2, 4), restarted=False)
     assert play.state.starting == frozenset()
 
 
 def test_unequal_states_are_made_equal_by_the_trained_one_which_becomes_the_chief():
     play = Play(num_needed=3).join(0, 1, digest="new").join(2, digest="trained", fresh=False)
-    assert play.new == (Reply(worker=2, answer=Donate()),)
+    assert play.new == (Reply(worker=2, answer=SendState()),)
     play.join(2, digest="trained", fresh=False, state="parked")
     assert play.answers[0].members == (2, 0, 1)
     assert [play.answers[worker].origin for worker in (2, 0, 1)] == [None, "parked", "parked"]
@@ -99,16 +101,16 @@ def test_unequal_states_are_made_equal_by_the_trained_one_which_becomes_the_chie
 
 def test_the_group_waits_for_the_state_it_asked_for_even_if_others_would_be_enough():
     play = Play(num_needed=2).join(0, digest="trained", fresh=False).join(1, digest="new")
-    assert play.answers == {0: Donate()}
+    assert play.answers == {0: SendState()}
     play.join(2, digest="new")
-    assert play.answers == {0: Donate()}
+    assert play.answers == {0: SendState()}
     play.join(0, digest="trained", fresh=False, state="parked")
     assert play.answers[2].members == (0, 1, 2)
 
 
 def test_who_dies_while_it_donates_is_not_waited_for():
     play = Play(num_needed=2).join(0, digest="a").join(1, 2, digest="b")
-    assert play.answers == {0: Donate()}
+    assert play.answers == {0: SendState()}
     play.die(0)
     assert play.answers[1].members == (1, 2)
     assert not play.new_of(Lost)
@@ -129,13 +131,15 @@ def test_who_could_not_take_its_first_place_asks_again_and_gets_the_origin_again
     play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(0, at="join", round=-1)
     assert play.new_of(AbortGeneration)[0].workers == frozenset({1})
     play.report(1, at="join", round=-1)
-    assert play.answers[1] == Place(generation=1, members=(0, 1), round=0, first_round=0, donor=0, origin="checkpoint")
+    assert play.answers[1] == Membership(
+        generation=1, members=(0, 1), round=0, first_round=0, donor=0, origin="checkpoint"
+    )
     assert play.state.num_restarts == 0, "nobody was lost"
 
 
 def test_who_could_not_take_its_first_place_gets_the_state_of_one_that_could():
     play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(1, at="join", round=0).report(0, round=0)
-    assert play.answers[0] == Donate()
+    assert play.answers[0] == SendState()
     play.report(0, round=0, state="parked")
     assert play.answers[1].members == (0, 1)
     assert [play.answers[worker].origin for worker in (0, 1)] == [None, "parked"]
@@ -176,14 +180,14 @@ def test_a_death_wakes_the_others_and_its_microbatches_are_handed_out():
         AbortGeneration(generation=0, reason="worker 1 died: died 1", workers=frozenset({0})),
     )
     play.report(0, held=((0, 2),))
-    assert play.answers[0] == Place(
+    assert play.answers[0] == Membership(
         generation=1, members=(0,), round=5, first_round=5, donor=0, ranges=(((0, 2), (2, 4)),)
     )
 
 
 def test_who_is_behind_is_handed_what_it_lacks_and_what_it_holds_of_an_old_step_does_not_count():
     play = running(0, 1, 2).report(1, round=6, at="step", held=((1, 2),)).die(0).report(2, round=5, held=((3, 4),))
-    assert play.answers[2] == Place(
+    assert play.answers[2] == Membership(
         generation=1, members=(1, 2), round=6, first_round=5, donor=0, ranges=(((1, 2), (0, 1)), ((2, 4),))
     )
 
@@ -242,7 +246,7 @@ def test_all_are_lost_and_the_next_ones_begin_from_the_last_checkpoint():
     play = running(0, 1).feed(OriginChanged(origin="newer")).die(0).die(1)
     assert play.new == (Lost(failure=failure(1), num_left=0), Order.AWAIT_WORKERS)
     play.join(2)
-    assert play.answers[2] == Place(generation=1, members=(2,), round=0, first_round=0, donor=0, origin="newer")
+    assert play.answers[2] == Membership(generation=1, members=(2,), round=0, first_round=0, donor=0, origin="newer")
     assert play.new_of(Formed)[0].restarted
 
 
@@ -309,7 +313,7 @@ def test_who_joins_is_admitted_at_a_step_with_the_state_of_one_of_the_newest():
     play = running(0, 1).join(2)
     assert play.new_of(AbortGeneration)[0].reason == "a worker joins the group"
     play.report(0, round=5).report(1, round=6, held=((2, 4),))
-    assert play.answers[1] == Donate()
+    assert play.answers[1] == SendState()
     play.report(1, round=6, held=((2, 4),), state="parked")
     place = play.answers[2]
     assert (place.members, place.round, place.first_round, place.donor) == ((0, 1, 2), 6, 5, 1)
@@ -323,27 +327,27 @@ def test_nobody_joins_elsewhere(at):
     play = running(0).join(1).report(0, at=at)
     assert play.state.members == (0,)
     if at == "end":
-        assert play.answers[0] == Deliver()
+        assert play.answers[0] == Finish()
     else:
         assert play.answers[0].members == (0,)
-        assert play.feed(Signal.REGROUP_IF_WANTED).report(0).answers[0] == Donate()
+        assert play.feed(Signal.REGROUP_IF_WANTED).report(0).answers[0] == SendState()
 
 
 def test_a_donor_or_a_joiner_that_dies_meanwhile():
     play = running(0, 1).join(2).report(0, 1)
-    assert play.answers == {**play.answers, 0: Donate()}
+    assert play.answers == {**play.answers, 0: SendState()}
     other = running(0, 1).join(2).report(0, 1).die(2).report(0, state="parked")
     assert other.answers[1].members == (0, 1)
     play.die(0)
-    assert play.answers[1] == Donate()
+    assert play.answers[1] == SendState()
     assert play.report(1, state="parked").answers[2].members == (1, 2)
 
 
 def test_who_leaves_is_dismissed_and_donates_nothing():
     play = running(0, 1).feed(LeaveWanted(workers=frozenset({0}))).join(2).report(0, 1)
-    assert play.answers[1] == Donate(), "what 0 parks may go away with it"
+    assert play.answers[1] == SendState(), "what 0 parks may go away with it"
     play.report(1, state="parked")
-    assert play.answers[0] == Dismiss("fewer workers are wanted")
+    assert play.answers[0] == Leave("fewer workers are wanted")
     assert play.answers[2].members == (1, 2)
     play.feed(Finished(worker=0))
     assert (play.new, play.state.status) == ((), "running")
@@ -367,7 +371,7 @@ def test_who_has_no_place_yet_is_ended_when_it_is_not_wanted():
     play = running(0).feed(Started(worker=1)).feed(LeaveWanted(workers=frozenset({1})))
     assert play.new == (Kill(worker=1, reason="fewer workers are wanted"),)
     assert play.join(2).state.candidates == (2,)
-    assert play.feed(Reported(worker=1, report=Report(generation=-1, round=-1, at="join"))).new == ()
+    assert play.feed(JoinRequested(worker=1, request=JoinRequest(generation=-1, round=-1, at="join"))).new == ()
     assert play.state.candidates == (2,), "what was on its way is not heard"
 
 
@@ -380,9 +384,9 @@ def test_a_nudge_changes_nothing_if_nobody_waits():
 
 def test_one_delivers_and_the_others_are_dismissed():
     play = closing(0, 1, 2)
-    assert play.new == (Reply(worker=0, answer=Deliver()),)
+    assert play.new == (Reply(worker=0, answer=Finish()),)
     play.feed(Started(worker=3)).feed(Finished(worker=0))
-    dismissed = [Reply(worker=worker, answer=Dismiss("the task is over")) for worker in (1, 2)]
+    dismissed = [Reply(worker=worker, answer=Leave("the task is over")) for worker in (1, 2)]
     assert play.new == (*dismissed, Kill(worker=3, reason="the task ended before it was ready"))
     assert play.feed(Started(worker=4)).new_of(Kill)[0].worker == 4
     assert play.feed(Finished(worker=2)).new == ()
@@ -390,13 +394,13 @@ def test_one_delivers_and_the_others_are_dismissed():
 
 
 def test_a_candidate_is_dismissed_when_the_task_ends():
-    assert closing(0).join(1).answers[1] == Dismiss("the task is over")
-    assert running(0).join(1).report(0, at="end").feed(Finished(worker=0)).answers[1] == Dismiss("the task is over")
+    assert closing(0).join(1).answers[1] == Leave("the task is over")
+    assert running(0).join(1).report(0, at="end").feed(Finished(worker=0)).answers[1] == Leave("the task is over")
 
 
 def test_the_next_one_delivers_if_the_first_one_dies_and_all_begin_again_if_all_die():
     play = closing(0, 1)
-    assert play.die(0).new[-1] == Reply(worker=1, answer=Deliver())
+    assert play.die(0).new[-1] == Reply(worker=1, answer=Finish())
     play.die(1)
     assert play.state.status == "gathering"
     assert play.join(2).new_of(Formed)[0].restarted
@@ -410,28 +414,28 @@ def test_a_death_of_another_while_one_delivers_changes_nothing():
 
 def test_a_death_at_the_end_regroups_and_ends():
     play = running(0, 1).report(0, at="end").die(1)
-    assert play.answers[0] == Deliver()
+    assert play.answers[0] == Finish()
 
 
 def test_a_pause_at_a_clean_place_delivers_there():
     play = running(0, 1).feed(PauseWanted(reason="later"))
     assert play.new == (AbortGeneration(generation=0, reason="later", workers=frozenset({0, 1})),)
     play.report(0, at="call", round=6).report(1, at="wait", round=6)
-    assert play.new == (Reply(worker=1, answer=Deliver()),)
-    assert play.feed(Finished(worker=1)).answers[0] == Dismiss("the task is over")
+    assert play.new == (Reply(worker=1, answer=Finish()),)
+    assert play.feed(Finished(worker=1)).answers[0] == Leave("the task is over")
 
 
 def test_a_pause_elsewhere_waits_for_the_next_step():
     play = running(0, 1).feed(PauseWanted(reason="later")).report(0, 1, at="call")
     assert play.answers[1].members == (0, 1)
     play.feed(Signal.REGROUP_IF_WANTED).report(0, 1)
-    assert play.answers[0] == Deliver()
+    assert play.answers[0] == Finish()
 
 
 def test_if_who_delivers_at_a_pause_is_lost_one_behind_does_and_unclean_ones_go_on():
     play = running(0, 1, 2).feed(PauseWanted(reason="later")).report(0, round=6)
     play.report(1, at="call", round=6).report(2, round=5)
-    assert play.die(0).new[-1] == Reply(worker=2, answer=Deliver())
+    assert play.die(0).new[-1] == Reply(worker=2, answer=Finish())
     assert play.die(2).answers[1].members == (1,)
 
 
@@ -446,7 +450,7 @@ def test_all_are_lost_while_a_pause_is_wanted():
 
 def test_a_pause_ends_the_wait_for_more_workers():
     play = running(0, 1, min_workers=2).die(1).report(0).feed(PauseWanted(reason="later"))
-    assert play.new == (Reply(worker=0, answer=Deliver()),)
+    assert play.new == (Reply(worker=0, answer=Finish()),)
 
 
 # -- errors of workers' own -------------------------------------------------------------------------------------------
@@ -496,7 +500,9 @@ def test_an_error_of_a_replacement_does_not_stop_those_who_work():
 def reports(**blames):
     """Reports of workers w0, w1, ...: whom they blame, or None if they were not in a call."""
     return {
-        int(name[1:]): Report(generation=0, round=5, at="step", blames=tuple(others or ()), in_call=others is not None)
+        int(name[1:]): JoinRequest(
+            generation=0, round=5, at="step", blames=tuple(others or ()), in_call=others is not None
+        )
         for name, others in blames.items()
     }
 
@@ -526,7 +532,7 @@ def test_who_is_cut_off(blames, victims):
 )
 def test_who_is_held_up_by_a_third_in_an_earlier_call_is_not_to_blame(rounds, blames, victim):
     found = {
-        worker: Report(generation=0, round=round_, call=round_, at="step", blames=blamed, in_call=True)
+        worker: JoinRequest(generation=0, round=round_, call=round_, at="step", blames=blamed, in_call=True)
         for worker, (round_, blamed) in enumerate(zip(rounds, blames, strict=True))
     }
     assert cut_off(found, (0, 1, 2)) == (victim,)
@@ -549,7 +555,7 @@ def test_stale_events_change_nothing():
     assert play.report(2).new == ()
     assert play.die(2).new == ()
     assert play.die(99).new == ()
-    assert play.feed(Reported(worker=99, report=Report(generation=-1, round=-1, at="join"))).new == ()
+    assert play.feed(JoinRequested(worker=99, request=JoinRequest(generation=-1, round=-1, at="join"))).new == ()
     assert play.state == before
 
 

@@ -15,6 +15,7 @@ from heliostat.cluster.group.controller_state import (
     Failure,
     Finished,
     Formed,
+    JoinRequested,
     Kill,
     LeaveWanted,
     Limits,
@@ -22,13 +23,12 @@ from heliostat.cluster.group.controller_state import (
     OriginChanged,
     PauseWanted,
     Reply,
-    Reported,
     Signal,
     Started,
     Stop,
     TaskState,
 )
-from heliostat.cluster.group.messages import Deliver, Dismiss, Donate, Place, Report
+from heliostat.cluster.group.messages import Finish, JoinRequest, Leave, Membership, SendState
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -58,7 +58,7 @@ class Worker:
     round: int = -1
     results: set[int] = field(default_factory=set)
     held: list[Any] = field(default_factory=list)
-    place: Place | None = None
+    place: Membership | None = None
     aborted: int = -1
     resume: str = "join"
     state: Any = None
@@ -104,7 +104,7 @@ class Model:
     # -- the driver ---------------------------------------------------------------------------------------------------
 
     def feed(self, event):
-        if isinstance(event, Reported):
+        if isinstance(event, JoinRequested):
             self.asked.add(event.worker)
         if isinstance(event, Failed):
             self.told_dead.add(event.failure.worker)
@@ -224,14 +224,14 @@ class Model:
             return worker.place.members[0] in entered
         return set(entered) == set(worker.place.members)
 
-    # -- what it does: `membership.py` in short ---------------------------------------------------------------------------
+    # -- what it does: `membership.py` in short -------------------------------------------------------------------------
 
     def ask(self, worker, at, *, blames=(), in_call=False):
         first_lacking = worker.first_lacking
         was_handed = at != "join" and first_lacking > worker.round
         if was_handed:
             at = "call"  # it has a result that it has not applied: its state is not that of its round
-        report = Report(
+        request = JoinRequest(
             generation=worker.generation,
             round=worker.round if at == "join" else first_lacking,
             at=at,
@@ -245,7 +245,7 @@ class Model:
             state=worker.state,
         )
         worker.doing = "asking"
-        worker.outbox.append(Reported(worker=worker.number, report=report))
+        worker.outbox.append(JoinRequested(worker=worker.number, request=request))
 
     def ask_again(self, worker, **details):
         at = {"idle": "wait"}.get(worker.resume, worker.resume)
@@ -262,12 +262,12 @@ class Model:
         if isinstance(message, AbortGeneration):
             if message.generation >= worker.generation:
                 worker.aborted = max(worker.aborted, message.generation)
-        elif isinstance(message, Donate):
+        elif isinstance(message, SendState):
             worker.state = worker.history
             self.ask_again(worker)
-        elif isinstance(message, Deliver):
+        elif isinstance(message, Finish):
             worker.doing = "delivering"
-        elif isinstance(message, Dismiss):
+        elif isinstance(message, Leave):
             worker.doing = "done"
             worker.outbox.append(Finished(worker=worker.number))
         else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from heliostat.cluster.group.controller_state import Failure, Formed, Limits
 from heliostat.cluster.group.driver_loop import Task
-from heliostat.cluster.group.messages import Pulse, Report
+from heliostat.cluster.group.messages import JoinRequest, Pulse
 from heliostat.cluster.group.pool import Ended, Message, Spoke
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
@@ -108,7 +108,7 @@ class WatchedPool(LocalPool):
         if time.monotonic() > self._until_s:
             raise AssertionError(f"the task hangs; seen last: {self._script.seen[-30:]}")
         message = super().receive(wait_s)
-        if isinstance(message, Spoke) and isinstance(message.event, Report):
+        if isinstance(message, Spoke) and isinstance(message.event, JoinRequest):
             self._script.note("report", message.worker, message.event.at)
         elif isinstance(message, Ended):
             self._script.note("ended", message.worker)
