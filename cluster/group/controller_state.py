@@ -239,8 +239,8 @@ class TaskState:
     @property
     def newest(self) -> tuple[int, ...]:
         """Of the members that have reported those that are farthest, by rank."""
-        rounds = {worker: self.requests[worker].round for worker in self.members if worker in self.requests}
-        return tuple(worker for worker, reached in rounds.items() if reached == max(rounds.values()))
+        calls = {worker: self.requests[worker].next_call for worker in self.members if worker in self.requests}
+        return tuple(worker for worker, reached in calls.items() if reached == max(calls.values()))
 
     @property
     def all_waiting(self) -> bool:

@@ -1,10 +1,10 @@
 """A worker's membership in its group: calls with the other workers that outlive the loss of some of them.
 
-All members make the same calls in the same order; they are numbered as rounds. A call that fails is reported to the
+All members make the same calls in the same order; which are numbered. A call that fails is reported to the
 driver, which answers with a place in the next generation. There, who is behind is handed the results it lacks by one
 who has them, and the failed call is made again. So a caller sees nothing of a failure but the time it takes.
 
-An all-reduce waits for everybody, so who has its result knows that all have entered it: results of earlier rounds are
+An all-reduce waits for everybody, so who has its result knows that all have entered it: results of earlier calls are
 needed by nobody any more and are dropped then. That keeps one vector, and the payloads of a few broadcasts.
 """
 
@@ -159,7 +159,7 @@ class Member:
         self.worker, self.mailbox = worker, mailbox
         self._listener = listener
         self._first_deadline_s, self._deadline_s = first_deadline_s, deadline_s
-        self.generation, self.rank, self.num_workers, self.round = -1, 0, 1, -1
+        self.generation, self.rank, self.num_workers, self.call = -1, 0, 1, -1
         self.members: tuple[int, ...] = (worker,)
         self._collective: Collective | None = None
         self._waited_s = 0.0
@@ -255,7 +255,7 @@ class Member:
     def broadcast(self, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
         """What the chief produces, on every worker; a worker that becomes the chief meanwhile produces it itself."""
         made: bytes | None = None
-        while self.round not in self._results:
+        while self.call not in self._results:
             self.enter_phase("the chief's callbacks" if self.is_chief else "waiting for the chief's callbacks")
             if self.is_chief and made is None:
                 made = produce()
@@ -272,8 +272,8 @@ class Member:
             else:
                 instruments.note("broadcast", began_s)
                 self.keep_result(received)
-        self.round += 1
-        return bytes(self._results[self.round - 1])
+        self.call += 1
+        return bytes(self._results[self.call - 1])
 
     def ask(self, event: Any, phase: str = "waiting for the driver") -> Any:
         """Ask the driver; it may take part in changes of the group meanwhile."""
@@ -332,21 +332,21 @@ class Member:
         instruments.note(f"{name} (interrupted)", began_s)
         # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
         in_call = not isinstance(error, Aborted) or time.perf_counter() - began_s > self.deadline_s / 2
-        self.regroup(at, held=held, blames=blamed(error), in_call=in_call, call=self.round, reason=str(error))
+        self.regroup(at, held=held, blames=blamed(error), in_call=in_call, failed_call=self.call, reason=str(error))
 
     def keep_result(self, result: Vector | bytes) -> None:
         """The present call has succeeded here; another worker may need its result."""
-        self._results[self.round] = result
+        self._results[self.call] = result
 
     def take_sum(self, buckets: Buckets) -> Vector | None:
         """End the present call if its sum is here; forgets earlier results, which nobody needs any more."""
-        result = self._results.get(self.round)
+        result = self._results.get(self.call)
         if result is None:
             return None
         vector = result if isinstance(result, tuple) else _vector_of(result, buckets.layout, self.buffer(buckets))
-        self._results = {number: each for number, each in self._results.items() if number > self.round}
-        self._results[self.round] = vector
-        self.round += 1
+        self._results = {number: each for number, each in self._results.items() if number > self.call}
+        self._results[self.call] = vector
+        self.call += 1
         instruments.fault_point("summed", self.step)
         return vector
 
@@ -357,7 +357,7 @@ class Member:
         held: tuple[Range, ...] = (),
         blames: tuple[int, ...] = (),
         in_call: bool = False,
-        call: int = -1,
+        failed_call: int = -1,
         reason: str = "",
         digest: str = "",
         fresh: bool = True,
@@ -370,15 +370,15 @@ class Member:
         state, began_s = None, time.perf_counter()
         while True:
             lacking = self._first_lacking()
-            handed = lacking > self.round  # in a generation that did not stand: the state is older than the results
+            handed = lacking > self.call  # in a generation that did not stand: the state is older than the results
             request = JoinRequest(
                 generation=self.generation,
-                round=lacking,
+                next_call=lacking,
                 at="call" if handed and at != "join" else at,
                 held=() if handed else held,
                 blames=tuple(self.members[rank] for rank in blames),
                 in_call=in_call,
-                call=call,
+                failed_call=failed_call,
                 clean=at in ("step", "wait") and not handed,
                 step=self.step,
                 digest=digest,
@@ -395,14 +395,14 @@ class Member:
                 raise Dismissed(answer.reason)
             else:
                 if at == "join":
-                    self.round, self._results = -1, {}
+                    self.call, self._results = -1, {}
                 try:
                     self._enter(answer)
                     instruments.note("regrouping", began_s)
                     return
                 except MENDABLE as error:
                     self.leave()
-                    blames, in_call, call, reason = blamed(error), True, -1, str(error)
+                    blames, in_call, failed_call, reason = blamed(error), True, -1, str(error)
 
     def _enter(self, place: Membership) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""
@@ -424,9 +424,9 @@ class Member:
             )
         if self._is_aborted():
             raise Aborted(rank=self.rank, generation=self.generation, sequence=None, reason=self._aborted[1])
-        if self.round < 0:
-            self.round = place.round
-        for number in range(place.first_round, place.round):
+        if self.call < 0:
+            self.call = place.call
+        for number in range(place.first_call, place.call):
             own = _bytes_of(self._results[number]) if self.rank == place.donor else None
             handed = self._collective.broadcast(self.next_sequence(), own, root=place.donor, max_bytes=MAX_HANDED_BYTES)
             if number not in self._results:
@@ -440,7 +440,7 @@ class Member:
     def ranges_of_all(self, num_microbatches: int) -> Sequence[tuple[Range, ...]]:
         """By rank, the microbatches of the present step that each worker brings."""
         place = self._place
-        if place is not None and place.ranges and place.round == self.round:
+        if place is not None and place.ranges and place.call == self.call:
             return place.ranges
         return [(own,) for own in assign(num_microbatches, self.num_workers)]
 
@@ -454,7 +454,7 @@ class Member:
 
     def buffer(self, buckets: Buckets) -> Vector:
         """Memory for the next sum; that of the last one is kept where another worker may need it."""
-        last = self._results.get(self.round - 1)
+        last = self._results.get(self.call - 1)
         for buffer in self._buffers:
             if buffer is not last or self.num_workers == 1:
                 return buffer
@@ -462,8 +462,8 @@ class Member:
         return self._buffers[-1]
 
     def _first_lacking(self) -> int:
-        """The first round from here on whose result this worker does not have."""
-        number = self.round
+        """The first call from here on whose result this worker does not have."""
+        number = self.call
         while number >= 0 and number in self._results:
             number += 1
         return number

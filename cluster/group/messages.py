@@ -1,7 +1,7 @@
 """What a worker and the driver say to each other about the worker's place in the group: plain values.
 
 Workers have a number that is never used again, and a rank, their place in one generation. All calls that workers make
-together are numbered as rounds; results of the last rounds are kept, so that who is behind after a failure can be
+together are numbered; results of the last calls are kept, so that who is behind after a failure can be
 handed what the others have.
 """
 
@@ -23,12 +23,12 @@ class JoinRequest:
 
     Attributes:
         generation: the last it was given; -1 before the first.
-        round: the first round whose result it does not have; -1 before the first.
+        next_call: the first call whose result it does not have; -1 before the first.
         at: where it is.
-        held: microbatches of that round it has computed (at a step).
+        held: microbatches of that call it has computed (at a step).
         blames: numbers of workers that failed it in a call.
         in_call: whether the failure met it inside a call, and not before it.
-        call: the round of that call; -1 where it was connecting with the others.
+        failed_call: the number of that call; -1 where it was connecting with the others.
         clean: whether its state can be saved here and resumed from.
         step: step of the run, for messages.
         digest: of the state it would begin with (when it joins).
@@ -38,12 +38,12 @@ class JoinRequest:
     """
 
     generation: int
-    round: int
+    next_call: int
     at: At
     held: tuple[Range, ...] = ()
     blames: tuple[int, ...] = ()
     in_call: bool = False
-    call: int = -1
+    failed_call: int = -1
     clean: bool = False
     step: int | None = None
     digest: str = ""
@@ -59,10 +59,10 @@ class Membership:
     Attributes:
         generation: its number.
         members: the workers' numbers, by rank.
-        round: where the group goes on; results of rounds from `first_round` on are handed over before that.
-        first_round: see `round`.
+        call: with which the group goes on; results of calls from `first_call` on are handed over before that.
+        first_call: see `call`.
         donor: rank of the worker that hands over.
-        ranges: for each rank the microbatches of `round` it brings, if it is a step (empty otherwise).
+        ranges: for each rank the microbatches of `call` it brings, if it is a step (empty otherwise).
         origin: where a new member's state comes from; None leaves its own.
         stop_at_step: ask again at the next step, where the group can be changed.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
@@ -70,8 +70,8 @@ class Membership:
 
     generation: int
     members: tuple[int, ...]
-    round: int
-    first_round: int
+    call: int
+    first_call: int
     donor: int
     ranges: tuple[tuple[Range, ...], ...] = ()
     origin: Any = None

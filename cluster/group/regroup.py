@@ -27,7 +27,7 @@ class NextGeneration:
         joined: those of them that were not in the generation before.
         leaving: members of the generation before that are let go.
         origins: where a member's state comes from, by worker; its own where it is None or missing.
-        round: where the group goes on; `first_round` is the first result that some of them lack.
+        call: the call with which the group goes on; `first_call` is the first result that some of them lack.
         donor: who hands over these results.
         ranges: for each rank the microbatches that it brings to the pending step; empty if nobody has entered it.
     """
@@ -36,8 +36,8 @@ class NextGeneration:
     joined: tuple[int, ...]
     leaving: tuple[int, ...] = ()
     origins: Mapping[int, Any]
-    round: int = 0
-    first_round: int = 0
+    call: int = 0
+    first_call: int = 0
     donor: int
     ranges: tuple[tuple[Range, ...], ...] = ()
 
@@ -90,8 +90,8 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
         joined=joined,
         leaving=tuple(worker for worker in state.members if worker not in staying),
         origins=dict.fromkeys(joined, requests[donor].state),
-        round=requests[donor].round,
-        first_round=min(requests[worker].round for worker in staying),
+        call=requests[donor].next_call,
+        first_call=min(requests[worker].next_call for worker in staying),
         donor=donor,
         ranges=_pending_ranges(state, members, [worker for worker in newest if worker in staying]),
     )
@@ -118,7 +118,7 @@ def cut_off(requests: Mapping[int, JoinRequest], by_rank: Iterable[int]) -> tupl
         for worker, request in requests.items()
         for other in request.blames
         if other != worker and other in requests and request.in_call and requests[other].in_call
-        if requests[other].round >= request.call
+        if requests[other].next_call >= request.failed_call
     ]
     pairs = {frozenset(each) for each in blames}
     if not pairs:
@@ -261,8 +261,8 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
         place = Membership(
             generation=generation,
             members=members,
-            round=plan.round,
-            first_round=plan.first_round,
+            call=plan.call,
+            first_call=plan.first_call,
             donor=members.index(plan.donor),
             ranges=plan.ranges,
             origin=plan.origins.get(worker),

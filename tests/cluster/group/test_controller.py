@@ -48,13 +48,15 @@ class Play:
         for worker in workers:
             if worker not in self.state.starting:
                 self.feed(Started(worker=worker))
-            self.report(worker, at="join", round=-1, **details)
+            self.report(worker, at="join", next_call=-1, **details)
         return self
 
-    def report(self, *workers, at="step", round=5, **details):
-        details = {"clean": at in ("step", "wait"), "step": round} | details
+    def report(self, *workers, at="step", next_call=5, **details):
+        details = {"clean": at in ("step", "wait"), "step": next_call} | details
         for worker in workers:
-            self.feed(JoinRequested(worker=worker, request=JoinRequest(generation=0, at=at, round=round, **details)))
+            self.feed(
+                JoinRequested(worker=worker, request=JoinRequest(generation=0, at=at, next_call=next_call, **details))
+            )
         return self
 
     def die(self, worker, **details):
@@ -72,7 +74,7 @@ def running(*workers, **limits):
 
 
 def closing(*workers):
-    play = running(*workers).report(*workers, at="end", round=9)
+    play = running(*workers).report(*workers, at="end", next_call=9)
     assert play.state.status == "closing"
     return play
 
@@ -84,9 +86,7 @@ def test_enough_workers_form_the_first_generation():
     play = Play(num_needed=2, min_workers=1).join(4, digest="same")
     assert play.new == (Order.AWAIT_WORKERS,), "min_workers is for going on, not for the beginning"
     play.join(2, digest="same")
-    assert (
-        play.answers[2] == play.answers[4] == Membership(generation=0, members=(2, 4), round=0, first_round=0, donor=0)
-    )
+    assert play.answers[2] == play.answers[4] == Membership(generation=0, members=(2, 4), call=0, first_call=0, donor=0)
     assert play.new[-1] == Formed(generation=0, members=(2, 4), joined=(2, 4), restarted=False)
     assert play.state.starting == frozenset()
 
@@ -128,25 +128,25 @@ def test_all_begin_from_the_checkpoint_if_there_is_one():
 
 
 def test_who_could_not_take_its_first_place_asks_again_and_gets_the_origin_again():
-    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(0, at="join", round=-1)
+    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(0, at="join", next_call=-1)
     assert play.new_of(AbortGeneration)[0].workers == frozenset({1})
-    play.report(1, at="join", round=-1)
+    play.report(1, at="join", next_call=-1)
     assert play.answers[1] == Membership(
-        generation=1, members=(0, 1), round=0, first_round=0, donor=0, origin="checkpoint"
+        generation=1, members=(0, 1), call=0, first_call=0, donor=0, origin="checkpoint"
     )
     assert play.state.num_restarts == 0, "nobody was lost"
 
 
 def test_who_could_not_take_its_first_place_gets_the_state_of_one_that_could():
-    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(1, at="join", round=0).report(0, round=0)
+    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(1, at="join", next_call=0).report(0, next_call=0)
     assert play.answers[0] == SendState()
-    play.report(0, round=0, state="parked")
+    play.report(0, next_call=0, state="parked")
     assert play.answers[1].members == (0, 1)
     assert [play.answers[worker].origin for worker in (0, 1)] == [None, "parked"]
 
 
 def test_a_death_while_the_first_generation_connects_begins_it_again_with_the_others():
-    play = Play(num_needed=3, origin="checkpoint").join(0, 1, 2).die(0).report(1, 2, at="join", round=-1)
+    play = Play(num_needed=3, origin="checkpoint").join(0, 1, 2).die(0).report(1, 2, at="join", next_call=-1)
     assert play.answers[2].members == (1, 2)
     assert play.answers[2].origin == play.answers[1].origin == "checkpoint"
     assert play.new_of(Formed)[0].restarted
@@ -181,14 +181,16 @@ def test_a_death_wakes_the_others_and_its_microbatches_are_handed_out():
     )
     play.report(0, held=((0, 2),))
     assert play.answers[0] == Membership(
-        generation=1, members=(0,), round=5, first_round=5, donor=0, ranges=(((0, 2), (2, 4)),)
+        generation=1, members=(0,), call=5, first_call=5, donor=0, ranges=(((0, 2), (2, 4)),)
     )
 
 
 def test_who_is_behind_is_handed_what_it_lacks_and_what_it_holds_of_an_old_step_does_not_count():
-    play = running(0, 1, 2).report(1, round=6, at="step", held=((1, 2),)).die(0).report(2, round=5, held=((3, 4),))
+    play = (
+        running(0, 1, 2).report(1, next_call=6, at="step", held=((1, 2),)).die(0).report(2, next_call=5, held=((3, 4),))
+    )
     assert play.answers[2] == Membership(
-        generation=1, members=(1, 2), round=6, first_round=5, donor=0, ranges=(((1, 2), (0, 1)), ((2, 4),))
+        generation=1, members=(1, 2), call=6, first_call=5, donor=0, ranges=(((1, 2), (0, 1)), ((2, 4),))
     )
 
 
@@ -213,8 +215,8 @@ def test_two_deaths_in_one_regroup_and_one_after_its_report():
 
 
 def test_when_the_only_one_with_the_newest_result_dies_the_step_is_pending_again():
-    play = running(0, 1).report(0, round=6).die(0).report(1, round=5)
-    assert play.answers[1].round == play.answers[1].first_round == 5
+    play = running(0, 1).report(0, next_call=6).die(0).report(1, next_call=5)
+    assert play.answers[1].next_call == play.answers[1].first_call == 5
 
 
 def test_fewer_than_min_workers_wait_for_help():
@@ -246,7 +248,7 @@ def test_all_are_lost_and_the_next_ones_begin_from_the_last_checkpoint():
     play = running(0, 1).feed(OriginChanged(origin="newer")).die(0).die(1)
     assert play.new == (Lost(failure=failure(1), num_left=0), Order.AWAIT_WORKERS)
     play.join(2)
-    assert play.answers[2] == Membership(generation=1, members=(2,), round=0, first_round=0, donor=0, origin="newer")
+    assert play.answers[2] == Membership(generation=1, members=(2,), call=0, first_call=0, donor=0, origin="newer")
     assert play.new_of(Formed)[0].restarted
 
 
@@ -312,11 +314,11 @@ def test_deaths_at_different_steps_are_different():
 def test_who_joins_is_admitted_at_a_step_with_the_state_of_one_of_the_newest():
     play = running(0, 1).join(2)
     assert play.new_of(AbortGeneration)[0].reason == "a worker joins the group"
-    play.report(0, round=5).report(1, round=6, held=((2, 4),))
+    play.report(0, next_call=5).report(1, next_call=6, held=((2, 4),))
     assert play.answers[1] == SendState()
-    play.report(1, round=6, held=((2, 4),), state="parked")
+    play.report(1, next_call=6, held=((2, 4),), state="parked")
     place = play.answers[2]
-    assert (place.members, place.round, place.first_round, place.donor) == ((0, 1, 2), 6, 5, 1)
+    assert (place.members, place.call, place.first_call, place.donor) == ((0, 1, 2), 6, 5, 1)
     assert place.origin == "parked"
     assert play.answers[0].origin is None
     assert place.ranges == (((0, 1),), ((2, 4),), ((1, 2),))
@@ -354,9 +356,9 @@ def test_who_leaves_is_dismissed_and_donates_nothing():
 
 
 def test_who_leaves_stays_while_only_it_has_the_newest_result():
-    play = running(0, 1).feed(LeaveWanted(workers=frozenset({0}))).report(0, round=6).report(1, round=5)
+    play = running(0, 1).feed(LeaveWanted(workers=frozenset({0}))).report(0, next_call=6).report(1, next_call=5)
     assert play.answers[1].members == (0, 1)
-    play.feed(Signal.REGROUP_IF_WANTED).report(0, 1, round=7)
+    play.feed(Signal.REGROUP_IF_WANTED).report(0, 1, next_call=7)
     assert play.answers[1].members == (1,)
 
 
@@ -371,7 +373,7 @@ def test_who_has_no_place_yet_is_ended_when_it_is_not_wanted():
     play = running(0).feed(Started(worker=1)).feed(LeaveWanted(workers=frozenset({1})))
     assert play.new == (Kill(worker=1, reason="fewer workers are wanted"),)
     assert play.join(2).state.candidates == (2,)
-    assert play.feed(JoinRequested(worker=1, request=JoinRequest(generation=-1, round=-1, at="join"))).new == ()
+    assert play.feed(JoinRequested(worker=1, request=JoinRequest(generation=-1, next_call=-1, at="join"))).new == ()
     assert play.state.candidates == (2,), "what was on its way is not heard"
 
 
@@ -420,7 +422,7 @@ def test_a_death_at_the_end_regroups_and_ends():
 def test_a_pause_at_a_clean_place_delivers_there():
     play = running(0, 1).feed(PauseWanted(reason="later"))
     assert play.new == (AbortGeneration(generation=0, reason="later", workers=frozenset({0, 1})),)
-    play.report(0, at="call", round=6).report(1, at="wait", round=6)
+    play.report(0, at="call", next_call=6).report(1, at="wait", next_call=6)
     assert play.new == (Reply(worker=1, answer=Finish()),)
     assert play.feed(Finished(worker=1)).answers[0] == Leave("the task is over")
 
@@ -433,8 +435,8 @@ def test_a_pause_elsewhere_waits_for_the_next_step():
 
 
 def test_if_who_delivers_at_a_pause_is_lost_one_behind_does_and_unclean_ones_go_on():
-    play = running(0, 1, 2).feed(PauseWanted(reason="later")).report(0, round=6)
-    play.report(1, at="call", round=6).report(2, round=5)
+    play = running(0, 1, 2).feed(PauseWanted(reason="later")).report(0, next_call=6)
+    play.report(1, at="call", next_call=6).report(2, next_call=5)
     assert play.die(0).new[-1] == Reply(worker=2, answer=Finish())
     assert play.die(2).answers[1].members == (1,)
 
@@ -501,7 +503,7 @@ def reports(**blames):
     """Reports of workers w0, w1, ...: whom they blame, or None if they were not in a call."""
     return {
         int(name[1:]): JoinRequest(
-            generation=0, round=5, at="step", blames=tuple(others or ()), in_call=others is not None
+            generation=0, next_call=5, at="step", blames=tuple(others or ()), in_call=others is not None
         )
         for name, others in blames.items()
     }
@@ -526,14 +528,14 @@ def test_who_is_cut_off(blames, victims):
 
 
 @pytest.mark.parametrize(
-    ("rounds", "blames", "victim"),
+    ("calls", "blames", "victim"),
     [((7, 8, 7), ((1,), (0, 2), (0,)), 0), ((9, 8, 8), ((1, 2), (2,), (1,)), 2)],
     ids=["the chief's links", "the others' link"],
 )
-def test_who_is_held_up_by_a_third_in_an_earlier_call_is_not_to_blame(rounds, blames, victim):
+def test_who_is_held_up_by_a_third_in_an_earlier_call_is_not_to_blame(calls, blames, victim):
     found = {
-        worker: JoinRequest(generation=0, round=round_, call=round_, at="step", blames=blamed, in_call=True)
-        for worker, (round_, blamed) in enumerate(zip(rounds, blames, strict=True))
+        worker: JoinRequest(generation=0, next_call=call, failed_call=call, at="step", blames=blamed, in_call=True)
+        for worker, (call, blamed) in enumerate(zip(calls, blames, strict=True))
     }
     assert cut_off(found, (0, 1, 2)) == (victim,)
 
@@ -555,7 +557,7 @@ def test_stale_events_change_nothing():
     assert play.report(2).new == ()
     assert play.die(2).new == ()
     assert play.die(99).new == ()
-    assert play.feed(JoinRequested(worker=99, request=JoinRequest(generation=-1, round=-1, at="join"))).new == ()
+    assert play.feed(JoinRequested(worker=99, request=JoinRequest(generation=-1, next_call=-1, at="join"))).new == ()
     assert play.state == before
 
 

@@ -55,7 +55,7 @@ class Worker:
     alive: bool = True
     placed: bool = False
     history: tuple[Any, ...] = ()
-    round: int = -1
+    call: int = -1
     results: set[int] = field(default_factory=set)
     held: list[Any] = field(default_factory=list)
     place: Membership | None = None
@@ -79,7 +79,7 @@ class Worker:
 
     @property
     def first_lacking(self):
-        number = max(self.round, 0)
+        number = max(self.call, 0)
         while number in self.results:
             number += 1
         return number
@@ -90,7 +90,7 @@ class Worker:
 
 
 class Model:
-    """The workers, and what went between them by generation (and round)."""
+    """The workers, and what went between them by generation (and call)."""
 
     def __init__(self, limits, origin):
         self.limits, self.workers = limits, {}
@@ -217,7 +217,7 @@ class Model:
         return bool(left or worker.is_aborted or self.blames(worker))
 
     def can_complete(self, worker):
-        entered = self.entered[worker.generation, worker.round]
+        entered = self.entered[worker.generation, worker.call]
         if self.blames(worker):
             return False
         if kind(worker.position) == "call":
@@ -228,12 +228,12 @@ class Model:
 
     def ask(self, worker, at, *, blames=(), in_call=False):
         first_lacking = worker.first_lacking
-        was_handed = at != "join" and first_lacking > worker.round
+        was_handed = at != "join" and first_lacking > worker.call
         if was_handed:
-            at = "call"  # it has a result that it has not applied: its state is not that of its round
+            at = "call"  # it has a result that it has not applied: its state is not that of that call
         request = JoinRequest(
             generation=worker.generation,
-            round=worker.round if at == "join" else first_lacking,
+            next_call=worker.call if at == "join" else first_lacking,
             at=at,
             held=tuple(worker.held) if at == "step" else (),
             blames=blames,
@@ -285,11 +285,11 @@ class Model:
     def take_handed(self, worker):
         place = worker.place
         if worker.resume == "join":
-            worker.round, worker.results = place.round, set()
+            worker.call, worker.results = place.call, set()
         donor = self.workers[place.members[place.donor]]
-        handed = set(range(place.first_round, place.round))
+        handed = set(range(place.first_call, place.call))
         assert not donor.alive or handed <= donor.results, "the donor has not got what it is to hand over"
-        assert place.first_round <= worker.first_lacking <= place.round
+        assert place.first_call <= worker.first_lacking <= place.call
         worker.results |= handed
 
     def do_fail_to_enter(self, worker):
@@ -311,32 +311,32 @@ class Model:
             worker.doing = worker.resume = kind(worker.position)
 
     def do_step(self, worker):
-        if worker.round in worker.results:
+        if worker.call in worker.results:
             worker.doing = "summed"
             return
         place, num_microbatches = worker.place, self.limits.num_microbatches
         ranges = (assign(num_microbatches, len(place.members))[worker.rank],)
-        if place.ranges and place.round == worker.round:
+        if place.ranges and place.call == worker.call:
             ranges = place.ranges[worker.rank]
         assert set(worker.held) <= set(ranges), "what it has computed is another's now"
         worker.held = [piece for piece in ranges if piece[0] < piece[1]]
         worker.doing = "computed"
 
     def do_call(self, worker):
-        self.do_computed(worker) if worker.round not in worker.results else setattr(worker, "doing", "summed")
+        self.do_computed(worker) if worker.call not in worker.results else setattr(worker, "doing", "summed")
 
     def do_computed(self, worker):
         if worker.is_aborted:
             self.ask(worker, worker.resume)
             return
         worker.doing = "in_call"
-        self.entered.setdefault((worker.generation, worker.round), {})[worker.number] = tuple(worker.held)
+        self.entered.setdefault((worker.generation, worker.call), {})[worker.number] = tuple(worker.held)
 
     def do_complete(self, worker):
         if kind(worker.position) == "step":
-            self.assert_covers(self.entered[worker.generation, worker.round].values())
+            self.assert_covers(self.entered[worker.generation, worker.call].values())
             worker.results.clear()  # all have entered it: nobody needs the results before it
-        worker.results.add(worker.round)
+        worker.results.add(worker.call)
         worker.doing = "summed"
 
     def do_fail(self, worker):
@@ -345,7 +345,7 @@ class Model:
 
     def do_summed(self, worker):
         worker.history = (*worker.history, worker.position)
-        worker.round += 1
+        worker.call += 1
         worker.doing = worker.resume = "idle"
 
     def do_delivering(self, worker):
