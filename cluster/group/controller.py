@@ -98,7 +98,7 @@ def _join_requested(turn: Turn, worker: int, request: JoinRequest) -> None:
     """A worker asks for a place: what it says is kept until it is answered, at once or with the others."""
     if worker == turn.state.donor:
         turn.change(donor=None)
-    state, joins = turn.state, request.at == "join"
+    state, joins = turn.state, request.waiting_at == "join"
     is_member = worker in state.members
     if not is_member and worker not in state.starting:
         return  # it was ended or dismissed before this came
@@ -121,7 +121,7 @@ def _join_requested(turn: Turn, worker: int, request: JoinRequest) -> None:
         regroup(turn)
     elif joins and not is_member:
         _regroup_if_wanted(turn)
-    elif request.at != "end":
+    elif request.waiting_at != "end":
         interrupt(turn, request.reason)
     elif turn.state.all_waiting:
         close(turn)

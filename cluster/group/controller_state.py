@@ -233,7 +233,7 @@ class TaskState:
     @property
     def candidates(self) -> tuple[int, ...]:
         """Workers that wait to join, lowest number first."""
-        waiting = (worker for worker, request in self.requests.items() if request.at == "join")
+        waiting = (worker for worker, request in self.requests.items() if request.waiting_at == "join")
         return tuple(sorted(worker for worker in waiting if worker not in self.members))
 
     @property

@@ -34,7 +34,7 @@ from ..errors import (
 )
 from ..tree import Layout, Node, SegmentOp, Vector, contributed
 from .mailbox import Interrupted, Mailbox
-from .messages import At, Finish, JoinRequest, Leave, Membership, Pulse, SendState
+from .messages import Finish, JoinRequest, Leave, Membership, Pulse, SendState, WaitingAt
 
 # Failures that a new generation mends; the others mean that the workers do not run the same program.
 MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)
@@ -312,19 +312,21 @@ class Member:
 
     # -- changes of the group -------------------------------------------------------------------------------------
 
-    def connections(self, at: At, held: tuple[Range, ...] = ()) -> Collective | None:
+    def connections(self, waiting_at: WaitingAt, held: tuple[Range, ...] = ()) -> Collective | None:
         """This generation's connections; None if there are none, or the group is to change: then it has changed."""
         if self._is_aborted() or self._collective is None:
-            self.regroup(at, held=held, reason=self._aborted[1])
+            self.regroup(waiting_at, held=held, reason=self._aborted[1])
             return None
         return self._collective
 
-    def mend(self, error: CollectiveError, at: At, name: str, began_s: float, held: tuple[Range, ...] = ()) -> None:
+    def mend(
+        self, error: CollectiveError, waiting_at: WaitingAt, name: str, began_s: float, held: tuple[Range, ...] = ()
+    ) -> None:
         """A call has failed in a way that a new generation mends: take part in it.
 
         Args:
             error: what failed.
-            at: what kind of call it was.
+            waiting_at: what kind of call it was.
             name: what it is called in traces.
             began_s: when it began, by the performance counter.
             held: the microbatches that this worker has computed for it.
@@ -332,7 +334,9 @@ class Member:
         instruments.note(f"{name} (interrupted)", began_s)
         # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
         in_call = not isinstance(error, Aborted) or time.perf_counter() - began_s > self.deadline_s / 2
-        self.regroup(at, held=held, blames=blamed(error), in_call=in_call, failed_call=self.call, reason=str(error))
+        self.regroup(
+            waiting_at, held=held, blames=blamed(error), in_call=in_call, failed_call=self.call, reason=str(error)
+        )
 
     def keep_result(self, result: Vector | bytes) -> None:
         """The present call has succeeded here; another worker may need its result."""
@@ -352,7 +356,7 @@ class Member:
 
     def regroup(
         self,
-        at: At,
+        waiting_at: WaitingAt,
         *,
         held: tuple[Range, ...] = (),
         blames: tuple[int, ...] = (),
@@ -363,7 +367,7 @@ class Member:
         fresh: bool = True,
     ) -> None:
         """JoinRequest to the driver until this worker has a place in a generation that stands."""
-        if at not in ("join", "end"):
+        if waiting_at not in ("join", "end"):
             self.enter_phase("regrouping")
             instruments.fault_point("regroup", self.step)
         self.leave()
@@ -374,12 +378,12 @@ class Member:
             request = JoinRequest(
                 generation=self.generation,
                 next_call=lacking,
-                at="call" if handed and at != "join" else at,
+                waiting_at="call" if handed and waiting_at != "join" else waiting_at,
                 held=() if handed else held,
                 blames=tuple(self.members[rank] for rank in blames),
                 in_call=in_call,
                 failed_call=failed_call,
-                clean=at in ("step", "wait") and not handed,
+                clean=waiting_at in ("step", "wait") and not handed,
                 step=self.step,
                 digest=digest,
                 fresh=fresh,
@@ -390,11 +394,11 @@ class Member:
             if isinstance(answer, SendState):
                 state = self.mailbox.park(self.take_state())
             elif isinstance(answer, Finish):
-                raise Dismissed("this worker delivered", self.deliver(at == "end"))
+                raise Dismissed("this worker delivered", self.deliver(waiting_at == "end"))
             elif isinstance(answer, Leave):
                 raise Dismissed(answer.reason)
             else:
-                if at == "join":
+                if waiting_at == "join":
                     self.call, self._results = -1, {}
                 try:
                     self._enter(answer)

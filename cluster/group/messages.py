@@ -14,7 +14,7 @@ from ..assignment import Range
 
 # Where a worker is when it asks for a place: not in the group yet; at a step's all-reduce; at another call; waiting for
 # the driver, or validating; at the end of the task.
-At = Literal["join", "step", "call", "wait", "end"]
+WaitingAt = Literal["join", "step", "call", "wait", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class JoinRequest:
     Attributes:
         generation: the last it was given; -1 before the first.
         next_call: the first call whose result it does not have; -1 before the first.
-        at: where it is.
+        waiting_at: where it is.
         held: microbatches of that call it has computed (at a step).
         blames: numbers of workers that failed it in a call.
         in_call: whether the failure met it inside a call, and not before it.
@@ -39,7 +39,7 @@ class JoinRequest:
 
     generation: int
     next_call: int
-    at: At
+    waiting_at: WaitingAt
     held: tuple[Range, ...] = ()
     blames: tuple[int, ...] = ()
     in_call: bool = False

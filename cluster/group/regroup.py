@@ -74,7 +74,7 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     newest result, or if the others are too few.
     """
     requests, newest = state.requests, state.newest
-    at_step = all(requests[worker].at == "step" for worker in newest)
+    at_step = all(requests[worker].waiting_at == "step" for worker in newest)
     joined = state.candidates if at_step else ()
     if at_step and not state.can_do_with((*state.members, *joined)):
         return None
@@ -100,7 +100,7 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
 def _pending_ranges(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tuple[tuple[Range, ...], ...]:
     """Who brings what to the pending step; nothing if nobody has entered it."""
     num_microbatches = state.limits.num_microbatches
-    if not num_microbatches or all(state.requests[worker].at != "step" for worker in newest):
+    if not num_microbatches or all(state.requests[worker].waiting_at != "step" for worker in newest):
         return ()
     return hand_out(num_microbatches, [state.requests[worker].held if worker in newest else () for worker in members])
 
@@ -155,10 +155,10 @@ def regroup(turn: Turn) -> None:
         lose(turn, Failure(worker=victim, kind="died", reason=reason))
         return  # it has come back here
     # Who had a place but could not take it has no state yet: it waits to join, as it did before.
-    turn.change(members=tuple(worker for worker in state.members if state.requests[worker].at != "join"))
+    turn.change(members=tuple(worker for worker in state.members if state.requests[worker].waiting_at != "join"))
     state, newest = turn.state, turn.state.newest
     can_be_saved = any(state.requests[worker].clean for worker in newest)
-    at_end = newest == state.members and all(state.requests[worker].at == "end" for worker in newest)
+    at_end = newest == state.members and all(state.requests[worker].waiting_at == "end" for worker in newest)
     if not state.members:
         begin_again(turn, state.last_loss)
     elif at_end or (state.pause and can_be_saved):
@@ -219,7 +219,7 @@ def close(turn: Turn) -> None:
     """Let one of the members that have gone farthest deliver; begin again if nobody is left who can."""
     state = turn.state
     clean = [worker for worker in state.members if state.pause and state.requests[worker].clean]
-    at_end = [worker for worker in state.newest if state.requests[worker].at == "end"]
+    at_end = [worker for worker in state.newest if state.requests[worker].waiting_at == "end"]
     able = [worker for worker in state.newest if worker in {*clean, *at_end}] or clean
     if able:
         turn.change(status="closing", closer=able[0])

@@ -28,6 +28,8 @@ from heliostat.cluster.group.controller_state import (
 from heliostat.cluster.group.messages import Finish, JoinRequest, Leave, Membership, SendState
 from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
 
+JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
+
 
 class Play:
     """A task, event by event; `new` are the actions of the last one, `answers` the last answer to each worker."""
@@ -55,7 +57,9 @@ class Play:
         details = {"clean": at in ("step", "wait"), "step": next_call} | details
         for worker in workers:
             self.feed(
-                JoinRequested(worker=worker, request=JoinRequest(generation=0, at=at, next_call=next_call, **details))
+                JoinRequested(
+                    worker=worker, request=JoinRequest(generation=0, waiting_at=at, next_call=next_call, **details)
+                )
             )
         return self
 
@@ -216,7 +220,7 @@ def test_two_deaths_in_one_regroup_and_one_after_its_report():
 
 def test_when_the_only_one_with_the_newest_result_dies_the_step_is_pending_again():
     play = running(0, 1).report(0, next_call=6).die(0).report(1, next_call=5)
-    assert play.answers[1].next_call == play.answers[1].first_call == 5
+    assert play.answers[1].call == play.answers[1].first_call == 5
 
 
 def test_fewer_than_min_workers_wait_for_help():
@@ -373,7 +377,7 @@ def test_who_has_no_place_yet_is_ended_when_it_is_not_wanted():
     play = running(0).feed(Started(worker=1)).feed(LeaveWanted(workers=frozenset({1})))
     assert play.new == (Kill(worker=1, reason="fewer workers are wanted"),)
     assert play.join(2).state.candidates == (2,)
-    assert play.feed(JoinRequested(worker=1, request=JoinRequest(generation=-1, next_call=-1, at="join"))).new == ()
+    assert play.feed(JoinRequested(worker=1, request=JOINING)).new == ()
     assert play.state.candidates == (2,), "what was on its way is not heard"
 
 
@@ -503,7 +507,7 @@ def reports(**blames):
     """Reports of workers w0, w1, ...: whom they blame, or None if they were not in a call."""
     return {
         int(name[1:]): JoinRequest(
-            generation=0, next_call=5, at="step", blames=tuple(others or ()), in_call=others is not None
+            generation=0, next_call=5, waiting_at="step", blames=tuple(others or ()), in_call=others is not None
         )
         for name, others in blames.items()
     }
@@ -534,7 +538,9 @@ def test_who_is_cut_off(blames, victims):
 )
 def test_who_is_held_up_by_a_third_in_an_earlier_call_is_not_to_blame(calls, blames, victim):
     found = {
-        worker: JoinRequest(generation=0, next_call=call, failed_call=call, at="step", blames=blamed, in_call=True)
+        worker: JoinRequest(
+            generation=0, next_call=call, failed_call=call, waiting_at="step", blames=blamed, in_call=True
+        )
         for worker, (call, blamed) in enumerate(zip(calls, blames, strict=True))
     }
     assert cut_off(found, (0, 1, 2)) == (victim,)
@@ -557,7 +563,7 @@ def test_stale_events_change_nothing():
     assert play.report(2).new == ()
     assert play.die(2).new == ()
     assert play.die(99).new == ()
-    assert play.feed(JoinRequested(worker=99, request=JoinRequest(generation=-1, next_call=-1, at="join"))).new == ()
+    assert play.feed(JoinRequested(worker=99, request=JOINING)).new == ()
     assert play.state == before
 
 

@@ -224,7 +224,7 @@ class Model:
             return worker.place.members[0] in entered
         return set(entered) == set(worker.place.members)
 
-    # -- what it does: `membership.py` in short -------------------------------------------------------------------------
+    # -- what it does: `membership.py` in short -----------------------------------------------------------------------
 
     def ask(self, worker, at, *, blames=(), in_call=False):
         first_lacking = worker.first_lacking
@@ -234,7 +234,7 @@ class Model:
         request = JoinRequest(
             generation=worker.generation,
             next_call=worker.call if at == "join" else first_lacking,
-            at=at,
+            waiting_at=at,
             held=tuple(worker.held) if at == "step" else (),
             blames=blames,
             in_call=in_call,

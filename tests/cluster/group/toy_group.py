@@ -109,7 +109,7 @@ class WatchedPool(LocalPool):
             raise AssertionError(f"the task hangs; seen last: {self._script.seen[-30:]}")
         message = super().receive(wait_s)
         if isinstance(message, Spoke) and isinstance(message.event, JoinRequest):
-            self._script.note("report", message.worker, message.event.at)
+            self._script.note("report", message.worker, message.event.waiting_at)
         elif isinstance(message, Ended):
             self._script.note("ended", message.worker)
         return message
