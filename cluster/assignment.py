@@ -45,7 +45,7 @@ def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
     return tuple(pairwise(borders))
 
 
-def hand_out(num_microbatches: int, held: Sequence[Sequence[Range]]) -> tuple[tuple[Range, ...], ...]:
+def reassign(num_microbatches: int, held: Sequence[Sequence[Range]]) -> tuple[tuple[Range, ...], ...]:
     """Give the microbatches that no worker holds to those that hold the fewest.
 
     `held[rank]` are the disjoint ranges each worker has computed. Returns for each rank all ranges it is to bring:

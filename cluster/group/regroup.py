@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..assignment import Range, hand_out
+from ..assignment import Range, reassign
 from .controller_state import AbortGeneration, Failure, Formed, Kill, Lost, Order, TaskState, Turn
 from .messages import Finish, JoinRequest, Leave, Membership, SendState
 
@@ -102,7 +102,7 @@ def _pending_ranges(state: TaskState, members: Sequence[int], newest: Sequence[i
     num_microbatches = state.limits.num_microbatches
     if not num_microbatches or all(state.requests[worker].waiting_at != "step" for worker in newest):
         return ()
-    return hand_out(num_microbatches, [state.requests[worker].held if worker in newest else () for worker in members])
+    return reassign(num_microbatches, [state.requests[worker].held if worker in newest else () for worker in members])
 
 
 def cut_off(requests: Mapping[int, JoinRequest], by_rank: Iterable[int]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from heliostat.cluster.assignment import assign, hand_out, split
+from heliostat.cluster.assignment import assign, reassign, split
 from heliostat.cluster.tree import cover
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,7 +92,7 @@ def partly_held(draw):
 @given(partly_held())
 def test_what_nobody_holds_is_handed_out_once_and_what_is_held_stays(case):
     num_microbatches, held = case
-    result = hand_out(num_microbatches, held)
+    result = reassign(num_microbatches, held)
     assert sorted(n for ranges in result for lo, hi in ranges for n in range(lo, hi)) == list(range(num_microbatches))
     assert all(list(ranges[: len(own)]) == own for ranges, own in zip(result, held, strict=True))
 
@@ -101,27 +101,27 @@ def test_what_nobody_holds_is_handed_out_once_and_what_is_held_stays(case):
 @given(partly_held())
 def test_what_is_handed_out_levels_the_load(case):
     num_microbatches, held = case
-    result = hand_out(num_microbatches, held)
+    result = reassign(num_microbatches, held)
     loads = [sum(sizes(ranges)) for ranges in result]
     given_to = [load for load, own in zip(loads, held, strict=True) if load > sum(sizes(own))]
     assert not given_to or max(given_to) <= min(loads) + 1, "who was given something has at most one more than anybody"
 
 
 def test_known_handouts():
-    assert hand_out(4, [(), ()]) == (((0, 2),), ((2, 4),))
-    assert hand_out(4, [((0, 2),), ()]) == (((0, 2),), ((2, 4),))
-    assert hand_out(8, [((0, 2),), ((4, 6),)]) == (((0, 2), (2, 4)), ((4, 6), (6, 8)))
-    assert hand_out(8, [((0, 6),), (), ()]) == (((0, 6),), ((6, 7),), ((7, 8),))
-    assert hand_out(3, [((0, 3),), ()]) == (((0, 3),), ())
-    assert hand_out(2, [(), (), ()]) == (((0, 1),), ((1, 2),), ())
+    assert reassign(4, [(), ()]) == (((0, 2),), ((2, 4),))
+    assert reassign(4, [((0, 2),), ()]) == (((0, 2),), ((2, 4),))
+    assert reassign(8, [((0, 2),), ((4, 6),)]) == (((0, 2), (2, 4)), ((4, 6), (6, 8)))
+    assert reassign(8, [((0, 6),), (), ()]) == (((0, 6),), ((6, 7),), ((7, 8),))
+    assert reassign(3, [((0, 3),), ()]) == (((0, 3),), ())
+    assert reassign(2, [(), (), ()]) == (((0, 1),), ((1, 2),), ())
 
 
 @pytest.mark.parametrize("held", [[((0, 2),), ((1, 3),)], [((3, 5),)], [((2, 1),)], [((-1, 1),)]])
 def test_what_two_hold_or_nobody_can_hold_is_refused(held):
     with pytest.raises(ValueError, match="4 microbatches"):
-        hand_out(4, held)
+        reassign(4, held)
 
 
 def test_nothing_is_handed_out_to_nobody():
     with pytest.raises(ValueError, match="num_workers must be at least 1"):
-        hand_out(4, [])
+        reassign(4, [])
