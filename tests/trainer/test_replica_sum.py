@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.cluster.tree import TreeSum, contributed, span
-from heliostat.trainer.engine.compute import Compute
+from heliostat.trainer.engine.gradients import GradientFunction
 from heliostat.trainer.engine.replica_sum import ReplicaSum, nodes_among
 from heliostat.trainer.engine.runtime import Runtime
 from heliostat.trainer.engine.tensors import HostViews, memory_towards, to_tensor
@@ -99,7 +99,7 @@ def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, monk
 
 def test_results_of_a_replica_do_not_travel_over_the_first_device(train, monkeypatch):
     graphs = []
-    original = Compute.on_devices
+    original = GradientFunction.on_devices
 
     def watched(self, replica_inputs):
         if self._kind == "evaluate" or graphs:
@@ -110,7 +110,7 @@ def test_results_of_a_replica_do_not_travel_over_the_first_device(train, monkeyp
         context.context().disable_run_metadata()
         return outputs
 
-    monkeypatch.setattr(Compute, "on_devices", watched)
+    monkeypatch.setattr(GradientFunction, "on_devices", watched)
     train(normalised, dense_data(), workers=0, replicas=2, epochs=1)
     results = {}
     for graph in graphs:

@@ -22,7 +22,7 @@ class Evaluator:
 
     def __init__(self, microbatches: Microbatches) -> None:
         self._microbatches = microbatches
-        self._metrics = microbatches.compute.layout.metrics
+        self._metrics = microbatches.gradients.layout.metrics
         self._results = Results(microbatches.trainee.model, self._metrics)
 
     def warm_up(self) -> None:

@@ -17,8 +17,8 @@ from heliostat.cluster import instruments
 from heliostat.cluster.tree import Node, Vector
 
 from ..errors import UnsupportedModelError
-from .compute import Compute, ReplicaInput
 from .feed import Feed, Microbatch
+from .gradients import GradientFunction, ReplicaInput
 from .layout import microbatch_seeds
 from .replica_sum import ReplicaSum
 from .trainee import Trainee
@@ -65,13 +65,13 @@ class Microbatches:
 
     Args:
         trainee: the model.
-        compute: the traced function of the step.
+        gradients: the traced function of the step.
         feed: where rows come from.
         seed: seed of the run.
     """
 
-    def __init__(self, trainee: Trainee, compute: Compute, feed: Feed, seed: int) -> None:
-        self.trainee, self.compute, self.feed, self.seed = trainee, compute, feed, seed
+    def __init__(self, trainee: Trainee, gradients: GradientFunction, feed: Feed, seed: int) -> None:
+        self.trainee, self.gradients, self.feed, self.seed = trainee, gradients, feed, seed
         self.num_replicas = trainee.strategy.num_replicas_in_sync
         self.times = TimeSplit()
 
@@ -97,10 +97,10 @@ class Microbatches:
             with self.times.part("compute", numbers[0]):
                 if replica_sum is None:
                     # A replica without a microbatch of its own has computed the last one again: its result is dropped.
-                    vectors = self.compute(self._inputs(wave, seed_step))
+                    vectors = self.gradients(self._inputs(wave, seed_step))
                     nodes = list(zip(((0, number) for number in numbers), vectors, strict=False))
                 else:
-                    nodes = replica_sum(numbers, self.compute.on_devices(self._inputs(wave, seed_step)))
+                    nodes = replica_sum(numbers, self.gradients.on_devices(self._inputs(wave, seed_step)))
             yield from nodes
 
     def warm_up(self) -> None:

@@ -40,7 +40,7 @@ def nonfinite_microbatch(
     Returns:
         the index of the first that is not finite, and the paths of the variables concerned; None if all are finite.
     """
-    layout = microbatches.compute.layout
+    layout = microbatches.gradients.layout
     for lo, hi in sorted(ranges):
         for (_, index), (*float_buckets, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
             if not all(map(all_finite, float_buckets)):

@@ -76,14 +76,14 @@ class Phase:
 
     def __init__(self, microbatches: Microbatches, wire_dtype: WireDtype | None) -> None:
         self.microbatches = microbatches
-        trainee, self.layout = microbatches.trainee, microbatches.compute.layout.rounded(wire_dtype)
+        trainee, self.layout = microbatches.trainee, microbatches.gradients.layout.rounded(wire_dtype)
         num_microbatches = microbatches.feed.plan.num_microbatches
         gpus = trainee.runtime.gpus
         self.buckets = Buckets(self.layout.buckets, self.layout.ops, lambda: memory_of_sums(self.layout, gpus))
         self.partial_sums = PartialSums(num_microbatches, self.buckets)
         self.replica_sum: ReplicaSum | None = None
         if gpus and wire_dtype is None:  # else what they compute is rounded first, on the host
-            self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.compute.views)
+            self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.gradients.views)
         self._update = Update(trainee, self.layout)
 
     def is_finite(self, total: Vector) -> bool:
@@ -106,7 +106,7 @@ class Phase:
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
             )
-        self._update(*map(self.microbatches.compute.views.tensor_of, float_buckets))
+        self._update(*map(self.microbatches.gradients.views.tensor_of, float_buckets))
         if self.layout.int_state:
             self._update.assign_int_state(maxima)
         return sums, maxima

@@ -7,8 +7,8 @@ from typing import Any
 from heliostat.data import BatchPlan, Dataset, Shuffle
 
 from ..columns import Columns, sample_rows
-from ..engine.compute import Compute, Kind
 from ..engine.feed import Feed
+from ..engine.gradients import GradientFunction, Kind
 from ..engine.microbatches import Microbatches
 from ..engine.trainee import Trainee
 from ..jobs import FitJob, ModelJob
@@ -48,7 +48,7 @@ class Runners:
     ) -> Microbatches:
         """Trace a step, and read a dataset for it."""
         with self._times.part("trace"):
-            compute = Compute(
+            gradients = GradientFunction(
                 self._trainee,
                 step,
                 kind=kind,
@@ -59,12 +59,14 @@ class Runners:
             )
         if kind == "train":
             steps, shuffle = job.steps_per_epoch, job.shuffle
-            return self.run(compute, dataset, reduction, job.global_batch_size, steps_per_epoch=steps, shuffle=shuffle)
-        return self.run(compute, dataset, reduction, job.global_batch_size)
+            return self.run(
+                gradients, dataset, reduction, job.global_batch_size, steps_per_epoch=steps, shuffle=shuffle
+            )
+        return self.run(gradients, dataset, reduction, job.global_batch_size)
 
     def run(
         self,
-        compute: Compute,
+        gradients: GradientFunction,
         dataset: Dataset,
         reduction: str,
         global_batch_size: int,
@@ -82,4 +84,4 @@ class Runners:
         with self._times.part("open"):
             feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
             self._feeds.append(feed)
-        return Microbatches(self._trainee, compute, feed, self._model.seed)
+        return Microbatches(self._trainee, gradients, feed, self._model.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..engine.compute import StepFunction
+from ..engine.gradients import StepFunction
 from ..engine.private_api import with_autograph
 from ..engine.trainee import MEAN_REDUCTIONS, REDUCTIONS, Trainee
 from ..errors import UnsupportedModelError, UnsupportedStepError

@@ -21,8 +21,8 @@ from ..checkpoints.checkpoint import CheckpointStore
 from ..checkpoints.identity import model_identity
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
 from ..columns import Columns, sample_rows
-from ..engine.compute import Compute
 from ..engine.evaluate import Evaluator
+from ..engine.gradients import GradientFunction
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
@@ -150,14 +150,14 @@ class Worker:
         _, valid = keras_steps(trainee)
         sample = sample_rows(dataset, job.columns)
 
-        def trace() -> Compute:
-            return Compute(
+        def trace() -> GradientFunction:
+            return GradientFunction(
                 trainee, valid, kind="evaluate", columns=job.columns, sample=sample, reduction=trainee.reduction
             )
 
-        compute = self._once("evaluate", job.columns, sample, trace)
+        gradients = self._once("evaluate", job.columns, sample, trace)
         with Runners(trainee, job.columns, job.model) as runners:
-            evaluator = Evaluator(runners.run(compute, dataset, trainee.reduction, job.global_batch_size))
+            evaluator = Evaluator(runners.run(gradients, dataset, trainee.reduction, job.global_batch_size))
             self._join(trainee, member, fresh)
             answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
             while isinstance(answer, Share):

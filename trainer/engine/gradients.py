@@ -34,7 +34,7 @@ ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class StepOutputs:
     """What the trace of a step told: the parts of a microbatch's vector, as tensors, and how they lie in it."""
 
     gradients: list[Any]
@@ -45,7 +45,7 @@ class Traced:
     layout: VectorLayout
 
 
-class Compute:
+class GradientFunction:
     """The traced function of one step kind.
 
     Args:
@@ -81,7 +81,7 @@ class Compute:
             self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
             self._per_replica = self._trace({name: sample[name] for name in columns.names})
         if self._traced is None:
-            raise UnsupportedStepError("The training step was not traced.")
+            raise UnsupportedStepError("The training step was not outputs.")
         self.layout: VectorLayout = self._traced
 
     def __call__(self, replica_inputs: Sequence[ReplicaInput]) -> list[Vector]:
@@ -121,22 +121,22 @@ class Compute:
         return per_replica
 
     def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
-        traced = self._run_step(columns, weights, seeds)
-        self._traced = traced.layout
+        outputs = self._run_step(columns, weights, seeds)
+        self._traced = outputs.layout
         dtype = self._trainee.float_dtype
-        values, float_buckets, start = [*traced.gradients, *traced.float_state], [], 0
-        for count in traced.layout.variables_per_bucket:
-            weight = weights[0 if start < len(traced.gradients) else 1]
+        values, float_buckets, start = [*outputs.gradients, *outputs.float_state], [], 0
+        for count in outputs.layout.variables_per_bucket:
+            weight = weights[0 if start < len(outputs.gradients) else 1]
             float_buckets.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
             start += count
-        int_state = [*traced.int_state, *(-value for value in traced.int_state)]
+        int_state = [*outputs.int_state, *(-value for value in outputs.int_state)]
         return (
             *(float_buckets or [tf.zeros((0,), dtype)]),
-            _flat(traced.sums, tf.float64),
-            _flat([*traced.maxima, *int_state], tf.float64),
+            _flat(outputs.sums, tf.float64),
+            _flat([*outputs.maxima, *int_state], tf.float64),
         )
 
-    def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> Traced:
+    def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> StepOutputs:
         trainee = self._trainee
         private_api.use_global_generator(trainee.generators[0])
         batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
@@ -160,7 +160,7 @@ class Compute:
 
     def _collect(
         self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any
-    ) -> Traced:
+    ) -> StepOutputs:
         trainee = self._trainee
         updated = tuple(m for m in trainee.metrics if changed(m.variable))
         logged, names = self._logs(returned, updated)
@@ -178,7 +178,7 @@ class Compute:
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
         num_int_state = sum(int(np.prod(trainee.frozen[i].shape)) for i in int_state)
         metrics = MetricLayout(variables=updated, logged=tuple(logged), num_int_state=num_int_state, result_names=names)
-        return Traced(
+        return StepOutputs(
             gradients=[gradients[i] for i in present],
             float_state=[values[i] for i in floating],
             int_state=[tf.cast(values[i], tf.float64) for i in int_state],
