@@ -16,8 +16,8 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     from heliostat.cluster import instruments
     from heliostat.cluster.allreduce.mesh import TcpMesh
     from heliostat.trainer.engine.step import Step
-    from heliostat.trainer.session import session
-    from heliostat.trainer.session.saver import Saver
+    from heliostat.trainer.worker import session
+    from heliostat.trainer.worker.saver import Saver
 
     name = threading.current_thread().name
     worker = int(name.removeprefix("heliostat-worker-").split("_")[0])

@@ -160,7 +160,7 @@ def checked_callbacks(callbacks: Any) -> tuple[Any, ...]:
     if not callbacks:
         return ()
     check_private_names()
-    from ..session.callbacks import check_callbacks  # not before the check; who has callbacks has loaded Keras
+    from ..worker.callbacks import check_callbacks  # not before the check; who has callbacks has loaded Keras
 
     found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
     check_callbacks(found)
@@ -171,6 +171,6 @@ def begin_afresh(callbacks: Sequence[Any]) -> tuple[str, ...]:
     """Names of the callbacks whose state cannot be carried to another worker."""
     if not callbacks:
         return ()
-    from ..session.callback_state import carried_how
+    from ..worker.callback_state import carried_how
 
     return tuple(type(callback).__name__ for callback in callbacks if carried_how(callback) == "afresh")

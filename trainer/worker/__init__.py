@@ -1,1 +1,1 @@
-"""The worker: builds the model and runs the tasks of the driver."""
+"""A worker: builds the model, runs the tasks of the driver, and between steps follows its chief."""

@@ -9,7 +9,7 @@ from ..engine.gradients import StepFunction
 from ..engine.private_api import with_autograph
 from ..engine.trainee import MEAN_REDUCTIONS, REDUCTIONS, Trainee
 from ..errors import UnsupportedModelError, UnsupportedStepError
-from ..loops.custom import default_train_step, default_valid_step
+from .custom import default_train_step, default_valid_step
 
 
 def keras_steps(trainee: Trainee) -> tuple[StepFunction, StepFunction]:

@@ -36,6 +36,7 @@ from ..jobs import (
     FirstStep,
     FitJob,
     FitReport,
+    LoopName,
     ModelJob,
     PassJob,
     PassReport,
@@ -46,16 +47,22 @@ from ..jobs import (
     SharePart,
     WorkerSetup,
 )
-from ..loops import make_gate, run_loop
-from ..session.callbacks import check_callbacks, has_batch_hooks
-from ..session.session import Session
 from ..shipping import unship
 from ..timing.start_times import StartTimes
 from ..timing.tracing import Tracer
+from . import custom, fit, train_on_batch
+from .callbacks import Gate, check_callbacks, has_batch_hooks, make_gate
 from .predict import Predictor
 from .runners import Runners
+from .session import Session
 from .steps import custom_steps, keras_steps, step_reduction
 
+# The three ways to train, by name.
+LOOPS: dict[LoopName, Callable[[Session, Gate], None]] = {
+    "fit": fit.run,
+    "train_on_batch": train_on_batch.run,
+    "custom": custom.run,
+}
 # Functions traced for evaluate and predict that are kept; each is for rows of one shape.
 MAX_TRACED = 8
 
@@ -123,7 +130,7 @@ class Worker:
                 made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
                 evaluator = Evaluator(made)
             session = Session(job, trainee, engine, evaluator, member, has_batch_hooks(callbacks))
-            gate = make_gate(job.loop, session, callbacks)
+            gate = make_gate(session, callbacks, meets=job.loop == "fit")  # Keras's own `fit` leaves validation to it
             self._announce(trainee, member)
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
@@ -136,7 +143,7 @@ class Worker:
             _tell_first_step(session, times)
             session.tracer = None if job.trace is None else Tracer(job.trace, member)
             with instruments.recording(None if session.tracer is None else session.tracer.recorder):
-                run_loop(job.loop, session, gate)
+                LOOPS[job.loop](session, gate)
             session.saver.flush()
             if session.tracer is not None:
                 session.tracer.finish()

@@ -18,7 +18,7 @@ import keras
 from ..engine import private_api
 from ..engine.private_names import CALLBACK_FIELDS
 from ..errors import CallbackStateError, ConfigurationError
-from .callback_values import State, join_states, pack_states, snapshot, split_states, unpack_states
+from ..session.callback_values import State, join_states, pack_states, snapshot, split_states, unpack_states
 
 __all__ = [
     "callback_state",

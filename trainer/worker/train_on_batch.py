@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from ..session.callbacks import Gate, callback_list
-from ..session.session import Session
+from .callbacks import Gate, callback_list
+from .session import Session
 
 
 def run(session: Session, gate: Gate) -> None:

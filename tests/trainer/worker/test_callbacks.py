@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
-from heliostat.trainer.session.callbacks import BatchGate, check_callbacks, has_batch_hooks
+from heliostat.trainer.worker.callbacks import BatchGate, check_callbacks, has_batch_hooks
 from keras.callbacks import Callback
 
-from .conftest import dense_data, fingerprint
-from .models import linear, normalised
+from ..conftest import dense_data, fingerprint
+from ..models import linear, normalised
 
 pytestmark = pytest.mark.engine
 

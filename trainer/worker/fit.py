@@ -12,8 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from ..engine.private_api import DataAdapter
-from ..session.callbacks import Gate, callback_list
-from ..session.session import Session
+from .callbacks import Gate, callback_list
+from .session import Session
 
 
 def run(session: Session, gate: Gate) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..session.callbacks import Gate, callback_list, validate
-from ..session.session import Session
+from .callbacks import Gate, callback_list, validate
+from .session import Session
 
 
 def run(session: Session, gate: Gate) -> None:

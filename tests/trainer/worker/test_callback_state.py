@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.trainer.errors import CallbackStateError, ConfigurationError
-from heliostat.trainer.session.callback_state import (
+from heliostat.trainer.worker.callback_state import (
     callback_state,
     carried_how,
     pack_states,
@@ -22,7 +22,7 @@ from heliostat.trainer.session.callback_state import (
 )
 from keras import callbacks
 
-from .conftest import dense_data
+from ..conftest import dense_data
 
 pytestmark = pytest.mark.engine
 
