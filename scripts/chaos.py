@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heliostat.scripts.chaos_report import (
@@ -34,23 +34,14 @@ class ChaosSettings:
     Attributes:
         script: the script.
         arguments: those of the script.
-        kill_every_s: seconds between two kills.
-        seed: chooses who is killed.
+        kills: when a worker is killed, and the seed that chooses which.
         run_dir: where all fits of both runs go; None makes ``runs/chaos-<time>``.
-
-    Raises:
-        ScriptError: the interval is not positive.
     """
 
     script: Path
     arguments: tuple[str, ...] = ()
-    kill_every_s: float
-    seed: int = 0
+    kills: KillSchedule
     run_dir: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not self.kill_every_s > 0:
-            raise ScriptError(f"--kill-every is {self.kill_every_s:g} s; it must be more than nothing.")
 
 
 def interval_s(text: str) -> float:
@@ -73,15 +64,15 @@ def chaos(settings: ChaosSettings, console: Console) -> bool:
             raise ScriptError(f"{str(folder / name)!r} exists already. Give another --run-dir, or none.")
     command = shlex.join([str(settings.script), *settings.arguments])
     console.print(f"1 of 2: {command}, undisturbed", markup=False, soft_wrap=True)
-    status = _run(settings, folder / UNDISTURBED, math.inf)
+    status = _run(settings, folder / UNDISTURBED, replace(settings.kills, every_s=math.inf))
     if status:
         raise ScriptError(f"The undisturbed run {_ended(status)}, so there is nothing to compare with.")
     plain = read_fits(folder / UNDISTURBED)
     if not plain:
         raise ScriptError(f"{settings.script} ended without a call of Trainer.fit, so there is nothing to disturb.")
-    every = f"a worker killed every {settings.kill_every_s:g} s (seed {settings.seed})"
+    every = f"a worker killed every {settings.kills.every_s:g} s (seed {settings.kills.seed})"
     console.print(f"\n2 of 2: {command}, with {every}", markup=False, soft_wrap=True)
-    status = _run(settings, folder / DISTURBED, settings.kill_every_s)
+    status = _run(settings, folder / DISTURBED, settings.kills)
     disturbed = read_fits(folder / DISTURBED)
     outcome = Outcome(
         plain=plain,
@@ -103,9 +94,8 @@ def _show(outcome: Outcome, console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _run(settings: ChaosSettings, folder: Path, kill_every_s: float) -> int:
+def _run(settings: ChaosSettings, folder: Path, kills: KillSchedule) -> int:
     """Run the script as a user would; returns its exit status."""
-    kills = KillSchedule(every_s=kill_every_s, seed=settings.seed)
     return run_in_child(Command(run_dir=folder, kills=kills), settings.script, settings.arguments)
 
 

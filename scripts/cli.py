@@ -180,10 +180,10 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
     """
     from heliostat.scripts.chaos import ChaosSettings, interval_s
     from heliostat.scripts.chaos import chaos as disturb
+    from heliostat.trainer.environment import KillSchedule
 
-    settings = ChaosSettings(
-        script=script, arguments=arguments, kill_every_s=interval_s(kill_every), seed=seed, run_dir=run_dir
-    )
+    kills = KillSchedule(every_s=interval_s(kill_every), seed=seed)
+    settings = ChaosSettings(script=script, arguments=arguments, kills=kills, run_dir=run_dir)
     if not disturb(settings, _console()):
         raise SystemExit(1)
 

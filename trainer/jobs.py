@@ -13,7 +13,6 @@ from heliostat.data import Dataset, Shuffle
 from .columns import Columns
 from .environment import ReplayWanted, TraceWanted
 from .shipping import Shipped
-from .timing.clock import ClockReading
 
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
@@ -141,6 +140,21 @@ class FitJob:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockAsked:
     """A worker asks for the driver's performance counter, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockReading:
+    """What a worker's clock showed when the driver's was read.
+
+    Attributes:
+        own_s: the worker's performance counter, in seconds.
+        offset_s: what must be added to it to get the driver's.
+        bound_s: how wrong that may be, either way.
+    """
+
+    own_s: float
+    offset_s: float
+    bound_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,11 +29,11 @@ from .driver.pausing import pausing
 from .driver.result import Result
 from .driver.run_folder import REPLAY_FILE, RunFolder, new_run_path, numbered_run_path, read_record
 from .driver.workers import Workers
+from .engine.times import StartTimes
 from .environment import Command, KillSchedule, begin_fit
 from .errors import ConfigurationError, RunPausedError
 from .jobs import CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
 from .shipping import InProcess, Shipped, ship
-from .timing.start_times import StartTimes
 
 BuildModel = Callable[[], Any]
 

@@ -18,10 +18,10 @@ from heliostat.cluster.instruments import Span
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.trace import summary, wanted_steps
+from heliostat.trainer.driver.trace_file import chrome_trace
 from heliostat.trainer.environment import TraceWanted
-from heliostat.trainer.jobs import WorkerTrace
-from heliostat.trainer.timing.clock import ClockReading, clock_identity
-from heliostat.trainer.timing.tracing import chrome_trace
+from heliostat.trainer.jobs import ClockReading, WorkerTrace
+from heliostat.trainer.worker.tracer import clock_identity
 
 SCRIPT = """
 import json, sys

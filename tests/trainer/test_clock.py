@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from heliostat.trainer.timing.clock import ClockReading, clock_identity, offset_at, read_clock, reading
+from heliostat.trainer.driver.trace_file import offset_at
+from heliostat.trainer.jobs import ClockReading
+from heliostat.trainer.worker.tracer import clock_identity, read_clock, reading
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from heliostat.trainer import Trainer
 from heliostat.trainer.driver.display import start_line
-from heliostat.trainer.timing.start_times import WORKER_PARTS, StartTimes
+from heliostat.trainer.engine.times import WORKER_PARTS, StartTimes
 
 from .conftest import dense_data
 from .models import normalised

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .. import jobs
+from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import ConfigurationError
-from ..timing.start_times import DRIVER_PARTS, WORKER_PARTS
 from .epoch_record import EpochRecord
 
 Verbose = Literal["auto"] | int

@@ -19,6 +19,7 @@ from ..checkpoints.checkpoint import CheckpointManifest, CheckpointStore
 from ..checkpoints.identity import check_identity
 from ..config import FitConfig, TrainerConfig
 from ..engine.nonfinite import nonfinite_text
+from ..engine.times import StartTimes
 from ..errors import CheckpointError, ConfigurationError, RunPausedError, TrainerError
 from ..jobs import (
     CheckpointFailed,
@@ -34,13 +35,12 @@ from ..jobs import (
     ReplayReport,
     WorkerTrace,
 )
-from ..timing.start_times import StartTimes
-from ..timing.tracing import chrome_trace
 from .coordinator import Coordinator, Listeners
 from .display import Display, start_line
 from .epoch_record import EpochRecord, history_of, line_of, record_of
 from .result import Result, stored_result
 from .run_folder import EVENTS_FILE, METRICS_FILE, TRACE_FILE, RunFolder, read_lines
+from .trace_file import chrome_trace
 from .workers import Workers
 
 _CONFIGURATION = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")

@@ -13,8 +13,8 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .. import environment
 from ..config import TrainerConfig
+from ..engine.times import StartTimes
 from ..jobs import WorkerSetup
-from ..timing.start_times import StartTimes
 from .factory import WorkerFactory
 
 

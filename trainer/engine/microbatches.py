@@ -6,14 +6,10 @@ shapes, the same random seeds, one traced graph. As many as there are replicas a
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import tensorflow as tf
-from heliostat.cluster import instruments
 from heliostat.cluster.tree import Node, Vector
 
 from ..errors import UnsupportedModelError
@@ -21,43 +17,8 @@ from .feed import Feed, Microbatch
 from .gradients import GradientFunction, ReplicaInput
 from .layout import microbatch_seeds
 from .replica_sum import ReplicaSum
+from .times import TimeSplit
 from .trainee import Trainee
-
-
-@dataclass(slots=True)
-class TimeSplit:
-    """Seconds a worker spent in the parts of its steps, since the start of the epoch.
-
-    Each part is timed where it happens, with `part`.
-
-    Attributes:
-        input_s: getting rows.
-        compute_s: gradients; on GPUs also their sum over those of a worker, and its copy to the host.
-        local_sum_s: adding up its own microbatches.
-        wait_s: in the all-reduce, asleep until another worker or the network had something.
-        all_reduce_s: in the all-reduce, moving and adding.
-        apply_s: the update, and counting metrics.
-        control_s: between steps, following the chief's callbacks and copying state for checkpoints.
-        rest_s: between steps, everything else: Keras's loop, callbacks, progress.
-    """
-
-    input_s: float = 0.0
-    compute_s: float = 0.0
-    local_sum_s: float = 0.0
-    wait_s: float = 0.0
-    all_reduce_s: float = 0.0
-    apply_s: float = 0.0
-    control_s: float = 0.0
-    rest_s: float = 0.0
-
-    @contextlib.contextmanager
-    def part(self, name: str, microbatch: int = -1) -> Iterator[None]:
-        """The block belongs to this part, "input" to "rest"; traces show it with the index of the microbatch."""
-        began_s = time.perf_counter()
-        yield
-        field = f"{name.replace(' ', '_')}_s"
-        setattr(self, field, getattr(self, field) + time.perf_counter() - began_s)
-        instruments.note(name, began_s, microbatch)
 
 
 class Microbatches:

@@ -28,9 +28,9 @@ from heliostat.cluster.tree import Vector
 from ..errors import NonfiniteGradientError
 from ..jobs import Nonfinite, OnNonfinite
 from .metrics import EpochMetrics
-from .microbatches import TimeSplit
 from .nonfinite import nonfinite_microbatch, nonfinite_text
 from .phase import Phase
+from .times import TimeSplit
 
 
 class Step:

@@ -10,9 +10,9 @@ from ..columns import Columns, sample_rows
 from ..engine.feed import Feed
 from ..engine.gradients import GradientFunction, Kind
 from ..engine.microbatches import Microbatches
+from ..engine.times import StartTimes
 from ..engine.trainee import Trainee
 from ..jobs import FitJob, ModelJob
-from ..timing.start_times import StartTimes
 
 
 class Runners:

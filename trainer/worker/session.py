@@ -27,7 +27,7 @@ from .replay import replay_step
 from .saver import Saver
 
 if TYPE_CHECKING:
-    from ..timing.tracing import Tracer
+    from ..worker.tracer import Tracer
     from .callbacks import Gate
 
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.

@@ -28,6 +28,7 @@ from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
+from ..engine.times import StartTimes
 from ..engine.trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 from ..errors import ModelError, WorkersDisagreeError
 from ..jobs import (
@@ -48,14 +49,13 @@ from ..jobs import (
     WorkerSetup,
 )
 from ..shipping import unship
-from ..timing.start_times import StartTimes
-from ..timing.tracing import Tracer
 from . import custom, fit, train_on_batch
 from .callbacks import Gate, check_callbacks, has_batch_hooks, make_gate
 from .predict import Predictor
 from .runners import Runners
 from .session import Session
 from .steps import custom_steps, keras_steps, step_reduction
+from .tracer import Tracer
 
 # The three ways to train, by name.
 LOOPS: dict[LoopName, Callable[[Session, Gate], None]] = {

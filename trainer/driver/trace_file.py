@@ -1,8 +1,7 @@
-"""Traces of steps: workers record what they do in the steps asked for, the driver makes a Chrome trace of it.
+"""A Chrome trace of what workers did in some steps, and the run meanwhile, on the driver's clock.
 
-A worker keeps its spans in memory and tells them once, behind the last of these steps, so that recording does not
-disturb what is recorded. The driver records nothing: its epochs, commits and changes of the group are in the run folder
-with their times. The file is trace-event JSON in its object form, as https://ui.perfetto.dev and chrome://tracing load
+The driver records nothing for it: its epochs, commits and changes of the group are in the run folder with their times.
+The file is trace-event JSON in its object form, as https://ui.perfetto.dev and chrome://tracing load
 it (https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU).
 """
 
@@ -13,67 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from heliostat.cluster.group.membership import Member
-from heliostat.cluster.group.worker_process import host_name
-from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Recorder, Span
+from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Span
 
 from ..environment import TraceWanted
-from ..jobs import ClockAsked, WorkerTrace
-from .clock import ClockReading, clock_identity, offset_at, read_clock
+from ..jobs import ClockReading, WorkerTrace
+from ..worker.tracer import clock_identity
 
-CAPACITY = 1 << 16  # spans of a worker
 EPOCHS, CHANGES = 0, 1  # lanes of the driver
 _DRIVER_PID = 0
 _WORKER_LANES = {STEPS: "steps", CHECKPOINTS: "checkpoints"}
 _DRIVER_LANES = {EPOCHS: "epochs", CHANGES: "group and checkpoints"}
 _MICROSECONDS = 1e6
-
-
-class Tracer:
-    """A worker's part: turns its recorder on for the steps asked for, and tells the driver what it holds.
-
-    Args:
-        wanted: which steps.
-        member: this worker's membership in the group.
-    """
-
-    def __init__(self, wanted: TraceWanted, member: Member) -> None:
-        self._wanted, self._member = wanted, member
-        self.recorder = Recorder(CAPACITY)
-        self._clocks: list[ClockReading] = []
-        self._told = False
-
-    def before_step(self, position: int) -> None:
-        """A step of the run begins; validation and callbacks after a step count as part of it."""
-        if self._told or position < self._wanted.first:
-            return
-        if position >= self._wanted.last:
-            self.finish()
-            return
-        if not self.recorder.on:
-            self._read_clock()
-            self.recorder.on = True
-        self.recorder.step = position
-
-    def finish(self) -> None:
-        """Tell the driver, once."""
-        if self._told:
-            return
-        self.recorder.on = False
-        self._read_clock()
-        self._told = True
-        self._member.mailbox.tell(
-            WorkerTrace(
-                host=host_name(),
-                spans=tuple(self.recorder.spans()),
-                dropped=self.recorder.dropped,
-                readings=tuple(self._clocks),
-                clock=clock_identity(),
-            )
-        )
-
-    def _read_clock(self) -> None:
-        self._clocks.append(read_clock(lambda: float(self._member.ask(ClockAsked(), "comparing clocks"))))
 
 
 def chrome_trace(
@@ -127,6 +76,15 @@ def _on_drivers_clock(trace: WorkerTrace) -> Iterator[tuple[Span, float, float]]
             for own_s in (span.began_s, span.ended_s)
         )
         yield span, began_s, ended_s
+
+
+def offset_at(readings: Sequence[ClockReading], own_s: float) -> float:
+    """The offset at a moment of the own clock: between the first and the last reading clocks drift evenly."""
+    first, last = readings[0], readings[-1]
+    if last.own_s <= first.own_s:
+        return first.offset_s
+    share = min(max((own_s - first.own_s) / (last.own_s - first.own_s), 0.0), 1.0)
+    return first.offset_s + share * (last.offset_s - first.offset_s)
 
 
 def _shares_clock(trace: WorkerTrace) -> bool:

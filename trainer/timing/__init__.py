@@ -1,1 +1,0 @@
-"""Where time goes: clocks of several machines, traces, the time to the first step."""
