@@ -36,39 +36,39 @@ def vectors(count, seed=0):
 def chunks(draw):
     """A number of microbatches, which are present, and those that replicas compute at the same time."""
     present = draw(st.lists(st.booleans(), min_size=1, max_size=12).filter(any))
-    numbers = [number for number, here in enumerate(present) if here]
-    first = draw(st.integers(0, len(numbers) - 1))
-    return present, numbers[first : first + draw(st.integers(1, 8))]
+    indices = [index for index, here in enumerate(present) if here]
+    first = draw(st.integers(0, len(indices) - 1))
+    return present, indices[first : first + draw(st.integers(1, 8))]
 
 
 @settings(deadline=None, derandomize=True)
 @given(chunks())
 def test_nodes_among_microbatches_are_the_largest_that_hold_only_them(drawn):
-    present, numbers = drawn
-    found = nodes_among(numbers, len(present))
-    assert [number for _, each in found for number in each] == numbers
-    assert tuple(node for node, _ in found) == contributed(numbers[0], numbers[-1] + 1, present)
+    present, indices = drawn
+    found = nodes_among(indices, len(present))
+    assert [index for _, each in found for index in each] == indices
+    assert tuple(node for node, _ in found) == contributed(indices[0], indices[-1] + 1, present)
     for node, each in found:
         lo, hi = span(node, len(present))
-        assert set(each) == {number for number in range(lo, hi) if present[number]}
+        assert set(each) == {index for index in range(lo, hi) if present[index]}
 
 
-@pytest.mark.parametrize("numbers", [(0,), (2, 3), (1, 2, 3), (0, 1, 2, 3), (3, 4, 6), (0, 1, 3, 4, 5, 6)])
-def test_sums_on_devices_have_the_bits_of_the_tree(numbers):
+@pytest.mark.parametrize("indices", [(0,), (2, 3), (1, 2, 3), (0, 1, 2, 3), (3, 4, 6), (0, 1, 3, 4, 5, 6)])
+def test_sums_on_devices_have_the_bits_of_the_tree(indices):
     num_microbatches = 7
     devices = [f"CPU:{i}" for i in range(6)]
     given = vectors(num_microbatches)
     outputs = []
-    for device, number in zip(devices, numbers, strict=False):
+    for device, index in zip(devices, indices, strict=False):
         with tf.device(device):
-            outputs.append([tf.identity(tf.constant(bucket)) for bucket in given[number]])
-    assert [output[0].device[-1] for output in outputs] == [str(i) for i in range(len(numbers))]
+            outputs.append([tf.identity(tf.constant(bucket)) for bucket in given[index]])
+    assert [output[0].device[-1] for output in outputs] == [str(i) for i in range(len(indices))]
     unused = [outputs[-1]] * (len(devices) - len(outputs))
-    tree, wanted = (TreeSum(num_microbatches, OPS, numbers[0], numbers[-1] + 1) for _ in range(2))
-    for node, vector in ReplicaSum(devices, num_microbatches, OPS, HostViews())(numbers, outputs + unused):
+    tree, wanted = (TreeSum(num_microbatches, OPS, indices[0], indices[-1] + 1) for _ in range(2))
+    for node, vector in ReplicaSum(devices, num_microbatches, OPS, HostViews())(indices, outputs + unused):
         tree.add_node(node, vector)
-    for number in numbers:
-        wanted.add(number, given[number])
+    for index in indices:
+        wanted.add(index, given[index])
     found, expected = tree.nodes(), wanted.nodes()
     assert list(found) == list(expected)
     for node, vector in expected.items():
@@ -84,9 +84,9 @@ def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, monk
     summed = []
     original = ReplicaSum.__call__
 
-    def noted(self, numbers, outputs):
-        summed.append(tuple(numbers))
-        return original(self, numbers, outputs)
+    def noted(self, indices, outputs):
+        summed.append(tuple(indices))
+        return original(self, indices, outputs)
 
     monkeypatch.setattr(ReplicaSum, "__call__", noted)
     monkeypatch.setattr(Runtime, "gpus", property(lambda self: self.devices))

@@ -26,12 +26,12 @@ class Microbatch:
     """The rows of one microbatch, ready to be computed.
 
     Attributes:
-        number: its number in the step.
+        index: its place among the microbatches of the step.
         batch: tensors by column, views of the feed's buffers: valid until the feed is asked for the next step.
         weights: float64 ``[4]``, see `microbatch_weights`.
     """
 
-    number: int
+    index: int
     batch: Mapping[str, Any]
     weights: np.ndarray
 
@@ -74,27 +74,27 @@ class Feed:
                 reader.start_pass(seed=self._seed, epoch=epoch)
         self._order = RowOrder(num_rows=len(self.dataset), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
 
-    def row_ids(self, step: int, number: int) -> np.ndarray:
+    def row_ids(self, step: int, index: int) -> np.ndarray:
         """Row ids of one microbatch, int64."""
-        return row_ids(self._order, self.plan, step, number)
+        return row_ids(self._order, self.plan, step, index)
 
-    def read(self, step: int, numbers: Sequence[int]) -> list[Microbatch]:
-        """The microbatches `numbers` of `step`; those without rows are left out."""
+    def read(self, step: int, indices: Sequence[int]) -> list[Microbatch]:
+        """The microbatches `indices` of `step`; those without rows are left out."""
         start, stop = self.plan.step_rows(step)
         batch_weight = self._sum_of_weights(start, stop)
-        present = [number for number in numbers if self.plan.present(step)[number]]
+        present = [index for index in indices if self.plan.present(step)[index]]
         gathered = self._take_ahead(step, present)
         if gathered is None:
             gathered = self._gather(step, present)
         if self._read_s > AHEAD_S and step + 1 < self.plan.num_steps:
-            self._read_ahead(step + 1, [number for number in numbers if self.plan.present(step + 1)[number]])
+            self._read_ahead(step + 1, [index for index in indices if self.plan.present(step + 1)[index]])
         found = []
-        for number, arrays in zip(present, gathered, strict=True):
-            low, high = self.plan.microbatch_rows(step, number)
+        for index, arrays in zip(present, gathered, strict=True):
+            low, high = self.plan.microbatch_rows(step, index)
             weight = self._sum_of_weights(low, high)
             weights = microbatch_weights(self._reduction, high - low, stop - start, weight, batch_weight)
             batch = {name: to_tensor(array) for name, array in arrays.items()}
-            found.append(Microbatch(number=number, batch=batch, weights=weights))
+            found.append(Microbatch(index=index, batch=batch, weights=weights))
         return found
 
     def close(self) -> None:
@@ -107,28 +107,28 @@ class Feed:
         if self._weight_reader is not None:
             self._weight_reader.close()
 
-    def _gather(self, step: int, numbers: Sequence[int]) -> list[Arrays]:
+    def _gather(self, step: int, indices: Sequence[int]) -> list[Arrays]:
         began = time.perf_counter()
         self._reader.expect(self._order, self.plan.step_rows(step)[0])
         found = []
-        for slot, number in enumerate(numbers):
-            ids = self.row_ids(step, number)
+        for position, index in enumerate(indices):
+            ids = self.row_ids(step, index)
             # The step before still computes from its own buffers while this one is read ahead.
-            found.append(self._reader.gather(ids, self._buffer(step % 2, slot, ids.size)))
+            found.append(self._reader.gather(ids, self._buffer(step % 2, position, ids.size)))
         self._read_s = time.perf_counter() - began
         return found
 
-    def _read_ahead(self, step: int, numbers: Sequence[int]) -> None:
+    def _read_ahead(self, step: int, indices: Sequence[int]) -> None:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="heliostat-feed")
-        self._ahead = (step, tuple(numbers)), self._executor.submit(self._gather, step, numbers)
+        self._ahead = (step, tuple(indices)), self._executor.submit(self._gather, step, indices)
 
-    def _take_ahead(self, step: int, numbers: Sequence[int]) -> list[Arrays] | None:
+    def _take_ahead(self, step: int, indices: Sequence[int]) -> list[Arrays] | None:
         """What was read ahead, if it is what is wanted now; its error, if it had one."""
         if self._ahead is None:
             return None
         key, future = self._ahead
-        if key != (step, tuple(numbers)):
+        if key != (step, tuple(indices)):
             self._drop_ahead()
             return None
         self._ahead = None
@@ -140,8 +140,8 @@ class Feed:
             self._ahead[1].exception()
         self._ahead = None
 
-    def _buffer(self, parity: int, slot: int, rows: int) -> Arrays:
-        key = (parity, slot, rows)
+    def _buffer(self, parity: int, position: int, rows: int) -> Arrays:
+        key = (parity, position, rows)
         if key not in self._buffers:
             self._buffers[key] = {
                 name: aligned_empty((rows, *column.shape), column.dtype)

@@ -230,7 +230,7 @@ def microbatch_seeds(seed: int, step: int, microbatch: int, num_generators: int)
     Args:
         seed: seed of the run.
         step: step of the run, counted from 0 over all epochs.
-        microbatch: number of the microbatch in its step.
+        microbatch: index of the microbatch in its step.
         num_generators: how many `keras.random.SeedGenerator` the model holds.
 
     Returns:

@@ -54,14 +54,14 @@ class Microbatches:
             microbatches = self.feed.read(step, indices)
         for at in range(0, len(microbatches), self.num_replicas):
             wave = microbatches[at : at + self.num_replicas]
-            numbers = [m.number for m in wave]
-            with self.times.part("compute", numbers[0]):
+            computed = [m.index for m in wave]
+            with self.times.part("compute", computed[0]):
                 if replica_sum is None:
                     # A replica without a microbatch of its own has computed the last one again: its result is dropped.
                     vectors = self.gradients(self._inputs(wave, seed_step))
-                    nodes = list(zip(((0, number) for number in numbers), vectors, strict=False))
+                    nodes = list(zip(((0, index) for index in computed), vectors, strict=False))
                 else:
-                    nodes = replica_sum(numbers, self.gradients.on_devices(self._inputs(wave, seed_step)))
+                    nodes = replica_sum(computed, self.gradients.on_devices(self._inputs(wave, seed_step)))
             yield from nodes
 
     def warm_up(self) -> None:
@@ -71,8 +71,8 @@ class Microbatches:
             UnsupportedModelError: XLA cannot compile the step.
         """
         try:
-            for step, number in self.feed.plan.one_of_each_size().values():
-                deque(self.computed(step, step, [number]), maxlen=0)
+            for step, index in self.feed.plan.one_of_each_size().values():
+                deque(self.computed(step, step, [index]), maxlen=0)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if not self.trainee.jit_compile:
                 raise
@@ -85,4 +85,4 @@ class Microbatches:
     def _inputs(self, wave: Sequence[Microbatch], seed_step: int) -> list[ReplicaInput]:
         filled = [*wave, *[wave[-1]] * (self.num_replicas - len(wave))]
         num_generators = len(self.trainee.generators)
-        return [(m.batch, m.weights, microbatch_seeds(self.seed, seed_step, m.number, num_generators)) for m in filled]
+        return [(m.batch, m.weights, microbatch_seeds(self.seed, seed_step, m.index, num_generators)) for m in filled]

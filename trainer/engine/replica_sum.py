@@ -40,26 +40,26 @@ class ReplicaSum:
         self._functions: dict[tuple[tuple[int, Schedule], ...], Any] = {}
         self._add = tf.function(tf.add, autograph=False, jit_compile=True)
 
-    def __call__(self, numbers: Sequence[int], outputs: Outputs) -> list[tuple[Node, Vector]]:
-        """Partial sums of the microbatches `numbers`, ascending: one per maximal node of the tree among them.
+    def __call__(self, indices: Sequence[int], outputs: Outputs) -> list[tuple[Node, Vector]]:
+        """Partial sums of the microbatches `indices`, ascending: one per maximal node of the tree among them.
 
         Args:
-            numbers: replica i computed number i; replicas beyond them are left out.
+            indices: replica i computed microbatch indices[i]; replicas beyond them are left out.
             outputs: of every replica its vector, as tensors on its device.
         """
-        found = nodes_among(numbers, self._num_microbatches)
-        key = tuple((len(each), schedule(tuple((0, number) for number in each))) for _, each in found)
+        found = nodes_among(indices, self._num_microbatches)
+        key = tuple((len(each), schedule(tuple((0, index) for index in each))) for _, each in found)
         if key not in self._functions:
             self._functions[key] = self._make(key)
-        here = outputs[: len(numbers)]
+        here = outputs[: len(indices)]
         sums, copies, rest = self._functions[key](
             [list(each[FLOAT]) for each in here], [list(each[SHORT]) for each in here]
         )
-        short = {(0, number): tuple(map(self._views.of, others)) for number, others in zip(numbers, rest, strict=True)}
+        short = {(0, index): tuple(map(self._views.of, others)) for index, others in zip(indices, rest, strict=True)}
         partials = []
         for (node, each), totals, copied in zip(found, sums, copies, strict=True):
             added = reduce_nodes(
-                {(0, number): short[0, number] for number in each}, self._short_ops, self._num_microbatches
+                {(0, index): short[0, index] for index in each}, self._short_ops, self._num_microbatches
             )
             for bucket in added:
                 bucket.flags.writeable = False  # as the copies are: a vector is one or the other
@@ -92,15 +92,15 @@ class ReplicaSum:
         return fold(additions, list(zip(vectors, devices, strict=True)), add)[0]
 
 
-def nodes_among(numbers: Sequence[int], num_microbatches: int) -> list[tuple[Node, tuple[int, ...]]]:
+def nodes_among(indices: Sequence[int], num_microbatches: int) -> list[tuple[Node, tuple[int, ...]]]:
     """The maximal nodes of the tree between the first and the last of these microbatches, each with those in it.
 
-    `numbers` are ascending, and all that are present between them.
+    `indices` are ascending, and all that are present between them.
     """
     found = []
-    for node in cover(numbers[0], numbers[-1] + 1, num_microbatches):
+    for node in cover(indices[0], indices[-1] + 1, num_microbatches):
         lo, hi = span(node, num_microbatches)
-        each = tuple(number for number in numbers if lo <= number < hi)
+        each = tuple(index for index in indices if lo <= index < hi)
         if each:
             found.append((node, each))
     return found

@@ -114,13 +114,13 @@ class Step:
         """The sum of a step is not finite, on every worker alike: find out where from; nothing is applied."""
         skipped = self._on_nonfinite == "skip"
         found = nonfinite_microbatch(phase.microbatches, self._seed_step(step), step, phase.partial_sums.ranges)
-        number, variables = found or (None, ())
+        index, variables = found or (None, ())
         if found is not None or self._group.is_chief:
-            event = Nonfinite(epoch=self._epoch, step=step, microbatch=number, variables=variables, skipped=skipped)
+            event = Nonfinite(epoch=self._epoch, step=step, microbatch=index, variables=variables, skipped=skipped)
             self._group.mailbox.tell(event)
         if not skipped:
-            text = nonfinite_text(self._epoch, step, self.steps_per_epoch, number, variables)
-            raise NonfiniteGradientError(text, microbatch=number)
+            text = nonfinite_text(self._epoch, step, self.steps_per_epoch, index, variables)
+            raise NonfiniteGradientError(text, microbatch=index)
 
     # -- an epoch of steps ----------------------------------------------------------------------------------------
 
@@ -173,6 +173,6 @@ class Step:
         """Row ids of `step` as the workers computed it, in order of rank (for proofs)."""
         feed = self.microbatches.feed
         return tuple(
-            tuple(int(i) for lo, hi in ranges for number in range(lo, hi) for i in feed.row_ids(step, number))
+            tuple(int(i) for lo, hi in ranges for index in range(lo, hi) for i in feed.row_ids(step, index))
             for _, ranges in (() if self._call is None else self._call.assigned)
         )

@@ -14,12 +14,12 @@ from ..jobs import MicrobatchReplay, ReplayReport
 def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> ReplayReport:
     """Compute microbatches of `step` of `epoch` one by one, without applying them; the state must be that before it."""
     microbatches, plan = engine.microbatches, engine.plan
-    present = [number for number, here in enumerate(plan.present(step)) if here]
-    numbers = present if wanted.microbatch is None else [wanted.microbatch]
+    present = [index for index, here in enumerate(plan.present(step)) if here]
+    indices = present if wanted.microbatch is None else [wanted.microbatch]
     found = []
-    for number in numbers:
-        for _, (*float_buckets, sums, maxima) in microbatches.computed(step, epoch * plan.num_steps + step, [number]):
-            rows = plan.sizes(step)[number]
+    for index in indices:
+        for _, (*float_buckets, sums, maxima) in microbatches.computed(step, epoch * plan.num_steps + step, [index]):
+            rows = plan.sizes(step)[index]
             metric_sums = MetricSums.start(engine.metrics.layout)
             metric_sums.add(np.array(sums), np.array(maxima), rows)
             norms, broken = {}, []
@@ -29,8 +29,8 @@ def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> Re
                     broken.append(variable.path)
             found.append(
                 MicrobatchReplay(
-                    number=number,
-                    row_ids=tuple(int(i) for i in microbatches.feed.row_ids(step, number)),
+                    number=index,
+                    row_ids=tuple(int(i) for i in microbatches.feed.row_ids(step, index)),
                     logs=engine.metrics.logs_of(metric_sums),
                     norms=norms,
                     nonfinite=tuple(broken),
