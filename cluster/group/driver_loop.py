@@ -36,7 +36,7 @@ from .controller_state import (
     Stop,
     TaskState,
 )
-from .messages import JoinRequest, Leave, Membership, Pulse
+from .messages import Heartbeat, JoinRequest, Leave, Membership
 from .pool import Alive, Message, Spoke, Up, WorkerPool
 from .worker_process import TaskLimits
 
@@ -44,7 +44,7 @@ TICK_S = 0.25
 LATE_AFTER_DEADLINES = 10
 STALLED_S = 2.0  # a driver that did not look for so long was stopped itself, and knows nothing of anybody's silence
 # Work whose duration nobody can know: it is reported when others wait for it, and never cut short.
-PATIENT_PHASES = ("the chief's callbacks", "start", "saving")
+PATIENT_ACTIVITIES = ("the chief's callbacks", "start", "saving")
 
 
 class Handler(Protocol):
@@ -59,7 +59,7 @@ class Handler(Protocol):
     def formed(self, formed: Formed) -> Mapping[int, Any]:
         """A new generation works."""
 
-    def late(self, worker: int, pulse: Pulse, stacks: str) -> None:
+    def late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
         """The others wait for this worker."""
 
 
@@ -89,7 +89,7 @@ class Known:
     info: WorkerInfo
     address: tuple[str, int]
     heard_s: float = field(default_factory=time.monotonic)
-    pulse: Pulse | None = None
+    heartbeat: Heartbeat | None = None
 
 
 class Roster(dict[int, Known]):
@@ -184,7 +184,7 @@ class TaskLoop:
             self._begin(worker)
         elif isinstance(message, Alive):
             if worker in self._known:
-                self._known[worker].pulse = message.pulse
+                self._known[worker].heartbeat = message.heartbeat
         elif isinstance(message, Spoke):
             if worker in self._known:  # who was ended is not heard of again
                 self._spoken(message)
@@ -224,7 +224,7 @@ class TaskLoop:
     def _begin(self, worker: int) -> None:
         limits = TaskLimits(first_deadline_s=self._spec.first_deadline_s, deadline_s=self._spec.deadline_s)
         log_path = self._task.log_path(worker)
-        self._known[worker].pulse, self._known[worker].heard_s = None, time.monotonic()
+        self._known[worker].heartbeat, self._known[worker].heard_s = None, time.monotonic()
         self._pool.begin(worker, self._task.method, self._task.job, limits, log_path)
         self._decide(Started(worker=worker))
 
@@ -249,8 +249,8 @@ class TaskLoop:
             self._decide(Started(worker=failure.worker))
         if failure.kind == "died":
             self._known.pop(failure.worker, None)
-            if failure.step is None and known is not None and known.pulse is not None:
-                failure = replace(failure, step=known.pulse.step)
+            if failure.step is None and known is not None and known.heartbeat is not None:
+                failure = replace(failure, step=known.heartbeat.step)
         self._decide(Failed(failure=failure))
 
     def _answer(self, answers: Mapping[int, Any], *, to_reports: bool = False) -> None:
@@ -306,13 +306,13 @@ class TaskLoop:
         """How long a member may be unheard of."""
         if self._spec.deadline_s is not None:
             return self._spec.deadline_s
-        times = [known.pulse.step_s for known in self._known.values() if known.pulse is not None]
+        times = [known.heartbeat.step_s for known in self._known.values() if known.heartbeat is not None]
         return max(5.0, 10 * max(times, default=0.0))
 
     def _fence_silent(self, now_s: float) -> None:
         for worker in self.state.members:
             known = self._known.get(worker)
-            if known is None or worker in self.state.requests or known.pulse is None:
+            if known is None or worker in self.state.requests or known.heartbeat is None:
                 continue
             silent_s = now_s - known.heard_s
             if silent_s > self._deadline_s():
@@ -323,7 +323,7 @@ class TaskLoop:
         """End a worker that does not take part any more; should it wake up, nobody listens to it."""
         self._pool.kill(worker)
         self._known.pop(worker, None)
-        step = None if known.pulse is None else known.pulse.step
+        step = None if known.heartbeat is None else known.heartbeat.step
         self._decide(Failed(failure=Failure(worker=worker, kind="died", reason=reason, step=step)))
 
     def _watch_late(self, now_s: float) -> None:
@@ -335,14 +335,14 @@ class TaskLoop:
             return
         for worker in self.state.members:
             known = self._known.get(worker)
-            if worker in self.state.requests or known is None or known.pulse is None:
+            if worker in self.state.requests or known is None or known.heartbeat is None:
                 continue
             if (worker, self.state.generation) not in self._said_late:
                 self._said_late.add((worker, self.state.generation))
-                self._handler.late(worker, known.pulse, self._pool.stacks(worker, wait_s=1.0))
-            limit_s = LATE_AFTER_DEADLINES * deadline_s if known.pulse.step_s else self._spec.first_deadline_s
-            if known.pulse.phase not in PATIENT_PHASES and now_s - self._regrouping_since > limit_s:
-                self._fence(worker, known, f"it stood still in phase '{known.pulse.phase}' for {limit_s:.0f} s")
+                self._handler.late(worker, known.heartbeat, self._pool.stacks(worker, wait_s=1.0))
+            limit_s = LATE_AFTER_DEADLINES * deadline_s if known.heartbeat.step_s else self._spec.first_deadline_s
+            if known.heartbeat.activity not in PATIENT_ACTIVITIES and now_s - self._regrouping_since > limit_s:
+                self._fence(worker, known, f"it stood still at '{known.heartbeat.activity}' for {limit_s:.0f} s")
                 return
 
     def _fit_size(self) -> None:

@@ -34,7 +34,7 @@ from ..errors import (
 )
 from ..tree import Layout, Node, SegmentOp, Vector, contributed
 from .mailbox import Interrupted, Mailbox
-from .messages import Finish, JoinRequest, Leave, Membership, Pulse, SendState, WaitingAt
+from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
 
 # Failures that a new generation mends; the others mean that the workers do not run the same program.
 MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)
@@ -91,7 +91,7 @@ class SumCall:
         member = self._member
         ranges = member.ranges_of_all(len(self._present))
         self.assigned = tuple(zip(member.members, ranges, strict=True))
-        member.enter_phase("compute")
+        member.note_activity("compute")
         instruments.fault_point("compute", member.step)
         return ranges[member.rank]
 
@@ -107,7 +107,7 @@ class SumCall:
             member.regroup("step", held=held, reason="the group is to change")
             return
         expected = member.expected_nodes(tuple(each for _, each in self.assigned), self._present)
-        member.enter_phase("all-reduce")
+        member.note_activity("all-reduce")
         instruments.fault_point("reduce", member.step)
         collective = member.connections("step", held)
         if collective is None:
@@ -169,7 +169,7 @@ class Member:
         self._results: dict[int, Any] = {}
         self._buffers: list[Vector] = []
         self._expected: tuple[Any, list[list[Node]]] | None = None
-        self._phase = ("start", time.monotonic())
+        self._activity = ("start", time.monotonic())
         self._step_times: list[float] = []
         self.step_s = 0.0
         self.take_state: Callable[[], Any] = lambda: None
@@ -210,16 +210,16 @@ class Member:
         if len(self._step_times) == NUM_TIMED:
             del self._step_times[: NUM_TIMED // 2]
 
-    def enter_phase(self, phase: str) -> None:
-        """Note what this worker does now, for its pulse."""
-        self._phase = phase, time.monotonic()
+    def note_activity(self, activity: str) -> None:
+        """Note what this worker does now, for its heartbeat."""
+        self._activity = activity, time.monotonic()
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """What this worker does; from any thread."""
-        phase, since = self._phase
-        return Pulse(
-            phase=phase,
-            phase_s=time.monotonic() - since,
+        activity, since = self._activity
+        return Heartbeat(
+            activity=activity,
+            activity_s=time.monotonic() - since,
             step=self.step,
             step_s=self.step_s,
             generation=self.generation,
@@ -243,7 +243,7 @@ class Member:
 
     def join(self, *, digest: str, fresh: bool) -> Any:
         """Wait for a place in the group; returns where this worker's state comes from, None for its own."""
-        self.enter_phase("waiting for a place in the group")
+        self.note_activity("waiting for a place in the group")
         self.regroup("join", digest=digest, fresh=fresh)
         instruments.fault_point("join", self.step)
         return None if self._place is None else self._place.origin
@@ -256,7 +256,7 @@ class Member:
         """What the chief produces, on every worker; a worker that becomes the chief meanwhile produces it itself."""
         made: bytes | None = None
         while self.call not in self._results:
-            self.enter_phase("the chief's callbacks" if self.is_chief else "waiting for the chief's callbacks")
+            self.note_activity("the chief's callbacks" if self.is_chief else "waiting for the chief's callbacks")
             if self.is_chief and made is None:
                 made = produce()
             collective = self.connections("call")
@@ -275,14 +275,14 @@ class Member:
         self.call += 1
         return bytes(self._results[self.call - 1])
 
-    def ask(self, event: Any, phase: str = "waiting for the driver") -> Any:
+    def ask(self, event: Any, activity: str = "waiting for the driver") -> Any:
         """Ask the driver; it may take part in changes of the group meanwhile."""
         began_s = time.perf_counter()
         while True:
-            self.enter_phase(phase)
+            self.note_activity(activity)
             try:
                 answer = self.mailbox.ask(event, self._is_aborted)
-                instruments.note(phase, began_s)
+                instruments.note(activity, began_s)
                 return answer
             except Interrupted:
                 self.poll()
@@ -299,7 +299,7 @@ class Member:
             Dismissed: another worker has delivered.
         """
         while True:
-            self.enter_phase("waiting for the end")
+            self.note_activity("waiting for the end")
             instruments.fault_point("end", self.step)
             self.regroup("end")
 
@@ -368,7 +368,7 @@ class Member:
     ) -> None:
         """JoinRequest to the driver until this worker has a place in a generation that stands."""
         if waiting_at not in ("join", "end"):
-            self.enter_phase("regrouping")
+            self.note_activity("regrouping")
             instruments.fault_point("regroup", self.step)
         self.leave()
         state, began_s = None, time.perf_counter()

@@ -101,19 +101,19 @@ Answer = Membership | SendState | Finish | Leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse:
+class Heartbeat:
     """A sign of life.
 
     Attributes:
-        phase: what the worker does, such as "compute".
-        phase_s: for how long.
+        activity: what the worker does, such as "compute".
+        activity_s: for how long.
         step: step of the run.
         step_s: median duration of its last steps; 0.0 while unknown.
         generation: the one it is in.
     """
 
-    phase: str
-    phase_s: float
+    activity: str
+    activity_s: float
     step: int | None
     step_s: float
     generation: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..spec import WorkerInfo
-from .messages import Pulse
+from .messages import Heartbeat
 from .worker_process import Outcome, TaskLimits
 
 
@@ -34,7 +34,7 @@ class Alive:
     """A worker answers."""
 
     worker: int
-    pulse: Pulse | None
+    heartbeat: Heartbeat | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The step at which a worker is, where it outlives the worker: a few bytes of a mapped file beside its log.
 
 The kernel keeps what was written into a map when the process is killed, so the driver learns the exact step of a death;
-a worker's pulse may be a second old. Writing it costs a microsecond and no system call.
+a worker's heartbeat may be a second old. Writing it costs a microsecond and no system call.
 """
 
 from __future__ import annotations

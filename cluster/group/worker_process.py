@@ -20,7 +20,7 @@ from ..links import LinksJob, measure_links
 from .controller_state import Failure
 from .mailbox import Mailbox
 from .membership import Member
-from .messages import Pulse
+from .messages import Heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +105,9 @@ class Host:
         if self._member is not None:
             self._member.abort(generation, reason)
 
-    def pulse(self) -> Pulse | None:
+    def heartbeat(self) -> Heartbeat | None:
         """What the task does; from any thread."""
-        return None if self._member is None else self._member.pulse()
+        return None if self._member is None else self._member.heartbeat()
 
     def close(self, reason: str = "the worker is closed") -> None:
         """Close everything this host opened; a running task ends at its next call."""

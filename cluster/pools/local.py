@@ -18,7 +18,7 @@ from ..group.worker_process import Host, Outcome, TaskLimits, failure_of, host_n
 from ..spec import WorkerInfo
 
 _LOOPBACK = "127.0.0.1"
-PULSE_S = 0.5
+HEARTBEAT_S = 0.5
 
 
 class WorkerKilled(BaseException):
@@ -137,8 +137,8 @@ class LocalPool(WorkerPool):
         self._inbox.put(Ended(worker=worker, outcome=outcome))
 
     def _beat(self, worker: int, host: Host, over: threading.Event) -> None:
-        while not over.wait(PULSE_S):
-            self._inbox.put(Alive(worker=worker, pulse=host.pulse()))
+        while not over.wait(HEARTBEAT_S):
+            self._inbox.put(Alive(worker=worker, heartbeat=host.heartbeat()))
 
     def _forget(self, worker: int) -> Host | None:
         with self._lock:

@@ -21,7 +21,7 @@ from ray import cloudpickle
 from ..errors import ClusterError
 from ..group.controller_state import Failure
 from ..group.mailbox import Mailbox, Said
-from ..group.messages import Pulse
+from ..group.messages import Heartbeat
 from ..group.step_mark import StepMark, mark_path
 from ..group.worker_process import Host, Outcome, TaskLimits, failure_of, host_name
 from ..spec import WorkerInfo
@@ -92,8 +92,8 @@ class WorkerActor:
         print(outcome.failure.traceback, file=sys.stderr, flush=True)
         return Outcome(failure=_portable(outcome.failure))
 
-    def events(self) -> tuple[Pulse | None, list[Said]]:
-        """What the task said since the last poll, and its pulse; waits for something for a while."""
+    def events(self) -> tuple[Heartbeat | None, list[Said]]:
+        """What the task said since the last poll, and its heartbeat; waits for something for a while."""
         self._polled_s = time.monotonic()
         found = []
         with contextlib.suppress(queue.Empty):
@@ -101,7 +101,7 @@ class WorkerActor:
             while True:
                 found.append(self._outbox.get_nowait())
         self._polled_s = time.monotonic()
-        return (None if self._host is None else self._host.pulse()), found
+        return (None if self._host is None else self._host.heartbeat()), found
 
     def answer(self, question: int, reply: Any) -> None:
         """Answer the task's question."""

@@ -148,10 +148,10 @@ class RayPool(WorkerPool):
         elif future in self._polls:
             worker = self._polls.pop(future)
             try:
-                pulse, said = ray.get(future)
+                heartbeat, said = ray.get(future)
             except RayError:
                 return  # its task's future tells how it died
-            self._messages.append(Alive(worker=worker, pulse=pulse))
+            self._messages.append(Alive(worker=worker, heartbeat=heartbeat))
             self._hear(worker, said)
             if worker in self._tasks.values():
                 self._polls[self._actors[worker].events.remote()] = worker

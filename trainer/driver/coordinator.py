@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heliostat.cluster.group.controller_state import Failure, Formed
-from heliostat.cluster.group.messages import Pulse
+from heliostat.cluster.group.messages import Heartbeat
 from heliostat.cluster.tree import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError
@@ -51,7 +51,7 @@ class Listeners:
     traced: Callable[[int, WorkerTrace], None] = lambda _worker, _event: None
     lost: Callable[[Failure, int], None] = lambda _failure, _left: None
     formed: Callable[[Formed], None] = lambda _: None
-    late: Callable[[int, Pulse, str], None] = lambda _worker, _pulse, _stacks: None
+    late: Callable[[int, Heartbeat, str], None] = lambda _worker, _heartbeat, _stacks: None
 
 
 @dataclass(slots=True)
@@ -137,9 +137,9 @@ class Coordinator:
         self.listeners.formed(formed)
         return {}
 
-    def late(self, worker: int, pulse: Pulse, stacks: str) -> None:
+    def late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
         """The others wait for this worker."""
-        self.listeners.late(worker, pulse, stacks)
+        self.listeners.late(worker, heartbeat, stacks)
 
     def _ready(self, ready: Ready) -> str:
         """Why a worker cannot be of this group; empty if it can."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from heliostat.cluster.group.controller_state import Failure, Formed, Limits
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
-from heliostat.cluster.group.messages import Pulse
+from heliostat.cluster.group.messages import Heartbeat
 
 from ..checkpoints.checkpoint import CheckpointManifest, CheckpointStore
 from ..checkpoints.identity import check_identity
@@ -380,12 +380,14 @@ class FitRun:
         self._take_up(self._origin.name, self.store.manifest(self._origin.name))
         self.display.say(f"all workers were lost: going on from checkpoint {self._origin.name}")
 
-    def _on_late(self, worker: int, pulse: Pulse, stacks: str) -> None:
+    def _on_late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
         host = self._host(worker)
-        self.folder.add_event("late", worker=worker, host=host, step=pulse.step, phase=pulse.phase, stacks=stacks)
+        self.folder.add_event(
+            "late", worker=worker, host=host, step=heartbeat.step, phase=heartbeat.activity, stacks=stacks
+        )
         self.display.say(
-            f"waiting for worker {worker} on {host}: in phase '{pulse.phase}' of step {pulse.step} for "
-            f"{pulse.phase_s:.1f} s\n{stacks}".rstrip()
+            f"waiting for worker {worker} on {host}: at '{heartbeat.activity}' of step {heartbeat.step} for "
+            f"{heartbeat.activity_s:.1f} s\n{stacks}".rstrip()
         )
 
     def _host(self, worker: int) -> str:

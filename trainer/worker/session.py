@@ -176,7 +176,7 @@ class Session:
         """Tickets of this worker's share of the validation pass; more if another worker is lost meanwhile."""
         answer = self._meet()
         while isinstance(answer, Share) and self.evaluator is not None:
-            self.member.enter_phase("validation")
+            self.member.note_activity("validation")
             yield from self.evaluator.start(answer.lo, answer.hi)
             nodes, rows = self.evaluator.finish()
             answer = self.member.ask(SharePart(share=answer, nodes=nodes, rows=rows), "waiting for others to validate")

@@ -168,7 +168,7 @@ class Worker:
             self._join(trainee, member, fresh)
             answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
             while isinstance(answer, Share):
-                member.enter_phase("evaluation")
+                member.note_activity("evaluation")
                 for ticket in evaluator.start(answer.lo, answer.hi):
                     instruments.fault_point("validation")
                     evaluator.step(int(ticket[0]))
@@ -189,7 +189,7 @@ class Worker:
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Share):
-            member.enter_phase("prediction")
+            member.note_activity("prediction")
             instruments.fault_point("validation")
             start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
             outputs = predictor.rows(dataset, start, stop, rows_at_once)
@@ -293,7 +293,7 @@ def _fetched(origin: Any, member: Member) -> Snapshot:
 
 
 def _paused(session: Session) -> PauseReport:
-    session.member.enter_phase("saving")
+    session.member.note_activity("saving")
     return PauseReport(checkpoint=session.saver.save_now(session.position))
 
 

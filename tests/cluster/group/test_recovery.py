@@ -494,7 +494,7 @@ def test_nobody_is_left_and_nobody_can_be_made(start, script):
 
 
 def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
-    monkeypatch.setattr(local, "PULSE_S", 0.02)
+    monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
     script.hold(1, "compute", 4, lambda: script.saw("late", 1, "compute", True) > 0)
     toys = start(3, deadline_s=1.0)
     check(toys, toys.run(JOB))
@@ -503,11 +503,11 @@ def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
 
 
 def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch):
-    monkeypatch.setattr(local, "PULSE_S", 0.02)
+    monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
     script.hold(1, "compute", 4, lambda: script.saw("kill", 1) > 0)
     script.hold(None, "compute", 5, lambda: script.welcomed(3))
     toys = start(3, max_launches=4, deadline_s=1.0, first_deadline_s=1.0)
     check(toys, toys.run(JOB))
     assert lost(toys) == [1]
-    assert "stood still in phase 'compute'" in toys.driver.losses[0].reason
+    assert "stood still at 'compute'" in toys.driver.losses[0].reason
     assert toys.driver.members == (0, 2, 3)

@@ -9,7 +9,7 @@ from typing import Any
 
 from heliostat.cluster.group.controller_state import Failure, Formed, Limits
 from heliostat.cluster.group.driver_loop import Task
-from heliostat.cluster.group.messages import JoinRequest, Pulse
+from heliostat.cluster.group.messages import Heartbeat, JoinRequest
 from heliostat.cluster.group.pool import Ended, Message, Spoke
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
@@ -64,8 +64,8 @@ class Driver:
             self.script.note("joined", worker)
         return {}
 
-    def late(self, worker: int, pulse: Pulse, stacks: str) -> None:
-        self.script.note("late", worker, pulse.phase, "compute" in stacks)
+    def late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
+        self.script.note("late", worker, heartbeat.activity, "compute" in stacks)
 
     def _meet(self) -> Mapping[int, Any]:
         if not self.members or not set(self.members) <= set(self._waiting):
