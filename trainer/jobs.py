@@ -393,7 +393,7 @@ class PassReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointOrigin:
+class InitialCheckpoint:
     """A checkpoint to begin from: where checkpoints are, and its name."""
 
     location: str

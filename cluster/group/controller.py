@@ -27,11 +27,11 @@ from .controller_state import (
     Failure,
     FailureKind,
     Finished,
+    InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
     Order,
-    OriginChanged,
     PauseWanted,
     Signal,
     Started,
@@ -76,8 +76,8 @@ def _take(turn: Turn, event: Event) -> None:
             _pause_wanted(turn, reason)
         case LeaveWanted(workers=workers):
             _leave_wanted(turn, workers)
-        case OriginChanged(origin=origin):
-            turn.change(origin=origin, num_restarts=0)
+        case InitialStateChanged(initial_state=initial_state):
+            turn.change(initial_state=initial_state, num_restarts=0)
         case Expired(reason=reason):
             _expired(turn, reason)
         case Signal.REGROUP_IF_WANTED:

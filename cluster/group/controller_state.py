@@ -108,10 +108,10 @@ class LeaveWanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OriginChanged:
+class InitialStateChanged:
     """There is a new checkpoint to begin from should all workers be lost."""
 
-    origin: Any
+    initial_state: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class Expired:
     reason: str
 
 
-Event = Started | JoinRequested | Finished | Failed | Signal | PauseWanted | LeaveWanted | OriginChanged | Expired
+Event = Started | JoinRequested | Finished | Failed | Signal | PauseWanted | LeaveWanted | InitialStateChanged | Expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
+class WorkerDeath:
     """A member is lost; `num_left` go on."""
 
     failure: Failure
@@ -183,7 +183,7 @@ class Stop:
     others: tuple[Failure, ...] = ()
 
 
-Action = AbortGeneration | Reply | Kill | Lost | Formed | Order | Stop
+Action = AbortGeneration | Reply | Kill | WorkerDeath | Formed | Order | Stop
 
 
 def _empty() -> Mapping[int, Any]:
@@ -201,7 +201,7 @@ class TaskState:
         members: living members, by rank.
         starting: workers that set themselves up.
         requests: requests that have not been answered, by worker.
-        origin: checkpoint to begin from when nobody has the state; None begins anew.
+        initial_state: checkpoint to begin from when nobody has the state; None begins anew.
         leaving: workers that shall leave.
         pause: why to pause, empty if not wanted.
         closer: who delivers.
@@ -219,7 +219,7 @@ class TaskState:
     members: tuple[int, ...] = ()
     starting: frozenset[int] = frozenset()
     requests: Mapping[int, JoinRequest] = field(default_factory=_empty)
-    origin: Any = None
+    initial_state: Any = None
     leaving: frozenset[int] = frozenset()
     pause: str = ""
     closer: int | None = None

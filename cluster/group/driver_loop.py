@@ -22,19 +22,19 @@ from .controller_state import (
     Failure,
     Finished,
     Formed,
+    InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
     Limits,
-    Lost,
     Order,
-    OriginChanged,
     PauseWanted,
     Reply,
     Signal,
     Started,
     Stop,
     TaskState,
+    WorkerDeath,
 )
 from .messages import Heartbeat, JoinRequest, Leave, Membership
 from .pool import Alive, Message, Spoke, Up, WorkerPool
@@ -71,14 +71,14 @@ class Task:
         method: what to call on the hosted objects.
         job: what to call it with, on every worker.
         limits: of its group.
-        origin: where the state comes from, None for the workers' own.
+        initial_state: where the state comes from, None for the workers' own.
         log_path: log file of a worker, or None.
     """
 
     method: str
     job: Any
     limits: Limits
-    origin: Any = None
+    initial_state: Any = None
     log_path: Callable[[int], str | None] = lambda _: None
 
 
@@ -132,7 +132,7 @@ class TaskLoop:
     ) -> None:
         self._pool, self._known, self._spec, self._secret = pool, known, spec, secret
         self._task, self._handler, self._target = task, handler, target
-        self.state = TaskState(limits=task.limits, origin=task.origin)
+        self.state = TaskState(limits=task.limits, initial_state=task.initial_state)
         self.results: dict[int, Any] = {}
         self._launched = launched
         self._questions: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is a request
@@ -165,11 +165,11 @@ class TaskLoop:
         """Ask for a pause at the next good moment; may be called from a signal handler."""
         self._pause = self._pause or reason
 
-    def set_origin(self, origin: Any) -> None:
+    def set_initial_state(self, initial_state: Any) -> None:
         """There is a new checkpoint."""
-        self._decide(OriginChanged(origin=origin))
+        self._decide(InitialStateChanged(initial_state=initial_state))
 
-    def nudge(self) -> None:
+    def regroup_if_wanted(self) -> None:
         """The group is in the middle of steps."""
         self._decide(Signal.REGROUP_IF_WANTED)
 
@@ -286,7 +286,7 @@ class TaskLoop:
         elif isinstance(action, Kill):
             self._known.pop(action.worker, None)
             self._pool.kill(action.worker)
-        elif isinstance(action, Lost):
+        elif isinstance(action, WorkerDeath):
             self._answer(self._handler.lost(action.failure, action.num_left))
         elif isinstance(action, Formed):
             self._short_since = self._regrouping_since = None

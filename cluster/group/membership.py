@@ -246,7 +246,7 @@ class Member:
         self.note_activity("waiting for a place in the group")
         self.regroup("join", digest=digest, fresh=fresh)
         instruments.fault_point("join", self.step)
-        return None if self._place is None else self._place.origin
+        return None if self._place is None else self._place.initial_state
 
     def begin_sum(self, present: Sequence[bool], buckets: Buckets) -> SumCall:
         """Begin the all-reduce of a step, of which these microbatches have rows."""

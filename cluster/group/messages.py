@@ -63,7 +63,7 @@ class Membership:
         first_call: see `call`.
         donor: rank of the worker that hands over.
         ranges: for each rank the microbatches of `call` it brings, if it is a step (empty otherwise).
-        origin: where a new member's state comes from; None leaves its own.
+        initial_state: where a new member's state comes from; None leaves its own.
         stop_at_step: ask again at the next step, where the group can be changed.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
     """
@@ -74,7 +74,7 @@ class Membership:
     first_call: int
     donor: int
     ranges: tuple[tuple[Range, ...], ...] = ()
-    origin: Any = None
+    initial_state: Any = None
     stop_at_step: bool = False
     addresses: tuple[tuple[str, int], ...] = ()
     secret: bytes = b""

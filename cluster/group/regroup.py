@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..assignment import Range, reassign
-from .controller_state import AbortGeneration, Failure, Formed, Kill, Lost, Order, TaskState, Turn
+from .controller_state import AbortGeneration, Failure, Formed, Kill, Order, TaskState, Turn, WorkerDeath
 from .messages import Finish, JoinRequest, Leave, Membership, SendState
 
 DEATHS_AT_A_STEP = 3
@@ -26,7 +26,7 @@ class NextGeneration:
         members: by rank.
         joined: those of them that were not in the generation before.
         leaving: members of the generation before that are let go.
-        origins: where a member's state comes from, by worker; its own where it is None or missing.
+        initial_states: where a member's state comes from, by worker; its own where it is None or missing.
         call: the call with which the group goes on; `first_call` is the first result that some of them lack.
         donor: who hands over these results.
         ranges: for each rank the microbatches that it brings to the pending step; empty if nobody has entered it.
@@ -35,7 +35,7 @@ class NextGeneration:
     members: tuple[int, ...]
     joined: tuple[int, ...]
     leaving: tuple[int, ...] = ()
-    origins: Mapping[int, Any]
+    initial_states: Mapping[int, Any]
     call: int = 0
     first_call: int = 0
     donor: int
@@ -58,13 +58,13 @@ def first_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     donor = min(trained or workers)
     members = (donor, *(worker for worker in workers if worker != donor))
     request = state.requests[donor]
-    origins = dict.fromkeys(members, state.origin)
-    if state.origin is None:
+    initial_states = dict.fromkeys(members, state.initial_state)
+    if state.initial_state is None:
         others = [worker for worker in members if state.requests[worker].digest != request.digest]
         if others and request.state is None:
             return StateNeeded(worker=donor)
-        origins |= dict.fromkeys(others, request.state)
-    return NextGeneration(members=members, joined=members, origins=origins, donor=donor)
+        initial_states |= dict.fromkeys(others, request.state)
+    return NextGeneration(members=members, joined=members, initial_states=initial_states, donor=donor)
 
 
 def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
@@ -89,7 +89,7 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
         members=members,
         joined=joined,
         leaving=tuple(worker for worker in state.members if worker not in staying),
-        origins=dict.fromkeys(joined, requests[donor].state),
+        initial_states=dict.fromkeys(joined, requests[donor].state),
         call=requests[donor].next_call,
         first_call=min(requests[worker].next_call for worker in staying),
         donor=donor,
@@ -197,7 +197,7 @@ def lose(turn: Turn, failure: Failure) -> None:
     """A member, which is forgotten already, has died: the others go on, or others begin again."""
     state, step = turn.state, turn.state.step_of(failure)
     turn.change(last_loss=failure)
-    turn.act(Lost(failure=failure, num_left=len(state.members)))
+    turn.act(WorkerDeath(failure=failure, num_left=len(state.members)))
     if failure.evidence and step is not None:
         turn.change(deaths=(*state.deaths, (step, failure.evidence)))
     if turn.state.deaths.count((step, failure.evidence)) >= DEATHS_AT_A_STEP:
@@ -265,7 +265,7 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
             first_call=plan.first_call,
             donor=members.index(plan.donor),
             ranges=plan.ranges,
-            origin=plan.origins.get(worker),
+            initial_state=plan.initial_states.get(worker),
             stop_at_step=bool(waiting) and not plan.ranges,
         )
         turn.reply(worker, place)

@@ -23,11 +23,11 @@ from ..engine.times import StartTimes
 from ..errors import CheckpointError, ConfigurationError, RunPausedError, TrainerError
 from ..jobs import (
     CheckpointFailed,
-    CheckpointOrigin,
     CheckpointWritten,
     FirstStep,
     FitJob,
     FitReport,
+    InitialCheckpoint,
     Nonfinite,
     PauseReport,
     Progress,
@@ -44,7 +44,7 @@ from .trace_file import chrome_trace
 from .workers import Workers
 
 _CONFIGURATION = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
-NUDGE_EVERY_S = 0.2
+REGROUP_EVERY_S = 0.2
 TRACED = "the steps to be traced are over"
 RunTask = Callable[[Task, Coordinator, Callable[[TaskLoop], None]], dict[int, Any]]
 
@@ -79,10 +79,10 @@ class FitRun:
     start: StartTimes = field(default_factory=StartTimes)
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
-    _nudged_s: float = 0.0
+    _regrouped_s: float = 0.0
     _loop: TaskLoop | None = None
     _model: dict[str, str] = field(default_factory=dict)
-    _origin: CheckpointOrigin | None = None
+    _origin: InitialCheckpoint | None = None
     _said_failure: bool = False
     _said_start: bool = False
     _said_traced: bool = False
@@ -114,7 +114,7 @@ class FitRun:
             num_microbatches=self.job.model.num_microbatches,
         )
         log_path = (lambda _: None) if self.config.local else self.folder.log_path
-        task = Task(method="fit", job=self.job, limits=limits, origin=self._origin, log_path=log_path)
+        task = Task(method="fit", job=self.job, limits=limits, initial_state=self._origin, log_path=log_path)
         delivered = run_task(task, coordinator, self._set_loop)
         return self._finish(delivered, coordinator)
 
@@ -151,13 +151,13 @@ class FitRun:
         for name in self.store.names():
             manifest = self.store.manifest(name)
             if manifest.epoch * self._steps() + manifest.step <= wanted.step:
-                self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=name)
+                self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=name)
         begins = "the beginning" if self._origin is None else f"checkpoint {self._origin.name}"
         self.display.say(f"computing from {begins} up to step {wanted.step}")
         with tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
             job = replace(self.job, checkpoints=None, checkpoint_every=None, run_dir=scratch)
             limits = Limits(num_needed=1, num_microbatches=job.model.num_microbatches)
-            task = Task(method="fit", job=job, limits=limits, origin=self._origin)
+            task = Task(method="fit", job=job, limits=limits, initial_state=self._origin)
             delivered = run_task(task, Coordinator(), lambda _: None)
         report = delivered.get(0)
         if not isinstance(report, ReplayReport):
@@ -222,7 +222,7 @@ class FitRun:
         self.folder.add_event("resumed", checkpoint=name, epoch=manifest.epoch, step=manifest.step)
 
     def _take_up(self, name: str, manifest: CheckpointManifest) -> None:
-        self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=name)
+        self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=name)
         self._epochs = [record_of(line) for line in manifest.history]
         self.folder.set_epochs([line_of(record) for record in self._epochs])
 
@@ -250,9 +250,9 @@ class FitRun:
             self._restart_clock()  # the first step traces and compiles
         self.display.progress(progress, self.job.epochs, progress.num_workers)
         now_s = time.monotonic()
-        if self._loop is not None and now_s - self._nudged_s > NUDGE_EVERY_S:
-            self._nudged_s = now_s
-            self._loop.nudge()
+        if self._loop is not None and now_s - self._regrouped_s > REGROUP_EVERY_S:
+            self._regrouped_s = now_s
+            self._loop.regroup_if_wanted()
 
     def _on_epoch(self, record: EpochRecord) -> None:
         if self.job.data.num_skipped:
@@ -291,7 +291,7 @@ class FitRun:
             self._checkpoint_failed(event.name, str(error))
             return
         self._said_failure = False
-        self._origin = CheckpointOrigin(location=str(self.job.checkpoints), name=event.name)
+        self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=event.name)
         self.folder.add_event(
             "checkpoint",
             name=event.name,
@@ -302,7 +302,7 @@ class FitRun:
             commit_s=round(time.perf_counter() - began_s, 6),
         )
         if self._loop is not None:
-            self._loop.set_origin(self._origin)
+            self._loop.set_initial_state(self._origin)
 
     def _checkpoint_failed(self, name: str, reason: str) -> None:
         self.folder.add_event("checkpoint_failed", name=name, reason=reason)

@@ -32,11 +32,11 @@ from ..engine.times import StartTimes
 from ..engine.trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 from ..errors import ModelError, WorkersDisagreeError
 from ..jobs import (
-    CheckpointOrigin,
     Final,
     FirstStep,
     FitJob,
     FitReport,
+    InitialCheckpoint,
     LoopName,
     ModelJob,
     PassJob,
@@ -247,9 +247,9 @@ class Worker:
         member.take_state = lambda: make_snapshot(
             trainee, epoch=0, step=0, begun=False, totals={}, callback_arrays={}, extra={}
         )
-        origin = member.join(digest=state_digest(trainee), fresh=fresh)
-        if origin is not None:
-            restore_state(trainee, _fetched(origin, member))
+        initial_state = member.join(digest=state_digest(trainee), fresh=fresh)
+        if initial_state is not None:
+            restore_state(trainee, _fetched(initial_state, member))
 
     def _fit_report(self) -> FitReport:
         trainee = self._trainee
@@ -260,10 +260,10 @@ class Worker:
 
 def _begin(session: Session, trainee: Trainee, member: Member) -> None:
     """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
-    origin = member.join(digest=state_digest(trainee), fresh=True)
-    if origin is None:
+    initial_state = member.join(digest=state_digest(trainee), fresh=True)
+    if initial_state is None:
         return
-    snapshot = _fetched(origin, member)
+    snapshot = _fetched(initial_state, member)
     if snapshot.extra.get("new"):
         restore_state(trainee, snapshot)
     else:
@@ -281,12 +281,12 @@ def _tell_first_step(session: Session, times: StartTimes) -> None:
     session.on_first_step = tell
 
 
-def _fetched(origin: Any, member: Member) -> Snapshot:
-    """The state that an origin stands for: a checkpoint, or what another worker has parked."""
-    if not isinstance(origin, CheckpointOrigin):
-        found: Snapshot = member.mailbox.fetch(origin)
+def _fetched(initial_state: Any, member: Member) -> Snapshot:
+    """The state to begin with: a checkpoint, or what another worker has parked."""
+    if not isinstance(initial_state, InitialCheckpoint):
+        found: Snapshot = member.mailbox.fetch(initial_state)
         return found
-    manifest, tensors = CheckpointStore(origin.location).load(origin.name)
+    manifest, tensors = CheckpointStore(initial_state.location).load(initial_state.name)
     return Snapshot(
         epoch=manifest.epoch, step=manifest.step, begun=manifest.begun, tensors=tensors, extra=manifest.extra
     )

@@ -11,19 +11,19 @@ from heliostat.cluster.group.controller_state import (
     Failure,
     Finished,
     Formed,
+    InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
     Limits,
-    Lost,
     Order,
-    OriginChanged,
     PauseWanted,
     Reply,
     Signal,
     Started,
     Stop,
     TaskState,
+    WorkerDeath,
 )
 from heliostat.cluster.group.messages import Finish, JoinRequest, Leave, Membership, SendState
 from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
@@ -34,9 +34,9 @@ JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
 class Play:
     """A task, event by event; `new` are the actions of the last one, `answers` the last answer to each worker."""
 
-    def __init__(self, num_needed=1, min_workers=1, num_microbatches=4, origin=None):
+    def __init__(self, num_needed=1, min_workers=1, num_microbatches=4, initial_state=None):
         limits = Limits(num_needed=num_needed, min_workers=min_workers, num_microbatches=num_microbatches)
-        self.state, self.new, self.answers = TaskState(limits=limits, origin=origin), (), {}
+        self.state, self.new, self.answers = TaskState(limits=limits, initial_state=initial_state), (), {}
 
     def feed(self, event):
         self.state, self.new = decide(self.state, event)
@@ -100,7 +100,7 @@ def test_unequal_states_are_made_equal_by_the_trained_one_which_becomes_the_chie
     assert play.new == (Reply(worker=2, answer=SendState()),)
     play.join(2, digest="trained", fresh=False, state="parked")
     assert play.answers[0].members == (2, 0, 1)
-    assert [play.answers[worker].origin for worker in (2, 0, 1)] == [None, "parked", "parked"]
+    assert [play.answers[worker].initial_state for worker in (2, 0, 1)] == [None, "parked", "parked"]
 
 
 def test_the_group_waits_for_the_state_it_asked_for_even_if_others_would_be_enough():
@@ -117,7 +117,7 @@ def test_who_dies_while_it_donates_is_not_waited_for():
     assert play.answers == {0: SendState()}
     play.die(0)
     assert play.answers[1].members == (1, 2)
-    assert not play.new_of(Lost)
+    assert not play.new_of(WorkerDeath)
 
 
 def test_a_donor_that_is_not_wanted_any_more_is_not_waited_for():
@@ -127,32 +127,37 @@ def test_a_donor_that_is_not_wanted_any_more_is_not_waited_for():
 
 
 def test_all_begin_from_the_checkpoint_if_there_is_one():
-    play = Play(num_needed=2, origin="checkpoint").join(0, digest="a").join(1, digest="b")
-    assert [play.answers[worker].origin for worker in (0, 1)] == ["checkpoint", "checkpoint"]
+    play = Play(num_needed=2, initial_state="checkpoint").join(0, digest="a").join(1, digest="b")
+    assert [play.answers[worker].initial_state for worker in (0, 1)] == ["checkpoint", "checkpoint"]
 
 
 def test_who_could_not_take_its_first_place_asks_again_and_gets_the_origin_again():
-    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(0, at="join", next_call=-1)
+    play = Play(num_needed=2, initial_state="checkpoint").join(0, 1).report(0, at="join", next_call=-1)
     assert play.new_of(AbortGeneration)[0].workers == frozenset({1})
     play.report(1, at="join", next_call=-1)
     assert play.answers[1] == Membership(
-        generation=1, members=(0, 1), call=0, first_call=0, donor=0, origin="checkpoint"
+        generation=1, members=(0, 1), call=0, first_call=0, donor=0, initial_state="checkpoint"
     )
     assert play.state.num_restarts == 0, "nobody was lost"
 
 
 def test_who_could_not_take_its_first_place_gets_the_state_of_one_that_could():
-    play = Play(num_needed=2, origin="checkpoint").join(0, 1).report(1, at="join", next_call=0).report(0, next_call=0)
+    play = (
+        Play(num_needed=2, initial_state="checkpoint")
+        .join(0, 1)
+        .report(1, at="join", next_call=0)
+        .report(0, next_call=0)
+    )
     assert play.answers[0] == SendState()
     play.report(0, next_call=0, state="parked")
     assert play.answers[1].members == (0, 1)
-    assert [play.answers[worker].origin for worker in (0, 1)] == [None, "parked"]
+    assert [play.answers[worker].initial_state for worker in (0, 1)] == [None, "parked"]
 
 
 def test_a_death_while_the_first_generation_connects_begins_it_again_with_the_others():
-    play = Play(num_needed=3, origin="checkpoint").join(0, 1, 2).die(0).report(1, 2, at="join", next_call=-1)
+    play = Play(num_needed=3, initial_state="checkpoint").join(0, 1, 2).die(0).report(1, 2, at="join", next_call=-1)
     assert play.answers[2].members == (1, 2)
-    assert play.answers[2].origin == play.answers[1].origin == "checkpoint"
+    assert play.answers[2].initial_state == play.answers[1].initial_state == "checkpoint"
     assert play.new_of(Formed)[0].restarted
 
 
@@ -180,7 +185,7 @@ def test_a_worker_that_joins_ends_a_row_of_failures():
 def test_a_death_wakes_the_others_and_its_microbatches_are_handed_out():
     play = running(0, 1).die(1)
     assert play.new == (
-        Lost(failure=failure(1), num_left=1),
+        WorkerDeath(failure=failure(1), num_left=1),
         AbortGeneration(generation=0, reason="worker 1 died: died 1", workers=frozenset({0})),
     )
     play.report(0, held=((0, 2),))
@@ -214,7 +219,7 @@ def test_a_report_that_a_peer_is_lost_regroups_before_its_death_is_known():
 
 def test_two_deaths_in_one_regroup_and_one_after_its_report():
     play = running(0, 1, 2, 3).die(1).report(0).report(2).die(2).die(3)
-    assert [each.num_left for each in play.new_of(Lost)] == [1]
+    assert [each.num_left for each in play.new_of(WorkerDeath)] == [1]
     assert play.answers[0].members == (0,)
 
 
@@ -249,10 +254,12 @@ def test_expiry_is_too_late_when_the_group_works_closes_or_grows(begin):
 
 
 def test_all_are_lost_and_the_next_ones_begin_from_the_last_checkpoint():
-    play = running(0, 1).feed(OriginChanged(origin="newer")).die(0).die(1)
-    assert play.new == (Lost(failure=failure(1), num_left=0), Order.AWAIT_WORKERS)
+    play = running(0, 1).feed(InitialStateChanged(initial_state="newer")).die(0).die(1)
+    assert play.new == (WorkerDeath(failure=failure(1), num_left=0), Order.AWAIT_WORKERS)
     play.join(2)
-    assert play.answers[2] == Membership(generation=1, members=(2,), call=0, first_call=0, donor=0, origin="newer")
+    assert play.answers[2] == Membership(
+        generation=1, members=(2,), call=0, first_call=0, donor=0, initial_state="newer"
+    )
     assert play.new_of(Formed)[0].restarted
 
 
@@ -261,7 +268,7 @@ def test_restarts_without_progress_are_limited():
     for worker in range(MAX_RESTARTS):
         play.die(worker).join(worker + 1)
         assert play.state.status == "running"
-    progress = decide(play.state, OriginChanged(origin="newer"))[0]
+    progress = decide(play.state, InitialStateChanged(initial_state="newer"))[0]
     assert play.die(MAX_RESTARTS).new_of(Stop)[0].cause.worker == MAX_RESTARTS
     assert not decide(progress, Failed(failure=failure(MAX_RESTARTS)))[0].over
 
@@ -281,7 +288,7 @@ def test_the_last_death_of_too_many_is_told_and_is_the_cause():
         play.die(worker, evidence="crash", step=7).report(*range(worker + 1, 4), step=7)
     play.die(2, evidence="crash", step=7)
     last = failure(2, evidence="crash", step=7)
-    assert play.new == (Lost(failure=last, num_left=1), Stop(cause=last))
+    assert play.new == (WorkerDeath(failure=last, num_left=1), Stop(cause=last))
 
 
 def test_a_worker_alone_that_dies_at_the_same_step_again_and_again():
@@ -323,8 +330,8 @@ def test_who_joins_is_admitted_at_a_step_with_the_state_of_one_of_the_newest():
     play.report(1, next_call=6, held=((2, 4),), state="parked")
     place = play.answers[2]
     assert (place.members, place.call, place.first_call, place.donor) == ((0, 1, 2), 6, 5, 1)
-    assert place.origin == "parked"
-    assert play.answers[0].origin is None
+    assert place.initial_state == "parked"
+    assert play.answers[0].initial_state is None
     assert place.ranges == (((0, 1),), ((2, 4),), ((1, 2),))
 
 
@@ -396,7 +403,7 @@ def test_one_delivers_and_the_others_are_dismissed():
     assert play.new == (*dismissed, Kill(worker=3, reason="the task ended before it was ready"))
     assert play.feed(Started(worker=4)).new_of(Kill)[0].worker == 4
     assert play.feed(Finished(worker=2)).new == ()
-    assert play.die(1).new == (Lost(failure=failure(1), num_left=0), Order.COMPLETE)
+    assert play.die(1).new == (WorkerDeath(failure=failure(1), num_left=0), Order.COMPLETE)
 
 
 def test_a_candidate_is_dismissed_when_the_task_ends():
@@ -414,7 +421,7 @@ def test_the_next_one_delivers_if_the_first_one_dies_and_all_begin_again_if_all_
 
 def test_a_death_of_another_while_one_delivers_changes_nothing():
     play = closing(0, 1).die(1)
-    assert play.new == (Lost(failure=failure(1), num_left=1),)
+    assert play.new == (WorkerDeath(failure=failure(1), num_left=1),)
     assert play.feed(Finished(worker=0)).new == (Order.COMPLETE,)
 
 
@@ -550,7 +557,7 @@ def test_who_is_cut_off_is_ended_and_the_others_go_on():
     play = running(0, 1, 2)
     for worker, blamed in ((0, 2), (1, 2), (2, 0)):
         play.report(worker, blames=(blamed,), in_call=True)
-    assert play.new_of(Kill)[0].worker == play.new_of(Lost)[0].failure.worker == 2
+    assert play.new_of(Kill)[0].worker == play.new_of(WorkerDeath)[0].failure.worker == 2
     assert play.answers[1].members == (0, 1)
 
 
@@ -577,5 +584,5 @@ def test_events_after_the_end_change_nothing():
         Signal.REGROUP_IF_WANTED,
         Expired(reason=""),
     ]
-    events += [PauseWanted(reason="later"), LeaveWanted(workers=frozenset({0})), OriginChanged(origin="x")]
+    events += [PauseWanted(reason="later"), LeaveWanted(workers=frozenset({0})), InitialStateChanged(initial_state="x")]
     assert all(decide(play.state, event) == (play.state, ()) for event in events)

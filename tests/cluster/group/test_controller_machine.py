@@ -15,12 +15,12 @@ from heliostat.cluster.group.controller_state import (
     Failure,
     Finished,
     Formed,
+    InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
     Limits,
     Order,
-    OriginChanged,
     PauseWanted,
     Reply,
     Signal,
@@ -92,14 +92,14 @@ class Worker:
 class Model:
     """The workers, and what went between them by generation (and call)."""
 
-    def __init__(self, limits, origin):
+    def __init__(self, limits, initial_state):
         self.limits, self.workers = limits, {}
-        self.state = TaskState(limits=limits, origin=origin)
+        self.state = TaskState(limits=limits, initial_state=initial_state)
         self.asked, self.told_dead, self.cut = set(), set(), set()
         self.arrived, self.entered, self.delivered = {}, {}, []
         self.ended = self.settling = False
         self.generation = -1
-        self.origin = origin
+        self.initial_state = initial_state
 
     # -- the driver ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Model:
         assert len(set(formed.members)) == len(formed.members) > 0
         assert not set(formed.members) & self.told_dead
         places = [answers[number] for number in formed.members]
-        assert all(replace(each, origin=None) == replace(places[0], origin=None) for each in places)
+        assert all(replace(each, initial_state=None) == replace(places[0], initial_state=None) for each in places)
         assert (places[0].generation, places[0].members) == (formed.generation, formed.members)
         if places[0].ranges:
             self.assert_covers(places[0].ranges)
@@ -278,7 +278,7 @@ class Model:
         place = worker.place
         self.take_handed(worker)
         if worker.resume == "join":
-            worker.history = worker.history if place.origin is None else place.origin
+            worker.history = worker.history if place.initial_state is None else place.initial_state
             worker.placed = True
         worker.doing, worker.state = ("idle" if worker.resume == "join" else worker.resume), None
 
@@ -393,12 +393,12 @@ class ControllerMachine(RuleBasedStateMachine):
         needed=st.integers(1, 3),
         fewest=st.integers(1, 3),
         num_microbatches=st.sampled_from([1, 3, 4, 7]),
-        origin=st.sampled_from([None, ("o", 0, 1)]),
+        initial_state=st.sampled_from([None, ("o", 0, 1)]),
         digests=st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), min_size=3, max_size=3),
     )
-    def begin(self, needed, fewest, num_microbatches, origin, digests):
+    def begin(self, needed, fewest, num_microbatches, initial_state, digests):
         limits = Limits(num_needed=needed, min_workers=min(needed, fewest), num_microbatches=num_microbatches)
-        self.model, self.num_moves = Model(limits, origin), 0
+        self.model, self.num_moves = Model(limits, initial_state), 0
         for digest, fresh in digests[: needed + 1]:
             self.model.launch(digest, fresh)
 
@@ -448,7 +448,7 @@ class ControllerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def checkpoint(self, data):
         placed = [worker for worker in self.model.alive() if worker.placed]
-        self.model.feed(OriginChanged(origin=data.draw(st.sampled_from(placed)).history))
+        self.model.feed(InitialStateChanged(initial_state=data.draw(st.sampled_from(placed)).history))
 
     @precondition(lambda self: self.model and self.num_moves > 60)
     @rule()

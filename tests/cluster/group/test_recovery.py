@@ -283,7 +283,7 @@ def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, nu
 
     def keep(event: Any) -> None:
         if checkpoint and isinstance(event, Applied) and event.worker == 0 and event.state.step in (2, 4):
-            toys.group.loop.set_origin(event.state)
+            toys.group.loop.set_initial_state(event.state)
 
     toys.on_event = keep
     check(toys, toys.run(JOB))
@@ -294,7 +294,7 @@ def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, nu
 
 def test_a_task_begins_from_an_origin(start):
     toys = start(2)
-    check(toys, toys.run(JOB, origin=undisturbed(JOB)[2]))
+    check(toys, toys.run(JOB, initial_state=undisturbed(JOB)[2]))
     assert [history[0].step for history in toys.driver.histories.values()] == [4, 4]
 
 

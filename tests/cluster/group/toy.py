@@ -145,9 +145,9 @@ class Toy:
         member.take_state, member.deliver = self._take_state, self._deliver
         member.step = self.state.step
         self.script.reached("setup", member.step)
-        origin = member.join(digest=self.state.digest(), fresh=kept is None and job.state is None)
-        if origin is not None:
-            self.state = origin
+        initial_state = member.join(digest=self.state.digest(), fresh=kept is None and job.state is None)
+        if initial_state is not None:
+            self.state = initial_state
         self._talk(job, member)
         while self.state.step < job.num_steps:
             self._step(job, member)

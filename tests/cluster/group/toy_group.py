@@ -27,7 +27,7 @@ class Driver:
 
     script: Script
     on_event: Callable[[Applied | Ask], None] = lambda _: None
-    nudge: Callable[[], None] = lambda: None
+    regroup_if_wanted: Callable[[], None] = lambda: None
     members: tuple[int, ...] = ()
     losses: list[Failure] = field(default_factory=list)
     generations: list[Formed] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Driver:
         if isinstance(event, Applied):
             self.histories.setdefault(worker, []).append(event.state)
             self.on_event(event)
-            self.nudge()
+            self.regroup_if_wanted()
             return {}
         self.on_event(event)
         self.script.note("asked", worker)
@@ -125,23 +125,23 @@ class Toys:
     driver: Driver
     on_event: Callable[[Applied | Ask], None] = lambda _: None
 
-    def run(self, job: Job, *, num_needed: int | None = None, origin: State | None = None) -> State:
+    def run(self, job: Job, *, num_needed: int | None = None, initial_state: State | None = None) -> State:
         """Run a task to its end; returns the state that one worker delivered."""
-        (at_end, state), *others = self.results(job, num_needed=num_needed, origin=origin).values()
+        (at_end, state), *others = self.results(job, num_needed=num_needed, initial_state=initial_state).values()
         assert at_end
         assert not others
         return state
 
     def results(
-        self, job: Job, *, num_needed: int | None = None, origin: State | None = None
+        self, job: Job, *, num_needed: int | None = None, initial_state: State | None = None
     ) -> dict[int, tuple[bool, State]]:
         limits = Limits(
             num_needed=self.group.num_needed if num_needed is None else num_needed,
             num_microbatches=job.num_microbatches,
         )
         self.driver = Driver(self.script, self.on_event)
-        loop = self.group.begin(Task(method="train", job=job, limits=limits, origin=origin), self.driver)
-        self.driver.nudge = loop.nudge
+        loop = self.group.begin(Task(method="train", job=job, limits=limits, initial_state=initial_state), self.driver)
+        self.driver.regroup_if_wanted = loop.regroup_if_wanted
         return loop.run()
 
 
