@@ -3,22 +3,21 @@
     ClusterError                    anything this package raises
     ├── SpecError                   a group is asked for that cannot be
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
-    ├── TaskFailed                  a worker died or raised; knows who, why and at which step
+    ├── TaskFailed                  the end of a task: a worker died or raised; knows who, why and at which step
     ├── Dismissed                   the task is over for this worker, which has done nothing wrong
-    └── CollectiveError             a call between workers failed; knows rank, generation and sequence
-        ├── PeerLost                a peer's connection is closed: it died, or it stopped
-        ├── PeerSilent              a peer did not move within the deadline
-        ├── Aborted                 this worker was told to stop
-        ├── OutOfStep               a peer is at another call than this worker
-        ├── ProtocolError           a peer sent what this protocol does not allow
-        ├── HandshakeError          a peer could not prove that it belongs to the run
-        └── GenerationMismatch      a peer belongs to another membership of the group
+    └── CollectiveError             a call between workers failed; knows which, and who is unresponsive
+        ├── PeerError               mendable: a peer is gone, silent, a stranger, or of another generation
+        ├── Aborted                 mendable: this worker was told to stop
+        └── ProtocolError           a program error: the workers do not make the same calls with the same data
 
-All of them keep their fields when pickled, so they may cross process borders.
+Whoever catches one asks a single question: does a new generation of the group mend it (`MENDABLE`), or would the same
+happen again? All of them keep their fields when pickled, so they may cross process borders.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -61,163 +60,150 @@ class Dismissed(ClusterError):
         self.result = result
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Which call it is, as one of the workers sees it.
+
+    Attributes:
+        rank: this worker.
+        generation: of the group.
+        sequence: number of the call in its generation; None while the workers are still connecting.
+    """
+
+    rank: int
+    generation: int
+    sequence: int | None
+
+    def __str__(self) -> str:
+        where = "while connecting" if self.sequence is None else f"call {self.sequence}"
+        return f"worker {self.rank} (generation {self.generation}, {where})"
+
+
 class CollectiveError(ClusterError):
     """A call that all workers make together failed on this one; after it the connections are closed.
 
-    Fields: `rank` (this worker), `generation`, `sequence` (the number of the call; None while connecting), `silent`
-    (peers of which nothing had come for half the deadline).
+    Attributes:
+        call: which.
+        unresponsive: the ranks that this worker has not heard of for too long. A closed connection does not make its
+            peer unresponsive: a process that ends tells so in other ways.
     """
 
-    silent: tuple[int, ...] = ()
-
-    def __init__(self, what: str, *, rank: int, generation: int, sequence: int | None) -> None:
-        where = "while connecting" if sequence is None else f"call {sequence}"
-        super().__init__(f"worker {rank} (generation {generation}, {where}): {what}")
-        self.rank = rank
-        self.generation = generation
-        self.sequence = sequence
+    def __init__(self, call: Call, what: str, unresponsive: tuple[int, ...] = ()) -> None:
+        super().__init__(f"{call}: {what}")
+        self.call = call
+        self.unresponsive = unresponsive
 
 
-class PeerLost(CollectiveError):
-    """A peer's connection is closed while this worker still needs it.
+class PeerError(CollectiveError):
+    """Another worker cannot take part in the call; who is left makes it again in a new generation.
 
-    Fields: `peer`; `reason` (what the peer said when it left, or what the socket said); `blames` (the worker that the
-    peer gave as its own reason, if it could still say so); `also` (other peers whose connections were closed by then).
+    Attributes:
+        peer: the rank of the one that was noticed first.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int,
-        peer: int,
-        generation: int,
-        sequence: int | None,
-        reason: str,
-        blames: int | None = None,
-        also: tuple[int, ...] = (),
-    ) -> None:
-        others = f" Also closed by now: workers {', '.join(map(str, also))}." if also else ""
-        super().__init__(
+    def __init__(self, call: Call, peer: int, what: str, unresponsive: tuple[int, ...] = ()) -> None:
+        super().__init__(call, what, unresponsive)
+        self.peer = peer
+
+    @classmethod
+    def lost(
+        cls, call: Call, peer: int, reason: str, *, also: tuple[int, ...] = (), unresponsive: tuple[int, ...] = ()
+    ) -> PeerError:
+        """A peer's connection is closed while this worker still needs it.
+
+        Args:
+            call: which call failed.
+            peer: whose connection.
+            reason: what the peer said when it left, or what the socket said.
+            also: other peers whose connections are closed by now.
+            unresponsive: see `CollectiveError`.
+        """
+        others = f" Also closed by now: workers {_listed(also)}." if also else ""
+        what = (
             f"lost worker {peer}: {reason}.{others} It was killed, its host went away, or it stopped because of an "
-            "error of its own: see that worker's log.",
-            rank=rank,
-            generation=generation,
-            sequence=sequence,
+            "error of its own: see that worker's log."
         )
-        self.peer = peer
-        self.reason = reason
-        self.blames = blames
-        self.also = also
+        return cls(call, peer, what, unresponsive)
 
+    @classmethod
+    def silent(cls, call: Call, peers: tuple[int, ...], limit_s: float, doing: str) -> PeerError:
+        """Peers are connected, and have neither sent nor taken a byte for too long.
 
-class PeerSilent(CollectiveError):
-    """A peer is connected but neither sent nor took a byte for the whole deadline.
-
-    Fields: `peer`, `deadline_s`, `phase` (what was waited for), `also` (other peers silent for as long).
-    """
-
-    def __init__(
-        self,
-        *,
-        rank: int,
-        peer: int,
-        generation: int,
-        sequence: int | None,
-        deadline_s: float,
-        phase: str,
-        also: tuple[int, ...] = (),
-    ) -> None:
-        others = f" Also silent: workers {', '.join(map(str, also))}." if also else ""
-        super().__init__(
-            f"worker {peer} was silent for {deadline_s:g} s in phase '{phase}'.{others} It hangs, its host is "
-            "overloaded or the network between the two is cut; if its steps are just slow, raise the deadline.",
-            rank=rank,
-            generation=generation,
-            sequence=sequence,
+        Args:
+            call: which call failed.
+            peers: their ranks, the longest silent first.
+            limit_s: how long that is, in seconds.
+            doing: what this worker was doing meanwhile.
+        """
+        first, *others = peers
+        also = f" Also silent: workers {_listed(others)}." if others else ""
+        what = (
+            f"worker {first} was silent for {limit_s:g} s, {doing}.{also} It hangs, its host is overloaded or the "
+            "network between the two is cut; if its steps are just slow, raise the deadline."
         )
-        self.peer = peer
-        self.deadline_s = deadline_s
-        self.phase = phase
-        self.also = also
+        return cls(call, first, what, peers)
+
+    @classmethod
+    def stranger(cls, call: Call, peer: int, detail: str) -> PeerError:
+        """Whoever answers for a peer could not prove that it knows the run's secret, or does not speak the protocol."""
+        what = (
+            f"no trusted connection with worker {peer}: {detail}. Another run uses the same address, or the workers "
+            "were not given the same secret."
+        )
+        return cls(call, peer, what, (peer,))
+
+    @classmethod
+    def of_generation(cls, call: Call, peer: int, theirs: int) -> PeerError:
+        """A peer that knows the secret is in another generation of the group, `theirs`."""
+        older, advice = (
+            ("this worker", "It must ask the driver for its place in the group.")
+            if theirs > call.generation
+            else (f"worker {peer}", "It did not follow the group's last change in time.")
+        )
+        what = f"worker {peer} is in generation {theirs}: {older} is left over from an older group. {advice}"
+        return cls(call, peer, what, (peer,))
 
 
 class Aborted(CollectiveError):
     """Somebody on this worker called `abort`, usually because the driver ended the generation."""
 
-    def __init__(self, *, rank: int, generation: int, sequence: int | None, reason: str) -> None:
-        super().__init__(f"aborted: {reason}", rank=rank, generation=generation, sequence=sequence)
-        self.reason = reason
-
-
-class OutOfStep(CollectiveError):
-    """A peer makes another call than this worker: the workers did not run the same program.
-
-    Fields: `peer`, `own` and `theirs` (the two calls in words).
-    """
-
-    def __init__(self, *, rank: int, peer: int, generation: int, sequence: int | None, own: str, theirs: str) -> None:
-        super().__init__(
-            f"this worker is at {own}, worker {peer} is at {theirs}. All workers must make the same calls in the same "
-            "order: look for code that runs on some workers only.",
-            rank=rank,
-            generation=generation,
-            sequence=sequence,
-        )
-        self.peer = peer
-        self.own = own
-        self.theirs = theirs
+    def __init__(self, call: Call, reason: str, unresponsive: tuple[int, ...] = ()) -> None:
+        super().__init__(call, f"aborted: {reason}", unresponsive)
 
 
 class ProtocolError(CollectiveError):
-    """A peer sent a frame that is malformed, too large, or not of the length this worker expects."""
+    """A peer sent what this worker does not expect in this call: they run different programs, or different data.
 
-    def __init__(self, *, rank: int, peer: int, generation: int, sequence: int | None, detail: str) -> None:
-        super().__init__(
+    Attributes:
+        peer: the rank of the sender.
+    """
+
+    def __init__(self, call: Call, peer: int, what: str) -> None:
+        super().__init__(call, what)
+        self.peer = peer
+
+    @classmethod
+    def frame(cls, call: Call, peer: int, detail: str) -> ProtocolError:
+        """A frame is malformed, too large, or not of the length or layout that is due."""
+        what = (
             f"worker {peer} sent a frame that is refused: {detail}. The workers run different versions or different "
-            "models, or something else writes to this connection.",
-            rank=rank,
-            generation=generation,
-            sequence=sequence,
+            "models, or something else writes to this connection."
         )
-        self.peer = peer
-        self.detail = detail
+        return cls(call, peer, what)
 
-
-class HandshakeError(CollectiveError):
-    """A peer could not prove that it knows the secret of the run, or did not speak the protocol at all.
-
-    Fields: `peer` (whom this worker wanted to reach), `detail`.
-    """
-
-    def __init__(self, *, rank: int, peer: int, generation: int, detail: str) -> None:
-        super().__init__(
-            f"no trusted connection with worker {peer}: {detail}. Another run uses the same address, or the workers "
-            "were not given the same secret.",
-            rank=rank,
-            generation=generation,
-            sequence=None,
+    @classmethod
+    def out_of_step(cls, call: Call, peer: int, own: str, theirs: str) -> ProtocolError:
+        """A peer makes another call than this worker; `own` and `theirs` are the two in words."""
+        what = (
+            f"this worker is at {own}, worker {peer} is at {theirs}. All workers must make the same calls in the same "
+            "order: look for code that runs on some workers only."
         )
-        self.peer = peer
-        self.detail = detail
+        return cls(call, peer, what)
 
 
-class GenerationMismatch(CollectiveError):
-    """A peer that knows the secret belongs to another generation of the group.
+MENDABLE = (PeerError, Aborted)
+"""Failures after which a new generation makes the call again; the others would only happen once more."""
 
-    Fields: `peer`, `theirs` (the peer's generation; ours is `generation`).
-    """
 
-    def __init__(self, *, rank: int, peer: int, generation: int, theirs: int) -> None:
-        older, advice = (
-            ("this worker", "It must ask the driver for its place in the group.")
-            if theirs > generation
-            else (f"worker {peer}", "It did not follow the group's last change in time.")
-        )
-        super().__init__(
-            f"worker {peer} is in generation {theirs}: {older} is left over from an older group. {advice}",
-            rank=rank,
-            generation=generation,
-            sequence=None,
-        )
-        self.peer = peer
-        self.theirs = theirs
+def _listed(ranks: Sequence[int]) -> str:
+    return ", ".join(map(str, ranks))

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import Aborted
+from ..errors import Aborted, Call
 from ..tree import Layout, Node, SegmentOp, Vector, check_vectors, reduce_nodes
 
 MAX_CONTROL_BYTES = 1 << 20
@@ -164,7 +164,7 @@ class Alone(Collective):
 
     def _begin(self, sequence: int) -> None:
         if self._abort_reason is not None:
-            raise Aborted(rank=0, generation=self.generation, sequence=sequence, reason=self._abort_reason)
+            raise Aborted(Call(0, self.generation, sequence), self._abort_reason)
         check_sequence(sequence, self._last_sequence)
         self._last_sequence = sequence
         self._calls += 1

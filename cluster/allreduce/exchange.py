@@ -17,9 +17,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .. import instruments
-from ..errors import Aborted, CollectiveError, OutOfStep, PeerLost, PeerSilent, ProtocolError
+from ..errors import Aborted, Call, PeerError, ProtocolError
 from .wakeup import Wakeup
-from .wire import HEADER_BYTES, MAX_FAREWELL_BYTES, Cursor, Header, Kind, Token, pack_farewell, unpack_farewell
+from .wire import (
+    HEADER_BYTES,
+    MAX_FAREWELL_BYTES,
+    Cursor,
+    Header,
+    Kind,
+    Token,
+    header_of,
+    pack_farewell,
+    unpack_farewell,
+)
 
 # What one peer may move before the next one has its turn: about as much as the system's buffers hold.
 MAX_MOVE_BYTES = 1 << 22
@@ -122,9 +132,7 @@ class Exchange:
         wakeup: Wakeup,
         abort_reason: Callable[[], str | None],
         *,
-        rank: int,
-        generation: int,
-        sequence: int,
+        call: Call,
         deadline_s: float,
         advance: Callable[[], bool] | None = None,
     ) -> None:
@@ -132,7 +140,7 @@ class Exchange:
         self._by_descriptor = {link.sock.fileno(): link for link in self._links}
         self._wakeup = wakeup
         self._abort_reason = abort_reason
-        self._rank, self._generation, self._sequence = rank, generation, sequence
+        self._call = call
         self._deadline_s = deadline_s
         self._advance = advance
         self._sent = self._received = 0
@@ -152,9 +160,7 @@ class Exchange:
             elif not any(link.busy for link in self._links):
                 return Traffic(self._sent, self._received, self._wait_s)
             if (reason := self._abort_reason()) is not None:
-                raise self._noting_silence(
-                    Aborted(rank=self._rank, generation=self._generation, sequence=self._sequence, reason=reason)
-                )
+                raise Aborted(self._call, reason, self._unresponsive())
             ready = moved if moved or advanced else self._wait()
 
     def _release(self) -> list[Link]:
@@ -198,9 +204,7 @@ class Exchange:
     def _sending_failed(self, link: Link, error: OSError) -> None:
         """The peer takes nothing more; what it sent before may still say why, so all of that is read first."""
         link.send_failure = str(error)
-        farewell = Header(
-            kind=Kind.FAREWELL, generation=self._generation, sequence=self._sequence, agreement=0, length=0
-        )
+        farewell = header_of(self._call, Kind.FAREWELL, 0, 0)
         link.incoming.append(Incoming(farewell, lambda _: []))
 
     def _receive(self, link: Link) -> int:
@@ -264,14 +268,8 @@ class Exchange:
         if header.generation != expected.generation:
             raise self._refuse(link, f"it is of generation {header.generation}")
         if (header.sequence, header.kind.call) != (expected.sequence, expected.kind.call):
-            raise OutOfStep(
-                rank=self._rank,
-                peer=link.peer,
-                generation=self._generation,
-                sequence=self._sequence,
-                own=f"{expected.kind.call} {expected.sequence}",
-                theirs=f"{header.kind.call} {header.sequence}",
-            )
+            own, theirs = (f"{each.kind.call} {each.sequence}" for each in (expected, header))
+            raise ProtocolError.out_of_step(self._call, link.peer, own, theirs)
         if header.kind is not expected.kind or header.agreement != expected.agreement:
             raise self._refuse(
                 link, "the two do not agree on the microbatches present, their assignment or the layout of the vector"
@@ -283,17 +281,16 @@ class Exchange:
 
     def _finish(self, link: Link, frame: Incoming) -> None:
         if frame.farewell is not None:
-            reason, blames = unpack_farewell(bytes(frame.farewell))
-            raise self._noting_silence(self._lost(link, f"it stopped: {reason}", blames))
+            raise self._lost(link, f"it stopped: {unpack_farewell(frame.farewell)}", self._unresponsive())
         link.incoming.popleft()
         now_s = time.monotonic()
         for other in self._links:  # whoever waited for this part could not move before
             if other.incoming and not other.incoming[0].own_debt:
                 other.since_s = now_s
 
-    def _noting_silence(self, error: CollectiveError) -> CollectiveError:
-        error.silent = silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2)
-        return error
+    def _unresponsive(self) -> tuple[int, ...]:
+        """The peers of which nothing has come for half the deadline, although they could send."""
+        return silent_peers(self._pending(), time.monotonic(), self._deadline_s / 2)
 
     def _pending(self) -> list[Pending]:
         """What each peer owes us."""
@@ -304,7 +301,7 @@ class Exchange:
         ]
 
     def _wait(self) -> list[Link]:
-        """Sleep until a socket can move; raise PeerSilent if a peer's deadline passes meanwhile."""
+        """Sleep until a socket can move; raise PeerError if a peer's deadline passes meanwhile."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         for link in self._links:
@@ -322,35 +319,18 @@ class Exchange:
         instruments.note("wait", began_s)
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
-    def _silent(self, peers: tuple[int, ...]) -> PeerSilent:
+    def _silent(self, peers: tuple[int, ...]) -> PeerError:
         link = next(link for link in self._links if link.peer == peers[0])
         frame = link.incoming[0] if link.incoming else None
-        phase = f"waiting for its {frame.header.kind.name.lower()}" if frame is not None else "sending to it"
-        return PeerSilent(
-            rank=self._rank,
-            peer=peers[0],
-            generation=self._generation,
-            sequence=self._sequence,
-            deadline_s=self._deadline_s,
-            phase=phase,
-            also=peers[1:],
-        )
+        doing = f"waiting for its {frame.header.kind.name.lower()}" if frame is not None else "sending to it"
+        return PeerError.silent(self._call, peers, self._deadline_s, doing)
 
-    def _lost(self, link: Link, reason: str, blames: int | None = None) -> PeerLost:
-        return PeerLost(
-            rank=self._rank,
-            peer=link.peer,
-            generation=self._generation,
-            sequence=self._sequence,
-            reason=reason,
-            blames=blames,
-            also=tuple(other.peer for other in self._links if other is not link and _is_closed(other.sock)),
-        )
+    def _lost(self, link: Link, reason: str, unresponsive: tuple[int, ...] = ()) -> PeerError:
+        also = tuple(other.peer for other in self._links if other is not link and _is_closed(other.sock))
+        return PeerError.lost(self._call, link.peer, reason, also=also, unresponsive=unresponsive)
 
     def _refuse(self, link: Link, detail: str) -> ProtocolError:
-        return ProtocolError(
-            rank=self._rank, peer=link.peer, generation=self._generation, sequence=self._sequence, detail=detail
-        )
+        return ProtocolError.frame(self._call, link.peer, detail)
 
 
 def _poll_briefly(poll: select.poll, until_s: float) -> list[tuple[int, int]]:
@@ -367,13 +347,10 @@ def _is_closed(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def say_farewell(links: Mapping[int, Link], *, generation: int, sequence: int, error: BaseException | str) -> None:
+def say_farewell(links: Mapping[int, Link], call: Call, reason: str) -> None:
     """Tell every peer why this worker stops, where no other frame is half sent, then close all connections."""
-    blames = getattr(error, "peer", None) if isinstance(error, CollectiveError) else None
-    payload = pack_farewell(error if isinstance(error, str) else f"{type(error).__name__}: {error}", blames)
-    header = Header(
-        kind=Kind.FAREWELL, generation=generation, sequence=sequence, agreement=0, length=len(payload)
-    ).pack()
+    payload = pack_farewell(reason)
+    header = header_of(call, Kind.FAREWELL, 0, len(payload)).pack()
     for link in links.values():
         with contextlib.suppress(OSError):
             sending = link.outgoing[0] if link.outgoing else None

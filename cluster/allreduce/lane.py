@@ -7,9 +7,9 @@ slot again only when all have put in nodes that they could not before they had c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ..errors import CollectiveError
+from ..errors import Call, ProtocolError
 from ..tree import Vector
 from .exchange import Incoming, Link
 from .shared import NUM_SLOTS, SharedMemory
@@ -121,11 +121,11 @@ class Lane:
 
 
 class Lanes(dict[int, Lane]):
-    """One call's lanes, by peer. `refuse` makes the error for a peer that says what cannot be."""
+    """One call's lanes, by peer."""
 
-    def __init__(self, refuse: Callable[[int, str], CollectiveError]) -> None:
+    def __init__(self, call: Call) -> None:
         super().__init__()
-        self._refuse = refuse
+        self._call = call
 
     def add(self, lane: Lane, link: Link) -> None:
         """Queue a lane's frames on the connection to its peer."""
@@ -137,12 +137,12 @@ class Lanes(dict[int, Lane]):
         """Count what all peers have announced, and give each the next block of nodes; whether there were any.
 
         Raises:
-            CollectiveError: a peer announced more blocks than there are.
+            ProtocolError: a peer announced more blocks than there are.
         """
         moved = False
         for lane in self.values():
             if not lane.listen():
-                raise self._refuse(lane.peer, "it announced more blocks than there are")
+                raise ProtocolError.frame(self._call, lane.peer, "it announced more blocks than there are")
             moved |= lane.stage()
         return moved
 

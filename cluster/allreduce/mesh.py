@@ -3,17 +3,17 @@
     listener = Listener("10.0.0.5")                    # on every worker; addresses go to the driver and back to all
     mesh = connect(listener, rank=0, addresses=[...], generation=3, secret=..., timeout_s=30.0, deadline_s=60.0)
 
-A call that raises ends the mesh: it says farewell to the peers, closes its connections, and they raise PeerLost at
+A call that raises ends the mesh: it says farewell to the peers, closes its connections, and they raise PeerError at
 once. After an error no connection is used again; the next generation makes new ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..errors import Aborted, ProtocolError
+from ..errors import Aborted, Call
 from ..tree import Layout, Node, SegmentOp, Vector, empty_vector
 from .collective import (
     MAX_CONTROL_BYTES,
@@ -30,9 +30,7 @@ from .reduction import Reduction
 from .rendezvous import meet
 from .shared import SharedMemory, make_shared_memory
 from .wakeup import Wakeup
-from .wire import Cursor, Header, Kind
-
-_T = TypeVar("_T")
+from .wire import Cursor, Kind, header_of
 
 __all__ = ["Listener", "TcpMesh", "connect"]
 
@@ -53,7 +51,7 @@ def connect(
     `addresses[rank]` is the address of each worker's listener, `secret` (16 bytes or more) is known to the run's
     workers only. `timeout_s` bounds this call, `deadline_s` later waits for a peer that does not move. The listener
     stays open. Workers of one host share memory if all of this works there; `share_memory=False` keeps this worker out.
-    Raises PeerLost, PeerSilent, HandshakeError, GenerationMismatch or Aborted; ValueError for arguments.
+    Raises PeerError or Aborted; ValueError for arguments.
     """
     if deadline_s <= 0:
         raise ValueError(f"deadline_s must be positive, got {deadline_s}")
@@ -112,14 +110,12 @@ class TcpMesh(Collective):
     ) -> Vector:
         """Sum all workers' nodes, slice by slice or whole (`Collective.all_reduce`, `slices.goes_whole`)."""
 
-        def call() -> Vector:
+        with self._call(sequence) as call:
             plan = self._plans.get(expected, like, ops)
             check_own(self.rank, nodes, plan.expected[self.rank], like, ops, out)
             result = empty_vector(like) if out is None else out
-            self._reduce(sequence, plan, nodes, result, deadline_s)
+            self._reduce(call, plan, nodes, result, deadline_s)
             return result
-
-        return self._guard(sequence, call)
 
     def broadcast(
         self,
@@ -132,13 +128,13 @@ class TcpMesh(Collective):
     ) -> bytes:
         """Send the root's payload to everybody, straight from the root (`Collective.broadcast`)."""
 
-        def call() -> bytes:
+        with self._call(sequence) as call:
             check_payload(self, payload, root, max_bytes)
             if payload is not None:
-                start = self._header(Kind.BROADCAST, sequence, root, len(payload)).pack()
+                start = header_of(call, Kind.BROADCAST, root, len(payload)).pack()
                 for link in self._links.values():
                     link.outgoing.append(Cursor([start, payload]))
-                self._run(sequence, deadline_s, None)
+                self._run(call, deadline_s, None)
                 return bytes(payload)
             received: list[bytearray] = []
 
@@ -146,12 +142,10 @@ class TcpMesh(Collective):
                 received.append(bytearray(length))
                 return [memoryview(received[0])]
 
-            header = self._header(Kind.BROADCAST, sequence, root, max_bytes)
+            header = header_of(call, Kind.BROADCAST, root, max_bytes)
             self._links[root].incoming.append(Incoming(header, place, at_most=True))
-            self._run(sequence, deadline_s, None)
+            self._run(call, deadline_s, None)
             return bytes(received[0])
-
-        return self._guard(sequence, call)
 
     def abort(self, reason: str) -> None:
         """End the wait of a blocked call with Aborted, and forbid every later one; from any thread."""
@@ -161,7 +155,7 @@ class TcpMesh(Collective):
 
     def close(self) -> None:
         """Say farewell and close all connections; not while another thread is in a call (abort that one first)."""
-        self._end(self._last_sequence or 0, "the worker closed its connections")
+        self._end(Call(self.rank, self.generation, self._last_sequence), "the worker closed its connections")
 
     @property
     def sharing(self) -> tuple[int, ...]:
@@ -179,25 +173,26 @@ class TcpMesh(Collective):
             reduce_s=self._reduce_s,
         )
 
-    def _guard(self, sequence: int, call: Callable[[], _T]) -> _T:
-        """Make one call if the mesh is still alive; whatever it raises ends the mesh."""
+    @contextlib.contextmanager
+    def _call(self, sequence: int) -> Iterator[Call]:
+        """Make a call in the block if the mesh is still alive; whatever the block raises ends the mesh."""
+        call = Call(self.rank, self.generation, sequence)
         ended = self._abort_reason or (self._ended and f"the mesh has ended before: {self._ended}")
         try:
             if ended:
-                raise Aborted(rank=self.rank, generation=self.generation, sequence=sequence, reason=ended)
+                raise Aborted(call, ended)
             check_sequence(sequence, self._last_sequence)
             self._last_sequence = sequence
-            result = call()
+            yield call
         except BaseException as error:
-            self._end(sequence, error)
+            self._end(call, f"{type(error).__name__}: {error}")
             raise
         self._calls += 1
-        return result
 
-    def _end(self, sequence: int, error: BaseException | str) -> None:
+    def _end(self, call: Call, reason: str) -> None:
         if self._ended is None:
-            self._ended = str(error)
-            say_farewell(self._links, generation=self.generation, sequence=max(sequence, 0), error=error)
+            self._ended = reason
+            say_farewell(self._links, call, reason)
             self._wakeup.close()
             for link in self._links.values():  # what was under way holds on to shared memory
                 link.outgoing.clear()
@@ -205,14 +200,12 @@ class TcpMesh(Collective):
             if self._memory is not None:
                 self._memory.close()
 
-    def _run(self, sequence: int, deadline_s: float | None, advance: Callable[[], bool] | None) -> None:
+    def _run(self, call: Call, deadline_s: float | None, advance: Callable[[], bool] | None) -> None:
         traffic = Exchange(
             self._links,
             self._wakeup,
             lambda: self._abort_reason,
-            rank=self.rank,
-            generation=self.generation,
-            sequence=sequence,
+            call=call,
             deadline_s=self._deadline_s if deadline_s is None else deadline_s,
             advance=advance,
         ).run()
@@ -220,23 +213,12 @@ class TcpMesh(Collective):
         self._bytes_received += traffic.bytes_received
         self._wait_s += traffic.wait_s
 
-    def _header(self, kind: Kind, sequence: int, agreement: int, length: int) -> Header:
-        return Header(kind=kind, generation=self.generation, sequence=sequence, agreement=agreement, length=length)
-
     def _reduce(
-        self, sequence: int, plan: Plan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
+        self, call: Call, plan: Plan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
     ) -> None:
-        def header(kind: Kind, agreement: int, length: int) -> Header:
-            return self._header(kind, sequence, agreement, length)
-
-        def refuse(peer: int, detail: str) -> ProtocolError:
-            return ProtocolError(
-                rank=self.rank, peer=peer, generation=self.generation, sequence=sequence, detail=detail
-            )
-
-        reduction = Reduction(plan, self.rank, self._links, self._memory, header, nodes, out, refuse)
+        reduction = Reduction(plan, self._links, self._memory, call, nodes, out)
         try:
-            self._run(sequence, deadline_s, reduction.advance)
+            self._run(call, deadline_s, reduction.advance)
         finally:
             reduction.finish()
         self._bytes_sent += reduction.lanes.bytes_sent

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import CollectiveError
+from ..errors import Call
 from ..tree import Node, Vector
 from .exchange import Incoming, Link
 from .lane import Lane, Lanes
 from .plan import Plan
 from .shared import SharedMemory
 from .slices import Source, common_bytes, copy_pieces, take
-from .wire import HEADER_BYTES, Cursor, Kind, MakeHeader, bytes_of
+from .wire import HEADER_BYTES, Cursor, Kind, bytes_of, header_of
 
 
 class Reduction:
@@ -22,28 +22,25 @@ class Reduction:
 
     Args:
         plan: who sums what.
-        rank: this worker.
         links: the connections; frames are appended to their queues.
         memory: shared with the peers in `plan.sharing`.
-        header: makes the headers of this call.
+        call: which call it is.
         nodes: this worker's partial sums.
         out: the result.
-        refuse: makes the error for a peer that says what cannot be.
     """
 
     def __init__(
         self,
         plan: Plan,
-        rank: int,
         links: Mapping[int, Link],
         memory: SharedMemory | None,
-        header: MakeHeader,
+        call: Call,
         nodes: Mapping[Node, Vector],
         out: Vector,
-        refuse: Callable[[int, str], CollectiveError],
     ) -> None:
-        self._plan, self._rank, self._header = plan, rank, header
-        self.lanes = Lanes(refuse)
+        self._plan, self._rank, self._call = plan, call.rank, call
+        rank = call.rank
+        self.lanes = Lanes(call)
         self._arrivals: list[tuple[Incoming, int]] = []
         self._sums: list[Cursor] = []
         self.reduce_s = 0.0
@@ -121,7 +118,7 @@ class Reduction:
         lane = Lane(
             memory,
             peer,
-            self._header(Kind.BLOCKS, plan.agreement, len(blocks) + len(own_blocks)),
+            header_of(self._call, Kind.BLOCKS, plan.agreement, len(blocks) + len(own_blocks)),
             nodes=[take(vector, plan.parts[peer]) for vector in own],
             blocks=blocks,
             own_blocks=own_blocks,
@@ -145,10 +142,10 @@ class Reduction:
         link.incoming.append(self._incoming(Kind.SUM, _bytes([take(out, self._plan.parts[peer])])))
 
     def _outgoing(self, kind: Kind, pieces: Sequence[memoryview]) -> Cursor:
-        return Cursor([self._header(kind, self._plan.agreement, sum(map(len, pieces))).pack(), *pieces])
+        return Cursor([header_of(self._call, kind, self._plan.agreement, sum(map(len, pieces))).pack(), *pieces])
 
     def _incoming(self, kind: Kind, pieces: Sequence[memoryview]) -> Incoming:
-        header = self._header(kind, self._plan.agreement, sum(map(len, pieces)))
+        header = header_of(self._call, kind, self._plan.agreement, sum(map(len, pieces)))
         return Incoming(header, lambda _: pieces, own_debt=kind is not Kind.SUM)
 
 

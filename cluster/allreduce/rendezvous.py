@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import Aborted, GenerationMismatch, HandshakeError, PeerLost, PeerSilent
+from ..errors import Aborted, Call, PeerError
 from .handshake import MIN_SECRET_BYTES, NONCE_BYTES, Hello, Refused, Steps, Verdict, answer, dial
 from .listener import BUFFER_BYTES, Listener, dial_locally
 from .shared import SharedMemory, offer, take_offer
@@ -89,6 +89,7 @@ class _Meeting:
         self.memory = memory
         self.rank, self.addresses, self.generation, self.secret = rank, addresses, generation, secret
         self.timeout_s = timeout_s
+        self.call = Call(rank, generation, None)
         self.until_s = time.monotonic() + timeout_s
         self.sockets: dict[int, socket.socket] = {}
         self.attempts: list[_Attempt] = []
@@ -118,7 +119,7 @@ class _Meeting:
     def run(self, wakeup: Wakeup) -> None:
         while len(self.sockets) < len(self.addresses) - 1:
             if (reason := self.listener.abort_reason(self.generation)) is not None:
-                raise Aborted(rank=self.rank, generation=self.generation, sequence=None, reason=reason)
+                raise Aborted(self.call, reason)
             now_s = time.monotonic()
             if now_s >= self.until_s:
                 raise self.missing()
@@ -246,9 +247,7 @@ class _Meeting:
     def other_generation(self, dialled: int | None, theirs: Hello) -> None:
         """An older worker is turned away (dialled again, if it is the one to be reached); a newer one ends this."""
         if theirs.generation > self.generation:
-            raise GenerationMismatch(
-                rank=self.rank, peer=theirs.sender, generation=self.generation, theirs=theirs.generation
-            )
+            raise PeerError.of_generation(self.call, theirs.sender, theirs.generation)
         if dialled is not None:
             self.generations[dialled] = theirs.generation
             self.redial_s[dialled] = time.monotonic() + RETRY_S
@@ -264,7 +263,7 @@ class _Meeting:
             if claimed is not None:
                 self.notes[claimed] = str(error)
             if peer is not None and error.claimed is not None:
-                raise HandshakeError(rank=self.rank, peer=peer, generation=self.generation, detail=str(error))
+                raise PeerError.stranger(self.call, peer, str(error))
         elif peer is not None:
             self.unreachable[peer] = str(error)
             if isinstance(error, ConnectionRefusedError):  # nobody listens any more: its process has ended
@@ -272,30 +271,20 @@ class _Meeting:
         if peer is not None:
             self.redial_s[peer] = time.monotonic() + RETRY_S
 
-    def missing(self) -> Exception:
+    def missing(self) -> PeerError:
         """Return the error for the first worker that is not connected."""
         absent = [peer for peer in range(len(self.addresses)) if peer != self.rank and peer not in self.sockets]
-        rank, generation = self.rank, self.generation
         for peer in absent:
             if peer in self.unreachable:
                 reason = f"cannot connect to {self.addresses[peer]}: {self.unreachable[peer]}"
-                return PeerLost(rank=rank, peer=peer, generation=generation, sequence=None, reason=reason)
+                return PeerError.lost(self.call, peer, reason)
         for peer in absent:
             if peer in self.generations:
-                theirs = self.generations[peer]
-                return GenerationMismatch(rank=rank, peer=peer, generation=generation, theirs=theirs)
+                return PeerError.of_generation(self.call, peer, self.generations[peer])
             if peer in self.notes:
-                return HandshakeError(rank=rank, peer=peer, generation=generation, detail=self.notes[peer])
+                return PeerError.stranger(self.call, peer, self.notes[peer])
         strangers = f", {self.num_strangers} strangers turned away" if self.num_strangers else ""
-        return PeerSilent(
-            rank=rank,
-            peer=absent[0],
-            generation=generation,
-            sequence=None,
-            deadline_s=self.timeout_s,
-            phase=f"connecting{strangers}",
-            also=tuple(absent[1:]),
-        )
+        return PeerError.silent(self.call, tuple(absent), self.timeout_s, f"connecting{strangers}")
 
 
 def meet(

@@ -6,15 +6,14 @@ only ever compared, never trusted. Payloads are raw memory of the host's byte or
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
+from ..errors import Call
 from ..tree import Array
 
 MAGIC = b"HELI"
@@ -31,7 +30,7 @@ class Kind(IntEnum):
     SUM = 2  # the finished slice of the sender
     EXCHANGE = 3  # the sender's whole nodes: every worker sums everything
     BROADCAST = 4  # bytes of the root
-    FAREWELL = 5  # the sender stops; why, and whom it blames
+    FAREWELL = 5  # the sender stops; why, as text
     BLOCKS = 6  # one `Token` for each block that lies ready in memory shared with the receiver
 
     @property
@@ -79,24 +78,21 @@ class Header:
         return cls(kind=Kind(kind), generation=generation, sequence=sequence, agreement=agreement, length=length)
 
 
-MakeHeader = Callable[[Kind, int, int], Header]
-"""Makes the header of a frame of this call from its kind, agreement and length."""
+def header_of(call: Call, kind: Kind, agreement: int, length: int) -> Header:
+    """Return the header of a frame of this call."""
+    return Header(
+        kind=kind, generation=call.generation, sequence=call.sequence or 0, agreement=agreement, length=length
+    )
 
 
-def pack_farewell(reason: str, blames: int | None) -> bytes:
+def pack_farewell(reason: str) -> bytes:
     """Return the payload of a FAREWELL frame, shortened to what a receiver accepts."""
-    text = reason.encode("ascii", "replace").decode()[: MAX_FAREWELL_BYTES // 2 - 100]  # JSON may double the length
-    return json.dumps({"reason": text, "blames": blames}).encode()
+    return reason.encode("ascii", "replace")[:MAX_FAREWELL_BYTES]
 
 
-def unpack_farewell(payload: bytes) -> tuple[str, int | None]:
-    """Return (reason, blamed worker or None); a malformed payload gives a reason that says so."""
-    try:
-        fields: Any = json.loads(payload)
-        reason, blames = str(fields["reason"]), fields["blames"]
-        return reason, blames if isinstance(blames, int) else None
-    except (ValueError, KeyError, TypeError):
-        return "it said farewell in a way that cannot be read", None
+def unpack_farewell(payload: bytes | bytearray) -> str:
+    """Return the reason; what is no text becomes question marks."""
+    return payload.decode("ascii", "replace").replace("\ufffd", "?")
 
 
 def bytes_of(array: Array) -> memoryview:

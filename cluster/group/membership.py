@@ -23,21 +23,11 @@ from ..allreduce.collective import Alone, Collective
 from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range, assign
-from ..errors import (
-    Aborted,
-    CollectiveError,
-    Dismissed,
-    GenerationMismatch,
-    HandshakeError,
-    PeerLost,
-    PeerSilent,
-)
+from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
 from ..tree import Layout, Node, SegmentOp, Vector, contributed
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
 
-# Failures that a new generation mends; the others mean that the workers do not run the same program.
-MENDABLE = (PeerLost, PeerSilent, Aborted, GenerationMismatch, HandshakeError)
 MAX_HANDED_BYTES = 1 << 40
 NUM_TIMED = 32
 
@@ -335,7 +325,7 @@ class Member:
         # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
         in_call = not isinstance(error, Aborted) or time.perf_counter() - began_s > self.deadline_s / 2
         self.regroup(
-            waiting_at, held=held, blames=blamed(error), in_call=in_call, failed_call=self.call, reason=str(error)
+            waiting_at, held=held, blames=error.unresponsive, in_call=in_call, failed_call=self.call, reason=str(error)
         )
 
     def keep_result(self, result: Vector | bytes) -> None:
@@ -406,7 +396,7 @@ class Member:
                     return
                 except MENDABLE as error:
                     self.leave()
-                    blames, in_call, failed_call, reason = blamed(error), True, -1, str(error)
+                    blames, in_call, failed_call, reason = error.unresponsive, True, -1, str(error)
 
     def _enter(self, place: Membership) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""
@@ -427,7 +417,7 @@ class Member:
                 deadline_s=self.deadline_s,
             )
         if self._is_aborted():
-            raise Aborted(rank=self.rank, generation=self.generation, sequence=None, reason=self._aborted[1])
+            raise Aborted(Call(self.rank, self.generation, None), self._aborted[1])
         if self.call < 0:
             self.call = place.call
         for number in range(place.first_call, place.call):
@@ -479,15 +469,6 @@ class Member:
 
     def _is_aborted(self) -> bool:
         return self._aborted[0] >= self.generation >= 0
-
-
-def blamed(error: CollectiveError) -> tuple[int, ...]:
-    """Ranks that this worker has not heard of for too long. A closed connection is no blame: its process tells."""
-    if isinstance(error, PeerSilent):
-        return (error.peer, *error.also)
-    if isinstance(error, (HandshakeError, GenerationMismatch)):
-        return (error.peer,)
-    return tuple(getattr(error, "silent", ()))
 
 
 def _bytes_of(result: Any) -> bytes:

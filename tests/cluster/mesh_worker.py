@@ -100,8 +100,7 @@ def main() -> None:
             total = mesh.all_reduce(sequence, partial.nodes(), expected, like, ops=ops)
             say(length=length, digest=digest(total))
     except CollectiveError as error:
-        said = {"error": type(error).__name__}
-        said |= {name: getattr(error, name, None) for name in ("peer", "blames", "also")}
+        said = {"error": type(error).__name__, "text": str(error), "unresponsive": error.unresponsive}
     finally:
         mesh.close()
     if said:

@@ -58,18 +58,19 @@ def test_a_read_only_out_is_refused():
         Alone().all_reduce(1, {(0, 0): ONE}, [((0, 0),)], LIKE, ops=("sum",), out=out)
 
 
+CALL = errors.Call(0, 2, 3)
 ERRORS = [
-    errors.PeerLost(rank=0, peer=1, generation=2, sequence=3, reason="gone", blames=2, also=(3,)),
-    errors.PeerSilent(rank=0, peer=1, generation=2, sequence=None, deadline_s=1.5, phase="connecting", also=(2,)),
-    errors.Aborted(rank=0, generation=2, sequence=3, reason="asked"),
-    errors.OutOfStep(rank=0, peer=1, generation=2, sequence=3, own="broadcast 3", theirs="all-reduce 3"),
-    errors.ProtocolError(rank=0, peer=1, generation=2, sequence=3, detail="too long"),
-    errors.HandshakeError(rank=0, peer=1, generation=2, detail="wrong secret"),
-    errors.GenerationMismatch(rank=0, peer=1, generation=2, theirs=4),
+    errors.PeerError.lost(CALL, 1, "gone", also=(3,), unresponsive=(4,)),
+    errors.PeerError.silent(errors.Call(0, 2, None), (1, 2), 1.5, "connecting"),
+    errors.PeerError.stranger(CALL, 1, "wrong secret"),
+    errors.PeerError.of_generation(CALL, 1, 4),
+    errors.Aborted(CALL, "asked", (1,)),
+    errors.ProtocolError.out_of_step(CALL, 1, "broadcast 3", "all-reduce 3"),
+    errors.ProtocolError.frame(CALL, 1, "too long"),
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=str)
 def test_errors_keep_their_fields_when_pickled(error):
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from heliostat.cluster import links
-from heliostat.cluster.errors import ClusterError, PeerLost
+from heliostat.cluster.errors import ClusterError, PeerError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
@@ -37,7 +37,7 @@ def test_a_worker_that_stops_ends_it_for_its_peer(group, monkeypatch):
 
     monkeypatch.setattr(links, "_measure", fails)
     told = group.threads([lambda rank=rank: measure_links(listeners[rank], rank, job) for rank in range(2)])
-    assert [type(each) for each in told] == [PeerLost, KeyError]
+    assert [type(each) for each in told] == [PeerError, KeyError]
 
 
 def a_group(num_workers: int) -> WorkerGroup:

@@ -12,7 +12,6 @@ from heliostat.cluster.allreduce.mesh import TcpMesh, connect
 from heliostat.cluster.allreduce.slices import SMALL_BYTES
 from heliostat.cluster.allreduce.wire import HEADER_BYTES, Header, Kind
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.group.membership import blamed
 from heliostat.cluster.tree import TreeSum, contributed, layout_of
 from ml_dtypes import bfloat16
 
@@ -197,14 +196,15 @@ def test_a_payload_over_the_limit_is_refused_by_root_and_receiver(group):
 
     root, receiver = group.run(2, lambda mesh, rank: mesh.broadcast(1, bytes(9) if rank == 0 else None, max_bytes=8))
     assert isinstance(root, ValueError)
-    assert isinstance(receiver, errors.PeerLost)
-    assert "max_bytes is 8" in receiver.reason
+    assert isinstance(receiver, errors.PeerError)
+    assert "max_bytes is 8" in str(receiver)
 
 
 def test_workers_at_different_calls_are_out_of_step(group):
     results = group.run(2, lambda mesh, rank: mesh.broadcast(4 + rank, b"x" if rank == 0 else None))
-    assert isinstance(results[1], errors.OutOfStep)
-    assert (results[1].peer, results[1].own, results[1].theirs) == (0, "broadcast 5", "broadcast 4")
+    assert isinstance(results[1], errors.ProtocolError)
+    assert results[1].peer == 0
+    assert "this worker is at broadcast 5, worker 0 is at broadcast 4. All workers must make" in str(results[1])
 
 
 def test_a_broadcast_does_not_answer_an_all_reduce(group):
@@ -228,7 +228,7 @@ def test_workers_that_expect_other_nodes_are_told_so(group):
 
     results = group.run(2, body)
     assert any(isinstance(result, errors.ProtocolError) and "do not agree" in str(result) for result in results)
-    assert all(isinstance(result, errors.ProtocolError | errors.PeerLost) for result in results)
+    assert all(isinstance(result, errors.ProtocolError | errors.PeerError) for result in results)
 
 
 def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
@@ -242,8 +242,8 @@ def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
     results = group.run(3, body)
     assert isinstance(results[1], RuntimeError)
     for rank in (0, 2):
-        assert isinstance(results[rank], errors.PeerLost)
-        assert 1 in (results[rank].peer, results[rank].blames)
+        assert isinstance(results[rank], errors.PeerError)
+        assert "lost worker 1: " in str(results[rank])
 
 
 def test_the_farewell_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fails_first():
@@ -257,11 +257,11 @@ def test_the_farewell_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fa
     def reduce(mesh, node):
         return mesh.all_reduce(1, {node: vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
 
-    with pytest.raises(errors.PeerSilent):
+    with pytest.raises(errors.PeerError, match=r"was silent for 0\.01 s"):
         reduce(second, (0, 1))  # it has sent its part, and gives up
-    with pytest.raises(errors.PeerLost, match="it stopped: PeerSilent") as caught:
+    with pytest.raises(errors.PeerError, match=r"it stopped: PeerError: .* worker 0 was silent") as caught:
         reduce(first, (0, 0))
-    assert (caught.value.peer, caught.value.blames) == (1, 0)
+    assert caught.value.peer == 1
 
 
 def test_abort_from_another_thread_ends_a_blocked_call_and_all_later_ones(group):
@@ -290,7 +290,7 @@ def test_a_call_after_an_error_raises_again(group):
     def body(mesh, rank):
         if rank == 0:
             return None
-        with pytest.raises(errors.PeerLost):
+        with pytest.raises(errors.PeerError):
             mesh.broadcast(1, None)
         with pytest.raises(errors.Aborted, match=r"ended before.*lost worker 0"):
             mesh.broadcast(2, None)
@@ -320,13 +320,15 @@ def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group, num_wor
                 come.set()
 
     results = group.run(num_workers, body)
-    assert any(isinstance(result, errors.PeerSilent) for result in results)
+    said = f"worker {silent} was silent for 0.3 s"
+    assert any(said in str(result) and result.peer == silent for result in results[:silent])
     for result in results[:silent]:
-        assert isinstance(result, errors.CollectiveError)
-        assert num_workers > 3 or silent in (result.peer, getattr(result, "blames", None))
-        assert set(blamed(result)) <= {silent}
-        if isinstance(result, errors.PeerSilent):
-            assert (result.peer, result.also, result.deadline_s) == (silent, (), 0.3)
+        assert isinstance(result, errors.PeerError)
+        assert num_workers > 3 or said in str(result)
+        assert set(result.unresponsive) <= {silent}
+        if result.peer == silent:
+            assert result.unresponsive == (silent,)
+            assert "Also silent" not in str(result)
 
 
 def forge(kind, *, generation=1, sequence=1, length=0, magic=b"HELI"):
