@@ -219,7 +219,7 @@ def _hash(fit: Fit | None, name: str) -> str:
     return "" if fit is None else fit.sha256.get(name, "")[:8]
 
 
-def _bits(value: Any) -> str:
+def _bits(value: object) -> str:
     """A value of a run folder as text that is equal only for equal numbers; NaN is equal to itself."""
     return json.dumps(finite(value))
 

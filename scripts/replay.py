@@ -43,7 +43,14 @@ class Rows:
 
 
 def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, as_json: bool, show_traceback: bool) -> None:
-    """Compute a step again and print what was found; with `as_json`, as one JSON object.
+    """Have a step computed again and print what was found.
+
+    Args:
+        run_dir: the run folder.
+        wanted: the step, and one of its microbatches or all.
+        console: where to print.
+        as_json: print one JSON object, and nothing else on standard output.
+        show_traceback: show tracebacks of Heliostat's errors.
 
     Raises:
         ConfigurationError: the folder holds no run, or one without checkpoints.
@@ -133,7 +140,16 @@ def check_wanted(record: Mapping[str, Any], wanted: ReplayWanted) -> None:
 
 
 def read_rows(dataset: Dataset, seed: int, report: ReplayReport) -> list[Rows]:
-    """The first rows of every microbatch, as they were computed; raises DatasetError if they cannot be read."""
+    """The first rows of every microbatch, as they were computed.
+
+    Args:
+        dataset: what the run was trained on.
+        seed: of the run, which decides what a row that is drawn or changed at random holds.
+        report: the microbatches.
+
+    Raises:
+        DatasetError: rows cannot be read.
+    """
     names = [name for name, column in dataset.schema.items() if not column.is_variable]
     found = []
     with dataset.reader(names) as reader:
@@ -153,7 +169,13 @@ def read_rows(dataset: Dataset, seed: int, report: ReplayReport) -> list[Rows]:
 
 
 def as_object(report: ReplayReport, wanted: ReplayWanted, rows: Sequence[Rows | None]) -> dict[str, Any]:
-    """The report as a JSON object; rows that cannot be read are null."""
+    """The report as a JSON object.
+
+    Args:
+        report: what was found.
+        wanted: what was asked for.
+        rows: of every microbatch; None, which is null, where they cannot be read.
+    """
     microbatches = [
         {
             **asdict(each),
@@ -186,7 +208,13 @@ def headline(report: ReplayReport, wanted: ReplayWanted) -> str:
 
 
 def show_microbatch(found: MicrobatchReplay, rows: Rows | None, console: Console) -> None:
-    """Print one microbatch: rows, loss and metrics, gradient norms."""
+    """Print one microbatch: rows, loss and metrics, gradient norms.
+
+    Args:
+        found: the microbatch.
+        rows: its first rows, None if they cannot be read.
+        console: where to print.
+    """
     metrics = ", ".join(f"{name} {number_text(value)}" for name, value in found.logs.items())
     console.print(f"\nmicrobatch {found.number}: {len(found.row_ids)} row(s); {metrics}", markup=False, soft_wrap=True)
     console.print(f"rows {_listed(found.row_ids)}", markup=False, soft_wrap=True)
@@ -228,7 +256,7 @@ def norms_table(found: MicrobatchReplay) -> Table:
     return table
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else f"<{value}>"
     return str(value)

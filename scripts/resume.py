@@ -21,6 +21,11 @@ from rich.console import Console
 def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
     """Go on with the unfinished run in a folder; of a finished one, print the result.
 
+    Args:
+        run_dir: the run folder.
+        console: where to print.
+        show_traceback: show tracebacks of Heliostat's errors.
+
     Raises:
         ConfigurationError: the folder holds no run.
         ScriptError: the run is going on right now, was not started from a script that is still there, or that script
@@ -70,7 +75,16 @@ def result_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
 
 
 def living_workers(record: Mapping[str, Any], host: str, own_pid: int) -> dict[int, int]:
-    """The workers of a run on this machine whose processes exist: worker -> process id."""
+    """The workers of a run on this machine whose processes exist.
+
+    Args:
+        record: what ``run.json`` says of the run.
+        host: name of this machine.
+        own_pid: id of this process, which is none of them.
+
+    Returns:
+        Process ids by the worker's number.
+    """
     return {
         int(each["worker"]): int(each["pid"])
         for each in record.get("workers", ())

@@ -39,8 +39,15 @@ class PausedExit(click.ClickException):
 def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) -> None:
     """Run the script to its end in this process; `sys.argv` and `sys.path` stay as the script had them.
 
-    Raises SystemExit as the script does, with status 1 after an error, ClickException for an error of Heliostat, and
-    PausedExit when a run was paused.
+    Args:
+        script: the script.
+        arguments: its own.
+        show_traceback: show tracebacks of Heliostat's errors.
+
+    Raises:
+        SystemExit: as the script does; with status 1 after an error.
+        ClickException: for an error of Heliostat.
+        PausedExit: a run was paused.
     """
     path = str(script)
     sys.argv[:] = [path, *arguments]

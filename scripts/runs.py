@@ -58,7 +58,13 @@ class RunSummary:
 
 
 def show_runs(folders: Sequence[Path], console: Console, *, as_json: bool) -> None:
-    """Print the runs below the folders, the last to have written last: a table, or one JSON object per line."""
+    """Print the runs below some folders, the last to have written last.
+
+    Args:
+        folders: where to look, and one level below.
+        console: where to print.
+        as_json: print one JSON object per line instead of a table.
+    """
     paths = [path for folder in folders for path in run_paths(folder)]
     runs = sorted((summary_of(path) for path in dict.fromkeys(paths)), key=lambda run: run.last_wrote_s)
     if as_json:
@@ -132,7 +138,7 @@ def remarks(runs: Iterable[RunSummary], now_s: float) -> list[str]:
     return lines
 
 
-def number_text(value: Any) -> str:
+def number_text(value: object) -> str:
     """A metric for the screen; empty for None."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -70,10 +70,10 @@ def chrome_trace(
 
 
 def _on_drivers_clock(trace: WorkerTrace) -> Iterator[tuple[Span, float, float]]:
+    shared = _shares_clock(trace)
     for span in trace.spans:
         began_s, ended_s = (
-            own_s if _shares_clock(trace) else own_s + offset_at(trace.readings, own_s)
-            for own_s in (span.began_s, span.ended_s)
+            own_s if shared else own_s + offset_at(trace.readings, own_s) for own_s in (span.began_s, span.ended_s)
         )
         yield span, began_s, ended_s
 

@@ -25,9 +25,9 @@ from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, Share, Share
 from .callback_state import join_states, pack_states, split_states, unpack_states
 from .replay import replay_step
 from .saver import Saver
+from .tracer import Tracer
 
 if TYPE_CHECKING:
-    from ..worker.tracer import Tracer
     from .callbacks import Gate
 
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.

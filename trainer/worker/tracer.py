@@ -81,7 +81,13 @@ def read_clock(ask: Callable[[], float], num: int = NUM_ROUND_TRIPS) -> ClockRea
 
 
 def reading(sent_s: float, driver_s: float, received_s: float) -> ClockReading:
-    """What one round trip tells."""
+    """What one round trip tells.
+
+    Args:
+        sent_s: when the question was sent, by this process's performance counter.
+        driver_s: the driver's answer, by its own.
+        received_s: when it was here, by this process's.
+    """
     middle_s = (sent_s + received_s) / 2
     return ClockReading(own_s=middle_s, offset_s=driver_s - middle_s, bound_s=(received_s - sent_s) / 2)
 
