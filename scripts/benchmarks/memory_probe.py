@@ -71,10 +71,10 @@ def parts() -> dict[str, int]:
     engine = next(each for each in gc.get_objects() if type(each) is Step)
     member = next(each for each in gc.get_objects() if type(each) is Member)
     seen: dict[int, Any] = {}
-    trainee = engine.trainee
+    built = engine.built
     return {
-        "weights": held_bytes([v._value for v in (*trainee.trainable, *trainee.frozen)], seen),
-        "optimizer state": held_bytes([v._value for v in trainee.optimizer.variables], seen),
+        "weights": held_bytes([v._value for v in (*built.trainable, *built.non_trainable)], seen),
+        "optimizer state": held_bytes([v._value for v in built.optimizer.variables], seen),
         "joined weights and state": held_bytes([vars(phase._update).get("_flat") for phase in engine.phases], seen),
         "contributions": held_bytes([phase.partial_sums for phase in engine.phases], seen),
         "sums of the all-reduce": held_bytes([member._results, member._buffers, member._collective], seen),
@@ -126,12 +126,10 @@ def _inside(value: Any) -> Iterator[Any]:
         yield from value
     elif type(value).__module__.startswith(_LOOKED_INTO):
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-        yield from (getattr(value, name) for name in slots if hasattr(value, name) and name not in ("trainee", "twin"))
+        yield from (getattr(value, name) for name in slots if hasattr(value, name) and name not in ("built", "twin"))
         if hasattr(value, "__dict__"):
             yield from (
-                each
-                for name, each in vars(value).items()
-                if name not in ("trainee", "microbatches", "_group", "_member")
+                each for name, each in vars(value).items() if name not in ("built", "microbatches", "_group", "_member")
             )
     elif hasattr(value, "_value"):  # a Keras variable
         yield value._value

@@ -32,8 +32,8 @@ def watch(monkeypatch, *, flat):
     chosen = []
     original = update.flat_state
 
-    def choose(trainee, gradients):
-        chosen.append(original(trainee, gradients) if flat else None)
+    def choose(built, gradients):
+        chosen.append(original(built, gradients) if flat else None)
         return chosen[-1]
 
     monkeypatch.setattr(update, "flat_state", choose)

@@ -11,18 +11,18 @@ import xxhash
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..engine.trainee import Trainee
+    from ..engine.model import BuiltModel
 
 
-def model_identity(trainee: Trainee) -> dict[str, str]:
+def model_identity(built: BuiltModel) -> dict[str, str]:
     """Hashes by part: layers and their settings, the optimizer's kind, the loss, shapes and types of all state."""
-    model = trainee.model
+    model = built.model
     return {
         "layers": _hash(_config(model)),
-        "optimizer": _hash(type(trainee.optimizer).__name__),
+        "optimizer": _hash(type(built.optimizer).__name__),
         "loss": _hash(str(model.loss if isinstance(model.loss, str) else type(model.loss).__name__)),
-        "jit_compile": str(trainee.jit_compile),
-        "state": _hash([[tuple(v.shape), str(v.dtype)] for v in trainee.state]),
+        "jit_compile": str(built.jit_compile),
+        "state": _hash([[tuple(v.shape), str(v.dtype)] for v in built.state]),
     }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.model import BuiltModel
 from ..engine.state import state_arrays
-from ..engine.trainee import Trainee
 from ..errors import CheckpointError
 
 _STATE, _TOTALS, _CALLBACKS = "state", "totals", "callbacks"
@@ -39,7 +39,7 @@ class Snapshot:
 
 
 def make_snapshot(
-    trainee: Trainee,
+    built: BuiltModel,
     *,
     epoch: int,
     step: int,
@@ -49,29 +49,29 @@ def make_snapshot(
     extra: Mapping[str, Any],
 ) -> Snapshot:
     """Copy the state to host memory; the optimizer's variables must be up to date (`Step.sync_variables`)."""
-    state = dict(zip(_names(trainee), state_arrays(trainee), strict=True))
+    state = dict(zip(_names(built), state_arrays(built), strict=True))
     parts = {_STATE: state, _TOTALS: totals, _CALLBACKS: callback_arrays}
     tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
     return Snapshot(epoch=epoch, step=step, begun=begun, tensors=tensors, extra=extra)
 
 
-def restore_state(trainee: Trainee, snapshot: Snapshot) -> None:
+def restore_state(built: BuiltModel, snapshot: Snapshot) -> None:
     """Write the state of a snapshot into every replica of a model.
 
     Raises:
         CheckpointError: it is of another model.
     """
     found = snapshot.part(_STATE)
-    names = _names(trainee)
-    shapes = {name: tuple(variable.shape) for name, variable in zip(names, trainee.state, strict=True)}
+    names = _names(built)
+    shapes = {name: tuple(variable.shape) for name, variable in zip(names, built.state, strict=True)}
     wrong = [name for name in {**shapes, **found} if name not in found or found[name].shape != shapes.get(name)]
     if wrong:
         raise CheckpointError(
             f"The saved state is of another model: {len(wrong)} of {len(shapes)} variables differ, the first is "
             f"{sorted(wrong)[0]!r}. build_model must return the model with which the run began."
         )
-    for name, variable in zip(names, trainee.state, strict=True):
-        for part in trainee.components(variable):
+    for name, variable in zip(names, built.state, strict=True):
+        for part in built.components(variable):
             part.assign(found[name])
 
 
@@ -85,6 +85,6 @@ def callback_arrays_of(snapshot: Snapshot) -> dict[str, np.ndarray]:
     return snapshot.part(_CALLBACKS)
 
 
-def _names(trainee: Trainee) -> list[str]:
+def _names(built: BuiltModel) -> list[str]:
     """A name for each variable of the state, in order; paths alone need not be unique."""
-    return [f"{number:05d}.{variable.path}" for number, variable in enumerate(trainee.state)]
+    return [f"{number:05d}.{variable.path}" for number, variable in enumerate(built.state)]

@@ -23,7 +23,7 @@ class Evaluator:
     def __init__(self, microbatches: Microbatches) -> None:
         self._microbatches = microbatches
         self._metrics = microbatches.gradients.layout.metrics
-        self._results = Results(microbatches.trainee.model, self._metrics)
+        self._results = Results(microbatches.built.model, self._metrics)
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what a pass needs."""

@@ -19,7 +19,7 @@ from heliostat.data import ALIGNMENT_BYTES
 
 from . import private_api
 from .layout import small_on_average
-from .trainee import Trainee
+from .model import BuiltModel
 
 # Optimizers whose update of an element looks at that element's weight, gradient and state alone.
 _ELEMENTWISE = ("SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Ftrl", "Lion")
@@ -36,7 +36,7 @@ class FlatState:
         scalars: per scalar of the twin (iterations, learning rate) the optimizer's own variable, which stays in use.
     """
 
-    trainee: Trainee
+    built: BuiltModel
     twin: Any
     weights: Any
     slots: list[tuple[Any, list[Any]]]
@@ -46,8 +46,8 @@ class FlatState:
         """A traced function that takes weights and optimizer state out of the model's variables."""
 
         def load() -> None:
-            for vector, variables in [(self.weights, self.trainee.trainable), *self.slots]:
-                parts = [tf.reshape(self.trainee.components(v)[0].read_value(), (-1,)) for v in variables]
+            for vector, variables in [(self.weights, self.built.trainable), *self.slots]:
+                parts = [tf.reshape(self.built.components(v)[0].read_value(), (-1,)) for v in variables]
                 private_api.tf_variable(vector).assign(tf.concat(parts, 0))
 
         return tf.function(load, autograph=False).get_concrete_function()
@@ -57,16 +57,16 @@ class FlatState:
 
         def store() -> None:
             for vector, variables in self.slots:
-                hand_out(self.trainee, private_api.tf_variable(vector).read_value(), variables)
+                hand_out(self.built, private_api.tf_variable(vector).read_value(), variables)
 
         return tf.function(store, autograph=False).get_concrete_function()
 
 
-def hand_out(trainee: Trainee, vector: Any, variables: Sequence[Any]) -> None:
+def hand_out(built: BuiltModel, vector: Any, variables: Sequence[Any]) -> None:
     """Assign the parts of a vector to variables, on every replica."""
     for piece, variable in zip(pieces_of(vector, [_size(v) for v in variables]), variables, strict=True):
         value = tf.reshape(piece, variable.shape)
-        for part in trainee.components(variable):
+        for part in built.components(variable):
             part.assign(value)
 
 
@@ -87,20 +87,20 @@ def pieces_of(vector: tf.Tensor, sizes: Sequence[int]) -> list[tf.Tensor]:
     return pieces
 
 
-def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:
+def flat_state(built: BuiltModel, gradients: Sequence[int]) -> FlatState | None:
     """The vectors for a flat update, or None where this optimizer or model needs its variables one by one."""
-    optimizer = trainee.optimizer
-    if not _is_elementwise(optimizer) or len(gradients) != len(trainee.trainable):
+    optimizer = built.optimizer
+    if not _is_elementwise(optimizer) or len(gradients) != len(built.trainable):
         return None
-    if not small_on_average([_size(v) for v in trainee.trainable]):
+    if not small_on_average([_size(v) for v in built.trainable]):
         return None
-    if len({str(v.dtype) for v in trainee.trainable}) != 1 or any(v.constraint for v in trainee.trainable):
+    if len({str(v.dtype) for v in built.trainable}) != 1 or any(v.constraint for v in built.trainable):
         return None
-    device = trainee.components(trainee.trainable[0])[0].device
+    device = built.components(built.trainable[0])[0].device
     with tf.device(device):
         twin = type(optimizer).from_config(optimizer.get_config())
-        size = sum(_size(v) for v in trainee.trainable)
-        weights = keras.Variable(np.zeros(size), dtype=trainee.trainable[0].dtype, name="weights")
+        size = sum(_size(v) for v in built.trainable)
+        weights = keras.Variable(np.zeros(size), dtype=built.trainable[0].dtype, name="weights")
         twin.build([weights])
     slots = [
         (variable, _counterpart(variable, twin, optimizer)) for variable in twin.variables if variable.shape == (size,)
@@ -111,7 +111,7 @@ def flat_state(trainee: Trainee, gradients: Sequence[int]) -> FlatState | None:
     if any(not variables for _, variables in slots) or len(own_scalars) != len(twin_scalars):
         return None
     return FlatState(
-        trainee=trainee,
+        built=built,
         twin=twin,
         weights=weights,
         slots=[(vector, list(variables)) for vector, variables in slots if variables],

@@ -23,10 +23,10 @@ from . import private_api
 from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
 from .metrics import MetricLayout, MetricVariable
+from .model import MEAN_REDUCTIONS, BuiltModel
 from .per_replica import PerReplica
 from .runtime import BUILD_LOCK
 from .tensors import HostViews, copied_to_tensor
-from .trainee import MEAN_REDUCTIONS, Trainee
 
 Kind = Literal["train", "evaluate"]
 StepFunction = Callable[[Any, Any, Any], Any]
@@ -49,7 +49,7 @@ class GradientFunction:
     """The traced function of one step kind.
 
     Args:
-        trainee: the model.
+        built: the model.
         step: ``step(x, y, sample_weight)``: the user's or Keras's train or test step.
         kind: ``"train"`` captures gradients, ``"evaluate"`` does not.
         columns: which columns are inputs, targets and weights.
@@ -63,7 +63,7 @@ class GradientFunction:
 
     def __init__(
         self,
-        trainee: Trainee,
+        built: BuiltModel,
         step: StepFunction,
         *,
         kind: Kind,
@@ -72,13 +72,13 @@ class GradientFunction:
         reduction: str,
         only_returned_logs: bool = True,
     ) -> None:
-        self._trainee, self._step, self._kind = trainee, step, kind
+        self._built, self._step, self._kind = built, step, kind
         self._only_returned = only_returned_logs
         self._columns, self._reduction = columns, reduction
         self._traced: VectorLayout | None = None
         self.views = HostViews()
         with BUILD_LOCK:
-            self._result_names = [_result_names(metric) for metric in trainee.model.metrics]
+            self._result_names = [_result_names(metric) for metric in built.model.metrics]
             self._per_replica = self._trace({name: sample[name] for name in columns.names})
         if self._traced is None:
             raise UnsupportedStepError("The training step was not outputs.")
@@ -108,22 +108,20 @@ class GradientFunction:
         return self._per_replica(arguments)
 
     def _trace(self, sample: Mapping[str, np.ndarray]) -> PerReplica:
-        trainee = self._trainee
+        built = self._built
         column_specs = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in sample.values()]
-        seeds_spec = tf.TensorSpec((len(trainee.generators), 2), tf.int64)
+        seeds_spec = tf.TensorSpec((len(built.generators), 2), tf.int64)
         specs = (column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)
-        captured = captured_gradients(trainee.optimizer) if self._kind == "train" else contextlib.nullcontext()
+        captured = captured_gradients(built.optimizer) if self._kind == "train" else contextlib.nullcontext()
         with private_api.unscaled_losses(), captured:
-            per_replica = PerReplica(
-                trainee.strategy, trainee.runtime, self._vector, specs, jit_compile=trainee.jit_compile
-            )
+            per_replica = PerReplica(built.strategy, built.runtime, self._vector, specs, jit_compile=built.jit_compile)
         refuse_impure_ops(per_replica.graph)
         return per_replica
 
     def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
         outputs = self._run_step(columns, weights, seeds)
         self._traced = outputs.layout
-        dtype = self._trainee.float_dtype
+        dtype = self._built.float_dtype
         values, float_buckets, start = [*outputs.gradients, *outputs.float_state], [], 0
         for count in outputs.layout.variables_per_bucket:
             weight = weights[0 if start < len(outputs.gradients) else 1]
@@ -137,20 +135,20 @@ class GradientFunction:
         )
 
     def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> StepOutputs:
-        trainee = self._trainee
-        private_api.use_global_generator(trainee.generators[0])
+        built = self._built
+        private_api.use_global_generator(built.generators[0])
         batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
-        metric_start = [tf.constant(m.initial) for m in trainee.metrics]
-        frozen_start = [tf.identity(private_api.tf_variable(v)) for v in trainee.frozen]
+        metric_start = [tf.constant(m.initial) for m in built.metrics]
+        non_trainable_start = [tf.identity(private_api.tf_variable(v)) for v in built.non_trainable]
         start = [
-            *((g.state, seeds[i]) for i, g in enumerate(trainee.generators)),
-            *zip((m.variable for m in trainee.metrics), metric_start, strict=True),
-            *zip(trainee.frozen, frozen_start, strict=True),
+            *((g.state, seeds[i]) for i, g in enumerate(built.generators)),
+            *zip((m.variable for m in built.metrics), metric_start, strict=True),
+            *zip(built.non_trainable, non_trainable_start, strict=True),
         ]
         with StepScope(start, collect_losses=True) as scope, recording() as pairs:
             began = dict(scope.state_mapping)
             returned = self._step(*self._columns.assemble(batch))
-            if self._reduction not in MEAN_REDUCTIONS and (scope.losses or trainee.model.losses):
+            if self._reduction not in MEAN_REDUCTIONS and (scope.losses or built.model.losses):
                 self._refuse_added_losses()
 
         def changed(variable: Any) -> bool:
@@ -161,8 +159,8 @@ class GradientFunction:
     def _collect(
         self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any
     ) -> StepOutputs:
-        trainee = self._trainee
-        updated = tuple(m for m in trainee.metrics if changed(m.variable))
+        built = self._built
+        updated = tuple(m for m in built.metrics if changed(m.variable))
         logged, names = self._logs(returned, updated)
         sums = [self._metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
         for value in logged.values():
@@ -170,13 +168,13 @@ class GradientFunction:
         maxima = [
             scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
         ]
-        gradients = dense_gradients(pairs, trainee.trainable) if self._kind == "train" else []
-        assigned = [i for i, v in enumerate(trainee.frozen) if changed(v)] if self._kind == "train" else []
-        floating = tuple(i for i in assigned if keras.backend.is_float_dtype(trainee.frozen[i].dtype))
+        gradients = dense_gradients(pairs, built.trainable) if self._kind == "train" else []
+        assigned = [i for i, v in enumerate(built.non_trainable) if changed(v)] if self._kind == "train" else []
+        floating = tuple(i for i in assigned if keras.backend.is_float_dtype(built.non_trainable[i].dtype))
         int_state = tuple(i for i in assigned if i not in floating)
-        values = {i: scope.get_current_value(trainee.frozen[i]) for i in assigned}
+        values = {i: scope.get_current_value(built.non_trainable[i]) for i in assigned}
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
-        num_int_state = sum(int(np.prod(trainee.frozen[i].shape)) for i in int_state)
+        num_int_state = sum(int(np.prod(built.non_trainable[i].shape)) for i in int_state)
         metrics = MetricLayout(variables=updated, logged=tuple(logged), num_int_state=num_int_state, result_names=names)
         return StepOutputs(
             gradients=[gradients[i] for i in present],
@@ -184,7 +182,7 @@ class GradientFunction:
             int_state=[tf.cast(values[i], tf.float64) for i in int_state],
             sums=sums,
             maxima=maxima,
-            layout=vector_layout(trainee, present, floating, int_state, metrics),
+            layout=vector_layout(built, present, floating, int_state, metrics),
         )
 
     def _logged_sum(self, value: Any, weights: Any) -> Any:
@@ -193,7 +191,7 @@ class GradientFunction:
         return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
 
     def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
-        for output in private_api.output_loss_trackers(self._trainee.model):
+        for output in private_api.output_loss_trackers(self._built.model):
             # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
             if metric.variable is output.total:
                 mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
@@ -201,7 +199,7 @@ class GradientFunction:
             if metric.variable is output.count:
                 return weights[3]
         value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
-        tracker = private_api.loss_tracker(self._trainee.model)
+        tracker = private_api.loss_tracker(self._built.model)
         return value * weights[2] if metric.variable is tracker.total else value
 
     def _logs(self, returned: Any, updated: Sequence[MetricVariable]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -228,7 +226,7 @@ class GradientFunction:
     def _names_of_updated(self, updated: Sequence[MetricVariable]) -> list[str]:
         """Names of the results whose metrics the step has updated."""
         ids = {id(m.variable) for m in updated}
-        models = self._trainee.model.metrics
+        models = self._built.model.metrics
         return [
             name
             for metric, names in zip(models, self._result_names, strict=True)

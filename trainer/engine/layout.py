@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from .metrics import MetricLayout
-    from .trainee import Trainee
+    from .model import BuiltModel
 
 # Larger variables, on average, are not joined: joining and handing out are copies, which then cost more than they save.
 MAX_MEAN_ELEMENTS = 1 << 16
@@ -66,9 +66,9 @@ class VectorLayout:
     maximum is taken, are described by `metrics`.
 
     Attributes:
-        gradients: indices into `Trainee.trainable` of the variables that have a gradient.
-        float_state: indices into `Trainee.frozen` of the floating-point state the step assigns.
-        int_state: indices into `Trainee.frozen` of integer state the step assigns; all microbatches must agree on it.
+        gradients: indices into `BuiltModel.trainable` of the variables that have a gradient.
+        float_state: indices into `BuiltModel.non_trainable` of the floating-point state the step assigns.
+        int_state: likewise of integer state the step assigns; all microbatches must agree on it.
         variables_per_bucket: how many of these variables are joined in each float bucket, see `choose_buckets`.
         metrics: metric changes and logged scalars.
         buckets: dtype and length of each bucket.
@@ -118,7 +118,7 @@ class VectorLayout:
 
 
 def vector_layout(
-    trainee: Trainee,
+    built: BuiltModel,
     gradients: tuple[int, ...],
     float_state: tuple[int, ...],
     int_state: tuple[int, ...],
@@ -127,20 +127,18 @@ def vector_layout(
     """The layout of a vector that holds these.
 
     Args:
-        trainee: the model.
+        built: the model.
         gradients, float_state, int_state, metrics: see `VectorLayout`.
 
     Returns:
         gradients joined as `choose_buckets` says, moving averages in one bucket.
     """
-    sizes = [math.prod(trainee.trainable[i].shape) for i in gradients]
-    state_sizes = [math.prod(trainee.frozen[i].shape) for i in float_state]
+    sizes = [math.prod(built.trainable[i].shape) for i in gradients]
+    state_sizes = [math.prod(built.non_trainable[i].shape) for i in float_state]
     counts = (*choose_buckets(sizes), *((len(float_state),) if float_state else ()))
     ends = list(accumulate((0, *sizes, *state_sizes)))
     borders = [ends[at] for at in accumulate((0, *counts))]
-    float_buckets = [(trainee.float_dtype, stop - start) for start, stop in pairwise(borders)] or [
-        (trainee.float_dtype, 0)
-    ]
+    float_buckets = [(built.float_dtype, stop - start) for start, stop in pairwise(borders)] or [(built.float_dtype, 0)]
     float64 = np.dtype(np.float64)
     buckets = (*float_buckets, (float64, metrics.num_sums), (float64, metrics.num_maxima))
     return VectorLayout(

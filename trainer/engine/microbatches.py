@@ -16,24 +16,24 @@ from ..errors import UnsupportedModelError
 from .feed import Feed, Microbatch
 from .gradients import GradientFunction, ReplicaInput
 from .layout import microbatch_seeds
+from .model import BuiltModel
 from .replica_sum import ReplicaSum
 from .times import TimeSplit
-from .trainee import Trainee
 
 
 class Microbatches:
     """Computes microbatches of a pass.
 
     Args:
-        trainee: the model.
+        built: the model.
         gradients: the traced function of the step.
         feed: where rows come from.
         seed: seed of the run.
     """
 
-    def __init__(self, trainee: Trainee, gradients: GradientFunction, feed: Feed, seed: int) -> None:
-        self.trainee, self.gradients, self.feed, self.seed = trainee, gradients, feed, seed
-        self.num_replicas = trainee.strategy.num_replicas_in_sync
+    def __init__(self, built: BuiltModel, gradients: GradientFunction, feed: Feed, seed: int) -> None:
+        self.built, self.gradients, self.feed, self.seed = built, gradients, feed, seed
+        self.num_replicas = built.strategy.num_replicas_in_sync
         self.times = TimeSplit()
 
     def computed(
@@ -74,7 +74,7 @@ class Microbatches:
             for step, index in self.feed.plan.one_of_each_size().values():
                 deque(self.computed(step, step, [index]), maxlen=0)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            if not self.trainee.jit_compile:
+            if not self.built.jit_compile:
                 raise
             reason = " ".join(error.message.split())
             raise UnsupportedModelError(
@@ -84,5 +84,5 @@ class Microbatches:
 
     def _inputs(self, wave: Sequence[Microbatch], seed_step: int) -> list[ReplicaInput]:
         filled = [*wave, *[wave[-1]] * (self.num_replicas - len(wave))]
-        num_generators = len(self.trainee.generators)
+        num_generators = len(self.built.generators)
         return [(m.batch, m.weights, microbatch_seeds(self.seed, seed_step, m.index, num_generators)) for m in filled]

@@ -13,7 +13,7 @@ from .layout import VectorLayout, split_by_variable
 
 if TYPE_CHECKING:  # the driver makes the text, and does without TensorFlow
     from .microbatches import Microbatches
-    from .trainee import Trainee
+    from .model import BuiltModel
 
 MAX_NAMES = 5
 
@@ -44,18 +44,18 @@ def nonfinite_microbatch(
     for lo, hi in sorted(ranges):
         for (_, index), (*float_buckets, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
             if not all(map(all_finite, float_buckets)):
-                parts = parts_by_variable(microbatches.trainee, layout, float_buckets)
+                parts = parts_by_variable(microbatches.built, layout, float_buckets)
                 return index, tuple(variable.path for variable, part in parts if not all_finite(part))
     return None
 
 
 def parts_by_variable(
-    trainee: Trainee, layout: VectorLayout, float_buckets: Sequence[np.ndarray]
+    built: BuiltModel, layout: VectorLayout, float_buckets: Sequence[np.ndarray]
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
-    trained = [trainee.trainable[i] for i in layout.gradients]
+    trained = [built.trainable[i] for i in layout.gradients]
     return split_by_variable(
-        float_buckets, layout.variables_per_bucket, trained + [trainee.frozen[i] for i in layout.float_state]
+        float_buckets, layout.variables_per_bucket, trained + [built.non_trainable[i] for i in layout.float_state]
     )
 
 

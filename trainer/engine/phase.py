@@ -76,15 +76,15 @@ class Phase:
 
     def __init__(self, microbatches: Microbatches, wire_dtype: WireDtype | None) -> None:
         self.microbatches = microbatches
-        trainee, self.layout = microbatches.trainee, microbatches.gradients.layout.rounded(wire_dtype)
+        built, self.layout = microbatches.built, microbatches.gradients.layout.rounded(wire_dtype)
         num_microbatches = microbatches.feed.plan.num_microbatches
-        gpus = trainee.runtime.gpus
+        gpus = built.runtime.gpus
         self.buckets = Buckets(self.layout.buckets, self.layout.ops, lambda: memory_of_sums(self.layout, gpus))
         self.partial_sums = PartialSums(num_microbatches, self.buckets)
         self.replica_sum: ReplicaSum | None = None
         if gpus and wire_dtype is None:  # else what they compute is rounded first, on the host
             self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.gradients.views)
-        self._update = Update(trainee, self.layout)
+        self._update = Update(built, self.layout)
 
     def is_finite(self, total: Vector) -> bool:
         """Whether gradients and new moving averages are finite."""
@@ -101,7 +101,7 @@ class Phase:
         """
         *float_buckets, sums, maxima = total
         if int_state_differs(self.layout.metrics, maxima):
-            names = [self.microbatches.trainee.frozen[i].path for i in self.layout.int_state]
+            names = [self.microbatches.built.non_trainable[i].path for i in self.layout.int_state]
             raise WorkersDisagreeError(
                 f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
                 "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
@@ -120,14 +120,14 @@ class Phase:
         self.microbatches.warm_up()
         if self.replica_sum is not None:
             self._warm_up_replicas(self.replica_sum)
-        trainee = self.microbatches.trainee
-        kept = state_bytes(trainee)
+        built = self.microbatches.built
+        kept = state_bytes(built)
         nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.float_buckets]
         for bucket in nothing:
             bucket[:] = 0
         self._update(*map(to_tensor, nothing))
         self._update.store()
-        assign_state(trainee, kept)
+        assign_state(built, kept)
 
     def _warm_up_replicas(self, replica_sum: ReplicaSum) -> None:
         """Let the replicas add up once, in a full step and in the last one, which may be short."""

@@ -8,52 +8,52 @@ import numpy as np
 import tensorflow as tf
 import xxhash
 
+from .model import BuiltModel
 from .tensors import host_view
-from .trainee import Trainee
 
 
-def state_arrays(trainee: Trainee) -> list[np.ndarray]:
-    """Weights, then optimizer state, as host arrays (copies), in `Trainee.state`'s order."""
-    return [view.copy() for view in _state_views(trainee)]
+def state_arrays(built: BuiltModel) -> list[np.ndarray]:
+    """Weights, then optimizer state, as host arrays (copies), in `BuiltModel.state`'s order."""
+    return [view.copy() for view in _state_views(built)]
 
 
-def state_digest(trainee: Trainee) -> str:
+def state_digest(built: BuiltModel) -> str:
     """xxh3_128 over all training state, hexadecimal: equal on workers that hold the same state."""
     digest = xxhash.xxh3_128()
-    for value in trainee.read_state():
+    for value in built.read_state():
         digest.update(host_view(value).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
-def state_sha256(trainee: Trainee) -> dict[str, str]:
+def state_sha256(built: BuiltModel) -> dict[str, str]:
     """SHA-256 of the weights and of the optimizer state, hexadecimal: the proof of invariance."""
-    views = _state_views(trainee)
-    num_weights = len(trainee.trainable) + len(trainee.frozen)
+    views = _state_views(built)
+    num_weights = len(built.trainable) + len(built.non_trainable)
     parts = {"weights": views[:num_weights], "optimizer": views[num_weights:]}
     return {name: hashlib.sha256(b"".join(view.tobytes() for view in part)).hexdigest() for name, part in parts.items()}
 
 
-def state_bytes(trainee: Trainee) -> bytes:
+def state_bytes(built: BuiltModel) -> bytes:
     """All training state, raw, one variable after the other."""
-    return b"".join(view.tobytes() for view in _state_views(trainee))
+    return b"".join(view.tobytes() for view in _state_views(built))
 
 
-def num_state_bytes(trainee: Trainee) -> int:
+def num_state_bytes(built: BuiltModel) -> int:
     """Length of `state_bytes`."""
-    return sum(int(np.prod(v.shape)) * _itemsize(v.dtype) for v in trainee.state)
+    return sum(int(np.prod(v.shape)) * _itemsize(v.dtype) for v in built.state)
 
 
-def shapes_digest(trainee: Trainee) -> bytes:
+def shapes_digest(built: BuiltModel) -> bytes:
     """xxh3_128 over shapes and dtypes of all training state, 16 bytes: equal for models that can exchange states."""
-    shapes = [(tuple(variable.shape), str(variable.dtype)) for variable in trainee.state]
+    shapes = [(tuple(variable.shape), str(variable.dtype)) for variable in built.state]
     return xxhash.xxh3_128(repr(shapes).encode()).digest()
 
 
-def assign_state(trainee: Trainee, payload: bytes) -> None:
+def assign_state(built: BuiltModel, payload: bytes) -> None:
     """Write `state_bytes` of another worker, whose `shapes_digest` is the same, into every replica of this one."""
     at = 0
-    for variable in trainee.state:
-        parts = trainee.components(variable)
+    for variable in built.state:
+        parts = built.components(variable)
         dtype = parts[0].dtype.as_numpy_dtype
         count = int(np.prod(variable.shape))
         value = np.frombuffer(payload, dtype=dtype, count=count, offset=at).reshape(tuple(variable.shape))
@@ -62,9 +62,9 @@ def assign_state(trainee: Trainee, payload: bytes) -> None:
             part.assign(value)
 
 
-def _state_views(trainee: Trainee) -> list[np.ndarray]:
+def _state_views(built: BuiltModel) -> list[np.ndarray]:
     """The state as it is now in host memory, without copies where it lies there already (read-only then)."""
-    return [host_view(value).reshape(value.shape) for value in trainee.read_state()]
+    return [host_view(value).reshape(value.shape) for value in built.read_state()]
 
 
 def _itemsize(dtype: str) -> int:

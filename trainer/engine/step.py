@@ -49,8 +49,8 @@ class Step:
     def __init__(self, phases: Sequence[Phase], group: Member, on_nonfinite: OnNonfinite | None) -> None:
         self.phases, self._group, self._on_nonfinite = tuple(phases), group, on_nonfinite
         self.microbatches = phases[0].microbatches
-        self.trainee, self.plan = self.microbatches.trainee, self.microbatches.feed.plan
-        self.metrics = EpochMetrics(self.trainee.model, phases[0].layout.metrics, self.trainee.components)
+        self.built, self.plan = self.microbatches.built, self.microbatches.feed.plan
+        self.metrics = EpochMetrics(self.built.model, phases[0].layout.metrics, self.built.components)
         self.rows_by_worker: Counter[int] = Counter()
         self._epoch = 0
         self._call: SumCall | None = None

@@ -17,31 +17,31 @@ import tensorflow as tf
 from . import private_api
 from .flat import FlatState, flat_state, hand_out
 from .layout import VectorLayout, split_by_variable
+from .model import BuiltModel
 from .per_replica import InlineCall
 from .runtime import BUILD_LOCK
-from .trainee import Trainee
 
 
 class Update:
     """Applies the sum of a step: new weights, optimizer state and moving averages.
 
     Args:
-        trainee: the model.
+        built: the model.
         layout: what the summed vector holds.
     """
 
-    def __init__(self, trainee: Trainee, layout: VectorLayout) -> None:
-        self._trainee, self._layout = trainee, layout
-        self._float_state = [trainee.frozen[i] for i in layout.float_state]
+    def __init__(self, built: BuiltModel, layout: VectorLayout) -> None:
+        self._built, self._layout = built, layout
+        self._float_state = [built.non_trainable[i] for i in layout.float_state]
         with BUILD_LOCK:
-            self._flat = flat_state(trainee, layout.gradients)
+            self._flat = flat_state(built, layout.gradients)
             self._loaded = False
             if self._flat is not None:
                 self._load, self._store = self._flat.make_load(), self._flat.make_store()
             change = self._by_variable() if self._flat is None else self._flat_update(self._flat)
             specs = [tf.TensorSpec((length,), dtype) for dtype, length in layout.float_buckets]
             traced = tf.function(change, autograph=False, input_signature=specs).get_concrete_function()
-            self._update = InlineCall(traced) if trainee.runtime.on_one_cpu else traced
+            self._update = InlineCall(traced) if built.runtime.on_one_cpu else traced
 
     def __call__(self, *float_buckets: Any) -> None:
         """Assign the new state, given the float buckets of the summed vector."""
@@ -58,9 +58,9 @@ class Update:
 
     def _by_variable(self) -> Callable[..., None]:
         """One compiled function over all variables."""
-        trainee = self._trainee
-        changed = [*trainee.trainable, *trainee.optimizer.variables, *self._float_state]
-        parts_of = [trainee.components(variable) for variable in changed]
+        built = self._built
+        changed = [*built.trainable, *built.optimizer.variables, *self._float_state]
+        parts_of = [built.components(variable) for variable in changed]
         first = [parts[0] for parts in parts_of]
 
         def assign_first(*float_buckets: tf.Tensor) -> None:
@@ -78,9 +78,9 @@ class Update:
 
     def _flat_update(self, flat: FlatState) -> Callable[..., None]:
         """One compiled function over the long vectors, whose weights are then handed out."""
-        trainee, twin = self._trainee, flat.twin
-        scalar_parts = [trainee.components(own) for _, own in flat.scalars]
-        float_state_parts = [trainee.components(variable) for variable in self._float_state]
+        built, twin = self._built, flat.twin
+        scalar_parts = [built.components(own) for _, own in flat.scalars]
+        float_state_parts = [built.components(variable) for variable in self._float_state]
         source = {id(of): parts[0] for (of, _), parts in zip(flat.scalars, scalar_parts, strict=True)}
         stores = [source.get(id(variable), private_api.tf_variable(variable)) for variable in twin.variables]
         weights = private_api.tf_variable(flat.weights)
@@ -104,7 +104,7 @@ class Update:
         def update(*float_buckets: tf.Tensor) -> None:
             with tf.device(weights.device):
                 new_weights = compiled(*float_buckets)
-            hand_out(trainee, new_weights, trainee.trainable)
+            hand_out(built, new_weights, built.trainable)
             _copy_to_other_replicas([*scalar_parts, *float_state_parts])
 
         return update
@@ -113,26 +113,26 @@ class Update:
         """Assign the integer state that all microbatches agreed on, from the third bucket of the sum."""
         at = self._layout.metrics.num_maxima - 2 * self._layout.metrics.num_int_state
         for index in self._layout.int_state:
-            variable = self._trainee.frozen[index]
+            variable = self._built.non_trainable[index]
             size = int(np.prod(variable.shape))
             value = maxima[at : at + size].reshape(variable.shape).astype(variable.dtype)
             at += size
-            for part in self._trainee.components(variable):
+            for part in self._built.components(variable):
                 part.assign(value)
 
     def _new_values(self, float_buckets: Sequence[tf.Tensor], first: Sequence[Any]) -> list[Any]:
-        trainee, layout = self._trainee, self._layout
-        num_weights = len(trainee.trainable)
-        num_state = len(trainee.optimizer.variables)
+        built, layout = self._built, self._layout
+        num_weights = len(built.trainable)
+        num_state = len(built.optimizer.variables)
         current = [part.read_value() for part in first]
         gradients: list[Any] = [None] * num_weights
-        trained = [trainee.trainable[index] for index in layout.gradients]
+        trained = [built.trainable[index] for index in layout.gradients]
         values = _values(float_buckets, layout.variables_per_bucket, [*trained, *self._float_state])
         for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
         float_state = values[len(trained) :]
-        with private_api.stateless(trainee.optimizer):
-            weights, state = trainee.optimizer.stateless_apply(
+        with private_api.stateless(built.optimizer):
+            weights, state = built.optimizer.stateless_apply(
                 current[num_weights : num_weights + num_state], gradients, current[:num_weights]
             )
         return [*weights, *state, *float_state]

@@ -11,27 +11,27 @@ import tensorflow as tf
 from heliostat.data import Dataset
 
 from ..columns import Columns
+from ..engine.model import BuiltModel
 from ..engine.per_replica import PerReplica
 from ..engine.runtime import BUILD_LOCK
 from ..engine.tensors import to_tensor
-from ..engine.trainee import Trainee
 
 
 class Predictor:
     """Runs the model's `predict_step` on one replica after another.
 
     Args:
-        trainee: the model.
+        built: the model.
         columns: the input columns.
         sample: a few rows of each, for shapes and dtypes.
     """
 
-    def __init__(self, trainee: Trainee, columns: Columns, sample: Mapping[str, np.ndarray]) -> None:
-        self._trainee, self._columns = trainee, columns
+    def __init__(self, built: BuiltModel, columns: Columns, sample: Mapping[str, np.ndarray]) -> None:
+        self._built, self._columns = built, columns
         specs = [tf.TensorSpec((None, *sample[name].shape[1:]), sample[name].dtype) for name in columns.names]
-        self._num_replicas = trainee.strategy.num_replicas_in_sync
+        self._num_replicas = built.strategy.num_replicas_in_sync
         with BUILD_LOCK:
-            self._per_replica = PerReplica(trainee.strategy, trainee.runtime, self._predicted, specs)
+            self._per_replica = PerReplica(built.strategy, built.runtime, self._predicted, specs)
 
     def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
         """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
@@ -51,6 +51,6 @@ class Predictor:
 
     def _predicted(self, *columns: Any) -> Any:
         x, _, _ = self._columns.assemble(dict(zip(self._columns.names, columns, strict=True)))
-        outputs = self._trainee.model.predict_step((x,))
+        outputs = self._built.model.predict_step((x,))
         self._structure = outputs
         return outputs

@@ -23,7 +23,7 @@ def replay_step(engine: Step, epoch: int, step: int, wanted: ReplayWanted) -> Re
             metric_sums = MetricSums.start(engine.metrics.layout)
             metric_sums.add(np.array(sums), np.array(maxima), rows)
             norms, broken = {}, []
-            for variable, part in parts_by_variable(engine.trainee, microbatches.gradients.layout, float_buckets):
+            for variable, part in parts_by_variable(engine.built, microbatches.gradients.layout, float_buckets):
                 norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
                 if not all_finite(part):
                     broken.append(variable.path)

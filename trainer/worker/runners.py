@@ -10,8 +10,8 @@ from ..columns import Columns, sample_rows
 from ..engine.feed import Feed
 from ..engine.gradients import GradientFunction, Kind
 from ..engine.microbatches import Microbatches
+from ..engine.model import BuiltModel
 from ..engine.times import StartTimes
-from ..engine.trainee import Trainee
 from ..jobs import FitJob, ModelJob
 
 
@@ -19,7 +19,7 @@ class Runners:
     """Makes microbatch runners for one model, and closes their feeds.
 
     Args:
-        trainee: the model.
+        built: the model.
         columns: which columns are read.
         model: how the model is computed.
         times: where the time for opening and tracing is noted.
@@ -27,12 +27,12 @@ class Runners:
 
     def __init__(
         self,
-        trainee: Trainee,
+        built: BuiltModel,
         columns: Columns,
         model: ModelJob,
         times: StartTimes | None = None,
     ) -> None:
-        self._trainee, self._columns, self._model = trainee, columns, model
+        self._built, self._columns, self._model = built, columns, model
         self._times = times or StartTimes()
         self._feeds: list[Feed] = []
 
@@ -49,7 +49,7 @@ class Runners:
         """Trace a step, and read a dataset for it."""
         with self._times.part("trace"):
             gradients = GradientFunction(
-                self._trainee,
+                self._built,
                 step,
                 kind=kind,
                 columns=self._columns,
@@ -84,4 +84,4 @@ class Runners:
         with self._times.part("open"):
             feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
             self._feeds.append(feed)
-        return Microbatches(self._trainee, gradients, feed, self._model.seed)
+        return Microbatches(self._built, gradients, feed, self._model.seed)

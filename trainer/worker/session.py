@@ -16,9 +16,9 @@ from heliostat.cluster.group.membership import Member
 from ..checkpoints.snapshot import Snapshot, callback_arrays_of, make_snapshot, restore_state, totals_of
 from ..engine import private_api
 from ..engine.evaluate import Evaluator
+from ..engine.model import BuiltModel
 from ..engine.state import assign_state, state_bytes, state_digest
 from ..engine.step import Step
-from ..engine.trainee import Trainee
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, Share, SharePart
@@ -43,7 +43,7 @@ class Session:
 
     Args:
         job: what to train.
-        trainee: the model.
+        built: the model.
         engine: trains.
         evaluator: validates, or None.
         member: this worker's membership in the group.
@@ -55,15 +55,15 @@ class Session:
     def __init__(
         self,
         job: FitJob,
-        trainee: Trainee,
+        built: BuiltModel,
         engine: Step,
         evaluator: Evaluator | None,
         member: Member,
         batch_hooks: bool,
     ) -> None:
-        self.job, self.model, self.engine, self.evaluator = job, trainee.model, engine, evaluator
+        self.job, self.model, self.engine, self.evaluator = job, built.model, engine, evaluator
         self.member, self.batch_hooks = member, batch_hooks
-        self._trainee = trainee
+        self._built = built
         self.gate: Gate | None = None
         self.on_first_step: Callable[[], None] | None = None
         self.tracer: Tracer | None = None
@@ -210,7 +210,7 @@ class Session:
             self._follow_frame(leave=True)  # changes after the last step; after a stop some wait for the next
         began = time.perf_counter()
         self.engine.sync_variables()
-        digest = state_digest(self._trainee)
+        digest = state_digest(self._built)
         if self.job.has_callbacks:
             self._digest = digest
         part = EpochPart(
@@ -230,7 +230,7 @@ class Session:
 
     def before_callbacks(self) -> None:
         """Note the state before user callbacks run on the chief, unless that was done when the workers met."""
-        self._digest = self._digest or state_digest(self._trainee)
+        self._digest = self._digest or state_digest(self._built)
 
     def follow_chief(self, epoch_logs: dict[str, Any] | None = None) -> None:
         """After user callbacks: take over the stop flag, their states, and the whole state if they changed any of it.
@@ -247,8 +247,8 @@ class Session:
             gate.catch_up()
             if epoch_logs is not None:
                 self._publish(epoch_logs)
-            changed = self._digest and state_digest(self._trainee) != self._digest
-            state = state_bytes(self._trainee) if changed else b""
+            changed = self._digest and state_digest(self._built) != self._digest
+            state = state_bytes(self._built) if changed else b""
             states = self._changed_states(gate)
             return (
                 _HEADER.pack(bool(self.model.stop_training), states is not None, len(state)) + state + (states or b"")
@@ -259,7 +259,7 @@ class Session:
         stop, with_states, length = _HEADER.unpack_from(payload)
         self.model.stop_training = stop
         if not self.is_chief and length:
-            assign_state(self._trainee, payload[_HEADER.size : _HEADER.size + length])
+            assign_state(self._built, payload[_HEADER.size : _HEADER.size + length])
         self._take_states(gate, payload[_HEADER.size + length :] if with_states else None)
 
     def _follow_frame(self, *, leave: bool = False) -> bool:
@@ -311,7 +311,7 @@ class Session:
         over = self._passed_epoch
         totals = self.engine.metrics.sums
         return make_snapshot(
-            self._trainee,
+            self._built,
             epoch=self.epoch + 1 if over else self.epoch,
             step=0 if over else self.steps_done,
             begun=not over,
@@ -334,7 +334,7 @@ class Session:
         self._restored = snapshot
         self._first_epoch = self.epoch = snapshot.epoch
         self.steps_done = snapshot.step
-        restore_state(self._trainee, snapshot)
+        restore_state(self._built, snapshot)
         gate = self._the_gate()
         gate.states = join_states(snapshot.extra["callbacks"], callback_arrays_of(snapshot))
         self._states = pack_states(gate.states)
@@ -357,10 +357,10 @@ class Session:
     def state_kept(self) -> Iterator[None]:
         """Put the training state back as it was before the block."""
         self.engine.sync_variables()
-        kept, stop = state_bytes(self._trainee), self.model.stop_training
+        kept, stop = state_bytes(self._built), self.model.stop_training
         yield
         self.engine.sync_variables()
-        assign_state(self._trainee, kept)
+        assign_state(self._built, kept)
         self.model.stop_training = stop
 
     @property
@@ -411,18 +411,18 @@ class Session:
         return self.gate
 
     def _rate_variable(self) -> Any | None:
-        optimizer = self._trainee.optimizer
+        optimizer = self._built.optimizer
         rate = private_api.learning_rate(private_api.inner_optimizer(optimizer) or optimizer)
         return rate if isinstance(rate, keras.Variable) else None
 
     def _learning_rate(self) -> float:
         variable = self._rate_variable()
-        return 0.0 if variable is None else float(self._trainee.components(variable)[0].numpy())
+        return 0.0 if variable is None else float(self._built.components(variable)[0].numpy())
 
     def _set_learning_rate(self, rate: float) -> None:
         variable = self._rate_variable()
         if variable is not None and self._learning_rate() != rate:
-            for part in self._trainee.components(variable):
+            for part in self._built.components(variable):
                 part.assign(rate)
 
 

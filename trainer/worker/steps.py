@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine.gradients import StepFunction
+from ..engine.model import MEAN_REDUCTIONS, REDUCTIONS, BuiltModel
 from ..engine.private_api import with_autograph
-from ..engine.trainee import MEAN_REDUCTIONS, REDUCTIONS, Trainee
 from ..errors import UnsupportedModelError, UnsupportedStepError
 from .custom import default_train_step, default_valid_step
 
 
-def keras_steps(trainee: Trainee) -> tuple[StepFunction, StepFunction]:
+def keras_steps(built: BuiltModel) -> tuple[StepFunction, StepFunction]:
     """The model's own (perhaps overridden) `train_step` and `test_step`, as functions of (x, y, sample_weight)."""
-    model = trainee.model
+    model = built.model
     return (
         lambda x, y, sample_weight: _undecorated(model.train_step)((x, y, sample_weight)),
         lambda x, y, sample_weight: _undecorated(model.test_step)((x, y, sample_weight)),
@@ -22,10 +22,10 @@ def keras_steps(trainee: Trainee) -> tuple[StepFunction, StepFunction]:
 
 
 def custom_steps(
-    trainee: Trainee, train_step: Callable[..., Any] | None, valid_step: Callable[..., Any] | None, *, weighted: bool
+    built: BuiltModel, train_step: Callable[..., Any] | None, valid_step: Callable[..., Any] | None, *, weighted: bool
 ) -> tuple[StepFunction, StepFunction]:
     """The user's steps, or the defaults, as functions of (x, y, sample_weight)."""
-    model, optimizer = trainee.model, trainee.optimizer
+    model, optimizer = built.model, built.optimizer
     train = _with_autograph(train_step or default_train_step)
     valid = _with_autograph(valid_step or default_valid_step)
 
@@ -38,7 +38,7 @@ def custom_steps(
     )
 
 
-def step_reduction(trainee: Trainee, step: Callable[..., Any] | None, name: str) -> str:
+def step_reduction(built: BuiltModel, step: Callable[..., Any] | None, name: str) -> str:
     """How the loss of a step reduces over rows: as the compiled loss does, unless a custom step declares another.
 
     A custom step says so with an attribute: ``train_step.reduction = "sum"``. It must, where the compiled loss is no
@@ -50,13 +50,13 @@ def step_reduction(trainee: Trainee, step: Callable[..., Any] | None, name: str)
     """
     declared = getattr(step, "reduction", None)
     if declared is None:
-        if step is not None and trainee.reduction not in MEAN_REDUCTIONS:
+        if step is not None and built.reduction not in MEAN_REDUCTIONS:
             raise UnsupportedStepError(
-                f"The compiled loss reduces by {trainee.reduction!r}, and {name} does not say how the loss that it "
-                f'computes does. Say it after the function: {name}.reduction = "{trainee.reduction}" if it uses the '
+                f"The compiled loss reduces by {built.reduction!r}, and {name} does not say how the loss that it "
+                f'computes does. Say it after the function: {name}.reduction = "{built.reduction}" if it uses the '
                 'compiled loss, "mean" if its loss is a mean over rows.'
             )
-        return trainee.reduction
+        return built.reduction
     if declared not in REDUCTIONS:
         raise UnsupportedModelError(
             f"{name}.reduction is {declared!r}; it must be one of {', '.join(REDUCTIONS)}: how the loss that the step "

@@ -23,13 +23,13 @@ from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
 from ..columns import Columns, sample_rows
 from ..engine.evaluate import Evaluator
 from ..engine.gradients import GradientFunction
+from ..engine.model import BuiltModel, build_keras_model, check_can_be_saved, check_label_range
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
-from ..engine.trainee import Trainee, build_trainee, check_can_be_saved, check_label_range
 from ..errors import ModelError, WorkersDisagreeError
 from ..jobs import (
     Final,
@@ -98,7 +98,7 @@ class Worker:
 
     runtime: Runtime
     _times: StartTimes = field(default_factory=StartTimes)
-    _trainee: Trainee | None = None
+    _built: BuiltModel | None = None
     _traced: dict[Any, Any] = field(default_factory=dict)
 
     def fit(self, job: FitJob, member: Member) -> Any:
@@ -107,31 +107,31 @@ class Worker:
         with times.part("open"):
             dataset = _checked(job.data)
         with times.part("build"):
-            trainee = self._build(job.model, dataset, job.columns)
-            check_can_be_saved(trainee.model)
+            built = self._build(job.model, dataset, job.columns)
+            check_can_be_saved(built.model)
         user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
         check_callbacks(callbacks)
         train, valid = (
-            custom_steps(trainee, user_train, user_valid, weighted=job.columns.sample_weight is not None)
+            custom_steps(built, user_train, user_valid, weighted=job.columns.sample_weight is not None)
             if job.loop == "custom"
-            else keras_steps(trainee)
+            else keras_steps(built)
         )
-        reduction = step_reduction(trainee, user_train, "train_step")
-        valid_reduction = step_reduction(trainee, user_valid, "valid_step")
-        with Runners(trainee, job.columns, job.model, times) as runners, _directory_kept():
+        reduction = step_reduction(built, user_train, "train_step")
+        valid_reduction = step_reduction(built, user_valid, "valid_step")
+        with Runners(built, job.columns, job.model, times) as runners, _directory_kept():
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
-            on_nonfinite = None if _scales_losses(trainee) else job.on_nonfinite
+            on_nonfinite = None if _scales_losses(built) else job.on_nonfinite
             engine = Step([Phase(runner, job.wire_dtype)], member, on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
-                check_label_range(trainee.model, valid_data, job.columns)
+                check_label_range(built.model, valid_data, job.columns)
                 made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
                 evaluator = Evaluator(made)
-            session = Session(job, trainee, engine, evaluator, member, has_batch_hooks(callbacks))
+            session = Session(job, built, engine, evaluator, member, has_batch_hooks(callbacks))
             gate = make_gate(session, callbacks, meets=job.loop == "fit")  # Keras's own `fit` leaves validation to it
-            self._announce(trainee, member)
+            self._announce(built, member)
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
             with times.part("compile"):
@@ -139,7 +139,7 @@ class Worker:
                 if evaluator is not None:
                     evaluator.warm_up()
             with times.part("join"):
-                _begin(session, trainee, member)
+                _begin(session, built, member)
             _tell_first_step(session, times)
             session.tracer = None if job.trace is None else Tracer(job.trace, member)
             with instruments.recording(None if session.tracer is None else session.tracer.recorder):
@@ -147,25 +147,25 @@ class Worker:
             session.saver.flush()
             if session.tracer is not None:
                 session.tracer.finish()
-            member.ask(Final(sha256=state_sha256(trainee)))
+            member.ask(Final(sha256=state_sha256(built)))
             return member.end()
 
     def evaluate(self, job: PassJob, member: Member) -> Any:
         """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
         dataset = _checked(job.data)
-        trainee, fresh = self._current(job, dataset)
-        _, valid = keras_steps(trainee)
+        built, fresh = self._current(job, dataset)
+        _, valid = keras_steps(built)
         sample = sample_rows(dataset, job.columns)
 
         def trace() -> GradientFunction:
             return GradientFunction(
-                trainee, valid, kind="evaluate", columns=job.columns, sample=sample, reduction=trainee.reduction
+                built, valid, kind="evaluate", columns=job.columns, sample=sample, reduction=built.reduction
             )
 
         gradients = self._once("evaluate", job.columns, sample, trace)
-        with Runners(trainee, job.columns, job.model) as runners:
-            evaluator = Evaluator(runners.run(gradients, dataset, trainee.reduction, job.global_batch_size))
-            self._join(trainee, member, fresh)
+        with Runners(built, job.columns, job.model) as runners:
+            evaluator = Evaluator(runners.run(gradients, dataset, built.reduction, job.global_batch_size))
+            self._join(built, member, fresh)
             answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
             while isinstance(answer, Share):
                 member.note_activity("evaluation")
@@ -181,11 +181,11 @@ class Worker:
     def predict(self, job: PassJob, member: Member) -> Any:
         """Predictions of all rows, told to the driver share by share."""
         dataset = _checked(job.data)
-        trainee, fresh = self._current(job, dataset)
+        built, fresh = self._current(job, dataset)
         rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
         sample = sample_rows(dataset, job.columns)
-        predictor = self._once("predict", job.columns, sample, lambda: Predictor(trainee, job.columns, sample))
-        self._join(trainee, member, fresh)
+        predictor = self._once("predict", job.columns, sample, lambda: Predictor(built, job.columns, sample))
+        self._join(built, member, fresh)
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Share):
@@ -197,14 +197,14 @@ class Worker:
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
 
-    def _current(self, job: PassJob, dataset: Dataset) -> tuple[Trainee, bool]:
+    def _current(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, bool]:
         """The model of the last task, or a new one; and whether it is new."""
         targets = job.columns.targets is not None
-        if self._trainee is None or job.fresh or (targets and not self._trainee.knows_targets):
+        if self._built is None or job.fresh or (targets and not self._built.knows_targets):
             return self._build(job.model, dataset, job.columns), True
         if targets:
-            check_label_range(self._trainee.model, dataset, job.columns)
-        return self._trainee, False
+            check_label_range(self._built.model, dataset, job.columns)
+        return self._built, False
 
     def _once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
         """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
@@ -216,56 +216,56 @@ class Worker:
             self._traced[key] = trace()
         return self._traced[key]
 
-    def _build(self, job: ModelJob, dataset: Dataset, columns: Columns) -> Trainee:
-        self._trainee = None  # one model at a time in the device's memory
+    def _build(self, job: ModelJob, dataset: Dataset, columns: Columns) -> BuiltModel:
+        self._built = None  # one model at a time in the device's memory
         self._traced.clear()
         build_model: Callable[[], keras.Model] = unship(job.build_model, "build_model")
-        trainee = build_trainee(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
+        built = build_keras_model(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
         if columns.targets is not None:
-            check_label_range(trainee.model, dataset, columns)
+            check_label_range(built.model, dataset, columns)
         if job.initial_weights is not None:
-            _set_initial_weights(trainee, job.initial_weights)
-        self._trainee = trainee
-        return trainee
+            _set_initial_weights(built, job.initial_weights)
+        self._built = built
+        return built
 
-    def _announce(self, trainee: Trainee, member: Member) -> None:
+    def _announce(self, built: BuiltModel, member: Member) -> None:
         """Tell the driver what model this is and where it is computed; it must be the same on all workers."""
         ready = Ready(
-            shapes=shapes_digest(trainee).hex(),
-            num_weights=sum(int(np.prod(v.shape)) for v in trainee.trainable),
+            shapes=shapes_digest(built).hex(),
+            num_weights=sum(int(np.prod(v.shape)) for v in built.trainable),
             platform=platform_of(self.runtime),
-            model=model_identity(trainee),
-            notes=trainee.notes,
+            model=model_identity(built),
+            notes=built.notes,
         )
         refused = member.ask(ready)
         if refused:
             raise WorkersDisagreeError(refused)
 
-    def _join(self, trainee: Trainee, member: Member, fresh: bool) -> None:
+    def _join(self, built: BuiltModel, member: Member, fresh: bool) -> None:
         """Join the group of a pass, with the state of the others if it differs."""
-        self._announce(trainee, member)
+        self._announce(built, member)
         member.take_state = lambda: make_snapshot(
-            trainee, epoch=0, step=0, begun=False, totals={}, callback_arrays={}, extra={}
+            built, epoch=0, step=0, begun=False, totals={}, callback_arrays={}, extra={}
         )
-        initial_state = member.join(digest=state_digest(trainee), fresh=fresh)
+        initial_state = member.join(digest=state_digest(built), fresh=fresh)
         if initial_state is not None:
-            restore_state(trainee, _fetched(initial_state, member))
+            restore_state(built, _fetched(initial_state, member))
 
     def _fit_report(self) -> FitReport:
-        trainee = self._trainee
-        if trainee is None:
+        built = self._built
+        if built is None:
             raise RuntimeError("there is no model")
-        return FitReport(sha256=state_sha256(trainee), model_file=_saved(trainee.model))
+        return FitReport(sha256=state_sha256(built), model_file=_saved(built.model))
 
 
-def _begin(session: Session, trainee: Trainee, member: Member) -> None:
+def _begin(session: Session, built: BuiltModel, member: Member) -> None:
     """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
-    initial_state = member.join(digest=state_digest(trainee), fresh=True)
+    initial_state = member.join(digest=state_digest(built), fresh=True)
     if initial_state is None:
         return
     snapshot = _fetched(initial_state, member)
     if snapshot.extra.get("new"):
-        restore_state(trainee, snapshot)
+        restore_state(built, snapshot)
     else:
         session.restore(snapshot)
 
@@ -297,14 +297,14 @@ def _paused(session: Session) -> PauseReport:
     return PauseReport(checkpoint=session.saver.save_now(session.position))
 
 
-def _scales_losses(trainee: Trainee) -> bool:
+def _scales_losses(built: BuiltModel) -> bool:
     """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
-    return inner_optimizer(trainee.optimizer) is not None
+    return inner_optimizer(built.optimizer) is not None
 
 
-def _set_initial_weights(trainee: Trainee, weights: Sequence[Any]) -> None:
+def _set_initial_weights(built: BuiltModel, weights: Sequence[Any]) -> None:
     try:
-        trainee.model.set_weights(list(weights))
+        built.model.set_weights(list(weights))
     except ValueError as error:
         raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
 

@@ -24,14 +24,14 @@ REDUCTIONS = (*MEAN_REDUCTIONS, "sum", "mean_with_sample_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trainee:
+class BuiltModel:
     """A built, compiled model under a `MirroredStrategy`.
 
     Attributes:
         model: the Keras model.
         strategy: the strategy it was built under.
         trainable: the variables its optimizer updates, in the optimizer's order.
-        frozen: its other weights (moving averages, frozen layers), without seeds and metric state.
+        non_trainable: its other weights (moving averages, frozen layers), without seeds and metric state.
         metrics: its metric state.
         generators: the seed generators it draws from.
         reduction: how its compiled loss reduces over rows, one of `REDUCTIONS`.
@@ -43,7 +43,7 @@ class Trainee:
     model: keras.Model
     strategy: tf.distribute.MirroredStrategy
     trainable: list[Any]
-    frozen: list[Any]
+    non_trainable: list[Any]
     metrics: list[MetricVariable]
     generators: list[Any]
     reduction: str
@@ -69,7 +69,7 @@ class Trainee:
     @property
     def state(self) -> list[Any]:
         """All variables that training changes, in a fixed order: weights, then optimizer state."""
-        return [*self.trainable, *self.frozen, *self.optimizer.variables]
+        return [*self.trainable, *self.non_trainable, *self.optimizer.variables]
 
     @property
     def float_dtype(self) -> np.dtype:
@@ -81,9 +81,9 @@ class Trainee:
         return tuple(self.strategy.experimental_local_results(private_api.tf_variable(variable)))
 
 
-def build_trainee(
+def build_keras_model(
     build_model: BuildModel, runtime: Runtime, seed: int, sample: dict[str, np.ndarray], columns: Columns
-) -> Trainee:
+) -> BuiltModel:
     """Build the user's model from scratch, seeded, in the scope of a new strategy.
 
     Args:
@@ -232,13 +232,13 @@ def _num_classes(model: keras.Model) -> int | None:
 
 def _describe(
     model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], runtime: Runtime
-) -> Trainee:
+) -> BuiltModel:
     generators = private_api.seed_generators(model)
     metrics = metric_variables(model)
     trainable = private_api.trainable_variables(model.optimizer)
     apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
-    frozen = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
-    found = [*trainable, *frozen, *model.optimizer.variables]
+    non_trainable = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
+    found = [*trainable, *non_trainable, *model.optimizer.variables]
 
     def read_state() -> list[Any]:
         return [
@@ -246,11 +246,11 @@ def _describe(
         ]
 
     traced = tf.function(read_state, autograph=False).get_concrete_function()
-    return Trainee(
+    return BuiltModel(
         model=model,
         strategy=strategy,
         trainable=trainable,
-        frozen=frozen,
+        non_trainable=non_trainable,
         metrics=metrics,
         generators=generators,
         reduction=loss_reduction(model),
