@@ -20,7 +20,7 @@ import numpy as np
 from .allreduce.collective import Collective
 from .allreduce.listener import Listener
 from .allreduce.mesh import connect
-from .tree import SegmentOp
+from .tree import BucketOp
 
 Address = tuple[str, int]
 
@@ -120,6 +120,6 @@ def _median_s(pair: Collective, calls: itertools.count[int], num_bytes: int, num
     return float(_all_reduce(pair, next(calls), median_s, np.empty(1), "max")[0])
 
 
-def _all_reduce(pair: Collective, call: int, own: np.ndarray, out: np.ndarray, op: SegmentOp) -> np.ndarray:
+def _all_reduce(pair: Collective, call: int, own: np.ndarray, out: np.ndarray, op: BucketOp) -> np.ndarray:
     nodes, expected = {_NODES[pair.rank]: (own,)}, [[node] for node in _NODES]
     return pair.all_reduce(call, nodes, expected, ((own.dtype, own.size),), ops=(op,), out=(out,))[0]

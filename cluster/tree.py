@@ -24,10 +24,10 @@ _T = TypeVar("_T")
 Node = tuple[int, int]
 Array = np.ndarray[Any, np.dtype[Any]]
 Vector = tuple[Array, ...]
-"""Several one-dimensional contiguous segments, e.g. (float32 gradients, float64 sums, float64 extrema)."""
-SegmentOp = Literal["sum", "max"]
+"""Several one-dimensional contiguous buckets, e.g. (float32 gradients, float64 sums, float64 extrema)."""
+BucketOp = Literal["sum", "max"]
 Layout = tuple[tuple[np.dtype[Any], int], ...]
-"""Of each segment of a vector: its dtype and its number of elements."""
+"""Of each bucket of a vector: its dtype and its number of elements."""
 Schedule = tuple[tuple[int, int, int], ...]
 
 # Intermediate sums of one block stay in a core's cache while the block passes through the whole schedule.
@@ -69,8 +69,8 @@ def contributed(lo: int, hi: int, present: Sequence[bool]) -> tuple[Node, ...]:
 
 
 def layout_of(vector: Vector) -> Layout:
-    """Return dtype and length of each segment."""
-    return tuple((segment.dtype, segment.shape[0]) for segment in vector)
+    """Return dtype and length of each bucket."""
+    return tuple((bucket.dtype, bucket.shape[0]) for bucket in vector)
 
 
 def empty_vector(layout: Layout) -> Vector:
@@ -78,7 +78,7 @@ def empty_vector(layout: Layout) -> Vector:
     return tuple(np.empty(length, dtype) for dtype, length in layout)
 
 
-def combine(op: SegmentOp, left: Array, right: Array, out: Array) -> None:
+def combine(op: BucketOp, left: Array, right: Array, out: Array) -> None:
     """Write left + right, or the larger of both, into `out`, which may be one of the two.
 
     bfloat16 is added as float32 and rounded, to nearest and ties to even: too large a sum is infinite, NaN stays NaN.
@@ -151,7 +151,7 @@ def num_temporaries(additions: Schedule, num_nodes: int) -> int:
 
 
 def run_schedule(
-    additions: Schedule, op: SegmentOp, inputs: Sequence[Array], out: Array, temporaries: Sequence[Array]
+    additions: Schedule, op: BucketOp, inputs: Sequence[Array], out: Array, temporaries: Sequence[Array]
 ) -> None:
     """Carry out a schedule on equally long arrays; temporaries may be longer. `out` must not overlap the inputs."""
     operands = [*inputs, out, *(temporary[: out.shape[0]] for temporary in temporaries)]
@@ -163,7 +163,7 @@ def run_schedule(
 
 
 def reduce_nodes(
-    nodes: Mapping[Node, Vector], ops: Sequence[SegmentOp], num_microbatches: int, out: Vector | None = None
+    nodes: Mapping[Node, Vector], ops: Sequence[BucketOp], num_microbatches: int, out: Vector | None = None
 ) -> Vector:
     """Sum all nodes in tree order into one vector.
 
@@ -185,11 +185,11 @@ def reduce_nodes(
             return vectors[0]
         out = empty_vector(layout)
     for number, op in enumerate(ops):
-        _reduce_segment(additions, op, [vector[number] for vector in vectors], out[number])
+        _reduce_bucket(additions, op, [vector[number] for vector in vectors], out[number])
     return out
 
 
-def _reduce_segment(additions: Schedule, op: SegmentOp, inputs: Sequence[Array], out: Array) -> None:
+def _reduce_bucket(additions: Schedule, op: BucketOp, inputs: Sequence[Array], out: Array) -> None:
     block = max(1, BLOCK_BYTES // out.dtype.itemsize)
     spare = [np.empty(min(block, out.shape[0]), out.dtype) for _ in range(num_temporaries(additions, len(inputs)))]
     for start in range(0, out.shape[0], block):
@@ -197,15 +197,15 @@ def _reduce_segment(additions: Schedule, op: SegmentOp, inputs: Sequence[Array],
         run_schedule(additions, op, [array[part] for array in inputs], out[part], spare)
 
 
-def check_vectors(vectors: Iterable[Vector], layout: Layout, ops: Sequence[SegmentOp]) -> None:
-    """Raise ValueError unless every vector has this layout, in contiguous segments, with one operation per segment."""
-    if len(ops) != len(layout) or any(op not in get_args(SegmentOp) for op in ops):
-        raise ValueError(f"need 'sum' or 'max' for each of {len(layout)} segments, got {tuple(ops)}")
+def check_vectors(vectors: Iterable[Vector], layout: Layout, ops: Sequence[BucketOp]) -> None:
+    """Raise ValueError unless every vector has this layout, in contiguous buckets, with one operation per bucket."""
+    if len(ops) != len(layout) or any(op not in get_args(BucketOp) for op in ops):
+        raise ValueError(f"need 'sum' or 'max' for each of {len(layout)} buckets, got {tuple(ops)}")
     for vector in vectors:
         if layout_of(vector) != layout:
             raise ValueError(f"a vector of layout {layout_of(vector)} does not fit layout {layout}")
-        if not all(segment.ndim == 1 and segment.flags.c_contiguous for segment in vector):
-            raise ValueError("the segments of a vector must be one-dimensional and contiguous")
+        if not all(bucket.ndim == 1 and bucket.flags.c_contiguous for bucket in vector):
+            raise ValueError("the buckets of a vector must be one-dimensional and contiguous")
 
 
 class _Partial(NamedTuple):
@@ -218,11 +218,11 @@ class TreeSum:
     """Folds the vectors of one worker's range [lo, hi) into partial sums, one per maximal node of the tree.
 
     Keeps one instance's scratch memory from step to step: call `reset()` before the next step; the vectors that
-    `nodes()` returned are valid until then. A vector is written to only if all its segments are writable; then it
+    `nodes()` returned are valid until then. A vector is written to only if all its buckets are writable; then it
     belongs to the sum from `add` on. Read-only vectors (views of TensorFlow's buffers) are never written to.
     """
 
-    def __init__(self, num_microbatches: int, ops: Sequence[SegmentOp], lo: int, hi: int) -> None:
+    def __init__(self, num_microbatches: int, ops: Sequence[BucketOp], lo: int, hi: int) -> None:
         self._cover = cover(lo, hi, num_microbatches)
         self._num_microbatches = num_microbatches
         self._ops = tuple(ops)
@@ -292,12 +292,12 @@ class TreeSum:
         else:
             target = _Partial(parent, self._new(layout_of(left.vector)), True)
         with np.errstate(over="ignore", invalid="ignore"):
-            for op, *segments in zip(self._ops, left.vector, right.vector, target.vector, strict=True):
-                combine(op, *segments)
+            for op, *buckets in zip(self._ops, left.vector, right.vector, target.vector, strict=True):
+                combine(op, *buckets)
         if right.scratch and target is not right:
             self._free.append(right.vector)
         return _Partial(parent, target.vector, target.scratch)
 
 
 def _is_writable(vector: Vector) -> bool:
-    return all(segment.flags.writeable for segment in vector)
+    return all(bucket.flags.writeable for bucket in vector)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import xxhash
 from heliostat.cluster.instruments import Span
-from heliostat.cluster.tree import Node, SegmentOp, Vector
+from heliostat.cluster.tree import BucketOp, Node, Vector
 from heliostat.data import Dataset, Shuffle
 
 from .columns import Columns
@@ -18,7 +18,7 @@ LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 WireDtype = Literal["bfloat16"]
 # The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
-BUCKET_OPS: tuple[SegmentOp, ...] = ("sum", "sum", "max")
+BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import Aborted, Call
-from ..tree import Layout, Node, SegmentOp, Vector, check_vectors, reduce_nodes
+from ..tree import BucketOp, Layout, Node, Vector, check_vectors, reduce_nodes
 
 MAX_CONTROL_BYTES = 1 << 20
 
@@ -47,14 +47,14 @@ class Collective(ABC):
         expected: Sequence[Sequence[Node]],
         like: Layout,
         *,
-        ops: Sequence[SegmentOp],
+        ops: Sequence[BucketOp],
         out: Vector | None = None,
         deadline_s: float | None = None,
     ) -> Vector:
         """Sum the partial sums of all workers in tree order; the same bits on every worker.
 
         `sequence` grows with every call. `nodes` are this worker's partial sums, which are only read; `expected[rank]`
-        names those of every worker, `like` the dtype and length of each segment, `ops` its operation; all three are
+        names those of every worker, `like` the dtype and length of each bucket, `ops` its operation; all three are
         the same on all workers. The result is written to `out` if given, which must not overlap `nodes` and is
         undefined if the call raises; it may be one of `nodes` without `out`, or if that is the only one and read-only.
         `deadline_s` replaces the usual one. Raises CollectiveError; ValueError if the arguments contradict each other.
@@ -93,14 +93,14 @@ def check_own(
     nodes: Mapping[Node, Vector],
     expected: Sequence[Node],
     like: Layout,
-    ops: Sequence[SegmentOp],
+    ops: Sequence[BucketOp],
     out: Vector | None,
 ) -> None:
     """Raise ValueError unless a worker brings the nodes expected of it, and vectors of the right layout."""
     if set(nodes) != set(expected):
         raise ValueError(f"worker {rank} should bring nodes {tuple(expected)}, it has {tuple(nodes)}")
     check_vectors([*nodes.values(), *([] if out is None else [out])], like, ops)
-    if out is not None and not all(segment.flags.writeable for segment in out):
+    if out is not None and not all(bucket.flags.writeable for bucket in out):
         raise ValueError("out must be writable")
 
 
@@ -120,7 +120,7 @@ class Alone(Collective):
         expected: Sequence[Sequence[Node]],
         like: Layout,
         *,
-        ops: Sequence[SegmentOp],
+        ops: Sequence[BucketOp],
         out: Vector | None = None,
         deadline_s: float | None = None,
     ) -> Vector:
@@ -131,7 +131,7 @@ class Alone(Collective):
         check_own(0, nodes, expected[0], like, ops, out)
         if len(nodes) == 1:
             (vector,) = nodes.values()
-            if not any(segment.flags.writeable and segment.size for segment in vector):
+            if not any(bucket.flags.writeable and bucket.size for bucket in vector):
                 return vector
         num_covered = max(((index + 1) << level for level, index in nodes), default=1)  # whose tree has these in full
         return reduce_nodes(nodes, ops, num_covered, out)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..errors import Aborted, Call
-from ..tree import Layout, Node, SegmentOp, Vector, empty_vector
+from ..tree import BucketOp, Layout, Node, Vector, empty_vector
 from .collective import (
     MAX_CONTROL_BYTES,
     Collective,
@@ -104,7 +104,7 @@ class TcpMesh(Collective):
         expected: Sequence[Sequence[Node]],
         like: Layout,
         *,
-        ops: Sequence[SegmentOp],
+        ops: Sequence[BucketOp],
         out: Vector | None = None,
         deadline_s: float | None = None,
     ) -> Vector:

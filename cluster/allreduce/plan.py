@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..tree import BLOCK_BYTES, Layout, Node, SegmentOp, Vector, check_vectors
+from ..tree import BLOCK_BYTES, BucketOp, Layout, Node, Vector, check_vectors
 from .shared import SLOT_BYTES
 from .slices import (
     Block,
@@ -42,7 +42,7 @@ class Plan:
     agreement: int
     expected: Expected
     like: Layout
-    ops: tuple[SegmentOp, ...]
+    ops: tuple[BucketOp, ...]
     parts: Sequence[Slice]
     slice_bytes: int
     inboxes: Mapping[int, Sequence[Vector]]
@@ -58,9 +58,9 @@ class Plans:
     def __init__(self, rank: int, num_workers: int, sharing: Iterable[int] = ()) -> None:
         self._rank, self._num_workers, self._sharing = rank, num_workers, tuple(sorted(sharing))
         self._scratch = Scratch()
-        self._plans: dict[tuple[Expected, Layout, tuple[SegmentOp, ...]], Plan] = {}
+        self._plans: dict[tuple[Expected, Layout, tuple[BucketOp, ...]], Plan] = {}
 
-    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[SegmentOp]) -> Plan:
+    def get(self, expected: Sequence[Sequence[Node]], like: Layout, ops: Sequence[BucketOp]) -> Plan:
         """Return the plan; ValueError if the three do not fit each other or the group."""
         key = (tuple(map(tuple, expected)), tuple(like), tuple(ops))
         plan = self._plans.get(key)
@@ -73,7 +73,7 @@ class Plans:
             plan = self._plans[key] = self._make(*key)
         return plan
 
-    def _make(self, expected: Expected, like: Layout, ops: tuple[SegmentOp, ...]) -> Plan:
+    def _make(self, expected: Expected, like: Layout, ops: tuple[BucketOp, ...]) -> Plan:
         at_once = goes_whole(like, expected)
         block_bytes = 0 if at_once else shared_block_bytes(like, expected)
         common = repr((expected, [(dtype.name, length) for dtype, length in like], ops))
@@ -96,8 +96,7 @@ class Plans:
             slice_bytes=num_bytes(layout, whole(layout)),
             inboxes=inboxes,
             inbox_pieces={
-                peer: [bytes_of(segment) for vector in vectors for segment in vector]
-                for peer, vectors in inboxes.items()
+                peer: [bytes_of(bucket) for vector in vectors for bucket in vector] for peer, vectors in inboxes.items()
             },
             sharing=sharing,
             blocks=blocks,
@@ -108,7 +107,7 @@ class Plans:
 def shared_block_bytes(like: Layout, expected: Sequence[Sequence[Node]]) -> int:
     """Return how much of a node one slot of shared memory takes, the same on all workers; 0 if there are too many."""
     room = SLOT_BYTES // max(len(nodes) for nodes in expected) // 64 * 64
-    # A slice's segments begin on cache lines of their own; a last block for the few bytes of that would cost a round.
+    # A slice's buckets begin on cache lines of their own; a last block for the few bytes of that would cost a round.
     slice_bytes = num_bytes(like, whole(like)) // len(expected) + 2 * 64 * len(like)
     wanted = -(-slice_bytes // BLOCKS_PER_SLICE // 64) * 64
     return min(room, max(wanted, MIN_BLOCK_BYTES)) if room >= MIN_BLOCK_BYTES // 8 else 0

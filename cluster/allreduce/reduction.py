@@ -150,4 +150,4 @@ class Reduction:
 
 
 def _bytes(vectors: Iterable[Vector]) -> list[memoryview]:
-    return [bytes_of(segment) for vector in vectors for segment in vector]
+    return [bytes_of(bucket) for vector in vectors for bucket in vector]

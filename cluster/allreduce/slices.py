@@ -15,10 +15,10 @@ import numpy as np
 from ..tree import (
     BLOCK_BYTES,
     Array,
+    BucketOp,
     Layout,
     Node,
     Schedule,
-    SegmentOp,
     Vector,
     num_temporaries,
     run_schedule,
@@ -30,18 +30,18 @@ SMALL_BYTES = 1 << 17
 _ALIGNMENT_BYTES = 64
 
 Slice = tuple[tuple[int, int], ...]
-"""Of each segment: the half-open range of elements."""
+"""Of each bucket: the half-open range of elements."""
 
 
 def cut(layout: Layout, num_workers: int) -> tuple[Slice, ...]:
-    """Return the slice of each worker; in a segment that begins on a cache line all slices do."""
+    """Return the slice of each worker; in a bucket that begins on a cache line all slices do."""
 
     def border(dtype: np.dtype[Any], length: int, part: int) -> int:
         line = _ALIGNMENT_BYTES // dtype.itemsize
         return length if part == num_workers else length * part // num_workers // line * line
 
     return tuple(
-        tuple((border(*segment, part), border(*segment, part + 1)) for segment in layout) for part in range(num_workers)
+        tuple((border(*bucket, part), border(*bucket, part + 1)) for bucket in layout) for part in range(num_workers)
     )
 
 
@@ -62,7 +62,7 @@ def slice_layout(layout: Layout, part: Slice) -> Layout:
 
 def take(vector: Vector, part: Slice) -> Vector:
     """Return views of the slice of a vector."""
-    return tuple(segment[start:stop] for segment, (start, stop) in zip(vector, part, strict=True))
+    return tuple(bucket[start:stop] for bucket, (start, stop) in zip(vector, part, strict=True))
 
 
 def goes_whole(layout: Layout, expected: Sequence[Sequence[Node]]) -> bool:
@@ -78,7 +78,7 @@ class Scratch:
         self._memory: dict[Hashable, Array] = {}
 
     def vector(self, slot: Hashable, layout: Layout) -> Vector:
-        """Return a vector of undefined contents in the memory of `slot`, each segment on a cache line of its own."""
+        """Return a vector of undefined contents in the memory of `slot`, each bucket on a cache line of its own."""
         offsets = [0]
         for dtype, length in layout:
             size = dtype.itemsize * length
@@ -93,9 +93,9 @@ class Scratch:
 
 
 class Piece(NamedTuple):
-    """A run of elements of one segment of a slice, and where it lies in memory that is shared block by block."""
+    """A run of elements of one bucket of a slice, and where it lies in memory that is shared block by block."""
 
-    segment: int
+    bucket: int
     part: slice
     offset: int
     dtype: np.dtype[Any]
@@ -124,11 +124,11 @@ class Block(NamedTuple):
 
     def of(self, vector: Vector) -> list[Array]:
         """Return views of the block in a vector of the slice's layout."""
-        return [vector[piece.segment][piece.part] for piece in self.pieces]
+        return [vector[piece.bucket][piece.part] for piece in self.pieces]
 
 
 def blocks_of(layout: Layout, block_bytes: int = BLOCK_BYTES) -> tuple[Block, ...]:
-    """Cut a slice into blocks that take at most `block_bytes` of memory; small segments share one."""
+    """Cut a slice into blocks that take at most `block_bytes` of memory; small buckets share one."""
     blocks: list[Block] = []
     pieces: list[Piece] = []
     end_bytes = room = 0
@@ -172,7 +172,7 @@ class SliceSum:
     """Sums one slice block by block, as far as the nodes of all workers have arrived; used again for every step."""
 
     def __init__(
-        self, nodes: Sequence[Node], ops: Sequence[SegmentOp], layout: Layout, blocks: Sequence[Block] | None = None
+        self, nodes: Sequence[Node], ops: Sequence[BucketOp], layout: Layout, blocks: Sequence[Block] | None = None
     ) -> None:
         self._additions: Schedule = schedule(tuple(nodes))
         self._ops = ops
@@ -183,7 +183,7 @@ class SliceSum:
         depth = num_temporaries(self._additions, len(nodes))
         longest = [0] * len(layout)
         for piece in (piece for block in self._blocks for piece in block.pieces):
-            longest[piece.segment] = max(longest[piece.segment], piece.part.stop - piece.part.start)
+            longest[piece.bucket] = max(longest[piece.bucket], piece.part.stop - piece.part.start)
         self._spare = [
             [np.empty(length, dtype) for _ in range(depth)] for (dtype, _), length in zip(layout, longest, strict=True)
         ]
@@ -221,4 +221,4 @@ class SliceSum:
         block = self._blocks[number]
         inputs = zip(*(source(number) for source in self._sources), strict=True)
         for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
-            run_schedule(self._additions, self._ops[piece.segment], operands, out, self._spare[piece.segment])
+            run_schedule(self._additions, self._ops[piece.bucket], operands, out, self._spare[piece.bucket])

@@ -24,7 +24,7 @@ from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range, assign
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
-from ..tree import Layout, Node, SegmentOp, Vector, contributed
+from ..tree import BucketOp, Layout, Node, Vector, contributed
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
 
@@ -43,7 +43,7 @@ class Buckets:
     """
 
     layout: Layout
-    ops: tuple[SegmentOp, ...]
+    ops: tuple[BucketOp, ...]
     new: Callable[[], Vector]
 
 
@@ -472,12 +472,12 @@ class Member:
 
 
 def _bytes_of(result: Any) -> bytes:
-    return b"".join(segment.tobytes() for segment in result) if isinstance(result, tuple) else result
+    return b"".join(bucket.tobytes() for bucket in result) if isinstance(result, tuple) else result
 
 
 def _vector_of(payload: bytes, layout: Layout, out: Vector) -> Vector:
     at = 0
-    for (dtype, length), segment in zip(layout, out, strict=True):
-        segment[:] = np.frombuffer(payload, dtype=dtype, count=length, offset=at)
+    for (dtype, length), bucket in zip(layout, out, strict=True):
+        bucket[:] = np.frombuffer(payload, dtype=dtype, count=length, offset=at)
         at += length * dtype.itemsize
     return out

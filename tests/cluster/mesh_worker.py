@@ -32,7 +32,7 @@ def leaf(microbatch: int, length: int) -> tuple[Any, ...]:
 
 
 def digest(vector: tuple[Any, ...]) -> str:
-    return hashlib.sha256(b"".join(segment.tobytes() for segment in vector)).hexdigest()
+    return hashlib.sha256(b"".join(bucket.tobytes() for bucket in vector)).hexdigest()
 
 
 def say(**fields: Any) -> None:

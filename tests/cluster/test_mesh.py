@@ -40,7 +40,7 @@ def partial_sums(leaves, present, lo, hi):
     partial = TreeSum(len(present), OPS, lo, hi)
     for n in range(lo, hi):
         if present[n]:
-            partial.add(n, tuple(segment.copy() for segment in leaves[n]))
+            partial.add(n, tuple(bucket.copy() for bucket in leaves[n]))
     return partial.nodes()
 
 
@@ -108,7 +108,7 @@ def test_bfloat16_travels_as_raw_bytes(group):
 
 
 def rounded_tree_sum(leaves, num_microbatches):
-    """The first segment of every node is bfloat16, the sum of its children as float32, rounded."""
+    """The first bucket of every node is bfloat16, the sum of its children as float32, rounded."""
 
     def rounded(vector):
         with np.errstate(all="ignore"):

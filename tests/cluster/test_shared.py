@@ -59,16 +59,16 @@ def test_blocks_cover_a_slice_in_order_and_keep_to_their_room(block_bytes):
     for block in blocks_of(LAYOUT, block_bytes):
         assert 0 < block.room <= max(block_bytes, 64) + 63
         for piece in block.pieces:
-            assert piece.part.start == seen[piece.segment]
+            assert piece.part.start == seen[piece.bucket]
             assert piece.offset % 64 == 0
-            seen[piece.segment] = piece.part.stop
+            seen[piece.bucket] = piece.part.stop
         end_bytes += block.num_bytes
         assert block.end_bytes == end_bytes
     assert seen == [length for _, length in LAYOUT]
     assert end_bytes == num_bytes(LAYOUT, whole(LAYOUT))
 
 
-def test_small_segments_share_a_block():
+def test_small_buckets_share_a_block():
     many = ((np.dtype(np.float32), 10),) * 200
     assert len(blocks_of(many, SLOT_BYTES)) == 1
 

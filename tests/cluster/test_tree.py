@@ -56,9 +56,9 @@ def test_the_sum_has_the_same_bits_for_every_cut_into_ranges(tree_sum, same_bits
         for n in range(lo, hi):
             if present[n]:
                 writable = bool(rng.integers(2))
-                vector = tuple(segment.copy() for segment in leaves[n])
-                for segment in vector:
-                    segment.flags.writeable = writable
+                vector = tuple(bucket.copy() for bucket in leaves[n])
+                for bucket in vector:
+                    bucket.flags.writeable = writable
                 partial.add(n, vector)
         own = partial.nodes()
         assert set(own) == set(contributed(lo, hi, present))
@@ -104,10 +104,10 @@ def test_a_lone_negative_zero_reaches_the_root_unchanged():
 
 def test_read_only_vectors_are_never_written_to(same_bits):
     leaves = vectors(np.random.default_rng(1), 6, 8)
-    originals = [tuple(segment.copy() for segment in vector) for vector in leaves]
+    originals = [tuple(bucket.copy() for bucket in vector) for vector in leaves]
     for vector in leaves:
-        for segment in vector:
-            segment.flags.writeable = False
+        for bucket in vector:
+            bucket.flags.writeable = False
     partial = TreeSum(6, OPS, 0, 6)
     for n, vector in enumerate(leaves):
         partial.add(n, vector)
@@ -121,8 +121,8 @@ def test_scratch_memory_is_used_again_after_a_reset(tree_sum, same_bits):
     for step in range(3):
         leaves = vectors(np.random.default_rng(step), 8, 50)
         for n, vector in enumerate(leaves):
-            for segment in vector:
-                segment.flags.writeable = False
+            for bucket in vector:
+                bucket.flags.writeable = False
             partial.add(n, vector)
         nodes = partial.nodes()
         assert same_bits(nodes[(3, 0)], tree_sum(dict(enumerate(leaves)), OPS, 8))
@@ -144,7 +144,7 @@ def test_a_node_summed_elsewhere_can_be_added_whole(tree_sum, same_bits):
 def test_long_vectors_are_summed_in_blocks_with_the_same_bits(tree_sum, same_bits):
     leaves = dict(enumerate(vectors(np.random.default_rng(3), 7, 200_001)))
     nodes = {(0, n): vector for n, vector in leaves.items()}
-    out = tuple(np.empty_like(segment) for segment in leaves[0])
+    out = tuple(np.empty_like(bucket) for bucket in leaves[0])
     assert reduce_nodes(nodes, OPS, 7, out) is out
     assert same_bits(out, tree_sum(leaves, OPS, 7))
 

@@ -32,7 +32,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 5000), max_size=4), st.integers(1, 9))
-def test_slices_cover_every_element_of_every_segment_once(lengths, num_workers):
+def test_slices_cover_every_element_of_every_bucket_once(lengths, num_workers):
     layout = tuple((FLOAT32, length) for length in lengths)
     slices = cut(layout, num_workers)
     for number, length in enumerate(lengths):

@@ -39,7 +39,7 @@ from itertools import accumulate, groupby, islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heliostat.cluster.tree import Layout, SegmentOp, Vector
+from heliostat.cluster.tree import BucketOp, Layout, Vector
 from ml_dtypes import bfloat16
 
 from ..errors import UnsupportedModelError
@@ -87,7 +87,7 @@ class VectorLayout:
         return self.buckets[:-2]
 
     @property
-    def ops(self) -> tuple[SegmentOp, ...]:
+    def ops(self) -> tuple[BucketOp, ...]:
         """How each bucket is summed."""
         return BUCKET_OPS[:1] * len(self.float_buckets) + BUCKET_OPS[1:]
 

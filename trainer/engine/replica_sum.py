@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from heliostat.cluster.tree import Node, Schedule, SegmentOp, Vector, cover, fold, reduce_nodes, schedule, span
+from heliostat.cluster.tree import BucketOp, Node, Schedule, Vector, cover, fold, reduce_nodes, schedule, span
 
 from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
@@ -33,7 +33,7 @@ class ReplicaSum:
     """
 
     def __init__(
-        self, devices: Sequence[str], num_microbatches: int, ops: Sequence[SegmentOp], views: HostViews
+        self, devices: Sequence[str], num_microbatches: int, ops: Sequence[BucketOp], views: HostViews
     ) -> None:
         self._devices, self._num_microbatches = tuple(devices), num_microbatches
         self._short_ops, self._views = tuple(ops[SHORT]), views
