@@ -41,7 +41,7 @@ def root_level(num_microbatches: int) -> int:
     return (num_microbatches - 1).bit_length()
 
 
-def span(node: Node, num_microbatches: int) -> tuple[int, int]:
+def node_range(node: Node, num_microbatches: int) -> tuple[int, int]:
     """Return the half-open range of microbatches that a node covers."""
     level, index = node
     return min(index << level, num_microbatches), min((index + 1) << level, num_microbatches)
@@ -55,17 +55,19 @@ def cover(lo: int, hi: int, num_microbatches: int) -> tuple[Node, ...]:
     nodes: list[Node] = []
     while lo < hi:
         level = top
-        while lo % (1 << level) or span((level, lo >> level), num_microbatches)[1] > hi:
+        while lo % (1 << level) or node_range((level, lo >> level), num_microbatches)[1] > hi:
             level -= 1
         nodes.append((level, lo >> level))
-        lo = span(nodes[-1], num_microbatches)[1]
+        lo = node_range(nodes[-1], num_microbatches)[1]
     return tuple(nodes)
 
 
 def contributed(lo: int, hi: int, present: Sequence[bool]) -> tuple[Node, ...]:
     """Return the nodes of `cover(lo, hi, len(present))` that hold at least one present microbatch."""
     num_microbatches = len(present)
-    return tuple(node for node in cover(lo, hi, num_microbatches) if any(present[slice(*span(node, num_microbatches))]))
+    return tuple(
+        node for node in cover(lo, hi, num_microbatches) if any(present[slice(*node_range(node, num_microbatches))])
+    )
 
 
 def layout_of(vector: Vector) -> Layout:
@@ -172,7 +174,7 @@ def reduce_nodes(
     one another, for no nodes at all, and for vectors that do not match each other, `ops` or `out`.
     """
     top = root_level(num_microbatches)
-    keys = tuple(sorted(nodes, key=lambda node: span(node, num_microbatches)))
+    keys = tuple(sorted(nodes, key=lambda node: node_range(node, num_microbatches)))
     for level, index in keys:
         if not 0 <= level <= top or not 0 <= index << level < num_microbatches:
             raise ValueError(f"node {(level, index)} is not in the tree of {num_microbatches} microbatches")
@@ -239,7 +241,7 @@ class TreeSum:
 
     def add_node(self, node: Node, vector: Vector) -> None:
         """Fold in a whole node that was summed elsewhere in tree order (by a replica, say)."""
-        start, end = span(node, self._num_microbatches)
+        start, end = node_range(node, self._num_microbatches)
         if self._finished or not self._next <= start < end <= self._hi:
             raise ValueError(
                 f"node {node} (microbatches [{start}, {end})) cannot be added to a sum over [{self._lo}, {self._hi}) "
@@ -259,8 +261,8 @@ class TreeSum:
         self._fold(self._hi)
         sums: dict[Node, Vector] = {}
         for partial in self._partials:
-            start = span(partial.node, self._num_microbatches)[0]
-            owner = next(node for node in self._cover if span(node, self._num_microbatches)[1] > start)
+            start = node_range(partial.node, self._num_microbatches)[0]
+            owner = next(node for node in self._cover if node_range(node, self._num_microbatches)[1] > start)
             sums[owner] = partial.vector
         return sums
 
@@ -277,7 +279,7 @@ class TreeSum:
             starts = left.node[1] << left.node[0], right.node[1] << right.node[0]
             level = (starts[0] ^ starts[1]).bit_length()
             parent = level, starts[0] >> level
-            if parent[1] << level < self._lo or span(parent, self._num_microbatches)[1] > reached:
+            if parent[1] << level < self._lo or node_range(parent, self._num_microbatches)[1] > reached:
                 return
             self._partials[-2:] = [self._merge(parent, left, right)]
 

@@ -9,10 +9,10 @@ from heliostat.cluster.tree import (
     combine,
     contributed,
     cover,
+    node_range,
     reduce_nodes,
     root_level,
     schedule,
-    span,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,10 +82,10 @@ def test_the_cover_of_a_range_is_its_maximal_nodes_in_order(num_microbatches, da
     lo = data.draw(st.integers(0, num_microbatches))
     hi = data.draw(st.integers(lo, num_microbatches))
     nodes = cover(lo, hi, num_microbatches)
-    assert [n for node in nodes for n in range(*span(node, num_microbatches))] == list(range(lo, hi))
+    assert [n for node in nodes for n in range(*node_range(node, num_microbatches))] == list(range(lo, hi))
     for level, index in nodes:
         if level < root_level(num_microbatches):
-            start, stop = span((level + 1, index // 2), num_microbatches)
+            start, stop = node_range((level + 1, index // 2), num_microbatches)
             assert start < lo or stop > hi
 
 

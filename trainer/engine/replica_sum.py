@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from heliostat.cluster.tree import BucketOp, Node, Schedule, Vector, cover, fold, reduce_nodes, schedule, span
+from heliostat.cluster.tree import BucketOp, Node, Schedule, Vector, cover, fold, node_range, reduce_nodes, schedule
 
 from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
@@ -99,7 +99,7 @@ def nodes_among(indices: Sequence[int], num_microbatches: int) -> list[tuple[Nod
     """
     found = []
     for node in cover(indices[0], indices[-1] + 1, num_microbatches):
-        lo, hi = span(node, num_microbatches)
+        lo, hi = node_range(node, num_microbatches)
         each = tuple(index for index in indices if lo <= index < hi)
         if each:
             found.append((node, each))
