@@ -47,7 +47,7 @@ def node_range(node: Node, num_microbatches: int) -> tuple[int, int]:
     return min(index << level, num_microbatches), min((index + 1) << level, num_microbatches)
 
 
-def cover(lo: int, hi: int, num_microbatches: int) -> tuple[Node, ...]:
+def nodes_of(lo: int, hi: int, num_microbatches: int) -> tuple[Node, ...]:
     """Return the maximal nodes inside [lo, hi), from left to right; ValueError if that is no range of microbatches."""
     top = root_level(num_microbatches)
     if not 0 <= lo <= hi <= num_microbatches:
@@ -63,10 +63,10 @@ def cover(lo: int, hi: int, num_microbatches: int) -> tuple[Node, ...]:
 
 
 def contributed(lo: int, hi: int, present: Sequence[bool]) -> tuple[Node, ...]:
-    """Return the nodes of `cover(lo, hi, len(present))` that hold at least one present microbatch."""
+    """Return the nodes of `nodes_of(lo, hi, len(present))` that hold at least one present microbatch."""
     num_microbatches = len(present)
     return tuple(
-        node for node in cover(lo, hi, num_microbatches) if any(present[slice(*node_range(node, num_microbatches))])
+        node for node in nodes_of(lo, hi, num_microbatches) if any(present[slice(*node_range(node, num_microbatches))])
     )
 
 
@@ -225,7 +225,7 @@ class TreeSum:
     """
 
     def __init__(self, num_microbatches: int, ops: Sequence[BucketOp], lo: int, hi: int) -> None:
-        self._cover = cover(lo, hi, num_microbatches)
+        self._nodes = nodes_of(lo, hi, num_microbatches)
         self._num_microbatches = num_microbatches
         self._ops = tuple(ops)
         self._lo, self._hi = lo, hi
@@ -262,7 +262,7 @@ class TreeSum:
         sums: dict[Node, Vector] = {}
         for partial in self._partials:
             start = node_range(partial.node, self._num_microbatches)[0]
-            owner = next(node for node in self._cover if node_range(node, self._num_microbatches)[1] > start)
+            owner = next(node for node in self._nodes if node_range(node, self._num_microbatches)[1] > start)
             sums[owner] = partial.vector
         return sums
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 from heliostat.cluster.assignment import assign, reassign, split
-from heliostat.cluster.tree import cover
+from heliostat.cluster.tree import nodes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ def test_the_largest_range_is_at_most_a_third_above_the_most_even_one(num_microb
 def test_a_power_of_two_of_microbatches_gives_every_worker_one_or_two_subtrees(exponent, num_workers):
     num_microbatches = 2**exponent
     for lo, hi in assign(num_microbatches, num_workers):
-        assert len(cover(lo, hi, num_microbatches)) <= 2
+        assert len(nodes_of(lo, hi, num_microbatches)) <= 2
 
 
 @pytest.mark.parametrize("exponents", [(a, b) for a in range(7) for b in range(a + 1)])

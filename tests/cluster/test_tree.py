@@ -8,8 +8,8 @@ from heliostat.cluster.tree import (
     TreeSum,
     combine,
     contributed,
-    cover,
     node_range,
+    nodes_of,
     reduce_nodes,
     root_level,
     schedule,
@@ -78,10 +78,10 @@ def test_the_comparison_would_notice_another_order_of_addition(tree_sum, same_bi
 
 @settings(deadline=None, derandomize=True)
 @given(st.integers(1, 70), st.data())
-def test_the_cover_of_a_range_is_its_maximal_nodes_in_order(num_microbatches, data):
+def test_the_nodes_of_a_range_are_its_maximal_ones_in_order(num_microbatches, data):
     lo = data.draw(st.integers(0, num_microbatches))
     hi = data.draw(st.integers(lo, num_microbatches))
-    nodes = cover(lo, hi, num_microbatches)
+    nodes = nodes_of(lo, hi, num_microbatches)
     assert [n for node in nodes for n in range(*node_range(node, num_microbatches))] == list(range(lo, hi))
     for level, index in nodes:
         if level < root_level(num_microbatches):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from heliostat.cluster.tree import BucketOp, Node, Schedule, Vector, cover, fold, node_range, reduce_nodes, schedule
+from heliostat.cluster.tree import BucketOp, Node, Schedule, Vector, fold, node_range, nodes_of, reduce_nodes, schedule
 
 from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
@@ -98,7 +98,7 @@ def nodes_among(indices: Sequence[int], num_microbatches: int) -> list[tuple[Nod
     `indices` are ascending, and all that are present between them.
     """
     found = []
-    for node in cover(indices[0], indices[-1] + 1, num_microbatches):
+    for node in nodes_of(indices[0], indices[-1] + 1, num_microbatches):
         lo, hi = node_range(node, num_microbatches)
         each = tuple(index for index in indices if lo <= index < hi)
         if each:
