@@ -62,7 +62,7 @@ def nodes_of(lo: int, hi: int, num_microbatches: int) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def contributed(lo: int, hi: int, present: Sequence[bool]) -> tuple[Node, ...]:
+def present_nodes(lo: int, hi: int, present: Sequence[bool]) -> tuple[Node, ...]:
     """Return the nodes of `nodes_of(lo, hi, len(present))` that hold at least one present microbatch."""
     num_microbatches = len(present)
     return tuple(
@@ -256,7 +256,7 @@ class TreeSum:
         self._fold(end)
 
     def nodes(self) -> dict[Node, Vector]:
-        """Return the partial sums of `contributed(lo, hi, present)`; nothing can be added afterwards."""
+        """Return the partial sums of `present_nodes(lo, hi, present)`; nothing can be added afterwards."""
         self._finished = True
         self._fold(self._hi)
         sums: dict[Node, Vector] = {}

@@ -24,7 +24,7 @@ from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range, assign
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
-from ..tree import BucketOp, Layout, Node, Vector, contributed
+from ..tree import BucketOp, Layout, Node, Vector, present_nodes
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
 
@@ -442,7 +442,7 @@ class Member:
         """By rank, the nodes of the tree that each worker brings; alike for most steps of a generation."""
         key = ranges, present
         if self._expected is None or self._expected[0] != key:
-            nodes = [[node for lo, hi in own for node in contributed(lo, hi, present)] for own in ranges]
+            nodes = [[node for lo, hi in own for node in present_nodes(lo, hi, present)] for own in ranges]
             self._expected = key, nodes
         return self._expected[1]
 

@@ -29,7 +29,7 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
     from heliostat.cluster.allreduce.mesh import Listener, connect
     from heliostat.cluster.assignment import assign
-    from heliostat.cluster.tree import contributed, empty_vector, layout_of
+    from heliostat.cluster.tree import empty_vector, layout_of, present_nodes
 
     rank, num_workers = place["rank"], place["num_workers"]
     addresses = list(zip(place.get("addresses", ["127.0.0.1"] * num_workers), place["ports"], strict=True))
@@ -45,7 +45,7 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
         deadline_s=600.0,
         share_memory=share_memory,
     )
-    expected = [contributed(lo, hi, [True] * 8) for lo, hi in assign(8, num_workers)]
+    expected = [present_nodes(lo, hi, [True] * 8) for lo, hi in assign(8, num_workers)]
     sequence = 0
 
     def prepare(length: int) -> tuple[Callable[[], Any], Callable[[], float]]:

@@ -19,7 +19,7 @@ from heliostat.cluster.allreduce.lane import Lane
 from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.errors import CollectiveError
-from heliostat.cluster.tree import TreeSum, contributed, layout_of
+from heliostat.cluster.tree import TreeSum, layout_of, present_nodes
 
 
 def leaf(microbatch: int, length: int) -> tuple[Any, ...]:
@@ -87,7 +87,7 @@ def main() -> None:
     assert num_mappings() == 1 + len(mesh.sharing)  # its own and its peers'
     present = task["present"]
     ranges = assign(len(present), mesh.num_workers)
-    expected = [contributed(lo, hi, present) for lo, hi in ranges]
+    expected = [present_nodes(lo, hi, present) for lo, hi in ranges]
     ops = ("sum", "sum", "max")
     said: dict[str, Any] = {}
     try:

@@ -12,7 +12,7 @@ from heliostat.cluster.allreduce.mesh import TcpMesh, connect
 from heliostat.cluster.allreduce.slices import SMALL_BYTES
 from heliostat.cluster.allreduce.wire import HEADER_BYTES, Header, Kind
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.tree import TreeSum, contributed, layout_of
+from heliostat.cluster.tree import TreeSum, layout_of, present_nodes
 from ml_dtypes import bfloat16
 
 SECRET = b"a secret of some length"
@@ -63,7 +63,7 @@ def test_every_worker_gets_the_bits_of_the_plain_recursion(group, tree_sum, same
     leaves = leaves_of(num_microbatches, lengths)
     present = [n not in absent for n in range(num_microbatches)]
     ranges = assign(num_microbatches, num_workers)
-    expected = [contributed(lo, hi, present) for lo, hi in ranges]
+    expected = [present_nodes(lo, hi, present) for lo, hi in ranges]
     like = layout_of(leaves[0])
 
     def body(mesh, rank):
@@ -84,7 +84,7 @@ def test_every_worker_gets_the_bits_of_the_plain_recursion(group, tree_sum, same
 def test_unaligned_ranges_with_several_nodes_per_worker_give_the_same_bits(group, tree_sum, same_bits):
     leaves = leaves_of(13, (40_000, 3, 2))
     ranges = [(0, 5), (5, 11), (11, 13)]
-    expected = [contributed(lo, hi, [True] * 13) for lo, hi in ranges]
+    expected = [present_nodes(lo, hi, [True] * 13) for lo, hi in ranges]
     assert [len(nodes) for nodes in expected] == [2, 4, 2]
 
     def body(mesh, rank):
@@ -140,7 +140,7 @@ def test_bfloat16_sums_have_the_same_bits_for_any_number_of_workers(group, same_
     reference = rounded_tree_sum({n: leaves[n] for n in leaves if present[n]}, num_microbatches)
     for num_workers in (1, 2, 3, 4):
         ranges = assign(num_microbatches, num_workers)
-        expected = [contributed(lo, hi, present) for lo, hi in ranges]
+        expected = [present_nodes(lo, hi, present) for lo, hi in ranges]
 
         def body(mesh, rank, ranges=ranges, expected=expected):
             totals = []

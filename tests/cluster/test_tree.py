@@ -7,9 +7,9 @@ import pytest
 from heliostat.cluster.tree import (
     TreeSum,
     combine,
-    contributed,
     node_range,
     nodes_of,
+    present_nodes,
     reduce_nodes,
     root_level,
     schedule,
@@ -61,7 +61,7 @@ def test_the_sum_has_the_same_bits_for_every_cut_into_ranges(tree_sum, same_bits
                     bucket.flags.writeable = writable
                 partial.add(n, vector)
         own = partial.nodes()
-        assert set(own) == set(contributed(lo, hi, present))
+        assert set(own) == set(present_nodes(lo, hi, present))
         nodes.update(own)
     shuffled = dict(sorted(nodes.items(), key=lambda _: rng.random()))
     assert same_bits(reduce_nodes(shuffled, OPS, num_microbatches), tree_sum(leaves, OPS, num_microbatches))
@@ -90,8 +90,8 @@ def test_the_nodes_of_a_range_are_its_maximal_ones_in_order(num_microbatches, da
 
 
 def test_nodes_without_a_present_microbatch_are_absent():
-    assert contributed(0, 6, [False, False, True, False, True, True, False, True]) == ((2, 0), (1, 2))
-    assert contributed(0, 2, [False, False, True, False]) == ()
+    assert present_nodes(0, 6, [False, False, True, False, True, True, False, True]) == ((2, 0), (1, 2))
+    assert present_nodes(0, 2, [False, False, True, False]) == ()
 
 
 def test_a_lone_negative_zero_reaches_the_root_unchanged():

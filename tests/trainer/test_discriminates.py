@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from heliostat.cluster.tree import contributed
+from heliostat.cluster.tree import present_nodes
 from heliostat.trainer.engine import feed, microbatches, phase
 
 from .conftest import dense_data, text_data
@@ -59,7 +59,7 @@ class RunningSum(phase.TreeSum):
 
     def nodes(self):
         present = [number in self._seen for number in range(self._num)]
-        names = contributed(*self._range, present)
+        names = present_nodes(*self._range, present)
         zeros = tuple(np.zeros_like(bucket) for bucket in self._sum) if self._sum else ()
         return {name: self._sum if number == 0 else zeros for number, name in enumerate(names)}
 

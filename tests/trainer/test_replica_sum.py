@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.cluster.tree import TreeSum, contributed, node_range
+from heliostat.cluster.tree import TreeSum, node_range, present_nodes
 from heliostat.trainer.engine.gradients import GradientFunction
 from heliostat.trainer.engine.replica_sum import ReplicaSum, nodes_among
 from heliostat.trainer.engine.runtime import Runtime
@@ -47,7 +47,7 @@ def test_nodes_among_microbatches_are_the_largest_that_hold_only_them(drawn):
     present, indices = drawn
     found = nodes_among(indices, len(present))
     assert [index for _, each in found for index in each] == indices
-    assert tuple(node for node, _ in found) == contributed(indices[0], indices[-1] + 1, present)
+    assert tuple(node for node, _ in found) == present_nodes(indices[0], indices[-1] + 1, present)
     for node, each in found:
         lo, hi = node_range(node, len(present))
         assert set(each) == {index for index in range(lo, hi) if present[index]}
