@@ -28,7 +28,7 @@ Vector = tuple[Array, ...]
 BucketOp = Literal["sum", "max"]
 Layout = tuple[tuple[np.dtype[Any], int], ...]
 """Of each bucket of a vector: its dtype and its number of elements."""
-Schedule = tuple[tuple[int, int, int], ...]
+Additions = tuple[tuple[int, int, int], ...]
 
 # Intermediate sums of one block stay in a core's cache while the block passes through the whole schedule.
 BLOCK_BYTES = 1 << 18
@@ -96,7 +96,7 @@ def combine(op: BucketOp, left: Array, right: Array, out: Array) -> None:
 
 
 @lru_cache(maxsize=64)
-def schedule(nodes: tuple[Node, ...]) -> Schedule:
+def additions_of(nodes: tuple[Node, ...]) -> Additions:
     """Return the additions (target, left, right) that bring `nodes` to the root.
 
     Operands 0 ... n-1 are the nodes as given, n is the result, n+1 and up are temporaries. One node needs no addition:
@@ -108,7 +108,7 @@ def schedule(nodes: tuple[Node, ...]) -> Schedule:
 
 
 def _brackets(nodes: tuple[Node, ...]) -> Any:
-    """Return the sum as nested pairs of operand numbers; errors as in `schedule`."""
+    """Return the sum as nested pairs of operand numbers; errors as in `additions_of`."""
     if not nodes:
         raise ValueError("there is nothing to sum: no worker has a microbatch")
     waiting: dict[Node, Any] = {node: operand for operand, node in enumerate(nodes)}
@@ -129,7 +129,7 @@ def _brackets(nodes: tuple[Node, ...]) -> Any:
     return next(iter(waiting.values()))
 
 
-def fold(additions: Schedule, operands: Sequence[_T], add: Callable[[_T, _T], _T]) -> _T:
+def fold(additions: Additions, operands: Sequence[_T], add: Callable[[_T, _T], _T]) -> _T:
     """Carry out a schedule on operands of any kind and return the sum; a single operand is returned as it is."""
     values = dict(enumerate(operands))
     for target, left, right in additions:
@@ -147,13 +147,13 @@ def _emit(value: Any, target: int, num_nodes: int, additions: list[tuple[int, in
     return target
 
 
-def num_temporaries(additions: Schedule, num_nodes: int) -> int:
+def num_temporaries(additions: Additions, num_nodes: int) -> int:
     """Return how many temporaries a schedule uses besides its result."""
     return max((target - num_nodes for target, _, _ in additions), default=0)
 
 
-def run_schedule(
-    additions: Schedule, op: BucketOp, inputs: Sequence[Array], out: Array, temporaries: Sequence[Array]
+def run_additions(
+    additions: Additions, op: BucketOp, inputs: Sequence[Array], out: Array, temporaries: Sequence[Array]
 ) -> None:
     """Carry out a schedule on equally long arrays; temporaries may be longer. `out` must not overlap the inputs."""
     operands = [*inputs, out, *(temporary[: out.shape[0]] for temporary in temporaries)]
@@ -178,7 +178,7 @@ def reduce_nodes(
     for level, index in keys:
         if not 0 <= level <= top or not 0 <= index << level < num_microbatches:
             raise ValueError(f"node {(level, index)} is not in the tree of {num_microbatches} microbatches")
-    additions = schedule(keys)
+    additions = additions_of(keys)
     vectors = [nodes[key] for key in keys]
     layout = layout_of(vectors[0])
     check_vectors([*vectors, *([] if out is None else [out])], layout, ops)
@@ -191,12 +191,12 @@ def reduce_nodes(
     return out
 
 
-def _reduce_bucket(additions: Schedule, op: BucketOp, inputs: Sequence[Array], out: Array) -> None:
+def _reduce_bucket(additions: Additions, op: BucketOp, inputs: Sequence[Array], out: Array) -> None:
     block = max(1, BLOCK_BYTES // out.dtype.itemsize)
     spare = [np.empty(min(block, out.shape[0]), out.dtype) for _ in range(num_temporaries(additions, len(inputs)))]
     for start in range(0, out.shape[0], block):
         part = slice(start, start + block)
-        run_schedule(additions, op, [array[part] for array in inputs], out[part], spare)
+        run_additions(additions, op, [array[part] for array in inputs], out[part], spare)
 
 
 def check_vectors(vectors: Iterable[Vector], layout: Layout, ops: Sequence[BucketOp]) -> None:

@@ -14,15 +14,15 @@ import numpy as np
 
 from ..tree import (
     BLOCK_BYTES,
+    Additions,
     Array,
     BucketOp,
     Layout,
     Node,
-    Schedule,
     Vector,
+    additions_of,
     num_temporaries,
-    run_schedule,
-    schedule,
+    run_additions,
 )
 
 # Sending this much takes about as long as the second round that it saves.
@@ -174,7 +174,7 @@ class SliceSum:
     def __init__(
         self, nodes: Sequence[Node], ops: Sequence[BucketOp], layout: Layout, blocks: Sequence[Block] | None = None
     ) -> None:
-        self._additions: Schedule = schedule(tuple(nodes))
+        self._additions: Additions = additions_of(tuple(nodes))
         self._ops = ops
         self._blocks = blocks_of(layout) if blocks is None else blocks
         self._sources: list[Source] = []
@@ -221,4 +221,4 @@ class SliceSum:
         block = self._blocks[number]
         inputs = zip(*(source(number) for source in self._sources), strict=True)
         for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
-            run_schedule(self._additions, self._ops[piece.bucket], operands, out, self._spare[piece.bucket])
+            run_additions(self._additions, self._ops[piece.bucket], operands, out, self._spare[piece.bucket])

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from heliostat.cluster.tree import (
     TreeSum,
+    additions_of,
     combine,
     node_range,
     nodes_of,
     present_nodes,
     reduce_nodes,
     root_level,
-    schedule,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,7 +182,7 @@ def test_overlapping_or_missing_nodes_are_refused():
     with pytest.raises(ValueError, match="not in the tree of 4"):
         reduce_nodes({(0, 4): one}, ("sum",), 4)
     with pytest.raises(ValueError, match="twice"):
-        schedule(((0, 1), (0, 1)))
+        additions_of(((0, 1), (0, 1)))
 
 
 def test_vectors_that_do_not_match_are_refused():

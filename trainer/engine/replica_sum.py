@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from heliostat.cluster.tree import BucketOp, Node, Schedule, Vector, fold, node_range, nodes_of, reduce_nodes, schedule
+from heliostat.cluster.tree import (
+    Additions,
+    BucketOp,
+    Node,
+    Vector,
+    additions_of,
+    fold,
+    node_range,
+    nodes_of,
+    reduce_nodes,
+)
 
 from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
@@ -37,7 +47,7 @@ class ReplicaSum:
     ) -> None:
         self._devices, self._num_microbatches = tuple(devices), num_microbatches
         self._short_ops, self._views = tuple(ops[SHORT]), views
-        self._functions: dict[tuple[tuple[int, Schedule], ...], Any] = {}
+        self._functions: dict[tuple[tuple[int, Additions], ...], Any] = {}
         self._add = tf.function(tf.add, autograph=False, jit_compile=True)
 
     def __call__(self, indices: Sequence[int], outputs: Outputs) -> list[tuple[Node, Vector]]:
@@ -48,7 +58,7 @@ class ReplicaSum:
             outputs: of every replica its vector, as tensors on its device.
         """
         found = nodes_among(indices, self._num_microbatches)
-        key = tuple((len(each), schedule(tuple((0, index) for index in each))) for _, each in found)
+        key = tuple((len(each), additions_of(tuple((0, index) for index in each))) for _, each in found)
         if key not in self._functions:
             self._functions[key] = self._make(key)
         here = outputs[: len(indices)]
@@ -67,7 +77,7 @@ class ReplicaSum:
             partials.append((node, (*floats, *added)))
         return partials
 
-    def _make(self, groups: tuple[tuple[int, Schedule], ...]) -> Any:
+    def _make(self, groups: tuple[tuple[int, Additions], ...]) -> Any:
         """The function that adds float buckets: gives their sums, copies of these on the host, and the others' too."""
 
         @tf.function(autograph=False, experimental_attributes=NO_CONTROL_DEPENDENCIES)
@@ -83,7 +93,7 @@ class ReplicaSum:
 
         return add_up
 
-    def _added(self, vectors: Sequence[Any], devices: Sequence[str], additions: Schedule) -> Any:
+    def _added(self, vectors: Sequence[Any], devices: Sequence[str], additions: Additions) -> Any:
         def add(left: tuple[Any, str], right: tuple[Any, str]) -> tuple[Any, str]:
             value, device = left
             with tf.device(device):
