@@ -30,7 +30,7 @@ Layout = tuple[tuple[np.dtype[Any], int], ...]
 """Of each bucket of a vector: its dtype and its number of elements."""
 Additions = tuple[tuple[int, int, int], ...]
 
-# Intermediate sums of one block stay in a core's cache while the block passes through the whole schedule.
+# Intermediate sums of one block stay in a core's cache while the block passes through all additions.
 BLOCK_BYTES = 1 << 18
 
 
@@ -130,7 +130,7 @@ def _brackets(nodes: tuple[Node, ...]) -> Any:
 
 
 def fold(additions: Additions, operands: Sequence[_T], add: Callable[[_T, _T], _T]) -> _T:
-    """Carry out a schedule on operands of any kind and return the sum; a single operand is returned as it is."""
+    """Add up operands of any kind and return the sum; a single operand is returned as it is."""
     values = dict(enumerate(operands))
     for target, left, right in additions:
         values[target] = add(values[left], values[right])
@@ -148,14 +148,14 @@ def _emit(value: Any, target: int, num_nodes: int, additions: list[tuple[int, in
 
 
 def num_temporaries(additions: Additions, num_nodes: int) -> int:
-    """Return how many temporaries a schedule uses besides its result."""
+    """Return how many temporaries the additions use besides their result."""
     return max((target - num_nodes for target, _, _ in additions), default=0)
 
 
 def run_additions(
     additions: Additions, op: BucketOp, inputs: Sequence[Array], out: Array, temporaries: Sequence[Array]
 ) -> None:
-    """Carry out a schedule on equally long arrays; temporaries may be longer. `out` must not overlap the inputs."""
+    """Add up equally long arrays; temporaries may be longer. `out` must not overlap the inputs."""
     operands = [*inputs, out, *(temporary[: out.shape[0]] for temporary in temporaries)]
     with np.errstate(over="ignore", invalid="ignore"):  # an overflowing sum is infinite; judging that is not our task
         for target, left, right in additions:
