@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from heliostat.data import open_dataset, write_dataset
-from heliostat.scripts.cli import cache_dir, main
+from heliostat.scripts.cli import main
+from heliostat.trainer.environment import cache_dir
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ from heliostat.trainer.environment import (
     KillSchedule,
     ReplayWanted,
     TraceWanted,
-    cache_dir,
     take_command,
 )
 from heliostat.trainer.errors import ConfigurationError, EnvironmentVariableError
@@ -90,10 +89,3 @@ def test_fit_refuses_a_malformed_variable_before_anything_starts(monkeypatch, tm
         trainer.fit("nowhere", verbose=0)
     assert "HELIOSTAT_RUN_DIR" not in os.environ
     assert not (tmp_path / "run").exists()
-
-
-def test_a_relative_cache_folder_is_ignored(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "heliostat"
-    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert cache_dir() == Path.home() / ".cache" / "heliostat"
