@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heliostat.trainer.driver.epoch_record import record_of
+from heliostat.trainer.checkpoints.values import to_line
+from heliostat.trainer.driver.events import Event, GroupFormed, WorkerKilled, WorkerLost
 from heliostat.trainer.driver.run_folder import (
-    EVENTS_FILE,
-    METRICS_FILE,
-    finite,
-    read_lines,
+    read_epochs,
+    read_events,
     read_record,
     run_folders,
 )
@@ -38,7 +36,7 @@ class Fit:
     state: str
     sha256: Mapping[str, str]
     epochs: Sequence[Mapping[str, Any]]
-    events: Sequence[Mapping[str, Any]] = ()
+    events: Sequence[Event] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +103,8 @@ def read_fits(path: Path) -> list[Fit]:
             number=len(found) + 1,
             state=record["state"],
             sha256=record.get("sha256", {}),
-            epochs=[record_of(line).logs for line in read_lines(folder / METRICS_FILE)],
-            events=read_lines(folder / EVENTS_FILE),
+            epochs=[epoch.logs for epoch in read_epochs(folder)],
+            events=read_events(folder),
         )
         found.append(fit)
     return found
@@ -116,23 +114,25 @@ def kills_of(fit: Fit) -> list[Kill]:
     """The kills of a fit that it has noticed; one that came after its last step is none."""
     found = []
     for kill in fit.events:
-        if kill["event"] != "killed":
+        if not isinstance(kill, WorkerKilled):
             continue
-        worker, killed_s = kill["worker"], kill["time"]
-        lost = [place for place, each in enumerate(fit.events) if each["event"] == "lost" and each["worker"] == worker]
-        if not lost:
+        worker, killed_s = kill.worker, kill.time
+        losses = (each for each in fit.events if isinstance(each, WorkerLost) and each.worker == worker)
+        lost = next(losses, None)
+        if lost is None:
             continue
-        formed = [each for each in fit.events[lost[0] :] if each["event"] == "formed"]
-        joined = [each for each in formed if each["joined"] and not each["restarted"]]
+        later = fit.events[fit.events.index(lost) :]
+        formed = [each for each in later if isinstance(each, GroupFormed)]
+        joined = [each for each in formed if each.joined and not each.restarted]
         found.append(
             Kill(
                 fit=fit.number,
                 worker=worker,
-                host=kill["host"],
-                step=fit.events[lost[0]]["step"],
-                stall_s=formed[0]["time"] - killed_s if formed else None,
-                joined_s=joined[0]["time"] - killed_s if joined else None,
-                restarted=bool(formed) and bool(formed[0]["restarted"]),
+                host=kill.host,
+                step=lost.step,
+                stall_s=formed[0].time - killed_s if formed else None,
+                joined_s=joined[0].time - killed_s if joined else None,
+                restarted=bool(formed) and formed[0].restarted,
             )
         )
     return found
@@ -221,7 +221,7 @@ def _hash(fit: Fit | None, name: str) -> str:
 
 def _bits(value: object) -> str:
     """A value of a run folder as text that is equal only for equal numbers; NaN is equal to itself."""
-    return json.dumps(finite(value))
+    return to_line(value)
 
 
 def _seconds(value: float | None) -> str:

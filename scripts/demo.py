@@ -160,7 +160,7 @@ def train_one_way(trainer: Trainer, loop: LoopName, train: Path, valid: Path, se
 def samples_per_s(result: Result) -> float:
     """Rows trained per second in the run's median epoch: reading, computing, all-reduce and update, no validation."""
     rates = [
-        record.rows / max(sum(times.values()) for times in record.times_by_worker.values()) for record in result.epochs
+        each.rows / max(sum(times.values()) for times in each.seconds_by_worker.values()) for each in result.epochs
     ]
     return statistics.median(rates)
 

@@ -16,7 +16,8 @@ from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import RecordedRun, recorded_run, run_again
 from heliostat.scripts.run import exit_status
 from heliostat.scripts.runs import number_text
-from heliostat.trainer.driver.run_folder import REPLAY_FILE, finite, read_json
+from heliostat.trainer.checkpoints.values import to_words
+from heliostat.trainer.driver.run_folder import REPLAY_FILE, read_json
 from heliostat.trainer.environment import ReplayWanted
 from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
 from rich.box import SIMPLE
@@ -183,16 +184,14 @@ def as_object(report: ReplayReport, wanted: ReplayWanted, rows: Sequence[Rows | 
         }
         for each, of_it in zip(report.microbatches, rows, strict=True)
     ]
-    found: dict[str, Any] = finite(
-        {
-            "step": wanted.step,
-            "epoch": report.epoch,
-            "step_of_epoch": report.step,
-            "present": list(report.present),
-            "microbatches": microbatches,
-        }
-    )
-    return found
+    found = {
+        "step": wanted.step,
+        "epoch": report.epoch,
+        "step_of_epoch": report.step,
+        "present": list(report.present),
+        "microbatches": microbatches,
+    }
+    return {name: to_words(value) for name, value in found.items()}
 
 
 def headline(report: ReplayReport, wanted: ReplayWanted) -> str:

@@ -13,8 +13,7 @@ from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run, run_again
 from heliostat.scripts.run import exit_status
 from heliostat.scripts.runs import number_text
-from heliostat.trainer.driver.epoch_record import record_of
-from heliostat.trainer.driver.run_folder import METRICS_FILE, MODEL_FILE, RUN_FILE, read_lines, read_record
+from heliostat.trainer.driver.run_folder import MODEL_FILE, RUN_FILE, read_epochs, read_record
 from rich.console import Console
 
 
@@ -60,8 +59,8 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
 
 def result_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
     """What came out of a finished run."""
-    lines = read_lines(run_dir / METRICS_FILE)
-    logs = record_of(lines[-1]).logs if lines else {}
+    epochs = read_epochs(run_dir)
+    logs = epochs[-1].logs if epochs else {}
     metrics = ", ".join(f"{name} {number_text(value)}" for name, value in logs.items())
     early = ", which a callback ended early" if record.get("stopped_early") else ""
     hashes = ", ".join(f"{name} {value[:8]}" for name, value in record["sha256"].items())

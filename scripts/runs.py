@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heliostat.trainer.driver.epoch_record import record_of
-from heliostat.trainer.driver.run_folder import EVENTS_FILE, METRICS_FILE, RUN_FILE, finite, read_lines, read_record
+from heliostat.trainer.checkpoints.values import to_line
+from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, Event, WorkerLost
+from heliostat.trainer.driver.run_folder import (
+    EVENTS_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    read_epochs,
+    read_events,
+    read_record,
+)
 from heliostat.trainer.errors import TrainerError
 from rich.box import SIMPLE
 from rich.console import Console
@@ -54,7 +61,7 @@ class RunSummary:
         """One JSON object on one line; numbers that JSON lacks are strings, as in the run folder."""
         names = ("state", "epochs_done", "epochs", "logs", "num_workers", "num_lost", "checkpoint", "last_wrote_s")
         values = {"path": str(self.path), **{name: getattr(self, name) for name in names}, "problem": self.problem}
-        return json.dumps(finite(values), default=str)
+        return to_line(values)
 
 
 def show_runs(folders: Sequence[Path], console: Console, *, as_json: bool) -> None:
@@ -96,8 +103,7 @@ def summary_of(path: Path) -> RunSummary:
     wrote_s = max((_changed_s(path / name) for name in (RUN_FILE, METRICS_FILE, EVENTS_FILE)), default=0.0)
     try:
         record = read_record(path)
-        lines, events = read_lines(path / METRICS_FILE), read_lines(path / EVENTS_FILE)
-        return _summary(path, record, lines, events, wrote_s)
+        return _summary(path, record, read_epochs(path), read_events(path), wrote_s)
     except (TrainerError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, (TrainerError, OSError)) else f"{type(error).__name__}: {error}"
         return RunSummary(path=path, state=UNREADABLE, last_wrote_s=wrote_s, problem=reason)
@@ -146,22 +152,22 @@ def number_text(value: object) -> str:
 def _summary(
     path: Path,
     record: Mapping[str, Any],
-    lines: Sequence[Mapping[str, Any]],
-    events: Sequence[Mapping[str, Any]],
+    epochs: Sequence[EpochRecord],
+    events: Sequence[Event],
     wrote_s: float,
 ) -> RunSummary:
     in_process = record.get("plan", {}).get("workers") == 0
-    checkpoints = [str(event["name"]) for event in events if event["event"] == "checkpoint"]
+    checkpoints = [event.name for event in events if isinstance(event, CheckpointCommitted)]
     state = str(record["state"])
     problem = {"failed": "error", "interrupted": "error", "paused": "reason"}.get(state, "")
     return RunSummary(
         path=path,
         state=state,
-        epochs_done=int(lines[-1]["epoch"]) + 1 if lines else int(record.get("identity", {}).get("initial_epoch", 0)),
+        epochs_done=epochs[-1].epoch + 1 if epochs else int(record.get("identity", {}).get("initial_epoch", 0)),
         epochs=record.get("epochs"),
-        logs=record_of(lines[-1]).logs if lines else {},
+        logs=epochs[-1].logs if epochs else {},
         num_workers=0 if in_process else len(record.get("workers", ())),
-        num_lost=sum(event["event"] == "lost" for event in events),
+        num_lost=sum(isinstance(event, WorkerLost) for event in events),
         checkpoint=checkpoints[-1] if checkpoints else None,
         last_wrote_s=wrote_s,
         problem=str(record.get(problem, "")),

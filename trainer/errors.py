@@ -4,7 +4,8 @@
 
     TrainerError
     ├── ConfigurationError        an argument is wrong or does not fit the others; found before workers start
-    │   └── EnvironmentVariableError a variable of ours in the environment is malformed
+    │   ├── EnvironmentVariableError a variable of ours in the environment is malformed
+    │   └── ValueNotCarriedError  a value of a kind that no checkpoint and no message can hold
     ├── ModelError                build_model, or the model it returns, cannot be trained
     │   ├── NotCompiledError      compile() was not called
     │   └── UnsupportedModelError the model asks for something that is refused by name
@@ -12,6 +13,7 @@
     ├── DataError                 the data does not fit the model
     ├── RuntimeSetupError         TensorFlow in this process cannot be set up as the run needs it
     ├── CallbackStateError        a carried state of callbacks is damaged, or is not this callback's
+    │   └── DamagedStateError     it is damaged, cut short, or of another version
     ├── CheckpointError           a checkpoint cannot be written, found or read
     │   └── DamagedCheckpointError one is altered, cut short, missing a file, or of another format version
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
@@ -53,6 +55,27 @@ class EnvironmentVariableError(ConfigurationError):
         )
 
 
+class ValueNotCarriedError(ConfigurationError):
+    """A value is of a kind that cannot go into a checkpoint or to another worker.
+
+    Args:
+        where: the value, with the place in it: ``state['best'][3]``.
+        what: what stands there: ``a tuple``.
+    """
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(where, what)
+        self.where, self.what = where, what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} is {self.what}, which cannot be carried to another worker or into a checkpoint. What can is "
+            "None, bool, int, float, str, lists, dicts with str keys, and in a callback's state numpy scalars and "
+            "arrays of bool, integers, floats, bfloat16 and float8. Convert it first; a callback does so in "
+            "get_state(), and back in set_state()."
+        )
+
+
 class ModelError(TrainerError):
     """``build_model`` failed, or what it returned is no model that can be trained."""
 
@@ -79,6 +102,20 @@ class RuntimeSetupError(TrainerError):
 
 class CallbackStateError(TrainerError):
     """A carried state of callbacks is damaged, or does not belong to the callback it is given to."""
+
+
+class DamagedStateError(CallbackStateError):
+    """What another worker or a checkpoint has of callbacks' states cannot be read, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"A state of callbacks cannot be read: {self.reason}. It was damaged or cut on its way, or comes from "
+            "another version of Heliostat. Start from an earlier checkpoint, or without one."
+        )
 
 
 class CheckpointError(TrainerError):

@@ -13,6 +13,7 @@ from heliostat.scripts.chaos import interval_s
 from heliostat.scripts.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
+from heliostat.trainer.driver.events import GroupFormed, Paused, WorkerKilled, WorkerLost
 from heliostat.trainer.driver.kills import Killer
 from heliostat.trainer.environment import KillSchedule
 
@@ -220,34 +221,38 @@ def fit(**fields) -> Fit:
     return Fit(**(given | fields))
 
 
-def kill(worker: int, at_s: float) -> dict:
-    return {"event": "killed", "time": at_s, "worker": worker, "host": "a"}
+def kill(worker: int, at_s: float) -> WorkerKilled:
+    return WorkerKilled(time=at_s, worker=worker, host="a")
 
 
-def event(event: str, at_s: float, **fields) -> dict:
-    return {"event": event, "time": at_s, **({"joined": [], "restarted": False} if event == "formed" else {}), **fields}
+def lost(worker: int, at_s: float, step: int | None = 7) -> WorkerLost:
+    return WorkerLost(time=at_s, worker=worker, host="a", step=step, reason="killed", left=1)
+
+
+def formed(at_s: float, *joined: int, restarted: bool = False) -> GroupFormed:
+    return GroupFormed(time=at_s, generation=1, workers=(0, 1), joined=joined, restarted=restarted)
 
 
 def test_a_kill_is_followed_from_the_loss_to_the_next_group_and_the_next_worker():
     events = [
-        event("formed", 0.0, joined=[0, 1]),
-        event("lost", 10.2, worker=1, step=7),
-        event("checkpoint", 10.3),
-        event("formed", 10.5),
-        event("formed", 14.0, joined=[2]),
+        formed(0.0, 0, 1),
+        lost(1, 10.2),
+        Paused(time=10.3, reason="another event", checkpoint=None),
+        formed(10.5),
+        formed(14.0, 2),
     ]
     (found,) = kills_of(fit(events=[kill(1, 10.0), *events]))
     assert (found.worker, found.step, found.stall_s, found.joined_s, found.restarted) == (1, 7, 0.5, 4.0, False)
 
 
 def test_a_group_of_new_workers_alone_is_a_restart_and_no_replacement():
-    events = [event("lost", 1.0, worker=0, step=None), event("formed", 2.0, joined=[1], restarted=True)]
+    events = [lost(0, 1.0, step=None), formed(2.0, 1, restarted=True)]
     (found,) = kills_of(fit(events=[kill(0, 1.0), *events]))
     assert (found.stall_s, found.joined_s, found.restarted) == (1.0, None, True)
 
 
 def test_a_kill_after_the_last_step_proves_nothing():
-    assert kills_of(fit(events=[event("lost", 0.5, worker=1, step=3), kill(0, 1.0)])) == []
+    assert kills_of(fit(events=[lost(1, 0.5), kill(0, 1.0)])) == []
 
 
 def test_equal_fits_differ_in_nothing_also_if_a_metric_is_nan():

@@ -71,7 +71,7 @@ def test_samples_per_second_are_the_slowest_workers_in_the_median_epoch():
     seconds = [(8.0, 10.0), (2.0, 1.0), (4.0, 1.0)]  # the first epoch holds the tracing
     epochs = [
         SimpleNamespace(
-            rows=100, times_by_worker=dict(enumerate({"compute_s": each / 2, "apply_s": each / 2} for each in pair))
+            rows=100, seconds_by_worker=dict(enumerate({"compute_s": each / 2, "apply_s": each / 2} for each in pair))
         )
         for pair in seconds
     ]

@@ -13,9 +13,16 @@ import pytest
 from click.testing import CliRunner
 from heliostat.scripts.cli import main
 from heliostat.scripts.runs import SILENT_S, run_paths, summary_of
+from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, WorkerLost
 from heliostat.trainer.driver.run_folder import RunFolder
 
-LINE = {"rows": 8, "rows_by_worker": {}, "seconds_by_worker": {}, "stopped": False}
+
+def epoch(number: int, **logs: float) -> EpochRecord:
+    return EpochRecord(epoch=number, logs=logs, rows=8, rows_by_worker={}, seconds_by_worker={})
+
+
+def checkpoint(name: str, number: int) -> CheckpointCommitted:
+    return CheckpointCommitted(name=name, epoch=number, step=0, seconds=0.0, write_s=0.0)
 
 
 def heliostat(*arguments: object) -> str:
@@ -36,11 +43,11 @@ def make_run(tmp_path):
         folder = RunFolder(tmp_path / name, resume=False)
         hosts = [{"worker": number, "host": "a", "pid": 1} for number in range(max(1, workers))]
         folder.update(state=state, epochs=5, plan={"workers": workers}, workers=hosts, **fields)
-        folder.add_epoch({"epoch": 0, "loss": 2.0, **LINE})
-        folder.add_epoch({"epoch": 1, "loss": float("nan"), "val_loss": 1.5, "val_mae": 0.25, **LINE})
-        folder.add_event("checkpoint", name="000001-00000000.g0", epoch=1, step=0)
-        folder.add_event("lost", worker=1, host="a", step=3, reason="killed", left=1)
-        folder.add_event("checkpoint", name="000002-00000000.g1", epoch=2, step=0)
+        folder.add_epoch(epoch(0, loss=2.0))
+        folder.add_epoch(epoch(1, loss=float("nan"), val_loss=1.5, val_mae=0.25))
+        folder.add_event(checkpoint("000001-00000000.g0", 1))
+        folder.add_event(WorkerLost(worker=1, host="a", step=3, reason="killed", left=1))
+        folder.add_event(checkpoint("000002-00000000.g1", 2))
         return folder.path
 
     return make
@@ -115,7 +122,7 @@ def test_the_default_is_the_folder_runs_and_no_runs_are_no_error(make_run, monke
     [
         ("run.json", "{"),
         ("run.json", '{"format_version": 99}'),
-        ("run.json", '{"format_version": 2}'),
+        ("run.json", '{"format_version": 3}'),
         ("metrics.jsonl", "no json\n{}\n"),
         ("metrics.jsonl", '{"loss": 1}\n'),
         ("events.jsonl", '{"time": 1}\n'),

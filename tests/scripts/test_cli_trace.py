@@ -18,6 +18,7 @@ from heliostat.cluster.instruments import Span
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.trace import summary, wanted_steps
+from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, GroupFormed, WorkerLost
 from heliostat.trainer.driver.trace_file import chrome_trace
 from heliostat.trainer.environment import TraceWanted
 from heliostat.trainer.jobs import ClockReading, WorkerTrace
@@ -258,12 +259,15 @@ def test_spans_without_room_are_told():
 def test_what_the_run_folder_tells_is_on_the_drivers_lanes():
     now_s, wall_s = time.perf_counter(), time.time()
     events = [
-        {"event": "formed", "time": wall_s - 9, "generation": 0},
-        {"event": "lost", "time": wall_s - 3, "worker": 1},
-        {"event": "formed", "time": wall_s - 1, "generation": 1},
-        {"event": "checkpoint", "time": wall_s - 1, "name": "c", "commit_s": 0.5},
+        GroupFormed(time=wall_s - 9, generation=0, workers=(0, 1), joined=(0, 1), restarted=False),
+        WorkerLost(time=wall_s - 3, worker=1, host="a", step=0, reason="killed", left=1),
+        GroupFormed(time=wall_s - 1, generation=1, workers=(0,), joined=(), restarted=False),
+        CheckpointCommitted(time=wall_s - 1, name="c", epoch=1, step=0, seconds=0, write_s=0, commit_s=0.5),
     ]
-    epochs = [{"epoch": 0}, {"epoch": 1, "time": wall_s - 4}]
+    epochs = [
+        EpochRecord(time=wall_s - ago_s, epoch=number, logs={}, rows=1, rows_by_worker={}, seconds_by_worker={})
+        for number, ago_s in enumerate([900, 4])
+    ]
     traces = {0: traced_at(now_s - 5, now_s, clock=clock_identity())}
     written = chrome_trace(TraceWanted(first=0, last=1), traces, events, epochs, 2)
     found = {each["name"]: (round(each["ts"] / 1e6, 2), round(each["end"] / 1e6, 2)) for each in spans_of(written)[0]}

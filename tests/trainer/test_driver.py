@@ -10,12 +10,12 @@ from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.group.controller_state import Failure, Formed
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.trainer import ConfigurationError, DataError, TrainingFailedError, WorkersDisagreeError
-from heliostat.trainer.checkpoints.identity import check_identity
+from heliostat.trainer.checkpoints.manifest import check_identity
 from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.blame import explain_failure
 from heliostat.trainer.driver.coordinator import Coordinator, Listeners, merge
-from heliostat.trainer.driver.epoch_record import EpochRecord, history_of, line_of, record_of
-from heliostat.trainer.driver.run_folder import RunFolder, new_run_path, numbered_run_path, read_lines
+from heliostat.trainer.driver.events import EpochRecord, history_of
+from heliostat.trainer.driver.run_folder import RunFolder, new_run_path, numbered_run_path
 from heliostat.trainer.driver.shares import ShareBook
 from heliostat.trainer.errors import NonfiniteGradientError
 from heliostat.trainer.jobs import EpochLogs, EpochPart, PassSum, Progress, Ready, Share, SharePart
@@ -164,29 +164,10 @@ def test_every_leaf_of_a_pass_is_done_once_whoever_is_lost(num_leaves, num_worke
 
 def test_history_keeps_epochs_aligned():
     records = [
-        EpochRecord(epoch=number, logs=logs, rows=1, rows_by_worker={0: 1}, times_by_worker={0: {}})
+        EpochRecord(epoch=number, logs=logs, rows=1, rows_by_worker={0: 1}, seconds_by_worker={0: {}})
         for number, logs in enumerate([{"loss": 1.0}, {"loss": 0.5, "extra": 2.0}])
     ]
     assert history_of(records) == {"loss": [1.0, 0.5], "extra": [None, 2.0]}
-
-
-def test_an_epoch_survives_its_line_in_a_file(tmp_path):
-    record = EpochRecord(
-        epoch=3,
-        logs={"loss": float("nan"), "accuracy": 0.25},
-        rows=8,
-        rows_by_worker={0: 5, 3: 3},
-        times_by_worker={0: {"compute_s": 1.0}},
-        row_ids=(((1, 2), (3,)),),
-        stopped=True,
-    )
-    folder = RunFolder(tmp_path / "run", resume=False)
-    folder.set_epochs([line_of(record, proofs=True)])
-    found = record_of(read_lines(tmp_path / "run" / "metrics.jsonl")[0])
-    assert np.isnan(found.logs.pop("loss"))
-    record.logs.pop("loss")
-    assert found == record
-    json.loads((tmp_path / "run" / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
 
 
 def test_a_run_folder_is_not_used_twice_unless_it_resumes(tmp_path):
@@ -211,7 +192,7 @@ def test_run_json_is_replaced_whole(tmp_path):
     folder.update(state="running", plan={"workers": 2})
     folder.update(state="finished")
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == {
-        "format_version": 2,
+        "format_version": 3,
         "state": "finished",
         "plan": {"workers": 2},
     }

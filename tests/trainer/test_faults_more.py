@@ -9,7 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 from heliostat.trainer import Steps, Trainer, TrainingFailedError
-from heliostat.trainer.checkpoints.checkpoint import CheckpointStore
+from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, events_of, outcome

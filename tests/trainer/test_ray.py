@@ -69,7 +69,7 @@ def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
     assert set(record["versions"]) == {"heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow"}
     assert record["platform"]["device_type"] == "CPU"
     epochs = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [epoch["loss"] for epoch in epochs] == result.history["loss"]
+    assert [epoch["logs"]["loss"] for epoch in epochs] == result.history["loss"]
     assert "said by a callback" in (result.run_dir / "logs" / "worker-0.log").read_text()
     assert len((result.run_dir / "log.csv").read_text().splitlines()) == 3
     assert keras.models.load_model(result.run_dir / "model.keras").count_params() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
 from heliostat.trainer import ConfigurationError, NonfiniteGradientError, RunPausedError, Steps
-from heliostat.trainer.checkpoints.checkpoint import CheckpointStore
+from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from .conftest import dense_data
 from .helpers import local_trainer
@@ -224,6 +225,45 @@ def test_a_paused_run_goes_on_with_any_number_of_workers(
     assert outcome(result) == expected
     if with_callbacks:
         assert (result.run_dir / "log.csv").read_text() == csv
+
+
+class Keeps(keras.callbacks.Callback):
+    """Has a state of numbers that JSON lacks, and pauses the run once."""
+
+    def __init__(self, pause=lambda: None):
+        super().__init__()
+        self.state, self.pause = {"best": float("inf"), "last": [float("nan"), np.float32("-inf")], "$of": {}}, pause
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            self.pause()
+
+    def get_state(self):
+        return self.state
+
+    def set_state(self, state):
+        self.state = state
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_states_of_callbacks_that_are_not_finite_go_on(tmp_path, workers):
+    def interrupt():
+        until = time.monotonic() + 60
+        while not CheckpointStore(tmp_path / "run" / "checkpoints").names() and time.monotonic() < until:
+            threading.Event().wait(0.02)
+        raise RuntimeError("enough")
+
+    with local_trainer(normalised, tmp_path, workers=workers) as trainer, pytest.raises(Exception, match="enough"):
+        fit(trainer, callbacks=[Keeps(interrupt)])
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").names(), "the state went into a checkpoint"
+    callback = Keeps()
+    expected, callback.state = callback.state, {}
+    with local_trainer(normalised, tmp_path) as trainer:
+        fit(trainer, callbacks=[callback])
+    assert json.dumps(callback.state["best"]) == json.dumps(expected["best"])
+    assert np.isnan(callback.state["last"][0])
+    assert (callback.state["last"][1].dtype, callback.state["last"][1]) == (np.float32, -np.inf)
+    assert callback.state["$of"] == {}
 
 
 @pytest.mark.parametrize(("workers", "max_time_s"), [(0, 0.001), (2, 0.001), (0, 3.0)])

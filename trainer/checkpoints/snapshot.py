@@ -1,16 +1,24 @@
-"""Training state between two steps, as plain values: what a new worker, a resumed run or a checkpoint needs."""
+"""Training state between two steps, as plain values: what a new worker, a resumed run or a checkpoint needs.
+
+One value for three uses: a worker that joins is handed a snapshot, a checkpoint is one in files, and a run that goes on
+begins from one. The model's part of a run's identity is here as well: whose state it is.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
+import xxhash
 
 from ..engine.model import BuiltModel
 from ..engine.state import state_arrays
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DamagedStateError
+from .values import Value, decode, encode
 
 _STATE, _TOTALS, _CALLBACKS = "state", "totals", "callbacks"
 
@@ -23,19 +31,35 @@ class Snapshot:
         epoch, step: the data position.
         begun: whether the epoch's begin hooks have run.
         tensors: weights, optimizer state, sums of metrics and arrays of callbacks, by name.
-        extra: everything else, as JSON values.
+        extra: everything else, by name, as `values.encode` made it; `values` decodes it.
     """
 
     epoch: int
     step: int
     begun: bool
     tensors: Mapping[str, np.ndarray]
-    extra: Mapping[str, Any]
+    extra: dict[str, Any]
 
     def part(self, name: str) -> dict[str, np.ndarray]:
         """The tensors whose names begin with ``name/``, without that."""
         start = f"{name}/"
         return {key[len(start) :]: value for key, value in self.tensors.items() if key.startswith(start)}
+
+    @property
+    def totals(self) -> dict[str, np.ndarray]:
+        """The sums of metrics."""
+        return self.part(_TOTALS)
+
+    def values(self) -> dict[str, Any]:
+        """What `make_snapshot` was given as `extra`; raises DamagedStateError."""
+        try:
+            arrays = self.part(_CALLBACKS)
+            found = {name: decode(value, arrays) for name, value in self.extra.items()}
+            if not all(isinstance(state, dict) for state in found.get("callbacks", ())):
+                raise ValueError("it holds no list of states")
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedStateError(f"{type(error).__name__}: {error}") from error
+        return found
 
 
 def make_snapshot(
@@ -45,14 +69,25 @@ def make_snapshot(
     step: int,
     begun: bool,
     totals: Mapping[str, np.ndarray],
-    callback_arrays: Mapping[str, np.ndarray],
-    extra: Mapping[str, Any],
+    extra: dict[str, Value],
 ) -> Snapshot:
-    """Copy the state to host memory; the optimizer's variables must be up to date (`Step.sync_variables`)."""
+    """Copy the state to host memory; the optimizer's variables must be up to date (`Step.sync_variables`).
+
+    Args:
+        built: the model.
+        epoch, step, begun: see `Snapshot`.
+        totals: sums of metrics, float64.
+        extra: everything else, states of callbacks as `callbacks`; its arrays are not copied.
+
+    Raises:
+        ValueNotCarriedError: `extra` holds what is no value.
+    """
     state = dict(zip(_names(built), state_arrays(built), strict=True))
-    parts = {_STATE: state, _TOTALS: totals, _CALLBACKS: callback_arrays}
+    arrays: dict[str, np.ndarray] = {}
+    described = {name: encode(value, arrays, name) for name, value in extra.items()}
+    parts = {_STATE: state, _TOTALS: totals, _CALLBACKS: arrays}
     tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
-    return Snapshot(epoch=epoch, step=step, begun=begun, tensors=tensors, extra=extra)
+    return Snapshot(epoch=epoch, step=step, begun=begun, tensors=tensors, extra=described)
 
 
 def restore_state(built: BuiltModel, snapshot: Snapshot) -> None:
@@ -75,16 +110,29 @@ def restore_state(built: BuiltModel, snapshot: Snapshot) -> None:
             part.assign(found[name])
 
 
-def totals_of(snapshot: Snapshot) -> dict[str, np.ndarray]:
-    """The sums of metrics in a snapshot."""
-    return snapshot.part(_TOTALS)
-
-
-def callback_arrays_of(snapshot: Snapshot) -> dict[str, np.ndarray]:
-    """The arrays of callbacks in a snapshot."""
-    return snapshot.part(_CALLBACKS)
+def model_identity(built: BuiltModel) -> dict[str, str]:
+    """Hashes by part: layers and their settings, the optimizer's kind, the loss, shapes and types of all state."""
+    model = built.model
+    return {
+        "layers": _hash(_config(model)),
+        "optimizer": _hash(type(built.optimizer).__name__),
+        "loss": _hash(str(model.loss if isinstance(model.loss, str) else type(model.loss).__name__)),
+        "jit_compile": str(built.jit_compile),
+        "state": _hash([[tuple(v.shape), str(v.dtype)] for v in built.state]),
+    }
 
 
 def _names(built: BuiltModel) -> list[str]:
     """A name for each variable of the state, in order; paths alone need not be unique."""
     return [f"{number:05d}.{variable.path}" for number, variable in enumerate(built.state)]
+
+
+def _config(model: keras.Model) -> object:
+    try:
+        return json.loads(model.to_json())
+    except Exception:  # a subclassed model without get_config; the state's shapes still tell
+        return type(model).__name__
+
+
+def _hash(value: object) -> str:
+    return str(xxhash.xxh3_64(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest())

@@ -34,7 +34,7 @@ from ..jobs import (
     SharePart,
     WorkerTrace,
 )
-from .epoch_record import EpochRecord
+from .events import EpochRecord
 from .shares import ShareBook
 
 
@@ -212,7 +212,7 @@ class Coordinator:
             logs=event.logs,
             rows=part.rows,
             rows_by_worker=part.rows_by_worker,
-            times_by_worker={worker: each.times for worker, each in sorted(self._parts.items())},
+            seconds_by_worker={worker: each.times for worker, each in sorted(self._parts.items())},
             row_ids=part.row_ids,
             stopped=event.stopped,
         )

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from .. import jobs
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import ConfigurationError
-from .epoch_record import EpochRecord
+from .events import EpochRecord
 
 Verbose = Literal["auto"] | int
 _LINE_EVERY_S = 10.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from heliostat.data import Dataset
 
-from ..checkpoints.checkpoint import CheckpointStore
+from ..checkpoints.store import CheckpointStore
 from ..columns import Columns
 from ..config import FitConfig, check_step
 from ..engine.private_names import check_private_names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -15,8 +14,8 @@ from heliostat.cluster.group.controller_state import Failure, Formed, Limits
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.group.messages import Heartbeat
 
-from ..checkpoints.checkpoint import CheckpointManifest, CheckpointStore
-from ..checkpoints.identity import check_identity
+from ..checkpoints.manifest import CheckpointManifest, check_identity
+from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig
 from ..engine.nonfinite import nonfinite_text
 from ..engine.times import StartTimes
@@ -37,9 +36,21 @@ from ..jobs import (
 )
 from .coordinator import Coordinator, Listeners
 from .display import Display, start_line
-from .epoch_record import EpochRecord, history_of, line_of, record_of
+from .events import (
+    CheckpointCommitted,
+    CheckpointNotMade,
+    EpochRecord,
+    FirstStepDone,
+    GradientNotFinite,
+    GroupFormed,
+    Paused,
+    Resumed,
+    WorkerLate,
+    WorkerLost,
+    history_of,
+)
 from .result import Result, stored_result
-from .run_folder import EVENTS_FILE, METRICS_FILE, TRACE_FILE, RunFolder, read_lines
+from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
 from .trace_file import chrome_trace
 from .workers import Workers
 
@@ -124,12 +135,9 @@ class FitRun:
         Raises:
             ConfigurationError: it was another run.
         """
-        check_identity(
-            self.folder.record.get("identity", {}), json.loads(json.dumps(self.identity())), self.folder.path
-        )
+        check_identity(self.folder.record.get("identity", {}), self.identity(), self.folder.path)
         self.display.say(f"the run in {self.folder.path} is finished; this is its result")
-        records = [record_of(line) for line in read_lines(self.folder.path / METRICS_FILE)]
-        return stored_result(self.folder.path, self.folder.record, records)
+        return stored_result(self.folder.path, self.folder.record, read_epochs(self.folder.path))
 
     def replay(self, run_task: RunTask) -> ReplayReport:
         """Compute one step of the run in the folder again, from the last checkpoint before it; nothing is written.
@@ -140,9 +148,7 @@ class FitRun:
         wanted = self.job.replay
         if wanted is None or self.store is None:
             raise ConfigurationError("A run without checkpoints cannot be replayed.")
-        check_identity(
-            self.folder.record.get("identity", {}), json.loads(json.dumps(self.identity())), self.folder.path
-        )
+        check_identity(self.folder.record.get("identity", {}), self.identity(), self.folder.path)
         if wanted.step >= self.job.epochs * self._steps():
             raise ConfigurationError(
                 f"step {wanted.step} is beyond the run: {self.job.epochs} epochs of {self._steps()} steps have steps 0 "
@@ -199,7 +205,7 @@ class FitRun:
             "num_microbatches": job.model.num_microbatches,
             "threads_per_worker": config.threads,
             "deterministic": config.deterministic,
-            "wire_dtype": config.wire_dtype,
+            "gradient_dtype": config.wire_dtype,
             "initial_weights": job.model.weights_digest,
             "columns": [str(job.columns.inputs), str(job.columns.targets), str(job.columns.sample_weight)],
             "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
@@ -215,16 +221,16 @@ class FitRun:
             self.folder.set_epochs([])
             return
         name, manifest = found
-        check_identity(manifest.identity, json.loads(json.dumps(self.identity())), self.folder.path)
+        check_identity(manifest.identity, self.identity(), self.folder.path)
         self._take_up(name, manifest)
         where = f"epoch {manifest.epoch + 1}, step {manifest.step}"
         self.display.say(f"going on from checkpoint {name}: {where}")
-        self.folder.add_event("resumed", checkpoint=name, epoch=manifest.epoch, step=manifest.step)
+        self.folder.add_event(Resumed(checkpoint=name, epoch=manifest.epoch, step=manifest.step))
 
     def _take_up(self, name: str, manifest: CheckpointManifest) -> None:
         self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=name)
-        self._epochs = [record_of(line) for line in manifest.history]
-        self.folder.set_epochs([line_of(record) for record in self._epochs])
+        self._epochs = [EpochRecord.from_json(line) for line in manifest.history]
+        self.folder.set_epochs(self._epochs)
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
@@ -261,9 +267,9 @@ class FitRun:
         again = len(known) < len(self._epochs)
         self._epochs = [*known, record]
         if again:  # a chief that was lost had told it, and its successor tells it again
-            self.folder.set_epochs([line_of(each) for each in self._epochs])
+            self.folder.set_epochs(self._epochs)
             return
-        self.folder.add_epoch(line_of(record))
+        self.folder.add_epoch(record)
         self.display.epoch(record, self.job.epochs, self._restart_clock())
 
     def _on_checkpoint(self, event: CheckpointWritten | CheckpointFailed) -> None:
@@ -272,7 +278,7 @@ class FitRun:
         if isinstance(event, CheckpointFailed):
             self._checkpoint_failed(event.name, event.reason)
             return
-        history = [line_of(record, proofs=True) for record in self._epochs if record.epoch < event.epoch]
+        history = [record.to_json() for record in self._epochs if record.epoch < event.epoch]
         manifest = CheckpointManifest(
             generation=event.generation,
             epoch=event.epoch,
@@ -293,19 +299,20 @@ class FitRun:
         self._said_failure = False
         self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=event.name)
         self.folder.add_event(
-            "checkpoint",
-            name=event.name,
-            epoch=event.epoch,
-            step=event.step,
-            seconds=round(event.seconds, 6),
-            write_s=round(event.write_s, 6),
-            commit_s=round(time.perf_counter() - began_s, 6),
+            CheckpointCommitted(
+                name=event.name,
+                epoch=event.epoch,
+                step=event.step,
+                seconds=round(event.seconds, 6),
+                write_s=round(event.write_s, 6),
+                commit_s=round(time.perf_counter() - began_s, 6),
+            )
         )
         if self._loop is not None:
             self._loop.set_initial_state(self._origin)
 
     def _checkpoint_failed(self, name: str, reason: str) -> None:
-        self.folder.add_event("checkpoint_failed", name=name, reason=reason)
+        self.folder.add_event(CheckpointNotMade(name=name, reason=reason))
         if not self._said_failure:
             self._said_failure = True
             self.display.say(f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due.")
@@ -314,14 +321,15 @@ class FitRun:
         host = self._host(worker)
         text = nonfinite_text(event.epoch, event.step, self._steps(), event.microbatch, event.variables)
         self.folder.add_event(
-            "nonfinite",
-            worker=worker,
-            host=host,
-            epoch=event.epoch,
-            step=event.step,
-            microbatch=event.microbatch,
-            variables=list(event.variables),
-            skipped=event.skipped,
+            GradientNotFinite(
+                worker=worker,
+                host=host,
+                epoch=event.epoch,
+                step=event.step,
+                microbatch=event.microbatch,
+                variables=tuple(event.variables),
+                skipped=event.skipped,
+            )
         )
         if event.skipped:
             self.display.say(f"step left out (worker {worker} on {host}): {text}")
@@ -329,7 +337,7 @@ class FitRun:
     def _on_first_step(self, worker: int, event: FirstStep) -> None:
         """How long it took until then is recorded for every worker, and said once."""
         after_s = time.monotonic() - self.began_s
-        self.folder.add_event("first_step", worker=worker, after_s=round(after_s, 4), seconds=event.seconds)
+        self.folder.add_event(FirstStepDone(worker=worker, after_s=round(after_s, 4), seconds=event.seconds))
         if not self._said_start:
             self._said_start = True
             driver = self.start.rounded()
@@ -350,18 +358,14 @@ class FitRun:
         host = self._host(failure.worker)
         at = "" if failure.step is None else f" at step {failure.step}"
         self.folder.add_event(
-            "lost", worker=failure.worker, host=host, step=failure.step, reason=failure.reason, left=num_left
+            WorkerLost(worker=failure.worker, host=host, step=failure.step, reason=failure.reason, left=num_left)
         )
         self.display.say(f"lost worker {failure.worker} on {host}{at}: {failure.reason}; {num_left} left")
 
     def _on_formed(self, formed: Formed) -> None:
-        joined = list(formed.joined)
+        joined = formed.joined
         self.folder.add_event(
-            "formed",
-            generation=formed.generation,
-            workers=list(formed.members),
-            joined=joined,
-            restarted=formed.restarted,
+            GroupFormed(generation=formed.generation, workers=formed.members, joined=joined, restarted=formed.restarted)
         )
         self.folder.update(workers=self._workers_record())
         if formed.restarted:
@@ -383,7 +387,14 @@ class FitRun:
     def _on_late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
         host = self._host(worker)
         self.folder.add_event(
-            "late", worker=worker, host=host, step=heartbeat.step, phase=heartbeat.activity, stacks=stacks
+            WorkerLate(
+                worker=worker,
+                host=host,
+                step=heartbeat.step,
+                activity=heartbeat.activity,
+                activity_s=round(heartbeat.activity_s, 3),
+                stacks=stacks,
+            )
         )
         self.display.say(
             f"waiting for worker {worker} on {host}: at '{heartbeat.activity}' of step {heartbeat.step} for "
@@ -437,7 +448,7 @@ class FitRun:
         reason = "" if self._loop is None else self._loop.state.pause
         name = None if report is None else report.checkpoint
         self.folder.update(state="paused", reason=reason)
-        self.folder.add_event("paused", reason=reason, checkpoint=name)
+        self.folder.add_event(Paused(reason=reason, checkpoint=name))
         name = name or (self._origin.name if self._origin is not None else None)
         how = (
             f"Its state is in checkpoint {name}. To go on, run the same command again with run_dir="
@@ -451,7 +462,7 @@ class FitRun:
         """Write what was traced, if something was; `next_epoch` is the number of the epoch that is not over."""
         if self.job.trace is None or not self.is_traced:
             return
-        events, epochs = (read_lines(self.folder.path / name) for name in (EVENTS_FILE, METRICS_FILE))
+        events, epochs = read_events(self.folder.path), read_epochs(self.folder.path)
         self.folder.save(TRACE_FILE, chrome_trace(self.job.trace, self._traces, events, epochs, next_epoch))
 
     def _record(self) -> dict[str, Any]:

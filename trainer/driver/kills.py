@@ -13,6 +13,7 @@ from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.worker_group import WorkerGroup
 
 from ..environment import KillSchedule
+from .events import WorkerKilled
 from .run_folder import RunFolder
 
 POLL_S = 0.02
@@ -88,7 +89,7 @@ def killing(schedule: KillSchedule | None, group: WorkerGroup, loop: TaskLoop, f
         while not over.wait(POLL_S):
             victim = killer.victim(loop.state.status, loop.state.members, group.target, time.monotonic())
             if victim is not None:
-                folder.add_event("killed", worker=victim, host=group.seen[victim].host)
+                folder.add_event(WorkerKilled(worker=victim, host=group.seen[victim].host))
                 group.pool.crash(victim)
 
     thread = threading.Thread(target=kill, name="heliostat-kills", daemon=True)

@@ -12,23 +12,27 @@
     replay.json     the step that ``heliostat replay`` computed again last
     trace.json      what ``heliostat trace`` recorded
 
-JSON has no NaN and no infinity: such numbers are written as the strings "NaN", "Infinity" and "-Infinity".
+The lines are those of `events`. JSON has no NaN and no infinity: such numbers are written as the strings "NaN",
+"Infinity" and "-Infinity" (`values.to_line`). Version 3 of the format is written; version 2 is read, too, and a run of
+then goes on.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ..checkpoints.manifest import identity_of_today
+from ..checkpoints.values import from_line, to_line
 from ..errors import ConfigurationError, TrainerError
+from .events import EpochRecord, Event, event_of
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
+Line = TypeVar("Line")
 RUN_FILE, METRICS_FILE, EVENTS_FILE, MODEL_FILE = "run.json", "metrics.jsonl", "events.jsonl", "model.keras"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 
@@ -76,30 +80,29 @@ class RunFolder:
         self._record |= fields
         self.save(RUN_FILE, self._record, indent=2)
 
-    def set_epochs(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def set_epochs(self, epochs: Sequence[EpochRecord]) -> None:
         """Write ``metrics.jsonl`` anew, when a run goes on from an earlier epoch."""
-        text = "".join(json.dumps(finite(line), default=str) + "\n" for line in lines)
-        self._replace(METRICS_FILE, text.encode())
+        self._replace(METRICS_FILE, "".join(_epoch_line(epoch) for epoch in epochs).encode())
 
-    def add_epoch(self, line: Mapping[str, Any]) -> None:
+    def add_epoch(self, epoch: EpochRecord) -> None:
         """Append an epoch to ``metrics.jsonl``."""
-        self._append(METRICS_FILE, {**line, "time": time.time()})
+        self._append(METRICS_FILE, _epoch_line(epoch))
 
-    def add_event(self, event: str, **fields: Any) -> None:
+    def add_event(self, event: Event) -> None:
         """Append an event to ``events.jsonl``."""
-        self._append(EVENTS_FILE, {"time": time.time(), "event": event, **fields})
+        self._append(EVENTS_FILE, to_line(event.to_json()) + "\n")
 
     def save(self, name: str, value: object, *, indent: int | None = None) -> None:
         """Write a file of JSON."""
-        self._replace(name, (json.dumps(finite(value), indent=indent, default=str) + "\n").encode())
+        self._replace(name, (to_line(value, indent) + "\n").encode())
 
     def save_model(self, content: bytes) -> None:
         """Write ``model.keras``."""
         self._replace(MODEL_FILE, content)
 
-    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+    def _append(self, name: str, line: str) -> None:
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(finite(line), default=str) + "\n")
+            file.write(line)
 
     def _replace(self, name: str, content: bytes) -> None:
         """Write a file so that a reader sees the old content or the new, never a part."""
@@ -118,68 +121,75 @@ def read_record(path: Path) -> dict[str, Any]:
         ConfigurationError: there is none, or it is no record of a run.
     """
     try:
-        record = json.loads((path / RUN_FILE).read_text())
+        record = from_line((path / RUN_FILE).read_text())
     except FileNotFoundError as error:
         raise ConfigurationError(f"{str(path)!r} is no run folder: it holds no {RUN_FILE}.") from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{str(path / RUN_FILE)!r} cannot be read: {error}") from error
-    if not isinstance(record, dict) or record.get("format_version") != FORMAT_VERSION:
+    if not isinstance(record, dict) or record.get("format_version") not in READ_VERSIONS:
         raise ConfigurationError(
             f"{str(path / RUN_FILE)!r} was written by another version of Heliostat (format "
-            f"{record.get('format_version') if isinstance(record, dict) else None}, this one reads {FORMAT_VERSION})."
+            f"{record.get('format_version') if isinstance(record, dict) else None}, this one reads "
+            f"{' and '.join(map(str, READ_VERSIONS))})."
         )
-    return record
+    if "identity" in record:
+        record["identity"] = identity_of_today(record["identity"])
+    return record | {"format_version": FORMAT_VERSION}
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``.jsonl`` file; none if there is no such file. A last line that is cut short is left out.
+def read_epochs(path: Path) -> list[EpochRecord]:
+    """The epochs in the ``metrics.jsonl`` of a run folder; raises TrainerError for a line that is none."""
+    return _read(path / METRICS_FILE, EpochRecord.from_json)
 
-    Raises:
-        TrainerError: a line is not JSON.
-    """
+
+def read_events(path: Path) -> list[Event]:
+    """The events in the ``events.jsonl`` of a run folder; raises TrainerError for a line that is none."""
+    return _read(path / EVENTS_FILE, event_of)
+
+
+def _read(path: Path, make: Callable[[Mapping[str, Any]], Line]) -> list[Line]:
+    """The lines of a file, none if there is no such file. A last line that is cut short is left out."""
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    found: list[Line] = []
     for number, line in enumerate(lines):
         try:
-            found.append(dict(_number(json.loads(line))))
+            values = from_line(line)
         except ValueError as error:
             if number < len(lines) - 1:
                 raise TrainerError(f"{path}, line {number + 1} is no JSON: {error}") from error
+            break
+        try:
+            if not isinstance(values, dict):
+                raise ValueError("it is no JSON object")
+            found.append(make(values))
+        except (ValueError, TypeError) as error:
+            raise TrainerError(f"{path}, line {number + 1} is not what Heliostat writes: {error}") from error
     return found
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """What `RunFolder.save` wrote.
 
     Raises:
-        TrainerError: it cannot be read, or is not JSON.
+        TrainerError: it cannot be read, or is no JSON object.
     """
     try:
-        return _number(json.loads(path.read_text()))
+        found = from_line(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
         raise TrainerError(f"{str(path)!r} cannot be read: {error}") from error
+    return found
 
 
-def finite(value: Any) -> Any:
-    """A JSON value with numbers that JSON lacks as strings."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {str(name): finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(each) for each in value]
-    return value
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_number(each) for each in value]
-    if isinstance(value, dict):
-        return {name: _number(each) for name, each in value.items()}
-    return float(value.lower()) if value in ("NaN", "Infinity", "-Infinity") else value
+def _epoch_line(epoch: EpochRecord) -> str:
+    """Row ids are proofs, which checkpoints keep; they would be most of the file."""
+    line = epoch.to_json()
+    del line["row_ids"]
+    return to_line(line) + "\n"
 
 
 def new_run_path(name: str, root: Path = Path("runs")) -> Path:

@@ -17,6 +17,7 @@ from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Span
 from ..environment import TraceWanted
 from ..jobs import ClockReading, WorkerTrace
 from ..worker.tracer import clock_identity
+from .events import CheckpointCommitted, EpochRecord, Event, GroupFormed, WorkerLost
 
 EPOCHS, CHANGES = 0, 1  # lanes of the driver
 _DRIVER_PID = 0
@@ -28,8 +29,8 @@ _MICROSECONDS = 1e6
 def chrome_trace(
     wanted: TraceWanted,
     traces: Mapping[int, WorkerTrace],
-    events: Sequence[Mapping[str, Any]],
-    epochs: Sequence[Mapping[str, Any]],
+    events: Sequence[Event],
+    epochs: Sequence[EpochRecord],
     next_epoch: int | None,
 ) -> dict[str, Any]:
     """The object that the file holds; its times are microseconds since the first span, by this process's clock.
@@ -37,15 +38,15 @@ def chrome_trace(
     Args:
         wanted: the steps that were asked for.
         traces: what workers told, by number; there must be a span.
-        events: lines of the run's ``events.jsonl``.
-        epochs: lines of its ``metrics.jsonl``.
+        events: of the run.
+        epochs: those that are done.
         next_epoch: number of the epoch that is not over; None if there is none.
     """
     spans = {worker: list(_on_drivers_clock(trace)) for worker, trace in sorted(traces.items())}
     origin_s = min(began_s for each in spans.values() for _, began_s, _ in each)
     end_s = max(ended_s for each in spans.values() for _, _, ended_s in each)
     wall_s = time.time() - time.perf_counter()
-    lost = {each["worker"] for each in events if each["event"] == "lost" and each["time"] > origin_s + wall_s}
+    lost = {each.worker for each in events if isinstance(each, WorkerLost) and each.time > origin_s + wall_s}
     found = list(_names(_DRIVER_PID, "driver", _DRIVER_LANES))
     for name, lane, began_s, ended_s in _of_driver(events, epochs, next_epoch):
         began_s, ended_s = max(began_s - wall_s, origin_s), min(ended_s - wall_s, end_s)
@@ -104,24 +105,23 @@ def _about_clock(trace: WorkerTrace) -> dict[str, Any]:
 
 
 def _of_driver(
-    events: Sequence[Mapping[str, Any]], epochs: Sequence[Mapping[str, Any]], next_epoch: int | None
+    events: Sequence[Event], epochs: Sequence[EpochRecord], next_epoch: int | None
 ) -> Iterator[tuple[str, int, float, float]]:
     """Name, lane, beginning and end (seconds since 1970) of what the run folder tells."""
     lost_s = epoch_s = None
     for event in events:
-        now_s = event["time"]
-        if event["event"] == "lost":
+        now_s = event.time
+        if isinstance(event, WorkerLost):
             lost_s = lost_s or now_s
-        elif event["event"] == "formed":
-            yield f"generation {event['generation']}", CHANGES, lost_s or now_s, now_s
+        elif isinstance(event, GroupFormed):
+            yield f"generation {event.generation}", CHANGES, lost_s or now_s, now_s
             lost_s, epoch_s = None, epoch_s or now_s
-        elif event["event"] == "checkpoint":
-            yield f"commit {event['name']}", CHANGES, now_s - event.get("commit_s", 0.0), now_s
+        elif isinstance(event, CheckpointCommitted):
+            yield f"commit {event.name}", CHANGES, now_s - event.commit_s, now_s
     epoch_s = epoch_s or 0.0
-    for line in epochs:
-        if "time" in line:  # those of a checkpoint that the run went on from have none
-            yield f"epoch {line['epoch'] + 1}", EPOCHS, epoch_s, line["time"]
-            epoch_s = line["time"]
+    for epoch in epochs:
+        yield f"epoch {epoch.epoch + 1}", EPOCHS, epoch_s, epoch.time
+        epoch_s = epoch.time
     if next_epoch is not None:
         yield f"epoch {next_epoch + 1} (to be continued)", EPOCHS, epoch_s, time.time()
 

@@ -15,21 +15,12 @@ from typing import Any, Literal
 
 import keras
 
+from ..checkpoints.values import copied
 from ..engine import private_api
 from ..engine.private_names import CALLBACK_FIELDS
 from ..errors import CallbackStateError, ConfigurationError
-from ..session.callback_values import State, join_states, pack_states, snapshot, split_states, unpack_states
 
-__all__ = [
-    "callback_state",
-    "carried_how",
-    "join_states",
-    "pack_states",
-    "prepare_take_over",
-    "restore_callback",
-    "split_states",
-    "unpack_states",
-]
+State = dict[str, Any]
 
 _COMPARISONS = {"less": keras.ops.less, "greater": keras.ops.greater}
 
@@ -104,7 +95,7 @@ def callback_state(callback: Any) -> State:
                 f"get_state() of the callback {name} returned a {type(state).__name__}; it must return a dict with str "
                 "keys, which set_state(state) takes on another worker."
             )
-        return snapshot(state, f"get_state() of the callback {name}: state")
+        return copied(state, f"get_state() of the callback {name}: state")
     adapter = _adapter(callback)
     if adapter is None:
         return {}
@@ -116,7 +107,7 @@ def callback_state(callback: Any) -> State:
         state["size_bytes"] = _csv_bytes(callback)
     if isinstance(callback, keras.callbacks.TensorBoard):
         private_api.write_out_events(callback)
-    return snapshot(state, f"callback {name}: state")
+    return copied(state, f"callback {name}: state")
 
 
 def prepare_take_over(callback: Any) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from heliostat.cluster import instruments
 from heliostat.cluster.group.membership import Member
 
-from ..checkpoints.checkpoint import CheckpointStore, checkpoint_name
+from ..checkpoints.manifest import checkpoint_name
 from ..checkpoints.snapshot import Snapshot
+from ..checkpoints.store import CheckpointStore
 from ..errors import CheckpointError
 from ..jobs import CheckpointEvery, CheckpointFailed, CheckpointWritten, Seconds, Steps
 
@@ -123,7 +124,7 @@ class Saver:
             step=snapshot.step,
             begun=snapshot.begun,
             generation=generation,
-            extra=dict(snapshot.extra),
+            extra=snapshot.extra,
             tensors=tensors,
             seconds=seconds,
             write_s=time.perf_counter() - began,

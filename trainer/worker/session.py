@@ -13,7 +13,8 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.membership import Member
 
-from ..checkpoints.snapshot import Snapshot, callback_arrays_of, make_snapshot, restore_state, totals_of
+from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
+from ..checkpoints.values import pack, unpack
 from ..engine import private_api
 from ..engine.evaluate import Evaluator
 from ..engine.model import BuiltModel
@@ -22,7 +23,6 @@ from ..engine.step import Step
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, Share, SharePart
-from .callback_state import join_states, pack_states, split_states, unpack_states
 from .replay import replay_step
 from .saver import Saver
 from .tracer import Tracer
@@ -286,13 +286,13 @@ class Session:
 
     def _changed_states(self, gate: Gate) -> bytes | None:
         """The states of the chief's callbacks, if they differ from those that all workers have."""
-        packed = pack_states(gate.current_states())
+        packed = pack(gate.current_states())
         return None if packed == self._states else packed
 
     def _take_states(self, gate: Gate, packed: bytes | None) -> None:
         if packed is not None:
             self._states = packed
-            gate.states = unpack_states(packed)
+            gate.states = unpack(packed)
         gate.synced()
 
     def _publish(self, logs: dict[str, Any]) -> None:
@@ -307,7 +307,6 @@ class Session:
         """A copy of the state as it is now, between two steps."""
         self.engine.sync_variables()
         gate = self._the_gate()
-        described, arrays = split_states(gate.current_states())
         over = self._passed_epoch
         totals = self.engine.metrics.sums
         return make_snapshot(
@@ -316,10 +315,9 @@ class Session:
             step=0 if over else self.steps_done,
             begun=not over,
             totals={} if over else {"sums": totals.sums.copy(), "extrema": totals.maxima.copy()},
-            callback_arrays=arrays,
             extra={
                 "new": not self._entered,
-                "callbacks": described,
+                "callbacks": gate.current_states(),
                 "rows": totals.rows,
                 "rows_by_worker": {str(worker): rows for worker, rows in self.engine.rows_by_worker.items()},
                 "row_ids": [] if over else [[list(ids) for ids in step] for step in self._row_ids],
@@ -336,13 +334,13 @@ class Session:
         self.steps_done = snapshot.step
         restore_state(self._built, snapshot)
         gate = self._the_gate()
-        gate.states = join_states(snapshot.extra["callbacks"], callback_arrays_of(snapshot))
-        self._states = pack_states(gate.states)
+        gate.states = snapshot.values()["callbacks"]
+        self._states = pack(gate.states)
         self.member.step = self.position
 
     def _go_on(self, snapshot: Snapshot) -> None:
         """In the middle of an epoch that was begun elsewhere."""
-        totals, extra = totals_of(snapshot), snapshot.extra
+        totals, extra = snapshot.totals, snapshot.values()
         self.steps_done = self.first_step = snapshot.step
         self.engine.resume_epoch(
             totals["sums"], totals["extrema"], extra["rows"], {int(w): n for w, n in extra["rows_by_worker"].items()}

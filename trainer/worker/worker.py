@@ -17,9 +17,8 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.membership import Member
 from heliostat.data import Dataset
 
-from ..checkpoints.checkpoint import CheckpointStore
-from ..checkpoints.identity import model_identity
-from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
+from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, restore_state
+from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
 from ..engine.evaluate import Evaluator
 from ..engine.gradients import GradientFunction
@@ -244,9 +243,7 @@ class Worker:
     def _join(self, built: BuiltModel, member: Member, fresh: bool) -> None:
         """Join the group of a pass, with the state of the others if it differs."""
         self._announce(built, member)
-        member.take_state = lambda: make_snapshot(
-            built, epoch=0, step=0, begun=False, totals={}, callback_arrays={}, extra={}
-        )
+        member.take_state = lambda: make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra={})
         initial_state = member.join(digest=state_digest(built), fresh=fresh)
         if initial_state is not None:
             restore_state(built, _fetched(initial_state, member))

@@ -11,14 +11,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
+from heliostat.trainer.checkpoints.values import pack, unpack
 from heliostat.trainer.errors import CallbackStateError, ConfigurationError
 from heliostat.trainer.worker.callback_state import (
     callback_state,
     carried_how,
-    pack_states,
     prepare_take_over,
     restore_callback,
-    unpack_states,
 )
 from keras import callbacks
 
@@ -52,7 +51,7 @@ class Relay(callbacks.Callback):
     def move(self, epoch, batch):
         """Move before the epoch's batch (None: before its begin hooks)."""
         if self.moment == (epoch, batch):
-            payload = pack_states([callback_state(self.now)])
+            payload = pack([callback_state(self.now)])
             self.now.on_train_end({}) if isinstance(self.now, callbacks.TensorBoard) else None  # its writer is global
             self.now, self.copies = self.make(), self.copies + 1
             self.now.set_params(self.params)
@@ -61,7 +60,7 @@ class Relay(callbacks.Callback):
                 prepare_take_over(self.now)
             self.now.on_train_begin({})
             if self.carry:
-                restore_callback(self.now, unpack_states(payload)[0])
+                restore_callback(self.now, unpack(payload)[0])
 
 
 def _hook(name):
@@ -418,7 +417,7 @@ def test_how_each_is_carried(make, how):
     state = callback_state(one)
     assert bool(state) == (how in ("adapter", "own"))
     other = make()
-    restore_callback(other, unpack_states(pack_states([state]))[0])
+    restore_callback(other, unpack(pack([state]))[0])
     assert how == "own" or callback_state(other) == state
 
 
@@ -426,7 +425,7 @@ def test_best_keeps_the_type_that_comparisons_saw():
     stopping = callbacks.EarlyStopping("loss")
     for best in (0.1, np.float32(0.1), np.float64(0.1), ml_dtypes.bfloat16(0.1), np.array(0.1, np.float32)):
         stopping.best = best
-        back = unpack_states(pack_states([callback_state(stopping)]))[0]["best"]
+        back = unpack(pack([callback_state(stopping)]))[0]["best"]
         assert type(back) is type(best)
         assert back == best
     stopping.best = tf.constant(0.1, tf.float32)

@@ -24,7 +24,7 @@ import pyarrow.fs as pafs
 import xxhash
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
-from .checkpoint_manifest import (
+from .manifest import (
     MAX_MANIFEST_BYTES,
     CheckpointManifest,
     checkpoint_name,
@@ -32,9 +32,7 @@ from .checkpoint_manifest import (
     manifest_to_bytes,
     parse_checkpoint_name,
 )
-from .checkpoint_tensors import TensorEntry, read_tensor, state_layout, tensor_entry, write_tensor
-
-__all__ = ["CheckpointManifest", "CheckpointStore", "TensorEntry", "checkpoint_name"]
+from .tensors import TensorEntry, read_tensor, state_layout, tensor_entry, write_tensor
 
 MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.safetensors"
@@ -80,7 +78,7 @@ class CheckpointStore:
 
         Args:
             name: made by `checkpoint_name` with this worker's generation.
-            tensors: arrays of any shape (also 0-d and empty), of the dtypes in `checkpoint_tensors.DTYPE_CODES`, in
+            tensors: arrays of any shape (also 0-d and empty), of the dtypes in `tensors.DTYPE_CODES`, in
                 native byte order.
 
         Returns:

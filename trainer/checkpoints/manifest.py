@@ -1,28 +1,32 @@
 """The manifest of a checkpoint: its place in the run, the run's state outside tensors, its tensors; and its JSON form.
 
-The JSON is standard: a float that JSON lacks is written as ``{"$float": "NaN"}``, ``"Infinity"`` or ``"-Infinity"``.
-It carries the xxh3_128 of its own body, and only the exact bytes that were written are accepted back.
+The JSON is standard (`values`). It carries the xxh3_128 of its own body, and only the exact bytes that were written are
+accepted back. Version 2 is written; version 1 is read, too: there `gradient_dtype` has another name, and a finished
+epoch in `history` is another line (`EpochRecord.from_json` reads both).
+
+Here is also what a manifest is asked before a run goes on: whether its identity is that of the run.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from ..errors import CheckpointError, DamagedCheckpointError
-from .checkpoint_tensors import TensorEntry, is_count
+from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError, ValueNotCarriedError
+from .tensors import TensorEntry, is_count
+from .values import Json, decode, encode
 
 FORMAT_NAME = "heliostat-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION, READ_VERSIONS = 2, (1, 2)
 MAX_MANIFEST_BYTES = 2**28
 
-_FLOAT_KEY = "$float"
+_OLD_NAMES = {"wire_dtype": "gradient_dtype"}  # parts of an identity
 _NAME = re.compile(r"(\d{6,})-(\d{8,})\.g(\d+)", re.ASCII)
 
 
@@ -48,22 +52,22 @@ class CheckpointManifest:
         generation: of the worker group that wrote it.
         epoch, step: the data position: before `step` of `epoch`.
         begun: the epoch's begin hooks have run.
-        identity: what must be equal to continue (data fingerprint, seed, num_microbatches ...).
-        history: one mapping per finished epoch.
-        extra: the session's own.
+        identity: what must be equal to continue (data fingerprint, seed, num_microbatches ...); a value without arrays.
+        history: one mapping per finished epoch; values without arrays.
+        extra: the session's own, as `values.encode` made it: its arrays are among the tensors.
         tensors: in the order in which they were written.
 
-    `identity`, `history` and `extra` are copied and become plain dicts, lists, str, int, float, bool and None; tuples
-    become lists, the order of keys stays. Raises CheckpointError, naming the place, for anything else in them.
+    Raises:
+        CheckpointError: a field makes no sense; it is named.
     """
 
     generation: int
     epoch: int
     step: int
     begun: bool
-    identity: Mapping[str, Any]
-    history: tuple[Mapping[str, Any], ...]
-    extra: Mapping[str, Any]
+    identity: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    extra: dict[str, Any]
     tensors: tuple[TensorEntry, ...]
 
     def __post_init__(self) -> None:
@@ -72,10 +76,10 @@ class CheckpointManifest:
                 raise CheckpointError(f"{field} is {getattr(self, field)!r}; it must be an integer of at least 0.")
         if not isinstance(self.begun, bool):
             raise CheckpointError(f"begun is {self.begun!r}; it must be True or False.")
-        for field in ("identity", "extra"):
-            object.__setattr__(self, field, _plain_mapping(getattr(self, field), field))
-        history = tuple(_plain_mapping(item, f"history[{i}]") for i, item in enumerate(self.history))
-        object.__setattr__(self, "history", history)
+        numbered = {f"history[{i}]": epoch for i, epoch in enumerate(self.history)}
+        for field, mapping in {"identity": self.identity, "extra": self.extra, **numbered}.items():
+            if not isinstance(mapping, dict):
+                raise CheckpointError(f"{field} of a checkpoint is a {type(mapping).__name__}; it must be a dict.")
         names = [tensor.name for tensor in self.tensors]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -88,22 +92,28 @@ class CheckpointManifest:
 
 
 def manifest_to_bytes(manifest: CheckpointManifest) -> bytes:
-    """The content of manifest.json. Raises CheckpointError if it is larger than MAX_MANIFEST_BYTES."""
+    """The content of manifest.json.
+
+    Raises:
+        CheckpointError: it is larger than MAX_MANIFEST_BYTES, or holds what is no value (names the place).
+    """
+    try:
+        identity = encode(manifest.identity, None, "identity")
+        history = encode(list(manifest.history), None, "history")
+    except ValueNotCarriedError as error:
+        raise CheckpointError(f"Checkpoint {manifest.name} cannot be made: {error}") from error
+    tensors = [{"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "xxh3_128": t.xxh3} for t in manifest.tensors]
     body = {
         "generation": manifest.generation,
         "epoch": manifest.epoch,
         "step": manifest.step,
         "begun": manifest.begun,
-        "identity": _to_json(manifest.identity),
-        "history": _to_json(manifest.history),
-        "extra": _to_json(manifest.extra),
-        "tensors": [
-            {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "xxh3_128": t.xxh3} for t in manifest.tensors
-        ],
+        "identity": identity,
+        "history": history,
+        "extra": manifest.extra,
+        "tensors": tensors,
     }
-    raw = _encode(
-        {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "xxh3_128": _body_digest(body), "body": body}
-    )
+    raw = _text({"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "xxh3_128": _body_digest(body), "body": body})
     if len(raw) > MAX_MANIFEST_BYTES:
         raise CheckpointError(
             f"The manifest of checkpoint {manifest.name} has {len(raw)} bytes, more than {MAX_MANIFEST_BYTES}. "
@@ -119,15 +129,15 @@ def manifest_from_bytes(raw: bytes, path: str) -> CheckpointManifest:
     """
     try:
         content = json.loads(raw)
-        exact = _encode(content) == raw
+        exact = _text(content) == raw
     except (ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path} is not valid JSON ({error}). It was cut short or altered.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise DamagedCheckpointError(f'{path} is no manifest of a checkpoint: it lacks "format": "{FORMAT_NAME}".')
     version = content.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version not in READ_VERSIONS or isinstance(version, bool):
         raise DamagedCheckpointError(
-            f"{path} has format version {version!r}; this Heliostat reads {FORMAT_VERSION}. "
+            f"{path} has format version {version!r}; this Heliostat reads {' and '.join(map(str, READ_VERSIONS))}. "
             "It was altered, or written by a newer Heliostat: then upgrade this one."
         )
     body, stated = content.get("body"), content.get("xxh3_128")
@@ -143,6 +153,36 @@ def manifest_from_bytes(raw: bytes, path: str) -> CheckpointManifest:
         raise DamagedCheckpointError(f"{path} lacks a value or holds one that makes no sense: {error!r}") from error
 
 
+def identity_of_today(recorded: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run as this version names its parts, of one that this version or the one before recorded."""
+    return {_OLD_NAMES.get(name, name): value for name, value in recorded.items()}
+
+
+def check_identity(recorded: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
+    """Raise `ConfigurationError` that names what differs between a run's beginning and what it is to go on with."""
+    flat_before, flat_now = _flat(recorded), _flat(now)
+    differing = [name for name in {**flat_before, **flat_now} if flat_before.get(name) != flat_now.get(name)]
+    if not differing:
+        return
+    lines = [
+        f"  {name}: it began with {flat_before.get(name)!r}, and now it is {flat_now.get(name)!r}" for name in differing
+    ]
+    raise ConfigurationError(
+        f"The run in {str(run_dir)!r} cannot go on, because its result would be that of neither the old nor the new "
+        "run:\n" + "\n".join(lines) + "\nPut back what has changed, or begin a new run with another run_dir."
+    )
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}{name}.")
+        else:
+            flat[f"{above}{name}"] = value
+    return flat
+
+
 def _from_body(body: Any) -> CheckpointManifest:
     tensors = tuple(
         TensorEntry(name=item["name"], shape=tuple(item["shape"]), dtype=item["dtype"], xxh3=item["xxh3_128"])
@@ -153,67 +193,16 @@ def _from_body(body: Any) -> CheckpointManifest:
         epoch=body["epoch"],
         step=body["step"],
         begun=body["begun"],
-        identity=_from_json(body["identity"]),
-        history=tuple(_from_json(body["history"])),
-        extra=_from_json(body["extra"]),
+        identity=identity_of_today(decode(body["identity"], {})),
+        history=tuple(decode(body["history"], {})),
+        extra=body["extra"],
         tensors=tensors,
     )
 
 
-def _body_digest(body: Any) -> str:
+def _body_digest(body: Json) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(body, separators=(",", ":")).encode())
 
 
-def _encode(content: Any) -> bytes:
+def _text(content: Json) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _plain_mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CheckpointError(f"{where} of a checkpoint is a {type(value).__name__}; it must be a mapping.")
-    try:
-        plain: dict[str, Any] = _plain(value, where)
-    except RecursionError:
-        raise CheckpointError(f"{where} of a checkpoint is nested too deeply, or contains itself.") from None
-    return plain
-
-
-def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (str, int, float):
-        if isinstance(value, kind):  # also of subclasses, such as np.float64
-            return kind(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if not isinstance(value, Mapping):
-        raise CheckpointError(
-            f"{where} of a checkpoint is a {type(value).__module__}.{type(value).__name__}, which JSON cannot hold. "
-            "Make it a plain number, text, list or dict first; arrays belong into the tensors."
-        )
-    for key in value:
-        if not isinstance(key, str) or key == _FLOAT_KEY:
-            raise CheckpointError(
-                f"{where} of a checkpoint has the key {key!r}; keys are text, and not {_FLOAT_KEY!r}."
-            )
-    return {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return {_FLOAT_KEY: "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
-    if isinstance(value, Mapping):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json(item) for item in value]
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        if _FLOAT_KEY in value:
-            return {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}[value[_FLOAT_KEY]]
-        return {key: _from_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_from_json(item) for item in value]
-    return value

@@ -1,16 +1,17 @@
-"""Values of callbacks survive as bytes and as JSON with arrays, bit for bit; damaged ones are refused."""
+"""Values survive as bytes, as JSON with arrays apart and as words for people; damaged ones are refused."""
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 
 import ml_dtypes
 import numpy as np
 import pytest
 import xxhash
-from heliostat.trainer.errors import CallbackStateError
-from heliostat.trainer.session.callback_values import join_states, pack_states, split_states, unpack_states
+from heliostat.trainer.checkpoints.values import copied, decode, encode, from_line, pack, to_line, unpack
+from heliostat.trainer.errors import DamagedStateError, ValueNotCarriedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -60,18 +61,39 @@ SAMPLE = {
 
 def test_states_survive_bit_for_bit():
     states = [SAMPLE, {}, {"again": SAMPLE}]
-    back = unpack_states(pack_states(states))
+    back = unpack(pack(states))
     assert equal(back, states)
     assert back[0]["shapes"]["float32"][3].flags.writeable
-    values, arrays = split_states(states)
-    assert equal(join_states(values, arrays | {"weights/0": np.ones(3)}), states)
-    assert all(name.startswith("callback/") for name in arrays)
-    assert unpack_states(pack_states([])) == []
+    arrays = {}
+    json.dumps(found := encode(states, arrays, "states"), allow_nan=False)
+    assert equal(decode(found, arrays | {"weights/0": np.ones(3)}), states)
+    assert unpack(pack([])) == []
+
+
+def test_a_copy_shares_nothing():
+    value = {"best": np.arange(3.0), "list": [1]}
+    found = copied(value, "value")
+    value["best"][0], value["list"][0] = 7, 7
+    assert equal(found, {"best": np.arange(3.0), "list": [1]})
+
+
+def test_words_for_people_are_json_and_come_back():
+    value = {"loss": [math.nan, math.inf, -math.inf, 0.1], "text": "é", "of": {"a": None}}
+    text = to_line(value)
+    json.loads(text, parse_constant=pytest.fail)
+    assert equal(from_line(text), value)
+    assert from_line(to_line({1: (2, np.float32(0.5)), "odd": {3}})) == {"1": [2, 0.5], "odd": "{3}"}
+
+
+def test_values_without_arrays_take_numbers_of_numpy_and_no_arrays():
+    assert equal(encode({"a": np.float64(0.25), "b": np.int32(3)}, None, "it"), {"a": 0.25, "b": 3})
+    with pytest.raises(ValueNotCarriedError, match=r"it\['a'\] is a ndarray of float64, which cannot be carried"):
+        encode({"a": np.ones(1)}, None, "it")
 
 
 def test_arrays_in_any_memory_layout_come_back_in_ours():
     array = np.arange(12, dtype=">f4").reshape(3, 4)[:, ::2].T
-    (back,) = unpack_states(pack_states([{"a": array}]))
+    (back,) = unpack(pack([{"a": array}]))
     np.testing.assert_array_equal(back["a"], array)
     assert back["a"].dtype == np.float32
 
@@ -87,38 +109,37 @@ VALUES = st.recursive(
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.dictionaries(st.text(), VALUES, max_size=3), max_size=3))
 def test_any_states_survive(states):
-    assert equal(unpack_states(pack_states(states)), states)
+    assert equal(unpack(pack(states)), states)
 
 
 def test_a_damaged_payload_is_refused():
-    payload = pack_states([{"best": np.float32(0.5), "weights": [np.ones((4, 4), np.float32)]}])
+    payload = pack([{"best": np.float32(0.5), "weights": [np.ones((4, 4), np.float32)]}])
     for length in range(len(payload)):
-        with pytest.raises(CallbackStateError, match="cannot be read"):
-            unpack_states(payload[:length])
+        with pytest.raises(DamagedStateError, match="cannot be read"):
+            unpack(payload[:length])
     for at in range(len(payload)):
-        with pytest.raises(CallbackStateError, match="cannot be read"):
-            unpack_states(payload[:at] + bytes([payload[at] ^ 4]) + payload[at + 1 :])
-    with pytest.raises(CallbackStateError, match="cannot be read"):
-        unpack_states(payload + b"\0")
+        with pytest.raises(DamagedStateError, match="cannot be read"):
+            unpack(payload[:at] + bytes([payload[at] ^ 4]) + payload[at + 1 :])
+    with pytest.raises(DamagedStateError, match="cannot be read"):
+        unpack(payload + b"\0")
 
 
 @pytest.mark.parametrize(
     ("values", "arrays"),
     [
-        ([{"a": {"$array": "callback/0/0"}}], {}),
+        ([{"a": {"$array": "0"}}], {}),
         ([{"a": {"$scalar": "w"}}], {"w": np.ones(2)}),
         ([{"a": {"$pickle": "x"}}], {}),
         ([{"a": {"$float": "1e3"}}], {}),
         ([{"a": {"$array": "w", "b": 1}}], {"w": np.ones(2)}),
         ([{"a": {"$array": ["w"]}}], {}),
-        ({"a": 1}, {}),
-        ([3], {}),
-        (None, {}),
+        ([{"$float": ["NaN"]}], {}),
+        (json.loads("[" * 200 + "]" * 200), {}),
     ],
 )
 def test_json_that_is_not_ours_is_refused(values, arrays):
-    with pytest.raises(CallbackStateError, match="cannot be read"):
-        join_states(values, arrays)
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        decode(values, arrays)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +156,8 @@ def test_json_that_is_not_ours_is_refused(values, arrays):
 )
 def test_a_header_that_lies_about_its_arrays_is_refused(table):
     """With a right checksum: nothing is allocated that the payload does not hold."""
-    header = json.dumps({"states": [], "arrays": table}).encode()
-    prefix = struct.pack("<4sB3xQ", b"HCBS", 1, len(header))
+    header = json.dumps({"value": [], "arrays": table}).encode()
+    prefix = struct.pack("<4sB3xQ", b"HCBS", 2, len(header))
     body = header + b"\0" * 8
-    with pytest.raises(CallbackStateError, match="cannot be read"):
-        unpack_states(prefix + xxhash.xxh3_128(prefix + body).digest() + body)
+    with pytest.raises(DamagedStateError, match="cannot be read"):
+        unpack(prefix + xxhash.xxh3_128(prefix + body).digest() + body)

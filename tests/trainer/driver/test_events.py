@@ -1,0 +1,106 @@
+"""Epochs and events of a run as lines of its files: what was written comes back, and so does what version 2 wrote."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from heliostat.trainer import TrainerError
+from heliostat.trainer.driver.events import (
+    EVENTS,
+    CheckpointCommitted,
+    EpochRecord,
+    Event,
+    FirstStepDone,
+    GradientNotFinite,
+    GroupFormed,
+    Paused,
+    WorkerLate,
+    WorkerLost,
+    event_of,
+    history_of,
+)
+from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events
+
+SOME = [
+    GroupFormed(generation=2, workers=(0, 3), joined=(3,), restarted=False),
+    WorkerLost(worker=1, host="a", step=None, reason="killed", left=2),
+    FirstStepDone(worker=0, after_s=1.5, seconds={"join": 0.25}),
+    GradientNotFinite(worker=0, host="a", epoch=1, step=2, microbatch=None, variables=("dense/kernel",), skipped=True),
+    CheckpointCommitted(name="000001-00000000.g0", epoch=1, step=0, seconds=0.1, write_s=0.2),
+    Paused(reason="Ctrl-C", checkpoint=None),
+]
+
+
+@pytest.mark.parametrize("event", SOME, ids=lambda event: event.event)
+def test_an_event_survives_its_line(event):
+    line = json.loads(json.dumps(event.to_json()))
+    assert list(line)[:2] == ["time", "event"]
+    assert event_of(line) == event
+    assert event_of({**line, "of a later version": 1}) == event
+
+
+def test_every_event_has_a_name_of_its_own():
+    assert set(EVENTS) == {kind.event for kind in Event.__subclasses__()}
+    assert len(EVENTS) == 10
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"time": 1.0, "event": "landed"}, "no event 'landed'"),
+        ({"event": "paused", "reason": "x"}, "lacks 'checkpoint'"),
+    ],
+)
+def test_a_line_that_is_no_event_is_named(line, problem, tmp_path):
+    (tmp_path / "events.jsonl").write_text(json.dumps(line) + "\n{}\n")
+    with pytest.raises(TrainerError, match=rf"events.jsonl, line 1 is not what Heliostat writes: .*{problem}"):
+        read_events(tmp_path)
+
+
+def test_an_event_of_version_2_is_read():
+    line = {"time": 1.0, "event": "late", "worker": 1, "host": "a", "step": 3, "phase": "compute", "stacks": "s"}
+    assert event_of(line) == WorkerLate(time=1.0, worker=1, host="a", step=3, activity="compute", stacks="s")
+
+
+def record(**fields):
+    given = {"epoch": 3, "logs": {"loss": 0.5}, "rows": 8, "rows_by_worker": {0: 5, 3: 3}, "seconds_by_worker": {}}
+    return EpochRecord(**given | fields)
+
+
+def test_an_epoch_survives_its_line_in_a_file(tmp_path):
+    epoch = record(
+        logs={"loss": float("nan"), "rows": 0.25},
+        seconds_by_worker={0: {"compute_s": 1.0}},
+        row_ids=(((1, 2), (3,)),),
+        stopped=True,
+    )
+    folder = RunFolder(tmp_path / "run", resume=False)
+    folder.set_epochs([epoch])
+    folder.add_epoch(record(epoch=4))
+    first, second = read_epochs(tmp_path / "run")
+    assert np.isnan(first.logs.pop("loss"))
+    epoch.logs.pop("loss")
+    assert (first.logs, first.rows_by_worker, first.stopped) == (epoch.logs, epoch.rows_by_worker, True)
+    assert (first.row_ids, second.epoch) == ((), 4), "row ids are kept by checkpoints only"
+    assert EpochRecord.from_json(json.loads(json.dumps(epoch.to_json()))) == epoch
+    json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)
+
+
+def test_an_epoch_of_version_2_is_read():
+    line = {
+        "epoch": 3,
+        "loss": 0.5,
+        "rows": 8,
+        "rows_by_worker": {"0": 5, "3": 3},
+        "seconds_by_worker": {},
+        "stopped": False,
+        "row_ids": [[[1], [2]]],
+    }
+    assert EpochRecord.from_json(line) == record(row_ids=(((1,), (2,)),))
+
+
+def test_history_keeps_epochs_aligned():
+    records = [record(epoch=number, logs=logs) for number, logs in enumerate([{"loss": 1.0}, {"loss": 0.5, "x": 2.0}])]
+    assert history_of(records) == {"loss": [1.0, 0.5], "x": [None, 2.0]}

@@ -1,0 +1,265 @@
+"""What happens in a run, as values: an epoch that is done (``metrics.jsonl``), and any other event (``events.jsonl``).
+
+Each has one JSON form, by its fields: `to_json` writes them under their names, `from_json` reads them back. Screens,
+other programs and the commands read runs by these classes. An event's line begins with ``time`` (seconds since 1970)
+and ``event``, which names its class. The version of these forms is ``format_version`` in ``run.json``; lines of the
+version before are read, too (`_OLD_FIELDS`, `_epoch_of_version_2`): a run of then that goes on today has both in one
+file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+
+RowIds = tuple[tuple[tuple[int, ...], ...], ...]
+
+
+class _Lines:
+    """A dataclass with a JSON form: fields by name; tuples are lists, dicts with int keys have them as text."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Self:
+        """The opposite of `to_json`; names that are no fields are left out.
+
+        Raises:
+            ValueError: a field is missing.
+        """
+        kinds = get_type_hints(cls)
+        found = {}
+        for each in fields(cls):  # type: ignore[arg-type]
+            if each.name in line:
+                found[each.name] = _typed(line[each.name], kinds[each.name])
+            elif each.default is MISSING and each.default_factory is MISSING:
+                raise ValueError(f"it lacks {each.name!r}")
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord(_Lines):
+    """A finished epoch, as the driver publishes it.
+
+    Attributes:
+        epoch: its number, from 0.
+        logs: global training and validation metrics.
+        rows: rows trained on, over all workers.
+        rows_by_worker: the same by worker, those that were lost meanwhile included.
+        seconds_by_worker: seconds by part of a step, by worker.
+        row_ids: per step the rows of each worker, in order of rank, if recorded.
+        stopped: whether callbacks ended the run with it.
+        time: when the driver recorded it, seconds since 1970.
+    """
+
+    epoch: int
+    logs: dict[str, Any]
+    rows: int
+    rows_by_worker: dict[int, int]
+    seconds_by_worker: dict[int, dict[str, float]]
+    row_ids: RowIds = ()
+    stopped: bool = False
+    time: float = field(default_factory=time.time, compare=False)
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Self:
+        """The epoch of a line of this version or the one before; raises ValueError."""
+        return super(EpochRecord, cls).from_json(line if "logs" in line else _epoch_of_version_2(line))
+
+
+def _epoch_of_version_2(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line in which metrics stood among the other fields."""
+    others = {each.name for each in fields(EpochRecord)}
+    found = {name: value for name, value in line.items() if name in others}
+    return {**found, "logs": {name: value for name, value in line.items() if name not in others}}
+
+
+def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:
+    """Metric name -> values by epoch; None where an epoch lacks a metric that others have."""
+    names = dict.fromkeys(name for record in epochs for name in record.logs)
+    return {name: [record.logs.get(name) for record in epochs] for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(_Lines):
+    """Something that happened to a run; `time` is seconds since 1970."""
+
+    event: ClassVar[str] = ""
+    time: float = field(default_factory=time.time)
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON values: its time, its name, its other fields."""
+        found = _Lines.to_json(self)
+        return {"time": found.pop("time"), "event": self.event, **found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """The run goes on from a checkpoint, before `step` of `epoch`."""
+
+    event = "resumed"
+    checkpoint: str
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFormed(Event):
+    """A generation of workers begins to work; `restarted` if nobody was left who held the state."""
+
+    event = "formed"
+    generation: int
+    workers: tuple[int, ...]
+    joined: tuple[int, ...]
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost(Event):
+    """A worker was lost at a step of the run (None if unknown); `left` go on."""
+
+    event = "lost"
+    worker: int
+    host: str
+    step: int | None
+    reason: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerKilled(Event):
+    """``heliostat chaos`` has killed a worker; its loss follows."""
+
+    event = "killed"
+    worker: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLate(Event):
+    """The others wait for a worker: what it does since when, and the stacks of its threads."""
+
+    event = "late"
+    worker: int
+    host: str
+    step: int | None
+    activity: str
+    activity_s: float = 0.0
+    stacks: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstStepDone(Event):
+    """A worker has done its first step, `after_s` after the run began; `seconds` by part of its own start."""
+
+    event = "first_step"
+    worker: int
+    after_s: float
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointCommitted(Event):
+    """A checkpoint of the state before `step` of `epoch` counts.
+
+    `seconds` is how long the steps waited for the copy, `write_s` how long writing it took beside them, `commit_s` how
+    long the driver took to make it count.
+    """
+
+    event = "checkpoint"
+    name: str
+    epoch: int
+    step: int
+    seconds: float
+    write_s: float
+    commit_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointNotMade(Event):
+    """A checkpoint could not be written or committed; training goes on."""
+
+    event = "checkpoint_failed"
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientNotFinite(Event):
+    """A gradient was not finite, at a step of an epoch; `skipped` if the step was left out.
+
+    `microbatch` is the first that it came from, None if only the sum is not finite; `variables` are those concerned.
+    """
+
+    event = "nonfinite"
+    worker: int
+    host: str
+    epoch: int
+    step: int
+    microbatch: int | None
+    variables: tuple[str, ...]
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """The run was paused; `checkpoint` holds its state, None if nothing was saved."""
+
+    event = "paused"
+    reason: str
+    checkpoint: str | None
+
+
+_ALL = (
+    Resumed,
+    GroupFormed,
+    WorkerLost,
+    WorkerKilled,
+    WorkerLate,
+    FirstStepDone,
+    CheckpointCommitted,
+    CheckpointNotMade,
+    GradientNotFinite,
+    Paused,
+)
+EVENTS: Mapping[str, type[Event]] = {kind.event: kind for kind in _ALL}
+# Of the version before: event -> old name of a field -> its name.
+_OLD_FIELDS: Mapping[str, Mapping[str, str]] = {"late": {"phase": "activity"}}
+
+
+def event_of(line: Mapping[str, Any]) -> Event:
+    """The event of a line of ``events.jsonl``.
+
+    Raises:
+        ValueError: there is no such event, or a field is missing.
+    """
+    name = line.get("event")
+    kind = EVENTS.get(str(name))
+    if kind is None:
+        raise ValueError(f"there is no event {name!r}")
+    renamed = _OLD_FIELDS.get(kind.event, {})
+    return kind.from_json({renamed.get(field, field): value for field, value in line.items()})
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return value
+
+
+def _typed(value: object, kind: object) -> object:
+    """A JSON value as its field's annotation says."""
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(each, arguments[0]) for each in value)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {arguments[0](name): _typed(each, arguments[1]) for name, each in value.items()}
+    return value

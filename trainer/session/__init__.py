@@ -1,1 +1,0 @@
-"""States of callbacks as values."""
