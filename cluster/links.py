@@ -74,13 +74,15 @@ def measure_links(
     workers = sorted(job.addresses)
     found = []
     with closing(_connected(listener, worker, workers, job, generation=0)) as everybody:
+        for rank in range(len(workers)):  # who is still connecting must not meet a pair's connection
+            everybody.broadcast(rank, b"" if rank == everybody.rank else None, root=rank)
         for number, pair in enumerate(itertools.combinations(workers, 2), 1):
             payload = None
             if worker in pair:
                 with closing(_connected(listener, worker, pair, job, generation=number)) as connection:
                     measured = _measure(connection, max_bytes)
                 payload = _FOUND.pack(*measured) if worker == pair[0] else None
-            told = everybody.broadcast(number, payload, root=workers.index(pair[0]))
+            told = everybody.broadcast(len(workers) + number, payload, root=workers.index(pair[0]))
             latency_s, bytes_per_s = _FOUND.unpack(told)
             found.append(PairBandwidth(workers=pair, latency_s=latency_s, bytes_per_s=bytes_per_s))
     return tuple(found)
