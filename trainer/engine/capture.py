@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -46,13 +46,16 @@ _RANDOM_OPS = frozenset(
 )
 _ASSIGNING_OPS = ("Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply", "ResourceStridedSliceAssign")
 
+Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
+GradientAndVariable = tuple[Gradient, keras.Variable]
+
 _recorded = threading.local()  # replicas are traced in threads of their own
 
 
 class StepScope(keras.StatelessScope):
     """A stateless scope that accepts assignments to the variables it was given, and names any other."""
 
-    def add_update(self, update: tuple[Any, Any]) -> None:
+    def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
         """Take one assignment; raises `UnsupportedStepError` for a variable from outside the model."""
         variable, _ = update
         if id(variable) not in self.state_mapping:
@@ -64,7 +67,7 @@ class StepScope(keras.StatelessScope):
             )
         super().add_update(update)
 
-    def get_current_value(self, variable: Any) -> Any:
+    def get_current_value(self, variable: keras.Variable) -> tf.Tensor | tf.Variable:
         """The value in this scope, else the variable itself: Keras asks here for weights to regularise."""
         value = super().get_current_value(variable)
         return private_api.tf_variable(variable) if value is None else value
@@ -79,7 +82,7 @@ def captured_gradients(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     original_class = type(optimizer)
 
     class Capturing(original_class):  # type: ignore[misc, valid-type]
-        def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        def apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
             _record(self, list(grads), trainable_variables)
 
     Capturing.__name__ = original_class.__name__
@@ -91,14 +94,16 @@ def captured_gradients(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
             optimizer.__class__ = original_class
 
 
-def _refuse_second_optimizer(self: Any, *_args: Any, **_kwargs: Any) -> None:
+def _refuse_second_optimizer(self: keras.optimizers.Optimizer, *_args: object, **_kwargs: object) -> None:
     raise UnsupportedStepError(
         f"The training step applies gradients with {self.name!r} ({type(self).__name__}), which is not the model's "
         "compiled optimizer. A second optimizer is not supported yet: use the optimizer that is passed to the step."
     )
 
 
-def _record(optimizer: Any, grads: list[Any], variables: Sequence[Any] | None) -> None:
+def _record(
+    optimizer: keras.optimizers.Optimizer, grads: list[Gradient], variables: Sequence[keras.Variable] | None
+) -> None:
     if getattr(_recorded, "gradients", None) is not None:
         raise UnsupportedStepError(
             "The training step applies gradients more than once. A step is one update of the weights here; models "
@@ -109,10 +114,10 @@ def _record(optimizer: Any, grads: list[Any], variables: Sequence[Any] | None) -
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[list[Any]]:
+def recording() -> Iterator[list[GradientAndVariable]]:
     """Collect the (gradient, variable) pairs that the captured optimizer is given inside the block."""
     _recorded.gradients = None
-    pairs: list[Any] = []
+    pairs: list[GradientAndVariable] = []
     try:
         yield pairs
         if _recorded.gradients is not None:
@@ -121,7 +126,9 @@ def recording() -> Iterator[list[Any]]:
         _recorded.gradients = None
 
 
-def dense_gradients(pairs: Sequence[tuple[Any, Any]], trainable: Sequence[Any]) -> list[Any]:
+def dense_gradients(
+    pairs: Sequence[GradientAndVariable], trainable: Sequence[keras.Variable]
+) -> list[tf.Tensor | None]:
     """One dense gradient (or None) for every variable of `trainable`, in its order.
 
     An `Embedding` hands out `tf.IndexedSlices`; they are made dense so that a row used twice counts as the sum.
@@ -135,7 +142,7 @@ def dense_gradients(pairs: Sequence[tuple[Any, Any]], trainable: Sequence[Any]) 
             "model.trainable_variables)) once; a model without trainable weights can only be evaluated."
         )
     index = {id(variable): i for i, variable in enumerate(trainable)}
-    dense: list[Any] = [None] * len(trainable)
+    dense: list[tf.Tensor | None] = [None] * len(trainable)
     for gradient, variable in pairs:
         if id(variable) not in index:
             raise UnsupportedStepError(

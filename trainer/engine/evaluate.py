@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from heliostat.cluster.tree import Node, TreeSum, Vector
 
 from ..jobs import BUCKET_OPS
-from .metrics import MetricSums, Results
+from .metrics import Logs, MetricSums, Results
 from .microbatches import Microbatches
 
 
@@ -58,8 +57,8 @@ class Evaluator:
         """The partial sums over these leaves, and the number of rows in them."""
         return self._tree.nodes(), self._rows
 
-    def logs(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> dict[str, Any]:
-        """Global metrics from the sum over all workers."""
+    def logs(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> Logs:
+        """Global metrics from the sum over all workers; the arguments are those of `MetricSums.add`."""
         metric_sums = MetricSums.start(self._metrics)
         metric_sums.add(sums, maxima, rows)
         return self._results(metric_sums)

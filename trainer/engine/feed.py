@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
 
 from ..columns import Columns
@@ -32,7 +32,7 @@ class Microbatch:
     """
 
     index: int
-    batch: Mapping[str, Any]
+    batch: Mapping[str, tf.Tensor]
     weights: np.ndarray
 
 

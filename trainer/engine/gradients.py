@@ -1,8 +1,30 @@
-"""compute: what one microbatch contributes to its step, as one traced function that assigns nothing.
+"""What one microbatch brings to its step, as one traced function without effects: `GradientFunction`.
 
-The same graph serves every worker and every number of replicas: each call computes one microbatch on each replica. A
-worker with several microbatches per replica calls it several times, so there is only one path, with one shape
-knowledge, and the bits of a microbatch do not depend on where it is computed.
+A Keras `train_step` is full of effects: it draws random numbers and moves their seeds on, it updates moving averages
+and metrics, and its optimizer changes the weights. Here the same step, the user's own code, is a pure function of rows,
+weights and seeds, given the model's state; so a microbatch can be computed on any worker, a second time after a death,
+or in vain, and nobody sees the difference. Each effect is taken away where the step is traced:
+
+    it would             here it
+    move seeds on        starts from the seeds of this microbatch (`layout.microbatch_seeds`), and forgets the new ones
+    update a metric      starts from the metric's initial state, so that its new value is this microbatch's change
+    move an average      starts from the step's value, and gives its new value away: the mean over microbatches is kept
+    count in integers    the same, and all microbatches must agree
+    apply gradients      hands them over (`capture.captured_gradients`)
+    assign anything else is refused (`capture.StepScope`, and `refuse_impure_ops` on the finished graph)
+
+State is read and written in a `keras.StatelessScope`, as Keras's own JAX trainer does
+(keras/src/backend/jax/trainer.py). What comes out is multiplied by the microbatch's weights and laid into the buckets
+of one vector (`layout.py`), inside the graph.
+
+One traced graph serves every worker and any number of replicas: a call computes one microbatch on each replica, and a
+worker with several microbatches per replica calls several times. Other shapes and other graphs may get other kernels,
+whose sums have other bits; so there must be one path with one knowledge of shapes, wherever a microbatch is computed.
+
+Not done: several microbatches in one call (`tf.vectorized_map`, or larger batches whose gradients are kept apart):
+other shapes, other kernels. A loop over microbatches inside the graph: it would have to add along the tree, whose nodes
+depend on the range that a worker has, so that every change of the group would trace again. A `GradientTape` of our own
+around the compiled loss: it would pass over what the user wrote in `train_step`.
 """
 
 from __future__ import annotations
@@ -10,7 +32,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -20,7 +42,7 @@ from heliostat.cluster.tree import Vector
 from ..columns import Columns
 from ..errors import UnsupportedModelError, UnsupportedStepError
 from . import private_api
-from .capture import StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
+from .capture import GradientAndVariable, StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
 from .metrics import MetricLayout, MetricVariable
 from .model import MEAN_REDUCTIONS, BuiltModel
@@ -29,19 +51,31 @@ from .runtime import BUILD_LOCK
 from .tensors import HostViews, copied_to_tensor
 
 Kind = Literal["train", "evaluate"]
-StepFunction = Callable[[Any, Any, Any], Any]
-ReplicaInput = tuple[Mapping[str, Any], np.ndarray, np.ndarray]
+StepLogs: TypeAlias = "Mapping[str, tf.Tensor] | tf.Tensor | None"
+StepFunction = Callable[[object, object, object], StepLogs]
+"""``step(x, y, sample_weight)``, structures of tensors; returns logs by name, a scalar loss, or None."""
+ReplicaInput = tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]
+"""A microbatch: its rows by column, its weights (float64 ``[4]``, see `microbatch_weights`) and its seeds (int64
+``[generators, 2]``, see `microbatch_seeds`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutputs:
-    """What the trace of a step told: the parts of a microbatch's vector, as tensors, and how they lie in it."""
+    """What the trace of a step told: the parts of a microbatch's vector, and how they lie in it.
 
-    gradients: list[Any]
-    float_state: list[Any]
-    int_state: list[Any]
-    sums: list[Any]
-    maxima: list[Any]
+    Attributes:
+        gradients: one per variable of `layout.gradients`, not yet weighted; `float_state` likewise.
+        int_state: float64, one per variable of `layout.int_state`.
+        sums: changes of metrics that add up, then a total and a number of rows for every logged scalar.
+        maxima: changes of metrics that merge by maximum, negated those that merge by minimum.
+        layout: how all this lies in the vector.
+    """
+
+    gradients: list[tf.Tensor]
+    float_state: list[tf.Tensor]
+    int_state: list[tf.Tensor]
+    sums: list[tf.Tensor]
+    maxima: list[tf.Tensor]
     layout: VectorLayout
 
 
@@ -56,6 +90,10 @@ class GradientFunction:
         sample: a few rows of each column, for shapes and dtypes.
         reduction: how the step's loss reduces over rows.
         only_returned_logs: the step's result alone tells the logs, as in Keras; otherwise every metric it updates too.
+
+    Attributes:
+        layout: what lies where in the vector of a microbatch.
+        views: knows the tensors behind the vectors of the last call.
 
     Raises:
         UnsupportedStepError, UnsupportedModelError: the step does something that cannot be exact.
@@ -88,17 +126,16 @@ class GradientFunction:
         """Compute one microbatch on every replica.
 
         Args:
-            replica_inputs: per replica its rows by column, its weights (float64 [4], see `microbatch_weights`) and its
-                seeds (int64 [generators, 2]).
+            replica_inputs: one microbatch per replica.
 
         Returns:
-            per replica the vector of its microbatch; buckets may be read-only views of TensorFlow's memory. `views`
-            knows the tensors behind them until the next call.
+            per replica the vector of its microbatch; buckets may be read-only views of TensorFlow's memory, valid until
+            the next call.
         """
         outputs = self.on_devices(replica_inputs)
         return [tuple(map(self.views.of, vector)) for vector in outputs]
 
-    def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> Any:
+    def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> list[list[tf.Tensor]]:
         """As a call, but what it returns are tensors, on the replicas' devices."""
         arguments = [
             ([batch[name] for name in self._columns.names], copied_to_tensor(weights), copied_to_tensor(seeds))
@@ -118,7 +155,8 @@ class GradientFunction:
         refuse_impure_ops(per_replica.graph)
         return per_replica
 
-    def _vector(self, columns: Any, weights: Any, seeds: Any) -> tuple[Any, ...]:
+    def _vector(self, columns: Sequence[tf.Tensor], weights: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The vector of a microbatch, as tensors; this is what is traced."""
         outputs = self._run_step(columns, weights, seeds)
         self._traced = outputs.layout
         dtype = self._built.float_dtype
@@ -134,7 +172,8 @@ class GradientFunction:
             _flat([*outputs.maxima, *int_state], tf.float64),
         )
 
-    def _run_step(self, columns: Sequence[Any], weights: Any, seeds: Any) -> StepOutputs:
+    def _run_step(self, columns: Sequence[tf.Tensor], weights: tf.Tensor, seeds: tf.Tensor) -> StepOutputs:
+        """Trace the step in a scope that starts where a microbatch starts."""
         built = self._built
         private_api.use_global_generator(built.generators[0])
         batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
@@ -151,14 +190,28 @@ class GradientFunction:
             if self._reduction not in MEAN_REDUCTIONS and (scope.losses or built.model.losses):
                 self._refuse_added_losses()
 
-        def changed(variable: Any) -> bool:
+        def changed(variable: keras.Variable) -> bool:
             return scope.get_current_value(variable) is not began[id(variable)]
 
         return self._collect(returned, pairs, scope, changed, weights)
 
     def _collect(
-        self, returned: Any, pairs: Any, scope: StepScope, changed: Callable[[Any], bool], weights: Any
+        self,
+        returned: StepLogs,
+        pairs: Sequence[GradientAndVariable],
+        scope: StepScope,
+        changed: Callable[[keras.Variable], bool],
+        weights: tf.Tensor,
     ) -> StepOutputs:
+        """Take out of the scope what the step has left there.
+
+        Args:
+            returned: what the step returned.
+            pairs: what its optimizer was given.
+            scope: knows the new values.
+            changed: whether the step has assigned a variable.
+            weights: float64 ``[4]``, see `microbatch_weights`.
+        """
         built = self._built
         updated = tuple(m for m in built.metrics if changed(m.variable))
         logged, names = self._logs(returned, updated)
@@ -185,12 +238,12 @@ class GradientFunction:
             layout=vector_layout(built, present, floating, int_state, metrics),
         )
 
-    def _logged_sum(self, value: Any, weights: Any) -> Any:
+    def _logged_sum(self, value: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         # Rounded where keras.metrics.Mean rounds, so that a returned loss equals a tracked one to the bit.
         floatx = keras.config.floatx()
         return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
 
-    def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: Any) -> Any:
+    def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: tf.Tensor) -> tf.Tensor:
         for output in private_api.output_loss_trackers(self._built.model):
             # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
             if metric.variable is output.total:
@@ -202,13 +255,13 @@ class GradientFunction:
         tracker = private_api.loss_tracker(self._built.model)
         return value * weights[2] if metric.variable is tracker.total else value
 
-    def _logs(self, returned: Any, updated: Sequence[MetricVariable]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _logs(
+        self, returned: StepLogs, updated: Sequence[MetricVariable]
+    ) -> tuple[dict[str, tf.Tensor], tuple[str, ...]]:
         """Scalars to be logged by themselves, and the names of all logs in order."""
         by_metrics = self._names_of_updated(updated)
-        if returned is None:
-            returned = {}
         if not isinstance(returned, Mapping):
-            returned = {"loss": returned}
+            returned = {} if returned is None else {"loss": returned}
         logged = {}
         for name, value in returned.items():
             if name in by_metrics:
@@ -226,10 +279,9 @@ class GradientFunction:
     def _names_of_updated(self, updated: Sequence[MetricVariable]) -> list[str]:
         """Names of the results whose metrics the step has updated."""
         ids = {id(m.variable) for m in updated}
-        models = self._built.model.metrics
         return [
             name
-            for metric, names in zip(models, self._result_names, strict=True)
+            for metric, names in zip(self._built.model.metrics, self._result_names, strict=True)
             if any(id(v) in ids for v in metric.variables)
             for name in names
         ]
@@ -241,18 +293,19 @@ class GradientFunction:
         )
 
 
-def _result_names(metric: Any) -> list[str]:
+def _result_names(metric: keras.metrics.Metric) -> list[str]:
     result = metric.result()
     return list(result) if isinstance(result, Mapping) else [metric.name]
 
 
-def _flat(parts: Sequence[Any], dtype: Any) -> Any:
+def _flat(parts: Sequence[tf.Tensor], dtype: np.dtype | tf.DType) -> tf.Tensor:
+    """The elements of all parts, one after another, in one dtype."""
     pieces = [tf.reshape(tf.cast(part, dtype), (-1,)) for part in parts]
     if not pieces:
         return tf.zeros((0,), dtype)
     return pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
 
 
-def _to_floatx(value: Any) -> Any:
+def _to_floatx(value: tf.Tensor) -> tf.Tensor:
     """Floating-point columns take Keras's float type, as arrays do in plain Keras; others stay as they are."""
     return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value

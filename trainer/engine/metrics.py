@@ -2,14 +2,18 @@
 
 A pass over data (a training epoch, a validation) keeps one running `MetricSums` on every worker, in float64 on the
 host. Every microbatch starts its metrics at their initial state, so what it brings *is* its change; the changes are
-summed in the tree with the gradients. So AUC comes from global confusion counts, not from a mean of AUCs.
+summed in the tree with the gradients. So AUC comes from global confusion counts, not from a mean of AUCs. What merges
+by minimum is negated and merged by maximum; integer state of layers goes the same way, beside its negative.
+
+Numbers come out of the sums by the metric's own ``result()``, traced once on given state (`Results`). In training a
+pass is counted step by step (`EpochMetrics`); in a pass without training the driver adds up what workers hand in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
@@ -19,6 +23,10 @@ from ..errors import UnsupportedModelError
 from .private_api import leaf_metrics
 
 MergeRule = Literal["sum", "max", "min"]
+Components = Callable[[keras.Variable], Sequence[tf.Variable]]
+Logs = dict[str, float | list[float]]
+"""Numbers by name: a list for a metric with several values."""
+
 RULES: tuple[MergeRule, ...] = ("sum", "max", "min")
 
 
@@ -33,7 +41,7 @@ class MetricVariable:
         initial: the value every microbatch starts from.
     """
 
-    variable: Any
+    variable: keras.Variable
     metric: str
     rule: MergeRule
     initial: np.ndarray
@@ -68,7 +76,7 @@ def metric_variables(model: keras.Model) -> list[MetricVariable]:
     return found
 
 
-def _rule(metric: Any, variable: Any) -> MergeRule:
+def _rule(metric: keras.metrics.Metric, variable: keras.Variable) -> MergeRule:
     declared = getattr(metric, "state_merge", None)
     if declared is None and type(metric).__module__.startswith("keras."):
         return "sum"
@@ -85,7 +93,7 @@ def _rule(metric: Any, variable: Any) -> MergeRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricLayout:
-    """Which numbers a step contributes besides gradients, in the order in which they are summed.
+    """Which numbers a step brings besides gradients, in the order in which they are summed.
 
     Attributes:
         variables: the metric variables that the step updates.
@@ -130,7 +138,13 @@ class MetricSums:
         return cls(np.zeros(layout.num_sums), np.full(layout.num_maxima, -np.inf))
 
     def add(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> None:
-        """Count one global batch, given its merged contribution."""
+        """Count one global batch.
+
+        Args:
+            sums: float64 ``[num_sums]``, summed over its microbatches.
+            maxima: float64 ``[num_maxima]``, the maximum over its microbatches.
+            rows: of the batch.
+        """
         self.sums += sums
         np.maximum(self.maxima, maxima, out=self.maxima)
         self.rows += rows
@@ -167,29 +181,29 @@ class Results:
 
     def __init__(self, model: keras.Model, layout: MetricLayout) -> None:
         self._layout = layout
+        wanted = set(layout.result_names) - set(layout.logged)
         variables = [metric.variable for metric in layout.variables]
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
 
         @tf.function(autograph=False, input_signature=specs)
-        def compute(*values: tf.Tensor) -> dict[str, Any]:
+        def results(*values: tf.Tensor) -> dict[str, tf.Tensor]:
             with keras.StatelessScope(list(zip(variables, values, strict=True))):
-                results = {name: value for name, value in model.get_metrics_result().items() if name in wanted}
+                found = {name: value for name, value in model.get_metrics_result().items() if name in wanted}
                 # A result may be a variable: it must be read here, where it has the given value.
-                return keras.tree.map_structure(tf.convert_to_tensor, results)
+                return keras.tree.map_structure(tf.convert_to_tensor, found)
 
-        wanted = set(layout.result_names) - set(layout.logged)
-        self._compute = compute
+        self._results = results
 
-    def __call__(self, metric_sums: MetricSums) -> dict[str, Any]:
-        """Logs by name: floats, or lists of floats for a metric with several values."""
-        metrics = self._compute(*metric_values(self._layout, metric_sums)) if self._layout.variables else {}
+    def __call__(self, metric_sums: MetricSums) -> Logs:
+        """The numbers that these sums stand for, in the order in which the step returned them."""
+        metrics = self._results(*metric_values(self._layout, metric_sums)) if self._layout.variables else {}
         values = metrics | logged_values(self._layout, metric_sums)
         return _flattened({name: values[name] for name in self._layout.result_names})
 
 
-def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flattened(values: Mapping[str, object]) -> Logs:
     """Plain numbers by name; a result that is a dict gives its own names, as in Keras's logs."""
-    plain: dict[str, Any] = {}
+    plain: Logs = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             plain |= _flattened(value)
@@ -208,14 +222,19 @@ def int_state_differs(layout: MetricLayout, maxima: np.ndarray) -> bool:
     return bool(np.any(high != -negated_low))
 
 
-def assign_metrics(values: Sequence[np.ndarray], layout: MetricLayout, components: Any) -> None:
+def assign_metrics(values: Sequence[np.ndarray], layout: MetricLayout, components: Components) -> None:
     """Write global metric state into the model's own metric objects, where callbacks look for it.
 
     A metric variable sums its replicas' parts on reading, so the first part gets the value and the others zero.
+
+    Args:
+        values: one per variable of the layout, in its shape and dtype.
+        layout: the metrics.
+        components: gives the parts of a variable, one per replica.
     """
     for metric, value in zip(layout.variables, values, strict=True):
-        for number, part in enumerate(components(metric.variable)):
-            part.assign(value if number == 0 or metric.rule != "sum" else np.zeros_like(value))
+        for replica, part in enumerate(components(metric.variable)):
+            part.assign(value if replica == 0 or metric.rule != "sum" else np.zeros_like(value))
 
 
 class EpochMetrics:
@@ -223,16 +242,14 @@ class EpochMetrics:
 
     Args:
         model: the model.
-        layout: which numbers its steps contribute.
+        layout: which numbers its steps bring.
         components: gives the parts of a variable, one per replica.
     """
 
-    def __init__(
-        self, model: keras.Model, layout: MetricLayout, components: Callable[[keras.Variable], Sequence[tf.Variable]]
-    ) -> None:
+    def __init__(self, model: keras.Model, layout: MetricLayout, components: Components) -> None:
         self.layout, self._components = layout, components
         self._results = Results(model, layout)
-        self._logs: dict[str, Any] | None = None
+        self._logs: Logs | None = None
         self._shown = False
         self.sums = MetricSums.start(layout)
 
@@ -249,13 +266,13 @@ class EpochMetrics:
         self.sums.add(sums, maxima, rows)
         self._take(self.sums)
 
-    def logs(self) -> dict[str, Any]:
+    def logs(self) -> Logs:
         """The numbers so far, by name."""
         if self._logs is None:
             self._logs = self._results(self.sums)
         return dict(self._logs)
 
-    def logs_of(self, metric_sums: MetricSums) -> dict[str, Any]:
+    def logs_of(self, metric_sums: MetricSums) -> Logs:
         """The numbers over the rows that are in `metric_sums`, by name."""
         return self._results(metric_sums)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from heliostat.cluster.assignment import Range
@@ -12,6 +12,8 @@ from ml_dtypes import bfloat16
 from .layout import VectorLayout, split_by_variable
 
 if TYPE_CHECKING:  # the driver makes the text, and does without TensorFlow
+    import keras
+
     from .microbatches import Microbatches
     from .model import BuiltModel
 
@@ -51,7 +53,7 @@ def nonfinite_microbatch(
 
 def parts_by_variable(
     built: BuiltModel, layout: VectorLayout, float_buckets: Sequence[np.ndarray]
-) -> Iterator[tuple[Any, np.ndarray]]:
+) -> Iterator[tuple[keras.Variable, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
     trained = [built.trainable[i] for i in layout.gradients]
     return split_by_variable(

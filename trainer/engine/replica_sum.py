@@ -9,7 +9,6 @@ into zero. On CPU devices both do, so there the host adds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 from heliostat.cluster.tree import (
@@ -27,7 +26,6 @@ from heliostat.cluster.tree import (
 from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import HOST, HostViews
 
-Outputs = Sequence[Sequence[Any]]
 FLOAT, SHORT = slice(None, -2), slice(-2, None)
 
 
@@ -47,10 +45,10 @@ class ReplicaSum:
     ) -> None:
         self._devices, self._num_microbatches = tuple(devices), num_microbatches
         self._short_ops, self._views = tuple(ops[SHORT]), views
-        self._functions: dict[tuple[tuple[int, Additions], ...], Any] = {}
+        self._functions: dict[tuple[tuple[int, Additions], ...], tf.types.experimental.PolymorphicFunction] = {}
         self._add = tf.function(tf.add, autograph=False, jit_compile=True)
 
-    def __call__(self, indices: Sequence[int], outputs: Outputs) -> list[tuple[Node, Vector]]:
+    def __call__(self, indices: Sequence[int], outputs: Sequence[Sequence[tf.Tensor]]) -> list[tuple[Node, Vector]]:
         """Partial sums of the microbatches `indices`, ascending: one per maximal node of the tree among them.
 
         Args:
@@ -77,11 +75,11 @@ class ReplicaSum:
             partials.append((node, (*floats, *added)))
         return partials
 
-    def _make(self, groups: tuple[tuple[int, Additions], ...]) -> Any:
+    def _make(self, groups: tuple[tuple[int, Additions], ...]) -> tf.types.experimental.PolymorphicFunction:
         """The function that adds float buckets: gives their sums, copies of these on the host, and the others' too."""
 
         @tf.function(autograph=False, experimental_attributes=NO_CONTROL_DEPENDENCIES)
-        def add_up(vectors: Any, rest: Any) -> Any:
+        def add_up(vectors: list[list[tf.Tensor]], rest: list[list[tf.Tensor]]) -> tuple[list[list[tf.Tensor]], ...]:
             sums, at = [], 0
             for count, additions in groups:
                 by_bucket = zip(*vectors[at : at + count], strict=True)
@@ -93,8 +91,8 @@ class ReplicaSum:
 
         return add_up
 
-    def _added(self, vectors: Sequence[Any], devices: Sequence[str], additions: Additions) -> Any:
-        def add(left: tuple[Any, str], right: tuple[Any, str]) -> tuple[Any, str]:
+    def _added(self, vectors: Sequence[tf.Tensor], devices: Sequence[str], additions: Additions) -> tf.Tensor:
+        def add(left: tuple[tf.Tensor, str], right: tuple[tf.Tensor, str]) -> tuple[tf.Tensor, str]:
             value, device = left
             with tf.device(device):
                 return self._add(value, right[0]), device

@@ -17,7 +17,7 @@ from .layout import VectorLayout
 HOST = "CPU:0"
 
 
-def host_view(tensor: Any) -> np.ndarray:
+def host_view(tensor: tf.Tensor) -> np.ndarray:
     """A tensor's numbers in host memory, without a copy where they lie there already (read-only then)."""
     try:
         return np.frombuffer(memoryview(tensor), dtype=tensor.dtype.as_numpy_dtype)
@@ -25,7 +25,7 @@ def host_view(tensor: Any) -> np.ndarray:
         return np.ascontiguousarray(tensor.numpy())
 
 
-def to_tensor(array: np.ndarray) -> Any:
+def to_tensor(array: np.ndarray) -> tf.Tensor:
     """A tensor over the same memory; `array` must be aligned to `ALIGNMENT_BYTES` and writable."""
     if array.dtype == np.bool_ or not array.size:
         return tf.constant(array)
@@ -34,7 +34,7 @@ def to_tensor(array: np.ndarray) -> Any:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def copied_to_tensor(array: np.ndarray) -> Any:
+def copied_to_tensor(array: np.ndarray) -> tf.Tensor:
     """A tensor of the same numbers; for a few of them this takes a third of the time of `tf.constant`."""
     copied = aligned_empty(array.shape, array.dtype)
     copied[...] = array
@@ -45,15 +45,15 @@ class HostViews:
     """Host views of tensors, and the way back from a view to its tensor."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[np.ndarray, Any]] = []
+        self._known: list[tuple[np.ndarray, tf.Tensor]] = []
 
-    def of(self, tensor: Any, *, stands_for: Any = None) -> np.ndarray:
+    def of(self, tensor: tf.Tensor, *, stands_for: tf.Tensor | None = None) -> np.ndarray:
         """The tensor's numbers, see `host_view`; those of `stands_for`, if it is a copy of that one on a device."""
         view = host_view(tensor)
         self._known.append((view, tensor if stands_for is None else stands_for))
         return view
 
-    def tensor_of(self, array: np.ndarray) -> Any:
+    def tensor_of(self, array: np.ndarray) -> tf.Tensor:
         """The tensor that was viewed as `array`, or one over the memory of any other writable array."""
         for view, tensor in self._known:
             if view is array:
@@ -79,7 +79,7 @@ def memory_of_sums(layout: VectorLayout, gpus: Sequence[str]) -> Vector:
     )
 
 
-def memory_towards(device: str, length: int, dtype: Any) -> np.ndarray:
+def memory_towards(device: str, length: int, dtype: np.dtype) -> np.ndarray:
     """Uninitialised host memory for numbers on their way to `device`, aligned to 64 bytes.
 
     TensorFlow keeps what comes from a GPU in page-locked memory, which a copy to a GPU needs as well to run at full
