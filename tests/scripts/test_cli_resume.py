@@ -290,3 +290,31 @@ def test_a_run_whose_workers_live_is_not_begun_a_second_time():
         child.kill()
         child.communicate()
     assert living_workers({"workers": workers}, "here", own_pid=0) == {}
+
+
+def test_signals_are_left_to_the_script(tmp_path):
+    """SIGTERM is passed on; Ctrl-C is not, since a terminal sends it to the script as well."""
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from heliostat.scripts.run import exit_status, run_in_child\n"
+        "from heliostat.trainer.environment import Command\n"
+        "raise SystemExit(exit_status(run_in_child(Command(run_dir=Path('/none')), Path('train.py'), [])))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        parent.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(0.5)
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(30) == 5
+    finally:
+        parent.kill()
+        parent.communicate()
