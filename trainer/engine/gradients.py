@@ -129,8 +129,8 @@ class GradientFunction:
             replica_inputs: one microbatch per replica.
 
         Returns:
-            per replica the vector of its microbatch; buckets may be read-only views of TensorFlow's memory, valid until
-            the next call.
+            per replica the vector of its microbatch; buckets may be read-only views of TensorFlow's memory, which lives
+            as long as they do.
         """
         outputs = self.on_devices(replica_inputs)
         return [tuple(map(self.views.of, vector)) for vector in outputs]

@@ -13,8 +13,8 @@ from heliostat.trainer.engine.layout import VectorLayout
 from heliostat.trainer.engine.runtime import Runtime
 from heliostat.trainer.engine.tensors import host_view
 
-from .conftest import dense_data, fingerprint, text_data
-from .models import chapter, linear, normalised
+from ..conftest import dense_data, fingerprint, text_data
+from ..models import chapter, linear, normalised
 
 pytestmark = pytest.mark.engine
 

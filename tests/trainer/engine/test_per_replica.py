@@ -14,8 +14,8 @@ from heliostat.trainer.engine.per_replica import ONE_AT_A_TIME, USUAL, InlineCal
 from heliostat.trainer.engine.runtime import set_up
 from heliostat.trainer.worker import worker
 
-from .conftest import dense_data, fingerprint, text_data
-from .models import attention, chapter, linear, normalised, recurrent
+from ..conftest import dense_data, fingerprint, text_data
+from ..models import attention, chapter, linear, normalised, recurrent
 
 pytestmark = pytest.mark.engine
 

@@ -9,7 +9,7 @@ from heliostat.data import write_dataset
 from heliostat.trainer.errors import UnsupportedModelError
 from keras import layers, ops
 
-from .helpers import local_trainer
+from ..helpers import local_trainer
 
 pytestmark = pytest.mark.engine
 

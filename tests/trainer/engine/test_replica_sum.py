@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.python.eager import context
 
-from .conftest import dense_data, fingerprint, text_data
-from .models import chapter, normalised
+from ..conftest import dense_data, fingerprint, text_data
+from ..models import chapter, normalised
 
 pytestmark = pytest.mark.engine
 
