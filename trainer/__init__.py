@@ -18,21 +18,21 @@ from .errors import (
     UnsupportedStepError,
     WorkersDisagreeError,
 )
-from .jobs import Seconds, Steps
+from .jobs import EverySeconds, EverySteps
 from .trainer import Trainer
 
 __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "EverySeconds",
+    "EverySteps",
     "ModelError",
     "NonfiniteGradientError",
     "NotCompiledError",
     "Result",
     "RunPausedError",
     "RuntimeSetupError",
-    "Seconds",
-    "Steps",
     "Trainer",
     "TrainerError",
     "TrainingFailedError",

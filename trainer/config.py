@@ -10,7 +10,7 @@ from typing import Any, Literal
 from heliostat.data import PlanError, Shuffle, parse_shuffle
 
 from .errors import ConfigurationError
-from .jobs import CheckpointEvery, LoopName, Seconds, Steps, WireDtype
+from .jobs import CheckpointEvery, EverySeconds, EverySteps, GradientDtype, LoopName
 
 LOOP_NAMES: tuple[LoopName, ...] = ("fit", "train_on_batch", "custom")
 _KERAS_NAMES = {
@@ -45,7 +45,7 @@ class TrainerConfig:
         deterministic: ask TensorFlow for deterministic kernels.
         min_workers: a run begins with so many and goes on with so many; None begins with all and goes on with one.
         max_workers: the most there can be; None for `workers`.
-        wire_dtype: how gradients are rounded before they are summed, "bfloat16" or None.
+        gradient_dtype: how gradients are rounded before they are summed, "bfloat16" or None.
         in_process: run the workers as threads of this process, joined by real sockets.
         deadline_s: how long a worker may not answer; None for ten times the median step, at least five seconds.
         start_timeout_s: how long to wait for workers to start.
@@ -63,7 +63,7 @@ class TrainerConfig:
     start_timeout_s: float = 300.0
     min_workers: int | None = None
     max_workers: int | None = None
-    wire_dtype: WireDtype | None = None
+    gradient_dtype: GradientDtype | None = None
 
     def __post_init__(self) -> None:
         _check_count("workers", self.workers, least=0)
@@ -73,8 +73,8 @@ class TrainerConfig:
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
         self._check_sizes()
-        if self.wire_dtype not in (None, "bfloat16"):
-            raise ConfigurationError(f"wire_dtype={self.wire_dtype!r}; it takes 'bfloat16' or None.")
+        if self.gradient_dtype not in (None, "bfloat16"):
+            raise ConfigurationError(f"gradient_dtype={self.gradient_dtype!r}; it takes 'bfloat16' or None.")
         _check_count("seed", self.seed, least=0)
         if self.seed >= 2**32:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
@@ -182,14 +182,14 @@ class FitConfig:
 
     def _check_checkpoints(self) -> None:
         every = self.checkpoint_every
-        if isinstance(every, Steps):
-            _check_count("checkpoint_every=Steps(...)", every.num)
-        elif isinstance(every, Seconds):
-            _check_seconds("checkpoint_every=Seconds(...)", every.seconds)
+        if isinstance(every, EverySteps):
+            _check_count("checkpoint_every=EverySteps(...)", every.num)
+        elif isinstance(every, EverySeconds):
+            _check_seconds("checkpoint_every=EverySeconds(...)", every.seconds)
         elif every not in ("epoch", None):
             raise ConfigurationError(
-                f"checkpoint_every={every!r}; it takes 'epoch', Steps(n), Seconds(s) (both from heliostat.trainer), or "
-                "None for no checkpoints."
+                f"checkpoint_every={every!r}; it takes 'epoch', EverySteps(n), EverySeconds(s) (both from "
+                "heliostat.trainer), or None for no checkpoints."
             )
         _check_count("keep", self.keep)
         if self.resume not in ("auto", False):

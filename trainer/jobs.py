@@ -16,26 +16,26 @@ from .shipping import Shipped
 
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
-WireDtype = Literal["bfloat16"]
+GradientDtype = Literal["bfloat16"]
 # The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
 BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class EverySteps:
     """Make a checkpoint after every so many steps."""
 
     num: int
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds:
+class EverySeconds:
     """Make a checkpoint every so many seconds."""
 
     seconds: float
 
 
-CheckpointEvery = Literal["epoch"] | Steps | Seconds | None
+CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class FitJob:
         checkpoints: where checkpoints go, a path or URI; None for nowhere.
         checkpoint_every: when they are made; `first_generation` is added to the generation in their names.
         on_nonfinite: what to do about a gradient that is not finite.
-        wire_dtype: how gradients are rounded before they are summed, so that they travel in fewer bytes.
+        gradient_dtype: how gradients are rounded before they are summed, so that they travel in fewer bytes.
         replay: compute this step only, and report on it.
         trace: record what happens in these steps.
     """
@@ -132,7 +132,7 @@ class FitJob:
     checkpoint_every: CheckpointEvery = None
     first_generation: int = 0
     on_nonfinite: OnNonfinite = "raise"
-    wire_dtype: WireDtype | None = None
+    gradient_dtype: GradientDtype | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
 

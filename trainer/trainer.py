@@ -32,7 +32,7 @@ from .driver.workers import Workers
 from .engine.times import StartTimes
 from .environment import Command, KillSchedule, begin_fit
 from .errors import ConfigurationError, RunPausedError
-from .jobs import CheckpointEvery, LoopName, ModelJob, OnNonfinite, PassJob, PassReport, WireDtype
+from .jobs import CheckpointEvery, GradientDtype, LoopName, ModelJob, OnNonfinite, PassJob, PassReport
 from .shipping import InProcess, Shipped, ship
 
 BuildModel = Callable[[], Any]
@@ -62,7 +62,7 @@ class Trainer:
         deadline_s: seconds after which a worker that does not answer is replaced; None for ten times the median step,
             at least five seconds.
         start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
-        wire_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
+        gradient_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
             machines in half the bytes. Results depend on it, and still not on workers or replicas.
 
     Raises:
@@ -89,7 +89,7 @@ class Trainer:
         max_workers: int | None = None,
         deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
-        wire_dtype: WireDtype | None = None,
+        gradient_dtype: GradientDtype | None = None,
         **unknown: Any,
     ) -> None:
         refuse_unknown("Trainer", unknown)
@@ -111,7 +111,7 @@ class Trainer:
             max_workers=max_workers,
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
-            wire_dtype=wire_dtype,
+            gradient_dtype=gradient_dtype,
         )
         self._build_model = self._ship(build_model, "build_model")
         self._name = getattr(build_model, "__name__", "run").strip("<>")
@@ -168,7 +168,7 @@ class Trainer:
             inputs: the input column; a list of columns; or a dict from input names to columns.
             targets: likewise the targets.
             sample_weight: the column of row weights.
-            checkpoint_every: "epoch", `Steps` or `Seconds`; None makes no checkpoints.
+            checkpoint_every: "epoch", `EverySteps` or `EverySeconds`; None makes no checkpoints.
             checkpoint_dir: where they go, a path or a URI such as ``s3://bucket/folder``; by default the run folder.
             keep: how many checkpoints to keep.
             resume: "auto" goes on with the run in `run_dir` if there is one, and returns its result if it is finished;
@@ -325,7 +325,7 @@ class Trainer:
                     self._workers.start(display.say, times)
                 stored = folder.record.get("identity", {}).get("num_microbatches")
                 model = self._model_job(self._config.microbatches(self._workers.replicas, stored), call.initial_weights)
-                job = call.job(model, data, folder, store, self._config.wire_dtype)
+                job = call.job(model, data, folder, store, self._config.gradient_dtype)
                 run = FitRun(
                     job=job,
                     config=self._config,

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
-from heliostat.trainer import Steps, Trainer
+from heliostat.trainer import EverySteps, Trainer
 from heliostat.trainer.config import LOOP_NAMES
 from heliostat.trainer.engine.runtime import platform_of, set_up
 from keras import layers
@@ -107,7 +107,7 @@ def run(build: Callable[[], keras.Model], loop: Any, workers: int, replicas: int
                 loop=loop,
                 epochs=2,
                 global_batch_size=16,
-                checkpoint_every=Steps(2),
+                checkpoint_every=EverySteps(2),
                 verbose=0,
             )
     history = json.dumps(result.history, sort_keys=True)
@@ -148,7 +148,7 @@ def lines(quick: bool) -> Iterator[tuple[str, Callable[[], dict[str, str]]]]:
                 name = f"{build.__name__}, {loop}, {workers} x {replicas}"
                 yield name, lambda b=build, lo=loop, w=workers, r=replicas: run(b, lo, w, r)
     for workers in (2,) if quick else (0, 2):
-        yield f"plain, fit, {workers} x 1, bfloat16", lambda w=workers: run(plain, "fit", w, wire_dtype="bfloat16")
+        yield f"plain, fit, {workers} x 1, bfloat16", lambda w=workers: run(plain, "fit", w, gradient_dtype="bfloat16")
     for name in QUICK_DEATHS if quick else DEATHS:
         for loop in ("fit",) if quick else LOOP_NAMES:
             yield f"normalised, {loop}, 3 x 1, death at {name}", lambda n=name, lo=loop: with_death(n, lo)

@@ -83,7 +83,7 @@ def bytes_per_s(rate: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def measure(hosts: Hosts, folder: Path, model: str, rate: str, wire_dtype: str | None) -> dict[str, Any]:
+def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: str | None) -> dict[str, Any]:
     """One run over the link at a rate."""
     from heliostat.data import write_dataset
     from models import WORKLOADS, make_data  # type: ignore[import-not-found]
@@ -94,7 +94,7 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, wire_dtype: str |
         x, y = (column[: STEPS_PER_EPOCH * batch] for column in make_data(model))
         write_dataset(data, {"x": x, "y": y})
     hosts.limit(rate)
-    more = {} if wire_dtype is None else {"wire_dtype": wire_dtype}
+    more = {} if gradient_dtype is None else {"gradient_dtype": gradient_dtype}
     process = hosts.run(SCRIPT, model, str(data), str(run_dir), json.dumps(more))
     said, _ = process.communicate(timeout=600)
     if process.returncode:
@@ -110,7 +110,7 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, wire_dtype: str |
 
     # From the first step of an epoch to its last; what happens at its end is left out of the comparison.
     whole_ms = step_ms(*timed[0])
-    moved = 2 * (NUM_WORKERS - 1) / NUM_WORKERS * record["num_weights"] * (2 if wire_dtype == "bfloat16" else 4)
+    moved = 2 * (NUM_WORKERS - 1) / NUM_WORKERS * record["num_weights"] * (2 if gradient_dtype == "bfloat16" else 4)
     transfer_ms = 1000 * moved / bytes_per_s(rate)
     local_ms = step_ms(*NEEDED)
     needed_ms = local_ms + transfer_ms
@@ -118,7 +118,7 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, wire_dtype: str |
     return {
         "model": model,
         "rate": rate,
-        "wire_dtype": wire_dtype,
+        "gradient_dtype": gradient_dtype,
         "moved_mb": moved / 1e6,
         "step_ms": whole_ms,
         "split_ms": {part: round(step_ms(part), 2) for part in timed[0]},
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", nargs="+", default=["1gbit", "100mbit"])
     parser.add_argument("--models", nargs="+", default=["dense256", "dense1024"])
-    parser.add_argument("--wire-dtype", help="handed to the Trainer, where it knows that argument")
+    parser.add_argument("--gradient-dtype", help="handed to the Trainer, where it knows that argument")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     if reason := why_not():
@@ -154,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="heliostat-net-") as name, Hosts(Path(name)) as hosts:
         for model in chosen.models:
             for rate in chosen.rates:
-                one = measure(hosts, Path(name), model, rate, chosen.wire_dtype)
+                one = measure(hosts, Path(name), model, rate, chosen.gradient_dtype)
                 found.append(one)
                 print(
                     f"{model:10} {rate:>8}: a step takes {one['step_ms']:.1f} ms; {one['needed_ms']:.1f} are "

@@ -38,7 +38,7 @@ def train(tmp_path):
     """train(build_model, data, workers=, replicas=, **fit arguments) -> Result, in this process."""
     count = 0
 
-    def run(build_model, data, *, workers=1, replicas=1, num_microbatches=4, seed=7, wire_dtype=None, **arguments):
+    def run(build_model, data, *, workers=1, replicas=1, num_microbatches=4, seed=7, gradient_dtype=None, **arguments):
         nonlocal count
         count += 1
         trainer = Trainer(
@@ -50,7 +50,7 @@ def train(tmp_path):
             seed=seed,
             run_dir=tmp_path / f"run-{count}",
             deadline_s=60,
-            wire_dtype=wire_dtype,
+            gradient_dtype=gradient_dtype,
         )
         arguments = {"epochs": 2, "global_batch_size": 16, "verbose": 0} | arguments
         with trainer:

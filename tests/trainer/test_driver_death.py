@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from heliostat.trainer import RunPausedError, Steps, Trainer
+from heliostat.trainer import RunPausedError, EverySteps, Trainer
 
 
 def build_model():
@@ -45,7 +45,7 @@ if __name__ == "__main__":
     with Trainer(build_model, workers={workers}, num_microbatches=4, seed=7, run_dir="run",
                  deadline_s={deadline_s}) as trainer:
         try:
-            result = trainer.fit((x, y), epochs=12, global_batch_size=16, checkpoint_every=Steps(3), verbose=0)
+            result = trainer.fit((x, y), epochs=12, global_batch_size=16, checkpoint_every=EverySteps(3), verbose=0)
         except RunPausedError as paused:
             sys.exit(str(paused))
     Path("result.json").write_text(__import__("json").dumps([result.sha256, result.history]))

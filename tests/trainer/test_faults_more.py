@@ -8,7 +8,7 @@ import socket
 import keras
 import pytest
 import tensorflow as tf
-from heliostat.trainer import Steps, Trainer, TrainingFailedError
+from heliostat.trainer import EverySteps, Trainer, TrainingFailedError
 from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from .conftest import dense_data
@@ -73,7 +73,7 @@ def test_the_only_worker_dies_and_another_goes_on_from_the_checkpoint(ray_here, 
     faults = Faults(tmp_path / "faults", tmp_path / "run", 1)
     faults.order(Order(point="applied", step=13))
     with Trainer(faults.build(normalised), workers=1, num_microbatches=4, seed=7, run_dir=tmp_path / "run") as trainer:
-        result = trainer.fit(dense_data(), epochs=6, checkpoint_every=Steps(3), **JOB)
+        result = trainer.fit(dense_data(), epochs=6, checkpoint_every=EverySteps(3), **JOB)
     faults.check()
     assert [each["restarted"] for each in events_of(result.run_dir, "formed")] == [False, True]
     assert outcome(result) == outcome(train(normalised, dense_data(), workers=0, epochs=6, **JOB))

@@ -73,7 +73,7 @@ def test_steps_compiled_by_xla_give_the_same_bits(train, build):
 @pytest.mark.parametrize("build", [normalised, pytest.param(linear(), marks=pytest.mark.slow)])
 def test_gradients_rounded_to_bfloat16_give_the_same_bits(train, build):
     data, valid = dense_data(), dense_data(rows=23, seed=1)
-    reference = train(build, data, validation_data=valid, workers=0, wire_dtype="bfloat16")
+    reference = train(build, data, validation_data=valid, workers=0, gradient_dtype="bfloat16")
     layouts = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2))
     for (workers, replicas), loop in zip(layouts, (*LOOPS, *LOOPS), strict=False):
         result = train(
@@ -83,7 +83,7 @@ def test_gradients_rounded_to_bfloat16_give_the_same_bits(train, build):
             workers=workers,
             replicas=replicas,
             loop=loop,
-            wire_dtype="bfloat16",
+            gradient_dtype="bfloat16",
         )
         assert fingerprint(result) == fingerprint(reference), f"{workers} x {replicas}, {loop}"
     plain = train(build, data, validation_data=valid, workers=0)

@@ -285,7 +285,7 @@ def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words
         ({"strategy": None}, r"no argument 'strategy'. Use Trainer\(replicas_per_worker"),
         ({"workers": 0, "address": "auto"}, "address='auto' has no use"),
         ({"replicas_per_worker": 0}, "replicas_per_worker=0"),
-        ({"wire_dtype": "float16"}, "wire_dtype='float16'; it takes 'bfloat16' or None"),
+        ({"gradient_dtype": "float16"}, "gradient_dtype='float16'; it takes 'bfloat16' or None"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
@@ -296,7 +296,7 @@ def test_arguments_of_the_trainer_are_checked(arguments, words):
 
 def test_rounding_gradients_that_are_not_float32_is_refused(tmp_path):
     use_floats("float64")
-    with local_trainer(linear(), tmp_path, wire_dtype="bfloat16") as trainer:
+    with local_trainer(linear(), tmp_path, gradient_dtype="bfloat16") as trainer:
         with pytest.raises(UnsupportedModelError, match="this model's are float64"):
             trainer.fit(DATA, verbose=0)
 

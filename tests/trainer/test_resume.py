@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.pools.local import WorkerKilled
-from heliostat.trainer import ConfigurationError, NonfiniteGradientError, RunPausedError, Steps
+from heliostat.trainer import ConfigurationError, EverySteps, NonfiniteGradientError, RunPausedError
 from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from .conftest import dense_data
@@ -319,7 +319,7 @@ def test_a_changed_run_does_not_go_on_and_the_message_names_what_differs(tmp_pat
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(undisturbed, tmp_path, capfd):
     with local_trainer(normalised, tmp_path) as trainer:
-        fit(trainer, epochs=3, checkpoint_every=Steps(4), keep=5)
+        fit(trainer, epochs=3, checkpoint_every=EverySteps(4), keep=5)
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
     last = store.names()[-1]
     state = tmp_path / "run" / "checkpoints" / last / "state.safetensors"

@@ -17,7 +17,7 @@ from ..config import FitConfig, check_step
 from ..engine.private_names import check_private_names
 from ..environment import Command
 from ..errors import ConfigurationError, RunPausedError
-from ..jobs import FitJob, ModelJob, WireDtype
+from ..jobs import FitJob, GradientDtype, ModelJob
 from ..shipping import Shipped
 from .inputs import Data, Inputs
 from .run_folder import RunFolder
@@ -98,7 +98,7 @@ class FitCall:
         data: tuple[Dataset, Dataset | None],
         folder: RunFolder,
         store: CheckpointStore | None,
-        wire_dtype: WireDtype | None,
+        gradient_dtype: GradientDtype | None,
     ) -> FitJob:
         """What the workers are told."""
         config, command = self.config, self.command
@@ -121,7 +121,7 @@ class FitCall:
             checkpoint_every=config.checkpoint_every,
             first_generation=0 if store is None else store.next_generation(),
             on_nonfinite=config.on_nonfinite,
-            wire_dtype=wire_dtype,
+            gradient_dtype=gradient_dtype,
             replay=None if command is None else command.replay,
             trace=None if command is None else command.trace,
         )

@@ -205,7 +205,7 @@ class FitRun:
             "num_microbatches": job.model.num_microbatches,
             "threads_per_worker": config.threads,
             "deterministic": config.deterministic,
-            "gradient_dtype": config.wire_dtype,
+            "gradient_dtype": config.gradient_dtype,
             "initial_weights": job.model.weights_digest,
             "columns": [str(job.columns.inputs), str(job.columns.targets), str(job.columns.sample_weight)],
             "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},

@@ -43,7 +43,7 @@ from heliostat.cluster.tree import BucketOp, Layout, Vector
 from ml_dtypes import bfloat16
 
 from ..errors import UnsupportedModelError
-from ..jobs import BUCKET_OPS, WireDtype
+from ..jobs import BUCKET_OPS, GradientDtype
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +91,7 @@ class VectorLayout:
         """How each bucket is summed."""
         return BUCKET_OPS[:1] * len(self.float_buckets) + BUCKET_OPS[1:]
 
-    def rounded(self, wire_dtype: WireDtype | None) -> VectorLayout:
+    def rounded(self, gradient_dtype: GradientDtype | None) -> VectorLayout:
         """The layout in which vectors are summed: gradients in another dtype, None leaves them as they are.
 
         Every node of the tree is rounded then. Moving averages stay exact: a small step of theirs would be rounded away
@@ -100,13 +100,13 @@ class VectorLayout:
         Raises:
             UnsupportedModelError: gradients are to be rounded, and are not float32.
         """
-        if wire_dtype is None:
+        if gradient_dtype is None:
             return self
         dtype, _ = self.buckets[0]
         if dtype != np.float32:
             raise UnsupportedModelError(
-                f"wire_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
-                "wire_dtype out, or use float32 weights."
+                f"gradient_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
+                "gradient_dtype out, or use float32 weights."
             )
         num_gradients = len(self.float_buckets) - (1 if self.float_state else 0)
         gradients = tuple((np.dtype(bfloat16), length) for _, length in self.buckets[:num_gradients])

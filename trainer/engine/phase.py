@@ -16,7 +16,7 @@ from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 
 from ..errors import WorkersDisagreeError
-from ..jobs import WireDtype
+from ..jobs import GradientDtype
 from .metrics import int_state_differs
 from .microbatches import Microbatches
 from .nonfinite import all_finite
@@ -71,18 +71,18 @@ class Phase:
 
     Args:
         microbatches: computes its gradients.
-        wire_dtype: how gradients are rounded before they are summed; None leaves them as they are.
+        gradient_dtype: how gradients are rounded before they are summed; None leaves them as they are.
     """
 
-    def __init__(self, microbatches: Microbatches, wire_dtype: WireDtype | None) -> None:
+    def __init__(self, microbatches: Microbatches, gradient_dtype: GradientDtype | None) -> None:
         self.microbatches = microbatches
-        built, self.layout = microbatches.built, microbatches.gradients.layout.rounded(wire_dtype)
+        built, self.layout = microbatches.built, microbatches.gradients.layout.rounded(gradient_dtype)
         num_microbatches = microbatches.feed.plan.num_microbatches
         gpus = built.runtime.gpus
         self.buckets = Buckets(self.layout.buckets, self.layout.ops, lambda: memory_of_sums(self.layout, gpus))
         self.partial_sums = PartialSums(num_microbatches, self.buckets)
         self.replica_sum: ReplicaSum | None = None
-        if gpus and wire_dtype is None:  # else what they compute is rounded first, on the host
+        if gpus and gradient_dtype is None:  # else what they compute is rounded first, on the host
             self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.gradients.views)
         self._update = Update(built, self.layout)
 

@@ -14,7 +14,7 @@ from ..checkpoints.manifest import checkpoint_name
 from ..checkpoints.snapshot import Snapshot
 from ..checkpoints.store import CheckpointStore
 from ..errors import CheckpointError
-from ..jobs import CheckpointEvery, CheckpointFailed, CheckpointWritten, Seconds, Steps
+from ..jobs import CheckpointEvery, CheckpointFailed, CheckpointWritten, EverySeconds, EverySteps
 
 
 class Saver:
@@ -49,9 +49,9 @@ class Saver:
 
     def before_step(self, position: int) -> None:
         """Between two steps: make a checkpoint if one is due."""
-        if isinstance(self._every, Steps):
+        if isinstance(self._every, EverySteps):
             due = position % self._every.num == 0 and position > 0
-        elif isinstance(self._every, Seconds):
+        elif isinstance(self._every, EverySeconds):
             due = time.monotonic() - self._saved_s >= self._every.seconds
         else:
             return

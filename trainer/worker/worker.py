@@ -121,7 +121,7 @@ class Worker:
             only_returned = job.loop != "custom"
             runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
             on_nonfinite = None if _scales_losses(built) else job.on_nonfinite
-            engine = Step([Phase(runner, job.wire_dtype)], member, on_nonfinite)
+            engine = Step([Phase(runner, job.gradient_dtype)], member, on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)

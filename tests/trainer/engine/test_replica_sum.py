@@ -158,7 +158,7 @@ def test_rounded_gradients_are_summed_on_the_host(train, monkeypatch):
     monkeypatch.setattr(ReplicaSum, "__call__", lambda *_: pytest.fail("summed on the devices"))
     monkeypatch.setattr(Runtime, "gpus", property(lambda self: self.devices))
     rounded = [
-        fingerprint(train(normalised, dense_data(), workers=1, replicas=replicas, wire_dtype="bfloat16", epochs=1))
+        fingerprint(train(normalised, dense_data(), workers=1, replicas=replicas, gradient_dtype="bfloat16", epochs=1))
         for replicas in (1, 2)
     ]
     assert rounded[0] == rounded[1]

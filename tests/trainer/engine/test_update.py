@@ -163,15 +163,15 @@ def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
     assert fingerprint(results[0]) == fingerprint(results[1])
 
 
-@pytest.mark.parametrize("wire_dtype", [None, "bfloat16"])
-def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, wire_dtype):
-    data, arguments = dense_data(), {"wire_dtype": wire_dtype, "epochs": 1}
+@pytest.mark.parametrize("gradient_dtype", [None, "bfloat16"])
+def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, gradient_dtype):
+    data, arguments = dense_data(), {"gradient_dtype": gradient_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))
     found = []
     original = VectorLayout.rounded
 
-    def noted(self, wire_dtype):
-        found.append(original(self, wire_dtype))
+    def noted(self, gradient_dtype):
+        found.append(original(self, gradient_dtype))
         return found[-1]
 
     monkeypatch.setattr(VectorLayout, "rounded", noted)
@@ -182,6 +182,7 @@ def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, w
                 patched.setattr(Runtime, "gpus", property(lambda self: self.devices))
             result = train(normalised, data, workers=workers, replicas=replicas, **arguments)
         assert fingerprint(result) == joined, f"{workers} x {replicas}"
-    dtypes = [wire_dtype or "float32"] * 4 + ["float32", "float64", "float64"]  # large, small, large, small; averages
+    averages = ["float32", "float64", "float64"]
+    dtypes = [gradient_dtype or "float32"] * 4 + averages  # large, small, large, small
     assert len(found) == 1 + 3 + 2 + 1 + 2
     assert all([dtype.name for dtype, _ in each.buckets] == dtypes for each in found)
