@@ -126,7 +126,9 @@ def _inside(value: Any) -> Iterator[Any]:
         yield from value
     elif type(value).__module__.startswith(_LOOKED_INTO):
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-        yield from (getattr(value, name) for name in slots if hasattr(value, name) and name not in ("built", "twin"))
+        yield from (
+            getattr(value, name) for name in slots if hasattr(value, name) and name not in ("built", "flat_optimizer")
+        )
         if hasattr(value, "__dict__"):
             yield from (
                 each for name, each in vars(value).items() if name not in ("built", "microbatches", "_group", "_member")

@@ -3,7 +3,7 @@
 A compiled function over hundreds of small variables spends its time on their handles. An optimizer that treats every
 element by itself gives the same bits on all weights joined into one vector, so its state lives in such vectors while
 steps run. Weights are handed out to the model's variables after every step; the optimizer's own variables are brought
-up to date by `Update.store`, whenever somebody may look at them.
+up to date by `Update.sync_optimizer`, whenever somebody may look at them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class FlatState:
     """The vectors of a flat update.
 
     Attributes:
-        twin: an optimizer of the same configuration, built for one long variable.
+        flat_optimizer: an optimizer of the same configuration, built for one long variable.
         weights: the vector of all weights.
-        slots: per twin slot (a vector such as a momentum) the variables it stands for, in the order of the weights.
-        scalars: per scalar of the twin (iterations, learning rate) the optimizer's own variable, which stays in use.
+        slots: per slot of it (a vector such as a momentum) the variables it stands for, in the order of the weights.
+        scalars: per scalar of it (iterations, learning rate) the optimizer's own variable, which stays in use.
     """
 
     built: BuiltModel
-    twin: Any
+    flat_optimizer: Any
     weights: Any
     slots: list[tuple[Any, list[Any]]]
     scalars: list[tuple[Any, Any]]
@@ -57,12 +57,12 @@ class FlatState:
 
         def store() -> None:
             for vector, variables in self.slots:
-                hand_out(self.built, private_api.tf_variable(vector).read_value(), variables)
+                scatter(self.built, private_api.tf_variable(vector).read_value(), variables)
 
         return tf.function(store, autograph=False).get_concrete_function()
 
 
-def hand_out(built: BuiltModel, vector: Any, variables: Sequence[Any]) -> None:
+def scatter(built: BuiltModel, vector: Any, variables: Sequence[Any]) -> None:
     """Assign the parts of a vector to variables, on every replica."""
     for piece, variable in zip(pieces_of(vector, [_size(v) for v in variables]), variables, strict=True):
         value = tf.reshape(piece, variable.shape)
@@ -98,24 +98,23 @@ def flat_state(built: BuiltModel, gradients: Sequence[int]) -> FlatState | None:
         return None
     device = built.components(built.trainable[0])[0].device
     with tf.device(device):
-        twin = type(optimizer).from_config(optimizer.get_config())
+        flat_optimizer = type(optimizer).from_config(optimizer.get_config())
         size = sum(_size(v) for v in built.trainable)
         weights = keras.Variable(np.zeros(size), dtype=built.trainable[0].dtype, name="weights")
-        twin.build([weights])
-    slots = [
-        (variable, _counterpart(variable, twin, optimizer)) for variable in twin.variables if variable.shape == (size,)
-    ]
-    twin_scalars = [v for v in twin.variables if v.shape != (size,)]
+        flat_optimizer.build([weights])
+    vectors = [v for v in flat_optimizer.variables if v.shape == (size,)]
+    slots = [(vector, _counterpart(vector, flat_optimizer, optimizer)) for vector in vectors]
+    flat_scalars = [v for v in flat_optimizer.variables if v.shape != (size,)]
     joined = {id(v) for _, variables in slots for v in variables or ()}
     own_scalars = [v for v in optimizer.variables if id(v) not in joined]
-    if any(not variables for _, variables in slots) or len(own_scalars) != len(twin_scalars):
+    if any(not variables for _, variables in slots) or len(own_scalars) != len(flat_scalars):
         return None
     return FlatState(
         built=built,
-        twin=twin,
+        flat_optimizer=flat_optimizer,
         weights=weights,
         slots=[(vector, list(variables)) for vector, variables in slots if variables],
-        scalars=list(zip(twin_scalars, own_scalars, strict=True)),
+        scalars=list(zip(flat_scalars, own_scalars, strict=True)),
     )
 
 
@@ -132,13 +131,13 @@ def _is_elementwise(optimizer: Any) -> bool:
 
 
 def _can_be_copied(learning_rate: Any) -> bool:
-    """Whether the twin can be made from the optimizer's configuration: a number, or a schedule of Keras's own."""
+    """Whether a second optimizer can be made from the configuration: a number, or a schedule of Keras's own."""
     return isinstance(learning_rate, keras.Variable) or type(learning_rate).__module__.startswith("keras.")
 
 
-def _counterpart(vector: Any, twin: Any, optimizer: Any) -> list[Any] | None:
-    """The variables of `optimizer` that a slot vector of its twin stands for: those in the list of the same name."""
-    for name, value in vars(twin).items():
+def _counterpart(vector: Any, flat_optimizer: Any, optimizer: Any) -> list[Any] | None:
+    """The variables of `optimizer` that a vector of the flat one stands for: those in the list of the same name."""
+    for name, value in vars(flat_optimizer).items():
         if isinstance(value, (list, tuple)) and len(value) == 1 and value[0] is vector:
             found = getattr(optimizer, name)
             return list(found) if all(each is not None for each in found) else None

@@ -112,12 +112,12 @@ class GradientFunction:
     ) -> None:
         self._built, self._step, self._kind = built, step, kind
         self._only_returned = only_returned_logs
-        self._columns, self._reduction = columns, reduction
+        self._columns, self._names, self._reduction = columns, columns.names, reduction
         self._traced: VectorLayout | None = None
         self.views = HostViews()
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in built.model.metrics]
-            self._per_replica = self._trace({name: sample[name] for name in columns.names})
+            self._per_replica = self._trace({name: sample[name] for name in self._names})
         if self._traced is None:
             raise UnsupportedStepError("The training step was not outputs.")
         self.layout: VectorLayout = self._traced
@@ -138,7 +138,7 @@ class GradientFunction:
     def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> list[list[tf.Tensor]]:
         """As a call, but what it returns are tensors, on the replicas' devices."""
         arguments = [
-            ([batch[name] for name in self._columns.names], copied_to_tensor(weights), copied_to_tensor(seeds))
+            ([batch[name] for name in self._names], copied_to_tensor(weights), copied_to_tensor(seeds))
             for batch, weights, seeds in replica_inputs
         ]
         self.views.forget()
@@ -176,7 +176,7 @@ class GradientFunction:
         """Trace the step in a scope that starts where a microbatch starts."""
         built = self._built
         private_api.use_global_generator(built.generators[0])
-        batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
+        batch = {name: _to_floatx(value) for name, value in zip(self._names, columns, strict=True)}
         metric_start = [tf.constant(m.initial) for m in built.metrics]
         non_trainable_start = [tf.identity(private_api.tf_variable(v)) for v in built.non_trainable]
         start = [

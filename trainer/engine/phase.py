@@ -19,10 +19,9 @@ from ..errors import WorkersDisagreeError
 from ..jobs import GradientDtype
 from .metrics import int_state_differs
 from .microbatches import Microbatches
-from .nonfinite import all_finite
 from .replica_sum import ReplicaSum
 from .state import assign_state, state_bytes
-from .tensors import memory_of_sums, to_tensor
+from .tensors import all_finite, memory_of_sums, to_tensor
 from .update import Update
 
 
@@ -113,7 +112,7 @@ class Phase:
 
     def sync_optimizer(self) -> None:
         """Bring the optimizer's variables up to date, where the update keeps its state in one vector."""
-        self._update.store()
+        self._update.sync_optimizer()
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what the phase needs, so that a group does not wait for that; nothing changes."""
@@ -126,7 +125,7 @@ class Phase:
         for bucket in nothing:
             bucket[:] = 0
         self._update(*map(to_tensor, nothing))
-        self._update.store()
+        self._update.sync_optimizer()
         assign_state(built, kept)
 
     def _warm_up_replicas(self, replica_sum: ReplicaSum) -> None:

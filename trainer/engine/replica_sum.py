@@ -24,7 +24,7 @@ from heliostat.cluster.tree import (
 )
 
 from .private_api import NO_CONTROL_DEPENDENCIES
-from .tensors import HOST, HostViews
+from .tensors import CPU, HostViews
 
 FLOAT, SHORT = slice(None, -2), slice(-2, None)
 
@@ -86,7 +86,7 @@ class ReplicaSum:
                 devices = self._devices[at : at + count]
                 sums.append([self._added(buckets, devices, additions) for buckets in by_bucket])
                 at += count
-            with tf.device(HOST):
+            with tf.device(CPU):
                 return sums, *tf.nest.map_structure(tf.identity, (sums, rest))
 
         return add_up

@@ -14,7 +14,13 @@ from ml_dtypes import bfloat16
 
 from .layout import VectorLayout
 
-HOST = "CPU:0"
+CPU = "CPU:0"
+
+
+def all_finite(vector: np.ndarray) -> bool:
+    """Whether all numbers are finite; one pass over the memory unless the answer is in doubt."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(vector, vector))) or bool(np.isfinite(vector).all())
 
 
 def host_view(tensor: tf.Tensor) -> np.ndarray:
@@ -92,7 +98,7 @@ def memory_towards(device: str, length: int, dtype: np.dtype) -> np.ndarray:
     def bring(value: tf.Tensor) -> tf.Tensor:
         with tf.device(device):
             there = tf.fill((length,), value)
-        with tf.device(HOST):
+        with tf.device(CPU):
             return tf.identity(there)
 
     tensor = bring(tf.zeros((), dtype))

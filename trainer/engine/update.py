@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from . import private_api
-from .flat import FlatState, flat_state, hand_out
+from .flat import FlatState, flat_state, scatter
 from .layout import VectorLayout, split_by_variable
 from .model import BuiltModel
 from .per_replica import InlineCall
@@ -50,7 +50,7 @@ class Update:
             self._loaded = True
         self._update(*float_buckets)
 
-    def store(self) -> None:
+    def sync_optimizer(self) -> None:
         """Bring the optimizer's variables up to date; from now on they may be looked at, and changed."""
         if self._flat is not None and self._loaded:
             self._store()
@@ -78,17 +78,17 @@ class Update:
 
     def _flat_update(self, flat: FlatState) -> Callable[..., None]:
         """One compiled function over the long vectors, whose weights are then handed out."""
-        built, twin = self._built, flat.twin
+        built, flat_optimizer = self._built, flat.flat_optimizer
         scalar_parts = [built.components(own) for _, own in flat.scalars]
         float_state_parts = [built.components(variable) for variable in self._float_state]
         source = {id(of): parts[0] for (of, _), parts in zip(flat.scalars, scalar_parts, strict=True)}
-        stores = [source.get(id(variable), private_api.tf_variable(variable)) for variable in twin.variables]
+        stores = [source.get(id(variable), private_api.tf_variable(variable)) for variable in flat_optimizer.variables]
         weights = private_api.tf_variable(flat.weights)
 
         def assign_first(gradients: tf.Tensor, *float_state: tf.Tensor) -> tf.Tensor:
             state = [store.read_value() for store in stores]
-            with private_api.stateless(twin):
-                (new_weights,), new_state = twin.stateless_apply(
+            with private_api.stateless(flat_optimizer):
+                (new_weights,), new_state = flat_optimizer.stateless_apply(
                     state, [tf.cast(gradients, weights.dtype)], [weights.read_value()]
                 )
             weights.assign(new_weights)
@@ -104,7 +104,7 @@ class Update:
         def update(*float_buckets: tf.Tensor) -> None:
             with tf.device(weights.device):
                 new_weights = compiled(*float_buckets)
-            hand_out(built, new_weights, built.trainable)
+            scatter(built, new_weights, built.trainable)
             _copy_to_other_replicas([*scalar_parts, *float_state_parts])
 
         return update

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine.metrics import MetricSums
-from ..engine.nonfinite import all_finite, parts_by_variable
+from ..engine.nonfinite import parts_by_variable
 from ..engine.step import Step
+from ..engine.tensors import all_finite
 from ..environment import ReplayWanted
 from ..jobs import MicrobatchReplay, ReplayReport
 
