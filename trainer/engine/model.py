@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -42,17 +41,17 @@ class BuiltModel:
 
     model: keras.Model
     strategy: tf.distribute.MirroredStrategy
-    trainable: list[Any]
-    non_trainable: list[Any]
+    trainable: list[keras.Variable]
+    non_trainable: list[keras.Variable]
     metrics: list[MetricVariable]
-    generators: list[Any]
+    generators: list[keras.random.SeedGenerator]
     reduction: str
     runtime: Runtime
-    read_state: Callable[[], list[Any]]
+    read_state: Callable[[], list[tf.Tensor]]
     notes: tuple[str, ...]
 
     @property
-    def optimizer(self) -> Any:
+    def optimizer(self) -> keras.optimizers.Optimizer:
         """The compiled optimizer."""
         return self.model.optimizer
 
@@ -67,7 +66,7 @@ class BuiltModel:
         return private_api.knows_targets(self.model)
 
     @property
-    def state(self) -> list[Any]:
+    def state(self) -> list[keras.Variable]:
         """All variables that training changes, in a fixed order: weights, then optimizer state."""
         return [*self.trainable, *self.non_trainable, *self.optimizer.variables]
 
@@ -76,7 +75,7 @@ class BuiltModel:
         """The dtype in which gradients are summed: the widest of the trainable weights, at least float32."""
         return np.result_type(np.float32, *(np.dtype(v.dtype) for v in self.trainable if v.dtype != "bfloat16"))
 
-    def components(self, variable: Any) -> tuple[Any, ...]:
+    def components(self, variable: keras.Variable) -> tuple[tf.Variable, ...]:
         """The per-replica `tf.Variable` parts of a Keras variable."""
         return tuple(self.strategy.experimental_local_results(private_api.tf_variable(variable)))
 
@@ -240,7 +239,7 @@ def _describe(
     non_trainable = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
     found = [*trainable, *non_trainable, *model.optimizer.variables]
 
-    def read_state() -> list[Any]:
+    def read_state() -> list[tf.Tensor]:
         return [
             strategy.experimental_local_results(private_api.tf_variable(variable))[0].read_value() for variable in found
         ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -54,7 +53,7 @@ def unscaled_losses() -> Iterator[None]:
             setattr(loss_module, name, function)
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: tf.Tensor) -> tf.Tensor:
     return value
 
 
@@ -70,18 +69,18 @@ def fresh_names() -> Iterator[None]:
             global_state.set_global_attribute("object_name_uids", counted)
 
 
-def new_global_generator() -> Any:
+def new_global_generator() -> keras.random.SeedGenerator:
     """Make and install a new generator for layers and functions with ``seed=None``, in the present scope."""
     global_state.set_global_attribute(seed_generator_module.GLOBAL_SEED_GENERATOR, None)
     return global_generator()
 
 
-def global_generator() -> Any:
+def global_generator() -> keras.random.SeedGenerator:
     """Keras's generator for layers and functions with ``seed=None``, made if need be (per thread in Keras)."""
     return seed_generator_module.global_seed_generator()
 
 
-def use_global_generator(generator: Any) -> None:
+def use_global_generator(generator: keras.random.SeedGenerator) -> None:
     """Make `generator` the global one of this thread: replicas are traced in threads of their own."""
     global_state.set_global_attribute(seed_generator_module.GLOBAL_SEED_GENERATOR, generator)
 
@@ -98,7 +97,7 @@ def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
-def build_by_example(model: keras.Model, batch: tuple[Any, ...]) -> None:
+def build_by_example(model: keras.Model, batch: tuple[object, object, object]) -> None:
     """Create a model's weights, optimizer and metric state.
 
     Args:
@@ -145,7 +144,7 @@ def output_loss_trackers(model: keras.Model) -> list[keras.metrics.Mean]:
     return [] if compiled is None else [tracker for tracker in compiled.metrics if tracker is not None]
 
 
-def with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:
+def with_autograph(step: Callable[..., object]) -> Callable[..., object]:
     """A function with `if` and `for` on tensors made into graph operations, as `tf.function` would."""
     autograph = tf.__internal__.autograph
     return autograph.tf_convert(step, autograph.control_status_ctx())  # type: ignore[no-any-return]
@@ -169,7 +168,7 @@ def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
     return getattr(optimizer, "inner_optimizer", None)
 
 
-def learning_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> object:
     """What an optimizer takes its learning rate from: a `keras.Variable`, a schedule, or a function."""
     return optimizer._learning_rate
 
@@ -199,7 +198,7 @@ def stateless(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """
     optimizers = [each for each in (optimizer, inner_optimizer(optimizer)) if each is not None]
     keys = {id(v): each._var_key(v) for each in optimizers for v in each._trainable_variables}
-    replaced: dict[str, Callable[..., Any]] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
+    replaced: dict[str, Callable[..., object]] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
     replaced["_var_key"] = lambda _self, variable: keys[id(variable)]
     replaced["_backend_apply_gradients"] = _apply_gradients
     originals = {name: vars(TFOptimizer).get(name) for name in replaced}
@@ -215,7 +214,7 @@ def stateless(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
                 setattr(TFOptimizer, name, method)
 
 
-def _apply_gradients(optimizer: BaseOptimizer, grads: Sequence[Any], variables: Sequence[keras.Variable]) -> None:
+def _apply_gradients(optimizer: BaseOptimizer, grads: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> None:
     """`BaseOptimizer._backend_apply_gradients` without the branches that a stateless scope cannot hold."""
     grads = optimizer._clip_gradients(grads)
     optimizer._apply_weight_decay(variables)
