@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -37,12 +36,12 @@ class FlatState:
     """
 
     built: BuiltModel
-    flat_optimizer: Any
-    weights: Any
-    slots: list[tuple[Any, list[Any]]]
-    scalars: list[tuple[Any, Any]]
+    flat_optimizer: keras.optimizers.Optimizer
+    weights: keras.Variable
+    slots: list[tuple[keras.Variable, list[keras.Variable]]]
+    scalars: list[tuple[keras.Variable, keras.Variable]]
 
-    def make_load(self) -> Any:
+    def make_load(self) -> tf.types.experimental.ConcreteFunction:
         """A traced function that takes weights and optimizer state out of the model's variables."""
 
         def load() -> None:
@@ -52,7 +51,7 @@ class FlatState:
 
         return tf.function(load, autograph=False).get_concrete_function()
 
-    def make_store(self) -> Any:
+    def make_store(self) -> tf.types.experimental.ConcreteFunction:
         """A traced function that writes the optimizer's state into its variables, on every replica."""
 
         def store() -> None:
@@ -62,8 +61,14 @@ class FlatState:
         return tf.function(store, autograph=False).get_concrete_function()
 
 
-def scatter(built: BuiltModel, vector: Any, variables: Sequence[Any]) -> None:
-    """Assign the parts of a vector to variables, on every replica."""
+def scatter(built: BuiltModel, vector: tf.Tensor, variables: Sequence[keras.Variable]) -> None:
+    """Assign the parts of a vector to variables, on every replica.
+
+    Args:
+        built: knows the replicas.
+        vector: ``[elements of all variables]``.
+        variables: in the order in which they lie in the vector.
+    """
     for piece, variable in zip(pieces_of(vector, [_size(v) for v in variables]), variables, strict=True):
         value = tf.reshape(piece, variable.shape)
         for part in built.components(variable):
@@ -118,7 +123,7 @@ def flat_state(built: BuiltModel, gradients: Sequence[int]) -> FlatState | None:
     )
 
 
-def _is_elementwise(optimizer: Any) -> bool:
+def _is_elementwise(optimizer: keras.optimizers.Optimizer) -> bool:
     kind = type(optimizer)
     return (
         kind.__module__.startswith("keras.")
@@ -130,12 +135,14 @@ def _is_elementwise(optimizer: Any) -> bool:
     )
 
 
-def _can_be_copied(learning_rate: Any) -> bool:
+def _can_be_copied(learning_rate: object) -> bool:
     """Whether a second optimizer can be made from the configuration: a number, or a schedule of Keras's own."""
     return isinstance(learning_rate, keras.Variable) or type(learning_rate).__module__.startswith("keras.")
 
 
-def _counterpart(vector: Any, flat_optimizer: Any, optimizer: Any) -> list[Any] | None:
+def _counterpart(
+    vector: keras.Variable, flat_optimizer: keras.optimizers.Optimizer, optimizer: keras.optimizers.Optimizer
+) -> list[keras.Variable] | None:
     """The variables of `optimizer` that a vector of the flat one stands for: those in the list of the same name."""
     for name, value in vars(flat_optimizer).items():
         if isinstance(value, (list, tuple)) and len(value) == 1 and value[0] is vector:
@@ -144,5 +151,5 @@ def _counterpart(vector: Any, flat_optimizer: Any, optimizer: Any) -> list[Any] 
     return None
 
 
-def _size(variable: Any) -> int:
+def _size(variable: keras.Variable) -> int:
     return int(np.prod(variable.shape))

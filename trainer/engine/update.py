@@ -8,7 +8,6 @@ replicas. It is local and deterministic, so every worker that has the same sum e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -43,7 +42,7 @@ class Update:
             traced = tf.function(change, autograph=False, input_signature=specs).get_concrete_function()
             self._update = InlineCall(traced) if built.runtime.on_one_cpu else traced
 
-    def __call__(self, *float_buckets: Any) -> None:
+    def __call__(self, *float_buckets: tf.Tensor) -> None:
         """Assign the new state, given the float buckets of the summed vector."""
         if self._flat is not None and not self._loaded:
             self._load()
@@ -120,12 +119,13 @@ class Update:
             for part in self._built.components(variable):
                 part.assign(value)
 
-    def _new_values(self, float_buckets: Sequence[tf.Tensor], first: Sequence[Any]) -> list[Any]:
+    def _new_values(self, float_buckets: Sequence[tf.Tensor], first: Sequence[tf.Variable]) -> list[tf.Tensor]:
+        """New weights, optimizer state and float state, given `first`, the first replica's part of each."""
         built, layout = self._built, self._layout
         num_weights = len(built.trainable)
         num_state = len(built.optimizer.variables)
         current = [part.read_value() for part in first]
-        gradients: list[Any] = [None] * num_weights
+        gradients: list[tf.Tensor | None] = [None] * num_weights
         trained = [built.trainable[index] for index in layout.gradients]
         values = _values(float_buckets, layout.variables_per_bucket, [*trained, *self._float_state])
         for index, value in zip(layout.gradients, values, strict=False):
@@ -138,7 +138,7 @@ class Update:
         return [*weights, *state, *float_state]
 
 
-def _copy_to_other_replicas(parts_of: Sequence[Sequence[Any]]) -> None:
+def _copy_to_other_replicas(parts_of: Sequence[Sequence[tf.Variable]]) -> None:
     for parts in parts_of:
         for part in parts[1:]:
             part.assign(parts[0].read_value())
