@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .allreduce.collective import Collective
-from .allreduce.listener import Listener
+from .allreduce.connect import Peers
+from .allreduce.listener import Address, Listener
 from .allreduce.mesh import connect
 from .tree import BucketOp
-
-Address = tuple[str, int]
 
 NUM_SMALL, NUM_LARGE = 65, 5
 FIRST_BYTES, MAX_BYTES, LONG_S = 1 << 20, 1 << 26, 0.05
@@ -89,15 +88,9 @@ def measure_links(
 
 
 def _connected(listener: Listener, worker: int, workers: Sequence[int], job: LinksJob, generation: int) -> Collective:
-    return connect(
-        listener,
-        rank=workers.index(worker),
-        addresses=[job.addresses[each] for each in workers],
-        generation=generation,
-        secret=job.secret,
-        timeout_s=LIMIT_S,
-        deadline_s=LIMIT_S,
-    )
+    addresses = [job.addresses[each] for each in workers]
+    peers = Peers(rank=workers.index(worker), addresses=addresses, generation=generation, secret=job.secret)
+    return connect(listener, peers, timeout_s=LIMIT_S, deadline_s=LIMIT_S)
 
 
 def _measure(pair: Collective, max_bytes: int) -> tuple[float, float]:

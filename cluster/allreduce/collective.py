@@ -1,9 +1,10 @@
-"""The seam between the step and whatever connects the workers: `Collective`, and `Alone` for a single worker."""
+"""The calls that all workers of a generation make together: `Collective`, and `Alone` for a group of one."""
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import Aborted, Call
@@ -14,9 +15,15 @@ MAX_CONTROL_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveStatistics:
-    """What a collective has done since it was made; times in seconds, of the calling thread.
+    """What a collective has done since it was made.
 
-    `bytes_shared` of `bytes_sent` went through memory shared with workers of the same host.
+    Attributes:
+        calls: how many have succeeded.
+        bytes_sent: payloads and headers; likewise `bytes_received`.
+        bytes_shared: how many of those sent went through memory shared with workers of the same host.
+        wait_s: seconds of the calling thread asleep, until another worker or the network had something.
+        reduce_s: seconds of the calling thread copying and adding.
+        sharing: ranks of the workers with which memory is shared.
     """
 
     calls: int = 0
@@ -25,27 +32,34 @@ class CollectiveStatistics:
     bytes_shared: int = 0
     wait_s: float = 0.0
     reduce_s: float = 0.0
+    sharing: tuple[int, ...] = ()
 
 
 class Collective(ABC):
-    """The calls that all workers of one generation make together, in the same order and with the same numbers.
+    """All workers of one generation make the same calls, in the same order and with the same numbers.
 
     Calls come from one thread; `abort` may come from any. A call that raises has ended the collective: it closes its
     connections, so that the others notice at once, and every later call raises again. A worker that stops for a reason
     of its own must call `close`.
+
+    Args:
+        rank: of this worker.
+        num_workers: of the generation.
+        generation: its number.
     """
 
-    rank: int
-    num_workers: int
-    generation: int
+    def __init__(self, *, rank: int, num_workers: int, generation: int) -> None:
+        self.rank, self.num_workers, self.generation = rank, num_workers, generation
+        self._last_sequence: int | None = None
+        self._num_calls = 0
+        self._ended: str | None = None
 
-    @abstractmethod
     def all_reduce(
         self,
         sequence: int,
         nodes: Mapping[Node, Vector],
         expected: Sequence[Sequence[Node]],
-        like: Layout,
+        layout: Layout,
         *,
         ops: Sequence[BucketOp],
         out: Vector | None = None,
@@ -53,14 +67,33 @@ class Collective(ABC):
     ) -> Vector:
         """Sum the partial sums of all workers in tree order; the same bits on every worker.
 
-        `sequence` grows with every call. `nodes` are this worker's partial sums, which are only read; `expected[rank]`
-        names those of every worker, `like` the dtype and length of each bucket, `ops` its operation; all three are
-        the same on all workers. The result is written to `out` if given, which must not overlap `nodes` and is
-        undefined if the call raises; it may be one of `nodes` without `out`, or if that is the only one and read-only.
-        `deadline_s` replaces the usual one. Raises CollectiveError; ValueError if the arguments contradict each other.
-        """
+        Args:
+            sequence: number of the call; grows with every one.
+            nodes: this worker's partial sums, which are only read.
+            expected: by rank, the nodes that each worker brings; this and the next two are the same on all workers.
+            layout: dtype and length of each bucket.
+            ops: how each bucket is summed.
+            out: memory of the result, which must not overlap `nodes`; undefined if the call raises. None takes new one.
+            deadline_s: replaces the usual one, in seconds.
 
-    @abstractmethod
+        Returns:
+            the sum: `out` if given. It may be one of `nodes` without `out`, or if that is the only one and read-only.
+
+        Raises:
+            CollectiveError: the call failed, on this worker at least.
+            ValueError: the arguments contradict each other.
+        """
+        with self._calling(sequence) as call:
+            if len(expected) != self.num_workers:
+                raise ValueError(f"expected names {len(expected)} workers, this group has {self.num_workers}")
+            own = tuple(expected[self.rank])
+            if set(nodes) != set(own):
+                raise ValueError(f"worker {self.rank} should bring nodes {own}, it has {tuple(nodes)}")
+            check_vectors([*nodes.values(), *([] if out is None else [out])], layout, ops)
+            if out is not None and not all(bucket.flags.writeable for bucket in out):
+                raise ValueError("out must be writable")
+            return self._all_reduce(call, nodes, expected, layout, ops, out, deadline_s)
+
     def broadcast(
         self,
         sequence: int,
@@ -70,65 +103,99 @@ class Collective(ABC):
         *,
         deadline_s: float | None = None,
     ) -> bytes:
-        """Return the payload of worker `root` on every worker; the others pass None.
+        """Give the payload of one worker to all.
 
-        More than `max_bytes` are refused, by the root with ValueError and by the others with ProtocolError.
+        Args:
+            sequence: number of the call; grows with every one.
+            payload: on the root; None on the others.
+            root: the rank of who has it.
+            max_bytes: more are refused.
+            deadline_s: replaces the usual one, in seconds.
+
+        Returns:
+            the payload, on every worker.
+
+        Raises:
+            CollectiveError: the call failed, on this worker at least; ProtocolError if the payload is too large.
+            ValueError: the arguments contradict each other, or this worker's payload is too large.
         """
+        with self._calling(sequence) as call:
+            if not 0 <= root < self.num_workers:
+                raise ValueError(f"root must be a rank below {self.num_workers}, got {root}")
+            if (payload is not None) != (self.rank == root):
+                raise ValueError(f"worker {root} is the root: it alone brings a payload (this is worker {self.rank})")
+            if payload is not None and len(payload) > max_bytes:
+                raise ValueError(f"the payload has {len(payload)} bytes, max_bytes is {max_bytes}")
+            return self._broadcast(call, payload, root, max_bytes, deadline_s)
 
-    @abstractmethod
     def abort(self, reason: str) -> None:
         """Make a blocked call raise Aborted now, and every later call too. May be called from any thread."""
+        self._ended = self._ended or reason
 
-    @abstractmethod
     def close(self) -> None:
-        """Give up all connections; may be called again."""
+        """Give up all connections; not while another thread is in a call (abort that one first)."""
+        self._end(Call(self.rank, self.generation, self._last_sequence), "the worker closed its connections")
 
-    @abstractmethod
     def statistics(self) -> CollectiveStatistics:
         """Return counters since the collective was made."""
+        return CollectiveStatistics(calls=self._num_calls)
 
+    @contextlib.contextmanager
+    def _calling(self, sequence: int) -> Iterator[Call]:
+        """Make a call in the block, if the collective is still alive; whatever the block raises ends it."""
+        call = Call(self.rank, self.generation, sequence)
+        try:
+            if self._ended is not None:
+                raise Aborted(call, self._ended)
+            if sequence < 0 or (self._last_sequence is not None and sequence <= self._last_sequence):
+                raise ValueError(f"sequence must grow with every call: got {sequence} after {self._last_sequence}")
+            self._last_sequence = sequence
+            yield call
+        except BaseException as error:
+            self._end(call, f"{type(error).__name__}: {error}")
+            raise
+        self._num_calls += 1
 
-def check_own(
-    rank: int,
-    nodes: Mapping[Node, Vector],
-    expected: Sequence[Node],
-    like: Layout,
-    ops: Sequence[BucketOp],
-    out: Vector | None,
-) -> None:
-    """Raise ValueError unless a worker brings the nodes expected of it, and vectors of the right layout."""
-    if set(nodes) != set(expected):
-        raise ValueError(f"worker {rank} should bring nodes {tuple(expected)}, it has {tuple(nodes)}")
-    check_vectors([*nodes.values(), *([] if out is None else [out])], like, ops)
-    if out is not None and not all(bucket.flags.writeable for bucket in out):
-        raise ValueError("out must be writable")
+    @abstractmethod
+    def _all_reduce(
+        self,
+        call: Call,
+        nodes: Mapping[Node, Vector],
+        expected: Sequence[Sequence[Node]],
+        layout: Layout,
+        ops: Sequence[BucketOp],
+        out: Vector | None,
+        deadline_s: float | None,
+    ) -> Vector:
+        """See `all_reduce`; the arguments fit each other."""
+
+    @abstractmethod
+    def _broadcast(
+        self, call: Call, payload: bytes | None, root: int, max_bytes: int, deadline_s: float | None
+    ) -> bytes:
+        """See `broadcast`; the arguments fit each other."""
+
+    def _end(self, call: Call, reason: str) -> None:
+        """Give up the connections, if that has not happened yet: in a call, or after one."""
+        self._ended = self._ended or f"it has ended before: {reason}"
 
 
 class Alone(Collective):
     """The collective of a group of one: everything is local."""
 
     def __init__(self, *, generation: int = 0) -> None:
-        self.rank, self.num_workers, self.generation = 0, 1, generation
-        self._calls = 0
-        self._last_sequence: int | None = None
-        self._abort_reason: str | None = None
+        super().__init__(rank=0, num_workers=1, generation=generation)
 
-    def all_reduce(
+    def _all_reduce(
         self,
-        sequence: int,
+        call: Call,
         nodes: Mapping[Node, Vector],
         expected: Sequence[Sequence[Node]],
-        like: Layout,
-        *,
+        layout: Layout,
         ops: Sequence[BucketOp],
-        out: Vector | None = None,
-        deadline_s: float | None = None,
+        out: Vector | None,
+        deadline_s: float | None,
     ) -> Vector:
-        """Sum this worker's nodes (`Collective.all_reduce`); a single one that nobody may write to is the result."""
-        self._begin(sequence)
-        if len(expected) != 1:
-            raise ValueError(f"expected names {len(expected)} workers, this group has one")
-        check_own(0, nodes, expected[0], like, ops, out)
         if len(nodes) == 1:
             (vector,) = nodes.values()
             if not any(bucket.flags.writeable and bucket.size for bucket in vector):
@@ -136,51 +203,7 @@ class Alone(Collective):
         num_covered = max(((index + 1) << level for level, index in nodes), default=1)  # whose tree has these in full
         return reduce_nodes(nodes, ops, num_covered, out)
 
-    def broadcast(
-        self,
-        sequence: int,
-        payload: bytes | None,
-        root: int = 0,
-        max_bytes: int = MAX_CONTROL_BYTES,
-        *,
-        deadline_s: float | None = None,
+    def _broadcast(
+        self, call: Call, payload: bytes | None, root: int, max_bytes: int, deadline_s: float | None
     ) -> bytes:
-        """Return the payload (`Collective.broadcast`)."""
-        self._begin(sequence)
-        check_payload(self, payload, root, max_bytes)
         return bytes(payload or b"")
-
-    def abort(self, reason: str) -> None:
-        """Make every later call raise Aborted."""
-        self._abort_reason = reason
-
-    def close(self) -> None:
-        """Make every later call raise Aborted."""
-        self._abort_reason = self._abort_reason or "the collective is closed"
-
-    def statistics(self) -> CollectiveStatistics:
-        """Return the number of calls; nothing was sent."""
-        return CollectiveStatistics(calls=self._calls)
-
-    def _begin(self, sequence: int) -> None:
-        if self._abort_reason is not None:
-            raise Aborted(Call(0, self.generation, sequence), self._abort_reason)
-        check_sequence(sequence, self._last_sequence)
-        self._last_sequence = sequence
-        self._calls += 1
-
-
-def check_sequence(sequence: int, last: int | None) -> None:
-    """Raise ValueError unless the number of a call is larger than that of the one before."""
-    if sequence < 0 or (last is not None and sequence <= last):
-        raise ValueError(f"sequence must grow with every call: got {sequence} after {last}")
-
-
-def check_payload(collective: Collective, payload: bytes | None, root: int, max_bytes: int) -> None:
-    """Raise ValueError unless exactly the root brings a payload, and one of allowed size."""
-    if not 0 <= root < collective.num_workers:
-        raise ValueError(f"root must be a rank below {collective.num_workers}, got {root}")
-    if (payload is not None) != (collective.rank == root):
-        raise ValueError(f"worker {root} is the root: it alone brings a payload (this is worker {collective.rank})")
-    if payload is not None and len(payload) > max_bytes:
-        raise ValueError(f"the payload has {len(payload)} bytes, max_bytes is {max_bytes}")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .wire import MAGIC, VERSION
+from .frames import MAGIC, VERSION
 
 _HELLO = struct.Struct("!4sHxxQIII32s")
 _PROOF_BYTES = 32

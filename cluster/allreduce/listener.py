@@ -1,4 +1,4 @@
-"""The address at which a worker waits for its peers.
+"""The address at which a worker waits for its peers, and how another thread ends that wait.
 
 Beside the TCP port a worker listens on a Unix socket of the same name: peers on the same host move their bytes through
 that, which is two to three times as fast. Its name is abstract (no file), so it exists in one network namespace only:
@@ -11,67 +11,93 @@ import socket
 import sys
 import threading
 
-from .wakeup import Wakeup
-
+Address = tuple[str, int]
+"""Name or IP address of a host, and the TCP port there."""
 BUFFER_BYTES = 1 << 22
 
 
+class Wakeup:
+    """Ends a thread's wait for sockets, from any other thread and for good: a socket pair to wait for as well.
+
+    Attributes:
+        reason: why, once it was set.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._lock = threading.Lock()
+        self._reader, self._writer = socket.socketpair()
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable."""
+        return self._reader.fileno()
+
+    def set(self, reason: str) -> None:
+        """End the wait; the first reason counts. Also after `close`."""
+        with self._lock:
+            if self.reason is None:
+                self.reason = reason
+                self._writer.close()  # end of file: readable from now on
+
+    def close(self) -> None:
+        """Close both ends; only the waiting thread may do so."""
+        self.set("the worker closed its connections")
+        self._reader.close()
+
+
 class Listener:
-    """The address at which a worker's peers reach it, for as many generations as the worker lives."""
+    """The address at which a worker's peers reach it, for as many generations as the worker lives.
 
-    def __init__(self, host: str, *, port: int = 0, any_interface: bool = False) -> None:
-        """Bind `host` (a name or address of this machine); port 0 takes a free one.
+    Args:
+        host: a name or address of this machine.
+        port: 0 takes a free one.
 
-        Raises ValueError for an address that means every interface, unless `any_interface`; OSError if it cannot bind.
-        """
-        if host in ("", "0.0.0.0", "::") and not any_interface:
-            raise ValueError(f"host {host!r} would listen on every interface: name one, or pass any_interface=True")
-        family, kind, protocol, _, target = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-        self.sock = socket.socket(family, kind, protocol)
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)  # accepted sockets inherit it
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-            self.sock.bind(target)
-            self.sock.listen(256)
-            self.sock.setblocking(False)
-        except BaseException:
-            self.sock.close()
-            raise
-        self.local = _listen_locally(self.address)
+    Raises:
+        ValueError: the address means every interface.
+        OSError: it cannot be bound.
+    """
+
+    def __init__(self, host: str, *, port: int = 0) -> None:
+        if host in ("", "0.0.0.0", "::"):
+            raise ValueError(f"host {host!r} would listen on every interface: name one")
+        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)  # accepted sockets inherit it
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        self.sock = _listening(sock, target)
+        self.local = _listening_locally(self.address)
         self._lock = threading.Lock()
         self._wakeup: Wakeup | None = None
         self._aborted: tuple[int, str] = (-1, "")
 
     @property
-    def address(self) -> tuple[str, int]:
+    def address(self) -> Address:
         """Return (host, port) as peers should dial it."""
         host, port = self.sock.getsockname()[:2]
         return host, port
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Return the sockets at which peers knock."""
+        return [self.sock] if self.local is None else [self.sock, self.local]
+
     def abort(self, generation: int, reason: str) -> None:
-        """Make `meet` raise Aborted for this generation and all older ones, now and later; from any thread."""
+        """Let nobody connect any more for this generation and all older ones, now and later; from any thread.
+
+        Args:
+            generation: who waits for its members, or will, is raised Aborted.
+            reason: why.
+        """
         with self._lock:
             if generation > self._aborted[0]:
                 self._aborted = generation, reason
             if self._wakeup is not None:
-                self._wakeup.set()
+                self._wakeup.set(reason)
 
     def forget_aborts(self) -> None:
         """A new task begins, whose generations count from 0 again; the member of the last one must have left."""
         with self._lock:
             self._aborted = -1, ""
-
-    def close(self) -> None:
-        """Stop listening."""
-        self.sock.close()
-        if self.local is not None:
-            self.local.close()
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def abort_reason(self, generation: int) -> str | None:
         """Return why a generation was aborted, or None."""
@@ -82,35 +108,54 @@ class Listener:
         with self._lock:
             self._wakeup = wakeup
 
+    def close(self) -> None:
+        """Stop listening."""
+        for sock in self.sockets:
+            sock.close()
 
-def local_name(address: tuple[str, int]) -> str:
-    """The name of the Unix socket beside a port."""
-    return f"\0heliostat-{address[0]}-{address[1]}"
+    def __enter__(self) -> Listener:
+        return self
 
-
-def _listen_locally(address: tuple[str, int]) -> socket.socket | None:
-    """A Unix socket for peers on this host, None where there are no abstract names."""
-    if not sys.platform.startswith("linux"):
-        return None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(local_name(address))
-        sock.listen(256)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        return None
-    return sock
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def dial_locally(address: tuple[str, int]) -> socket.socket | None:
+def dial_locally(address: Address) -> socket.socket | None:
     """A connection to a listener on this host, None if there is none under that address."""
     if not sys.platform.startswith("linux"):
         return None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    if sock.connect_ex(local_name(address)) == 0:
+    if sock.connect_ex(_local_name(address)) == 0:
         return sock
     sock.close()
     return None
+
+
+def _listening_locally(address: Address) -> socket.socket | None:
+    """A Unix socket for peers on this host, None where there are no abstract names."""
+    if not sys.platform.startswith("linux"):
+        return None
+    with_name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        return _listening(with_name, _local_name(address))
+    except OSError:
+        return None
+
+
+def _local_name(address: Address) -> str:
+    """The name of the Unix socket beside a port."""
+    return f"\0heliostat-{address[0]}-{address[1]}"
+
+
+def _listening(sock: socket.socket, address: str | tuple[object, ...]) -> socket.socket:
+    """Let a socket listen; closes it if that fails."""
+    try:
+        sock.bind(address)
+        sock.listen(256)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,80 +1,93 @@
 """The all-reduce over TCP: `TcpMesh`, one connection between every two workers; those of one host also share memory.
 
     listener = Listener("10.0.0.5")                    # on every worker; addresses go to the driver and back to all
-    mesh = connect(listener, rank=0, addresses=[...], generation=3, secret=..., timeout_s=30.0, deadline_s=60.0)
+    peers = Peers(rank=0, addresses=[...], generation=3, secret=...)
+    mesh = connect(listener, peers, timeout_s=30.0, deadline_s=60.0)
+    total = mesh.all_reduce(0, nodes, expected, layout, ops=("sum",))
 
-A call that raises ends the mesh: it says farewell to the peers, closes its connections, and they raise PeerError at
-once. After an error no connection is used again; the next generation makes new ones.
+Reduce-scatter and all-gather: every worker owns 1/P of the vector, receives the other workers' tree nodes for that
+slice, adds them in tree order, and sends the sum to all. Each byte crosses a connection once, 2 (P - 1)/P of the vector
+per worker where each brings one node, which is the least there can be. Small vectors go whole to everybody, in one
+round. The parts: who sums which slice (`slices.py`), one worker's part in it (`reduction.py`), frames to and from all
+peers at once (`exchange.py`), blocks in shared memory (`shared_memory.py`).
+
+What was not done, and why:
+
+- A ring (Patarasuk and Yuan, 2009) moves as few bytes, in 2 (P - 1) rounds instead of two, and adds in the order of the
+  ring: its bits depend on who is where. So do those of Rabenseifner's halving and doubling, unless ranks are a power of
+  two. A tree of messages would gain at most 2.5 ms of a step on 64 machines (docs/benchmarks.md).
+- gloo and NCCL can neither add in our tree nor lose a member and go on with the others; on loopback, plain sockets with
+  numpy were faster than gloo at every size. TensorFlow's collectives have an order of their own as well, and a server
+  that takes commands from anybody.
+- Adding up on each host first: `MirroredStrategy` does it inside of a worker, so one worker per machine with all of its
+  devices sends as little.
+- Encryption. The handshake keeps strangers and mistakes out; who can change the network's traffic is not kept out.
+
+After an error no connection is used again: the mesh says goodbye to its peers, closes its connections, and they raise
+PeerError at once. The next generation makes new ones.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ..errors import Aborted, Call
+from ..errors import Call
 from ..tree import BucketOp, Layout, Node, Vector, empty_vector
-from .collective import (
-    MAX_CONTROL_BYTES,
-    Collective,
-    CollectiveStatistics,
-    check_own,
-    check_payload,
-    check_sequence,
-)
-from .exchange import Exchange, Incoming, Link, say_farewell
-from .listener import Listener
-from .plan import Plan, Plans
+from .collective import Collective, CollectiveStatistics
+from .connect import Peers, sockets_to
+from .exchange import Connection, Exchange, say_goodbye
+from .frames import Header, Incoming, Kind, Outgoing
+from .listener import Listener, Wakeup
 from .reduction import Reduction
-from .rendezvous import meet
-from .shared import SharedMemory, make_shared_memory
-from .wakeup import Wakeup
-from .wire import Cursor, Kind, header_of
+from .shared_memory import SharedMemory, make_shared_memory
+from .slices import Expected, Scratch
 
-__all__ = ["Listener", "TcpMesh", "connect"]
+MAX_REDUCTIONS = 16
 
 
 def connect(
-    listener: Listener,
-    *,
-    rank: int,
-    addresses: Sequence[tuple[str, int]],
-    generation: int,
-    secret: bytes,
-    timeout_s: float,
-    deadline_s: float,
-    share_memory: bool = True,
+    listener: Listener, peers: Peers, *, timeout_s: float, deadline_s: float, share_memory: bool = True
 ) -> TcpMesh:
-    """Connect with all other workers of a generation; returns when this worker has all its connections.
+    """Connect with all other workers of a generation.
 
-    `addresses[rank]` is the address of each worker's listener, `secret` (16 bytes or more) is known to the run's
-    workers only. `timeout_s` bounds this call, `deadline_s` later waits for a peer that does not move. The listener
-    stays open. Workers of one host share memory if all of this works there; `share_memory=False` keeps this worker out.
-    Raises PeerError or Aborted; ValueError for arguments.
+    Args:
+        listener: this worker's; it stays open.
+        peers: who they are.
+        timeout_s: bounds this call, in seconds.
+        deadline_s: bounds later waits for a peer that does not move, in seconds.
+        share_memory: whether to share memory with workers of the same host, where all of this works.
+
+    Returns:
+        the connections, as soon as this worker has all of its own.
+
+    Raises:
+        PeerError: a peer did not come, or could not prove that it belongs to the run.
+        Aborted: `listener.abort` was called for this generation.
+        ValueError: a time is not positive.
     """
     if deadline_s <= 0:
         raise ValueError(f"deadline_s must be positive, got {deadline_s}")
-    memory = make_shared_memory(rank, len(addresses)) if share_memory and len(addresses) > 1 else None
+    memory = make_shared_memory(peers.rank, len(peers.addresses)) if share_memory else None
     try:
-        sockets = meet(
-            listener,
-            rank=rank,
-            addresses=addresses,
-            generation=generation,
-            secret=secret,
-            timeout_s=timeout_s,
-            memory=memory,
-        )
+        sockets = sockets_to(listener, peers, timeout_s, memory)
     except BaseException:
         if memory is not None:
             memory.close()
         raise
-    return TcpMesh(sockets, rank=rank, generation=generation, deadline_s=deadline_s, memory=memory)
+    return TcpMesh(sockets, rank=peers.rank, generation=peers.generation, deadline_s=deadline_s, memory=memory)
 
 
 class TcpMesh(Collective):
-    """All-reduce and broadcast over ready connections; made by `connect`."""
+    """All-reduce and broadcast over ready connections; made by `connect`.
+
+    Args:
+        sockets: to every peer, by rank; they belong to the mesh from now on.
+        rank: of this worker.
+        generation: of the group.
+        deadline_s: how long to wait for a peer that does not move, in seconds.
+        memory: shared with peers on this host; belongs to the mesh from now on.
+    """
 
     def __init__(
         self,
@@ -85,143 +98,108 @@ class TcpMesh(Collective):
         deadline_s: float,
         memory: SharedMemory | None = None,
     ) -> None:
-        self.rank, self.num_workers, self.generation = rank, len(sockets) + 1, generation
-        self._links = {peer: Link(peer, sock) for peer, sock in sorted(sockets.items())}
-        self._deadline_s = deadline_s
+        super().__init__(rank=rank, num_workers=len(sockets) + 1, generation=generation)
+        self._connections = {peer: Connection(peer, sock) for peer, sock in sorted(sockets.items())}
+        self._deadline_s, self._memory = deadline_s, memory
+        self._sharing = () if memory is None else memory.peers
         self._wakeup = Wakeup()
-        self._abort_reason: str | None = None
-        self._ended: str | None = None
-        self._last_sequence: int | None = None
-        self._memory = memory
-        self._plans = Plans(rank, self.num_workers, self.sharing)
-        self._calls = self._bytes_sent = self._bytes_received = self._bytes_shared = 0
+        self._is_closed = False
+        self._scratch = Scratch()
+        self._reductions: dict[tuple[Expected, Layout, tuple[BucketOp, ...]], Reduction] = {}
+        self._bytes_sent = self._bytes_received = self._bytes_shared = 0
         self._wait_s = self._reduce_s = 0.0
 
-    def all_reduce(
-        self,
-        sequence: int,
-        nodes: Mapping[Node, Vector],
-        expected: Sequence[Sequence[Node]],
-        like: Layout,
-        *,
-        ops: Sequence[BucketOp],
-        out: Vector | None = None,
-        deadline_s: float | None = None,
-    ) -> Vector:
-        """Sum all workers' nodes, slice by slice or whole (`Collective.all_reduce`, `slices.goes_whole`)."""
-
-        with self._call(sequence) as call:
-            plan = self._plans.get(expected, like, ops)
-            check_own(self.rank, nodes, plan.expected[self.rank], like, ops, out)
-            result = empty_vector(like) if out is None else out
-            self._reduce(call, plan, nodes, result, deadline_s)
-            return result
-
-    def broadcast(
-        self,
-        sequence: int,
-        payload: bytes | None,
-        root: int = 0,
-        max_bytes: int = MAX_CONTROL_BYTES,
-        *,
-        deadline_s: float | None = None,
-    ) -> bytes:
-        """Send the root's payload to everybody, straight from the root (`Collective.broadcast`)."""
-
-        with self._call(sequence) as call:
-            check_payload(self, payload, root, max_bytes)
-            if payload is not None:
-                start = header_of(call, Kind.BROADCAST, root, len(payload)).pack()
-                for link in self._links.values():
-                    link.outgoing.append(Cursor([start, payload]))
-                self._run(call, deadline_s, None)
-                return bytes(payload)
-            received: list[bytearray] = []
-
-            def place(length: int) -> Sequence[memoryview]:
-                received.append(bytearray(length))
-                return [memoryview(received[0])]
-
-            header = header_of(call, Kind.BROADCAST, root, max_bytes)
-            self._links[root].incoming.append(Incoming(header, place, at_most=True))
-            self._run(call, deadline_s, None)
-            return bytes(received[0])
-
     def abort(self, reason: str) -> None:
-        """End the wait of a blocked call with Aborted, and forbid every later one; from any thread."""
-        if self._abort_reason is None:
-            self._abort_reason = reason
-        self._wakeup.set()
-
-    def close(self) -> None:
-        """Say farewell and close all connections; not while another thread is in a call (abort that one first)."""
-        self._end(Call(self.rank, self.generation, self._last_sequence), "the worker closed its connections")
-
-    @property
-    def sharing(self) -> tuple[int, ...]:
-        """The peers with which this worker shares memory."""
-        return tuple(sorted(() if self._memory is None else self._memory.peers))
+        """See `Collective.abort`."""
+        super().abort(reason)
+        self._wakeup.set(reason)
 
     def statistics(self) -> CollectiveStatistics:
-        """Return counters since the mesh was made."""
+        """See `Collective.statistics`."""
         return CollectiveStatistics(
-            calls=self._calls,
+            calls=self._num_calls,
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
             bytes_shared=self._bytes_shared,
             wait_s=self._wait_s,
             reduce_s=self._reduce_s,
+            sharing=self._sharing,
         )
 
-    @contextlib.contextmanager
-    def _call(self, sequence: int) -> Iterator[Call]:
-        """Make a call in the block if the mesh is still alive; whatever the block raises ends the mesh."""
-        call = Call(self.rank, self.generation, sequence)
-        ended = self._abort_reason or (self._ended and f"the mesh has ended before: {self._ended}")
+    def _all_reduce(
+        self,
+        call: Call,
+        nodes: Mapping[Node, Vector],
+        expected: Sequence[Sequence[Node]],
+        layout: Layout,
+        ops: Sequence[BucketOp],
+        out: Vector | None,
+        deadline_s: float | None,
+    ) -> Vector:
+        reduction = self._reduction(tuple(map(tuple, expected)), tuple(layout), tuple(ops))
+        result = empty_vector(layout) if out is None else out
+        reduction.start(call, self._connections, nodes, result)
         try:
-            if ended:
-                raise Aborted(call, ended)
-            check_sequence(sequence, self._last_sequence)
-            self._last_sequence = sequence
-            yield call
-        except BaseException as error:
-            self._end(call, f"{type(error).__name__}: {error}")
-            raise
-        self._calls += 1
+            self._exchange(call, deadline_s, reduction)
+        finally:
+            given, taken = reduction.finish()
+        self._bytes_sent += given
+        self._bytes_shared += given
+        self._bytes_received += taken
+        self._reduce_s += reduction.reduce_s
+        return result
+
+    def _broadcast(
+        self, call: Call, payload: bytes | None, root: int, max_bytes: int, deadline_s: float | None
+    ) -> bytes:
+        """Straight from the root to everybody."""
+        if payload is not None:
+            header = Header.of(call, Kind.BROADCAST, root, len(payload))
+            for connection in self._connections.values():
+                connection.outgoing.append(Outgoing(header, [payload]))
+            self._exchange(call, deadline_s)
+            return bytes(payload)
+        arrival = Incoming(Header.of(call, Kind.BROADCAST, root, max_bytes), None)
+        self._connections[root].incoming.append(arrival)
+        self._exchange(call, deadline_s)
+        return bytes(arrival.payload)
+
+    def _reduction(self, expected: Expected, layout: Layout, ops: tuple[BucketOp, ...]) -> Reduction:
+        """This worker's part in such all-reduces; the oldest ones are forgotten."""
+        key = expected, layout, ops
+        if key not in self._reductions:
+            if len(self._reductions) == MAX_REDUCTIONS:
+                del self._reductions[next(iter(self._reductions))]
+            self._reductions[key] = Reduction(self.rank, expected, layout, ops, self._memory, self._scratch)
+        return self._reductions[key]
+
+    def _exchange(self, call: Call, deadline_s: float | None, reduction: Reduction | None = None) -> None:
+        """Run the queues of all connections until they are empty, and add up what has come in between."""
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        exchange = Exchange(self._connections, self._wakeup, call, limit_s)
+        ready = exchange.connections
+        while True:
+            ready = exchange.move(ready)
+            if reduction is not None and reduction.advance():
+                ready = exchange.release()
+            elif exchange.is_done:
+                break
+            elif not ready:
+                ready = exchange.wait()
+        self._bytes_sent += exchange.bytes_sent
+        self._bytes_received += exchange.bytes_received
+        self._wait_s += exchange.wait_s
 
     def _end(self, call: Call, reason: str) -> None:
-        if self._ended is None:
-            self._ended = reason
-            say_farewell(self._links, call, reason)
-            self._wakeup.close()
-            for link in self._links.values():  # what was under way holds on to shared memory
-                link.outgoing.clear()
-                link.incoming.clear()
-            if self._memory is not None:
-                self._memory.close()
-
-    def _run(self, call: Call, deadline_s: float | None, advance: Callable[[], bool] | None) -> None:
-        traffic = Exchange(
-            self._links,
-            self._wakeup,
-            lambda: self._abort_reason,
-            call=call,
-            deadline_s=self._deadline_s if deadline_s is None else deadline_s,
-            advance=advance,
-        ).run()
-        self._bytes_sent += traffic.bytes_sent
-        self._bytes_received += traffic.bytes_received
-        self._wait_s += traffic.wait_s
-
-    def _reduce(
-        self, call: Call, plan: Plan, nodes: Mapping[Node, Vector], out: Vector, deadline_s: float | None
-    ) -> None:
-        reduction = Reduction(plan, self._links, self._memory, call, nodes, out)
-        try:
-            self._run(call, deadline_s, reduction.advance)
-        finally:
-            reduction.finish()
-        self._bytes_sent += reduction.lanes.bytes_sent
-        self._bytes_shared += reduction.lanes.bytes_sent
-        self._bytes_received += reduction.lanes.bytes_received
-        self._reduce_s += reduction.reduce_s
+        super()._end(call, reason)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        say_goodbye(self._connections, call, reason)
+        self._wakeup.close()
+        for connection in self._connections.values():  # what was under way holds on to shared memory
+            connection.outgoing.clear()
+            connection.incoming.clear()
+        self._reductions.clear()
+        if self._memory is not None:
+            self._memory.close()

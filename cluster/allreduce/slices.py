@@ -3,18 +3,20 @@
 A large vector is cut into one slice per worker. Its owner receives the other workers' nodes for that slice, adds them
 in tree order and sends the sum to everybody (reduce-scatter, all-gather). Small vectors go whole to everybody, and
 everybody adds the same nodes in the same order: one round instead of two, with the same bits.
+
+A slice is summed and handed on block by block, so that workers add while bytes still travel, and what is added lies in
+the processor's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..tree import (
     BLOCK_BYTES,
-    Additions,
     Array,
     BucketOp,
     Layout,
@@ -31,12 +33,14 @@ _ALIGNMENT_BYTES = 64
 
 Slice = tuple[tuple[int, int], ...]
 """Of each bucket: the half-open range of elements."""
+Expected = tuple[tuple[Node, ...], ...]
+"""By rank: the nodes that each worker brings."""
 
 
 def cut(layout: Layout, num_workers: int) -> tuple[Slice, ...]:
     """Return the slice of each worker; in a bucket that begins on a cache line all slices do."""
 
-    def border(dtype: np.dtype[Any], length: int, part: int) -> int:
+    def border(dtype: np.dtype, length: int, part: int) -> int:
         line = _ALIGNMENT_BYTES // dtype.itemsize
         return length if part == num_workers else length * part // num_workers // line * line
 
@@ -65,7 +69,7 @@ def take(vector: Vector, part: Slice) -> Vector:
     return tuple(bucket[start:stop] for bucket, (start, stop) in zip(vector, part, strict=True))
 
 
-def goes_whole(layout: Layout, expected: Sequence[Sequence[Node]]) -> bool:
+def goes_whole(layout: Layout, expected: Expected) -> bool:
     """Decide whether everybody sends everything to everybody: if no worker has to send more than SMALL_BYTES for it."""
     most_nodes = max(len(nodes) for nodes in expected)
     return (len(expected) - 1) * most_nodes * num_bytes(layout, whole(layout)) <= SMALL_BYTES
@@ -77,15 +81,19 @@ class Scratch:
     def __init__(self) -> None:
         self._memory: dict[Hashable, Array] = {}
 
-    def vector(self, slot: Hashable, layout: Layout) -> Vector:
-        """Return a vector of undefined contents in the memory of `slot`, each bucket on a cache line of its own."""
+    def vector(self, use: Hashable, layout: Layout) -> Vector:
+        """Return a vector of undefined contents, each bucket on a cache line of its own.
+
+        Args:
+            use: what it is for; the same use gets the same memory, whatever its layout.
+            layout: of the vector.
+        """
         offsets = [0]
         for dtype, length in layout:
-            size = dtype.itemsize * length
-            offsets.append(offsets[-1] + -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES)
-        memory = self._memory.get(slot)
+            offsets.append(offsets[-1] + _aligned(dtype.itemsize * length))
+        memory = self._memory.get(use)
         if memory is None or memory.shape[0] < offsets[-1]:
-            memory = self._memory[slot] = np.empty(offsets[-1], np.uint8)
+            memory = self._memory[use] = np.empty(offsets[-1], np.uint8)
         return tuple(
             memory[offset : offset + dtype.itemsize * length].view(dtype)
             for offset, (dtype, length) in zip(offsets, layout, strict=False)
@@ -93,12 +101,19 @@ class Scratch:
 
 
 class Piece(NamedTuple):
-    """A run of elements of one bucket of a slice, and where it lies in memory that is shared block by block."""
+    """A run of elements of one bucket of a slice.
+
+    Attributes:
+        bucket: its number.
+        part: the elements.
+        offset: where they lie in memory that is shared block by block, in bytes.
+        dtype: of the elements.
+    """
 
     bucket: int
     part: slice
     offset: int
-    dtype: np.dtype[Any]
+    dtype: np.dtype
 
     @property
     def num_bytes(self) -> int:
@@ -109,18 +124,15 @@ class Piece(NamedTuple):
 class Block(NamedTuple):
     """What is summed and handed on at a time: pieces of a slice that follow one another.
 
-    `end_bytes` is where it ends in the bytes of the slice, `room` the memory that its pieces take, each on a cache line
-    of its own.
+    Attributes:
+        pieces: in order.
+        end_bytes: where it ends in the bytes of the slice.
+        room: the memory that its pieces take, each on a cache line of its own, in bytes.
     """
 
     pieces: tuple[Piece, ...]
     end_bytes: int
     room: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Return how many bytes of the slice it is."""
-        return sum(piece.num_bytes for piece in self.pieces)
 
     def of(self, vector: Vector) -> list[Array]:
         """Return views of the block in a vector of the slice's layout."""
@@ -141,18 +153,25 @@ def blocks_of(layout: Layout, block_bytes: int = BLOCK_BYTES) -> tuple[Block, ..
             stop = min(start + (block_bytes - room) // dtype.itemsize, length)
             pieces.append(Piece(number, slice(start, stop), room, dtype))
             end_bytes += pieces[-1].num_bytes
-            room += -(-pieces[-1].num_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+            room += _aligned(pieces[-1].num_bytes)
             start = stop
     if pieces:
         blocks.append(Block(tuple(pieces), end_bytes, room))
     return tuple(blocks)
 
 
+def first_bytes(blocks: Sequence[Block], number: int) -> int:
+    """Return the size of the first blocks of a slice, so many."""
+    return blocks[number - 1].end_bytes if number else 0
+
+
 def common_bytes(received: Sequence[tuple[int, int]], slice_bytes: int) -> int:
     """Return how much of a slice is there for every node.
 
-    `received` has for each peer the bytes that have come and its number of nodes; these come one after another, so the
-    last one of each peer is what counts. A peer without nodes holds nothing up.
+    Args:
+        received: of each peer the bytes that have come and its number of nodes; these come one after another, so the
+            last one of each peer is what counts. A peer without nodes holds nothing up.
+        slice_bytes: of one node.
     """
     lacking = max((count * slice_bytes - num_bytes for num_bytes, count in received if count), default=0)
     return slice_bytes - lacking
@@ -169,27 +188,39 @@ def copy_pieces(targets: Sequence[Array], sources: Sequence[Array]) -> None:
 
 
 class SliceSum:
-    """Sums one slice block by block, as far as the nodes of all workers have arrived; used again for every step."""
+    """Sums one slice block by block, as far as the nodes of all workers have arrived; used again for every step.
 
-    def __init__(
-        self, nodes: Sequence[Node], ops: Sequence[BucketOp], layout: Layout, blocks: Sequence[Block] | None = None
-    ) -> None:
-        self._additions: Additions = additions_of(tuple(nodes))
-        self._ops = ops
-        self._blocks = blocks_of(layout) if blocks is None else blocks
+    Args:
+        nodes: what is added, in the order in which inputs are given.
+        ops: of each bucket.
+        layout: of the slice.
+        blocks: of the slice.
+
+    Attributes:
+        num_done: how many blocks are summed.
+    """
+
+    def __init__(self, nodes: Sequence[Node], ops: Sequence[BucketOp], layout: Layout, blocks: Sequence[Block]) -> None:
+        self._additions = additions_of(tuple(nodes))
+        self._ops, self._blocks = ops, blocks
         self._sources: list[Source] = []
         self._out: Vector = ()
         self.num_done = 0
-        depth = num_temporaries(self._additions, len(nodes))
         longest = [0] * len(layout)
-        for piece in (piece for block in self._blocks for piece in block.pieces):
+        for piece in (piece for block in blocks for piece in block.pieces):
             longest[piece.bucket] = max(longest[piece.bucket], piece.part.stop - piece.part.start)
-        self._spare = [
-            [np.empty(length, dtype) for _ in range(depth)] for (dtype, _), length in zip(layout, longest, strict=True)
+        temporaries = range(num_temporaries(self._additions, len(nodes)))
+        self._temporaries = [
+            [np.empty(length, dtype) for _ in temporaries] for (dtype, _), length in zip(layout, longest, strict=True)
         ]
 
     def start(self, inputs: Sequence[Vector | Source], out: Vector) -> None:
-        """Begin a new sum of the nodes' slices, in the order of `nodes`, in memory that others may still fill."""
+        """Begin a new sum.
+
+        Args:
+            inputs: of each node the slice, or where its blocks will lie; others may still fill that memory.
+            out: the sum's memory, a slice as well.
+        """
 
         def source(vector: Vector) -> Source:
             return lambda number: self._blocks[number].of(vector)
@@ -203,22 +234,36 @@ class SliceSum:
         self._sources, self._out = [], ()
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the whole slice is summed."""
         return self.num_done == len(self._blocks)
 
+    @property
+    def done_bytes(self) -> int:
+        """Return how many bytes of the slice are summed."""
+        return first_bytes(self._blocks, self.num_done)
+
     def advance(self, available_bytes: int, max_blocks: int | None = None) -> bool:
-        """Sum the blocks whose first `available_bytes` of the slice are there for every node; say if there were any."""
+        """Sum what can be; whether that was anything.
+
+        Args:
+            available_bytes: how much of the slice is there for every node.
+            max_blocks: not more than that many at once.
+        """
         before = self.num_done
         until = len(self._blocks) if max_blocks is None else min(len(self._blocks), before + max_blocks)
         while self.num_done < until and self._blocks[self.num_done].end_bytes <= available_bytes:
-            self.sum_block(self.num_done)
+            self._sum_block(self.num_done)
             self.num_done += 1
         return self.num_done > before
 
-    def sum_block(self, number: int) -> None:
-        """Sum one block, whose nodes must all be there."""
+    def _sum_block(self, number: int) -> None:
         block = self._blocks[number]
         inputs = zip(*(source(number) for source in self._sources), strict=True)
         for piece, operands, out in zip(block.pieces, inputs, block.of(self._out), strict=True):
-            run_additions(self._additions, self._ops[piece.bucket], operands, out, self._spare[piece.bucket])
+            temporaries = self._temporaries[piece.bucket]
+            run_additions(self._additions, self._ops[piece.bucket], operands, out, temporaries)
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import instruments
 from ..allreduce.collective import Alone, Collective
+from ..allreduce.connect import Peers
 from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range, assign
@@ -407,15 +408,8 @@ class Member:
         if self.num_workers == 1 or self._listener is None:
             self._collective = Alone(generation=self.generation)
         else:
-            self._collective = connect(
-                self._listener,
-                rank=self.rank,
-                addresses=place.addresses,
-                generation=self.generation,
-                secret=place.secret,
-                timeout_s=self.deadline_s,
-                deadline_s=self.deadline_s,
-            )
+            peers = Peers(rank=self.rank, addresses=place.addresses, generation=self.generation, secret=place.secret)
+            self._collective = connect(self._listener, peers, timeout_s=self.deadline_s, deadline_s=self.deadline_s)
         if self._is_aborted():
             raise Aborted(Call(self.rank, self.generation, None), self._aborted[1])
         if self.call < 0:

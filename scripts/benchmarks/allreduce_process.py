@@ -27,6 +27,7 @@ Prepare = Callable[[int], tuple[Callable[[], Any], Callable[[], float]]]
 
 def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
+    from heliostat.cluster.allreduce.connect import Peers
     from heliostat.cluster.allreduce.mesh import Listener, connect
     from heliostat.cluster.assignment import assign
     from heliostat.cluster.tree import empty_vector, layout_of, present_nodes
@@ -35,16 +36,8 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     addresses = list(zip(place.get("addresses", ["127.0.0.1"] * num_workers), place["ports"], strict=True))
     listener = Listener(addresses[rank][0], port=addresses[rank][1])
     meet()
-    mesh = connect(
-        listener,
-        rank=rank,
-        addresses=addresses,
-        generation=0,
-        secret=SECRET,
-        timeout_s=60.0,
-        deadline_s=600.0,
-        share_memory=share_memory,
-    )
+    peers = Peers(rank=rank, addresses=addresses, generation=0, secret=SECRET)
+    mesh = connect(listener, peers, timeout_s=60.0, deadline_s=600.0, share_memory=share_memory)
     expected = [present_nodes(lo, hi, [True] * 8) for lo, hi in assign(8, num_workers)]
     sequence = 0
 

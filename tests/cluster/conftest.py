@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from heliostat.cluster.allreduce.connect import Peers
 from heliostat.cluster.allreduce.mesh import Listener, TcpMesh, connect
 
 SECRET = b"a secret of some length"
@@ -52,6 +53,11 @@ class Group:
         self.listeners += listeners
         return listeners
 
+    @staticmethod
+    def peers(listeners: Sequence[Listener], rank: int, generation: int = 1, secret: bytes = SECRET) -> Peers:
+        addresses = [listener.address for listener in listeners]
+        return Peers(rank=rank, addresses=addresses, generation=generation, secret=secret)
+
     def run(
         self,
         num_workers: int,
@@ -66,19 +72,17 @@ class Group:
         listeners = listeners or self.listen(num_workers)
 
         def worker(rank: int) -> Any:
+            generation, secret = generations[rank] if generations else 1, secrets[rank] if secrets else SECRET
             mesh = connect(
                 listeners[rank],
-                rank=rank,
-                addresses=[listener.address for listener in listeners],
-                generation=generations[rank] if generations else 1,
-                secret=secrets[rank] if secrets else SECRET,
+                self.peers(listeners, rank, generation, secret),
                 timeout_s=timeout_s,
                 deadline_s=deadline_s,
                 share_memory=self.transport == "shared memory",
             )
             try:
                 others = tuple(peer for peer in range(num_workers) if peer != rank)
-                assert mesh.sharing == (others if self.transport == "shared memory" else ())
+                assert mesh.statistics().sharing == (others if self.transport == "shared memory" else ())
                 return body(mesh, rank)
             finally:
                 mesh.close()

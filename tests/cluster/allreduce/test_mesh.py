@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 from heliostat.cluster import errors
+from heliostat.cluster.allreduce.frames import HEADER_BYTES, Header, Kind
 from heliostat.cluster.allreduce.handshake import Hello, dial
 from heliostat.cluster.allreduce.mesh import TcpMesh, connect
 from heliostat.cluster.allreduce.slices import SMALL_BYTES
-from heliostat.cluster.allreduce.wire import HEADER_BYTES, Header, Kind
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.tree import TreeSum, layout_of, present_nodes
 from ml_dtypes import bfloat16
@@ -246,7 +246,7 @@ def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
         assert "lost worker 1: " in str(results[rank])
 
 
-def test_the_farewell_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fails_first():
+def test_the_goodbye_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fails_first():
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         sock.setblocking(False)
@@ -332,7 +332,7 @@ def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group, num_wor
 
 
 def forge(kind, *, generation=1, sequence=1, length=0, magic=b"HELI"):
-    header = Header(kind=kind, generation=generation, sequence=sequence, agreement=1, length=length).pack()
+    header = Header(kind=kind, generation=generation, sequence=sequence, layout_checksum=1, length=length).pack()
     return magic + header[4:]
 
 
@@ -341,12 +341,12 @@ def forge(kind, *, generation=1, sequence=1, length=0, magic=b"HELI"):
     [
         (forge(Kind.BROADCAST, length=2**62), "bytes announced"),
         (forge(Kind.BROADCAST, generation=0), "generation 0"),
-        (forge(Kind.FAREWELL, length=2**40), "a farewell of"),
+        (forge(Kind.GOODBYE, length=2**40), "a goodbye of"),
         (forge(Kind.BROADCAST, magic=b"GET "), "begins with b'GET '"),
-        (b"HELI\x01\x63" + bytes(HEADER_BYTES - 6), "unknown kind"),
+        (b"HELI\x02\x63" + bytes(HEADER_BYTES - 6), "unknown kind"),
         (b"HELI\x09\x01" + bytes(HEADER_BYTES - 6), "version 9"),
     ],
-    ids=["oversized", "old generation", "oversized farewell", "magic", "kind", "version"],
+    ids=["oversized", "old generation", "oversized goodbye", "magic", "kind", "version"],
 )
 def test_oversized_old_and_malformed_frames_are_refused(group, frame, message):
     """Worker 0 is played by hand: it knows the secret, and then sends what it likes."""
@@ -367,23 +367,15 @@ def test_oversized_old_and_malformed_frames_are_refused(group, frame, message):
             return sock.recv(4096)  # what the other side says before it closes
 
     def refuse():
-        mesh = connect(
-            listener,
-            rank=0,
-            addresses=[listener.address, played.address],
-            generation=1,
-            secret=SECRET,
-            timeout_s=30.0,
-            deadline_s=30.0,
-        )
+        mesh = connect(listener, group.peers([listener, played], 0), timeout_s=30.0, deadline_s=30.0)
         with contextlib.closing(mesh):
             return mesh.broadcast(1, None, root=1)
 
-    farewell, refused = group.threads([play, refuse])
+    goodbye, refused = group.threads([play, refuse])
     assert isinstance(refused, errors.ProtocolError)
     assert message in str(refused)
     assert refused.peer == 1
-    assert b"ProtocolError" in farewell
+    assert b"ProtocolError" in goodbye
 
 
 def test_a_mesh_of_one_worker_needs_no_peers(group, tree_sum, same_bits):

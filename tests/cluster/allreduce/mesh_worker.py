@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.allreduce.lane import Lane
+from heliostat.cluster.allreduce.connect import Peers
 from heliostat.cluster.allreduce.mesh import Listener, connect
+from heliostat.cluster.allreduce.shared_memory import ShmChannel
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.errors import CollectiveError
 from heliostat.cluster.tree import TreeSum, layout_of, present_nodes
@@ -40,7 +41,7 @@ def say(**fields: Any) -> None:
 
 
 def die_at(where: str, count: int, *, half_done: bool) -> None:
-    """Be killed the `count`th time that this process comes to a phase or calls a method of its lanes."""
+    """Be killed the `count`th time that this process comes to a phase or calls a method of its shared memory."""
 
     def come() -> None:
         nonlocal count
@@ -48,21 +49,21 @@ def die_at(where: str, count: int, *, half_done: bool) -> None:
         if count == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if not hasattr(Lane, where):
+    if not hasattr(ShmChannel, where):
         instruments.listen(lambda point, step: come() if point == where else None)
         return
-    method = getattr(Lane, where)
+    method = getattr(ShmChannel, where)
 
-    def method_and_death(lane: Lane) -> Any:
+    def method_and_death(channel: ShmChannel) -> Any:
         if not half_done:
             come()
-            return method(lane)
-        result = method(lane)
+            return method(channel)
+        result = method(channel)
         if result is not False:
             come()  # it has written, and nobody has been told
         return result
 
-    setattr(Lane, where, method_and_death)
+    setattr(ShmChannel, where, method_and_death)
 
 
 def num_mappings() -> int:
@@ -73,18 +74,16 @@ def main() -> None:
     with Listener("127.0.0.1") as listener:
         say(address=listener.address)
         task = json.loads(sys.stdin.readline())
-        mesh = connect(
-            listener,
+        peers = Peers(
             rank=task["rank"],
             addresses=[tuple(address) for address in task["addresses"]],
             generation=task["generation"],
             secret=bytes.fromhex(task["secret"]),
-            timeout_s=30.0,
-            deadline_s=task["deadline_s"],
         )
+        mesh = connect(listener, peers, timeout_s=30.0, deadline_s=task["deadline_s"])
     if "die" in task and task["die"]["rank"] == mesh.rank:
         die_at(task["die"]["where"], task["die"]["count"], half_done=task["die"]["half_done"])
-    assert num_mappings() == 1 + len(mesh.sharing)  # its own and its peers'
+    assert num_mappings() == 1 + len(mesh.statistics().sharing)  # its own and its peers'
     present = task["present"]
     ranges = assign(len(present), mesh.num_workers)
     expected = [present_nodes(lo, hi, present) for lo, hi in ranges]

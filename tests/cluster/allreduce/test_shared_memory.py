@@ -7,14 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heliostat.cluster.allreduce.lane import Lane
+from heliostat.cluster.allreduce.connect import Peers
+from heliostat.cluster.allreduce.frames import HEADER_BYTES, Notice, Outgoing
 from heliostat.cluster.allreduce.mesh import connect
-from heliostat.cluster.allreduce.plan import shared_block_bytes
-from heliostat.cluster.allreduce.shared import NUM_SLOTS, SLOT_BYTES, SharedMemory, offer, take_offer
+from heliostat.cluster.allreduce.reduction import shared_block_bytes
+from heliostat.cluster.allreduce.shared_memory import (
+    ENTRY_BYTES,
+    NUM_ENTRIES,
+    SharedMemory,
+    ShmChannel,
+    offer,
+    take_offer,
+)
 from heliostat.cluster.allreduce.slices import blocks_of, num_bytes, whole
-from heliostat.cluster.allreduce.wire import Cursor, Header, Kind, Token
+from heliostat.cluster.errors import Call, ProtocolError
 from heliostat.cluster.tree import layout_of
 
+CALL = Call(0, 1, 1)
 SECRET = b"a secret of some length"
 LAYOUT = ((np.dtype(np.float32), 1000), (np.dtype(np.float64), 3), (np.dtype(np.float32), 70_000))
 
@@ -62,7 +71,7 @@ def test_blocks_cover_a_slice_in_order_and_keep_to_their_room(block_bytes):
             assert piece.part.start == seen[piece.bucket]
             assert piece.offset % 64 == 0
             seen[piece.bucket] = piece.part.stop
-        end_bytes += block.num_bytes
+        end_bytes += sum(piece.num_bytes for piece in block.pieces)
         assert block.end_bytes == end_bytes
     assert seen == [length for _, length in LAYOUT]
     assert end_bytes == num_bytes(LAYOUT, whole(LAYOUT))
@@ -70,21 +79,21 @@ def test_blocks_cover_a_slice_in_order_and_keep_to_their_room(block_bytes):
 
 def test_small_buckets_share_a_block():
     many = ((np.dtype(np.float32), 10),) * 200
-    assert len(blocks_of(many, SLOT_BYTES)) == 1
+    assert len(blocks_of(many, ENTRY_BYTES)) == 1
 
 
-def test_a_slot_has_room_for_all_nodes_of_a_worker():
+def test_an_entry_has_room_for_all_nodes_of_a_worker():
     for num_nodes in (1, 3, 30, 10_000):
         expected = [[(0, n) for n in range(num_nodes)], [(0, num_nodes)]]
         block_bytes = shared_block_bytes(((np.dtype(np.float32), 10**7),), expected)
-        assert block_bytes * num_nodes <= SLOT_BYTES
+        assert block_bytes * num_nodes <= ENTRY_BYTES
         assert bool(block_bytes) == (num_nodes < 1000)  # too many: sockets
 
 
 def test_memory_that_could_shrink_or_has_another_size_is_refused():
     memory = SharedMemory(0, 2)
     unsealed = os.memfd_create("heliostat-test", os.MFD_CLOEXEC)
-    os.ftruncate(unsealed, NUM_SLOTS * SLOT_BYTES * 2)
+    os.ftruncate(unsealed, NUM_ENTRIES * ENTRY_BYTES * 2)
     with pytest.raises(ValueError, match="instead of"):
         memory.attach(1, unsealed)
     for_three = SharedMemory(1, 3)
@@ -95,50 +104,48 @@ def test_memory_that_could_shrink_or_has_another_size_is_refused():
     memory.close()
 
 
-def hear(lane, tokens):
-    """Let a lane's peer have said this, all at once."""
-    lane.incoming.body = Cursor([memoryview(bytearray(lane.incoming.header.length))])
-    lane.incoming.tokens[: len(tokens)] = bytes(tokens)
-    lane.incoming.body.advance(len(tokens))
+def hear(channel, notices):
+    """Let a channel's peer have said this, all at once."""
+    peer = Outgoing(channel.incoming.header, [bytes(notices)])
+    for cursor, length in ((channel.incoming.cursor, HEADER_BYTES), (None, len(notices))):
+        cursor = cursor or channel.incoming.cursor
+        cursor.window(length)[0][:] = b"".join(peer.window(length))
+        cursor.advance(length)
+        peer.advance(length)
+        channel.incoming.open(CALL, 1)
 
 
-def a_lane(memory):
+def a_channel(memory):
     layout = ((np.dtype(np.float32), 700),)
     blocks, vector = blocks_of(layout, 400), (np.ones(700, np.float32),)
-    header = Header(kind=Kind.BLOCKS, generation=1, sequence=1, agreement=1, length=2 * len(blocks))
-    lane = Lane(memory, 1, header, nodes=[vector], blocks=blocks, own_blocks=blocks, out=vector, num_peer_nodes=1)
-    return lane, len(blocks)
+    channel = ShmChannel(memory, 1, blocks=blocks, own_blocks=blocks, num_peer_nodes=1)
+    channel.start(CALL, 1, [vector], vector)
+    return channel, len(blocks)
 
 
-def test_a_lane_fills_its_slots_and_waits_until_sums_have_emptied_them(pair):
-    lane, num_blocks = a_lane(pair[0])
-    assert [lane.stage() for _ in range(NUM_SLOTS + 1)] == [True] * NUM_SLOTS + [False]
-    hear(lane, [Token.NODES, Token.SUM, Token.SUM])
-    assert lane.listen()
-    assert [lane.collect() for _ in range(3)] == [True, True, False]
-    assert [lane.stage() for _ in range(3)] == [True, True, False]
-    assert lane.incoming.own_debt  # it may announce three more blocks of nodes, whatever others do
-    assert num_blocks > NUM_SLOTS + 2
+def test_a_channel_fills_its_entries_and_waits_until_sums_have_emptied_them(pair):
+    channel, num_blocks = a_channel(pair[0])
+    assert [channel.stage() for _ in range(NUM_ENTRIES + 1)] == [True] * NUM_ENTRIES + [False]
+    hear(channel, [Notice.NODES, Notice.SUM, Notice.SUM])
+    channel.listen()
+    assert [channel.collect() for _ in range(3)] == [True, True, False]
+    assert [channel.stage() for _ in range(3)] == [True, True, False]
+    assert channel.incoming.independent  # it may announce three more blocks of nodes, whatever others do
+    assert num_blocks > NUM_ENTRIES + 2
+    assert (channel.bytes_sent, channel.bytes_received) == ((NUM_ENTRIES + 2) * 400, 400 + 2 * 400)
 
 
-@pytest.mark.parametrize("token", [Token.NODES, Token.SUM])
-def test_more_blocks_than_there_are_are_refused(pair, token):
-    lane, num_blocks = a_lane(pair[0])
-    hear(lane, [token] * (num_blocks + 1))
-    assert not lane.listen()
+@pytest.mark.parametrize("notice", [Notice.NODES, Notice.SUM])
+def test_more_blocks_than_there_are_are_refused(pair, notice):
+    channel, num_blocks = a_channel(pair[0])
+    hear(channel, [notice] * (num_blocks + 1))
+    with pytest.raises(ProtocolError, match="announced more blocks than there are"):
+        channel.listen()
 
 
 def connected(listeners, rank, share_memory):
-    return connect(
-        listeners[rank],
-        rank=rank,
-        addresses=[listener.address for listener in listeners],
-        generation=1,
-        secret=SECRET,
-        timeout_s=30.0,
-        deadline_s=30.0,
-        share_memory=share_memory,
-    )
+    peers = Peers(rank=rank, addresses=[each.address for each in listeners], generation=1, secret=SECRET)
+    return connect(listeners[rank], peers, timeout_s=30.0, deadline_s=30.0, share_memory=share_memory)
 
 
 def test_one_worker_without_memory_to_share_is_served_by_sockets(group, same_bits):
@@ -148,7 +155,7 @@ def test_one_worker_without_memory_to_share_is_served_by_sockets(group, same_bit
     def body(rank):
         mesh = connected(listeners, rank, share_memory=rank != 1)
         try:
-            sharing = mesh.sharing
+            sharing = mesh.statistics().sharing
             expected = [((0, 0),), ((0, 1),), ((0, 2),)]
             return sharing, mesh.all_reduce(1, {(0, rank): vector}, expected, layout_of(vector), ops=("sum",))
         finally:

@@ -40,13 +40,13 @@ def test_alone_obeys_abort_and_close():
         ({"expected": [((0, 1),)]}, "should bring nodes"),
         ({"expected": [((0, 0),), ()]}, "names 2 workers"),
         ({"ops": ()}, "'sum' or 'max'"),
-        ({"like": ((np.dtype(np.float32), 3),)}, "does not fit"),
+        ({"layout": ((np.dtype(np.float32), 3),)}, "does not fit"),
         ({"nodes": {}, "expected": [()]}, "nothing to sum"),
         ({"sequence": -1}, "sequence must grow"),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(arguments, message):
-    usual = {"sequence": 1, "nodes": {(0, 0): ONE}, "expected": [((0, 0),)], "like": LIKE, "ops": ("sum",)}
+    usual = {"sequence": 1, "nodes": {(0, 0): ONE}, "expected": [((0, 0),)], "layout": LIKE, "ops": ("sum",)}
     with pytest.raises(ValueError, match=message):
         Alone().all_reduce(**{**usual, **arguments})
 

@@ -1,8 +1,14 @@
-"""How the workers of a generation find each other: `meet` dials and accepts at once.
+"""How the workers of a generation find each other: each dials and accepts at once.
 
-A worker dials every lower rank and is dialled by every higher one. All handshakes run side by side in one thread, each
-with a time limit of its own: a stranger that connects and says nothing, or nonsense, is dropped and holds nobody up.
-After theirs, two workers of one host also exchange the memory that they share.
+A worker dials every lower rank and is dialled by every higher one, so every two share one connection. All handshakes
+run side by side in one thread, each with a time limit of its own: a stranger that connects and says nothing, or
+nonsense, is dropped and holds nobody up. After theirs, two workers of one host also exchange the memory that they
+share.
+
+Workers come at different times, and some have not yet left the generation before. So a peer that cannot be reached is
+dialled again until the time is over, and a connection with an older generation is dropped and dialled again; one with a
+newer generation ends this worker's call, whose place is gone. Only a refused connection ends it at once: a listener
+lives as long as its process.
 """
 
 from __future__ import annotations
@@ -18,88 +24,40 @@ from dataclasses import dataclass
 
 from ..errors import Aborted, Call, PeerError
 from .handshake import MIN_SECRET_BYTES, NONCE_BYTES, Hello, Refused, Steps, Verdict, answer, dial
-from .listener import BUFFER_BYTES, Listener, dial_locally
-from .shared import SharedMemory, offer, take_offer
-from .wakeup import Wakeup
+from .listener import BUFFER_BYTES, Address, Listener, Wakeup, dial_locally
+from .shared_memory import SharedMemory, offer, take_offer
 
 HANDSHAKE_LIMIT_S = 5.0
 RETRY_S = 0.05
 MAX_STRANGERS = 64
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    """One handshake under way; `peer` is known if this worker dials."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """The workers of a generation, and which of them this one is.
 
-    sock: socket.socket
-    steps: Steps
-    peer: int | None
-    until_s: float
-    connecting: bool
-    to_send: bytes = b""
-    wanted: int = 0
-    received: bytes = b""
-    theirs: Hello | None = None
-    offered: bool = False
+    Attributes:
+        rank: of this worker.
+        addresses: by rank, where each worker listens.
+        generation: its number.
+        secret: known to the run's workers only; 16 bytes or more.
+    """
 
-    def pump(self) -> Hello | None:
-        """Go on as far as the socket allows; return the peer's hello at the end. Raises Refused or OSError."""
-        if self.connecting:
-            if error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise OSError(error, os.strerror(error))
-            self.connecting = False
-        try:
-            while True:
-                if self.to_send:
-                    self.to_send = self.to_send[self.sock.send(self.to_send) :]
-                    continue
-                if len(self.received) < self.wanted:
-                    data = self.sock.recv(self.wanted - len(self.received))
-                    if not data:
-                        self.steps.throw(Refused("it closed the connection during the handshake"))
-                    self.received += data
-                    continue
-                self.to_send, self.wanted = self.steps.send(self.received)
-                self.received = b""
-        except BlockingIOError:
-            return None
-        except StopIteration as finished:
-            hello: Hello = finished.value
-            return hello
+    rank: int
+    addresses: Sequence[Address]
+    generation: int
+    secret: bytes
 
-    def start(self) -> None:
-        """Take the first step of the handshake."""
-        self.to_send, self.wanted = next(self.steps)
-
-
-class _Meeting:
-    """The state of one `meet`."""
-
-    def __init__(
-        self,
-        listener: Listener,
-        rank: int,
-        addresses: Sequence[tuple[str, int]],
-        generation: int,
-        secret: bytes,
-        timeout_s: float,
-        memory: SharedMemory | None,
-    ) -> None:
-        self.listener = listener
-        self.memory = memory
-        self.rank, self.addresses, self.generation, self.secret = rank, addresses, generation, secret
-        self.timeout_s = timeout_s
-        self.call = Call(rank, generation, None)
-        self.until_s = time.monotonic() + timeout_s
-        self.sockets: dict[int, socket.socket] = {}
-        self.attempts: list[_Attempt] = []
-        self.redial_s: dict[int, float] = dict.fromkeys(range(rank), 0.0)
-        self.notes: dict[int, str] = {}
-        self.generations: dict[int, int] = {}
-        self.unreachable: dict[int, str] = {}
-        self.num_strangers = 0
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < len(self.addresses):
+            raise ValueError(f"rank must be below the number of addresses {len(self.addresses)}, got {self.rank}")
+        if len(self.secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(self.secret)}")
+        if self.generation < 0:
+            raise ValueError(f"generation must not be negative, got {self.generation}")
 
     def hello(self, peer: int) -> Hello:
+        """What this worker says first to a peer."""
         return Hello(
             generation=self.generation,
             sender=self.rank,
@@ -116,37 +74,143 @@ class _Meeting:
             return Verdict.OTHER_GROUP
         return Verdict.WELCOME if self.rank < theirs.sender < theirs.num_workers else Verdict.OTHER_GROUP
 
+    def may_be_here(self, peer: int) -> bool:
+        """Whether a peer may be on this host; if it is elsewhere in truth, dialling it locally fails."""
+        return self.addresses[peer][0] == self.addresses[self.rank][0]
+
+
+def sockets_to(
+    listener: Listener, peers: Peers, timeout_s: float, memory: SharedMemory | None = None
+) -> dict[int, socket.socket]:
+    """Connect with every other worker of the generation.
+
+    Args:
+        listener: this worker's.
+        peers: who they are.
+        timeout_s: bounds the call, in seconds.
+        memory: offered to the peers on this host, and theirs attached to it.
+
+    Returns:
+        a non-blocking connection to each, by rank.
+
+    Raises:
+        PeerError: a peer did not come, or could not prove that it belongs to the run.
+        Aborted: `listener.abort` was called for this generation.
+        ValueError: `timeout_s` is not positive.
+    """
+    if timeout_s <= 0:
+        raise ValueError(f"timeout_s must be positive, got {timeout_s}")
+    connecting, wakeup = _Connecting(listener, peers, timeout_s, memory), Wakeup()
+    listener.watch(wakeup)
+    try:
+        connecting.run(wakeup)
+    except BaseException:
+        for sock in connecting.sockets.values():
+            sock.close()
+        raise
+    finally:
+        for attempt in connecting.attempts:
+            attempt.sock.close()
+        listener.watch(None)
+        wakeup.close()
+    return connecting.sockets
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One handshake under way.
+
+    Attributes:
+        peer: whom this worker dials; None if it was dialled.
+        until_s: when it is given up, by the monotonic clock.
+        is_connecting: the system has not connected it yet.
+        theirs: the peer's hello, as soon as the handshake is over; what is left is the offer of shared memory.
+        offered: whether this worker has offered memory.
+    """
+
+    sock: socket.socket
+    steps: Steps
+    peer: int | None
+    until_s: float
+    is_connecting: bool
+    to_send: bytes = b""
+    wanted: int = 0
+    received: bytes = b""
+    theirs: Hello | None = None
+    offered: bool = False
+
+    def start(self) -> None:
+        """Take the first step of the handshake."""
+        self.to_send, self.wanted = next(self.steps)
+
+    def pump(self) -> Hello | None:
+        """Go on as far as the socket allows; return the peer's hello at the end. Raises Refused or OSError."""
+        if self.is_connecting:
+            if error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, os.strerror(error))
+            self.is_connecting = False
+        try:
+            while True:
+                if self.to_send:
+                    self.to_send = self.to_send[self.sock.send(self.to_send) :]
+                elif len(self.received) < self.wanted:
+                    data = self.sock.recv(self.wanted - len(self.received))
+                    if not data:
+                        self.steps.throw(Refused("it closed the connection during the handshake"))
+                    self.received += data
+                else:
+                    self.to_send, self.wanted = self.steps.send(self.received)
+                    self.received = b""
+        except BlockingIOError:
+            return None
+        except StopIteration as finished:
+            hello: Hello = finished.value
+            return hello
+
+
+class _Connecting:
+    """The state of one `sockets_to`."""
+
+    def __init__(self, listener: Listener, peers: Peers, timeout_s: float, memory: SharedMemory | None) -> None:
+        self.listener, self.peers, self.timeout_s, self.memory = listener, peers, timeout_s, memory
+        self.call = Call(peers.rank, peers.generation, None)
+        self.until_s = time.monotonic() + timeout_s
+        self.sockets: dict[int, socket.socket] = {}
+        self.attempts: list[_Attempt] = []
+        self.redial_s: dict[int, float] = dict.fromkeys(range(peers.rank), 0.0)
+        self.notes: dict[int, str] = {}
+        self.generations: dict[int, int] = {}
+        self.unreachable: dict[int, str] = {}
+        self.num_strangers = 0
+
     def run(self, wakeup: Wakeup) -> None:
-        while len(self.sockets) < len(self.addresses) - 1:
-            if (reason := self.listener.abort_reason(self.generation)) is not None:
+        while len(self.sockets) < len(self.peers.addresses) - 1:
+            if (reason := self.listener.abort_reason(self.peers.generation)) is not None:
                 raise Aborted(self.call, reason)
             now_s = time.monotonic()
             if now_s >= self.until_s:
                 raise self.missing()
-            self.dial_due(now_s)
+            for peer in [peer for peer, due_s in self.redial_s.items() if due_s <= now_s]:
+                del self.redial_s[peer]
+                self.dial(peer, now_s)
             for attempt in self.sleep(wakeup, now_s):
                 self.pump(attempt)
 
-    def dial_due(self, now_s: float) -> None:
-        for peer in [peer for peer, due_s in self.redial_s.items() if due_s <= now_s]:
-            del self.redial_s[peer]
-            host, port = self.addresses[peer]
-            local = dial_locally((host, port)) if self.on_this_host(peer) else None
-            if local is not None:
-                self.begin(local, dial(self.hello(peer), self.secret), peer, now_s)
-                continue
-            family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            sock = socket.socket(family, kind, protocol)
-            attempt = self.begin(sock, dial(self.hello(peer), self.secret), peer, now_s)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-            error = sock.connect_ex(target)
-            if error not in (0, errno.EINPROGRESS):
-                self.failed(attempt, OSError(error, os.strerror(error)))
-
-    def on_this_host(self, peer: int) -> bool:
-        """Whether a peer may be on the same host; if it is elsewhere in truth, dialling it locally fails."""
-        return self.addresses[peer][0] == self.addresses[self.rank][0]
+    def dial(self, peer: int, now_s: float) -> None:
+        address = self.peers.addresses[peer]
+        local = dial_locally(address) if self.peers.may_be_here(peer) else None
+        steps = dial(self.peers.hello(peer), self.peers.secret)
+        if local is not None:
+            self.begin(local, steps, peer, now_s)
+            return
+        family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, protocol)
+        attempt = self.begin(sock, steps, peer, now_s)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        error = sock.connect_ex(target)
+        if error not in (0, errno.EINPROGRESS):
+            self.failed(attempt, OSError(error, os.strerror(error)))
 
     def begin(self, sock: socket.socket, steps: Steps, peer: int | None, now_s: float) -> _Attempt:
         sock.setblocking(False)
@@ -155,36 +219,32 @@ class _Meeting:
         else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         until_s = now_s + HANDSHAKE_LIMIT_S if peer is None else self.until_s  # who is dialled may come late
-        attempt = _Attempt(sock, steps, peer, until_s, connecting=peer is not None)
+        attempt = _Attempt(sock, steps, peer, until_s, is_connecting=peer is not None)
         attempt.start()
         self.attempts.append(attempt)
         return attempt
 
     def accept(self, now_s: float) -> None:
         """Take whoever knocks; if there are too many at once, the one who has been silent longest must go."""
-        for listening in self.listening():
+        for listening in self.listener.sockets:
             with contextlib.suppress(OSError):
                 while True:
                     sock, _ = listening.accept()
-                    steps = answer(lambda theirs: self.hello(theirs.sender), self.judge, self.secret)
+                    steps = answer(lambda theirs: self.peers.hello(theirs.sender), self.peers.judge, self.peers.secret)
                     self.begin(sock, steps, None, now_s)
                     strangers = [attempt for attempt in self.attempts if attempt.peer is None]
-                    if len(strangers) > MAX_STRANGERS + len(self.addresses):
+                    if len(strangers) > MAX_STRANGERS + len(self.peers.addresses):
                         self.failed(strangers[0], Refused("too many connections at once"))
-
-    def listening(self) -> list[socket.socket]:
-        """Where peers knock."""
-        return [sock for sock in (self.listener.sock, self.listener.local) if sock is not None]
 
     def sleep(self, wakeup: Wakeup, now_s: float) -> list[_Attempt]:
         """Wait for something to do; return the handshakes that can go on."""
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
-        for listening in self.listening():
+        for listening in self.listener.sockets:
             poll.register(listening, select.POLLIN)
         by_descriptor = {attempt.sock.fileno(): attempt for attempt in self.attempts}
         for attempt in self.attempts:
-            poll.register(attempt.sock, select.POLLOUT if attempt.connecting or attempt.to_send else select.POLLIN)
+            poll.register(attempt.sock, select.POLLOUT if attempt.is_connecting or attempt.to_send else select.POLLIN)
         next_s = min([self.until_s, *self.redial_s.values(), *(attempt.until_s for attempt in self.attempts)])
         events = poll.poll(max(1.0, (next_s - now_s) * 1000.0))
         now_s = time.monotonic()
@@ -205,10 +265,10 @@ class _Meeting:
         if theirs is None:
             return
         self.attempts.remove(attempt)
-        if theirs.generation != self.generation:
+        if theirs.generation != self.peers.generation:
             attempt.sock.close()
             self.other_generation(attempt.peer, theirs)
-        elif attempt.peer is None and self.judge(theirs) is not Verdict.WELCOME:
+        elif attempt.peer is None and self.peers.judge(theirs) is not Verdict.WELCOME:
             attempt.sock.close()
             self.notes[theirs.sender] = f"it says it is worker {theirs.sender} of {theirs.num_workers}"
         else:
@@ -240,13 +300,13 @@ class _Meeting:
     def is_local_peer(self, attempt: _Attempt) -> bool:
         """Whether a handshake has brought a member of this generation on the same host."""
         theirs = attempt.theirs
-        if theirs is None or attempt.sock.family != socket.AF_UNIX or theirs.generation != self.generation:
+        if theirs is None or attempt.sock.family != socket.AF_UNIX or theirs.generation != self.peers.generation:
             return False
-        return attempt.peer is not None or self.judge(theirs) is Verdict.WELCOME
+        return attempt.peer is not None or self.peers.judge(theirs) is Verdict.WELCOME
 
     def other_generation(self, dialled: int | None, theirs: Hello) -> None:
         """An older worker is turned away (dialled again, if it is the one to be reached); a newer one ends this."""
-        if theirs.generation > self.generation:
+        if theirs.generation > self.peers.generation:
             raise PeerError.of_generation(self.call, theirs.sender, theirs.generation)
         if dialled is not None:
             self.generations[dialled] = theirs.generation
@@ -272,11 +332,12 @@ class _Meeting:
             self.redial_s[peer] = time.monotonic() + RETRY_S
 
     def missing(self) -> PeerError:
-        """Return the error for the first worker that is not connected."""
-        absent = [peer for peer in range(len(self.addresses)) if peer != self.rank and peer not in self.sockets]
+        """The error for the first worker that is not connected: the most telling one that there is."""
+        peers = self.peers
+        absent = [peer for peer in range(len(peers.addresses)) if peer != peers.rank and peer not in self.sockets]
         for peer in absent:
             if peer in self.unreachable:
-                reason = f"cannot connect to {self.addresses[peer]}: {self.unreachable[peer]}"
+                reason = f"cannot connect to {peers.addresses[peer]}: {self.unreachable[peer]}"
                 return PeerError.lost(self.call, peer, reason)
         for peer in absent:
             if peer in self.generations:
@@ -285,40 +346,3 @@ class _Meeting:
                 return PeerError.stranger(self.call, peer, self.notes[peer])
         strangers = f", {self.num_strangers} strangers turned away" if self.num_strangers else ""
         return PeerError.silent(self.call, tuple(absent), self.timeout_s, f"connecting{strangers}")
-
-
-def meet(
-    listener: Listener,
-    *,
-    rank: int,
-    addresses: Sequence[tuple[str, int]],
-    generation: int,
-    secret: bytes,
-    timeout_s: float,
-    memory: SharedMemory | None = None,
-) -> dict[int, socket.socket]:
-    """Return a non-blocking connection to every other worker of the generation, by rank (`mesh.connect`).
-
-    `memory` is offered to the peers on this host, and theirs attached to it.
-    """
-    if not 0 <= rank < len(addresses):
-        raise ValueError(f"rank must be below the number of addresses {len(addresses)}, got {rank}")
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(secret)}")
-    if timeout_s <= 0 or generation < 0:
-        raise ValueError(f"timeout_s must be positive and generation not negative, got {timeout_s}, {generation}")
-    meeting = _Meeting(listener, rank, addresses, generation, secret, timeout_s, memory)
-    wakeup = Wakeup()
-    listener.watch(wakeup)
-    try:
-        meeting.run(wakeup)
-    except BaseException:
-        for sock in meeting.sockets.values():
-            sock.close()
-        raise
-    finally:
-        for attempt in meeting.attempts:
-            attempt.sock.close()
-        listener.watch(None)
-        wakeup.close()
-    return meeting.sockets

@@ -1,27 +1,17 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from heliostat.cluster.allreduce.exchange import Pending, silent_peers
+from heliostat.cluster.allreduce.frames import bytes_of
 from heliostat.cluster.allreduce.slices import (
     SMALL_BYTES,
     Scratch,
     SliceSum,
+    blocks_of,
     common_bytes,
     cut,
     goes_whole,
     num_bytes,
     take,
-)
-from heliostat.cluster.allreduce.wire import (
-    HEADER_BYTES,
-    MAX_FAREWELL_BYTES,
-    Cursor,
-    Header,
-    Kind,
-    bytes_of,
-    pack_farewell,
-    unpack_farewell,
 )
 from heliostat.cluster.tree import BLOCK_BYTES, layout_of
 from hypothesis import given, settings
@@ -55,59 +45,12 @@ def test_vectors_go_whole_only_while_every_worker_sends_little():
     assert not goes_whole(fits, [one, ((0, 1), (0, 2))])
 
 
-@settings(deadline=None, derandomize=True)
-@given(st.lists(st.binary(max_size=20), max_size=6), st.lists(st.integers(1, 25), min_size=1, max_size=8))
-def test_a_cursor_moves_through_all_pieces_in_order(pieces, moves):
-    cursor = Cursor(pieces)
-    seen = b""
-    turn = 0
-    while cursor.done < cursor.total:
-        window = b"".join(cursor.window(moves[turn % len(moves)]))
-        moved = max(1, len(window) // 2)
-        seen += window[:moved]
-        cursor.advance(moved)
-        turn += 1
-    assert seen == b"".join(pieces)
-    assert cursor.window(100) == []
-
-
-def test_a_cursor_stops_at_its_limit():
-    cursor = Cursor([b"header", b"payload"], limit=0)
-    assert cursor.window(100) == []
-    cursor.limit = 8
-    assert b"".join(cursor.window(100)) == b"headerpa"
-
-
-@settings(deadline=None, derandomize=True)
-@given(
-    st.sampled_from(Kind),
-    st.integers(0, 2**64 - 1),
-    st.integers(0, 2**64 - 1),
-    st.integers(0, 2**32 - 1),
-    st.integers(0, 2**64 - 1),
-)
-def test_a_header_survives_the_wire(kind, generation, sequence, agreement, length):
-    header = Header(kind=kind, generation=generation, sequence=sequence, agreement=agreement, length=length)
-    assert len(header.pack()) == HEADER_BYTES
-    assert Header.unpack(header.pack()) == header
-
-
-@pytest.mark.parametrize("reason", ["short", 'quotes " and \\ and \n' * 500, "ü" * 5000, ""])
-def test_a_farewell_always_fits_its_frame(reason):
-    payload = pack_farewell(reason)
-    assert len(payload) <= MAX_FAREWELL_BYTES
-    assert unpack_farewell(payload) == reason.replace("ü", "?")[: len(payload)]
-
-
-def test_a_farewell_that_is_no_text_is_shown_as_far_as_it_is():
-    assert unpack_farewell(b"ok\xff\x00") == "ok?\x00"
-
-
 def test_a_slice_is_summed_only_as_far_as_its_bytes_have_arrived():
     length = 3 * BLOCK_BYTES // 4
     nodes = {(0, n): (np.full(length, n + 1, np.float32), np.full(2, n, np.float64)) for n in range(2)}
     out = (np.zeros(length, np.float32), np.zeros(2, np.float64))
-    total = SliceSum(tuple(nodes), ("sum", "max"), layout_of(out))
+    layout = layout_of(out)
+    total = SliceSum(tuple(nodes), ("sum", "max"), layout, blocks_of(layout))
     total.start(list(nodes.values()), out)
     assert not total.advance(BLOCK_BYTES - 1)
     assert total.advance(2 * BLOCK_BYTES + 5)
@@ -115,7 +58,7 @@ def test_a_slice_is_summed_only_as_far_as_its_bytes_have_arrived():
     assert (out[0][: BLOCK_BYTES // 2] == 3).all()
     assert (out[0][BLOCK_BYTES // 2 :] == 0).all()
     assert total.advance(3 * BLOCK_BYTES + 16)
-    assert total.finished
+    assert total.is_finished
     assert out[1].tolist() == [1, 1]
 
 
@@ -135,11 +78,3 @@ def test_scratch_memory_is_kept_and_aligned():
     assert [a.ctypes.data for a in first] == [a.ctypes.data for a in second]
     assert first[1].ctypes.data - first[0].ctypes.data == 64
     assert bytes_of(take(first, ((1, 3), (0, 0), (0, 0)))[0]).nbytes == 8
-
-
-def test_a_peer_that_waits_for_another_one_is_not_blamed():
-    owes, excused = Pending(1, True, 0.0), Pending(2, False, 0.0)
-    assert silent_peers([excused, owes], 5.0, 4.0) == (1,)
-    assert silent_peers([excused, owes._replace(since_s=3.0)], 5.0, 4.0) == ()
-    assert silent_peers([excused], 5.0, 4.0) == (2,)
-    assert silent_peers([owes._replace(since_s=0.5), Pending(3, True, 0.0)], 5.0, 4.0) == (3, 1)

@@ -101,7 +101,7 @@ def test_a_killed_worker_is_lost_on_every_survivor(start, length, victim):
 def test_a_stopped_worker_is_named_by_every_survivor_at_the_deadline(start, length):
     reports = run_until_struck(start, 1, signal.SIGSTOP, lengths=[length], deadline_s=1.0)
     assert [1] in [report["unresponsive"] for report in reports]
-    for report in reports:  # who notices first says farewell, the other one hears of it
+    for report in reports:  # who notices first says goodbye, the other one hears of it
         assert report["error"] == "PeerError"
         assert "worker 1 was silent" in report["text"]
 
