@@ -76,7 +76,7 @@ def parts() -> dict[str, int]:
         "weights": held_bytes([v._value for v in (*built.trainable, *built.non_trainable)], seen),
         "optimizer state": held_bytes([v._value for v in built.optimizer.variables], seen),
         "joined weights and state": held_bytes([vars(phase._update).get("_flat") for phase in engine.phases], seen),
-        "contributions": held_bytes([phase.partial_sums for phase in engine.phases], seen),
+        "partial sums": held_bytes([phase.partial_sums for phase in engine.phases], seen),
         "sums of the all-reduce": held_bytes([member._results, member._buffers, member._collective], seen),
         "rows": held_bytes(engine.microbatches.feed, seen),
     }
