@@ -24,11 +24,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+_MAX_NAMES = 5  # of variables, in a message
 
 
 class TrainerError(Exception):
-    """Base class of everything the trainer raises by itself."""
+    """Base class of everything the trainer raises by itself; keeps its fields when pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.args, dict(self.__dict__))
+
+
+def _restore(cls: type[TrainerError], args: tuple[object, ...], fields: dict[str, object]) -> TrainerError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigurationError(TrainerError):
@@ -127,14 +140,41 @@ class DamagedCheckpointError(CheckpointError):
 
 
 class NonfiniteGradientError(TrainerError):
-    """A step's gradient is NaN or infinite; nothing of it was applied. Field: `microbatch`, where it came from."""
+    """A step's gradient is NaN or infinite; nothing of it was applied.
 
-    def __init__(self, text: str, *, microbatch: int | None = None) -> None:
-        super().__init__(text)
+    Args:
+        epoch: from 0.
+        step: of the epoch; an epoch has `num_steps`.
+        num_steps: see `step`.
+        microbatch: index of the first microbatch it came from; None if only the sum over them is not finite, or
+            another worker computed it.
+        variables: paths of the variables concerned, empty without a microbatch.
+
+    Attributes:
+        microbatch: see above.
+    """
+
+    def __init__(
+        self, *, epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str] = ()
+    ) -> None:
         self.microbatch = microbatch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_nonfinite, (self.args[0], self.microbatch)
+        where = f"step {step} of epoch {epoch + 1}"
+        if microbatch is None:
+            super().__init__(
+                f"The gradient of {where} is not finite. If no microbatch of it is named elsewhere in this message, "
+                "each is finite by itself and only their sum is not: the gradients are too large. Clip them, or lower "
+                "the learning rate."
+            )
+            return
+        more = f" and {len(variables) - _MAX_NAMES} more" if len(variables) > _MAX_NAMES else ""
+        super().__init__(
+            f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
+            f"{', '.join(variables[:_MAX_NAMES])}{more}. Nothing of this step was applied. Likely causes: a value in "
+            "its rows that is not finite or far out of range, a learning rate that is too high, a division by zero or "
+            "a log of zero in the loss. Look at its rows with: heliostat replay RUN_DIR --step "
+            f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "
+            'fit(on_nonfinite="skip").'
+        )
 
 
 class RunPausedError(TrainerError):
@@ -179,14 +219,3 @@ class TrainingFailedError(TrainerError):
         self.cause = cause
         self.worker_traceback = worker_traceback
         self.log_path = log_path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_training_failed, (self.args[0], dict(self.__dict__))
-
-
-def _rebuild_nonfinite(message: str, microbatch: int | None) -> NonfiniteGradientError:
-    return NonfiniteGradientError(message, microbatch=microbatch)
-
-
-def _rebuild_training_failed(message: str, fields: dict[str, Any]) -> TrainingFailedError:
-    return TrainingFailedError(message, **fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -232,11 +233,18 @@ def test_a_users_mistake_found_on_a_worker_is_raised_as_itself():
     assert mistake.__notes__ == ["(found by worker 0 on host-0)"]
 
 
+def not_finite(microbatch):
+    return NonfiniteGradientError(epoch=0, step=1, num_steps=4, microbatch=microbatch)
+
+
+def test_errors_keep_their_fields_when_pickled():
+    error = pickle.loads(pickle.dumps(not_finite(3)))
+    assert (type(error), error.microbatch) == (NonfiniteGradientError, 3)
+    assert "Microbatch 3 of step 1 of epoch 1" in str(error)
+
+
 def test_of_several_nonfinite_gradients_the_one_with_its_microbatch_is_raised():
-    failures = [
-        Failure(worker=w, kind="raised", reason="", error=NonfiniteGradientError("no", microbatch=w or None))
-        for w in range(2)
-    ]
+    failures = [Failure(worker=w, kind="raised", reason="", error=not_finite(microbatch=w or None)) for w in range(2)]
     assert explain_failure(TaskFailed(failures[0], (failures[1],)), INFOS, None, None) is failures[1].error
 
 

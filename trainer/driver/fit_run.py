@@ -17,9 +17,8 @@ from heliostat.cluster.group.messages import Heartbeat
 from ..checkpoints.manifest import CheckpointManifest, check_identity
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig
-from ..engine.nonfinite import nonfinite_text
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, ConfigurationError, RunPausedError, TrainerError
+from ..errors import CheckpointError, ConfigurationError, NonfiniteGradientError, RunPausedError, TrainerError
 from ..jobs import (
     CheckpointFailed,
     CheckpointWritten,
@@ -319,7 +318,13 @@ class FitRun:
 
     def _on_nonfinite(self, worker: int, event: Nonfinite) -> None:
         host = self._host(worker)
-        text = nonfinite_text(event.epoch, event.step, self._steps(), event.microbatch, event.variables)
+        error = NonfiniteGradientError(
+            epoch=event.epoch,
+            step=event.step,
+            num_steps=self._steps(),
+            microbatch=event.microbatch,
+            variables=event.variables,
+        )
         self.folder.add_event(
             GradientNotFinite(
                 worker=worker,
@@ -332,7 +337,7 @@ class FitRun:
             )
         )
         if event.skipped:
-            self.display.say(f"step left out (worker {worker} on {host}): {text}")
+            self.display.say(f"step left out (worker {worker} on {host}): {error}")
 
     def _on_first_step(self, worker: int, event: FirstStep) -> None:
         """How long it took until then is recorded for every worker, and said once."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:  # the driver makes the text, and does without TensorFlow
     from .model import BuiltModel
 from .tensors import all_finite
 
-MAX_NAMES = 5
-
 
 def nonfinite_microbatch(
     microbatches: Microbatches, seed_step: int, step: int, ranges: Sequence[Range]
@@ -50,23 +48,4 @@ def parts_by_variable(
     trained = [built.trainable[i] for i in layout.gradients]
     return split_by_variable(
         float_buckets, layout.variables_per_bucket, trained + [built.non_trainable[i] for i in layout.float_state]
-    )
-
-
-def nonfinite_text(epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str]) -> str:
-    """What happened, in words."""
-    where = f"step {step} of epoch {epoch + 1}"
-    if microbatch is None:
-        return (
-            f"The gradient of {where} is not finite. If no microbatch of it is named elsewhere in this message, each "
-            "is finite by itself and only their sum is not: the gradients are too large. Clip them, or lower the "
-            "learning rate."
-        )
-    more = f" and {len(variables) - MAX_NAMES} more" if len(variables) > MAX_NAMES else ""
-    return (
-        f"Microbatch {microbatch} of {where} has a gradient that is not finite, for {', '.join(variables[:MAX_NAMES])}"
-        f"{more}. Nothing of this step was applied. Likely causes: a value in its rows that is not finite or far out "
-        "of range, a learning rate that is too high, a division by zero or a log of zero in the loss. Look at its rows "
-        f"with: heliostat replay RUN_DIR --step {epoch * num_steps + step} --microbatch {microbatch}; or leave such "
-        'steps out with fit(on_nonfinite="skip").'
     )

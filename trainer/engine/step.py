@@ -28,7 +28,7 @@ from heliostat.cluster.tree import Vector
 from ..errors import NonfiniteGradientError
 from ..jobs import Nonfinite, OnNonfinite
 from .metrics import EpochMetrics
-from .nonfinite import nonfinite_microbatch, nonfinite_text
+from .nonfinite import nonfinite_microbatch
 from .phase import Phase
 from .times import TimeSplit
 
@@ -119,8 +119,13 @@ class Step:
             event = Nonfinite(epoch=self._epoch, step=step, microbatch=index, variables=variables, skipped=skipped)
             self._group.mailbox.tell(event)
         if not skipped:
-            text = nonfinite_text(self._epoch, step, self.steps_per_epoch, index, variables)
-            raise NonfiniteGradientError(text, microbatch=index)
+            raise NonfiniteGradientError(
+                epoch=self._epoch,
+                step=step,
+                num_steps=self.steps_per_epoch,
+                microbatch=index,
+                variables=variables,
+            )
 
     # -- an epoch of steps ----------------------------------------------------------------------------------------
 
