@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .config import EverySeconds, EverySteps
 from .driver.result import Result
 from .errors import (
     CheckpointError,
@@ -18,7 +19,6 @@ from .errors import (
     UnsupportedStepError,
     WorkersDisagreeError,
 )
-from .jobs import EverySeconds, EverySteps
 from .trainer import Trainer
 
 __all__ = [

@@ -1,18 +1,52 @@
-"""The arguments of `Trainer` and `fit`, checked before anything starts."""
+"""The settings of a trainer and of one `fit`, each in one class, checked when it is made, before anything starts.
+
+`TrainerConfig` says where a trainer computes and what its results depend on, `FitConfig` what one `fit` does,
+`PassConfig` what one `evaluate` or `predict` does. They are passed whole, and shipped to workers whole: no setting has
+a second home.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
+import numpy as np
+import xxhash
 from heliostat.data import PlanError, Shuffle, parse_shuffle
 
+from .columns import Columns
 from .errors import ConfigurationError
-from .jobs import CheckpointEvery, EverySeconds, EverySteps, GradientDtype, LoopName
+from .shipping import InProcess, Shipped, UserCode
 
-LOOP_NAMES: tuple[LoopName, ...] = ("fit", "train_on_batch", "custom")
+LoopName = Literal["fit", "train_on_batch", "custom"]
+OnNonfinite = Literal["raise", "skip"]
+GradientDtype = Literal["bfloat16"]
+Resume = Literal["auto", False]
+
+
+@dataclass(frozen=True, slots=True)
+class EverySteps:
+    """Make a checkpoint after every so many steps."""
+
+    num: int
+
+
+@dataclass(frozen=True, slots=True)
+class EverySeconds:
+    """Make a checkpoint every so many seconds."""
+
+    seconds: float
+
+
+CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
+NO_CODE, DEFAULT_COLUMNS = InProcess(None), Columns()
+LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 _KERAS_NAMES = {
     "batch_size": "global_batch_size= (rows of one step over all workers)",
     "x": "the first argument, data: a dataset path or (x, y) arrays",
@@ -36,6 +70,7 @@ class TrainerConfig:
     """Where a trainer computes, and what its results depend on.
 
     Attributes:
+        build_model: the user's function that makes the model.
         workers: number of workers; 0 computes in this process, without Ray.
         replicas_per_worker: devices of each worker; "auto" means all its GPUs, or one CPU device.
         num_microbatches: V; None means the smallest power of two that gives every replica one.
@@ -51,6 +86,7 @@ class TrainerConfig:
         start_timeout_s: how long to wait for workers to start.
     """
 
+    build_model: Shipped = NO_CODE
     workers: int = 1
     replicas_per_worker: int | Literal["auto"] = "auto"
     num_microbatches: int | None = None
@@ -124,6 +160,36 @@ class TrainerConfig:
         """The most workers there can be, counting this process as one."""
         return self.max_workers or self.group_size
 
+    def rows_per_microbatch(self, global_batch_size: int) -> int:
+        """The most rows of a microbatch, once `num_microbatches` is a number."""
+        return -(-global_batch_size // self.total_microbatches)
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of each worker, once `replicas_per_worker` is a number."""
+        if self.replicas_per_worker == "auto":
+            raise RuntimeError("how many replicas there are is known when there are workers")
+        return self.replicas_per_worker
+
+    @property
+    def total_microbatches(self) -> int:
+        """V, once `for_run` has made it a number."""
+        if self.num_microbatches is None:
+            raise RuntimeError("how many microbatches there are is known when there are workers")
+        return self.num_microbatches
+
+    def for_run(self, replicas: int, stored: int | None = None) -> TrainerConfig:
+        """These settings with `replicas_per_worker` and `num_microbatches` as numbers.
+
+        Args:
+            replicas: of each worker, as they turned out.
+            stored: V of the run that goes on, None for a new one.
+
+        Raises:
+            ConfigurationError: fewer microbatches than replicas.
+        """
+        return replace(self, replicas_per_worker=replicas, num_microbatches=self.microbatches(replicas, stored))
+
     def microbatches(self, replicas: int, stored: int | None = None) -> int:
         """V for `replicas` replicas per worker; `stored` is that of the run that goes on.
 
@@ -144,8 +210,37 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassConfig:
+    """What one `evaluate` or `predict` does: the columns it reads, and the rows of a step over all workers."""
+
+    columns: Columns
+    global_batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _check_count("global_batch_size", self.global_batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
-    """The numbers and choices of one `fit`."""
+    """What one `fit` does.
+
+    Attributes:
+        loop: the way to train.
+        epochs: number of the last epoch; `initial_epoch` is the number of the first.
+        global_batch_size: rows of one step, over all workers.
+        steps_per_epoch: steps after which an epoch ends; None takes all rows.
+        shuffle: the order of rows.
+        columns: which are inputs, targets and weights.
+        code: the user's steps and callbacks, a `shipping.UserCode`.
+        initial_weights: arrays for ``model.set_weights``; None for those of `build_model`.
+        checkpoint_every: when checkpoints are made; None makes none.
+        checkpoint_dir: where they go, a path or URI; None for the run folder.
+        keep: how many are kept.
+        resume: whether to go on with the run in the folder, if there is one.
+        max_time_s: seconds after which the run is paused; None for never.
+        on_nonfinite: what to do about a gradient that is not finite.
+        record_rows: keep which rows every worker computed in every step (for proofs).
+    """
 
     loop: LoopName = "fit"
     epochs: int = 1
@@ -153,11 +248,16 @@ class FitConfig:
     global_batch_size: int = 32
     steps_per_epoch: int | None = None
     shuffle: Shuffle = "full"
+    columns: Columns = DEFAULT_COLUMNS
+    code: Shipped = NO_CODE
+    initial_weights: tuple[np.ndarray, ...] | None = None
     checkpoint_every: CheckpointEvery = "epoch"
+    checkpoint_dir: str | Path | None = None
     keep: int = 3
-    resume: Any = "auto"
+    resume: Resume = "auto"
     max_time_s: float | None = None
-    on_nonfinite: Any = "raise"
+    on_nonfinite: OnNonfinite = "raise"
+    record_rows: bool = False
 
     def __post_init__(self) -> None:
         if self.loop not in LOOP_NAMES:
@@ -173,12 +273,26 @@ class FitConfig:
                 "the last one, as in Keras."
             )
         self._check_checkpoints()
-        if self.on_nonfinite not in ("raise", "skip"):
+        if self.on_nonfinite not in get_args(OnNonfinite):
             raise ConfigurationError(f"on_nonfinite={self.on_nonfinite!r}; it takes 'raise' or 'skip'.")
         try:
             parse_shuffle(self.shuffle)
         except PlanError as error:
             raise ConfigurationError(str(error)) from error
+
+    @property
+    def initial_weights_digest(self) -> str | None:
+        """Hash of the initial weights, None without."""
+        if self.initial_weights is None:
+            return None
+        digest = xxhash.xxh3_128()
+        for weight in self.initial_weights:
+            digest.update(weight.tobytes())
+        return digest.hexdigest()
+
+    def num_steps(self, num_rows: int) -> int:
+        """Steps of an epoch over so many rows."""
+        return self.steps_per_epoch or -(-num_rows // self.global_batch_size)
 
     def _check_checkpoints(self) -> None:
         every = self.checkpoint_every
@@ -200,16 +314,39 @@ class FitConfig:
             _check_seconds("max_time_s", self.max_time_s)
 
 
-def refuse_unknown(function: str, unknown: dict[str, Any]) -> None:
-    """Answer arguments that Keras has under another name with ours; raises `ConfigurationError`."""
-    for name in unknown:
-        hint = _KERAS_NAMES.get(name)
-        advice = f"Use {hint}." if hint else "See help(heliostat.trainer.Trainer)."
-        raise ConfigurationError(f"{function}() has no argument {name!r}. {advice}")
+def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
+    """Answer arguments that `name` does not have, Keras's names above all, with ours: raises `ConfigurationError`."""
+
+    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+        known = inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+            for argument in kwargs:
+                if argument not in known:
+                    hint = _KERAS_NAMES.get(argument)
+                    advice = f"Use {hint}." if hint else "See help(heliostat.trainer.Trainer)."
+                    raise ConfigurationError(f"{name}() has no argument {argument!r}. {advice}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
-def check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[str]) -> None:
-    """Raise `ConfigurationError` when a custom step cannot be called with the arguments it will be given."""
+def check_steps(loop: LoopName, code: UserCode, columns: Columns) -> None:
+    """Raise `ConfigurationError` for steps that the loop does not take, or that take other arguments."""
+    if loop != "custom" and (code.train_step is not None or code.valid_step is not None):
+        raise ConfigurationError(
+            f"train_step and valid_step belong to loop='custom', and loop is {loop!r}. To change the step of the other "
+            "two ways, override train_step in a keras.Model subclass."
+        )
+    weight = () if columns.sample_weight is None else ("sample_weight",)
+    _check_step("train_step", code.train_step, ("model", "optimizer", "x", "y", *weight))
+    _check_step("valid_step", code.valid_step, ("model", "x", "y", *weight))
+
+
+def _check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[str]) -> None:
     if step is None:
         return
     function = getattr(step, "python_function", step)
@@ -224,11 +361,11 @@ def check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[s
         ) from error
 
 
-def _check_seconds(name: str, value: Any) -> None:
+def _check_seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigurationError(f"{name}={value!r}; it must be a positive number of seconds.")
 
 
-def _check_count(name: str, value: Any, least: int = 1) -> None:
+def _check_count(name: str, value: object, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name}={value!r}; it must be an integer of at least {least}.")

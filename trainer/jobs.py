@@ -3,97 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-import xxhash
 from heliostat.cluster.instruments import Span
 from heliostat.cluster.tree import BucketOp, Node, Vector
-from heliostat.data import Dataset, Shuffle
+from heliostat.data import Dataset
 
-from .columns import Columns
+from .config import FitConfig, PassConfig, TrainerConfig
 from .environment import ReplayWanted, TraceWanted
-from .shipping import Shipped
 
-LoopName = Literal["fit", "train_on_batch", "custom"]
-OnNonfinite = Literal["raise", "skip"]
-GradientDtype = Literal["bfloat16"]
 # The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
 BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
 
 
-@dataclass(frozen=True, slots=True)
-class EverySteps:
-    """Make a checkpoint after every so many steps."""
-
-    num: int
-
-
-@dataclass(frozen=True, slots=True)
-class EverySeconds:
-    """Make a checkpoint every so many seconds."""
-
-    seconds: float
-
-
-CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSetup:
-    """How a worker sets up its process.
-
-    Attributes:
-        replicas: replicas of its strategy; None means all its GPUs, or one CPU device.
-        threads: TensorFlow's intra-op threads.
-        deterministic: ask TensorFlow for deterministic kernels.
-        devices_per_worker: logical CPU devices to leave to each lower rank (several workers in one process).
-        num_devices: logical CPU devices that the process needs in all.
-        owns_process: it is a process of this worker alone, which keeps to its share of the cores.
-    """
-
-    replicas: int | None
-    threads: int
-    deterministic: bool
-    devices_per_worker: int = 0
-    num_devices: int = 1
-    owns_process: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelJob:
-    """The model of a job.
-
-    Attributes:
-        build_model: the user's function, shipped (`shipping.Shipped`).
-        seed: seed of the run.
-        num_microbatches: V.
-        initial_weights: arrays for ``model.set_weights``, or None.
-    """
-
-    build_model: Shipped
-    seed: int
-    num_microbatches: int
-    initial_weights: tuple[Any, ...] | None = None
-
-    @property
-    def weights_digest(self) -> str | None:
-        """Hash of the initial weights, None without."""
-        if self.initial_weights is None:
-            return None
-        digest = xxhash.xxh3_128()
-        for weight in self.initial_weights:
-            digest.update(weight.tobytes())
-        return str(digest.hexdigest())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassJob:
-    """A pass over a dataset without training: evaluate or predict."""
+    """A pass over a dataset without training: evaluate or predict.
 
-    model: ModelJob
+    Attributes:
+        settings: the trainer's, with replicas and microbatches as numbers; `wanted` is what this call wants.
+        data: the rows.
+        fresh: whether the model is to be a new one, and not that of the last task.
+    """
+
+    settings: TrainerConfig
+    wanted: PassConfig
     data: Dataset
-    columns: Columns
-    global_batch_size: int
     fresh: bool
 
 
@@ -102,37 +37,21 @@ class FitJob:
     """A whole run.
 
     Attributes:
-        user_code: ``(train_step, valid_step, callbacks)``; shipped.
-        has_callbacks: whether there are callbacks of the user's.
-        record_rows: report the row ids of every step (for proofs).
+        settings: the trainer's, with replicas and microbatches as numbers; `wanted` is what this `fit` wants, with the
+            place of its checkpoints as `checkpoint_dir`.
+        data, validation_data: the rows.
         run_dir: absolute path of the run folder.
-        checkpoints: where checkpoints go, a path or URI; None for nowhere.
-        checkpoint_every: when they are made; `first_generation` is added to the generation in their names.
-        on_nonfinite: what to do about a gradient that is not finite.
-        gradient_dtype: how gradients are rounded before they are summed, so that they travel in fewer bytes.
+        first_generation: added to the generation in the names of checkpoints.
         replay: compute this step only, and report on it.
         trace: record what happens in these steps.
     """
 
-    model: ModelJob
-    loop: LoopName
+    settings: TrainerConfig
+    wanted: FitConfig
     data: Dataset
     validation_data: Dataset | None
-    columns: Columns
-    epochs: int
-    initial_epoch: int
-    global_batch_size: int
-    steps_per_epoch: int | None
-    shuffle: Shuffle
-    user_code: Shipped
-    has_callbacks: bool
     run_dir: str
-    record_rows: bool = False
-    checkpoints: str | None = None
-    checkpoint_every: CheckpointEvery = None
     first_generation: int = 0
-    on_nonfinite: OnNonfinite = "raise"
-    gradient_dtype: GradientDtype | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
 
@@ -253,7 +172,7 @@ class EpochPart:
         digest: its training state.
         rows: rows trained on, over all workers; `rows_by_worker` how many each has computed.
         times: this worker's time split, in seconds.
-        num_leaves: microbatches of the validation pass, 0 without.
+        num_microbatches: microbatches of the validation pass, 0 without.
         row_ids: per step the row ids that each worker computed, in order of rank, if the job asks for them.
     """
 
@@ -263,30 +182,30 @@ class EpochPart:
     rows: int
     rows_by_worker: dict[int, int]
     times: dict[str, float]
-    num_leaves: int
+    num_microbatches: int
     row_ids: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassStart:
-    """A worker asks for its share of a pass without training, which is cut into so many leaves."""
+    """A worker asks for a shard of a pass without training, which has so many microbatches."""
 
-    num_leaves: int
+    num_microbatches: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """The driver's answer: compute the leaves [lo, hi) of a pass."""
+class Shard:
+    """The driver's answer: compute the microbatches [lo, hi) of a pass."""
 
     lo: int
     hi: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharePart:
+class ShardResult:
     """What a worker has computed of a pass: of an evaluation tree nodes and rows, of a prediction its outputs."""
 
-    share: Share
+    shard: Shard
     nodes: dict[Node, Vector] = field(default_factory=dict)
     rows: int = 0
     outputs: Any = None

@@ -5,12 +5,16 @@ It travels through Ray, and Ray's channel is Ray's trust boundary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
 from .errors import ConfigurationError, ModelError
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,15 @@ class InProcess:
 
 
 Shipped = bytes | InProcess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCode:
+    """What of a `fit` is the user's code: the steps of the custom loop, and Keras callbacks."""
+
+    train_step: Callable[..., Any] | None = None
+    valid_step: Callable[..., Any] | None = None
+    callbacks: tuple[keras.callbacks.Callback, ...] = ()
 
 
 def ship(value: Any, what: str) -> bytes:

@@ -8,20 +8,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.group.controller_state import Limits
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.links import PairBandwidth
+from heliostat.data import Shuffle
 
 from .columns import ColumnChoice, Columns
-from .config import FitConfig, TrainerConfig, refuse_unknown
+from .config import (
+    CheckpointEvery,
+    FitConfig,
+    GradientDtype,
+    LoopName,
+    OnNonfinite,
+    PassConfig,
+    Resume,
+    TrainerConfig,
+    check_steps,
+    refuses_unknown,
+)
 from .driver.blame import explain_failure
 from .driver.coordinator import Coordinator
 from .driver.display import Display, Verbose, make_display
-from .driver.fit_call import FitCall, begin_afresh, check_steps, checked_callbacks
+from .driver.fit_call import FitCall, checked_callbacks
 from .driver.fit_run import FitRun
 from .driver.inputs import Data, Inputs
 from .driver.kills import killing
@@ -32,10 +44,13 @@ from .driver.workers import Workers
 from .engine.times import StartTimes
 from .environment import Command, KillSchedule, begin_fit
 from .errors import ConfigurationError, RunPausedError
-from .jobs import CheckpointEvery, GradientDtype, LoopName, ModelJob, OnNonfinite, PassJob, PassReport
-from .shipping import InProcess, Shipped, ship
+from .jobs import PassJob, PassReport
+from .shipping import InProcess, Shipped, UserCode, ship
 
-BuildModel = Callable[[], Any]
+if TYPE_CHECKING:
+    import keras
+
+BuildModel = Callable[[], "keras.Model"]
 
 
 class Trainer:
@@ -72,12 +87,13 @@ class Trainer:
     use it as a context manager, to free them.
     """
 
+    @refuses_unknown("Trainer")
     def __init__(
         self,
         build_model: BuildModel,
         *,
         workers: int = 1,
-        replicas_per_worker: Any = "auto",
+        replicas_per_worker: int | Literal["auto"] = "auto",
         num_microbatches: int | None = None,
         threads_per_worker: int | None = None,
         address: str | None = None,
@@ -90,15 +106,14 @@ class Trainer:
         deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
         gradient_dtype: GradientDtype | None = None,
-        **unknown: Any,
     ) -> None:
-        refuse_unknown("Trainer", unknown)
         if not callable(build_model) or isinstance(build_model, type) or _is_from_keras(build_model):
             raise ConfigurationError(
                 f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
                 "keras.Model: every worker builds its own."
             )
         self._config = TrainerConfig(
+            build_model=_shipped(build_model, "build_model", local=workers == 0 or in_process),
             workers=workers,
             replicas_per_worker=replicas_per_worker,
             num_microbatches=num_microbatches,
@@ -113,13 +128,13 @@ class Trainer:
             start_timeout_s=start_timeout_s,
             gradient_dtype=gradient_dtype,
         )
-        self._build_model = self._ship(build_model, "build_model")
         self._name = getattr(build_model, "__name__", "run").strip("<>")
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._workers = Workers(self._config)
         self._has_model = self._lost_model = False
         self._num_fits = 0
 
+    @refuses_unknown("fit")
     def fit(
         self,
         data: Data,
@@ -130,23 +145,22 @@ class Trainer:
         loop: LoopName = "fit",
         train_step: Callable[..., Any] | None = None,
         valid_step: Callable[..., Any] | None = None,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[keras.callbacks.Callback] = (),
         initial_epoch: int = 0,
         initial_weights: Sequence[np.ndarray] | None = None,
         steps_per_epoch: int | None = None,
-        shuffle: Any = "full",
+        shuffle: Shuffle = "full",
         inputs: ColumnChoice = "x",
         targets: ColumnChoice = "y",
         sample_weight: str | None = None,
         checkpoint_every: CheckpointEvery = "epoch",
         checkpoint_dir: str | Path | None = None,
         keep: int = 3,
-        resume: Any = "auto",
+        resume: Resume = "auto",
         max_time_s: float | None = None,
         on_nonfinite: OnNonfinite = "raise",
         verbose: Verbose = "auto",
         record_rows: bool = False,
-        **unknown: Any,
     ) -> Result:
         """Train a run from the seed (or from `initial_weights`), or go on with the unfinished one in `run_dir`.
 
@@ -184,38 +198,34 @@ class Trainer:
             NonfiniteGradientError: a gradient is not finite.
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
         """
-        refuse_unknown("fit", unknown)
         began_s = time.monotonic()
-        config = FitConfig(
+        columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
+        code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
+        check_steps(loop, code, columns)
+        wanted = FitConfig(
             loop=loop,
             epochs=epochs,
             initial_epoch=initial_epoch,
             global_batch_size=global_batch_size,
             steps_per_epoch=steps_per_epoch,
             shuffle=shuffle,
+            columns=columns,
+            code=_shipped(code, "callbacks and steps", local=self._config.local),
+            initial_weights=None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights),
             checkpoint_every=checkpoint_every,
+            checkpoint_dir=checkpoint_dir,
             keep=keep,
             resume=resume,
             max_time_s=max_time_s,
             on_nonfinite=on_nonfinite,
+            record_rows=record_rows,
         )
-        columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
-        check_steps(loop, train_step, valid_step, weighted=sample_weight is not None)
-        callbacks = checked_callbacks(callbacks)
-        code = self._ship((train_step, valid_step, callbacks), "callbacks and steps")
         display = make_display(verbose)
         number, command = begin_fit()
         call = FitCall(
-            config=config,
-            columns=columns,
+            wanted=wanted,
             data=data,
             validation_data=validation_data,
-            code=code,
-            has_callbacks=bool(callbacks),
-            afresh=begin_afresh(callbacks),
-            checkpoint_dir=checkpoint_dir,
-            initial_weights=initial_weights,
-            record_rows=record_rows,
             number=number,
             command=command,
             began_s=began_s,
@@ -240,6 +250,7 @@ class Trainer:
             )
         self._workers.resize(workers)
 
+    @refuses_unknown("evaluate")
     def evaluate(
         self,
         data: Data,
@@ -249,14 +260,14 @@ class Trainer:
         targets: ColumnChoice = "y",
         sample_weight: str | None = None,
         verbose: Verbose = 0,
-        **unknown: Any,
     ) -> dict[str, Any]:
         """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`."""
-        refuse_unknown("evaluate", unknown)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
-        report = self._run_pass("evaluate", data, columns, global_batch_size, verbose)[0]
+        wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
+        report = self._run_pass("evaluate", data, wanted, verbose)[0]
         return dict(report.logs)
 
+    @refuses_unknown("predict")
     def predict(
         self,
         data: Data,
@@ -264,12 +275,10 @@ class Trainer:
         global_batch_size: int = 32,
         inputs: ColumnChoice = "x",
         verbose: Verbose = 0,
-        **unknown: Any,
     ) -> Any:
         """Predictions for all rows of `data`, in dataset order: an array, or the model's structure of arrays."""
-        refuse_unknown("predict", unknown)
-        columns = Columns(inputs=inputs, targets=None)
-        coordinator = self._run_pass("predict", data, columns, global_batch_size, verbose)[1]
+        wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
+        coordinator = self._run_pass("predict", data, wanted, verbose)[1]
         return _concatenated([coordinator.outputs[start] for start in sorted(coordinator.outputs)])
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
@@ -324,19 +333,15 @@ class Trainer:
                 if not done:
                     self._workers.start(display.say, times)
                 stored = folder.record.get("identity", {}).get("num_microbatches")
-                model = self._model_job(self._config.microbatches(self._workers.replicas, stored), call.initial_weights)
-                job = call.job(model, data, folder, store, self._config.gradient_dtype)
+                job = call.job(self._config.for_run(self._workers.replicas, stored), data, folder, store)
                 run = FitRun(
                     job=job,
-                    config=self._config,
-                    fit=call.config,
                     workers=self._workers,
                     folder=folder,
                     store=store,
                     display=display,
                     began_s=call.began_s,
                     number=call.number,
-                    afresh=call.afresh,
                     start=times,
                 )
                 if call.replays:
@@ -352,7 +357,7 @@ class Trainer:
         kills = None if call.command is None else call.command.kills
 
         def run_task(task: Task, coordinator: Coordinator, tell: Callable[[TaskLoop], None]) -> dict[int, Any]:
-            return self._run(task, coordinator, run.folder, tell, call.config.max_time_s, kills)
+            return self._run(task, coordinator, run.folder, tell, call.wanted.max_time_s, kills)
 
         try:
             result = run.run(run_task)
@@ -365,9 +370,8 @@ class Trainer:
         return None if run.is_traced else result
 
     def _run_pass(
-        self, method: str, data: Data, columns: Columns, global_batch_size: int, verbose: Verbose
+        self, method: str, data: Data, wanted: PassConfig, verbose: Verbose
     ) -> tuple[PassReport, Coordinator]:
-        FitConfig(global_batch_size=global_batch_size)
         if self._lost_model:
             raise ConfigurationError(
                 f"The trained model ended with its workers (the trainer was closed, or a task failed), so {method} "
@@ -375,13 +379,12 @@ class Trainer:
             )
         display = make_display(verbose)
         with Inputs(None) as inputs:
-            dataset = inputs.dataset(data, "rows", columns)
+            dataset = inputs.dataset(data, "rows", wanted.columns)
             self._workers.start(display.say)
             job = PassJob(
-                model=self._model_job(self._config.microbatches(self._workers.replicas), None),
+                settings=self._config.for_run(self._workers.replicas),
+                wanted=wanted,
                 data=dataset,
-                columns=columns,
-                global_batch_size=global_batch_size,
                 fresh=not self._has_model,
             )
             limits = Limits(num_needed=self._workers.group.num_needed, min_workers=self._config.min_workers or 1)
@@ -415,18 +418,6 @@ class Trainer:
             self.close()
             raise
 
-    def _model_job(self, num_microbatches: int, initial_weights: Sequence[np.ndarray] | None) -> ModelJob:
-        weights = None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights)
-        return ModelJob(
-            build_model=self._build_model,
-            seed=self._config.seed,
-            num_microbatches=num_microbatches,
-            initial_weights=weights,
-        )
-
-    def _ship(self, value: Any, what: str) -> Shipped:
-        return InProcess(value) if self._config.local else ship(value, what)
-
     def _begin_replay(self, command: Command) -> None:
         """A replay computes in this process."""
         if self._config.num_microbatches is None:
@@ -442,6 +433,10 @@ class Trainer:
         if call.command is not None:
             return numbered_run_path(call.command.run_dir, 1 if call.command.fit is not None else call.number)
         return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
+
+
+def _shipped(value: object, what: str, *, local: bool) -> Shipped:
+    return InProcess(value) if local else ship(value, what)
 
 
 def _is_from_keras(value: Any) -> bool:

@@ -17,9 +17,9 @@ from heliostat.trainer.driver.blame import explain_failure
 from heliostat.trainer.driver.coordinator import Coordinator, Listeners, merge
 from heliostat.trainer.driver.events import EpochRecord, history_of
 from heliostat.trainer.driver.run_folder import RunFolder, new_run_path, numbered_run_path
-from heliostat.trainer.driver.shares import ShareBook
+from heliostat.trainer.driver.shares import ShardQueue
 from heliostat.trainer.errors import NonfiniteGradientError
-from heliostat.trainer.jobs import EpochLogs, EpochPart, PassSum, Progress, Ready, Share, SharePart
+from heliostat.trainer.jobs import EpochLogs, EpochPart, PassSum, Progress, Ready, Shard, ShardResult
 from heliostat.trainer.shipping import ship, unship
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ def ready(shapes="same", device_type="CPU"):
     return Ready(shapes=shapes, num_weights=1, platform={"device_type": device_type}, model={"layers": "a"})
 
 
-def part(epoch=0, digest="d", loss=0.5, num_leaves=0):
+def part(epoch=0, digest="d", loss=0.5, num_microbatches=0):
     return EpochPart(
         epoch=epoch,
         logs={"loss": loss},
@@ -39,7 +39,7 @@ def part(epoch=0, digest="d", loss=0.5, num_leaves=0):
         rows=8,
         rows_by_worker={0: 5, 1: 3},
         times={},
-        num_leaves=num_leaves,
+        num_microbatches=num_microbatches,
     )
 
 
@@ -54,7 +54,7 @@ def died(worker):
 
 
 def share_part(share, nodes=(), rows=1):
-    return SharePart(share=share, nodes=dict(nodes), rows=rows)
+    return ShardResult(shard=share, nodes=dict(nodes), rows=rows)
 
 
 def test_workers_that_build_the_same_model_are_welcome():
@@ -103,7 +103,7 @@ def test_validation_is_summed_in_the_trees_order():
     leaves = [np.array([value]) for value in (1e17, 1.0, -1e17, 1.0)]
     both = {(1, 0): (EMPTY, leaves[0] + leaves[1], NOTHING)}
     right = {(0, 2): (EMPTY, leaves[2], NOTHING), (0, 3): (EMPTY, leaves[3], NOTHING)}
-    shares = Share(lo=0, hi=2), Share(lo=2, hi=4)
+    shares = Shard(lo=0, hi=2), Shard(lo=2, hi=4)
     parts = [share_part(share, nodes, 2) for share, nodes in zip(shares, (both, right), strict=True)]
     total = merge(parts, 4)
     expected = (leaves[0] + leaves[1]) + (leaves[2] + leaves[3])
@@ -118,12 +118,12 @@ def leaf(number):
 
 def test_what_a_lost_worker_had_not_validated_is_computed_by_the_others_once():
     coordinator = coordinator_of(0, 1)
-    assert coordinator.handle(0, part(num_leaves=4)) == {0: Share(lo=0, hi=2)}
-    assert coordinator.handle(1, part(num_leaves=4)) == {1: Share(lo=2, hi=4)}
+    assert coordinator.handle(0, part(num_microbatches=4)) == {0: Shard(lo=0, hi=2)}
+    assert coordinator.handle(1, part(num_microbatches=4)) == {1: Shard(lo=2, hi=4)}
     nodes = leaf(0) | leaf(1)
-    assert coordinator.handle(0, share_part(Share(lo=0, hi=2), nodes)) == {}
-    assert coordinator.lost(died(1), 1) == {0: Share(lo=2, hi=4)}
-    answer = coordinator.handle(0, share_part(Share(lo=2, hi=4), leaf(2) | leaf(3)))[0]
+    assert coordinator.handle(0, share_part(Shard(lo=0, hi=2), nodes)) == {}
+    assert coordinator.lost(died(1), 1) == {0: Shard(lo=2, hi=4)}
+    answer = coordinator.handle(0, share_part(Shard(lo=2, hi=4), leaf(2) | leaf(3)))[0]
     assert answer.vector[1] == 6.0
     assert answer.rows == 2
 
@@ -131,19 +131,19 @@ def test_what_a_lost_worker_had_not_validated_is_computed_by_the_others_once():
 def test_what_a_lost_worker_had_handed_in_counts():
     coordinator = coordinator_of(0, 1)
     for worker in (0, 1):
-        coordinator.handle(worker, part(num_leaves=2))
-    coordinator.handle(1, share_part(Share(lo=1, hi=2), leaf(1)))
+        coordinator.handle(worker, part(num_microbatches=2))
+    coordinator.handle(1, share_part(Shard(lo=1, hi=2), leaf(1)))
     assert coordinator.lost(died(1), 1) == {}
-    assert coordinator.handle(0, share_part(Share(lo=0, hi=1), leaf(0)))[0].vector[1] == 1.0
+    assert coordinator.handle(0, share_part(Shard(lo=0, hi=1), leaf(0)))[0].vector[1] == 1.0
 
 
 @given(
     st.integers(1, 40), st.integers(1, 5), st.lists(st.integers(0, 4), max_size=4), st.randoms(use_true_random=False)
 )
 @settings(deadline=None, derandomize=True)
-def test_every_leaf_of_a_pass_is_done_once_whoever_is_lost(num_leaves, num_workers, victims, random):
+def test_every_leaf_of_a_pass_is_done_once_whoever_is_lost(num_microbatches, num_workers, victims, random):
     members = list(range(num_workers))
-    book, done, computing = ShareBook(num_leaves, members), [], {}
+    book, done, computing = ShardQueue(num_microbatches, members), [], {}
     victims = [victim for victim in dict.fromkeys(victims) if victim < num_workers][: num_workers - 1]
     while not book.complete:
         worker = random.choice(members)
@@ -160,7 +160,7 @@ def test_every_leaf_of_a_pass_is_done_once_whoever_is_lost(num_leaves, num_worke
         elif (share := book.next_for(worker)) is not None:
             assert book.next_for(worker) == share
             computing[worker] = share
-    assert sorted(done) == list(range(num_leaves))
+    assert sorted(done) == list(range(num_microbatches))
 
 
 def test_history_keeps_epochs_aligned():

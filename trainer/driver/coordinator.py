@@ -30,12 +30,12 @@ from ..jobs import (
     PassSum,
     Progress,
     Ready,
-    Share,
-    SharePart,
+    Shard,
+    ShardResult,
     WorkerTrace,
 )
 from .events import EpochRecord
-from .shares import ShareBook
+from .shares import ShardQueue
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,8 +70,8 @@ class Coordinator:
     _parts: dict[int, EpochPart] = field(default_factory=dict)
     _epoch: int = -1
     _agreed: bool = False
-    _book: ShareBook | None = None
-    _results: dict[tuple[int, int], SharePart] = field(default_factory=dict)
+    _book: ShardQueue | None = None
+    _results: dict[tuple[int, int], ShardResult] = field(default_factory=dict)
     _sum: PassSum | None = None
     _waiting: set[int] = field(default_factory=set)
 
@@ -105,10 +105,10 @@ class Coordinator:
             return self._meet(worker, event)
         elif isinstance(event, PassStart):
             if self._book is None:
-                self._open(event.num_leaves)
+                self._open(event.num_microbatches)
             self._waiting.add(worker)
             return self._serve()
-        elif isinstance(event, SharePart):
+        elif isinstance(event, ShardResult):
             self._take(worker, event)
             self._waiting.add(worker)
             return self._serve()
@@ -158,22 +158,22 @@ class Coordinator:
     def _meet(self, worker: int, part: EpochPart) -> Mapping[int, Any]:
         if part.epoch != self._epoch:
             self._epoch, self._parts, self._agreed = part.epoch, {}, False
-            self._open(part.num_leaves)
+            self._open(part.num_microbatches)
         self._parts[worker] = part
         self._waiting.add(worker)
         return self._serve()
 
-    def _open(self, num_leaves: int) -> None:
+    def _open(self, num_microbatches: int) -> None:
         """Begin a pass."""
-        self._book = ShareBook(num_leaves, self._members)
+        self._book = ShardQueue(num_microbatches, self._members)
         self._results, self._sum, self._waiting = {}, None, set()
 
-    def _take(self, worker: int, part: SharePart) -> None:
-        share = (part.share.lo, part.share.hi)
+    def _take(self, worker: int, part: ShardResult) -> None:
+        share = (part.shard.lo, part.shard.hi)
         if self._book is not None and self._book.done(worker, share):
             self._results[share] = part
             if part.outputs is not None:
-                self.outputs[part.share.lo] = part.outputs
+                self.outputs[part.shard.lo] = part.outputs
 
     def _serve(self) -> dict[int, Any]:
         """Answer those who wait: with a share, or with the result once all of the pass is done."""
@@ -184,10 +184,10 @@ class Coordinator:
         for worker in sorted(self._waiting):
             share = book.next_for(worker)
             if share is not None:
-                answers[worker] = Share(lo=share[0], hi=share[1])
+                answers[worker] = Shard(lo=share[0], hi=share[1])
         if book.complete and self._all_met():
             if self._sum is None:
-                self._sum = merge(list(self._results.values()), book.num_leaves)
+                self._sum = merge(list(self._results.values()), book.num_microbatches)
             answers = dict.fromkeys(self._waiting, self._sum)
         self._waiting -= set(answers)
         return answers
@@ -218,10 +218,10 @@ class Coordinator:
         )
 
 
-def merge(parts: list[SharePart], num_leaves: int) -> PassSum:
+def merge(parts: list[ShardResult], num_microbatches: int) -> PassSum:
     """Add up the tree nodes of all shares, in the tree's order: the same bits for any cut among workers."""
     nodes = {node: vector for part in parts for node, vector in part.nodes.items()}
-    total: Vector = reduce_nodes(nodes, BUCKET_OPS, num_leaves) if nodes else ()
+    total: Vector = reduce_nodes(nodes, BUCKET_OPS, num_microbatches) if nodes else ()
     return PassSum(vector=total, rows=sum(part.rows for part in parts))
 
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..config import TrainerConfig
 from ..engine.private_names import check_private_names
-from ..jobs import WorkerSetup
 
 if TYPE_CHECKING:
     from ..worker.worker import Worker
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class WorkerFactory:
     """``factory(slot)`` makes the worker of a slot; raises RuntimeSetupError."""
 
-    setup: WorkerSetup
+    settings: TrainerConfig
 
     def __call__(self, slot: int) -> Worker:
         """Load TensorFlow and set it up in this process."""
@@ -25,4 +25,4 @@ class WorkerFactory:
         check_private_names()
         from ..worker.worker import make_worker  # not before the check; and the driver has no use for TensorFlow
 
-        return make_worker(self.setup, slot, time.perf_counter() - began)
+        return make_worker(self.settings, slot, time.perf_counter() - began)

@@ -16,7 +16,6 @@ from heliostat.cluster.group.messages import Heartbeat
 
 from ..checkpoints.manifest import CheckpointManifest, check_identity
 from ..checkpoints.store import CheckpointStore
-from ..config import FitConfig, TrainerConfig
 from ..engine.times import StartTimes
 from ..errors import CheckpointError, ConfigurationError, NonfiniteGradientError, RunPausedError, TrainerError
 from ..jobs import (
@@ -65,27 +64,22 @@ class FitRun:
 
     Attributes:
         job: what to train.
-        config: the trainer's configuration; `fit` is this fit's.
         workers: the worker group, started.
         folder: the run folder.
         store: the run's checkpoints, None without.
         display: what the user sees.
         began_s: when the run began (monotonic clock).
         number: which fit of this process it is, counted from 1.
-        afresh: callbacks whose state cannot be carried to another worker.
         start: what the driver's time until now went to.
     """
 
     job: FitJob
-    config: TrainerConfig
-    fit: FitConfig
     workers: Workers
     folder: RunFolder
     store: CheckpointStore | None
     display: Display
     began_s: float
     number: int = 1
-    afresh: tuple[str, ...] = ()
     start: StartTimes = field(default_factory=StartTimes)
     _epochs: list[EpochRecord] = field(default_factory=list)
     _clock_s: float = 0.0
@@ -104,26 +98,21 @@ class FitRun:
         Raises:
             RunPausedError: the run was paused.
         """
-        plan = self.workers.plan(self.job.model.num_microbatches, self.job.global_batch_size)
+        plan = self.workers.plan(self.job.settings.total_microbatches, self.job.wanted.global_batch_size)
         self._go_on()
-        self.folder.update(state="running", plan=plan, epochs=self.job.epochs, **self._record())
+        self.folder.update(state="running", plan=plan, epochs=self.job.wanted.epochs, **self._record())
         self.display.say(f"run folder {self.folder.path}")
-        self.display.say(self.workers.describe(plan, len(self.job.data), self.job.steps_per_epoch))
+        self.display.say(self.workers.describe(plan, len(self.job.data), self.job.wanted.steps_per_epoch))
         for name, data in (("training", self.job.data), ("validation", self.job.validation_data)):
             if data is not None and data.num_skipped:
                 self.display.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
-        if self.afresh and not self.config.local:
-            self.display.say(
-                f"callbacks that begin afresh if the chief is lost: {', '.join(self.afresh)} (get_state() and "
-                "set_state(state) would carry them)"
-            )
         coordinator = Coordinator(self._listeners())
         limits = Limits(
             num_needed=self.workers.group.num_needed,
-            min_workers=self.config.min_workers or 1,
-            num_microbatches=self.job.model.num_microbatches,
+            min_workers=self.job.settings.min_workers or 1,
+            num_microbatches=self.job.settings.total_microbatches,
         )
-        log_path = (lambda _: None) if self.config.local else self.folder.log_path
+        log_path = (lambda _: None) if self.job.settings.local else self.folder.log_path
         task = Task(method="fit", job=self.job, limits=limits, initial_state=self._origin, log_path=log_path)
         delivered = run_task(task, coordinator, self._set_loop)
         return self._finish(delivered, coordinator)
@@ -148,20 +137,22 @@ class FitRun:
         if wanted is None or self.store is None:
             raise ConfigurationError("A run without checkpoints cannot be replayed.")
         check_identity(self.folder.record.get("identity", {}), self.identity(), self.folder.path)
-        if wanted.step >= self.job.epochs * self._steps():
+        epochs, steps = self.job.wanted.epochs, self._steps()
+        if wanted.step >= epochs * steps:
             raise ConfigurationError(
-                f"step {wanted.step} is beyond the run: {self.job.epochs} epochs of {self._steps()} steps have steps 0 "
-                f"to {self.job.epochs * self._steps() - 1}."
+                f"step {wanted.step} is beyond the run: {epochs} epochs of {steps} steps have steps 0 to "
+                f"{epochs * steps - 1}."
             )
         for name in self.store.names():
             manifest = self.store.manifest(name)
             if manifest.epoch * self._steps() + manifest.step <= wanted.step:
-                self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=name)
+                self._origin = InitialCheckpoint(location=str(self.job.wanted.checkpoint_dir), name=name)
         begins = "the beginning" if self._origin is None else f"checkpoint {self._origin.name}"
         self.display.say(f"computing from {begins} up to step {wanted.step}")
         with tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
-            job = replace(self.job, checkpoints=None, checkpoint_every=None, run_dir=scratch)
-            limits = Limits(num_needed=1, num_microbatches=job.model.num_microbatches)
+            quietly = replace(self.job.wanted, checkpoint_every=None)
+            job = replace(self.job, wanted=quietly, run_dir=scratch)
+            limits = Limits(num_needed=1, num_microbatches=job.settings.total_microbatches)
             task = Task(method="fit", job=job, limits=limits, initial_state=self._origin)
             delivered = run_task(task, Coordinator(), lambda _: None)
         report = delivered.get(0)
@@ -196,17 +187,17 @@ class FitRun:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal to go on with a run, as far as the driver knows it before workers start."""
-        job, config = self.job, self.config
+        settings, wanted, columns = self.job.settings, self.job.wanted, self.job.wanted.columns
         datasets = {"train": self.job.data, "valid": self.job.validation_data}
         return {
-            **{name: getattr(job, name) for name in _CONFIGURATION},
-            "seed": config.seed,
-            "num_microbatches": job.model.num_microbatches,
-            "threads_per_worker": config.threads,
-            "deterministic": config.deterministic,
-            "gradient_dtype": config.gradient_dtype,
-            "initial_weights": job.model.weights_digest,
-            "columns": [str(job.columns.inputs), str(job.columns.targets), str(job.columns.sample_weight)],
+            **{name: getattr(wanted, name) for name in _CONFIGURATION},
+            "seed": settings.seed,
+            "num_microbatches": settings.num_microbatches,
+            "threads_per_worker": settings.threads,
+            "deterministic": settings.deterministic,
+            "gradient_dtype": settings.gradient_dtype,
+            "initial_weights": wanted.initial_weights_digest,
+            "columns": [str(columns.inputs), str(columns.targets), str(columns.sample_weight)],
             "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
         }
 
@@ -227,7 +218,7 @@ class FitRun:
         self.folder.add_event(Resumed(checkpoint=name, epoch=manifest.epoch, step=manifest.step))
 
     def _take_up(self, name: str, manifest: CheckpointManifest) -> None:
-        self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=name)
+        self._origin = InitialCheckpoint(location=str(self.job.wanted.checkpoint_dir), name=name)
         self._epochs = [EpochRecord.from_json(line) for line in manifest.history]
         self.folder.set_epochs(self._epochs)
 
@@ -253,7 +244,7 @@ class FitRun:
         if not self._said_traced:
             self._said_traced = True
             self._restart_clock()  # the first step traces and compiles
-        self.display.progress(progress, self.job.epochs, progress.num_workers)
+        self.display.progress(progress, self.job.wanted.epochs, progress.num_workers)
         now_s = time.monotonic()
         if self._loop is not None and now_s - self._regrouped_s > REGROUP_EVERY_S:
             self._regrouped_s = now_s
@@ -269,7 +260,7 @@ class FitRun:
             self.folder.set_epochs(self._epochs)
             return
         self.folder.add_epoch(record)
-        self.display.epoch(record, self.job.epochs, self._restart_clock())
+        self.display.epoch(record, self.job.wanted.epochs, self._restart_clock())
 
     def _on_checkpoint(self, event: CheckpointWritten | CheckpointFailed) -> None:
         if self.store is None:
@@ -291,12 +282,12 @@ class FitRun:
         began_s = time.perf_counter()
         try:
             self.store.commit(event.name, manifest)
-            self.store.prune(self.fit.keep)
+            self.store.prune(self.job.wanted.keep)
         except CheckpointError as error:
             self._checkpoint_failed(event.name, str(error))
             return
         self._said_failure = False
-        self._origin = InitialCheckpoint(location=str(self.job.checkpoints), name=event.name)
+        self._origin = InitialCheckpoint(location=str(self.job.wanted.checkpoint_dir), name=event.name)
         self.folder.add_event(
             CheckpointCommitted(
                 name=event.name,
@@ -411,7 +402,7 @@ class FitRun:
         return "an unknown host" if info is None else info.host
 
     def _steps(self) -> int:
-        return self.job.steps_per_epoch or -(-len(self.job.data) // self.job.global_batch_size)
+        return self.job.wanted.num_steps(len(self.job.data))
 
     def _restart_clock(self) -> float:
         """Seconds since the last start; begins anew."""
@@ -445,11 +436,11 @@ class FitRun:
             sha256=report.sha256,
             seconds=seconds,
             epochs=self._epochs,
-            in_process=self.config.local,
+            in_process=self.job.settings.local,
         )
 
     def _paused(self, report: PauseReport | None) -> RunPausedError:
-        self._save_trace(len(self._epochs) + self.job.initial_epoch)
+        self._save_trace(len(self._epochs) + self.job.wanted.initial_epoch)
         reason = "" if self._loop is None else self._loop.state.pause
         name = None if report is None else report.checkpoint
         self.folder.update(state="paused", reason=reason)

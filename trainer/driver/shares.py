@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from heliostat.cluster.assignment import Range, split
 
 
-class ShareBook:
+class ShardQueue:
     """The leaves of one pass: those that wait, those that are computed, those that are done.
 
     Args:
-        num_leaves: how many there are.
+        num_microbatches: how many there are.
         members: workers among which they are cut at first.
     """
 
-    def __init__(self, num_leaves: int, members: Sequence[int]) -> None:
-        self.num_leaves = num_leaves
-        cut = split(0, num_leaves, max(1, len(members)))
+    def __init__(self, num_microbatches: int, members: Sequence[int]) -> None:
+        self.num_microbatches = num_microbatches
+        cut = split(0, num_microbatches, max(1, len(members)))
         self._first = {worker: share for worker, share in zip(members, cut, strict=False) if share[1] > share[0]}
-        self._waiting: list[Range] = [] if members or not num_leaves else list(cut)
+        self._waiting: list[Range] = [] if members or not num_microbatches else list(cut)
         self._computing: dict[int, Range] = {}
         self._num_done = 0
 
     @property
     def complete(self) -> bool:
         """Whether all leaves are done."""
-        return self._num_done == self.num_leaves
+        return self._num_done == self.num_microbatches
 
     def next_for(self, worker: int) -> Range | None:
         """What a worker is to compute now; the same again if it had not finished that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,7 +15,6 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 from .. import environment
 from ..config import TrainerConfig
 from ..engine.times import StartTimes
-from ..jobs import WorkerSetup
 from .factory import WorkerFactory
 
 
@@ -132,14 +132,7 @@ class Workers:
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
         self.replicas = replicas or _local_replicas()
         config.microbatches(self.replicas)
-        setup = WorkerSetup(
-            replicas=replicas,
-            threads=config.threads,
-            deterministic=config.deterministic,
-            devices_per_worker=self.replicas,
-            num_devices=self.replicas * config.max_size,
-        )
-        factory = WorkerFactory(setup)
+        factory = WorkerFactory(replace(config, replicas_per_worker=self.replicas))
         pool = DirectPool(factory) if config.workers == 0 else LocalPool(factory, config.max_size)
         return WorkerGroup(pool, self._spec(None), say)
 
@@ -157,15 +150,8 @@ class Workers:
         gpus = gpus_per_worker(self._spec(replicas))
         self.replicas = replicas or max(1, gpus)
         config.microbatches(self.replicas)
-        setup = WorkerSetup(
-            replicas=self.replicas,
-            threads=config.threads,
-            deterministic=config.deterministic,
-            num_devices=self.replicas,
-            owns_process=True,
-        )
         spec = self._spec(gpus)
-        pool = RayPool(WorkerFactory(setup), spec, loopback=one_machine())
+        pool = RayPool(WorkerFactory(replace(config, replicas_per_worker=self.replicas)), spec, loopback=one_machine())
         return WorkerGroup(pool, spec, say, lambda: room(spec))
 
     def _spec(self, gpus_per_worker: int | None) -> GroupSpec:

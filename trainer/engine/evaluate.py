@@ -1,4 +1,4 @@
-"""Evaluation: a worker's share of a pass without training, as nodes of one tree over the whole pass."""
+"""Evaluation: a worker's shards of a pass without training, as nodes of one tree over the whole pass."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .microbatches import Microbatches
 class Evaluator:
     """Evaluates: every worker computes a contiguous range of the pass's microbatches; the driver adds them up.
 
-    The microbatches of all steps are the leaves of one tree, so a worker hands in a few nodes, and any other cut among
-    workers gives the same bits.
+    The microbatches of all steps of the pass are numbered through, the leaves of one tree, so a worker hands in a few
+    nodes, and any other cut among workers gives the same bits.
     """
 
     def __init__(self, microbatches: Microbatches) -> None:
@@ -29,16 +29,16 @@ class Evaluator:
         self._microbatches.warm_up()
 
     @property
-    def num_leaves(self) -> int:
+    def num_microbatches(self) -> int:
         """Microbatches of the pass, those without rows included."""
         plan = self._microbatches.feed.plan
         return plan.num_steps * plan.num_microbatches
 
     def start(self, lo: int, hi: int) -> Iterator[np.ndarray]:
-        """Begin with the leaves [lo, hi); yields the steps in which they are, int64 ``[1]`` each."""
+        """Begin with the microbatches [lo, hi); yields the steps in which they are, int64 ``[1]`` each."""
         self._microbatches.feed.start_pass(0)
         self._lo, self._hi = lo, hi
-        self._tree = TreeSum(self.num_leaves, BUCKET_OPS, lo, hi)
+        self._tree = TreeSum(self.num_microbatches, BUCKET_OPS, lo, hi)
         self._rows = 0
         num_microbatches = self._microbatches.feed.plan.num_microbatches
         for step in range(lo // num_microbatches, -(-hi // num_microbatches)):
@@ -54,7 +54,7 @@ class Evaluator:
             self._rows += plan.sizes(step)[index]
 
     def finish(self) -> tuple[dict[Node, Vector], int]:
-        """The partial sums over these leaves, and the number of rows in them."""
+        """The partial sums over these microbatches, and the number of rows in them."""
         return self._tree.nodes(), self._rows
 
     def logs(self, sums: np.ndarray, maxima: np.ndarray, rows: int) -> Logs:

@@ -42,8 +42,9 @@ import numpy as np
 from heliostat.cluster.tree import BucketOp, Layout, Vector
 from ml_dtypes import bfloat16
 
+from ..config import GradientDtype
 from ..errors import UnsupportedModelError
-from ..jobs import BUCKET_OPS, GradientDtype
+from ..jobs import BUCKET_OPS
 
 if TYPE_CHECKING:
     import keras

@@ -15,8 +15,8 @@ from heliostat.cluster.group.membership import Buckets
 from heliostat.cluster.tree import Node, TreeSum, Vector
 from heliostat.data import aligned_empty
 
+from ..config import GradientDtype
 from ..errors import WorkersDisagreeError
-from ..jobs import GradientDtype
 from .metrics import int_state_differs
 from .microbatches import Microbatches
 from .replica_sum import ReplicaSum

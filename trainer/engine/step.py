@@ -25,8 +25,9 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.membership import Member, SumCall
 from heliostat.cluster.tree import Vector
 
+from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
-from ..jobs import Nonfinite, OnNonfinite
+from ..jobs import Nonfinite
 from .metrics import EpochMetrics
 from .nonfinite import nonfinite_microbatch
 from .phase import Phase

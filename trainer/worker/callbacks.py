@@ -142,7 +142,7 @@ class Gate(keras.callbacks.Callback):
             keras.callbacks.CallbackList(
                 list(self._user),
                 model=self._session.model,
-                epochs=self._session.job.epochs,
+                epochs=self._session.job.wanted.epochs,
                 steps=self._session.engine.steps_per_epoch,
                 verbose=0,
             )
@@ -246,14 +246,14 @@ def callback_list(session: Session, gate: Gate) -> keras.callbacks.CallbackList:
         [gate],
         add_history=True,
         model=session.model,
-        epochs=session.job.epochs,
+        epochs=session.job.wanted.epochs,
         steps=session.engine.steps_per_epoch,
         verbose=0,
     )
 
 
 def validate(session: Session) -> None:
-    """This worker's share of the validation pass; the chief's callbacks hear of its batches."""
+    """This worker's shards of the validation pass; the chief's callbacks hear of its batches."""
     gate = session.gate
     if session.evaluator is None or gate is None:
         return

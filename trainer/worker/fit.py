@@ -22,7 +22,7 @@ def run(session: Session, gate: Gate) -> None:
     model.train_function = session.train_function
     model.fit(
         Tickets(session),
-        epochs=session.job.epochs,
+        epochs=session.job.wanted.epochs,
         initial_epoch=session.epochs().start,
         callbacks=callback_list(session, gate),
         verbose=0,
@@ -47,7 +47,7 @@ class Tickets(DataAdapter):
     @property
     def batch_size(self) -> int:
         """Rows of a full global batch."""
-        return self._session.job.global_batch_size
+        return self._session.job.wanted.global_batch_size
 
     @property
     def has_partial_batch(self) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 from heliostat.data import BatchPlan, Dataset, Shuffle
 
 from ..columns import Columns, sample_rows
+from ..config import FitConfig, TrainerConfig
 from ..engine.feed import Feed
 from ..engine.gradients import GradientFunction, Kind
 from ..engine.microbatches import Microbatches
 from ..engine.model import BuiltModel
 from ..engine.times import StartTimes
-from ..jobs import FitJob, ModelJob
 
 
 class Runners:
@@ -21,18 +21,18 @@ class Runners:
     Args:
         built: the model.
         columns: which columns are read.
-        model: how the model is computed.
+        settings: the trainer's.
         times: where the time for opening and tracing is noted.
     """
 
     def __init__(
         self,
         built: BuiltModel,
+        settings: TrainerConfig,
         columns: Columns,
-        model: ModelJob,
         times: StartTimes | None = None,
     ) -> None:
-        self._built, self._columns, self._model = built, columns, model
+        self._built, self._settings, self._columns = built, settings, columns
         self._times = times or StartTimes()
         self._feeds: list[Feed] = []
 
@@ -44,7 +44,7 @@ class Runners:
             feed.close()
 
     def make(
-        self, step: Any, kind: Kind, dataset: Dataset, reduction: str, job: FitJob, *, only_returned: bool
+        self, step: Any, kind: Kind, dataset: Dataset, reduction: str, wanted: FitConfig, *, only_returned: bool
     ) -> Microbatches:
         """Trace a step, and read a dataset for it."""
         with self._times.part("trace"):
@@ -58,11 +58,11 @@ class Runners:
                 only_returned_logs=only_returned,
             )
         if kind == "train":
-            steps, shuffle = job.steps_per_epoch, job.shuffle
+            steps, shuffle = wanted.steps_per_epoch, wanted.shuffle
             return self.run(
-                gradients, dataset, reduction, job.global_batch_size, steps_per_epoch=steps, shuffle=shuffle
+                gradients, dataset, reduction, wanted.global_batch_size, steps_per_epoch=steps, shuffle=shuffle
             )
-        return self.run(gradients, dataset, reduction, job.global_batch_size)
+        return self.run(gradients, dataset, reduction, wanted.global_batch_size)
 
     def run(
         self,
@@ -78,10 +78,10 @@ class Runners:
         plan = BatchPlan(
             num_rows=len(dataset),
             global_batch_size=global_batch_size,
-            num_microbatches=self._model.num_microbatches,
+            num_microbatches=self._settings.total_microbatches,
             steps_per_epoch=steps_per_epoch,
         )
         with self._times.part("open"):
-            feed = Feed(dataset, self._columns, plan, seed=self._model.seed, shuffle=shuffle, reduction=reduction)
+            feed = Feed(dataset, self._columns, plan, seed=self._settings.seed, shuffle=shuffle, reduction=reduction)
             self._feeds.append(feed)
-        return Microbatches(self._built, gradients, feed, self._model.seed)
+        return Microbatches(self._built, gradients, feed, self._settings.seed)

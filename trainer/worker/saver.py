@@ -13,16 +13,16 @@ from heliostat.cluster.group.membership import Member
 from ..checkpoints.manifest import checkpoint_name
 from ..checkpoints.snapshot import Snapshot
 from ..checkpoints.store import CheckpointStore
+from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors import CheckpointError
-from ..jobs import CheckpointEvery, CheckpointFailed, CheckpointWritten, EverySeconds, EverySteps
+from ..jobs import CheckpointFailed, CheckpointWritten
 
 
 class Saver:
     """Decides when a checkpoint is due, and writes it.
 
     Args:
-        location: where checkpoints go; None for nowhere.
-        every: when they are due.
+        wanted: when checkpoints are due, and where they go.
         member: this worker's membership; only the chief makes checkpoints.
         first_generation: added to the generation in names.
         take: copies the state to memory.
@@ -30,14 +30,14 @@ class Saver:
 
     def __init__(
         self,
-        location: str | None,
-        every: CheckpointEvery,
+        wanted: FitConfig,
         member: Member,
         first_generation: int,
         take: Callable[[], Snapshot],
     ) -> None:
+        location = wanted.checkpoint_dir if wanted.checkpoint_every is not None else None
         self._store = None if location is None else CheckpointStore(location)
-        self._every, self._member, self._take = every, member, take
+        self._every, self._member, self._take = wanted.checkpoint_every, member, take
         self._first_generation = first_generation
         self._saved_s = time.monotonic()
         self._saved_step = -1

@@ -22,7 +22,7 @@ from ..engine.state import assign_state, state_bytes, state_digest
 from ..engine.step import Step
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
-from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, Share, SharePart
+from ..jobs import EpochLogs, EpochPart, FitJob, PassSum, Progress, Shard, ShardResult
 from .replay import replay_step
 from .saver import Saver
 from .tracer import Tracer
@@ -47,7 +47,8 @@ class Session:
         engine: trains.
         evaluator: validates, or None.
         member: this worker's membership in the group.
-        batch_hooks: whether callbacks act between steps; then a small frame precedes every step.
+        has_callbacks: whether there are callbacks of the user's.
+        batch_hooks: whether they act between steps; then a small frame precedes every step.
 
     `on_first_step` is called once, after the first step here.
     """
@@ -59,15 +60,17 @@ class Session:
         engine: Step,
         evaluator: Evaluator | None,
         member: Member,
+        *,
+        has_callbacks: bool,
         batch_hooks: bool,
     ) -> None:
         self.job, self.model, self.engine, self.evaluator = job, built.model, engine, evaluator
-        self.member, self.batch_hooks = member, batch_hooks
+        self.member, self.batch_hooks, self._has_callbacks = member, batch_hooks, has_callbacks
         self._built = built
         self.gate: Gate | None = None
         self.on_first_step: Callable[[], None] | None = None
         self.tracer: Tracer | None = None
-        self.epoch = self._first_epoch = job.initial_epoch
+        self.epoch = self._first_epoch = job.wanted.initial_epoch
         self.steps_done = self.first_step = 0
         self.resumed = self.begun = False  # the run, or its first epoch here, has begun elsewhere
         self._framed = self._stopped = self._entered = False
@@ -81,7 +84,7 @@ class Session:
         self._epoch_names: list[str] = []
         self._passed: PassSum | None = None
         self._passed_epoch = False
-        self.saver = Saver(job.checkpoints, job.checkpoint_every, member, job.first_generation, self.snapshot)
+        self.saver = Saver(job.wanted, member, job.first_generation, self.snapshot)
 
     @property
     def is_chief(self) -> bool:
@@ -97,7 +100,7 @@ class Session:
 
     def epochs(self) -> range:
         """Numbers of the epochs to train."""
-        return range(self._first_epoch, self.job.epochs)
+        return range(self._first_epoch, self.job.wanted.epochs)
 
     def batches(self) -> Iterator[np.ndarray]:
         """Tickets of one epoch: int64 ``[1]`` step numbers; the rows are read inside the step."""
@@ -150,7 +153,7 @@ class Session:
             self.on_first_step()
             self.on_first_step = None
         self.steps_done = step + 1
-        if self.job.record_rows:
+        if self.job.wanted.record_rows:
             self._row_ids.append(self.engine.row_ids(step))
         self._show(last=self.steps_done == self.engine.steps_per_epoch)
         return self._logs
@@ -173,13 +176,14 @@ class Session:
     # -- validation and the end of an epoch -----------------------------------------------------------------------
 
     def validation_batches(self) -> Iterator[np.ndarray]:
-        """Tickets of this worker's share of the validation pass; more if another worker is lost meanwhile."""
+        """Tickets of this worker's shards of the validation pass; more if another worker is lost meanwhile."""
         answer = self._meet()
-        while isinstance(answer, Share) and self.evaluator is not None:
+        while isinstance(answer, Shard) and self.evaluator is not None:
             self.member.note_activity("validation")
             yield from self.evaluator.start(answer.lo, answer.hi)
             nodes, rows = self.evaluator.finish()
-            answer = self.member.ask(SharePart(share=answer, nodes=nodes, rows=rows), "waiting for others to validate")
+            result = ShardResult(shard=answer, nodes=nodes, rows=rows)
+            answer = self.member.ask(result, "waiting for others to validate")
         self._passed = answer
 
     def test_function(self, iterator: Iterator[Any]) -> dict[str, Any]:
@@ -205,13 +209,13 @@ class Session:
         return logs
 
     def _meet(self) -> Any:
-        """Tell the driver how the epoch's training ended; returns its answer: a share of validation, or its result."""
+        """Tell the driver how the epoch's training ended; returns its answer: a shard of validation, or its result."""
         if self.batch_hooks and not self._left:
             self._follow_frame(leave=True)  # changes after the last step; after a stop some wait for the next
         began = time.perf_counter()
         self.engine.sync_variables()
         digest = state_digest(self._built)
-        if self.job.has_callbacks:
+        if self._has_callbacks:
             self._digest = digest
         part = EpochPart(
             epoch=self.epoch,
@@ -220,7 +224,7 @@ class Session:
             rows=self.engine.metrics.sums.rows,
             rows_by_worker=dict(self.engine.rows_by_worker),
             times=self.engine.times_by_name(),
-            num_leaves=0 if self.evaluator is None else self.evaluator.num_leaves,
+            num_microbatches=0 if self.evaluator is None else self.evaluator.num_microbatches,
             row_ids=tuple(self._row_ids),
         )
         instruments.note("metrics and digest", began)
@@ -238,7 +242,7 @@ class Session:
         With `epoch_logs` the chief also publishes the numbers of the epoch.
         """
         gate = self._the_gate()
-        if epoch_logs is None and not self.job.has_callbacks:
+        if epoch_logs is None and not self._has_callbacks:
             return
 
         def produce() -> bytes:
@@ -373,7 +377,7 @@ class Session:
 
     def epoch_over(self) -> None:
         """The epoch is over on all workers: make a checkpoint if one is due."""
-        last = self.epoch + 1 >= self.job.epochs or bool(self.model.stop_training)
+        last = self.epoch + 1 >= self.job.wanted.epochs or bool(self.model.stop_training)
         self._passed_epoch = True
         try:
             self.saver.after_epoch((self.epoch + 1) * self.engine.steps_per_epoch, last=last)

@@ -20,6 +20,7 @@ from heliostat.data import Dataset
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
+from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
 from ..engine.gradients import GradientFunction
 from ..engine.model import BuiltModel, build_keras_model, check_can_be_saved, check_label_range
@@ -36,19 +37,17 @@ from ..jobs import (
     FitJob,
     FitReport,
     InitialCheckpoint,
-    LoopName,
-    ModelJob,
     PassJob,
     PassReport,
     PassStart,
     PauseReport,
     Ready,
-    Share,
-    SharePart,
-    WorkerSetup,
+    Shard,
+    ShardResult,
 )
-from ..shipping import unship
+from ..shipping import UserCode, unship
 from . import custom, fit, train_on_batch
+from .callback_state import carried_how
 from .callbacks import Gate, check_callbacks, has_batch_hooks, make_gate
 from .predict import Predictor
 from .runners import Runners
@@ -66,21 +65,26 @@ LOOPS: dict[LoopName, Callable[[Session, Gate], None]] = {
 MAX_TRACED = 8
 
 
-def make_worker(setup: WorkerSetup, slot: int, imports_s: float = 0.0) -> Worker:
-    """Set up TensorFlow, which took `imports_s` to load, in this process, and make the worker of a slot.
+def make_worker(settings: TrainerConfig, slot: int, imports_s: float) -> Worker:
+    """Set up TensorFlow in this process, and make a worker.
+
+    Args:
+        settings: the trainer's, with `replicas_per_worker` as a number.
+        slot: which share of the process this worker uses, where workers are threads of one.
+        imports_s: how long it took to load TensorFlow.
 
     Raises:
         RuntimeSetupError: TensorFlow runs with other settings, or there are too few devices.
     """
-    times = StartTimes({"imports": imports_s})
+    times, replicas = StartTimes({"imports": imports_s}), settings.replicas
     with times.part("set_up"):
         runtime = set_up(
-            replicas=setup.replicas,
-            threads=setup.threads,
-            deterministic=setup.deterministic,
-            first_device=slot * setup.devices_per_worker,
-            num_devices=setup.num_devices,
-            owns_process=setup.owns_process,
+            replicas=replicas,
+            threads=settings.threads,
+            deterministic=settings.deterministic,
+            first_device=slot * replicas if settings.local else 0,
+            num_devices=replicas * settings.max_size if settings.local else replicas,
+            owns_process=not settings.local,
         )
     return Worker(runtime, times)
 
@@ -102,35 +106,46 @@ class Worker:
 
     def fit(self, job: FitJob, member: Member) -> Any:
         """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
+        wanted = job.wanted
         times, self._times = self._times, StartTimes()
         with times.part("open"):
             dataset = _checked(job.data)
         with times.part("build"):
-            built = self._build(job.model, dataset, job.columns)
+            built = self._build(job, dataset, wanted.initial_weights)
             check_can_be_saved(built.model)
-        user_train, user_valid, callbacks = unship(job.user_code, "callbacks and steps")
-        check_callbacks(callbacks)
+        code: UserCode = unship(wanted.code, "callbacks and steps")
+        check_callbacks(code.callbacks)
+        weighted = wanted.columns.sample_weight is not None
         train, valid = (
-            custom_steps(built, user_train, user_valid, weighted=job.columns.sample_weight is not None)
-            if job.loop == "custom"
+            custom_steps(built, code.train_step, code.valid_step, weighted=weighted)
+            if wanted.loop == "custom"
             else keras_steps(built)
         )
-        reduction = step_reduction(built, user_train, "train_step")
-        valid_reduction = step_reduction(built, user_valid, "valid_step")
-        with Runners(built, job.columns, job.model, times) as runners, _directory_kept():
-            only_returned = job.loop != "custom"
-            runner = runners.make(train, "train", dataset, reduction, job, only_returned=only_returned)
-            on_nonfinite = None if _scales_losses(built) else job.on_nonfinite
-            engine = Step([Phase(runner, job.gradient_dtype)], member, on_nonfinite)
+        reduction = step_reduction(built, code.train_step, "train_step")
+        valid_reduction = step_reduction(built, code.valid_step, "valid_step")
+        with Runners(built, job.settings, wanted.columns, times) as runners, _directory_kept():
+            only_returned = wanted.loop != "custom"
+            runner = runners.make(train, "train", dataset, reduction, wanted, only_returned=only_returned)
+            on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
+            engine = Step([Phase(runner, job.settings.gradient_dtype)], member, on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
-                check_label_range(built.model, valid_data, job.columns)
-                made = runners.make(valid, "evaluate", valid_data, valid_reduction, job, only_returned=only_returned)
+                check_label_range(built.model, valid_data, wanted.columns)
+                made = runners.make(valid, "evaluate", valid_data, valid_reduction, wanted, only_returned=only_returned)
                 evaluator = Evaluator(made)
-            session = Session(job, built, engine, evaluator, member, has_batch_hooks(callbacks))
-            gate = make_gate(session, callbacks, meets=job.loop == "fit")  # Keras's own `fit` leaves validation to it
-            self._announce(built, member)
+            session = Session(
+                job,
+                built,
+                engine,
+                evaluator,
+                member,
+                has_callbacks=bool(code.callbacks),
+                batch_hooks=has_batch_hooks(code.callbacks),
+            )
+            meets = wanted.loop == "fit"  # Keras's own `fit` leaves validation to the gate
+            gate = make_gate(session, code.callbacks, meets=meets)
+            self._announce(built, member, () if job.settings.local else _afresh(code.callbacks))
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
             with times.part("compile"):
@@ -142,7 +157,7 @@ class Worker:
             _tell_first_step(session, times)
             session.tracer = None if job.trace is None else Tracer(job.trace, member)
             with instruments.recording(None if session.tracer is None else session.tracer.recorder):
-                LOOPS[job.loop](session, gate)
+                LOOPS[wanted.loop](session, gate)
             session.saver.flush()
             if session.tracer is not None:
                 session.tracer.finish()
@@ -154,55 +169,57 @@ class Worker:
         dataset = _checked(job.data)
         built, fresh = self._current(job, dataset)
         _, valid = keras_steps(built)
-        sample = sample_rows(dataset, job.columns)
+        columns = job.wanted.columns
+        sample = sample_rows(dataset, columns)
 
         def trace() -> GradientFunction:
             return GradientFunction(
-                built, valid, kind="evaluate", columns=job.columns, sample=sample, reduction=built.reduction
+                built, valid, kind="evaluate", columns=columns, sample=sample, reduction=built.reduction
             )
 
-        gradients = self._once("evaluate", job.columns, sample, trace)
-        with Runners(built, job.columns, job.model) as runners:
-            evaluator = Evaluator(runners.run(gradients, dataset, built.reduction, job.global_batch_size))
+        gradients = self._once("evaluate", columns, sample, trace)
+        with Runners(built, job.settings, columns) as runners:
+            evaluator = Evaluator(runners.run(gradients, dataset, built.reduction, job.wanted.global_batch_size))
             self._join(built, member, fresh)
-            answer = member.ask(PassStart(num_leaves=evaluator.num_leaves))
-            while isinstance(answer, Share):
+            answer = member.ask(PassStart(num_microbatches=evaluator.num_microbatches))
+            while isinstance(answer, Shard):
                 member.note_activity("evaluation")
                 for ticket in evaluator.start(answer.lo, answer.hi):
                     instruments.fault_point("validation")
                     evaluator.step(int(ticket[0]))
                 nodes, rows = evaluator.finish()
-                answer = member.ask(SharePart(share=answer, nodes=nodes, rows=rows))
+                answer = member.ask(ShardResult(shard=answer, nodes=nodes, rows=rows))
             _, sums, maxima = answer.vector
             member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, maxima, answer.rows))
             return member.end()
 
     def predict(self, job: PassJob, member: Member) -> Any:
-        """Predictions of all rows, told to the driver share by share."""
+        """Predictions of all rows, told to the driver shard by shard."""
         dataset = _checked(job.data)
         built, fresh = self._current(job, dataset)
-        rows_at_once = -(-job.global_batch_size // job.model.num_microbatches)
-        sample = sample_rows(dataset, job.columns)
-        predictor = self._once("predict", job.columns, sample, lambda: Predictor(built, job.columns, sample))
+        columns = job.wanted.columns
+        rows_at_once = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
+        sample = sample_rows(dataset, columns)
+        predictor = self._once("predict", columns, sample, lambda: Predictor(built, columns, sample))
         self._join(built, member, fresh)
         # Cut alike for every number of workers: the same rows at once give the same bits.
-        answer = member.ask(PassStart(num_leaves=-(-len(dataset) // rows_at_once)))
-        while isinstance(answer, Share):
+        answer = member.ask(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
+        while isinstance(answer, Shard):
             member.note_activity("prediction")
             instruments.fault_point("validation")
             start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
             outputs = predictor.rows(dataset, start, stop, rows_at_once)
-            answer = member.ask(SharePart(share=answer, outputs=outputs, rows=stop - start))
+            answer = member.ask(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
 
     def _current(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, bool]:
         """The model of the last task, or a new one; and whether it is new."""
-        targets = job.columns.targets is not None
+        targets = job.wanted.columns.targets is not None
         if self._built is None or job.fresh or (targets and not self._built.knows_targets):
-            return self._build(job.model, dataset, job.columns), True
+            return self._build(job, dataset), True
         if targets:
-            check_label_range(self._built.model, dataset, job.columns)
+            check_label_range(self._built.model, dataset, job.wanted.columns)
         return self._built, False
 
     def _once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
@@ -215,26 +232,29 @@ class Worker:
             self._traced[key] = trace()
         return self._traced[key]
 
-    def _build(self, job: ModelJob, dataset: Dataset, columns: Columns) -> BuiltModel:
+    def _build(
+        self, job: FitJob | PassJob, dataset: Dataset, initial_weights: Sequence[np.ndarray] | None = None
+    ) -> BuiltModel:
         self._built = None  # one model at a time in the device's memory
         self._traced.clear()
-        build_model: Callable[[], keras.Model] = unship(job.build_model, "build_model")
-        built = build_keras_model(build_model, self.runtime, job.seed, sample_rows(dataset, columns), columns)
+        build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
+        columns = job.wanted.columns
+        built = build_keras_model(build_model, self.runtime, job.settings.seed, sample_rows(dataset, columns), columns)
         if columns.targets is not None:
             check_label_range(built.model, dataset, columns)
-        if job.initial_weights is not None:
-            _set_initial_weights(built, job.initial_weights)
+        if initial_weights is not None:
+            _set_initial_weights(built, initial_weights)
         self._built = built
         return built
 
-    def _announce(self, built: BuiltModel, member: Member) -> None:
+    def _announce(self, built: BuiltModel, member: Member, notes: tuple[str, ...] = ()) -> None:
         """Tell the driver what model this is and where it is computed; it must be the same on all workers."""
         ready = Ready(
             shapes=shapes_digest(built).hex(),
             num_weights=sum(int(np.prod(v.shape)) for v in built.trainable),
             platform=platform_of(self.runtime),
             model=model_identity(built),
-            notes=built.notes,
+            notes=(*built.notes, *notes),
         )
         refused = member.ask(ready)
         if refused:
@@ -299,7 +319,18 @@ def _scales_losses(built: BuiltModel) -> bool:
     return inner_optimizer(built.optimizer) is not None
 
 
-def _set_initial_weights(built: BuiltModel, weights: Sequence[Any]) -> None:
+def _afresh(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[str, ...]:
+    """What users should know of callbacks whose state cannot be carried to another worker."""
+    names = [type(callback).__name__ for callback in callbacks if carried_how(callback) == "afresh"]
+    if not names:
+        return ()
+    return (
+        f"callbacks that begin afresh if the chief is lost: {', '.join(names)} (get_state() and set_state(state) would "
+        "carry them)",
+    )
+
+
+def _set_initial_weights(built: BuiltModel, weights: Sequence[np.ndarray]) -> None:
     try:
         built.model.set_weights(list(weights))
     except ValueError as error:
