@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -248,25 +249,34 @@ def test_a_description_counts_rows_and_classes(dataset, arrays):
     assert "x: uint8 3×5, 0 to 255" in text
 
 
+def times_mapped(path: Path) -> int:
+    """How many times this process has the file that is at `path` now in its memory."""
+    inode = str(path.stat().st_ino)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sum(line.endswith(f" {path}") and line.split()[4] == inode for line in lines)
+
+
 def test_mapped_shards_are_shared_by_readers_until_their_file_changes(tmp_path):
     ids = np.arange(100)
     dataset = write_dataset(tmp_path / "set", {"x": ids, "text": [str(one) for one in ids]}, rows_per_shard=50)
+    paths = [dataset.path / shard.file for shard in dataset.shards]
+    unread = pickle.dumps(dataset)
     first, second = dataset.reader(["x"]), dataset.reader(["text", "x"])
     first.gather(ids)
     second.gather(ids)
-    assert all(first._data[number] is second._data[number] for number in (0, 1))
+    assert [times_mapped(path) for path in paths] == [1, 1]
     first.close()
     assert second.gather(ids)["x"].tolist() == ids.tolist()
-    assert pickle.loads(pickle.dumps(dataset))._maps == {}
+    assert pickle.dumps(dataset) == unread
     # Another file with the same content: read anew, not from the memory of the old one.
-    path = tmp_path / "set" / dataset.shards[1].file
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content)
+    content = paths[1].read_bytes()
+    paths[1].unlink()
+    paths[1].write_bytes(content)
     third = pickle.loads(pickle.dumps(dataset)).reader()
     assert third.gather(ids)["x"].tolist() == ids.tolist()
+    assert [times_mapped(path) for path in paths] == [2, 1]
     dataset.check()
     fourth = dataset.reader()
     assert fourth.gather(ids)["x"].tolist() == ids.tolist()
-    assert fourth._data[0] is second._data[0]
-    assert fourth._data[1] is not second._data[1]
+    # The first shard is the one that the others read, the second is not.
+    assert [times_mapped(path) for path in paths] == [2, 2]

@@ -27,8 +27,9 @@ from heliostat.data import (
     write_dataset,
 )
 from heliostat.data.errors import CacheError, RemoteError
-from heliostat.data.remote.filesystem import shown_uri
+from heliostat.data.remote.filesystem import RemoteFolder, shown_uri
 from heliostat.data.remote.remote_dataset import RemoteDataset, open_remote
+from heliostat.data.remote.remote_source import local_name
 from heliostat.data.remote.retry import RetryPolicy
 from heliostat.data.remote.shard_cache import FOLDER_NAME
 from heliostat.data.remote.upload import upload_dataset
@@ -158,7 +159,7 @@ def test_threads_that_read_ahead_give_the_same_rows_from_a_small_cache(opened, l
 
 def test_coming_shards_are_fetched_while_rows_are_read(opened, relay, local):
     dataset, seen = opened(), threading.Event()
-    last = "/" + dataset._local.shards[-1].file
+    last = f"/{dataset.shards[-1].file}"
     relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
     batches = dataset.batches(100, shuffle=False)
     next(batches)
@@ -170,7 +171,7 @@ def test_coming_shards_are_fetched_while_rows_are_read(opened, relay, local):
 
 def test_views_hand_down_which_rows_come(opened, relay, local):
     dataset, seen = opened(), threading.Event()
-    last = "/" + dataset._local.shards[-1].file
+    last = f"/{dataset.shards[-1].file}"
     relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
     view = dataset.split(0.9, seed=1)[0].rename({"x": "pixels"})
     order = RowOrder(num_rows=len(view), shuffle=False)
@@ -185,7 +186,7 @@ def test_views_hand_down_which_rows_come(opened, relay, local):
 @pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
 def test_batches_of_views_fetch_ahead_too(opened, relay, local, prefetch_bytes):
     dataset, seen = opened(), threading.Event()
-    last = "/" + dataset._local.shards[-1].file
+    last = f"/{dataset.shards[-1].file}"
     relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
     view = dataset.split(0.9, seed=1)[0].map(lambda rows: {"z": rows["y"] + 1}, columns=["y"])
     batches = view.batches(50, shuffle=False, prefetch_bytes=prefetch_bytes)
@@ -200,7 +201,7 @@ def test_batches_of_views_fetch_ahead_too(opened, relay, local, prefetch_bytes):
 @pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
 def test_tf_data_fetches_ahead(opened, relay, local, prefetch_bytes):
     dataset, seen = opened(), threading.Event()
-    last = "/" + dataset._local.shards[-1].file
+    last = f"/{dataset.shards[-1].file}"
     relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
     iterator = iter(dataset.tf(50, shuffle=False, prefetch_bytes=prefetch_bytes))
     found = [next(iterator)]
@@ -249,8 +250,8 @@ def test_a_passing_fault_changes_nothing(opened, relay, local, fault):
     relay.fault = first_body(fault)
     dataset = opened()
     assert_equal(all_rows(dataset, shuffle=False), all_rows(local, shuffle=False))
-    for shard in dataset._local.shards:
-        assert xxhash.xxh3_128_hexdigest((dataset.path / shard.file).read_bytes()) == shard.xxh3_128
+    for shard in dataset.shards:
+        assert xxhash.xxh3_128_hexdigest((dataset.path / local_name(shard)).read_bytes()) == shard.xxh3_128
     if not fault.delay_s:
         assert relay.faults_done == len(local.shards)
         assert relay.count("GET", ".arrow") == 2 * len(local.shards)
@@ -294,7 +295,7 @@ def test_bytes_that_are_always_wrong_are_refused(opened, relay):
 
 def test_an_error_of_a_shard_that_is_fetched_ahead_comes_where_its_rows_come(opened, relay, local):
     dataset = opened()
-    last = "/" + dataset._local.shards[-1].file
+    last = f"/{dataset.shards[-1].file}"
     relay.fault = lambda method, path, number: Fault(cut_after=10) if method == "GET" and path.endswith(last) else None
     batches = dataset.batches(ROWS_PER_SHARD, shuffle=False)
     for number in range(len(local.shards) - 1):
@@ -372,7 +373,7 @@ def test_views_of_a_remote_dataset_give_the_rows_of_views_of_the_local_one(opene
 
 def test_credentials_are_in_no_message(opened, store, place, relay):
     dataset = opened()
-    for text in (repr(dataset), dataset.name, repr(dataset._remote), shown_uri(store.uri(place))):
+    for text in (repr(dataset), dataset.name, repr(RemoteFolder(store.uri(place))), shown_uri(store.uri(place))):
         assert SECRET not in text
         assert "test-key" not in text
     for uri in (
@@ -395,12 +396,12 @@ def test_what_is_not_there_is_named(opened, store):
 def test_a_missing_or_short_shard_is_found_by_check_and_when_it_is_read(opened, store, local):
     where = f"{store.new_bucket()}/set"
     upload_dataset(local, store.uri(where))
-    dataset = opened(where)
+    dataset, there = opened(where), RemoteFolder(store.uri(where))
     first, second = (shard.file for shard in dataset.shards[:2])
-    dataset._remote.upload(second, lambda: [b"short"])
+    there.upload(second, lambda: [b"short"])
     with pytest.raises(ShardError, match=rf"{second} of dataset s3://.* has 5 bytes; its manifest says"):
         dataset.check()
-    dataset._remote.delete(first)
+    there.delete(first)
     with pytest.raises(ShardError, match=rf"{first} of dataset s3://.* cannot be found"):
         dataset.check()
     with dataset.reader() as reader:
@@ -417,8 +418,8 @@ def test_a_missing_or_short_shard_is_found_by_check_and_when_it_is_read(opened, 
 
 def test_a_manifest_that_was_damaged_is_refused(opened, store, local):
     where = f"{store.new_bucket()}/set"
-    dataset = upload_dataset(local, store.uri(where))
-    dataset._remote.upload("manifest.json", lambda: [b"{"])
+    upload_dataset(local, store.uri(where))
+    RemoteFolder(store.uri(where)).upload("manifest.json", lambda: [b"{"])
     with pytest.raises(ManifestError, match=r"s3://.*manifest\.json is not valid JSON"):
         opened(where)
 
@@ -427,7 +428,7 @@ def test_verify_finds_a_damaged_copy_in_the_cache(opened):
     dataset = opened()
     all_rows(dataset, shuffle=False)
     assert verify(dataset).is_whole
-    path = dataset.path / dataset._local.shards[2].file
+    path = dataset.path / local_name(dataset.shards[2])
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
     data[600] ^= 1
@@ -484,7 +485,7 @@ def test_a_dataset_is_replaced_only_when_asked(store, tmp_path, opened):
         upload_dataset(new, uri)
     upload_dataset(new, uri, overwrite=True)
     assert opened(where).fingerprint == new.fingerprint
-    assert before._remote.sizes(shard.file for shard in before.shards) == {}
+    assert RemoteFolder(uri).sizes(shard.file for shard in before.shards) == {}
     with pytest.raises(ManifestError, match="was replaced"):
         before.check()
 
