@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.data.converters.open_source import SourceKind, SourceOptions, open_source
-from heliostat.data.converters.sources import Source
+from heliostat.data.converters.sources import PIECE_BYTES, Source
 from heliostat.data.converters.wanted import Wanted, wanted_columns
 from heliostat.data.errors import BadColumnError, RemoteError
 from heliostat.data.remote.filesystem import is_uri, local_path, shown_uri
@@ -53,6 +53,7 @@ def convert(
     shuffle_seed: int | None = None,
     rows_per_shard: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    piece_bytes: int = PIECE_BYTES,
     on_progress: OnProgress | None = None,
 ) -> StoredDataset:
     """Write a file, the files of a folder or pattern (`*`), or a data set of Keras as a dataset, in bounded memory.
@@ -69,8 +70,9 @@ def convert(
 
     Without `resume`, an error leaves nothing behind, an interruption (Ctrl-C, a kill) the shards that were complete;
     `resume` goes on from those of an interrupted conversion of the same source with the same options, and leaves them
-    also after an error. The result is that of an uninterrupted one. `on_progress` is called for every few MiB. The
-    other options are those of `DatasetWriter`.
+    also after an error. The result is that of an uninterrupted one. About `piece_bytes` bytes of rows are read and
+    written at once, and `on_progress` is called after each such piece: fewer bytes take less memory. The other options
+    are those of `DatasetWriter`.
 
     Raises SourceError for what cannot be read, BadColumnError for what cannot be stored, DatasetExistsError, OSError.
     """
@@ -82,7 +84,14 @@ def convert(
             path=shown_uri(str(destination)),
         )
     check_target(Path(os.path.abspath(destination)), overwrite)
-    options = SourceOptions(target=target, features=features, columns=columns, fill_nulls=fill_nulls, split=split)
+    options = SourceOptions(
+        target=target,
+        features=features,
+        columns=columns,
+        fill_nulls=fill_nulls,
+        split=split,
+        piece_bytes=piece_bytes,
+    )
     opened = open_source(source, kind, options)
     metadata = {**opened.metadata, "source": {**opened.identity(), "options": _options_json(options)}}
     writing = {

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from heliostat.data.converters.sources import size_of
+from heliostat.data.converters.sources import PIECE_BYTES, size_of
 from heliostat.data.converters.tables import Table, TablePart
 from heliostat.data.errors import BadColumnError, SourceError
 
@@ -45,14 +45,17 @@ class CsvTable(Table):
     """CSV files with a header line, plain or .gz; numbers and bools are recognised, everything else is text.
 
     A column is numeric only if all its values are. `text_columns` stay text. An empty field is a missing number, or an
-    empty text. Rows are counted from 1, the header not counted.
+    empty text. Rows are counted from 1, the header not counted. `piece_bytes` bounds the blocks that are read at once,
+    but not a row, which may be larger.
     """
 
     kind = "csv"
 
-    def __init__(self, files: Sequence[Path], *, text_columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, files: Sequence[Path], *, text_columns: Sequence[str] = (), piece_bytes: int = PIECE_BYTES
+    ) -> None:
         self.files, self.num_bytes = tuple(files), size_of(files, "CSV")
-        self._block_bytes = _BLOCK_BYTES
+        self._block_bytes = min(piece_bytes, _BLOCK_BYTES)
         names, scan = self._looked(text_columns)
         self._rows, self._found = scan.rows, scan.found
         self.schema = pa.schema([(name, scan.types[name]) for name in names])

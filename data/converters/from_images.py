@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.data.converters.sources import PIECE_BYTES, Piece, Source, file_identity
+from heliostat.data.converters.sources import Piece, Source, file_identity
 from heliostat.data.errors import SourceError
 from heliostat.data.storage.columns import Column
 
@@ -56,7 +56,7 @@ class ImageSource(Source):
             images.append(_encoded(path))
             labels.append(label)
             waiting += len(images[-1])
-            if waiting >= PIECE_BYTES or len(images) == _PIECE_ROWS:
+            if waiting >= self.piece_bytes or len(images) == _PIECE_ROWS:
                 num_bytes += waiting
                 yield _piece(images, labels, num_bytes)
                 images, labels, waiting = [], [], 0

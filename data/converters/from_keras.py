@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from heliostat.data.converters.from_numpy import ArraySource, chosen
-from heliostat.data.converters.sources import PIECE_ROWS, Piece, Source
+from heliostat.data.converters.sources import Piece, Source
 from heliostat.data.errors import SourceError
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.ragged import Ragged
@@ -81,7 +81,8 @@ class _TokenSource(Source):
         self.num_rows = len(x)
 
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:
-        step = min(PIECE_ROWS, 4096)
+        row_bytes = 4 * sum(map(len, self._x)) / max(1, len(self._x))
+        step = min(self.rows_per_piece(row_bytes), 4096)
         for low in range(first_row, len(self._x), step):
             tokens = self._x[low : low + step]
             rows = {"x": Ragged.from_rows(list(tokens), "list", np.int32), "y": self._y[low : low + step]}

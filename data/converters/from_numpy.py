@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from heliostat.data.converters.idx import read_idx
-from heliostat.data.converters.sources import PIECE_BYTES, PIECE_ROWS, Piece, Source, file_identity, size_of
+from heliostat.data.converters.sources import Piece, Source, file_identity, size_of
 from heliostat.data.errors import BadColumnError, SourceError
 
 _READ_HEADER: Mapping[tuple[int, int], Any] = {
@@ -47,7 +47,7 @@ class ArraySource(Source):
         return {**super().identity(), "num_rows": self.num_rows}
 
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        step = max(1, min(PIECE_ROWS, PIECE_BYTES // max(1, self._row_bytes)))
+        step = self.rows_per_piece(self._row_bytes)
         num_rows = self.num_rows or 0
         for low in range(first_row, num_rows, step):
             high = min(low + step, num_rows)
@@ -82,7 +82,7 @@ class NpzSource(Source):
         return file_identity(self.kind, [self._path])
 
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        step = max(1, min(PIECE_ROWS, PIECE_BYTES // max(1, self._row_bytes)))
+        step = self.rows_per_piece(self._row_bytes)
         num_rows = self.num_rows or 0
         with zipfile.ZipFile(self._path) as archive:
             readers = {name: self._guarded(name, self._reader, archive, name) for name in self._names}

@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 from heliostat.data.converters.convert import OnProgress, write_source
 from heliostat.data.converters.open_source import DatasetSource
-from heliostat.data.converters.sources import PIECE_BYTES, PIECE_ROWS, Piece, Source, check_rows_came, rows_per_piece
+from heliostat.data.converters.sources import (
+    PIECE_BYTES,
+    PIECE_ROWS,
+    Piece,
+    Source,
+    check_piece_bytes,
+    check_rows_came,
+)
 from heliostat.data.converters.tables import Table, TablePart, TableSource
 from heliostat.data.converters.wanted import Wanted
 from heliostat.data.dataset import Dataset
@@ -27,7 +34,8 @@ _RAY_ROWS = 4096
 
 
 class WriterOptions(TypedDict, total=False):
-    """Options that every function here hands to `DatasetWriter`, and `resume` and `on_progress` of `convert`."""
+    """Options that every function here hands to `DatasetWriter`, and `resume`, `piece_bytes` and `on_progress` of
+    `convert`."""
 
     overwrite: bool
     resume: bool
@@ -38,6 +46,7 @@ class WriterOptions(TypedDict, total=False):
     shard_bytes: int
     fill_nulls: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
+    piece_bytes: int
     on_progress: OnProgress | None
 
 
@@ -52,9 +61,10 @@ def from_generator(
     """Write what an iterable (or a function that makes one) yields as a dataset, in bounded memory.
 
     It yields rows: dicts of numbers, arrays, lists, str or bytes by column, or (x, y) and (x, y, sample_weight); with
-    `batched` the same of several rows, as `DatasetWriter.write` takes them. Kinds and dtypes are those of the first few
-    MiB unless `columns` gives them. With `resume` the iterable must yield the same rows again: those that are written
-    are passed over. Raises BadColumnError, SourceError for rows that are neither, DatasetExistsError, OSError.
+    `batched` the same of several rows, as `DatasetWriter.write` takes them. Kinds and dtypes are those of the first
+    `piece_bytes` bytes (8 MiB) unless `columns` gives them. With `resume` the iterable must yield the same rows again:
+    those that are written are passed over. Raises BadColumnError, SourceError for rows that are neither,
+    DatasetExistsError, OSError.
     """
     return _write(_GeneratorSource(generator, columns, batched), path, options, columns)
 
@@ -135,6 +145,8 @@ def from_dataset(dataset: Dataset, path: _Path, **options: Unpack[WriterOptions]
 def _write(source: Source, path: _Path, options: WriterOptions, columns: Sequence[Column] | None) -> StoredDataset:
     writing: dict[str, Any] = {**options, "columns": columns}
     resume, on_progress = writing.pop("resume", False), writing.pop("on_progress", None)
+    source.piece_bytes = writing.pop("piece_bytes", PIECE_BYTES)
+    check_piece_bytes(source.piece_bytes)
     return write_source(source, path, writing, resume=resume, on_progress=on_progress)
 
 
@@ -189,7 +201,7 @@ class _GeneratorSource(Source):
                     f"{', '.join(map(repr, waiting[0]))} before. Every row needs the same columns."
                 )
             num_bytes += sum(map(_size, waiting[-1].values()))
-            if num_bytes >= PIECE_BYTES or len(waiting) == PIECE_ROWS:
+            if num_bytes >= self.piece_bytes or len(waiting) == PIECE_ROWS:
                 yield _piece_of_rows(waiting)
                 waiting, num_bytes = [], 0
         if waiting:
@@ -285,7 +297,7 @@ class _FrameSource(Source):
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:
         total = self.num_rows or 0
         row_bytes = self._frame.memory_usage(index=False, deep=False).sum() / max(1, total)
-        step = min(rows_per_piece(row_bytes), 8192)
+        step = min(self.rows_per_piece(row_bytes), 8192)
         for low in range(first_row, total, step) if total else [0]:
             part = self._frame.iloc[low : low + step]
             yield Piece({name: _series_values(part[name]) for name in part.columns}, len(part), 0)

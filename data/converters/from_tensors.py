@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from heliostat.data.converters.from_objects import named_columns
-from heliostat.data.converters.sources import PIECE_BYTES, Piece, Source, check_rows_came
+from heliostat.data.converters.sources import Piece, Source, check_rows_came
 from heliostat.data.converters.table_columns import values_as
 from heliostat.data.errors import BadColumnError, SourceError
 from heliostat.data.storage.columns import Column
@@ -29,10 +29,11 @@ class TensorSource(Source):
         known = {column.name: column for column in columns or ()}
         self._text = {name: column for name, column in known.items() if column.kind in ("string", "bytes")}
         specs = self._specs(tf_dataset)
+        self._row_specs = None if batched else specs
         count = int(tf_dataset.cardinality())
         if count == tf.data.INFINITE_CARDINALITY:
             raise SourceError("The tf.data.Dataset is infinite; give one that ends, such as dataset.take(n).")
-        self._dataset = tf_dataset if batched else _batch(tf_dataset, specs)
+        self._dataset = tf_dataset
         self.num_rows = count if count >= 0 and not batched else None
 
     def _specs(self, tf_dataset: Any) -> Mapping[str, Any]:
@@ -51,7 +52,7 @@ class TensorSource(Source):
 
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
         row = 0
-        for element in self._dataset:
+        for element in self._batches():
             named = named_columns(element if isinstance(element, tuple | dict) else (element,), row)
             rows = {name: self._values(name, tensor, row) for name, tensor in named.items()}
             count = len(next(iter(rows.values())))
@@ -61,6 +62,18 @@ class TensorSource(Source):
                 kept = {name: _from(values, skipped) for name, values in rows.items()} if skipped else rows
                 yield Piece(kept, count - skipped, 0)
         check_rows_came("tf.data.Dataset", row, first_row)
+
+    def _batches(self) -> Any:
+        """The elements if they are batches, else batches of them."""
+        import tensorflow as tf
+
+        if self._row_specs is None:
+            return self._dataset
+        specs = self._row_specs.values()
+        is_ragged = any(isinstance(one, tf.RaggedTensorSpec) or not one.shape.is_fully_defined() for one in specs)
+        row_bytes = sum(one.dtype.size * (one.shape.num_elements() or 1024) for one in specs)
+        rows = min(_ROWS_AT_ONCE, self.rows_per_piece(row_bytes))
+        return self._dataset.ragged_batch(rows) if is_ragged else self._dataset.batch(rows)
 
     def _values(self, name: str, tensor: Any, row: int) -> Any:
         if hasattr(tensor, "row_splits"):
@@ -81,15 +94,6 @@ class TensorSource(Source):
         if name not in self._text:
             self._text[name] = Column(name=name, dtype=np.dtype(np.uint8), kind=_kind_of(encoded))
         return values_as(self._text[name], encoded, first_row=row)
-
-
-def _batch(tf_dataset: Any, specs: Mapping[str, Any]) -> Any:
-    import tensorflow as tf
-
-    is_ragged = any(isinstance(one, tf.RaggedTensorSpec) or not one.shape.is_fully_defined() for one in specs.values())
-    row_bytes = sum(one.dtype.size * (one.shape.num_elements() or 1024) for one in specs.values())
-    rows = max(1, min(_ROWS_AT_ONCE, PIECE_BYTES // max(1, row_bytes)))
-    return tf_dataset.ragged_batch(rows) if is_ragged else tf_dataset.batch(rows)
 
 
 def _from(values: Any, low: int) -> Any:

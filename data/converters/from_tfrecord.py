@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from heliostat.data.converters.sources import Piece, Source, file_identity, rows_per_piece, size_of
+from heliostat.data.converters.sources import Piece, Source, file_identity, size_of
 from heliostat.data.converters.table_columns import values_as
 from heliostat.data.converters.wanted import Wanted, WantedColumn, wanted_columns
 from heliostat.data.errors import BadColumnError, SourceError
@@ -76,7 +76,7 @@ class TFRecordSource(Source):
         import tensorflow as tf
 
         specs = {key: self._spec(key) for key in self._columns}
-        step, row, bytes_before = rows_per_piece(self._record_bytes), 0, 0
+        step, row, bytes_before = self.rows_per_piece(self._record_bytes), 0, 0
         for path, num_bytes in zip(self._files, self._sizes, strict=True):
             row_of_file = bytes_done = 0
             for records in self._records(path, step):

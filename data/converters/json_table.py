@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.json
-from heliostat.data.converters.sources import size_of
+from heliostat.data.converters.sources import PIECE_BYTES, size_of
 from heliostat.data.converters.tables import Table, TablePart
 from heliostat.data.errors import SourceError
-
-_BLOCK_BYTES = 8 << 20
 
 
 class JsonTable(Table):
@@ -20,17 +18,18 @@ class JsonTable(Table):
 
     A field is what its values on all lines need together: integers and others are float64, lists are lists, text is
     text (also where it looks like a date), and the fields of an object become `object.field`. A field that a line does
-    not have is a missing value.
+    not have is a missing value. About `piece_bytes` bytes of whole lines are read at once.
     """
 
     kind = "json"
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], *, piece_bytes: int = PIECE_BYTES) -> None:
         self.files, self.num_bytes = tuple(files), size_of(files, "JSON lines")
+        self._piece_bytes = piece_bytes
         schema, self._rows = pa.schema([]), []
         for path in self.files:
             rows = 0
-            for block, _ in _blocks(path):
+            for block, _ in _blocks(path, piece_bytes):
                 table = _parsed(block, path, rows)
                 schema = _unified(schema, table.schema, path, rows)
                 rows += table.num_rows
@@ -44,7 +43,7 @@ class JsonTable(Table):
         done = bytes_before = 0
         for path, num_rows in zip(self.files, self._rows, strict=True):
             row = 0
-            for block, num_bytes in _blocks(path) if done + num_rows > first_row else ():
+            for block, num_bytes in _blocks(path, self._piece_bytes) if done + num_rows > first_row else ():
                 table = _parsed(block, path, row, self.schema)
                 skipped = min(table.num_rows, max(0, first_row - done - row))
                 start = row
@@ -55,15 +54,15 @@ class JsonTable(Table):
             done, bytes_before = done + num_rows, bytes_before + path.stat().st_size
 
 
-def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Whole lines of a file, a few MiB at once, and the bytes of the file that were read up to their end."""
+def _blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Whole lines of a file, a block at once, and the bytes of the file that were read up to their end."""
     with pa.OSFile(str(path)) as raw:
         # What comes after the last line break waits for the next block.
         codec = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}.get(path.suffix.lower())
         rest = b""
         try:
             stream = raw if codec is None else pa.CompressedInputStream(raw, codec)
-            while data := stream.read(_BLOCK_BYTES):
+            while data := stream.read(block_bytes):
                 whole, line_break, after = (rest + data).rpartition(b"\n")
                 rest = after
                 if line_break and whole.strip():

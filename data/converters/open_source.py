@@ -14,7 +14,7 @@ from heliostat.data.converters.csv_table import CsvTable
 from heliostat.data.converters.from_numpy import NpzSource, idx_source, npy_source
 from heliostat.data.converters.huggingface import HuggingFaceTable, schema_features
 from heliostat.data.converters.json_table import JsonTable
-from heliostat.data.converters.sources import PIECE_BYTES, PIECE_ROWS, Piece, Source, files_of
+from heliostat.data.converters.sources import PIECE_BYTES, Piece, Source, check_piece_bytes, files_of
 from heliostat.data.converters.tables import Table, TableSource
 from heliostat.data.converters.wanted import Wanted, wanted_columns
 from heliostat.data.dataset import Dataset
@@ -42,13 +42,17 @@ _IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """What is taken of a source, see `convert`."""
+    """What is taken of a source, and how much at once, see `convert`."""
 
     target: str | None = None
     features: Sequence[str] | None = None
     columns: Wanted | None = None
     fill_nulls: Mapping[str, Any] | None = None
     split: str | None = None
+    piece_bytes: int = PIECE_BYTES
+
+    def __post_init__(self) -> None:
+        check_piece_bytes(self.piece_bytes)
 
 
 _TABLES: tuple[SourceKind, ...] = ("csv", "json", "parquet", "arrow", "huggingface")
@@ -71,9 +75,9 @@ def open_source(source: str | os.PathLike[str], kind: SourceKind | None, options
     if found not in KINDS:
         raise SourceError(f"There is no kind of source {found!r}; there are {', '.join(KINDS)}.", path=source)
     _check_options(found, text, options)
-    if found in _TABLES:
-        return _table_source(found, text, options)
-    return _OPENERS[found](text, options)
+    opened = _table_source(found, text, options) if found in _TABLES else _OPENERS[found](text, options)
+    opened.piece_bytes = options.piece_bytes
+    return opened
 
 
 def guess_kind(source: str) -> SourceKind:
@@ -144,9 +148,10 @@ def _table(kind: SourceKind, source: str, options: SourceOptions) -> tuple[Table
     if kind == "csv":
         files = files_of(source, _ENDINGS[kind], "CSV")
         texts = [name for name, one in wanted.items() if one.kind in ("string", "bytes")]
-        return CsvTable(files, text_columns=texts), {}, wanted
+        return CsvTable(files, text_columns=texts, piece_bytes=options.piece_bytes), {}, wanted
     if kind == "json":
-        return JsonTable(files_of(source, _ENDINGS[kind], "JSON lines")), {}, wanted
+        files = files_of(source, _ENDINGS[kind], "JSON lines")
+        return JsonTable(files, piece_bytes=options.piece_bytes), {}, wanted
     if kind == "huggingface":
         table: Table = HuggingFaceTable(Path(source), options.split)
     else:
@@ -250,4 +255,4 @@ class DatasetSource(Source):
             lengths = known[name].lengths if name in known else None
             mean = 1024.0 if lengths is None else lengths.total / len(self._dataset)
             row_bytes += column.element_bytes * (mean if column.is_variable else 1)
-        return max(1, min(PIECE_ROWS, int(PIECE_BYTES / max(1.0, row_bytes))))
+        return self.rows_per_piece(row_bytes)

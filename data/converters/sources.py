@@ -16,7 +16,7 @@ from heliostat.data.errors import SourceError
 from heliostat.data.storage.columns import Column
 
 PIECE_BYTES = 8 << 20
-"""About so many bytes of rows are handed on at once."""
+"""About so many bytes of rows are handed on at once, unless a caller wants fewer or more."""
 
 PIECE_ROWS = 1 << 16
 
@@ -34,7 +34,8 @@ class Source(ABC):
     """Rows of something that can be converted.
 
     `columns` None: those of the first rows. `num_rows` and `num_bytes` None: not known before the end. `metadata` (what
-    JSON can hold) goes into the manifest, such as `class_names` by column.
+    JSON can hold) goes into the manifest, such as `class_names` by column. About `piece_bytes` bytes of rows are handed
+    on at once; whoever opens a source may change it before the first piece.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Source(ABC):
     num_rows: int | None = None
     num_bytes: int | None = None
     metadata: Mapping[str, Any] = {}
+    piece_bytes: int = PIECE_BYTES
 
     @abstractmethod
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:
@@ -51,6 +53,10 @@ class Source(ABC):
     def identity(self) -> Mapping[str, Any]:
         """What tells, without reading it, that a source is still the one of which rows were converted before."""
         return {"kind": self.kind, "name": self.name}
+
+    def rows_per_piece(self, row_bytes: float) -> int:
+        """How many rows of this size are handed on at once."""
+        return max(1, min(PIECE_ROWS, int(self.piece_bytes / max(1.0, row_bytes))))
 
 
 def file_identity(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
@@ -109,6 +115,7 @@ def check_rows_came(name: str, num_rows: int, first_row: int) -> None:
         )
 
 
-def rows_per_piece(row_bytes: float) -> int:
-    """How many rows of this size are handed on at once."""
-    return max(1, min(PIECE_ROWS, int(PIECE_BYTES / max(1.0, row_bytes))))
+def check_piece_bytes(piece_bytes: int) -> None:
+    """Raise ValueError if pieces cannot be of so many bytes."""
+    if piece_bytes < 1:
+        raise ValueError(f"piece_bytes is {piece_bytes}; it must be at least 1. A piece has one row or more.")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from heliostat.data.converters.sources import Piece, Source, file_identity, rows_per_piece
+from heliostat.data.converters.sources import Piece, Source, file_identity
 from heliostat.data.converters.table_columns import column_of, plain_arrays, tensor_shapes, values_as
 from heliostat.data.converters.wanted import Wanted, WantedColumn, wanted_columns
 from heliostat.data.errors import BadColumnError
@@ -98,7 +98,7 @@ class TableSource(Source):
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
         for part in self._table.parts(first_row, [*self._taken]):
             batch = part.batch
-            step = rows_per_piece(batch.nbytes / max(1, batch.num_rows))
+            step = self.rows_per_piece(batch.nbytes / max(1, batch.num_rows))
             for low in range(0, batch.num_rows, step):
                 rows = self._rows(batch.slice(low, step), part, part.row + low)
                 yield Piece(rows, min(step, batch.num_rows - low), part.num_bytes)

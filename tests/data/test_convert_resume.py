@@ -15,23 +15,14 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, open_dataset
-from heliostat.data.converters import csv_table, json_table, sources
 from heliostat.data.converters.convert import convert
 from heliostat.data.converters.from_objects import from_generator, from_pandas, from_ray_dataset
 
 NUM_ROWS = 3000
 X = np.arange(NUM_ROWS * 4, dtype=np.float64).reshape(NUM_ROWS, 4)
 TEXTS = [f"row {row}" * (row % 3) for row in range(NUM_ROWS)]
-
-
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    """A few hundred rows at once, so that a source comes in many pieces."""
-    monkeypatch.setattr(sources, "PIECE_BYTES", 16 << 10)
-    monkeypatch.setattr(csv_table, "_BLOCK_BYTES", 16 << 10)
-    monkeypatch.setattr(json_table, "_BLOCK_BYTES", 16 << 10)
-    for module in ("from_numpy", "from_objects", "from_images", "open_source"):
-        monkeypatch.setattr(f"heliostat.data.converters.{module}.PIECE_BYTES", 16 << 10)
+# A few hundred rows, so that a source comes in many pieces.
+PIECE_BYTES = 16 << 10
 
 
 def table() -> pa.Table:
@@ -104,7 +95,12 @@ def again_from_zero(source: Path, target: Path, options) -> int:
 @pytest.mark.parametrize("name", WRITERS)
 def test_an_interrupted_conversion_goes_on_to_the_same_result(tmp_path, name, shuffle_seed):
     WRITERS[name](tmp_path / name)
-    options = {"shard_bytes": 4 << 10, "rows_per_shard": 100, "shuffle_seed": shuffle_seed}
+    options = {
+        "shard_bytes": 4 << 10,
+        "rows_per_shard": 100,
+        "shuffle_seed": shuffle_seed,
+        "piece_bytes": PIECE_BYTES,
+    }
     expected = convert(tmp_path / name, tmp_path / "undisturbed", **options)
     stopped_at = interrupted(tmp_path / name, tmp_path / "set", 4, **options)
     assert not (tmp_path / "set").exists()
@@ -123,12 +119,11 @@ def test_an_interrupted_conversion_goes_on_to_the_same_result(tmp_path, name, sh
 
 def test_without_resume_what_is_unfinished_is_begun_anew(tmp_path):
     write_csv(tmp_path / "a.csv")
-    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, shard_bytes=4 << 10)
+    options = {"shard_bytes": 4 << 10, "piece_bytes": PIECE_BYTES}
+    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, **options)
     assert (tmp_path / ".set.writing").exists()
     rows: list[int] = []
-    convert(
-        tmp_path / "a.csv", tmp_path / "set", shard_bytes=4 << 10, on_progress=lambda now: rows.append(now.num_rows)
-    )
+    convert(tmp_path / "a.csv", tmp_path / "set", on_progress=lambda now: rows.append(now.num_rows), **options)
     assert rows[0] < 1000
     assert not (tmp_path / ".set.writing").exists()
 
@@ -136,14 +131,32 @@ def test_without_resume_what_is_unfinished_is_begun_anew(tmp_path):
 @pytest.mark.parametrize("changed", ["source", "options"])
 def test_another_source_or_other_options_are_not_mixed_in(tmp_path, changed):
     write_csv(tmp_path / "a.csv")
-    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, shard_bytes=4 << 10)
-    options = {}
+    options = {"shard_bytes": 4 << 10, "piece_bytes": PIECE_BYTES}
+    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, **options)
     if changed == "source":
         (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text() + "\n1,2,3\n")
     else:
-        options = {"features": ["a"]}
+        options["features"] = ["a"]
     with pytest.raises(DatasetExistsError, match="begun with other options"):
-        convert(tmp_path / "a.csv", tmp_path / "set", resume=True, shard_bytes=4 << 10, **options)
+        convert(tmp_path / "a.csv", tmp_path / "set", resume=True, **options)
+
+
+def test_pieces_of_another_size_go_on_too(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    expected = convert(tmp_path / "a.csv", tmp_path / "undisturbed", rows_per_shard=100)
+    interrupted(tmp_path / "a.csv", tmp_path / "set", 4, rows_per_shard=100, piece_bytes=PIECE_BYTES)
+    found = convert(tmp_path / "a.csv", tmp_path / "set", rows_per_shard=100, resume=True)
+    assert manifest_of(found) == manifest_of(expected)
+
+
+@pytest.mark.parametrize("piece_bytes", [0, -1])
+def test_pieces_of_nothing_are_refused(tmp_path, piece_bytes):
+    write_csv(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=f"piece_bytes is {piece_bytes}"):
+        convert(tmp_path / "a.csv", tmp_path / "set", piece_bytes=piece_bytes)
+    with pytest.raises(ValueError, match=f"piece_bytes is {piece_bytes}"):
+        from_generator([{"x": 1}], tmp_path / "set", piece_bytes=piece_bytes)
+    assert os.listdir(tmp_path) == ["a.csv"]
 
 
 def test_an_error_leaves_nothing_unless_it_can_be_resumed(tmp_path):
@@ -153,7 +166,7 @@ def test_an_error_leaves_nothing_unless_it_can_be_resumed(tmp_path):
 
     for resume in (False, True):
         with pytest.raises((BadColumnError, TypeError)):
-            from_generator(rows(True), tmp_path / "set", resume=resume, shard_bytes=4 << 10)
+            from_generator(rows(True), tmp_path / "set", resume=resume, shard_bytes=4 << 10, piece_bytes=PIECE_BYTES)
         assert os.listdir(tmp_path) == ([".set.writing"] if resume else [])
     asked: list[int] = []
     found = from_generator(
@@ -161,6 +174,7 @@ def test_an_error_leaves_nothing_unless_it_can_be_resumed(tmp_path):
         tmp_path / "set",
         resume=True,
         shard_bytes=4 << 10,
+        piece_bytes=PIECE_BYTES,
         on_progress=lambda now: asked.append(now.num_rows),
     )
     assert len(found) == NUM_ROWS
@@ -171,6 +185,7 @@ def test_an_error_leaves_nothing_unless_it_can_be_resumed(tmp_path):
 def test_frames_and_arrow_batches_go_on(tmp_path):
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"x": X[:, 0], "text": TEXTS})
+    options = {"rows_per_shard": 100, "piece_bytes": PIECE_BYTES}
 
     class Batches:
         def iter_batches(self, *, batch_size: int, batch_format: str):
@@ -186,10 +201,10 @@ def test_frames_and_arrow_batches_go_on(tmp_path):
             if now.num_rows > 1000:
                 raise Stop
 
-        expected = write(tmp_path / f"{name} undisturbed", rows_per_shard=100)
+        expected = write(tmp_path / f"{name} undisturbed", **options)
         with pytest.raises(Stop):
-            write(tmp_path / name, rows_per_shard=100, on_progress=stop)
-        assert manifest_of(write(tmp_path / name, rows_per_shard=100, resume=True)) == manifest_of(expected)
+            write(tmp_path / name, on_progress=stop, **options)
+        assert manifest_of(write(tmp_path / name, resume=True, **options)) == manifest_of(expected)
 
 
 KILLED = """
@@ -215,6 +230,7 @@ def test_a_killed_conversion_goes_on(tmp_path):
         tmp_path / "set",
         resume=True,
         rows_per_shard=100,
+        piece_bytes=PIECE_BYTES,
         on_progress=lambda now: first.append(now.num_rows),
     )
     assert first[0] > 1000

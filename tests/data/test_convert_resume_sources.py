@@ -17,7 +17,6 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 from heliostat.data import DatasetExistsError, SourceError, StoredDataset
-from heliostat.data.converters import sources
 from heliostat.data.converters.convert import convert, write_source
 from heliostat.data.converters.from_keras import labelled_source
 from heliostat.data.converters.from_objects import from_generator, from_tf_dataset
@@ -25,18 +24,10 @@ from heliostat.data.converters.from_objects import from_generator, from_tf_datas
 pytestmark = pytest.mark.engine
 
 NUM_ROWS = 2000
-OPTIONS = {"rows_per_shard": 100}
+# A few hundred rows at once, so that a source comes in many pieces.
+OPTIONS = {"rows_per_shard": 100, "piece_bytes": 4 << 10}
 TOKENS = [list(range(row % 13)) for row in range(NUM_ROWS)]
 Write = Callable[..., StoredDataset]
-
-
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    """A few hundred rows at once, so that a source comes in many pieces."""
-    monkeypatch.setattr(sources, "PIECE_BYTES", 4 << 10)
-    for module in ("from_numpy", "from_objects", "from_tensors"):
-        monkeypatch.setattr(f"heliostat.data.converters.{module}.PIECE_BYTES", 4 << 10)
-    monkeypatch.setattr("heliostat.data.converters.from_keras.PIECE_ROWS", 150)
 
 
 def write_tfrecords(path: Path, compression: str = "") -> None:
@@ -90,6 +81,7 @@ def tokens_of_keras(path: Path, **options: Any) -> StoredDataset:
     lists = np.empty(NUM_ROWS, object)
     lists[:] = TOKENS
     source = labelled_source(lists, np.arange(NUM_ROWS), name="keras:imdb/train")
+    source.piece_bytes = options.pop("piece_bytes")
     resume, on_progress = options.pop("resume", False), options.pop("on_progress", None)
     return write_source(source, path, options, resume=resume, on_progress=on_progress)
 
@@ -197,15 +189,20 @@ def test_a_source_that_has_fewer_rows_the_second_time_is_refused(tmp_path):
 PROGRAM = """
 import os, signal, sys
 from heliostat.data.converters.convert import convert
-from heliostat.data.converters import from_numpy
-from_numpy.PIECE_BYTES = 4 << 10
 kill = sys.argv[1] == "kill"
 rows = []
 def on_progress(now):
     rows.append(now.num_rows)
     if kill and now.num_rows > 1000:
         os.kill(os.getpid(), signal.SIGKILL)
-found = convert("keras:fashion_mnist", sys.argv[2], rows_per_shard=100, resume=not kill, on_progress=on_progress)
+found = convert(
+    "keras:fashion_mnist",
+    sys.argv[2],
+    rows_per_shard=100,
+    piece_bytes=4 << 10,
+    resume=not kill,
+    on_progress=on_progress,
+)
 print(rows[0], found.fingerprint)
 """
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data.converters import csv_table, json_table
 from heliostat.data.converters.convert import convert
 from heliostat.data.converters.open_source import guess_kind
 from heliostat.data.errors import BadColumnError, DatasetExistsError, SourceError
@@ -37,10 +36,9 @@ def written(path, text: str):
         ("2024-05-06", "x", "string", ["2024-05-06", "x"]),
     ],
 )
-def test_a_csv_column_is_what_all_its_blocks_say(tmp_path, monkeypatch, first, later, dtype, values):
-    monkeypatch.setattr(csv_table, "_BLOCK_BYTES", 64)
+def test_a_csv_column_is_what_all_its_blocks_say(tmp_path, first, later, dtype, values):
     path = written(tmp_path / "a.csv", "a,b\n" + f"0,{first}\n" * 50 + f"0,{later}\n")
-    dataset = convert(path, tmp_path / "set")
+    dataset = convert(path, tmp_path / "set", piece_bytes=64)
     found = columns_of(dataset)["b"]
     if dtype == "string":
         assert found.to_list() == [values[0]] * 50 + [values[1]]
@@ -49,23 +47,22 @@ def test_a_csv_column_is_what_all_its_blocks_say(tmp_path, monkeypatch, first, l
         assert found.tolist() == [values[0]] * 50 + [values[1]]
 
 
-def test_a_csv_column_that_is_empty_at_first_becomes_what_comes_later(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_table, "_BLOCK_BYTES", 64)
+def test_a_csv_column_that_is_empty_at_first_becomes_what_comes_later(tmp_path):
     path = written(tmp_path / "a.csv", "a,b\n" + "0,\n" * 50 + "0,1.5\n")
     with pytest.raises(BadColumnError, match=r"'b' of .* has 50 missing values, the first in data row 1"):
-        convert(path, tmp_path / "set")
-    found = columns_of(convert(path, tmp_path / "set", fill_nulls={"b": -1}))["b"]
+        convert(path, tmp_path / "set", piece_bytes=64)
+    found = columns_of(convert(path, tmp_path / "set", fill_nulls={"b": -1}, piece_bytes=64))["b"]
     assert found.tolist() == [-1.0] * 50 + [1.5]
 
 
-def test_a_csv_row_may_be_larger_than_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_table, "_BLOCK_BYTES", 64)
+def test_a_csv_row_may_be_larger_than_a_block(tmp_path):
     long = "x" * 5000
     path = written(tmp_path / "a.csv", "a,b\n" + "0,1\n" * 50 + f'0,"{long}"\n' + "0,2\n" * 50)
-    assert columns_of(convert(path, tmp_path / "set"))["b"].to_list() == ["1"] * 50 + [long] + ["2"] * 50
+    found = columns_of(convert(path, tmp_path / "set", piece_bytes=64))["b"]
+    assert found.to_list() == ["1"] * 50 + [long] + ["2"] * 50
     wide = ",".join(f"column{number}" for number in range(100))
     path = written(tmp_path / "wide.csv", f"{wide}\n{','.join('1' * 100)}\n")
-    assert len(convert(path, tmp_path / "wide").schema) == 100
+    assert len(convert(path, tmp_path / "wide", piece_bytes=64).schema) == 100
 
 
 def test_an_empty_csv_column_needs_a_value(tmp_path):
@@ -130,15 +127,15 @@ def test_json_lines_become_columns_of_every_kind(tmp_path):
     assert found["ids"].values.dtype == np.int64
 
 
-def test_json_fields_that_differ_between_blocks_are_joined(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_table, "_BLOCK_BYTES", 50)
+def test_json_fields_that_differ_between_blocks_are_joined(tmp_path):
     rows = [{"a": number, "ids": []} for number in range(20)] + [{"a": 0.5, "ids": [1.5]}]
-    found = columns_of(convert(written(tmp_path / "a.jsonl", json_lines(*rows)), tmp_path / "set"))
+    path = written(tmp_path / "a.jsonl", json_lines(*rows))
+    found = columns_of(convert(path, tmp_path / "set", piece_bytes=50))
     assert found["a"].tolist() == [*range(20), 0.5]
     assert found["ids"].to_list() == [[]] * 20 + [[1.5]]
     bad = written(tmp_path / "b.jsonl", json_lines(*rows[:20], {"a": "x", "ids": []}))
     with pytest.raises(SourceError, match=r"b\.jsonl .* kind"):
-        convert(bad, tmp_path / "bad")
+        convert(bad, tmp_path / "bad", piece_bytes=50)
 
 
 def test_damaged_json_lines_are_named_with_their_row(tmp_path):

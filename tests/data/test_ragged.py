@@ -7,7 +7,6 @@ import pickle
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, open_dataset, write_dataset
-from heliostat.data.reading import runs as runs_module
 from heliostat.data.storage.columns import Column
 from heliostat.data.storage.manifest import DTYPE_NAMES
 from heliostat.data.storage.ragged import Ragged
@@ -111,10 +110,11 @@ def test_lists_of_every_dtype_and_shape_come_back(tmp_path, name, shape):
 
 
 @pytest.mark.parametrize("rows_per_shard", [None, 100, 7])
-@pytest.mark.parametrize("short_run", [0, 128, 10**6])
-def test_rows_come_from_any_shards_in_the_order_asked(tmp_path, monkeypatch, rows_per_shard, short_run):
-    monkeypatch.setattr(runs_module, "_SHORT_RUN_ELEMENTS", short_run)
-    rows, texts = random_rows(333, "int32"), [f"row {number} " * (number % 7) for number in range(333)]
+@pytest.mark.parametrize("longest", [7, 130, 2000])
+def test_rows_come_from_any_shards_in_the_order_asked(tmp_path, rows_per_shard, longest):
+    """Short rows are copied together, long ones one by one; which it is depends on the number of shards too."""
+    rows = random_rows(333, "int32", longest=longest)
+    texts = [f"row {number} " * (number % 7 * longest // 7) for number in range(333)]
     columns = {"tokens": rows, "text": texts, "image": [text.encode() for text in texts], "y": np.arange(333)}
     dataset = write_dataset(tmp_path / "set", columns, rows_per_shard=rows_per_shard)
     assert {name: column.kind for name, column in dataset.schema.items()} == {

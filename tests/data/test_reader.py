@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pytest
 from heliostat.data import Dataset, Ragged, RowError, ShardError, UnknownColumnError, aligned_empty, write_dataset
-from heliostat.data.reading import shard_reader as reader_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,14 +30,16 @@ def test_rows_come_in_the_order_asked(readers, arrays, ids, which):
         assert np.array_equal(found[name], values[ids])
 
 
-def test_rows_larger_than_the_copy_block_come_whole(tmp_path, monkeypatch):
-    values = np.random.default_rng(0).integers(0, 256, (40, 5000), dtype=np.uint8)
+@pytest.mark.parametrize("row_bytes", [1000, 110_000, 256 << 10, 300_000])
+@pytest.mark.parametrize("rows_per_shard", [7, 40])
+def test_large_rows_come_whole(tmp_path, row_bytes, rows_per_shard):
+    """Rows are copied in blocks of 256 KiB: many, two, one, or a part of one are a block."""
+    values = np.random.default_rng(0).integers(0, 256, (40, row_bytes), dtype=np.uint8)
     ids = np.random.default_rng(1).permutation(40)
-    for block in (1, 5000, 12_000):
-        monkeypatch.setattr(reader_module, "_COPY_BYTES", block)
-        for rows in (7, 40):
-            dataset = write_dataset(tmp_path / "set", {"x": values}, rows_per_shard=rows, overwrite=True)
-            assert np.array_equal(dataset.reader().gather(ids)["x"], values[ids])
+    dataset = write_dataset(tmp_path / "set", {"x": values}, rows_per_shard=rows_per_shard)
+    with dataset.reader() as reader:
+        for asked in (ids, np.sort(ids), ids[:20] % 7):
+            assert np.array_equal(reader.gather(asked)["x"], values[asked])
 
 
 def test_given_arrays_are_filled(readers, arrays):
