@@ -21,7 +21,7 @@ from .allreduce.collective import Collective
 from .allreduce.connect import Peers
 from .allreduce.listener import Address, Listener
 from .allreduce.mesh import connect
-from .tree import BucketOp
+from .vectors import BucketOp
 
 NUM_SMALL, NUM_LARGE = 65, 5
 FIRST_BYTES, MAX_BYTES, LONG_S = 1 << 20, 1 << 26, 0.05

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heliostat.cluster.instruments import Span
-from heliostat.cluster.tree import BucketOp, Node, Vector
+from heliostat.cluster.tree import Node
+from heliostat.cluster.vectors import BucketOp, Vector
 from heliostat.data import Dataset
 
 from .config import FitConfig, PassConfig, TrainerConfig

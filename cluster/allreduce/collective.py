@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import Aborted, Call
-from ..tree import BucketOp, Layout, Node, Vector, check_vectors, reduce_nodes
+from ..tree import Node
+from ..vectors import BucketOp, Layout, Vector, check_vectors, reduce_nodes
 
 MAX_CONTROL_BYTES = 1 << 20
 

@@ -16,7 +16,7 @@ from enum import IntEnum
 import numpy as np
 
 from ..errors import Call, ProtocolError
-from ..tree import Array
+from ..vectors import Array
 
 MAGIC = b"HELI"
 VERSION = 2

@@ -33,7 +33,8 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from ..errors import Call
-from ..tree import BucketOp, Layout, Node, Vector, empty_vector
+from ..tree import Node
+from ..vectors import BucketOp, Layout, Vector, empty_vector
 from .collective import Collective, CollectiveStatistics
 from .connect import Peers, sockets_to
 from .exchange import Connection, Exchange, say_goodbye

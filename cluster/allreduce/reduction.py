@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import Call
-from ..tree import BLOCK_BYTES, BucketOp, Layout, Node, Vector, check_vectors
+from ..tree import Node
+from ..vectors import BLOCK_BYTES, BucketOp, Layout, Vector, check_vectors
 from .exchange import Connection
 from .frames import HEADER_BYTES, Header, Incoming, Kind, Outgoing, bytes_of
 from .shared_memory import ENTRY_BYTES, SharedMemory, ShmChannel

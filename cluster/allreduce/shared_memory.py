@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import Call, ProtocolError
-from ..tree import Array, Vector
+from ..vectors import Array, Vector
 from .frames import HEADER_BYTES, Header, Incoming, Kind, Notice, Outgoing
 from .slices import Block, Source, copy_pieces, first_bytes
 

@@ -15,17 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..tree import (
-    BLOCK_BYTES,
-    Array,
-    BucketOp,
-    Layout,
-    Node,
-    Vector,
-    additions_of,
-    num_temporaries,
-    run_additions,
-)
+from ..tree import Node, additions_of, num_temporaries
+from ..vectors import BLOCK_BYTES, Array, BucketOp, Layout, Vector, run_additions
 
 # Sending this much takes about as long as the second round that it saves.
 SMALL_BYTES = 1 << 17

@@ -25,7 +25,8 @@ from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range, assign
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
-from ..tree import BucketOp, Layout, Node, Vector, present_nodes
+from ..tree import Node, present_nodes
+from ..vectors import BucketOp, Layout, Vector
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
 

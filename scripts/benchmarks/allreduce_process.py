@@ -30,7 +30,8 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     from heliostat.cluster.allreduce.connect import Peers
     from heliostat.cluster.allreduce.mesh import Listener, connect
     from heliostat.cluster.assignment import assign
-    from heliostat.cluster.tree import empty_vector, layout_of, present_nodes
+    from heliostat.cluster.tree import present_nodes
+    from heliostat.cluster.vectors import empty_vector, layout_of
 
     rank, num_workers = place["rank"], place["num_workers"]
     addresses = list(zip(place.get("addresses", ["127.0.0.1"] * num_workers), place["ports"], strict=True))

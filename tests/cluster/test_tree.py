@@ -4,16 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from heliostat.cluster.tree import (
-    TreeSum,
-    additions_of,
-    combine,
-    node_range,
-    nodes_of,
-    present_nodes,
-    reduce_nodes,
-    root_level,
-)
+from heliostat.cluster.tree import additions_of, node_range, nodes_of, present_nodes, root_level
+from heliostat.cluster.vectors import TreeSum, combine, reduce_nodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from heliostat.cluster.allreduce.collective import Alone
-from heliostat.cluster.tree import reduce_nodes
+from heliostat.cluster.vectors import reduce_nodes
 from heliostat.data import BatchPlan, RowOrder
 
 from .conftest import dense_data, fingerprint, text_data

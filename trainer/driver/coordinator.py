@@ -13,7 +13,7 @@ from typing import Any
 
 from heliostat.cluster.group.controller_state import Failure, Formed
 from heliostat.cluster.group.messages import Heartbeat
-from heliostat.cluster.tree import Vector, reduce_nodes
+from heliostat.cluster.vectors import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError
 from ..jobs import (

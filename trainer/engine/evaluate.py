@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from heliostat.cluster.tree import Node, TreeSum, Vector
+from heliostat.cluster.tree import Node
+from heliostat.cluster.vectors import TreeSum, Vector
 
 from ..jobs import BUCKET_OPS
 from .metrics import Logs, MetricSums, Results

@@ -37,7 +37,7 @@ from typing import Literal, TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster.tree import Vector
+from heliostat.cluster.vectors import Vector
 
 from ..columns import Columns
 from ..errors import UnsupportedModelError, UnsupportedStepError

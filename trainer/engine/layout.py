@@ -39,7 +39,7 @@ from itertools import accumulate, groupby, islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from heliostat.cluster.tree import BucketOp, Layout, Vector
+from heliostat.cluster.vectors import BucketOp, Layout, Vector
 from ml_dtypes import bfloat16
 
 from ..config import GradientDtype

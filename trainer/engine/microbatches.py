@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
-from heliostat.cluster.tree import Node, Vector
+from heliostat.cluster.tree import Node
+from heliostat.cluster.vectors import Vector
 
 from ..errors import UnsupportedModelError
 from .feed import Feed, Microbatch

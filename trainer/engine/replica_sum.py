@@ -11,17 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
-from heliostat.cluster.tree import (
-    Additions,
-    BucketOp,
-    Node,
-    Vector,
-    additions_of,
-    fold,
-    node_range,
-    nodes_of,
-    reduce_nodes,
-)
+from heliostat.cluster.tree import Additions, Node, additions_of, fold, node_range, nodes_of
+from heliostat.cluster.vectors import BucketOp, Vector, reduce_nodes
 
 from .private_api import NO_CONTROL_DEPENDENCIES
 from .tensors import CPU, HostViews

@@ -23,7 +23,7 @@ from dataclasses import asdict
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.membership import Member, SumCall
-from heliostat.cluster.tree import Vector
+from heliostat.cluster.vectors import Vector
 
 from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError

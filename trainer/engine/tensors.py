@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster.tree import Vector
+from heliostat.cluster.vectors import Vector
 from heliostat.data import ALIGNMENT_BYTES, aligned_empty
 from ml_dtypes import bfloat16
 

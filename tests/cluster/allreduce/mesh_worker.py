@@ -20,7 +20,8 @@ from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.allreduce.shared_memory import ShmChannel
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.errors import CollectiveError
-from heliostat.cluster.tree import TreeSum, layout_of, present_nodes
+from heliostat.cluster.tree import present_nodes
+from heliostat.cluster.vectors import TreeSum, layout_of
 
 
 def leaf(microbatch: int, length: int) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from heliostat.cluster import errors
 from heliostat.cluster.allreduce.collective import Alone
-from heliostat.cluster.tree import empty_vector, layout_of
+from heliostat.cluster.vectors import empty_vector, layout_of
 
 ONE = (np.array([1.0, -0.0], np.float32),)
 LIKE = layout_of(ONE)

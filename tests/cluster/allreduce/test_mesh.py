@@ -12,7 +12,8 @@ from heliostat.cluster.allreduce.handshake import Hello, dial
 from heliostat.cluster.allreduce.mesh import TcpMesh, connect
 from heliostat.cluster.allreduce.slices import SMALL_BYTES
 from heliostat.cluster.assignment import assign
-from heliostat.cluster.tree import TreeSum, layout_of, present_nodes
+from heliostat.cluster.tree import present_nodes
+from heliostat.cluster.vectors import TreeSum, layout_of
 from ml_dtypes import bfloat16
 
 SECRET = b"a secret of some length"

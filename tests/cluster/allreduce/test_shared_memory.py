@@ -21,7 +21,7 @@ from heliostat.cluster.allreduce.shared_memory import (
 )
 from heliostat.cluster.allreduce.slices import blocks_of, num_bytes, whole
 from heliostat.cluster.errors import Call, ProtocolError
-from heliostat.cluster.tree import layout_of
+from heliostat.cluster.vectors import layout_of
 
 CALL = Call(0, 1, 1)
 SECRET = b"a secret of some length"

@@ -13,7 +13,7 @@ from heliostat.cluster.allreduce.slices import (
     num_bytes,
     take,
 )
-from heliostat.cluster.tree import BLOCK_BYTES, layout_of
+from heliostat.cluster.vectors import BLOCK_BYTES, layout_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,7 +15,8 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.membership import Buckets, Member
-from heliostat.cluster.tree import Node, TreeSum, Vector, empty_vector
+from heliostat.cluster.tree import Node
+from heliostat.cluster.vectors import TreeSum, Vector, empty_vector
 
 from .script import GUARD_S, Script
 

@@ -7,7 +7,8 @@ import gc
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.cluster.tree import TreeSum, node_range, present_nodes
+from heliostat.cluster.tree import node_range, present_nodes
+from heliostat.cluster.vectors import TreeSum
 from heliostat.trainer.engine.gradients import GradientFunction
 from heliostat.trainer.engine.replica_sum import ReplicaSum, nodes_among
 from heliostat.trainer.engine.runtime import Runtime
