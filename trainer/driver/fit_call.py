@@ -117,7 +117,7 @@ def checked_callbacks(callbacks: Any) -> tuple[Any, ...]:
     if not callbacks:
         return ()
     check_private_names()
-    from ..worker.callbacks import check_callbacks  # not before the check; who has callbacks has loaded Keras
+    from ..worker.callback_hooks import check_callbacks  # not before the check; who has callbacks has loaded Keras
 
     found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
     check_callbacks(found)

@@ -1,265 +1,299 @@
-"""Keras callbacks in a group: the user's run on the chief, behind a gate that is in every worker's list.
+"""One chief's callbacks act on all workers.
 
-Every worker holds its own copies of the callbacks; only the chief's run. After the hooks of an epoch the others take
-over what the chief's changed (learning rate, stop flag, weights, optimizer state), and the state of the callbacks
-themselves. A worker that becomes the chief goes on with its copies: it restores their states and runs the hooks that
-its predecessor may not have finished.
+**The idea.** Users write callbacks for one process: they set a learning rate, put weights back, stop the run, write
+files. Every worker builds its own copies of them, and only the chief's run (the worker of rank 0). After the chief's
+hooks it broadcasts what they changed, so that the next step begins alike everywhere:
+
+- before every step, if any callback acts between steps: the learning rate and the stop flag, a few bytes (`_CONTROL`);
+- after the hooks around epochs: the stop flag, and the whole training state if its digest is another than before them
+  (`_CHANGES`). That is how a rate that `LearningRateScheduler` sets, or the weights that `EarlyStopping` puts back,
+  reach the others; a run whose callbacks only look sends a few bytes per epoch;
+- with either of them the states of the callbacks themselves, where they have changed.
+
+**When the chief dies**, rank 0 is somebody else, in the middle of whatever the last one did. So a worker that is not
+the chief remembers each hook that it would have run, until it hears what the chief made of them. If it becomes the
+chief before that, it sets up its own copies, restores their states as of when all agreed, runs the hooks that it
+remembers, and broadcasts. Some hooks then run twice in the life of a run, the first time on a machine that is gone;
+files that callbacks append to are cut back to where they were (`callback_state`).
+
+**What was not done.** Running callbacks everywhere: each would write the same files, and what they read (a clock, a
+random number, a file) may differ between machines, so workers would drift apart. Comparing weights after every step:
+a callback that changes weights between two steps is not followed; only the rate and the stop flag are. Keras has no
+counterpart: under `tf.distribute` one process runs the callbacks for all replicas, and Ray Train's or Horovod's
+callbacks are written for many workers by their users.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import time
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from heliostat.cluster import instruments
+from heliostat.cluster.group.membership import Member
+from keras.callbacks import Callback
 
-from ..engine.private_api import is_default
-from ..errors import ConfigurationError
-from .callback_state import callback_state, prepare_take_over, restore_callback
-from .session import Session
+from ..checkpoints.values import pack, unpack
+from ..engine import private_api
+from ..engine.model import BuiltModel
+from ..engine.state import assign_state, state_bytes, state_digest
+from ..engine.step import Step
+from ..jobs import EpochLogs, FitJob
+from .callback_hooks import has_batch_hooks, hooks_of
+from .callback_state import State, callback_state, prepare_take_over, restore_callback
+from .position import Position
 
-REFUSED = {
-    "BackupAndRestore": "it restores one process and counts epochs by itself",
-    "SwapEMAWeights": "it swaps weights around validation on the chief alone",
-    "OrbaxCheckpoint": "its distributed mode is JAX's",
-}
-# The hooks around a step, and what Keras's own ones call.
-_OLD_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
+Logs = dict[str, Any]
 
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise `ConfigurationError` for what is no callback, and for callbacks that cannot work in a group."""
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise ConfigurationError(
-                f"callbacks holds {callback!r}, a {type(callback).__name__}; it takes keras.callbacks.Callback objects."
-            )
-        name = type(callback).__name__
-        if name in REFUSED and type(callback).__module__.startswith("keras."):
-            raise ConfigurationError(f"The callback {name} is refused: {REFUSED[name]}. See docs/what-works.md.")
-        if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
-            raise ConfigurationError(
-                "The callback TensorBoard needs the package tensorboard, which comes not with TensorFlow and is not "
-                "installed here. Install it where the chief runs: pip install tensorboard."
-            )
+# The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.
+DEADLINE_S = 24 * 3600.0
+MAX_MESSAGE_BYTES = 1 << 40
+_CONTROL = struct.Struct("<d???")  # learning rate, stop after this step, no step follows, callbacks' states follow
+_CHANGES = struct.Struct("<??Q")  # stop, callbacks' states follow, bytes of training state
 
 
-def has_batch_hooks(callbacks: Sequence[Any]) -> bool:
-    """Whether any callback looks at, or acts between, the steps of an epoch."""
-    return any(_acts_in_steps(callback) for callback in callbacks)
+class CallbackRelay:
+    """The user's callbacks on one worker: on the chief they run, elsewhere their effects arrive.
 
-
-def _acts_in_steps(callback: Any) -> bool:
-    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
-        return False
-    if isinstance(callback, keras.callbacks.TensorBoard) and callback.update_freq == "epoch":
-        return False
-    return not _hooks_of(callback).isdisjoint(_OLD_NAMES)
-
-
-def _hooks_of(callback: Any) -> set[str]:
-    """The hooks that a callback has itself."""
-    own = {name for name in dir(callback) if name.startswith("on_") and not is_default(getattr(callback, name))}
-    return own | {name for name, old in _OLD_NAMES.items() if old in own}
-
-
-class Gate(keras.callbacks.Callback):
-    """Stands for the user's callbacks in a worker's list.
+    Args:
+        callbacks: the user's, this worker's copies.
+        engine: computes steps.
+        member: this worker's membership in the group.
+        job: what is trained.
+        position: where this worker is in the run.
 
     Attributes:
-        pending: hooks since the workers last agreed, which a new chief has to run; empty on the chief.
-        states: the callbacks' states when the workers last agreed; None before the first time.
+        batch_hooks: whether callbacks act between steps; then a control message precedes every step.
     """
 
-    def __init__(self, session: Session, user: Sequence[Any]) -> None:
-        super().__init__()
-        self._session, self._user = session, tuple(user)
-        self._hooks = set().union(*map(_hooks_of, self._user))  # before they run: the same on all workers
-        if self._user:
+    def __init__(
+        self, callbacks: Sequence[Callback], engine: Step, member: Member, job: FitJob, position: Position
+    ) -> None:
+        self._callbacks, self._engine, self._member = tuple(callbacks), engine, member
+        self._job, self._position = job, position
+        self.batch_hooks = has_batch_hooks(callbacks)
+        self._hooks = set().union(*map(hooks_of, self._callbacks))  # before they run: the same on all workers
+        if self._callbacks:
             self._hooks.add("on_train_begin")  # gives them their model, before their state is asked for
-        self._active = False
-        self._last_logs: dict[str, Any] = {}
-        self.pending: list[tuple[str, tuple[Any, ...]]] = []
-        self.states: list[dict[str, Any]] | None = None
-        session.gate = self
+        self._is_set_up = False
+        self._remembered: list[tuple[str, tuple[Any, ...]]] = []
+        self._agreed_states: list[State] | None = None  # when the workers last agreed; None before the first time
+        self._agreed_bytes = b""
+        self._digest = ""  # of the training state before hooks ran; empty where none did
+
+    @property
+    def remembered(self) -> tuple[str, ...]:
+        """Hooks since the workers last agreed, which a new chief has to run; none on the chief."""
+        return tuple(hook for hook, _ in self._remembered)
+
+    # -- hooks ----------------------------------------------------------------------------------------------------
 
     def run(self, hook: str, *args: Any) -> None:
-        """Run a hook of the user's callbacks, if one has it, here if this is the chief; otherwise remember it."""
+        """Run a hook of the user's callbacks, if one has it, here if this is the chief; otherwise remember it.
+
+        Args:
+            hook: its name, such as ``"on_test_begin"``.
+            args: what it is called with.
+        """
         if hook not in self._hooks:
             return
-        if self._session.is_chief and not self.pending:
+        if self._member.is_chief and not self._remembered:
             self._call(hook, *args)
         else:
-            self.pending.append((hook, args))
+            self._remembered.append((hook, args))
 
-    def catch_up(self) -> bool:
-        """On a new chief: run what the last one may not have finished; returns whether that ends the epoch."""
-        pending, self.pending = self.pending, []
-        for hook, args in pending:
-            ends_step = hook == "on_train_batch_end"
-            if ends_step:
-                self._session.engine.sync_variables()
-                args = (args[0], self._session.current_logs())
-            self._call(hook, *args)
-            if ends_step and self._session.model.stop_training:
-                return True
-        return False
+    def run_between_epochs(self, hook: str, *args: Any, epoch_logs: Logs | None = None) -> None:
+        """Run a hook around an epoch or the run, and let all workers take over what it changed.
 
-    def current_states(self) -> list[dict[str, Any]]:
-        """The callbacks' states: on the chief as they are, elsewhere as they were when the workers last agreed."""
-        if self._active and self._session.is_chief:
-            return [callback_state(callback) for callback in self._user]
-        return self.states or [{} for _ in self._user]
-
-    def synced(self) -> None:
-        """All workers have agreed."""
-        self.pending = []
-        if self.states is None:
-            self.states = [{} for _ in self._user]
+        Args:
+            hook: its name.
+            args: what it is called with.
+            epoch_logs: the epoch's numbers, which the chief reports to the driver after the hook; None for none.
+        """
+        if hook not in self._hooks and epoch_logs is None:
+            return
+        if hook in self._hooks and self._member.is_chief:
+            self.note_state()
+        self.run(hook, *args)
+        self._follow_changes(epoch_logs)
 
     def _call(self, hook: str, *args: Any) -> None:
         """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
-        self._activate()
+        if not self._is_set_up:
+            self._is_set_up = True
+            self._set_up()
         began = time.perf_counter()
         try:
-            for callback in self._user:
+            for callback in self._callbacks:
                 getattr(callback, hook)(*args)
         except Exception:
-            self._session.member.step = self._session.position
+            self._member.step = self._position.of_run
             raise
         instruments.note(hook, began)
 
-    def _activate(self) -> None:
+    def _set_up(self) -> None:
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""
-        if not self._active:
-            self._active = True
-            os.makedirs(self._session.job.run_dir, exist_ok=True)
-            os.chdir(self._session.job.run_dir)  # callbacks' relative paths are relative to the run folder
-            keras.callbacks.CallbackList(
-                list(self._user),
-                model=self._session.model,
-                epochs=self._session.job.wanted.epochs,
-                steps=self._session.engine.steps_per_epoch,
-                verbose=0,
-            )
-            if self.states is not None:
-                self._take_over(self.states)
-
-    def _take_over(self, states: Sequence[dict[str, Any]]) -> None:
-        for callback in self._user:
+        os.makedirs(self._job.run_dir, exist_ok=True)
+        os.chdir(self._job.run_dir)  # callbacks' relative paths are relative to the run folder
+        keras.callbacks.CallbackList(
+            list(self._callbacks),
+            model=self._engine.built.model,
+            epochs=self._job.wanted.epochs,
+            steps=self._engine.steps_per_epoch,
+            verbose=0,
+        )
+        if self._agreed_states is None:
+            return
+        for callback in self._callbacks:
             prepare_take_over(callback)
-        with self._session.state_kept():  # what on_train_begin did to the model, it did when the run began
-            for callback in self._user:
+        with self._state_kept():  # what on_train_begin did to the model, it did when the run began
+            for callback in self._callbacks:
                 callback.on_train_begin({})
-        for callback, state in zip(self._user, states, strict=True):
+        for callback, state in zip(self._callbacks, self._agreed_states, strict=True):
             restore_callback(callback, state)
 
-    # -- the hooks of Keras ---------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _state_kept(self) -> Iterator[None]:
+        """Put the training state back as it was before the block."""
+        built = self._engine.built
+        self._engine.sync_variables()
+        kept, stop = state_bytes(built), built.model.stop_training
+        yield
+        self._engine.sync_variables()
+        assign_state(built, kept)
+        built.model.stop_training = stop
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Before the first epoch."""
-        if self._session.resumed:
-            return
-        self._note()
-        self.run("on_train_begin", {})
-        self._session.follow_chief()
+    def _run_remembered(self) -> bool:
+        """On a new chief: run what the last one may not have finished; returns whether that ends the epoch."""
+        remembered, self._remembered = self._remembered, []
+        for hook, args in remembered:
+            ends_step = hook == "on_train_batch_end"
+            if ends_step:
+                self._engine.sync_variables()
+                args = (args[0], self._engine.metrics.logs())
+            self._call(hook, *args)
+            if ends_step and self._engine.built.model.stop_training:
+                return True
+        return False
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begin the epoch here, in all three loops."""
-        self._session.start_epoch(epoch)
-        if self._session.begun or "on_epoch_begin" not in self._hooks:
-            return
-        self._note()
-        self.run("on_epoch_begin", epoch, {})
-        self._session.follow_chief()
+    # -- what all workers take over -------------------------------------------------------------------------------
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """The epoch's numbers are known: the user's callbacks see them, and may add to them."""
-        logs = {} if logs is None else logs
-        if self._session.stopping:
-            self._session.model.stop_training = True
-        if "on_epoch_end" in self._hooks:
-            self._note()
-        self.run("on_epoch_end", epoch, logs)
-        self._session.follow_chief(logs)
-        self._last_logs = dict(logs)
-        self._session.epoch_over()
+    def note_state(self, digest: str = "") -> None:
+        """Note the training state before hooks of the user's run, unless that was done since the workers agreed.
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """After the last epoch: weights that a callback put back count."""
-        self._note()
-        self.run("on_train_end", dict(self._last_logs))
-        self._session.follow_chief()
+        Args:
+            digest: its digest, if it is known and new.
+        """
+        if self._callbacks:
+            self._digest = digest or self._digest or state_digest(self._engine.built)
 
-    def _note(self) -> None:
-        if self._session.is_chief and self._user:
-            self._session.before_callbacks()
+    def before_step(self) -> None:
+        """Take over learning rate and stop flag from the chief; `position.steps_over` says if no step follows."""
+        if self.batch_hooks:
+            self._follow_control(ends_steps=False)
+
+    def after_steps(self) -> None:
+        """The same after an epoch's last step; where callbacks ended the epoch, that has been said already."""
+        if self.batch_hooks and not self._position.steps_over:
+            self._follow_control(ends_steps=True)
+
+    def _follow_control(self, *, ends_steps: bool) -> None:
+        built = self._engine.built
+
+        def produce() -> bytes:
+            over = self._run_remembered() or ends_steps
+            states = self._changed_states()
+            stop = bool(built.model.stop_training)
+            return _CONTROL.pack(_learning_rate(built), stop, over, states is not None) + (states or b"")
+
+        message = self._member.broadcast(produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        rate, built.model.stop_training, self._position.steps_over, with_states = _CONTROL.unpack_from(message)
+        if not self._member.is_chief:
+            _set_learning_rate(built, rate)
+        self._agree(message[_CONTROL.size :] if with_states else None)
+
+    def _follow_changes(self, epoch_logs: Logs | None) -> None:
+        built = self._engine.built
+
+        def produce() -> bytes:
+            if self._remembered:  # this worker has become the chief in the middle of its callbacks
+                self.note_state()
+            self._run_remembered()
+            if epoch_logs is not None:
+                self._report(epoch_logs)
+            changed = self._digest and state_digest(built) != self._digest
+            state = state_bytes(built) if changed else b""
+            states = self._changed_states()
+            stop = bool(built.model.stop_training)
+            return _CHANGES.pack(stop, states is not None, len(state)) + state + (states or b"")
+
+        message = self._member.broadcast(produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        self._digest = ""
+        built.model.stop_training, with_states, num_bytes = _CHANGES.unpack_from(message)
+        if not self._member.is_chief and num_bytes:
+            assign_state(built, message[_CHANGES.size : _CHANGES.size + num_bytes])
+        self._agree(message[_CHANGES.size + num_bytes :] if with_states else None)
+
+    def _report(self, logs: Logs) -> None:
+        """Tell the driver the epoch's numbers, once the chief's callbacks have run."""
+        stopped = bool(self._engine.built.model.stop_training)
+        self._member.mailbox.ask(EpochLogs(epoch=self._position.epoch, logs=plain_logs(logs), stopped=stopped))
+
+    # -- states of the callbacks ----------------------------------------------------------------------------------
+
+    def states(self) -> list[State]:
+        """The callbacks' states: on the chief as they are, elsewhere as they were when the workers last agreed."""
+        if self._is_set_up and self._member.is_chief:
+            return [callback_state(callback) for callback in self._callbacks]
+        return self._agreed_states or [{} for _ in self._callbacks]
+
+    def restore_states(self, states: list[State]) -> None:
+        """Go on from these states, which the workers of a snapshot had agreed on."""
+        self._agreed_states, self._agreed_bytes = states, pack(states)
+
+    def _changed_states(self) -> bytes | None:
+        """The states of the chief's callbacks, if they differ from those that all workers have."""
+        packed = pack(self.states())
+        return None if packed == self._agreed_bytes else packed
+
+    def _agree(self, packed: bytes | None) -> None:
+        """All workers have heard the same: hooks are done, and these are the callbacks' states; None if as before."""
+        if packed is not None:
+            self._agreed_states, self._agreed_bytes = unpack(packed), packed
+        elif self._agreed_states is None:
+            self._agreed_states = [{} for _ in self._callbacks]
+        self._remembered = []
 
 
-class MeetingGate(Gate):
-    """The gate of Keras's own `fit`, which leaves validation and the meeting of the workers to it."""
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Validate, meet, and put the global numbers where callbacks find them."""
-        validate(self._session)
-        logs.update(self._session.finish_epoch())
-        super().on_epoch_end(epoch, logs)
+def _rate_variable(built: BuiltModel) -> keras.Variable | None:
+    """Where the optimizer keeps its learning rate; None where a schedule or a function says it."""
+    optimizer = built.optimizer
+    rate = private_api.learning_rate(private_api.inner_optimizer(optimizer) or optimizer)
+    return rate if isinstance(rate, keras.Variable) else None
 
 
-class _BatchHooks(Gate):
-    """Hooks around steps; only in the list if a callback has any, since Keras calls them at every step."""
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Before a step."""
-        session = self._session
-        if batch >= session.first_step and not (session.begun and batch == session.first_step) and not session.left:
-            self.run("on_train_batch_begin", batch, {})
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """After a step."""
-        if batch >= self._session.first_step and not self._session.left:
-            self.run("on_train_batch_end", batch, dict(logs or {}))
+def _learning_rate(built: BuiltModel) -> float:
+    variable = _rate_variable(built)
+    return 0.0 if variable is None else float(built.components(variable)[0].numpy())
 
 
-class BatchGate(_BatchHooks, Gate):
-    """A gate with hooks around steps."""
+def _set_learning_rate(built: BuiltModel, rate: float) -> None:
+    variable = _rate_variable(built)
+    if variable is not None and _learning_rate(built) != rate:
+        for part in built.components(variable):
+            part.assign(rate)
 
 
-class BatchMeetingGate(_BatchHooks, MeetingGate):
-    """A gate of Keras's own `fit` with hooks around steps."""
+def plain_logs(logs: Logs) -> Logs:
+    """Logs as plain Python numbers, whatever a callback put in."""
+    return {name: value if isinstance(value, list) else _plain(value) for name, value in logs.items()}
 
 
-def make_gate(session: Session, user: Sequence[Any], *, meets: bool) -> Gate:
-    """The gate for a loop; `meets` for Keras's own `fit`."""
-    if session.batch_hooks:
-        return BatchMeetingGate(session, user) if meets else BatchGate(session, user)
-    return MeetingGate(session, user) if meets else Gate(session, user)
-
-
-def callback_list(session: Session, gate: Gate) -> keras.callbacks.CallbackList:
-    """The callbacks of one worker: the gate, and Keras's history."""
-    return keras.callbacks.CallbackList(
-        [gate],
-        add_history=True,
-        model=session.model,
-        epochs=session.job.wanted.epochs,
-        steps=session.engine.steps_per_epoch,
-        verbose=0,
-    )
-
-
-def validate(session: Session) -> None:
-    """This worker's shards of the validation pass; the chief's callbacks hear of its batches."""
-    gate = session.gate
-    if session.evaluator is None or gate is None:
-        return
-    gate.run("on_test_begin", {})
-    for batch, ticket in enumerate(session.validation_batches()):
-        gate.run("on_test_batch_begin", batch, {})
-        session.test_function(iter([ticket]))
-        gate.run("on_test_batch_end", batch, {})
-    gate.run("on_test_end", {})
+def _plain(value: object) -> object:
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else value

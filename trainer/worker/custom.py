@@ -6,21 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from .callbacks import Gate, callback_list, validate
+from .epochs import callback_list, epochs_of, validate
 from .session import Session
 
 
-def run(session: Session, gate: Gate) -> None:
+def run(session: Session) -> None:
     """Train with the job's steps."""
     model = session.model
-    callbacks = callback_list(session, gate)
+    callbacks = callback_list(session)
 
-    model.stop_training = False
-    callbacks.on_train_begin()
-    logs: dict[str, Any] = {}
-    for epoch in session.epochs():
-        callbacks.on_epoch_begin(epoch)
-
+    for _ in epochs_of(session, callbacks):
         for step, batch in enumerate(session.batches()):
             callbacks.on_train_batch_begin(step)
             result = session.train(batch)
@@ -28,14 +23,7 @@ def run(session: Session, gate: Gate) -> None:
             if model.stop_training:
                 break
 
-        validate(session)
-        logs = session.finish_epoch()
-        callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    callbacks.on_train_end(logs)
+        validate(session, session.end.test)
 
 
 def default_train_step(model: Any, optimizer: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:

@@ -1,43 +1,43 @@
 """Way 1: Keras's own `fit`, inside the strategy scope of every worker.
 
-Keras drives epochs, steps and callbacks; it calls our train function for a step and gets tickets (step numbers) for
-data. There is one `fit` call for the whole run, since its end finalises the optimizer's averages.
+Keras drives epochs, steps and callbacks; it calls our train function for a step and gets numbers of steps for data.
+There is one `fit` call for the whole run, since its end finalises the optimizer's averages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow as tf
 
 from ..engine.private_api import DataAdapter
-from .callbacks import Gate, callback_list
+from .epoch_end import StepIndex
+from .epochs import callback_list
 from .session import Session
 
 
-def run(session: Session, gate: Gate) -> None:
+def run(session: Session) -> None:
     """Train with `keras.Model.fit`."""
     model = session.model
     model.train_function = session.train_function
     model.fit(
-        Tickets(session),
+        StepNumbers(session),
         epochs=session.job.wanted.epochs,
         initial_epoch=session.epochs().start,
-        callbacks=callback_list(session, gate),
+        callbacks=callback_list(session, validates=True),
         verbose=0,
     )
 
 
-class Tickets(DataAdapter):
-    """Feeds `fit` with step numbers; the rows are read inside the step."""
+class StepNumbers(DataAdapter):
+    """Feeds `fit` with numbers of steps; the rows are read inside the step."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def get_tf_dataset(self) -> tf.distribute.DistributedDataset:
-        """The tickets of an epoch, as a dataset that Keras takes for distributed already."""
-        return _TicketDataset(self._session)
+        """The numbers of an epoch's steps, as a dataset that Keras takes for distributed already."""
+        return _StepNumberDataset(self._session)
 
     @property
     def num_batches(self) -> int:
@@ -60,9 +60,9 @@ class Tickets(DataAdapter):
         return
 
 
-class _TicketDataset(tf.distribute.DistributedDataset):
+class _StepNumberDataset(tf.distribute.DistributedDataset):
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[StepIndex]:
         return self._session.batches()

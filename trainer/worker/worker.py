@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,6 @@ from ..engine.times import StartTimes
 from ..errors import ModelError, WorkersDisagreeError
 from ..jobs import (
     Final,
-    FirstStep,
     FitJob,
     FitReport,
     InitialCheckpoint,
@@ -47,16 +45,15 @@ from ..jobs import (
 )
 from ..shipping import UserCode, unship
 from . import custom, fit, train_on_batch
+from .callback_hooks import check_callbacks
 from .callback_state import carried_how
-from .callbacks import Gate, check_callbacks, has_batch_hooks, make_gate
 from .predict import Predictor
 from .runners import Runners
 from .session import Session
 from .steps import custom_steps, keras_steps, step_reduction
-from .tracer import Tracer
 
 # The three ways to train, by name.
-LOOPS: dict[LoopName, Callable[[Session, Gate], None]] = {
+LOOPS: dict[LoopName, Callable[[Session], None]] = {
     "fit": fit.run,
     "train_on_batch": train_on_batch.run,
     "custom": custom.run,
@@ -134,33 +131,20 @@ class Worker:
                 check_label_range(built.model, valid_data, wanted.columns)
                 made = runners.make(valid, "evaluate", valid_data, valid_reduction, wanted, only_returned=only_returned)
                 evaluator = Evaluator(made)
-            session = Session(
-                job,
-                built,
-                engine,
-                evaluator,
-                member,
-                has_callbacks=bool(code.callbacks),
-                batch_hooks=has_batch_hooks(code.callbacks),
-            )
-            meets = wanted.loop == "fit"  # Keras's own `fit` leaves validation to the gate
-            gate = make_gate(session, code.callbacks, meets=meets)
+            session = Session(job, engine, evaluator, member, code.callbacks)
             self._announce(built, member, () if job.settings.local else _afresh(code.callbacks))
             member.take_state = session.snapshot
-            member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session)
+            member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session, member)
             with times.part("compile"):
                 engine.warm_up()
                 if evaluator is not None:
                     evaluator.warm_up()
             with times.part("join"):
                 _begin(session, built, member)
-            _tell_first_step(session, times)
-            session.tracer = None if job.trace is None else Tracer(job.trace, member)
-            with instruments.recording(None if session.tracer is None else session.tracer.recorder):
-                LOOPS[wanted.loop](session, gate)
-            session.saver.flush()
-            if session.tracer is not None:
-                session.tracer.finish()
+            session.start(times)
+            with instruments.recording(session.recorder):
+                LOOPS[wanted.loop](session)
+            session.finish()
             member.ask(Final(sha256=state_sha256(built)))
             return member.end()
 
@@ -277,25 +261,9 @@ class Worker:
 
 def _begin(session: Session, built: BuiltModel, member: Member) -> None:
     """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
-    initial_state = member.join(digest=state_digest(built), fresh=True)
-    if initial_state is None:
-        return
-    snapshot = _fetched(initial_state, member)
-    if snapshot.extra.get("new"):
-        restore_state(built, snapshot)
-    else:
-        session.restore(snapshot)
-
-
-def _tell_first_step(session: Session, times: StartTimes) -> None:
-    """Let the session tell the driver, after its first step, where the time went until then."""
-    began = time.perf_counter()
-
-    def tell() -> None:
-        times.seconds["step"] = time.perf_counter() - began
-        session.member.mailbox.tell(FirstStep(seconds=times.rounded()))
-
-    session.on_first_step = tell
+    origin = member.join(digest=state_digest(built), fresh=True)
+    if origin is not None:
+        session.restore(_fetched(origin, member))
 
 
 def _fetched(initial_state: Any, member: Member) -> Snapshot:
@@ -309,9 +277,9 @@ def _fetched(initial_state: Any, member: Member) -> Snapshot:
     )
 
 
-def _paused(session: Session) -> PauseReport:
-    session.member.note_activity("saving")
-    return PauseReport(checkpoint=session.saver.save_now(session.position))
+def _paused(session: Session, member: Member) -> PauseReport:
+    member.note_activity("saving")
+    return PauseReport(checkpoint=session.saver.save_now(session.position.of_run))
 
 
 def _scales_losses(built: BuiltModel) -> bool:

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
-from heliostat.trainer.worker.callbacks import BatchGate, check_callbacks, has_batch_hooks
+from heliostat.trainer.worker.callback_hooks import check_callbacks, has_batch_hooks
+from heliostat.trainer.worker.callbacks import CallbackRelay
 from keras.callbacks import Callback
 
 from ..conftest import dense_data, fingerprint
@@ -244,7 +245,7 @@ def test_callbacks_that_cannot_work_are_refused_by_name(callback, words):
         check_callbacks([callback()])
 
 
-def test_only_callbacks_that_act_between_steps_cost_a_frame_per_step():
+def test_only_callbacks_that_act_between_steps_cost_a_control_message_per_step():
     quiet = [
         keras.callbacks.EarlyStopping(),
         keras.callbacks.CSVLogger("log.csv"),
@@ -272,12 +273,12 @@ class OldNames(Callback):
         pass
 
 
-def test_a_gate_passes_on_the_hooks_that_a_callback_has_and_no_others():
-    gate = BatchGate(SimpleNamespace(is_chief=False), [keras.callbacks.LambdaCallback(on_test_begin=print), OldNames()])
-    hooks = ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end")
-    for hook in hooks:
-        gate.run(hook, 0)
-    assert [hook for hook, _ in gate.pending] == ["on_train_batch_end", "on_test_begin"]
+def test_the_relay_passes_on_the_hooks_that_a_callback_has_and_no_others():
+    callbacks = [keras.callbacks.LambdaCallback(on_test_begin=print), OldNames()]
+    relay = CallbackRelay(callbacks, engine=None, member=SimpleNamespace(is_chief=False), job=None, position=None)
+    for hook in ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"):
+        relay.run(hook, 0)
+    assert relay.remembered == ("on_train_batch_end", "on_test_begin")
 
 
 class CarriesItself(Callback):

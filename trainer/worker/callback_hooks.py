@@ -1,0 +1,56 @@
+"""Which hooks the user's callbacks have, and which callbacks cannot work in a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import keras
+from keras.callbacks import Callback
+
+from ..engine.private_api import is_default
+from ..errors import ConfigurationError
+
+REFUSED = {
+    "BackupAndRestore": "it restores one process and counts epochs by itself",
+    "SwapEMAWeights": "it swaps weights around validation on the chief alone",
+    "OrbaxCheckpoint": "its distributed mode is JAX's",
+}
+# The hooks around a step, and what Keras's own ones call.
+_OLD_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
+
+
+def check_callbacks(callbacks: Sequence[object]) -> None:
+    """Raise `ConfigurationError` for what is no callback, and for callbacks that cannot work in a group."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigurationError(
+                f"callbacks holds {callback!r}, a {type(callback).__name__}; it takes keras.callbacks.Callback objects."
+            )
+        name = type(callback).__name__
+        if name in REFUSED and type(callback).__module__.startswith("keras."):
+            raise ConfigurationError(f"The callback {name} is refused: {REFUSED[name]}. See docs/what-works.md.")
+        if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
+            raise ConfigurationError(
+                "The callback TensorBoard needs the package tensorboard, which comes not with TensorFlow and is not "
+                "installed here. Install it where the chief runs: pip install tensorboard."
+            )
+
+
+def hooks_of(callback: Callback) -> set[str]:
+    """Names of the hooks that a callback has itself."""
+    own = {name for name in dir(callback) if name.startswith("on_") and not is_default(getattr(callback, name))}
+    return own | {name for name, old in _OLD_NAMES.items() if old in own}
+
+
+def has_batch_hooks(callbacks: Sequence[Callback]) -> bool:
+    """Whether any callback looks at, or acts between, the steps of an epoch."""
+    return any(_acts_in_steps(callback) for callback in callbacks)
+
+
+def _acts_in_steps(callback: Callback) -> bool:
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
+        return False
+    if isinstance(callback, keras.callbacks.TensorBoard) and callback.update_freq == "epoch":
+        return False
+    return not hooks_of(callback).isdisjoint(_OLD_NAMES)

@@ -1,0 +1,106 @@
+"""The meeting of all workers at an epoch's end: validation is shared out, and everybody gets the same numbers.
+
+The workers meet at the driver, not in a call between them: validation needs no step in common, so each asks for a shard
+of it, computes it at its own pace, and hands it in. What a worker that dies had not handed in goes to the others,
+who are told when they ask again. The driver answers with the sum over the whole pass once it has all parts. Each worker
+makes the numbers of it by itself, from the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from heliostat.cluster import instruments
+from heliostat.cluster.group.membership import Member
+
+from ..engine.evaluate import Evaluator
+from ..engine.state import state_digest
+from ..engine.step import Step
+from ..jobs import EpochPart, PassSum, Shard, ShardResult
+from .callbacks import CallbackRelay, Logs
+from .position import Position
+
+StepIndex = np.ndarray  # int64 [1]: the number of a step, which stands for the rows of its batch
+
+
+def index_of(batch: StepIndex | tuple[StepIndex, ...]) -> int:
+    """The number of the step that a batch stands for; Keras may have put it into a tuple."""
+    return int(np.ravel(batch[0] if isinstance(batch, tuple) else batch)[0])
+
+
+class EpochEnd:
+    """What a worker does between an epoch's last step and its callbacks.
+
+    Args:
+        engine: has trained the epoch.
+        evaluator: validates; None without validation data.
+        member: this worker's membership in the group.
+        relay: the user's callbacks.
+        position: where this worker is in the run.
+    """
+
+    def __init__(
+        self, engine: Step, evaluator: Evaluator | None, member: Member, relay: CallbackRelay, position: Position
+    ) -> None:
+        self._engine, self._evaluator, self._member = engine, evaluator, member
+        self._relay, self._position = relay, position
+        self._passed: PassSum | None = None
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is validation data."""
+        return self._evaluator is not None
+
+    def batches(self) -> Iterator[StepIndex]:
+        """Batches of this worker's shards of the validation pass; more if another worker is lost meanwhile."""
+        answer = self._meet()
+        while isinstance(answer, Shard) and self._evaluator is not None:
+            self._member.note_activity("validation")
+            yield from self._evaluator.start(answer.lo, answer.hi)
+            nodes, rows = self._evaluator.finish()
+            result = ShardResult(shard=answer, nodes=nodes, rows=rows)
+            answer = self._member.ask(result, "waiting for others to validate")
+        self._passed = answer if isinstance(answer, PassSum) else None
+
+    def test(self, batch: StepIndex | tuple[StepIndex, ...]) -> Logs:
+        """Compute a batch of validation. Returns no logs: they are known when all workers have met."""
+        if self._evaluator is not None:
+            self._member.poll()
+            instruments.fault_point("validation", self._member.step)
+            began = time.perf_counter()
+            self._evaluator.step(index_of(batch))
+            instruments.note("validation", began)
+        return {}
+
+    def finish(self) -> Logs:
+        """The epoch's global logs, after training and validation; those of validation are named ``val_...``."""
+        if self._evaluator is None:
+            self._meet()
+        logs, passed, self._passed = self._engine.metrics.logs(), self._passed, None
+        if self._evaluator is not None and passed is not None:
+            _, sums, maxima = passed.vector
+            validated = self._evaluator.logs(sums, maxima, passed.rows)
+            logs |= {f"val_{name}": value for name, value in validated.items()}
+        return logs
+
+    def _meet(self) -> Shard | PassSum | None:
+        """Tell the driver how the epoch's training ended; it answers with a shard of validation, or its sum."""
+        self._relay.after_steps()
+        began = time.perf_counter()
+        self._engine.sync_variables()
+        digest = state_digest(self._engine.built)
+        self._relay.note_state(digest)
+        part = EpochPart(
+            epoch=self._position.epoch,
+            logs=self._engine.metrics.logs(),
+            digest=digest,
+            rows=self._engine.metrics.sums.rows,
+            rows_by_worker=dict(self._engine.rows_by_worker),
+            times=self._engine.times_by_name(),
+            num_microbatches=0 if self._evaluator is None else self._evaluator.num_microbatches,
+            row_ids=tuple(self._position.row_ids),
+        )
+        instruments.note("metrics and digest", began)
+        return self._member.ask(part, "waiting for the others at the end of the epoch")
