@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .allreduce.collective import Collective
-from .allreduce.connect import Peers
+from .allreduce.handshake import Peers
 from .allreduce.listener import Address, Listener
 from .allreduce.mesh import connect
 from .vectors import BucketOp

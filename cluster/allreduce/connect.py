@@ -19,64 +19,16 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import Aborted, Call, PeerError
-from .handshake import MIN_SECRET_BYTES, NONCE_BYTES, Hello, Refused, Steps, Verdict, answer, dial
-from .listener import BUFFER_BYTES, Address, Listener, Wakeup, dial_locally
+from .handshake import Hello, Peers, Refused, Steps, Verdict, answer, dial
+from .listener import BUFFER_BYTES, Listener, Wakeup, dial_locally
 from .shared_memory import SharedMemory, offer, take_offer
 
 HANDSHAKE_LIMIT_S = 5.0
 RETRY_S = 0.05
 MAX_STRANGERS = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peers:
-    """The workers of a generation, and which of them this one is.
-
-    Attributes:
-        rank: of this worker.
-        addresses: by rank, where each worker listens.
-        generation: its number.
-        secret: known to the run's workers only; 16 bytes or more.
-    """
-
-    rank: int
-    addresses: Sequence[Address]
-    generation: int
-    secret: bytes
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < len(self.addresses):
-            raise ValueError(f"rank must be below the number of addresses {len(self.addresses)}, got {self.rank}")
-        if len(self.secret) < MIN_SECRET_BYTES:
-            raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(self.secret)}")
-        if self.generation < 0:
-            raise ValueError(f"generation must not be negative, got {self.generation}")
-
-    def hello(self, peer: int) -> Hello:
-        """What this worker says first to a peer."""
-        return Hello(
-            generation=self.generation,
-            sender=self.rank,
-            receiver=peer,
-            num_workers=len(self.addresses),
-            nonce=os.urandom(NONCE_BYTES),
-        )
-
-    def judge(self, theirs: Hello) -> Verdict:
-        """Decide about a dialer, once its proof is right."""
-        if theirs.generation != self.generation:
-            return Verdict.OTHER_GENERATION
-        if theirs.receiver != self.rank or theirs.num_workers != len(self.addresses):
-            return Verdict.OTHER_GROUP
-        return Verdict.WELCOME if self.rank < theirs.sender < theirs.num_workers else Verdict.OTHER_GROUP
-
-    def may_be_here(self, peer: int) -> bool:
-        """Whether a peer may be on this host; if it is elsewhere in truth, dialling it locally fails."""
-        return self.addresses[peer][0] == self.addresses[self.rank][0]
 
 
 def sockets_to(
@@ -199,7 +151,7 @@ class _Connecting:
     def dial(self, peer: int, now_s: float) -> None:
         address = self.peers.addresses[peer]
         local = dial_locally(address) if self.peers.may_be_here(peer) else None
-        steps = dial(self.peers.hello(peer), self.peers.secret)
+        steps = dial(self.peers, peer)
         if local is not None:
             self.begin(local, steps, peer, now_s)
             return
@@ -230,8 +182,7 @@ class _Connecting:
             with contextlib.suppress(OSError):
                 while True:
                     sock, _ = listening.accept()
-                    steps = answer(lambda theirs: self.peers.hello(theirs.sender), self.peers.judge, self.peers.secret)
-                    self.begin(sock, steps, None, now_s)
+                    self.begin(sock, answer(self.peers), None, now_s)
                     strangers = [attempt for attempt in self.attempts if attempt.peer is None]
                     if len(strangers) > MAX_STRANGERS + len(self.peers.addresses):
                         self.failed(strangers[0], Refused("too many connections at once"))

@@ -9,6 +9,9 @@ Each side proves that it knows the secret for a nonce that the other has just dr
 roles in the proofs keep one side's proof from being sent back to it. Every message has a fixed length. The connection
 is not encrypted afterwards: this keeps strangers and mistakes out, not somebody who can change the network's traffic.
 
+Why an HMAC of our own and not TLS: certificates would have to be made and distributed for processes that live for an
+hour; the driver can hand out a secret, over Ray's own channel.
+
 The two functions are generators: they yield (bytes to send, number of bytes then wanted) and are sent those bytes, or
 are thrown Refused if the connection ends.
 """
@@ -16,12 +19,14 @@ are thrown Refused if the connection ends.
 from __future__ import annotations
 
 import hmac
+import os
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from .frames import MAGIC, VERSION
+from .listener import Address
 
 _HELLO = struct.Struct("!4sHxxQIII32s")
 _PROOF_BYTES = 32
@@ -49,7 +54,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Who speaks, and to whom."""
+    """Who speaks, and to whom.
+
+    Attributes:
+        generation: in which the sender is; its group has `num_workers`.
+        sender: a rank, as `receiver`.
+        nonce: 32 bytes that nobody has drawn before.
+    """
 
     generation: int
     sender: int
@@ -72,39 +83,105 @@ class Hello:
         return cls(generation=generation, sender=sender, receiver=receiver, num_workers=num_workers, nonce=nonce)
 
 
-def dial(own: Hello, secret: bytes) -> Steps:
-    """The dialer's side; returns the listener's hello, whose generation may be another than ours. Raises Refused."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """The workers of a generation, and which of them this one is.
+
+    Attributes:
+        rank: of this worker.
+        addresses: by rank, where each worker listens.
+        generation: its number.
+        secret: known to the run's workers only; 16 bytes or more.
+    """
+
+    rank: int
+    addresses: Sequence[Address]
+    generation: int
+    secret: bytes
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < len(self.addresses):
+            raise ValueError(f"rank must be below the number of addresses {len(self.addresses)}, got {self.rank}")
+        if len(self.secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes, it has {len(self.secret)}")
+        if self.generation < 0:
+            raise ValueError(f"generation must not be negative, got {self.generation}")
+
+    def hello(self, peer: int) -> Hello:
+        """What this worker says first to a peer."""
+        return Hello(
+            generation=self.generation,
+            sender=self.rank,
+            receiver=peer,
+            num_workers=len(self.addresses),
+            nonce=os.urandom(NONCE_BYTES),
+        )
+
+    def judge(self, theirs: Hello) -> Verdict:
+        """Decide about a dialer, once its proof is right."""
+        if theirs.generation != self.generation:
+            return Verdict.OTHER_GENERATION
+        if theirs.receiver != self.rank or theirs.num_workers != len(self.addresses):
+            return Verdict.OTHER_GROUP
+        return Verdict.WELCOME if self.rank < theirs.sender < theirs.num_workers else Verdict.OTHER_GROUP
+
+    def may_be_here(self, peer: int) -> bool:
+        """Whether a peer may be on this host; if it is elsewhere in truth, dialling it locally fails."""
+        return self.addresses[peer][0] == self.addresses[self.rank][0]
+
+
+def dial(peers: Peers, peer: int) -> Steps:
+    """The dialer's side.
+
+    Args:
+        peers: the workers of the generation.
+        peer: whom this worker has dialled.
+
+    Returns:
+        the listener's hello, whose generation may be another than ours.
+
+    Raises:
+        Refused: whoever answers is not the peer, or does not want this worker.
+    """
+    own = peers.hello(peer)
     first = own.pack()
     answer = yield first, _HELLO.size + _PROOF_BYTES
     second, proof = answer[: _HELLO.size], answer[_HELLO.size :]
     theirs = Hello.unpack(second)
-    if not hmac.compare_digest(proof, _prove(secret, b"listener", first, second)):
-        raise Refused("it does not know this run's secret", claimed=own.receiver)
-    if (theirs.sender, theirs.receiver) != (own.receiver, own.sender):
-        raise Refused(f"it is worker {theirs.sender} and not {own.receiver}")
-    verdict = (yield _prove(secret, b"dialer", first, second), 1)[0]
+    if not hmac.compare_digest(proof, _prove(peers, b"listener", first, second)):
+        raise Refused("it does not know this run's secret", claimed=peer)
+    if (theirs.sender, theirs.receiver) != (peer, own.sender):
+        raise Refused(f"it is worker {theirs.sender} and not {peer}")
+    verdict = (yield _prove(peers, b"dialer", first, second), 1)[0]
     if verdict == Verdict.OTHER_GROUP:
-        raise Refused(f"it expects {theirs.num_workers} workers, this worker {own.num_workers}", claimed=own.receiver)
+        raise Refused(f"it expects {theirs.num_workers} workers, this worker {own.num_workers}", claimed=peer)
     return theirs
 
 
-def answer(own: Callable[[Hello], Hello], judge: Callable[[Hello], Verdict], secret: bytes) -> Steps:
-    """The listener's side; returns the dialer's hello once its proof is right and the verdict is given.
+def answer(peers: Peers) -> Steps:
+    """The listener's side.
 
-    `own` makes this worker's hello for a dialer, `judge` the verdict on it. Raises Refused.
+    Args:
+        peers: the workers of the generation.
+
+    Returns:
+        the dialer's hello, once its proof is right and it has been told the verdict.
+
+    Raises:
+        Refused: the dialer could not prove that it knows the secret.
     """
     first = yield b"", _HELLO.size
     theirs = Hello.unpack(first)
-    second = own(theirs).pack()
+    second = peers.hello(theirs.sender).pack()
     try:
-        proof = yield second + _prove(secret, b"listener", first, second), _PROOF_BYTES
+        proof = yield second + _prove(peers, b"listener", first, second), _PROOF_BYTES
     except Refused as left:
         raise Refused(f"{left}, without proof that it knows this run's secret", claimed=theirs.sender) from None
-    if not hmac.compare_digest(proof, _prove(secret, b"dialer", first, second)):
+    if not hmac.compare_digest(proof, _prove(peers, b"dialer", first, second)):
         raise Refused("it does not know this run's secret", claimed=theirs.sender)
-    yield bytes([judge(theirs)]), 0
+    yield bytes([peers.judge(theirs)]), 0
     return theirs
 
 
-def _prove(secret: bytes, role: bytes, first: bytes, second: bytes) -> bytes:
-    return hmac.digest(secret, role + b"\0" + first + second, "sha256")
+def _prove(peers: Peers, role: bytes, first: bytes, second: bytes) -> bytes:
+    return hmac.digest(peers.secret, role + b"\0" + first + second, "sha256")

@@ -36,9 +36,10 @@ from ..errors import Call
 from ..tree import Node
 from ..vectors import BucketOp, Layout, Vector, empty_vector
 from .collective import Collective, CollectiveStatistics
-from .connect import Peers, sockets_to
+from .connect import sockets_to
 from .exchange import Connection, Exchange, say_goodbye
 from .frames import Header, Incoming, Kind, Outgoing
+from .handshake import Peers
 from .listener import Listener, Wakeup
 from .reduction import Reduction
 from .shared_memory import SharedMemory, make_shared_memory

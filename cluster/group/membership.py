@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import instruments
 from ..allreduce.collective import Alone, Collective
-from ..allreduce.connect import Peers
+from ..allreduce.handshake import Peers
 from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range, assign

@@ -27,7 +27,7 @@ Prepare = Callable[[int], tuple[Callable[[], Any], Callable[[], float]]]
 
 def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
-    from heliostat.cluster.allreduce.connect import Peers
+    from heliostat.cluster.allreduce.handshake import Peers
     from heliostat.cluster.allreduce.mesh import Listener, connect
     from heliostat.cluster.assignment import assign
     from heliostat.cluster.tree import present_nodes

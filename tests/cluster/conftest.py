@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heliostat.cluster.allreduce.connect import Peers
+from heliostat.cluster.allreduce.handshake import Peers
 from heliostat.cluster.allreduce.mesh import Listener, TcpMesh, connect
 
 SECRET = b"a secret of some length"

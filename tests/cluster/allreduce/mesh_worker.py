@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.allreduce.connect import Peers
+from heliostat.cluster.allreduce.handshake import Peers
 from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.allreduce.shared_memory import ShmChannel
 from heliostat.cluster.assignment import assign

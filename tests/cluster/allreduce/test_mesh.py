@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from heliostat.cluster import errors
 from heliostat.cluster.allreduce.frames import HEADER_BYTES, Header, Kind
-from heliostat.cluster.allreduce.handshake import Hello, dial
+from heliostat.cluster.allreduce.handshake import dial
 from heliostat.cluster.allreduce.mesh import TcpMesh, connect
 from heliostat.cluster.allreduce.slices import SMALL_BYTES
 from heliostat.cluster.assignment import assign
@@ -16,7 +16,6 @@ from heliostat.cluster.tree import present_nodes
 from heliostat.cluster.vectors import TreeSum, layout_of
 from ml_dtypes import bfloat16
 
-SECRET = b"a secret of some length"
 OPS = ("sum", "sum", "max")
 
 
@@ -356,8 +355,7 @@ def test_oversized_old_and_malformed_frames_are_refused(group, frame, message):
     def play():
         sock = socket.create_connection(listener.address)
         with sock:
-            hello = Hello(generation=1, sender=1, receiver=0, num_workers=2, nonce=b"n" * 32)
-            steps = dial(hello, SECRET)
+            steps = dial(group.peers([listener, played], 1), 0)
             received = None
             with contextlib.suppress(StopIteration):
                 while True:

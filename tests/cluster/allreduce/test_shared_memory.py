@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heliostat.cluster.allreduce.connect import Peers
 from heliostat.cluster.allreduce.frames import HEADER_BYTES, Notice, Outgoing
+from heliostat.cluster.allreduce.handshake import Peers
 from heliostat.cluster.allreduce.mesh import connect
-from heliostat.cluster.allreduce.reduction import shared_block_bytes
 from heliostat.cluster.allreduce.shared_memory import (
     ENTRY_BYTES,
     NUM_ENTRIES,
@@ -19,7 +18,7 @@ from heliostat.cluster.allreduce.shared_memory import (
     offer,
     take_offer,
 )
-from heliostat.cluster.allreduce.slices import blocks_of, num_bytes, whole
+from heliostat.cluster.allreduce.slices import blocks_of
 from heliostat.cluster.errors import Call, ProtocolError
 from heliostat.cluster.vectors import layout_of
 
@@ -59,35 +58,6 @@ def test_what_one_side_writes_the_other_one_reads(pair):
         assert all((a == b * 2).all() for a, b in zip(read, block.of(vector), strict=True))
         read = second.nodes_of(0).arrays(number, block)  # the sums lie elsewhere
         assert all((a == b).all() for a, b in zip(read, block.of(vector), strict=True))
-
-
-@pytest.mark.parametrize("block_bytes", [64, 1000, 4096, 1 << 20])
-def test_blocks_cover_a_slice_in_order_and_keep_to_their_room(block_bytes):
-    seen = [0] * len(LAYOUT)
-    end_bytes = 0
-    for block in blocks_of(LAYOUT, block_bytes):
-        assert 0 < block.room <= max(block_bytes, 64) + 63
-        for piece in block.pieces:
-            assert piece.part.start == seen[piece.bucket]
-            assert piece.offset % 64 == 0
-            seen[piece.bucket] = piece.part.stop
-        end_bytes += sum(piece.num_bytes for piece in block.pieces)
-        assert block.end_bytes == end_bytes
-    assert seen == [length for _, length in LAYOUT]
-    assert end_bytes == num_bytes(LAYOUT, whole(LAYOUT))
-
-
-def test_small_buckets_share_a_block():
-    many = ((np.dtype(np.float32), 10),) * 200
-    assert len(blocks_of(many, ENTRY_BYTES)) == 1
-
-
-def test_an_entry_has_room_for_all_nodes_of_a_worker():
-    for num_nodes in (1, 3, 30, 10_000):
-        expected = [[(0, n) for n in range(num_nodes)], [(0, num_nodes)]]
-        block_bytes = shared_block_bytes(((np.dtype(np.float32), 10**7),), expected)
-        assert block_bytes * num_nodes <= ENTRY_BYTES
-        assert bool(block_bytes) == (num_nodes < 1000)  # too many: sockets
 
 
 def test_memory_that_could_shrink_or_has_another_size_is_refused():

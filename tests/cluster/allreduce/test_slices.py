@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from heliostat.cluster.allreduce.frames import bytes_of
 from heliostat.cluster.allreduce.slices import (
     SMALL_BYTES,
@@ -12,12 +13,14 @@ from heliostat.cluster.allreduce.slices import (
     goes_whole,
     num_bytes,
     take,
+    whole,
 )
 from heliostat.cluster.vectors import BLOCK_BYTES, layout_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+BLOCKS_LAYOUT = ((FLOAT32, 1000), (FLOAT64, 3), (FLOAT32, 70_000))
 
 
 @settings(deadline=None, derandomize=True)
@@ -78,3 +81,24 @@ def test_scratch_memory_is_kept_and_aligned():
     assert [a.ctypes.data for a in first] == [a.ctypes.data for a in second]
     assert first[1].ctypes.data - first[0].ctypes.data == 64
     assert bytes_of(take(first, ((1, 3), (0, 0), (0, 0)))[0]).nbytes == 8
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1000, 4096, 1 << 20])
+def test_blocks_cover_a_slice_in_order_and_keep_to_their_room(block_bytes):
+    seen = [0] * len(BLOCKS_LAYOUT)
+    end_bytes = 0
+    for block in blocks_of(BLOCKS_LAYOUT, block_bytes):
+        assert 0 < block.room <= max(block_bytes, 64) + 63
+        for piece in block.pieces:
+            assert piece.part.start == seen[piece.bucket]
+            assert piece.offset % 64 == 0
+            seen[piece.bucket] = piece.part.stop
+        end_bytes += sum(piece.num_bytes for piece in block.pieces)
+        assert block.end_bytes == end_bytes
+    assert seen == [length for _, length in BLOCKS_LAYOUT]
+    assert end_bytes == num_bytes(BLOCKS_LAYOUT, whole(BLOCKS_LAYOUT))
+
+
+def test_small_buckets_share_a_block():
+    many = ((np.dtype(np.float32), 10),) * 200
+    assert len(blocks_of(many, 1 << 19)) == 1
