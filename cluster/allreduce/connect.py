@@ -121,7 +121,17 @@ class _Attempt:
 
 
 class _Connecting:
-    """The state of one `sockets_to`."""
+    """The state of one `sockets_to`.
+
+    Attributes:
+        sockets: ready connections, by rank.
+        attempts: handshakes under way.
+        redial_s: when to dial a lower rank (again), by the monotonic clock.
+        notes: why the last handshake with a worker failed, or with whoever claimed to be it.
+        generations: in which a worker was when it was reached.
+        unreachable: what the system said when a worker was dialled.
+        num_strangers: connections that were turned away.
+    """
 
     def __init__(self, listener: Listener, peers: Peers, timeout_s: float, memory: SharedMemory | None) -> None:
         self.listener, self.peers, self.timeout_s, self.memory = listener, peers, timeout_s, memory
@@ -136,6 +146,7 @@ class _Connecting:
         self.num_strangers = 0
 
     def run(self, wakeup: Wakeup) -> None:
+        """Dial, accept and shake hands until all peers are connected; errors as in `sockets_to`."""
         while len(self.sockets) < len(self.peers.addresses) - 1:
             if (reason := self.listener.abort_reason(self.peers.generation)) is not None:
                 raise Aborted(self.call, reason)
@@ -149,6 +160,7 @@ class _Connecting:
                 self.pump(attempt)
 
     def dial(self, peer: int, now_s: float) -> None:
+        """Begin a connection with a worker of lower rank: a Unix socket if it is here, else TCP."""
         address = self.peers.addresses[peer]
         local = dial_locally(address) if self.peers.may_be_here(peer) else None
         steps = dial(self.peers, peer)
@@ -165,6 +177,14 @@ class _Connecting:
             self.failed(attempt, OSError(error, os.strerror(error)))
 
     def begin(self, sock: socket.socket, steps: Steps, peer: int | None, now_s: float) -> _Attempt:
+        """Begin a handshake.
+
+        Args:
+            sock: its connection, which need not stand yet.
+            steps: this worker's side.
+            peer: who was dialled; None for somebody who knocked.
+            now_s: by the monotonic clock.
+        """
         sock.setblocking(False)
         if sock.family == socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
@@ -206,6 +226,7 @@ class _Connecting:
         return [attempt for attempt in ready if attempt in self.attempts]
 
     def pump(self, attempt: _Attempt) -> None:
+        """Go on with a handshake; at its end keep the connection, or turn the other one away."""
         try:
             theirs = self.finished(attempt)
         except BlockingIOError:
@@ -249,7 +270,7 @@ class _Connecting:
         return attempt.theirs
 
     def is_local_peer(self, attempt: _Attempt) -> bool:
-        """Whether a handshake has brought a member of this generation on the same host."""
+        """Whether a handshake has brought a member of this generation on the same host, so that memory is offered."""
         theirs = attempt.theirs
         if theirs is None or attempt.sock.family != socket.AF_UNIX or theirs.generation != self.peers.generation:
             return False

@@ -143,6 +143,7 @@ class Exchange:
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
     def _move(self, connection: Connection) -> bool:
+        """Send and receive what goes without waiting; whether that was anything."""
         sent, received = self._send(connection), self._receive(connection)
         self.bytes_sent += sent
         self.bytes_received += received
@@ -155,6 +156,7 @@ class Exchange:
         return bool(sent or received)
 
     def _send(self, connection: Connection) -> int:
+        """Send until the system takes no more; returns how many bytes."""
         total = 0
         while connection.can_send() and total < MAX_MOVE_BYTES:
             frame = connection.outgoing[0]
@@ -174,6 +176,7 @@ class Exchange:
         return total
 
     def _receive(self, connection: Connection) -> int:
+        """Receive until nothing more is there; returns how many bytes."""
         total = 0
         while connection.incoming and total < MAX_MOVE_BYTES:
             frame = connection.incoming[0]
@@ -194,6 +197,7 @@ class Exchange:
         return total
 
     def _finish(self, connection: Connection, frame: Incoming) -> None:
+        """A frame is complete: go on to the next one, if there is any."""
         if frame.is_goodbye:
             awaited = unresponsive(self._awaited(), time.monotonic(), self._deadline_s / 2)
             raise self._lost(connection, f"it stopped: {unpack_goodbye(frame.payload)}", awaited)

@@ -14,8 +14,10 @@ peers at once (`exchange.py`), blocks in shared memory (`shared_memory.py`).
 What was not done, and why:
 
 - A ring (Patarasuk and Yuan, 2009) moves as few bytes, in 2 (P - 1) rounds instead of two, and adds in the order of the
-  ring: its bits depend on who is where. So do those of Rabenseifner's halving and doubling, unless ranks are a power of
-  two. A tree of messages would gain at most 2.5 ms of a step on 64 machines (docs/benchmarks.md).
+  ring: its bits depend on who is where.
+- Recursive halving and doubling (Rabenseifner, 2004) takes 2 log2(P) rounds and adds along a tree of ranks, which is
+  not ours: ranks change with every loss. Messages along our tree would gain at most 2.5 ms of a step on 64 machines
+  (docs/benchmarks.md).
 - gloo and NCCL can neither add in our tree nor lose a member and go on with the others; on loopback, plain sockets with
   numpy were faster than gloo at every size. TensorFlow's collectives have an order of their own as well, and a server
   that takes commands from anybody.

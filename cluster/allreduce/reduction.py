@@ -1,4 +1,14 @@
-"""One worker's part in the all-reduces of one layout and assignment: what it sends, receives and adds, and when."""
+"""One worker's part in the all-reduces of one layout and assignment: what it sends, receives and adds, and when.
+
+With P workers the vector is cut into P slices. Between rank r and every peer p travel:
+
+    r sends      NODES   r's nodes, of each slice p         r receives   NODES   p's nodes, of each slice r
+                 SUM     slice r, as it is summed                        SUM     slice p, straight into the result
+
+Slice r is summed block by block as soon as a block of all nodes is there, and what is summed is let go at once; so
+sending, receiving and adding go on side by side. A small vector is one slice for everybody, and there is no SUM. With
+peers on the same host both ways lead through shared memory, and the connection carries a byte for each block.
+"""
 
 from __future__ import annotations
 
