@@ -173,6 +173,8 @@ def gather(turn: Turn) -> None:
     For a pause there is nothing that is not in the last checkpoint.
     """
     if turn.state.pause:
+        for worker in sorted(turn.state.requests):  # who waits for a place would wait for ever
+            turn.reply(worker, Leave("the run is paused"))
         turn.complete()
         return
     turn.change(status="gathering")

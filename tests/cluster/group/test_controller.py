@@ -452,9 +452,18 @@ def test_if_who_delivers_at_a_pause_is_lost_one_behind_does_and_unclean_ones_go_
     assert play.die(2).answers[1].members == (1,)
 
 
-@pytest.mark.parametrize("begin", [lambda: Play(num_needed=2).join(0), lambda: running(0).die(0)])
-def test_a_pause_without_a_group_is_done_at_once(begin):
-    assert begin().feed(PauseWanted(reason="later")).new == (Order.COMPLETE,)
+def test_a_pause_without_a_group_is_done_at_once():
+    assert running(0).die(0).feed(PauseWanted(reason="later")).new == (Order.COMPLETE,)
+
+
+def test_who_waits_for_a_place_when_the_run_is_paused_is_let_go():
+    play = Play(num_needed=2).join(0).feed(PauseWanted(reason="later"))
+    assert play.new == (Reply(worker=0, answer=Leave("the run is paused")), Order.COMPLETE)
+
+
+def test_who_could_not_take_its_place_because_of_a_pause_is_let_go():
+    play = running(0).feed(PauseWanted(reason="later")).join(0)
+    assert play.new == (Reply(worker=0, answer=Leave("the run is paused")), Order.COMPLETE)
 
 
 def test_all_are_lost_while_a_pause_is_wanted():
