@@ -11,14 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from heliostat.data import open_dataset, write_dataset
 from heliostat.scripts.cli import main
-from heliostat.trainer.environment import cache_dir
 
-
-@pytest.fixture(autouse=True)
-def interpreter_state_as_before(monkeypatch):
-    """`run` leaves sys.argv and sys.path to the script, as Python does; here others come after it."""
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(sys, "path", list(sys.path))
+from .child import environment
 
 
 def heliostat(*arguments: object) -> Result:
@@ -41,23 +35,12 @@ def table(tmp_path) -> Path:
     return path
 
 
-@pytest.fixture
-def script(tmp_path):
-    def write(source: str) -> Path:
-        path = tmp_path / "train.py"
-        path.write_text(source)
-        return path
-
-    return write
-
-
 def test_the_command_loads_neither_tensorflow_nor_ray_nor_the_trainer_before_it_must():
     code = (
         "import sys, heliostat.scripts.cli\n"
         "print([m for m in ('tensorflow', 'keras', 'ray', 'pyarrow', 'heliostat.trainer') if m in sys.modules])"
     )
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -75,13 +58,17 @@ def test_help_names_every_command():
     )
 
 
-def test_the_cache_is_where_the_xdg_specification_puts_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert cache_dir() == Path("/elsewhere/heliostat")
-    for unusable in ("", "relative/path"):
-        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
-        assert cache_dir() == tmp_path / ".cache" / "heliostat"
+def test_the_cache_is_where_the_xdg_specification_puts_it(tmp_path):
+    code = (
+        "import os\nfrom heliostat.trainer.environment import cache_dir\n"
+        "for named in ('/elsewhere', '', 'relative/path'):\n"
+        "    os.environ['XDG_CACHE_HOME'] = named\n"
+        "    print(cache_dir())\n"
+    )
+    variables = environment(HOME=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=60)
+    unusable = str(tmp_path / ".cache" / "heliostat")
+    assert done.stdout.splitlines() == ["/elsewhere/heliostat", unusable, unusable], done.stderr
 
 
 def test_convert_writes_the_arrays_of_an_npz_file(tmp_path):
@@ -191,84 +178,6 @@ def test_inspect_of_no_dataset_is_a_message(tmp_path):
     message = failed("inspect", tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in message
     assert "Traceback" not in message
-
-
-def test_run_is_like_python_script(script, tmp_path):
-    (tmp_path / "neighbour.py").write_text("name = 'neighbour'\n")
-    path = script(
-        "import sys, neighbour, __main__\n"
-        "print(__name__, sys.argv, sys.path[0], neighbour.name, __main__.__dict__ is globals())\n"
-    )
-    output = heliostat("run", path, "--workers", "2", "--help", "-x").output
-    argv = [str(path), "--workers", "2", "--help", "-x"]
-    assert output == f"__main__ {argv} {path.parent.resolve()} neighbour True\n"
-
-
-def test_run_ends_with_the_status_of_the_script(script):
-    assert heliostat("run", script("import sys; sys.exit(7)")).exit_code == 7
-    assert heliostat("run", script("pass")).exit_code == 0
-
-
-def test_run_shows_an_error_of_heliostat_as_its_message(script):
-    path = script("from heliostat.data import open_dataset\nopen_dataset('/no/such/dataset')\n")
-    message = failed("run", path)
-    assert message.startswith("Error: ")
-    assert "/no/such/dataset" in message
-    assert "Traceback" not in message
-    assert f"heliostat run --traceback {path}" in message
-
-
-@pytest.mark.parametrize("family", ["trainer.errors.TrainerError", "cluster.errors.ClusterError"])
-def test_run_knows_the_errors_of_every_package_and_their_notes(script, family):
-    module, _, name = family.rpartition(".")
-    path = script(
-        f"from heliostat.{module} import {name} as E\n"
-        "error = E('it went wrong')\nerror.add_note('there')\nraise error\n"
-    )
-    assert failed("run", path).startswith("Error: it went wrong\nthere\n")
-
-
-def test_run_shows_the_tracebacks_when_asked_the_workers_too(script):
-    path = script(
-        "from heliostat.trainer import TrainingFailedError\n"
-        "def train():\n"
-        "    raise TrainingFailedError('worker 1 died', worker=1, worker_traceback='its frames')\n"
-        "train()\n"
-    )
-    message = failed("run", "--traceback", path)
-    assert f'File "{path}", line 3, in train' in message
-    assert message.endswith("Traceback of worker 1:\nits frames\n")
-
-
-def test_run_names_the_log_of_the_worker_once(script):
-    path = script(
-        "from heliostat.trainer import TrainingFailedError\n"
-        "import sys\n"
-        "raise TrainingFailedError(sys.argv[1], log_path='logs/worker-1.log')\n"
-    )
-    for message in ("it raised", "it died, see logs/worker-1.log"):
-        said = failed("run", path, message)
-        assert message in said
-        assert said.count("logs/worker-1.log") == 1
-
-
-def test_run_shows_the_traceback_of_another_error_from_the_script_on(script):
-    path = script("def inner():\n    return {}['missing']\ninner()\n")
-    lines = failed("run", path).splitlines()
-    assert lines[0] == "Traceback (most recent call last):"
-    assert lines[1] == f'  File "{path}", line 3, in <module>'
-    assert lines[-1] == "KeyError: 'missing'"
-
-
-def test_run_shows_where_the_syntax_of_a_script_is_wrong(script):
-    path = script("x = 1\ny = (\n")
-    message = failed("run", path)
-    assert f'File "{path}", line 2' in message
-    assert "runpy" not in message
-
-
-def test_run_of_no_script_is_a_mistake_in_usage(tmp_path):
-    assert "nothing.py" in failed("run", tmp_path / "nothing.py", status=2)
 
 
 @pytest.mark.parametrize("options", [["--workers", "-1"], ["--replicas", "0"], ["--epochs", "0"], ["--loop", "both"]])

@@ -21,6 +21,8 @@ from heliostat.scripts.resume import living_workers
 from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.environment import ReplayWanted
 
+from .child import heliostat
+
 ROWS, BATCH, STEPS, EPOCHS, MICROBATCHES, BAD_ROW = 30, 8, 4, 10, 4, 17
 SCRIPT = """
 import os, signal, sys
@@ -47,20 +49,6 @@ if __name__ == "__main__":
         trainer.fit(data, validation_data="good", epochs=%d, global_batch_size=%d, callbacks=[PausesOnce()], verbose=2)
     print("the script goes on")
 """ % (MICROBATCHES, EPOCHS, BATCH)  # noqa: UP031, the script has braces
-
-
-def heliostat(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = "from heliostat.scripts.cli import main; main(prog_name='heliostat')"
-    environment = {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)}
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
 
 
 def refused(*arguments: object) -> str:
@@ -267,9 +255,7 @@ def test_the_script_is_looked_for_where_the_run_was_started(begun, tmp_path):
     assert found.fit == 2
 
 
-def test_a_script_that_never_comes_to_the_fit_is_an_error_and_its_status_counts(begun, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_a_script_that_never_comes_to_the_fit_is_an_error_and_its_status_counts(begun, tmp_path):
     (tmp_path / "train.py").write_text("print('here')")
     path = begun(["train.py"])
     assert "train.py ended without its fit number 2" in refused("resume", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from heliostat.scripts.cli import main
 from heliostat.scripts.runs import SILENT_S, run_paths, summary_of
 from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, WorkerLost
 from heliostat.trainer.driver.run_folder import RunFolder
+
+from .child import environment
 
 
 def epoch(number: int, **logs: float) -> EpochRecord:
@@ -109,12 +112,12 @@ def test_runs_are_found_in_a_folder_one_level_below_and_where_the_folder_is_one(
     assert len(objects(tmp_path, tmp_path / "one", tmp_path / "too")) == 4
 
 
-def test_the_default_is_the_folder_runs_and_no_runs_are_no_error(make_run, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert "No runs in runs" in heliostat("runs")
-    assert objects() == []
-    make_run("runs/one")
-    assert [each["path"] for each in objects()] == ["runs/one"]
+def test_the_default_is_the_folder_runs_and_no_runs_are_no_error(make_run, tmp_path):
+    with contextlib.chdir(tmp_path):
+        assert "No runs in runs" in heliostat("runs")
+        assert objects() == []
+        make_run("runs/one")
+        assert [each["path"] for each in objects()] == ["runs/one"]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +162,5 @@ def test_it_loads_neither_tensorflow_nor_ray(make_run, tmp_path):
         f"main(['runs', {str(tmp_path)!r}], standalone_mode=False)\n"
         "print([m for m in ('tensorflow', 'keras', 'ray') if m in sys.modules])"
     )
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr

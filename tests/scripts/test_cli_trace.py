@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -23,6 +21,8 @@ from heliostat.trainer.driver.trace_file import chrome_trace
 from heliostat.trainer.environment import TraceWanted
 from heliostat.trainer.jobs import ClockReading, WorkerTrace
 from heliostat.trainer.worker.tracer import clock_identity
+
+from .child import heliostat
 
 SCRIPT = """
 import json, sys
@@ -77,16 +77,7 @@ EPSILON_US = 0.01  # times are rounded to a thousandth of a microsecond
 
 def run_trace(folder: Path, *options: str, script: str = SCRIPT, **given: object) -> subprocess.CompletedProcess[str]:
     (folder / "train.py").write_text(script)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", "from heliostat.scripts.cli import main; main()", "trace", "train.py"]
-    return subprocess.run(
-        [*command, json.dumps(given), *options],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return heliostat("trace", "train.py", json.dumps(given), *options, cwd=folder)
 
 
 def spans_of(written: dict) -> dict[int, list[dict]]:
