@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from heliostat.data import open_dataset
 from heliostat.data.converters.open_source import KINDS
 from heliostat.scripts import convert as command
 from heliostat.scripts.cli import _SOURCE_KINDS, main
+
+from .child import COMMAND, environment
 
 
 def heliostat(*arguments: object) -> Result:
@@ -73,38 +78,33 @@ def test_rows_are_shuffled_by_a_seed(tmp_path):
     assert sorted(one) == sorted(two) == list(range(500))
 
 
-def test_an_interrupted_conversion_goes_on_with_resume(tmp_path, monkeypatch):
-    path = tmp_path / "parts"
+def test_an_interrupted_conversion_goes_on_with_resume(tmp_path):
+    """Ctrl-C as a terminal sends it, once some shards are complete."""
+    path, unfinished = tmp_path / "parts", tmp_path / ".set.writing"
     path.mkdir()
-    for part in range(4):
-        pq.write_table(pa.table({"x": np.arange(1000) + 1000 * part}), path / f"{part}.parquet")
-    arguments = ("convert", path, tmp_path / "set", "--rows-per-shard", 100)
-
-    def ctrl_c(source, destination, *, on_progress, **options):
-        def stop(now):
-            on_progress(now)
-            if now.num_rows == 3000:
-                raise KeyboardInterrupt
-
-        return write(source, destination, on_progress=stop, **options)
-
-    write = command.write
-    monkeypatch.setattr(command, "write", ctrl_c)
-    result = heliostat(*arguments)
-    assert result.exit_code == 1
-    assert "--resume" in result.stderr
+    for part in range(200):
+        pq.write_table(pa.table({"x": np.arange(1000) + 1000 * part}), path / f"{part:03}.parquet")
+    arguments = ("convert", path, tmp_path / "set", "--rows-per-shard", 500)
+    child = subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        until_s = time.monotonic() + 60
+        while len(list(unfinished.glob("*.arrow"))) < 5 and time.monotonic() < until_s and child.poll() is None:
+            time.sleep(0.001)
+        child.send_signal(signal.SIGINT)
+        said = child.communicate(timeout=60)[1]
+    finally:
+        child.kill()
+        child.communicate()
+    assert child.returncode == 1, said
+    assert "--resume" in said
     assert not (tmp_path / "set").exists()
-    rows: list[int] = []
-    monkeypatch.setattr(
-        command,
-        "write",
-        lambda *paths, on_progress, **options: write(
-            *paths, on_progress=lambda now: rows.append(now.num_rows), **options
-        ),
-    )
+    complete = {file.name: file.stat().st_mtime_ns for file in unfinished.glob("*.arrow")}
     assert heliostat(*arguments, "--resume").exit_code == 0
-    assert rows == [4000]
-    assert columns_of(tmp_path / "set")["x"].tolist() == list(range(4000))
+    assert columns_of(tmp_path / "set")["x"].tolist() == list(range(200_000))
+    # What was complete was not written again; the last one may have been in the making.
+    kept = sorted(complete)[:-1]
+    assert len(kept) >= 4
+    assert [(tmp_path / "set" / name).stat().st_mtime_ns for name in kept] == [complete[name] for name in kept]
 
 
 @pytest.mark.parametrize(
