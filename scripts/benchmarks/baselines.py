@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -40,25 +40,35 @@ class BaselineError(RuntimeError):
 def run_baseline(name: str, model_name: str, seconds: float) -> dict[str, Any]:
     """Time one baseline on one model for about `seconds` after its warm-up.
 
-    Returns `baseline`, `model`, `steps_per_s`, `samples_per_s` (global), `steps`, `seconds`. Raises BaselineError with
-    the end of the process's messages; whatever happens, no process is left.
+    Returns `baseline`, `model`, `steps_per_s`, `samples_per_s` (global), `steps`, `seconds`. Raises BaselineError.
     """
-    limit_s = START_LIMIT_S + 10 * seconds
+    commands = _commands(name, model_name, seconds)
+    found = timed(commands, f"{name} on {model_name}", limit_s=START_LIMIT_S + 10 * seconds)
+    return {"baseline": name, "model": model_name, **found}
+
+
+def timed(commands: Iterable[Sequence[str]], what: str, *, limit_s: float) -> dict[str, Any]:
+    """Run processes at the same time; the result is the last line of the first one that is a `StepClock.report`.
+
+    Raises BaselineError, which begins with `what` and has the end of the processes' messages, when one fails, none has
+    a result or `limit_s` seconds are over; whatever happens, no process is left.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="baseline-")))
         processes = []
-        for rank, arguments in enumerate(_arguments(name, model_name, seconds)):
+        for rank, command in enumerate(commands):
             log = stack.enter_context(open(folder / f"rank{rank}", "w+b"))
-            processes.append(stack.enter_context(_process(arguments, log)))
-        _wait(processes, limit_s, lambda: f"{name} on {model_name}: {_tail(folder)}")
+            processes.append(stack.enter_context(_process(command, log)))
+        _wait(processes, limit_s, lambda: f"{what}: {_tail(folder)}")
         lines = (folder / "rank0").read_text(errors="replace").splitlines()
     results = [line for line in lines if line.startswith('{"steps_per_s"')]
     if not results:
-        raise BaselineError(f"{name} on {model_name} printed no result, its last lines: {lines[-5:]}")
-    return {"baseline": name, "model": model_name, **json.loads(results[-1])}
+        raise BaselineError(f"{what} printed no result, its last lines: {lines[-5:]}")
+    found: dict[str, Any] = json.loads(results[-1])
+    return found
 
 
-def _arguments(name: str, model_name: str, seconds: float) -> Iterator[list[str]]:
+def _commands(name: str, model_name: str, seconds: float) -> Iterator[list[str]]:
     script = str(Path(__file__).with_name("baseline_process.py"))
     command = [sys.executable, script, name, model_name, "--seconds", str(seconds)]
     if PROCESSES_OF[name] == 1:
@@ -79,10 +89,10 @@ def _free_addresses(count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _process(arguments: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: Sequence[str], log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: its threads and children die with it.
     process = subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
     )
     try:
         yield process

@@ -24,14 +24,13 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_clock_leaves_out_warm_up_and_probe_and_stops_all_at_the_agreed_step(
-    benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch
+    benchmarks: ModuleType,
 ) -> None:
     import clock
 
     now = [0.0]
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
     told: list[float] = []
-    step_clock = clock.StepClock(2.0, lambda rate: told.append(rate) or 5.0)
+    step_clock = clock.StepClock(2.0, lambda rate: told.append(rate) or 5.0, now=lambda: now[0])
     num_steps = 0
     over = False
     while not over:
@@ -43,35 +42,28 @@ def test_the_clock_leaves_out_warm_up_and_probe_and_stops_all_at_the_agreed_step
     assert json.loads(step_clock.report(32)) == {"steps_per_s": 2.0, "samples_per_s": 64.0, "steps": 10, "seconds": 5.0}
 
 
-def test_a_failing_process_ends_the_run_at_once_and_its_peer_with_it(
-    benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_failing_process_ends_the_run_at_once_and_its_peer_with_it(benchmarks: ModuleType, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     # It fails only after its peer is up.
     up = f"os.path.exists({str(pid_file)!r}) and open({str(pid_file)!r}).read()"
     failing = f"import os, sys, time\nwhile not ({up}):\n    time.sleep(.01)\nsys.exit('no such op')"
     commands = [[sys.executable, "-c", sleeper], [sys.executable, "-c", failing]]
-    monkeypatch.setattr(benchmarks, "_arguments", lambda *_: iter(commands))
     with pytest.raises(benchmarks.BaselineError, match=r"(?s)Process 1 ended with status 1.*no such op"):
-        benchmarks.run_baseline("mirrored_custom", "dense256", 1.0)
+        benchmarks.timed(commands, "two processes", limit_s=60.0)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 
 
-def test_a_silent_process_is_killed_at_the_limit(benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "START_LIMIT_S", 0.0)
-    monkeypatch.setattr(
-        benchmarks, "_arguments", lambda *_: iter([[sys.executable, "-c", "import time; time.sleep(600)"]])
-    )
-    with pytest.raises(benchmarks.BaselineError, match="No result after 0 s"):
-        benchmarks.run_baseline("keras", "dense256", 0.0)
+def test_a_silent_process_is_killed_at_the_limit(benchmarks: ModuleType) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(benchmarks.BaselineError, match="No result after 0 s; a sleeper"):
+        benchmarks.timed([command], "a sleeper", limit_s=0.0)
 
 
-def test_a_process_without_a_result_is_an_error(benchmarks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "_arguments", lambda *_: iter([[sys.executable, "-c", "print('hello')"]]))
-    with pytest.raises(benchmarks.BaselineError, match=r"no result.*hello"):
-        benchmarks.run_baseline("keras", "chapter", 1.0)
+def test_a_process_without_a_result_is_an_error(benchmarks: ModuleType) -> None:
+    with pytest.raises(benchmarks.BaselineError, match=r"a greeting printed no result.*hello"):
+        benchmarks.timed([[sys.executable, "-c", "print('hello')"]], "a greeting", limit_s=60.0)
 
 
 def test_every_workload_has_the_data_its_model_takes(benchmarks: ModuleType) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
+import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from heliostat.scripts.chaos import interval_s
 from heliostat.scripts.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
-from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.events import GroupFormed, Paused, WorkerKilled, WorkerLost
 from heliostat.trainer.driver.kills import Killer
 from heliostat.trainer.environment import KillSchedule
+
+from .child import heliostat
 
 SCRIPT = """
 import json, sys, time
@@ -39,16 +38,14 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def chaos(tmp_path, monkeypatch):
+def chaos(tmp_path):
     """chaos(options, **arguments of the Trainer) -> what the command did with the script."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text(SCRIPT)
 
-    def run(*options: str, **given: object) -> Result:
-        result = CliRunner().invoke(main, ["chaos", "train.py", json.dumps(given), *options, "--run-dir", "out"])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
+    def run(*options: str, **given: object) -> subprocess.CompletedProcess[str]:
+        done = heliostat("chaos", "train.py", json.dumps(given), *options, "--run-dir", "out", cwd=tmp_path)
+        assert "scripts/chaos.py" not in done.stderr, "a traceback of the command"
+        return done
 
     return run
 
@@ -63,19 +60,19 @@ def workers_of(event: str, folder: Path) -> list[int]:
 @pytest.mark.slow
 def test_killed_ray_workers_do_not_change_the_result(chaos, tmp_path):
     result = chaos("--kill-every", "200ms", workers=3, epochs=20)
-    assert result.exit_code == 0, result.output
+    assert result.returncode == 0, result.stderr
     killed, noticed = (workers_of(event, tmp_path / "out/disturbed") for event in ("killed", "lost"))
     assert len(noticed) >= 2
     assert set(noticed) <= set(killed)
     assert workers_of("lost", tmp_path / "out/undisturbed") == []
-    assert f"{len(noticed)} kills, and the same weights, optimizer state and history, bit for bit." in result.output
+    assert f"{len(noticed)} kills, and the same weights, optimizer state and history, bit for bit." in result.stdout
 
 
 @pytest.mark.engine
 @pytest.mark.slow
 def test_workers_in_the_scripts_process_are_killed_over_all_of_its_fits(chaos, tmp_path):
     result = chaos("--kill-every", "200ms", workers=3, in_process=True, epochs=6, fits=2)
-    assert result.exit_code == 0, result.output
+    assert result.returncode == 0, result.stderr
     assert {each.name for each in (tmp_path / "out").iterdir()} == {
         "undisturbed",
         "undisturbed-2",
@@ -90,46 +87,46 @@ def test_workers_in_the_scripts_process_are_killed_over_all_of_its_fits(chaos, t
 @pytest.mark.slow
 def test_without_a_kill_nothing_is_proved(chaos):
     result = chaos("--kill-every", "1h", workers=2, in_process=True)
-    assert result.exit_code == 1
-    assert "nothing was proved: raise the run's length or lower --kill-every" in result.output
+    assert result.returncode == 1
+    assert "nothing was proved: raise the run's length or lower --kill-every" in result.stdout
 
 
 @pytest.mark.engine
 @pytest.mark.slow
 def test_a_script_whose_result_depends_on_the_clock_is_found_out(chaos):
     result = chaos("--kill-every", "1h", workers=2, in_process=True, careless=True)
-    assert result.exit_code == 1
-    assert "NOT THE SAME after 0 kills" in result.output
-    assert "fit 1: weights: sha256" in result.output
-    assert "fit 1: epoch 1, loss:" in result.output
+    assert result.returncode == 1
+    assert "NOT THE SAME after 0 kills" in result.stdout
+    assert "fit 1: weights: sha256" in result.stdout
+    assert "fit 1: epoch 1, loss:" in result.stdout
 
 
 @pytest.mark.engine
-def test_a_script_without_workers_is_refused(chaos, capfd):
+def test_a_script_without_workers_is_refused(chaos):
     result = chaos(workers=0)
-    assert result.exit_code == 1
-    assert "undisturbed run ended with status 1" in result.output
-    assert "workers=0" in capfd.readouterr().err
+    assert result.returncode == 1
+    assert "undisturbed run ended with status 1" in result.stderr
+    assert "workers=0" in result.stderr
 
 
 def test_a_script_that_trains_nothing_is_refused(chaos, tmp_path):
     (tmp_path / "train.py").write_text("print('nothing')")
     result = chaos()
-    assert result.exit_code == 1
-    assert "without a call of Trainer.fit" in result.output
+    assert result.returncode == 1
+    assert "without a call of Trainer.fit" in result.stderr
 
 
 def test_a_script_that_fails_undisturbed_is_not_disturbed(chaos, tmp_path):
     (tmp_path / "train.py").write_text("raise SystemExit(7)")
-    assert "undisturbed run ended with status 7" in chaos().output
+    assert "undisturbed run ended with status 7" in chaos().stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_runs_is_refused(chaos, tmp_path):
     (tmp_path / "out" / "disturbed").mkdir(parents=True)
     result = chaos()
-    assert result.exit_code == 1
-    assert "exists already" in result.output
+    assert result.returncode == 1
+    assert "exists already" in result.stderr
 
 
 def test_options_behind_two_dashes_are_the_scripts(chaos, tmp_path):
