@@ -44,18 +44,22 @@ class PlacementError(ClusterError):
 
 
 class TaskFailed(ClusterError):
-    """A task of the group was given up because of one worker; it has the `cause` and the `others` (`Failure`)."""
+    """A task of the group was given up because of one worker.
+
+    Attributes:
+        cause: the `Failure` of that worker; Any, because it is defined in `group/`, a floor above.
+        others: failures that came with it.
+    """
 
     def __init__(self, cause: Any, others: tuple[Any, ...] = ()) -> None:
         super().__init__(f"worker {cause.worker} {cause.kind.replace('_', ' ')}: {cause.reason}")
-        self.cause = cause
-        self.others = others
+        self.cause, self.others = cause, others
 
 
 class Dismissed(ClusterError):
     """The task is over for this worker: another delivers its result, or it has delivered `result` itself."""
 
-    def __init__(self, reason: str, result: Any = None) -> None:
+    def __init__(self, reason: str, result: object = None) -> None:
         super().__init__(reason)
         self.result = result
 
@@ -84,26 +88,18 @@ class CollectiveError(ClusterError):
 
     Attributes:
         call: which.
+        peer: the rank of the other worker whose fault was noticed first; None if it was this worker's.
         unresponsive: the ranks that this worker has not heard of for too long. A closed connection does not make its
             peer unresponsive: a process that ends tells so in other ways.
     """
 
-    def __init__(self, call: Call, what: str, unresponsive: tuple[int, ...] = ()) -> None:
+    def __init__(self, call: Call, what: str, *, peer: int | None = None, unresponsive: tuple[int, ...] = ()) -> None:
         super().__init__(f"{call}: {what}")
-        self.call = call
-        self.unresponsive = unresponsive
+        self.call, self.peer, self.unresponsive = call, peer, unresponsive
 
 
 class PeerError(CollectiveError):
-    """Another worker cannot take part in the call; who is left makes it again in a new generation.
-
-    Attributes:
-        peer: the rank of the one that was noticed first.
-    """
-
-    def __init__(self, call: Call, peer: int, what: str, unresponsive: tuple[int, ...] = ()) -> None:
-        super().__init__(call, what, unresponsive)
-        self.peer = peer
+    """Another worker cannot take part in the call; who is left makes it again in a new generation."""
 
     @classmethod
     def lost(
@@ -123,7 +119,7 @@ class PeerError(CollectiveError):
             f"lost worker {peer}: {reason}.{others} It was killed, its host went away, or it stopped because of an "
             "error of its own: see that worker's log."
         )
-        return cls(call, peer, what, unresponsive)
+        return cls(call, what, peer=peer, unresponsive=unresponsive)
 
     @classmethod
     def silent(cls, call: Call, peers: tuple[int, ...], limit_s: float, doing: str) -> PeerError:
@@ -141,7 +137,7 @@ class PeerError(CollectiveError):
             f"worker {first} was silent for {limit_s:g} s, {doing}.{also} It hangs, its host is overloaded or the "
             "network between the two is cut; if its steps are just slow, raise the deadline."
         )
-        return cls(call, first, what, peers)
+        return cls(call, what, peer=first, unresponsive=peers)
 
     @classmethod
     def stranger(cls, call: Call, peer: int, detail: str) -> PeerError:
@@ -150,7 +146,7 @@ class PeerError(CollectiveError):
             f"no trusted connection with worker {peer}: {detail}. Another run uses the same address, or the workers "
             "were not given the same secret."
         )
-        return cls(call, peer, what, (peer,))
+        return cls(call, what, peer=peer, unresponsive=(peer,))
 
     @classmethod
     def of_generation(cls, call: Call, peer: int, theirs: int) -> PeerError:
@@ -161,26 +157,18 @@ class PeerError(CollectiveError):
             else (f"worker {peer}", "It did not follow the group's last change in time.")
         )
         what = f"worker {peer} is in generation {theirs}: {older} is left over from an older group. {advice}"
-        return cls(call, peer, what, (peer,))
+        return cls(call, what, peer=peer, unresponsive=(peer,))
 
 
 class Aborted(CollectiveError):
     """Somebody on this worker called `abort`, usually because the driver ended the generation."""
 
     def __init__(self, call: Call, reason: str, unresponsive: tuple[int, ...] = ()) -> None:
-        super().__init__(call, f"aborted: {reason}", unresponsive)
+        super().__init__(call, f"aborted: {reason}", unresponsive=unresponsive)
 
 
 class ProtocolError(CollectiveError):
-    """A peer sent what this worker does not expect in this call: they run different programs, or different data.
-
-    Attributes:
-        peer: the rank of the sender.
-    """
-
-    def __init__(self, call: Call, peer: int, what: str) -> None:
-        super().__init__(call, what)
-        self.peer = peer
+    """A peer sent what this worker does not expect in this call: they run different programs, or different data."""
 
     @classmethod
     def frame(cls, call: Call, peer: int, detail: str) -> ProtocolError:
@@ -189,7 +177,7 @@ class ProtocolError(CollectiveError):
             f"worker {peer} sent a frame that is refused: {detail}. The workers run different versions or different "
             "models, or something else writes to this connection."
         )
-        return cls(call, peer, what)
+        return cls(call, what, peer=peer)
 
     @classmethod
     def out_of_step(cls, call: Call, peer: int, own: str, theirs: str) -> ProtocolError:
@@ -198,7 +186,7 @@ class ProtocolError(CollectiveError):
             f"this worker is at {own}, worker {peer} is at {theirs}. All workers must make the same calls in the same "
             "order: look for code that runs on some workers only."
         )
-        return cls(call, peer, what)
+        return cls(call, what, peer=peer)
 
 
 MENDABLE = (PeerError, Aborted)

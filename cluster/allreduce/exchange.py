@@ -199,8 +199,8 @@ class Exchange:
     def _finish(self, connection: Connection, frame: Incoming) -> None:
         """A frame is complete: go on to the next one, if there is any."""
         if frame.is_goodbye:
-            awaited = unresponsive(self._awaited(), time.monotonic(), self._deadline_s / 2)
-            raise self._lost(connection, f"it stopped: {unpack_goodbye(frame.payload)}", awaited)
+            silent = unresponsive(self._awaited(), time.monotonic(), self._deadline_s / 2)
+            raise self._lost(connection, f"it stopped: {unpack_goodbye(frame.payload)}", silent)
         connection.incoming.popleft()
         if frame.header.kind is Kind.NOTICES and frame.payload[-1:] == bytes([Notice.LEFT]):
             connection.incoming.appendleft(Incoming(Header.of(self._call, Kind.GOODBYE, 0, 0), None))
@@ -222,10 +222,10 @@ class Exchange:
         incoming = next(each.incoming for each in self.connections if each.peer == peer)
         return f"waiting for its {incoming[0].header.kind.name.lower()}" if incoming else "sending to it"
 
-    def _lost(self, connection: Connection, reason: str, unresponsive: tuple[int, ...] = ()) -> PeerError:
+    def _lost(self, connection: Connection, reason: str, silent: tuple[int, ...] = ()) -> PeerError:
         others = [each for each in self.connections if each is not connection]
         also = tuple(each.peer for each in others if _is_closed(each.sock))
-        return PeerError.lost(self._call, connection.peer, reason, also=also, unresponsive=unresponsive)
+        return PeerError.lost(self._call, connection.peer, reason, also=also, unresponsive=silent)
 
 
 def _poll_briefly(poll: select.poll, until_s: float) -> list[tuple[int, int]]:

@@ -60,6 +60,13 @@ def test_what_one_side_writes_the_other_one_reads(pair):
         assert all((a == b).all() for a, b in zip(read, block.of(vector), strict=True))
 
 
+def offered(memory):
+    left, right = socket.socketpair()
+    with left, right:
+        assert offer(left, memory)
+        return take_offer(right)
+
+
 def test_memory_that_could_shrink_or_has_another_size_is_refused():
     memory = SharedMemory(0, 2)
     unsealed = os.memfd_create("heliostat-test", os.MFD_CLOEXEC)
@@ -68,7 +75,7 @@ def test_memory_that_could_shrink_or_has_another_size_is_refused():
         memory.attach(1, unsealed)
     for_three = SharedMemory(1, 3)
     with pytest.raises(ValueError, match="instead of"):
-        memory.attach(1, os.dup(for_three._descriptor))
+        memory.attach(1, offered(for_three))
     assert not memory.peers
     for_three.close()
     memory.close()
