@@ -92,6 +92,8 @@ class GradientFunction:
         only_returned_logs: the step's result alone tells the logs, as in Keras; otherwise every metric it updates too.
 
     Attributes:
+        columns: which columns are read.
+        reduction: how the step's loss reduces over rows.
         layout: what lies where in the vector of a microbatch.
         views: knows the tensors behind the vectors of the last call.
 
@@ -112,14 +114,14 @@ class GradientFunction:
     ) -> None:
         self._built, self._step, self._kind = built, step, kind
         self._only_returned = only_returned_logs
-        self._columns, self._names, self._reduction = columns, columns.names, reduction
+        self.columns, self._names, self.reduction = columns, columns.names, reduction
         self._traced: VectorLayout | None = None
         self.views = HostViews()
         with BUILD_LOCK:
             self._result_names = [_result_names(metric) for metric in built.model.metrics]
             self._per_replica = self._trace({name: sample[name] for name in self._names})
         if self._traced is None:
-            raise UnsupportedStepError("The training step was not outputs.")
+            raise UnsupportedStepError("The training step was not traced.")
         self.layout: VectorLayout = self._traced
 
     def __call__(self, replica_inputs: Sequence[ReplicaInput]) -> list[Vector]:
@@ -186,8 +188,8 @@ class GradientFunction:
         ]
         with StepScope(start, collect_losses=True) as scope, recording() as pairs:
             began = dict(scope.state_mapping)
-            returned = self._step(*self._columns.assemble(batch))
-            if self._reduction not in MEAN_REDUCTIONS and (scope.losses or built.model.losses):
+            returned = self._step(*self.columns.assemble(batch))
+            if self.reduction not in MEAN_REDUCTIONS and (scope.losses or built.model.losses):
                 self._refuse_added_losses()
 
         def changed(variable: keras.Variable) -> bool:
@@ -289,7 +291,7 @@ class GradientFunction:
     def _refuse_added_losses(self) -> None:
         raise UnsupportedModelError(
             f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by "
-            f"{self._reduction!r}; they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
+            f"{self.reduction!r}; they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
         )
 
 

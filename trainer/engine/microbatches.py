@@ -83,6 +83,10 @@ class Microbatches:
                 "model.compile(..., jit_compile=False)."
             ) from error
 
+    def close(self) -> None:
+        """Close what the rows are read from."""
+        self.feed.close()
+
     def _inputs(self, wave: Sequence[Microbatch], seed_step: int) -> list[ReplicaInput]:
         filled = [*wave, *[wave[-1]] * (self.num_replicas - len(wave))]
         num_generators = len(self.built.generators)

@@ -1,20 +1,19 @@
-"""Gradients that are not finite: noticing them cheaply in the sum, and finding out where they come from."""
+"""Microbatches of a step computed again, one by one: to find one that is not finite, or to look at them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 from heliostat.cluster.assignment import Range
 
+from ..environment import ReplayWanted
+from ..jobs import MicrobatchReplay, ReplayReport
 from .layout import VectorLayout, split_by_variable
-
-if TYPE_CHECKING:  # the driver makes the text, and does without TensorFlow
-    import keras
-
-    from .microbatches import Microbatches
-    from .model import BuiltModel
+from .metrics import EpochMetrics, MetricSums
+from .microbatches import Microbatches
+from .model import BuiltModel
 from .tensors import all_finite
 
 
@@ -36,12 +35,12 @@ def nonfinite_microbatch(
     for lo, hi in sorted(ranges):
         for (_, index), (*float_buckets, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
             if not all(map(all_finite, float_buckets)):
-                parts = parts_by_variable(microbatches.built, layout, float_buckets)
+                parts = _parts_by_variable(microbatches.built, layout, float_buckets)
                 return index, tuple(variable.path for variable, part in parts if not all_finite(part))
     return None
 
 
-def parts_by_variable(
+def _parts_by_variable(
     built: BuiltModel, layout: VectorLayout, float_buckets: Sequence[np.ndarray]
 ) -> Iterator[tuple[keras.Variable, np.ndarray]]:
     """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
@@ -49,3 +48,40 @@ def parts_by_variable(
     return split_by_variable(
         float_buckets, layout.variables_per_bucket, trained + [built.non_trainable[i] for i in layout.float_state]
     )
+
+
+def replay_step(
+    microbatches: Microbatches, metrics: EpochMetrics, epoch: int, step: int, wanted: ReplayWanted
+) -> ReplayReport:
+    """Compute microbatches of a step again without applying them; the model's state must be that before the step.
+
+    Args:
+        microbatches: computes them.
+        metrics: tells what of their vectors are metrics.
+        epoch: number of the epoch; `step` is the step's number in it.
+        step: see `epoch`.
+        wanted: which microbatch; all of the step if it names none.
+    """
+    plan = microbatches.feed.plan
+    present = [index for index, here in enumerate(plan.present(step)) if here]
+    found = []
+    for index in present if wanted.microbatch is None else [wanted.microbatch]:
+        for _, (*float_buckets, sums, maxima) in microbatches.computed(step, epoch * plan.num_steps + step, [index]):
+            metric_sums = MetricSums.start(metrics.layout)
+            metric_sums.add(np.array(sums), np.array(maxima), plan.sizes(step)[index])
+            norms, broken = {}, []
+            layout = microbatches.gradients.layout
+            for variable, part in _parts_by_variable(microbatches.built, layout, float_buckets):
+                norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
+                if not all_finite(part):
+                    broken.append(variable.path)
+            found.append(
+                MicrobatchReplay(
+                    number=index,
+                    row_ids=tuple(int(i) for i in microbatches.feed.row_ids(step, index)),
+                    logs=metrics.logs_of(metric_sums),
+                    norms=norms,
+                    nonfinite=tuple(broken),
+                )
+            )
+    return ReplayReport(epoch=epoch, step=step, present=tuple(present), microbatches=tuple(found))

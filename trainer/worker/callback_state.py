@@ -10,10 +10,11 @@ back to the moment at which the state was taken, files that the callback appends
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import IO, Any, Literal
 
 import keras
+from keras.callbacks import Callback
 
 from ..checkpoints.values import copied
 from ..engine import private_api
@@ -21,38 +22,12 @@ from ..engine.private_names import CALLBACK_FIELDS
 from ..errors import CallbackStateError, ConfigurationError
 
 State = dict[str, Any]
-
+# Comparisons by which a callback finds the best number.
 _COMPARISONS = {"less": keras.ops.less, "greater": keras.ops.greater}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Adapter:
-    """The attributes of a Keras callback that decide how it goes on; `monitors`: it compares numbers with a best."""
-
-    kind: type
-    fields: tuple[str, ...]
-    monitors: bool = False
-
-
-_ADAPTERS = (
-    _Adapter(
-        kind=keras.callbacks.EarlyStopping,
-        fields=CALLBACK_FIELDS["EarlyStopping"],
-        monitors=True,
-    ),
-    _Adapter(kind=keras.callbacks.ReduceLROnPlateau, fields=CALLBACK_FIELDS["ReduceLROnPlateau"], monitors=True),
-    _Adapter(
-        kind=keras.callbacks.ModelCheckpoint,
-        fields=CALLBACK_FIELDS["ModelCheckpoint"],
-        monitors=True,
-    ),
-    _Adapter(kind=keras.callbacks.CSVLogger, fields=CALLBACK_FIELDS["CSVLogger"]),
-    _Adapter(
-        kind=keras.callbacks.TensorBoard,
-        fields=CALLBACK_FIELDS["TensorBoard"],
-    ),
-)
-_STATELESS = (
+# Of Keras's own, those that have nothing to carry.
+_WITHOUT_STATE = (
     keras.callbacks.Callback,
     keras.callbacks.History,  # every worker has its own
     keras.callbacks.LambdaCallback,
@@ -63,22 +38,33 @@ _STATELESS = (
 )
 
 
-def carried_how(callback: Any) -> Literal["adapter", "own", "stateless", "afresh"]:
-    """How a callback's state gets to another worker.
+def state_kind(callback: Callback) -> Literal["own", "keras", "none", "lost"]:
+    """What of a callback gets to another worker.
 
     Returns:
-        "own": by the user's get_state() and set_state(state), which then answer for everything; "adapter": a Keras
-        callback, or a subclass, of which the Keras part is carried; "stateless": a Keras callback, exactly that class,
-        that has nothing to carry; "afresh": it begins again.
+        "own": what the user's get_state() returns, for set_state(state): they answer for everything; "keras": the part
+        of a Keras callback, in it or a subclass of it; "none": a Keras callback, exactly that class, has nothing to
+        carry; "lost": nothing, it begins afresh.
     """
     if callable(getattr(callback, "get_state", None)) and callable(getattr(callback, "set_state", None)):
         return "own"
-    if _adapter(callback) is not None:
-        return "adapter"
-    return "stateless" if type(callback) in _STATELESS else "afresh"
+    if _fields_of(callback):
+        return "keras"
+    return "none" if type(callback) in _WITHOUT_STATE else "lost"
 
 
-def callback_state(callback: Any) -> State:
+def notes_on_lost_state(callbacks: Sequence[Callback]) -> tuple[str, ...]:
+    """What users should know of callbacks whose state cannot be carried to another worker."""
+    names = [type(callback).__name__ for callback in callbacks if state_kind(callback) == "lost"]
+    if not names:
+        return ()
+    return (
+        f"callbacks that begin afresh if the chief is lost: {', '.join(names)} (get_state() and set_state(state) would "
+        "carry them)",
+    )
+
+
+def callback_state(callback: Callback) -> State:
     """What a callback has gathered so far, copied; {} for what has nothing to carry.
 
     Values are None, bool, int, float, str, numpy scalars and arrays (bool, integers, floats, bfloat16, float8), and
@@ -88,7 +74,7 @@ def callback_state(callback: Any) -> State:
         ConfigurationError: get_state() returned something else; it names the callback and the key.
     """
     name = type(callback).__name__
-    if carried_how(callback) == "own":
+    if state_kind(callback) == "own":
         state = callback.get_state()
         if type(state) is not dict:
             raise ConfigurationError(
@@ -96,12 +82,9 @@ def callback_state(callback: Any) -> State:
                 "keys, which set_state(state) takes on another worker."
             )
         return copied(state, f"get_state() of the callback {name}: state")
-    adapter = _adapter(callback)
-    if adapter is None:
-        return {}
-    attributes = vars(callback)
-    state = {field: _untensored(attributes[field]) for field in adapter.fields if field in attributes}
-    if adapter.monitors:
+    fields, attributes = _fields_of(callback), vars(callback)
+    state = {field: _untensored(attributes[field]) for field in fields if field in attributes}
+    if "best" in fields:
         state["comparison"] = next((k for k, op in _COMPARISONS.items() if op is callback.monitor_op), None)
     if isinstance(callback, keras.callbacks.CSVLogger):
         state["size_bytes"] = _csv_bytes(callback)
@@ -110,14 +93,14 @@ def callback_state(callback: Any) -> State:
     return copied(state, f"callback {name}: state")
 
 
-def prepare_take_over(callback: Any) -> None:
+def prepare_take_over(callback: Callback) -> None:
     """Before ``on_train_begin`` on the new chief: keep it from destroying what the last chief wrote."""
     if isinstance(callback, keras.callbacks.CSVLogger):
         callback.append = True  # restore_callback puts the user's choice back
         callback.append_header = True  # on_train_begin sees whether the file has one
 
 
-def restore_callback(callback: Any, state: State) -> None:
+def restore_callback(callback: Callback, state: State) -> None:
     """After ``on_train_begin`` on the new chief: take over what `callback_state` gave on the last one.
 
     A CSVLogger's file is cut to the length it had then: rows written since are those of hooks that run again.
@@ -125,12 +108,11 @@ def restore_callback(callback: Any, state: State) -> None:
     Raises:
         CallbackStateError: the state is not one of this kind of callback.
     """
-    if carried_how(callback) == "own":
+    if state_kind(callback) == "own":
         callback.set_state(state)
         return
-    adapter = _adapter(callback)
-    fields = adapter.fields if adapter else ()
-    extras = {"comparison"} if adapter and adapter.monitors else set()
+    fields = _fields_of(callback)
+    extras = {"comparison"} if "best" in fields else set()
     extras |= {"size_bytes"} if isinstance(callback, keras.callbacks.CSVLogger) else set()
     comparison = state.get("comparison")
     if (unknown := set(state) - {*fields, *extras}) or comparison not in (None, *_COMPARISONS):
@@ -151,21 +133,23 @@ def restore_callback(callback: Any, state: State) -> None:
         private_api.reopen_train_writer(callback)
 
 
-def _adapter(callback: Any) -> _Adapter | None:
-    return next((adapter for adapter in _ADAPTERS if isinstance(callback, adapter.kind)), None)
+def _fields_of(callback: Callback) -> tuple[str, ...]:
+    """The attributes that decide how a Keras callback goes on; one of them is `best` if it compares numbers."""
+    kinds = ((getattr(keras.callbacks, name), fields) for name, fields in CALLBACK_FIELDS.items())
+    return next((fields for kind, fields in kinds if isinstance(callback, kind)), ())
 
 
-def _untensored(value: Any) -> Any:
+def _untensored(value: object) -> object:
     """A number that logs held as a tensor, as the numpy scalar of its dtype."""
     return keras.ops.convert_to_numpy(value)[()] if keras.ops.is_tensor(value) else value
 
 
-def _csv_bytes(callback: Any) -> int | None:
+def _csv_bytes(callback: keras.callbacks.CSVLogger) -> int | None:
     file = callback.csv_file
     return os.fstat(file.fileno()).st_size if _on_disk(file) else None  # rows are flushed by Keras
 
 
-def _cut_csv(callback: Any, size_bytes: int | None) -> None:
+def _cut_csv(callback: keras.callbacks.CSVLogger, size_bytes: int | None) -> None:
     file = callback.csv_file
     if size_bytes is None or not _on_disk(file):
         return
@@ -174,5 +158,5 @@ def _cut_csv(callback: Any, size_bytes: int | None) -> None:
     callback.append_header = os.fstat(file.fileno()).st_size == 0
 
 
-def _on_disk(file: Any) -> bool:
+def _on_disk(file: IO[str] | None) -> bool:
     return file is not None and hasattr(file, "fileno") and not file.closed  # gs:// and the like have no descriptor

@@ -81,7 +81,7 @@ class CallbackRelay:
         if self._callbacks:
             self._hooks.add("on_train_begin")  # gives them their model, before their state is asked for
         self._is_set_up = False
-        self._remembered: list[tuple[str, tuple[Any, ...]]] = []
+        self._remembered: list[tuple[str, tuple[object, ...]]] = []
         self._agreed_states: list[State] | None = None  # when the workers last agreed; None before the first time
         self._agreed_bytes = b""
         self._digest = ""  # of the training state before hooks ran; empty where none did
@@ -93,7 +93,7 @@ class CallbackRelay:
 
     # -- hooks ----------------------------------------------------------------------------------------------------
 
-    def run(self, hook: str, *args: Any) -> None:
+    def run(self, hook: str, *args: object) -> None:
         """Run a hook of the user's callbacks, if one has it, here if this is the chief; otherwise remember it.
 
         Args:
@@ -107,7 +107,7 @@ class CallbackRelay:
         else:
             self._remembered.append((hook, args))
 
-    def run_between_epochs(self, hook: str, *args: Any, epoch_logs: Logs | None = None) -> None:
+    def run_between_epochs(self, hook: str, *args: object, epoch_logs: Logs | None = None) -> None:
         """Run a hook around an epoch or the run, and let all workers take over what it changed.
 
         Args:
@@ -122,7 +122,7 @@ class CallbackRelay:
         self.run(hook, *args)
         self._follow_changes(epoch_logs)
 
-    def _call(self, hook: str, *args: Any) -> None:
+    def _call(self, hook: str, *args: object) -> None:
         """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
         if not self._is_set_up:
             self._is_set_up = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -33,9 +32,9 @@ class Predictor:
         with BUILD_LOCK:
             self._per_replica = PerReplica(built.strategy, built.runtime, self._predicted, specs)
 
-    def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> Any:
+    def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> object:
         """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
-        pieces: list[Any] = []
+        pieces: list[list[np.ndarray]] = []
         cuts = [(a, min(a + rows_at_once, stop)) for a in range(start, stop, rows_at_once)]
         with dataset.reader(self._columns.names) as reader:
             for at in range(0, len(cuts), self._num_replicas):
@@ -49,7 +48,7 @@ class Predictor:
         joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         return keras.tree.pack_sequence_as(self._structure, joined)
 
-    def _predicted(self, *columns: Any) -> Any:
+    def _predicted(self, *columns: tf.Tensor) -> object:
         x, _, _ = self._columns.assemble(dict(zip(self._columns.names, columns, strict=True)))
         outputs = self._built.model.predict_step((x,))
         self._structure = outputs

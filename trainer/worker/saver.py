@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from heliostat.cluster import instruments
 from heliostat.cluster.group.membership import Member
@@ -110,7 +109,6 @@ class Saver:
         name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
         began = time.perf_counter()
         instruments.fault_point("checkpoint", self._member.step)
-        event: Any
         try:
             tensors = self._store.write(name, snapshot.tensors)
             if self._recorder is not None:

@@ -13,6 +13,7 @@ from keras.callbacks import Callback
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
 from ..engine.evaluate import Evaluator
+from ..engine.nonfinite import replay_step
 from ..engine.step import Step
 from ..engine.times import StartTimes
 from ..environment import ReplayWanted
@@ -21,7 +22,6 @@ from ..jobs import FirstStep, FitJob, Progress
 from .callbacks import CallbackRelay, Logs, plain_logs
 from .epoch_end import EpochEnd, StepIndex, index_of
 from .position import Position
-from .replay import replay_step
 from .saver import Saver
 from .tracer import Tracer
 
@@ -152,7 +152,8 @@ class Session:
 
     def _replay(self, wanted: ReplayWanted) -> None:
         """Compute the step again instead of applying it, and end the task."""
-        report = replay_step(self.engine, self.position.epoch, self.position.step, wanted)
+        epoch, step = self.position.epoch, self.position.step
+        report = replay_step(self.engine.microbatches, self.engine.metrics, epoch, step, wanted)
         self._member.deliver = lambda at_end: report
         self._member.end()
 

@@ -1,35 +1,113 @@
-"""The step functions that are traced: Keras's own, or the user's of the custom loop."""
+"""From a step (Keras's own, or the user's of the custom loop) to the microbatches that it is traced for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..engine.gradients import StepFunction
+import numpy as np
+import tensorflow as tf
+from heliostat.data import BatchPlan, Dataset, Shuffle
+
+from ..columns import Columns, sample_rows
+from ..config import FitConfig
+from ..engine.feed import Feed
+from ..engine.gradients import GradientFunction, Kind, StepFunction
+from ..engine.microbatches import Microbatches
 from ..engine.model import MEAN_REDUCTIONS, REDUCTIONS, BuiltModel
 from ..engine.private_api import with_autograph
+from ..engine.times import StartTimes
 from ..errors import UnsupportedModelError, UnsupportedStepError
+from ..jobs import FitJob, PassJob
+from ..shipping import UserCode
 from .custom import default_train_step, default_valid_step
 
 
-def keras_steps(built: BuiltModel) -> tuple[StepFunction, StepFunction]:
-    """The model's own (perhaps overridden) `train_step` and `test_step`, as functions of (x, y, sample_weight)."""
-    model = built.model
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepToTrace:
+    """A step, and what must be known to trace it.
+
+    Attributes:
+        function: takes (x, y, sample_weight).
+        kind: whether it trains.
+        reduction: how its loss reduces over rows.
+        only_returned_logs: what it returns alone tells the logs, as in Keras; otherwise every metric it updates too.
+    """
+
+    function: StepFunction
+    kind: Kind
+    reduction: str
+    only_returned_logs: bool = True
+
+    def trace(self, built: BuiltModel, columns: Columns, sample: Mapping[str, np.ndarray]) -> GradientFunction:
+        """Trace it.
+
+        Args:
+            built: the model.
+            columns: which columns are inputs, targets and weights.
+            sample: a few rows of each, for shapes and dtypes.
+
+        Raises:
+            UnsupportedStepError, UnsupportedModelError: the step does something that cannot be exact.
+        """
+        return GradientFunction(
+            built,
+            self.function,
+            kind=self.kind,
+            columns=columns,
+            sample=sample,
+            reduction=self.reduction,
+            only_returned_logs=self.only_returned_logs,
+        )
+
+
+def steps_of(built: BuiltModel, wanted: FitConfig, code: UserCode) -> tuple[StepToTrace, StepToTrace]:
+    """The steps by which a run trains and validates.
+
+    Args:
+        built: the model.
+        wanted: what the run wants.
+        code: the user's steps, if there are any.
+
+    Raises:
+        UnsupportedStepError, UnsupportedModelError: it cannot be told how a step's loss reduces over rows.
+    """
+    if wanted.loop != "custom":
+        return _train_step(built), test_step(built)
+    weighted = wanted.columns.sample_weight is not None
+    train, valid = _custom_steps(built, code, weighted=weighted)
+    train_reduction = _reduction(built, code.train_step, "train_step")
+    valid_reduction = _reduction(built, code.valid_step, "valid_step")
     return (
-        lambda x, y, sample_weight: _undecorated(model.train_step)((x, y, sample_weight)),
-        lambda x, y, sample_weight: _undecorated(model.test_step)((x, y, sample_weight)),
+        StepToTrace(function=train, kind="train", reduction=train_reduction, only_returned_logs=False),
+        StepToTrace(function=valid, kind="evaluate", reduction=valid_reduction, only_returned_logs=False),
     )
 
 
-def custom_steps(
-    built: BuiltModel, train_step: Callable[..., Any] | None, valid_step: Callable[..., Any] | None, *, weighted: bool
-) -> tuple[StepFunction, StepFunction]:
+def _train_step(built: BuiltModel) -> StepToTrace:
+    """The model's own (perhaps overridden) `train_step`."""
+    step = _undecorated(built.model.train_step)
+    return StepToTrace(
+        function=lambda x, y, sample_weight: step((x, y, sample_weight)), kind="train", reduction=built.reduction
+    )
+
+
+def test_step(built: BuiltModel) -> StepToTrace:
+    """The model's own (perhaps overridden) `test_step`."""
+    step = _undecorated(built.model.test_step)
+    return StepToTrace(
+        function=lambda x, y, sample_weight: step((x, y, sample_weight)), kind="evaluate", reduction=built.reduction
+    )
+
+
+def _custom_steps(built: BuiltModel, code: UserCode, *, weighted: bool) -> tuple[StepFunction, StepFunction]:
     """The user's steps, or the defaults, as functions of (x, y, sample_weight)."""
     model, optimizer = built.model, built.optimizer
-    train = _with_autograph(train_step or default_train_step)
-    valid = _with_autograph(valid_step or default_valid_step)
+    train = _with_autograph(code.train_step or default_train_step)
+    valid = _with_autograph(code.valid_step or default_valid_step)
 
-    def weights(sample_weight: Any) -> tuple[Any, ...]:
+    def weights(sample_weight: tf.Tensor | None) -> tuple[tf.Tensor, ...]:
         return (sample_weight,) if weighted else ()
 
     return (
@@ -38,7 +116,7 @@ def custom_steps(
     )
 
 
-def step_reduction(built: BuiltModel, step: Callable[..., Any] | None, name: str) -> str:
+def _reduction(built: BuiltModel, step: Callable[..., Any] | None, name: str) -> str:
     """How the loss of a step reduces over rows: as the compiled loss does, unless a custom step declares another.
 
     A custom step says so with an attribute: ``train_step.reduction = "sum"``. It must, where the compiled loss is no
@@ -75,3 +153,51 @@ def _with_autograph(step: Callable[..., Any]) -> Callable[..., Any]:
     if step in (default_train_step, default_valid_step):
         return step
     return with_autograph(_undecorated(step))
+
+
+def open_step(built: BuiltModel, step: StepToTrace, dataset: Dataset, job: FitJob, times: StartTimes) -> Microbatches:
+    """Trace a step of a run, and open the rows that it is computed on.
+
+    Args:
+        built: the model.
+        step: trains or validates.
+        dataset: the rows.
+        job: the run.
+        times: where the time for both is noted.
+    """
+    wanted = job.wanted
+    with times.part("trace"):
+        gradients = step.trace(built, wanted.columns, sample_rows(dataset, wanted.columns))
+    with times.part("open"):
+        if step.kind == "evaluate":
+            return open_microbatches(built, gradients, dataset, job)
+        return open_microbatches(built, gradients, dataset, job, wanted.steps_per_epoch, wanted.shuffle)
+
+
+def open_microbatches(
+    built: BuiltModel,
+    gradients: GradientFunction,
+    dataset: Dataset,
+    job: FitJob | PassJob,
+    steps_per_epoch: int | None = None,
+    shuffle: Shuffle = False,
+) -> Microbatches:
+    """The rows of a pass for a traced step.
+
+    Args:
+        built: the model.
+        gradients: the traced step.
+        dataset: the rows.
+        job: says how they are cut.
+        steps_per_epoch: after which a pass ends; None takes all rows.
+        shuffle: their order.
+    """
+    plan = BatchPlan(
+        num_rows=len(dataset),
+        global_batch_size=job.wanted.global_batch_size,
+        num_microbatches=job.settings.total_microbatches,
+        steps_per_epoch=steps_per_epoch,
+    )
+    seed, reduction = job.settings.seed, gradients.reduction
+    feed = Feed(dataset, gradients.columns, plan, seed=seed, shuffle=shuffle, reduction=reduction)
+    return Microbatches(built, gradients, feed, seed)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
-from ..engine.gradients import GradientFunction
 from ..engine.model import BuiltModel, build_keras_model, check_can_be_saved, check_label_range
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
@@ -46,11 +46,10 @@ from ..jobs import (
 from ..shipping import UserCode, unship
 from . import custom, fit, train_on_batch
 from .callback_hooks import check_callbacks
-from .callback_state import carried_how
+from .callback_state import notes_on_lost_state
 from .predict import Predictor
-from .runners import Runners
 from .session import Session
-from .steps import custom_steps, keras_steps, step_reduction
+from .steps import open_microbatches, open_step, steps_of, test_step
 
 # The three ways to train, by name.
 LOOPS: dict[LoopName, Callable[[Session], None]] = {
@@ -99,9 +98,9 @@ class Worker:
     runtime: Runtime
     _times: StartTimes = field(default_factory=StartTimes)
     _built: BuiltModel | None = None
-    _traced: dict[Any, Any] = field(default_factory=dict)
+    _traced: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
-    def fit(self, job: FitJob, member: Member) -> Any:
+    def fit(self, job: FitJob, member: Member) -> object:
         """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
         wanted = job.wanted
         times, self._times = self._times, StartTimes()
@@ -112,27 +111,19 @@ class Worker:
             check_can_be_saved(built.model)
         code: UserCode = unship(wanted.code, "callbacks and steps")
         check_callbacks(code.callbacks)
-        weighted = wanted.columns.sample_weight is not None
-        train, valid = (
-            custom_steps(built, code.train_step, code.valid_step, weighted=weighted)
-            if wanted.loop == "custom"
-            else keras_steps(built)
-        )
-        reduction = step_reduction(built, code.train_step, "train_step")
-        valid_reduction = step_reduction(built, code.valid_step, "valid_step")
-        with Runners(built, job.settings, wanted.columns, times) as runners, _directory_kept():
-            only_returned = wanted.loop != "custom"
-            runner = runners.make(train, "train", dataset, reduction, wanted, only_returned=only_returned)
+        train, valid = steps_of(built, wanted, code)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_directory_kept())
+            trained = stack.enter_context(closing(open_step(built, train, dataset, job, times)))
             on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
-            engine = Step([Phase(runner, job.settings.gradient_dtype)], member, on_nonfinite)
+            engine = Step([Phase(trained, job.settings.gradient_dtype)], member, on_nonfinite)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
                 check_label_range(built.model, valid_data, wanted.columns)
-                made = runners.make(valid, "evaluate", valid_data, valid_reduction, wanted, only_returned=only_returned)
-                evaluator = Evaluator(made)
+                evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
             session = Session(job, engine, evaluator, member, code.callbacks)
-            self._announce(built, member, () if job.settings.local else _afresh(code.callbacks))
+            self._announce(built, member, () if job.settings.local else notes_on_lost_state(code.callbacks))
             member.take_state = session.snapshot
             member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session, member)
             with times.part("compile"):
@@ -148,36 +139,28 @@ class Worker:
             member.ask(Final(sha256=state_sha256(built)))
             return member.end()
 
-    def evaluate(self, job: PassJob, member: Member) -> Any:
+    def evaluate(self, job: PassJob, member: Member) -> object:
         """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
         dataset = _checked(job.data)
         built, fresh = self._current(job, dataset)
-        _, valid = keras_steps(built)
-        columns = job.wanted.columns
-        sample = sample_rows(dataset, columns)
-
-        def trace() -> GradientFunction:
-            return GradientFunction(
-                built, valid, kind="evaluate", columns=columns, sample=sample, reduction=built.reduction
-            )
-
-        gradients = self._once("evaluate", columns, sample, trace)
-        with Runners(built, job.settings, columns) as runners:
-            evaluator = Evaluator(runners.run(gradients, dataset, built.reduction, job.wanted.global_batch_size))
+        columns, sample = job.wanted.columns, sample_rows(dataset, job.wanted.columns)
+        gradients = self._once("evaluate", columns, sample, lambda: test_step(built).trace(built, columns, sample))
+        with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
+            evaluator = Evaluator(microbatches)
             self._join(built, member, fresh)
             answer = member.ask(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
                 member.note_activity("evaluation")
-                for ticket in evaluator.start(answer.lo, answer.hi):
+                for step in evaluator.start(answer.lo, answer.hi):
                     instruments.fault_point("validation")
-                    evaluator.step(int(ticket[0]))
+                    evaluator.step(int(step[0]))
                 nodes, rows = evaluator.finish()
                 answer = member.ask(ShardResult(shard=answer, nodes=nodes, rows=rows))
             _, sums, maxima = answer.vector
             member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, maxima, answer.rows))
             return member.end()
 
-    def predict(self, job: PassJob, member: Member) -> Any:
+    def predict(self, job: PassJob, member: Member) -> object:
         """Predictions of all rows, told to the driver shard by shard."""
         dataset = _checked(job.data)
         built, fresh = self._current(job, dataset)
@@ -266,7 +249,7 @@ def _begin(session: Session, built: BuiltModel, member: Member) -> None:
         session.restore(_fetched(origin, member))
 
 
-def _fetched(initial_state: Any, member: Member) -> Snapshot:
+def _fetched(initial_state: object, member: Member) -> Snapshot:
     """The state to begin with: a checkpoint, or what another worker has parked."""
     if not isinstance(initial_state, InitialCheckpoint):
         found: Snapshot = member.mailbox.fetch(initial_state)
@@ -285,17 +268,6 @@ def _paused(session: Session, member: Member) -> PauseReport:
 def _scales_losses(built: BuiltModel) -> bool:
     """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
     return inner_optimizer(built.optimizer) is not None
-
-
-def _afresh(callbacks: Sequence[keras.callbacks.Callback]) -> tuple[str, ...]:
-    """What users should know of callbacks whose state cannot be carried to another worker."""
-    names = [type(callback).__name__ for callback in callbacks if carried_how(callback) == "afresh"]
-    if not names:
-        return ()
-    return (
-        f"callbacks that begin afresh if the chief is lost: {', '.join(names)} (get_state() and set_state(state) would "
-        "carry them)",
-    )
 
 
 def _set_initial_weights(built: BuiltModel, weights: Sequence[np.ndarray]) -> None:

@@ -15,9 +15,9 @@ from heliostat.trainer.checkpoints.values import pack, unpack
 from heliostat.trainer.errors import CallbackStateError, ConfigurationError
 from heliostat.trainer.worker.callback_state import (
     callback_state,
-    carried_how,
     prepare_take_over,
     restore_callback,
+    state_kind,
 )
 from keras import callbacks
 
@@ -392,30 +392,30 @@ class OnlyGets(callbacks.Callback):
 @pytest.mark.parametrize(
     ("make", "how"),
     [
-        (callbacks.EarlyStopping, "adapter"),
-        (callbacks.ReduceLROnPlateau, "adapter"),
-        (lambda: callbacks.ModelCheckpoint("a.keras"), "adapter"),
-        (lambda: callbacks.CSVLogger("a.csv"), "adapter"),
-        (callbacks.TensorBoard, "adapter"),
-        (MyStopping, "adapter"),
+        (callbacks.EarlyStopping, "keras"),
+        (callbacks.ReduceLROnPlateau, "keras"),
+        (lambda: callbacks.ModelCheckpoint("a.keras"), "keras"),
+        (lambda: callbacks.CSVLogger("a.csv"), "keras"),
+        (callbacks.TensorBoard, "keras"),
+        (MyStopping, "keras"),
         (Counting, "own"),
         (Counter, "own"),
-        (lambda: callbacks.LearningRateScheduler(lambda epoch: 0.1), "stateless"),
-        (callbacks.TerminateOnNaN, "stateless"),
-        (callbacks.LambdaCallback, "stateless"),
-        (callbacks.RemoteMonitor, "stateless"),
-        (callbacks.ProgbarLogger, "stateless"),
-        (callbacks.History, "stateless"),
-        (lambda: MySchedule(lambda epoch: 0.1), "afresh"),
-        (ExtraLog, "afresh"),
-        (OnlyGets, "afresh"),
+        (lambda: callbacks.LearningRateScheduler(lambda epoch: 0.1), "none"),
+        (callbacks.TerminateOnNaN, "none"),
+        (callbacks.LambdaCallback, "none"),
+        (callbacks.RemoteMonitor, "none"),
+        (callbacks.ProgbarLogger, "none"),
+        (callbacks.History, "none"),
+        (lambda: MySchedule(lambda epoch: 0.1), "lost"),
+        (ExtraLog, "lost"),
+        (OnlyGets, "lost"),
     ],
 )
 def test_how_each_is_carried(make, how):
     one = make()
-    assert carried_how(one) == how
+    assert state_kind(one) == how
     state = callback_state(one)
-    assert bool(state) == (how in ("adapter", "own"))
+    assert bool(state) == (how in ("keras", "own"))
     other = make()
     restore_callback(other, unpack(pack([state]))[0])
     assert how == "own" or callback_state(other) == state
