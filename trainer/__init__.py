@@ -5,9 +5,13 @@ from __future__ import annotations
 from .config import EverySeconds, EverySteps
 from .driver.result import Result
 from .errors import (
+    CallbackStateError,
     CheckpointError,
     ConfigurationError,
+    DamagedCheckpointError,
+    DamagedStateError,
     DataError,
+    EnvironmentVariableError,
     ModelError,
     NonfiniteGradientError,
     NotCompiledError,
@@ -17,14 +21,19 @@ from .errors import (
     TrainingFailedError,
     UnsupportedModelError,
     UnsupportedStepError,
+    ValueNotCarriedError,
     WorkersDisagreeError,
 )
 from .trainer import Trainer
 
 __all__ = [
+    "CallbackStateError",
     "CheckpointError",
     "ConfigurationError",
+    "DamagedCheckpointError",
+    "DamagedStateError",
     "DataError",
+    "EnvironmentVariableError",
     "EverySeconds",
     "EverySteps",
     "ModelError",
@@ -38,5 +47,6 @@ __all__ = [
     "TrainingFailedError",
     "UnsupportedModelError",
     "UnsupportedStepError",
+    "ValueNotCarriedError",
     "WorkersDisagreeError",
 ]
