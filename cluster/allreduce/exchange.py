@@ -202,7 +202,7 @@ class Exchange:
             silent = unresponsive(self._awaited(), time.monotonic(), self._deadline_s / 2)
             raise self._lost(connection, f"it stopped: {unpack_goodbye(frame.payload)}", silent)
         connection.incoming.popleft()
-        if frame.header.kind is Kind.NOTICES and frame.payload[-1:] == bytes([Notice.LEFT]):
+        if frame.header.kind is Kind.NOTICES and frame.last_byte == Notice.LEFT:
             connection.incoming.appendleft(Incoming(Header.of(self._call, Kind.GOODBYE, 0, 0), None))
         now_s = time.monotonic()
         for other in self.connections:  # whoever waited for this part could not move before

@@ -207,6 +207,12 @@ class Incoming:
         return self._is_open and self._body.done == self._body.total
 
     @property
+    def last_byte(self) -> int | None:
+        """Return the last byte of the payload, None if it has none; once the frame is complete."""
+        pieces = [self.payload] if self._memory is None or self.is_goodbye else self._memory
+        return pieces[-1][-1] if pieces and len(pieces[-1]) else None
+
+    @property
     def cursor(self) -> Cursor:
         """Where the next bytes go."""
         return self._body if self._is_open else self._head
