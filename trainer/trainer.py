@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.group.controller_state import Limits
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
@@ -387,9 +387,8 @@ class Trainer:
                 data=dataset,
                 fresh=not self._has_model,
             )
-            limits = Limits(num_needed=self._workers.group.num_needed, min_workers=self._config.min_workers or 1)
             coordinator = Coordinator()
-            delivered = self._run(Task(method=method, job=job, limits=limits), coordinator, None)
+            delivered = self._run(Task(method=method, job=job), coordinator, None)
             return next(iter(delivered.values())), coordinator
 
     def _run(
@@ -402,12 +401,15 @@ class Trainer:
         kills: KillSchedule | None = None,
     ) -> dict[int, Any]:
         try:
-            loop = self._workers.group.begin(task, coordinator)
+            loop = TaskLoop(self._workers.group, task)
             tell(loop)
-            if folder is None:
-                return loop.run()
-            with pausing(loop, max_time_s), killing(kills, self._workers.group, loop, folder):
-                return loop.run()
+            with ExitStack() as meanwhile:
+                if folder is not None:
+                    meanwhile.enter_context(pausing(loop, max_time_s))
+                    meanwhile.enter_context(killing(kills, self._workers.group, loop, folder))
+                for event in loop.events():
+                    loop.answer(coordinator.take(event))
+            return loop.results
         except TaskFailed as failed:
             seen = dict(self._workers.seen)
             self.close()

@@ -24,21 +24,18 @@ from .controller_state import (
     Event,
     Expired,
     Failed,
-    Failure,
-    FailureKind,
     Finished,
     InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
     Order,
-    PauseWanted,
     Signal,
     Started,
     TaskState,
     Turn,
 )
-from .messages import JoinRequest, Leave
+from .messages import Failure, FailureKind, JoinRequest, Leave, PauseWanted
 from .regroup import check_ended, close, gather, interrupt, lose, regroup, wake
 
 MAX_START_FAILURES = 3

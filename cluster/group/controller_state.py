@@ -8,53 +8,9 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .messages import Answer, JoinRequest, Leave
+from .messages import Answer, Evidence, Failure, JoinRequest, Leave, PauseWanted
 
-FailureKind = Literal["died", "raised", "lost_peer"]
-# Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.
-Evidence = Literal["", "out of memory", "crash"]
 Status = Literal["gathering", "running", "regrouping", "closing", "ending", "collecting errors", "over"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """How one worker ended badly.
-
-    Attributes:
-        worker: its number.
-        kind: ``"died"`` (its process is gone, or was ended because it did not answer), ``"raised"`` (an error of its
-            own), ``"lost_peer"`` (a call between workers failed in a way that a new group cannot mend).
-        reason: one line.
-        step: the step it was at, None where unknown.
-        traceback: its traceback, empty where it left none.
-        error: the exception itself where it could travel, for the driver to raise or to chain.
-        where: the innermost frame of the user's code, empty where there is none.
-        evidence: what is known about why its process died.
-    """
-
-    worker: int
-    kind: FailureKind
-    reason: str
-    step: int | None = None
-    traceback: str = ""
-    error: BaseException | None = None
-    where: str = ""
-    evidence: Evidence = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a task asks of its group.
-
-    Attributes:
-        num_needed: workers to begin with.
-        min_workers: fewer than these do not go on without help.
-        num_microbatches: V of its steps; 0 for a task without steps.
-    """
-
-    num_needed: int
-    min_workers: int = 1
-    num_microbatches: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +47,6 @@ class Signal(Enum):
 
     ERRORS_COLLECTED = "the time to wait for further requests after an error is over"
     REGROUP_IF_WANTED = "the group is in the middle of steps: a good moment to change it, if somebody waits for that"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PauseWanted:
-    """The user wants to stop and resume later."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +144,8 @@ class TaskState:
     """Where a task of a worker group stands.
 
     Attributes:
-        limits: what it asks for.
+        num_to_begin: so many workers can begin it.
+        num_to_go_on: so many workers can go on with it.
         status: see `controller.py`.
         generation: number of the present membership, -1 before the first.
         members: living members, by rank.
@@ -213,7 +163,8 @@ class TaskState:
         num_start_failures: workers in a row that failed before they joined.
     """
 
-    limits: Limits
+    num_to_begin: int = 1
+    num_to_go_on: int = 1
     status: Status = "gathering"
     generation: int = -1
     members: tuple[int, ...] = ()
@@ -249,7 +200,7 @@ class TaskState:
 
     def can_do_with(self, workers: Collection[int]) -> bool:
         """Whether so few could go on without help."""
-        return len(workers) >= max(1, self.limits.min_workers)
+        return len(workers) >= self.num_to_go_on
 
     def step_of(self, failure: Failure) -> int | None:
         """The step of a death: members are at most one apart, so what they have reported since tells it exactly."""

@@ -1,17 +1,25 @@
 """Runs one task of a worker group: takes messages, asks the controller, carries its actions out.
 
+Commands go down by methods, what happens comes up as events, and nothing is called back::
+
+    loop = TaskLoop(group, task)
+    for event in loop.events():
+        loop.answer(...)  # what the event makes possible
+
 Everything with a clock is here: workers that do not answer, workers that are late, how long to wait for replacements.
+A dead worker is noticed in `_take` (its pool tells), a silent one in `_fence_silent`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import TaskFailed
-from ..spec import GroupSpec, WorkerInfo
+from ..spec import FIRST_DEADLINE_S
 from .controller import MAX_START_FAILURES, decide
 from .controller_state import (
     AbortGeneration,
@@ -19,16 +27,13 @@ from .controller_state import (
     Event,
     Expired,
     Failed,
-    Failure,
     Finished,
     Formed,
     InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
-    Limits,
     Order,
-    PauseWanted,
     Reply,
     Signal,
     Started,
@@ -36,31 +41,27 @@ from .controller_state import (
     TaskState,
     WorkerDeath,
 )
-from .messages import Heartbeat, JoinRequest, Leave, Membership
-from .pool import Alive, Message, Spoke, Up, WorkerPool
-from .worker_process import TaskLimits
+from .messages import (
+    Failure,
+    Heartbeat,
+    JoinRequest,
+    Membership,
+    Message,
+    PauseWanted,
+    TaskEnded,
+    TaskEvent,
+    TaskRequest,
+    WorkerUp,
+)
+from .worker_group import TICK_S, KnownWorker, WorkerGroup
+from .worker_process import log_path
 
-TICK_S = 0.25
 LATE_AFTER_DEADLINES = 10
+COLLECT_ERRORS_S = 5.0  # after an error of a worker's own: how long the others' requests are awaited
 STALLED_S = 2.0  # a driver that did not look for so long was stopped itself, and knows nothing of anybody's silence
+STACKS_S = 1.0
 # Work whose duration nobody can know: it is reported when others wait for it, and never cut short.
 PATIENT_ACTIVITIES = ("the chief's callbacks", "start", "saving")
-
-
-class Handler(Protocol):
-    """The task's side of the driver. Answers are by worker; to a worker that asked nothing they are dropped."""
-
-    def handle(self, worker: int, event: Any) -> Mapping[int, Any]:
-        """Take what a worker told or asked."""
-
-    def lost(self, failure: Failure, num_left: int) -> Mapping[int, Any]:
-        """A member is lost."""
-
-    def formed(self, formed: Formed) -> Mapping[int, Any]:
-        """A new generation works."""
-
-    def late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
-        """The others wait for this worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,200 +71,166 @@ class Task:
     Attributes:
         method: what to call on the hosted objects.
         job: what to call it with, on every worker.
-        limits: of its group.
-        initial_state: where the state comes from, None for the workers' own.
-        log_path: log file of a worker, or None.
+        initial_state: where the state comes from; None for the workers' own.
+        log_dir: folder for the workers' logs; None leaves what they print where it is.
     """
 
     method: str
-    job: Any
-    limits: Limits
-    initial_state: Any = None
-    log_path: Callable[[int], str | None] = lambda _: None
+    job: object
+    initial_state: object = None
+    log_dir: str | None = None
 
 
-@dataclass(slots=True)
-class Known:
-    """What the driver knows about a worker."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLate:
+    """The others wait for this worker; what it does, and where its threads are."""
 
-    info: WorkerInfo
-    address: tuple[str, int]
-    heard_s: float = field(default_factory=time.monotonic)
-    heartbeat: Heartbeat | None = None
+    worker: int
+    heartbeat: Heartbeat
+    stacks: str
 
 
-class Roster(dict[int, Known]):
-    """The workers that are up, by number; `seen` also has those that are gone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[int, WorkerInfo] = {}
-
-    def add(self, info: WorkerInfo, address: tuple[str, int]) -> None:
-        """A worker is up."""
-        self[info.worker] = Known(info=info, address=address)
-        self.seen[info.worker] = info
+GroupEvent = TaskEvent | WorkerDeath | Formed | WorkerLate
 
 
 class TaskLoop:
-    """One task on the workers of a pool.
+    """One task on the workers of a group.
+
+    Attributes:
+        state: where the task stands.
+        results: what workers delivered, by number.
 
     Args:
-        pool: the workers.
-        known: those that are up, by number; changed as workers come and go.
-        spec: of the group.
-        secret: what the run's workers know each other by.
+        group: the workers.
         task: what to run.
-        handler: the task's side of the driver.
-        target: how many workers there shall be; may be called at any time.
-        launched: workers on their way; changed as they come up.
     """
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        known: Roster,
-        spec: GroupSpec,
-        secret: bytes,
-        task: Task,
-        handler: Handler,
-        target: Callable[[], int],
-        launched: set[int],
-    ) -> None:
-        self._pool, self._known, self._spec, self._secret = pool, known, spec, secret
-        self._task, self._handler, self._target = task, handler, target
-        self.state = TaskState(limits=task.limits, initial_state=task.initial_state)
+    def __init__(self, group: WorkerGroup, task: Task) -> None:
+        group.hear()
+        self._group, self._task = group, task
+        self.state = TaskState(
+            num_to_begin=group.num_to_begin, num_to_go_on=group.spec.num_to_go_on, initial_state=task.initial_state
+        )
         self.results: dict[int, Any] = {}
-        self._launched = launched
-        self._questions: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is a request
-        self._settle_at: float | None = None
-        self._short_since: float | None = None
-        self._regrouping_since: float | None = None
-        self._tick_at = 0.0
+        self._events: deque[GroupEvent] = deque()
+        self._requests: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is for a place
+        self._stop: Stop | None = None
+        self._collect_until_s: float | None = None
+        self._short_since_s: float | None = None
+        self._regrouping_since_s: float | None = None
         self._ticked_s = time.monotonic()
         self._said_late: set[tuple[int, int]] = set()
-        self._pause = ""
 
-    def run(self) -> dict[int, Any]:
-        """Run the task to its end; returns what workers delivered, by number.
+    # -- events up ------------------------------------------------------------------------------------------------
+
+    def events(self) -> Iterator[GroupEvent]:
+        """Run the task to its end.
+
+        Yields:
+            What happens. A `TaskRequest` waits for its answer, which may come with a later event; every other worker
+            goes on meanwhile.
 
         Raises:
-            TaskFailed: it was given up.
+            TaskFailed: the task was given up.
         """
-        for worker in sorted(self._known):
+        for worker in sorted(self._group.up):
             self._begin(worker)
         while not self.state.over:
-            if self._pool.execute(self.feed):
-                continue
-            message = self._pool.receive(TICK_S)
+            yield from self._pending()
+            message = self._group.pool.receive(TICK_S)
             if message is not None:
-                self.feed(message)
-            self.tick()
-        return self.results
+                self._take(message)
+            self._tick()
+        yield from self._pending()
+        if self._stop is not None:
+            raise TaskFailed(self._stop.cause, self._stop.others)
+
+    def _pending(self) -> Iterator[GroupEvent]:
+        while self._events:
+            yield self._events.popleft()
+
+    # -- commands down --------------------------------------------------------------------------------------------
+
+    def answer(self, answers: Mapping[int, object]) -> None:
+        """Answer the requests of these workers; who waits for nothing, or has come to wait for a place, gets none."""
+        for worker, reply in answers.items():
+            self._reply(worker, reply, for_place=False)
 
     def pause(self, reason: str) -> None:
-        """Ask for a pause at the next good moment; may be called from a signal handler."""
-        self._pause = self._pause or reason
+        """Ask for a pause at the next good moment; from any thread or signal handler."""
+        self._group.pool.inbox.put(PauseWanted(reason=reason))
 
-    def set_initial_state(self, initial_state: Any) -> None:
-        """There is a new checkpoint."""
+    def set_initial_state(self, initial_state: object) -> None:
+        """There is a new checkpoint to begin from, should all workers be lost."""
         self._decide(InitialStateChanged(initial_state=initial_state))
 
     def regroup_if_wanted(self) -> None:
-        """The group is in the middle of steps."""
+        """The group is in the middle of steps: change it now if somebody waits for that."""
         self._decide(Signal.REGROUP_IF_WANTED)
-
-    def feed(self, message: Message) -> None:
-        """Take one message."""
-        worker = message.info.worker if isinstance(message, Up) else message.worker
-        if worker in self._known:
-            self._known[worker].heard_s = time.monotonic()
-        if isinstance(message, Up):
-            self._launched.discard(worker)
-            self._known.add(message.info, message.address)
-            self._begin(worker)
-        elif isinstance(message, Alive):
-            if worker in self._known:
-                self._known[worker].heartbeat = message.heartbeat
-        elif isinstance(message, Spoke):
-            if worker in self._known:  # who was ended is not heard of again
-                self._spoken(message)
-        elif message.outcome.failure is not None:
-            self._ended_badly(message.outcome.failure)
-        else:
-            if message.outcome.result is not None:
-                self.results[worker] = message.outcome.result
-            if self.state.status in ("running", "regrouping", "gathering") and worker not in self.state.members:
-                self._known.pop(worker, None)  # it was let go: what it holds is free again
-                self._pool.kill(worker)
-            self._decide(Finished(worker=worker))
-        self._take_pause()
-
-    def tick(self) -> None:
-        """Look at the clock, and at what is wanted."""
-        now_s = time.monotonic()
-        if self.state.over or now_s < self._tick_at:
-            return
-        if now_s - self._ticked_s > STALLED_S:
-            for known in self._known.values():
-                known.heard_s = max(known.heard_s, now_s - TICK_S)
-        self._tick_at, self._ticked_s = now_s + TICK_S, now_s
-        self._take_pause()
-        if self._settle_at is not None and now_s >= self._settle_at:
-            self._decide(Signal.ERRORS_COLLECTED)
-        if self._short_since is not None and now_s > self._short_since + self._spec.start_timeout_s:
-            waited = f"No replacement came within {self._spec.start_timeout_s:g} s."
-            self._decide(Expired(reason=waited))
-        if not self.state.over:
-            self._fence_silent(now_s)
-            self._watch_late(now_s)
-            self._fit_size()
 
     # -- messages -------------------------------------------------------------------------------------------------
 
+    def _take(self, message: Message | PauseWanted) -> None:
+        if isinstance(message, PauseWanted):
+            self._decide(message)
+            return
+        worker, known = message.worker, self._group.up.get(message.worker)
+        if known is not None:
+            known.heard_s = time.monotonic()
+        if isinstance(message, WorkerUp):
+            self._group.take(message)
+            self._begin(worker)
+        elif known is None and worker not in self._group.launched:
+            return  # who was ended is not heard of again
+        elif isinstance(message, TaskEnded):
+            self._ended(message)
+        elif isinstance(message, TaskEvent):
+            self._told(message)
+        elif known is not None:
+            known.heartbeat = message.heartbeat
+
     def _begin(self, worker: int) -> None:
-        limits = TaskLimits(first_deadline_s=self._spec.first_deadline_s, deadline_s=self._spec.deadline_s)
-        log_path = self._task.log_path(worker)
-        self._known[worker].heartbeat, self._known[worker].heard_s = None, time.monotonic()
-        self._pool.begin(worker, self._task.method, self._task.job, limits, log_path)
+        task = self._task
+        self._group.up[worker].begin()
+        log = None if task.log_dir is None else log_path(task.log_dir, worker)
+        self._group.pool.begin(worker, task.method, task.job, log)
         self._decide(Started(worker=worker))
 
-    def _spoken(self, message: Spoke) -> None:
-        if message.question is not None:
-            self._questions[message.worker] = message.question, isinstance(message.event, JoinRequest)
-        if self.state.over and isinstance(
-            message.event, JoinRequest
-        ):  # it came up to a task that was paused before it began
-            self._answer({message.worker: Leave("the task is over")}, to_reports=True)
-        elif isinstance(message.event, JoinRequest):
-            self._decide(JoinRequested(worker=message.worker, request=message.event))
-        elif self.state.status not in ("collecting errors", "over"):
-            self._answer(self._handler.handle(message.worker, message.event))
-        elif message.question is None:  # a task that is given up answers nobody, but what is told still counts
-            self._handler.handle(message.worker, message.event)
+    def _told(self, event: TaskEvent) -> None:
+        is_request, for_place = isinstance(event, TaskRequest), isinstance(event.content, JoinRequest)
+        if isinstance(event, TaskRequest):
+            self._requests[event.worker] = event.number, for_place
+        if isinstance(event.content, JoinRequest):
+            self._decide(JoinRequested(worker=event.worker, request=event.content))
+        elif not is_request or self.state.status != "collecting errors":  # a task that is given up answers nobody
+            self._events.append(event)
 
-    def _ended_badly(self, failure: Failure) -> None:
-        known = self._known.get(failure.worker)
-        if failure.worker in self._launched:  # it counts as one that did not get ready
-            self._launched.discard(failure.worker)
-            self._decide(Started(worker=failure.worker))
+    def _ended(self, ended: TaskEnded) -> None:
+        group, worker, failure = self._group, ended.worker, ended.failure
+        if worker in group.up:
+            group.up[worker].has_task = False
+        if failure is None:
+            if ended.result is not None:
+                self.results[worker] = ended.result
+            if self.state.status in ("running", "regrouping", "gathering") and worker not in self.state.members:
+                group.end(worker)  # it was let go: what it holds is free again
+            self._decide(Finished(worker=worker))
+            return
+        if worker in group.launched:  # it counts as one that did not get ready
+            group.launched.discard(worker)
+            self._decide(Started(worker=worker))
         if failure.kind == "died":
-            self._known.pop(failure.worker, None)
+            known = group.up.pop(worker, None)
             if failure.step is None and known is not None and known.heartbeat is not None:
                 failure = replace(failure, step=known.heartbeat.step)
         self._decide(Failed(failure=failure))
 
-    def _answer(self, answers: Mapping[int, Any], *, to_reports: bool = False) -> None:
-        """Answer who waits. The task's answers come too late for a worker that has reported meanwhile."""
-        for worker, reply in answers.items():
-            question, is_report = self._questions.get(worker, (None, False))
-            if question is not None and is_report == to_reports:
-                del self._questions[worker]
-                self._pool.answer(worker, question, reply)
-
-    def _take_pause(self) -> None:
-        if self._pause and not self.state.pause and not self.state.over:
-            self._decide(PauseWanted(reason=self._pause))
+    def _reply(self, worker: int, reply: object, *, for_place: bool) -> None:
+        """Answer a worker's last request, if it is of this kind: others come too late."""
+        number, is_for_place = self._requests.get(worker, (None, False))
+        if number is not None and is_for_place == for_place:
+            del self._requests[worker]
+            self._group.pool.answer(worker, number, reply)
 
     # -- decisions ------------------------------------------------------------------------------------------------
 
@@ -273,92 +240,110 @@ class TaskLoop:
             self._act(action)
 
     def _act(self, action: Action) -> None:
-        if isinstance(action, Reply):
-            answer = action.answer
-            if isinstance(answer, Membership):
-                addresses = tuple(self._known[member].address for member in answer.members)
-                answer = replace(answer, addresses=addresses, secret=self._secret)
-            self._answer({action.worker: answer}, to_reports=True)
-        elif isinstance(action, AbortGeneration):
-            self._regrouping_since = time.monotonic()
-            for worker in sorted(action.workers):
-                self._pool.abort(worker, action.generation, action.reason)
-        elif isinstance(action, Kill):
-            self._known.pop(action.worker, None)
-            self._pool.kill(action.worker)
-        elif isinstance(action, WorkerDeath):
-            self._answer(self._handler.lost(action.failure, action.num_left))
-        elif isinstance(action, Formed):
-            self._short_since = self._regrouping_since = None
-            self._said_late.clear()
-            self._answer(self._handler.formed(action))
-        elif action is Order.AWAIT_WORKERS:
-            if self.state.generation >= 0 and self._short_since is None:
-                self._short_since = time.monotonic()
-        elif action is Order.COLLECT_ERRORS:
-            self._settle_at = time.monotonic() + self._spec.settle_s
-        elif isinstance(action, Stop):
-            raise TaskFailed(action.cause, action.others)
+        group = self._group
+        match action:
+            case Reply(worker=worker, answer=Membership() as place):
+                addresses = tuple(group.up[member].address for member in place.members)
+                self._reply(worker, replace(place, addresses=addresses, secret=group.secret), for_place=True)
+            case Reply(worker=worker, answer=answer):
+                self._reply(worker, answer, for_place=True)
+            case AbortGeneration(workers=workers, generation=generation, reason=reason):
+                self._regrouping_since_s = time.monotonic()
+                for worker in sorted(workers):
+                    group.pool.abort(worker, generation, reason)
+            case Kill(worker=worker):
+                group.end(worker)
+            case WorkerDeath():
+                self._events.append(action)
+            case Formed():
+                self._short_since_s = self._regrouping_since_s = None
+                self._said_late.clear()
+                self._events.append(action)
+            case Order.AWAIT_WORKERS:
+                if self.state.generation >= 0 and self._short_since_s is None:
+                    self._short_since_s = time.monotonic()
+            case Order.COLLECT_ERRORS:
+                self._collect_until_s = time.monotonic() + COLLECT_ERRORS_S
+            case Stop():
+                self._stop = action
 
     # -- the clock ------------------------------------------------------------------------------------------------
 
+    def _tick(self) -> None:
+        """Look at the clock, and at what is wanted."""
+        now_s = time.monotonic()
+        if self.state.over or now_s < self._ticked_s + TICK_S:
+            return
+        if now_s - self._ticked_s > STALLED_S:
+            for known in self._group.up.values():
+                known.heard_s = max(known.heard_s, now_s - TICK_S)
+        self._ticked_s = now_s
+        timeout_s = self._group.spec.start_timeout_s
+        if self._collect_until_s is not None and now_s >= self._collect_until_s:
+            self._decide(Signal.ERRORS_COLLECTED)
+        if self._short_since_s is not None and now_s > self._short_since_s + timeout_s:
+            self._decide(Expired(reason=f"No replacement came within {timeout_s:g} s."))
+        if not self.state.over:
+            self._fence_silent(now_s)
+            self._watch_late(now_s)
+            self._fit_size()
+
     def _deadline_s(self) -> float:
         """How long a member may be unheard of."""
-        if self._spec.deadline_s is not None:
-            return self._spec.deadline_s
-        times = [known.heartbeat.step_s for known in self._known.values() if known.heartbeat is not None]
-        return max(5.0, 10 * max(times, default=0.0))
+        times = (known.heartbeat.step_s for known in self._group.up.values() if known.heartbeat is not None)
+        return self._group.spec.deadline_of(max(times, default=0.0))
+
+    def _awaited(self) -> Iterator[tuple[int, KnownWorker, Heartbeat]]:
+        """The members that work, and have been heard of."""
+        for worker in self.state.members:
+            known = self._group.up.get(worker)
+            if worker not in self.state.requests and known is not None and known.heartbeat is not None:
+                yield worker, known, known.heartbeat
 
     def _fence_silent(self, now_s: float) -> None:
-        for worker in self.state.members:
-            known = self._known.get(worker)
-            if known is None or worker in self.state.requests or known.heartbeat is None:
-                continue
+        for worker, known, heartbeat in self._awaited():
             silent_s = now_s - known.heard_s
             if silent_s > self._deadline_s():
-                self._fence(worker, known, f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off")
+                self._fence(worker, heartbeat, f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off")
                 return
 
-    def _fence(self, worker: int, known: Known, reason: str) -> None:
+    def _fence(self, worker: int, heartbeat: Heartbeat, reason: str) -> None:
         """End a worker that does not take part any more; should it wake up, nobody listens to it."""
-        self._pool.kill(worker)
-        self._known.pop(worker, None)
-        step = None if known.heartbeat is None else known.heartbeat.step
-        self._decide(Failed(failure=Failure(worker=worker, kind="died", reason=reason, step=step)))
+        self._group.end(worker)
+        self._decide(Failed(failure=Failure(worker=worker, kind="died", reason=reason, step=heartbeat.step)))
 
     def _watch_late(self, now_s: float) -> None:
         """While the group regroups: name those it waits for, and let go of one that stands still for too long."""
-        if self.state.status != "regrouping" or self._regrouping_since is None:
+        if self.state.status != "regrouping" or self._regrouping_since_s is None:
             return
-        deadline_s = self._deadline_s()
-        if now_s - self._regrouping_since < min(deadline_s, self._spec.first_deadline_s):
+        waited_s, deadline_s = now_s - self._regrouping_since_s, self._deadline_s()
+        if waited_s < min(deadline_s, FIRST_DEADLINE_S):
             return
-        for worker in self.state.members:
-            known = self._known.get(worker)
-            if worker in self.state.requests or known is None or known.heartbeat is None:
-                continue
+        for worker, _, heartbeat in self._awaited():
             if (worker, self.state.generation) not in self._said_late:
                 self._said_late.add((worker, self.state.generation))
-                self._handler.late(worker, known.heartbeat, self._pool.stacks(worker, wait_s=1.0))
-            limit_s = LATE_AFTER_DEADLINES * deadline_s if known.heartbeat.step_s else self._spec.first_deadline_s
-            if known.heartbeat.activity not in PATIENT_ACTIVITIES and now_s - self._regrouping_since > limit_s:
-                self._fence(worker, known, f"it stood still at '{known.heartbeat.activity}' for {limit_s:.0f} s")
+                stacks = self._group.pool.stacks(worker, STACKS_S)
+                self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
+            limit_s = LATE_AFTER_DEADLINES * deadline_s if heartbeat.step_s else FIRST_DEADLINE_S
+            if heartbeat.activity not in PATIENT_ACTIVITIES and waited_s > limit_s:
+                self._fence(worker, heartbeat, f"it stood still at '{heartbeat.activity}' for {limit_s:.0f} s")
                 return
 
     def _fit_size(self) -> None:
         """Launch workers that are wanted; let those go that are not, or whose machines go away."""
-        state = self.state
+        state, group = self.state, self._group
         if state.status in ("closing", "ending", "collecting errors", "over"):
             return
-        target, leaving = self._target(), self._pool.leaving() - state.leaving
-        surplus = len(set(self._known) - state.leaving) + len(self._launched) - target
+        leaving = group.pool.leaving() - state.leaving
+        staying = set(group.up) - state.leaving
+        surplus = len(staying) + len(group.launched) - group.target
         if surplus > 0:
-            leaving |= frozenset(sorted(set(self._known) - state.leaving - leaving)[-surplus:])
+            leaving |= frozenset(sorted(staying - leaving)[-surplus:])
         if leaving:
             self._decide(LeaveWanted(workers=leaving))
         while surplus < 0 and state.num_start_failures < MAX_START_FAILURES:
-            worker = self._pool.launch()
+            worker = group.pool.launch()
             if worker is None:
                 return
-            self._launched.add(worker)
+            group.launched.add(worker)
             surplus += 1

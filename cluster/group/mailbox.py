@@ -1,11 +1,12 @@
-"""How a running task talks to the driver: it tells, and it asks and waits for the answer."""
+"""How a running task talks to the driver: it sends events, and requests whose answers it waits for."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from .messages import TaskEvent, TaskRequest
 
 
 class Interrupted(Exception):
@@ -16,70 +17,74 @@ class MailboxClosed(Exception):
     """This worker is not needed any more: nobody answers."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a worker told (`question` is None) or asked."""
-
-    question: int | None
-    event: Any
-
-
 class Mailbox:
     """A worker's end of the channel to the driver.
 
+    A task waits for one answer at a time. What is answered after the task has given up waiting is dropped.
+
     Args:
-        send: brings something said to the driver.
+        worker: the worker's number.
+        put: brings an event to the driver.
         park: puts a large value where another worker can fetch it; returns a small handle.
         fetch: gets a parked value by its handle.
     """
 
     def __init__(
         self,
-        send: Callable[[Said], None],
+        worker: int,
+        put: Callable[[TaskEvent], None],
         park: Callable[[Any], Any] = lambda value: value,
         fetch: Callable[[Any], Any] = lambda handle: handle,
     ) -> None:
-        self._send, self.park, self.fetch = send, park, fetch
+        self._worker, self._put = worker, put
+        self.park, self.fetch = park, fetch
         self._changed = threading.Condition()
-        self._question = 0
+        self._number = 0
         self._answers: dict[int, Any] = {}
         self._closed = ""
 
-    def tell(self, event: Any) -> None:
+    def send(self, content: object) -> None:
         """Send an event; nobody answers."""
-        self._send(Said(question=None, event=event))
+        self._put(TaskEvent(worker=self._worker, content=content))
 
-    def ask(self, event: Any, interrupted: Callable[[], bool] = lambda: False) -> Any:
-        """Send an event and wait for the answer.
+    def request(self, content: object, interrupted: Callable[[], bool] = lambda: False) -> Any:
+        """Send a request and wait for the answer.
+
+        Args:
+            content: what is asked.
+            interrupted: whether to wait no longer; looked at again at every `wake`.
+
+        Returns:
+            The answer, whatever the driver's half says.
 
         Raises:
-            Interrupted: `interrupted()` has become true (see `wake`); an answer that comes later is dropped.
+            Interrupted: `interrupted()` has become true; an answer that comes later is dropped.
             MailboxClosed: the worker was closed.
         """
         with self._changed:
-            self._question += 1
-            question = self._question
+            self._number += 1
+            number = self._number
         if self._closed:
             raise MailboxClosed(self._closed)
         if interrupted():
             raise Interrupted
-        self._send(Said(question=question, event=event))
+        self._put(TaskRequest(worker=self._worker, content=content, number=number))
         with self._changed:
-            self._changed.wait_for(lambda: question in self._answers or self._closed or interrupted())
-            if question in self._answers:
-                return self._answers.pop(question)
-            self._question += 1  # what is answered now is too late
+            self._changed.wait_for(lambda: number in self._answers or self._closed or interrupted())
+            if number in self._answers:
+                return self._answers.pop(number)
+            self._number += 1  # what is answered now is too late
             raise MailboxClosed(self._closed) if self._closed else Interrupted
 
-    def answer(self, question: int, reply: Any) -> None:
-        """Answer a question; from any thread."""
+    def answer(self, number: int, reply: object) -> None:
+        """Answer the request of this number; from any thread."""
         with self._changed:
-            if question == self._question:
-                self._answers[question] = reply
+            if number == self._number:
+                self._answers[number] = reply
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let waiting questions look again whether they are interrupted; from any thread."""
+        """Let waiting requests look again whether they are interrupted; from any thread."""
         with self._changed:
             self._changed.notify_all()
 

@@ -1,8 +1,25 @@
-"""What a worker and the driver say to each other about the worker's place in the group: plain values.
+"""What workers and the driver say to each other: plain values.
+
+====================  ============================  =============================  ================================
+message               who sends it                  who acts                       what changes
+====================  ============================  =============================  ================================
+`JoinRequest`         a worker without a place      the controller                 it waits until it is answered
+`Membership`          the controller                the worker's `Member`          it connects with the others
+`SendState`           the controller                the worker's `Member`          it asks again, with its state
+`Finish`              the controller                the worker's `Member`          it delivers, for the group
+`Leave`               the controller                the worker's `Member`          its task ends
+`TaskEvent`           a task, while it runs         the driver's half of the task  nothing in the group
+`TaskRequest`         a task, which waits           the driver's half of the task  the worker gets its answer
+`Heartbeat`           a worker's process            the driver's loop              it is known to live
+`WorkerUp`            a pool                        the driver's loop              the worker can be given tasks
+`WorkerAlive`         a pool                        the driver's loop              carries the heartbeat
+`PauseWanted`         a signal, or a timer          the controller                 one worker saves, all leave
+`TaskEnded`           a worker's process, or a pool the driver's loop              its task, or the worker, is gone
+====================  ============================  =============================  ================================
 
 Workers have a number that is never used again, and a rank, their place in one generation. All calls that workers make
-together are numbered; results of the last calls are kept, so that who is behind after a failure can be
-handed what the others have.
+together are numbered; results of the last calls are kept, so that who is behind after a failure can be handed what the
+others have.
 """
 
 from __future__ import annotations
@@ -11,10 +28,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..assignment import Range
+from ..spec import WorkerInfo
 
+Address = tuple[str, int]
 # Where a worker is when it asks for a place: not in the group yet; at a step's all-reduce; at another call; waiting for
 # the driver, or validating; at the end of the task.
 WaitingAt = Literal["join", "step", "call", "wait", "end"]
+FailureKind = Literal["died", "raised", "lost_peer"]
+# Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.
+Evidence = Literal["", "out of memory", "crash"]
+
+
+# -- a worker's place in the group ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +47,9 @@ class JoinRequest:
     """A worker asks for a place in the next generation.
 
     Attributes:
+        waiting_at: where it is.
         generation: the last it was given; -1 before the first.
         next_call: the first call whose result it does not have; -1 before the first.
-        waiting_at: where it is.
         held: microbatches of that call it has computed (at a step).
         blames: numbers of workers that failed it in a call.
         in_call: whether the failure met it inside a call, and not before it.
@@ -33,13 +58,13 @@ class JoinRequest:
         step: step of the run, for messages.
         digest: of the state it would begin with (when it joins).
         fresh: whether that state is a new model's (when it joins).
-        state: handle of its state, once it was asked to donate it.
+        state: handle of its state, once it was asked to send it.
         reason: why it asks, in one line.
     """
 
-    generation: int
-    next_call: int
     waiting_at: WaitingAt
+    generation: int = -1
+    next_call: int = -1
     held: tuple[Range, ...] = ()
     blames: tuple[int, ...] = ()
     in_call: bool = False
@@ -48,7 +73,7 @@ class JoinRequest:
     step: int | None = None
     digest: str = ""
     fresh: bool = True
-    state: Any = None
+    state: Any = None  # whatever the pool's mailboxes make of it
     reason: str = ""
 
 
@@ -62,7 +87,7 @@ class Membership:
         call: with which the group goes on; results of calls from `first_call` on are handed over before that.
         first_call: see `call`.
         donor: rank of the worker that hands over.
-        ranges: for each rank the microbatches of `call` it brings, if it is a step (empty otherwise).
+        held: for each rank the microbatches of `call` that it has computed; empty if nobody has entered it as a step.
         initial_state: where a new member's state comes from; None leaves its own.
         stop_at_step: ask again at the next step, where the group can be changed.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
@@ -73,10 +98,10 @@ class Membership:
     call: int
     first_call: int
     donor: int
-    ranges: tuple[tuple[Range, ...], ...] = ()
-    initial_state: Any = None
+    held: tuple[tuple[Range, ...], ...] = ()
+    initial_state: Any = None  # a handle, or whatever the task begins from
     stop_at_step: bool = False
-    addresses: tuple[tuple[str, int], ...] = ()
+    addresses: tuple[Address, ...] = ()
     secret: bytes = b""
 
 
@@ -100,6 +125,27 @@ class Leave:
 Answer = Membership | SendState | Finish | Leave
 
 
+# -- a task, and its driver's half ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent:
+    """A task tells its driver's half something."""
+
+    worker: int
+    content: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest(TaskEvent):
+    """A task asks its driver's half something, and waits for the answer to this number."""
+
+    number: int
+
+
+# -- workers and their processes --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """A sign of life.
@@ -117,3 +163,69 @@ class Heartbeat:
     step: int | None
     step_s: float
     generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """How one worker ended badly.
+
+    Attributes:
+        worker: its number.
+        kind: ``"died"`` (its process is gone, or was ended because it did not answer), ``"raised"`` (an error of its
+            own), ``"lost_peer"`` (a call between workers failed in a way that a new group cannot mend).
+        reason: one line.
+        step: the step it was at, None where unknown.
+        traceback: its traceback, empty where it left none.
+        error: the exception itself where it could travel, for the driver to raise or to chain.
+        where: the innermost frame of the user's code, empty where there is none.
+        evidence: what is known about why its process died.
+    """
+
+    worker: int
+    kind: FailureKind
+    reason: str
+    step: int | None = None
+    traceback: str = ""
+    error: BaseException | None = None
+    where: str = ""
+    evidence: Evidence = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerUp:
+    """A worker is set up, waits at `address` for its peers and can be given tasks."""
+
+    info: WorkerInfo
+    address: Address
+
+    @property
+    def worker(self) -> int:
+        """Its number."""
+        return self.info.worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerAlive:
+    """A worker answers; `heartbeat` is None between tasks."""
+
+    worker: int
+    heartbeat: Heartbeat | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEnded:
+    """A worker's task ended with a result (None for most), or with a failure; between tasks the worker has died."""
+
+    worker: int
+    result: Any = None  # whatever its task delivers
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseWanted:
+    """The user wants to stop and resume later."""
+
+    reason: str
+
+
+Message = WorkerUp | WorkerAlive | TaskEvent | TaskEnded

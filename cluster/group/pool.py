@@ -1,67 +1,51 @@
-"""Where workers live: `WorkerPool`, with implementations in this process (`local.py`) and on Ray (`ray_pool.py`)."""
+"""Where workers live: `WorkerPool`, in this process (`pools/local.py`) or on Ray (`pools/ray_pool.py`)."""
 
 from __future__ import annotations
 
+import queue
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from ..spec import WorkerInfo
-from .messages import Heartbeat
-from .worker_process import Outcome, TaskLimits
+from .messages import Message, PauseWanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Up:
-    """A worker is set up, waits at `address` for its peers and can be given tasks."""
+class PoolStatistics:
+    """What a pool has done: how many workers it was asked to start, and how many of them are up now."""
 
-    info: WorkerInfo
-    address: tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoke:
-    """A worker told something, or asked (then `question` is its number)."""
-
-    worker: int
-    question: int | None
-    event: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alive:
-    """A worker answers."""
-
-    worker: int
-    heartbeat: Heartbeat | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A worker's task ended; or the worker did, before, in or between tasks (then the outcome holds how it died)."""
-
-    worker: int
-    outcome: Outcome
-
-
-Message = Up | Spoke | Alive | Ended
+    launched: int
+    up: int
 
 
 class WorkerPool(ABC):
-    """Workers by number. Numbers are never used again."""
+    """Workers by number. Numbers are never used again.
+
+    Commands go down by its methods, which return at once. What happens comes up by one queue: threads of the pool's own
+    hear the workers and put it there, and wait for nothing else, so that no event is lost when a worker dies. Anybody
+    else may put something there, too, even a signal handler.
+    """
+
+    def __init__(self) -> None:
+        self.inbox: queue.SimpleQueue[Message | PauseWanted] = queue.SimpleQueue()
 
     @abstractmethod
     def launch(self) -> int | None:
-        """Begin to start a worker; `Up` or `Ended` tells how that went. None if there can be no more."""
+        """Begin to start a worker; `WorkerUp` or `TaskEnded` tells how that went. None if there can be no more."""
 
     @abstractmethod
-    def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:
-        """Let a worker run a task; `Ended` tells how that went."""
+    def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
+        """Let a worker run a task; `TaskEnded` tells how that went.
+
+        Args:
+            worker: its number.
+            method: of its hosted object, which takes the job and the worker's `Member`.
+            job: what to call it with.
+            log_path: where its process prints meanwhile; None leaves that as it is.
+        """
 
     @abstractmethod
-    def answer(self, worker: int, question: int, reply: Any) -> None:
-        """Answer a question."""
+    def answer(self, worker: int, number: int, reply: object) -> None:
+        """Answer a request."""
 
     @abstractmethod
     def abort(self, worker: int, generation: int, reason: str) -> None:
@@ -73,27 +57,34 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def crash(self, worker: int) -> None:
-        """End a worker's process as a failure would, from any thread: `Ended` tells that it died, as of any death.
+        """End a worker's process as a failure would, from any thread: `TaskEnded` tells that it died, as of any death.
 
-        Nothing happens if there is no such worker. Raises ClusterError where the worker is this process.
+        Nothing happens if there is no such worker.
         """
 
-    @abstractmethod
-    def receive(self, wait_s: float) -> Message | None:
+    def receive(self, wait_s: float) -> Message | PauseWanted | None:
         """The next message, or None if there is none within `wait_s`."""
+        try:
+            return self.inbox.get(timeout=wait_s)
+        except queue.Empty:
+            return None
 
     @abstractmethod
     def stacks(self, worker: int, wait_s: float) -> str:
-        """The Python stacks of a worker's threads, or why there are none."""
+        """The Python stacks of a worker's threads, or why there are none; waits for so many seconds at most."""
+
+    @abstractmethod
+    def statistics(self) -> PoolStatistics:
+        """Return counters since the pool was made; from any thread."""
 
     @abstractmethod
     def close(self) -> None:
         """End all workers."""
 
-    def execute(self, feed: Callable[[Message], None]) -> bool:
-        """Run a task that lives on the calling thread, if this pool has one; returns whether it has."""
-        return False
-
     def leaving(self) -> frozenset[int]:
         """Workers whose machines are about to go away."""
         return frozenset()
+
+    def room(self) -> str:
+        """What there is free for workers, in a sentence; empty where nothing can be said."""
+        return ""

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..assignment import Range, reassign
-from .controller_state import AbortGeneration, Failure, Formed, Kill, Order, TaskState, Turn, WorkerDeath
-from .messages import Finish, JoinRequest, Leave, Membership, SendState
+from ..assignment import Range
+from .controller_state import AbortGeneration, Formed, Kill, Order, TaskState, Turn, WorkerDeath
+from .messages import Failure, Finish, JoinRequest, Leave, Membership, SendState
 
 DEATHS_AT_A_STEP = 3
 MAX_RESTARTS = 10
@@ -29,7 +29,7 @@ class NextGeneration:
         initial_states: where a member's state comes from, by worker; its own where it is None or missing.
         call: the call with which the group goes on; `first_call` is the first result that some of them lack.
         donor: who hands over these results.
-        ranges: for each rank the microbatches that it brings to the pending step; empty if nobody has entered it.
+        held: for each rank the microbatches of the pending step that it has computed; empty if nobody has entered it.
     """
 
     members: tuple[int, ...]
@@ -39,7 +39,7 @@ class NextGeneration:
     call: int = 0
     first_call: int = 0
     donor: int
-    ranges: tuple[tuple[Range, ...], ...] = ()
+    held: tuple[tuple[Range, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class StateNeeded:
 def first_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     """The generation of those who wait, of which none has been a member; None if they are too few."""
     workers = state.candidates
-    if len(workers) < (state.limits.num_needed if state.generation < 0 else max(1, state.limits.min_workers)):
+    if len(workers) < (state.num_to_begin if state.generation < 0 else state.num_to_go_on):
         return None
     trained = [worker for worker in workers if not state.requests[worker].fresh]
     donor = min(trained or workers)
@@ -93,16 +93,15 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
         call=requests[donor].next_call,
         first_call=min(requests[worker].next_call for worker in staying),
         donor=donor,
-        ranges=_pending_ranges(state, members, [worker for worker in newest if worker in staying]),
+        held=_held(state, members, [worker for worker in newest if worker in staying]),
     )
 
 
-def _pending_ranges(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tuple[tuple[Range, ...], ...]:
-    """Who brings what to the pending step; nothing if nobody has entered it."""
-    num_microbatches = state.limits.num_microbatches
-    if not num_microbatches or all(state.requests[worker].waiting_at != "step" for worker in newest):
+def _held(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tuple[tuple[Range, ...], ...]:
+    """What the members have computed of the pending step; nothing if nobody has entered it."""
+    if all(state.requests[worker].waiting_at != "step" for worker in newest):
         return ()
-    return reassign(num_microbatches, [state.requests[worker].held if worker in newest else () for worker in members])
+    return tuple(state.requests[worker].held if worker in newest else () for worker in members)
 
 
 def cut_off(requests: Mapping[int, JoinRequest], by_rank: Iterable[int]) -> tuple[int, ...]:
@@ -266,9 +265,9 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
             call=plan.call,
             first_call=plan.first_call,
             donor=members.index(plan.donor),
-            ranges=plan.ranges,
+            held=plan.held,
             initial_state=plan.initial_states.get(worker),
-            stop_at_step=bool(waiting) and not plan.ranges,
+            stop_at_step=bool(waiting) and not plan.held,
         )
         turn.reply(worker, place)
     turn.act(Formed(generation=generation, members=members, joined=plan.joined, restarted=restarted))

@@ -1,99 +1,112 @@
-"""A worker group: workers that run tasks together, one task after another, and are replaced when they are lost."""
+"""A worker group: the workers of a trainer, which run tasks together one after another and are replaced when lost."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from ..errors import ClusterError, PlacementError
 from ..links import LinksJob, PairBandwidth
 from ..spec import GroupSpec, WorkerInfo
-from .driver_loop import TICK_S, Handler, Roster, Task, TaskLoop
-from .pool import Ended, Message, Up, WorkerPool
-from .worker_process import TaskLimits
+from .messages import Address, Heartbeat, Message, PauseWanted, TaskEnded, WorkerUp
+from .pool import WorkerPool
 
+TICK_S = 0.25
 SAY_EVERY_S = 8.0
+
+
+@dataclass(slots=True)
+class KnownWorker:
+    """What the driver knows about a worker that is up: where it is, when it was heard of last, what it does."""
+
+    info: WorkerInfo
+    address: Address
+    heard_s: float = field(default_factory=time.monotonic)
+    heartbeat: Heartbeat | None = None
+    has_task: bool = False
+
+    def begin(self) -> None:
+        """It was given a task."""
+        self.heartbeat, self.heard_s, self.has_task = None, time.monotonic(), True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatistics:
+    """Numbers of the workers that are on their way, that are up, and that have a task, given up or not."""
+
+    launched: frozenset[int]
+    up: frozenset[int]
+    with_task: frozenset[int]
 
 
 class WorkerGroup:
     """The workers of one trainer.
 
-    Args:
+    Attributes:
         pool: where they live.
         spec: how many, and how long to wait.
-        say: told what is being waited for.
-        room: describes what the cluster has free, for messages.
+        target: how many there shall be; may be changed at any time, from any thread.
+        up: those that are up, by number.
+        launched: numbers of those that are on their way.
+        seen: where all workers run or ran, by number, those that are gone included.
+        secret: what they know each other by.
     """
 
-    def __init__(
-        self, pool: WorkerPool, spec: GroupSpec, say: Callable[[str], None], room: Callable[[], str] = lambda: ""
-    ) -> None:
+    def __init__(self, pool: WorkerPool, spec: GroupSpec) -> None:
         self.pool, self.spec = pool, spec
-        self._say, self._room = say, room
-        self._known = Roster()
-        self._launched: set[int] = set()
-        self._secret = secrets.token_bytes(32)
-        self.target = spec.max_workers or spec.num_workers
-        self.loop: TaskLoop | None = None
+        self.target = spec.most_workers
+        self.up: dict[int, KnownWorker] = {}
+        self.launched: set[int] = set()
+        self.seen: dict[int, WorkerInfo] = {}
+        self.secret = secrets.token_bytes(32)
 
     @property
     def infos(self) -> dict[int, WorkerInfo]:
         """Where the workers that are up run, by number."""
-        return {worker: known.info for worker, known in sorted(self._known.items())}
+        return {worker: known.info for worker, known in sorted(self.up.items())}
 
     @property
-    def seen(self) -> dict[int, WorkerInfo]:
-        """Where all workers run or ran, those that are gone included."""
-        return self._known.seen
-
-    @property
-    def num_needed(self) -> int:
-        """Workers to begin with."""
-        return min(self.spec.min_workers or self.spec.num_workers, self.target)
+    def num_to_begin(self) -> int:
+        """So many workers can begin a task."""
+        return min(self.spec.num_to_begin, self.target)
 
     def launch(self) -> None:
         """Begin to start workers; `start` waits for them."""
-        if not self._launched:
-            launched = (self.pool.launch() for _ in range(min(self.spec.num_workers, self.target)))
-            self._launched = {worker for worker in launched if worker is not None}
+        if not self.up and not self.launched:
+            started = (self.pool.launch() for _ in range(min(self.spec.num_workers, self.target)))
+            self.launched = {worker for worker in started if worker is not None}
 
-    def start(self) -> None:
-        """Start workers; returns when enough of them are up.
+    def start(self) -> Iterator[str]:
+        """Start workers; ends when enough of them are up.
+
+        Yields:
+            Every few seconds a line that says what is waited for.
 
         Raises:
             PlacementError: the cluster has no room for them, or they died.
         """
         self.launch()
-        waiting = self._launched
-        began = said_at = time.monotonic()
-        while len(self._known) < self.num_needed:
+        began_s = said_s = time.monotonic()
+        while len(self.up) < self.num_to_begin:
             message = self.pool.receive(TICK_S)
-            self._welcome(message)
-            if isinstance(message, Ended) and message.outcome.failure is not None:
-                failure = message.outcome.failure
+            self.take(message)
+            if isinstance(message, TaskEnded) and (failure := message.failure) is not None:
                 if failure.error is not None:
                     failure.error.add_note(f"(while worker {failure.worker} was being set up)")
                     raise failure.error
                 raise PlacementError(f"Worker {failure.worker} could not be set up: {failure.reason}")
-            now = time.monotonic()
-            if now - began > self.spec.start_timeout_s:
+            now_s = time.monotonic()
+            waiting = f"{len(self.launched)} of {self.spec.num_workers} workers"
+            if now_s - began_s > self.spec.start_timeout_s:
                 raise PlacementError(
-                    f"{len(waiting)} of {self.spec.num_workers} workers did not start within "
-                    f"{self.spec.start_timeout_s:g} s. {self._room()} Ask for fewer workers, give min_workers to begin "
-                    "with those there are, or add machines to the cluster."
+                    f"{waiting} did not start within {self.spec.start_timeout_s:g} s. {self.pool.room()} Ask for fewer "
+                    "workers, give min_workers to begin with those there are, or add machines to the cluster."
                 )
-            if now - said_at > SAY_EVERY_S:
-                said_at = now
-                self._say(f"waiting for {len(waiting)} of {self.spec.num_workers} workers to start. {self._room()}")
-
-    def begin(self, task: Task, handler: Handler) -> TaskLoop:
-        """Prepare a task; its `run` runs it to the end. The group can run another one unless that raises."""
-        self._drain()
-        self.loop = TaskLoop(
-            self.pool, self._known, self.spec, self._secret, task, handler, lambda: self.target, self._launched
-        )
-        return self.loop
+            if now_s - said_s > SAY_EVERY_S:
+                said_s = now_s
+                yield f"waiting for {waiting} to start. {self.pool.room()}"
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
         """How fast every two of the workers that are up talk; between two tasks. Takes some seconds.
@@ -101,43 +114,56 @@ class WorkerGroup:
         Raises:
             ClusterError: a worker was lost meanwhile, or does not answer; the group can only be closed then.
         """
-        self._drain()
-        job = LinksJob(addresses={worker: known.address for worker, known in self._known.items()}, secret=self._secret)
+        self.hear()
+        job = LinksJob(addresses={worker: known.address for worker, known in self.up.items()}, secret=self.secret)
         for worker in job.addresses:
-            self.pool.begin(worker, "links", job, TaskLimits(first_deadline_s=self.spec.first_deadline_s), None)
+            self.up[worker].begin()
+            self.pool.begin(worker, "links", job, None)
         found: dict[int, tuple[PairBandwidth, ...]] = {}
         while len(found) < len(job.addresses):
             message = self.pool.receive(TICK_S)
-            if not isinstance(message, Ended):
-                self._welcome(message)
-            elif message.outcome.failure is None:
-                found[message.worker] = message.outcome.result
-            elif message.worker in job.addresses:
-                raise ClusterError(
-                    f"The links between workers could not be measured: worker {message.worker} "
-                    f"{message.outcome.failure.kind.replace('_', ' ')}: {message.outcome.failure.reason}"
-                )
+            self.take(message)
+            if isinstance(message, TaskEnded) and message.worker in job.addresses:
+                if message.failure is not None:
+                    raise ClusterError(
+                        f"The links between workers could not be measured: worker {message.worker} "
+                        f"{message.failure.kind.replace('_', ' ')}: {message.failure.reason}"
+                    )
+                found[message.worker] = message.result
         return next(iter(found.values()))
 
     def resize(self, num_workers: int) -> None:
         """Change how many workers there shall be, now or between the steps of a running task; from any thread."""
         self.target = num_workers
 
+    def statistics(self) -> GroupStatistics:
+        """Return who is where."""
+        with_task = frozenset(worker for worker, known in self.up.items() if known.has_task)
+        return GroupStatistics(launched=frozenset(self.launched), up=frozenset(self.up), with_task=with_task)
+
     def close(self) -> None:
         """End the workers and free what they hold."""
         self.pool.close()
-        self._known.clear()
+        self.up.clear()
 
-    def _drain(self) -> None:
-        """Hear what has happened since the last task: workers that are up, and workers that have died."""
+    def hear(self) -> None:
+        """Between two tasks: hear what has happened since the last: workers that are up, and workers that have died."""
         while (message := self.pool.receive(0.0)) is not None:
-            self._welcome(message)
-            if isinstance(message, Ended) and message.outcome.failure is not None:
-                self._launched.discard(message.outcome.failure.worker)
-                self._known.pop(message.outcome.failure.worker, None)
+            self.take(message)
 
-    def _welcome(self, message: Message | None) -> None:
-        """Know a worker that has come up."""
-        if isinstance(message, Up):
-            self._launched.discard(message.info.worker)
-            self._known.add(message.info, message.address)
+    def take(self, message: Message | PauseWanted | None) -> None:
+        """Note who is up, and who is not any more."""
+        if isinstance(message, WorkerUp):
+            self.launched.discard(message.worker)
+            self.up[message.worker] = KnownWorker(info=message.info, address=message.address)
+            self.seen[message.worker] = message.info
+        elif isinstance(message, TaskEnded) and message.failure is not None:
+            self.launched.discard(message.worker)
+            self.up.pop(message.worker, None)
+        elif isinstance(message, TaskEnded) and message.worker in self.up:
+            self.up[message.worker].has_task = False
+
+    def end(self, worker: int) -> None:
+        """End a worker; it is not heard of again."""
+        self.pool.kill(worker)
+        self.up.pop(worker, None)

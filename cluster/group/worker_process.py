@@ -1,153 +1,155 @@
 """The generic half of a worker: it hosts one object and runs its tasks on one thread, as a member of the group.
 
 What the object computes is none of its business: `trainer/` puts its worker in. Frameworks keep state per thread, so
-every call of the hosted object is made on the same thread.
+the object is made and called on the same thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
+import queue
 import socket
+import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import Any
 
 from ..allreduce.listener import Listener
-from ..errors import CollectiveError, Dismissed
+from ..errors import ClusterError, CollectiveError, Dismissed
 from ..links import LinksJob, measure_links
-from .controller_state import Failure
+from ..spec import GroupSpec
 from .mailbox import Mailbox
 from .membership import Member
-from .messages import Heartbeat
+from .messages import Address, Failure, FailureKind, Heartbeat, TaskEnded, TaskEvent
+
+_DIGITS = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskLimits:
-    """How long a member waits.
-
-    Attributes:
-        first_deadline_s: for a silent peer, before steps have been timed.
-        deadline_s: the same afterwards; None for ten times the median step, at least five seconds.
-    """
-
-    first_deadline_s: float
-    deadline_s: float | None = None
+class WorkerKilled(BaseException):
+    """Raised inside a worker of this process, ends it as a signal ends a process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a task ended on one worker: a result (None for most), or a failure."""
-
-    result: Any = None
-    failure: Failure | None = None
-
-
-class Host:
+class WorkerProcess:
     """Hosts one object made by `factory(slot)`, whose tasks are methods that take (job, member).
 
     Args:
-        factory: makes the hosted object, called on the host's own thread.
+        factory: makes the hosted object, called on the thread on which its tasks will run.
+        spec: of the worker's group.
+        put: brings what a task says, and at last how it ended, to the driver; called by the threads that say it.
         worker: number of this worker.
-        slot: which share of its process or machine this worker uses.
-        mailbox: its channel to the driver.
-        in_caller: run tasks on the calling thread instead of one of the host's own (for debuggers).
+        slot: which share of its machine this worker uses.
+        park: puts a large value where another worker can fetch it; returns a small handle.
+        fetch: gets a parked value by its handle.
+
+    Raises:
+        whatever the factory raises.
     """
 
     def __init__(
         self,
-        factory: Callable[[int], Any],
+        factory: Callable[[int], object],
+        spec: GroupSpec,
+        put: Callable[[TaskEvent | TaskEnded], None],
         *,
         worker: int,
         slot: int = 0,
-        mailbox: Mailbox,
-        in_caller: bool = False,
+        park: Callable[[Any], Any] = lambda value: value,
+        fetch: Callable[[Any], Any] = lambda handle: handle,
     ) -> None:
-        self.worker, self.mailbox = worker, mailbox
-        self._executor = None if in_caller else ThreadPoolExecutor(1, thread_name_prefix=thread_name(worker))
+        self.worker, self._spec, self._put = worker, spec, put
+        self._mailbox = Mailbox(worker, put, park, fetch)
         self._listener: Listener | None = None
         self._member: Member | None = None
-        try:
-            self._hosted: Any = self._submit(factory, slot).result()
-        except BaseException:
-            self.close()
-            raise
+        self._tasks: queue.SimpleQueue[tuple[str, object, Member] | None] = queue.SimpleQueue()
+        made: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(factory, slot, made), name=thread_name(worker), daemon=True
+        )
+        self._thread.start()
+        made.result()
 
-    def listen(self, interface: str) -> tuple[str, int]:
+    def listen(self, interface: str) -> Address:
         """Open this worker's listener on an interface; returns its address."""
         if self._listener is None:
             self._listener = Listener(interface)
         return self._listener.address
 
-    def run(
-        self,
-        method: str,
-        job: Any,
-        limits: TaskLimits,
-        note_step: Callable[[int | None], None] = lambda step: None,
-    ) -> Outcome:
-        """Run one task to its end and say how it ended; never raises for what the task does."""
-        if self._listener is not None:
-            self._listener.forget_aborts()
-        self._member = Member(
-            self.worker,
-            self.mailbox,
-            self._listener,
-            first_deadline_s=limits.first_deadline_s,
-            deadline_s=limits.deadline_s,
-            note_step=note_step,
-        )
-        return self._submit(self._run, method, job, self._member).result()
+    def begin(self, method: str, job: object, note_step: Callable[[int | None], None] = lambda step: None) -> None:
+        """Begin a task; `put` gets its events, and at last a `TaskEnded`.
+
+        Args:
+            method: of the hosted object; it takes the job and this worker's `Member`.
+            job: what to call it with; a `LinksJob` is not the hosted object's, but done by all workers together.
+            note_step: called with the number of every step that begins.
+        """
+        if self._listener is None:
+            raise ClusterError(f"worker {self.worker} was given a task before it had an address")
+        self._listener.forget_aborts()
+        self._member = Member(self.worker, self._mailbox, self._listener, self._spec, note_step)
+        self._tasks.put((method, job, self._member))
+
+    def answer(self, number: int, reply: object) -> None:
+        """Answer the task's request of this number; from any thread."""
+        self._mailbox.answer(number, reply)
 
     def abort(self, generation: int, reason: str) -> None:
         """Wake the task out of whatever it waits for in this generation; from any thread."""
-        if self._member is not None:
-            self._member.abort(generation, reason)
+        if (member := self._member) is not None:
+            member.abort(generation, reason)
 
     def heartbeat(self) -> Heartbeat | None:
-        """What the task does; from any thread."""
-        return None if self._member is None else self._member.heartbeat()
+        """What the task does, None between tasks; from any thread."""
+        return None if (member := self._member) is None else member.heartbeat()
 
     def close(self, reason: str = "the worker is closed") -> None:
-        """Close everything this host opened; a running task ends at its next call."""
-        self.mailbox.close(reason)
-        if self._member is not None:
-            self._member.abort(1 << 62, reason)
+        """Close everything this process opened for the worker; a running task ends at its next call."""
+        self._mailbox.close(reason)
+        self.abort(1 << 62, reason)
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._tasks.put(None)
 
-    def _submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        if self._executor is not None:
-            return self._executor.submit(function, *args)
-        done: Future[Any] = Future()
+    def join(self, wait_s: float) -> None:
+        """Wait until the thread that computes has ended, for so many seconds at most; after `close`."""
+        self._thread.join(wait_s)
+
+    def _serve(self, factory: Callable[[int], object], slot: int, made: Future[None]) -> None:
         try:
-            done.set_result(function(*args))
-        except Exception as error:
-            done.set_exception(error)
-        return done
+            hosted = factory(slot)
+        except BaseException as error:  # raised where the worker is made
+            made.set_exception(error)
+            return
+        made.set_result(None)
+        while (task := self._tasks.get()) is not None:
+            ended = self._run(hosted, *task)
+            self._member = None
+            self._put(ended)
 
-    def _run(self, method: str, job: Any, member: Member) -> Outcome:
+    def _run(self, hosted: object, method: str, job: object, member: Member) -> TaskEnded:
         try:
             if isinstance(job, LinksJob) and self._listener is not None:
-                return Outcome(result=measure_links(self._listener, self.worker, job))
-            return Outcome(result=getattr(self._hosted, method)(job, member))
+                return TaskEnded(worker=self.worker, result=measure_links(self._listener, self.worker, job))
+            return TaskEnded(worker=self.worker, result=getattr(hosted, method)(job, member))
         except Dismissed as dismissed:
-            return Outcome(result=dismissed.result)
-        except Exception as error:  # reported to the driver, which raises it
-            return Outcome(failure=failure_of(error, self.worker, member.step))
+            return TaskEnded(worker=self.worker, result=dismissed.result)
+        except BaseException as error:  # sys.exit() in the user's code too; the driver raises it
+            return TaskEnded(worker=self.worker, failure=failure_of(error, self.worker, member.step))
         finally:
             member.leave()  # the peers see at once that this worker has left the step
 
 
 def failure_of(error: BaseException, worker: int, step: int | None) -> Failure:
-    """Describe an exception that a task raised."""
+    """Describe an exception that a task, or the making of a worker, has raised."""
+    if isinstance(error, WorkerKilled):
+        return Failure(worker=worker, kind="died", reason=str(error))
+    kind: FailureKind = "lost_peer" if isinstance(error, CollectiveError) else "raised"
     return Failure(
         worker=worker,
-        kind="lost_peer" if isinstance(error, CollectiveError) else "raised",
+        kind=kind,
         reason=f"{type(error).__name__}: {error}".strip(),
         step=step,
         traceback="".join(traceback.format_exception(error)),
@@ -173,10 +175,65 @@ def _is_users(filename: str, module: str) -> bool:
 
 
 def thread_name(worker: int) -> str:
-    """How the thread begins its name on which a worker computes."""
+    """Name of the thread on which a worker computes."""
     return f"heliostat-worker-{worker}"
 
 
 def host_name() -> str:
     """This machine's name."""
     return socket.gethostname()
+
+
+# -- where a process is killed ----------------------------------------------------------------------------------------
+
+
+def log_path(folder: str, worker: int) -> str:
+    """Where a worker prints, in the folder for all of them."""
+    return os.path.join(folder, f"worker-{worker}.log")
+
+
+class StepMark:
+    """The step at which a worker is, where it outlives the worker: a few bytes of a mapped file beside its log.
+
+    The kernel keeps what was written into a map when the process is killed, so the driver learns the exact step of a
+    death; a heartbeat may be a second old. Writing it costs a microsecond and no system call.
+
+    Args:
+        log: the worker's log file.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, log: str) -> None:
+        self._path = _mark_path(log)
+        with open(self._path, "wb+") as file:
+            file.write(b" " * _DIGITS)
+            file.flush()
+            self._map = mmap.mmap(file.fileno(), _DIGITS)
+
+    def note(self, step: int | None) -> None:
+        """This worker is at `step` from now on; None for no step."""
+        self._map[:] = b" " * _DIGITS if step is None else b"%020d" % step
+
+    def close(self) -> None:
+        """The task is over: remove the file."""
+        self._map.close()
+        with contextlib.suppress(OSError):
+            os.remove(self._path)
+
+
+def take_mark(log: str) -> int | None:
+    """The last step that a dead worker noted beside its log, None where there is none; removes the file."""
+    path = _mark_path(log)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_DIGITS).strip()
+        os.remove(path)
+        return int(text) if text else None
+    except (OSError, ValueError):
+        return None
+
+
+def _mark_path(log: str) -> str:
+    return f"{log.removesuffix('.log')}.step"

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import queue
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
 
-from ..errors import ClusterError
-from ..group.controller_state import Failure
-from ..group.mailbox import Mailbox, Said
-from ..group.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
-from ..group.worker_process import Host, Outcome, TaskLimits, failure_of, host_name, thread_name
-from ..spec import WorkerInfo
+from ..group.messages import Failure, Message, TaskEnded, WorkerAlive, WorkerUp
+from ..group.pool import PoolStatistics, WorkerPool
+from ..group.worker_process import WorkerProcess, failure_of, host_name, thread_name
+from ..spec import GroupSpec, WorkerInfo
 
 _LOOPBACK = "127.0.0.1"
 HEARTBEAT_S = 0.5
-
-
-class WorkerKilled(BaseException):
-    """Raised inside a worker of this process, ends it as a signal ends a process: nobody is told."""
+JOIN_S = 5.0
 
 
 class LocalPool(WorkerPool):
@@ -30,18 +23,20 @@ class LocalPool(WorkerPool):
 
     Args:
         factory: makes the hosted object of a slot; a slot is free again when its worker has ended.
-        num_slots: how many workers there can be at a time.
+        spec: of the group; there are slots for as many workers as there can be.
     """
 
-    def __init__(self, factory: Callable[[int], Any], num_slots: int) -> None:
-        self._factory = factory
-        self._free = list(range(num_slots))
+    def __init__(self, factory: Callable[[int], object], spec: GroupSpec) -> None:
+        super().__init__()
+        self._factory, self._spec = factory, spec
+        self._free = list(range(spec.most_workers))
         self._slots: dict[int, int] = {}
-        self._hosts: dict[int, Host] = {}
-        self._threads: dict[int, threading.Thread] = {}
-        self._inbox: queue.Queue[Message] = queue.Queue()
+        self._processes: dict[int, WorkerProcess] = {}
+        self._ended: list[WorkerProcess] = []
         self._lock = threading.Lock()  # between starting a worker and ending it
         self._next = 0
+        self._closed = threading.Event()
+        threading.Thread(target=self._beat, name="heliostat-heartbeats", daemon=True).start()
 
     def launch(self) -> int | None:
         """See `WorkerPool.launch`."""
@@ -52,175 +47,91 @@ class LocalPool(WorkerPool):
         threading.Thread(target=self._start, args=(worker, slot), daemon=True).start()
         return worker
 
-    def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:
-        """See `WorkerPool.begin`."""
-        thread = threading.Thread(target=self._task, args=(worker, method, job, limits), daemon=True)
-        self._threads[worker] = thread
-        thread.start()
+    def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
+        """See `WorkerPool.begin`; what a worker prints stays this process's."""
+        if (process := self._processes.get(worker)) is not None:
+            process.begin(method, job)
 
-    def answer(self, worker: int, question: int, reply: Any) -> None:
+    def answer(self, worker: int, number: int, reply: object) -> None:
         """See `WorkerPool.answer`."""
-        if worker in self._hosts:
-            self._hosts[worker].mailbox.answer(question, reply)
+        if (process := self._processes.get(worker)) is not None:
+            process.answer(number, reply)
 
     def abort(self, worker: int, generation: int, reason: str) -> None:
         """See `WorkerPool.abort`."""
-        if worker in self._hosts:
-            self._hosts[worker].abort(generation, reason)
+        if (process := self._processes.get(worker)) is not None:
+            process.abort(generation, reason)
 
     def kill(self, worker: int) -> None:
         """See `WorkerPool.kill`: a thread cannot be ended from outside; it ends at its next call."""
-        host = self._forget(worker)
-        if host is not None:
-            host.close("this worker has been replaced")
+        self._end(worker, "this worker has been replaced")
 
     def crash(self, worker: int) -> None:
         """See `WorkerPool.crash`: its sockets are closed and its death is told; its thread ends at its next call."""
-        host = self._forget(worker)
-        if host is not None:
-            self._inbox.put(Ended(worker=worker, outcome=_badly(WorkerKilled("it was killed on purpose"), worker)))
-            host.close("this worker was killed on purpose")
-
-    def receive(self, wait_s: float) -> Message | None:
-        """See `WorkerPool.receive`."""
-        try:
-            return self._inbox.get(timeout=wait_s)
-        except queue.Empty:
-            return None
+        reason = "it was killed on purpose"
+        if self._end(worker, reason):
+            failure = Failure(worker=worker, kind="died", reason=reason)
+            self.inbox.put(TaskEnded(worker=worker, failure=failure))
 
     def stacks(self, worker: int, wait_s: float) -> str:
         """See `WorkerPool.stacks`."""
-        threads = [each for each in threading.enumerate() if each.name.startswith(f"{thread_name(worker)}_")]
         frames = sys._current_frames()
+        threads = [each for each in threading.enumerate() if each.name == thread_name(worker)]
         found = [frames[each.ident] for each in threads if each.ident in frames]
         return "".join(line for frame in found for line in traceback.format_stack(frame))
 
+    def statistics(self) -> PoolStatistics:
+        """See `WorkerPool.statistics`."""
+        return PoolStatistics(launched=self._next, up=len(self._processes))
+
     def close(self) -> None:
         """See `WorkerPool.close`."""
+        self._closed.set()
         for worker in list(self._slots):
             self.kill(worker)
-        for thread in self._threads.values():
-            thread.join(5.0)
-        self._threads = {}
+        for process in self._ended:
+            process.join(JOIN_S)
+        self._ended.clear()
 
     def _start(self, worker: int, slot: int) -> None:
-        mailbox = Mailbox(lambda said: self._inbox.put(_spoke(worker, said)))
+        def put(message: Message) -> None:
+            self._put(worker, message)
+
         try:
-            host = Host(self._factory, worker=worker, slot=slot, mailbox=mailbox)
-            address = host.listen(_LOOPBACK)
+            process = WorkerProcess(self._factory, self._spec, put, worker=worker, slot=slot)
+            address = process.listen(_LOOPBACK)
         except BaseException as error:  # reported to the driver, which raises it
-            self._forget(worker)
-            self._inbox.put(Ended(worker=worker, outcome=_badly(error, worker)))
+            self._end(worker, "it could not be set up")
+            self.inbox.put(TaskEnded(worker=worker, failure=failure_of(error, worker, None)))
             return
         with self._lock:
             wanted = worker in self._slots
             if wanted:
-                self._hosts[worker] = host
+                self._processes[worker] = process
         if not wanted:  # it was ended meanwhile
-            host.close()
+            process.close()
             return
-        self._inbox.put(Up(info=WorkerInfo(worker=worker, host=host_name(), pid=os.getpid()), address=address))
+        info = WorkerInfo(worker=worker, host=host_name(), pid=os.getpid())
+        self.inbox.put(WorkerUp(info=info, address=address))
 
-    def _task(self, worker: int, method: str, job: Any, limits: TaskLimits) -> None:
-        host = self._hosts[worker]
-        over = threading.Event()
-        threading.Thread(target=self._beat, args=(worker, host, over), daemon=True).start()
-        try:
-            outcome = host.run(method, job, limits)
-        except BaseException as error:  # sys.exit() in user code ends this thread, and the driver must hear of it
-            if isinstance(error, WorkerKilled):
-                self._forget(worker)
-                host.close()
-            outcome = _badly(error, worker)
-        finally:
-            over.set()
-        self._inbox.put(Ended(worker=worker, outcome=outcome))
+    def _put(self, worker: int, message: Message) -> None:
+        """Take what a worker says, from its threads; who was ended is not heard of again."""
+        died = isinstance(message, TaskEnded) and message.failure is not None and message.failure.kind == "died"
+        if self._end(worker, "it was killed") if died else worker in self._processes:
+            self.inbox.put(message)
 
-    def _beat(self, worker: int, host: Host, over: threading.Event) -> None:
-        while not over.wait(HEARTBEAT_S):
-            self._inbox.put(Alive(worker=worker, heartbeat=host.heartbeat()))
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_S):
+            for worker, process in list(self._processes.items()):
+                self.inbox.put(WorkerAlive(worker=worker, heartbeat=process.heartbeat()))
 
-    def _forget(self, worker: int) -> Host | None:
+    def _end(self, worker: int, reason: str) -> bool:
+        """Free what a worker has; returns whether it was there."""
         with self._lock:
-            slot = self._slots.pop(worker, None)
+            slot, process = self._slots.pop(worker, None), self._processes.pop(worker, None)
             if slot is not None:
                 self._free.append(slot)
-            return self._hosts.pop(worker, None)
-
-
-class DirectPool(WorkerPool):
-    """One worker that computes on the calling thread, where a debugger finds it."""
-
-    def __init__(self, factory: Callable[[int], Any]) -> None:
-        self._factory = factory
-        self._host: Host | None = None
-        self._launched = False
-        self._task: tuple[str, Any, TaskLimits] | None = None
-        self._feed: Callable[[Message], None] = lambda _: None
-        self._up: Up | None = None
-
-    def launch(self) -> int | None:
-        """See `WorkerPool.launch`; errors of the factory are raised here."""
-        if self._launched:
-            return None
-        self._launched = True
-        mailbox = Mailbox(lambda said: self._feed(_spoke(0, said)))
-        self._host = Host(self._factory, worker=0, mailbox=mailbox, in_caller=True)
-        self._up = Up(info=WorkerInfo(worker=0, host=host_name(), pid=os.getpid()), address=(_LOOPBACK, 0))
-        return 0
-
-    def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:
-        """See `WorkerPool.begin`."""
-        self._task = method, job, limits
-
-    def execute(self, feed: Callable[[Message], None]) -> bool:
-        """See `WorkerPool.execute`."""
-        if self._task is None or self._host is None:
-            return False
-        task, self._task, self._feed = self._task, None, feed
-        feed(Ended(worker=0, outcome=self._host.run(*task)))
-        return True
-
-    def answer(self, worker: int, question: int, reply: Any) -> None:
-        """See `WorkerPool.answer`."""
-        if self._host is not None:
-            self._host.mailbox.answer(question, reply)
-
-    def abort(self, worker: int, generation: int, reason: str) -> None:
-        """See `WorkerPool.abort`."""
-        if self._host is not None:
-            self._host.abort(generation, reason)
-
-    def kill(self, worker: int) -> None:
-        """See `WorkerPool.kill`: there is nothing to end but this process."""
-
-    def crash(self, worker: int) -> None:
-        """See `WorkerPool.crash`: refused."""
-        raise ClusterError(
-            "workers=0 computes in this process, so there is no worker that could die alone. Give workers=2 or more."
-        )
-
-    def receive(self, wait_s: float) -> Message | None:
-        """See `WorkerPool.receive`."""
-        up, self._up = self._up, None
-        return up
-
-    def stacks(self, worker: int, wait_s: float) -> str:
-        """See `WorkerPool.stacks`."""
-        return ""
-
-    def close(self) -> None:
-        """See `WorkerPool.close`."""
-        if self._host is not None:
-            self._host.close()
-        self._host, self._launched = None, False
-
-
-def _badly(error: BaseException, worker: int) -> Outcome:
-    if isinstance(error, WorkerKilled):
-        return Outcome(failure=Failure(worker=worker, kind="died", reason=str(error)))
-    return Outcome(failure=failure_of(error, worker, None))
-
-
-def _spoke(worker: int, said: Said) -> Spoke:
-    return Spoke(worker=worker, question=said.question, event=said.event)
+        if process is not None:
+            self._ended.append(process)
+            process.close(reason)
+        return process is not None

@@ -1,31 +1,51 @@
-"""Workers as Ray actors: placement, start, messages, and what Ray says about deaths."""
+"""Workers as Ray actors: placement, start, messages, and what Ray says about deaths.
+
+A task on a worker is one call of its actor, whose result is a stream of events (Ray's streaming generators). When an
+actor dies, Ray gives up those of its events that nobody has read yet. So a thread per worker reads each event as soon
+as it is there, and does nothing else: it never waits for the driver, whose disks may be slow. Another one calls
+the worker for heartbeats, which tell the driver that the worker lives and the worker that there is a driver.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from ..errors import PlacementError
-from ..group.controller_state import Evidence, Failure
-from ..group.mailbox import Said
-from ..group.pool import Alive, Ended, Message, Spoke, Up, WorkerPool
-from ..group.step_mark import take_mark
-from ..group.worker_process import Outcome, TaskLimits, host_name
+from ..group.messages import Evidence, Failure, Message, TaskEnded, WorkerAlive, WorkerUp
+from ..group.pool import PoolStatistics, WorkerPool
+from ..group.worker_process import host_name, take_mark
 from ..spec import GroupSpec, WorkerInfo
 from .private_api import draining_nodes
-from .ray_actor import CONCURRENT_CALLS, END, WorkerActor
+from .ray_worker import CONCURRENT_CALLS, RayWorker
 
+HEARTBEAT_S = 1.0
 LOG_TAIL_BYTES = 20_000
 DRAIN_POLL_S = 1.0
 _CRASHES = ("Fatal Python error: Segmentation fault", "Fatal Python error: Aborted", "Fatal Python error: Bus error")
+
+
+@dataclass(slots=True)
+class _Worker:
+    """An actor, where it runs once that is known, and where it prints."""
+
+    actor: Any  # a handle; its methods are known at run time only
+    info: WorkerInfo | None = None
+    log_path: str | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this machine."""
+        return self.info is not None and self.info.host == host_name()
 
 
 class RayPool(WorkerPool):
@@ -33,20 +53,14 @@ class RayPool(WorkerPool):
 
     Args:
         factory: makes the hosted object, in the actor's process.
-        spec: resources of a worker.
+        spec: of the group, with the resources of a worker.
         loopback: whether all workers are on this machine, and shall be reachable from nowhere else.
     """
 
-    def __init__(self, factory: Callable[[int], Any], spec: GroupSpec, *, loopback: bool) -> None:
+    def __init__(self, factory: Callable[[int], object], spec: GroupSpec, *, loopback: bool) -> None:
+        super().__init__()
         self._factory, self._spec, self._loopback = factory, spec, loopback
-        self._actors: dict[int, Any] = {}
-        self._infos: dict[int, WorkerInfo] = {}
-        self._log_paths: dict[int, str | None] = {}
-        self._preparing: dict[Any, int] = {}
-        self._tasks: dict[Any, int] = {}
-        self._polls: dict[Any, int] = {}
-        self._at_end: set[int] = set()
-        self._messages: deque[Message] = deque()
+        self._workers: dict[int, _Worker] = {}
         self._next = 0
         self._looked_at_s = 0.0
         self._leaving: frozenset[int] = frozenset()
@@ -63,68 +77,52 @@ class RayPool(WorkerPool):
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
         }
-        self._actors[worker] = ray.remote(**options)(WorkerActor).remote(worker)
-        self._preparing[self._actors[worker].prepare.remote(self._factory, self._loopback, spec.env)] = worker
+        actor = ray.remote(**options)(RayWorker).remote(worker)
+        self._workers[worker] = _Worker(actor)
+        prepared = actor.prepare.remote(self._factory, spec, self._loopback)
+        _thread(self._hear, worker, [prepared], threading.Event())
         return worker
 
-    def begin(self, worker: int, method: str, job: Any, limits: TaskLimits, log_path: str | None) -> None:
+    def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
         """See `WorkerPool.begin`."""
-        actor = self._actors[worker]
-        self._log_paths[worker] = log_path
-        self._tasks[actor.run.remote(method, job, limits, log_path)] = worker
-        if worker not in self._polls.values():
-            self._polls[actor.events.remote()] = worker
+        if (known := self._workers.get(worker)) is not None:
+            known.log_path, over = log_path, threading.Event()
+            events = known.actor.run.options(num_returns="streaming").remote(method, job, log_path)
+            _thread(self._hear, worker, events, over)
+            _thread(self._beat, worker, known.actor, over)
 
-    def answer(self, worker: int, question: int, reply: Any) -> None:
+    def answer(self, worker: int, number: int, reply: object) -> None:
         """See `WorkerPool.answer`."""
-        if worker in self._actors:
-            self._actors[worker].answer.remote(question, reply)
+        if (known := self._workers.get(worker)) is not None:
+            known.actor.answer.remote(number, reply)
 
     def abort(self, worker: int, generation: int, reason: str) -> None:
         """See `WorkerPool.abort`."""
-        if worker in self._actors:
-            self._actors[worker].abort.remote(generation, reason)
+        if (known := self._workers.get(worker)) is not None:
+            known.actor.abort.remote(generation, reason)
 
     def kill(self, worker: int) -> None:
         """See `WorkerPool.kill`; a process that is stopped cannot carry out Ray's request, so it also gets a signal."""
-        actor = self._actors.pop(worker, None)
-        log_path = self._log_paths.pop(worker, None)
-        if log_path is not None:
-            take_mark(log_path)
-        for futures in (self._preparing, self._tasks, self._polls):
-            for future in [future for future, of in futures.items() if of == worker]:
-                del futures[future]
-        if actor is None:
+        known = self._workers.pop(worker, None)
+        if known is None:
             return
+        if known.log_path is not None:
+            take_mark(known.log_path)
         with contextlib.suppress(RayError):
-            ray.kill(actor)
-        info = self._infos.get(worker)
-        if info is not None and info.host == host_name():
+            ray.kill(known.actor)
+        if known.info is not None and known.is_here:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(info.pid, signal.SIGKILL)
+                os.kill(known.info.pid, signal.SIGKILL)
 
     def crash(self, worker: int) -> None:
         """See `WorkerPool.crash`: the process sends itself SIGKILL, so it may be on any machine."""
-        actor = self._actors.get(worker)
-        if actor is not None:
-            actor.crash.remote()
-
-    def receive(self, wait_s: float) -> Message | None:
-        """See `WorkerPool.receive`."""
-        if not self._messages:
-            pending = [*self._tasks, *self._polls, *self._preparing]
-            if not pending:
-                time.sleep(wait_s)
-                return None
-            ready, _ = ray.wait(pending, num_returns=1, timeout=wait_s)
-            for future in ready:
-                self._take(future)
-        return self._messages.popleft() if self._messages else None
+        if (known := self._workers.get(worker)) is not None:
+            known.actor.crash.remote()
 
     def stacks(self, worker: int, wait_s: float) -> str:
         """See `WorkerPool.stacks`."""
         try:
-            return str(ray.get(self._actors[worker].stacks.remote(), timeout=wait_s))
+            return str(ray.get(self._workers[worker].actor.stacks.remote(), timeout=wait_s))
         except (KeyError, GetTimeoutError, RayError):
             return "(it does not answer)"
 
@@ -132,99 +130,99 @@ class RayPool(WorkerPool):
         """See `WorkerPool.leaving`: Ray's notice that a node is drained, as before a pre-emption."""
         now_s = time.monotonic()
         if now_s - self._looked_at_s > DRAIN_POLL_S:
-            self._looked_at_s = now_s
-            nodes = draining_nodes()
-            self._leaving = frozenset(w for w, info in self._infos.items() if info.node in nodes and w in self._actors)
+            self._looked_at_s, nodes = now_s, draining_nodes()
+            infos = (known.info for known in list(self._workers.values()))
+            self._leaving = frozenset(info.worker for info in infos if info is not None and info.node in nodes)
         return self._leaving
+
+    def room(self) -> str:
+        """See `WorkerPool.room`."""
+        free, total = ray.available_resources(), ray.cluster_resources()
+        parts = [
+            f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s are free"
+            for name in ("CPU", "GPU")
+            if total.get(name)
+        ]
+        gpus = f" and {self._spec.gpus_per_worker} GPU" if self._spec.gpus_per_worker else ""
+        wants = f"each worker needs {self._spec.cpus_per_worker} CPU{gpus}"
+        return f"In the cluster {' and '.join(parts) or 'nothing is registered'}; {wants}."
+
+    def statistics(self) -> PoolStatistics:
+        """See `WorkerPool.statistics`."""
+        up = sum(known.info is not None for known in list(self._workers.values()))
+        return PoolStatistics(launched=self._next, up=up)
 
     def close(self) -> None:
         """See `WorkerPool.close`."""
-        for worker in list(self._actors):
+        for worker in list(self._workers):
             self.kill(worker)
 
-    def _take(self, future: Any) -> None:
-        if future in self._preparing:
-            self._take_prepared(self._preparing.pop(future), future)
-        elif future in self._polls:
-            worker = self._polls.pop(future)
-            try:
-                heartbeat, said = ray.get(future)
-            except RayError:
-                return  # its task's future tells how it died
-            self._messages.append(Alive(worker=worker, heartbeat=heartbeat))
-            self._hear(worker, said)
-            if worker in self._tasks.values():
-                self._polls[self._actors[worker].events.remote()] = worker
-        else:
-            worker = self._tasks.pop(future)
-            try:
-                outcome = ray.get(future)
-            except RayError as error:
-                self._died(worker, error)
-            else:
-                self._drain(worker)
-                self._messages.append(Ended(worker=worker, outcome=outcome))
+    # -- threads that hear the workers ----------------------------------------------------------------------------
 
-    def _take_prepared(self, worker: int, future: Any) -> None:
+    def _hear(self, worker: int, messages: Iterable[Any], over: threading.Event) -> None:
+        """Read the messages of a worker, given by their references, to their end, which is noted in `over`."""
         try:
-            info, address, failure = ray.get(future)
+            for reference in messages:
+                self._take(worker, ray.get(reference))
         except RayError as error:
             self._died(worker, error)
+        finally:
+            over.set()
+
+    def _beat(self, worker: int, actor: Any, over: threading.Event) -> None:
+        """Call a worker for a heartbeat while it has a task; one that does not answer is not called again."""
+        with contextlib.suppress(RayError):  # who reads its messages tells of its death
+            while not over.wait(HEARTBEAT_S):
+                self._take(worker, WorkerAlive(worker=worker, heartbeat=ray.get(actor.heartbeat.remote())))
+
+    def _take(self, worker: int, message: Message) -> None:
+        known = self._workers.get(worker)
+        if known is None:  # who was ended is not heard of again
             return
-        if failure is not None:
+        if isinstance(message, WorkerUp):
+            known.info = message.info
+        elif isinstance(message, TaskEnded) and known.info is None:  # it could not be set up
             self.kill(worker)
-            self._messages.append(Ended(worker=worker, outcome=Outcome(failure=failure)))
-            return
-        self._infos[worker] = info
-        self._messages.append(Up(info=info, address=address))
+        self.inbox.put(message)
 
     def _died(self, worker: int, error: RayError) -> None:
+        known = self._workers.pop(worker, None)
+        if known is None:  # it was ended, or its death was told
+            return
         reason = _death(error)
-        path = self._log_paths.get(worker)
-        step = None if path is None else take_mark(path)
-        evidence = self._evidence(worker, reason)
-        failure = Failure(worker=worker, kind="died", reason=reason, step=step, evidence=evidence)
-        self.kill(worker)
-        self._messages.append(Ended(worker=worker, outcome=Outcome(failure=failure)))
-
-    def _hear(self, worker: int, said: list[Said]) -> None:
-        for each in said:
-            if each.event == END:
-                self._at_end.add(worker)
-            else:
-                self._messages.append(Spoke(worker=worker, question=each.question, event=each.event))
-
-    def _drain(self, worker: int) -> None:
-        """What a worker said before its task ended must be heard before the end."""
+        failure = Failure(
+            worker=worker,
+            kind="died",
+            reason=reason,
+            step=None if known.log_path is None else take_mark(known.log_path),
+            evidence=self._evidence(known, reason),
+        )
         with contextlib.suppress(RayError):
-            while worker not in self._at_end:
-                polls = [future for future, of in self._polls.items() if of == worker]
-                future = polls[0] if polls else self._actors[worker].events.remote()
-                self._polls.pop(future, None)
-                self._hear(worker, ray.get(future)[1])
-        self._at_end.discard(worker)
+            ray.kill(known.actor)
+        self.inbox.put(TaskEnded(worker=worker, failure=failure))
 
-    def _evidence(self, worker: int, reason: str) -> Evidence:
+    def _evidence(self, known: _Worker, reason: str) -> Evidence:
         """Why a process died, as far as Ray, its log or the kernel's counter tell."""
         kills, before = _oom_kills(), self._oom_kills
         self._oom_kills = kills
-        info = self._infos.get(worker)
-        if (
-            "OutOfMemory" in reason
-            or "memory monitor" in reason
-            or (info and info.host == host_name() and kills > before)
-        ):
+        if "OutOfMemory" in reason or "memory monitor" in reason or (known.is_here and kills > before):
             return "out of memory"
-        path = self._log_paths.get(worker)
-        if path is None:
-            return ""
-        try:
-            with open(path, "rb") as file:
-                file.seek(max(0, os.path.getsize(path) - LOG_TAIL_BYTES))
-                tail = file.read().decode(errors="replace")
-        except OSError:
-            return ""
-        return "crash" if any(crash in tail for crash in _CRASHES) else ""
+        return "crash" if any(crash in _tail(known.log_path) for crash in _CRASHES) else ""
+
+
+def _thread(target: Callable[..., None], worker: int, *args: object) -> None:
+    name = f"heliostat-{target.__name__.strip('_')}-{worker}"
+    threading.Thread(target=target, args=(worker, *args), name=name, daemon=True).start()
+
+
+def _tail(log_path: str | None) -> str:
+    """The end of a worker's log, empty where there is none."""
+    try:
+        with open(log_path or "", "rb") as file:
+            file.seek(max(0, os.path.getsize(file.fileno()) - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _oom_kills() -> int:
@@ -265,16 +263,3 @@ def gpus_per_worker(spec: GroupSpec) -> int:
             f"have {', '.join(map(str, machines))} GPU(s). Ask for fewer workers or fewer replicas per worker."
         )
     return wanted
-
-
-def room(spec: GroupSpec) -> str:
-    """What the cluster has free, and what a worker needs, in a sentence."""
-    free, total = ray.available_resources(), ray.cluster_resources()
-    parts = [
-        f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s are free"
-        for name in ("CPU", "GPU")
-        if total.get(name)
-    ]
-    gpus = f" and {spec.gpus_per_worker} GPU" if spec.gpus_per_worker else ""
-    wants = f"each worker needs {spec.cpus_per_worker} CPU{gpus}"
-    return f"In the cluster {' and '.join(parts) or 'nothing is registered'}; {wants}."

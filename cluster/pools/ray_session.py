@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -90,10 +89,11 @@ def one_machine() -> bool:
         return _users.count > 0 and _users.local
 
 
-def warn_without_tokens(say: Callable[[str], None]) -> None:
-    """Say so if everybody who reaches this cluster's ports may run code on it."""
-    if not one_machine() and not asks_for_tokens():
-        say(
-            "warning: this Ray cluster takes commands from everybody who reaches its ports: token authentication is "
-            "off. Start it with RAY_AUTH_MODE=token, or make sure that its network is closed."
-        )
+def warning_without_tokens() -> str:
+    """What to say if everybody who reaches this cluster's ports may run code on it, else nothing."""
+    if one_machine() or asks_for_tokens():
+        return ""
+    return (
+        "warning: this Ray cluster takes commands from everybody who reaches its ports: token authentication is off. "
+        "Start it with RAY_AUTH_MODE=token, or make sure that its network is closed."
+    )

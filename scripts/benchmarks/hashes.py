@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from heliostat.cluster import instruments
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import EverySteps, Trainer
 from heliostat.trainer.config import LOOP_NAMES
 from heliostat.trainer.engine.runtime import platform_of, set_up

@@ -20,7 +20,7 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     from heliostat.trainer.worker.saver import Saver
 
     name = threading.current_thread().name
-    worker = int(name.removeprefix("heliostat-worker-").split("_")[0])
+    worker = int(name.removeprefix("heliostat-worker-"))
     Path(folder).mkdir(parents=True, exist_ok=True)
     file = (Path(folder) / f"worker-{worker}.jsonl").open("a", buffering=1)
     inner = {"reduce": 0.0, "compute": 0.0, "snapshot": 0.0, "noted": 0.0}

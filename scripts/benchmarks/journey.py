@@ -68,7 +68,7 @@ class Journey:
 
 def _worker() -> str:
     """The number in the name of a worker's thread."""
-    return threading.current_thread().name.removeprefix("heliostat-worker-").split("_")[0]
+    return threading.current_thread().name.removeprefix("heliostat-worker-")
 
 
 def _place(frame: FrameType) -> Place | None:

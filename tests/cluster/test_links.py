@@ -42,8 +42,8 @@ def test_a_worker_that_stops_ends_it_for_its_peer(group, monkeypatch):
 
 def a_group(num_workers: int) -> WorkerGroup:
     spec = GroupSpec(num_workers=num_workers, start_timeout_s=20.0)
-    group = WorkerGroup(LocalPool(lambda slot: None, num_workers), spec, say=lambda _: None)
-    group.start()
+    group = WorkerGroup(LocalPool(lambda slot: None, spec), spec)
+    assert not list(group.start())
     return group
 
 

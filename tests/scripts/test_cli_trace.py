@@ -50,7 +50,7 @@ LOSES_A_WORKER = """
 import threading
 import keras, numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import Trainer
 
 def build():
@@ -59,7 +59,7 @@ def build():
     return model
 
 def die(point, step):
-    if (point, step) == ("applied", 6) and threading.current_thread().name.startswith("heliostat-worker-1"):
+    if (point, step) == ("applied", 6) and threading.current_thread().name == "heliostat-worker-1":
         raise WorkerKilled("on purpose")
 
 instruments.listen(die)

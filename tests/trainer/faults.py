@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 from heliostat.cluster import instruments
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 
 GONE_S = 20.0
 PACE_S = 0.2  # duration of a step while a wave waits for a replacement: else the run would be over before
@@ -114,7 +114,7 @@ class _Installed:
 
 def install(folder: str, run_dir: str | None, size: int) -> None:
     """Look at the orders in a folder from now on, in a worker's own process."""
-    worker = int(threading.current_thread().name.removeprefix(WORKER_THREAD).split("_")[0])
+    worker = int(threading.current_thread().name.removeprefix(WORKER_THREAD))
     if _Installed.key == (folder, worker):
         return
     uninstall()
@@ -209,7 +209,7 @@ class Watcher:
     def _me(self, generations: list[list[int]]) -> int | None:
         name = threading.current_thread().name
         if name.startswith(WORKER_THREAD):
-            return int(name.removeprefix(WORKER_THREAD).split("_")[0])
+            return int(name.removeprefix(WORKER_THREAD))
         if self._worker is None and name == CHECKPOINT_THREAD:
             return generations[-1][0] if generations else None
         return self._worker

@@ -19,8 +19,7 @@ class SharedWorkers(Workers):
 
     def close(self) -> None:
         """A trainer's close leaves them running, unless they are in the middle of a task that was given up."""
-        loop = None if self._group is None else self._group.loop
-        if loop is not None and loop.state.failures:
+        if self._group is not None and self._group.statistics().with_task:
             super().close()
 
     def really_close(self) -> None:

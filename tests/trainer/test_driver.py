@@ -8,7 +8,8 @@ import pickle
 import numpy as np
 import pytest
 from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.group.controller_state import Failure, Formed
+from heliostat.cluster.group.controller_state import Formed
+from heliostat.cluster.group.messages import Failure
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.trainer import ConfigurationError, DataError, TrainingFailedError, WorkersDisagreeError
 from heliostat.trainer.checkpoints.manifest import check_identity

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from heliostat.cluster import instruments
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import Trainer
 
 from .conftest import dense_data
@@ -72,7 +72,7 @@ def listening(listener):
 
 
 def is_worker(number):
-    return threading.current_thread().name.startswith(f"heliostat-worker-{number}_")
+    return threading.current_thread().name == f"heliostat-worker-{number}"
 
 
 # Who is of a higher rank dials: behind the chief's relay are its connections with both others, behind that of worker 1

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from heliostat.cluster import instruments
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 
 from .helpers import local_trainer
 from .models import normalised

@@ -104,9 +104,9 @@ def test_workers_start_while_a_stream_is_written(tmp_path):
 
     def batches():
         until_s = time.monotonic() + 60
-        while len(trainer._workers.group.pool._hosts) < 2 and time.monotonic() < until_s:
+        while trainer._workers.group.pool.statistics().up < 2 and time.monotonic() < until_s:
             time.sleep(0.01)
-        found.append(len(trainer._workers.group.pool._hosts))
+        found.append(trainer._workers.group.pool.statistics().up)
         yield x, y
 
     with Trainer(normalised, workers=2, in_process=True, run_dir=tmp_path / "run") as trainer:

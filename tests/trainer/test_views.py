@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from heliostat.cluster import instruments
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.data import mix, open_dataset, row_uniform, write_dataset
 from heliostat.trainer import DataError
 from heliostat.trainer.engine import feed as feed_module
@@ -51,7 +51,7 @@ def test_random_changes_of_rows_are_the_same_after_a_death(stored, tmp_path):
     died = []
 
     def die(point, step):
-        if point == "reduce" and step == 7 and threading.current_thread().name.startswith("heliostat-worker-1_"):
+        if point == "reduce" and step == 7 and threading.current_thread().name == "heliostat-worker-1":
             died.append(step)
             raise WorkerKilled("test")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.group.controller_state import Failure
+from heliostat.cluster.group.messages import Failure
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.data import DatasetError
 

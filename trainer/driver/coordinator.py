@@ -1,7 +1,7 @@
 """The driver's side of a task: it merges what workers report, checks that they agree, and answers.
 
-It computes no gradient and imports no TensorFlow. `handle` and `lost` are the group's handlers: events in, answers by
-worker out. A worker may ask the same again after a change of the group; asking twice changes nothing.
+It computes no gradient and imports no TensorFlow. Events go in, answers come out, by worker. A worker may ask the same
+again after a change of the group; asking twice changes nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heliostat.cluster.group.controller_state import Failure, Formed
-from heliostat.cluster.group.messages import Heartbeat
+from heliostat.cluster.group.controller_state import Formed, WorkerDeath
+from heliostat.cluster.group.driver_loop import GroupEvent, WorkerLate
+from heliostat.cluster.group.messages import Failure, Heartbeat, TaskEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError
@@ -75,6 +76,23 @@ class Coordinator:
     _sum: PassSum | None = None
     _waiting: set[int] = field(default_factory=set)
 
+    def take(self, event: GroupEvent) -> Mapping[int, Any]:
+        """Take what happens; returns the answers it makes possible, by worker.
+
+        Raises:
+            WorkersDisagreeError: workers hold different states or metrics.
+        """
+        match event:
+            case TaskEvent(worker=worker, content=content):
+                return self.handle(worker, content)
+            case WorkerDeath(failure=failure, num_left=num_left):
+                return self.lost(failure, num_left)
+            case Formed():
+                return self.formed(event)
+            case WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
+                self.listeners.late(worker, heartbeat, stacks)
+        return {}
+
     def handle(self, worker: int, event: Any) -> Mapping[int, Any]:
         """Take one event of a worker; returns the answers it makes possible, by worker.
 
@@ -136,10 +154,6 @@ class Coordinator:
             self._book.keep(formed.members)
         self.listeners.formed(formed)
         return {}
-
-    def late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
-        """The others wait for this worker."""
-        self.listeners.late(worker, heartbeat, stacks)
 
     def _ready(self, ready: Ready) -> str:
         """Why a worker cannot be of this group; empty if it can."""

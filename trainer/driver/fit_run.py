@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from heliostat.cluster.group.controller_state import Failure, Formed, Limits
+from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
-from heliostat.cluster.group.messages import Heartbeat
+from heliostat.cluster.group.messages import Failure, Heartbeat
 
 from ..checkpoints.manifest import CheckpointManifest, check_identity
 from ..checkpoints.store import CheckpointStore
@@ -107,13 +107,8 @@ class FitRun:
             if data is not None and data.num_skipped:
                 self.display.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
         coordinator = Coordinator(self._listeners())
-        limits = Limits(
-            num_needed=self.workers.group.num_needed,
-            min_workers=self.job.settings.min_workers or 1,
-            num_microbatches=self.job.settings.total_microbatches,
-        )
-        log_path = (lambda _: None) if self.job.settings.local else self.folder.log_path
-        task = Task(method="fit", job=self.job, limits=limits, initial_state=self._origin, log_path=log_path)
+        log_dir = None if self.job.settings.local else self.folder.log_dir
+        task = Task(method="fit", job=self.job, initial_state=self._origin, log_dir=log_dir)
         delivered = run_task(task, coordinator, self._set_loop)
         return self._finish(delivered, coordinator)
 
@@ -152,8 +147,7 @@ class FitRun:
         with tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
             quietly = replace(self.job.wanted, checkpoint_every=None)
             job = replace(self.job, wanted=quietly, run_dir=scratch)
-            limits = Limits(num_needed=1, num_microbatches=job.settings.total_microbatches)
-            task = Task(method="fit", job=job, limits=limits, initial_state=self._origin)
+            task = Task(method="fit", job=job, initial_state=self._origin)
             delivered = run_task(task, Coordinator(), lambda _: None)
         report = delivered.get(0)
         if not isinstance(report, ReplayReport):

@@ -26,6 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from heliostat.cluster.group.worker_process import log_path
+
 from ..checkpoints.manifest import identity_of_today
 from ..checkpoints.values import from_line, to_line
 from ..errors import ConfigurationError, TrainerError
@@ -71,9 +73,14 @@ class RunFolder:
         """Where checkpoints are."""
         return self.path / "checkpoints"
 
+    @property
+    def log_dir(self) -> str:
+        """Where the workers' log files are."""
+        return str(self.path / "logs")
+
     def log_path(self, worker: int) -> str:
         """The log file of a worker."""
-        return str(self.path / "logs" / f"worker-{worker}.log")
+        return log_path(self.log_dir, worker)
 
     def update(self, **fields: Any) -> None:
         """Set fields of ``run.json``."""

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from heliostat.cluster.group.worker_group import WorkerGroup
-from heliostat.cluster.pools.local import DirectPool, LocalPool
+from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .. import environment
@@ -54,7 +54,7 @@ class Workers:
             return
         try:
             with (times or StartTimes()).part("devices" if self._config.local else "ray"):
-                self._group = self._local_group(say) if self._config.local else self._ray_group(say)
+                self._group = self._local_group() if self._config.local else self._ray_group(say)
                 self._group.launch()
         except BaseException:
             self.close()
@@ -71,7 +71,8 @@ class Workers:
         self.launch(say, times)
         try:
             with (times or StartTimes()).part("workers"):
-                self.group.start()
+                for waiting in self.group.start():
+                    say(waiting)
             self._started = True
         except BaseException:
             self.close()
@@ -127,18 +128,17 @@ class Workers:
         names = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
         return {name: _version(name) for name in names}
 
-    def _local_group(self, say: Callable[[str], None]) -> WorkerGroup:
+    def _local_group(self) -> WorkerGroup:
         config = self._config
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
         self.replicas = replicas or _local_replicas()
         config.microbatches(self.replicas)
-        factory = WorkerFactory(replace(config, replicas_per_worker=self.replicas))
-        pool = DirectPool(factory) if config.workers == 0 else LocalPool(factory, config.max_size)
-        return WorkerGroup(pool, self._spec(None), say)
+        factory, spec = WorkerFactory(replace(config, replicas_per_worker=self.replicas)), self._spec(None)
+        return WorkerGroup(LocalPool(factory, spec), spec)
 
     def _ray_group(self, say: Callable[[str], None]) -> WorkerGroup:
-        from heliostat.cluster.pools.ray_pool import RayPool, gpus_per_worker, room  # Ray takes a second to load
-        from heliostat.cluster.pools.ray_session import join_ray, one_machine, warn_without_tokens
+        from heliostat.cluster.pools.ray_pool import RayPool, gpus_per_worker  # Ray takes a second to load
+        from heliostat.cluster.pools.ray_session import join_ray, one_machine, warning_without_tokens
 
         config = self._config
         replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
@@ -146,13 +146,14 @@ class Workers:
             config.microbatches(replicas)
         say(f"starting {config.workers} worker(s)")
         self._uses_ray = join_ray(config.address, num_cpus=config.max_size * config.threads)
-        warn_without_tokens(say)
+        if warning := warning_without_tokens():
+            say(warning)
         gpus = gpus_per_worker(self._spec(replicas))
         self.replicas = replicas or max(1, gpus)
         config.microbatches(self.replicas)
         spec = self._spec(gpus)
-        pool = RayPool(WorkerFactory(replace(config, replicas_per_worker=self.replicas)), spec, loopback=one_machine())
-        return WorkerGroup(pool, spec, say, lambda: room(spec))
+        factory = WorkerFactory(replace(config, replicas_per_worker=self.replicas))
+        return WorkerGroup(RayPool(factory, spec, loopback=one_machine()), spec)
 
     def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
         config = self._config

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.group.membership import Buckets
+from heliostat.cluster.group.results import Buckets
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector
 from heliostat.data import aligned_empty

@@ -22,7 +22,8 @@ from dataclasses import asdict
 
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.membership import Member, SumCall
+from heliostat.cluster.group.calls import SumCall
+from heliostat.cluster.group.membership import Member
 from heliostat.cluster.vectors import Vector
 
 from ..config import OnNonfinite
@@ -79,7 +80,7 @@ class Step:
         """The sum over all microbatches of a step, whoever computes them; outlives the loss of workers."""
         partial = phase.partial_sums  # keeps its memory from step to step
         partial.begin()
-        self._call = call = self._group.begin_sum(self.plan.present(step), phase.buckets)
+        self._call = call = SumCall(self._group, self.plan.present(step), phase.buckets)
         while (total := call.result()) is None:  # a worker that was behind is handed it here
             for lo, hi in call.ranges():
                 if (lo, hi) not in partial.ranges:  # what I hold stays mine when the group changes
@@ -118,7 +119,7 @@ class Step:
         index, variables = found or (None, ())
         if found is not None or self._group.is_chief:
             event = Nonfinite(epoch=self._epoch, step=step, microbatch=index, variables=variables, skipped=skipped)
-            self._group.mailbox.tell(event)
+            self._group.send(event)
         if not skipped:
             raise NonfiniteGradientError(
                 epoch=self._epoch,

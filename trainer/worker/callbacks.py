@@ -35,6 +35,7 @@ from typing import Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
+from heliostat.cluster.group.calls import broadcast
 from heliostat.cluster.group.membership import Member
 from keras.callbacks import Callback
 
@@ -211,7 +212,7 @@ class CallbackRelay:
             stop = bool(built.model.stop_training)
             return _CONTROL.pack(_learning_rate(built), stop, over, states is not None) + (states or b"")
 
-        message = self._member.broadcast(produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        message = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         rate, built.model.stop_training, self._position.steps_over, with_states = _CONTROL.unpack_from(message)
         if not self._member.is_chief:
             _set_learning_rate(built, rate)
@@ -232,7 +233,7 @@ class CallbackRelay:
             stop = bool(built.model.stop_training)
             return _CHANGES.pack(stop, states is not None, len(state)) + state + (states or b"")
 
-        message = self._member.broadcast(produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        message = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         self._digest = ""
         built.model.stop_training, with_states, num_bytes = _CHANGES.unpack_from(message)
         if not self._member.is_chief and num_bytes:
@@ -242,7 +243,7 @@ class CallbackRelay:
     def _report(self, logs: Logs) -> None:
         """Tell the driver the epoch's numbers, once the chief's callbacks have run."""
         stopped = bool(self._engine.built.model.stop_training)
-        self._member.mailbox.ask(EpochLogs(epoch=self._position.epoch, logs=plain_logs(logs), stopped=stopped))
+        self._member.mailbox.request(EpochLogs(epoch=self._position.epoch, logs=plain_logs(logs), stopped=stopped))
 
     # -- states of the callbacks ----------------------------------------------------------------------------------
 

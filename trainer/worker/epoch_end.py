@@ -61,7 +61,7 @@ class EpochEnd:
             yield from self._evaluator.start(answer.lo, answer.hi)
             nodes, rows = self._evaluator.finish()
             result = ShardResult(shard=answer, nodes=nodes, rows=rows)
-            answer = self._member.ask(result, "waiting for others to validate")
+            answer = self._member.request(result, "waiting for others to validate")
         self._passed = answer if isinstance(answer, PassSum) else None
 
     def test(self, batch: StepIndex | tuple[StepIndex, ...]) -> Logs:
@@ -103,4 +103,4 @@ class EpochEnd:
             row_ids=tuple(self._position.row_ids),
         )
         instruments.note("metrics and digest", began)
-        return self._member.ask(part, "waiting for the others at the end of the epoch")
+        return self._member.request(part, "waiting for the others at the end of the epoch")

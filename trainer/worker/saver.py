@@ -114,7 +114,7 @@ class Saver:
             if self._recorder is not None:
                 self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
         except CheckpointError as error:
-            self._member.mailbox.tell(CheckpointFailed(name=name, reason=str(error)))
+            self._member.send(CheckpointFailed(name=name, reason=str(error)))
             return None
         event = CheckpointWritten(
             name=name,
@@ -127,6 +127,6 @@ class Saver:
             seconds=seconds,
             write_s=time.perf_counter() - began,
         )
-        self._member.mailbox.tell(event)
+        self._member.send(event)
         self._last_name = name
         return name

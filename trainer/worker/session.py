@@ -161,7 +161,7 @@ class Session:
         """After the first step here: tell the driver where the time went until then."""
         if self._start_times is not None:
             self._start_times.seconds["step"] = time.perf_counter() - self._began_s
-            self._member.mailbox.tell(FirstStep(seconds=self._start_times.rounded()))
+            self._member.send(FirstStep(seconds=self._start_times.rounded()))
             self._start_times = None
 
     def _show(self, *, last: bool) -> None:
@@ -175,7 +175,7 @@ class Session:
             self._logs = self.engine.metrics.logs()
         if show:
             self._next_progress_s = now + PROGRESS_EVERY_S
-            self._member.mailbox.tell(
+            self._member.send(
                 Progress(
                     epoch=self.position.epoch,
                     step=self.position.step,

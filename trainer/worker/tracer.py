@@ -56,7 +56,7 @@ class Tracer:
         self.recorder.on = False
         self._read_clock()
         self._told = True
-        self._member.mailbox.tell(
+        self._member.send(
             WorkerTrace(
                 host=host_name(),
                 spans=tuple(self.recorder.spans()),
@@ -67,7 +67,7 @@ class Tracer:
         )
 
     def _read_clock(self) -> None:
-        self._clocks.append(read_clock(lambda: float(self._member.ask(ClockAsked(), "comparing clocks"))))
+        self._clocks.append(read_clock(lambda: float(self._member.request(ClockAsked(), "comparing clocks"))))
 
 
 def read_clock(ask: Callable[[], float], num: int = NUM_ROUND_TRIPS) -> ClockReading:

@@ -136,7 +136,7 @@ class Worker:
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)
             session.finish()
-            member.ask(Final(sha256=state_sha256(built)))
+            member.request(Final(sha256=state_sha256(built)))
             return member.end()
 
     def evaluate(self, job: PassJob, member: Member) -> object:
@@ -148,14 +148,14 @@ class Worker:
         with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
             evaluator = Evaluator(microbatches)
             self._join(built, member, fresh)
-            answer = member.ask(PassStart(num_microbatches=evaluator.num_microbatches))
+            answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
                 member.note_activity("evaluation")
                 for step in evaluator.start(answer.lo, answer.hi):
                     instruments.fault_point("validation")
                     evaluator.step(int(step[0]))
                 nodes, rows = evaluator.finish()
-                answer = member.ask(ShardResult(shard=answer, nodes=nodes, rows=rows))
+                answer = member.request(ShardResult(shard=answer, nodes=nodes, rows=rows))
             _, sums, maxima = answer.vector
             member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, maxima, answer.rows))
             return member.end()
@@ -170,13 +170,13 @@ class Worker:
         predictor = self._once("predict", columns, sample, lambda: Predictor(built, columns, sample))
         self._join(built, member, fresh)
         # Cut alike for every number of workers: the same rows at once give the same bits.
-        answer = member.ask(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
+        answer = member.request(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Shard):
             member.note_activity("prediction")
             instruments.fault_point("validation")
             start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
             outputs = predictor.rows(dataset, start, stop, rows_at_once)
-            answer = member.ask(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
+            answer = member.request(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
 
@@ -223,7 +223,7 @@ class Worker:
             model=model_identity(built),
             notes=(*built.notes, *notes),
         )
-        refused = member.ask(ready)
+        refused = member.request(ready)
         if refused:
             raise WorkersDisagreeError(refused)
 

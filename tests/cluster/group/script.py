@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from heliostat.cluster.pools.local import WorkerKilled
+from heliostat.cluster.group.worker_process import WorkerKilled
 
 GUARD_S = 30.0
 
@@ -111,4 +111,4 @@ class Script:
 
 def current_worker() -> int | None:
     name = threading.current_thread().name
-    return int(name.split("-")[-1].split("_")[0]) if name.startswith("heliostat-worker-") else None
+    return int(name.split("-")[-1]) if name.startswith("heliostat-worker-") else None

@@ -8,16 +8,13 @@ from heliostat.cluster.group.controller_state import (
     AbortGeneration,
     Expired,
     Failed,
-    Failure,
     Finished,
     Formed,
     InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
-    Limits,
     Order,
-    PauseWanted,
     Reply,
     Signal,
     Started,
@@ -25,7 +22,7 @@ from heliostat.cluster.group.controller_state import (
     TaskState,
     WorkerDeath,
 )
-from heliostat.cluster.group.messages import Finish, JoinRequest, Leave, Membership, SendState
+from heliostat.cluster.group.messages import Failure, Finish, JoinRequest, Leave, Membership, PauseWanted, SendState
 from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
 
 JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
@@ -34,9 +31,9 @@ JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
 class Play:
     """A task, event by event; `new` are the actions of the last one, `answers` the last answer to each worker."""
 
-    def __init__(self, num_needed=1, min_workers=1, num_microbatches=4, initial_state=None):
-        limits = Limits(num_needed=num_needed, min_workers=min_workers, num_microbatches=num_microbatches)
-        self.state, self.new, self.answers = TaskState(limits=limits, initial_state=initial_state), (), {}
+    def __init__(self, num_needed=1, min_workers=1, initial_state=None):
+        self.state = TaskState(num_to_begin=num_needed, num_to_go_on=min_workers, initial_state=initial_state)
+        self.new, self.answers = (), {}
 
     def feed(self, event):
         self.state, self.new = decide(self.state, event)
@@ -189,9 +186,7 @@ def test_a_death_wakes_the_others_and_its_microbatches_are_handed_out():
         AbortGeneration(generation=0, reason="worker 1 died: died 1", workers=frozenset({0})),
     )
     play.report(0, held=((0, 2),))
-    assert play.answers[0] == Membership(
-        generation=1, members=(0,), call=5, first_call=5, donor=0, ranges=(((0, 2), (2, 4)),)
-    )
+    assert play.answers[0] == Membership(generation=1, members=(0,), call=5, first_call=5, donor=0, held=(((0, 2),),))
 
 
 def test_who_is_behind_is_handed_what_it_lacks_and_what_it_holds_of_an_old_step_does_not_count():
@@ -199,13 +194,13 @@ def test_who_is_behind_is_handed_what_it_lacks_and_what_it_holds_of_an_old_step_
         running(0, 1, 2).report(1, next_call=6, at="step", held=((1, 2),)).die(0).report(2, next_call=5, held=((3, 4),))
     )
     assert play.answers[2] == Membership(
-        generation=1, members=(1, 2), call=6, first_call=5, donor=0, ranges=(((1, 2), (0, 1)), ((2, 4),))
+        generation=1, members=(1, 2), call=6, first_call=5, donor=0, held=(((1, 2),), ())
     )
 
 
 def test_what_is_held_counts_even_if_another_member_was_met_before_the_step():
     play = running(0, 1, 2).die(2).report(0, held=((1, 3),)).report(1, at="wait")
-    assert play.answers[1].ranges == (((1, 3),), ((0, 1), (3, 4)))
+    assert play.answers[1].held == (((1, 3),), ())
 
 
 def test_a_report_that_a_peer_is_lost_regroups_before_its_death_is_known():
@@ -313,7 +308,7 @@ def test_deaths_for_different_reasons_are_different():
 
 
 def test_deaths_at_different_steps_are_different():
-    play = running(0, num_microbatches=1)
+    play = running(0)
     for worker in range(5):
         play.die(worker, evidence="crash", step=worker).join(worker + 1)
     assert not play.state.over
@@ -332,7 +327,7 @@ def test_who_joins_is_admitted_at_a_step_with_the_state_of_one_of_the_newest():
     assert (place.members, place.call, place.first_call, place.donor) == ((0, 1, 2), 6, 5, 1)
     assert place.initial_state == "parked"
     assert play.answers[0].initial_state is None
-    assert place.ranges == (((0, 1),), ((2, 4),), ((1, 2),))
+    assert place.held == ((), ((2, 4),), ())
 
 
 @pytest.mark.parametrize("at", ["call", "wait", "end"])

@@ -7,28 +7,25 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from heliostat.cluster.assignment import assign
+from heliostat.cluster.assignment import assign, reassign
 from heliostat.cluster.group.controller import decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
     Failed,
-    Failure,
     Finished,
     Formed,
     InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
-    Limits,
     Order,
-    PauseWanted,
     Reply,
     Signal,
     Started,
     Stop,
     TaskState,
 )
-from heliostat.cluster.group.messages import Finish, JoinRequest, Leave, Membership, SendState
+from heliostat.cluster.group.messages import Failure, Finish, JoinRequest, Leave, Membership, PauseWanted, SendState
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -92,9 +89,9 @@ class Worker:
 class Model:
     """The workers, and what went between them by generation (and call)."""
 
-    def __init__(self, limits, initial_state):
-        self.limits, self.workers = limits, {}
-        self.state = TaskState(limits=limits, initial_state=initial_state)
+    def __init__(self, num_to_begin, num_to_go_on, num_microbatches, initial_state):
+        self.num_to_begin, self.num_microbatches, self.workers = num_to_begin, num_microbatches, {}
+        self.state = TaskState(num_to_begin=num_to_begin, num_to_go_on=num_to_go_on, initial_state=initial_state)
         self.asked, self.told_dead, self.cut = set(), set(), set()
         self.arrived, self.entered, self.delivered = {}, {}, []
         self.ended = self.settling = False
@@ -144,12 +141,12 @@ class Model:
         places = [answers[number] for number in formed.members]
         assert all(replace(each, initial_state=None) == replace(places[0], initial_state=None) for each in places)
         assert (places[0].generation, places[0].members) == (formed.generation, formed.members)
-        if places[0].ranges:
-            self.assert_covers(places[0].ranges)
+        if places[0].held:
+            self.assert_covers(reassign(self.num_microbatches, places[0].held))
 
     def assert_covers(self, ranges_by_rank):
         pieces = sorted(piece for ranges in ranges_by_rank for piece in ranges if piece[0] < piece[1])
-        assert [n for lo, hi in pieces for n in range(lo, hi)] == list(range(self.limits.num_microbatches))
+        assert [n for lo, hi in pieces for n in range(lo, hi)] == list(range(self.num_microbatches))
 
     # -- what befalls workers -----------------------------------------------------------------------------------------
 
@@ -314,10 +311,10 @@ class Model:
         if worker.call in worker.results:
             worker.doing = "summed"
             return
-        place, num_microbatches = worker.place, self.limits.num_microbatches
+        place, num_microbatches = worker.place, self.num_microbatches
         ranges = (assign(num_microbatches, len(place.members))[worker.rank],)
-        if place.ranges and place.call == worker.call:
-            ranges = place.ranges[worker.rank]
+        if place.held and place.call == worker.call:
+            ranges = reassign(num_microbatches, place.held)[worker.rank]
         assert set(worker.held) <= set(ranges), "what it has computed is another's now"
         worker.held = [piece for piece in ranges if piece[0] < piece[1]]
         worker.doing = "computed"
@@ -371,7 +368,7 @@ class Model:
         for _ in range(MAX_MOVES):
             if self.state.over:
                 return
-            if len([each for each in self.alive() if each.number not in self.told_dead]) < self.limits.num_needed:
+            if len([each for each in self.alive() if each.number not in self.told_dead]) < self.num_to_begin:
                 self.launch("a", True)
             possible = [(worker, moves) for worker in self.workers.values() if (moves := self.moves(worker))]
             if possible:
@@ -397,8 +394,7 @@ class ControllerMachine(RuleBasedStateMachine):
         digests=st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), min_size=3, max_size=3),
     )
     def begin(self, needed, fewest, num_microbatches, initial_state, digests):
-        limits = Limits(num_needed=needed, min_workers=min(needed, fewest), num_microbatches=num_microbatches)
-        self.model, self.num_moves = Model(limits, initial_state), 0
+        self.model, self.num_moves = Model(needed, min(needed, fewest), num_microbatches, initial_state), 0
         for digest, fresh in digests[: needed + 1]:
             self.model.launch(digest, fresh)
 

@@ -283,7 +283,7 @@ def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, nu
 
     def keep(event: Any) -> None:
         if checkpoint and isinstance(event, Applied) and event.worker == 0 and event.state.step in (2, 4):
-            toys.group.loop.set_initial_state(event.state)
+            toys.loop.set_initial_state(event.state)
 
     toys.on_event = keep
     check(toys, toys.run(JOB))
@@ -357,7 +357,7 @@ def test_a_worker_that_is_not_wanted_any_more_while_it_sets_itself_up(start, scr
         script.wait(lambda: script.saw("kill", 3) > 0)
 
     script.kill(2, "compute", 2).on(3, "setup", None, give_up)
-    script.hold(0, "compute", 5, lambda: script.saw("ended", 3) > 0)
+    script.hold(0, "compute", 5, lambda: script.saw("kill", 3) > 0)
     toys = start(3, max_launches=4)
     check(toys, toys.run(JOB))
     assert toys.driver.members == (0, 1)
@@ -365,7 +365,7 @@ def test_a_worker_that_is_not_wanted_any_more_while_it_sets_itself_up(start, scr
 
 def test_a_worker_that_comes_between_two_tasks_gets_the_state_of_the_others(start, script):
     script.hold(2, "make", None, lambda: script.saw("over") > 0)
-    toys = start(2, max_launches=3, num_slots=3, max_workers=3)
+    toys = start(2, max_launches=3, max_workers=3)
     toys.run(Job(num_steps=4))
     script.note("over")
     check(toys, toys.run(Job(keep=True), num_needed=3))
@@ -389,7 +389,7 @@ def test_a_group_is_closed_while_a_worker_starts(start, script):
 def test_a_pause_between_steps_delivers_a_state_to_go_on_from(start, script, num_workers):
     def pause(event: Any) -> None:
         if isinstance(event, Applied) and event.worker == 0 and event.state.step == 4:
-            toys.group.loop.pause("asked to")
+            toys.loop.pause("asked to")
 
     script.hold(0, "compute", 4, lambda: script.saw("abort", None, "asked to") > 0)
     toys = start(num_workers)
@@ -405,7 +405,7 @@ def test_a_pause_between_steps_delivers_a_state_to_go_on_from(start, script, num
 def test_a_pause_while_all_wait_for_the_driver(start, script):
     script.hold(1, "ask", 3, lambda: script.saw("abort", None, "asked to") > 0)
     toys = start(2)
-    toys.on_event = lambda event: toys.group.loop.pause("asked to") if not isinstance(event, Applied) else None
+    toys.on_event = lambda event: toys.loop.pause("asked to") if not isinstance(event, Applied) else None
     ((at_end, state),) = toys.results(JOB).values()
     assert not at_end
     assert (state.step, len(state.payloads), len(state.answers)) == (3, 1, 0)
@@ -415,7 +415,7 @@ def test_a_pause_while_all_wait_for_the_driver(start, script):
 
 def test_a_pause_before_the_chief_has_told_waits_for_the_next_step(start, script):
     def pause() -> None:
-        toys.group.loop.pause("asked to")
+        toys.loop.pause("asked to")
         script.wait(lambda: script.saw("abort", 0, "asked to") == 1)
 
     script.on(0, "produce", 3, pause)
@@ -429,7 +429,7 @@ def test_a_pause_before_the_chief_has_told_waits_for_the_next_step(start, script
 def test_who_delivers_a_paused_state_dies_and_another_does(start, script):
     def pause(event: Any) -> None:
         if isinstance(event, Applied) and event.worker == 0 and event.state.step == 4:
-            toys.group.loop.pause("asked to")
+            toys.loop.pause("asked to")
 
     script.hold(0, "compute", 4, lambda: script.saw("abort", None, "asked to") > 0).kill(0, "deliver")
     toys = start(3)
@@ -504,9 +504,10 @@ def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
 
 def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch):
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(driver_loop, "FIRST_DEADLINE_S", 1.0)
     script.hold(1, "compute", 4, lambda: script.saw("kill", 1) > 0)
     script.hold(None, "compute", 5, lambda: script.welcomed(3))
-    toys = start(3, max_launches=4, deadline_s=1.0, first_deadline_s=1.0)
+    toys = start(3, max_launches=4, deadline_s=1.0)
     check(toys, toys.run(JOB))
     assert lost(toys) == [1]
     assert "stood still at 'compute'" in toys.driver.losses[0].reason

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
-from heliostat.cluster.group.membership import Buckets, Member
+from heliostat.cluster.group.calls import SumCall, broadcast
+from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.results import Buckets
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector, empty_vector
 
@@ -158,25 +160,23 @@ class Toy:
     def _step(self, job: Job, member: Member) -> None:
         member.step = self.state.step
         work = ToyWork(job, self.state)
-        call = member.begin_sum(
-            job.present(self.state.step), Buckets(job.layout, OPS, lambda: empty_vector(job.layout))
-        )
+        call = SumCall(member, job.present(self.state.step), Buckets(job.layout, OPS, lambda: empty_vector(job.layout)))
         while (total := call.result()) is None:
             work.compute(call.ranges())
             call.all_reduce(work.nodes(), work.held)
         self.state = applied(self.state, total)
         instruments.fault_point("applied", member.step)
-        member.mailbox.tell(Applied(worker=member.worker, state=self.state))
+        member.send(Applied(worker=member.worker, state=self.state))
         member.step = self.state.step
 
     def _talk(self, job: Job, member: Member) -> None:
         due = self.state.step // job.talk_every
         while len(self.state.payloads) < due:
-            self.state = told(self.state, member.broadcast(lambda: self._produce(job, member), 1 << 20, GUARD_S))
+            self.state = told(self.state, broadcast(member, lambda: self._produce(job, member), 1 << 20, GUARD_S))
         while len(self.state.answers) < due:
             self.script.reached("ask", member.step)
             question = Ask(number=len(self.state.answers), digest=self.state.digest())
-            self.state = answered(self.state, member.ask(question))
+            self.state = answered(self.state, member.request(question))
 
     def _produce(self, job: Job, member: Member) -> bytes:
         self.script.reached("produce", member.step)

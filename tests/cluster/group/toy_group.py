@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from heliostat.cluster.group.controller_state import Failure, Formed, Limits
-from heliostat.cluster.group.driver_loop import Task
-from heliostat.cluster.group.messages import Heartbeat, JoinRequest
-from heliostat.cluster.group.pool import Ended, Message, Spoke
+from heliostat.cluster.group.controller_state import Formed, WorkerDeath
+from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop, WorkerLate
+from heliostat.cluster.group.messages import Failure, JoinRequest, Message, PauseWanted, TaskEnded, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
@@ -27,7 +27,6 @@ class Driver:
 
     script: Script
     on_event: Callable[[Applied | Ask], None] = lambda _: None
-    regroup_if_wanted: Callable[[], None] = lambda: None
     members: tuple[int, ...] = ()
     losses: list[Failure] = field(default_factory=list)
     generations: list[Formed] = field(default_factory=list)
@@ -35,37 +34,37 @@ class Driver:
     _waiting: dict[int, Ask] = field(default_factory=dict)
     _answers: dict[int, int] = field(default_factory=dict)
 
-    def handle(self, worker: int, event: Any) -> Mapping[int, Any]:
-        if isinstance(event, Applied):
-            self.histories.setdefault(worker, []).append(event.state)
-            self.on_event(event)
-            self.regroup_if_wanted()
-            return {}
-        self.on_event(event)
-        self.script.note("asked", worker)
-        if event.number in self._answers:
-            return {worker: self._answers[event.number]}
-        self._waiting[worker] = event
-        return self._meet()
+    def take(self, event: GroupEvent) -> Mapping[int, Any]:
+        match event:
+            case TaskEvent(worker=worker, content=Applied() as applied):
+                self.histories.setdefault(worker, []).append(applied.state)
+                self.on_event(applied)
+            case TaskEvent(worker=worker, content=Ask() as question):
+                self.on_event(question)
+                self.script.note("asked", worker)
+                if question.number in self._answers:
+                    return {worker: self._answers[question.number]}
+                self._waiting[worker] = question
+                return self._meet()
+            case WorkerDeath(failure=failure):
+                self.losses.append(failure)
+                self.members = tuple(worker for worker in self.members if worker != failure.worker)
+                self._waiting.pop(failure.worker, None)
+                self.script.note("lost", failure.worker)
+                return self._meet()
+            case Formed():
+                self._formed(event)
+            case WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
+                self.script.note("late", worker, heartbeat.activity, "compute" in stacks)
+        return {}
 
-    def lost(self, failure: Failure, num_left: int) -> Mapping[int, Any]:
-        self.losses.append(failure)
-        self.members = tuple(worker for worker in self.members if worker != failure.worker)
-        self._waiting.pop(failure.worker, None)
-        self.script.note("lost", failure.worker)
-        return self._meet()
-
-    def formed(self, formed: Formed) -> Mapping[int, Any]:
+    def _formed(self, formed: Formed) -> None:
         self.generations.append(formed)
         self.members = formed.members
         self._waiting.clear()
         self.script.note("formed", formed.generation)
         for worker in formed.joined if formed.generation and not formed.restarted else ():
             self.script.note("joined", worker)
-        return {}
-
-    def late(self, worker: int, heartbeat: Heartbeat, stacks: str) -> None:
-        self.script.note("late", worker, heartbeat.activity, "compute" in stacks)
 
     def _meet(self) -> Mapping[int, Any]:
         if not self.members or not set(self.members) <= set(self._waiting):
@@ -81,11 +80,11 @@ class Driver:
 class WatchedPool(LocalPool):
     """Workers of this process; what the driver does to them goes to the script, and no test waits forever."""
 
-    def __init__(self, script: Script, num_slots: int, max_launches: int | None = None) -> None:
-        super().__init__(lambda slot: Toy(slot, script), num_slots)
+    def __init__(self, script: Script, spec: GroupSpec, max_launches: int) -> None:
+        super().__init__(lambda slot: Toy(slot, script), spec)
         self._script = script
         self.num_launched = 0
-        self._left = num_slots if max_launches is None else max_launches
+        self._left = max_launches
         self._until_s = time.monotonic() + GUARD_S
 
     def launch(self) -> int | None:
@@ -104,13 +103,13 @@ class WatchedPool(LocalPool):
         super().kill(worker)
         self._script.note("kill", worker)
 
-    def receive(self, wait_s: float) -> Message | None:
+    def receive(self, wait_s: float) -> Message | PauseWanted | None:
         if time.monotonic() > self._until_s:
             raise AssertionError(f"the task hangs; seen last: {self._script.seen[-30:]}")
         message = super().receive(wait_s)
-        if isinstance(message, Spoke) and isinstance(message.event, JoinRequest):
-            self._script.note("report", message.worker, message.event.waiting_at)
-        elif isinstance(message, Ended):
+        if isinstance(message, TaskEvent) and isinstance(message.content, JoinRequest):
+            self._script.note("report", message.worker, message.content.waiting_at)
+        elif isinstance(message, TaskEnded):
             self._script.note("ended", message.worker)
         return message
 
@@ -124,6 +123,7 @@ class Toys:
     script: Script
     driver: Driver
     on_event: Callable[[Applied | Ask], None] = lambda _: None
+    loop: TaskLoop | None = None
 
     def run(self, job: Job, *, num_needed: int | None = None, initial_state: State | None = None) -> State:
         """Run a task to its end; returns the state that one worker delivered."""
@@ -135,25 +135,24 @@ class Toys:
     def results(
         self, job: Job, *, num_needed: int | None = None, initial_state: State | None = None
     ) -> dict[int, tuple[bool, State]]:
-        limits = Limits(
-            num_needed=self.group.num_needed if num_needed is None else num_needed,
-            num_microbatches=job.num_microbatches,
-        )
         self.driver = Driver(self.script, self.on_event)
-        loop = self.group.begin(Task(method="train", job=job, limits=limits, initial_state=initial_state), self.driver)
-        self.driver.regroup_if_wanted = loop.regroup_if_wanted
-        return loop.run()
+        self.loop = TaskLoop(self.group, Task(method="train", job=job, initial_state=initial_state))
+        if num_needed is not None:
+            self.loop.state = replace(self.loop.state, num_to_begin=num_needed)
+        for event in self.loop.events():
+            self.loop.answer(self.driver.take(event))
+            if isinstance(event, TaskEvent) and isinstance(event.content, Applied):
+                self.loop.regroup_if_wanted()
+        return self.loop.results
 
 
-def start_toys(
-    script: Script, num_workers: int, *, max_launches: int | None = None, num_slots: int | None = None, **spec: Any
-) -> Toys:
-    pool = WatchedPool(script, num_slots or num_workers, num_workers if max_launches is None else max_launches)
-    limits = {"deadline_s": 20.0, "first_deadline_s": 20.0, "start_timeout_s": 20.0, "settle_s": 2.0}
-    group = WorkerGroup(pool, GroupSpec(num_workers=num_workers, **{**limits, **spec}), say=lambda _: None)
+def start_toys(script: Script, num_workers: int, *, max_launches: int | None = None, **wanted: Any) -> Toys:
+    spec = GroupSpec(num_workers=num_workers, **{"deadline_s": 20.0, "start_timeout_s": 20.0, **wanted})
+    pool = WatchedPool(script, spec, num_workers if max_launches is None else max_launches)
+    group = WorkerGroup(pool, spec)
     toys = Toys(group, pool, script, Driver(script))
     try:
-        group.start()
+        deque(group.start(), maxlen=0)
     except BaseException:
         group.close()
         raise

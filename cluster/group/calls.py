@@ -1,0 +1,128 @@
+"""Calls that all workers of a task make together: each is made again, as the group changes, until its result is here.
+
+They know nothing of what is added up or told. Between the methods of a `SumCall` the worker computes; what it has
+computed stays its own when the group changes, so nothing is computed twice by the same worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+from .. import instruments
+from ..assignment import Range
+from ..errors import MENDABLE
+from ..tree import Node, present_nodes
+from ..vectors import Vector
+from .membership import Member
+from .messages import JoinRequest
+from .results import Buckets
+
+
+class SumCall:
+    """One all-reduce of a task: made again, as the group changes, until this worker has its sum.
+
+        while (total := call.result()) is None:
+            ...  # compute those of call.ranges() that are not held yet
+            call.all_reduce(nodes, held)
+
+    Attributes:
+        assigned: the number of every worker of the group, and the ranges of microbatches that it brought.
+
+    Args:
+        member: this worker's membership.
+        present: of every microbatch of the step, whether it has rows.
+        buckets: how the vectors lie.
+    """
+
+    def __init__(self, member: Member, present: Sequence[bool], buckets: Buckets) -> None:
+        self._member, self._present, self._buckets = member, tuple(present), buckets
+        self._sum: Vector | None = None
+        self.assigned: tuple[tuple[int, tuple[Range, ...]], ...] = ()
+
+    def result(self) -> Vector | None:
+        """The sum, the same bits on every worker; None until it is here. The call after the next overwrites it."""
+        if self._sum is None:
+            self._sum = self._member.take_sum(self._buckets)
+        return self._sum
+
+    def ranges(self) -> tuple[Range, ...]:
+        """The microbatches that this worker is to bring, as the group is now; what it has computed stays its own."""
+        member = self._member
+        ranges = member.ranges_by_rank(len(self._present))
+        self.assigned = tuple(zip(member.members, ranges, strict=True))
+        member.note_activity("compute")
+        instruments.fault_point("compute", member.step)
+        return ranges[member.rank]
+
+    def all_reduce(self, nodes: Mapping[Node, Vector], held: tuple[Range, ...]) -> None:
+        """Add up with the other workers; returns when that is done, or when the group has changed.
+
+        Args:
+            nodes: partial sums over all that this worker holds, one per maximal node of every range.
+            held: the ranges that it holds.
+        """
+        member = self._member
+        if member.is_to_stop:
+            member.regroup(JoinRequest(waiting_at="step", held=held, reason="the group is to change"))
+            return
+        expected = _expected_nodes(tuple(ranges for _, ranges in self.assigned), self._present)
+        member.note_activity("all-reduce")
+        instruments.fault_point("reduce", member.step)
+        collective = member.connections("step", held)
+        if collective is None:
+            return
+        began_s = time.perf_counter()
+        try:
+            total = collective.all_reduce(
+                member.next_sequence(),
+                nodes,
+                expected,
+                self._buckets.layout,
+                ops=self._buckets.ops,
+                out=member.memory(self._buckets),
+                deadline_s=member.deadline_s,
+            )
+        except MENDABLE as error:
+            member.mend(error, "step", "all-reduce", began_s, held)
+        else:
+            instruments.note("all-reduce", began_s)
+            member.keep_result(total)
+
+
+@lru_cache(maxsize=8)
+def _expected_nodes(ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...]) -> list[list[Node]]:
+    """By rank, the nodes of the tree that each worker brings; alike for most steps of a generation."""
+    return [[node for lo, hi in own for node in present_nodes(lo, hi, present)] for own in ranges]
+
+
+def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
+    """What the chief produces, on every worker; a worker that becomes the chief meanwhile produces it itself.
+
+    Args:
+        member: this worker's membership.
+        produce: called on the chief.
+        max_bytes: more are refused.
+        wait_s: how long the chief may take.
+
+    Raises:
+        ProtocolError: the chief has produced more than `max_bytes`.
+    """
+    made: bytes | None = None
+    while (payload := member.take_payload()) is None:
+        member.note_activity("the chief's callbacks" if member.is_chief else "waiting for the chief's callbacks")
+        if member.is_chief and made is None:
+            made = produce()
+        collective = member.connections("call")
+        if collective is None:
+            continue
+        own, began_s = made if member.is_chief else None, time.perf_counter()
+        try:
+            told = collective.broadcast(member.next_sequence(), own, root=0, max_bytes=max_bytes, deadline_s=wait_s)
+        except MENDABLE as error:
+            member.mend(error, "call", "broadcast", began_s)
+        else:
+            instruments.note("broadcast", began_s)
+            member.keep_result(told)
+    return payload

@@ -1,0 +1,161 @@
+"""The Ray side of one worker: the actor that hosts it."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import ray
+from ray import cloudpickle
+
+from ..errors import ClusterError
+from ..group.messages import Failure, Heartbeat, TaskEnded, TaskEvent, WorkerUp
+from ..group.worker_process import StepMark, WorkerProcess, failure_of, host_name
+from ..spec import GroupSpec, WorkerInfo
+
+# Without a call for a heartbeat for so long during a task there is no driver any more: leave, and free devices.
+DRIVER_GONE_S = 9.0
+# A task, a heartbeat, and now and then an answer, an abort or a look at the stacks run at a time.
+CONCURRENT_CALLS = 8
+EXIT_WITHOUT_DRIVER = 3
+
+
+class RayWorker:
+    """The Ray side of a worker: a `WorkerProcess` whose events are a stream that the driver reads, and a log file.
+
+    Args:
+        worker: its number.
+    """
+
+    def __init__(self, worker: int) -> None:
+        self._worker = worker
+        self._process: WorkerProcess | None = None
+        self._outbox: queue.SimpleQueue[TaskEvent | TaskEnded] = queue.SimpleQueue()
+        self._called_s = time.monotonic()
+
+    def prepare(self, factory: Callable[[int], object], spec: GroupSpec, loopback: bool) -> WorkerUp | TaskEnded:
+        """Make the hosted object.
+
+        The environment is set here and not by Ray, which would start a process for it where it has one waiting already.
+
+        Args:
+            factory: makes it.
+            spec: of the worker's group.
+            loopback: whether to be reachable from this machine only.
+        """
+        os.environ.update(spec.env)
+        try:
+            self._process = WorkerProcess(
+                factory,
+                spec,
+                self._outbox.put,
+                worker=self._worker,
+                park=lambda value: [ray.put(value)],
+                fetch=lambda handle: ray.get(handle[0]),
+            )
+            address = self._process.listen("127.0.0.1" if loopback else ray.util.get_node_ip_address())
+        except Exception as error:  # reported to the driver, which raises it
+            return TaskEnded(worker=self._worker, failure=_portable(failure_of(error, self._worker, None)))
+        node = ray.get_runtime_context().get_node_id()
+        return WorkerUp(
+            info=WorkerInfo(worker=self._worker, host=host_name(), pid=os.getpid(), node=node), address=address
+        )
+
+    def run(self, method: str, job: object, log_path: str | None) -> Iterator[TaskEvent | TaskEnded]:
+        """Run a task to its end: the stream of its events, the last one a `TaskEnded`.
+
+        Args:
+            method: of the hosted object.
+            job: what to call it with.
+            log_path: where this process prints from now on; None leaves that as it is.
+        """
+        mark: StepMark | None = None
+        if log_path is not None:
+            try:
+                _log_to(log_path)
+                mark = StepMark(log_path)
+            except OSError as error:
+                reason = f"it cannot write its log {log_path}: {error.strerror}"
+                yield TaskEnded(worker=self._worker, failure=Failure(worker=self._worker, kind="raised", reason=reason))
+                return
+        over = threading.Event()
+        self._called_s = time.monotonic()
+        threading.Thread(target=self._watch_driver, args=(over,), daemon=True).start()
+        self._hosted().begin(method, job, (lambda step: None) if mark is None else mark.note)
+        while not isinstance(event := self._outbox.get(), TaskEnded):
+            yield event
+        over.set()
+        if mark is not None:
+            mark.close()
+        if event.failure is not None:
+            print(event.failure.traceback, file=sys.stderr)
+            event = replace(event, failure=_portable(event.failure))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        yield event
+
+    def heartbeat(self) -> Heartbeat | None:
+        """What the task does, None between tasks; and a sign that there is a driver."""
+        self._called_s = time.monotonic()
+        return None if self._process is None else self._process.heartbeat()
+
+    def answer(self, number: int, reply: object) -> None:
+        """Answer the task's request."""
+        self._hosted().answer(number, reply)
+
+    def abort(self, generation: int, reason: str) -> None:
+        """Wake the task out of what it waits for in a generation."""
+        self._hosted().abort(generation, reason)
+
+    def stacks(self) -> str:
+        """The Python stacks of the threads that compute."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return "\n".join(
+            f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame))}"
+            for ident, frame in sys._current_frames().items()
+            if str(names.get(ident, "")).startswith("heliostat")
+        )
+
+    def crash(self) -> None:
+        """End this process at once, as a failure would."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _watch_driver(self, over: threading.Event) -> None:
+        while not over.wait(1.0):
+            if time.monotonic() - self._called_s > DRIVER_GONE_S:
+                print(f"worker {self._worker}: the driver is gone; leaving", file=sys.stderr, flush=True)
+                os._exit(EXIT_WITHOUT_DRIVER)
+
+    def _hosted(self) -> WorkerProcess:
+        if self._process is None:
+            raise ClusterError(f"worker {self._worker} was called before it was prepared")
+        return self._process
+
+
+def _log_to(path: str) -> None:
+    """Send what this process prints to a file from now on, native libraries' output and crashes included."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    faulthandler.enable(file=2)
+
+
+def _portable(failure: Failure) -> Failure:
+    """The failure as it can travel: an exception that cannot be pickled stays behind, its traceback does not."""
+    try:
+        cloudpickle.loads(cloudpickle.dumps(failure.error))
+    except Exception:  # pickling runs user code, which may raise anything
+        return replace(failure, error=None)
+    return failure
