@@ -70,6 +70,20 @@ def test_text_is_vectorized_as_the_adapted_layer_does(stored, tmp_path, options)
     assert fitted.state["vocabulary"][0] in WORDS or "ngrams" in options
 
 
+class TextVectorization(keras.layers.TextVectorization):
+    """Of a Keras that keeps its words elsewhere."""
+
+    def get_vocabulary(self, include_special_tokens=True):
+        words = super().get_vocabulary(include_special_tokens=include_special_tokens)
+        del self._lookup_layer
+        return words
+
+
+def test_a_keras_without_the_private_part_that_holds_the_weights_is_named(stored):
+    with pytest.raises(SelectionError, match=r"lacks TextVectorization\._lookup_layer.* tried with Keras 3\.15"):
+        fit_preprocessing(stored, "text", TextVectorization(output_mode="tf_idf"))
+
+
 @pytest.mark.parametrize(("column", "axis"), [("x", -1), ("x", None), ("age", -1), ("image", (1, 2)), ("image", -1)])
 def test_numbers_are_normalized_over_all_rows(stored, tmp_path, column, axis):
     fit_preprocessing(stored, column, keras.layers.Normalization(axis=axis), tmp_path / "fitted.json")

@@ -33,7 +33,16 @@ class Predictor:
             self._per_replica = PerReplica(built.strategy, built.runtime, self._predicted, specs)
 
     def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> object:
-        """Predictions of the rows [start, stop) of a dataset, in their order: a structure of arrays."""
+        """Predictions of the rows [start, stop) of a dataset.
+
+        Args:
+            dataset: where the rows are.
+            start, stop: the range of row ids.
+            rows_at_once: rows of one call of the model on a replica; bits may depend on it.
+
+        Returns:
+            what the model returns, with arrays ``[stop - start, ...]``, in the order of the rows.
+        """
         pieces: list[list[np.ndarray]] = []
         cuts = [(a, min(a + rows_at_once, stop)) for a in range(start, stop, rows_at_once)]
         with dataset.reader(self._columns.names) as reader:

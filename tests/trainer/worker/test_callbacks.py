@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from heliostat.trainer.engine.private_api import is_default
 from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
 from heliostat.trainer.worker.callback_hooks import check_callbacks, has_batch_hooks
 from heliostat.trainer.worker.callbacks import CallbackRelay
+from heliostat.trainer.worker.epochs import SessionHooks
 from keras.callbacks import Callback
 
 from ..conftest import dense_data, fingerprint
@@ -279,6 +281,13 @@ def test_the_relay_passes_on_the_hooks_that_a_callback_has_and_no_others():
     for hook in ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"):
         relay.run(hook, 0)
     assert relay.remembered == ("on_train_batch_end", "on_test_begin")
+
+
+@pytest.mark.parametrize("batch_hooks", [False, True])
+def test_keras_is_given_hooks_around_steps_only_if_a_callback_acts_there(batch_hooks):
+    hooks = SessionHooks(SimpleNamespace(relay=SimpleNamespace(batch_hooks=batch_hooks)))
+    assert is_default(hooks.on_train_batch_begin) is not batch_hooks
+    assert is_default(hooks.on_train_batch_end) is not batch_hooks
 
 
 class CarriesItself(Callback):
