@@ -21,6 +21,16 @@ def no_thread_is_left_behind():
     assert not [t for t in left if t.is_alive()], "a test left threads of Heliostat running"
 
 
+@pytest.fixture(scope="session")
+def ray_here():
+    """One Ray for all tests that need it."""
+    import ray
+
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Whoever computes first in this process decides how TensorFlow runs in it: alike, before any fixture computes."""

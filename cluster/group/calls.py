@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from .. import instruments
-from ..assignment import Range
+from ..assignment import Range, assign, reassign
 from ..errors import MENDABLE
 from ..tree import Node, present_nodes
 from ..vectors import Vector
@@ -43,14 +43,18 @@ class SumCall:
 
     def result(self) -> Vector | None:
         """The sum, the same bits on every worker; None until it is here. The call after the next overwrites it."""
+        member = self._member
         if self._sum is None:
-            self._sum = self._member.take_sum(self._buckets)
+            self._sum = member.results.take_sum(member.call, self._buckets, alone=member.num_workers == 1)
+            if self._sum is not None:
+                member.call += 1
+                instruments.fault_point("summed", member.step)
         return self._sum
 
     def ranges(self) -> tuple[Range, ...]:
         """The microbatches that this worker is to bring, as the group is now; what it has computed stays its own."""
         member = self._member
-        ranges = member.ranges_by_rank(len(self._present))
+        ranges = _ranges_by_rank(member, len(self._present))
         self.assigned = tuple(zip(member.members, ranges, strict=True))
         member.note_activity("compute")
         instruments.fault_point("compute", member.step)
@@ -64,7 +68,7 @@ class SumCall:
             held: the ranges that it holds.
         """
         member = self._member
-        if member.is_to_stop:
+        if member.place is not None and member.place.stop_at_step:
             member.regroup(JoinRequest(waiting_at="step", held=held, reason="the group is to change"))
             return
         expected = _expected_nodes(tuple(ranges for _, ranges in self.assigned), self._present)
@@ -81,14 +85,22 @@ class SumCall:
                 expected,
                 self._buckets.layout,
                 ops=self._buckets.ops,
-                out=member.memory(self._buckets),
+                out=member.results.memory(member.call, self._buckets, alone=member.num_workers == 1),
                 deadline_s=member.deadline_s,
             )
         except MENDABLE as error:
             member.mend(error, "step", "all-reduce", began_s, held)
         else:
             instruments.note("all-reduce", began_s)
-            member.keep_result(total)
+            member.results.keep(member.call, total)
+
+
+def _ranges_by_rank(member: Member, num_microbatches: int) -> tuple[tuple[Range, ...], ...]:
+    """The microbatches of the present step that each worker brings."""
+    place = member.place
+    if place is not None and place.held and place.call == member.call:
+        return reassign(num_microbatches, place.held)
+    return tuple((own,) for own in assign(num_microbatches, member.num_workers))
 
 
 @lru_cache(maxsize=8)
@@ -110,7 +122,7 @@ def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait
         ProtocolError: the chief has produced more than `max_bytes`.
     """
     made: bytes | None = None
-    while (payload := member.take_payload()) is None:
+    while member.call not in member.results:
         member.note_activity("the chief's callbacks" if member.is_chief else "waiting for the chief's callbacks")
         if member.is_chief and made is None:
             made = produce()
@@ -124,5 +136,6 @@ def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait
             member.mend(error, "call", "broadcast", began_s)
         else:
             instruments.note("broadcast", began_s)
-            member.keep_result(told)
-    return payload
+            member.results.keep(member.call, told)
+    member.call += 1
+    return member.results.payload(member.call - 1)

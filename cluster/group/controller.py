@@ -1,18 +1,33 @@
-"""What to do when something happens to a worker: a pure function `(state, event) -> (state, actions)`.
+"""What follows from an event of a task's life: a pure function `(state, event) -> (state, actions)`.
 
-No Ray, no clock, no socket: the shell (`driver_loop.py`) feeds events and carries out actions. A task goes through
-these statuses::
+How a group outlives a death. All workers run the same program and make the same calls in the same order; between two
+calls each of them holds the whole state. So when one dies, nothing is lost but the microbatches that it was computing.
+The others are woken, each asks for a place and says how far it is, and once all living members have asked they form the
+next *generation*: whoever has a result that others lack hands it over, what was computed stays with whoever has it, the
+rest is computed by somebody else, and the call is made again. A generation never changes: who comes or goes makes the
+next one. A worker without a place gets no answer, and what it writes under its old generation is never committed.
 
-    gathering    workers set themselves up; those that are ready ask for a place; enough of them form a generation
-    running      the members work; who loses another says so, and that it waits, which begins the
-    regrouping   every living member is awaited (the others are woken); then the next generation is formed
-    closing      all members are at the end: one of them delivers what the task makes; if it dies, the next one does
-    ending       the others are dismissed
-    collecting errors    a worker raised an error of its own: the others' requests are awaited for a moment
+What was not done, and why. *Snapshots and rollback*: there is nothing to roll back to, since an all-reduce that one
+worker has completed all have entered; a copy of the weights in every step would cost more than the rare call made
+twice. *Consensus among workers* (Raft, say): the driver must live anyway, since it holds the run folder, and if it dies
+the run pauses; so it alone decides, in one thread, and there are no votes to be split. *A membership that is agreed on
+in every step* (torchft's quorum): it costs a round trip per step; here a step asks nobody, and only a closed
+connection, a missed deadline or the driver's wish brings the members together. *Going on without the lost part of the
+batch* (as torchft does): the result would depend on who died.
+
+The idea that computation is cut into parts that workers only host is VirtualFlow's (Or et al., MLSys 2022) and
+EasyScale's (Li et al., SC 2023); states as data and actions as values are dask/distributed's worker state machine.
+
+No Ray, no clock, no socket: the shell (`driver_loop.py`) feeds events and carries out actions. How one generation leads
+to the next is in `regroup.py`, the values are in `controller_state.py`. A task goes through these statuses::
+
+    gathering           workers set themselves up and wait for a place; enough of them form a generation
+    running             the members work
+    regrouping          a member waits for a place: every living one is awaited, then the next generation is formed
+    closing             all members are at the end: one of them delivers what the task makes; if it dies, the next does
+    ending              the others are let go
+    collecting errors   a worker raised an error of its own: the others are heard for a moment, for the cause
     over
-
-A generation never loses a member: a change of members is a new generation. A worker that is not a member any more gets
-no answer, and what it writes under its old generation is never committed.
 """
 
 from __future__ import annotations
@@ -23,7 +38,6 @@ from .controller_state import (
     Action,
     Event,
     Expired,
-    Failed,
     Finished,
     InitialStateChanged,
     JoinRequested,
@@ -67,8 +81,8 @@ def _take(turn: Turn, event: Event) -> None:
             _join_requested(turn, worker, request)
         case Finished(worker=worker):
             _finished(turn, worker)
-        case Failed(failure=failure):
-            _failed(turn, failure)
+        case Failure():
+            _failed(turn, event)
         case PauseWanted(reason=reason):
             _pause_wanted(turn, reason)
         case LeaveWanted(workers=workers):

@@ -35,13 +35,6 @@ class Finished:
     worker: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """A worker ended badly."""
-
-    failure: Failure
-
-
 class Signal(Enum):
     """Events that say no more than that they happened."""
 
@@ -70,7 +63,9 @@ class Expired:
     reason: str
 
 
-Event = Started | JoinRequested | Finished | Failed | Signal | PauseWanted | LeaveWanted | InitialStateChanged | Expired
+Event = (
+    Started | JoinRequested | Finished | Failure | Signal | PauseWanted | LeaveWanted | InitialStateChanged | Expired
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,6 @@ from .controller_state import (
     Action,
     Event,
     Expired,
-    Failed,
     Finished,
     Formed,
     InitialStateChanged,
@@ -223,7 +222,7 @@ class TaskLoop:
             known = group.up.pop(worker, None)
             if failure.step is None and known is not None and known.heartbeat is not None:
                 failure = replace(failure, step=known.heartbeat.step)
-        self._decide(Failed(failure=failure))
+        self._decide(failure)
 
     def _reply(self, worker: int, reply: object, *, for_place: bool) -> None:
         """Answer a worker's last request, if it is of this kind: others come too late."""
@@ -310,7 +309,7 @@ class TaskLoop:
     def _fence(self, worker: int, heartbeat: Heartbeat, reason: str) -> None:
         """End a worker that does not take part any more; should it wake up, nobody listens to it."""
         self._group.end(worker)
-        self._decide(Failed(failure=Failure(worker=worker, kind="died", reason=reason, step=heartbeat.step)))
+        self._decide(Failure(worker=worker, kind="died", reason=reason, step=heartbeat.step))
 
     def _watch_late(self, now_s: float) -> None:
         """While the group regroups: name those it waits for, and let go of one that stands still for too long."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .messages import TaskEvent, TaskRequest
+from .messages import TaskEnded, TaskEvent, TaskRequest
 
 
 class Interrupted(Exception):
@@ -24,7 +24,7 @@ class Mailbox:
 
     Args:
         worker: the worker's number.
-        put: brings an event to the driver.
+        put: brings what is said to the driver; called by the threads that say it.
         park: puts a large value where another worker can fetch it; returns a small handle.
         fetch: gets a parked value by its handle.
     """
@@ -32,11 +32,11 @@ class Mailbox:
     def __init__(
         self,
         worker: int,
-        put: Callable[[TaskEvent], None],
+        put: Callable[[TaskEvent | TaskEnded], None],
         park: Callable[[Any], Any] = lambda value: value,
         fetch: Callable[[Any], Any] = lambda handle: handle,
     ) -> None:
-        self._worker, self._put = worker, put
+        self.worker, self.put = worker, put
         self.park, self.fetch = park, fetch
         self._changed = threading.Condition()
         self._number = 0
@@ -45,7 +45,7 @@ class Mailbox:
 
     def send(self, content: object) -> None:
         """Send an event; nobody answers."""
-        self._put(TaskEvent(worker=self._worker, content=content))
+        self.put(TaskEvent(worker=self.worker, content=content))
 
     def request(self, content: object, interrupted: Callable[[], bool] = lambda: False) -> Any:
         """Send a request and wait for the answer.
@@ -68,7 +68,7 @@ class Mailbox:
             raise MailboxClosed(self._closed)
         if interrupted():
             raise Interrupted
-        self._put(TaskRequest(worker=self._worker, content=content, number=number))
+        self.put(TaskRequest(worker=self.worker, content=content, number=number))
         with self._changed:
             self._changed.wait_for(lambda: number in self._answers or self._closed or interrupted())
             if number in self._answers:

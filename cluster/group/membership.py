@@ -1,11 +1,22 @@
-"""A worker's membership in its group: calls with the other workers that outlive the loss of some of them.
+"""A worker's place in its group: what it takes part in when the group changes.
 
-All members make the same calls in the same order; which are numbered. A call that fails is reported to the
-driver, which answers with a place in the next generation. There, who is behind is handed the results it lacks by one
-who has them, and the failed call is made again. So a caller sees nothing of a failure but the time it takes.
+All members make the same calls in the same order, and calls are numbered over the task. A call that fails ends the
+generation's connections on this worker, so that its peers notice at once; then the worker asks the driver for a place
+in the next generation, and says which result it lacks first. With its place it connects anew, and whoever has results
+that others lack broadcasts them. So who made the call sees nothing of a failure but the time it takes (`calls.py`).
 
-An all-reduce waits for everybody, so who has its result knows that all have entered it: results of earlier calls are
-needed by nobody any more and are dropped then. That keeps one vector, and the payloads of a few broadcasts.
+Where a worker may be told of a change: while it connects or is in a call (`abort` wakes it), while it waits for the
+driver's answer, and between two calls (`poll`). Nowhere else: in particular not while it computes, so nothing computed
+is thrown away. A worker that is only late is waited for; one that has died is told of by its closed connection; one
+that is stopped shows at the deadline.
+
+Two things are easily got wrong here. *The state is older than the results*: a worker may be handed the sum of a call
+in a generation that fails again before it has applied it. Then it can neither be saved nor serve a new member, and is
+asked for nothing but to go on (`_completed`). *Whom to blame*: a worker that hears nothing of a peer may be the one
+that is cut off. It says whom it missed and in which call, and the driver compares (`regroup.cut_off`).
+
+What was not done: giving every member a copy of its neighbour's state (as Gemini does, Wang et al., SOSP 2023): in data
+parallel training every member has the whole state already.
 """
 
 from __future__ import annotations
@@ -21,13 +32,12 @@ from ..allreduce.collective import Alone, Collective
 from ..allreduce.handshake import Peers
 from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
-from ..assignment import Range, assign, reassign
+from ..assignment import Range
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
 from ..spec import FIRST_DEADLINE_S, GroupSpec
-from ..vectors import Vector
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
-from .results import Buckets, Result, Results
+from .results import Results
 
 MAX_HANDED_BYTES = 1 << 40
 NUM_TIMED = 32
@@ -41,7 +51,9 @@ class Member:
         mailbox: its channel to the driver.
         generation: number of the group's membership, -1 before the first.
         members: the workers' numbers, by rank; this worker's is `rank`.
-        call: number of the next call.
+        place: where it stands in the group, None before the first generation.
+        call: number of the next call; `results` are those of calls before, as far as they may be needed.
+        results: see `call`.
         step_s: the median duration of the last steps, 0.0 before a few have been timed.
         take_state: makes a copy of the worker's state, for one that joins; set by the task.
         deliver: makes what the task delivers, at its end (True) or where it is paused (False); set by the task.
@@ -69,10 +81,10 @@ class Member:
         self.take_state: Callable[[], object] = lambda: None
         self.deliver: Callable[[bool], object] = lambda at_end: None
         self.step_s = 0.0
-        self._results = Results()
+        self.results = Results()
         self._collective: Collective | None = None
         self._sequence = 0
-        self._place: Membership | None = None
+        self.place: Membership | None = None
         self._aborted = (-1, "")
         self._activity = ("start", time.monotonic())
         self._step: int | None = None
@@ -153,7 +165,7 @@ class Member:
         self.note_activity("waiting for a place in the group")
         self.regroup(JoinRequest(waiting_at="join", digest=digest, fresh=fresh))
         instruments.fault_point("join", self.step)
-        return None if self._place is None else self._place.initial_state
+        return None if self.place is None else self.place.initial_state
 
     def send(self, content: object) -> None:
         """Tell the driver's half of the task something; from any thread."""
@@ -237,29 +249,6 @@ class Member:
             )
         )
 
-    def keep_result(self, result: Result) -> None:
-        """The present call has succeeded here; another worker may need its result."""
-        self._results.keep(self.call, result)
-
-    def take_sum(self, buckets: Buckets) -> Vector | None:
-        """End the present call if its sum is here, else None; earlier results are dropped, as nobody needs them."""
-        total = self._results.take_sum(self.call, buckets, alone=self.num_workers == 1)
-        if total is not None:
-            self.call += 1
-            instruments.fault_point("summed", self.step)
-        return total
-
-    def take_payload(self) -> bytes | None:
-        """End the present call, a broadcast, if what was told is here, else None."""
-        if self.call not in self._results:
-            return None
-        self.call += 1
-        return self._results.payload(self.call - 1)
-
-    def memory(self, buckets: Buckets) -> Vector:
-        """Memory for the sum of the present call."""
-        return self._results.memory(self.call, buckets, alone=self.num_workers == 1)
-
     def regroup(self, why: JoinRequest) -> None:
         """Ask the driver for a place until this worker has one in a generation that stands; every change is made here.
 
@@ -286,7 +275,7 @@ class Member:
             else:
                 if joins:
                     self.call = -1
-                    self._results.clear()
+                    self.results.clear()
                 try:
                     self._enter(answer)
                     instruments.note("regrouping", began_s)
@@ -300,7 +289,7 @@ class Member:
         """The request with what is known here. Who was handed results in a generation that did not stand has a state
         that is older than they are: it is before no step, and can be neither saved nor sent.
         """
-        lacking, waiting_at = self._results.first_lacking(self.call), why.waiting_at
+        lacking, waiting_at = self.results.first_lacking(self.call), why.waiting_at
         request = replace(why, generation=self.generation, next_call=lacking, step=self.step)
         if lacking > self.call:
             return replace(request, waiting_at="join" if waiting_at == "join" else "call", held=())
@@ -311,7 +300,7 @@ class Member:
 
     def _enter(self, place: Membership) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""
-        self._place = place
+        self.place = place
         self.generation, self.members = place.generation, place.members
         self.rank, self._sequence = place.members.index(self.worker), 0
         if self.num_workers == 1:
@@ -324,22 +313,10 @@ class Member:
         if self.call < 0:
             self.call = place.call
         for number in range(place.first_call, place.call):
-            own = self._results.payload(number) if self.rank == place.donor else None
+            own = self.results.payload(number) if self.rank == place.donor else None
             handed = self._collective.broadcast(self.next_sequence(), own, root=place.donor, max_bytes=MAX_HANDED_BYTES)
-            if number not in self._results:
-                self._results.keep(number, handed)
-
-    @property
-    def is_to_stop(self) -> bool:
-        """Whether the group is to change at the next step, instead of making its call."""
-        return self._place is not None and self._place.stop_at_step
-
-    def ranges_by_rank(self, num_microbatches: int) -> tuple[tuple[Range, ...], ...]:
-        """The microbatches of the present step that each worker brings; what it has computed stays its own."""
-        place = self._place
-        if place is not None and place.held and place.call == self.call:
-            return reassign(num_microbatches, place.held)
-        return tuple((own,) for own in assign(num_microbatches, self.num_workers))
+            if number not in self.results:
+                self.results.keep(number, handed)
 
     def next_sequence(self) -> int:
         """The number of the next collective operation of this generation."""

@@ -15,7 +15,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from ..allreduce.listener import Listener
 from ..errors import ClusterError, CollectiveError, Dismissed
@@ -23,7 +22,7 @@ from ..links import LinksJob, measure_links
 from ..spec import GroupSpec
 from .mailbox import Mailbox
 from .membership import Member
-from .messages import Address, Failure, FailureKind, Heartbeat, TaskEnded, TaskEvent
+from .messages import Address, Failure, FailureKind, Heartbeat, TaskEnded
 
 _DIGITS = 20
 
@@ -38,35 +37,21 @@ class WorkerProcess:
     Args:
         factory: makes the hosted object, called on the thread on which its tasks will run.
         spec: of the worker's group.
-        put: brings what a task says, and at last how it ended, to the driver; called by the threads that say it.
-        worker: number of this worker.
+        mailbox: the worker's channel to the driver, for what its tasks say and how they end.
         slot: which share of its machine this worker uses.
-        park: puts a large value where another worker can fetch it; returns a small handle.
-        fetch: gets a parked value by its handle.
 
     Raises:
         whatever the factory raises.
     """
 
-    def __init__(
-        self,
-        factory: Callable[[int], object],
-        spec: GroupSpec,
-        put: Callable[[TaskEvent | TaskEnded], None],
-        *,
-        worker: int,
-        slot: int = 0,
-        park: Callable[[Any], Any] = lambda value: value,
-        fetch: Callable[[Any], Any] = lambda handle: handle,
-    ) -> None:
-        self.worker, self._spec, self._put = worker, spec, put
-        self._mailbox = Mailbox(worker, put, park, fetch)
+    def __init__(self, factory: Callable[[int], object], spec: GroupSpec, mailbox: Mailbox, slot: int = 0) -> None:
+        self.worker, self._spec, self._mailbox = mailbox.worker, spec, mailbox
         self._listener: Listener | None = None
         self._member: Member | None = None
         self._tasks: queue.SimpleQueue[tuple[str, object, Member] | None] = queue.SimpleQueue()
         made: Future[None] = Future()
         self._thread = threading.Thread(
-            target=self._serve, args=(factory, slot, made), name=thread_name(worker), daemon=True
+            target=self._serve, args=(factory, slot, made), name=thread_name(self.worker), daemon=True
         )
         self._thread.start()
         made.result()
@@ -78,7 +63,7 @@ class WorkerProcess:
         return self._listener.address
 
     def begin(self, method: str, job: object, note_step: Callable[[int | None], None] = lambda step: None) -> None:
-        """Begin a task; `put` gets its events, and at last a `TaskEnded`.
+        """Begin a task; the mailbox brings its events to the driver, and at last a `TaskEnded`.
 
         Args:
             method: of the hosted object; it takes the job and this worker's `Member`.
@@ -127,7 +112,7 @@ class WorkerProcess:
         while (task := self._tasks.get()) is not None:
             ended = self._run(hosted, *task)
             self._member = None
-            self._put(ended)
+            self._mailbox.put(ended)
 
     def _run(self, hosted: object, method: str, job: object, member: Member) -> TaskEnded:
         try:

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
+from ..group.mailbox import Mailbox
 from ..group.messages import Failure, Message, TaskEnded, WorkerAlive, WorkerUp
 from ..group.pool import PoolStatistics, WorkerPool
 from ..group.worker_process import WorkerProcess, failure_of, host_name, thread_name
@@ -98,7 +99,7 @@ class LocalPool(WorkerPool):
             self._put(worker, message)
 
         try:
-            process = WorkerProcess(self._factory, self._spec, put, worker=worker, slot=slot)
+            process = WorkerProcess(self._factory, self._spec, Mailbox(worker, put), slot)
             address = process.listen(_LOOPBACK)
         except BaseException as error:  # reported to the driver, which raises it
             self._end(worker, "it could not be set up")

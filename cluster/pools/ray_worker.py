@@ -17,6 +17,7 @@ import ray
 from ray import cloudpickle
 
 from ..errors import ClusterError
+from ..group.mailbox import Mailbox
 from ..group.messages import Failure, Heartbeat, TaskEnded, TaskEvent, WorkerUp
 from ..group.worker_process import StepMark, WorkerProcess, failure_of, host_name
 from ..spec import GroupSpec, WorkerInfo
@@ -52,15 +53,14 @@ class RayWorker:
             loopback: whether to be reachable from this machine only.
         """
         os.environ.update(spec.env)
+        mailbox = Mailbox(
+            self._worker,
+            self._outbox.put,
+            park=lambda value: [ray.put(value)],  # in a list, for Ray replaces a bare reference by its value
+            fetch=lambda handle: ray.get(handle[0]),
+        )
         try:
-            self._process = WorkerProcess(
-                factory,
-                spec,
-                self._outbox.put,
-                worker=self._worker,
-                park=lambda value: [ray.put(value)],
-                fetch=lambda handle: ray.get(handle[0]),
-            )
+            self._process = WorkerProcess(factory, spec, mailbox)
             address = self._process.listen("127.0.0.1" if loopback else ray.util.get_node_ip_address())
         except Exception as error:  # reported to the driver, which raises it
             return TaskEnded(worker=self._worker, failure=_portable(failure_of(error, self._worker, None)))

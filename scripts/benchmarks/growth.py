@@ -9,7 +9,7 @@ worker's own work is the same for any number of them: with a fixed number of mic
 cannot be told apart. Then, by least squares over the numbers of workers:
 
     a worker's step         fixed + any_peer * (P > 1) + per_peer * (P - 1)
-    the driver, per second  fixed + per_worker * P      (polls: it is not asked in a step)
+    the driver, per second  fixed + per_worker * P      (heartbeats: it is not asked in a step)
     the driver, per epoch   fixed + per_worker * P
 """
 
@@ -176,7 +176,7 @@ def limits(model: dict[str, Any], *, gradient_bytes: float, link_bytes_per_s: fl
         found.append(f"The cost per peer ({per_peer:.3f} ± {2 * error:.3f} ms) cannot be told from nothing by this.")
     if second["per_worker"][0] > 2 * second["per_worker"][1]:
         most = (1000 - second["fixed"][0]) / second["per_worker"][0]
-        found.append(f"The driver's polls fill one core at {most:.0f} workers.")
+        found.append(f"The driver's heartbeats fill one core at {most:.0f} workers.")
     return "\n".join(found)
 
 

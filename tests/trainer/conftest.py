@@ -11,9 +11,9 @@ import pytest
 from heliostat.trainer import Trainer
 from heliostat.trainer.engine.runtime import set_up
 
-from .ray_pool import ray_here, warm_trainer, warm_workers
+from .ray_pool import warm_trainer, warm_workers
 
-__all__ = ["ray_here", "warm_trainer", "warm_workers"]
+__all__ = ["warm_trainer", "warm_workers"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-import ray
 from heliostat.trainer import Trainer
 from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
@@ -24,13 +23,6 @@ class SharedWorkers(Workers):
 
     def really_close(self) -> None:
         super().close()
-
-
-@pytest.fixture(scope="session")
-def ray_here():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

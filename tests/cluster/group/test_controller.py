@@ -7,7 +7,6 @@ from heliostat.cluster.group.controller import MAX_START_FAILURES, decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
     Expired,
-    Failed,
     Finished,
     Formed,
     InitialStateChanged,
@@ -61,7 +60,7 @@ class Play:
         return self
 
     def die(self, worker, **details):
-        return self.feed(Failed(failure=failure(worker, **details)))
+        return self.feed(failure(worker, **details))
 
 
 def failure(worker, kind="died", **details):
@@ -163,7 +162,7 @@ def test_workers_that_fail_before_they_join(kind):
     play = Play(num_needed=2)
     for worker in range(MAX_START_FAILURES):
         assert not play.state.over
-        play.feed(Started(worker=worker)).feed(Failed(failure=failure(worker, kind)))
+        play.feed(Started(worker=worker)).feed(failure(worker, kind))
         if kind == "raised":
             break  # building the model fails in the same way everywhere
     assert play.new_of(Stop)[0].cause == failure(worker, kind)
@@ -265,7 +264,7 @@ def test_restarts_without_progress_are_limited():
         assert play.state.status == "running"
     progress = decide(play.state, InitialStateChanged(initial_state="newer"))[0]
     assert play.die(MAX_RESTARTS).new_of(Stop)[0].cause.worker == MAX_RESTARTS
-    assert not decide(progress, Failed(failure=failure(MAX_RESTARTS)))[0].over
+    assert not decide(progress, failure(MAX_RESTARTS))[0].over
 
 
 @pytest.mark.parametrize("evidence", ["out of memory", "crash", ""])
@@ -474,7 +473,7 @@ def test_a_pause_ends_the_wait_for_more_workers():
 
 
 def raising(play, worker, kind="raised", **details):
-    return play.feed(Failed(failure=failure(worker, kind, **details)))
+    return play.feed(failure(worker, kind, **details))
 
 
 def test_an_error_stops_the_task_when_the_others_were_heard():
@@ -582,7 +581,7 @@ def test_events_after_the_end_change_nothing():
     play = closing(0).feed(Finished(worker=0))
     assert play.state.over
     events = [
-        Failed(failure=failure(0)),
+        failure(0),
         Started(worker=1),
         Signal.ERRORS_COLLECTED,
         Signal.REGROUP_IF_WANTED,

@@ -11,7 +11,6 @@ from heliostat.cluster.assignment import assign, reassign
 from heliostat.cluster.group.controller import decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
-    Failed,
     Finished,
     Formed,
     InitialStateChanged,
@@ -103,8 +102,8 @@ class Model:
     def feed(self, event):
         if isinstance(event, JoinRequested):
             self.asked.add(event.worker)
-        if isinstance(event, Failed):
-            self.told_dead.add(event.failure.worker)
+        if isinstance(event, Failure):
+            self.told_dead.add(event.worker)
         was_over = self.state.over
         self.state, actions = decide(self.state, event)
         assert not (was_over and actions)
@@ -161,7 +160,7 @@ class Model:
         if not keeps_said:
             worker.outbox.clear()
         failure = Failure(worker=worker.number, kind="died", reason="gone", evidence=evidence)
-        worker.outbox.append(Failed(failure=failure))
+        worker.outbox.append(failure)
 
     def fence(self, worker):
         """The driver ends it; what it said before may still come."""
@@ -458,7 +457,7 @@ class ControllerMachine(RuleBasedStateMachine):
         failure = Failure(worker=worker.number, kind="raised", reason="ValueError")
         worker.doing = "done"
         worker.inbox.clear()
-        worker.outbox.append(Failed(failure=failure))
+        worker.outbox.append(failure)
 
     @invariant()
     def histories_agree(self):

@@ -490,6 +490,17 @@ def test_nobody_is_left_and_nobody_can_be_made(start, script):
         toys.run(JOB)
 
 
+def test_an_error_of_the_drivers_half_is_raised_as_itself(start):
+    def fail(event: Any) -> None:
+        if isinstance(event, Applied) and event.state.step == 3:
+            raise OSError("no space left on the driver's disk")
+
+    toys = start(2)
+    toys.on_event = fail
+    with pytest.raises(OSError, match="no space left on the driver's disk"):
+        toys.run(JOB)
+
+
 # -- workers that do not answer -------------------------------------------------------------------------------------
 
 
