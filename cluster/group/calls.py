@@ -100,7 +100,13 @@ def _ranges_by_rank(member: Member, num_microbatches: int) -> tuple[tuple[Range,
     place = member.place
     if place is not None and place.held and place.call == member.call:
         return reassign(num_microbatches, place.held)
-    return tuple((own,) for own in assign(num_microbatches, member.num_workers))
+    return _usual_ranges(num_microbatches, member.num_workers)
+
+
+@lru_cache(maxsize=8)
+def _usual_ranges(num_microbatches: int, num_workers: int) -> tuple[tuple[Range, ...], ...]:
+    """By rank, the microbatches that each worker brings to a step that nobody has entered yet."""
+    return tuple((own,) for own in assign(num_microbatches, num_workers))
 
 
 @lru_cache(maxsize=8)
