@@ -53,7 +53,7 @@ class LeaveWanted:
 class InitialStateChanged:
     """There is a new checkpoint to begin from should all workers be lost."""
 
-    initial_state: Any
+    initial_state: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ class Stop:
 Action = AbortGeneration | Reply | Kill | WorkerDeath | Formed | Order | Stop
 
 
-def _empty() -> Mapping[int, Any]:
+def _empty() -> Mapping[int, Any]:  # of whatever the field holds
     return MappingProxyType({})
 
 
@@ -165,7 +165,7 @@ class TaskState:
     members: tuple[int, ...] = ()
     starting: frozenset[int] = frozenset()
     requests: Mapping[int, JoinRequest] = field(default_factory=_empty)
-    initial_state: Any = None
+    initial_state: object = None
     leaving: frozenset[int] = frozenset()
     pause: str = ""
     closer: int | None = None

@@ -73,7 +73,7 @@ class JoinRequest:
     step: int | None = None
     digest: str = ""
     fresh: bool = True
-    state: Any = None  # whatever the pool's mailboxes make of it
+    state: object = None
     reason: str = ""
 
 
@@ -99,7 +99,7 @@ class Membership:
     first_call: int
     donor: int
     held: tuple[tuple[Range, ...], ...] = ()
-    initial_state: Any = None  # a handle, or whatever the task begins from
+    initial_state: object = None
     stop_at_step: bool = False
     addresses: tuple[Address, ...] = ()
     secret: bytes = b""
