@@ -13,7 +13,7 @@ import pytest
 TRAINER = """
     CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedStateError DataError
     EnvironmentVariableError EverySeconds EverySteps ModelError NonfiniteGradientError NotCompiledError Result
-    RunPausedError RuntimeSetupError Trainer TrainerError TrainingFailedError UnsupportedModelError
+    RunPausedError RuntimeSetupError StorageError Trainer TrainerError TrainingFailedError UnsupportedModelError
     UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
 """
 DATA = """

@@ -16,6 +16,7 @@
     │   └── DamagedStateError     it is damaged, cut short, or of another version
     ├── CheckpointError           a checkpoint cannot be written, found or read
     │   └── DamagedCheckpointError one is altered, cut short, missing a file, or of another format version
+    ├── StorageError              the run folder cannot be written
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
     ├── WorkersDisagreeError      workers that must hold the same state do not
@@ -25,6 +26,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _MAX_NAMES = 5  # of variables, in a message
@@ -137,6 +139,25 @@ class CheckpointError(TrainerError):
 
 class DamagedCheckpointError(CheckpointError):
     """A checkpoint is altered, cut short, missing a file, or of another format version."""
+
+
+class StorageError(TrainerError):
+    """A file of the run folder cannot be written: no worker's fault, and no reason for training to stop.
+
+    Args:
+        path: the file.
+        error: why.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(str(path), error.strerror or str(error))
+        self.path, self.reason = path, error.strerror or str(error)
+
+    def __str__(self) -> str:
+        return (
+            f"{str(self.path)!r} cannot be written: {self.reason}. The driver keeps the run folder: make room there, "
+            "or give it back what was deleted or forbidden."
+        )
 
 
 class NonfiniteGradientError(TrainerError):

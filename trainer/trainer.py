@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
 
@@ -30,21 +26,19 @@ from .config import (
     check_steps,
     refuses_unknown,
 )
-from .driver.blame import explain_failure
-from .driver.coordinator import Coordinator
+from .driver.coordinator import Coordinator, joined_outputs
 from .driver.display import Display, Verbose, make_display
-from .driver.fit_call import FitCall, checked_callbacks
-from .driver.fit_run import FitRun
-from .driver.inputs import Data, Inputs
-from .driver.kills import killing
-from .driver.pausing import pausing
+from .driver.inputs import Data, checked_callbacks
+from .driver.passes import replay, run_pass
+from .driver.plan import Run
 from .driver.result import Result
-from .driver.run_folder import REPLAY_FILE, RunFolder, new_run_path, numbered_run_path, read_record
+from .driver.run import fit
+from .driver.run_folder import new_run_path, numbered_run_path
 from .driver.workers import Workers
 from .engine.times import StartTimes
-from .environment import Command, KillSchedule, begin_fit
-from .errors import ConfigurationError, RunPausedError
-from .jobs import PassJob, PassReport
+from .environment import Command, begin_fit
+from .errors import ConfigurationError
+from .jobs import PassReport
 from .shipping import InProcess, Shipped, UserCode, ship
 
 if TYPE_CHECKING:
@@ -112,7 +106,7 @@ class Trainer:
                 f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
                 "keras.Model: every worker builds its own."
             )
-        self._config = TrainerConfig(
+        self._settings = TrainerConfig(
             build_model=_shipped(build_model, "build_model", local=workers == 0 or in_process),
             workers=workers,
             replicas_per_worker=replicas_per_worker,
@@ -130,9 +124,8 @@ class Trainer:
         )
         self._name = getattr(build_model, "__name__", "run").strip("<>")
         self._run_dir = None if run_dir is None else Path(run_dir)
-        self._workers = Workers(self._config)
-        self._has_model = self._lost_model = False
-        self._num_fits = 0
+        self._workers = Workers(self._settings)
+        self._num_fits, self._trained = 0, False
 
     @refuses_unknown("fit")
     def fit(
@@ -198,7 +191,6 @@ class Trainer:
             NonfiniteGradientError: a gradient is not finite.
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
         """
-        began_s = time.monotonic()
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
         check_steps(loop, code, columns)
@@ -210,7 +202,7 @@ class Trainer:
             steps_per_epoch=steps_per_epoch,
             shuffle=shuffle,
             columns=columns,
-            code=_shipped(code, "callbacks and steps", local=self._config.local),
+            code=_shipped(code, "callbacks and steps", local=self._settings.local),
             initial_weights=None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights),
             checkpoint_every=checkpoint_every,
             checkpoint_dir=checkpoint_dir,
@@ -220,19 +212,26 @@ class Trainer:
             on_nonfinite=on_nonfinite,
             record_rows=record_rows,
         )
-        display = make_display(verbose)
+        screen = make_display(verbose)
         number, command = begin_fit()
-        call = FitCall(
+        run = Run(
+            settings=self._settings,
             wanted=wanted,
             data=data,
             validation_data=validation_data,
+            path=self._next_run_path(number, command),
             number=number,
             command=command,
-            began_s=began_s,
         )
-        result = self._fit(call, display)
+        result = None
+        with contextlib.closing(screen):
+            if command is not None and command.replay is not None:
+                replay(run, screen)
+            else:
+                result = fit(run, self._workers, screen)
         if result is None:
             sys.exit(0)  # a replay or a trace is done: see `environment`
+        self._trained |= self._workers.holds_model_of(self._settings)
         return result
 
     def resize(self, workers: int) -> None:
@@ -243,12 +242,12 @@ class Trainer:
         Raises:
             ConfigurationError: less than one, or more than `max_workers`.
         """
-        if not 1 <= workers <= self._config.max_size or self._config.workers == 0:
+        if not 1 <= workers <= self._settings.max_size or self._settings.workers == 0:
             raise ConfigurationError(
-                f"resize({workers}): this trainer can have 1 to {self._config.max_size} workers. Give max_workers= "
+                f"resize({workers}): this trainer can have 1 to {self._settings.max_size} workers. Give max_workers= "
                 "when you make it, so that there are enough microbatches for more."
             )
-        self._workers.resize(workers)
+        self._workers.group.resize(workers)
 
     @refuses_unknown("evaluate")
     def evaluate(
@@ -264,7 +263,7 @@ class Trainer:
         """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`."""
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
-        report = self._run_pass("evaluate", data, wanted, verbose)[0]
+        report, _ = self._run_pass("evaluate", data, wanted, verbose)
         return dict(report.logs)
 
     @refuses_unknown("predict")
@@ -278,12 +277,12 @@ class Trainer:
     ) -> Any:
         """Predictions for all rows of `data`, in dataset order: an array, or the model's structure of arrays."""
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
-        coordinator = self._run_pass("predict", data, wanted, verbose)[1]
-        return _concatenated([coordinator.outputs[start] for start in sorted(coordinator.outputs)])
+        _, coordinator = self._run_pass("predict", data, wanted, verbose)
+        return joined_outputs(coordinator.outputs)
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
         """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
-        self._workers.start(lambda _: None)
+        self._workers.start(Display(), StartTimes())
         if len(self._workers.infos) < 2:
             return ()
         try:
@@ -300,8 +299,6 @@ class Trainer:
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
         self._workers.close()
-        self._lost_model |= self._has_model
-        self._has_model = False
 
     def __enter__(self) -> Self:
         return self
@@ -311,129 +308,21 @@ class Trainer:
     ) -> None:
         self.close()
 
-    def _fit(self, call: FitCall, display: Display) -> Result | None:
-        """Train, or take the result of a run that is finished; None after a replay or a trace."""
-        command = call.command
-        if command is not None and command.replay is not None:
-            self._begin_replay(command)
-        if command is not None and command.kills is not None and self._config.workers == 0:
-            raise ConfigurationError(
-                "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 "
-                "or more."
-            )
-        folder = call.open_folder(self._next_run_path(call))
-        done, times = call.is_done(folder), StartTimes()
-        store = call.open_store(folder)
-        if call.has_streams and not done and not call.replays:
-            self._workers.launch(display.say, times)  # they start while the stream is written
-        with times.part("data"):
-            data = call.open_data(folder)
-        try:
-            with call.failure_recorded(folder):
-                if not done:
-                    self._workers.start(display.say, times)
-                stored = folder.record.get("identity", {}).get("num_microbatches")
-                job = call.job(self._config.for_run(self._workers.replicas, stored), data, folder, store)
-                run = FitRun(
-                    job=job,
-                    workers=self._workers,
-                    folder=folder,
-                    store=store,
-                    display=display,
-                    began_s=call.began_s,
-                    number=call.number,
-                    start=times,
-                )
-                if call.replays:
-                    report = run.replay(lambda task, coordinator, tell: self._run(task, coordinator, None, tell))
-                    folder.save(REPLAY_FILE, asdict(report))
-                    return None
-                return run.stored() if done else self._train(run, call)
-        finally:
-            display.close()
-
-    def _train(self, run: FitRun, call: FitCall) -> Result | None:
-        """Run the task of a `fit`; None once the steps that were to be traced are."""
-        kills = None if call.command is None else call.command.kills
-
-        def run_task(task: Task, coordinator: Coordinator, tell: Callable[[TaskLoop], None]) -> dict[int, Any]:
-            return self._run(task, coordinator, run.folder, tell, call.wanted.max_time_s, kills)
-
-        try:
-            result = run.run(run_task)
-        except RunPausedError:
-            self.close()  # workers may be a step apart
-            if run.is_traced:
-                return None
-            raise
-        self._has_model, self._lost_model = True, False
-        return None if run.is_traced else result
-
     def _run_pass(
-        self, method: str, data: Data, wanted: PassConfig, verbose: Verbose
+        self, method: Literal["evaluate", "predict"], data: Data, wanted: PassConfig, verbose: Verbose
     ) -> tuple[PassReport, Coordinator]:
-        if self._lost_model:
+        if self._trained and not self._workers.holds_model_of(self._settings):
             raise ConfigurationError(
                 f"The trained model ended with its workers (the trainer was closed, or a task failed), so {method} "
                 "would answer from a new one. Call fit again, or load the model of the run folder with Result.model()."
             )
-        display = make_display(verbose)
-        with Inputs(None) as inputs:
-            dataset = inputs.dataset(data, "rows", wanted.columns)
-            self._workers.start(display.say)
-            job = PassJob(
-                settings=self._config.for_run(self._workers.replicas),
-                wanted=wanted,
-                data=dataset,
-                fresh=not self._has_model,
-            )
-            coordinator = Coordinator()
-            delivered = self._run(Task(method=method, job=job), coordinator, None)
-            return next(iter(delivered.values())), coordinator
+        with contextlib.closing(make_display(verbose)) as screen:
+            return run_pass(method, self._settings, wanted, data, self._workers, screen)
 
-    def _run(
-        self,
-        task: Task,
-        coordinator: Coordinator,
-        folder: RunFolder | None,
-        tell: Callable[[TaskLoop], None] = lambda _: None,
-        max_time_s: float | None = None,
-        kills: KillSchedule | None = None,
-    ) -> dict[int, Any]:
-        try:
-            loop = TaskLoop(self._workers.group, task)
-            tell(loop)
-            with ExitStack() as meanwhile:
-                if folder is not None:
-                    meanwhile.enter_context(pausing(loop, max_time_s))
-                    meanwhile.enter_context(killing(kills, self._workers.group, loop, folder))
-                for event in loop.events():
-                    loop.answer(coordinator.take(event))
-            return loop.results
-        except TaskFailed as failed:
-            seen = dict(self._workers.seen)
-            self.close()
-            log_path = None if folder is None or self._config.local else folder.log_path
-            explained = explain_failure(failed, seen, log_path, folder)
-            raise explained from (None if explained is failed.cause.error else failed.cause.error)
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin_replay(self, command: Command) -> None:
-        """A replay computes in this process."""
-        if self._config.num_microbatches is None:
-            stored = read_record(command.run_dir)["identity"]["num_microbatches"]
-            self._config = replace(self._config, num_microbatches=stored)
-        self._config = replace(
-            self._config, workers=0, in_process=False, address=None, min_workers=None, max_workers=None
-        )
-        self._workers = Workers(self._config)
-
-    def _next_run_path(self, call: FitCall) -> Path:
+    def _next_run_path(self, number: int, command: Command | None) -> Path:
         self._num_fits += 1
-        if call.command is not None:
-            return numbered_run_path(call.command.run_dir, 1 if call.command.fit is not None else call.number)
+        if command is not None:
+            return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
         return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
 
 
@@ -444,12 +333,3 @@ def _shipped(value: object, what: str, *, local: bool) -> Shipped:
 def _is_from_keras(value: Any) -> bool:
     """Whether `value` is a model (or layer) and no function that makes one; told without loading Keras."""
     return any(base.__module__.partition(".")[0] == "keras" for base in type(value).__mro__)
-
-
-def _concatenated(outputs: list[Any]) -> Any:
-    first = outputs[0]
-    if isinstance(first, dict):
-        return {name: _concatenated([output[name] for output in outputs]) for name in first}
-    if isinstance(first, (list, tuple)):
-        return type(first)(_concatenated([output[i] for output in outputs]) for i in range(len(first)))
-    return np.concatenate(outputs)

@@ -39,7 +39,6 @@ from .controller_state import (
     Event,
     Expired,
     Finished,
-    InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
@@ -49,7 +48,7 @@ from .controller_state import (
     TaskState,
     Turn,
 )
-from .messages import Failure, FailureKind, JoinRequest, Leave, PauseWanted
+from .messages import Failure, FailureKind, InitialStateChanged, JoinRequest, Leave, PauseWanted
 from .regroup import check_ended, close, gather, interrupt, lose, regroup, wake
 
 MAX_START_FAILURES = 3

@@ -8,7 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .messages import Answer, Evidence, Failure, JoinRequest, Leave, PauseWanted
+from .messages import Answer, Evidence, Failure, InitialStateChanged, JoinRequest, Leave, PauseWanted
 
 Status = Literal["gathering", "running", "regrouping", "closing", "ending", "collecting errors", "over"]
 
@@ -47,13 +47,6 @@ class LeaveWanted:
     """These workers shall leave when the others can do without them: fewer are wanted, or their machine goes away."""
 
     workers: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitialStateChanged:
-    """There is a new checkpoint to begin from should all workers be lost."""
-
-    initial_state: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +96,13 @@ class WorkerDeath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formed:
-    """A new generation works from now on."""
+    """A new generation works from now on; if it was `restarted`, since nobody had the state, from `initial_state`."""
 
     generation: int
     members: tuple[int, ...]
     joined: tuple[int, ...]
     restarted: bool
+    initial_state: Any = None
 
 
 class Order(Enum):
@@ -130,7 +124,7 @@ class Stop:
 Action = AbortGeneration | Reply | Kill | WorkerDeath | Formed | Order | Stop
 
 
-def _empty() -> Mapping[int, Any]:  # of whatever the field holds
+def _empty() -> Mapping[int, Any]:
     return MappingProxyType({})
 
 
@@ -165,7 +159,7 @@ class TaskState:
     members: tuple[int, ...] = ()
     starting: frozenset[int] = frozenset()
     requests: Mapping[int, JoinRequest] = field(default_factory=_empty)
-    initial_state: object = None
+    initial_state: Any = None
     leaving: frozenset[int] = frozenset()
     pause: str = ""
     closer: int | None = None

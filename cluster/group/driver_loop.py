@@ -28,7 +28,6 @@ from .controller_state import (
     Expired,
     Finished,
     Formed,
-    InitialStateChanged,
     JoinRequested,
     Kill,
     LeaveWanted,
@@ -43,6 +42,7 @@ from .controller_state import (
 from .messages import (
     Failure,
     Heartbeat,
+    InitialStateChanged,
     JoinRequest,
     Membership,
     Message,
@@ -50,6 +50,7 @@ from .messages import (
     TaskEnded,
     TaskEvent,
     TaskRequest,
+    Wish,
     WorkerUp,
 )
 from .worker_group import TICK_S, KnownWorker, WorkerGroup
@@ -89,7 +90,7 @@ class WorkerLate:
     stacks: str
 
 
-GroupEvent = TaskEvent | WorkerDeath | Formed | WorkerLate
+GroupEvent = TaskEvent | WorkerDeath | Formed | WorkerLate | InitialStateChanged
 
 
 class TaskLoop:
@@ -159,19 +160,17 @@ class TaskLoop:
         """Ask for a pause at the next good moment; from any thread or signal handler."""
         self._group.pool.inbox.put(PauseWanted(reason=reason))
 
-    def set_initial_state(self, initial_state: object) -> None:
-        """There is a new checkpoint to begin from, should all workers be lost."""
-        self._decide(InitialStateChanged(initial_state=initial_state))
-
     def regroup_if_wanted(self) -> None:
         """The group is in the middle of steps: change it now if somebody waits for that."""
         self._decide(Signal.REGROUP_IF_WANTED)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def _take(self, message: Message | PauseWanted) -> None:
-        if isinstance(message, PauseWanted):
+    def _take(self, message: Message | Wish) -> None:
+        if isinstance(message, PauseWanted | InitialStateChanged):
             self._decide(message)
+            if isinstance(message, InitialStateChanged):
+                self._events.append(message)  # whoever has told it hears that it counts
             return
         worker, known = message.worker, self._group.up.get(message.worker)
         if known is not None:

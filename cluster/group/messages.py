@@ -1,21 +1,22 @@
 """What workers and the driver say to each other: plain values.
 
-====================  ============================  =============================  ================================
-message               who sends it                  who acts                       what changes
-====================  ============================  =============================  ================================
-`JoinRequest`         a worker without a place      the controller                 it waits until it is answered
-`Membership`          the controller                the worker's `Member`          it connects with the others
-`SendState`           the controller                the worker's `Member`          it asks again, with its state
-`Finish`              the controller                the worker's `Member`          it delivers, for the group
-`Leave`               the controller                the worker's `Member`          its task ends
-`TaskEvent`           a task, while it runs         the driver's half of the task  nothing in the group
-`TaskRequest`         a task, which waits           the driver's half of the task  the worker gets its answer
-`Heartbeat`           a worker's process            the driver's loop              it is known to live
-`WorkerUp`            a pool                        the driver's loop              the worker can be given tasks
-`WorkerAlive`         a pool                        the driver's loop              carries the heartbeat
-`PauseWanted`         a signal, or a timer          the controller                 one worker saves, all leave
-`TaskEnded`           a worker's process, or a pool the driver's loop              its task, or the worker, is gone
-====================  ============================  =============================  ================================
+=====================  ============================  =============================  ================================
+message                who sends it                  who acts                       what changes
+=====================  ============================  =============================  ================================
+`JoinRequest`          a worker without a place      the controller                 it waits until it is answered
+`Membership`           the controller                the worker's `Member`          it connects with the others
+`SendState`            the controller                the worker's `Member`          it asks again, with its state
+`Finish`               the controller                the worker's `Member`          it delivers, for the group
+`Leave`                the controller                the worker's `Member`          its task ends
+`TaskEvent`            a task, while it runs         the driver's half of the task  nothing in the group
+`TaskRequest`          a task, which waits           the driver's half of the task  the worker gets its answer
+`Heartbeat`            a worker's process            the driver's loop              it is known to live
+`WorkerUp`             a pool                        the driver's loop              the worker can be given tasks
+`WorkerAlive`          a pool                        the driver's loop              carries the heartbeat
+`PauseWanted`          a signal, or a timer          the controller                 one worker saves, all leave
+`InitialStateChanged`  the task's driver's half      the controller                 what lost workers begin from
+`TaskEnded`            a worker's process, or a pool the driver's loop              its task, or the worker, is gone
+=====================  ============================  =============================  ================================
 
 Workers have a number that is never used again, and a rank, their place in one generation. All calls that workers make
 together are numbered; results of the last calls are kept, so that who is behind after a failure can be handed what the
@@ -73,7 +74,7 @@ class JoinRequest:
     step: int | None = None
     digest: str = ""
     fresh: bool = True
-    state: object = None
+    state: Any = None  # whatever the pool's mailboxes make of it
     reason: str = ""
 
 
@@ -99,7 +100,7 @@ class Membership:
     first_call: int
     donor: int
     held: tuple[tuple[Range, ...], ...] = ()
-    initial_state: object = None
+    initial_state: Any = None  # a handle, or whatever the task begins from
     stop_at_step: bool = False
     addresses: tuple[Address, ...] = ()
     secret: bytes = b""
@@ -228,4 +229,12 @@ class PauseWanted:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialStateChanged:
+    """There is a new checkpoint to begin from, should all workers be lost."""
+
+    initial_state: Any  # whatever the task begins from
+
+
 Message = WorkerUp | WorkerAlive | TaskEvent | TaskEnded
+Wish = PauseWanted | InitialStateChanged  # of the driver's own, in the same queue

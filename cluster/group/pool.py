@@ -6,7 +6,7 @@ import queue
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from .messages import Message, PauseWanted
+from .messages import Message, Wish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class WorkerPool(ABC):
     """
 
     def __init__(self) -> None:
-        self.inbox: queue.SimpleQueue[Message | PauseWanted] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Message | Wish] = queue.SimpleQueue()
 
     @abstractmethod
     def launch(self) -> int | None:
@@ -45,23 +45,11 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def answer(self, worker: int, number: int, reply: object) -> None:
-        """Answer a request.
-
-        Args:
-            worker: who asked.
-            number: of the request.
-            reply: the answer.
-        """
+        """Answer a request."""
 
     @abstractmethod
     def abort(self, worker: int, generation: int, reason: str) -> None:
-        """Wake a worker out of what it waits for.
-
-        Args:
-            worker: its number.
-            generation: which is over; a worker that has gone on to a newer one is left alone.
-            reason: why.
-        """
+        """Wake a worker out of what it waits for in a generation."""
 
     @abstractmethod
     def kill(self, worker: int) -> None:
@@ -74,7 +62,7 @@ class WorkerPool(ABC):
         Nothing happens if there is no such worker.
         """
 
-    def receive(self, wait_s: float) -> Message | PauseWanted | None:
+    def receive(self, wait_s: float) -> Message | Wish | None:
         """The next message, or None if there is none within `wait_s`."""
         try:
             return self.inbox.get(timeout=wait_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..assignment import Range
 from .controller_state import AbortGeneration, Formed, Kill, Order, TaskState, Turn, WorkerDeath
@@ -34,7 +35,7 @@ class NextGeneration:
     members: tuple[int, ...]
     joined: tuple[int, ...]
     leaving: tuple[int, ...] = ()
-    initial_states: Mapping[int, object]
+    initial_states: Mapping[int, Any]
     call: int = 0
     first_call: int = 0
     donor: int
@@ -269,4 +270,13 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
             stop_at_step=bool(waiting) and not plan.held,
         )
         turn.reply(worker, place)
-    turn.act(Formed(generation=generation, members=members, joined=plan.joined, restarted=restarted))
+    begins_from = state.initial_state if restarted else None
+    turn.act(
+        Formed(
+            generation=generation,
+            members=members,
+            joined=plan.joined,
+            restarted=restarted,
+            initial_state=begins_from,
+        )
+    )

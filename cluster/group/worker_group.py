@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ..errors import ClusterError, PlacementError
 from ..links import LinksJob, PairBandwidth
 from ..spec import GroupSpec, WorkerInfo
-from .messages import Address, Heartbeat, Message, PauseWanted, TaskEnded, WorkerUp
+from .messages import Address, Heartbeat, Message, TaskEnded, Wish, WorkerUp
 from .pool import WorkerPool
 
 TICK_S = 0.25
@@ -151,7 +151,7 @@ class WorkerGroup:
         while (message := self.pool.receive(0.0)) is not None:
             self.take(message)
 
-    def take(self, message: Message | PauseWanted | None) -> None:
+    def take(self, message: Message | Wish | None) -> None:
         """Note who is up, and who is not any more."""
         if isinstance(message, WorkerUp):
             self.launched.discard(message.worker)

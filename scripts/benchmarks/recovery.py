@@ -39,9 +39,9 @@ QUIET_S = 2.0
 class Killer(threading.Thread):
     """Kills or stops a random worker again and again, each time after the group is complete and has worked a while."""
 
-    def __init__(self, trainer: Any, run_dir: Path, kills: int, stops: int, seed: int) -> None:
+    def __init__(self, trainer: Any, num_workers: int, run_dir: Path, kills: int, stops: int, seed: int) -> None:
         super().__init__(daemon=True)
-        self._trainer, self._run_dir = trainer, run_dir
+        self._trainer, self._num_workers, self._run_dir = trainer, num_workers, run_dir
         self._left, self._random = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops, random.Random(seed)
         self.kills: list[dict[str, Any]] = []
         self.over = threading.Event()
@@ -52,7 +52,7 @@ class Killer(threading.Thread):
             time.sleep(QUIET_S + self._random.random())
             members = self._members()
             infos = self._trainer._workers.infos
-            if len(members) < self._trainer._config.workers or any(worker not in infos for worker in members):
+            if len(members) < self._num_workers or any(worker not in infos for worker in members):
                 continue
             victim = self._random.choice(members)
             pid = infos[victim].pid
@@ -63,7 +63,7 @@ class Killer(threading.Thread):
             while not any(event["event"] == "lost" and event["worker"] == victim for event in events_of(self._run_dir)):
                 time.sleep(0.1)
         time.sleep(QUIET_S)
-        while len(self._members()) < self._trainer._config.workers:
+        while len(self._members()) < self._num_workers:
             time.sleep(0.2)
         self.over.set()
 
@@ -98,7 +98,7 @@ def measure(model: str, *, workers: int, kills: int, stops: int, seed: int) -> d
         write_dataset(folder / "data", {"x": x, "y": y})
         build = partial(instrument.build_instrumented, partial(models.build_model, model), str(folder / "points"))
         with Trainer(build, workers=workers, run_dir=folder / "run") as trainer:
-            killer = Killer(trainer, folder / "run", kills, stops, seed)
+            killer = Killer(trainer, workers, folder / "run", kills, stops, seed)
 
             def pause() -> None:
                 killer.over.wait()

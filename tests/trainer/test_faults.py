@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from heliostat.trainer import Trainer, TrainingFailedError
 from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.workers import Workers
+from heliostat.trainer.engine.times import StartTimes
 
 from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, each_row_once, events_of, outcome, reached
@@ -177,7 +179,7 @@ class RaiseAtStep(keras.callbacks.Callback):
 
 def test_an_error_in_a_users_callback_stops_the_run_and_is_shown_with_its_frame(ray_here, tmp_path):
     with Trainer(linear(), workers=2, num_microbatches=4, run_dir=tmp_path / "run") as trainer:
-        trainer._workers.start(print)
+        trainer._workers.start(Display(), StartTimes())
         pids = [info.pid for info in trainer._workers.infos.values()]
         with nothing_left(pids):
             with pytest.raises(TrainingFailedError, match="a mistake in my callback") as raised:

@@ -9,6 +9,8 @@ import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import Trainer
+from heliostat.trainer.driver.display import Display
+from heliostat.trainer.engine.times import StartTimes
 
 from .conftest import dense_data
 from .faults import each_row_once, events_of, outcome
@@ -50,8 +52,8 @@ def trainer_of(tmp_path):
 @contextmanager
 def relays(trainer, **arguments):
     """A relay in front of every worker, by its number; replacements are reached directly."""
-    trainer._workers.start(print)
-    known = trainer._workers.group._known
+    trainer._workers.start(Display(), StartTimes())
+    known = trainer._workers.group.up
     made = {worker: Relay(each.address, **arguments) for worker, each in known.items()}
     for worker, relay in made.items():
         known[worker].address = relay.address

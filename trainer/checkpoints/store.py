@@ -190,8 +190,8 @@ class CheckpointStore:
                 return name, manifest
         return None
 
-    def prune(self, keep: int) -> None:
-        """Delete all committed checkpoints but the `keep` newest, and what uncommitted ones left.
+    def prune(self, keep: int, spare: str | None = None) -> None:
+        """Delete all committed checkpoints but the `keep` newest and `spare`, and what uncommitted ones left.
 
         An uncommitted folder goes if its position is before that of the newest committed one; a later one may be being
         written. Raises ConfigurationError if `keep` is below 1, and CheckpointError.
@@ -203,7 +203,8 @@ class CheckpointStore:
             return
         newest = _position(committed[-1])[:2]
         left = [name for name in self._folders() if name not in set(committed) and _position(name)[:2] < newest]
-        for name in committed[:-keep] + left:
+        old = [name for name in committed[:-keep] if name != spare]
+        for name in old + left:
             folder, manifest_path = self._paths(name, "", MANIFEST_FILE)
             with self._files("delete", name):
                 # The manifest first: half of a checkpoint must not pass for one.

@@ -1,82 +1,123 @@
-"""The driver's side of a task: it merges what workers report, checks that they agree, and answers.
+"""The driver's half of a task: it merges what workers report, checks that they agree, and answers.
 
-It computes no gradient and imports no TensorFlow. Events go in, answers come out, by worker. A worker may ask the same
-again after a change of the group; asking twice changes nothing.
+Events go in, answers come out, by worker; nothing else is touched: no file, no screen, no clock but the one that
+workers ask for. It computes no gradient and imports no TensorFlow. A worker may ask the same again after a change of
+the group; asking twice changes nothing.
+
+Of an epoch every worker brings its view of the training metrics, which must agree, and its shards of the validation, as
+nodes of one tree over the whole pass. The nodes are added up here in the tree's order, so that the result has the same
+bits for any cut of the pass among workers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
+from heliostat.cluster.assignment import Range, split
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent, WorkerLate
-from heliostat.cluster.group.messages import Failure, Heartbeat, TaskEvent
+from heliostat.cluster.group.driver_loop import GroupEvent
+from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError
 from ..jobs import (
     BUCKET_OPS,
-    CheckpointFailed,
-    CheckpointWritten,
     ClockAsked,
     EpochLogs,
     EpochPart,
     Final,
-    FirstStep,
-    Nonfinite,
     PassStart,
     PassSum,
-    Progress,
     Ready,
     Shard,
     ShardResult,
     WorkerTrace,
 )
 from .events import EpochRecord
-from .shares import ShardQueue
+
+Answers = Mapping[int, object]  # by worker
 
 
-@dataclass(slots=True, kw_only=True)
-class Listeners:
-    """Who is told what happens in a task."""
+class ShardQueue:
+    """The microbatches of one pass without training: those that wait, those that are computed, those that are done.
 
-    ready: Callable[[Ready], str] = lambda _: ""
-    progress: Callable[[Progress], None] = lambda _: None
-    epoch: Callable[[EpochRecord], None] = lambda _: None
-    checkpoint: Callable[[CheckpointWritten | CheckpointFailed], None] = lambda _: None
-    nonfinite: Callable[[int, Nonfinite], None] = lambda _worker, _event: None
-    first_step: Callable[[int, FirstStep], None] = lambda _worker, _event: None
-    traced: Callable[[int, WorkerTrace], None] = lambda _worker, _event: None
-    lost: Callable[[Failure, int], None] = lambda _failure, _left: None
-    formed: Callable[[Formed], None] = lambda _: None
-    late: Callable[[int, Heartbeat, str], None] = lambda _worker, _heartbeat, _stacks: None
+    A lost worker's unfinished shard goes to the others.
+
+    Args:
+        num_microbatches: of the whole pass.
+        members: workers among which it is cut at first.
+    """
+
+    def __init__(self, num_microbatches: int, members: Sequence[int]) -> None:
+        self.num_microbatches = num_microbatches
+        cut = split(0, num_microbatches, max(1, len(members)))
+        self._first = {worker: shard for worker, shard in zip(members, cut, strict=False) if shard[1] > shard[0]}
+        self._waiting: list[Range] = [] if members or not num_microbatches else list(cut)
+        self._computing: dict[int, Range] = {}
+        self._num_done = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all microbatches are done."""
+        return self._num_done == self.num_microbatches
+
+    def next_for(self, worker: int) -> Range | None:
+        """What a worker is to compute now; the same again if it had not finished that."""
+        if worker not in self._computing:
+            shard = self._first.pop(worker, None) or (self._waiting.pop(0) if self._waiting else None)
+            if shard is None:
+                return None
+            self._computing[worker] = shard
+        return self._computing[worker]
+
+    def done(self, worker: int, shard: Range) -> bool:
+        """A worker has computed a shard; False if that was known, or is not its to compute any more."""
+        if self._computing.get(worker) != shard:
+            return False
+        del self._computing[worker]
+        self._num_done += shard[1] - shard[0]
+        return True
+
+    def lost(self, worker: int, num_left: int) -> None:
+        """A worker is lost: cut what it has not finished among those that are left."""
+        for shard in (self._first.pop(worker, None), self._computing.pop(worker, None)):
+            if shard is not None:
+                parts = split(*shard, max(1, num_left))
+                self._waiting += [part for part in parts if part[1] > part[0]]
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Only these workers are in the group now."""
+        for worker in {*self._first, *self._computing} - set(members):
+            self.lost(worker, len(members))
 
 
 @dataclass(slots=True)
 class Coordinator:
     """Collects the workers' reports of one task.
 
-    Args:
-        listeners: who is told what happens.
+    Attributes:
+        finals: the hashes with which workers ended the run, by worker.
+        outputs: predictions, by the first microbatch of their shard.
+        traces: what workers recorded, by worker.
     """
 
-    listeners: Listeners = field(default_factory=Listeners)
     finals: dict[int, Final] = field(default_factory=dict)
-    outputs: dict[int, Any] = field(default_factory=dict)
+    outputs: dict[int, object] = field(default_factory=dict)
+    traces: dict[int, WorkerTrace] = field(default_factory=dict)
     _members: tuple[int, ...] = ()
     _first: Ready | None = None
     _parts: dict[int, EpochPart] = field(default_factory=dict)
     _epoch: int = -1
     _agreed: bool = False
-    _book: ShardQueue | None = None
-    _results: dict[tuple[int, int], ShardResult] = field(default_factory=dict)
+    _shards: ShardQueue | None = None
+    _results: dict[Range, ShardResult] = field(default_factory=dict)
     _sum: PassSum | None = None
     _waiting: set[int] = field(default_factory=set)
 
-    def take(self, event: GroupEvent) -> Mapping[int, Any]:
+    def take(self, event: GroupEvent) -> Answers:
         """Take what happens; returns the answers it makes possible, by worker.
 
         Raises:
@@ -84,142 +125,15 @@ class Coordinator:
         """
         match event:
             case TaskEvent(worker=worker, content=content):
-                return self.handle(worker, content)
-            case WorkerDeath(failure=failure, num_left=num_left):
-                return self.lost(failure, num_left)
+                return self._told(worker, content)
+            case WorkerDeath(failure=failure):
+                return self._lost(failure.worker)
             case Formed():
-                return self.formed(event)
-            case WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
-                self.listeners.late(worker, heartbeat, stacks)
+                self._formed(event)
         return {}
 
-    def handle(self, worker: int, event: Any) -> Mapping[int, Any]:
-        """Take one event of a worker; returns the answers it makes possible, by worker.
-
-        Raises:
-            WorkersDisagreeError: workers hold different states or metrics.
-        """
-        if isinstance(event, Progress):
-            self.listeners.progress(event)
-        elif isinstance(event, (CheckpointWritten, CheckpointFailed)):
-            self.listeners.checkpoint(event)
-        elif isinstance(event, Nonfinite):
-            self.listeners.nonfinite(worker, event)
-        elif isinstance(event, FirstStep):
-            self.listeners.first_step(worker, event)
-        elif isinstance(event, WorkerTrace):
-            self.listeners.traced(worker, event)
-        elif isinstance(event, ClockAsked):
-            return {worker: time.perf_counter()}
-        elif isinstance(event, Ready):
-            return {worker: self._ready(event)}
-        elif isinstance(event, EpochLogs):
-            self.listeners.epoch(self._record(event))
-            return {worker: None}
-        elif isinstance(event, Final):
-            self.finals[worker] = event
-            return {worker: None}
-        elif isinstance(event, EpochPart):
-            return self._meet(worker, event)
-        elif isinstance(event, PassStart):
-            if self._book is None:
-                self._open(event.num_microbatches)
-            self._waiting.add(worker)
-            return self._serve()
-        elif isinstance(event, ShardResult):
-            self._take(worker, event)
-            self._waiting.add(worker)
-            return self._serve()
-        return {}
-
-    def lost(self, failure: Failure, num_left: int) -> Mapping[int, Any]:
-        """A member is lost: what it had not finished goes to the others."""
-        self.listeners.lost(failure, num_left)
-        worker = failure.worker
-        self._members = tuple(each for each in self._members if each != worker)
-        self._waiting.discard(worker)
-        self._parts.pop(worker, None)
-        self.finals.pop(worker, None)
-        if self._book is not None:
-            self._book.lost(worker, len(self._members))
-        return self._serve() if self._members else {}
-
-    def formed(self, formed: Formed) -> Mapping[int, Any]:
-        """A new generation works."""
-        if formed.restarted:
-            self._parts, self._epoch, self._book, self._sum, self._waiting = {}, -1, None, None, set()
-            self._results, self.finals = {}, {}
-        self._members = formed.members
-        if self._book is not None:
-            self._book.keep(formed.members)
-        self.listeners.formed(formed)
-        return {}
-
-    def _ready(self, ready: Ready) -> str:
-        """Why a worker cannot be of this group; empty if it can."""
-        first = self._first
-        if first is None:
-            self._first = ready
-            return self.listeners.ready(ready)
-        for what, one, other in (
-            ("the platform they run on", first.platform, ready.platform),
-            ("the shapes of the model", first.shapes, ready.shapes),
-        ):
-            if one != other:
-                return _disagreement(what, {0: one, 1: other})
-        return ""
-
-    def _meet(self, worker: int, part: EpochPart) -> Mapping[int, Any]:
-        if part.epoch != self._epoch:
-            self._epoch, self._parts, self._agreed = part.epoch, {}, False
-            self._open(part.num_microbatches)
-        self._parts[worker] = part
-        self._waiting.add(worker)
-        return self._serve()
-
-    def _open(self, num_microbatches: int) -> None:
-        """Begin a pass."""
-        self._book = ShardQueue(num_microbatches, self._members)
-        self._results, self._sum, self._waiting = {}, None, set()
-
-    def _take(self, worker: int, part: ShardResult) -> None:
-        share = (part.shard.lo, part.shard.hi)
-        if self._book is not None and self._book.done(worker, share):
-            self._results[share] = part
-            if part.outputs is not None:
-                self.outputs[part.shard.lo] = part.outputs
-
-    def _serve(self) -> dict[int, Any]:
-        """Answer those who wait: with a share, or with the result once all of the pass is done."""
-        book = self._book
-        if book is None:
-            return {}
-        answers: dict[int, Any] = {}
-        for worker in sorted(self._waiting):
-            share = book.next_for(worker)
-            if share is not None:
-                answers[worker] = Shard(lo=share[0], hi=share[1])
-        if book.complete and self._all_met():
-            if self._sum is None:
-                self._sum = merge(list(self._results.values()), book.num_microbatches)
-            answers = dict.fromkeys(self._waiting, self._sum)
-        self._waiting -= set(answers)
-        return answers
-
-    def _all_met(self) -> bool:
-        """Whether all members have told how the epoch's training ended, and agree; true outside of training."""
-        if self._epoch < 0 or self._agreed:
-            return True
-        if not set(self._members) <= set(self._parts):
-            return False
-        parts = {worker: self._parts[worker] for worker in self._members}
-        epoch = self._epoch
-        _agree(f"training state at the end of epoch {epoch + 1}", {w: part.digest for w, part in parts.items()})
-        _agree(f"global metrics of epoch {epoch + 1}", {w: repr(part.logs) for w, part in parts.items()})
-        self._agreed = True
-        return True
-
-    def _record(self, event: EpochLogs) -> EpochRecord:
+    def epoch_of(self, event: EpochLogs) -> EpochRecord:
+        """The record of the epoch whose numbers the chief has told; the workers have met at its end before."""
         part = next(iter(self._parts.values()))
         return EpochRecord(
             epoch=event.epoch,
@@ -231,20 +145,148 @@ class Coordinator:
             stopped=event.stopped,
         )
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether the steps to be traced were there, and all workers of the group have told what they did in them."""
+        return set(self._members) <= self.traces.keys() and any(each.spans for each in self.traces.values())
 
-def merge(parts: list[ShardResult], num_microbatches: int) -> PassSum:
-    """Add up the tree nodes of all shares, in the tree's order: the same bits for any cut among workers."""
-    nodes = {node: vector for part in parts for node, vector in part.nodes.items()}
+    def _told(self, worker: int, content: object) -> Answers:
+        match content:
+            case ClockAsked():
+                return {worker: time.perf_counter()}
+            case Ready():
+                return {worker: self._ready(content)}
+            case EpochPart():
+                return self._meet(worker, content)
+            case EpochLogs():
+                return {worker: None}
+            case PassStart(num_microbatches=num_microbatches):
+                if self._shards is None:
+                    self._open(num_microbatches)
+                self._waiting.add(worker)
+                return self._serve()
+            case ShardResult():
+                self._keep(worker, content)
+                self._waiting.add(worker)
+                return self._serve()
+            case WorkerTrace():
+                self.traces[worker] = content
+            case Final():
+                self.finals[worker] = content
+                return {worker: None}
+        return {}
+
+    def _lost(self, worker: int) -> Answers:
+        """A member is lost: what it had not finished goes to the others."""
+        self._members = tuple(each for each in self._members if each != worker)
+        self._waiting.discard(worker)
+        self._parts.pop(worker, None)
+        self.finals.pop(worker, None)
+        if self._shards is not None:
+            self._shards.lost(worker, len(self._members))
+        return self._serve() if self._members else {}
+
+    def _formed(self, formed: Formed) -> None:
+        """A new generation works."""
+        if formed.restarted:
+            self._parts, self._epoch, self._shards, self._sum, self._waiting = {}, -1, None, None, set()
+            self._results, self.finals, self.outputs = {}, {}, {}
+        self._members = formed.members
+        if self._shards is not None:
+            self._shards.keep(formed.members)
+
+    def _ready(self, ready: Ready) -> str:
+        """Why a worker cannot be of this group; empty if it can."""
+        first = self._first
+        if first is None:
+            self._first = ready
+            return ""
+        for what, one, other in (
+            ("the platform they run on", first.platform, ready.platform),
+            ("the shapes of the model", first.shapes, ready.shapes),
+        ):
+            if one != other:
+                return _disagreement(what, {0: one, 1: other})
+        return ""
+
+    def _meet(self, worker: int, part: EpochPart) -> Answers:
+        if part.epoch != self._epoch:
+            self._epoch, self._parts, self._agreed = part.epoch, {}, False
+            self._open(part.num_microbatches)
+        self._parts[worker] = part
+        self._waiting.add(worker)
+        return self._serve()
+
+    def _open(self, num_microbatches: int) -> None:
+        """Begin a pass."""
+        self._shards = ShardQueue(num_microbatches, self._members)
+        self._results, self._sum, self._waiting = {}, None, set()
+
+    def _keep(self, worker: int, result: ShardResult) -> None:
+        shard = (result.shard.lo, result.shard.hi)
+        if self._shards is not None and self._shards.done(worker, shard):
+            self._results[shard] = result
+            if result.outputs is not None:
+                self.outputs[result.shard.lo] = result.outputs
+
+    def _serve(self) -> Answers:
+        """Answer those who wait: with a shard, or with the result once all of the pass is done."""
+        shards = self._shards
+        if shards is None:
+            return {}
+        answers: dict[int, object] = {}
+        for worker in sorted(self._waiting):
+            shard = shards.next_for(worker)
+            if shard is not None:
+                answers[worker] = Shard(lo=shard[0], hi=shard[1])
+        if shards.complete and self._all_met():
+            if self._sum is None:
+                self._sum = merge(list(self._results.values()), shards.num_microbatches)
+            answers = dict.fromkeys(self._waiting, self._sum)
+        self._waiting -= set(answers)
+        return answers
+
+    def _all_met(self) -> bool:
+        """Whether all members have told how the epoch's training ended, and agree; true outside of training."""
+        if self._epoch < 0 or self._agreed:
+            return True
+        if not set(self._members) <= set(self._parts):
+            return False
+        parts = {worker: self._parts[worker] for worker in self._members}
+        epoch = self._epoch + 1
+        _agree(f"the training state at the end of epoch {epoch}", {w: part.digest for w, part in parts.items()})
+        _agree(f"the global metrics of epoch {epoch}", {w: repr(part.logs) for w, part in parts.items()})
+        self._agreed = True
+        return True
+
+
+def merge(results: list[ShardResult], num_microbatches: int) -> PassSum:
+    """Add up the tree nodes of all shards of a pass, in the tree's order."""
+    nodes = {node: vector for result in results for node, vector in result.nodes.items()}
     total: Vector = reduce_nodes(nodes, BUCKET_OPS, num_microbatches) if nodes else ()
-    return PassSum(vector=total, rows=sum(part.rows for part in parts))
+    return PassSum(vector=total, rows=sum(result.rows for result in results))
+
+
+def joined_outputs(outputs: Mapping[int, object]) -> object:
+    """The predictions of a whole pass, in the order of its rows: an array, or the model's structure of arrays."""
+    return _concatenated([outputs[first] for first in sorted(outputs)])
+
+
+def _concatenated(outputs: list[object]) -> object:
+    first = outputs[0]
+    if isinstance(first, dict):
+        return {name: _concatenated([output[name] for output in outputs]) for name in first}  # type: ignore[index]
+    if isinstance(first, (list, tuple)):
+        return type(first)(_concatenated([output[i] for output in outputs]) for i in range(len(first)))  # type: ignore[index]
+    return np.concatenate(outputs)  # type: ignore[arg-type]  # arrays, as the model gave them
 
 
 def _agree(what: str, values: Mapping[int, str]) -> None:
     if len(set(values.values())) > 1:
-        raise WorkersDisagreeError(_disagreement(f"the {what}", values))
+        raise WorkersDisagreeError(_disagreement(what, values))
 
 
-def _disagreement(what: str, values: Mapping[int, Any]) -> str:
+def _disagreement(what: str, values: Mapping[int, object]) -> str:
     by_worker = "; ".join(f"worker {worker}: {value}" for worker, value in values.items())
     return (
         f"The workers disagree about {what}: {by_worker}. They ran different code, different versions of "

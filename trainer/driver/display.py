@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .. import jobs
+from ..config import FitConfig, TrainerConfig
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
-from ..errors import ConfigurationError
-from .events import EpochRecord
+from ..errors import ConfigurationError, NonfiniteGradientError
+from .events import EpochRecord, Event, GradientNotFinite, GroupFormed, WorkerLate, WorkerLost
 
-Verbose = Literal["auto"] | int
+Verbose = Literal["auto", 0, 1, 2]
 _LINE_EVERY_S = 10.0
 
 
@@ -25,7 +27,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line of its own: the plan, what is waited for."""
 
-    def progress(self, progress: jobs.Progress, epochs: int, workers: int) -> None:
+    def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """The epoch that runs."""
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
@@ -46,7 +48,7 @@ class PlainDisplay(Display):
         """Print the line."""
         self._console.print(text, markup=False)
 
-    def progress(self, progress: jobs.Progress, epochs: int, workers: int) -> None:
+    def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """Now and then, a line."""
         now = time.monotonic()
         if now - self._last_line_s < _LINE_EVERY_S or progress.step == progress.steps:
@@ -72,13 +74,13 @@ class TerminalDisplay(PlainDisplay):
         self._epoch: int | None = None
         self._began_s = 0.0
 
-    def progress(self, progress: jobs.Progress, epochs: int, workers: int) -> None:
+    def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """Redraw the live line."""
         if self._epoch != progress.epoch or self._bar is None or self._task is None:
             self._start(progress, epochs)
         elapsed = time.monotonic() - self._began_s
         rate = progress.rows / elapsed if elapsed > 0 else 0.0
-        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {workers} worker{'s' if workers != 1 else ''}"
+        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {progress.num_workers} worker(s)"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress.step, numbers=text)
 
@@ -131,6 +133,42 @@ def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
     """An epoch's train and validation metrics in one line."""
     rate = record.rows / seconds if seconds > 0 else 0.0
     return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
+
+
+def plan_line(settings: TrainerConfig, wanted: FitConfig, num_rows: int) -> str:
+    """How a run is computed, in one line; `num_rows` is that of an epoch."""
+    where = "this process" if settings.workers == 0 else f"{settings.workers} worker(s)"
+    hint = f" (of {os.cpu_count() or 1} cores here; threads_per_worker= changes it, and bits)"
+    return (
+        f"plan: {where} × {settings.replicas} replica(s), {settings.threads} thread(s) each"
+        f"{'' if settings.threads_per_worker else hint}; {wanted.num_steps(num_rows)} steps of "
+        f"{wanted.global_batch_size} rows in {settings.total_microbatches} microbatches of up to "
+        f"{settings.rows_per_microbatch(wanted.global_batch_size)}"
+    )
+
+
+def line_of(event: Event, num_steps: int) -> str:
+    """What users are told of an event; empty for nothing. `num_steps` is the number of steps of an epoch."""
+    match event:
+        case WorkerLost(worker=worker, host=host, step=step, reason=reason, left=left):
+            at = "" if step is None else f" at step {step}"
+            return f"lost worker {worker} on {host}{at}: {reason}; {left} left"
+        case GroupFormed(generation=generation, joined=joined, hosts=hosts) if generation > 0 and joined:
+            who = ", ".join(f"worker {worker} on {hosts.get(worker, 'an unknown host')}" for worker in joined)
+            return f"joined: {who}; {len(event.workers)} worker(s)"
+        case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
+            at = f"at '{activity}' of step {step} for {activity_s:.1f} s"
+            return f"waiting for worker {worker} on {host}: {at}\n{event.stacks}".rstrip()
+        case GradientNotFinite(worker=worker, host=host, skipped=True):
+            error = NonfiniteGradientError(
+                epoch=event.epoch,
+                step=event.step,
+                num_steps=num_steps,
+                microbatch=event.microbatch,
+                variables=event.variables,
+            )
+            return f"step left out (worker {worker} on {host}): {error}"
+    return ""
 
 
 def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str, float]) -> str:

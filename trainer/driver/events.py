@@ -111,13 +111,23 @@ class Resumed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupFormed(Event):
-    """A generation of workers begins to work; `restarted` if nobody was left who held the state."""
+    """A generation of workers begins to work.
+
+    Attributes:
+        generation: its number.
+        workers: their numbers, by rank.
+        joined: those of them that are new; `hosts` has the machine of each of these.
+        restarted: whether nobody was left who held the state.
+        checkpoint: name of the checkpoint that a group without the state begins from; None for the beginning.
+    """
 
     event = "formed"
     generation: int
     workers: tuple[int, ...]
     joined: tuple[int, ...]
     restarted: bool
+    hosts: dict[int, str] = field(default_factory=dict)
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

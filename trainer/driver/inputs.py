@@ -1,24 +1,36 @@
-"""What users pass as data: a path, a dataset, or arrays, or streams of batches, which are written once."""
+"""What users pass to the driver: data, as a path, a dataset, arrays or a stream of batches; and callbacks.
+
+Arrays and streams (`tf.data`, generators, Keras `PyDataset`) are written as a dataset once, and read from there like
+any other: workers on other machines can open it, and every pass has the same rows.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
-from heliostat.data import Dataset, DatasetError, open_dataset, write_dataset
+from heliostat.data import Dataset, DatasetError, DatasetWriter, open_dataset, write_dataset
 
 from ..columns import Columns
+from ..engine.private_names import check_private_names
 from ..errors import ConfigurationError
-from .streams import is_stream, write_stream
 
-Data = Any
-"""A dataset path, a `Dataset`, numpy arrays, or a stream (see `streams`)."""
+_INFINITE = -1  # what tf.data calls INFINITE_CARDINALITY
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+Stream: TypeAlias = "tf.data.Dataset | keras.utils.PyDataset | Callable[[], object]"
+Data: TypeAlias = "str | Path | Dataset | np.ndarray | Sequence[np.ndarray] | Stream"
 
 
 class Inputs:
@@ -97,3 +109,118 @@ def _describe(data: Any) -> str:
     if isinstance(data, (tuple, list)):
         return f"a {type(data).__name__} of ({', '.join(type(each).__name__ for each in data)})"
     return f"a {type(data).__name__}"
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def is_stream(data: Any) -> bool:
+    """Whether `data` gives batches: a `tf.data.Dataset`, a `PyDataset`, or a function that returns one or yields."""
+    return _is_tf_data(data) or _is_py_dataset(data) or inspect.isroutine(data) or _is_partial(data)
+
+
+def write_stream(data: Any, path: Path, columns: Columns, *, overwrite: bool = False) -> Dataset:
+    """Write all batches of a stream as a dataset, in their order, in bounded memory.
+
+    Batches are ``(x, y)`` or ``(x, y, sample_weight)`` (x alone without targets) as `keras.Model.fit` takes them; parts
+    in lists or dicts go to the columns that `columns` names for them.
+
+    Raises:
+        ConfigurationError: the stream never ends, is empty, or a batch does not fit `columns`.
+        DatasetError: rows cannot be stored.
+    """
+    num_batches = 0
+    with DatasetWriter(path, overwrite=overwrite) as writer:
+        for batch in _batches(data):
+            writer.write(_by_column(batch, columns, num_batches))
+            num_batches += 1
+        if not num_batches:
+            raise ConfigurationError(f"data is a {type(data).__name__} that gave no batch.")
+    return writer.dataset
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    made = data if _is_tf_data(data) or _is_py_dataset(data) else _made(data)
+    if _is_tf_data(made):
+        if int(made.cardinality()) == _INFINITE:
+            raise ConfigurationError(
+                "data is a tf.data.Dataset that repeats for ever; an epoch takes every row once. Leave out repeat(), "
+                "or end it with take(number of batches)."
+            )
+        return made.as_numpy_iterator()
+    if _is_py_dataset(made):
+        return _of_py_dataset(made)
+    return iter(made)
+
+
+def _made(function: Callable[[], Any]) -> Any:
+    made = function()
+    if not (_is_tf_data(made) or _is_py_dataset(made) or isinstance(made, Iterator)):
+        raise ConfigurationError(
+            f"data is a function that returned a {type(made).__name__}; it takes no arguments and returns a "
+            "tf.data.Dataset or a keras.utils.PyDataset, or yields batches."
+        )
+    return made
+
+
+def _of_py_dataset(data: Any) -> Iterator[Any]:
+    if data.num_batches is None:
+        raise ConfigurationError("data is a PyDataset without an end: give it __len__ or num_batches.")
+    for index in range(data.num_batches):
+        yield data[index]
+
+
+def _by_column(batch: Any, columns: Columns, number: int) -> dict[str, np.ndarray]:
+    wanted = [columns.inputs, columns.targets, columns.sample_weight]
+    choices = [each for each in wanted if each is not None]
+    parts = batch if isinstance(batch, tuple) else (batch,)
+    if len(parts) != len(choices):
+        raise ConfigurationError(
+            f"Batch {number} of data has {len(parts)} part(s), and {len(choices)} are wanted ({choices}). Batches are "
+            "(x, y) or (x, y, sample_weight); say sample_weight='...' if they have weights, targets=None without y."
+        )
+    found: dict[str, np.ndarray] = {}
+    for part, choice in zip(parts, choices, strict=True):
+        if isinstance(choice, str):
+            found[choice] = np.asarray(part)
+            continue
+        keys = choice if isinstance(choice, Mapping) else range(len(choice))
+        names = choice.values() if isinstance(choice, Mapping) else choice
+        try:
+            found |= {name: np.asarray(part[key]) for name, key in zip(names, keys, strict=True)}
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConfigurationError(
+                f"Batch {number} of data does not have the parts {list(keys)} that {choice} asks for: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    return found
+
+
+def _is_tf_data(data: Any) -> bool:
+    # Whoever has one has loaded TensorFlow; a driver that has none need not.
+    module = sys.modules.get("tensorflow")
+    return module is not None and isinstance(data, module.data.Dataset)
+
+
+def _is_py_dataset(data: Any) -> bool:
+    module = sys.modules.get("keras")
+    return module is not None and isinstance(data, module.utils.PyDataset)
+
+
+def _is_partial(data: Any) -> bool:
+    return callable(data) and not isinstance(data, type) and hasattr(data, "func")
+
+
+# -- callbacks --------------------------------------------------------------------------------------------------------
+
+
+def checked_callbacks(callbacks: object) -> tuple[keras.callbacks.Callback, ...]:
+    """The callbacks as a tuple; raises `ConfigurationError` for what is none."""
+    if not callbacks:
+        return ()
+    check_private_names()
+    from ..worker.callback_hooks import check_callbacks  # not before the check; who has callbacks has loaded Keras
+
+    found = tuple(callbacks) if isinstance(callbacks, (list, tuple)) else (callbacks,)
+    check_callbacks(found)
+    return found

@@ -14,7 +14,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 
 from ..environment import KillSchedule
 from .events import WorkerKilled
-from .run_folder import RunFolder
+from .record import Record
 
 POLL_S = 0.02
 _DISTURBABLE = ("running", "regrouping")
@@ -70,14 +70,14 @@ def killer_of(schedule: KillSchedule) -> Killer:
 
 
 @contextlib.contextmanager
-def killing(schedule: KillSchedule | None, group: WorkerGroup, loop: TaskLoop, folder: RunFolder) -> Iterator[None]:
+def killing(schedule: KillSchedule | None, group: WorkerGroup, loop: TaskLoop, record: Record) -> Iterator[None]:
     """While the block runs, kill workers as scheduled, and note every kill as an event of the run.
 
     Args:
         schedule: when and whom; None for nobody.
         group: the workers.
         loop: the task that they run.
-        folder: the run folder.
+        record: of the run.
     """
     if schedule is None:
         yield
@@ -89,7 +89,7 @@ def killing(schedule: KillSchedule | None, group: WorkerGroup, loop: TaskLoop, f
         while not over.wait(POLL_S):
             victim = killer.victim(loop.state.status, loop.state.members, group.target, time.monotonic())
             if victim is not None:
-                folder.add_event(WorkerKilled(worker=victim, host=group.seen[victim].host))
+                record.note(WorkerKilled(worker=victim, host=group.seen[victim].host))
                 group.pool.crash(victim)
 
     thread = threading.Thread(target=kill, name="heliostat-kills", daemon=True)

@@ -19,6 +19,7 @@ then goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -26,11 +27,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from heliostat.cluster.group.worker_process import log_path
-
 from ..checkpoints.manifest import identity_of_today
 from ..checkpoints.values import from_line, to_line
-from ..errors import ConfigurationError, TrainerError
+from ..config import FitConfig
+from ..errors import ConfigurationError, StorageError, TrainerError
 from .events import EpochRecord, Event, event_of
 
 FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
@@ -40,7 +40,7 @@ REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 
 
 class RunFolder:
-    """One run's folder.
+    """One run's folder. What cannot be written waits in memory, and is written with the next line of the same file.
 
     Args:
         path: where.
@@ -48,11 +48,13 @@ class RunFolder:
 
     Raises:
         ConfigurationError: it holds a run and may not, or its record cannot be read.
+        StorageError: it cannot be made.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path.absolute()
         self._record: dict[str, Any] = {"format_version": FORMAT_VERSION, "state": "starting"}
+        self._waiting: dict[str, tuple[bool, bytes]] = {}  # by file: whether it is to be written anew, and what
         self.resumes = (self.path / RUN_FILE).exists()
         if self.resumes and not resume:
             raise ConfigurationError(
@@ -61,7 +63,10 @@ class RunFolder:
             )
         if self.resumes:
             self._record = read_record(self.path)
-        (self.path / "logs").mkdir(parents=True, exist_ok=True)
+        try:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(self.path, error) from error
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -78,47 +83,77 @@ class RunFolder:
         """Where the workers' log files are."""
         return str(self.path / "logs")
 
-    def log_path(self, worker: int) -> str:
-        """The log file of a worker."""
-        return log_path(self.log_dir, worker)
+    def is_finished(self, wanted: FitConfig) -> bool:
+        """Whether it holds a run that has done all that is wanted."""
+        enough = self._record.get("epochs_done", 0) >= wanted.epochs or self._record.get("stopped_early", False)
+        return self.resumes and self._record["state"] == "finished" and enough
 
     def update(self, **fields: Any) -> None:
-        """Set fields of ``run.json``."""
+        """Set fields of ``run.json``; raises StorageError."""
         self._record |= fields
         self.save(RUN_FILE, self._record, indent=2)
 
     def set_epochs(self, epochs: Sequence[EpochRecord]) -> None:
-        """Write ``metrics.jsonl`` anew, when a run goes on from an earlier epoch."""
-        self._replace(METRICS_FILE, "".join(_epoch_line(epoch) for epoch in epochs).encode())
+        """Write ``metrics.jsonl`` anew, when a run goes on from an earlier epoch; raises StorageError."""
+        self._write(METRICS_FILE, "".join(_epoch_line(epoch) for epoch in epochs).encode(), anew=True)
 
     def add_epoch(self, epoch: EpochRecord) -> None:
-        """Append an epoch to ``metrics.jsonl``."""
-        self._append(METRICS_FILE, _epoch_line(epoch))
+        """Append an epoch to ``metrics.jsonl``; raises StorageError."""
+        self._write(METRICS_FILE, _epoch_line(epoch).encode(), anew=False)
 
     def add_event(self, event: Event) -> None:
-        """Append an event to ``events.jsonl``."""
-        self._append(EVENTS_FILE, to_line(event.to_json()) + "\n")
+        """Append an event to ``events.jsonl``; raises StorageError."""
+        self._write(EVENTS_FILE, (to_line(event.to_json()) + "\n").encode(), anew=False)
 
     def save(self, name: str, value: object, *, indent: int | None = None) -> None:
-        """Write a file of JSON."""
-        self._replace(name, (to_line(value, indent) + "\n").encode())
+        """Write a file of JSON; raises StorageError."""
+        self._write(name, (to_line(value, indent) + "\n").encode(), anew=True)
 
     def save_model(self, content: bytes) -> None:
-        """Write ``model.keras``."""
-        self._replace(MODEL_FILE, content)
+        """Write ``model.keras``; raises StorageError."""
+        self._write(MODEL_FILE, content, anew=True)
 
-    def _append(self, name: str, line: str) -> None:
-        with (self.path / name).open("a") as file:
-            file.write(line)
+    def flush(self) -> None:
+        """Write what waits; raises StorageError if something still cannot be written."""
+        for name in list(self._waiting):
+            self._write(name, b"", anew=False)
 
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file so that a reader sees the old content or the new, never a part."""
-        temporary = self.path / f".{name}.writing"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+    def _write(self, name: str, content: bytes, *, anew: bool) -> None:
+        if not anew:
+            anew, before = self._waiting.pop(name, (False, b""))
+            content = before + content
+        try:
+            if anew:
+                _replace(self.path / name, content)
+            else:
+                _append(self.path / name, content)
+        except OSError as error:
+            self._waiting[name] = anew, content
+            raise StorageError(self.path / name, error) from error
+        self._waiting.pop(name, None)
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append all of it, or nothing."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                file.truncate(size)
+            raise
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -1,12 +1,8 @@
-"""The trainer's worker group: made when first needed, kept between tasks, given up after a failure."""
+"""The trainer's workers: started when first needed, kept between tasks, given up after a failure."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
@@ -15,17 +11,26 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 from .. import environment
 from ..config import TrainerConfig
 from ..engine.times import StartTimes
+from .display import Display
 from .factory import WorkerFactory
 
 
 class Workers:
-    """Starts, uses and stops the group of one trainer."""
+    """Starts, uses and stops the group of one trainer.
 
-    def __init__(self, config: TrainerConfig) -> None:
-        self._config = config
+    Attributes:
+        replicas: of each worker; known once they are launched.
+
+    Args:
+        settings: the trainer's.
+    """
+
+    def __init__(self, settings: TrainerConfig) -> None:
+        self._settings = settings
+        self.replicas = 1
+        self._holder: TrainerConfig | None = None
         self._group: WorkerGroup | None = None
         self._uses_ray = self._started = False
-        self.replicas = 1
 
     @property
     def group(self) -> WorkerGroup:
@@ -44,7 +49,7 @@ class Workers:
         """Where workers run or ran, by number."""
         return {} if self._group is None else self._group.seen
 
-    def launch(self, say: Callable[[str], None], times: StartTimes | None = None) -> None:
+    def launch(self, screen: Display, times: StartTimes) -> None:
         """Begin to start the workers unless they run already; says so, and adds to `times` what it took.
 
         Raises:
@@ -53,14 +58,14 @@ class Workers:
         if self._group is not None:
             return
         try:
-            with (times or StartTimes()).part("devices" if self._config.local else "ray"):
-                self._group = self._local_group() if self._config.local else self._ray_group(say)
+            with times.part("devices" if self._settings.local else "ray"):
+                self._group = self._local_group() if self._settings.local else self._ray_group(screen)
                 self._group.launch()
         except BaseException:
             self.close()
             raise
 
-    def start(self, say: Callable[[str], None], times: StartTimes | None = None) -> None:
+    def start(self, screen: Display, times: StartTimes) -> None:
         """Start the workers unless they run already; says what is waited for, and adds to `times` what that took.
 
         Raises:
@@ -68,103 +73,73 @@ class Workers:
         """
         if self._started:
             return
-        self.launch(say, times)
+        self.launch(screen, times)
         try:
-            with (times or StartTimes()).part("workers"):
+            with times.part("workers"):
                 for waiting in self.group.start():
-                    say(waiting)
+                    screen.say(waiting)
             self._started = True
         except BaseException:
             self.close()
             raise
 
-    def resize(self, num_workers: int) -> None:
-        """Change how many workers there shall be."""
-        self.group.resize(num_workers)
+    def hold_model_of(self, settings: TrainerConfig) -> None:
+        """They hold the trained model of the trainer with these settings."""
+        self._holder = settings
+
+    def holds_model_of(self, settings: TrainerConfig) -> bool:
+        """Whether they hold the trained model of that trainer."""
+        return self._holder is settings
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
         if self._group is not None:
             self._group.close()
-        self._group, self._started = None, False
+        self._group = self._holder = None
+        self._started = False
         if self._uses_ray:
             from heliostat.cluster.pools.ray_session import leave_ray
 
             self._uses_ray = False
             leave_ray()
 
-    def plan(self, num_microbatches: int, global_batch_size: int) -> dict[str, Any]:
-        """How a step is computed, for the record and the screen."""
-        return {
-            "workers": self._config.workers,
-            "min_workers": self._config.min_workers,
-            "max_workers": self._config.max_workers,
-            "replicas_per_worker": self.replicas,
-            "num_microbatches": num_microbatches,
-            "threads_per_worker": self._config.threads,
-            "rows_per_microbatch": -(-global_batch_size // num_microbatches),
-            "global_batch_size": global_batch_size,
-        }
-
-    def describe(self, plan: dict[str, Any], num_rows: int, steps_per_epoch: int | None) -> str:
-        """The plan in one line."""
-        steps = steps_per_epoch or -(-num_rows // plan["global_batch_size"])
-        where = "this process" if self._config.workers == 0 else f"{plan['workers']} worker(s)"
-        threads = plan["threads_per_worker"]
-        cores = os.cpu_count() or 1
-        hint = (
-            ""
-            if self._config.threads_per_worker
-            else f" (of {cores} cores here; threads_per_worker= changes it, and bits)"
-        )
-        return (
-            f"plan: {where} × {plan['replicas_per_worker']} replica(s), {threads} thread(s) each{hint}; {steps} steps "
-            f"of {plan['global_batch_size']} rows in {plan['num_microbatches']} microbatches of up to "
-            f"{plan['rows_per_microbatch']}"
-        )
-
-    def versions(self) -> dict[str, str]:
-        """Versions of what the results depend on."""
-        names = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
-        return {name: _version(name) for name in names}
-
     def _local_group(self) -> WorkerGroup:
-        config = self._config
-        replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
-        self.replicas = replicas or _local_replicas()
-        config.microbatches(self.replicas)
-        factory, spec = WorkerFactory(replace(config, replicas_per_worker=self.replicas)), self._spec(None)
+        settings = self._settings
+        self.replicas = _local_replicas() if settings.replicas_per_worker == "auto" else settings.replicas
+        settings.microbatches(self.replicas)
+        spec = self._spec(None)
+        factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas))
         return WorkerGroup(LocalPool(factory, spec), spec)
 
-    def _ray_group(self, say: Callable[[str], None]) -> WorkerGroup:
+    def _ray_group(self, screen: Display) -> WorkerGroup:
         from heliostat.cluster.pools.ray_pool import RayPool, gpus_per_worker  # Ray takes a second to load
         from heliostat.cluster.pools.ray_session import join_ray, one_machine, warning_without_tokens
 
-        config = self._config
-        replicas = None if config.replicas_per_worker == "auto" else config.replicas_per_worker
+        settings = self._settings
+        replicas = None if settings.replicas_per_worker == "auto" else settings.replicas
         if replicas is not None:
-            config.microbatches(replicas)
-        say(f"starting {config.workers} worker(s)")
-        self._uses_ray = join_ray(config.address, num_cpus=config.max_size * config.threads)
+            settings.microbatches(replicas)
+        screen.say(f"starting {settings.workers} worker(s)")
+        self._uses_ray = join_ray(settings.address, num_cpus=settings.max_size * settings.threads)
         if warning := warning_without_tokens():
-            say(warning)
+            screen.say(warning)
         gpus = gpus_per_worker(self._spec(replicas))
         self.replicas = replicas or max(1, gpus)
-        config.microbatches(self.replicas)
+        settings.microbatches(self.replicas)
         spec = self._spec(gpus)
-        factory = WorkerFactory(replace(config, replicas_per_worker=self.replicas))
+        factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas))
         return WorkerGroup(RayPool(factory, spec, loopback=one_machine()), spec)
 
     def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
-        config = self._config
+        settings = self._settings
         return GroupSpec(
-            num_workers=config.group_size,
-            min_workers=config.min_workers,
-            max_workers=config.max_workers,
-            cpus_per_worker=config.threads,
+            num_workers=settings.group_size,
+            min_workers=settings.min_workers,
+            max_workers=settings.max_workers,
+            cpus_per_worker=settings.threads,
             gpus_per_worker=gpus_per_worker,
-            start_timeout_s=config.start_timeout_s,
-            deadline_s=config.deadline_s,
+            start_timeout_s=settings.start_timeout_s,
+            deadline_s=settings.deadline_s,
             env=dict(environment.TENSORFLOW),
         )
 
@@ -173,12 +148,3 @@ def _local_replicas() -> int:
     import tensorflow as tf  # workers=0 computes in this process
 
     return max(1, len(tf.config.list_physical_devices("GPU")))
-
-
-def _version(name: str) -> str:
-    for package in (name, f"{name}-cpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

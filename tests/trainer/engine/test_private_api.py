@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.trainer import RuntimeSetupError
-from heliostat.trainer.driver.fit_call import checked_callbacks
+from heliostat.trainer.driver.inputs import checked_callbacks
 from heliostat.trainer.engine import private_api
 from heliostat.trainer.engine.private_names import CALLBACK_FIELDS, NAMES, check_private_names, missing_names
 from keras.src.backend.tensorflow.optimizer import TFOptimizer

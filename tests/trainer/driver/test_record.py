@@ -1,0 +1,206 @@
+"""The record of a run: written beside the loop, in order, complete at the end; storage that fails is told once."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from heliostat.cluster.group.controller_state import Formed
+from heliostat.cluster.group.messages import TaskEvent
+from heliostat.data import write_dataset
+from heliostat.trainer import TrainingFailedError
+from heliostat.trainer.checkpoints.manifest import checkpoint_name
+from heliostat.trainer.checkpoints.store import CheckpointStore
+from heliostat.trainer.config import FitConfig, TrainerConfig
+from heliostat.trainer.driver.coordinator import Coordinator
+from heliostat.trainer.driver.display import Display
+from heliostat.trainer.driver.events import GroupFormed
+from heliostat.trainer.driver.record import Record
+from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events, read_record
+from heliostat.trainer.driver.storage_thread import StorageThread
+from heliostat.trainer.engine.times import StartTimes
+from heliostat.trainer.errors import StorageError
+from heliostat.trainer.jobs import CheckpointWritten, FitJob, InitialCheckpoint
+
+from ..conftest import dense_data
+from ..helpers import local_trainer
+from ..models import linear
+
+JOB = {"epochs": 3, "global_batch_size": 16, "verbose": 2}
+
+
+def test_items_are_handled_in_order_and_nobody_waits_for_them():
+    go, handled = threading.Event(), []
+
+    def handle(item, happened_s):
+        go.wait(60)
+        handled.append((item, happened_s))
+
+    thread = StorageThread(handle)
+    thread.start()
+    for item in range(100):
+        thread.put(item)
+    put_s = time.monotonic()
+    assert handled == []
+    go.set()
+    thread.end()
+    assert [item for item, _ in handled] == list(range(100))
+    assert all(happened_s <= put_s for _, happened_s in handled)
+
+
+def test_an_error_does_not_end_the_thread_and_is_kept():
+    handled = []
+
+    def handle(item, happened_s):
+        if item == 1:
+            raise ValueError("the first")
+        if item == 2:
+            raise KeyError("a later one")
+        handled.append(item)
+
+    thread = StorageThread(handle)
+    for item in range(5):
+        thread.put(item)
+    thread.start()
+    thread.end()
+    assert handled == [0, 3, 4]
+    assert str(thread.defect) == "the first"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_cannot_be_written_is_told_once_and_training_goes_on(tmp_path, capfd, workers):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    with local_trainer(linear(), tmp_path, workers=workers) as trainer:
+        with pytest.raises(StorageError, match=r"metrics\.jsonl' cannot be written: Is a directory"):
+            trainer.fit(dense_data(), **JOB)
+    printed = capfd.readouterr().out
+    assert printed.count("warning: ") == 1
+    assert "cannot be written: Is a directory" in printed
+    assert "epoch 3/3" in printed, "training went on"
+    record = read_record(tmp_path / "run")
+    assert (record["state"], record["error"].split(":")[0]) == ("failed", "StorageError")
+    assert sum(each.event == "checkpoint" for each in read_events(tmp_path / "run")) >= 1, "other files were written"
+
+
+@pytest.mark.engine
+def test_what_could_not_be_written_for_a_while_is_there_at_the_end(tmp_path):
+    (tmp_path / "run").mkdir()
+    blocked = tmp_path / "run" / "events.jsonl"
+    blocked.mkdir()
+
+    class Frees(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                blocked.rmdir()
+
+    with local_trainer(linear(), tmp_path) as trainer:
+        trainer.fit(dense_data(), callbacks=[Frees()], **JOB)
+    assert [each.event for each in read_events(tmp_path / "run")][:2] == ["formed", "first_step"]
+    assert [each.epoch for each in read_epochs(tmp_path / "run")] == [0, 1, 2]
+
+
+@pytest.mark.engine
+def test_a_failure_whose_folder_is_gone_is_still_the_one_that_is_raised(tmp_path):
+
+    class Moves(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+            raise RuntimeError("the cause")
+
+    with local_trainer(linear(), tmp_path) as trainer:
+        with pytest.raises(TrainingFailedError, match="the cause"):
+            trainer.fit(dense_data(), callbacks=[Moves()], checkpoint_every=None, **JOB)
+
+
+@pytest.mark.engine
+def test_everything_is_on_the_disk_when_fit_raises(tmp_path):
+
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise RuntimeError("enough")
+
+    with local_trainer(linear(), tmp_path, workers=2) as trainer:
+        with pytest.raises(TrainingFailedError, match="enough"):
+            trainer.fit(dense_data(), callbacks=[Fails()], **JOB)
+        assert [each.epoch for each in read_epochs(tmp_path / "run")] == [0, 1]
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_does_not_wait_for_a_commit(tmp_path, monkeypatch, workers):
+    go, commit = threading.Event(), CheckpointStore.commit
+
+    def late(self, *arguments):
+        assert go.wait(60), "the last epoch never came"
+        commit(self, *arguments)
+
+    class Lets(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                go.set()
+
+    monkeypatch.setattr(CheckpointStore, "commit", late)
+    with local_trainer(linear(), tmp_path, workers=workers) as trainer:
+        trainer.fit(dense_data(), callbacks=[Lets()], **JOB)
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").names()[-1].startswith("000003-")
+
+
+class Group:
+    """What a record needs of a group."""
+
+    def __init__(self):
+        self.pool, self.seen, self.infos = SimpleNamespace(inbox=queue.SimpleQueue()), {}, {}
+
+
+def job(tmp_path, **wanted):
+    data = write_dataset(tmp_path / "data", {"x": np.zeros((4, 1)), "y": np.zeros(4)})
+    settings = TrainerConfig().for_run(1)
+    return FitJob(settings=settings, wanted=FitConfig(**wanted), data=data, validation_data=None, run_dir=str(tmp_path))
+
+
+def written(store, epoch, generation=0):
+    name = checkpoint_name(epoch, 0, generation)
+    tensors = store.write(name, {"w": np.zeros(3)})
+    return CheckpointWritten(
+        name=name,
+        epoch=epoch,
+        step=0,
+        begun=False,
+        generation=generation,
+        extra={},
+        tensors=tensors,
+        seconds=0.0,
+        write_s=0.0,
+    )
+
+
+def test_a_checkpoint_that_a_restarted_group_loads_is_not_deleted(tmp_path):
+    """The commit of a later one was late, so that the group began from the one before."""
+    store, group = CheckpointStore(tmp_path / "checkpoints"), Group()
+    folder, coordinator = RunFolder(tmp_path / "run", resume=False), Coordinator()
+    with Record(job(tmp_path, keep=1), folder, Display(), store, group, StartTimes(), 0.0) as record:
+
+        def commit(epoch, generation):
+            record.take(TaskEvent(worker=0, content=written(store, epoch, generation)), coordinator)
+            return group.pool.inbox.get(timeout=60)
+
+        record.take(commit(1, 0), coordinator)
+        late = commit(2, 0)
+        first = InitialCheckpoint(location=store.location, name=checkpoint_name(1, 0, 0))
+        record.take(Formed(generation=1, members=(1,), joined=(1,), restarted=True, initial_state=first), coordinator)
+        record.take(late, coordinator)
+        commit(3, 1)
+        assert store.names() == [checkpoint_name(1, 0, 0), checkpoint_name(2, 0, 0), checkpoint_name(3, 0, 1)]
+    assert store.names() == [checkpoint_name(3, 0, 1)]
+    formed = next(each for each in read_events(folder.path) if isinstance(each, GroupFormed))
+    assert formed.checkpoint == first.name

@@ -1,0 +1,28 @@
+"""Settings, checked when they are made; and the user's code on its way to workers."""
+
+from __future__ import annotations
+
+import pytest
+from heliostat.trainer import ConfigurationError
+from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.shipping import ship, unship
+
+
+def test_what_cannot_leave_the_process_is_refused_with_its_name(tmp_path):
+    with (
+        (tmp_path / "open").open("w") as file,
+        pytest.raises(ConfigurationError, match="build_model cannot be shipped"),
+    ):
+        ship(lambda: file, "build_model")
+    assert unship(ship((1, "two"), "x"), "x") == (1, "two")
+
+
+@pytest.mark.parametrize(("workers", "replicas", "expected"), [(0, 1, 1), (1, 1, 1), (2, 1, 2), (3, 1, 4), (2, 3, 8)])
+def test_the_default_number_of_microbatches_is_a_power_of_two(workers, replicas, expected):
+    known = TrainerConfig(workers=workers).for_run(replicas)
+    assert (known.total_microbatches, known.replicas) == (expected, replicas)
+
+
+def test_a_run_that_goes_on_keeps_its_number_of_microbatches():
+    assert TrainerConfig(workers=2).for_run(1, stored=16).total_microbatches == 16
+    assert TrainerConfig(workers=2, num_microbatches=8).for_run(1, stored=16).total_microbatches == 8

@@ -1,0 +1,161 @@
+"""How a run is stopped: a wish for a pause on its way to the group's loop; a failed task as the one error users see."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+from heliostat.cluster.errors import TaskFailed
+from heliostat.cluster.group.driver_loop import TaskLoop
+from heliostat.cluster.group.messages import Failure
+from heliostat.cluster.group.worker_process import log_path
+from heliostat.cluster.spec import WorkerInfo
+from heliostat.data import DatasetError
+
+from ..errors import NonfiniteGradientError, TrainerError, TrainingFailedError
+from .workers import Workers
+
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+@contextlib.contextmanager
+def pausing(loop: TaskLoop, max_time_s: float | None) -> Iterator[None]:
+    """While the block runs, ask for a pause at Ctrl-C or SIGTERM (on the main thread) and after `max_time_s`.
+
+    The first wish lets the run pause with a checkpoint, a second signal stops it at once. A handler of a signal and a
+    timer's thread only put an event into the loop's queue, which a `SimpleQueue` allows at any moment.
+
+    Args:
+        loop: the task.
+        max_time_s: seconds until the run is paused; None for never.
+
+    Raises:
+        KeyboardInterrupt: at a second signal.
+    """
+    asked: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        loop.pause(f"it was asked to by {_SIGNALS[signal.Signals(number)]}")
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {each: signal.signal(each, on_signal) for each in _SIGNALS}
+    timer = None
+    if max_time_s is not None:
+        timer = threading.Timer(max_time_s, loop.pause, [f"max_time_s={max_time_s:g} is over"])
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def explained(workers: Workers, run_dir: Path | None) -> Iterator[None]:
+    """While the block runs a task: stop the workers if it fails, and raise the one error that users see.
+
+    Args:
+        workers: that run it.
+        run_dir: the run folder, None without.
+
+    Raises:
+        TrainerError, DatasetError: the worker's own, for mistakes in arguments, data or model.
+        TrainingFailedError: any other failure of the task.
+    """
+    try:
+        yield
+    except TaskFailed as failed:
+        seen = dict(workers.seen)
+        workers.close()
+        error = explain_failure(failed, seen, run_dir)
+        raise error from (None if error is failed.cause.error else failed.cause.error)
+    except BaseException:
+        workers.close()
+        raise
+
+
+def explain_failure(failed: TaskFailed, seen: Mapping[int, WorkerInfo], run_dir: Path | None) -> Exception:
+    """The error to raise: the worker's own for mistakes in arguments, data or model; else `TrainingFailedError`.
+
+    Args:
+        failed: what the group's loop raised.
+        seen: where workers run or ran, by number.
+        run_dir: the run folder, None without.
+    """
+    cause = _most_telling(failed)
+    error, worker = cause.error, cause.worker
+    host = seen[worker].host if worker in seen else "unknown host"
+    if isinstance(error, (TrainerError, DatasetError)):
+        error.add_note(f"(found by worker {worker} on {host})")
+        if cause.where:
+            error.add_note(f"In your code: {cause.where}.")
+        return error
+    log = _log(run_dir, worker)
+    at = "before the first step" if cause.step is None else f"at step {cause.step}"
+    lines = [f"Worker {worker} on {host} {_what(cause)} {at}: {cause.reason}"]
+    if cause.where:
+        lines.append(f"In your code: {cause.where}.")
+    lines.append(_advice(cause))
+    if log and cause.kind != "raised":
+        lines.append(f"Its log: {log}")
+    if run_dir is not None:
+        lines.append(f"The run stopped; its folder {run_dir} holds what was reached.")
+    return TrainingFailedError(
+        "\n".join(lines),
+        worker=worker,
+        host=host,
+        step=cause.step,
+        cause=cause.reason,
+        worker_traceback=cause.traceback,
+        log_path=log,
+    )
+
+
+def _log(run_dir: Path | None, worker: int) -> str:
+    """The worker's log file; empty where there is none, as for workers of this process."""
+    path = None if run_dir is None else Path(log_path(str(run_dir / "logs"), worker))
+    return str(path) if path is not None and path.exists() else ""
+
+
+def _most_telling(failed: TaskFailed) -> Failure:
+    """All workers stop alike at a gradient that is not finite; the one that computed it knows where it came from."""
+    for failure in (failed.cause, *failed.others):
+        if isinstance(failure.error, NonfiniteGradientError) and failure.error.microbatch is not None:
+            return failure
+    cause: Failure = failed.cause
+    return cause
+
+
+def _what(cause: Failure) -> str:
+    return {"died": "died", "raised": "raised an error", "lost_peer": "lost another worker"}[cause.kind]
+
+
+def _advice(cause: Failure) -> str:
+    if cause.kind == "lost_peer":
+        return "Likely cause: workers run different versions of Heliostat, or different models."
+    if cause.kind == "raised":
+        return (
+            "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
+        )
+    if cause.evidence == "out of memory":
+        return (
+            "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "
+            "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
+        )
+    if cause.evidence == "crash":
+        return "Cause: native code crashed at this step, again and again; the worker's log ends with its stack."
+    return (
+        "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or "
+        "native code crashed (its log ends there)."
+    )

@@ -1,0 +1,122 @@
+"""Tasks that leave a run as it is: evaluating, predicting, and computing one step of a run again."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import asdict, replace
+from typing import Literal
+
+from heliostat.cluster.group.driver_loop import Task, TaskLoop
+
+from ..checkpoints.manifest import check_identity
+from ..checkpoints.store import CheckpointStore
+from ..config import PassConfig, TrainerConfig
+from ..engine.times import StartTimes
+from ..errors import ConfigurationError
+from ..jobs import FitJob, InitialCheckpoint, PassJob, PassReport, ReplayReport
+from .coordinator import Coordinator
+from .display import Display
+from .failures import explained
+from .inputs import Data, Inputs
+from .plan import Run, identity_of, stored_microbatches
+from .run_folder import REPLAY_FILE
+from .workers import Workers
+
+
+def run_pass(
+    method: Literal["evaluate", "predict"],
+    settings: TrainerConfig,
+    wanted: PassConfig,
+    data: Data,
+    workers: Workers,
+    screen: Display,
+) -> tuple[PassReport, Coordinator]:
+    """A pass over a dataset without training.
+
+    Args:
+        method: what for.
+        settings: the trainer's.
+        wanted: those of the pass.
+        data: the rows, as the caller gave them.
+        workers: of the trainer; started unless they run, stopped if the pass fails.
+        screen: what the user sees.
+
+    Returns:
+        What the worker that ended the pass delivered, and what all have told.
+
+    Raises:
+        TrainingFailedError: a worker raised, or workers were lost in a way that cannot be made good.
+        TrainerError, DatasetError: a mistake in arguments, data or model.
+    """
+    with Inputs(None) as inputs:
+        dataset = inputs.dataset(data, "rows", wanted.columns)
+        workers.start(screen, StartTimes())
+        job = PassJob(
+            settings=settings.for_run(workers.replicas),
+            wanted=wanted,
+            data=dataset,
+            fresh=not workers.holds_model_of(settings),
+        )
+        coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method=method, job=job))
+        with explained(workers, None):
+            for event in loop.events():
+                loop.answer(coordinator.take(event))
+    return next(iter(loop.results.values())), coordinator
+
+
+def replay(run: Run, screen: Display) -> None:
+    """Compute one step of the run in a folder again, in this process, from the last checkpoint before it.
+
+    Nothing of the run is changed; what was found is written to ``replay.json``.
+
+    Raises:
+        ConfigurationError: the run is another one, or never got as far as that step.
+    """
+    folder = run.open_folder()
+    total = run.settings.num_microbatches or stored_microbatches(folder)
+    alone = replace(
+        run.settings,
+        num_microbatches=total,
+        workers=0,
+        in_process=False,
+        address=None,
+        min_workers=None,
+        max_workers=None,
+    )
+    store, wanted = run.open_store(folder), None if run.command is None else run.command.replay
+    if store is None or wanted is None:
+        raise ConfigurationError("A run without checkpoints cannot be replayed.")
+    workers = Workers(alone)
+    with contextlib.closing(workers), tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
+        data = run.open_data(folder)
+        workers.start(screen, StartTimes())
+        job = replace(run, settings=alone).job(workers.replicas, data, folder, store)
+        check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
+        start = _checkpoint_before(wanted.step, job, store)
+        begins = "the beginning" if start is None else f"checkpoint {start.name}"
+        screen.say(f"computing from {begins} up to step {wanted.step}")
+        quiet = replace(job, wanted=replace(job.wanted, checkpoint_every=None), run_dir=scratch)
+        coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method="fit", job=quiet, initial_state=start))
+        with explained(workers, None):
+            for event in loop.events():
+                loop.answer(coordinator.take(event))
+    report = loop.results.get(0)
+    if not isinstance(report, ReplayReport):
+        raise ConfigurationError(f"The run ended before step {wanted.step}: callbacks stopped it.")
+    folder.save(REPLAY_FILE, asdict(report))
+
+
+def _checkpoint_before(step: int, job: FitJob, store: CheckpointStore) -> InitialCheckpoint | None:
+    """The last checkpoint before a step of the run; raises ConfigurationError if the run has no such step."""
+    epochs, steps = job.wanted.epochs, job.wanted.num_steps(len(job.data))
+    if step >= epochs * steps:
+        raise ConfigurationError(
+            f"step {step} is beyond the run: {epochs} epochs of {steps} steps have steps 0 to {epochs * steps - 1}."
+        )
+    found = None
+    for name in store.names():
+        manifest = store.manifest(name)
+        if manifest.epoch * steps + manifest.step <= step:
+            found = InitialCheckpoint(location=store.location, name=name)
+    return found

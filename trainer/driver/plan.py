@@ -1,0 +1,153 @@
+"""A run as values: what the caller wants, what follows for its workers, and what ``run.json`` says of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from heliostat.cluster.group.worker_group import WorkerGroup
+from heliostat.data import Dataset
+
+from ..checkpoints.store import CheckpointStore
+from ..config import FitConfig, TrainerConfig
+from ..environment import Command
+from ..jobs import FitJob
+from .inputs import Data, Inputs
+from .run_folder import RunFolder
+
+_IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
+_PACKAGES = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run that is to be made.
+
+    Attributes:
+        settings: the trainer's.
+        wanted: those of the run itself.
+        data: what to train on, as the caller gave it; likewise `validation_data`.
+        path: its folder.
+        number: which fit of this process it is, counted from 1.
+        command: what a command of `heliostat` wants of it, or None.
+    """
+
+    settings: TrainerConfig
+    wanted: FitConfig
+    data: Data
+    validation_data: Data | None
+    path: Path
+    number: int
+    command: Command | None
+
+    def open_folder(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.path, resume=self.wanted.resume == "auto" or self.command is not None)
+
+    def open_store(self, folder: RunFolder) -> CheckpointStore | None:
+        """The run's checkpoints, None without."""
+        if self.wanted.checkpoint_every is None:
+            return None
+        # With a command for all fits of a script each keeps its checkpoints in its own folder.
+        elsewhere = self.wanted.checkpoint_dir if self.command is None or self.command.fit is not None else None
+        return CheckpointStore(folder.checkpoints if elsewhere is None else elsewhere)
+
+    def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
+        """The datasets to train and to validate on; arrays and streams are written into the folder."""
+        inputs, columns = Inputs(folder.path / "data"), self.wanted.columns
+        train = inputs.dataset(self.data, "train", columns)
+        return train, None if self.validation_data is None else inputs.dataset(self.validation_data, "valid", columns)
+
+    def job(
+        self,
+        replicas: int,
+        data: tuple[Dataset, Dataset | None],
+        folder: RunFolder,
+        store: CheckpointStore | None,
+    ) -> FitJob:
+        """What the workers are told.
+
+        Args:
+            replicas: of each worker.
+            data: from `open_data`.
+            folder: the run folder.
+            store: the run's checkpoints, None without.
+        """
+        return FitJob(
+            settings=self.settings.for_run(replicas, stored_microbatches(folder)),
+            wanted=replace(self.wanted, checkpoint_dir=None if store is None else store.location),
+            data=data[0],
+            validation_data=data[1],
+            run_dir=str(folder.path),
+            first_generation=0 if store is None else store.next_generation(),
+            replay=None if self.command is None else self.command.replay,
+            trace=None if self.command is None else self.command.trace,
+        )
+
+
+def stored_microbatches(folder: RunFolder) -> int | None:
+    """V of the run in a folder, None without."""
+    found: int | None = folder.record.get("identity", {}).get("num_microbatches")
+    return found
+
+
+def identity_of(job: FitJob) -> dict[str, object]:
+    """What must be equal to go on with a run, as far as the driver knows it before workers start."""
+    settings, wanted, columns = job.settings, job.wanted, job.wanted.columns
+    datasets = {"train": job.data, "valid": job.validation_data}
+    return {
+        **{name: getattr(wanted, name) for name in _IDENTITY},
+        "seed": settings.seed,
+        "num_microbatches": settings.num_microbatches,
+        "threads_per_worker": settings.threads,
+        "deterministic": settings.deterministic,
+        "gradient_dtype": settings.gradient_dtype,
+        "initial_weights": wanted.initial_weights_digest,
+        "columns": [str(columns.inputs), str(columns.targets), str(columns.sample_weight)],
+        "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
+    }
+
+
+def run_record(job: FitJob, number: int) -> dict[str, object]:
+    """What ``run.json`` says of a run besides its state; `number` is which fit of this process it is, from 1."""
+    settings, wanted = job.settings, job.wanted
+    datasets = {"train": job.data, "valid": job.validation_data}
+    return {
+        "plan": {
+            "workers": settings.workers,
+            "min_workers": settings.min_workers,
+            "max_workers": settings.max_workers,
+            "replicas_per_worker": settings.replicas,
+            "num_microbatches": settings.total_microbatches,
+            "threads_per_worker": settings.threads,
+            "rows_per_microbatch": settings.rows_per_microbatch(wanted.global_batch_size),
+            "global_batch_size": wanted.global_batch_size,
+        },
+        "epochs": wanted.epochs,
+        "identity": identity_of(job),
+        "data": {
+            name: {"path": data.name, "rows": len(data), "skipped_rows": 0, "fingerprint": data.fingerprint}
+            for name, data in datasets.items()
+            if data is not None
+        },
+        "command": {"argv": list(sys.argv), "directory": os.getcwd(), "fit": number},
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def workers_record(group: WorkerGroup) -> list[dict[str, object]]:
+    """Where the workers that are up run, for ``run.json``."""
+    return [{"worker": info.worker, "host": info.host, "pid": info.pid} for info in group.infos.values()]
+
+
+def _version(name: str) -> str:
+    """The version of a package that results depend on."""
+    for package in (name, f"{name}-cpu"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

@@ -1,0 +1,350 @@
+"""What a run leaves: run folder, screen, history, checkpoints that count; written down beside the training.
+
+The driver's loop must look at its workers without a pause: a worker whose driver does not answer for some seconds
+leaves, and events of a worker that has died are lost if nobody has read them. Disks, object stores and terminals take
+any time they like. So `Record.take` only puts what happened into a queue, and a thread of the record's own works
+through it, in order: it commits checkpoints and prunes old ones, appends lines, redraws the screen. What the loop needs
+to know of that, that there is a new checkpoint to begin from, comes back as an event in the loop's own queue.
+
+Three things follow. Progress is replaced by later progress while it waits, so that the queue does not grow. An error of
+storage is nobody's fault in the group: it is told once, training goes on, what could not be written is written when it
+can be, and what still cannot be when the run ends is the error that `fit` raises (`StorageError`). And since a commit
+may be late, old checkpoints are deleted only when the loop has heard of the new one, and never the one that a restarted
+group is loading.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from heliostat.cluster.group import driver_loop
+from heliostat.cluster.group.controller_state import Formed, WorkerDeath
+from heliostat.cluster.group.driver_loop import GroupEvent
+from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
+from heliostat.cluster.group.worker_group import WorkerGroup
+
+from ..checkpoints.manifest import CheckpointManifest, check_identity
+from ..checkpoints.store import CheckpointStore
+from ..engine.times import StartTimes
+from ..errors import CheckpointError, StorageError
+from ..jobs import (
+    CheckpointFailed,
+    CheckpointWritten,
+    EpochLogs,
+    FirstStep,
+    FitJob,
+    InitialCheckpoint,
+    Nonfinite,
+    Progress,
+    Ready,
+)
+from .coordinator import Coordinator
+from .display import Display, line_of, start_line
+from .events import (
+    CheckpointCommitted,
+    CheckpointNotMade,
+    EpochRecord,
+    Event,
+    FirstStepDone,
+    GradientNotFinite,
+    GroupFormed,
+    WorkerLate,
+    WorkerLost,
+)
+from .plan import identity_of, workers_record
+from .run_folder import RunFolder
+from .storage_thread import StorageThread
+
+
+@dataclass(frozen=True, slots=True)
+class _OriginHeard:
+    """The group's loop knows of the last checkpoint: older ones may go."""
+
+
+# What waits to be written down. A mapping: fields of ``run.json``.
+_Item = (
+    Event | EpochRecord | Ready | Progress | CheckpointWritten | CheckpointFailed | _OriginHeard | Mapping[str, object]
+)
+
+
+class Record:
+    """Writes one run down. Use it as a context manager: at its end everything is on the disk.
+
+    Attributes:
+        job, folder, began_s: see below.
+        epochs: those that are done; `checkpoint` is the name of the last checkpoint that counts, None without. To be
+            read before the block, and after it.
+
+    Args:
+        job: the run.
+        folder: the run folder.
+        screen: what the user sees.
+        store: the run's checkpoints, None without.
+        group: the workers; their queue gets `InitialStateChanged` when a checkpoint counts.
+        start: what the driver's time until now went to; the run began at `began_s` (monotonic clock).
+    """
+
+    def __init__(
+        self,
+        job: FitJob,
+        folder: RunFolder,
+        screen: Display,
+        store: CheckpointStore | None,
+        group: WorkerGroup,
+        start: StartTimes,
+        began_s: float,
+    ) -> None:
+        self.job, self.folder, self._screen, self._store, self._group = job, folder, screen, store, group
+        self._identity, self._start, self.began_s = identity_of(job), start, began_s
+        self.epochs: list[EpochRecord] = []
+        self.checkpoint: str | None = None
+        self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
+        self._said_checkpoint = self._said_storage = self._said_start = self._stepped = False
+        self._clock_s = began_s
+        self._model_before: Mapping[str, str] = {}  # of a run that goes on
+        self._progress: Progress | None = None
+        self._thread: StorageThread[_Item] = StorageThread(self._write_down)
+
+    def take_up(self, name: str, manifest: CheckpointManifest) -> None:
+        """Go on from a checkpoint; before the block, or in the thread."""
+        self.checkpoint = self._loading = name
+        self._model_before = self.folder.record.get("model", {})
+        self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
+        self.folder.set_epochs(self.epochs)
+
+    def check_model(self, model: Mapping[str, str]) -> None:
+        """Raise `ConfigurationError` if the run that goes on has another model; `model` is its identity by part."""
+        if self._model_before:
+            check_identity({"model": self._model_before}, {"model": model}, self.folder.path)
+
+    # -- the loop's side: never waits -----------------------------------------------------------------------------
+
+    def take(self, event: GroupEvent, coordinator: Coordinator) -> None:
+        """Note what happened; `coordinator` has taken it before."""
+        match event:
+            case TaskEvent(worker=worker, content=content):
+                self._told(worker, content, coordinator)
+            case WorkerDeath(failure=lost, num_left=left):
+                host = self._host(lost.worker)
+                self.note(WorkerLost(worker=lost.worker, host=host, step=lost.step, reason=lost.reason, left=left))
+            case Formed():
+                self._formed(event)
+            case driver_loop.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
+                self.note(
+                    WorkerLate(
+                        worker=worker,
+                        host=self._host(worker),
+                        step=heartbeat.step,
+                        activity=heartbeat.activity,
+                        activity_s=round(heartbeat.activity_s, 3),
+                        stacks=stacks,
+                    )
+                )
+            case InitialStateChanged():
+                self.note(_OriginHeard())
+
+    def note(self, item: _Item) -> None:
+        """Put something into the queue; from any thread."""
+        self._thread.put(item)
+
+    def _told(self, worker: int, content: object, coordinator: Coordinator) -> None:
+        match content:
+            case Progress():
+                waiting, self._progress = self._progress, content
+                if waiting is None:
+                    self.note(content)
+            case EpochLogs():
+                self.note(coordinator.epoch_of(content))
+            case FirstStep(seconds=seconds):
+                after_s = round(time.monotonic() - self.began_s, 4)
+                self.note(FirstStepDone(worker=worker, after_s=after_s, seconds=seconds))
+            case Nonfinite():
+                self.note(
+                    GradientNotFinite(
+                        worker=worker,
+                        host=self._host(worker),
+                        epoch=content.epoch,
+                        step=content.step,
+                        microbatch=content.microbatch,
+                        variables=tuple(content.variables),
+                        skipped=content.skipped,
+                    )
+                )
+            case Ready() | CheckpointWritten() | CheckpointFailed():
+                self.note(content)
+
+    def _formed(self, formed: Formed) -> None:
+        began_from = formed.initial_state
+        self.note(
+            GroupFormed(
+                generation=formed.generation,
+                workers=formed.members,
+                joined=formed.joined,
+                hosts={worker: self._host(worker) for worker in formed.joined},
+                restarted=formed.restarted,
+                checkpoint=began_from.name if isinstance(began_from, InitialCheckpoint) else None,
+            )
+        )
+        self.note({"workers": workers_record(self._group)})
+
+    def _host(self, worker: int) -> str:
+        info = self._group.seen.get(worker)
+        return "an unknown host" if info is None else info.host
+
+    # -- the thread's side ----------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.note(_OriginHeard())  # nobody begins from anything any more
+        self._thread.end()
+        if error is None and self._thread.defect is not None:
+            raise self._thread.defect
+        try:
+            self.folder.flush()
+        except StorageError:
+            if error is None:
+                raise
+
+    def _write_down(self, item: _Item, happened_s: float) -> None:
+        try:
+            self._handle(item, happened_s)
+        except StorageError as error:
+            if not self._said_storage:
+                self._said_storage = True
+                self._screen.say(f"warning: {error} Training goes on; what is missing is written when it can be.")
+        except OSError:  # not of the folder nor of checkpoints: nobody reads the screen any more
+            self._screen = Display()
+
+    def _handle(self, item: _Item, happened_s: float) -> None:
+        match item:
+            case Progress():
+                self._show_progress(happened_s)
+            case EpochRecord():
+                self._epoch(item, happened_s)
+            case Ready():
+                self._ready(item, happened_s)
+            case CheckpointWritten():
+                self._commit(item)
+            case CheckpointFailed(name=name, reason=reason):
+                self._not_made(name, reason)
+            case _OriginHeard():
+                self._prune()
+            case Event():
+                self._event(item)
+            case Mapping():
+                self.folder.update(**item)
+
+    def _ready(self, ready: Ready, happened_s: float) -> None:
+        before = self.folder.record.get("platform")
+        if self.checkpoint is not None and before and before != ready.platform:
+            self._screen.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
+        for note in ready.notes:
+            self._screen.say(note)
+        self._screen.say(f"workers are ready, the model has {ready.num_weights:,} weights; tracing and compiling")
+        self._clock_s = happened_s
+        self.folder.update(platform=ready.platform, model=ready.model, num_weights=ready.num_weights)
+
+    def _show_progress(self, happened_s: float) -> None:
+        progress, self._progress = self._progress, None
+        if not self._stepped:
+            self._stepped, self._clock_s = True, happened_s  # the first step traces and compiles
+        if progress is not None:
+            self._screen.progress(progress, self.job.wanted.epochs)
+
+    def _epoch(self, epoch: EpochRecord, happened_s: float) -> None:
+        if skipped := self.job.data.num_skipped:
+            epoch = replace(epoch, logs={**epoch.logs, "skipped_rows": skipped})
+        known = [each for each in self.epochs if each.epoch < epoch.epoch]
+        again = len(known) < len(self.epochs)
+        self.epochs = [*known, epoch]
+        if again:  # a chief that was lost had told it, and its successor tells it again
+            self.folder.set_epochs(self.epochs)
+            return
+        seconds, self._clock_s = happened_s - self._clock_s, happened_s
+        self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
+        self.folder.add_epoch(epoch)
+
+    def _event(self, event: Event) -> None:
+        num_steps = self.job.wanted.num_steps(len(self.job.data))
+        if line := line_of(event, num_steps):
+            self._screen.say(line)
+        if isinstance(event, GroupFormed) and event.restarted:
+            self._restart(event)
+        if isinstance(event, FirstStepDone) and not self._said_start:
+            self._said_start = True
+            driver = self._start.rounded()
+            self._screen.say(start_line(event.after_s, driver, event.seconds))
+            self.folder.update(start_s={"first_step": event.after_s, "driver": driver, "worker": event.seconds})
+        self.folder.add_event(event)
+
+    def _restart(self, formed: GroupFormed) -> None:
+        """All workers were lost, and new ones have begun at a checkpoint, or at the beginning."""
+        if formed.checkpoint is None or self._store is None:
+            self._screen.say("all workers were lost before a checkpoint: the run begins again")
+            self.epochs = []
+            self.folder.set_epochs([])
+            return
+        self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
+        self.take_up(formed.checkpoint, self._store.manifest(formed.checkpoint))
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _commit(self, written: CheckpointWritten) -> None:
+        if self._store is None:
+            return
+        self._loading = None  # the workers have loaded what they began from, and made steps
+        began_s = time.perf_counter()
+        try:
+            self._store.commit(written.name, self._manifest(written))
+        except CheckpointError as error:
+            self._not_made(written.name, str(error))
+            return
+        self._said_checkpoint = False
+        self.checkpoint = written.name
+        origin = InitialCheckpoint(location=self._store.location, name=written.name)
+        self._group.pool.inbox.put(InitialStateChanged(initial_state=origin))
+        self.folder.add_event(
+            CheckpointCommitted(
+                name=written.name,
+                epoch=written.epoch,
+                step=written.step,
+                seconds=round(written.seconds, 6),
+                write_s=round(written.write_s, 6),
+                commit_s=round(time.perf_counter() - began_s, 6),
+            )
+        )
+
+    def _manifest(self, written: CheckpointWritten) -> CheckpointManifest:
+        return CheckpointManifest(
+            generation=written.generation,
+            epoch=written.epoch,
+            step=written.step,
+            begun=written.begun,
+            identity=self._identity,
+            history=tuple(epoch.to_json() for epoch in self.epochs if epoch.epoch < written.epoch),
+            extra=written.extra,
+            tensors=written.tensors,
+        )
+
+    def _not_made(self, name: str, reason: str) -> None:
+        if not self._said_checkpoint:
+            self._said_checkpoint = True
+            self._screen.say(f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due.")
+        self.folder.add_event(CheckpointNotMade(name=name, reason=reason))
+
+    def _prune(self) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.prune(self.job.wanted.keep, spare=self._loading)
+        except CheckpointError as error:
+            self._screen.say(f"warning: old checkpoints are left: {error}")

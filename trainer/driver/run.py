@@ -1,0 +1,225 @@
+"""The driver's life: a run from its folder to its result, in the order in which things happen.
+
+**Commands go down, events come up, and nothing is called back.** The driver is one loop over one queue. Workers,
+timers, signals and the storage thread only put events into it; the group's loop takes them one after another, decides
+(`controller.decide`, a pure function) and carries out what it decided, and hands on what concerns the task. Of that
+the `Coordinator` makes the answers that workers wait for (pure as well), and the `Record` what stays of the run. So
+whoever asks why a run did something finds one event and two functions; and whoever debugs a hanging run finds the
+driver in `TaskLoop.events`, not in a callback of a callback.
+
+**The loop waits for nobody but its queue.** Workers whose driver is silent leave, so disks, object stores and
+terminals are worked on by a thread (`record`). When `fit` returns or raises, that thread has ended and everything is on
+the disk.
+
+What was not done: an event loop of `asyncio` (one queue needs none, and a user's notebook may run one), a process of
+its own for the driver (the laptop's script is the driver; it must be seen to end when that ends), and another loop for
+workers of this process (they have threads of their own, and talk to the queue like any others).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
+from heliostat.cluster.group.messages import TaskEvent
+
+from ..checkpoints.manifest import check_identity
+from ..checkpoints.store import CheckpointStore
+from ..engine.times import StartTimes
+from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerError
+from ..jobs import FitJob, FitReport, InitialCheckpoint, Progress, Ready
+from .coordinator import Coordinator
+from .display import Display, plan_line
+from .events import Paused, Resumed, history_of
+from .failures import explained, pausing
+from .inputs import is_stream
+from .kills import killing
+from .plan import Run, identity_of, run_record, workers_record
+from .record import Record
+from .result import Result, stored_result
+from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
+from .trace_file import chrome_trace
+from .workers import Workers
+
+
+def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
+    """Make a run, or go on with it, or take the result of one that is finished.
+
+    Args:
+        run: what is wanted.
+        workers: of the trainer; started unless they run, stopped if the run fails or is paused.
+        screen: what the user sees.
+
+    Returns:
+        The result, which the run folder holds as well; None once the steps that were to be traced are.
+
+    Raises:
+        RunPausedError: the run was paused.
+        TrainingFailedError: a worker raised, or workers were lost in a way that cannot be made good.
+        TrainerError, DatasetError: a mistake in arguments, data or model; or the run folder cannot be written.
+    """
+    began_s, times = time.monotonic(), StartTimes()
+    kills = None if run.command is None else run.command.kills
+    if kills is not None and run.settings.workers == 0:
+        raise ConfigurationError(
+            "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 or "
+            "more."
+        )
+    folder = run.open_folder()
+    store, finished = run.open_store(folder), folder.is_finished(run.wanted)
+    if not finished and (is_stream(run.data) or is_stream(run.validation_data)):
+        workers.launch(screen, times)  # they start while the stream is written
+    with times.part("data"):
+        data = run.open_data(folder)
+    with _failure_noted(folder):
+        if not finished:
+            workers.start(screen, times)
+        job = run.job(workers.replicas, data, folder, store)
+        if finished:
+            return _stored(job, folder, screen)
+
+        record = Record(job, folder, screen, store, workers.group, times, began_s)
+        start = _go_on(record, job, folder, store, screen)  # None: from the seed
+        _announce(job, folder, workers, screen, run.number)
+        task = Task(method="fit", job=job, initial_state=start, log_dir=None if job.settings.local else folder.log_dir)
+        coordinator, loop = Coordinator(), TaskLoop(workers.group, task)
+        with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
+            with killing(kills, workers.group, loop, record):
+                for event in loop.events():
+                    loop.answer(coordinator.take(event))
+                    record.take(event, coordinator)
+                    _steer(loop, event, coordinator, record)
+        result = _finish(loop, coordinator, record, workers)
+        workers.hold_model_of(run.settings)
+        return result
+
+
+# -- before the first step --------------------------------------------------------------------------------------------
+
+
+def _stored(job: FitJob, folder: RunFolder, screen: Display) -> Result:
+    """The result of the run in the folder, which was finished before; raises ConfigurationError for another run."""
+    check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
+    screen.say(f"the run in {folder.path} is finished; this is its result")
+    return stored_result(folder.path, folder.record, read_epochs(folder.path))
+
+
+def _go_on(
+    record: Record, job: FitJob, folder: RunFolder, store: CheckpointStore | None, screen: Display
+) -> InitialCheckpoint | None:
+    """Take up an unfinished run where its last good checkpoint is; None where there is none."""
+    if not folder.resumes or store is None:
+        return None
+    found = store.latest(screen.say)
+    if found is None:
+        screen.say(f"{folder.path} holds a run without a checkpoint: it begins again")
+        folder.set_epochs([])
+        return None
+    name, manifest = found
+    check_identity(manifest.identity, identity_of(job), folder.path)
+    record.take_up(name, manifest)
+    screen.say(f"going on from checkpoint {name}: epoch {manifest.epoch + 1}, step {manifest.step}")
+    folder.add_event(Resumed(checkpoint=name, epoch=manifest.epoch, step=manifest.step))
+    return InitialCheckpoint(location=store.location, name=name)
+
+
+def _announce(job: FitJob, folder: RunFolder, workers: Workers, screen: Display, number: int) -> None:
+    """Write down how the run is computed, with everything its results depend on, and say it."""
+    folder.update(state="running", **run_record(job, number), workers=workers_record(workers.group))
+    screen.say(f"run folder {folder.path}")
+    screen.say(plan_line(job.settings, job.wanted, len(job.data)))
+    for name, data in (("training", job.data), ("validation", job.validation_data)):
+        if data is not None and data.num_skipped:
+            screen.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
+
+
+# -- while it runs ----------------------------------------------------------------------------------------------------
+
+
+def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: Record) -> None:
+    """What the run itself wants of its group."""
+    match event:
+        case TaskEvent(content=Ready(model=model)):
+            record.check_model(model)
+        case TaskEvent(content=Progress()):
+            loop.regroup_if_wanted()  # in the middle of steps, where that costs least
+    if record.job.trace is not None and coordinator.is_traced and not loop.state.pause:
+        loop.pause("the steps to be traced are over")
+
+
+@contextlib.contextmanager
+def _failure_noted(folder: RunFolder) -> Iterator[None]:
+    """Note in the run's record that the block fails; mistakes that are found before a run goes on leave it as it is."""
+    try:
+        yield
+    except RunPausedError:
+        raise
+    except BaseException as error:
+        if not folder.resumes or folder.record["state"] == "running":
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with contextlib.suppress(StorageError):  # the error that is raised is the one to tell
+                folder.update(state=state, error=f"{type(error).__name__}: {error}")
+        raise
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: Workers) -> Result | None:
+    """What came out; None once the steps that were to be traced are. Raises RunPausedError."""
+    job, folder, epochs = record.job, record.folder, record.epochs
+    report = next(iter(loop.results.values()), None)
+    traced = job.trace is not None and coordinator.is_traced
+    if not isinstance(report, FitReport):
+        workers.close()  # they may be a step apart
+        paused = _note_pause(loop.state.pause, record)
+        if traced:
+            _save_trace(coordinator, record, next_epoch=job.wanted.initial_epoch + len(epochs))
+            return None
+        raise paused
+    hashes = {tuple(sorted(final.sha256.items())) for final in coordinator.finals.values()}
+    if hashes != {tuple(sorted(report.sha256.items()))}:
+        raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
+    folder.save_model(report.model_file)
+    seconds = time.monotonic() - record.began_s
+    folder.update(
+        state="finished",
+        epochs_done=len(epochs),
+        stopped_early=bool(epochs) and epochs[-1].stopped,
+        sha256=report.sha256,
+        seconds=round(seconds, 3),
+    )
+    if traced:
+        _save_trace(coordinator, record, next_epoch=None)
+        return None
+    return Result(
+        history=history_of(epochs),
+        run_dir=folder.path,
+        sha256=report.sha256,
+        seconds=seconds,
+        epochs=epochs,
+        in_process=job.settings.local,
+    )
+
+
+def _note_pause(reason: str, record: Record) -> RunPausedError:
+    folder, name = record.folder, record.checkpoint
+    folder.add_event(Paused(reason=reason, checkpoint=name))
+    folder.update(state="paused", reason=reason)
+    how = (
+        f"Its state is in checkpoint {name}. To go on, run the same command again with run_dir="
+        f"{str(folder.path)!r}, or: heliostat resume {folder.path}"
+        if name is not None
+        else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
+    )
+    return RunPausedError(f"The run was paused: {reason}. {how}", run_dir=folder.path)
+
+
+def _save_trace(coordinator: Coordinator, record: Record, next_epoch: int | None) -> None:
+    """Write what was traced; `next_epoch` is the number of the epoch that is not over."""
+    if record.job.trace is not None:
+        events, epochs = read_events(record.folder.path), read_epochs(record.folder.path)
+        trace = chrome_trace(record.job.trace, coordinator.traces, events, epochs, next_epoch)
+        record.folder.save(TRACE_FILE, trace)

@@ -1,0 +1,49 @@
+"""A thread that works through a queue of what is to be stored or shown, in order, while nobody waits for it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class StorageThread(Generic[_Item]):
+    """Handles items in the order in which they were put, at the pace of the storage.
+
+    Attributes:
+        defect: the first error that `handle` let through. It does not end the thread: what comes behind is handled, and
+            whoever ends the thread raises it.
+
+    Args:
+        handle: called in the thread with an item and the moment (monotonic clock) at which it was put.
+    """
+
+    def __init__(self, handle: Callable[[_Item, float], None]) -> None:
+        self.defect: Exception | None = None
+        self._handle = handle
+        self._queue: queue.SimpleQueue[tuple[_Item, float] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="heliostat-storage", daemon=True)
+
+    def start(self) -> None:
+        """Begin; what was put before is handled, too."""
+        self._thread.start()
+
+    def put(self, item: _Item) -> None:
+        """Put an item into the queue; never waits; from any thread."""
+        self._queue.put((item, time.monotonic()))
+
+    def end(self) -> None:
+        """Wait until everything that was put is handled; the thread is gone then."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (waiting := self._queue.get()) is not None:
+            try:
+                self._handle(*waiting)
+            except Exception as error:
+                self.defect = self.defect or error
