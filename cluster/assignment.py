@@ -17,7 +17,10 @@ def assign(num_microbatches: int, num_workers: int) -> tuple[Range, ...]:
 
     Where workers divide microbatches, all ranges are equal. Otherwise the coarsest subtrees are dealt out whole whose
     largest share is at most 4/3 of the most even one: 8 microbatches on 3 workers give 4, 2, 2. With more workers
-    than microbatches the last ranks get empty ranges. Raises ValueError for counts below one.
+    than microbatches the last ranks get empty ranges.
+
+    Raises:
+        ValueError: a count is below one.
     """
     _require_positive(num_microbatches=num_microbatches, num_workers=num_workers)
     if num_microbatches % num_workers == 0:
@@ -33,9 +36,15 @@ def assign(num_microbatches: int, num_workers: int) -> tuple[Range, ...]:
 
 
 def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
-    """Cut [lo, hi) into `num_parts` contiguous ranges whose sizes differ by at most one, the larger ones first.
+    """Cut a range into contiguous ranges whose sizes differ by at most one, the larger ones first.
 
-    Raises ValueError if `num_parts` is below one or the range is not a range.
+    Args:
+        lo: begin of the range.
+        hi: its end, which is not in it.
+        num_parts: how many ranges to make; empty ones if there are not as many numbers.
+
+    Raises:
+        ValueError: `num_parts` is below one, or the range is none.
     """
     _require_positive(num_parts=num_parts)
     if not 0 <= lo <= hi:
@@ -48,9 +57,17 @@ def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
 def reassign(num_microbatches: int, held: Sequence[Sequence[Range]]) -> tuple[tuple[Range, ...], ...]:
     """Give the microbatches that no worker holds to those that hold the fewest.
 
-    `held[rank]` are the disjoint ranges each worker has computed. Returns for each rank all ranges it is to bring:
-    those it holds, as they are, and its share of the others. The load is levelled as far as what is held allows, in
-    pieces as large as possible. Raises ValueError if two workers hold the same microbatch, or a range is not one.
+    The load is levelled as far as what is held allows, in pieces as large as possible.
+
+    Args:
+        num_microbatches: V.
+        held: by rank, the disjoint ranges that each worker has computed.
+
+    Returns:
+        For each rank all ranges that it is to bring: those it holds, as they are, and its share of the others.
+
+    Raises:
+        ValueError: two workers hold the same microbatch, or a range is none.
     """
     _require_positive(num_microbatches=num_microbatches, num_workers=len(held))
     missing = _complement(num_microbatches, [piece for ranges in held for piece in ranges])

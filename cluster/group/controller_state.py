@@ -102,7 +102,7 @@ class Formed:
     members: tuple[int, ...]
     joined: tuple[int, ...]
     restarted: bool
-    initial_state: Any = None
+    initial_state: object = None
 
 
 class Order(Enum):
@@ -124,7 +124,7 @@ class Stop:
 Action = AbortGeneration | Reply | Kill | WorkerDeath | Formed | Order | Stop
 
 
-def _empty() -> Mapping[int, Any]:
+def _empty() -> Mapping[int, Any]:  # of whatever the field holds
     return MappingProxyType({})
 
 
@@ -159,7 +159,7 @@ class TaskState:
     members: tuple[int, ...] = ()
     starting: frozenset[int] = frozenset()
     requests: Mapping[int, JoinRequest] = field(default_factory=_empty)
-    initial_state: Any = None
+    initial_state: object = None
     leaving: frozenset[int] = frozenset()
     pause: str = ""
     closer: int | None = None

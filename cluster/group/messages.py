@@ -74,7 +74,7 @@ class JoinRequest:
     step: int | None = None
     digest: str = ""
     fresh: bool = True
-    state: Any = None  # whatever the pool's mailboxes make of it
+    state: object = None
     reason: str = ""
 
 
@@ -100,7 +100,7 @@ class Membership:
     first_call: int
     donor: int
     held: tuple[tuple[Range, ...], ...] = ()
-    initial_state: Any = None  # a handle, or whatever the task begins from
+    initial_state: object = None
     stop_at_step: bool = False
     addresses: tuple[Address, ...] = ()
     secret: bytes = b""
@@ -233,7 +233,7 @@ class PauseWanted:
 class InitialStateChanged:
     """There is a new checkpoint to begin from, should all workers be lost."""
 
-    initial_state: Any  # whatever the task begins from
+    initial_state: object
 
 
 Message = WorkerUp | WorkerAlive | TaskEvent | TaskEnded

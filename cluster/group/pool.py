@@ -45,11 +45,23 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def answer(self, worker: int, number: int, reply: object) -> None:
-        """Answer a request."""
+        """Answer a request.
+
+        Args:
+            worker: who asked.
+            number: of the request.
+            reply: the answer.
+        """
 
     @abstractmethod
     def abort(self, worker: int, generation: int, reason: str) -> None:
-        """Wake a worker out of what it waits for in a generation."""
+        """Wake a worker out of what it waits for.
+
+        Args:
+            worker: its number.
+            generation: which is over; a worker that has gone on to a newer one is left alone.
+            reason: why.
+        """
 
     @abstractmethod
     def kill(self, worker: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..assignment import Range
 from .controller_state import AbortGeneration, Formed, Kill, Order, TaskState, Turn, WorkerDeath
@@ -35,7 +34,7 @@ class NextGeneration:
     members: tuple[int, ...]
     joined: tuple[int, ...]
     leaving: tuple[int, ...] = ()
-    initial_states: Mapping[int, Any]
+    initial_states: Mapping[int, object]
     call: int = 0
     first_call: int = 0
     donor: int

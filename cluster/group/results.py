@@ -77,7 +77,13 @@ class Results:
         return vector
 
     def memory(self, call: int, buckets: Buckets, *, alone: bool) -> Vector:
-        """Memory for the sum of a call; that of the call before is kept where another worker may need it."""
+        """Memory for the sum of a call; that of the call before is kept where another worker may need it.
+
+        Args:
+            call: its number.
+            buckets: how the sum lies in memory.
+            alone: whether there is no other worker.
+        """
         last = self._by_call.get(call - 1)
         for vector in self._memory:
             if vector is not last or alone:

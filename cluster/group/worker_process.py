@@ -128,7 +128,13 @@ class WorkerProcess:
 
 
 def failure_of(error: BaseException, worker: int, step: int | None) -> Failure:
-    """Describe an exception that a task, or the making of a worker, has raised."""
+    """Describe an exception that a task, or the making of a worker, has raised.
+
+    Args:
+        error: what was raised.
+        worker: where.
+        step: the step of the run that the worker was at, None outside of steps.
+    """
     if isinstance(error, WorkerKilled):
         return Failure(worker=worker, kind="died", reason=str(error))
     kind: FailureKind = "lost_peer" if isinstance(error, CollectiveError) else "raised"

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError
 
 from ..errors import PlacementError
@@ -38,7 +38,7 @@ _CRASHES = ("Fatal Python error: Segmentation fault", "Fatal Python error: Abort
 class _Worker:
     """An actor, where it runs once that is known, and where it prints."""
 
-    actor: Any  # a handle; its methods are known at run time only
+    actor: ActorHandle
     info: WorkerInfo | None = None
     log_path: str | None = None
 
@@ -159,7 +159,7 @@ class RayPool(WorkerPool):
 
     # -- threads that hear the workers ----------------------------------------------------------------------------
 
-    def _hear(self, worker: int, messages: Iterable[Any], over: threading.Event) -> None:
+    def _hear(self, worker: int, messages: Iterable[ray.ObjectRef], over: threading.Event) -> None:
         """Read the messages of a worker, given by their references, to their end, which is noted in `over`."""
         try:
             for reference in messages:
@@ -169,7 +169,7 @@ class RayPool(WorkerPool):
         finally:
             over.set()
 
-    def _beat(self, worker: int, actor: Any, over: threading.Event) -> None:
+    def _beat(self, worker: int, actor: ActorHandle, over: threading.Event) -> None:
         """Call a worker for a heartbeat while it has a task; one that does not answer is not called again."""
         with contextlib.suppress(RayError):  # who reads its messages tells of its death
             while not over.wait(HEARTBEAT_S):
@@ -256,7 +256,7 @@ def gpus_per_worker(spec: GroupSpec) -> int:
         return 0
     workers_per_machine = -(-spec.num_workers // len(machines))
     wanted = spec.gpus_per_worker if spec.gpus_per_worker is not None else min(machines) // workers_per_machine
-    needed = spec.min_workers or spec.num_workers
+    needed = spec.num_to_begin
     if wanted < 1 or needed > sum(count // wanted for count in machines):
         raise PlacementError(
             f"{needed} workers with {max(wanted, 1)} GPU(s) each do not fit the cluster's machines, which "

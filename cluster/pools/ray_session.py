@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
 
 import ray
 
 from ..errors import PlacementError
 from .private_api import asks_for_tokens, check_private_api
 
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
+_QUIET: dict[str, object] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
 
 
 class _Users:
