@@ -1,4 +1,10 @@
-"""Set up TensorFlow in a process before it computes anything: devices, threads, determinism."""
+"""Set up TensorFlow in a process before it computes anything: devices, threads, determinism.
+
+Bits depend on TensorFlow's intra-op threads, so there is one unless the user asks for more, and the number is recorded.
+They do not depend on how many operations run at a time: a worker's own process runs as many as it has threads, or
+replicas, so that workers of one machine do not take each other's cores. Arithmetic optimisation of graphs is off: it
+turns (a+b)+(c+d) into AddN, a left fold with other bits.
+"""
 
 from __future__ import annotations
 

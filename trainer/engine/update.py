@@ -2,7 +2,17 @@
 
 The update runs once per worker, outside every replica context, on the first replica's variables, with TFOptimizer's
 overrides for `tf.distribute` set aside: the sum it gets is global already. What it computes is then copied to the other
-replicas. It is local and deterministic, so every worker that has the same sum ends in the same state.
+replicas. It is local and deterministic, so every worker that has the same sum ends in the same state. A compiled
+function must run on the device of its variables, or XLA refuses. Where variables are small on average the update runs
+on one long vector (`flat.py`); large ones are updated one by one, in place.
+
+What was not done: dividing the update among the workers (reduce-scatter, update of one's own part, all-gather of
+weights, as in ZeRO; Rajbhandari et al., 2020). It would divide the update's time and the optimizer's memory by the
+number of workers. But a part of the optimizer's state would then be on one worker alone, whose death would lose it, and
+with it the promise that nothing is rolled back; so each part would have to be on two workers, and every worker would
+need the sums of two parts, half as many bytes again on the network. Measured on two cores (Adam, 5.8 M weights,
+float32): 0.7 to 0.9 ns per weight on one core, 1.3 to 1.7 ns when two workers share the memory's bandwidth; the four
+bytes more per weight take 3.2 ns on 10 Gbit/s. So it would cost more than it gains below some 20 to 40 Gbit/s.
 """
 
 from __future__ import annotations
