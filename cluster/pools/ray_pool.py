@@ -29,6 +29,7 @@ from .private_api import draining_nodes
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
 HEARTBEAT_S = 1.0
+JOIN_S = 2.0
 LOG_TAIL_BYTES = 20_000
 DRAIN_POLL_S = 1.0
 _CRASHES = ("Fatal Python error: Segmentation fault", "Fatal Python error: Aborted", "Fatal Python error: Bus error")
@@ -65,6 +66,7 @@ class RayPool(WorkerPool):
         self._looked_at_s = 0.0
         self._leaving: frozenset[int] = frozenset()
         self._oom_kills = _oom_kills()
+        self._threads: list[threading.Thread] = []
 
     def launch(self) -> int | None:
         """See `WorkerPool.launch`: Ray starts the actor once there is room."""
@@ -80,7 +82,7 @@ class RayPool(WorkerPool):
         actor = ray.remote(**options)(RayWorker).remote(worker)
         self._workers[worker] = _Worker(actor)
         prepared = actor.prepare.remote(self._factory, spec, self._loopback)
-        _thread(self._hear, worker, [prepared], threading.Event())
+        self._start(self._hear, worker, [prepared], threading.Event())
         return worker
 
     def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
@@ -88,8 +90,8 @@ class RayPool(WorkerPool):
         if (known := self._workers.get(worker)) is not None:
             known.log_path, over = log_path, threading.Event()
             events = known.actor.run.options(num_returns="streaming").remote(method, job, log_path)
-            _thread(self._hear, worker, events, over)
-            _thread(self._beat, worker, known.actor, over)
+            self._start(self._hear, worker, events, over)
+            self._start(self._beat, worker, known.actor, over)
 
     def answer(self, worker: int, number: int, reply: object) -> None:
         """See `WorkerPool.answer`."""
@@ -156,8 +158,16 @@ class RayPool(WorkerPool):
         """See `WorkerPool.close`."""
         for worker in list(self._workers):
             self.kill(worker)
+        for thread in self._threads:  # they see at once that their worker is gone, and Ray may go away after this
+            thread.join(JOIN_S)
 
     # -- threads that hear the workers ----------------------------------------------------------------------------
+
+    def _start(self, target: Callable[..., None], worker: int, *args: object) -> None:
+        name = f"heliostat-{target.__name__.strip('_')}-{worker}"
+        thread = threading.Thread(target=target, args=(worker, *args), name=name, daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        thread.start()
 
     def _hear(self, worker: int, messages: Iterable[ray.ObjectRef], over: threading.Event) -> None:
         """Read the messages of a worker, given by their references, to their end, which is noted in `over`."""
@@ -208,11 +218,6 @@ class RayPool(WorkerPool):
         if "OutOfMemory" in reason or "memory monitor" in reason or (known.is_here and kills > before):
             return "out of memory"
         return "crash" if any(crash in _tail(known.log_path) for crash in _CRASHES) else ""
-
-
-def _thread(target: Callable[..., None], worker: int, *args: object) -> None:
-    name = f"heliostat-{target.__name__.strip('_')}-{worker}"
-    threading.Thread(target=target, args=(worker, *args), name=name, daemon=True).start()
 
 
 def _tail(log_path: str | None) -> str:
