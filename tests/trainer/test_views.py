@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.data import mix, open_dataset, row_uniform, write_dataset
 from heliostat.trainer import DataError
-from heliostat.trainer.engine import feed as feed_module
+from heliostat.trainer.engine.feed import AHEAD_S
 
 from .conftest import dense_data
 from .faults import each_row_once, events_of, outcome
@@ -66,14 +67,19 @@ def test_random_changes_of_rows_are_the_same_after_a_death(stored, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_reading_ahead_changes_nothing(stored, tmp_path, monkeypatch, workers):
+def test_reading_ahead_changes_nothing(stored, tmp_path, workers):
+    """Rows that take long are read by a thread while the step before is computed."""
+    read_by = []
+
+    def slowly(rows):
+        read_by.append(threading.current_thread().name)
+        time.sleep(2 * AHEAD_S)
+        return rows["x"]
+
+    slow = stored.map(slowly, ["x"], "x")
     expected = outcome(trained(normalised, tmp_path / "plain", stored, workers, validation_data=stored))
-    monkeypatch.setattr(feed_module, "AHEAD_S", 0.0)
-    ahead = []
-    read_ahead = feed_module.Feed._read_ahead
-    monkeypatch.setattr(feed_module.Feed, "_read_ahead", lambda self, *a: (ahead.append(a), read_ahead(self, *a)))
-    assert outcome(trained(normalised, tmp_path / "ahead", stored, workers, validation_data=stored)) == expected
-    assert len(ahead) > JOB["epochs"]
+    assert outcome(trained(normalised, tmp_path / "ahead", slow, workers, validation_data=slow)) == expected
+    assert sum(name.startswith("heliostat-feed") for name in read_by) > JOB["epochs"]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("heliostat-feed")]
 
 
