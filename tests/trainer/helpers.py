@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from heliostat.trainer import Trainer
+from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.driver.workers import Workers
+
+
+class TrainerOn(Trainer):
+    """A trainer on given workers; `workers` shows them."""
+
+    def __init__(self, make_workers: Callable[[TrainerConfig], Workers], build_model: Any, **arguments: Any) -> None:
+        super().__init__(build_model, **arguments)
+        self.workers = self._workers = make_workers(self._settings)
 
 
 def local_trainer(build_model, tmp_path, *, workers=0, replicas=1, num_microbatches=4, **arguments):
     """A trainer whose workers are threads of this process (none for 0)."""
-    return Trainer(
+    return TrainerOn(
+        Workers,
         build_model,
         workers=workers,
         in_process=workers > 0,
         replicas_per_worker=replicas,
         num_microbatches=num_microbatches,
         run_dir=tmp_path / "run",
-        deadline_s=60,
-        **{"seed": 7} | arguments,
+        **{"seed": 7, "deadline_s": 60} | arguments,
     )

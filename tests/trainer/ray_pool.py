@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from heliostat.trainer import Trainer
 from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
+
+from .helpers import TrainerOn
 
 NUM_WORKERS = 2
 
@@ -37,11 +38,15 @@ def warm_trainer(warm_workers, tmp_path):
     """warm_trainer(build_model, **arguments) -> a Trainer on the shared workers."""
 
     def make(build_model, **arguments):
-        trainer = Trainer(
-            build_model, workers=NUM_WORKERS, num_microbatches=4, seed=7, run_dir=tmp_path / "run", **arguments
+        return TrainerOn(
+            lambda _: warm_workers,
+            build_model,
+            workers=NUM_WORKERS,
+            num_microbatches=4,
+            seed=7,
+            run_dir=tmp_path / "run",
+            **arguments,
         )
-        trainer._workers = warm_workers
-        return trainer
 
     return make
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from heliostat.trainer import Trainer
 from heliostat.trainer.environment import (
     Command,
     KillSchedule,
@@ -82,10 +83,18 @@ def test_a_command_is_checked_when_it_is_made():
         KillSchedule(every_s=0.0, seed=1)
 
 
-def test_fit_refuses_a_malformed_variable_before_anything_starts(monkeypatch, tmp_path):
-    monkeypatch.setenv("HELIOSTAT_FIT", "first")
-    monkeypatch.setenv("HELIOSTAT_RUN_DIR", str(tmp_path / "run"))
-    with Trainer(lambda: None) as trainer, pytest.raises(EnvironmentVariableError, match="HELIOSTAT_FIT is 'first'"):
-        trainer.fit("nowhere", verbose=0)
-    assert "HELIOSTAT_RUN_DIR" not in os.environ
+def test_fit_refuses_a_malformed_variable_before_anything_starts(tmp_path):
+    code = (
+        "import os\n"
+        "from heliostat.trainer import EnvironmentVariableError, Trainer\n"
+        "try:\n"
+        "    Trainer(lambda: None).fit('nowhere', verbose=0)\n"
+        "except EnvironmentVariableError as error:\n"
+        "    print('HELIOSTAT_RUN_DIR' in os.environ, error)\n"
+    )
+    given = {"HELIOSTAT_FIT": "first", "HELIOSTAT_RUN_DIR": str(tmp_path / "run")}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60)
+    assert done.stdout.startswith("False "), done.stderr
+    assert "HELIOSTAT_FIT is 'first'" in done.stdout
     assert not (tmp_path / "run").exists()

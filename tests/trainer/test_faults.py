@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 from pathlib import Path
@@ -11,14 +12,12 @@ import numpy as np
 import pytest
 from heliostat.trainer import Trainer, TrainingFailedError
 from heliostat.trainer.config import TrainerConfig
-from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.workers import Workers
-from heliostat.trainer.engine.times import StartTimes
 
 from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, each_row_once, events_of, outcome, reached
+from .helpers import TrainerOn
 from .models import linear, normalised
-from .ray_pool import nothing_left
 
 pytestmark = pytest.mark.faults
 
@@ -43,9 +42,8 @@ def trainer_of(three_workers, tmp_path):
 
     def make(build):
         faults = Faults(tmp_path / "faults", tmp_path / "run", SIZE)
-        trainer = Trainer(faults.build(build), workers=SIZE, num_microbatches=4, seed=7, run_dir=tmp_path / "run")
-        trainer._workers = three_workers
-        return trainer, faults
+        arguments = {"workers": SIZE, "num_microbatches": 4, "seed": 7, "run_dir": tmp_path / "run"}
+        return TrainerOn(lambda _: three_workers, faults.build(build), **arguments), faults
 
     return make
 
@@ -179,11 +177,12 @@ class RaiseAtStep(keras.callbacks.Callback):
 
 def test_an_error_in_a_users_callback_stops_the_run_and_is_shown_with_its_frame(ray_here, tmp_path):
     with Trainer(linear(), workers=2, num_microbatches=4, run_dir=tmp_path / "run") as trainer:
-        trainer._workers.start(Display(), StartTimes())
-        pids = [info.pid for info in trainer._workers.infos.values()]
-        with nothing_left(pids):
-            with pytest.raises(TrainingFailedError, match="a mistake in my callback") as raised:
-                trainer.fit(dense_data(), epochs=2, global_batch_size=8, callbacks=[RaiseAtStep()], verbose=0)
+        with pytest.raises(TrainingFailedError, match="a mistake in my callback") as raised:
+            trainer.fit(dense_data(), epochs=2, global_batch_size=8, callbacks=[RaiseAtStep()], verbose=0)
+        record = json.loads((tmp_path / "run" / "run.json").read_text())
+        pids = [each["pid"] for each in record["workers"]]
+        assert len(set(pids)) == 2
+        assert_gone(pids)
     error = raised.value
     assert (error.worker, error.step, error.host) == (0, BAD_STEP + 1, socket.gethostname())
     assert "test_faults.py" in str(error)

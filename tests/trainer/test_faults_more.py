@@ -13,6 +13,7 @@ from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, events_of, outcome
+from .helpers import TrainerOn
 from .models import linear, normalised
 from .ray_pool import NUM_WORKERS
 
@@ -29,11 +30,8 @@ def trainer_of(warm_workers, tmp_path):
 
     def make(build):
         faults = Faults(tmp_path / "faults", tmp_path / "run", NUM_WORKERS)
-        trainer = Trainer(
-            faults.build(build), workers=NUM_WORKERS, num_microbatches=4, seed=7, run_dir=tmp_path / "run"
-        )
-        trainer._workers = warm_workers
-        return trainer, faults
+        arguments = {"workers": NUM_WORKERS, "num_microbatches": 4, "seed": 7, "run_dir": tmp_path / "run"}
+        return TrainerOn(lambda _: warm_workers, faults.build(build), **arguments), faults
 
     return make
 

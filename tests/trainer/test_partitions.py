@@ -14,6 +14,7 @@ from heliostat.trainer.engine.times import StartTimes
 
 from .conftest import dense_data
 from .faults import each_row_once, events_of, outcome
+from .helpers import local_trainer
 from .models import normalised
 from .relay import Relay
 
@@ -35,16 +36,7 @@ def trainer_of(tmp_path):
     """trainer_of(number of workers, deadline) -> a Trainer with workers in this process."""
 
     def make(workers, deadline_s):
-        return Trainer(
-            normalised,
-            workers=workers,
-            in_process=True,
-            replicas_per_worker=1,
-            num_microbatches=4,
-            seed=7,
-            run_dir=tmp_path / "run",
-            deadline_s=deadline_s,
-        )
+        return local_trainer(normalised, tmp_path, workers=workers, deadline_s=deadline_s)
 
     return make
 
@@ -52,8 +44,8 @@ def trainer_of(tmp_path):
 @contextmanager
 def relays(trainer, **arguments):
     """A relay in front of every worker, by its number; replacements are reached directly."""
-    trainer._workers.start(Display(), StartTimes())
-    known = trainer._workers.group.up
+    trainer.workers.start(Display(), StartTimes())
+    known = trainer.workers.group.up
     made = {worker: Relay(each.address, **arguments) for worker, each in known.items()}
     for worker, relay in made.items():
         known[worker].address = relay.address

@@ -281,7 +281,7 @@ def test_a_finished_run_gives_its_result_and_more_epochs_go_on(undisturbed, tmp_
         first = fit(trainer, epochs=2)
     with local_trainer(normalised, tmp_path) as trainer:
         again = fit(trainer, epochs=2)
-        assert trainer._workers.infos == {}, "nothing was to be computed"
+        assert trainer.hosts == {}, "nothing was to be computed"
     assert (again.sha256, again.history) == (first.sha256, first.history)
     with local_trainer(normalised, tmp_path, workers=2) as trainer:
         assert outcome(fit(trainer)) == undisturbed(False)[0]

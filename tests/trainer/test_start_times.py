@@ -12,6 +12,7 @@ from heliostat.trainer.driver.display import start_line
 from heliostat.trainer.engine.times import WORKER_PARTS, StartTimes
 
 from .conftest import dense_data
+from .helpers import local_trainer
 from .models import normalised
 
 
@@ -104,11 +105,11 @@ def test_workers_start_while_a_stream_is_written(tmp_path):
 
     def batches():
         until_s = time.monotonic() + 60
-        while trainer._workers.group.pool.statistics().up < 2 and time.monotonic() < until_s:
+        while trainer.workers.group.pool.statistics().up < 2 and time.monotonic() < until_s:
             time.sleep(0.01)
-        found.append(trainer._workers.group.pool.statistics().up)
+        found.append(trainer.workers.group.pool.statistics().up)
         yield x, y
 
-    with Trainer(normalised, workers=2, in_process=True, run_dir=tmp_path / "run") as trainer:
+    with local_trainer(normalised, tmp_path, workers=2) as trainer:
         trainer.fit(batches, epochs=1, global_batch_size=16, verbose=0)
     assert found == [2]  # both were up before a row was written

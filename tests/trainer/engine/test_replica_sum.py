@@ -78,7 +78,7 @@ def test_sums_on_devices_have_the_bits_of_the_tree(indices):
 
 
 @pytest.mark.parametrize(("build", "make_data"), [(chapter, text_data), (normalised, dense_data)])
-def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, monkeypatch, build, make_data):
+def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, request, monkeypatch, build, make_data):
     data, valid = make_data(), make_data(rows=23, seed=1)
     shared = {"validation_data": valid, "num_microbatches": 8}  # the last batch leaves one of them without rows
     reference = fingerprint(train(build, data, workers=0, **shared))
@@ -90,7 +90,7 @@ def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, monk
         return original(self, indices, outputs)
 
     monkeypatch.setattr(ReplicaSum, "__call__", noted)
-    monkeypatch.setattr(Runtime, "gpus", property(lambda self: self.devices))
+    request.getfixturevalue("as_if_gpus")
     for (workers, replicas), loop in (((1, 3), "custom"), ((2, 2), "fit"), ((1, 1), "train_on_batch")):
         summed.clear()
         result = train(build, data, workers=workers, replicas=replicas, loop=loop, **shared)
@@ -155,9 +155,8 @@ def test_the_sum_of_a_lone_worker_stays_on_its_device(train, monkeypatch):
     assert taken == [*"00", *"22222222"]  # gradients and moving averages; the first are the warm-up's
 
 
-def test_rounded_gradients_are_summed_on_the_host(train, monkeypatch):
+def test_rounded_gradients_are_summed_on_the_host(train, monkeypatch, as_if_gpus):
     monkeypatch.setattr(ReplicaSum, "__call__", lambda *_: pytest.fail("summed on the devices"))
-    monkeypatch.setattr(Runtime, "gpus", property(lambda self: self.devices))
     rounded = [
         fingerprint(train(normalised, dense_data(), workers=1, replicas=replicas, gradient_dtype="bfloat16", epochs=1))
         for replicas in (1, 2)
