@@ -10,7 +10,6 @@ from heliostat.trainer.engine import layout as layout_module
 from heliostat.trainer.engine import update
 from heliostat.trainer.engine.flat import pieces_of
 from heliostat.trainer.engine.layout import VectorLayout
-from heliostat.trainer.engine.runtime import Runtime
 from heliostat.trainer.engine.tensors import host_view
 
 from ..conftest import dense_data, fingerprint, text_data
@@ -43,9 +42,8 @@ def watch(monkeypatch, *, flat):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_one_long_vector_gives_the_bits_of_many_variables(train, monkeypatch, name):
     build, data = linear(optimizer=ELEMENTWISE[name]), dense_data()
-    with monkeypatch.context() as patched:
-        flat = watch(patched, flat=True)
-        long = train(build, data, workers=0)
+    flat = watch(monkeypatch, flat=True)
+    long = train(build, data, workers=0)
     assert flat[0] is not None
     watch(monkeypatch, flat=False)
     assert fingerprint(train(build, data, workers=0)) == fingerprint(long)
@@ -53,9 +51,8 @@ def test_one_long_vector_gives_the_bits_of_many_variables(train, monkeypatch, na
 
 def test_the_chapters_model_is_updated_flat_with_the_same_bits(train, monkeypatch):
     data = text_data()
-    with monkeypatch.context() as patched:
-        flat = watch(patched, flat=True)
-        long = train(chapter, data, workers=1, replicas=2)
+    flat = watch(monkeypatch, flat=True)
+    long = train(chapter, data, workers=1, replicas=2)
     assert flat[0] is not None
     watch(monkeypatch, flat=False)
     assert fingerprint(train(chapter, data, workers=1, replicas=2)) == fingerprint(long)
@@ -164,7 +161,7 @@ def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
 
 
 @pytest.mark.parametrize("gradient_dtype", [None, "bfloat16"])
-def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, gradient_dtype):
+def test_gradients_in_several_buckets_have_the_bits_of_one(train, request, monkeypatch, gradient_dtype):
     data, arguments = dense_data(), {"gradient_dtype": gradient_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))
     found = []
@@ -177,10 +174,9 @@ def test_gradients_in_several_buckets_have_the_bits_of_one(train, monkeypatch, g
     monkeypatch.setattr(VectorLayout, "rounded", noted)
     monkeypatch.setattr(layout_module, "MAX_MEAN_ELEMENTS", 40)
     for workers, replicas, on_devices in ((0, 1, False), (3, 1, False), (2, 2, False), (1, 2, True), (2, 2, True)):
-        with monkeypatch.context() as patched:
-            if on_devices:
-                patched.setattr(Runtime, "gpus", property(lambda self: self.devices))
-            result = train(normalised, data, workers=workers, replicas=replicas, **arguments)
+        if on_devices:  # from here on
+            request.getfixturevalue("as_if_gpus")
+        result = train(normalised, data, workers=workers, replicas=replicas, **arguments)
         assert fingerprint(result) == joined, f"{workers} x {replicas}"
     averages = ["float32", "float64", "float64"]
     dtypes = [gradient_dtype or "float32"] * 4 + averages  # large, small, large, small
