@@ -14,6 +14,7 @@ import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.group import driver_loop
+from heliostat.cluster.group.messages import InitialStateChanged
 from heliostat.cluster.pools import local
 
 from .script import Script
@@ -273,9 +274,10 @@ def test_the_donor_dies_and_the_next_one_donates(start, script):
 
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, num_workers, checkpoint):
+def test_all_workers_die_and_others_begin_from_the_last_state_that_was_kept(start, script, num_workers, checkpoint):
     def all_there() -> bool:  # or who is late is told of the other's death first, and goes on alone for a moment
-        return all(script.saw(worker, "compute", 5) for worker in range(num_workers))
+        there = all(script.saw(worker, "compute", 5) for worker in range(num_workers))
+        return there and (not checkpoint or script.saw("kept", 4) > 0)
 
     for worker in range(num_workers):
         script.kill(worker, "compute", 5, once=all_there)
@@ -283,7 +285,7 @@ def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, nu
 
     def keep(event: Any) -> None:
         if checkpoint and isinstance(event, Applied) and event.worker == 0 and event.state.step in (2, 4):
-            toys.loop.set_initial_state(event.state)
+            toys.pool.inbox.put(InitialStateChanged(initial_state=event.state))
 
     toys.on_event = keep
     check(toys, toys.run(JOB))
@@ -292,7 +294,7 @@ def test_all_workers_die_and_others_begin_from_the_last_origin(start, script, nu
     assert [formed.restarted for formed in toys.driver.generations] == [False, True]
 
 
-def test_a_task_begins_from_an_origin(start):
+def test_a_task_begins_from_an_initial_state(start):
     toys = start(2)
     check(toys, toys.run(JOB, initial_state=undisturbed(JOB)[2]))
     assert [history[0].step for history in toys.driver.histories.values()] == [4, 4]

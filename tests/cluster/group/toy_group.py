@@ -10,7 +10,15 @@ from typing import Any
 
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop, WorkerLate
-from heliostat.cluster.group.messages import Failure, JoinRequest, Message, PauseWanted, TaskEnded, TaskEvent
+from heliostat.cluster.group.messages import (
+    Failure,
+    InitialStateChanged,
+    JoinRequest,
+    Message,
+    PauseWanted,
+    TaskEnded,
+    TaskEvent,
+)
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
@@ -52,6 +60,8 @@ class Driver:
                 self._waiting.pop(failure.worker, None)
                 self.script.note("lost", failure.worker)
                 return self._meet()
+            case InitialStateChanged(initial_state=State(step=step)):
+                self.script.note("kept", step)
             case Formed():
                 self._formed(event)
             case WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
