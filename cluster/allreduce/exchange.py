@@ -203,7 +203,8 @@ class Exchange:
             raise self._lost(connection, f"it stopped: {unpack_goodbye(frame.payload)}", silent)
         connection.incoming.popleft()
         if frame.header.kind is Kind.NOTICES and frame.last_byte == Notice.LEFT:
-            connection.incoming.appendleft(Incoming(Header.of(self._call, Kind.GOODBYE, 0, 0), None))
+            goodbye = Incoming(Header.of(self._call, Kind.GOODBYE, 0, 0), None, independent=frame.independent)
+            connection.incoming.appendleft(goodbye)
         now_s = time.monotonic()
         for other in self.connections:  # whoever waited for this part could not move before
             if other.incoming and not other.incoming[0].independent:

@@ -146,7 +146,7 @@ class TaskState:
         closer: who delivers.
         donor: who was asked to donate its state, and has not done so yet.
         failures: errors of workers' own, by worker.
-        last_loss: the member lost last.
+        last_loss: the member lost last; `new_deaths` are those since the present generation was formed.
         deaths: step and evidence of each death for which both are known; three alike end the task.
         num_restarts: how often all members were lost since the last checkpoint.
         num_start_failures: workers in a row that failed before they joined.
@@ -166,6 +166,7 @@ class TaskState:
     donor: int | None = None
     failures: Mapping[int, Failure] = field(default_factory=_empty)
     last_loss: Failure | None = None
+    new_deaths: tuple[Failure, ...] = ()
     deaths: tuple[tuple[int, Evidence], ...] = ()
     num_restarts: int = 0
     num_start_failures: int = 0

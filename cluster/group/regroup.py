@@ -143,7 +143,7 @@ def wake(turn: Turn, reason: str) -> None:
 
 def regroup(turn: Turn) -> None:
     """Form the next generation, or close the task, once every living member has reported."""
-    state = turn.state
+    state, deaths = turn.state, turn.state.new_deaths
     if not state.all_waiting:
         return
     for victim in cut_off({worker: state.requests[worker] for worker in state.members}, state.members):
@@ -152,13 +152,15 @@ def regroup(turn: Turn) -> None:
         turn.forget(victim)
         lose(turn, Failure(worker=victim, kind="died", reason=reason))
         return  # it has come back here
+    if stop_if_lost_again_and_again(turn):
+        return
     # Who had a place but could not take it has no state yet: it waits to join, as it did before.
     turn.change(members=tuple(worker for worker in state.members if state.requests[worker].waiting_at != "join"))
     state, newest = turn.state, turn.state.newest
     can_be_saved = any(state.requests[worker].clean for worker in newest)
     at_end = newest == state.members and all(state.requests[worker].waiting_at == "end" for worker in newest)
     if not state.members:
-        begin_again(turn, state.last_loss)
+        begin_again(turn, deaths[-1] if deaths else None)
     elif at_end or (state.pause and can_be_saved):
         close(turn)
     else:
@@ -183,6 +185,8 @@ def gather(turn: Turn) -> None:
 
 def begin_again(turn: Turn, failure: Failure | None) -> None:
     """Nobody is left who has the state, since `failure`: begin from the last checkpoint with whoever comes."""
+    if stop_if_lost_again_and_again(turn):
+        return
     if failure is not None:
         turn.change(num_restarts=turn.state.num_restarts + 1)
     num = turn.state.num_restarts
@@ -195,14 +199,10 @@ def begin_again(turn: Turn, failure: Failure | None) -> None:
 
 def lose(turn: Turn, failure: Failure) -> None:
     """A member, which is forgotten already, has died: the others go on, or others begin again."""
-    state, step = turn.state, turn.state.step_of(failure)
-    turn.change(last_loss=failure)
+    state = turn.state
+    turn.change(last_loss=failure, new_deaths=(*state.new_deaths, failure))
     turn.act(WorkerDeath(failure=failure, num_left=len(state.members)))
-    if failure.evidence and step is not None:
-        turn.change(deaths=(*state.deaths, (step, failure.evidence)))
-    if turn.state.deaths.count((step, failure.evidence)) >= DEATHS_AT_A_STEP:
-        turn.stop(replace(failure, step=step))
-    elif state.status == "ending":
+    if state.status == "ending":
         check_ended(turn)
     elif state.status == "closing":
         if state.closer == failure.worker:
@@ -213,6 +213,22 @@ def lose(turn: Turn, failure: Failure) -> None:
         regroup(turn)
     else:
         interrupt(turn, f"worker {failure.worker} died: {failure.reason}")
+
+
+def stop_if_lost_again_and_again(turn: Turn) -> bool:
+    """Count the deaths since the last generation; stop at the third at one step with the same evidence.
+
+    They are counted when all survivors have told their step: only that tells the step of a death exactly.
+    """
+    for failure in turn.state.new_deaths:
+        step = turn.state.step_of(failure)
+        if failure.evidence and step is not None:
+            turn.change(deaths=(*turn.state.deaths, (step, failure.evidence)))
+        if turn.state.deaths.count((step, failure.evidence)) >= DEATHS_AT_A_STEP:
+            turn.stop(replace(failure, step=step))
+            return True
+    turn.change(new_deaths=())
+    return False
 
 
 def close(turn: Turn) -> None:
@@ -256,7 +272,7 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
         turn.reply(worker, Leave("fewer workers are wanted"))
     state, generation, members = turn.state, turn.state.generation + 1, plan.members
     waiting = set(state.candidates) - set(members) or state.pause or state.leaving & set(members)
-    turn.change(status="running", generation=generation, members=members)
+    turn.change(status="running", generation=generation, members=members, new_deaths=())
     for worker in members:
         place = Membership(
             generation=generation,

@@ -124,7 +124,8 @@ class LocalPool(WorkerPool):
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_S):
             for worker, process in list(self._processes.items()):
-                self.inbox.put(WorkerAlive(worker=worker, heartbeat=process.heartbeat()))
+                if (heartbeat := process.heartbeat()) is not None:  # else nobody takes messages: it is between tasks
+                    self.inbox.put(WorkerAlive(worker=worker, heartbeat=heartbeat))
 
     def _end(self, worker: int, reason: str) -> bool:
         """Free what a worker has; returns whether it was there."""

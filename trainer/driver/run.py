@@ -1,15 +1,15 @@
 """The driver's life: a run from its folder to its result, in the order in which things happen.
 
 **Commands go down, events come up, and nothing is called back.** The driver is one loop over one queue. Workers,
-timers, signals and the storage thread only put events into it; the group's loop takes them one after another, decides
-(`controller.decide`, a pure function) and carries out what it decided, and hands on what concerns the task. Of that
-the `Coordinator` makes the answers that workers wait for (pure as well), and the `Record` what stays of the run. So
-whoever asks why a run did something finds one event and two functions; and whoever debugs a hanging run finds the
-driver in `TaskLoop.events`, not in a callback of a callback.
+timers, signals and the storage thread only put events into it; the group's loop takes them one after another, looks at
+the clock between them, decides (`controller.decide`, a pure function) and carries out what it decided, and hands on
+what concerns the task. From those events the `Coordinator` makes the workers' answers (it touches neither files nor
+network), and the `Record` whatever is kept of the run. So whoever asks why a run did something finds one event and two
+functions; and whoever debugs a hanging run finds the driver in `TaskLoop.events`, not in a callback of a callback.
 
-**The loop waits for nobody but its queue.** Workers whose driver is silent leave, so disks, object stores and
-terminals are worked on by a thread (`record`). When `fit` returns or raises, that thread has ended and everything is on
-the disk.
+**The loop waits for its queue, and never for storage.** Workers whose driver is silent leave, so disks, object stores
+and terminals are worked on by a thread (`record`). When `fit` returns or raises, that thread has ended and everything
+is on the disk, unless the disk is what failed.
 
 What was not done: an event loop of `asyncio` (one queue needs none, and a user's notebook may run one), a process of
 its own for the driver (the laptop's script is the driver; it must be seen to end when that ends), and another loop for
@@ -53,7 +53,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
         screen: what the user sees.
 
     Returns:
-        The result, which the run folder holds as well; None once the steps that were to be traced are.
+        The result, which the run folder holds as well; None after a trace: its steps are recorded.
 
     Raises:
         RunPausedError: the run was paused.
@@ -89,8 +89,8 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
             with killing(kills, workers.group, loop, record):
                 for event in loop.events():
                     loop.answer(coordinator.take(event))
+                    _steer(loop, event, coordinator, record)  # refuses another model before anything of it is noted
                     record.take(event, coordinator)
-                    _steer(loop, event, coordinator, record)
         result = _finish(loop, coordinator, record, workers)
         workers.hold_model_of(run.settings)
         return result
@@ -168,7 +168,7 @@ def _failure_noted(folder: RunFolder) -> Iterator[None]:
 
 
 def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: Workers) -> Result | None:
-    """What came out; None once the steps that were to be traced are. Raises RunPausedError."""
+    """What came out; None after a trace. Raises RunPausedError, or TrainerError if workers differ."""
     job, folder, epochs = record.job, record.folder, record.epochs
     report = next(iter(loop.results.values()), None)
     traced = job.trace is not None and coordinator.is_traced

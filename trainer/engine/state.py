@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import tensorflow as tf
 import xxhash
 
 from .model import BuiltModel
@@ -38,11 +37,6 @@ def state_bytes(built: BuiltModel) -> bytes:
     return b"".join(view.tobytes() for view in _state_views(built))
 
 
-def num_state_bytes(built: BuiltModel) -> int:
-    """Length of `state_bytes`."""
-    return sum(int(np.prod(v.shape)) * _itemsize(v.dtype) for v in built.state)
-
-
 def shapes_digest(built: BuiltModel) -> bytes:
     """xxh3_128 over shapes and dtypes of all training state, 16 bytes: equal for models that can exchange states."""
     shapes = [(tuple(variable.shape), str(variable.dtype)) for variable in built.state]
@@ -65,7 +59,3 @@ def assign_state(built: BuiltModel, payload: bytes) -> None:
 def _state_views(built: BuiltModel) -> list[np.ndarray]:
     """The state as it is now in host memory, without copies where it lies there already (read-only then)."""
     return [host_view(value).reshape(value.shape) for value in built.read_state()]
-
-
-def _itemsize(dtype: str) -> int:
-    return int(tf.as_dtype(dtype).size)

@@ -282,7 +282,8 @@ def test_the_last_death_of_too_many_is_told_and_is_the_cause():
         play.die(worker, evidence="crash", step=7).report(*range(worker + 1, 4), step=7)
     play.die(2, evidence="crash", step=7)
     last = failure(2, evidence="crash", step=7)
-    assert play.new == (WorkerDeath(failure=last, num_left=1), Stop(cause=last))
+    assert play.new[0] == WorkerDeath(failure=last, num_left=1)
+    assert play.report(3, step=7).new == (Stop(cause=last),), "it is counted when the survivors have told their step"
 
 
 def test_a_worker_alone_that_dies_at_the_same_step_again_and_again():
@@ -295,8 +296,16 @@ def test_a_worker_alone_that_dies_at_the_same_step_again_and_again():
 def test_what_survivors_report_tells_the_step_better_than_what_was_last_heard_of_the_dead():
     play = running(0, 1, 2, 3)
     for worker, heard in enumerate((5, None, 6)):
-        play.report(3, step=7).die(worker, evidence="crash", step=heard).report(*range(worker + 1, 3), step=7)
+        play.die(worker, evidence="crash", step=heard).report(*range(worker + 1, 4), step=7)
     assert play.new_of(Stop)[0].cause.step == 7
+
+
+def test_places_that_cannot_be_taken_are_no_restarts_even_if_somebody_was_lost_before():
+    play = running(0, 1).die(0).report(1)
+    for _ in range(MAX_RESTARTS + 2):
+        play.report(1, at="join", next_call=-1)
+    assert play.state.num_restarts == 0
+    assert not play.state.over
 
 
 def test_deaths_for_different_reasons_are_different():
