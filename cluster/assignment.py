@@ -44,7 +44,7 @@ def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
         num_parts: how many ranges to make; empty ones if there are not as many numbers.
 
     Raises:
-        ValueError: `num_parts` is below one, or the range is none.
+        ValueError: `num_parts` is below one, or ``0 <= lo <= hi`` does not hold.
     """
     _require_positive(num_parts=num_parts)
     if not 0 <= lo <= hi:
@@ -67,7 +67,7 @@ def reassign(num_microbatches: int, held: Sequence[Sequence[Range]]) -> tuple[tu
         For each rank all ranges that it is to bring: those it holds, as they are, and its share of the others.
 
     Raises:
-        ValueError: two workers hold the same microbatch, or a range is none.
+        ValueError: two workers hold the same microbatch, or a range has no microbatch.
     """
     _require_positive(num_microbatches=num_microbatches, num_workers=len(held))
     missing = _complement(num_microbatches, [piece for ranges in held for piece in ranges])

@@ -33,7 +33,7 @@ from .errors import ConfigurationError, EnvironmentVariableError
 RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
 REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
 
-# Of processes that load TensorFlow: what it says about the processor has no use, and Keras shall not ask its file.
+# Of processes that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
 
 _Value = TypeVar("_Value")

@@ -1,7 +1,8 @@
 """Calls that all workers of a task make together: each is made again, as the group changes, until its result is here.
 
-They know nothing of what is added up or told. Between the methods of a `SumCall` the worker computes; what it has
-computed stays its own when the group changes, so nothing is computed twice by the same worker.
+An all-reduce (`SumCall`) adds up what every worker has computed; a broadcast brings all what the chief, the worker of
+rank 0, says. Between the methods of a `SumCall` the worker computes its microbatches; what it has computed stays its
+own when the group changes, so nothing is computed twice by the same worker. A call knows nothing of gradients.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..assignment import Range, assign, reassign
 from ..errors import MENDABLE
 from ..tree import Node, present_nodes
 from ..vectors import Vector
-from .membership import Member
+from .member import Member
 from .messages import JoinRequest
 from .results import Buckets
 
@@ -28,12 +29,12 @@ class SumCall:
             call.all_reduce(nodes, held)
 
     Attributes:
-        assigned: the number of every worker of the group, and the ranges of microbatches that it brought.
+        assigned: in order of rank (worker's number, ranges of microbatches it was to bring), as of the last `ranges()`.
 
     Args:
         member: this worker's membership.
-        present: of every microbatch of the step, whether it has rows.
-        buckets: how the vectors lie.
+        present: whether each microbatch of the step has rows.
+        buckets: dtype, length and operation of each part of a vector.
     """
 
     def __init__(self, member: Member, present: Sequence[bool], buckets: Buckets) -> None:
@@ -42,7 +43,7 @@ class SumCall:
         self.assigned: tuple[tuple[int, tuple[Range, ...]], ...] = ()
 
     def result(self) -> Vector | None:
-        """The sum, the same bits on every worker; None until it is here. The call after the next overwrites it."""
+        """The sum, the same bits on every worker; None until it is here. The next calls overwrite its memory."""
         member = self._member
         if self._sum is None:
             self._sum = member.results.take_sum(member.call, self._buckets, alone=member.num_workers == 1)
@@ -52,7 +53,7 @@ class SumCall:
         return self._sum
 
     def ranges(self) -> tuple[Range, ...]:
-        """The microbatches that this worker is to bring, as the group is now; what it has computed stays its own."""
+        """Begin to compute: the microbatches that this worker is to bring, as the group is now."""
         member = self._member
         ranges = _ranges_by_rank(member, len(self._present))
         self.assigned = tuple(zip(member.members, ranges, strict=True))
@@ -64,11 +65,11 @@ class SumCall:
         """Add up with the other workers; returns when that is done, or when the group has changed.
 
         Args:
-            nodes: partial sums over all that this worker holds, one per maximal node of every range.
-            held: the ranges that it holds.
+            nodes: this worker's partial sums, one per maximal node of the tree inside every range that it holds.
+            held: the ranges over which these are complete.
         """
         member = self._member
-        if member.place is not None and member.place.stop_at_step:
+        if member.place is not None and member.place.stop_at_step:  # somebody waits to join, or to pause
             member.regroup(JoinRequest(waiting_at="step", held=held, reason="the group is to change"))
             return
         expected = _expected_nodes(tuple(ranges for _, ranges in self.assigned), self._present)
@@ -116,12 +117,12 @@ def _expected_nodes(ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, 
 
 
 def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
-    """What the chief produces, on every worker; a worker that becomes the chief meanwhile produces it itself.
+    """Return on every worker what the chief produced; a worker that becomes the chief meanwhile produces it itself.
 
     Args:
         member: this worker's membership.
         produce: called on the chief.
-        max_bytes: more are refused.
+        max_bytes: the most that is accepted.
         wait_s: how long the chief may take.
 
     Raises:

@@ -21,7 +21,7 @@ from ..errors import ClusterError, CollectiveError, Dismissed
 from ..links import LinksJob, measure_links
 from ..spec import GroupSpec
 from .mailbox import Mailbox
-from .membership import Member
+from .member import Member
 from .messages import Address, Failure, FailureKind, Heartbeat, TaskEnded
 
 _DIGITS = 20

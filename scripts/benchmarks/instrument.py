@@ -51,7 +51,7 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
         inner["compute"] += time.perf_counter() - began
 
     def timed_sum(self: Any, phase: Any, step: int) -> Any:
-        group = self._group
+        group = self._member
         _current["step"], _current["num"] = group.step, sum(self.plan.present(step))
         inner["reduce"] = inner["compute"] = inner["noted"] = 0.0
         generation, began = group.generation, time.perf_counter()

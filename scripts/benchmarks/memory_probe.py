@@ -65,7 +65,7 @@ def build_probed(build_model: Callable[[], Any], folder: str, last_step: int) ->
 
 def parts() -> dict[str, int]:
     """Bytes that each part of the step engine of this process holds between two steps."""
-    from heliostat.cluster.group.membership import Member
+    from heliostat.cluster.group.member import Member
     from heliostat.trainer.engine.step import Step
 
     engine = next(each for each in gc.get_objects() if type(each) is Step)
@@ -130,8 +130,6 @@ def _inside(value: Any) -> Iterator[Any]:
             getattr(value, name) for name in slots if hasattr(value, name) and name not in ("built", "flat_optimizer")
         )
         if hasattr(value, "__dict__"):
-            yield from (
-                each for name, each in vars(value).items() if name not in ("built", "microbatches", "_group", "_member")
-            )
+            yield from (each for name, each in vars(value).items() if name not in ("built", "microbatches", "_member"))
     elif hasattr(value, "_value"):  # a Keras variable
         yield value._value

@@ -1,4 +1,4 @@
-"""The driver's life: a run from its folder to its result, in the order in which things happen.
+"""The life of the driver, the process that called `fit`, in the order in which things happen.
 
 **Commands go down, events come up, and nothing is called back.** The driver is one loop over one queue. Workers,
 timers, signals and the storage thread only put events into it; the group's loop takes them one after another, looks at
@@ -144,7 +144,7 @@ def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: 
         case TaskEvent(content=Ready(model=model)):
             record.check_model(model)
         case TaskEvent(content=Progress()):
-            loop.regroup_if_wanted()  # in the middle of steps, where that costs least
+            loop.regroup_if_wanted()  # in the middle of steps all workers stand at the same call: nobody waits long
     if record.job.trace is not None and coordinator.is_traced and not loop.state.pause:
         loop.pause("the steps to be traced are over")
 
@@ -173,7 +173,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
     report = next(iter(loop.results.values()), None)
     traced = job.trace is not None and coordinator.is_traced
     if not isinstance(report, FitReport):
-        workers.close()  # they may be a step apart
+        workers.close()  # they may be a step apart, so no model is left to evaluate
         paused = _note_pause(loop.state.pause, record)
         if traced:
             _save_trace(coordinator, record, next_epoch=job.wanted.initial_epoch + len(epochs))

@@ -67,7 +67,7 @@ class PartialSums:
 
 
 class Phase:
-    """One phase.
+    """A gradient function, the memory of its sums, and the update that takes the sum.
 
     Args:
         microbatches: computes its gradients.

@@ -3,14 +3,16 @@
 Read `Step.run` first: it is the whole of Heliostat on one screen. A step is a list of phases, and atomic. Computing
 assigns nothing, the all-reduce gives every worker the same bits, and applying is local and deterministic; so a step
 happened everywhere or nowhere, and between two steps every worker holds the complete state. That is why a death needs
-no snapshot, no rollback and no replay: who is left asks again which microbatches are his, computes those that he does
-not hold, and makes the same call again.
+no snapshot, no rollback and no replay: the survivors ask again which microbatches are theirs, compute those that they
+do not hold, and make the same call again.
 
-The group shows at two points: `call.ranges()` says which microbatches this worker brings, and `call.all_reduce` adds
-up, or comes back because the group has changed. It knows nothing of gradients. What was not done: handing the gradient
-to the network as an object to be called, as this code did before (the reader met it last, and time could be told only
-by subtraction); rolling back to a copy of the weights (a copy per step, and all survivors would compute twice).
-The two points are those of torchft's `optim.py`, the microbatches VirtualFlow's virtual nodes (Or et al., 2022).
+The group shows in the arithmetic at two points: `call.ranges()` says which microbatches this worker brings, and
+`call.all_reduce` adds up, or comes back because the group has changed. It knows nothing of gradients. Before a step
+come checkpoints and the chief's callbacks, in `worker/session.py`, which calls `Step.run`.
+
+What was not done: handing the gradient to the network as an object that it calls back, which hides the order of a
+step; rolling back to a copy of the weights (a copy per step, and all survivors would compute twice). The two points
+are those of torchft's `optim.py`; the microbatches are VirtualFlow's virtual nodes (Or et al., 2022).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import asdict
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.calls import SumCall
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 from heliostat.cluster.vectors import Vector
 
 from ..config import OnNonfinite
@@ -40,7 +42,7 @@ class Step:
 
     Args:
         phases: what a step does, one after another.
-        group: this worker's membership in the group.
+        member: this worker's place in the group, and its way to the driver.
         on_nonfinite: what to do about a gradient that is not finite; None leaves it to the optimizer.
 
     Attributes:
@@ -48,8 +50,8 @@ class Step:
         rows_by_worker: rows of the epoch so far, by the worker that computed them.
     """
 
-    def __init__(self, phases: Sequence[Phase], group: Member, on_nonfinite: OnNonfinite | None) -> None:
-        self.phases, self._group, self._on_nonfinite = tuple(phases), group, on_nonfinite
+    def __init__(self, phases: Sequence[Phase], member: Member, on_nonfinite: OnNonfinite | None) -> None:
+        self.phases, self._member, self._on_nonfinite = tuple(phases), member, on_nonfinite
         self.microbatches = phases[0].microbatches
         self.built, self.plan = self.microbatches.built, self.microbatches.feed.plan
         self.metrics = EpochMetrics(self.built.model, phases[0].layout.metrics, self.built.components)
@@ -58,9 +60,10 @@ class Step:
         self._call: SumCall | None = None
 
     def run(self, step: int) -> None:
-        """Do step number `step` of the epoch.
+        """Do step number `step` of the epoch; with `on_nonfinite="skip"` one that is not finite changes nothing.
 
         Raises:
+            Dismissed: the task ends here, for this worker.
             NonfiniteGradientError: a gradient is not finite; nothing of the phase was applied.
             WorkersDisagreeError: integer state became different on different microbatches.
         """
@@ -73,21 +76,25 @@ class Step:
                     break
                 sums, maxima = phase.apply(total)
                 self._count(step, sums, maxima)
-        instruments.fault_point("applied", self._group.step)
-        self._group.time_step(time.perf_counter() - began_s)
+        instruments.fault_point("applied", self._member.step)
+        self._member.time_step(time.perf_counter() - began_s)
 
     def summed(self, phase: Phase, step: int) -> Vector:
-        """The sum over all microbatches of a step, whoever computes them; outlives the loss of workers."""
+        """The sum over all microbatches of a step, whoever computes them; outlives the loss of workers.
+
+        Raises:
+            Dismissed: the task ends here, for this worker.
+        """
         partial = phase.partial_sums  # keeps its memory from step to step
         partial.begin()
-        self._call = call = SumCall(self._group, self.plan.present(step), phase.buckets)
-        while (total := call.result()) is None:  # a worker that was behind is handed it here
+        self._call = call = SumCall(self._member, self.plan.present(step), phase.buckets)
+        while (total := call.result()) is None:  # a worker that was behind was handed it meanwhile
             for lo, hi in call.ranges():
                 if (lo, hi) not in partial.ranges:  # what I hold stays mine when the group changes
                     self._compute(phase, step, lo, hi)
-            slept_s, began_s = self._group.waited_s, time.perf_counter()
+            slept_before_s, began_s = self._member.waited_s, time.perf_counter()
             call.all_reduce(partial.nodes(), partial.ranges)  # returns when summed, or when the group has changed
-            slept_s = self._group.waited_s - slept_s
+            slept_s = self._member.waited_s - slept_before_s  # the connections measure it where they sleep
             self.times.wait_s += slept_s
             self.times.all_reduce_s += time.perf_counter() - began_s - slept_s
         return total
@@ -96,7 +103,8 @@ class Step:
         """Compute the microbatches [lo, hi) and add them up."""
         tree = phase.partial_sums.open(lo, hi)
         for node, vector in phase.microbatches.computed(step, self._seed_step(step), range(lo, hi), phase.replica_sum):
-            with self.times.part("local sum", node[1] << node[0]):
+            level, place = node
+            with self.times.part("local sum", place << level):  # its first microbatch
                 tree.add_node(node, phase.layout.leaf(vector))
         phase.partial_sums.close(lo, hi)
 
@@ -117,9 +125,9 @@ class Step:
         skipped = self._on_nonfinite == "skip"
         found = nonfinite_microbatch(phase.microbatches, self._seed_step(step), step, phase.partial_sums.ranges)
         index, variables = found or (None, ())
-        if found is not None or self._group.is_chief:
+        if found is not None or self._member.is_chief:
             event = Nonfinite(epoch=self._epoch, step=step, microbatch=index, variables=variables, skipped=skipped)
-            self._group.send(event)
+            self._member.send(event)
         if not skipped:
             raise NonfiniteGradientError(
                 epoch=self._epoch,
@@ -162,8 +170,8 @@ class Step:
         """Go on with an epoch of which other workers have done the first steps.
 
         Args:
-            sums: float64 ``[num_sums]``, metrics of the rows so far; likewise `maxima`, float64 ``[num_maxima]``.
-            maxima: see `sums`.
+            sums: float64 ``[num_sums]``, what metrics have added up over the rows so far.
+            maxima: float64 ``[num_maxima]``, of what they keep the largest.
             rows: rows so far.
             rows_by_worker: the same by the worker that computed them.
         """

@@ -32,8 +32,8 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
             raise ConfigurationError(f"The callback {name} is refused: {REFUSED[name]}. See docs/what-works.md.")
         if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
             raise ConfigurationError(
-                "The callback TensorBoard needs the package tensorboard, which comes not with TensorFlow and is not "
-                "installed here. Install it where the chief runs: pip install tensorboard."
+                "The callback TensorBoard needs the package tensorboard, which does not come with TensorFlow and is "
+                "not installed here. Install it where the chief runs: pip install tensorboard."
             )
 
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 
 from ..engine.evaluate import Evaluator
 from ..engine.state import state_digest
 from ..engine.step import Step
 from ..jobs import EpochPart, PassSum, Shard, ShardResult
-from .callbacks import CallbackRelay, Logs
+from .callback_relay import CallbackRelay, Logs
 from .position import Position
 
 StepIndex = np.ndarray  # int64 [1]: the number of a step, which stands for the rows of its batch

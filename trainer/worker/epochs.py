@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from .callbacks import Logs
+from .callback_relay import Logs
 from .epoch_end import StepIndex
 from .session import Session
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from heliostat.cluster import instruments
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 
 from ..checkpoints.manifest import checkpoint_name
 from ..checkpoints.snapshot import Snapshot

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 from keras.callbacks import Callback
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
@@ -19,7 +19,7 @@ from ..engine.times import StartTimes
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..jobs import FirstStep, FitJob, Progress
-from .callbacks import CallbackRelay, Logs, plain_logs
+from .callback_relay import CallbackRelay, Logs, plain_logs
 from .epoch_end import EpochEnd, StepIndex, index_of
 from .position import Position
 from .saver import Saver

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable
 
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.instruments import Recorder
 

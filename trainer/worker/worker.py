@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 from heliostat.data import Dataset
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, restore_state
@@ -49,7 +49,7 @@ from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .predict import Predictor
 from .session import Session
-from .steps import open_microbatches, open_step, steps_of, test_step
+from .step_functions import open_microbatches, open_step, steps_of, test_step
 
 # The three ways to train, by name.
 LOOPS: dict[LoopName, Callable[[Session], None]] = {

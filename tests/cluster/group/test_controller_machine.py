@@ -42,7 +42,7 @@ def kind(position):
 
 @dataclass(eq=False)
 class Worker:
-    """A worker as `membership.py` makes it: `doing` is where its thread is."""
+    """A worker as `member.py` makes it: `doing` is where its thread is."""
 
     number: int
     digest: str  # of the state it begins with, which is the first entry of its history
@@ -220,7 +220,7 @@ class Model:
             return worker.place.members[0] in entered
         return set(entered) == set(worker.place.members)
 
-    # -- what it does: `membership.py` in short -----------------------------------------------------------------------
+    # -- what it does: `member.py` in short -----------------------------------------------------------------------
 
     def ask(self, worker, at, *, blames=(), in_call=False):
         first_lacking = worker.first_lacking

@@ -15,7 +15,7 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.calls import SumCall, broadcast
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.results import Buckets
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector, empty_vector

@@ -36,7 +36,7 @@ import keras
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.calls import broadcast
-from heliostat.cluster.group.membership import Member
+from heliostat.cluster.group.member import Member
 from keras.callbacks import Callback
 
 from ..checkpoints.values import pack, unpack

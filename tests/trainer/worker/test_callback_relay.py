@@ -12,7 +12,7 @@ import pytest
 from heliostat.trainer.engine.private_api import is_default
 from heliostat.trainer.errors import ConfigurationError, TrainingFailedError
 from heliostat.trainer.worker.callback_hooks import check_callbacks, has_batch_hooks
-from heliostat.trainer.worker.callbacks import CallbackRelay
+from heliostat.trainer.worker.callback_relay import CallbackRelay
 from heliostat.trainer.worker.epochs import SessionHooks
 from keras.callbacks import Callback
 
@@ -222,7 +222,7 @@ def test_a_callback_that_raises_stops_the_run_and_is_named(train, data, workers)
         train(SGD, data, workers=workers, callbacks=[Failing()])
     assert caught.value.step == 2  # the two steps before it are done
     assert caught.value.worker == 0
-    assert "test_callbacks.py" in str(caught.value)
+    assert "test_callback_relay.py" in str(caught.value)
     assert "in divide" in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 

@@ -7,10 +7,10 @@ that others lack broadcasts them. So who made the call sees nothing of a failure
 
 Where a worker may be told of a change: while it connects or is in a call (`abort` wakes it), while it waits for the
 driver's answer, and between two calls (`poll`). Nowhere else: in particular not while it computes, so nothing computed
-is thrown away. A worker that is only late is waited for; one that has died is told of by its closed connection; one
-that is stopped shows at the deadline.
+is thrown away. A worker that is only late is waited for; one that has died shows by its closed connection; one that
+is stopped or cut off shows by the missed deadline.
 
-Two things are easily got wrong here. *The state is older than the results*: a worker may be handed the sum of a call
+Two things are easy to get wrong here. *The state is older than the results*: a worker may be handed the sum of a call
 in a generation that fails again before it has applied it. Then it can neither be saved nor serve a new member, and is
 asked for nothing but to go on (`_completed`). *Whom to blame*: a worker that hears nothing of a peer may be the one
 that is cut off. It says whom it missed and in which call, and the driver compares (`regroup.cut_off`).
@@ -39,8 +39,8 @@ from .mailbox import Interrupted, Mailbox
 from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
 from .results import Results
 
-MAX_HANDED_BYTES = 1 << 40
-NUM_TIMED = 32
+MAX_HANDED_BYTES = 1 << 40  # of a result that one worker hands to another
+NUM_TIMED = 32  # steps of which the median duration is taken
 
 
 class Member:
@@ -103,12 +103,12 @@ class Member:
 
     @property
     def num_workers(self) -> int:
-        """Workers of the group."""
+        """How many workers the group has."""
         return len(self.members)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker is of rank 0."""
+        """Whether this worker, being of rank 0, runs the callbacks and writes the checkpoints."""
         return self.rank == 0
 
     @property
