@@ -7,12 +7,9 @@ a second home.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import xxhash
@@ -20,7 +17,7 @@ from heliostat.data import PlanError, Shuffle, parse_shuffle
 
 from .columns import Columns
 from .errors import ConfigurationError
-from .shipping import InProcess, Shipped, UserCode
+from .shipping import InProcess, Shipped
 
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
@@ -45,24 +42,6 @@ class EverySeconds:
 CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
 NO_CODE, DEFAULT_COLUMNS = InProcess(None), Columns()
 LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-_KERAS_NAMES = {
-    "batch_size": "global_batch_size= (rows of one step over all workers)",
-    "x": "the first argument, data: a dataset path or (x, y) arrays",
-    "y": "the first argument, data: a dataset path or (x, y) arrays",
-    "validation_split": "validation_data=: write the two parts with heliostat.data.write_dataset",
-    "validation_batch_size": "global_batch_size=, which validation uses too; its results do not depend on it",
-    "validation_steps": "validation_data=: a dataset with just the rows to validate on",
-    "validation_freq": "nothing: validation runs after every epoch",
-    "class_weight": "sample_weight=: a column with each row's weight",
-    "steps": "nothing: evaluate and predict take all rows",
-    "num_workers": "Trainer(workers=...)",
-    "strategy": "Trainer(replicas_per_worker=...): each worker makes its own MirroredStrategy",
-    "optimizer": "model.compile(optimizer=...) in build_model",
-    "loss": "model.compile(loss=...) in build_model",
-    "metrics": "model.compile(metrics=...) in build_model",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,53 +291,6 @@ class FitConfig:
             )
         if self.max_time_s is not None:
             _check_seconds("max_time_s", self.max_time_s)
-
-
-def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
-    """Answer arguments that `name` does not have, Keras's names above all, with ours: raises `ConfigurationError`."""
-
-    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-        known = inspect.signature(function).parameters
-
-        @functools.wraps(function)
-        def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-            for argument in kwargs:
-                if argument not in known:
-                    hint = _KERAS_NAMES.get(argument)
-                    advice = f"Use {hint}." if hint else "See help(heliostat.trainer.Trainer)."
-                    raise ConfigurationError(f"{name}() has no argument {argument!r}. {advice}")
-            return function(*args, **kwargs)
-
-        return checked
-
-    return decorate
-
-
-def check_steps(loop: LoopName, code: UserCode, columns: Columns) -> None:
-    """Raise `ConfigurationError` for steps that the loop does not take, or that take other arguments."""
-    if loop != "custom" and (code.train_step is not None or code.valid_step is not None):
-        raise ConfigurationError(
-            f"train_step and valid_step belong to loop='custom', and loop is {loop!r}. To change the step of the other "
-            "two ways, override train_step in a keras.Model subclass."
-        )
-    weight = () if columns.sample_weight is None else ("sample_weight",)
-    _check_step("train_step", code.train_step, ("model", "optimizer", "x", "y", *weight))
-    _check_step("valid_step", code.valid_step, ("model", "x", "y", *weight))
-
-
-def _check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[str]) -> None:
-    if step is None:
-        return
-    function = getattr(step, "python_function", step)
-    if not callable(function):
-        raise ConfigurationError(f"{name} is {step!r}, not a function of ({', '.join(arguments)}).")
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError as error:
-        raise ConfigurationError(
-            f"{name} is called as {name}({', '.join(arguments)}), which {getattr(step, '__name__', step)!r} does not "
-            f"take: {error}."
-        ) from error
 
 
 def _check_seconds(name: str, value: object) -> None:

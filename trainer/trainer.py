@@ -13,6 +13,7 @@ import numpy as np
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
 
+from .arguments import check_steps, refuses_unknown
 from .columns import ColumnChoice, Columns
 from .config import (
     CheckpointEvery,
@@ -23,8 +24,6 @@ from .config import (
     PassConfig,
     Resume,
     TrainerConfig,
-    check_steps,
-    refuses_unknown,
 )
 from .driver.coordinator import Coordinator, joined_outputs
 from .driver.display import Display, Verbose, make_display
