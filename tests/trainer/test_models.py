@@ -161,6 +161,21 @@ def test_mixed_precision_gives_the_same_bits(train, policy, scale):
         assert result.model().optimizer.dynamic_scale.numpy() < scale
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_dtype_policy_of_the_users_thread_reaches_workers_of_this_process(train, workers):
+    seen = []
+
+    def build():
+        seen.append(keras.config.dtype_policy().name)
+        model = keras.Sequential([layers.Dense(5, activation="softmax")])
+        model.compile("sgd", SPARSE)
+        return model
+
+    keras.config.set_dtype_policy("mixed_bfloat16")  # the fixture `float32_again` takes it back
+    train(build, dense_data(rows=7), workers=workers, epochs=1)
+    assert set(seen) == {"mixed_bfloat16"}
+
+
 def test_several_steps_per_execution_are_said_to_count_as_one_and_change_nothing(train, capfd):
     def build(asked):
         def build_model():

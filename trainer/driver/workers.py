@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from heliostat.cluster.group.worker_group import WorkerGroup
@@ -108,7 +109,9 @@ class Workers:
         self.replicas = _local_replicas() if settings.replicas_per_worker == "auto" else settings.replicas
         settings.microbatches(self.replicas)
         spec = self._spec(None)
-        factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas))
+        keras = sys.modules.get("keras")  # who has set a policy has loaded it
+        policy = None if keras is None else keras.config.dtype_policy()
+        factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas), policy)
         return WorkerGroup(LocalPool(factory, spec), spec)
 
     def _ray_group(self, screen: Display) -> WorkerGroup:
