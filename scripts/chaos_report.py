@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.trainer.checkpoints.values import to_line
-from heliostat.trainer.driver.events import Event, GroupFormed, WorkerKilled, WorkerLost
 from heliostat.trainer.driver.run_folder import (
     read_epochs,
     read_events,
     read_record,
     run_folders,
 )
+from heliostat.trainer.events import Event, GroupFormed, WorkerKilled, WorkerLost
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table

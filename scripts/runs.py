@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.trainer.checkpoints.values import to_line
-from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, Event, WorkerLost
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
@@ -19,6 +18,7 @@ from heliostat.trainer.driver.run_folder import (
     read_record,
 )
 from heliostat.trainer.errors import TrainerError
+from heliostat.trainer.events import CheckpointCommitted, EpochRecord, Event, WorkerLost
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape

@@ -145,13 +145,6 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstStep:
-    """A worker has done its first step of a run; where the time went until then (`StartTimes`)."""
-
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The chief's view of a running epoch, several times a second at most."""
 
@@ -230,55 +223,6 @@ class EpochLogs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointWritten:
-    """The chief has written a checkpoint's tensors; the driver commits it.
-
-    Attributes:
-        name: of the checkpoint.
-        epoch, step, begun, generation: see `CheckpointManifest`.
-        extra: what the session needs besides tensors, as JSON values.
-        tensors: what was written.
-        seconds: how long the steps waited for the copy; `write_s` how long the writing took beside them.
-    """
-
-    name: str
-    epoch: int
-    step: int
-    begun: bool
-    generation: int
-    extra: dict[str, Any]
-    tensors: tuple[Any, ...]
-    seconds: float
-    write_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointFailed:
-    """A checkpoint could not be written; training goes on."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nonfinite:
-    """A step's gradient was not finite.
-
-    Attributes:
-        epoch, step: of the epoch.
-        microbatch: the first microbatch it came from; None if only the sum over them is not finite.
-        variables: names of the variables concerned.
-        skipped: whether the step was left out; otherwise the run stops.
-    """
-
-    epoch: int
-    step: int
-    microbatch: int | None
-    variables: tuple[str, ...]
-    skipped: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
     """A worker is at the end of the run: hashes of its weights and optimizer state."""
 
@@ -299,22 +243,7 @@ class FitReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PauseReport:
-    """What one worker returns when the run is paused: the checkpoint it has written, None without checkpoints."""
-
-    checkpoint: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
     """What one worker returns at the end of a pass: metrics (empty for a prediction)."""
 
     logs: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitialCheckpoint:
-    """A checkpoint to begin from: where checkpoints are, and its name."""
-
-    location: str
-    name: str

@@ -10,9 +10,9 @@ import pytest
 from heliostat.scripts.chaos import interval_s
 from heliostat.scripts.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
 from heliostat.scripts.errors import ScriptError
-from heliostat.trainer.driver.events import GroupFormed, Paused, WorkerKilled, WorkerLost
 from heliostat.trainer.driver.kills import Killer
 from heliostat.trainer.environment import KillSchedule
+from heliostat.trainer.events import GroupFormed, Paused, WorkerKilled, WorkerLost
 
 from .child import heliostat
 

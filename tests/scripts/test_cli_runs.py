@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from heliostat.scripts.cli import main
 from heliostat.scripts.runs import SILENT_S, run_paths, summary_of
-from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, WorkerLost
 from heliostat.trainer.driver.run_folder import RunFolder
+from heliostat.trainer.events import CheckpointCommitted, EpochRecord, WorkerLost
 
 from .child import environment
 

@@ -16,9 +16,9 @@ from heliostat.cluster.instruments import Span
 from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.trace import summary, wanted_steps
-from heliostat.trainer.driver.events import CheckpointCommitted, EpochRecord, GroupFormed, WorkerLost
 from heliostat.trainer.driver.trace_file import chrome_trace
 from heliostat.trainer.environment import TraceWanted
+from heliostat.trainer.events import CheckpointCommitted, EpochRecord, GroupFormed, WorkerLost
 from heliostat.trainer.jobs import ClockReading, WorkerTrace
 from heliostat.trainer.worker.tracer import clock_identity
 

@@ -91,6 +91,20 @@ class CheckpointManifest:
         return checkpoint_name(self.epoch, self.step, self.generation)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWritten:
+    """The chief tells the driver, which commits it: the tensors of a checkpoint are written.
+
+    Attributes:
+        manifest: what the worker knows of it; identity and history are the driver's.
+        seconds: how long the steps waited for the copy; `write_s` how long the writing took beside them.
+    """
+
+    manifest: CheckpointManifest
+    seconds: float
+    write_s: float
+
+
 def manifest_to_bytes(manifest: CheckpointManifest) -> bytes:
     """The content of manifest.json.
 

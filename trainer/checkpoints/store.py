@@ -5,7 +5,20 @@
     <location>/000003-00000120.g7/state.safetensors    written by a worker: all tensors, in the safetensors format
     <location>/000003-00000120.g7/manifest.json        written last, by the driver: it makes the folder a checkpoint
 
-Nothing is ever unpickled.
+**A checkpoint is a folder with a manifest.** A worker writes the tensors under a name that carries its generation, so
+that nobody else ever writes there, not even a worker that the group has given up and that wakes up later. The driver
+alone writes the manifest, when the tensors are on the disk. Whatever dies when: a reader finds whole checkpoints, and
+folders without a manifest, which count for nothing and are deleted with the old ones.
+
+**What is read is not believed.** The manifest carries a hash of itself, and one of every tensor; the header of the
+tensors' file follows from the manifest and is compared, not parsed; lengths are compared before memory is asked for.
+Nothing is ever unpickled: a storage is a place where others can write. The hashes (xxh3_128) are for damage, not for
+forgers: whoever may write the tensors may write the manifest as well.
+
+What was not done: publishing a folder by renaming it, as checkpoint libraries do on a disk (object stores cannot
+rename); one file for all (the driver would have to write a worker's file again); a checkpoint in shards, one for every
+worker (every worker holds the whole state, and the chief writes beside the steps); keeping what has not changed since
+the last one (all of it changes in every step).
 """
 
 from __future__ import annotations
@@ -15,6 +28,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +52,14 @@ MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.safetensors"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialCheckpoint:
+    """A checkpoint to begin from: where checkpoints are, and its name."""
+
+    location: str
+    name: str
 
 
 class CheckpointStore:

@@ -23,6 +23,7 @@ from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
 from ..errors import WorkersDisagreeError
+from ..events import EpochRecord
 from ..jobs import (
     BUCKET_OPS,
     ClockAsked,
@@ -36,7 +37,6 @@ from ..jobs import (
     ShardResult,
     WorkerTrace,
 )
-from .events import EpochRecord
 
 Answers = Mapping[int, object]  # by worker
 

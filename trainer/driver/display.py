@@ -15,7 +15,7 @@ from .. import jobs
 from ..config import FitConfig, TrainerConfig
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import ConfigurationError, NonfiniteGradientError
-from .events import EpochRecord, Event, GradientNotFinite, GroupFormed, WorkerLate, WorkerLost
+from ..events import CheckpointNotMade, EpochRecord, Event, GradientNotFinite, GroupFormed, WorkerLate, WorkerLost
 
 Verbose = Literal["auto", 0, 1, 2]
 _LINE_EVERY_S = 10.0
@@ -159,6 +159,8 @@ def line_of(event: Event, num_steps: int) -> str:
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
             at = f"at '{activity}' of step {step} for {activity_s:.1f} s"
             return f"waiting for worker {worker} on {host}: {at}\n{event.stacks}".rstrip()
+        case CheckpointNotMade(name=name, reason=reason):
+            return f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due."
         case GradientNotFinite(worker=worker, host=host, skipped=True):
             error = NonfiniteGradientError(
                 epoch=event.epoch,

@@ -13,7 +13,7 @@ from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.worker_group import WorkerGroup
 
 from ..environment import KillSchedule
-from .events import WorkerKilled
+from ..events import WorkerKilled
 from .record import Record
 
 POLL_S = 0.02

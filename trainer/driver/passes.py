@@ -10,11 +10,11 @@ from typing import Literal
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 
 from ..checkpoints.manifest import check_identity
-from ..checkpoints.store import CheckpointStore
+from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..config import PassConfig, TrainerConfig
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError
-from ..jobs import FitJob, InitialCheckpoint, PassJob, PassReport, ReplayReport
+from ..jobs import FitJob, PassJob, PassReport, ReplayReport
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained

@@ -27,34 +27,28 @@ from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerGroup
 
-from ..checkpoints.manifest import CheckpointManifest, check_identity
-from ..checkpoints.store import CheckpointStore
+from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, check_identity
+from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
 from ..errors import CheckpointError, StorageError
-from ..jobs import (
-    CheckpointFailed,
-    CheckpointWritten,
-    EpochLogs,
-    FirstStep,
-    FitJob,
-    InitialCheckpoint,
-    Nonfinite,
-    Progress,
-    Ready,
-)
-from .coordinator import Coordinator
-from .display import Display, line_of, start_line
-from .events import (
+from ..events import (
     CheckpointCommitted,
     CheckpointNotMade,
     EpochRecord,
     Event,
     FirstStepDone,
-    GradientNotFinite,
     GroupFormed,
     WorkerLate,
     WorkerLost,
 )
+from ..jobs import (
+    EpochLogs,
+    FitJob,
+    Progress,
+    Ready,
+)
+from .coordinator import Coordinator
+from .display import Display, line_of, start_line
 from .plan import identity_of, workers_record
 from .run_folder import RunFolder
 from .storage_thread import StorageThread
@@ -66,9 +60,7 @@ class _OriginHeard:
 
 
 # What waits to be written down. A mapping: fields of ``run.json``.
-_Item = (
-    Event | EpochRecord | Ready | Progress | CheckpointWritten | CheckpointFailed | _OriginHeard | Mapping[str, object]
-)
+_Item = Event | EpochRecord | Ready | Progress | CheckpointWritten | _OriginHeard | Mapping[str, object]
 
 
 class Record:
@@ -103,7 +95,7 @@ class Record:
         self.epochs: list[EpochRecord] = []
         self.checkpoint: str | None = None
         self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
-        self._said_checkpoint = self._said_storage = self._said_start = self._stepped = False
+        self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
         self._clock_s = began_s
         self._model_before: Mapping[str, str] = {}  # of a run that goes on
         self._progress: Progress | None = None
@@ -126,8 +118,8 @@ class Record:
     def take(self, event: GroupEvent, coordinator: Coordinator) -> None:
         """Note what happened; `coordinator` has taken it before."""
         match event:
-            case TaskEvent(worker=worker, content=content):
-                self._told(worker, content, coordinator)
+            case TaskEvent(content=content):
+                self._told(content, coordinator)
             case WorkerDeath(failure=lost, num_left=left):
                 host = self._host(lost.worker)
                 self.note(WorkerLost(worker=lost.worker, host=host, step=lost.step, reason=lost.reason, left=left))
@@ -151,7 +143,7 @@ class Record:
         """Put something into the queue; from any thread."""
         self._thread.put(item)
 
-    def _told(self, worker: int, content: object, coordinator: Coordinator) -> None:
+    def _told(self, content: object, coordinator: Coordinator) -> None:
         match content:
             case Progress():
                 waiting, self._progress = self._progress, content
@@ -159,22 +151,12 @@ class Record:
                     self.note(content)
             case EpochLogs():
                 self.note(coordinator.epoch_of(content))
-            case FirstStep(seconds=seconds):
+            case FirstStepDone():
                 after_s = round(time.monotonic() - self.began_s, 4)
-                self.note(FirstStepDone(worker=worker, after_s=after_s, seconds=seconds))
-            case Nonfinite():
-                self.note(
-                    GradientNotFinite(
-                        worker=worker,
-                        host=self._host(worker),
-                        epoch=content.epoch,
-                        step=content.step,
-                        microbatch=content.microbatch,
-                        variables=tuple(content.variables),
-                        skipped=content.skipped,
-                    )
-                )
-            case Ready() | CheckpointWritten() | CheckpointFailed():
+                self.note(replace(content, time=time.time(), after_s=after_s))
+            case Event():
+                self.note(replace(content, time=time.time()))
+            case Ready() | CheckpointWritten():
                 self.note(content)
 
     def _formed(self, formed: Formed) -> None:
@@ -234,8 +216,8 @@ class Record:
                 self._ready(item, happened_s)
             case CheckpointWritten():
                 self._commit(item)
-            case CheckpointFailed(name=name, reason=reason):
-                self._not_made(name, reason)
+            case CheckpointNotMade():
+                self._not_made(item)
             case _OriginHeard():
                 self._prune()
             case Event():
@@ -244,6 +226,9 @@ class Record:
                 self.folder.update(**item)
 
     def _ready(self, ready: Ready, happened_s: float) -> None:
+        if self._said_ready:
+            return
+        self._said_ready = True
         before = self.folder.record.get("platform")
         if self.checkpoint is not None and before and before != ready.platform:
             self._screen.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
@@ -301,45 +286,35 @@ class Record:
     def _commit(self, written: CheckpointWritten) -> None:
         if self._store is None:
             return
+        history = tuple(epoch.to_json() for epoch in self.epochs if epoch.epoch < written.manifest.epoch)
+        manifest = replace(written.manifest, identity=self._identity, history=history)
         self._loading = None  # the workers have loaded what they began from, and made steps
         began_s = time.perf_counter()
         try:
-            self._store.commit(written.name, self._manifest(written))
+            self._store.commit(manifest.name, manifest)
         except CheckpointError as error:
-            self._not_made(written.name, str(error))
+            self._not_made(CheckpointNotMade(name=manifest.name, reason=str(error)))
             return
         self._said_checkpoint = False
-        self.checkpoint = written.name
-        origin = InitialCheckpoint(location=self._store.location, name=written.name)
+        self.checkpoint = manifest.name
+        origin = InitialCheckpoint(location=self._store.location, name=manifest.name)
         self._group.pool.inbox.put(InitialStateChanged(initial_state=origin))
         self.folder.add_event(
             CheckpointCommitted(
-                name=written.name,
-                epoch=written.epoch,
-                step=written.step,
+                name=manifest.name,
+                epoch=manifest.epoch,
+                step=manifest.step,
                 seconds=round(written.seconds, 6),
                 write_s=round(written.write_s, 6),
                 commit_s=round(time.perf_counter() - began_s, 6),
             )
         )
 
-    def _manifest(self, written: CheckpointWritten) -> CheckpointManifest:
-        return CheckpointManifest(
-            generation=written.generation,
-            epoch=written.epoch,
-            step=written.step,
-            begun=written.begun,
-            identity=self._identity,
-            history=tuple(epoch.to_json() for epoch in self.epochs if epoch.epoch < written.epoch),
-            extra=written.extra,
-            tensors=written.tensors,
-        )
-
-    def _not_made(self, name: str, reason: str) -> None:
+    def _not_made(self, event: CheckpointNotMade) -> None:
         if not self._said_checkpoint:
             self._said_checkpoint = True
-            self._screen.say(f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due.")
-        self.folder.add_event(CheckpointNotMade(name=name, reason=reason))
+            self._screen.say(line_of(event, 0))
+        self.folder.add_event(event)
 
     def _prune(self) -> None:
         if self._store is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .events import EpochRecord, history_of
+from ..events import EpochRecord, history_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,13 +26,13 @@ from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
 
 from ..checkpoints.manifest import check_identity
-from ..checkpoints.store import CheckpointStore
+from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerError
-from ..jobs import FitJob, FitReport, InitialCheckpoint, Progress, Ready
+from ..events import Paused, Resumed, history_of
+from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
 from .display import Display, plan_line
-from .events import Paused, Resumed, history_of
 from .failures import explained, pausing
 from .inputs import is_stream
 from .kills import killing

@@ -31,7 +31,7 @@ from ..checkpoints.manifest import identity_of_today
 from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
 from ..errors import ConfigurationError, StorageError, TrainerError
-from .events import EpochRecord, Event, event_of
+from ..events import EpochRecord, Event, event_of
 
 FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
 Line = TypeVar("Line")

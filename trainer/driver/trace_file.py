@@ -15,9 +15,9 @@ from typing import Any
 from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Span
 
 from ..environment import TraceWanted
+from ..events import CheckpointCommitted, EpochRecord, Event, GroupFormed, WorkerLost
 from ..jobs import ClockReading, WorkerTrace
 from ..worker.tracer import clock_identity
-from .events import CheckpointCommitted, EpochRecord, Event, GroupFormed, WorkerLost
 
 EPOCHS, CHANGES = 0, 1  # lanes of the driver
 _DRIVER_PID = 0

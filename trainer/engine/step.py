@@ -26,11 +26,12 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.calls import SumCall
 from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.vectors import Vector
 
 from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
-from ..jobs import Nonfinite
+from ..events import GradientNotFinite
 from .metrics import EpochMetrics
 from .nonfinite import nonfinite_microbatch
 from .phase import Phase
@@ -126,8 +127,17 @@ class Step:
         found = nonfinite_microbatch(phase.microbatches, self._seed_step(step), step, phase.partial_sums.ranges)
         index, variables = found or (None, ())
         if found is not None or self._member.is_chief:
-            event = Nonfinite(epoch=self._epoch, step=step, microbatch=index, variables=variables, skipped=skipped)
-            self._member.send(event)
+            self._member.send(
+                GradientNotFinite(
+                    worker=self._member.worker,
+                    host=host_name(),
+                    epoch=self._epoch,
+                    step=step,
+                    microbatch=index,
+                    variables=variables,
+                    skipped=skipped,
+                )
+            )
         if not skipped:
             raise NonfiniteGradientError(
                 epoch=self._epoch,

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from heliostat.cluster import instruments
 from heliostat.cluster.group.member import Member
 
-from ..checkpoints.manifest import checkpoint_name
+from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
 from ..checkpoints.snapshot import Snapshot
 from ..checkpoints.store import CheckpointStore
 from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors import CheckpointError
-from ..jobs import CheckpointFailed, CheckpointWritten
+from ..events import CheckpointNotMade
 
 
 class Saver:
@@ -40,7 +40,6 @@ class Saver:
         self._first_generation = first_generation
         self._saved_s = time.monotonic()
         self._saved_step = -1
-        self._last_name: str | None = None
         self._thread: threading.Thread | None = None
         self._next: tuple[Snapshot, float] | None = None
         self._lock = threading.Lock()
@@ -79,13 +78,12 @@ class Saver:
                 self._thread = threading.Thread(target=self._write_all, name="heliostat-checkpoint", daemon=True)
                 self._thread.start()
 
-    def save_now(self, position: int) -> str | None:
-        """Save the state and wait for it, on any worker; returns the checkpoint's name, None if there is none."""
+    def save_now(self, position: int) -> None:
+        """Save the state and wait for it, on any worker, unless it is saved."""
         self.flush()
-        if self._store is None or position == self._saved_step:
-            return self._last_name
-        self._saved_step = position
-        return self._write(self._take(), 0.0)
+        if position != self._saved_step:
+            self._saved_step = position
+            self._write(self._take(), 0.0)
 
     def flush(self) -> None:
         """Wait until everything is written."""
@@ -102,9 +100,9 @@ class Saver:
                     return
             self._write(*job)
 
-    def _write(self, snapshot: Snapshot, seconds: float) -> str | None:
+    def _write(self, snapshot: Snapshot, seconds: float) -> None:
         if self._store is None:
-            return None
+            return
         generation = self._first_generation + self._member.generation
         name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
         began = time.perf_counter()
@@ -114,19 +112,17 @@ class Saver:
             if self._recorder is not None:
                 self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
         except CheckpointError as error:
-            self._member.send(CheckpointFailed(name=name, reason=str(error)))
-            return None
-        event = CheckpointWritten(
-            name=name,
+            self._member.send(CheckpointNotMade(name=name, reason=str(error)))
+            return
+        manifest = CheckpointManifest(
             epoch=snapshot.epoch,
             step=snapshot.step,
             begun=snapshot.begun,
             generation=generation,
+            identity={},
+            history=(),
             extra=snapshot.extra,
             tensors=tensors,
-            seconds=seconds,
-            write_s=time.perf_counter() - began,
         )
-        self._member.send(event)
-        self._last_name = name
-        return name
+        write_s = time.perf_counter() - began
+        self._member.send(CheckpointWritten(manifest=manifest, seconds=seconds, write_s=write_s))

@@ -18,7 +18,8 @@ from ..engine.step import Step
 from ..engine.times import StartTimes
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
-from ..jobs import FirstStep, FitJob, Progress
+from ..events import FirstStepDone
+from ..jobs import FitJob, Progress
 from .callback_relay import CallbackRelay, Logs, plain_logs
 from .epoch_end import EpochEnd, StepIndex, index_of
 from .position import Position
@@ -161,7 +162,7 @@ class Session:
         """After the first step here: tell the driver where the time went until then."""
         if self._start_times is not None:
             self._start_times.seconds["step"] = time.perf_counter() - self._began_s
-            self._member.send(FirstStep(seconds=self._start_times.rounded()))
+            self._member.send(FirstStepDone(worker=self._member.worker, seconds=self._start_times.rounded()))
             self._start_times = None
 
     def _show(self, *, last: bool) -> None:

@@ -18,7 +18,7 @@ from heliostat.cluster.group.member import Member
 from heliostat.data import Dataset
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, restore_state
-from ..checkpoints.store import CheckpointStore
+from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..columns import Columns, sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
@@ -34,11 +34,9 @@ from ..jobs import (
     Final,
     FitJob,
     FitReport,
-    InitialCheckpoint,
     PassJob,
     PassReport,
     PassStart,
-    PauseReport,
     Ready,
     Shard,
     ShardResult,
@@ -101,7 +99,7 @@ class Worker:
     _traced: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def fit(self, job: FitJob, member: Member) -> object:
-        """Train a whole run; the worker that delivers returns a `FitReport`, or a `PauseReport`."""
+        """Train a whole run; the worker that delivers returns a `FitReport`; None when it pauses."""
         wanted = job.wanted
         times, self._times = self._times, StartTimes()
         with times.part("open"):
@@ -260,9 +258,9 @@ def _fetched(initial_state: object, member: Member) -> Snapshot:
     )
 
 
-def _paused(session: Session, member: Member) -> PauseReport:
+def _paused(session: Session, member: Member) -> None:
     member.note_activity("saving")
-    return PauseReport(checkpoint=session.saver.save_now(session.position.of_run))
+    session.saver.save_now(session.position.of_run)
 
 
 def _scales_losses(built: BuiltModel) -> bool:

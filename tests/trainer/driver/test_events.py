@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 from heliostat.trainer import TrainerError
-from heliostat.trainer.driver.events import (
+from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events
+from heliostat.trainer.events import (
     EVENTS,
     CheckpointCommitted,
     EpochRecord,
@@ -21,7 +22,6 @@ from heliostat.trainer.driver.events import (
     event_of,
     history_of,
 )
-from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events
 
 SOME = [
     GroupFormed(generation=2, workers=(0, 3), joined=(3,), restarted=False),

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import pytest
 from heliostat.trainer.checkpoints.store import CheckpointStore
-from heliostat.trainer.driver.events import CheckpointCommitted
 from heliostat.trainer.driver.run_folder import read_epochs, read_events, read_record
+from heliostat.trainer.events import CheckpointCommitted
 
 from ..helpers import local_trainer
 

@@ -15,18 +15,18 @@ from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.data import write_dataset
 from heliostat.trainer import TrainingFailedError
-from heliostat.trainer.checkpoints.manifest import checkpoint_name
-from heliostat.trainer.checkpoints.store import CheckpointStore
+from heliostat.trainer.checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
+from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
 from heliostat.trainer.config import FitConfig, TrainerConfig
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.display import Display
-from heliostat.trainer.driver.events import GroupFormed
 from heliostat.trainer.driver.record import Record
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events, read_record
 from heliostat.trainer.driver.storage_thread import StorageThread
 from heliostat.trainer.engine.times import StartTimes
 from heliostat.trainer.errors import StorageError
-from heliostat.trainer.jobs import CheckpointWritten, FitJob, InitialCheckpoint
+from heliostat.trainer.events import GroupFormed
+from heliostat.trainer.jobs import FitJob
 
 from ..conftest import dense_data
 from ..helpers import local_trainer
@@ -171,17 +171,17 @@ def job(tmp_path, **wanted):
 def written(store, epoch, generation=0):
     name = checkpoint_name(epoch, 0, generation)
     tensors = store.write(name, {"w": np.zeros(3)})
-    return CheckpointWritten(
-        name=name,
+    manifest = CheckpointManifest(
         epoch=epoch,
         step=0,
         begun=False,
         generation=generation,
+        identity={},
+        history=(),
         extra={},
         tensors=tensors,
-        seconds=0.0,
-        write_s=0.0,
     )
+    return CheckpointWritten(manifest=manifest, seconds=0.0, write_s=0.0)
 
 
 def test_a_checkpoint_that_a_restarted_group_loads_is_not_deleted(tmp_path):

@@ -8,9 +8,9 @@ import os
 import pytest
 from heliostat.trainer import ConfigurationError
 from heliostat.trainer.checkpoints.manifest import check_identity
-from heliostat.trainer.driver.events import EpochRecord, Paused
 from heliostat.trainer.driver.run_folder import RunFolder, new_run_path, numbered_run_path, read_epochs, read_events
 from heliostat.trainer.errors import StorageError
+from heliostat.trainer.events import EpochRecord, Paused
 
 
 def test_a_run_folder_is_not_used_twice_unless_it_resumes(tmp_path):

@@ -5,6 +5,9 @@ other programs and the commands read runs by these classes. An event's line begi
 and ``event``, which names its class. The version of these forms is ``format_version`` in ``run.json``; lines of the
 version before are read, too (`_OLD_FIELDS`, `_epoch_of_version_2`): a run of then that goes on today has both in one
 file.
+
+Some events a worker tells itself (`FirstStepDone`, `GradientNotFinite`, `CheckpointNotMade`); their time is that at
+which the driver hears of them, since clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -170,8 +173,8 @@ class FirstStepDone(Event):
 
     event = "first_step"
     worker: int
-    after_s: float
     seconds: dict[str, float]
+    after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +205,7 @@ class CheckpointNotMade(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientNotFinite(Event):
-    """A gradient was not finite, at a step of an epoch; `skipped` if the step was left out.
+    """A gradient was not finite, at a step of an epoch; `skipped` if the step was left out, otherwise the run stops.
 
     `microbatch` is the first that it came from, None if only the sum is not finite; `variables` are those concerned.
     """
