@@ -56,7 +56,9 @@ from .storage_thread import StorageThread
 
 @dataclass(frozen=True, slots=True)
 class _OriginHeard:
-    """The group's loop knows of the last checkpoint: older ones may go."""
+    """The group's loop would begin from checkpoint `name` now: older ones may go. None: from nothing any more."""
+
+    name: str | None
 
 
 # What waits to be written down. A mapping: fields of ``run.json``.
@@ -136,8 +138,8 @@ class Record:
                         stacks=stacks,
                     )
                 )
-            case InitialStateChanged():
-                self.note(_OriginHeard())
+            case InitialStateChanged(initial_state=InitialCheckpoint(name=name)):
+                self.note(_OriginHeard(name))
 
     def note(self, item: _Item) -> None:
         """Put something into the queue; from any thread."""
@@ -186,7 +188,7 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.note(_OriginHeard())  # nobody begins from anything any more
+        self.note(_OriginHeard(None))  # nobody begins from anything any more
         self._thread.end()
         if error is None and self._thread.defect is not None:
             raise self._thread.defect
@@ -218,8 +220,9 @@ class Record:
                 self._commit(item)
             case CheckpointNotMade():
                 self._not_made(item)
-            case _OriginHeard():
-                self._prune()
+            case _OriginHeard(name=name):
+                if name in (None, self.checkpoint):  # else the loop has yet to hear of a newer one
+                    self._prune()
             case Event():
                 self._event(item)
             case Mapping():
