@@ -241,9 +241,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.loop not in LOOP_NAMES:
             raise ConfigurationError(f"loop={self.loop!r}; the three ways are {', '.join(map(repr, LOOP_NAMES))}.")
-        _check_count("epochs", self.epochs)
+        for name in ("epochs", "global_batch_size", "keep"):
+            _check_count(name, getattr(self, name))
         _check_count("initial_epoch", self.initial_epoch, least=0)
-        _check_count("global_batch_size", self.global_batch_size)
         if self.steps_per_epoch is not None:
             _check_count("steps_per_epoch", self.steps_per_epoch)
         if self.initial_epoch >= self.epochs:
@@ -284,7 +284,6 @@ class FitConfig:
                 f"checkpoint_every={every!r}; it takes 'epoch', EverySteps(n), EverySeconds(s) (both from "
                 "heliostat.trainer), or None for no checkpoints."
             )
-        _check_count("keep", self.keep)
         if self.resume not in ("auto", False):
             raise ConfigurationError(
                 f"resume={self.resume!r}; it takes 'auto' (go on with the run in run_dir, if there is one) or False."

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 RowIds = tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -93,8 +93,12 @@ def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:
 class Event(_Lines):
     """Something that happened to a run; `time` is seconds since 1970."""
 
-    event: ClassVar[str] = ""
     time: float = field(default_factory=time.time)
+
+    @property
+    def event(self) -> str:
+        """Its name."""
+        return _NAMES[type(self)]
 
     def to_json(self) -> dict[str, Any]:
         """The event as JSON values: its time, its name, its other fields."""
@@ -106,7 +110,6 @@ class Event(_Lines):
 class Resumed(Event):
     """The run goes on from a checkpoint, before `step` of `epoch`."""
 
-    event = "resumed"
     checkpoint: str
     epoch: int
     step: int
@@ -124,7 +127,6 @@ class GroupFormed(Event):
         checkpoint: name of the checkpoint that a group without the state begins from; None for the beginning.
     """
 
-    event = "formed"
     generation: int
     workers: tuple[int, ...]
     joined: tuple[int, ...]
@@ -137,7 +139,6 @@ class GroupFormed(Event):
 class WorkerLost(Event):
     """A worker was lost at a step of the run (None if unknown); `left` go on."""
 
-    event = "lost"
     worker: int
     host: str
     step: int | None
@@ -149,7 +150,6 @@ class WorkerLost(Event):
 class WorkerKilled(Event):
     """``heliostat chaos`` has killed a worker; its loss follows."""
 
-    event = "killed"
     worker: int
     host: str
 
@@ -158,7 +158,6 @@ class WorkerKilled(Event):
 class WorkerLate(Event):
     """The others wait for a worker: what it does since when, and the stacks of its threads."""
 
-    event = "late"
     worker: int
     host: str
     step: int | None
@@ -171,7 +170,6 @@ class WorkerLate(Event):
 class FirstStepDone(Event):
     """A worker has done its first step, `after_s` after the run began; `seconds` by part of its own start."""
 
-    event = "first_step"
     worker: int
     seconds: dict[str, float]
     after_s: float = 0.0
@@ -185,7 +183,6 @@ class CheckpointCommitted(Event):
     long the driver took to make it count.
     """
 
-    event = "checkpoint"
     name: str
     epoch: int
     step: int
@@ -198,7 +195,6 @@ class CheckpointCommitted(Event):
 class CheckpointNotMade(Event):
     """A checkpoint could not be written or committed; training goes on."""
 
-    event = "checkpoint_failed"
     name: str
     reason: str
 
@@ -210,7 +206,6 @@ class GradientNotFinite(Event):
     `microbatch` is the first that it came from, None if only the sum is not finite; `variables` are those concerned.
     """
 
-    event = "nonfinite"
     worker: int
     host: str
     epoch: int
@@ -224,24 +219,23 @@ class GradientNotFinite(Event):
 class Paused(Event):
     """The run was paused; `checkpoint` holds its state, None if nothing was saved."""
 
-    event = "paused"
     reason: str
     checkpoint: str | None
 
 
-_ALL = (
-    Resumed,
-    GroupFormed,
-    WorkerLost,
-    WorkerKilled,
-    WorkerLate,
-    FirstStepDone,
-    CheckpointCommitted,
-    CheckpointNotMade,
-    GradientNotFinite,
-    Paused,
-)
-EVENTS: Mapping[str, type[Event]] = {kind.event: kind for kind in _ALL}
+EVENTS: Mapping[str, type[Event]] = {
+    "resumed": Resumed,
+    "formed": GroupFormed,
+    "lost": WorkerLost,
+    "killed": WorkerKilled,
+    "late": WorkerLate,
+    "first_step": FirstStepDone,
+    "checkpoint": CheckpointCommitted,
+    "checkpoint_failed": CheckpointNotMade,
+    "nonfinite": GradientNotFinite,
+    "paused": Paused,
+}
+_NAMES = {kind: name for name, kind in EVENTS.items()}
 # Of the version before: event -> old name of a field -> its name.
 _OLD_FIELDS: Mapping[str, Mapping[str, str]] = {"late": {"phase": "activity"}}
 
@@ -256,7 +250,7 @@ def event_of(line: Mapping[str, Any]) -> Event:
     kind = EVENTS.get(str(name))
     if kind is None:
         raise ValueError(f"there is no event {name!r}")
-    renamed = _OLD_FIELDS.get(kind.event, {})
+    renamed = _OLD_FIELDS.get(str(name), {})
     return kind.from_json({renamed.get(field, field): value for field, value in line.items()})
 
 

@@ -197,7 +197,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-def _from_body(body: Any) -> CheckpointManifest:
+def _from_body(body: Any) -> CheckpointManifest:  # Any: JSON whose hash is right, and nothing else is known
     tensors = tuple(
         TensorEntry(name=item["name"], shape=tuple(item["shape"]), dtype=item["dtype"], xxh3=item["xxh3_128"])
         for item in body["tensors"]

@@ -26,7 +26,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,22 +195,26 @@ class CheckpointStore:
         arrays = {entry.name: array for entry, array in self._verified_tensors(name, manifest.tensors)}
         return manifest, {entry.name: arrays[entry.name] for entry in manifest.tensors}
 
-    def latest(self, say: Callable[[str], None]) -> tuple[str, CheckpointManifest] | None:
-        """Name and manifest of the last checkpoint of which every byte is good; None if there is none.
+    def latest(self) -> tuple[CheckpointManifest | None, list[str]]:
+        """The last checkpoint of which every byte is good, and what there is to say of damaged ones after it.
 
-        Each damaged one that is skipped is told through `say`. Raises CheckpointError if the files cannot be reached:
-        that says nothing about the checkpoint.
+        Returns:
+            Its manifest, None if there is none; and a sentence for each that was skipped.
+
+        Raises:
+            CheckpointError: the files cannot be reached, which says nothing about the checkpoint.
         """
+        skipped = []
         for name in reversed(self.names()):
             try:
                 manifest = self.manifest(name)
                 for _ in self._verified_tensors(name, manifest.tensors):
                     pass
             except DamagedCheckpointError as error:
-                say(f"Checkpoint {name} cannot be used and is skipped: {error}")
+                skipped.append(f"Checkpoint {name} cannot be used and is skipped: {error}")
             else:
-                return name, manifest
-        return None
+                return manifest, skipped
+        return None, skipped
 
     def prune(self, keep: int, spare: str | None = None) -> None:
         """Delete all committed checkpoints but the `keep` newest and `spare`, and what uncommitted ones left.

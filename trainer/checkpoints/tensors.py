@@ -146,7 +146,7 @@ def read_tensor(file: pa.NativeFile, entry: TensorEntry, shown: str) -> np.ndarr
     return array
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Whether this is an integer of at least 0, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

@@ -186,7 +186,7 @@ def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str,
     return f"first step after {total_s:.1f} s: {', '.join(shown)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list):
         return "[" + " ".join(_short(each) for each in value) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

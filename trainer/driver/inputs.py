@@ -10,11 +10,9 @@ import contextlib
 import inspect
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from heliostat.data import Dataset, DatasetError, DatasetWriter, open_dataset, write_dataset
@@ -33,79 +31,64 @@ Stream: TypeAlias = "tf.data.Dataset | keras.utils.PyDataset | Callable[[], obje
 Data: TypeAlias = "str | Path | Dataset | np.ndarray | Sequence[np.ndarray] | Stream"
 
 
-class Inputs:
-    """Opens datasets, and writes arrays into `folder` (a temporary one, removed on exit, if None)."""
+def open_input(data: Data, name: str, columns: Columns, folder: Path) -> Dataset:
+    """The dataset that `data` stands for, its columns checked.
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+    Args:
+        data: as the caller gave it.
+        name: what it is, such as "train": how it is called in `folder`.
+        columns: which are read.
+        folder: where arrays and streams are written to; made if there are such.
 
-    def dataset(self, data: Data, name: str, columns: Columns) -> Dataset:
-        """The dataset that `data` stands for, its columns checked.
-
-        Raises:
-            ConfigurationError: `data` is something else.
-            DataError, DatasetError: the dataset cannot be opened or lacks a column.
-        """
-        if isinstance(data, Dataset):
-            found = data
-        elif isinstance(data, (str, Path)):
-            found = open_dataset(data if "://" in str(data) else Path(data).absolute())
-        else:
-            found = self._write(data, name, columns)
-        columns.check(found)
-        return found
-
-    def _write(self, data: Any, name: str, columns: Columns) -> Dataset:
-        if is_stream(data):
-            return self._placed(name, lambda place, overwrite: write_stream(data, place, columns, overwrite=overwrite))
-        arrays = (data,) if isinstance(data, np.ndarray) else tuple(data) if isinstance(data, (tuple, list)) else ()
-        names = [columns.inputs, columns.targets, columns.sample_weight]
-        wanted = [each for each in names if each is not None]
-        usable = all(isinstance(each, str) for each in wanted) and all(isinstance(a, np.ndarray) for a in arrays)
-        if not arrays or not usable or len(arrays) != len(wanted):
-            raise ConfigurationError(
-                f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, a tf.data.Dataset, a "
-                "keras.utils.PyDataset, a function that returns one of these or yields batches, or as many numpy "
-                f"arrays as there are columns, here {wanted}. For anything else: heliostat.data.write_dataset(path, "
-                "{'column': array, ...})."
-            )
-        columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}
-        return self._placed(name, lambda place, overwrite: write_dataset(place, columns_by_name, overwrite=overwrite))
-
-    def _placed(self, name: str, write: Callable[[Path, bool], Dataset]) -> Dataset:
-        place = (self._parent() / name).absolute()
-        if not place.exists():
-            return write(place, False)
-        # The folder belongs to a run that is to go on: what it holds stays, if these are the same arrays or not.
-        again = place.with_name(f"{name}-again")
-        written = write(again, True)
-        with contextlib.suppress(DatasetError):  # a run that failed early may have left a part
-            before = open_dataset(place)
-            if before.fingerprint == written.fingerprint:
-                shutil.rmtree(again)
-                return before
-        return written
-
-    def _parent(self) -> Path:
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return self._folder
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="heliostat-")
-        return Path(self._temporary.name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
+    Raises:
+        ConfigurationError: `data` is something else.
+        DataError, DatasetError: the dataset cannot be opened or lacks a column.
+    """
+    if isinstance(data, Dataset):
+        found = data
+    elif isinstance(data, (str, Path)):
+        found = open_dataset(data if "://" in str(data) else Path(data).absolute())
+    else:
+        found = _placed(data, (folder / name).absolute(), columns)
+    columns.check(found)
+    return found
 
 
-def _describe(data: Any) -> str:
+def _placed(data: Data, place: Path, columns: Columns) -> Dataset:
+    """Arrays or a stream, written at a place, unless they are there."""
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return _written(data, place, columns, overwrite=False)
+    # The folder belongs to a run that is to go on: what it holds stays, if these are the same rows or not.
+    again = place.with_name(f"{place.name}-again")
+    written = _written(data, again, columns, overwrite=True)
+    with contextlib.suppress(DatasetError):  # a run that failed early may have left a part
+        before = open_dataset(place)
+        if before.fingerprint == written.fingerprint:
+            shutil.rmtree(again)
+            return before
+    return written
+
+
+def _written(data: Data, place: Path, columns: Columns, *, overwrite: bool) -> Dataset:
+    if is_stream(data):
+        return _write_stream(data, place, columns, overwrite=overwrite)
+    arrays = (data,) if isinstance(data, np.ndarray) else tuple(data) if isinstance(data, (tuple, list)) else ()
+    names = [columns.inputs, columns.targets, columns.sample_weight]
+    wanted = [each for each in names if each is not None]
+    usable = all(isinstance(each, str) for each in wanted) and all(isinstance(a, np.ndarray) for a in arrays)
+    if not arrays or not usable or len(arrays) != len(wanted):
+        raise ConfigurationError(
+            f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, a tf.data.Dataset, a "
+            "keras.utils.PyDataset, a function that returns one of these or yields batches, or as many numpy "
+            f"arrays as there are columns, here {wanted}. For anything else: heliostat.data.write_dataset(path, "
+            "{'column': array, ...})."
+        )
+    columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}
+    return write_dataset(place, columns_by_name, overwrite=overwrite)
+
+
+def _describe(data: object) -> str:
     if isinstance(data, (tuple, list)):
         return f"a {type(data).__name__} of ({', '.join(type(each).__name__ for each in data)})"
     return f"a {type(data).__name__}"
@@ -114,12 +97,12 @@ def _describe(data: Any) -> str:
 # -- streams ----------------------------------------------------------------------------------------------------------
 
 
-def is_stream(data: Any) -> bool:
+def is_stream(data: object) -> bool:
     """Whether `data` gives batches: a `tf.data.Dataset`, a `PyDataset`, or a function that returns one or yields."""
     return _is_tf_data(data) or _is_py_dataset(data) or inspect.isroutine(data) or _is_partial(data)
 
 
-def write_stream(data: Any, path: Path, columns: Columns, *, overwrite: bool = False) -> Dataset:
+def _write_stream(data: Data, path: Path, columns: Columns, *, overwrite: bool) -> Dataset:
     """Write all batches of a stream as a dataset, in their order, in bounded memory.
 
     Batches are ``(x, y)`` or ``(x, y, sample_weight)`` (x alone without targets) as `keras.Model.fit` takes them; parts
@@ -139,8 +122,8 @@ def write_stream(data: Any, path: Path, columns: Columns, *, overwrite: bool = F
     return writer.dataset
 
 
-def _batches(data: Any) -> Iterable[Any]:
-    made = data if _is_tf_data(data) or _is_py_dataset(data) else _made(data)
+def _batches(data: Data) -> Iterable[Any]:
+    made = _made(data) if callable(data) and not _is_py_dataset(data) and not _is_tf_data(data) else data
     if _is_tf_data(made):
         if int(made.cardinality()) == _INFINITE:
             raise ConfigurationError(
@@ -150,10 +133,10 @@ def _batches(data: Any) -> Iterable[Any]:
         return made.as_numpy_iterator()
     if _is_py_dataset(made):
         return _of_py_dataset(made)
-    return iter(made)
+    return iter(made)  # type: ignore[arg-type]  # a generator
 
 
-def _made(function: Callable[[], Any]) -> Any:
+def _made(function: Callable[[], object]) -> object:
     made = function()
     if not (_is_tf_data(made) or _is_py_dataset(made) or isinstance(made, Iterator)):
         raise ConfigurationError(
@@ -163,7 +146,7 @@ def _made(function: Callable[[], Any]) -> Any:
     return made
 
 
-def _of_py_dataset(data: Any) -> Iterator[Any]:
+def _of_py_dataset(data: keras.utils.PyDataset) -> Iterator[Any]:
     if data.num_batches is None:
         raise ConfigurationError("data is a PyDataset without an end: give it __len__ or num_batches.")
     for index in range(data.num_batches):
@@ -171,6 +154,7 @@ def _of_py_dataset(data: Any) -> Iterator[Any]:
 
 
 def _by_column(batch: Any, columns: Columns, number: int) -> dict[str, np.ndarray]:
+    # Any: whatever structure the user's batches have
     wanted = [columns.inputs, columns.targets, columns.sample_weight]
     choices = [each for each in wanted if each is not None]
     parts = batch if isinstance(batch, tuple) else (batch,)
@@ -196,18 +180,18 @@ def _by_column(batch: Any, columns: Columns, number: int) -> dict[str, np.ndarra
     return found
 
 
-def _is_tf_data(data: Any) -> bool:
+def _is_tf_data(data: object) -> TypeGuard[tf.data.Dataset]:
     # Whoever has one has loaded TensorFlow; a driver that has none need not.
     module = sys.modules.get("tensorflow")
     return module is not None and isinstance(data, module.data.Dataset)
 
 
-def _is_py_dataset(data: Any) -> bool:
+def _is_py_dataset(data: object) -> TypeGuard[keras.utils.PyDataset]:
     module = sys.modules.get("keras")
     return module is not None and isinstance(data, module.utils.PyDataset)
 
 
-def _is_partial(data: Any) -> bool:
+def _is_partial(data: object) -> bool:
     return callable(data) and not isinstance(data, type) and hasattr(data, "func")
 
 

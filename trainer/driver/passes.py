@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Literal
 
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
@@ -18,7 +19,7 @@ from ..jobs import FitJob, PassJob, PassReport, ReplayReport
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
-from .inputs import Data, Inputs
+from .inputs import Data, open_input
 from .plan import Run, identity_of, stored_microbatches
 from .run_folder import REPLAY_FILE
 from .workers import Workers
@@ -49,8 +50,8 @@ def run_pass(
         TrainingFailedError: a worker raised, or workers were lost in a way that cannot be made good.
         TrainerError, DatasetError: a mistake in arguments, data or model.
     """
-    with Inputs(None) as inputs:
-        dataset = inputs.dataset(data, "rows", wanted.columns)
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
+        dataset = open_input(data, "rows", wanted.columns, Path(scratch))
         workers.start(screen, StartTimes())
         job = PassJob(
             settings=settings.for_run(workers.replicas),

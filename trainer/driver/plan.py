@@ -15,7 +15,7 @@ from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig
 from ..environment import Command
 from ..jobs import FitJob
-from .inputs import Data, Inputs
+from .inputs import Data, open_input
 from .run_folder import RunFolder
 
 _IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
@@ -57,9 +57,9 @@ class Run:
 
     def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on; arrays and streams are written into the folder."""
-        inputs, columns = Inputs(folder.path / "data"), self.wanted.columns
-        train = inputs.dataset(self.data, "train", columns)
-        return train, None if self.validation_data is None else inputs.dataset(self.validation_data, "valid", columns)
+        place, columns, valid = folder.path / "data", self.wanted.columns, self.validation_data
+        train = open_input(self.data, "train", columns, place)
+        return train, None if valid is None else open_input(valid, "valid", columns, place)
 
     def job(
         self,

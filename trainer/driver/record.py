@@ -103,9 +103,9 @@ class Record:
         self._progress: Progress | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
-    def take_up(self, name: str, manifest: CheckpointManifest) -> None:
+    def take_up(self, manifest: CheckpointManifest) -> None:
         """Go on from a checkpoint; before the block, or in the thread."""
-        self.checkpoint = self._loading = name
+        self.checkpoint = self._loading = manifest.name
         self._model_before = self.folder.record.get("model", {})
         self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
         self.folder.set_epochs(self.epochs)
@@ -282,7 +282,7 @@ class Record:
             self.folder.set_epochs([])
             return
         self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
-        self.take_up(formed.checkpoint, self._store.manifest(formed.checkpoint))
+        self.take_up(self._store.manifest(formed.checkpoint))
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 

@@ -6,9 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..events import EpochRecord, history_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Result:
         """The trained model, a plain Keras file that needs no Heliostat."""
         return self.run_dir / "model.keras"
 
-    def model(self, custom_objects: dict[str, Any] | None = None) -> Any:
+    def model(self, custom_objects: dict[str, Any] | None = None) -> keras.Model:
         """Load the trained `keras.Model` into this process.
 
         Args:

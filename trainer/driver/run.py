@@ -112,17 +112,18 @@ def _go_on(
     """Take up an unfinished run where its last good checkpoint is; None where there is none."""
     if not folder.resumes or store is None:
         return None
-    found = store.latest(screen.say)
-    if found is None:
+    manifest, skipped = store.latest()
+    for line in skipped:
+        screen.say(line)
+    if manifest is None:
         screen.say(f"{folder.path} holds a run without a checkpoint: it begins again")
         folder.set_epochs([])
         return None
-    name, manifest = found
     check_identity(manifest.identity, identity_of(job), folder.path)
-    record.take_up(name, manifest)
-    screen.say(f"going on from checkpoint {name}: epoch {manifest.epoch + 1}, step {manifest.step}")
-    folder.add_event(Resumed(checkpoint=name, epoch=manifest.epoch, step=manifest.step))
-    return InitialCheckpoint(location=store.location, name=name)
+    record.take_up(manifest)
+    screen.say(f"going on from checkpoint {manifest.name}: epoch {manifest.epoch + 1}, step {manifest.step}")
+    folder.add_event(Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step))
+    return InitialCheckpoint(location=store.location, name=manifest.name)
 
 
 def _announce(job: FitJob, folder: RunFolder, workers: Workers, screen: Display, number: int) -> None:

@@ -88,7 +88,7 @@ class RunFolder:
         enough = self._record.get("epochs_done", 0) >= wanted.epochs or self._record.get("stopped_early", False)
         return self.resumes and self._record["state"] == "finished" and enough
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **fields: object) -> None:
         """Set fields of ``run.json``; raises StorageError."""
         self._record |= fields
         self.save(RUN_FILE, self._record, indent=2)
