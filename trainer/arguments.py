@@ -57,7 +57,16 @@ def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Cal
 
 
 def check_steps(loop: LoopName, code: UserCode, columns: Columns) -> None:
-    """Raise `ConfigurationError` for steps that the loop does not take, or that take other arguments."""
+    """Check the steps of the custom loop.
+
+    Args:
+        loop: the way to train.
+        code: has the steps.
+        columns: whether rows have weights decides what a step is called with.
+
+    Raises:
+        ConfigurationError: the loop takes no steps, or a step takes other arguments.
+    """
     if loop != "custom" and (code.train_step is not None or code.valid_step is not None):
         raise ConfigurationError(
             f"train_step and valid_step belong to loop='custom', and loop is {loop!r}. To change the step of the other "

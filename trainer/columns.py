@@ -95,6 +95,15 @@ def _pick(choice: ColumnChoice | None, batch: Mapping[str, Any]) -> Any:
 
 
 def sample_rows(dataset: Dataset, columns: Columns, num_rows: int = 1) -> dict[str, np.ndarray]:
-    """The first rows of a dataset, from which shapes and dtypes are told."""
+    """The first rows of a dataset, from which shapes and dtypes are told.
+
+    Args:
+        dataset: where they are.
+        columns: which are read.
+        num_rows: how many, if there are so many.
+
+    Returns:
+        Arrays ``[num_rows, ...]`` by column.
+    """
     with dataset.reader(columns.names) as reader:
         return reader.gather(np.arange(min(num_rows, len(dataset)), dtype=np.int64))

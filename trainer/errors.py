@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 _MAX_NAMES = 5  # of variables, in a message
 
@@ -199,11 +199,26 @@ class NonfiniteGradientError(TrainerError):
 
 
 class RunPausedError(TrainerError):
-    """The run was paused by a signal, or because its time was over. Field: `run_dir`, where it goes on from."""
+    """The run was paused by a signal, or because its time was over.
 
-    def __init__(self, text: str, *, run_dir: Any = None) -> None:
-        super().__init__(text)
-        self.run_dir = run_dir
+    Args:
+        reason: why.
+        run_dir: the run folder, where it goes on from.
+        checkpoint: name of the checkpoint that holds its state; None if nothing was saved.
+    """
+
+    def __init__(self, reason: str, run_dir: Path, checkpoint: str | None) -> None:
+        super().__init__(reason, run_dir, checkpoint)
+        self.reason, self.run_dir, self.checkpoint = reason, run_dir, checkpoint
+
+    def __str__(self) -> str:
+        how = (
+            f"Its state is in checkpoint {self.checkpoint}. To go on, run the same command again with run_dir="
+            f"{str(self.run_dir)!r}, or: heliostat resume {self.run_dir}"
+            if self.checkpoint is not None
+            else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
+        )
+        return f"The run was paused: {self.reason}. {how}"
 
 
 class WorkersDisagreeError(TrainerError):
@@ -213,30 +228,65 @@ class WorkersDisagreeError(TrainerError):
 class TrainingFailedError(TrainerError):
     """A run stopped because a worker died or raised.
 
-    Attributes:
+    Args:
+        kind: "died", "raised" (an error of its own) or "lost_peer" (a call failed in a way that no group can mend).
+        cause: one line: what happened.
         worker: number of the worker at fault, None where no single worker is.
         host: its host name.
         step: step of the run (counted from 0) that the worker was at, None before the first.
-        cause: one line: what happened.
+        where: the innermost frame of the user's code, empty where there is none.
+        evidence: why its process died: "out of memory", "crash", or empty if unknown.
         worker_traceback: the worker's traceback, empty where it left none.
         log_path: the worker's log file, empty where there is none.
+        run_dir: the run folder, None without.
     """
 
     def __init__(
         self,
-        message: str,
+        kind: Literal["died", "raised", "lost_peer"],
+        cause: str,
         *,
         worker: int | None = None,
         host: str = "",
         step: int | None = None,
-        cause: str = "",
+        where: str = "",
+        evidence: Literal["", "out of memory", "crash"] = "",
         worker_traceback: str = "",
         log_path: str = "",
+        run_dir: Path | None = None,
     ) -> None:
-        super().__init__(message)
-        self.worker = worker
-        self.host = host
-        self.step = step
-        self.cause = cause
-        self.worker_traceback = worker_traceback
-        self.log_path = log_path
+        super().__init__(kind, cause)
+        self.kind, self.cause, self.where, self.evidence = kind, cause, where, evidence
+        self.worker, self.host, self.step = worker, host, step
+        self.worker_traceback, self.log_path, self.run_dir = worker_traceback, log_path, run_dir
+
+    def __str__(self) -> str:
+        at = "before the first step" if self.step is None else f"at step {self.step}"
+        what = {"died": "died", "raised": "raised an error", "lost_peer": "lost another worker"}[self.kind]
+        lines = [f"Worker {self.worker} on {self.host} {what} {at}: {self.cause}"]
+        if self.where:
+            lines.append(f"In your code: {self.where}.")
+        lines.append(_ADVICE[self.evidence if self.kind == "died" else self.kind])
+        if self.log_path and self.kind != "raised":
+            lines.append(f"Its log: {self.log_path}")
+        if self.run_dir is not None:
+            lines.append(f"The run stopped; its folder {self.run_dir} holds what was reached.")
+        return "\n".join(lines)
+
+
+# By how a worker failed; of one that died, by the evidence there is.
+_ADVICE = {
+    "lost_peer": "Likely cause: workers run different versions of Heliostat, or different models.",
+    "raised": (
+        "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
+    ),
+    "out of memory": (
+        "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "
+        "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
+    ),
+    "crash": "Cause: native code crashed at this step, again and again; the worker's log ends with its stack.",
+    "": (
+        "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or native "
+        "code crashed (its log ends there)."
+    ),
+}

@@ -1,4 +1,27 @@
-"""What the driver asks of workers, and what they report: plain values that travel between processes."""
+"""What the driver asks of workers, and what they tell it: plain values that travel between processes.
+
+===============  =================================  ================================  ================================
+message          who sends it                       who acts                          what follows
+===============  =================================  ================================  ================================
+`FitJob`         the driver, as a task              `Worker.fit`                      a whole run
+`PassJob`        the driver, as a task              `Worker.evaluate`, `.predict`     a pass without training
+`Ready`          a worker with its model            `Coordinator`                     refused if models differ
+`Progress`       the chief, in an epoch             `Record`                          the screen; time to regroup
+`EpochPart`      every worker, after the steps      `Coordinator`                     they meet: views must agree
+`PassStart`      a worker, before a pass            `Coordinator`                     a `Shard`, or the pass is complete
+`ShardResult`    a worker, after its shard          `Coordinator`                     the next `Shard`, or the `PassSum`
+`EpochLogs`      the chief, after its callbacks     `Coordinator`, then `Record`      the epoch's line and history
+`Final`          every worker, at the end           `Coordinator`                     all hashes must be equal
+`ClockAsked`     a worker that is traced            `Coordinator`                     its clock is compared
+`WorkerTrace`    a worker, after those steps        `Coordinator`                     a pause when all have told
+`FitReport`      the worker that delivers           `run.fit`                         the result and ``model.keras``
+`PassReport`     the worker that delivers           `run_pass`                        metrics
+`ReplayReport`   the worker of a replay             `replay`                          ``replay.json``
+===============  =================================  ================================  ================================
+
+Besides these a worker tells events of the run (`events`), and that a checkpoint is written
+(`checkpoints.manifest.CheckpointWritten`).
+"""
 
 from __future__ import annotations
 

@@ -259,7 +259,23 @@ class Trainer:
         sample_weight: str | None = None,
         verbose: Verbose = 0,
     ) -> dict[str, Any]:
-        """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`."""
+        """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`.
+
+        Args:
+            data: as for `fit`.
+            global_batch_size: rows that are computed at a time, over all workers; results do not depend on it.
+            inputs: the input column; a list of columns; or a dict from input names to columns.
+            targets: likewise the targets.
+            sample_weight: the column of row weights.
+            verbose: "auto", 0 (nothing), 1 or 2.
+
+        Returns:
+            The metrics by name, as `keras.Model.evaluate(return_dict=True)` names them.
+
+        Raises:
+            ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
+            TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
+        """
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
         report, _ = self._run_pass("evaluate", data, wanted, verbose)
@@ -274,7 +290,21 @@ class Trainer:
         inputs: ColumnChoice = "x",
         verbose: Verbose = 0,
     ) -> Any:
-        """Predictions for all rows of `data`, in dataset order: an array, or the model's structure of arrays."""
+        """Predictions for all rows of `data`, in dataset order.
+
+        Args:
+            data: as for `fit`.
+            global_batch_size: rows that are computed at a time, over all workers.
+            inputs: the input column; a list of columns; or a dict from input names to columns.
+            verbose: "auto", 0 (nothing), 1 or 2.
+
+        Returns:
+            An array ``[rows, ...]``, or the model's structure of such arrays.
+
+        Raises:
+            ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
+            TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
+        """
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
         _, coordinator = self._run_pass("predict", data, wanted, verbose)
         return joined_outputs(coordinator.outputs)

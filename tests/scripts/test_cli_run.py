@@ -65,7 +65,7 @@ def test_run_shows_the_tracebacks_when_asked_the_workers_too(script):
     path = script(
         "from heliostat.trainer import TrainingFailedError\n"
         "def train():\n"
-        "    raise TrainingFailedError('worker 1 died', worker=1, worker_traceback='its frames')\n"
+        "    raise TrainingFailedError('died', 'killed', worker=1, worker_traceback='its frames')\n"
         "train()\n"
     )
     message = failed("run", "--traceback", path)
@@ -77,10 +77,10 @@ def test_run_names_the_log_of_the_worker_once(script):
     path = script(
         "from heliostat.trainer import TrainingFailedError\n"
         "import sys\n"
-        "raise TrainingFailedError(sys.argv[1], log_path='logs/worker-1.log')\n"
+        "raise TrainingFailedError(sys.argv[1], 'the cause', worker=1, log_path='logs/worker-1.log')\n"
     )
-    for message in ("it raised", "it died, see logs/worker-1.log"):
-        said = failed("run", path, message)
+    for kind, message in (("raised", "raised an error"), ("died", "died before the first step")):
+        said = failed("run", path, kind)
         assert message in said
         assert said.count("logs/worker-1.log") == 1
 

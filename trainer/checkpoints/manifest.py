@@ -31,7 +31,15 @@ _NAME = re.compile(r"(\d{6,})-(\d{8,})\.g(\d+)", re.ASCII)
 
 
 def checkpoint_name(epoch: int, step: int, generation: int) -> str:
-    """The folder of a checkpoint, such as ``000003-00000120.g7``. Raises CheckpointError for a negative number."""
+    """The folder of a checkpoint, such as ``000003-00000120.g7``.
+
+    Args:
+        epoch, step: the data position, from 0.
+        generation: of the worker group that writes it.
+
+    Raises:
+        CheckpointError: a number is negative.
+    """
     if min(epoch, step, generation) < 0:
         raise CheckpointError(f"There is no checkpoint of epoch {epoch}, step {step}, generation {generation}.")
     return f"{epoch:06d}-{step:08d}.g{generation}"
@@ -173,7 +181,16 @@ def identity_of_today(recorded: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_identity(recorded: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
-    """Raise `ConfigurationError` that names what differs between a run's beginning and what it is to go on with."""
+    """Compare how a run began with what it is to go on with.
+
+    Args:
+        recorded: its identity, as the run's files have it.
+        now: what it would be now.
+        run_dir: the run folder, for the message.
+
+    Raises:
+        ConfigurationError: they differ; it names in what.
+    """
     flat_before, flat_now = _flat(recorded), _flat(now)
     differing = [name for name in {**flat_before, **flat_now} if flat_before.get(name) != flat_now.get(name)]
     if not differing:

@@ -127,9 +127,15 @@ def write_tensor(file: pa.NativeFile, array: np.ndarray) -> None:
 
 
 def read_tensor(file: pa.NativeFile, entry: TensorEntry, shown: str) -> np.ndarray:
-    """The next tensor of a file, which must be this one; `shown` is the file's name in messages.
+    """The next tensor of a file, in a new array.
 
-    Raises DamagedCheckpointError if it is cut short or its hash is another, and what the file raises.
+    Args:
+        file: a stream that stands where the tensor begins.
+        entry: which tensor it must be.
+        shown: the file's name in messages.
+
+    Raises:
+        DamagedCheckpointError: it is cut short, or its hash is another; and what the file raises.
     """
     array = np.empty(entry.shape, numpy_dtype(entry.dtype))
     raw, at = _raw(array), 0

@@ -31,7 +31,13 @@ class Display:
         """The epoch that runs."""
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
-        """An epoch that ended."""
+        """An epoch that ended.
+
+        Args:
+            record: the epoch.
+            epochs: number of the last one.
+            seconds: how long it took.
+        """
 
     def close(self) -> None:
         """The run is over."""
@@ -130,13 +136,25 @@ def numbers(logs: dict[str, Any]) -> str:
 
 
 def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
-    """An epoch's train and validation metrics in one line."""
+    """An epoch's train and validation metrics in one line.
+
+    Args:
+        record: the epoch.
+        epochs: number of the last one.
+        seconds: how long it took, validation included.
+    """
     rate = record.rows / seconds if seconds > 0 else 0.0
     return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
 
 
 def plan_line(settings: TrainerConfig, wanted: FitConfig, num_rows: int) -> str:
-    """How a run is computed, in one line; `num_rows` is that of an epoch."""
+    """How a run is computed, in one line.
+
+    Args:
+        settings: the trainer's, with replicas and microbatches as numbers.
+        wanted: those of the run.
+        num_rows: rows of an epoch.
+    """
     where = "this process" if settings.workers == 0 else f"{settings.workers} worker(s)"
     hint = f" (of {os.cpu_count() or 1} cores here; threads_per_worker= changes it, and bits)"
     return (
@@ -177,6 +195,10 @@ def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str,
     """The time to the first step in one line: the driver's parts, then those of one worker.
 
     What a worker does before it is set up is a part of the driver's `workers`.
+
+    Args:
+        total_s: from the call of `fit`, in seconds.
+        driver: seconds by part, as `StartTimes` has them; likewise `worker`.
     """
     shown = [f"{name} {driver[name]:.1f}" for name in DRIVER_PARTS if name in driver]
     before = [f"{name.replace('_', ' ')} {worker[name]:.1f}" for name in WORKER_PARTS[:2] if name in worker]

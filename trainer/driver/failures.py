@@ -101,24 +101,17 @@ def explain_failure(failed: TaskFailed, seen: Mapping[int, WorkerInfo], run_dir:
         if cause.where:
             error.add_note(f"In your code: {cause.where}.")
         return error
-    log = _log(run_dir, worker)
-    at = "before the first step" if cause.step is None else f"at step {cause.step}"
-    lines = [f"Worker {worker} on {host} {_what(cause)} {at}: {cause.reason}"]
-    if cause.where:
-        lines.append(f"In your code: {cause.where}.")
-    lines.append(_advice(cause))
-    if log and cause.kind != "raised":
-        lines.append(f"Its log: {log}")
-    if run_dir is not None:
-        lines.append(f"The run stopped; its folder {run_dir} holds what was reached.")
     return TrainingFailedError(
-        "\n".join(lines),
+        cause.kind,
+        cause.reason,
         worker=worker,
         host=host,
         step=cause.step,
-        cause=cause.reason,
+        where=cause.where,
+        evidence=cause.evidence,
         worker_traceback=cause.traceback,
-        log_path=log,
+        log_path=_log(run_dir, worker),
+        run_dir=run_dir,
     )
 
 
@@ -135,27 +128,3 @@ def _most_telling(failed: TaskFailed) -> Failure:
             return failure
     cause: Failure = failed.cause
     return cause
-
-
-def _what(cause: Failure) -> str:
-    return {"died": "died", "raised": "raised an error", "lost_peer": "lost another worker"}[cause.kind]
-
-
-def _advice(cause: Failure) -> str:
-    if cause.kind == "lost_peer":
-        return "Likely cause: workers run different versions of Heliostat, or different models."
-    if cause.kind == "raised":
-        return (
-            "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
-        )
-    if cause.evidence == "out of memory":
-        return (
-            "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "
-            "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
-        )
-    if cause.evidence == "crash":
-        return "Cause: native code crashed at this step, again and again; the worker's log ends with its stack."
-    return (
-        "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or "
-        "native code crashed (its log ends there)."
-    )

@@ -56,7 +56,13 @@ class Result:
 
 
 def stored_result(path: Path, record: Mapping[str, Any], epochs: list[EpochRecord]) -> Result:
-    """The result of a run that finished before, from its folder."""
+    """The result of a run that finished before.
+
+    Args:
+        path: its folder.
+        record: what ``run.json`` says.
+        epochs: those in ``metrics.jsonl``.
+    """
     return Result(
         history=history_of(epochs),
         run_dir=path,

@@ -209,13 +209,7 @@ def _note_pause(reason: str, record: Record) -> RunPausedError:
     folder, name = record.folder, record.checkpoint
     folder.add_event(Paused(reason=reason, checkpoint=name))
     folder.update(state="paused", reason=reason)
-    how = (
-        f"Its state is in checkpoint {name}. To go on, run the same command again with run_dir="
-        f"{str(folder.path)!r}, or: heliostat resume {folder.path}"
-        if name is not None
-        else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
-    )
-    return RunPausedError(f"The run was paused: {reason}. {how}", run_dir=folder.path)
+    return RunPausedError(reason, folder.path, name)
 
 
 def _save_trace(coordinator: Coordinator, record: Record, next_epoch: int | None) -> None:

@@ -106,7 +106,16 @@ class RunFolder:
         self._write(EVENTS_FILE, (to_line(event.to_json()) + "\n").encode(), anew=False)
 
     def save(self, name: str, value: object, *, indent: int | None = None) -> None:
-        """Write a file of JSON; raises StorageError."""
+        """Write a file of JSON.
+
+        Args:
+            name: of the file.
+            value: its content, as `values.to_line` takes it.
+            indent: spaces per level; None for one line.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         self._write(name, (to_line(value, indent) + "\n").encode(), anew=True)
 
     def save_model(self, content: bytes) -> None:
