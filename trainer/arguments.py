@@ -56,6 +56,17 @@ def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Cal
     return decorate
 
 
+def check_build_model(build_model: object) -> None:
+    """Raise `ConfigurationError` for what is no function that makes models."""
+    # Whether it is a model or layer is told without loading Keras.
+    is_from_keras = any(base.__module__.partition(".")[0] == "keras" for base in type(build_model).__mro__)
+    if not callable(build_model) or isinstance(build_model, type) or is_from_keras:
+        raise ConfigurationError(
+            f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
+            "keras.Model: every worker builds its own."
+        )
+
+
 def check_steps(loop: LoopName, code: UserCode, columns: Columns) -> None:
     """Check the steps of the custom loop.
 

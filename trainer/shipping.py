@@ -36,8 +36,19 @@ class UserCode:
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
 
 
-def ship(value: Any, what: str) -> bytes:
-    """Pack user code; raises `ConfigurationError` when it cannot leave this process."""
+def ship(value: object, what: str, *, stays: bool = False) -> Shipped:
+    """Pack user code.
+
+    Args:
+        value: the code.
+        what: it is, for messages.
+        stays: whether it stays in this process.
+
+    Raises:
+        ConfigurationError: it cannot leave this process.
+    """
+    if stays:
+        return InProcess(value)
     try:
         return cloudpickle.dumps(value)  # type: ignore[no-any-return]
     except Exception as error:  # pickling runs user code, which may raise anything

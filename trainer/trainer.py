@@ -13,7 +13,7 @@ import numpy as np
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
 
-from .arguments import check_steps, refuses_unknown
+from .arguments import check_build_model, check_steps, refuses_unknown
 from .columns import ColumnChoice, Columns
 from .config import (
     CheckpointEvery,
@@ -38,7 +38,7 @@ from .engine.times import StartTimes
 from .environment import Command, begin_fit
 from .errors import ConfigurationError
 from .jobs import PassReport
-from .shipping import InProcess, Shipped, UserCode, ship
+from .shipping import UserCode, ship
 
 if TYPE_CHECKING:
     import keras
@@ -100,13 +100,9 @@ class Trainer:
         start_timeout_s: float = 300.0,
         gradient_dtype: GradientDtype | None = None,
     ) -> None:
-        if not callable(build_model) or isinstance(build_model, type) or _is_from_keras(build_model):
-            raise ConfigurationError(
-                f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
-                "keras.Model: every worker builds its own."
-            )
+        check_build_model(build_model)
         self._settings = TrainerConfig(
-            build_model=_shipped(build_model, "build_model", local=workers == 0 or in_process),
+            build_model=ship(build_model, "build_model", stays=workers == 0 or in_process),
             workers=workers,
             replicas_per_worker=replicas_per_worker,
             num_microbatches=num_microbatches,
@@ -201,7 +197,7 @@ class Trainer:
             steps_per_epoch=steps_per_epoch,
             shuffle=shuffle,
             columns=columns,
-            code=_shipped(code, "callbacks and steps", local=self._settings.local),
+            code=ship(code, "callbacks and steps", stays=self._settings.local),
             initial_weights=None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights),
             checkpoint_every=checkpoint_every,
             checkpoint_dir=checkpoint_dir,
@@ -296,14 +292,13 @@ class Trainer:
             data: as for `fit`.
             global_batch_size: rows that are computed at a time, over all workers.
             inputs: the input column; a list of columns; or a dict from input names to columns.
-            verbose: "auto", 0 (nothing), 1 or 2.
+            verbose: see `evaluate`.
 
         Returns:
             An array ``[rows, ...]``, or the model's structure of such arrays.
 
         Raises:
-            ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
-            TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
+            what `evaluate` raises.
         """
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
         _, coordinator = self._run_pass("predict", data, wanted, verbose)
@@ -353,12 +348,3 @@ class Trainer:
         if command is not None:
             return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
         return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
-
-
-def _shipped(value: object, what: str, *, local: bool) -> Shipped:
-    return InProcess(value) if local else ship(value, what)
-
-
-def _is_from_keras(value: Any) -> bool:
-    """Whether `value` is a model (or layer) and no function that makes one; told without loading Keras."""
-    return any(base.__module__.partition(".")[0] == "keras" for base in type(value).__mro__)
