@@ -80,7 +80,7 @@ class Call:
 
     def __str__(self) -> str:
         where = "while connecting" if self.sequence is None else f"call {self.sequence}"
-        return f"worker {self.rank} (generation {self.generation}, {where})"
+        return f"rank {self.rank} (generation {self.generation}, {where})"
 
 
 class CollectiveError(ClusterError):
@@ -114,9 +114,9 @@ class PeerError(CollectiveError):
             also: other peers whose connections are closed by now.
             unresponsive: see `CollectiveError`.
         """
-        others = f" Also closed by now: workers {_listed(also)}." if also else ""
+        others = f" Also closed by now: ranks {_listed(also)}." if also else ""
         what = (
-            f"lost worker {peer}: {reason}.{others} It was killed, its host went away, or it stopped because of an "
+            f"lost rank {peer}: {reason}.{others} It was killed, its host went away, or it stopped because of an "
             "error of its own: see that worker's log."
         )
         return cls(call, what, peer=peer, unresponsive=unresponsive)
@@ -132,9 +132,9 @@ class PeerError(CollectiveError):
             doing: what this worker was doing meanwhile.
         """
         first, *others = peers
-        also = f" Also silent: workers {_listed(others)}." if others else ""
+        also = f" Also silent: ranks {_listed(others)}." if others else ""
         what = (
-            f"worker {first} was silent for {limit_s:g} s, {doing}.{also} It hangs, its host is overloaded or the "
+            f"rank {first} was silent for {limit_s:g} s, {doing}.{also} It hangs, its host is overloaded or the "
             "network between the two is cut; if its steps are just slow, raise the deadline."
         )
         return cls(call, what, peer=first, unresponsive=peers)
@@ -143,7 +143,7 @@ class PeerError(CollectiveError):
     def stranger(cls, call: Call, peer: int, detail: str) -> PeerError:
         """Whoever answers for a peer could not prove that it knows the run's secret, or does not speak the protocol."""
         what = (
-            f"no trusted connection with worker {peer}: {detail}. Another run uses the same address, or the workers "
+            f"no trusted connection with rank {peer}: {detail}. Another run uses the same address, or the workers "
             "were not given the same secret."
         )
         return cls(call, what, peer=peer, unresponsive=(peer,))
@@ -154,9 +154,9 @@ class PeerError(CollectiveError):
         older, advice = (
             ("this worker", "It must ask the driver for its place in the group.")
             if theirs > call.generation
-            else (f"worker {peer}", "It did not follow the group's last change in time.")
+            else (f"rank {peer}", "It did not follow the group's last change in time.")
         )
-        what = f"worker {peer} is in generation {theirs}: {older} is left over from an older group. {advice}"
+        what = f"rank {peer} is in generation {theirs}: {older} is left over from an older group. {advice}"
         return cls(call, what, peer=peer, unresponsive=(peer,))
 
 
@@ -174,7 +174,7 @@ class ProtocolError(CollectiveError):
     def frame(cls, call: Call, peer: int, detail: str) -> ProtocolError:
         """A frame is malformed, too large, or not of the length or layout that is due."""
         what = (
-            f"worker {peer} sent a frame that is refused: {detail}. The workers run different versions or different "
+            f"rank {peer} sent a frame that is refused: {detail}. The workers run different versions or different "
             "models, or something else writes to this connection."
         )
         return cls(call, what, peer=peer)
@@ -183,7 +183,7 @@ class ProtocolError(CollectiveError):
     def out_of_step(cls, call: Call, peer: int, own: str, theirs: str) -> ProtocolError:
         """A peer makes another call than this worker; `own` and `theirs` are the two in words."""
         what = (
-            f"this worker is at {own}, worker {peer} is at {theirs}. All workers must make the same calls in the same "
+            f"this worker is at {own}, rank {peer} is at {theirs}. All workers must make the same calls in the same "
             "order: look for code that runs on some workers only."
         )
         return cls(call, what, peer=peer)

@@ -7,6 +7,7 @@ a second home.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -40,6 +41,7 @@ class EverySeconds:
 
 
 CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
+MIN_DEADLINE_S, MAX_DEADLINE_S = 3.0, 7 * 24 * 3600.0
 NO_CODE, DEFAULT_COLUMNS = InProcess(None), Columns()
 LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
 
@@ -88,6 +90,7 @@ class TrainerConfig:
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
         self._check_sizes()
+        self._check_times()
         if self.gradient_dtype not in (None, "bfloat16"):
             raise ConfigurationError(f"gradient_dtype={self.gradient_dtype!r}; it takes 'bfloat16' or None.")
         _check_count("seed", self.seed, least=0)
@@ -114,9 +117,16 @@ class TrainerConfig:
                 f"min_workers={self.min_workers}, workers={self.workers}, max_workers={self.max_workers}: it takes "
                 "min_workers <= workers <= max_workers."
             )
-        if self.deadline_s is not None and not self.deadline_s > 0:
+
+    def _check_times(self) -> None:
+        _check_seconds("start_timeout_s", self.start_timeout_s)
+        if self.deadline_s is None:
+            return
+        _check_seconds("deadline_s", self.deadline_s)
+        if not MIN_DEADLINE_S <= self.deadline_s <= MAX_DEADLINE_S:
             raise ConfigurationError(
-                f"deadline_s={self.deadline_s!r}; it must be a positive number of seconds, or None."
+                f"deadline_s={self.deadline_s!r}; it takes {MIN_DEADLINE_S:g} (healthy workers say every second that "
+                f"they live) to {MAX_DEADLINE_S:g} seconds (seven days), or None for ten times the median step."
             )
 
     @property
@@ -293,7 +303,7 @@ class FitConfig:
 
 
 def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(f"{name}={value!r}; it must be a positive number of seconds.")
 
 

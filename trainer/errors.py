@@ -235,7 +235,7 @@ class TrainingFailedError(TrainerError):
         host: its host name.
         step: step of the run (counted from 0) that the worker was at, None before the first.
         where: the innermost frame of the user's code, empty where there is none.
-        evidence: why its process died: "out of memory", "crash", or empty if unknown.
+        evidence: why its process died: "out of memory", "crash", "exit" (by its own code), or empty if unknown.
         worker_traceback: the worker's traceback, empty where it left none.
         log_path: the worker's log file, empty where there is none.
         run_dir: the run folder, None without.
@@ -250,7 +250,7 @@ class TrainingFailedError(TrainerError):
         host: str = "",
         step: int | None = None,
         where: str = "",
-        evidence: Literal["", "out of memory", "crash"] = "",
+        evidence: Literal["", "out of memory", "crash", "exit"] = "",
         worker_traceback: str = "",
         log_path: str = "",
         run_dir: Path | None = None,
@@ -285,6 +285,10 @@ _ADVICE = {
         "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
     ),
     "crash": "Cause: native code crashed at this step, again and again; the worker's log ends with its stack.",
+    "exit": (
+        "Cause: code that you run, or a library of yours, ends the process at this step (os._exit), again and again. "
+        "Let it raise an exception instead."
+    ),
     "": (
         "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or native "
         "code crashed (its log ends there)."

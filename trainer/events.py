@@ -147,6 +147,16 @@ class WorkerLost(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerNotStarted(Event):
+    """A worker was lost before it had a place in the group; another is started after `again_s`."""
+
+    worker: int
+    host: str
+    reason: str
+    again_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerKilled(Event):
     """``heliostat chaos`` has killed a worker; its loss follows."""
 
@@ -227,6 +237,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "resumed": Resumed,
     "formed": GroupFormed,
     "lost": WorkerLost,
+    "not_started": WorkerNotStarted,
     "killed": WorkerKilled,
     "late": WorkerLate,
     "first_step": FirstStepDone,

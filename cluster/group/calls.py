@@ -16,6 +16,7 @@ from ..assignment import Range, assign, reassign
 from ..errors import MENDABLE
 from ..tree import Node, present_nodes
 from ..vectors import Vector
+from .liveness import Activity
 from .member import Member
 from .messages import JoinRequest
 from .results import Buckets
@@ -57,7 +58,7 @@ class SumCall:
         member = self._member
         ranges = _ranges_by_rank(member, len(self._present))
         self.assigned = tuple(zip(member.members, ranges, strict=True))
-        member.note_activity("compute")
+        member.note_activity(Activity.COMPUTE)
         instruments.fault_point("compute", member.step)
         return ranges[member.rank]
 
@@ -73,7 +74,7 @@ class SumCall:
             member.regroup(JoinRequest(waiting_at="step", held=held, reason="the group is to change"))
             return
         expected = _expected_nodes(tuple(ranges for _, ranges in self.assigned), self._present)
-        member.note_activity("all-reduce")
+        member.note_activity(Activity.ALL_REDUCE)
         instruments.fault_point("reduce", member.step)
         collective = member.connections("step", held)
         if collective is None:
@@ -130,7 +131,7 @@ def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait
     """
     made: bytes | None = None
     while member.call not in member.results:
-        member.note_activity("the chief's callbacks" if member.is_chief else "waiting for the chief's callbacks")
+        member.note_activity(Activity.CALLBACKS if member.is_chief else Activity.AWAIT_CALLBACKS)
         if member.is_chief and made is None:
             made = produce()
         collective = member.connections("call")

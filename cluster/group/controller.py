@@ -45,13 +45,14 @@ from .controller_state import (
     Order,
     Signal,
     Started,
+    StartFailed,
     TaskState,
     Turn,
 )
 from .messages import Failure, FailureKind, InitialStateChanged, JoinRequest, Leave, PauseWanted
 from .regroup import check_ended, close, gather, interrupt, lose, regroup, wake
 
-MAX_START_FAILURES = 3
+MAX_START_ERRORS = 3  # of workers' own code, while nobody works; deaths are made good until the time is over
 # Who is to blame when several workers fail: a death explains lost peers; so does an error of a worker's own code.
 _BLAME: dict[FailureKind, int] = {"died": 0, "raised": 1, "lost_peer": 2}
 
@@ -86,8 +87,8 @@ def _take(turn: Turn, event: Event) -> None:
             _pause_wanted(turn, reason)
         case LeaveWanted(workers=workers):
             _leave_wanted(turn, workers)
-        case InitialStateChanged(initial_state=initial_state):
-            turn.change(initial_state=initial_state, num_restarts=0)
+        case InitialStateChanged(initial_state=initial_state, position=position):
+            _initial_state_changed(turn, initial_state, position)
         case Expired(reason=reason):
             _expired(turn, reason)
         case Signal.REGROUP_IF_WANTED:
@@ -124,7 +125,7 @@ def _join_requested(turn: Turn, worker: int, request: JoinRequest) -> None:
         return
     turn.change(starting=state.starting - {worker}, requests={**state.requests, worker: request})
     if joins:
-        turn.change(num_start_failures=0)
+        turn.change(num_start_errors=0)
     if state.status == "gathering":
         gather(turn)
     elif state.status == "regrouping":
@@ -166,14 +167,26 @@ def _failed(turn: Turn, failure: Failure) -> None:
 
 
 def _failed_to_start(turn: Turn, failure: Failure) -> None:
-    num = turn.state.num_start_failures + 1
-    turn.change(num_start_failures=num)
+    """A worker without a place is lost: another is started after a while."""
     if turn.state.status == "ending":
         check_ended(turn)
-    elif turn.state.status == "gathering" and num >= MAX_START_FAILURES:
+        return
+    turn.act(StartFailed(failure=failure))
+    turn.change(last_loss=failure)
+    if failure.kind != "died":
+        turn.act(Kill(worker=failure.worker, reason="it could not be set up"))
+        turn.change(num_start_errors=turn.state.num_start_errors + 1)
+    if turn.state.status == "gathering" and turn.state.num_start_errors >= MAX_START_ERRORS:
         turn.stop(failure)
     elif turn.state.status == "gathering":
         gather(turn)  # the others may have waited for its state
+
+
+def _initial_state_changed(turn: Turn, initial_state: object, position: tuple[int, ...]) -> None:
+    """There is a new checkpoint; one that was written again, after a restart, is no progress."""
+    turn.change(initial_state=initial_state)
+    if position > turn.state.position:
+        turn.change(position=position, num_restarts=0)
 
 
 def _regroup_if_wanted(turn: Turn) -> None:

@@ -95,6 +95,13 @@ class WorkerDeath:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailed:
+    """A worker was lost before it had a place: start another, after a while."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Formed:
     """A new generation works from now on; if it was `restarted`, since nobody had the state, from `initial_state`."""
 
@@ -108,7 +115,6 @@ class Formed:
 class Order(Enum):
     """Actions that need no more words."""
 
-    AWAIT_WORKERS = "there are too few workers to go on: send `Expired` if that lasts too long"
     COLLECT_ERRORS = "send `Signal.ERRORS_COLLECTED` after a moment"
     COMPLETE = "the task is done: hand out its result"
 
@@ -121,7 +127,7 @@ class Stop:
     others: tuple[Failure, ...] = ()
 
 
-Action = AbortGeneration | Reply | Kill | WorkerDeath | Formed | Order | Stop
+Action = AbortGeneration | Reply | Kill | WorkerDeath | StartFailed | Formed | Order | Stop
 
 
 def _empty() -> Mapping[int, Any]:  # of whatever the field holds
@@ -146,10 +152,13 @@ class TaskState:
         closer: who delivers.
         donor: who was asked to donate its state, and has not done so yet.
         failures: errors of workers' own, by worker.
-        last_loss: the member lost last; `new_deaths` are those since the present generation was formed.
-        deaths: step and evidence of each death for which both are known; three alike end the task.
-        num_restarts: how often all members were lost since the last checkpoint.
-        num_start_failures: workers in a row that failed before they joined.
+        position: how far `initial_state` reaches, (epoch, step); empty before the first checkpoint.
+        last_loss: the worker lost last, with a place or without; `new_deaths` are members lost since the present
+            generation was formed.
+        deaths: step and kind of evidence of each death for which both are known ("crash" stands for "exit", too); three
+            alike end the task.
+        num_restarts: how often all members were lost since a checkpoint that reached farther than any before.
+        num_start_errors: workers in a row whose own code raised before they joined.
     """
 
     num_to_begin: int = 1
@@ -160,6 +169,7 @@ class TaskState:
     starting: frozenset[int] = frozenset()
     requests: Mapping[int, JoinRequest] = field(default_factory=_empty)
     initial_state: object = None
+    position: tuple[int, ...] = ()
     leaving: frozenset[int] = frozenset()
     pause: str = ""
     closer: int | None = None
@@ -169,7 +179,7 @@ class TaskState:
     new_deaths: tuple[Failure, ...] = ()
     deaths: tuple[tuple[int, Evidence], ...] = ()
     num_restarts: int = 0
-    num_start_failures: int = 0
+    num_start_errors: int = 0
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -187,6 +197,13 @@ class TaskState:
     def all_waiting(self) -> bool:
         """Whether every member waits for an answer to its request."""
         return all(worker in self.requests for worker in self.members)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the task must wait for more workers than there are, those included that set themselves up."""
+        there = {*self.members, *self.starting, *self.candidates}
+        needed = self.num_to_begin if self.generation < 0 else self.num_to_go_on
+        return self.status in ("gathering", "regrouping") and len(there) < needed
 
     def can_do_with(self, workers: Collection[int]) -> bool:
         """Whether so few could go on without help."""

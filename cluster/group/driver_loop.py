@@ -7,7 +7,8 @@ Commands go down by methods, what happens comes up as events, and nothing is cal
         loop.answer(...)  # what the event makes possible
 
 Everything with a clock is here: workers that do not answer, workers that are late, how long to wait for replacements.
-A dead worker is noticed in `_take` (its pool tells), a silent one in `_fence_silent`.
+A dead worker is noticed in `_take` (its pool tells), a silent one in `_fence_silent`, one that has no place yet in
+`_watch_starting`; how long each may take is in `liveness.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from ..errors import TaskFailed
 from ..spec import FIRST_DEADLINE_S
-from .controller import MAX_START_FAILURES, decide
+from .controller import decide
 from .controller_state import (
     AbortGeneration,
     Action,
@@ -35,13 +36,22 @@ from .controller_state import (
     Reply,
     Signal,
     Started,
+    StartFailed,
     Stop,
     TaskState,
     WorkerDeath,
 )
+from .liveness import (
+    Activity,
+    Heartbeat,
+    Life,
+    lateness_limit_s,
+    must_be_named,
+    reason_to_end,
+    silence_limit_s,
+)
 from .messages import (
     Failure,
-    Heartbeat,
     InitialStateChanged,
     JoinRequest,
     Membership,
@@ -51,17 +61,13 @@ from .messages import (
     TaskEvent,
     TaskRequest,
     Wish,
+    WorkerAlive,
     WorkerUp,
 )
-from .worker_group import TICK_S, KnownWorker, WorkerGroup
+from .worker_group import STACKS_S, STALLED_S, TICK_S, WorkerGroup, WorkerNotStarted
 from .worker_process import log_path
 
-LATE_AFTER_DEADLINES = 10
 COLLECT_ERRORS_S = 5.0  # after an error of a worker's own: how long the others' requests are awaited
-STALLED_S = 2.0  # a driver that did not look for so long was stopped itself, and knows nothing of anybody's silence
-STACKS_S = 1.0
-# Work whose duration nobody can know: it is reported when others wait for it, and never cut short.
-PATIENT_ACTIVITIES = ("the chief's callbacks", "start", "saving")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +96,7 @@ class WorkerLate:
     stacks: str
 
 
-GroupEvent = TaskEvent | WorkerDeath | Formed | WorkerLate | InitialStateChanged
+GroupEvent = TaskEvent | WorkerDeath | Formed | WorkerLate | WorkerNotStarted | InitialStateChanged
 
 
 class TaskLoop:
@@ -112,14 +118,16 @@ class TaskLoop:
             num_to_begin=group.num_to_begin, num_to_go_on=group.spec.num_to_go_on, initial_state=task.initial_state
         )
         self.results: dict[int, Any] = {}
-        self._events: deque[GroupEvent] = deque()
+        self._events: deque[GroupEvent] = deque(group.not_started)
+        group.not_started.clear()
         self._requests: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is for a place
         self._stop: Stop | None = None
         self._collect_until_s: float | None = None
-        self._short_since_s: float | None = None
+        self._short_s = 0.0  # how long there have been too few workers, since the last generation was formed
         self._regrouping_since_s: float | None = None
         self._ticked_s = time.monotonic()
-        self._said_late: set[tuple[int, int]] = set()
+        self._said_late: set[int] = set()  # members, since the last generation; others once and for all
+        self._said_stuck: set[int] = set()
 
     # -- events up ------------------------------------------------------------------------------------------------
 
@@ -172,20 +180,20 @@ class TaskLoop:
             if isinstance(message, InitialStateChanged):
                 self._events.append(message)  # whoever has told it hears that it counts
             return
-        worker, known = message.worker, self._group.up.get(message.worker)
-        if known is not None:
-            known.heard_s = time.monotonic()
+        worker, life = message.worker, self._group.life_of(message.worker)
         if isinstance(message, WorkerUp):
             self._group.take(message)
             self._begin(worker)
-        elif known is None and worker not in self._group.launched:
+        elif life is None:
             return  # who was ended is not heard of again
-        elif isinstance(message, TaskEnded):
-            self._ended(message)
-        elif isinstance(message, TaskEvent):
-            self._told(message)
-        elif known is not None:
-            known.heartbeat = message.heartbeat
+        elif isinstance(message, WorkerAlive):
+            life.beat(message.heartbeat, time.monotonic())
+        else:
+            life.hear(time.monotonic())
+            if isinstance(message, TaskEnded):
+                self._ended(message)
+            else:
+                self._told(message)
 
     def _begin(self, worker: int) -> None:
         task = self._task
@@ -199,9 +207,17 @@ class TaskLoop:
         if isinstance(event, TaskRequest):
             self._requests[event.worker] = event.number, for_place
         if isinstance(event.content, JoinRequest):
+            self._note_request(event.worker, event.content)
             self._decide(JoinRequested(worker=event.worker, request=event.content))
         elif not is_request or self.state.status != "collecting errors":  # a task that is given up answers nobody
             self._events.append(event)
+
+    def _note_request(self, worker: int, request: JoinRequest) -> None:
+        """A worker has got as far as to ask for a place."""
+        if request.waiting_at == "join":
+            self._group.started_well()
+        if (life := self._group.life_of(worker)) is not None:
+            life.copy_s = request.copy_s
 
     def _ended(self, ended: TaskEnded) -> None:
         group, worker, failure = self._group, ended.worker, ended.failure
@@ -214,14 +230,17 @@ class TaskLoop:
                 group.end(worker)  # it was let go: what it holds is free again
             self._decide(Finished(worker=worker))
             return
-        if worker in group.launched:  # it counts as one that did not get ready
-            group.launched.discard(worker)
-            self._decide(Started(worker=worker))
+        self._lost_on_its_way(worker)
         if failure.kind == "died":
             known = group.up.pop(worker, None)
-            if failure.step is None and known is not None and known.heartbeat is not None:
-                failure = replace(failure, step=known.heartbeat.step)
+            if failure.step is None and known is not None and known.life.heartbeat is not None:
+                failure = replace(failure, step=known.life.heartbeat.step)
         self._decide(failure)
+
+    def _lost_on_its_way(self, worker: int) -> None:
+        """A worker is lost: if it was on its way, it counts as one that did not get ready."""
+        if self._group.launched.pop(worker, None) is not None:
+            self._decide(Started(worker=worker))
 
     def _reply(self, worker: int, reply: object, *, for_place: bool) -> None:
         """Answer a worker's last request, if it is of this kind: others come too late."""
@@ -233,7 +252,10 @@ class TaskLoop:
     # -- decisions ------------------------------------------------------------------------------------------------
 
     def _decide(self, event: Event) -> None:
+        num_restarts = self.state.num_restarts
         self.state, actions = decide(self.state, event)
+        if self.state.num_restarts > num_restarts:
+            self._group.back_off(num_restarts)  # for the first one, the last loss has another started at once
         for action in actions:
             self._act(action)
 
@@ -241,8 +263,12 @@ class TaskLoop:
         group = self._group
         match action:
             case Reply(worker=worker, answer=Membership() as place):
-                addresses = tuple(group.up[member].address for member in place.members)
-                self._reply(worker, replace(place, addresses=addresses, secret=group.secret), for_place=True)
+                members = [group.up[member] for member in place.members]
+                addresses = tuple(known.address for known in members)
+                copy_s = max(known.life.copy_s for known in members)
+                self._reply(
+                    worker, replace(place, addresses=addresses, secret=group.secret, copy_s=copy_s), for_place=True
+                )
             case Reply(worker=worker, answer=answer):
                 self._reply(worker, answer, for_place=True)
             case AbortGeneration(workers=workers, generation=generation, reason=reason):
@@ -253,13 +279,12 @@ class TaskLoop:
                 group.end(worker)
             case WorkerDeath():
                 self._events.append(action)
+            case StartFailed(failure=failure):
+                self._events.append(group.start_failed(failure))
             case Formed():
-                self._short_since_s = self._regrouping_since_s = None
+                self._short_s, self._regrouping_since_s = 0.0, None
                 self._said_late.clear()
                 self._events.append(action)
-            case Order.AWAIT_WORKERS:
-                if self.state.generation >= 0 and self._short_since_s is None:
-                    self._short_since_s = time.monotonic()
             case Order.COLLECT_ERRORS:
                 self._collect_until_s = time.monotonic() + COLLECT_ERRORS_S
             case Stop():
@@ -272,43 +297,51 @@ class TaskLoop:
         now_s = time.monotonic()
         if self.state.over or now_s < self._ticked_s + TICK_S:
             return
-        if now_s - self._ticked_s > STALLED_S:
-            for known in self._group.up.values():
-                known.heard_s = max(known.heard_s, now_s - TICK_S)
-        self._ticked_s = now_s
-        timeout_s = self._group.spec.start_timeout_s
+        self._group.look(now_s)
+        elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
         if self._collect_until_s is not None and now_s >= self._collect_until_s:
             self._decide(Signal.ERRORS_COLLECTED)
-        if self._short_since_s is not None and now_s > self._short_since_s + timeout_s:
-            self._decide(Expired(reason=f"No replacement came within {timeout_s:g} s."))
+        self._await_workers(min(elapsed_s, STALLED_S))
         if not self.state.over:
             self._fence_silent(now_s)
             self._watch_late(now_s)
+            self._watch_starting(now_s)
             self._fit_size()
+
+    def _await_workers(self, elapsed_s: float) -> None:
+        """Give up when there have been too few workers for too long: those that set themselves up are there."""
+        timeout_s = self._group.spec.start_timeout_s
+        if self.state.too_few:
+            self._short_s += elapsed_s
+            if self._short_s > timeout_s:
+                self._decide(Expired(reason=f"There were too few workers for {timeout_s:g} s."))
 
     def _deadline_s(self) -> float:
         """How long a member may be unheard of."""
-        times = (known.heartbeat.step_s for known in self._group.up.values() if known.heartbeat is not None)
-        return self._group.spec.deadline_of(max(times, default=0.0))
+        beats = (known.life.heartbeat for known in self._group.up.values())
+        return self._group.spec.deadline_of(max((beat.step_s for beat in beats if beat is not None), default=0.0))
 
-    def _awaited(self) -> Iterator[tuple[int, KnownWorker, Heartbeat]]:
-        """The members that work, and have been heard of."""
+    def _awaited(self) -> Iterator[tuple[int, Life, Heartbeat]]:
+        """The members that work, and have said what they do."""
         for worker in self.state.members:
-            known = self._group.up.get(worker)
-            if worker not in self.state.requests and known is not None and known.heartbeat is not None:
-                yield worker, known, known.heartbeat
+            life = self._group.life_of(worker)
+            if worker not in self.state.requests and life is not None and life.heartbeat is not None:
+                yield worker, life, life.heartbeat
 
     def _fence_silent(self, now_s: float) -> None:
-        for worker, known, heartbeat in self._awaited():
-            silent_s = now_s - known.heard_s
-            if silent_s > self._deadline_s():
-                self._fence(worker, heartbeat, f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off")
+        for worker, life, _ in self._awaited():
+            silent_s = life.silent_s(now_s)
+            if silent_s > silence_limit_s(life, self._deadline_s()):
+                self._fence(worker, f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off")
                 return
 
-    def _fence(self, worker: int, heartbeat: Heartbeat, reason: str) -> None:
+    def _fence(self, worker: int, reason: str) -> None:
         """End a worker that does not take part any more; should it wake up, nobody listens to it."""
+        life = self._group.life_of(worker)
+        step = None if life is None or life.heartbeat is None else life.heartbeat.step
+        self._lost_on_its_way(worker)
         self._group.end(worker)
-        self._decide(Failure(worker=worker, kind="died", reason=reason, step=heartbeat.step))
+        self._decide(Failure(worker=worker, kind="died", reason=reason, step=step))
 
     def _watch_late(self, now_s: float) -> None:
         """While the group regroups: name those it waits for, and let go of one that stands still for too long."""
@@ -317,15 +350,35 @@ class TaskLoop:
         waited_s, deadline_s = now_s - self._regrouping_since_s, self._deadline_s()
         if waited_s < min(deadline_s, FIRST_DEADLINE_S):
             return
+        self._name([worker for worker, _, _ in self._awaited() if worker not in self._said_late])
         for worker, _, heartbeat in self._awaited():
-            if (worker, self.state.generation) not in self._said_late:
-                self._said_late.add((worker, self.state.generation))
-                stacks = self._group.pool.stacks(worker, STACKS_S)
-                self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
-            limit_s = LATE_AFTER_DEADLINES * deadline_s if heartbeat.step_s else FIRST_DEADLINE_S
-            if heartbeat.activity not in PATIENT_ACTIVITIES and waited_s > limit_s:
-                self._fence(worker, heartbeat, f"it stood still at '{heartbeat.activity}' for {limit_s:.0f} s")
+            limit_s = lateness_limit_s(heartbeat, deadline_s)
+            if waited_s > limit_s:
+                self._fence(worker, f"it stood still at '{heartbeat.activity.value}' for {limit_s:.0f} s")
                 return
+
+    def _watch_starting(self, now_s: float) -> None:
+        """Workers without a place: name who is silent or stands still, end it when that lasts; another is started."""
+        deadline_s = self._group.spec.deadline_of(0.0)
+        starting = {*self._group.launched, *self.state.starting}
+        lives = {worker: life for worker in sorted(starting) if (life := self._group.life_of(worker)) is not None}
+        late = [worker for worker, life in lives.items() if must_be_named(life, deadline_s, now_s)]
+        self._name([worker for worker in late if worker not in self._said_stuck])
+        self._said_stuck.update(late)
+        for worker, life in lives.items():
+            if reason := reason_to_end(life, deadline_s, now_s):
+                self._fence(worker, reason)
+
+    def _name(self, workers: list[int]) -> None:
+        """Tell that these are late, and where they are; all are asked at once, for the driver must not wait long."""
+        if not workers:
+            return
+        self._said_late.update(workers)
+        for worker, stacks in self._group.pool.stacks(workers, STACKS_S).items():
+            life = self._group.life_of(worker)
+            known = None if life is None else life.heartbeat
+            heartbeat = known or Heartbeat(activity=Activity.SET_UP)  # it has begun, and said nothing since
+            self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
 
     def _fit_size(self) -> None:
         """Launch workers that are wanted; let those go that are not, or whose machines go away."""
@@ -339,9 +392,4 @@ class TaskLoop:
             leaving |= frozenset(sorted(staying - leaving)[-surplus:])
         if leaving:
             self._decide(LeaveWanted(workers=leaving))
-        while surplus < 0 and state.num_start_failures < MAX_START_FAILURES:
-            worker = group.pool.launch()
-            if worker is None:
-                return
-            group.launched.add(worker)
-            surplus += 1
+        group.launch_missing(-surplus)

@@ -35,8 +35,9 @@ from ..allreduce.mesh import connect
 from ..assignment import Range
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
 from ..spec import FIRST_DEADLINE_S, GroupSpec
+from .liveness import COPIES, Activity, Heartbeat
 from .mailbox import Interrupted, Mailbox
-from .messages import Finish, Heartbeat, JoinRequest, Leave, Membership, SendState, WaitingAt
+from .messages import Finish, JoinRequest, Leave, Membership, SendState, WaitingAt
 from .results import Results
 
 MAX_HANDED_BYTES = 1 << 40  # of a result that one worker hands to another
@@ -55,6 +56,7 @@ class Member:
         call: number of the next call; `results` are those of calls before, as far as they may be needed.
         results: see `call`.
         step_s: the median duration of the last steps, 0.0 before a few have been timed.
+        copy_s: how long this worker's last copy of its state took; noted by the task, told with every request.
         take_state: makes a copy of the worker's state, for one that joins; set by the task.
         deliver: makes what the task delivers, at its end (True) or where it is paused (False); set by the task.
 
@@ -80,13 +82,13 @@ class Member:
         self.members: tuple[int, ...] = (worker,)
         self.take_state: Callable[[], object] = lambda: None
         self.deliver: Callable[[bool], object] = lambda at_end: None
-        self.step_s = 0.0
+        self.step_s = self.copy_s = 0.0
         self.results = Results()
         self._collective: Collective | None = None
         self._sequence = 0
         self.place: Membership | None = None
         self._aborted = (-1, "")
-        self._activity = ("start", time.monotonic())
+        self._activity = (Activity.SET_UP, time.monotonic())
         self._step: int | None = None
         self._step_times: list[float] = []
         self._waited_s = 0.0
@@ -113,9 +115,10 @@ class Member:
 
     @property
     def deadline_s(self) -> float:
-        """How long to wait for a silent peer."""
+        """How long to wait for a silent peer, which may be copying its state for a checkpoint."""
         unknown = self._spec.deadline_s is None and not self.step_s
-        return FIRST_DEADLINE_S if unknown else self._spec.deadline_of(self.step_s)
+        deadline_s = FIRST_DEADLINE_S if unknown else self._spec.deadline_of(self.step_s)
+        return deadline_s if self.place is None else deadline_s + COPIES * self.place.copy_s
 
     @property
     def waited_s(self) -> float:
@@ -130,7 +133,7 @@ class Member:
         if len(self._step_times) == NUM_TIMED:
             del self._step_times[: NUM_TIMED // 2]
 
-    def note_activity(self, activity: str) -> None:
+    def note_activity(self, activity: Activity) -> None:
         """Note what this worker does now, for its heartbeat."""
         self._activity = activity, time.monotonic()
 
@@ -143,6 +146,7 @@ class Member:
             step=self.step,
             step_s=self.step_s,
             generation=self.generation,
+            processor_s=time.process_time(),
         )
 
     # -- from other threads ---------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ class Member:
 
     def join(self, *, digest: str, fresh: bool) -> Any:
         """Wait for a place in the group; returns where this worker's state comes from, None for its own."""
-        self.note_activity("waiting for a place in the group")
+        self.note_activity(Activity.JOIN)
         self.regroup(JoinRequest(waiting_at="join", digest=digest, fresh=fresh))
         instruments.fault_point("join", self.step)
         return None if self.place is None else self.place.initial_state
@@ -171,7 +175,7 @@ class Member:
         """Tell the driver's half of the task something; from any thread."""
         self.mailbox.send(content)
 
-    def request(self, content: object, activity: str = "waiting for the driver") -> Any:
+    def request(self, content: object, activity: Activity = Activity.AWAIT_DRIVER) -> Any:
         """Ask the driver's half of the task something; takes part in changes of the group meanwhile.
 
         Args:
@@ -186,7 +190,7 @@ class Member:
             self.note_activity(activity)
             try:
                 answer = self.mailbox.request(content, self._is_aborted)
-                instruments.note(activity, began_s)
+                instruments.note(activity.value, began_s)
                 return answer
             except Interrupted:
                 self.poll()
@@ -203,7 +207,7 @@ class Member:
             Dismissed: another worker has delivered.
         """
         while True:
-            self.note_activity("waiting for the end")
+            self.note_activity(Activity.END)
             instruments.fault_point("end", self.step)
             self.regroup(JoinRequest(waiting_at="end"))
 
@@ -260,14 +264,14 @@ class Member:
         """
         joins = why.waiting_at == "join"
         if why.waiting_at not in ("join", "end"):
-            self.note_activity("regrouping")
+            self.note_activity(Activity.REGROUP)
             instruments.fault_point("regroup", self.step)
         self.leave()
         began_s = time.perf_counter()
         while True:
             answer = self.mailbox.request(self._completed(why))
             if isinstance(answer, SendState):
-                why = replace(why, state=self.mailbox.park(self.take_state()))
+                why = replace(why, state=self._parked_state())
             elif isinstance(answer, Finish):
                 raise Dismissed("this worker delivered", self.deliver(why.waiting_at == "end"))
             elif isinstance(answer, Leave):
@@ -285,12 +289,21 @@ class Member:
                     blames = self._numbers(error.unresponsive)
                     why = replace(why, blames=blames, in_call=True, failed_call=-1, reason=str(error))
 
+    def _parked_state(self) -> object:
+        """Handle of a copy of this worker's state."""
+        before, began_s = self._activity[0], time.perf_counter()
+        self.note_activity(Activity.COPY)
+        parked = self.mailbox.park(self.take_state())
+        self.copy_s = time.perf_counter() - began_s
+        self.note_activity(before)
+        return parked
+
     def _completed(self, why: JoinRequest) -> JoinRequest:
         """The request with what is known here. Who was handed results in a generation that did not stand has a state
         that is older than they are: it is before no step, and can be neither saved nor sent.
         """
         lacking, waiting_at = self.results.first_lacking(self.call), why.waiting_at
-        request = replace(why, generation=self.generation, next_call=lacking, step=self.step)
+        request = replace(why, generation=self.generation, next_call=lacking, step=self.step, copy_s=self.copy_s)
         if lacking > self.call:
             return replace(request, waiting_at="join" if waiting_at == "join" else "call", held=())
         return replace(request, clean=waiting_at in ("step", "wait"))

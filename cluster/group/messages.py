@@ -30,14 +30,16 @@ from typing import Any, Literal
 
 from ..assignment import Range
 from ..spec import WorkerInfo
+from .liveness import Heartbeat
 
 Address = tuple[str, int]
 # Where a worker is when it asks for a place: not in the group yet; at a step's all-reduce; at another call; waiting for
 # the driver, or validating; at the end of the task.
 WaitingAt = Literal["join", "step", "call", "wait", "end"]
 FailureKind = Literal["died", "raised", "lost_peer"]
-# Why a process died, as far as there is evidence: killed for want of memory, crashed in native code, or unknown.
-Evidence = Literal["", "out of memory", "crash"]
+# Why a process died, as far as there is evidence: killed for want of memory, crashed in native code (by a signal other
+# than SIGKILL), ended by its own code, or unknown.
+Evidence = Literal["", "out of memory", "crash", "exit"]
 
 
 # -- a worker's place in the group ------------------------------------------------------------------------------------
@@ -60,6 +62,7 @@ class JoinRequest:
         digest: of the state it would begin with (when it joins).
         fresh: whether that state is a new model's (when it joins).
         state: handle of its state, once it was asked to send it.
+        copy_s: how long its last copy of its state took, such as the chief makes for a checkpoint.
         reason: why it asks, in one line.
     """
 
@@ -75,6 +78,7 @@ class JoinRequest:
     digest: str = ""
     fresh: bool = True
     state: object = None
+    copy_s: float = 0.0
     reason: str = ""
 
 
@@ -91,6 +95,7 @@ class Membership:
         held: for each rank the microbatches of `call` that it has computed; empty if nobody has entered it as a step.
         initial_state: where a new member's state comes from; None leaves its own.
         stop_at_step: ask again at the next step, where the group can be changed.
+        copy_s: how long a copy of the state takes: a peer may be silent for that much longer.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
     """
 
@@ -102,6 +107,7 @@ class Membership:
     held: tuple[tuple[Range, ...], ...] = ()
     initial_state: object = None
     stop_at_step: bool = False
+    copy_s: float = 0.0
     addresses: tuple[Address, ...] = ()
     secret: bytes = b""
 
@@ -148,25 +154,6 @@ class TaskRequest(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
-    """A sign of life.
-
-    Attributes:
-        activity: what the worker does, such as "compute".
-        activity_s: for how long.
-        step: step of the run.
-        step_s: median duration of its last steps; 0.0 while unknown.
-        generation: the one it is in.
-    """
-
-    activity: str
-    activity_s: float
-    step: int | None
-    step_s: float
-    generation: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """How one worker ended badly.
 
@@ -207,10 +194,10 @@ class WorkerUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAlive:
-    """A worker answers; `heartbeat` is None between tasks."""
+    """A worker lives, and says what it does."""
 
     worker: int
-    heartbeat: Heartbeat | None
+    heartbeat: Heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,9 +218,10 @@ class PauseWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialStateChanged:
-    """There is a new checkpoint to begin from, should all workers be lost."""
+    """There is a new checkpoint to begin from, should all workers be lost; `position` is (epoch, step) before it."""
 
     initial_state: object
+    position: tuple[int, ...] = ()
 
 
 Message = WorkerUp | WorkerAlive | TaskEvent | TaskEnded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .messages import Message, Wish
@@ -82,8 +83,13 @@ class WorkerPool(ABC):
             return None
 
     @abstractmethod
-    def stacks(self, worker: int, wait_s: float) -> str:
-        """The Python stacks of a worker's threads, or why there are none; waits for so many seconds at most."""
+    def stacks(self, workers: Collection[int], wait_s: float) -> dict[int, str]:
+        """The Python stacks of workers' threads, or why there are none, by number.
+
+        Args:
+            workers: whose; all are asked at the same time.
+            wait_s: how long to wait for all of them together.
+        """
 
     @abstractmethod
     def statistics(self) -> PoolStatistics:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..assignment import Range
-from .controller_state import AbortGeneration, Formed, Kill, Order, TaskState, Turn, WorkerDeath
+from .controller_state import AbortGeneration, Formed, Kill, TaskState, Turn, WorkerDeath
 from .messages import Failure, Finish, JoinRequest, Leave, Membership, SendState
 
 DEATHS_AT_A_STEP = 3
@@ -191,7 +191,7 @@ def begin_again(turn: Turn, failure: Failure | None) -> None:
         turn.change(num_restarts=turn.state.num_restarts + 1)
     num = turn.state.num_restarts
     if failure is not None and num > MAX_RESTARTS:
-        reason = f"all workers were lost {num} times without a checkpoint in between; the last time: {failure.reason}"
+        reason = f"all workers were lost {num} times before a checkpoint got farther; the last time: {failure.reason}"
         turn.stop(replace(failure, reason=reason))
     else:
         gather(turn)
@@ -216,15 +216,18 @@ def lose(turn: Turn, failure: Failure) -> None:
 
 
 def stop_if_lost_again_and_again(turn: Turn) -> bool:
-    """Count the deaths since the last generation; stop at the third at one step with the same evidence.
+    """Count the deaths since the last generation; stop at the third at one step that has the same kind of evidence.
 
-    They are counted when all survivors have told their step: only that tells the step of a death exactly.
+    A process that was ended by SIGKILL leaves none, unless memory ran out: machines and people do that, and they are
+    not tied to a step. One that ends or crashes by itself would do so again. They are counted when all survivors have
+    told their step: only that tells the step of a death exactly.
     """
     for failure in turn.state.new_deaths:
         step = turn.state.step_of(failure)
-        if failure.evidence and step is not None:
-            turn.change(deaths=(*turn.state.deaths, (step, failure.evidence)))
-        if turn.state.deaths.count((step, failure.evidence)) >= DEATHS_AT_A_STEP:
+        kind = "crash" if failure.evidence == "exit" else failure.evidence
+        if kind and step is not None:
+            turn.change(deaths=(*turn.state.deaths, (step, kind)))
+        if turn.state.deaths.count((step, kind)) >= DEATHS_AT_A_STEP:
             turn.stop(replace(failure, step=step))
             return True
     turn.change(new_deaths=())
@@ -254,14 +257,12 @@ def check_ended(turn: Turn) -> None:
 
 
 def _carry_out(turn: Turn, plan: NextGeneration | StateNeeded | None) -> None:
-    if plan is None:
-        turn.act(Order.AWAIT_WORKERS)
-    elif isinstance(plan, StateNeeded):
+    if isinstance(plan, StateNeeded):
         if plan.worker not in turn.state.members:
             turn.change(starting=turn.state.starting | {plan.worker})
         turn.change(donor=plan.worker)
         turn.reply(plan.worker, SendState())
-    else:
+    elif plan is not None:  # else there are too few
         _enter(turn, plan)
 
 

@@ -5,31 +5,46 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import ClusterError, PlacementError
 from ..links import LinksJob, PairBandwidth
 from ..spec import GroupSpec, WorkerInfo
-from .messages import Address, Heartbeat, Message, TaskEnded, Wish, WorkerUp
+from .liveness import Life, back_off_s, must_be_named, reason_to_end
+from .messages import Address, Failure, Message, TaskEnded, Wish, WorkerAlive, WorkerUp
 from .pool import WorkerPool
 
 TICK_S = 0.25
 SAY_EVERY_S = 8.0
+STACKS_S = 1.0
+STALLED_S = 2.0  # a driver that did not look for so long was held up itself: it knows nothing of anybody's silence
+LINKS_S = 600.0  # all links are measured within this, or not at all
 
 
 @dataclass(slots=True)
 class KnownWorker:
-    """What the driver knows about a worker that is up: where it is, when it was heard of last, what it does."""
+    """What the driver knows about a worker that is up: where it is, what it was heard to do, whether it has a task."""
 
     info: WorkerInfo
     address: Address
-    heard_s: float = field(default_factory=time.monotonic)
-    heartbeat: Heartbeat | None = None
+    life: Life = field(default_factory=Life)
     has_task: bool = False
 
     def begin(self) -> None:
         """It was given a task."""
-        self.heartbeat, self.heard_s, self.has_task = None, time.monotonic(), True
+        self.life, self.has_task = Life(heard_s=time.monotonic()), True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerNotStarted:
+    """A worker was lost before it had a place; another is started after `again_s`. `said`: the screen has it."""
+
+    failure: Failure
+    again_s: float
+    said: bool = False
+
+    def __str__(self) -> str:
+        return f"worker {self.failure.worker} could not start: {self.failure.reason}; next try in {self.again_s:g} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +64,8 @@ class WorkerGroup:
         spec: how many, and how long to wait.
         target: how many there shall be; may be changed at any time, from any thread.
         up: those that are up, by number.
-        launched: numbers of those that are on their way.
+        launched: those that are on their way, by number.
+        not_started: those that were lost on their way before there was a task.
         seen: where all workers run or ran, by number, those that are gone included.
         secret: what they know each other by.
     """
@@ -58,7 +74,9 @@ class WorkerGroup:
         self.pool, self.spec = pool, spec
         self.target = spec.most_workers
         self.up: dict[int, KnownWorker] = {}
-        self.launched: set[int] = set()
+        self.launched: dict[int, Life] = {}
+        self.not_started: list[WorkerNotStarted] = []
+        self._num_failed, self._launch_after_s, self._looked_s = 0, 0.0, 0.0
         self.seen: dict[int, WorkerInfo] = {}
         self.secret = secrets.token_bytes(32)
 
@@ -75,38 +93,110 @@ class WorkerGroup:
     def launch(self) -> None:
         """Begin to start workers; `start` waits for them."""
         if not self.up and not self.launched:
-            started = (self.pool.launch() for _ in range(min(self.spec.num_workers, self.target)))
-            self.launched = {worker for worker in started if worker is not None}
+            self.launch_missing(min(self.spec.num_workers, self.target))
+
+    def launch_missing(self, num: int) -> None:
+        """Begin to start up to so many workers: none for a while after starts have failed, or where there is no room.
+
+        Args:
+            num: how many are missing.
+        """
+        for _ in range(num if time.monotonic() >= self._launch_after_s else 0):
+            worker = self.pool.launch()
+            if worker is None:
+                return
+            self.launched[worker] = Life()
+
+    def back_off(self, num_failed: int) -> float:
+        """Start nobody for a while, after so many failures in a row; returns for how many seconds."""
+        wait_s = back_off_s(num_failed)
+        self._launch_after_s = max(self._launch_after_s, time.monotonic() + wait_s)
+        return wait_s
+
+    def start_failed(self, failure: Failure) -> WorkerNotStarted:
+        """A worker was lost before it had a place: the next one is started after a while."""
+        self.launched.pop(failure.worker, None)
+        self._num_failed += 1
+        return WorkerNotStarted(failure=failure, again_s=self.back_off(self._num_failed))
+
+    def started_well(self) -> None:
+        """A worker has got as far as to ask for a place: a row of failures is over."""
+        self._num_failed = 0
 
     def start(self) -> Iterator[str]:
-        """Start workers; ends when enough of them are up.
+        """Start workers; ends when enough of them are up. Others are started for those that are lost on their way.
 
         Yields:
-            Every few seconds a line that says what is waited for.
+            Every few seconds a line that says what is waited for; one for every worker that is lost, or stands still.
 
         Raises:
-            PlacementError: the cluster has no room for them, or they died.
+            PlacementError: there was no room for enough of them until the time was over, or they died.
+            Exception: what a worker's own set-up raised.
         """
         self.launch()
         began_s = said_s = time.monotonic()
+        named: set[int] = set()
         while len(self.up) < self.num_to_begin:
             message = self.pool.receive(TICK_S)
             self.take(message)
-            if isinstance(message, TaskEnded) and (failure := message.failure) is not None:
-                if failure.error is not None:
-                    failure.error.add_note(f"(while worker {failure.worker} was being set up)")
-                    raise failure.error
-                raise PlacementError(f"Worker {failure.worker} could not be set up: {failure.reason}")
             now_s = time.monotonic()
+            self.look(now_s)
+            if isinstance(message, TaskEnded) and message.failure is not None:
+                yield self._note_not_started(message.failure)
+            for failure in self.end_stuck(now_s):
+                yield self._note_not_started(failure)
+            if late := self.to_be_named(now_s, named):
+                yield from map(_line_of, self.pool.stacks(late, STACKS_S).items())
+            self.launch_missing(min(self.spec.num_workers, self.target) - len(self.up) - len(self.launched))
             waiting = f"{len(self.launched)} of {self.spec.num_workers} workers"
             if now_s - began_s > self.spec.start_timeout_s:
                 raise PlacementError(
-                    f"{waiting} did not start within {self.spec.start_timeout_s:g} s. {self.pool.room()} Ask for fewer "
-                    "workers, give min_workers to begin with those there are, or add machines to the cluster."
+                    f"{waiting} did not start within {self.spec.start_timeout_s:g} s. {self._last_not_started()}"
+                    f"{self.pool.room()} Ask for fewer workers, give min_workers to begin with those there are, or add "
+                    "machines to the cluster."
                 )
             if now_s - said_s > SAY_EVERY_S:
                 said_s = now_s
                 yield f"waiting for {waiting} to start. {self.pool.room()}"
+
+    def _note_not_started(self, failure: Failure) -> str:
+        """Note a worker that was lost on its way, for the task to come; returns the line about it.
+
+        Raises:
+            Exception: its own code raised: the next one would raise as well.
+        """
+        if failure.kind != "died":
+            raise _raised_in_set_up(failure)
+        noted = self.start_failed(failure)
+        self.not_started.append(replace(noted, said=True))
+        return str(noted)
+
+    def _last_not_started(self) -> str:
+        return f"The last one that was lost: {self.not_started[-1].failure.reason}. " if self.not_started else ""
+
+    def look(self, now_s: float) -> None:
+        """The driver looks at its workers; what they did not say while it could not look is not held against them."""
+        if now_s - self._looked_s > STALLED_S:
+            for life in self.lives():
+                life.forgive(now_s)
+        self._looked_s = now_s
+
+    def end_stuck(self, now_s: float) -> list[Failure]:
+        """End those on their way that are silent, or stand still, for too long."""
+        deadline_s, found = self.spec.deadline_of(0.0), []
+        for worker, life in list(self.launched.items()):
+            if reason := reason_to_end(life, deadline_s, now_s):
+                self.end(worker)
+                found.append(Failure(worker=worker, kind="died", reason=reason))
+        return found
+
+    def to_be_named(self, now_s: float, named: set[int]) -> list[int]:
+        """Those on their way that are silent, or stand still, and were not `named` before; they are then."""
+        deadline_s = self.spec.deadline_of(0.0)
+        lives = ((worker, life) for worker, life in self.launched.items() if worker not in named)
+        late = [worker for worker, life in lives if must_be_named(life, deadline_s, now_s)]
+        named.update(late)
+        return late
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
         """How fast every two of the workers that are up talk; between two tasks. Takes some seconds.
@@ -120,8 +210,15 @@ class WorkerGroup:
             self.up[worker].begin()
             self.pool.begin(worker, "links", job, None)
         found: dict[int, tuple[PairBandwidth, ...]] = {}
+        until_s = time.monotonic() + LINKS_S
         while len(found) < len(job.addresses):
             message = self.pool.receive(TICK_S)
+            if time.monotonic() > until_s:
+                silent = ", ".join(str(worker) for worker in sorted(job.addresses.keys() - found.keys()))
+                raise ClusterError(
+                    f"The links between workers could not be measured within {LINKS_S:g} s: nothing was heard of "
+                    f"workers {silent}. They are stopped, or their machines cannot be reached."
+                )
             self.take(message)
             if isinstance(message, TaskEnded) and message.worker in job.addresses:
                 if message.failure is not None:
@@ -152,18 +249,47 @@ class WorkerGroup:
             self.take(message)
 
     def take(self, message: Message | Wish | None) -> None:
-        """Note who is up, and who is not any more."""
-        if isinstance(message, WorkerUp):
-            self.launched.discard(message.worker)
+        """Note who lives, who is up, and who is not any more."""
+        if isinstance(message, WorkerAlive):
+            if (life := self.life_of(message.worker)) is not None:
+                life.beat(message.heartbeat, time.monotonic())
+        elif isinstance(message, WorkerUp):
+            self.launched.pop(message.worker, None)
             self.up[message.worker] = KnownWorker(info=message.info, address=message.address)
             self.seen[message.worker] = message.info
         elif isinstance(message, TaskEnded) and message.failure is not None:
-            self.launched.discard(message.worker)
+            self.launched.pop(message.worker, None)
             self.up.pop(message.worker, None)
         elif isinstance(message, TaskEnded) and message.worker in self.up:
             self.up[message.worker].has_task = False
+
+    def life_of(self, worker: int) -> Life | None:
+        """What was heard of a worker that is up, or on its way; None for others."""
+        known = self.up.get(worker)
+        return self.launched.get(worker) if known is None else known.life
+
+    def lives(self) -> Iterator[Life]:
+        """What was heard of all that are up, or on their way."""
+        yield from (known.life for known in self.up.values())
+        yield from self.launched.values()
 
     def end(self, worker: int) -> None:
         """End a worker; it is not heard of again."""
         self.pool.kill(worker)
         self.up.pop(worker, None)
+        self.launched.pop(worker, None)
+
+
+def _line_of(stacks: tuple[int, str]) -> str:
+    return f"waiting for worker {stacks[0]}, which stands still while it loads:\n{stacks[1]}".rstrip()
+
+
+def _raised_in_set_up(failure: Failure) -> Exception:
+    """The error of a worker's own that ends the start; an exit of the user's code is none that may end the driver."""
+    error = failure.error
+    if isinstance(error, Exception):
+        error.add_note(f"(while worker {failure.worker} was being set up)")
+        return error
+    raised = PlacementError(f"Worker {failure.worker} could not be set up: {failure.reason}")
+    raised.__cause__ = error
+    return raised

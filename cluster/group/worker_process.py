@@ -15,16 +15,18 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from ..allreduce.listener import Listener
 from ..errors import ClusterError, CollectiveError, Dismissed
 from ..links import LinksJob, measure_links
 from ..spec import GroupSpec
+from .liveness import Heartbeat
 from .mailbox import Mailbox
 from .member import Member
-from .messages import Address, Failure, FailureKind, Heartbeat, TaskEnded
+from .messages import Address, Failure, FailureKind, TaskEnded
 
-_DIGITS = 20
+_DIGITS, _EXIT_DIGITS = 20, 4
 
 
 class WorkerKilled(BaseException):
@@ -187,7 +189,8 @@ class StepMark:
     """The step at which a worker is, where it outlives the worker: a few bytes of a mapped file beside its log.
 
     The kernel keeps what was written into a map when the process is killed, so the driver learns the exact step of a
-    death; a heartbeat may be a second old. Writing it costs a microsecond and no system call.
+    death; a heartbeat may be a second old. Writing it costs a microsecond and no system call. It also tells an exit of
+    the user's own (`os._exit`) from a kill.
 
     Args:
         log: the worker's log file.
@@ -199,13 +202,17 @@ class StepMark:
     def __init__(self, log: str) -> None:
         self._path = _mark_path(log)
         with open(self._path, "wb+") as file:
-            file.write(b" " * _DIGITS)
+            file.write(b" " * (_DIGITS + _EXIT_DIGITS))
             file.flush()
-            self._map = mmap.mmap(file.fileno(), _DIGITS)
+            self._map = mmap.mmap(file.fileno(), _DIGITS + _EXIT_DIGITS)
 
     def note(self, step: int | None) -> None:
         """This worker is at `step` from now on; None for no step."""
-        self._map[:] = b" " * _DIGITS if step is None else b"%020d" % step
+        self._map[:_DIGITS] = b" " * _DIGITS if step is None else b"%020d" % step
+
+    def note_exit(self, status: int) -> None:
+        """This process ends itself now: of this the kernel tells nobody but its parent."""
+        self._map[_DIGITS:] = b"%04d" % (status & 0xFF)
 
     def close(self) -> None:
         """The task is over: remove the file."""
@@ -214,16 +221,29 @@ class StepMark:
             os.remove(self._path)
 
 
-def take_mark(log: str) -> int | None:
-    """The last step that a dead worker noted beside its log, None where there is none; removes the file."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a dead worker has left: the last step that it noted, and the status with which it ended itself.
+
+    Either is None where there is none.
+    """
+
+    step: int | None = None
+    exit_status: int | None = None
+
+
+def take_mark(log: str | None) -> Mark:
+    """What a dead worker noted beside its log (None: it has none); removes the file."""
+    if log is None:
+        return Mark()
     path = _mark_path(log)
     try:
         with open(path, "rb") as file:
-            text = file.read(_DIGITS).strip()
+            step, status = file.read(_DIGITS).strip(), file.read(_EXIT_DIGITS).strip()
         os.remove(path)
-        return int(text) if text else None
+        return Mark(int(step) if step else None, int(status) if status else None)
     except (OSError, ValueError):
-        return None
+        return Mark()
 
 
 def _mark_path(log: str) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ..group.mailbox import Mailbox
 from ..group.messages import Failure, Message, TaskEnded, WorkerAlive, WorkerUp
@@ -74,12 +74,12 @@ class LocalPool(WorkerPool):
             failure = Failure(worker=worker, kind="died", reason=reason)
             self.inbox.put(TaskEnded(worker=worker, failure=failure))
 
-    def stacks(self, worker: int, wait_s: float) -> str:
+    def stacks(self, workers: Collection[int], wait_s: float) -> dict[int, str]:
         """See `WorkerPool.stacks`."""
         frames = sys._current_frames()
-        threads = [each for each in threading.enumerate() if each.name == thread_name(worker)]
-        found = [frames[each.ident] for each in threads if each.ident in frames]
-        return "".join(line for frame in found for line in traceback.format_stack(frame))
+        threads = {each.name: each.ident for each in threading.enumerate()}
+        found = {worker: frames.get(threads.get(thread_name(worker)) or 0) for worker in workers}
+        return {worker: "".join(traceback.format_stack(frame)) if frame else "" for worker, frame in found.items()}
 
     def statistics(self) -> PoolStatistics:
         """See `WorkerPool.statistics`."""

@@ -13,12 +13,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from ..errors import PlacementError
 from ..group.messages import Evidence, Failure, Message, TaskEnded, WorkerAlive, WorkerUp
@@ -32,7 +32,7 @@ HEARTBEAT_S = 1.0
 JOIN_S = 2.0
 LOG_TAIL_BYTES = 20_000
 DRAIN_POLL_S = 1.0
-_CRASHES = ("Fatal Python error: Segmentation fault", "Fatal Python error: Aborted", "Fatal Python error: Bus error")
+_CRASH = "Fatal Python error: "  # faulthandler writes it at a signal that native code dies of
 
 
 @dataclass(slots=True)
@@ -81,8 +81,9 @@ class RayPool(WorkerPool):
         }
         actor = ray.remote(**options)(RayWorker).remote(worker)
         self._workers[worker] = _Worker(actor)
-        prepared = actor.prepare.remote(self._factory, spec, self._loopback)
-        self._start(self._hear, worker, [prepared], threading.Event())
+        prepared, up = actor.prepare.remote(self._factory, spec, self._loopback), threading.Event()
+        self._start(self._hear, worker, [prepared], up)
+        self._start(self._beat, worker, actor, up)
         return worker
 
     def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
@@ -108,8 +109,7 @@ class RayPool(WorkerPool):
         known = self._workers.pop(worker, None)
         if known is None:
             return
-        if known.log_path is not None:
-            take_mark(known.log_path)
+        take_mark(known.log_path)
         with contextlib.suppress(RayError):
             ray.kill(known.actor)
         if known.info is not None and known.is_here:
@@ -121,12 +121,16 @@ class RayPool(WorkerPool):
         if (known := self._workers.get(worker)) is not None:
             known.actor.crash.remote()
 
-    def stacks(self, worker: int, wait_s: float) -> str:
+    def stacks(self, workers: Collection[int], wait_s: float) -> dict[int, str]:
         """See `WorkerPool.stacks`."""
-        try:
-            return str(ray.get(self._workers[worker].actor.stacks.remote(), timeout=wait_s))
-        except (KeyError, GetTimeoutError, RayError):
-            return "(it does not answer)"
+        asked = {each: self._workers[each].actor.stacks.remote() for each in workers if each in self._workers}
+        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=wait_s) if asked else ([], [])
+        found = dict.fromkeys(workers, "(it does not answer)")
+        for worker, reference in asked.items():
+            if reference in ready:
+                with contextlib.suppress(RayError):
+                    found[worker] = str(ray.get(reference))
+        return found
 
     def leaving(self) -> frozenset[int]:
         """See `WorkerPool.leaving`: Ray's notice that a node is drained, as before a pre-emption."""
@@ -180,10 +184,12 @@ class RayPool(WorkerPool):
             over.set()
 
     def _beat(self, worker: int, actor: ActorHandle, over: threading.Event) -> None:
-        """Call a worker for a heartbeat while it has a task; one that does not answer is not called again."""
+        """Call a worker for heartbeats while it loads, or has a task; one that does not answer is not called again."""
         with contextlib.suppress(RayError):  # who reads its messages tells of its death
             while not over.wait(HEARTBEAT_S):
-                self._take(worker, WorkerAlive(worker=worker, heartbeat=ray.get(actor.heartbeat.remote())))
+                heartbeat = ray.get(actor.heartbeat.remote())
+                if heartbeat is not None:  # else it is between two tasks
+                    self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat))
 
     def _take(self, worker: int, message: Message) -> None:
         known = self._workers.get(worker)
@@ -199,14 +205,11 @@ class RayPool(WorkerPool):
         known = self._workers.pop(worker, None)
         if known is None:  # it was ended, or its death was told
             return
-        reason = _death(error)
-        failure = Failure(
-            worker=worker,
-            kind="died",
-            reason=reason,
-            step=None if known.log_path is None else take_mark(known.log_path),
-            evidence=self._evidence(known, reason),
-        )
+        reason, mark = _death(error), take_mark(known.log_path)
+        evidence = self._evidence(known, reason)
+        if mark.exit_status is not None:
+            reason, evidence = f"its process ended itself, with exit status {mark.exit_status}", "exit"
+        failure = Failure(worker=worker, kind="died", reason=reason, step=mark.step, evidence=evidence)
         with contextlib.suppress(RayError):
             ray.kill(known.actor)
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
@@ -217,7 +220,7 @@ class RayPool(WorkerPool):
         self._oom_kills = kills
         if "OutOfMemory" in reason or "memory monitor" in reason or (known.is_here and kills > before):
             return "out of memory"
-        return "crash" if any(crash in _tail(known.log_path) for crash in _CRASHES) else ""
+        return "crash" if _CRASH in _tail(known.log_path) else ""
 
 
 def _tail(log_path: str | None) -> str:

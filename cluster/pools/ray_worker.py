@@ -12,13 +12,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NoReturn
 
 import ray
 from ray import cloudpickle
 
 from ..errors import ClusterError
+from ..group.liveness import Activity, Heartbeat
 from ..group.mailbox import Mailbox
-from ..group.messages import Failure, Heartbeat, TaskEnded, TaskEvent, WorkerUp
+from ..group.messages import Failure, TaskEnded, TaskEvent, WorkerUp
 from ..group.worker_process import StepMark, WorkerProcess, failure_of, host_name
 from ..spec import GroupSpec, WorkerInfo
 
@@ -27,6 +29,7 @@ DRIVER_GONE_S = 9.0
 # A task, a heartbeat, and now and then an answer, an abort or a look at the stacks run at a time.
 CONCURRENT_CALLS = 8
 EXIT_WITHOUT_DRIVER = 3
+_exit = os._exit
 
 
 class RayWorker:
@@ -40,7 +43,7 @@ class RayWorker:
         self._worker = worker
         self._process: WorkerProcess | None = None
         self._outbox: queue.SimpleQueue[TaskEvent | TaskEnded] = queue.SimpleQueue()
-        self._called_s = time.monotonic()
+        self._called_s = self._made_s = time.monotonic()
 
     def prepare(self, factory: Callable[[int], object], spec: GroupSpec, loopback: bool) -> WorkerUp | TaskEnded:
         """Make the hosted object.
@@ -62,7 +65,7 @@ class RayWorker:
         try:
             self._process = WorkerProcess(factory, spec, mailbox)
             address = self._process.listen("127.0.0.1" if loopback else ray.util.get_node_ip_address())
-        except Exception as error:  # reported to the driver, which raises it
+        except BaseException as error:  # sys.exit() in the user's modules, too; reported to the driver, which raises it
             return TaskEnded(worker=self._worker, failure=_portable(failure_of(error, self._worker, None)))
         node = ray.get_runtime_context().get_node_id()
         return WorkerUp(
@@ -87,12 +90,15 @@ class RayWorker:
                 yield TaskEnded(worker=self._worker, failure=Failure(worker=self._worker, kind="raised", reason=reason))
                 return
         over = threading.Event()
+        if mark is not None:
+            os._exit = _noted_exit(mark)
         self._called_s = time.monotonic()
         threading.Thread(target=self._watch_driver, args=(over,), daemon=True).start()
         self._hosted().begin(method, job, (lambda step: None) if mark is None else mark.note)
         while not isinstance(event := self._outbox.get(), TaskEnded):
             yield event
         over.set()
+        os._exit = _exit
         if mark is not None:
             mark.close()
         if event.failure is not None:
@@ -105,7 +111,10 @@ class RayWorker:
     def heartbeat(self) -> Heartbeat | None:
         """What the task does, None between tasks; and a sign that there is a driver."""
         self._called_s = time.monotonic()
-        return None if self._process is None else self._process.heartbeat()
+        if self._process is None:
+            loading_s = self._called_s - self._made_s
+            return Heartbeat(activity=Activity.LOAD, activity_s=loading_s, processor_s=time.process_time())
+        return self._process.heartbeat()
 
     def answer(self, number: int, reply: object) -> None:
         """Answer the task's request."""
@@ -132,7 +141,7 @@ class RayWorker:
         while not over.wait(1.0):
             if time.monotonic() - self._called_s > DRIVER_GONE_S:
                 print(f"worker {self._worker}: the driver is gone; leaving", file=sys.stderr, flush=True)
-                os._exit(EXIT_WITHOUT_DRIVER)
+                _exit(EXIT_WITHOUT_DRIVER)
 
     def _hosted(self) -> WorkerProcess:
         if self._process is None:
@@ -150,6 +159,18 @@ def _log_to(path: str) -> None:
     os.dup2(file, 2)
     os.close(file)
     faulthandler.enable(file=2)
+
+
+def _noted_exit(mark: StepMark) -> Callable[[int], NoReturn]:
+    """`os._exit` that notes first that it was called: Ray, the parent, tells nobody how a worker ended."""
+    pid = os.getpid()
+
+    def noted(status: int) -> NoReturn:
+        if os.getpid() == pid:  # a fork of this process may end as it likes
+            mark.note_exit(status)
+        _exit(status)
+
+    return noted
 
 
 def _portable(failure: Failure) -> Failure:

@@ -108,7 +108,7 @@ class Coordinator:
     outputs: dict[int, object] = field(default_factory=dict)
     traces: dict[int, WorkerTrace] = field(default_factory=dict)
     _members: tuple[int, ...] = ()
-    _first: Ready | None = None
+    _first: tuple[int, Ready] | None = None  # who has told first, and what
     _parts: dict[int, EpochPart] = field(default_factory=dict)
     _epoch: int = -1
     _agreed: bool = False
@@ -155,7 +155,7 @@ class Coordinator:
             case ClockAsked():
                 return {worker: time.perf_counter()}
             case Ready():
-                return {worker: self._ready(content)}
+                return {worker: self._ready(worker, content)}
             case EpochPart():
                 return self._meet(worker, content)
             case EpochLogs():
@@ -195,18 +195,17 @@ class Coordinator:
         if self._shards is not None:
             self._shards.keep(formed.members)
 
-    def _ready(self, ready: Ready) -> str:
+    def _ready(self, worker: int, ready: Ready) -> str:
         """Why a worker cannot be of this group; empty if it can."""
-        first = self._first
-        if first is None:
-            self._first = ready
-            return ""
+        if self._first is None:
+            self._first = worker, ready
+        other_worker, first = self._first
         for what, one, other in (
             ("the platform they run on", first.platform, ready.platform),
             ("the shapes of the model", first.shapes, ready.shapes),
         ):
             if one != other:
-                return _disagreement(what, {0: one, 1: other})
+                return _disagreement(what, {other_worker: one, worker: other})
         return ""
 
     def _meet(self, worker: int, part: EpochPart) -> Answers:

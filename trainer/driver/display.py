@@ -15,7 +15,16 @@ from .. import jobs
 from ..config import FitConfig, TrainerConfig
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import ConfigurationError, NonfiniteGradientError
-from ..events import CheckpointNotMade, EpochRecord, Event, GradientNotFinite, GroupFormed, WorkerLate, WorkerLost
+from ..events import (
+    CheckpointNotMade,
+    EpochRecord,
+    Event,
+    GradientNotFinite,
+    GroupFormed,
+    WorkerLate,
+    WorkerLost,
+    WorkerNotStarted,
+)
 
 Verbose = Literal["auto", 0, 1, 2]
 _LINE_EVERY_S = 10.0
@@ -174,8 +183,11 @@ def line_of(event: Event, num_steps: int) -> str:
         case GroupFormed(generation=generation, joined=joined, hosts=hosts) if generation > 0 and joined:
             who = ", ".join(f"worker {worker} on {hosts.get(worker, 'an unknown host')}" for worker in joined)
             return f"joined: {who}; {len(event.workers)} worker(s)"
+        case WorkerNotStarted(worker=worker, host=host, reason=reason, again_s=again_s):
+            return f"worker {worker} on {host} could not start: {reason}; the next one is started in {again_s:g} s"
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
-            at = f"at '{activity}' of step {step} for {activity_s:.1f} s"
+            where = "" if step is None else f" of step {step}"
+            at = f"at '{activity}'{where} for {activity_s:.1f} s"
             return f"waiting for worker {worker} on {host}: {at}\n{event.stacks}".rstrip()
         case CheckpointNotMade(name=name, reason=reason):
             return f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due."

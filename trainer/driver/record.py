@@ -40,6 +40,7 @@ from ..events import (
     GroupFormed,
     WorkerLate,
     WorkerLost,
+    WorkerNotStarted,
 )
 from ..jobs import (
     EpochLogs,
@@ -61,8 +62,15 @@ class _OriginHeard:
     name: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """An event that the screen has shown already."""
+
+    event: Event
+
+
 # What waits to be written down. A mapping: fields of ``run.json``.
-_Item = Event | EpochRecord | Ready | Progress | CheckpointWritten | _OriginHeard | Mapping[str, object]
+_Item = Event | _Said | EpochRecord | Ready | Progress | CheckpointWritten | _OriginHeard | Mapping[str, object]
 
 
 class Record:
@@ -127,13 +135,17 @@ class Record:
                 self.note(WorkerLost(worker=lost.worker, host=host, step=lost.step, reason=lost.reason, left=left))
             case Formed():
                 self._formed(event)
+            case driver_loop.WorkerNotStarted(failure=lost, again_s=again_s, said=said):
+                host = self._host(lost.worker)
+                failed = WorkerNotStarted(worker=lost.worker, host=host, reason=lost.reason, again_s=again_s)
+                self.note(_Said(failed) if said else failed)
             case driver_loop.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
                 self.note(
                     WorkerLate(
                         worker=worker,
                         host=self._host(worker),
                         step=heartbeat.step,
-                        activity=heartbeat.activity,
+                        activity=heartbeat.activity.value,
                         activity_s=round(heartbeat.activity_s, 3),
                         stacks=stacks,
                     )
@@ -225,6 +237,8 @@ class Record:
                     self._prune()
             case Event():
                 self._event(item)
+            case _Said(event=event):
+                self.folder.add_event(event)
             case Mapping():
                 self.folder.update(**item)
 
@@ -301,7 +315,8 @@ class Record:
         self._said_checkpoint = False
         self.checkpoint = manifest.name
         origin = InitialCheckpoint(location=self._store.location, name=manifest.name)
-        self._group.pool.inbox.put(InitialStateChanged(initial_state=origin))
+        position = manifest.epoch, manifest.step
+        self._group.pool.inbox.put(InitialStateChanged(initial_state=origin, position=position))
         self.folder.add_event(
             CheckpointCommitted(
                 name=manifest.name,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector
 
 from ..jobs import BUCKET_OPS
+from .feed import Microbatch
 from .metrics import Logs, MetricSums, Results
 from .microbatches import Microbatches
 
@@ -45,12 +46,19 @@ class Evaluator:
         for step in range(lo // num_microbatches, -(-hi // num_microbatches)):
             yield np.array([step], np.int64)
 
-    def step(self, step: int) -> None:
-        """Compute this worker's microbatches of one step of the pass."""
+    def read(self, step: int) -> list[Microbatch]:
+        """The rows of this worker's microbatches of one step of the pass."""
         plan = self._microbatches.feed.plan
         first = step * plan.num_microbatches
-        indices = range(max(self._lo - first, 0), min(self._hi - first, plan.num_microbatches))
-        for (_, index), vector in self._microbatches.computed(step, step, indices):
+        return self._microbatches.read(
+            step, range(max(self._lo - first, 0), min(self._hi - first, plan.num_microbatches))
+        )
+
+    def step(self, step: int, rows: Sequence[Microbatch]) -> None:
+        """Compute this worker's microbatches of one step of the pass; `rows` were read for it."""
+        plan = self._microbatches.feed.plan
+        first = step * plan.num_microbatches
+        for (_, index), vector in self._microbatches.computed(rows, step):
             self._tree.add(first + index, tuple(np.array(bucket) for bucket in vector))
             self._rows += plan.sizes(step)[index]
 

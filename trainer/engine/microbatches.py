@@ -37,22 +37,24 @@ class Microbatches:
         self.num_replicas = built.strategy.num_replicas_in_sync
         self.times = TimeSplit()
 
+    def read(self, step: int, indices: Sequence[int]) -> list[Microbatch]:
+        """The rows of the microbatches `indices` of a step of the pass; those without rows are left out."""
+        with self.times.part("input"):
+            return self.feed.read(step, indices)
+
     def computed(
-        self, step: int, seed_step: int, indices: Sequence[int], replica_sum: ReplicaSum | None = None
+        self, microbatches: Sequence[Microbatch], seed_step: int, replica_sum: ReplicaSum | None = None
     ) -> Iterator[tuple[Node, Vector]]:
-        """The present microbatches among `indices`, in order, as nodes of the tree, each as soon as it is computed.
+        """Microbatches, in order, as nodes of the tree, each as soon as it is computed.
 
         Args:
-            step: the step of the pass.
+            microbatches: what was read last.
             seed_step: the step of the run, from which random seeds come.
-            indices: microbatches of the step; those without rows are left out.
             replica_sum: adds up, on the devices, what was computed at the same time; without it each comes by itself.
 
         Yields:
             node, and its vector: valid until the next one is asked for.
         """
-        with self.times.part("input"):
-            microbatches = self.feed.read(step, indices)
         for at in range(0, len(microbatches), self.num_replicas):
             wave = microbatches[at : at + self.num_replicas]
             computed = [m.index for m in wave]
@@ -73,7 +75,7 @@ class Microbatches:
         """
         try:
             for step, index in self.feed.plan.one_of_each_size().values():
-                deque(self.computed(step, step, [index]), maxlen=0)
+                deque(self.computed(self.read(step, [index]), step), maxlen=0)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if not self.built.jit_compile:
                 raise

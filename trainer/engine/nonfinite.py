@@ -33,7 +33,8 @@ def nonfinite_microbatch(
     """
     layout = microbatches.gradients.layout
     for lo, hi in sorted(ranges):
-        for (_, index), (*float_buckets, _, _) in microbatches.computed(step, seed_step, range(lo, hi)):
+        rows = microbatches.read(step, range(lo, hi))
+        for (_, index), (*float_buckets, _, _) in microbatches.computed(rows, seed_step):
             if not all(map(all_finite, float_buckets)):
                 parts = _parts_by_variable(microbatches.built, layout, float_buckets)
                 return index, tuple(variable.path for variable, part in parts if not all_finite(part))
@@ -66,7 +67,8 @@ def replay_step(
     present = [index for index, here in enumerate(plan.present(step)) if here]
     found = []
     for index in present if wanted.microbatch is None else [wanted.microbatch]:
-        for _, (*float_buckets, sums, maxima) in microbatches.computed(step, epoch * plan.num_steps + step, [index]):
+        rows = microbatches.read(step, [index])
+        for _, (*float_buckets, sums, maxima) in microbatches.computed(rows, epoch * plan.num_steps + step):
             metric_sums = MetricSums.start(metrics.layout)
             metric_sums.add(np.array(sums), np.array(maxima), plan.sizes(step)[index])
             norms, broken = {}, []

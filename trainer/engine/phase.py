@@ -134,4 +134,4 @@ class Phase:
         plan = self.microbatches.feed.plan
         indices: Sequence[int] = range(min(self.microbatches.num_replicas, plan.num_microbatches))
         for step in (0, plan.num_steps - 1):
-            deque(self.microbatches.computed(step, step, indices, replica_sum), maxlen=0)
+            deque(self.microbatches.computed(self.microbatches.read(step, indices), step, replica_sum), maxlen=0)

@@ -25,6 +25,7 @@ from dataclasses import asdict
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.calls import SumCall
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.vectors import Vector
@@ -103,7 +104,10 @@ class Step:
     def _compute(self, phase: Phase, step: int, lo: int, hi: int) -> None:
         """Compute the microbatches [lo, hi) and add them up."""
         tree = phase.partial_sums.open(lo, hi)
-        for node, vector in phase.microbatches.computed(step, self._seed_step(step), range(lo, hi), phase.replica_sum):
+        self._member.note_activity(Activity.READ)
+        rows = phase.microbatches.read(step, range(lo, hi))
+        self._member.note_activity(Activity.COMPUTE)
+        for node, vector in phase.microbatches.computed(rows, self._seed_step(step), phase.replica_sum):
             level, place = node
             with self.times.part("local sum", place << level):  # its first microbatch
                 tree.add_node(node, phase.layout.leaf(vector))

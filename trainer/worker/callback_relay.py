@@ -132,7 +132,7 @@ class CallbackRelay:
         try:
             for callback in self._callbacks:
                 getattr(callback, hook)(*args)
-        except Exception:
+        except BaseException:  # sys.exit(), too
             self._member.step = self._position.of_run
             raise
         instruments.note(hook, began)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from heliostat.cluster import instruments
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 
 from ..engine.evaluate import Evaluator
@@ -57,11 +58,10 @@ class EpochEnd:
         """Batches of this worker's shards of the validation pass; more if another worker is lost meanwhile."""
         answer = self._meet()
         while isinstance(answer, Shard) and self._evaluator is not None:
-            self._member.note_activity("validation")
             yield from self._evaluator.start(answer.lo, answer.hi)
             nodes, rows = self._evaluator.finish()
             result = ShardResult(shard=answer, nodes=nodes, rows=rows)
-            answer = self._member.request(result, "waiting for others to validate")
+            answer = self._member.request(result, Activity.AWAIT_VALIDATION)
         self._passed = answer if isinstance(answer, PassSum) else None
 
     def test(self, batch: StepIndex | tuple[StepIndex, ...]) -> Logs:
@@ -70,7 +70,10 @@ class EpochEnd:
             self._member.poll()
             instruments.fault_point("validation", self._member.step)
             began = time.perf_counter()
-            self._evaluator.step(index_of(batch))
+            self._member.note_activity(Activity.READ)
+            rows = self._evaluator.read(index_of(batch))
+            self._member.note_activity(Activity.VALIDATE)
+            self._evaluator.step(index_of(batch), rows)
             instruments.note("validation", began)
         return {}
 
@@ -103,4 +106,4 @@ class EpochEnd:
             row_ids=tuple(self._position.row_ids),
         )
         instruments.note("metrics and digest", began)
-        return self._member.request(part, "waiting for the others at the end of the epoch")
+        return self._member.request(part, Activity.MEET)

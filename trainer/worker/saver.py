@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from heliostat.cluster import instruments
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 
 from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
@@ -68,7 +69,9 @@ class Saver:
         if self._store is None or not self._member.is_chief or position == self._saved_step:
             return
         began = time.perf_counter()
+        self._member.note_activity(Activity.COPY)
         snapshot = self._take()
+        self._member.copy_s = time.perf_counter() - began  # peers wait that much longer for the next one
         instruments.note("checkpoint copy", began)
         self._recorder = instruments.current()
         self._saved_s, self._saved_step = time.monotonic(), position

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from heliostat.data import Dataset
 
@@ -148,12 +150,14 @@ class Worker:
             self._join(built, member, fresh)
             answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
-                member.note_activity("evaluation")
                 for step in evaluator.start(answer.lo, answer.hi):
                     instruments.fault_point("validation")
-                    evaluator.step(int(step[0]))
-                nodes, rows = evaluator.finish()
-                answer = member.request(ShardResult(shard=answer, nodes=nodes, rows=rows))
+                    member.note_activity(Activity.READ)
+                    rows = evaluator.read(int(step[0]))
+                    member.note_activity(Activity.EVALUATE)
+                    evaluator.step(int(step[0]), rows)
+                nodes, num_rows = evaluator.finish()
+                answer = member.request(ShardResult(shard=answer, nodes=nodes, rows=num_rows))
             _, sums, maxima = answer.vector
             member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, maxima, answer.rows))
             return member.end()
@@ -170,7 +174,7 @@ class Worker:
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.request(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Shard):
-            member.note_activity("prediction")
+            member.note_activity(Activity.PREDICT)
             instruments.fault_point("validation")
             start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
             outputs = predictor.rows(dataset, start, stop, rows_at_once)
@@ -224,6 +228,7 @@ class Worker:
         refused = member.request(ready)
         if refused:
             raise WorkersDisagreeError(refused)
+        member.note_activity(Activity.SET_UP)  # it goes on to compile
 
     def _join(self, built: BuiltModel, member: Member, fresh: bool) -> None:
         """Join the group of a pass, with the state of the others if it differs."""
@@ -242,7 +247,10 @@ class Worker:
 
 def _begin(session: Session, built: BuiltModel, member: Member) -> None:
     """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
-    origin = member.join(digest=state_digest(built), fresh=True)
+    began_s = time.perf_counter()
+    digest = state_digest(built)
+    member.copy_s = time.perf_counter() - began_s  # it reads all of the state, as a copy does
+    origin = member.join(digest=digest, fresh=True)
     if origin is not None:
         session.restore(_fetched(origin, member))
 
@@ -259,7 +267,7 @@ def _fetched(initial_state: object, member: Member) -> Snapshot:
 
 
 def _paused(session: Session, member: Member) -> None:
-    member.note_activity("saving")
+    member.note_activity(Activity.SAVE)
     session.saver.save_now(session.position.of_run)
 
 

@@ -76,7 +76,7 @@ def test_errors_keep_their_fields_when_pickled(error):
     assert type(copy) is type(error)
     assert vars(copy) == vars(error)
     assert str(copy) == str(error)
-    assert "worker 0 (generation 2" in str(copy)
+    assert "rank 0 (generation 2" in str(copy)
     assert isinstance(copy, errors.CollectiveError)
 
 

@@ -20,8 +20,8 @@ def test_wrong_secret_is_refused_on_both_sides(group):
     assert isinstance(listener_side, errors.PeerError)
     assert (dialer_side.peer, listener_side.peer) == (0, 1)
     assert (dialer_side.unresponsive, listener_side.unresponsive) == ((0,), (1,))
-    assert "no trusted connection with worker 0: it does not know this run's secret" in str(dialer_side)
-    assert "no trusted connection with worker 1: " in str(listener_side)
+    assert "no trusted connection with rank 0: it does not know this run's secret" in str(dialer_side)
+    assert "no trusted connection with rank 1: " in str(listener_side)
     assert "without proof that it knows this run's secret" in str(listener_side)
 
 
@@ -29,7 +29,7 @@ def test_an_old_generation_is_refused_and_learns_of_the_new_one(group):
     listener_side, dialer_side = group.run(2, lambda mesh, rank: None, generations=[5, 4], timeout_s=1.0)
     assert isinstance(dialer_side, errors.PeerError)
     assert (dialer_side.peer, dialer_side.call.generation) == (0, 4)
-    assert "worker 0 is in generation 5: this worker is left over from an older group" in str(dialer_side)
+    assert "rank 0 is in generation 5: this worker is left over from an older group" in str(dialer_side)
     assert isinstance(listener_side, errors.PeerError)
     assert listener_side.peer == 1
     assert "was silent" in str(listener_side)
@@ -44,7 +44,7 @@ def test_a_worker_waits_for_a_peer_that_is_still_in_the_generation_before(group)
         return connect(listeners[rank], peers, timeout_s=20.0, deadline_s=20.0)
 
     def late():
-        with pytest.raises(errors.PeerError, match="worker 1 is in generation 2: this worker is left over"):
+        with pytest.raises(errors.PeerError, match="rank 1 is in generation 2: this worker is left over"):
             join(0, 1)
         with closing(join(0, 2)) as mesh:
             return mesh.broadcast(1, b"welcome")
@@ -95,7 +95,7 @@ def test_a_worker_whose_address_nobody_answers_is_lost_at_once(group):
     gone, listener = group.listen(2)
     peers = group.peers([gone, listener], 1)
     gone.close()
-    with pytest.raises(errors.PeerError, match=r"lost worker 0: cannot connect.*refused") as caught:
+    with pytest.raises(errors.PeerError, match=r"lost rank 0: cannot connect.*refused") as caught:
         connect(listener, peers, timeout_s=30.0, deadline_s=1.0)
     assert caught.value.peer == 0
 

@@ -243,7 +243,7 @@ def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
     assert isinstance(results[1], RuntimeError)
     for rank in (0, 2):
         assert isinstance(results[rank], errors.PeerError)
-        assert "lost worker 1: " in str(results[rank])
+        assert "lost rank 1: " in str(results[rank])
 
 
 def test_the_goodbye_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fails_first():
@@ -259,7 +259,7 @@ def test_the_goodbye_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fai
 
     with pytest.raises(errors.PeerError, match=r"was silent for 0\.01 s"):
         reduce(second, (0, 1))  # it has sent its part, and gives up
-    with pytest.raises(errors.PeerError, match=r"it stopped: PeerError: .* worker 0 was silent") as caught:
+    with pytest.raises(errors.PeerError, match=r"it stopped: PeerError: .* rank 0 was silent") as caught:
         reduce(first, (0, 0))
     assert caught.value.peer == 1
 
@@ -292,7 +292,7 @@ def test_a_call_after_an_error_raises_again(group):
             return None
         with pytest.raises(errors.PeerError):
             mesh.broadcast(1, None)
-        with pytest.raises(errors.Aborted, match=r"ended before.*lost worker 0"):
+        with pytest.raises(errors.Aborted, match=r"ended before.*lost rank 0"):
             mesh.broadcast(2, None)
         return "both"
 
@@ -320,7 +320,7 @@ def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group, num_wor
                 come.set()
 
     results = group.run(num_workers, body)
-    said = f"worker {silent} was silent for 0.3 s"
+    said = f"rank {silent} was silent for 0.3 s"
     assert any(said in str(result) and result.peer == silent for result in results[:silent])
     for result in results[:silent]:
         assert isinstance(result, errors.PeerError)

@@ -94,7 +94,7 @@ def run_until_struck(start, victim, strike, **options):
 def test_a_killed_worker_is_lost_on_every_survivor(start, length, victim):
     for report in run_until_struck(start, victim, signal.SIGKILL, lengths=[length]):
         assert report["error"] == "PeerError"
-        assert f"lost worker {victim}: " in report["text"]
+        assert f"lost rank {victim}: " in report["text"]
 
 
 @pytest.mark.parametrize("length", [10, 400_000])
@@ -103,7 +103,7 @@ def test_a_stopped_worker_is_named_by_every_survivor_at_the_deadline(start, leng
     assert [1] in [report["unresponsive"] for report in reports]
     for report in reports:  # who notices first says goodbye, the other one hears of it
         assert report["error"] == "PeerError"
-        assert "worker 1 was silent" in report["text"]
+        assert "rank 1 was silent" in report["text"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,6 @@ def test_a_worker_killed_at_any_point_of_shared_memory_is_lost_at_once_and_leave
     for rank in (0, 2):
         last = lines(processes[rank])[-1]
         assert last["error"] == "PeerError"
-        assert "lost worker 1: " in last["text"] or "Also closed by now: workers 1" in last["text"]
+        assert "lost rank 1: " in last["text"] or "Also closed by now: ranks 1" in last["text"]
         assert last["mappings"] == 0
         assert processes[rank].wait(60) == 0

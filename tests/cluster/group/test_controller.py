@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from heliostat.cluster.group.controller import MAX_START_FAILURES, decide
+from heliostat.cluster.group.controller import MAX_START_ERRORS, decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
     Expired,
@@ -17,6 +17,7 @@ from heliostat.cluster.group.controller_state import (
     Reply,
     Signal,
     Started,
+    StartFailed,
     Stop,
     TaskState,
     WorkerDeath,
@@ -84,7 +85,8 @@ def closing(*workers):
 
 def test_enough_workers_form_the_first_generation():
     play = Play(num_needed=2, min_workers=1).join(4, digest="same")
-    assert play.new == (Order.AWAIT_WORKERS,), "min_workers is for going on, not for the beginning"
+    assert play.new == (), "min_workers is for going on, not for the beginning"
+    assert play.state.too_few
     play.join(2, digest="same")
     assert play.answers[2] == play.answers[4] == Membership(generation=0, members=(2, 4), call=0, first_call=0, donor=0)
     assert play.new[-1] == Formed(generation=0, members=(2, 4), joined=(2, 4), restarted=False)
@@ -157,22 +159,44 @@ def test_a_death_while_the_first_generation_connects_begins_it_again_with_the_ot
     assert play.new_of(Formed)[0].restarted
 
 
-@pytest.mark.parametrize("kind", ["died", "raised"])
-def test_workers_that_fail_before_they_join(kind):
-    play = Play(num_needed=2)
-    for worker in range(MAX_START_FAILURES):
+def test_an_error_in_the_set_up_of_the_first_workers_ends_the_start():
+    play = Play(num_needed=2).feed(Started(worker=0)).feed(failure(0, "raised"))
+    assert play.new_of(Stop)[0].cause == failure(0, "raised"), "the next one would raise as well"
+
+
+def test_workers_that_die_before_they_join_are_made_good_until_the_time_is_over():
+    play = Play(num_needed=2).join(0)
+    for worker in range(1, 20):
+        play.feed(Started(worker=worker))
+        assert not play.state.too_few, "it may take as long as it likes"
+        assert play.die(worker).new == (StartFailed(failure=failure(worker)),)
+        assert play.state.too_few
+    play.feed(Expired(reason="There were too few workers."))
+    assert play.new_of(Stop)[0].cause.reason == "There were too few workers. died 19"
+
+
+def test_workers_that_raise_while_nobody_works_are_given_up_after_some():
+    play = running(0).die(0)
+    for worker in range(1, MAX_START_ERRORS + 1):
         assert not play.state.over
-        play.feed(Started(worker=worker)).feed(failure(worker, kind))
-        if kind == "raised":
-            break  # building the model fails in the same way everywhere
-    assert play.new_of(Stop)[0].cause == failure(worker, kind)
+        play.feed(Started(worker=worker)).feed(failure(worker, "raised"))
+        assert play.new_of(Kill)[0].worker == worker, "its process lives"
+    assert play.new_of(Stop)[0].cause == failure(MAX_START_ERRORS, "raised")
 
 
-def test_a_worker_that_joins_ends_a_row_of_failures():
-    play = Play(num_needed=2)
-    for worker in range(10):
-        play.feed(Started(worker=worker)).die(worker).join(100 + worker).die(100 + worker)
+def test_a_worker_that_joins_ends_a_row_of_errors():
+    play = running(0).die(0)
+    for worker in range(1, 10):
+        play.feed(Started(worker=worker)).feed(failure(worker, "raised")).join(100 + worker).die(100 + worker)
     assert not play.state.over
+
+
+def test_who_sets_itself_up_is_there_and_who_was_lost_is_not():
+    play = Play(num_needed=2).feed(Started(worker=0)).feed(Started(worker=1))
+    assert not play.state.too_few
+    assert play.die(1).state.too_few
+    assert not running(0, 1).die(1).report(0).state.too_few
+    assert running(0, 1, min_workers=2).die(1).report(0).state.too_few
 
 
 # -- losing members ---------------------------------------------------------------------------------------------------
@@ -224,7 +248,8 @@ def test_when_the_only_one_with_the_newest_result_dies_the_step_is_pending_again
 
 def test_fewer_than_min_workers_wait_for_help():
     play = running(0, 1, min_workers=2).die(1).report(0)
-    assert play.new == (Order.AWAIT_WORKERS,)
+    assert play.new == ()
+    assert play.state.too_few
     play.join(2).report(0, state="parked")
     assert play.answers[2].members == (0, 2)
 
@@ -234,7 +259,7 @@ def test_too_few_may_finish_a_call_but_stop_at_a_step():
     assert play.answers[0].members == (0,)
     play.feed(Signal.REGROUP_IF_WANTED)
     assert play.new_of(AbortGeneration)
-    assert play.report(0).new == (Order.AWAIT_WORKERS,)
+    assert play.report(0).new == ()
 
 
 def test_waiting_in_vain_stops_with_the_last_loss():
@@ -249,7 +274,7 @@ def test_expiry_is_too_late_when_the_group_works_closes_or_grows(begin):
 
 def test_all_are_lost_and_the_next_ones_begin_from_the_last_checkpoint():
     play = running(0, 1).feed(InitialStateChanged(initial_state="newer")).die(0).die(1)
-    assert play.new == (WorkerDeath(failure=failure(1), num_left=0), Order.AWAIT_WORKERS)
+    assert play.new == (WorkerDeath(failure=failure(1), num_left=0),)
     play.join(2)
     assert play.answers[2] == Membership(
         generation=1, members=(2,), call=0, first_call=0, donor=0, initial_state="newer"
@@ -262,12 +287,22 @@ def test_restarts_without_progress_are_limited():
     for worker in range(MAX_RESTARTS):
         play.die(worker).join(worker + 1)
         assert play.state.status == "running"
-    progress = decide(play.state, InitialStateChanged(initial_state="newer"))[0]
+    progress = decide(play.state, InitialStateChanged(initial_state="newer", position=(0, 4)))[0]
     assert play.die(MAX_RESTARTS).new_of(Stop)[0].cause.worker == MAX_RESTARTS
     assert not decide(progress, failure(MAX_RESTARTS))[0].over
 
 
-@pytest.mark.parametrize("evidence", ["out of memory", "crash", ""])
+@pytest.mark.parametrize(("position", "ends"), [((1, 2), True), ((1, 0), True), ((1, 3), False), ((2, 0), False)])
+def test_a_checkpoint_that_is_written_again_is_no_progress(position, ends):
+    play = running(0).feed(InitialStateChanged(initial_state="first", position=(1, 2)))
+    for worker in range(MAX_RESTARTS + 1):
+        assert not play.state.over
+        play.die(worker).join(worker + 1)
+        play.feed(InitialStateChanged(initial_state=f"of worker {worker}", position=position))
+    assert play.state.over == ends
+
+
+@pytest.mark.parametrize("evidence", ["out of memory", "crash", "exit", ""])
 def test_deaths_at_the_same_step_again_and_again(evidence):
     play = running(0, 1, 2, 3)
     for worker in range(DEATHS_AT_A_STEP):
@@ -313,6 +348,13 @@ def test_deaths_for_different_reasons_are_different():
     for worker, evidence in enumerate(["crash", "out of memory", "crash", "out of memory"]):
         play.die(worker, evidence=evidence, step=7).join(worker + 1)
     assert not play.state.over
+
+
+def test_a_step_at_which_processes_end_or_crash_by_themselves_is_poison():
+    play = running(0)
+    for worker, evidence in enumerate(["exit", "crash"]):
+        play.die(worker, evidence=evidence, step=7).join(worker + 1)
+    assert play.die(2, evidence="exit", step=7).new_of(Stop)[0].cause == failure(2, evidence="exit", step=7)
 
 
 def test_deaths_at_different_steps_are_different():
@@ -516,7 +558,11 @@ def test_the_error_of_a_worker_explains_its_death(kind, cause):
 
 def test_an_error_of_a_replacement_does_not_stop_those_who_work():
     play = raising(running(0).feed(Started(worker=1)), 1)
-    assert (play.new, play.state.num_start_failures) == ((), 1)
+    assert play.new == (
+        StartFailed(failure=failure(1, "raised")),
+        Kill(worker=1, reason="it could not be set up"),
+    )
+    assert play.state.status == "running"
 
 
 # -- connections that are cut -----------------------------------------------------------------------------------------

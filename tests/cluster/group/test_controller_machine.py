@@ -11,6 +11,7 @@ from heliostat.cluster.assignment import assign, reassign
 from heliostat.cluster.group.controller import decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
+    Expired,
     Finished,
     Formed,
     InitialStateChanged,
@@ -21,6 +22,7 @@ from heliostat.cluster.group.controller_state import (
     Reply,
     Signal,
     Started,
+    StartFailed,
     Stop,
     TaskState,
 )
@@ -126,6 +128,10 @@ class Model:
             self.die(self.workers[action.worker])
         elif isinstance(action, Formed):
             self.formed(action, answers)
+        elif isinstance(action, StartFailed):
+            worker = self.workers[action.failure.worker]
+            assert not worker.placed
+            assert action.failure.worker not in self.state.starting, "it would be waited for"
         elif action is Order.COLLECT_ERRORS:
             self.settling = True
         elif action is Order.COMPLETE or isinstance(action, Stop):
@@ -409,7 +415,11 @@ class ControllerMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.model.alive()))
 
     @precondition(lambda self: self.model and self.model.alive())
-    @rule(data=st.data(), evidence=st.sampled_from(["", "", "", "crash", "out of memory"]), keeps_said=st.booleans())
+    @rule(
+        data=st.data(),
+        evidence=st.sampled_from(["", "", "", "crash", "exit", "out of memory"]),
+        keeps_said=st.booleans(),
+    )
     def die(self, data, evidence, keeps_said):
         self.model.die(self.choose(data), evidence, keeps_said=keeps_said)
 
@@ -443,7 +453,18 @@ class ControllerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def checkpoint(self, data):
         placed = [worker for worker in self.model.alive() if worker.placed]
-        self.model.feed(InitialStateChanged(initial_state=data.draw(st.sampled_from(placed)).history))
+        history = data.draw(st.sampled_from(placed)).history
+        before = self.model.state
+        self.model.feed(InitialStateChanged(initial_state=history, position=(0, len(history) - 1)))
+        after = self.model.state
+        assert after.num_restarts == (before.num_restarts if after.position == before.position else 0)
+
+    @precondition(lambda self: self.model and self.num_moves > 100 and self.model.state.too_few)
+    @rule()
+    def expire(self):
+        """Nobody came for too long, and nobody is on the way."""
+        self.model.feed(Expired(reason="too few workers"))
+        assert self.model.state.over or self.model.state.donor is not None
 
     @precondition(lambda self: self.model and self.num_moves > 60)
     @rule()

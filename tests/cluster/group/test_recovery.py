@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from heliostat.cluster import instruments
-from heliostat.cluster.errors import TaskFailed
-from heliostat.cluster.group import driver_loop
+from heliostat.cluster.errors import PlacementError, TaskFailed
+from heliostat.cluster.group import driver_loop, liveness, worker_group
 from heliostat.cluster.group.messages import InitialStateChanged
 from heliostat.cluster.pools import local
 
@@ -55,6 +55,8 @@ def _target(link: str) -> str:
 def start(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts groups; after the test nothing of them may be left."""
     monkeypatch.setattr(driver_loop, "TICK_S", 0.02)
+    monkeypatch.setattr(worker_group, "TICK_S", 0.02)
+    monkeypatch.setattr(liveness, "MAX_BACK_OFF_S", 0.02)
     threads, listeners, before = set(threading.enumerate()), list(instruments._listeners), sockets()
     made: list[Toys] = []
 
@@ -285,7 +287,7 @@ def test_all_workers_die_and_others_begin_from_the_last_state_that_was_kept(star
 
     def keep(event: Any) -> None:
         if checkpoint and isinstance(event, Applied) and event.worker == 0 and event.state.step in (2, 4):
-            toys.pool.inbox.put(InitialStateChanged(initial_state=event.state))
+            toys.pool.inbox.put(InitialStateChanged(initial_state=event.state, position=(0, event.state.step)))
 
     toys.on_event = keep
     check(toys, toys.run(JOB))
@@ -473,14 +475,49 @@ def test_a_worker_that_cannot_be_made_stops_the_start(start, script):
     assert "worker 1" in raised.value.__notes__[0]
 
 
-def test_replacements_that_cannot_be_made_are_given_up_after_some(start, script):
+@pytest.mark.parametrize("point", ["make", "setup"])
+def test_replacements_that_cannot_be_made_are_tried_again_and_again(start, script, point):
     script.kill(1, "compute", 2)
-    for worker in (2, 3, 4):
-        script.fail(worker, "make", None, ValueError("no such model"))
-    script.hold(0, "compute", 5, lambda: script.saw("ended", 4) > 0)
+    for worker in range(2, 7):
+        script.fail(worker, point, None, ValueError("no such model"))
+    script.hold(0, "compute", 5, lambda: script.welcomed(7))
     toys = start(2, max_launches=20)
     check(toys, toys.run(JOB))
-    assert toys.pool.num_launched == 5
+    assert toys.driver.members == (0, 7)
+    assert [failure.worker for failure in toys.driver.not_started] == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("point", ["make", "setup"])
+def test_a_worker_that_dies_before_it_has_a_place_is_replaced(start, script, point):
+    script.kill(1, point).kill(3, point)
+    toys = start(3, max_launches=5)
+    check(toys, toys.run(JOB))
+    assert sorted(toys.driver.members) == [0, 2, 4]
+    assert [failure.worker for failure in toys.driver.not_started] == [1, 3]
+
+
+def test_with_min_workers_nobody_waits_for_one_that_dies_before_it_has_a_place(start, script):
+    script.hold(1, "setup", None, lambda: script.saw("formed", 0) > 0)
+    script.kill(2, "make")
+    toys = start(3, max_launches=3, min_workers=1)
+    check(toys, toys.run(JOB))
+    assert not lost(toys)
+    assert [failure.worker for failure in toys.driver.not_started] == [2]
+
+
+def test_workers_that_die_before_they_have_a_place_are_tried_until_the_time_is_over(start, script):
+    script.kill(0, "make").kill(1, "make").kill(2, "make").kill(3, "make")
+    with pytest.raises(PlacementError, match=r"within 0\.5 s\. The last one that was lost: killed at make"):
+        start(1, max_launches=4, start_timeout_s=0.5)
+
+
+def test_workers_that_die_while_they_set_themselves_up_are_tried_until_the_time_is_over(start, script):
+    for worker in range(4):
+        script.kill(worker, "setup")
+    toys = start(1, max_launches=4, start_timeout_s=0.5)
+    with pytest.raises(TaskFailed, match=r"too few workers for 0\.5 s\. killed at setup"):
+        toys.run(JOB)
+    assert [failure.worker for failure in toys.driver.not_started] == [0, 1, 2, 3]
 
 
 def test_nobody_is_left_and_nobody_can_be_made(start, script):
@@ -518,6 +555,7 @@ def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
 def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch):
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
     monkeypatch.setattr(driver_loop, "FIRST_DEADLINE_S", 1.0)
+    monkeypatch.setattr(liveness, "FIRST_DEADLINE_S", 1.0)
     script.hold(1, "compute", 4, lambda: script.saw("kill", 1) > 0)
     script.hold(None, "compute", 5, lambda: script.welcomed(3))
     toys = start(3, max_launches=4, deadline_s=1.0)

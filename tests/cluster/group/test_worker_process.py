@@ -9,9 +9,11 @@ import sys
 import threading
 
 import pytest
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.mailbox import Mailbox
 from heliostat.cluster.group.messages import TaskEnded, TaskEvent, TaskRequest
 from heliostat.cluster.group.worker_process import (
+    Mark,
     StepMark,
     WorkerKilled,
     WorkerProcess,
@@ -35,19 +37,29 @@ def test_the_last_step_of_a_killed_process_is_known(tmp_path):
     log_path = str(tmp_path / "worker-3.log")
     done = subprocess.run([sys.executable, "-c", SCRIPT, log_path], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert take_mark(log_path) == 12345
+    assert take_mark(log_path) == Mark(step=12345)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_step_and_no_mark_are_no_step(tmp_path):
     log_path = str(tmp_path / "worker-3.log")
-    assert take_mark(log_path) is None
+    assert take_mark(log_path) == take_mark(None) == Mark()
     mark = StepMark(log_path)
-    assert take_mark(log_path) is None
+    assert take_mark(log_path) == Mark()
     mark = StepMark(log_path)
     mark.note(7)
     mark.note(None)
-    assert take_mark(log_path) is None
+    assert take_mark(log_path) == Mark()
+    mark.close()
+
+
+@pytest.mark.parametrize("status", [0, 3, -1, 256 + 7])
+def test_an_exit_of_the_process_own_is_known_beside_its_step(tmp_path, status):
+    log_path = str(tmp_path / "worker-3.log")
+    mark = StepMark(log_path)
+    mark.note(7)
+    mark.note_exit(status)
+    assert take_mark(log_path) == Mark(step=7, exit_status=status & 0xFF)
     mark.close()
 
 
@@ -99,7 +111,7 @@ def test_a_request_is_answered(process, inbox):
     process.begin("ask", "what?")
     request = inbox.get(timeout=30)
     assert isinstance(request, TaskRequest)
-    assert process.heartbeat().activity == "waiting for the driver"
+    assert process.heartbeat().activity is Activity.AWAIT_DRIVER
     process.answer(request.number, "that")
     assert inbox.get(timeout=30).result == "that"
 

@@ -19,7 +19,7 @@ from heliostat.cluster.group.messages import (
     TaskEnded,
     TaskEvent,
 )
-from heliostat.cluster.group.worker_group import WorkerGroup
+from heliostat.cluster.group.worker_group import WorkerGroup, WorkerNotStarted
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
 
@@ -37,6 +37,7 @@ class Driver:
     on_event: Callable[[Applied | Ask], None] = lambda _: None
     members: tuple[int, ...] = ()
     losses: list[Failure] = field(default_factory=list)
+    not_started: list[Failure] = field(default_factory=list)
     generations: list[Formed] = field(default_factory=list)
     histories: dict[int, list[State]] = field(default_factory=dict)
     _waiting: dict[int, Ask] = field(default_factory=dict)
@@ -64,8 +65,11 @@ class Driver:
                 self.script.note("kept", step)
             case Formed():
                 self._formed(event)
+            case WorkerNotStarted(failure=failure):
+                self.not_started.append(failure)
+                self.script.note("not started", failure.worker)
             case WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
-                self.script.note("late", worker, heartbeat.activity, "compute" in stacks)
+                self.script.note("late", worker, heartbeat.activity.value, "compute" in stacks)
         return {}
 
     def _formed(self, formed: Formed) -> None:

@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.messages import TaskEnded, TaskEvent, TaskRequest, WorkerAlive, WorkerUp
 from heliostat.cluster.pools.ray_pool import RayPool
 from heliostat.cluster.spec import GroupSpec
@@ -94,7 +95,7 @@ def test_heartbeats_come_while_a_task_waits(pool):
     worker = up(pool).worker
     pool.begin(worker, "ask", 1, None)
     *_, alive = heard(pool, WorkerAlive)
-    assert alive.heartbeat.activity == "waiting for the driver"
+    assert alive.heartbeat.activity is Activity.AWAIT_DRIVER
 
 
 def test_an_exit_of_the_users_code_is_an_error_of_its_own(pool):

@@ -1,0 +1,167 @@
+"""How long a worker may be silent, and how long it may stand still: by what it does, from its launch to its end.
+
+Two things are watched. A worker is **silent** when its process does not answer: it is stopped, its machine is gone, or
+something holds Python's lock. It **stands still** when it answers, but goes on with nothing: it waits for a network
+disk, or for a lock that nobody lets go. The driver first names such a worker with its stacks, and ends it later.
+
+What decides is what the worker does, since some of it may rightly take long:
+
+- *Loading*: TensorFlow's libraries are opened with Python's lock held. From a cold network disk, or on a machine with
+  ten times more work than cores, that takes tens of seconds (`LOADING_SILENCE_S`).
+- *Setting up*: the user's modules are loaded (large libraries, lock held), the model is built, traced, compiled.
+  Tracing and compiling let go of the lock, and nobody can know how long they take (minutes, for large models). So a
+  worker whose process computes does not stand still (`BUSY_SHARE`), and one that answers late is given
+  `SETUP_SILENCE_S`.
+- *Reading rows*: shared storage may stall. As long as a reader's call is open the worker is not ended for ten minutes.
+- *Callbacks and saving* take as long as they like: they are named when others wait, and never cut short.
+- Everything else has the deadline for silence. A member that the others wait for, to regroup, is ended after
+  `LATE_AFTER_DEADLINES` of it, and after `FIRST_DEADLINE_S` while nobody knows how long a step takes.
+
+No clock is read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..spec import FIRST_DEADLINE_S
+
+LATE_AFTER_DEADLINES = 10
+LOADING_SILENCE_S = 60.0
+SETUP_SILENCE_S = 30.0
+READING_S = 600.0
+BUSY_SHARE = 0.05  # of one core: a process that waits needs less, for heartbeats and for what runs beside it
+COPIES = 3  # so many times longer than the last copy of the state may the next one take
+MAX_BACK_OFF_S = 60.0
+
+
+class Activity(Enum):
+    """What a worker does; the value is how screens, traces and events call it."""
+
+    LOAD = "loading"
+    SET_UP = "setting up"
+    JOIN = "waiting for a place in the group"
+    COMPUTE = "compute"
+    READ = "reading"
+    ALL_REDUCE = "all-reduce"
+    REGROUP = "regrouping"
+    CALLBACKS = "the chief's callbacks"
+    AWAIT_CALLBACKS = "waiting for the chief's callbacks"
+    AWAIT_DRIVER = "waiting for the driver"
+    MEET = "waiting for the others at the end of the epoch"
+    VALIDATE = "validation"
+    AWAIT_VALIDATION = "waiting for others to validate"
+    EVALUATE = "evaluation"
+    PREDICT = "prediction"
+    COPY = "copying the state"
+    SAVE = "saving"
+    END = "waiting for the end"
+
+
+_PATIENT = frozenset({Activity.CALLBACKS, Activity.COPY, Activity.SAVE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """A sign of life.
+
+    Attributes:
+        activity: what the worker does.
+        activity_s: for how long.
+        step: step of the run.
+        step_s: median duration of its last steps; 0.0 while unknown.
+        generation: the one it is in.
+        processor_s: what its process has computed so far, in seconds of one core.
+    """
+
+    activity: Activity
+    activity_s: float = 0.0
+    step: int | None = None
+    step_s: float = 0.0
+    generation: int = -1
+    processor_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Life:
+    """What the driver has heard of a worker; times are those of one clock, in seconds.
+
+    Attributes:
+        heard_s: when it was heard of last; None before the first time (Ray may not have found a place for it).
+        heartbeat: what it did then; None while it has not said.
+        copy_s: how long its last copy of the state took.
+    """
+
+    heard_s: float | None = None
+    heartbeat: Heartbeat | None = None
+    copy_s: float = 0.0
+    _beat_s: float = 0.0
+    _moved_s: float = 0.0
+
+    def hear(self, now_s: float) -> None:
+        """It has said something."""
+        self.heard_s = now_s
+
+    def beat(self, heartbeat: Heartbeat, now_s: float) -> None:
+        """It has said what it does."""
+        before = self.heartbeat
+        if before is None or before.activity is not heartbeat.activity:
+            self._moved_s = now_s - heartbeat.activity_s
+        elif heartbeat.processor_s - before.processor_s > BUSY_SHARE * (now_s - self._beat_s):
+            self._moved_s = now_s
+        self.heard_s = self._beat_s = now_s
+        self.heartbeat = heartbeat
+
+    def forgive(self, now_s: float) -> None:
+        """Nobody has listened until now: what it did not say before does not count."""
+        if self.heard_s is not None:
+            self.heard_s, self._moved_s = now_s, now_s
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long it has not been heard of; 0.0 before the first time."""
+        return 0.0 if self.heard_s is None else now_s - self.heard_s
+
+    def still_s(self, now_s: float) -> float:
+        """For how long it has been at one thing without computing; 0.0 while it has not said what it does."""
+        return 0.0 if self.heartbeat is None else now_s - self._moved_s
+
+
+def silence_limit_s(life: Life, deadline_s: float) -> float:
+    """After how many seconds of silence a worker is taken for lost; `deadline_s` holds where nothing else does."""
+    limits = {None: SETUP_SILENCE_S, Activity.LOAD: LOADING_SILENCE_S, Activity.SET_UP: SETUP_SILENCE_S}
+    least_s = limits.get(None if life.heartbeat is None else life.heartbeat.activity, 0.0)
+    return max(deadline_s, least_s) + COPIES * life.copy_s
+
+
+def lateness_limit_s(heartbeat: Heartbeat, deadline_s: float) -> float:
+    """For how many seconds the others wait for a worker that answers; infinite where nothing is cut short."""
+    if heartbeat.activity in _PATIENT:
+        return float("inf")
+    if heartbeat.activity is Activity.READ:
+        return max(READING_S, deadline_s)
+    if heartbeat.step_s:
+        return LATE_AFTER_DEADLINES * deadline_s
+    return max(FIRST_DEADLINE_S, deadline_s)
+
+
+def must_be_named(life: Life, deadline_s: float, now_s: float) -> bool:
+    """Whether a worker that has no place yet is silent, or stands still, long enough for the user to hear of it."""
+    loads = life.heartbeat is None or life.heartbeat.activity is Activity.LOAD
+    limit_s = max(deadline_s, LOADING_SILENCE_S / 2) if loads else deadline_s
+    return max(life.silent_s(now_s), life.still_s(now_s)) > limit_s
+
+
+def reason_to_end(life: Life, deadline_s: float, now_s: float) -> str:
+    """Why a worker that has no place yet is taken for lost; empty if it is not."""
+    silent_s, still_s = life.silent_s(now_s), life.still_s(now_s)
+    if silent_s > silence_limit_s(life, deadline_s):
+        return f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off"
+    if life.heartbeat is not None and still_s > lateness_limit_s(life.heartbeat, deadline_s):
+        return f"it stood still at '{life.heartbeat.activity.value}' for {still_s:.0f} s"
+    return ""
+
+
+def back_off_s(num_failed: int) -> float:
+    """How long to wait after so many failures in a row before the next try, in seconds; none: no time."""
+    return min(MAX_BACK_OFF_S, 2.0 ** min(num_failed, 16)) if num_failed else 0.0
