@@ -27,6 +27,7 @@ from .member import Member
 from .messages import Address, Failure, FailureKind, TaskEnded
 
 _DIGITS, _EXIT_DIGITS = 20, 4
+_GENERATED = "__autograph_generated_file"
 
 
 class WorkerKilled(BaseException):
@@ -152,18 +153,24 @@ def failure_of(error: BaseException, worker: int, step: int | None) -> Failure:
 
 
 def user_frame(error: BaseException) -> str:
-    """The innermost frame that lies in neither an installed package nor Heliostat: ``file:line in function``."""
-    found = ""
+    """The innermost frame that lies in neither an installed package nor Heliostat: ``file:line in function``.
+
+    AutoGraph runs what it has made of a function; of an exit in there, only the file and the function are known.
+    """
+    found = rewritten = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        code = frame.f_code
-        if _is_users(code.co_filename, frame.f_globals.get("__name__", "")):
+        code, module = frame.f_code, frame.f_globals.get("__name__", "")
+        if _is_users(code.co_filename, module):
             found = f'File "{code.co_filename}", line {line}, in {code.co_name}'
-    return found
+        source = frame.f_globals.get("__file__") or module
+        if _GENERATED in code.co_filename and _is_users(source, module):
+            rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'
+    return found or rewritten
 
 
 def _is_users(filename: str, module: str) -> bool:
     installed = f"{os.sep}site-packages{os.sep}" in filename or f"{os.sep}lib{os.sep}python3" in filename
-    generated = filename.startswith("<") or "__autograph_generated_file" in filename
+    generated = filename.startswith("<") or _GENERATED in filename
     return not (installed or generated or module.split(".")[0] == "heliostat")
 
 

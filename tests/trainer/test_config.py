@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from heliostat.trainer import ConfigurationError
 from heliostat.trainer.config import TrainerConfig
@@ -26,3 +28,20 @@ def test_the_default_number_of_microbatches_is_a_power_of_two(workers, replicas,
 def test_a_run_that_goes_on_keeps_its_number_of_microbatches():
     assert TrainerConfig(workers=2).for_run(1, stored=16).total_microbatches == 16
     assert TrainerConfig(workers=2, num_microbatches=8).for_run(1, stored=16).total_microbatches == 8
+
+
+@pytest.mark.parametrize("value", [0.9, 2.99, -1, 0, math.inf, math.nan, 3e6, "5", True])
+def test_deadlines_that_would_end_healthy_workers_or_never_end_are_refused(value):
+    with pytest.raises(ConfigurationError, match=r"^deadline_s="):
+        TrainerConfig(deadline_s=value)
+
+
+@pytest.mark.parametrize("value", [-1, 0, math.inf, math.nan, "x", None, True])
+def test_start_timeouts_that_are_no_positive_number_of_seconds_are_refused(value):
+    with pytest.raises(ConfigurationError, match=r"^start_timeout_s=.* positive number of seconds"):
+        TrainerConfig(start_timeout_s=value)
+
+
+def test_times_between_the_bounds_are_taken():
+    assert TrainerConfig(deadline_s=3, start_timeout_s=0.5).deadline_s == 3
+    assert TrainerConfig(deadline_s=7 * 24 * 3600).start_timeout_s == 300.0

@@ -64,8 +64,11 @@ def test_workers_that_build_the_same_model_are_welcome():
 @pytest.mark.parametrize(("change", "what"), [({"shapes": "x"}, "shapes"), ({"device_type": "GPU"}, "platform")])
 def test_a_worker_with_another_model_or_platform_is_told_why_it_is_not_wanted(change, what):
     coordinator = coordinator_of()
-    coordinator.handle(0, ready())
-    assert what in coordinator.handle(1, ready(**change))[1]
+    coordinator.handle(4, ready())
+    refused = coordinator.handle(7, ready(**change))[7]
+    assert what in refused
+    assert "worker 4: " in refused
+    assert "worker 7: " in refused
 
 
 @pytest.mark.parametrize(("change", "what"), [({"digest": "x"}, "training state"), ({"loss": 0.6}, "global metrics")])

@@ -19,6 +19,7 @@ from heliostat.trainer.events import (
     Paused,
     WorkerLate,
     WorkerLost,
+    WorkerNotStarted,
     event_of,
     history_of,
 )
@@ -26,6 +27,7 @@ from heliostat.trainer.events import (
 SOME = [
     GroupFormed(generation=2, workers=(0, 3), joined=(3,), restarted=False),
     WorkerLost(worker=1, host="a", step=None, reason="killed", left=2),
+    WorkerNotStarted(worker=3, host="an unknown host", reason="it did not answer", again_s=4.0),
     FirstStepDone(worker=0, after_s=1.5, seconds={"join": 0.25}),
     GradientNotFinite(worker=0, host="a", epoch=1, step=2, microbatch=None, variables=("dense/kernel",), skipped=True),
     CheckpointCommitted(name="000001-00000000.g0", epoch=1, step=0, seconds=0.1, write_s=0.2),
