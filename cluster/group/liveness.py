@@ -55,6 +55,7 @@ class Activity(Enum):
     EVALUATE = "evaluation"
     PREDICT = "prediction"
     COPY = "copying the state"
+    COMPARE_CLOCKS = "comparing clocks"
     SAVE = "saving"
     END = "waiting for the end"
 

@@ -91,7 +91,7 @@ class RayWorker:
                 return
         over = threading.Event()
         if mark is not None:
-            os._exit = _noted_exit(mark)
+            os._exit = _noted_exit(mark)  # type: ignore[assignment]  # a callable has no names of arguments
         self._called_s = time.monotonic()
         threading.Thread(target=self._watch_driver, args=(over,), daemon=True).start()
         self._hosted().begin(method, job, (lambda step: None) if mark is None else mark.note)

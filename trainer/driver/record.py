@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from heliostat.cluster.group import driver_loop
+from heliostat.cluster.group import driver_loop, worker_group
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
@@ -135,7 +135,7 @@ class Record:
                 self.note(WorkerLost(worker=lost.worker, host=host, step=lost.step, reason=lost.reason, left=left))
             case Formed():
                 self._formed(event)
-            case driver_loop.WorkerNotStarted(failure=lost, again_s=again_s, said=said):
+            case worker_group.WorkerNotStarted(failure=lost, again_s=again_s, said=said):
                 host = self._host(lost.worker)
                 failed = WorkerNotStarted(worker=lost.worker, host=host, reason=lost.reason, again_s=again_s)
                 self.note(_Said(failed) if said else failed)

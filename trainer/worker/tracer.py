@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.instruments import Recorder
@@ -67,7 +68,7 @@ class Tracer:
         )
 
     def _read_clock(self) -> None:
-        self._clocks.append(read_clock(lambda: float(self._member.request(ClockAsked(), "comparing clocks"))))
+        self._clocks.append(read_clock(lambda: float(self._member.request(ClockAsked(), Activity.COMPARE_CLOCKS))))
 
 
 def read_clock(ask: Callable[[], float], num: int = NUM_ROUND_TRIPS) -> ClockReading:
