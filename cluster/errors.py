@@ -42,6 +42,29 @@ class SpecError(ClusterError):
 class PlacementError(ClusterError):
     """The workers could not be placed or started."""
 
+    @classmethod
+    def no_answer(cls, address: str, origin: str, why: str) -> PlacementError:
+        """There is no Ray cluster at an address.
+
+        Args:
+            address: as host and port.
+            origin: where this process has it from.
+            why: what became of a connection.
+        """
+        return cls(
+            f"There is no Ray cluster at {address} (from {origin}): {why}. Start one there with 'ray start --head'; or "
+            "use this machine alone: leave address out, after ray.shutdown() if this process is connected to a Ray."
+        )
+
+    @classmethod
+    def ray_is_gone(cls, process: str) -> PlacementError:
+        """The Ray that this process started has died; `process` is which of its processes ended, and how."""
+        return cls(
+            f"The Ray that was started on this machine for this program is gone: its {process} ended. The kernel ends "
+            "it when memory runs out, as may whoever tidies up processes. It can start no worker any more; the same "
+            "command starts another."
+        )
+
 
 class TaskFailed(ClusterError):
     """A task of the group was given up because of one worker.

@@ -73,9 +73,18 @@ class GroupSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """Where a worker runs: its number, machine and process, and the id of its Ray node (empty without Ray)."""
+    """Where a worker runs.
+
+    Attributes:
+        worker: its number.
+        host: name of its machine, for people: two may have the same.
+        pid: number of its process there.
+        node: id of its Ray node, empty without Ray.
+        started: when its process did, in clock ticks since its machine did; 0 where unknown.
+    """
 
     worker: int
     host: str
     pid: int
     node: str = ""
+    started: int = 0

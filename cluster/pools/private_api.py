@@ -1,6 +1,7 @@
 """The private parts of Ray that Heliostat uses, all in this module, and the check that they are there.
 
-Ray tells by no public function which machines are about to be taken away, or whether it asks callers for a token.
+Ray tells by no public function which machines are about to be taken away, whether it asks callers for a token, where
+the cluster of this machine is, or whether a Ray that this process started still runs.
 `check_private_api` runs before a process connects to Ray; workers use none of these.
 """
 
@@ -19,7 +20,12 @@ TRIED_RAY = "2.60.0"
 NAMES = (
     ("ray._private.state", "state.get_draining_nodes"),
     ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
+    ("ray._private.services", "canonicalize_bootstrap_address"),
+    ("ray._private.worker", "_global_node"),
+    ("ray._private.node", "Node.is_head"),
+    ("ray._private.node", "Node.dead_processes"),
 )
+_VITAL = ("gcs_server", "raylet")
 
 
 def check_private_api() -> None:
@@ -54,3 +60,27 @@ def asks_for_tokens() -> bool:
     from ray._private.authentication import authentication_utils
 
     return bool(authentication_utils.is_token_auth_enabled())
+
+
+def find_cluster() -> str:
+    """Host and port of the Ray cluster of this machine; raises ConnectionError if there is none."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    return str(canonicalize_bootstrap_address("auto"))
+
+
+def started_here() -> bool:
+    """Whether this process is connected to a Ray that it has started itself, with `ray.init`."""
+    from ray._private import worker
+
+    return worker._global_node is not None and bool(worker._global_node.is_head())
+
+
+def dead_process() -> str:
+    """Which vital process of a Ray that this process started has ended, and how; empty while all run."""
+    from ray._private import worker
+
+    if worker._global_node is None:
+        return ""
+    dead = worker._global_node.dead_processes()
+    return ", ".join(f"{name} (exit status {process.returncode})" for name, process in dead if name in _VITAL)

@@ -3,50 +3,52 @@
 A task on a worker is one call of its actor, whose result is a stream of events (Ray's streaming generators). When an
 actor dies, Ray gives up those of its events that nobody has read yet. So a thread per worker reads each event as soon
 as it is there, and does nothing else: it never waits for the driver, whose disks may be slow. Another one calls
-the worker for heartbeats, which tell the driver that the worker lives and the worker that there is a driver.
+the worker for heartbeats while it loads or has a task, which tell the driver that the worker lives and the worker that
+there is a driver. Neither waits for anything without looking every second whether its worker is still wanted.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 
 import ray
+from ray import ObjectRef, ObjectRefGenerator
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from ..errors import PlacementError
-from ..group.messages import Evidence, Failure, Message, TaskEnded, WorkerAlive, WorkerUp
+from ..group.messages import Failure, Message, TaskEnded, Wish, WorkerAlive, WorkerUp
 from ..group.pool import PoolStatistics, WorkerPool
-from ..group.worker_process import host_name, take_mark
+from ..group.worker_process import take_mark
 from ..spec import GroupSpec, WorkerInfo
-from .private_api import draining_nodes
+from .private_api import dead_process, draining_nodes, started_here
+from .processes import end_process, open_process
+from .ray_death import Absence, evidence_of, oom_kills, reason_of
+from .ray_room import check_room, machines
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
 HEARTBEAT_S = 1.0
-JOIN_S = 2.0
-LOG_TAIL_BYTES = 20_000
+LOOK_S = 1.0
+FETCH_S = 60.0
+LEAVE_S = 3.0
+JOIN_S = LEAVE_S + 2.0
 DRAIN_POLL_S = 1.0
-_CRASH = "Fatal Python error: "  # faulthandler writes it at a signal that native code dies of
 
 
 @dataclass(slots=True)
 class _Worker:
-    """An actor, where it runs once that is known, and where it prints."""
+    """An actor, where it runs once that is known, where it prints, and whether it has a process, and has been ended."""
 
     actor: ActorHandle
     info: WorkerInfo | None = None
     log_path: str | None = None
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it runs on this machine."""
-        return self.info is not None and self.info.host == host_name()
+    placed: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class RayPool(WorkerPool):
@@ -55,44 +57,46 @@ class RayPool(WorkerPool):
     Args:
         factory: makes the hosted object, in the actor's process.
         spec: of the group, with the resources of a worker.
-        loopback: whether all workers are on this machine, and shall be reachable from nowhere else.
+        loopback: whether Ray is this process's own and all workers on this machine: then they are reachable from
+            nowhere else, and hold no cores, so that every trainer of the process finds room.
     """
 
     def __init__(self, factory: Callable[[int], object], spec: GroupSpec, *, loopback: bool) -> None:
         super().__init__()
         self._factory, self._spec, self._loopback = factory, spec, loopback
+        self._wants = {"CPU": 0 if loopback else spec.cpus_per_worker, "GPU": spec.gpus_per_worker or 0}
+        self._node = ray.get_runtime_context().get_node_id()
         self._workers: dict[int, _Worker] = {}
         self._next = 0
-        self._looked_at_s = 0.0
+        self._looked_at_s = self._checked_s = 0.0
         self._leaving: frozenset[int] = frozenset()
-        self._oom_kills = _oom_kills()
+        self._oom_kills, self._absence = oom_kills(), Absence()
         self._threads: list[threading.Thread] = []
 
     def launch(self) -> int | None:
         """See `WorkerPool.launch`: Ray starts the actor once there is room."""
-        spec, worker = self._spec, self._next
+        if not self._next:
+            atexit.register(self.close)  # before Ray's own, which ends workers without asking, and says that they died
+        worker = self._next
         self._next += 1
         options = {
-            "num_cpus": spec.cpus_per_worker,
-            "num_gpus": spec.gpus_per_worker or 0,
+            "num_cpus": self._wants["CPU"],
+            "num_gpus": self._wants["GPU"],
             "max_concurrency": CONCURRENT_CALLS,
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
         }
-        actor = ray.remote(**options)(RayWorker).remote(worker)
-        self._workers[worker] = _Worker(actor)
-        prepared, up = actor.prepare.remote(self._factory, spec, self._loopback), threading.Event()
-        self._start(self._hear, worker, [prepared], up)
-        self._start(self._beat, worker, actor, up)
+        known = self._workers[worker] = _Worker(ray.remote(**options)(RayWorker).remote(worker))
+        prepared = known.actor.prepare.remote(self._factory, self._spec, self._loopback)
+        self._listen(worker, known, iter([prepared]))
         return worker
 
     def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
         """See `WorkerPool.begin`."""
         if (known := self._workers.get(worker)) is not None:
-            known.log_path, over = log_path, threading.Event()
+            known.log_path = log_path
             events = known.actor.run.options(num_returns="streaming").remote(method, job, log_path)
-            self._start(self._hear, worker, events, over)
-            self._start(self._beat, worker, known.actor, over)
+            self._listen(worker, known, _references(known, events))
 
     def answer(self, worker: int, number: int, reply: object) -> None:
         """See `WorkerPool.answer`."""
@@ -105,16 +109,10 @@ class RayPool(WorkerPool):
             known.actor.abort.remote(generation, reason)
 
     def kill(self, worker: int) -> None:
-        """See `WorkerPool.kill`; a process that is stopped cannot carry out Ray's request, so it also gets a signal."""
-        known = self._workers.pop(worker, None)
-        if known is None:
-            return
-        take_mark(known.log_path)
-        with contextlib.suppress(RayError):
-            ray.kill(known.actor)
-        if known.info is not None and known.is_here:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(known.info.pid, signal.SIGKILL)
+        """See `WorkerPool.kill`."""
+        if (known := self._drop(worker)) is not None:
+            take_mark(known.log_path)
+            self._start(self._end, worker, known)
 
     def crash(self, worker: int) -> None:
         """See `WorkerPool.crash`: the process sends itself SIGKILL, so it may be on any machine."""
@@ -129,7 +127,7 @@ class RayPool(WorkerPool):
         for worker, reference in asked.items():
             if reference in ready:
                 with contextlib.suppress(RayError):
-                    found[worker] = str(ray.get(reference))
+                    found[worker] = str(ray.get(reference, timeout=wait_s))
         return found
 
     def leaving(self) -> frozenset[int]:
@@ -143,15 +141,41 @@ class RayPool(WorkerPool):
 
     def room(self) -> str:
         """See `WorkerPool.room`."""
+        waiting = [known for known in list(self._workers.values()) if known.info is None]
+        loading = sum(known.placed for known in waiting)
+        if waiting and loading == len(waiting):
+            return "They have found room, and load."
         free, total = ray.available_resources(), ray.cluster_resources()
         parts = [
             f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s are free"
-            for name in ("CPU", "GPU")
+            for name in self._wants
             if total.get(name)
         ]
-        gpus = f" and {self._spec.gpus_per_worker} GPU" if self._spec.gpus_per_worker else ""
-        wants = f"each worker needs {self._spec.cpus_per_worker} CPU{gpus}"
-        return f"In the cluster {' and '.join(parts) or 'nothing is registered'}; {wants}."
+        wants = " and ".join(f"{amount:g} {name}" for name, amount in self._wants.items() if amount)
+        placed = f"{loading} of them have found room, and load. " if loading else ""
+        needs = f"; each worker needs {wants}" if wants else ""
+        return f"{placed}In the cluster {' and '.join(parts) or 'nothing is registered'}{needs}."
+
+    def check_room(self) -> str:
+        """What to say, before workers are launched, of a cluster that has no room for all of them; empty if it has.
+
+        Raises:
+            PlacementError: there will never be room for those that a task begins with.
+        """
+        if (short := check_room(self._spec, self._wants, machines(), may_grow=not started_here())) or self._loopback:
+            return short
+        free, num = ray.available_resources(), self._spec.num_workers
+        taken = any(num * amount > free.get(name, 0) for name, amount in self._wants.items())
+        return f"{num} workers wait for room. {self.room()}" if taken else ""
+
+    def receive(self, wait_s: float) -> Message | Wish | None:
+        """See `WorkerPool.receive`; raises PlacementError when the Ray that this process started has died."""
+        now_s = time.monotonic()
+        if now_s - self._checked_s > LOOK_S:
+            self._checked_s = now_s
+            if dead := dead_process():
+                raise PlacementError.ray_is_gone(dead)
+        return super().receive(wait_s)
 
     def statistics(self) -> PoolStatistics:
         """See `WorkerPool.statistics`."""
@@ -160,12 +184,14 @@ class RayPool(WorkerPool):
 
     def close(self) -> None:
         """See `WorkerPool.close`."""
+        atexit.unregister(self.close)
         for worker in list(self._workers):
             self.kill(worker)
-        for thread in self._threads:  # they see at once that their worker is gone, and Ray may go away after this
-            thread.join(JOIN_S)
+        until_s = time.monotonic() + JOIN_S
+        for thread in self._threads:  # when they have ended, so have the workers, and Ray may go away
+            thread.join(max(0.0, until_s - time.monotonic()))
 
-    # -- threads that hear the workers ----------------------------------------------------------------------------
+    # -- threads that hear the workers, and end them --------------------------------------------------------------
 
     def _start(self, target: Callable[..., None], worker: int, *args: object) -> None:
         name = f"heliostat-{target.__name__.strip('_')}-{worker}"
@@ -173,23 +199,43 @@ class RayPool(WorkerPool):
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
 
-    def _hear(self, worker: int, messages: Iterable[ray.ObjectRef], over: threading.Event) -> None:
+    def _listen(self, worker: int, known: _Worker, messages: Iterator[ObjectRef]) -> None:
+        over = threading.Event()
+        self._start(self._hear, worker, known, messages, over)
+        self._start(self._beat, worker, known, over)
+
+    def _hear(self, worker: int, known: _Worker, messages: Iterator[ObjectRef], over: threading.Event) -> None:
         """Read the messages of a worker, given by their references, to their end, which is noted in `over`."""
         try:
             for reference in messages:
-                self._take(worker, ray.get(reference))
+                if not _is_there(known, reference):
+                    return
+                self._take(worker, ray.get(reference, timeout=FETCH_S))
         except RayError as error:
             self._died(worker, error)
         finally:
             over.set()
 
-    def _beat(self, worker: int, actor: ActorHandle, over: threading.Event) -> None:
-        """Call a worker for heartbeats while it loads, or has a task; one that does not answer is not called again."""
+    def _beat(self, worker: int, known: _Worker, over: threading.Event) -> None:
+        """Call a worker for heartbeats until that is over; one that does not answer is not called again."""
         with contextlib.suppress(RayError):  # who reads its messages tells of its death
-            while not over.wait(HEARTBEAT_S):
-                heartbeat = ray.get(actor.heartbeat.remote())
-                if heartbeat is not None:  # else it is between two tasks
-                    self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat))
+            while not over.wait(HEARTBEAT_S) and ray.is_initialized():
+                called = known.actor.heartbeat.remote()
+                if _is_there(known, called, self._absence.tick):
+                    known.placed, heartbeat = True, ray.get(called, timeout=FETCH_S)
+                    if heartbeat is not None:  # else nobody takes messages: it is between tasks
+                        self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat))
+
+    def _end(self, worker: int, known: _Worker) -> None:
+        """End a worker by Ray, which then does not call it a death; and by a signal if it is here and stays."""
+        info, process = known.info, None
+        if info is not None and info.node == self._node:
+            process = open_process(info.pid, info.started)
+        if ray.is_initialized():  # else Ray would start anew to answer that
+            with contextlib.suppress(RayError):
+                ray.kill(known.actor)
+        if process is not None:
+            end_process(process, LEAVE_S)
 
     def _take(self, worker: int, message: Message) -> None:
         known = self._workers.get(worker)
@@ -201,73 +247,42 @@ class RayPool(WorkerPool):
             self.kill(worker)
         self.inbox.put(message)
 
-    def _died(self, worker: int, error: RayError) -> None:
+    def _drop(self, worker: int) -> _Worker | None:
+        """Forget a worker; None if that has happened before."""
         known = self._workers.pop(worker, None)
+        if known is not None:
+            known.ended.set()
+        return known
+
+    def _died(self, worker: int, error: RayError) -> None:
+        known = self._drop(worker)
         if known is None:  # it was ended, or its death was told
             return
-        reason, mark = _death(error), take_mark(known.log_path)
-        evidence = self._evidence(known, reason)
-        if mark.exit_status is not None:
-            reason, evidence = f"its process ended itself, with exit status {mark.exit_status}", "exit"
+        kills, before = oom_kills(), self._oom_kills
+        self._oom_kills = kills
+        is_here = known.info is not None and known.info.node == self._node
+        mark, absent_s = take_mark(known.log_path), self._absence.last_s()
+        reason = reason_of(error, absent_s, mark.exit_status)
+        evidence = evidence_of(error, known.log_path, mark.exit_status, killed_here=is_here and kills > before)
         failure = Failure(worker=worker, kind="died", reason=reason, step=mark.step, evidence=evidence)
-        with contextlib.suppress(RayError):
-            ray.kill(known.actor)
+        self._start(self._end, worker, known)  # if only Ray thinks that it died
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
 
-    def _evidence(self, known: _Worker, reason: str) -> Evidence:
-        """Why a process died, as far as Ray, its log or the kernel's counter tell."""
-        kills, before = _oom_kills(), self._oom_kills
-        self._oom_kills = kills
-        if "OutOfMemory" in reason or "memory monitor" in reason or (known.is_here and kills > before):
-            return "out of memory"
-        return "crash" if _CRASH in _tail(known.log_path) else ""
+
+def _references(known: _Worker, events: ObjectRefGenerator) -> Iterator[ObjectRef]:
+    """The references of a stream, each once it is there, until the stream or the worker ends."""
+    while _is_there(known, events):
+        try:
+            yield next(events)
+        except StopIteration:
+            return
 
 
-def _tail(log_path: str | None) -> str:
-    """The end of a worker's log, empty where there is none."""
-    try:
-        with open(log_path or "", "rb") as file:
-            file.seek(max(0, os.path.getsize(file.fileno()) - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _oom_kills() -> int:
-    """How many processes of this container or machine the kernel has killed for want of memory; 0 if unknown."""
-    try:
-        with open("/sys/fs/cgroup/memory.events") as file:
-            counts = dict(line.split() for line in file)
-    except (OSError, ValueError):
-        return 0
-    return int(counts.get("oom_kill", 0))
-
-
-def _death(error: RayError) -> str:
-    """One line of Ray's account of a death."""
-    text = str(error)
-    for line in text.splitlines():
-        if "The actor died" in line or "died because" in line or "exit type" in line.lower():
-            return " ".join(line.split())
-    return " ".join(text.split())[:300]
-
-
-def gpus_per_worker(spec: GroupSpec) -> int:
-    """GPUs that each worker gets: as asked, or an equal share of every machine's; 0 on a cluster without GPUs.
-
-    Raises:
-        PlacementError: there are GPUs, but not enough for every worker.
-    """
-    by_node = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
-    machines = [count for count in by_node if count > 0]
-    if not machines:
-        return 0
-    workers_per_machine = -(-spec.num_workers // len(machines))
-    wanted = spec.gpus_per_worker if spec.gpus_per_worker is not None else min(machines) // workers_per_machine
-    needed = spec.num_to_begin
-    if wanted < 1 or needed > sum(count // wanted for count in machines):
-        raise PlacementError(
-            f"{needed} workers with {max(wanted, 1)} GPU(s) each do not fit the cluster's machines, which "
-            f"have {', '.join(map(str, machines))} GPU(s). Ask for fewer workers or fewer replicas per worker."
-        )
-    return wanted
+def _is_there(known: _Worker, what: ObjectRef | ObjectRefGenerator, look: Callable[[], None] = lambda: None) -> bool:
+    """Wait for a result, or for the next of a stream, and `look` every second; False if the worker is ended before."""
+    while not known.ended.is_set() and ray.is_initialized():
+        look()
+        ready, _ = ray.wait([what], timeout=LOOK_S)
+        if ready:
+            return True
+    return False

@@ -8,7 +8,8 @@ import threading
 import ray
 
 from ..errors import PlacementError
-from .private_api import asks_for_tokens, check_private_api
+from .private_api import asks_for_tokens, check_private_api, dead_process, find_cluster
+from .ray_address import Cluster, choose_cluster, probe
 
 _QUIET: dict[str, object] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
 
@@ -31,8 +32,8 @@ def join_ray(address: str | None, *, num_cpus: int) -> bool:
 
     Args:
         address: None uses the Ray this process is connected to, else the cluster of the job this process belongs to,
-            else starts one on this machine; ``"auto"`` joins the cluster of this machine; other addresses as `ray.init`
-            takes them.
+            else starts one on this machine; ``"auto"`` joins the cluster of this machine; other addresses as host and
+            port.
         num_cpus: cores that a Ray started here must offer, if this machine has fewer (workers then share cores).
 
     Raises:
@@ -40,16 +41,15 @@ def join_ray(address: str | None, *, num_cpus: int) -> bool:
     """
     check_private_api()
     with _users.lock:
-        if ray.is_initialized():
-            if address not in (None, "auto", _users.address):
-                raise PlacementError(
-                    f"This process is connected to a Ray cluster already, so it cannot join the one at {address!r}. "
-                    "Leave address out to use the one it has, or call ray.shutdown() first."
-                )
+        if ray.is_initialized() and not _is_gone():
+            _check_connection(address)
             _users.count += int(_users.count > 0)
             return _users.count > 0
-        _users.local = _connect(address, num_cpus)
-        _users.count, _users.address = 1, address
+        cluster = choose_cluster(address, os.environ, find_cluster)
+        if cluster is not None:
+            probe(cluster, os.environ)
+        _connect(cluster, num_cpus)
+        _users.count, _users.address, _users.local = _users.count + 1, address, cluster is None
         return True
 
 
@@ -61,25 +61,39 @@ def leave_ray() -> None:
             ray.shutdown()
 
 
-def _connect(address: str | None, num_cpus: int) -> bool:
-    """Connect; returns whether that started a Ray of this process's own."""
-    try:
-        if address is not None:
-            ray.init(address=address, **_QUIET)
-            return False
-        try:
-            ray.init(num_cpus=max(num_cpus, os.cpu_count() or 1), include_dashboard=False, **_QUIET)
-            return True
-        except ValueError as error:  # a submitted job belongs to a cluster, whose size is not ours to choose
-            if "existing cluster" not in str(error):
-                raise
-            ray.init(**_QUIET)
-            return False
-    except (ConnectionError, ValueError, RuntimeError) as error:
+def _is_gone() -> bool:
+    """Whether the Ray that was started here for earlier trainers has died; then it is disconnected from."""
+    if _users.count == 0 or not dead_process():
+        return False
+    ray.shutdown()
+    return True
+
+
+def _check_connection(address: str | None) -> None:
+    """Raise PlacementError if the connection that this process has is no use for an address."""
+    if dead := dead_process():
+        raise PlacementError.ray_is_gone(dead)
+    here = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", here, _users.address):
         raise PlacementError(
-            f"There is no Ray cluster at address={address!r}: {error}. Start one with 'ray start --head', or leave "
-            "address out to use this machine alone."
-        ) from error
+            f"This process is connected to a Ray cluster already, so it cannot join the one at {address!r}. Leave "
+            "address out to use the one it has, or call ray.shutdown() first."
+        )
+    probe(Cluster(address=here, origin="the connection that this process has"), os.environ)
+
+
+def _connect(cluster: Cluster | None, num_cpus: int) -> None:
+    """Connect to a cluster, or start a Ray of this process's own."""
+    try:
+        if cluster is not None:
+            ray.init(address=cluster.address, **_QUIET)
+        else:  # without an address Ray would look for one in the environment and under /tmp
+            cores = max(num_cpus, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **_QUIET)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if cluster is not None:
+            raise PlacementError.no_answer(cluster.address, cluster.origin, str(error)) from error
+        raise PlacementError(f"Ray could not be started on this machine: {error}.") from error
 
 
 def one_machine() -> bool:

@@ -23,9 +23,11 @@ from ..group.mailbox import Mailbox
 from ..group.messages import Failure, TaskEnded, TaskEvent, WorkerUp
 from ..group.worker_process import StepMark, WorkerProcess, failure_of, host_name
 from ..spec import GroupSpec, WorkerInfo
+from .processes import start_ticks
 
-# Without a call for a heartbeat for so long during a task there is no driver any more: leave, and free devices.
-DRIVER_GONE_S = 9.0
+# Without a call for a heartbeat for so long during a task there is no driver any more: leave, and free devices. This is
+# for a driver that is stopped or cut off, which is survived up to here; of one that died Ray ends the workers at once.
+DRIVER_GONE_S = 60.0
 # A task, a heartbeat, and now and then an answer, an abort or a look at the stacks run at a time.
 CONCURRENT_CALLS = 8
 EXIT_WITHOUT_DRIVER = 3
@@ -67,10 +69,14 @@ class RayWorker:
             address = self._process.listen("127.0.0.1" if loopback else ray.util.get_node_ip_address())
         except BaseException as error:  # sys.exit() in the user's modules, too; reported to the driver, which raises it
             return TaskEnded(worker=self._worker, failure=_portable(failure_of(error, self._worker, None)))
-        node = ray.get_runtime_context().get_node_id()
-        return WorkerUp(
-            info=WorkerInfo(worker=self._worker, host=host_name(), pid=os.getpid(), node=node), address=address
+        info = WorkerInfo(
+            worker=self._worker,
+            host=host_name(),
+            pid=os.getpid(),
+            node=ray.get_runtime_context().get_node_id(),
+            started=start_ticks(os.getpid()),
         )
+        return WorkerUp(info=info, address=address)
 
     def run(self, method: str, job: object, log_path: str | None) -> Iterator[TaskEvent | TaskEnded]:
         """Run a task to its end: the stream of its events, the last one a `TaskEnded`.
@@ -140,7 +146,8 @@ class RayWorker:
     def _watch_driver(self, over: threading.Event) -> None:
         while not over.wait(1.0):
             if time.monotonic() - self._called_s > DRIVER_GONE_S:
-                print(f"worker {self._worker}: the driver is gone; leaving", file=sys.stderr, flush=True)
+                gone = f"worker {self._worker}: the driver has not called for {DRIVER_GONE_S:g} s; leaving"
+                print(gone, file=sys.stderr, flush=True)
                 _exit(EXIT_WITHOUT_DRIVER)
 
     def _hosted(self) -> WorkerProcess:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import weakref
 from dataclasses import replace
 
+from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
@@ -17,7 +21,7 @@ from .factory import WorkerFactory
 
 
 class Workers:
-    """Starts, uses and stops the group of one trainer.
+    """Starts, uses and stops the group of one trainer; stops it, too, when nobody refers to the trainer any more.
 
     Attributes:
         replicas: of each worker; known once they are launched.
@@ -31,6 +35,7 @@ class Workers:
         self.replicas = 1
         self._holder: TrainerConfig | None = None
         self._group: WorkerGroup | None = None
+        self._forsaken: weakref.finalize | None = None
         self._uses_ray = self._started = False
 
     @property
@@ -61,6 +66,8 @@ class Workers:
         try:
             with times.part("devices" if self._settings.local else "ray"):
                 self._group = self._local_group() if self._settings.local else self._ray_group(screen)
+                self._forsaken = weakref.finalize(self, _free_aside, self._group, self._uses_ray)
+                self._forsaken.atexit = False  # workers end with the program by themselves
                 self._group.launch()
         except BaseException:
             self.close()
@@ -73,6 +80,7 @@ class Workers:
             RuntimeSetupError, PlacementError: they cannot be set up or placed.
         """
         if self._started:
+            self._check()
             return
         self.launch(screen, times)
         try:
@@ -81,6 +89,14 @@ class Workers:
                     screen.say(waiting)
             self._started = True
         except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        """Stop the workers if the Ray that they ran on is gone, so that the next call starts another, and say so."""
+        try:
+            self.group.hear()
+        except PlacementError:
             self.close()
             raise
 
@@ -94,15 +110,12 @@ class Workers:
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
-        if self._group is not None:
-            self._group.close()
-        self._group = self._holder = None
-        self._started = False
-        if self._uses_ray:
-            from heliostat.cluster.pools.ray_session import leave_ray
-
-            self._uses_ray = False
-            leave_ray()
+        if self._forsaken is not None:
+            self._forsaken.detach()
+        group, uses_ray = self._group, self._uses_ray
+        self._group = self._holder = self._forsaken = None
+        self._uses_ray = self._started = False
+        _free(group, uses_ray)
 
     def _local_group(self) -> WorkerGroup:
         settings = self._settings
@@ -115,7 +128,9 @@ class Workers:
         return WorkerGroup(LocalPool(factory, spec), spec)
 
     def _ray_group(self, screen: Display) -> WorkerGroup:
-        from heliostat.cluster.pools.ray_pool import RayPool, gpus_per_worker  # Ray takes a second to load
+        from heliostat.cluster.pools.ray_address import overlooked  # Ray takes a second to load
+        from heliostat.cluster.pools.ray_pool import RayPool
+        from heliostat.cluster.pools.ray_room import gpus_by_machine, gpus_per_worker, grant_line
         from heliostat.cluster.pools.ray_session import join_ray, one_machine, warning_without_tokens
 
         settings = self._settings
@@ -124,14 +139,20 @@ class Workers:
             settings.microbatches(replicas)
         screen.say(f"starting {settings.workers} worker(s)")
         self._uses_ray = join_ray(settings.address, num_cpus=settings.max_size * settings.threads)
-        if warning := warning_without_tokens():
-            screen.say(warning)
-        gpus = gpus_per_worker(self._spec(replicas))
+        by_machine = gpus_by_machine()
+        gpus = gpus_per_worker(self._spec(replicas), by_machine)
         self.replicas = replicas or max(1, gpus)
         settings.microbatches(self.replicas)
         spec = self._spec(gpus)
         factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas))
-        return WorkerGroup(RayPool(factory, spec, loopback=one_machine()), spec)
+        pool = RayPool(factory, spec, loopback=one_machine())
+        room = pool.check_room()
+        shared = _shared_cores_line(settings) if one_machine() else ""
+        grant = grant_line(gpus, settings.workers, by_machine)
+        for line in (overlooked(settings.address, os.environ), warning_without_tokens(), grant, shared, room):
+            if line:
+                screen.say(line)
+        return WorkerGroup(pool, spec)
 
     def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
         settings = self._settings
@@ -145,6 +166,28 @@ class Workers:
             deadline_s=settings.deadline_s,
             env=dict(environment.TENSORFLOW),
         )
+
+
+def _free(group: WorkerGroup | None, uses_ray: bool) -> None:
+    if group is not None:
+        group.close()
+    if uses_ray:
+        from heliostat.cluster.pools.ray_session import leave_ray
+
+        leave_ray()
+
+
+def _free_aside(group: WorkerGroup, uses_ray: bool) -> None:
+    """Free the workers of a trainer that is gone, on a thread: whoever collects garbage may hold any lock."""
+    threading.Thread(target=_free, args=(group, uses_ray), name="heliostat-free", daemon=True).start()
+
+
+def _shared_cores_line(settings: TrainerConfig) -> str:
+    """What to say if workers of this machine have more threads than it has cores; else nothing."""
+    cores, workers, threads = len(os.sched_getaffinity(0)), settings.group_size, settings.threads
+    if workers * threads <= cores:
+        return ""
+    return f"{workers} worker(s) with {threads} thread(s) each share the {cores} core(s) of this machine"
 
 
 def _local_replicas() -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
+from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.messages import TaskEnded, TaskEvent, TaskRequest, WorkerAlive, WorkerUp
+from heliostat.cluster.pools import ray_worker
+from heliostat.cluster.pools.processes import start_ticks
 from heliostat.cluster.pools.ray_pool import RayPool
 from heliostat.cluster.spec import GroupSpec
 
@@ -35,6 +40,10 @@ class Talker:
 
     def leave(self, job, member):
         raise SystemExit(3)
+
+    def ask_impatiently(self, job, member):
+        ray_worker.DRIVER_GONE_S = job  # in this worker's process
+        return member.request(job)
 
     def stop(self, job, member):
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -117,3 +126,42 @@ def test_a_process_that_is_stopped_holds_nobody_up_and_is_gone_when_it_is_killed
     while pool.receive(0.0) is not None:
         pass
     assert pool.receive(1.0) is None, "who was ended is not heard of again"
+
+
+def test_liveness_does_not_depend_on_what_the_drivers_thread_does(pool):
+    worker = up(pool).worker
+    pool.begin(worker, "ask_impatiently", 2.0, None)
+    *_, request = heard(pool, TaskRequest)
+    time.sleep(4.0)  # its disks stall: for longer than the worker waits for a driver
+    pool.answer(worker, request.number, "here")
+    *_, ended = heard(pool, TaskEnded)
+    assert (ended.result, ended.failure) == ("here", None)
+
+
+def test_a_process_of_somebody_else_is_never_ended(pool):
+    bystander = subprocess.Popen(["sleep", "600"])
+    started = start_ticks(bystander.pid)
+    for wrong in ({"pid": bystander.pid, "started": started, "node": "another of this name"}, {"pid": bystander.pid}):
+        info = up(pool).info
+        pool._workers[info.worker].info = replace(info, **wrong)
+        pool.kill(info.worker)
+        psutil.Process(info.pid).wait(GUARD_S)
+    pool.close()  # waits for those that end them
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_worker_that_loads_has_found_room(pool):
+    pool.launch()
+    assert "each worker needs" not in pool.room(), "workers of a Ray of our own hold no cores"
+    until_s = time.monotonic() + GUARD_S
+    while "found room" not in (said := pool.room()) and not pool.statistics().up:
+        pool.receive(0.1)
+        assert time.monotonic() < until_s, said
+
+
+def test_what_a_ray_of_this_process_can_never_hold_is_refused(ray_here):
+    pool = RayPool(make, GroupSpec(num_workers=9), loopback=False)
+    with pytest.raises(PlacementError, match=r"9 workers find no room: each worker needs 1 CPU, .* have 8 CPU"):
+        pool.check_room()

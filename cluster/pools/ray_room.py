@@ -1,0 +1,107 @@
+"""Whether the machines of a Ray can hold a group's workers: computed from their numbers before Ray is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ray
+
+from ..errors import PlacementError
+from ..spec import GroupSpec
+
+Resources = Mapping[str, float]
+
+
+def machines() -> list[Resources]:
+    """What each living machine of the cluster has, in use or not."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def gpus_by_machine() -> list[int]:
+    """How many GPUs each living machine of the cluster has."""
+    return [int(machine.get("GPU", 0)) for machine in machines()]
+
+
+def places(machines: Sequence[Resources], wanted: Resources) -> int:
+    """How many workers that want so much each these machines hold; one that wants nothing finds a place anywhere."""
+    needed = {name: amount for name, amount in wanted.items() if amount}
+    if not needed:
+        return 1 << 30
+    return sum(int(min(machine.get(name, 0) // amount for name, amount in needed.items())) for machine in machines)
+
+
+def check_room(spec: GroupSpec, wanted: Resources, machines: Sequence[Resources], *, may_grow: bool) -> str:
+    """What to say of a cluster that is too small for all workers; empty if it is large enough.
+
+    Args:
+        spec: of the group.
+        wanted: what each worker asks for.
+        machines: what each machine has.
+        may_grow: whether others can join it.
+
+    Raises:
+        PlacementError: there will never be room for those that a task begins with.
+    """
+    found = places(machines, wanted)
+    if found >= spec.num_workers:
+        return ""
+    needs = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+    have = "; ".join(" and ".join(f"{each.get(name, 0):g} {name}" for name in wanted) for each in machines)
+    told = f"each worker needs {needs}, and Ray's {len(machines)} machine(s) have {have or 'nothing'}"
+    if may_grow or found >= spec.num_to_begin:
+        return (
+            f"the cluster has room for {found} of {spec.num_workers} workers: {told}. The others are waited for until "
+            "there is room"
+        )
+    fewer = f"workers={found}" if found else "fewer threads_per_worker"
+    raise PlacementError(
+        f"{spec.num_to_begin} workers find no room: {told}, which is room for {found}. This Ray was started by this "
+        f"process, so no machine will join it. Give {fewer}, or leave ray.init() out: the trainer then starts a Ray "
+        "that is large enough."
+    )
+
+
+def gpus_per_worker(spec: GroupSpec, by_machine: Sequence[int]) -> int:
+    """GPUs that each worker gets: as asked, or an equal share of every machine's; 0 on a cluster without GPUs.
+
+    Args:
+        spec: of the group.
+        by_machine: how many GPUs each machine has.
+
+    Raises:
+        PlacementError: there are GPUs, but not enough for every worker.
+    """
+    having = [count for count in by_machine if count > 0]
+    if not having:
+        return 0
+    workers_per_machine = -(-spec.num_workers // len(having))
+    wanted = spec.gpus_per_worker if spec.gpus_per_worker is not None else min(having) // workers_per_machine
+    fitting = sum(count // max(wanted, 1) for count in having)
+    if wanted < 1 or spec.num_to_begin > fitting:
+        remedy = f"Give workers={fitting}" if fitting else "Give fewer replicas_per_worker"
+        raise PlacementError(
+            f"{spec.num_to_begin} workers with {max(wanted, 1)} GPU(s) each do not fit the cluster's machines, which "
+            f"have {_listed(having)} GPU(s). {remedy}."
+        )
+    return wanted
+
+
+def grant_line(granted: int, num_workers: int, by_machine: Sequence[int]) -> str:
+    """What to say of the GPUs that workers get, the ones that stay idle included; empty without GPUs.
+
+    Args:
+        granted: to each worker.
+        num_workers: how many there shall be.
+        by_machine: how many GPUs each machine has.
+    """
+    having = [count for count in by_machine if count > 0]
+    if not granted or not having:
+        return ""
+    idle = sum(having) - granted * num_workers
+    rest = f"; {idle} of {sum(having)} stay idle" if idle > 0 else ""
+    why = ", since machines have unequal numbers and every worker gets as many" if rest and len(set(having)) > 1 else ""
+    return f"GPUs: {granted} for each worker, of machines with {_listed(having)}{rest}{why}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
