@@ -56,7 +56,8 @@ class TrainerConfig:
         replicas_per_worker: devices of each worker; "auto" means all its GPUs, or one CPU device.
         num_microbatches: V; None means the smallest power of two that gives every replica one.
         threads_per_worker: TensorFlow's intra-op threads per worker; None means 1.
-        address: the Ray cluster; None for this machine alone, "auto" for the cluster this machine belongs to.
+        address: the Ray cluster; None for this machine alone, or in a job for the job's; "auto" for the cluster this
+            machine belongs to.
         seed: of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
         min_workers: a run begins with so many and goes on with so many; None begins with all and goes on with one.

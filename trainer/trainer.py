@@ -57,7 +57,8 @@ class Trainer:
         num_microbatches: parts into which every global batch is cut; the unit of computation, fixed for a run. Results
             depend on it, and not on workers or replicas. None: the smallest power of two that gives each replica one.
         threads_per_worker: TensorFlow's threads per worker; results depend on it, so it is 1 unless you say otherwise.
-        address: None uses this machine; "auto" joins the Ray cluster this machine belongs to; or a Ray address.
+        address: None uses this machine, or within a Ray job its cluster; "auto" joins the Ray cluster in `RAY_ADDRESS`
+            or of this machine; or the address of one as "host:port".
         run_dir: folder of the run; None makes ``runs/<name>-<time>``.
         seed: seed of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
@@ -77,7 +78,7 @@ class Trainer:
         ConfigurationError: an argument is wrong.
 
     The trainer can be used for several `fit`, `evaluate` and `predict`; workers stay alive between them. Close it, or
-    use it as a context manager, to free them.
+    use it as a context manager, to free them; a trainer that nobody refers to any more frees them, too.
     """
 
     @refuses_unknown("Trainer")

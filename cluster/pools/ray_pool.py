@@ -29,7 +29,7 @@ from ..spec import GroupSpec, WorkerInfo
 from .private_api import dead_process, draining_nodes, started_here
 from .processes import end_process, open_process
 from .ray_death import Absence, evidence_of, oom_kills, reason_of
-from .ray_room import check_room, machines
+from .ray_room import check_room, machines, within
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
 HEARTBEAT_S = 1.0
@@ -38,6 +38,7 @@ FETCH_S = 60.0
 LEAVE_S = 3.0
 JOIN_S = LEAVE_S + 2.0
 DRAIN_POLL_S = 1.0
+ANSWER_S = 3.0
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class RayPool(WorkerPool):
         self._next = 0
         self._looked_at_s = self._checked_s = 0.0
         self._leaving: frozenset[int] = frozenset()
+        self._looking: threading.Thread | None = None
         self._oom_kills, self._absence = oom_kills(), Absence()
         self._threads: list[threading.Thread] = []
 
@@ -133,11 +135,17 @@ class RayPool(WorkerPool):
     def leaving(self) -> frozenset[int]:
         """See `WorkerPool.leaving`: Ray's notice that a node is drained, as before a pre-emption."""
         now_s = time.monotonic()
-        if now_s - self._looked_at_s > DRAIN_POLL_S:
-            self._looked_at_s, nodes = now_s, draining_nodes()
+        if now_s - self._looked_at_s > DRAIN_POLL_S and (self._looking is None or not self._looking.is_alive()):
+            self._looked_at_s = now_s  # Ray is asked aside, for its head may be slow to answer, or gone
+            self._looking = threading.Thread(target=self._look_for_leaving, name="heliostat-draining", daemon=True)
+            self._looking.start()
+        return self._leaving
+
+    def _look_for_leaving(self) -> None:
+        with contextlib.suppress(RayError):
+            nodes = draining_nodes()
             infos = (known.info for known in list(self._workers.values()))
             self._leaving = frozenset(info.worker for info in infos if info is not None and info.node in nodes)
-        return self._leaving
 
     def room(self) -> str:
         """See `WorkerPool.room`."""
@@ -145,16 +153,16 @@ class RayPool(WorkerPool):
         loading = sum(known.placed for known in waiting)
         if waiting and loading == len(waiting):
             return "They have found room, and load."
-        free, total = ray.available_resources(), ray.cluster_resources()
-        parts = [
-            f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s are free"
-            for name in self._wants
-            if total.get(name)
-        ]
+        found = within(lambda: (ray.available_resources(), ray.cluster_resources()), ANSWER_S)
+        if found is None:
+            return f"The head of the Ray cluster has not answered for {ANSWER_S:g} s."
+        free, total = found
+        names = [name for name in self._wants if total.get(name)]
+        have = " and ".join(f"{free.get(name, 0):g} of {total[name]:g} {name}s are free" for name in names)
         wants = " and ".join(f"{amount:g} {name}" for name, amount in self._wants.items() if amount)
         placed = f"{loading} of them have found room, and load. " if loading else ""
         needs = f"; each worker needs {wants}" if wants else ""
-        return f"{placed}In the cluster {' and '.join(parts) or 'nothing is registered'}{needs}."
+        return f"{placed}In the cluster {have or 'nothing is registered'}{needs}."
 
     def check_room(self) -> str:
         """What to say, before workers are launched, of a cluster that has no room for all of them; empty if it has.

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import ray
+from ray.exceptions import RayError
 
 from ..errors import PlacementError
 from ..spec import GroupSpec
 
 Resources = Mapping[str, float]
+_Answer = TypeVar("_Answer")
+
+
+def within(ask: Callable[[], _Answer], limit_s: float) -> _Answer | None:
+    """What `ask` answers about a cluster; None without an answer in so many seconds: its head may hang, or be gone."""
+    answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+
+    def put() -> None:
+        with contextlib.suppress(RayError):
+            answers.put(ask())
+
+    threading.Thread(target=put, name="asking-ray", daemon=True).start()
+    try:
+        return answers.get(timeout=limit_s)
+    except queue.Empty:
+        return None
 
 
 def machines() -> list[Resources]:

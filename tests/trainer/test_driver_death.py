@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from .faults import assert_gone
@@ -78,6 +79,14 @@ def wait_for_epochs(process: subprocess.Popen, folder: Path, num: int) -> list[i
     return [each["pid"] for each in json.loads((folder / "run" / "run.json").read_text())["workers"]]
 
 
+def events_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
+
+
+def last_checkpoint(folder: Path) -> str:
+    return max(each.parent.name for each in (folder / "run" / "checkpoints").glob("*/manifest.json"))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     return finish(tmp_path_factory.mktemp("undisturbed"), workers=0, pace=False)
@@ -87,13 +96,46 @@ def test_a_driver_that_was_stopped_for_longer_than_the_deadline_blames_nobody(un
     process = start(tmp_path, workers=2, pace=True, deadline_s=4)
     wait_for_epochs(process, tmp_path, 3)
     process.send_signal(signal.SIGSTOP)
-    time.sleep(6.5)  # longer than the deadline, shorter than workers do without a driver
+    time.sleep(12.0)  # longer than the deadline, shorter than workers do without a driver
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=2 * GUARD_S)
     assert process.returncode == 0, errors
     assert json.loads((tmp_path / "result.json").read_text()) == undisturbed
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert not any(each["event"] == "lost" for each in events)
+    assert not any(each["event"] == "lost" for each in events_of(tmp_path))
+
+
+@pytest.mark.slow
+def test_workers_leave_a_driver_that_is_gone_for_more_than_a_minute_and_the_reason_is_said(undisturbed, tmp_path):
+    process = start(tmp_path, workers=2, pace=True)
+    pids = wait_for_epochs(process, tmp_path, 3)
+    process.send_signal(signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    while any(exists(pid) for pid in pids):
+        time.sleep(0.5)
+        assert time.monotonic() - stopped_s < GUARD_S, "workers stay"
+    assert time.monotonic() - stopped_s > 55
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=2 * GUARD_S)
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "result.json").read_text()) == undisturbed
+    lost = [each for each in events_of(tmp_path) if each["event"] == "lost"]
+    assert lost
+    assert all("the driver was gone for" in each["reason"] for each in lost)
+
+
+def test_a_ray_that_dies_is_said_with_the_checkpoint_and_the_same_command_goes_on(undisturbed, tmp_path):
+    process = start(tmp_path, workers=2, pace=True)
+    pids = wait_for_epochs(process, tmp_path, 3)
+    (raylet,) = [each for each in psutil.Process(process.pid).children() if each.name() == "raylet"]
+    raylet.kill()
+    killed_s = time.monotonic()
+    _, errors = process.communicate(timeout=GUARD_S)
+    assert time.monotonic() - killed_s < 60, errors
+    assert process.returncode == 1
+    assert "is gone: its raylet" in errors
+    assert f"The run goes on from {last_checkpoint(tmp_path)}" in errors
+    assert_gone(pids)
+    assert finish(tmp_path, workers=0, pace=False) == undisturbed
 
 
 def test_the_driver_is_killed_and_the_same_command_goes_on(undisturbed, tmp_path):
@@ -106,8 +148,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(undisturbed, tmp_path
     assert time.monotonic() - killed_s < 20
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
     assert finish(tmp_path, workers=0, pace=False) == undisturbed
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert any(each["event"] == "resumed" for each in events)
+    assert any(each["event"] == "resumed" for each in events_of(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group import driver_loop, worker_group
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent
@@ -202,6 +203,8 @@ class Record:
     ) -> None:
         self.note(_OriginHeard(None))  # nobody begins from anything any more
         self._thread.end()
+        if isinstance(error, PlacementError):  # there is no Ray any more
+            error.add_note(f"The run goes on from {self.checkpoint or 'its beginning: it has no checkpoint'}.")
         if error is None and self._thread.defect is not None:
             raise self._thread.defect
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from heliostat.cluster.errors import PlacementError
-from heliostat.cluster.pools.ray_room import check_room, gpus_per_worker, grant_line, places
+from heliostat.cluster.pools.ray_room import check_room, gpus_per_worker, grant_line, places, within
 from heliostat.cluster.spec import GroupSpec
 
 SMALL, LARGE = {"CPU": 1.0, "memory": 1e9}, {"CPU": 4.0, "GPU": 2.0}
@@ -56,3 +58,10 @@ def test_the_grant_names_gpus_that_stay_idle_and_why():
     assert grant_line(4, 2, [4, 4]) == "GPUs: 4 for each worker, of machines with 4, 4"
     assert "7 of 9 stay idle, since machines have unequal numbers" in grant_line(1, 2, [8, 1])
     assert grant_line(3, 2, [8]).endswith("2 of 8 stay idle")
+
+
+def test_a_head_that_does_not_answer_is_not_waited_for():
+    never = threading.Event()
+    assert within(never.wait, 0.1) is None
+    never.set()
+    assert within(lambda: 3, 60.0) == 3
