@@ -26,7 +26,7 @@ FLOORS: Mapping[str, Floors] = {
         {"pools", "__init__"},
     ],
     "trainer": [
-        {"arguments", "config", "columns", "errors", "environment", "events", "jobs", "shipping"},
+        {"arguments", "code_digests", "config", "columns", "errors", "environment", "events", "jobs", "shipping"},
         {"engine"},
         {"checkpoints"},
         {"worker"},

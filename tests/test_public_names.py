@@ -13,8 +13,8 @@ import pytest
 TRAINER = """
     CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedStateError DataError
     EnvironmentVariableError EverySeconds EverySteps ModelError NonfiniteGradientError NotCompiledError Result
-    RunPausedError RuntimeSetupError StorageError Trainer TrainerError TrainingFailedError UnsupportedModelError
-    UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
+    RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
+    UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
 """
 DATA = """
     ALIGNMENT_BYTES ORDER_VERSION BadColumnError BatchPlan CacheError Column ColumnDescription ColumnKind

@@ -15,7 +15,8 @@
     ├── CallbackStateError        a carried state of callbacks is damaged, or is not this callback's
     │   └── DamagedStateError     it is damaged, cut short, or of another version
     ├── CheckpointError           a checkpoint cannot be written, found or read
-    │   └── DamagedCheckpointError one is altered, cut short, missing a file, or of another format version
+    │   ├── DamagedCheckpointError one is altered, cut short, missing a file, or of another format version
+    │   └── StateNotKeptError     the state that a fit has left is nowhere any more
     ├── StorageError              the run folder cannot be written
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
@@ -139,6 +140,21 @@ class CheckpointError(TrainerError):
 
 class DamagedCheckpointError(CheckpointError):
     """A checkpoint is altered, cut short, missing a file, or of another format version."""
+
+
+class StateNotKeptError(CheckpointError):
+    """The state in which a fit has left the model is neither kept nor held by a worker; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            "The model cannot be put into the state in which the last fit of this trainer has left it: no worker holds "
+            f"that state any more, and {self.reason}. Call fit again, or load the model of a finished run with "
+            "Result.model()."
+        )
 
 
 class StorageError(TrainerError):

@@ -19,8 +19,8 @@ message          who sends it                       who acts                    
 `ReplayReport`   the worker of a replay             `replay`                          ``replay.json``
 ===============  =================================  ================================  ================================
 
-Besides these a worker tells events of the run (`events`), and that a checkpoint is written
-(`checkpoints.manifest.CheckpointWritten`).
+Besides these a worker tells events of the run (`events`), and that a checkpoint or the final state is written
+(`checkpoints.manifest.CheckpointWritten`, `FinalStateWritten`).
 """
 
 from __future__ import annotations
@@ -41,19 +41,36 @@ BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """The state that a model is to be in: new from `build_model`, or as a fit has left it.
+
+    Attributes:
+        key: names the state among those of all trainers, so that a worker whose model is in it need not load it; empty
+            for a new model's.
+        location: where it is kept, a store of checkpoints; empty if it is not kept: then only workers that hold it can
+            tell it to others.
+        name: of the checkpoint there.
+    """
+
+    key: str = ""
+    location: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassJob:
     """A pass over a dataset without training: evaluate or predict.
 
     Attributes:
         settings: the trainer's, with replicas and microbatches as numbers; `wanted` is what this call wants.
         data: the rows.
-        fresh: whether the model is to be a new one, and not that of the last task.
+        model: the state that answers.
     """
 
     settings: TrainerConfig
     wanted: PassConfig
     data: Dataset
-    fresh: bool
+    model: ModelState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +83,8 @@ class FitJob:
         data, validation_data: the rows.
         run_dir: absolute path of the run folder.
         first_generation: added to the generation in the names of checkpoints.
+        key: names the state in which the run ends, as `ModelState.key`.
+        final_dir: where that state is kept; None keeps it nowhere.
         replay: compute this step only, and report on it.
         trace: record what happens in these steps.
     """
@@ -76,6 +95,8 @@ class FitJob:
     validation_data: Dataset | None
     run_dir: str
     first_generation: int = 0
+    key: str = ""
+    final_dir: str | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
 
@@ -156,7 +177,8 @@ class Ready:
         shapes: hash of the shapes and types of its state.
         num_weights: trainable numbers.
         platform: what its bits depend on besides the run's arguments: device type, versions, processor.
-        model: what identifies the model, by part (layers, optimizer, loss ...): hashes.
+        model: what identifies the model, by part (layers, optimizer, loss ...): hashes; `settings` are its settings
+            themselves.
         notes: what the user should know of how it is trained.
     """
 
@@ -164,6 +186,7 @@ class Ready:
     num_weights: int
     platform: dict[str, str]
     model: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
 
 from .arguments import check_build_model, check_steps, refuses_unknown
+from .code_digests import code_digests
 from .columns import ColumnChoice, Columns
 from .config import (
     CheckpointEvery,
@@ -33,6 +35,7 @@ from .driver.plan import Run
 from .driver.result import Result
 from .driver.run import fit
 from .driver.run_folder import new_run_path, numbered_run_path
+from .driver.trained import TrainedModel
 from .driver.workers import Workers
 from .engine.times import StartTimes
 from .environment import Command, begin_fit
@@ -121,7 +124,8 @@ class Trainer:
         self._name = getattr(build_model, "__name__", "run").strip("<>")
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._workers = Workers(self._settings)
-        self._num_fits, self._trained = 0, False
+        self._code = code_digests(build_model)
+        self._num_fits, self._id, self._model = 0, uuid.uuid4().hex, TrainedModel()
 
     @refuses_unknown("fit")
     def fit(
@@ -172,7 +176,8 @@ class Trainer:
             targets: likewise the targets.
             sample_weight: the column of row weights.
             checkpoint_every: "epoch", `EverySteps` or `EverySeconds`; None makes no checkpoints.
-            checkpoint_dir: where they go, a path or a URI such as ``s3://bucket/folder``; by default the run folder.
+            checkpoint_dir: where they go, a path or a URI such as ``s3://bucket/folder``: every run makes a folder of
+                its own there, named after its run folder. By default they are in the run folder.
             keep: how many checkpoints to keep.
             resume: "auto" goes on with the run in `run_dir` if there is one, and returns its result if it is finished;
                 False refuses a `run_dir` that holds a run.
@@ -217,6 +222,9 @@ class Trainer:
             validation_data=validation_data,
             path=self._next_run_path(number, command),
             number=number,
+            key=f"{self._id}.{self._num_fits}",
+            model=self._model,
+            code=self._code,
             command=command,
         )
         result = None
@@ -227,11 +235,10 @@ class Trainer:
                 result = fit(run, self._workers, screen)
         if result is None:
             sys.exit(0)  # a replay or a trace is done: see `environment`
-        self._trained |= self._workers.holds_model_of(self._settings)
         return result
 
     def resize(self, workers: int) -> None:
-        """Change how many workers there shall be, from another thread while `fit` runs, or between two tasks.
+        """Change how many workers there shall be: before the first task, between two, or from another thread in one.
 
         Workers join or leave between two steps; results do not change.
 
@@ -243,7 +250,7 @@ class Trainer:
                 f"resize({workers}): this trainer can have 1 to {self._settings.max_size} workers. Give max_workers= "
                 "when you make it, so that there are enough microbatches for more."
             )
-        self._workers.group.resize(workers)
+        self._workers.resize(workers)
 
     @refuses_unknown("evaluate")
     def evaluate(
@@ -336,13 +343,8 @@ class Trainer:
     def _run_pass(
         self, method: Literal["evaluate", "predict"], data: Data, wanted: PassConfig, verbose: Verbose
     ) -> tuple[PassReport, Coordinator]:
-        if self._trained and not self._workers.holds_model_of(self._settings):
-            raise ConfigurationError(
-                f"The trained model ended with its workers (the trainer was closed, or a task failed), so {method} "
-                "would answer from a new one. Call fit again, or load the model of the run folder with Result.model()."
-            )
         with contextlib.closing(make_display(verbose)) as screen:
-            return run_pass(method, self._settings, wanted, data, self._workers, screen)
+            return run_pass(method, self._settings, wanted, data, self._workers, screen, self._model)
 
     def _next_run_path(self, number: int, command: Command | None) -> Path:
         self._num_fits += 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from heliostat.cluster import instruments
 from heliostat.trainer import Trainer
 from heliostat.trainer.engine.runtime import set_up
 
@@ -57,6 +59,29 @@ def train(tmp_path):
             return trainer.fit(data, **arguments)
 
     return run
+
+
+@pytest.fixture
+def at():
+    """at(point, step, action, worker): do something once at a point of a worker's life; all must have happened."""
+    stops, missing = [], []
+
+    def order(point, step, action, worker=None):
+        missing.append((point, step, worker))
+
+        def listener(here, at_step):
+            name = threading.current_thread().name
+            mine = worker is None or name == f"heliostat-worker-{worker}"
+            if here == point and step in (None, at_step) and mine and (point, step, worker) in missing:
+                missing.remove((point, step, worker))
+                action()
+
+        stops.append(instruments.listen(listener))
+
+    yield order
+    for stop in stops:
+        stop()
+    assert not missing, f"this did not happen: {missing}"
 
 
 def fingerprint(result) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import Trainer
 from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
@@ -30,3 +31,8 @@ def local_trainer(build_model, tmp_path, *, workers=0, replicas=1, num_microbatc
         run_dir=tmp_path / "run",
         **{"seed": 7, "deadline_s": 60} | arguments,
     )
+
+
+def die():
+    """Let the worker's thread that comes here end as if it had been killed."""
+    raise WorkerKilled("test")

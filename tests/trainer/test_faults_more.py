@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from heliostat.trainer import EverySteps, Trainer, TrainingFailedError
@@ -130,3 +133,16 @@ def test_a_step_at_which_every_worker_crashes_stops_the_run(trainer_of, warm_wor
     warm_workers.really_close()  # a run that was given up leaves its workers in the middle of it
     assert_gone(pids)
     assert not list(faults.run_dir.glob("logs/*.step"))
+
+
+def test_a_lone_idle_worker_that_is_killed_is_replaced_by_one_with_the_trained_model(ray_here, tmp_path):
+    x, y = dense_data()
+    with Trainer(linear(), workers=1, num_microbatches=4, run_dir=tmp_path / "run") as trainer:
+        trainer.fit((x, y), global_batch_size=16, verbose=0)
+        before = trainer.evaluate((x, y)), trainer.predict(x)
+        (pid,) = [each["pid"] for each in json.loads((tmp_path / "run" / "run.json").read_text())["workers"]]
+        os.kill(pid, signal.SIGKILL)
+        assert_gone([pid])
+        assert trainer.evaluate((x, y)) == before[0]
+        np.testing.assert_array_equal(trainer.predict(x), before[1])
+        assert trainer.hosts.keys() != {0}

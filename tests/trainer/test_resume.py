@@ -11,13 +11,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from heliostat.cluster import instruments
-from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import ConfigurationError, EverySteps, NonfiniteGradientError, RunPausedError
 from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from .conftest import dense_data
-from .helpers import local_trainer
+from .helpers import die, local_trainer
 from .models import linear, normalised
 
 pytestmark = pytest.mark.engine
@@ -76,33 +74,6 @@ def undisturbed(tmp_path_factory):
         return known[with_callbacks]
 
     return get
-
-
-@pytest.fixture
-def at():
-    """at(point, step, action, worker): do something once at a point of a worker's life; all must have happened."""
-    stops, missing = [], []
-
-    def order(point, step, action, worker=None):
-        missing.append((point, step, worker))
-
-        def listener(here, at_step):
-            name = threading.current_thread().name
-            mine = worker is None or name == f"heliostat-worker-{worker}"
-            if here == point and step in (None, at_step) and mine and (point, step, worker) in missing:
-                missing.remove((point, step, worker))
-                action()
-
-        stops.append(instruments.listen(listener))
-
-    yield order
-    for stop in stops:
-        stop()
-    assert not missing, f"this did not happen: {missing}"
-
-
-def die():
-    raise WorkerKilled("test")
 
 
 POINTS = (

@@ -27,6 +27,7 @@ FORMAT_VERSION, READ_VERSIONS = 2, (1, 2)
 MAX_MANIFEST_BYTES = 2**28
 
 _OLD_NAMES = {"wire_dtype": "gradient_dtype"}  # parts of an identity
+_MAX_DIFFERING = 6  # parts of an identity that a message names
 _NAME = re.compile(r"(\d{6,})-(\d{8,})\.g(\d+)", re.ASCII)
 
 
@@ -113,6 +114,13 @@ class CheckpointWritten:
     write_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalStateWritten:
+    """The worker that delivers tells the driver, which commits it: the state in which a run ended is written."""
+
+    manifest: CheckpointManifest
+
+
 def manifest_to_bytes(manifest: CheckpointManifest) -> bytes:
     """The content of manifest.json.
 
@@ -196,8 +204,11 @@ def check_identity(recorded: Mapping[str, Any], now: Mapping[str, Any], run_dir:
     if not differing:
         return
     lines = [
-        f"  {name}: it began with {flat_before.get(name)!r}, and now it is {flat_now.get(name)!r}" for name in differing
+        f"  {name}: it began with {flat_before.get(name)!r}, and now it is {flat_now.get(name)!r}"
+        for name in differing[:_MAX_DIFFERING]
     ]
+    if len(differing) > _MAX_DIFFERING:
+        lines.append(f"  and {len(differing) - _MAX_DIFFERING} more")
     raise ConfigurationError(
         f"The run in {str(run_dir)!r} cannot go on, because its result would be that of neither the old nor the new "
         "run:\n" + "\n".join(lines) + "\nPut back what has changed, or begin a new run with another run_dir."

@@ -122,6 +122,20 @@ def model_identity(built: BuiltModel) -> dict[str, str]:
     }
 
 
+def model_settings(built: BuiltModel) -> dict[str, Any]:
+    """The settings by part, as Keras gives them: what the model is compiled with, layers, all state by name."""
+    found = _config(built.model)
+    layers: dict[str, Any] = dict(found) if isinstance(found, dict) else {"class_name": found}
+    compiled: dict[str, Any] = layers.pop("compile_config", None) or {"optimizer": type(built.optimizer).__name__}
+    state = zip(_names(built), built.state, strict=True)
+    return {
+        **{name: value for name, value in compiled.items() if name != "jit_compile"},
+        "jit_compile": built.jit_compile,
+        **layers,
+        "state": {name: f"{variable.dtype} {tuple(variable.shape)}" for name, variable in state},
+    }
+
+
 def _names(built: BuiltModel) -> list[str]:
     """A name for each variable of the state, in order; paths alone need not be unique."""
     return [f"{number:05d}.{variable.path}" for number, variable in enumerate(built.state)]

@@ -4,6 +4,7 @@
 
     <location>/000003-00000120.g7/state.safetensors    written by a worker: all tensors, in the safetensors format
     <location>/000003-00000120.g7/manifest.json        written last, by the driver: it makes the folder a checkpoint
+    <location>/final/...                               such a store by itself: the state in which the run ended
 
 **A checkpoint is a folder with a manifest.** A worker writes the tensors under a name that carries its generation, so
 that nobody else ever writes there, not even a worker that the group has given up and that wakes up later. The driver
@@ -94,6 +95,13 @@ class CheckpointStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CheckpointStore, (self.location,)
+
+    def below(self, folder: str) -> CheckpointStore:
+        """The store in a folder of this one."""
+        if "://" not in self.location:
+            return CheckpointStore(Path(self.location) / folder)
+        place, *options = self.location.split("?", 1)  # a URI's options stand behind its path
+        return CheckpointStore("?".join([f"{place.rstrip('/')}/{folder}", *options]))
 
     def write(self, name: str, tensors: Mapping[str, np.ndarray]) -> tuple[TensorEntry, ...]:
         """Write the tensors of a checkpoint that `commit` may complete; what an earlier attempt left is replaced.
@@ -195,8 +203,11 @@ class CheckpointStore:
         arrays = {entry.name: array for entry, array in self._verified_tensors(name, manifest.tensors)}
         return manifest, {entry.name: arrays[entry.name] for entry in manifest.tensors}
 
-    def latest(self) -> tuple[CheckpointManifest | None, list[str]]:
+    def latest(self, identity: Mapping[str, Any] | None = None) -> tuple[CheckpointManifest | None, list[str]]:
         """The last checkpoint of which every byte is good, and what there is to say of damaged ones after it.
+
+        Args:
+            identity: only those of the run with this identity count, where several keep theirs; None: all.
 
         Returns:
             Its manifest, None if there is none; and a sentence for each that was skipped.
@@ -208,6 +219,8 @@ class CheckpointStore:
         for name in reversed(self.names()):
             try:
                 manifest = self.manifest(name)
+                if identity is not None and manifest.identity != identity:
+                    continue
                 for _ in self._verified_tensors(name, manifest.tensors):
                     pass
             except DamagedCheckpointError as error:
@@ -215,6 +228,12 @@ class CheckpointStore:
             else:
                 return manifest, skipped
         return None, skipped
+
+    def copy(self, other: CheckpointStore, name: str) -> None:
+        """Take over a committed checkpoint of another store, every byte verified; raises CheckpointError."""
+        manifest, tensors = other.load(name)
+        self.write(name, tensors)
+        self.commit(name, manifest)
 
     def prune(self, keep: int, spare: str | None = None) -> None:
         """Delete all committed checkpoints but the `keep` newest and `spare`, and what uncommitted ones left.

@@ -22,7 +22,7 @@ from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
-from ..errors import WorkersDisagreeError
+from ..errors import TrainerError, WorkersDisagreeError
 from ..events import EpochRecord
 from ..jobs import (
     BUCKET_OPS,
@@ -100,12 +100,12 @@ class Coordinator:
 
     Attributes:
         finals: the hashes with which workers ended the run, by worker.
-        outputs: predictions, by the first microbatch of their shard.
+        outputs: predictions, by shard.
         traces: what workers recorded, by worker.
     """
 
     finals: dict[int, Final] = field(default_factory=dict)
-    outputs: dict[int, object] = field(default_factory=dict)
+    outputs: dict[Range, object] = field(default_factory=dict)
     traces: dict[int, WorkerTrace] = field(default_factory=dict)
     _members: tuple[int, ...] = ()
     _first: tuple[int, Ready] | None = None  # who has told first, and what
@@ -226,7 +226,7 @@ class Coordinator:
         if self._shards is not None and self._shards.done(worker, shard):
             self._results[shard] = result
             if result.outputs is not None:
-                self.outputs[result.shard.lo] = result.outputs
+                self.outputs[shard] = result.outputs
 
     def _serve(self) -> Answers:
         """Answer those who wait: with a shard, or with the result once all of the pass is done."""
@@ -266,9 +266,21 @@ def merge(results: list[ShardResult], num_microbatches: int) -> PassSum:
     return PassSum(vector=total, rows=sum(result.rows for result in results))
 
 
-def joined_outputs(outputs: Mapping[int, object]) -> object:
-    """The predictions of a whole pass, in the order of its rows: an array, or the model's structure of arrays."""
-    return _concatenated([outputs[first] for first in sorted(outputs)])
+def joined_outputs(outputs: Mapping[Range, object]) -> object:
+    """The predictions of a whole pass, in the order of its rows: an array, or the model's structure of arrays.
+
+    Args:
+        outputs: predictions by shard, of a pass that is complete.
+
+    Raises:
+        TrainerError: the shards overlap, or leave rows out.
+    """
+    at = 0
+    for lo, hi in sorted(outputs):
+        if lo != at:
+            raise TrainerError(f"The shares of a prediction do not meet at {at}, {lo}; this is a defect of Heliostat.")
+        at = hi
+    return _concatenated([outputs[shard] for shard in sorted(outputs)])
 
 
 def _concatenated(outputs: list[object]) -> object:

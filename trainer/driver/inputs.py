@@ -44,14 +44,28 @@ def open_input(data: Data, name: str, columns: Columns, folder: Path) -> Dataset
         ConfigurationError: `data` is something else.
         DataError, DatasetError: the dataset cannot be opened or lacks a column.
     """
-    if isinstance(data, Dataset):
-        found = data
-    elif isinstance(data, (str, Path)):
-        found = open_dataset(data if "://" in str(data) else Path(data).absolute())
-    else:
-        found = _placed(data, (folder / name).absolute(), columns)
-    columns.check(found)
+    found = opened(data, columns)
+    if not isinstance(found, Dataset):
+        found = _placed(found, (folder / name).absolute(), columns)
+        columns.check(found)
     return found
+
+
+def opened(data: Data, columns: Columns) -> Data:
+    """The dataset that a path stands for, its columns checked; arrays and streams stay what they are.
+
+    Args:
+        data: as the caller gave it.
+        columns: which are read.
+
+    Raises:
+        DataError, DatasetError: the dataset cannot be opened or lacks a column.
+    """
+    if isinstance(data, (str, Path)):
+        data = open_dataset(data if "://" in str(data) else Path(data).absolute())
+    if isinstance(data, Dataset):
+        columns.check(data)
+    return data
 
 
 def _placed(data: Data, place: Path, columns: Columns) -> Dataset:

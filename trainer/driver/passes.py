@@ -14,14 +14,15 @@ from ..checkpoints.manifest import check_identity
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..config import PassConfig, TrainerConfig
 from ..engine.times import StartTimes
-from ..errors import ConfigurationError
-from ..jobs import FitJob, PassJob, PassReport, ReplayReport
+from ..errors import ConfigurationError, StateNotKeptError
+from ..jobs import FitJob, ModelState, PassJob, PassReport, ReplayReport
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
 from .inputs import Data, open_input
 from .plan import Run, identity_of, stored_microbatches
 from .run_folder import REPLAY_FILE
+from .trained import TrainedModel
 from .workers import Workers
 
 
@@ -32,6 +33,7 @@ def run_pass(
     data: Data,
     workers: Workers,
     screen: Display,
+    model: TrainedModel,
 ) -> tuple[PassReport, Coordinator]:
     """A pass over a dataset without training.
 
@@ -42,6 +44,7 @@ def run_pass(
         data: the rows, as the caller gave them.
         workers: of the trainer; started unless they run, stopped if the pass fails.
         screen: what the user sees.
+        model: the trainer's: the state that is to answer.
 
     Returns:
         What the worker that ended the pass delivered, and what all have told.
@@ -49,15 +52,20 @@ def run_pass(
     Raises:
         TrainingFailedError: a worker raised, or workers were lost in a way that cannot be made good.
         TrainerError, DatasetError: a mistake in arguments, data or model.
+        StateNotKeptError: the state that is to answer is nowhere any more.
     """
+    end = model.end
+    state = ModelState() if end is None else end.state
+    if state.key and not state.name and not workers.infos:
+        raise StateNotKeptError("it was not kept")
     with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
         dataset = open_input(data, "rows", wanted.columns, Path(scratch))
         workers.start(screen, StartTimes())
         job = PassJob(
-            settings=settings.for_run(workers.replicas),
+            settings=settings.for_run(workers.replicas, None if end is None else end.num_microbatches),
             wanted=wanted,
             data=dataset,
-            fresh=not workers.holds_model_of(settings),
+            model=state,
         )
         coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method=method, job=job))
         with explained(workers, None):
@@ -88,16 +96,17 @@ def replay(run: Run, screen: Display) -> None:
     store, wanted = run.open_store(folder), None if run.command is None else run.command.replay
     if store is None or wanted is None:
         raise ConfigurationError("A run without checkpoints cannot be replayed.")
+    final = run.final_store(folder, store)
     workers = Workers(alone)
     with contextlib.closing(workers), tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
         data = run.open_data(folder)
         workers.start(screen, StartTimes())
-        job = replace(run, settings=alone).job(workers.replicas, data, folder, store)
+        job = replace(run, settings=alone).job(workers.replicas, data, folder, store, final)
         check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
         start = _checkpoint_before(wanted.step, job, store)
         begins = "the beginning" if start is None else f"checkpoint {start.name}"
         screen.say(f"computing from {begins} up to step {wanted.step}")
-        quiet = replace(job, wanted=replace(job.wanted, checkpoint_every=None), run_dir=scratch)
+        quiet = replace(job, wanted=replace(job.wanted, checkpoint_every=None), run_dir=scratch, final_dir=None)
         coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method="fit", job=quiet, initial_state=start))
         with explained(workers, None):
             for event in loop.events():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,10 +16,12 @@ from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig
 from ..environment import Command
 from ..jobs import FitJob
-from .inputs import Data, open_input
+from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
+from .trained import TrainedModel
 
 _IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
+FINAL_FOLDER = "final"
 _PACKAGES = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
 
 
@@ -32,6 +35,8 @@ class Run:
         data: what to train on, as the caller gave it; likewise `validation_data`.
         path: its folder.
         number: which fit of this process it is, counted from 1.
+        key: names the state in which it ends, as `ModelState.key`.
+        model: the trainer's; `code` are the hashes of the user's code that makes it.
         command: what a command of `heliostat` wants of it, or None.
     """
 
@@ -41,7 +46,23 @@ class Run:
     validation_data: Data | None
     path: Path
     number: int
+    key: str
+    model: TrainedModel
+    code: Mapping[str, str]
     command: Command | None
+
+    def opened(self) -> Run:
+        """This run with its datasets opened; arrays and streams stay what they are.
+
+        Raises:
+            DataError, DatasetError: a dataset cannot be opened or lacks a column.
+        """
+        columns, valid = self.wanted.columns, self.validation_data
+        return replace(
+            self,
+            data=opened(self.data, columns),
+            validation_data=None if valid is None else opened(valid, columns),
+        )
 
     def open_folder(self) -> RunFolder:
         """The run folder."""
@@ -51,9 +72,27 @@ class Run:
         """The run's checkpoints, None without."""
         if self.wanted.checkpoint_every is None:
             return None
+        shared = self.shared_store()
+        return CheckpointStore(folder.checkpoints) if shared is None else shared.below(folder.run_id)
+
+    def shared_store(self) -> CheckpointStore | None:
+        """Where this run and others keep their checkpoints, each in a folder; None if they are in the run folder.
+
+        Runs of earlier versions had all of theirs there, without folders.
+        """
         # With a command for all fits of a script each keeps its checkpoints in its own folder.
         elsewhere = self.wanted.checkpoint_dir if self.command is None or self.command.fit is not None else None
-        return CheckpointStore(folder.checkpoints if elsewhere is None else elsewhere)
+        return None if elsewhere is None else CheckpointStore(elsewhere)
+
+    def final_store(self, folder: RunFolder, store: CheckpointStore | None) -> CheckpointStore:
+        """Where the state is kept in which the run ends: beside its checkpoints.
+
+        Args:
+            folder: the run folder.
+            store: the run's checkpoints, None without.
+        """
+        beside = CheckpointStore(folder.checkpoints) if store is None else store
+        return beside.below(FINAL_FOLDER)
 
     def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on; arrays and streams are written into the folder."""
@@ -67,6 +106,7 @@ class Run:
         data: tuple[Dataset, Dataset | None],
         folder: RunFolder,
         store: CheckpointStore | None,
+        final: CheckpointStore,
     ) -> FitJob:
         """What the workers are told.
 
@@ -75,6 +115,7 @@ class Run:
             data: from `open_data`.
             folder: the run folder.
             store: the run's checkpoints, None without.
+            final: from `final_store`.
         """
         return FitJob(
             settings=self.settings.for_run(replicas, stored_microbatches(folder)),
@@ -82,7 +123,9 @@ class Run:
             data=data[0],
             validation_data=data[1],
             run_dir=str(folder.path),
-            first_generation=0 if store is None else store.next_generation(),
+            first_generation=max(each.next_generation() for each in (store, final) if each is not None),
+            key=self.key,
+            final_dir=final.location,
             replay=None if self.command is None else self.command.replay,
             trace=None if self.command is None else self.command.trace,
         )

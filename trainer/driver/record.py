@@ -28,7 +28,8 @@ from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerGroup
 
-from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, check_identity
+from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalStateWritten
+from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
 from ..errors import CheckpointError, StorageError
@@ -52,7 +53,7 @@ from ..jobs import (
 from .coordinator import Coordinator
 from .display import Display, line_of, start_line
 from .plan import identity_of, workers_record
-from .run_folder import RunFolder
+from .run_folder import SETTINGS_FILE, RunFolder
 from .storage_thread import StorageThread
 
 
@@ -71,7 +72,17 @@ class _Said:
 
 
 # What waits to be written down. A mapping: fields of ``run.json``.
-_Item = Event | _Said | EpochRecord | Ready | Progress | CheckpointWritten | _OriginHeard | Mapping[str, object]
+_Item = (
+    Event
+    | _Said
+    | EpochRecord
+    | Ready
+    | Progress
+    | CheckpointWritten
+    | FinalStateWritten
+    | _OriginHeard
+    | Mapping[str, object]
+)
 
 
 class Record:
@@ -79,14 +90,16 @@ class Record:
 
     Attributes:
         job, folder, began_s: see below.
-        epochs: those that are done; `checkpoint` is the name of the last checkpoint that counts, None without. To be
-            read before the block, and after it.
+        epochs: those that are done; `checkpoint` is the name of the last checkpoint that counts, None without; `final`
+            that of the state in which the run ended, None where it is not kept. To be read before the block, and after
+            it.
 
     Args:
         job: the run.
         folder: the run folder.
         screen: what the user sees.
         store: the run's checkpoints, None without.
+        final_store: where the state is kept in which the run ends.
         group: the workers; their queue gets `InitialStateChanged` when a checkpoint counts.
         start: what the driver's time until now went to; the run began at `began_s` (monotonic clock).
     """
@@ -97,32 +110,39 @@ class Record:
         folder: RunFolder,
         screen: Display,
         store: CheckpointStore | None,
+        final_store: CheckpointStore,
         group: WorkerGroup,
         start: StartTimes,
         began_s: float,
     ) -> None:
         self.job, self.folder, self._screen, self._store, self._group = job, folder, screen, store, group
         self._identity, self._start, self.began_s = identity_of(job), start, began_s
+        self._final_store = final_store
         self.epochs: list[EpochRecord] = []
         self.checkpoint: str | None = None
+        self.final: str | None = None
         self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
         self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
         self._clock_s = began_s
-        self._model_before: Mapping[str, str] = {}  # of a run that goes on
+        self._model_before = ModelRecord()  # of a run that goes on
+        self._begins_again = False
         self._progress: Progress | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
     def take_up(self, manifest: CheckpointManifest) -> None:
         """Go on from a checkpoint; before the block, or in the thread."""
         self.checkpoint = self._loading = manifest.name
-        self._model_before = self.folder.record.get("model", {})
+        self._model_before = self.folder.model_record()
         self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
         self.folder.set_epochs(self.epochs)
 
-    def check_model(self, model: Mapping[str, str]) -> None:
-        """Raise `ConfigurationError` if the run that goes on has another model; `model` is its identity by part."""
-        if self._model_before:
-            check_identity({"model": self._model_before}, {"model": model}, self.folder.path)
+    def begin_again(self) -> None:
+        """Compute again what the folder has epochs of, which go once the model is known to be the same."""
+        self._model_before, self._begins_again = self.folder.model_record(), True
+
+    def check_model(self, ready: Ready) -> None:
+        """Raise `ConfigurationError` if the run that goes on has another model than a worker has built."""
+        self._model_before.check(ready.model, ready.settings, self.folder.path)
 
     # -- the loop's side: never waits -----------------------------------------------------------------------------
 
@@ -171,7 +191,7 @@ class Record:
                 self.note(replace(content, time=time.time(), after_s=after_s))
             case Event():
                 self.note(replace(content, time=time.time()))
-            case Ready() | CheckpointWritten():
+            case Ready() | CheckpointWritten() | FinalStateWritten():
                 self.note(content)
 
     def _formed(self, formed: Formed) -> None:
@@ -233,6 +253,8 @@ class Record:
                 self._ready(item, happened_s)
             case CheckpointWritten():
                 self._commit(item)
+            case FinalStateWritten():
+                self._commit_final(item)
             case CheckpointNotMade():
                 self._not_made(item)
             case _OriginHeard(name=name):
@@ -249,6 +271,8 @@ class Record:
         if self._said_ready:
             return
         self._said_ready = True
+        if self._begins_again:
+            self.folder.set_epochs([])
         before = self.folder.record.get("platform")
         if self.checkpoint is not None and before and before != ready.platform:
             self._screen.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
@@ -257,6 +281,7 @@ class Record:
         self._screen.say(f"workers are ready, the model has {ready.num_weights:,} weights; tracing and compiling")
         self._clock_s = happened_s
         self.folder.update(platform=ready.platform, model=ready.model, num_weights=ready.num_weights)
+        self.folder.save(SETTINGS_FILE, ready.settings, indent=1)
 
     def _show_progress(self, happened_s: float) -> None:
         progress, self._progress = self._progress, None
@@ -330,6 +355,17 @@ class Record:
                 commit_s=round(time.perf_counter() - began_s, 6),
             )
         )
+
+    def _commit_final(self, written: FinalStateWritten) -> None:
+        history = tuple(epoch.to_json() for epoch in self.epochs)
+        manifest = replace(written.manifest, identity=self._identity, history=history)
+        try:
+            self._final_store.commit(manifest.name, manifest)
+            self._final_store.prune(1)
+        except CheckpointError as error:
+            self._not_made(CheckpointNotMade(name=manifest.name, reason=str(error)))
+            return
+        self.final = manifest.name
 
     def _not_made(self, event: CheckpointNotMade) -> None:
         if not self._said_checkpoint:

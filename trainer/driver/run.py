@@ -25,8 +25,9 @@ from collections.abc import Iterator
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
 
-from ..checkpoints.manifest import check_identity
+from ..checkpoints.manifest import CheckpointManifest, check_identity
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
+from ..code_digests import changed_code
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerError
 from ..events import Paused, Resumed, history_of
@@ -41,6 +42,7 @@ from .record import Record
 from .result import Result, stored_result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
 from .trace_file import chrome_trace
+from .trained import end_of_fit
 from .workers import Workers
 
 
@@ -67,8 +69,11 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
             "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 or "
             "more."
         )
+    with times.part("data"):
+        run = run.opened()  # before there is a folder
     folder = run.open_folder()
     store, finished = run.open_store(folder), folder.is_finished(run.wanted)
+    final = run.final_store(folder, store)
     if not finished and (is_stream(run.data) or is_stream(run.validation_data)):
         workers.launch(screen, times)  # they start while the stream is written
     with times.part("data"):
@@ -76,59 +81,107 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     with _failure_noted(folder):
         if not finished:
             workers.start(screen, times)
-        job = run.job(workers.replicas, data, folder, store)
+        job = run.job(workers.replicas, data, folder, store, final)
         if finished:
-            return _stored(job, folder, screen)
+            result = _stored(run, job, folder, workers, screen)
+            run.model.end = end_of_fit(job, folder, store, None)
+            return result
 
-        record = Record(job, folder, screen, store, workers.group, times, began_s)
-        start = _go_on(record, job, folder, store, screen)  # None: from the seed
-        _announce(job, folder, workers, screen, run.number)
+        record = Record(job, folder, screen, store, final, workers.group, times, began_s)
+        start = _go_on(record, store, run.shared_store(), screen)  # None: from the seed
+        _announce(run, job, folder, workers, screen)
         task = Task(method="fit", job=job, initial_state=start, log_dir=None if job.settings.local else folder.log_dir)
         coordinator, loop = Coordinator(), TaskLoop(workers.group, task)
-        with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
-            with killing(kills, workers.group, loop, record):
-                for event in loop.events():
-                    loop.answer(coordinator.take(event))
-                    _steer(loop, event, coordinator, record)  # refuses another model before anything of it is noted
-                    record.take(event, coordinator)
-        result = _finish(loop, coordinator, record, workers)
-        workers.hold_model_of(run.settings)
-        return result
+        try:
+            with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
+                with killing(kills, workers.group, loop, record):
+                    for event in loop.events():
+                        loop.answer(coordinator.take(event))
+                        _steer(loop, event, coordinator, record)  # refuses another model before anything is noted
+                        record.take(event, coordinator)
+            return _finish(loop, coordinator, record, workers)
+        finally:
+            if loop.state.generation >= 0:  # before the first the model was as it had been
+                run.model.end = end_of_fit(job, folder, store, record.checkpoint)
 
 
 # -- before the first step --------------------------------------------------------------------------------------------
 
 
-def _stored(job: FitJob, folder: RunFolder, screen: Display) -> Result:
+def _stored(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> Result:
     """The result of the run in the folder, which was finished before; raises ConfigurationError for another run."""
     check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
+    if folder.record.get("code") != run.code:  # the model tells whether that makes a difference
+        workers.start(screen, StartTimes())
+        _compare_model(job, folder, workers)
+        _say_changed_code(run, folder, screen)
     screen.say(f"the run in {folder.path} is finished; this is its result")
     return stored_result(folder.path, folder.record, read_epochs(folder.path))
 
 
+def _compare_model(job: FitJob, folder: RunFolder, workers: Workers) -> None:
+    """Build the model of a finished run again; raises ConfigurationError if it is another one."""
+    before = folder.model_record()
+    coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method="describe", job=job))
+    with explained(workers, None):
+        for event in loop.events():
+            if isinstance(event, TaskEvent) and isinstance(event.content, Ready):
+                before.check(event.content.model, event.content.settings, folder.path)
+            loop.answer(coordinator.take(event))
+
+
+def _say_changed_code(run: Run, folder: RunFolder, screen: Display) -> None:
+    """Code that makes a model of the same settings may still make another model."""
+    changed = changed_code(folder.record.get("code", run.code), run.code)
+    if changed:
+        screen.say(
+            f"warning: code that build_model uses has changed since the run in {folder.path} began, although the "
+            f"settings of its model have not: {', '.join(changed)}. For a run with the new code give another run_dir."
+        )
+
+
 def _go_on(
-    record: Record, job: FitJob, folder: RunFolder, store: CheckpointStore | None, screen: Display
+    record: Record, store: CheckpointStore | None, shared: CheckpointStore | None, screen: Display
 ) -> InitialCheckpoint | None:
     """Take up an unfinished run where its last good checkpoint is; None where there is none."""
-    if not folder.resumes or store is None:
+    folder, now = record.folder, identity_of(record.job)
+    if not folder.resumes:
         return None
-    manifest, skipped = store.latest()
-    for line in skipped:
-        screen.say(line)
-    if manifest is None:
+    manifest = None if store is None else _last_checkpoint(folder, store, shared, screen)
+    if manifest is None or store is None:
+        if folder.has_epochs:  # what they were computed with is what is to be computed again
+            check_identity(folder.record.get("identity", {}), now, folder.path)
+            record.begin_again()
         screen.say(f"{folder.path} holds a run without a checkpoint: it begins again")
-        folder.set_epochs([])
         return None
-    check_identity(manifest.identity, identity_of(job), folder.path)
+    check_identity(manifest.identity, now, folder.path)
     record.take_up(manifest)
     screen.say(f"going on from checkpoint {manifest.name}: epoch {manifest.epoch + 1}, step {manifest.step}")
     folder.add_event(Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step))
     return InitialCheckpoint(location=store.location, name=manifest.name)
 
 
-def _announce(job: FitJob, folder: RunFolder, workers: Workers, screen: Display, number: int) -> None:
+def _last_checkpoint(
+    folder: RunFolder, store: CheckpointStore, shared: CheckpointStore | None, screen: Display
+) -> CheckpointManifest | None:
+    """The last good checkpoint of a run; one that an earlier version left among others' is copied to its own."""
+    manifest, skipped = store.latest()
+    if manifest is None and shared is not None:
+        manifest, more = shared.latest(folder.record.get("identity", {}))
+        skipped += more
+        if manifest is not None:
+            store.copy(shared, manifest.name)
+    for line in skipped:
+        screen.say(line)
+    return manifest
+
+
+def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> None:
     """Write down how the run is computed, with everything its results depend on, and say it."""
-    folder.update(state="running", **run_record(job, number), workers=workers_record(workers.group))
+    if folder.resumes and folder.has_epochs:
+        _say_changed_code(run, folder, screen)
+    record = run_record(job, run.number)
+    folder.update(state="running", **record, code=dict(run.code), workers=workers_record(workers.group))
     screen.say(f"run folder {folder.path}")
     screen.say(plan_line(job.settings, job.wanted, len(job.data)))
     for name, data in (("training", job.data), ("validation", job.validation_data)):
@@ -142,8 +195,8 @@ def _announce(job: FitJob, folder: RunFolder, workers: Workers, screen: Display,
 def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: Record) -> None:
     """What the run itself wants of its group."""
     match event:
-        case TaskEvent(content=Ready(model=model)):
-            record.check_model(model)
+        case TaskEvent(content=Ready() as ready):
+            record.check_model(ready)
         case TaskEvent(content=Progress()):
             loop.regroup_if_wanted()  # in the middle of steps all workers stand at the same call: nobody waits long
     if record.job.trace is not None and coordinator.is_traced and not loop.state.pause:
@@ -190,6 +243,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         epochs_done=len(epochs),
         stopped_early=bool(epochs) and epochs[-1].stopped,
         sha256=report.sha256,
+        final=record.final,
         seconds=round(seconds, 3),
     )
     if traced:

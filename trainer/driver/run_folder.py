@@ -3,6 +3,7 @@
 ::
 
     run.json        configuration, plan, versions, data fingerprints, state of the run and, at its end, its hashes
+    model.json      the settings of the model: what it is compiled with, its layers, names and shapes of its state
     metrics.jsonl   one line per epoch: global metrics, rows, seconds by worker and part of a step
     events.jsonl    one line per event: workers lost and joined, checkpoints, pauses, gradients that were not finite
     logs/           worker-0.log ...: what each worker's process printed
@@ -23,11 +24,13 @@ import contextlib
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..checkpoints.manifest import identity_of_today
+from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
 from ..errors import ConfigurationError, StorageError, TrainerError
@@ -36,6 +39,7 @@ from ..events import EpochRecord, Event, event_of
 FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
 Line = TypeVar("Line")
 RUN_FILE, METRICS_FILE, EVENTS_FILE, MODEL_FILE = "run.json", "metrics.jsonl", "events.jsonl", "model.keras"
+SETTINGS_FILE = "model.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 
 
@@ -63,6 +67,7 @@ class RunFolder:
             )
         if self.resumes:
             self._record = read_record(self.path)
+        self._record.setdefault("id", f"{self.path.name}-{uuid.uuid4().hex[:8]}")
         try:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,13 +84,30 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def run_id(self) -> str:
+        """What the run is called where it is kept together with others; it stays when the folder is moved."""
+        return str(self._record["id"])
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether an epoch of the run was written down."""
+        path = self.path / METRICS_FILE
+        return path.is_file() and path.stat().st_size > 0
+
+    def model_record(self) -> ModelRecord:
+        """What the folder says of the model of the run; raises TrainerError if it cannot be read."""
+        path = self.path / SETTINGS_FILE
+        return ModelRecord(hashes=self._record.get("model", {}), settings=read_json(path) if path.exists() else {})
+
+    @property
     def log_dir(self) -> str:
         """Where the workers' log files are."""
         return str(self.path / "logs")
 
     def is_finished(self, wanted: FitConfig) -> bool:
         """Whether it holds a run that has done all that is wanted."""
-        enough = self._record.get("epochs_done", 0) >= wanted.epochs or self._record.get("stopped_early", False)
+        first = self._record.get("identity", {}).get("initial_epoch", 0)
+        enough = first + self._record.get("epochs_done", 0) >= wanted.epochs or self._record.get("stopped_early", False)
         return self.resumes and self._record["state"] == "finished" and enough
 
     def update(self, **fields: object) -> None:

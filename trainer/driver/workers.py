@@ -33,10 +33,10 @@ class Workers:
     def __init__(self, settings: TrainerConfig) -> None:
         self._settings = settings
         self.replicas = 1
-        self._holder: TrainerConfig | None = None
         self._group: WorkerGroup | None = None
         self._forsaken: weakref.finalize | None = None
         self._uses_ray = self._started = False
+        self._size: int | None = None  # what `resize` has said
 
     @property
     def group(self) -> WorkerGroup:
@@ -68,6 +68,8 @@ class Workers:
                 self._group = self._local_group() if self._settings.local else self._ray_group(screen)
                 self._forsaken = weakref.finalize(self, _free_aside, self._group, self._uses_ray)
                 self._forsaken.atexit = False  # workers end with the program by themselves
+                if self._size is not None:
+                    self._group.resize(self._size)
                 self._group.launch()
         except BaseException:
             self.close()
@@ -100,20 +102,18 @@ class Workers:
             self.close()
             raise
 
-    def hold_model_of(self, settings: TrainerConfig) -> None:
-        """They hold the trained model of the trainer with these settings."""
-        self._holder = settings
-
-    def holds_model_of(self, settings: TrainerConfig) -> bool:
-        """Whether they hold the trained model of that trainer."""
-        return self._holder is settings
+    def resize(self, num_workers: int) -> None:
+        """Change how many there shall be, now or once they are started; from any thread."""
+        self._size = num_workers
+        if self._group is not None:
+            self._group.resize(num_workers)
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
         if self._forsaken is not None:
             self._forsaken.detach()
         group, uses_ray = self._group, self._uses_ray
-        self._group = self._holder = self._forsaken = None
+        self._group = self._forsaken = None
         self._uses_ray = self._started = False
         _free(group, uses_ray)
 

@@ -106,26 +106,45 @@ class Saver:
     def _write(self, snapshot: Snapshot, seconds: float) -> None:
         if self._store is None:
             return
-        generation = self._first_generation + self._member.generation
-        name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
         began = time.perf_counter()
         instruments.fault_point("checkpoint", self._member.step)
-        try:
-            tensors = self._store.write(name, snapshot.tensors)
-            if self._recorder is not None:
-                self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
-        except CheckpointError as error:
-            self._member.send(CheckpointNotMade(name=name, reason=str(error)))
+        manifest = written(self._store, snapshot, self._first_generation, self._member)
+        if manifest is None:
             return
-        manifest = CheckpointManifest(
-            epoch=snapshot.epoch,
-            step=snapshot.step,
-            begun=snapshot.begun,
-            generation=generation,
-            identity={},
-            history=(),
-            extra=snapshot.extra,
-            tensors=tensors,
-        )
+        if self._recorder is not None:
+            self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
         write_s = time.perf_counter() - began
         self._member.send(CheckpointWritten(manifest=manifest, seconds=seconds, write_s=write_s))
+
+
+def written(
+    store: CheckpointStore, snapshot: Snapshot, first_generation: int, member: Member
+) -> CheckpointManifest | None:
+    """Write the tensors of a snapshot as a checkpoint that the driver may commit.
+
+    Args:
+        store: where to.
+        snapshot: the state.
+        first_generation: added to the generation in the name.
+        member: this worker's membership; the driver is told if it cannot be written.
+
+    Returns:
+        What this worker knows of the manifest; None if it cannot be written.
+    """
+    generation = first_generation + member.generation
+    name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
+    try:
+        tensors = store.write(name, snapshot.tensors)
+    except CheckpointError as error:
+        member.send(CheckpointNotMade(name=name, reason=str(error)))
+        return None
+    return CheckpointManifest(
+        epoch=snapshot.epoch,
+        step=snapshot.step,
+        begun=snapshot.begun,
+        generation=generation,
+        identity={},
+        history=(),
+        extra=snapshot.extra,
+        tensors=tensors,
+    )

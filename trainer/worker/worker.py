@@ -19,7 +19,8 @@ from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from heliostat.data import Dataset
 
-from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, restore_state
+from ..checkpoints.manifest import FinalStateWritten
+from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, model_settings, restore_state
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..columns import Columns, sample_rows
 from ..config import LoopName, TrainerConfig
@@ -31,11 +32,12 @@ from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
-from ..errors import ModelError, WorkersDisagreeError
+from ..errors import CheckpointError, ModelError, StateNotKeptError, WorkersDisagreeError
 from ..jobs import (
     Final,
     FitJob,
     FitReport,
+    ModelState,
     PassJob,
     PassReport,
     PassStart,
@@ -48,6 +50,7 @@ from . import custom, fit, train_on_batch
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .predict import Predictor
+from .saver import written
 from .session import Session
 from .step_functions import open_microbatches, open_step, steps_of, test_step
 
@@ -98,6 +101,7 @@ class Worker:
     runtime: Runtime
     _times: StartTimes = field(default_factory=StartTimes)
     _built: BuiltModel | None = None
+    _key: str = ""  # of the state that the model is in; empty for a new model's, and while it is trained
     _traced: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def fit(self, job: FitJob, member: Member) -> object:
@@ -125,7 +129,7 @@ class Worker:
             session = Session(job, engine, evaluator, member, code.callbacks)
             self._announce(built, member, () if job.settings.local else notes_on_lost_state(code.callbacks))
             member.take_state = session.snapshot
-            member.deliver = lambda at_end: self._fit_report() if at_end else _paused(session, member)
+            member.deliver = lambda at_end: self._fit_report(job, built, member) if at_end else _paused(session, member)
             with times.part("compile"):
                 engine.warm_up()
                 if evaluator is not None:
@@ -137,17 +141,25 @@ class Worker:
                 LOOPS[wanted.loop](session)
             session.finish()
             member.request(Final(sha256=state_sha256(built)))
+            self._key = job.key
             return member.end()
+
+    def describe(self, job: FitJob, member: Member) -> object:
+        """Build the model of a run and tell the driver what it is; no worker returns anything."""
+        built = self._build(job, _checked(job.data), job.wanted.initial_weights)
+        self._announce(built, member)
+        member.join(digest="", fresh=True)
+        return member.end()
 
     def evaluate(self, job: PassJob, member: Member) -> object:
         """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
         dataset = _checked(job.data)
-        built, fresh = self._current(job, dataset)
+        built, lacking = self._current(job, dataset)
         columns, sample = job.wanted.columns, sample_rows(dataset, job.wanted.columns)
         gradients = self._once("evaluate", columns, sample, lambda: test_step(built).trace(built, columns, sample))
         with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
             evaluator = Evaluator(microbatches)
-            self._join(built, member, fresh)
+            self._join(built, member, job.model, lacking)
             answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
                 for step in evaluator.start(answer.lo, answer.hi):
@@ -165,12 +177,12 @@ class Worker:
     def predict(self, job: PassJob, member: Member) -> object:
         """Predictions of all rows, told to the driver shard by shard."""
         dataset = _checked(job.data)
-        built, fresh = self._current(job, dataset)
+        built, lacking = self._current(job, dataset)
         columns = job.wanted.columns
         rows_at_once = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
         sample = sample_rows(dataset, columns)
         predictor = self._once("predict", columns, sample, lambda: Predictor(built, columns, sample))
-        self._join(built, member, fresh)
+        self._join(built, member, job.model, lacking)
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.request(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Shard):
@@ -182,14 +194,15 @@ class Worker:
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
 
-    def _current(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, bool]:
-        """The model of the last task, or a new one; and whether it is new."""
-        targets = job.wanted.columns.targets is not None
-        if self._built is None or job.fresh or (targets and not self._built.knows_targets):
-            return self._build(job, dataset), True
+    def _current(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, str]:
+        """The model that is to answer; and why it is not in the state that is wanted, empty if it is."""
+        targets, built = job.wanted.columns.targets is not None, self._built
+        if built is None or not job.model.key or job.model.key != self._key or (targets and not built.knows_targets):
+            built = self._build(job, dataset)
+            return built, _load(built, job.model) if job.model.key else ""
         if targets:
-            check_label_range(self._built.model, dataset, job.wanted.columns)
-        return self._built, False
+            check_label_range(built.model, dataset, job.wanted.columns)
+        return built, ""
 
     def _once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
         """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
@@ -204,7 +217,7 @@ class Worker:
     def _build(
         self, job: FitJob | PassJob, dataset: Dataset, initial_weights: Sequence[np.ndarray] | None = None
     ) -> BuiltModel:
-        self._built = None  # one model at a time in the device's memory
+        self._built, self._key = None, ""  # one model at a time in the device's memory
         self._traced.clear()
         build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
         columns = job.wanted.columns
@@ -223,6 +236,7 @@ class Worker:
             num_weights=sum(int(np.prod(v.shape)) for v in built.trainable),
             platform=platform_of(self.runtime),
             model=model_identity(built),
+            settings=model_settings(built),
             notes=(*built.notes, *notes),
         )
         refused = member.request(ready)
@@ -230,18 +244,26 @@ class Worker:
             raise WorkersDisagreeError(refused)
         member.note_activity(Activity.SET_UP)  # it goes on to compile
 
-    def _join(self, built: BuiltModel, member: Member, fresh: bool) -> None:
-        """Join the group of a pass, with the state of the others if it differs."""
+    def _join(self, built: BuiltModel, member: Member, state: ModelState, lacking: str) -> None:
+        """Join the group of a pass; who lacks the state that is wanted gets it from the others, or gives up."""
         self._announce(built, member)
         member.take_state = lambda: make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra={})
-        initial_state = member.join(digest=state_digest(built), fresh=fresh)
+        initial_state = member.join(digest=state_digest(built), fresh=bool(lacking))
         if initial_state is not None:
             restore_state(built, _fetched(initial_state, member))
+        elif lacking:
+            raise StateNotKeptError(lacking)
+        self._key = state.key
 
-    def _fit_report(self) -> FitReport:
-        built = self._built
-        if built is None:
-            raise RuntimeError("there is no model")
+    def _fit_report(self, job: FitJob, built: BuiltModel, member: Member) -> FitReport:
+        """What the run came to; its state is kept where later passes and fits find it."""
+        if job.final_dir is not None:
+            member.note_activity(Activity.SAVE)
+            extra: dict[str, Any] = {"new": True, "callbacks": []}  # whoever begins with it begins a run
+            end = make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra=extra)
+            manifest = written(CheckpointStore(job.final_dir), end, job.first_generation, member)
+            if manifest is not None:
+                member.send(FinalStateWritten(manifest=manifest))
         return FitReport(sha256=state_sha256(built), model_file=_saved(built.model))
 
 
@@ -264,6 +286,18 @@ def _fetched(initial_state: object, member: Member) -> Snapshot:
     return Snapshot(
         epoch=manifest.epoch, step=manifest.step, begun=manifest.begun, tensors=tensors, extra=manifest.extra
     )
+
+
+def _load(built: BuiltModel, state: ModelState) -> str:
+    """Put a model into a state that is kept; returns why that cannot be, empty if it is."""
+    if not state.name:
+        return "it was not kept"
+    try:
+        _, tensors = CheckpointStore(state.location).load(state.name)
+    except CheckpointError as error:
+        return str(error)
+    restore_state(built, Snapshot(epoch=0, step=0, begun=False, tensors=tensors, extra={}))
+    return ""
 
 
 def _paused(session: Session, member: Member) -> None:

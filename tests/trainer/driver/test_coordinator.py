@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.messages import Failure, TaskEvent
-from heliostat.trainer import WorkersDisagreeError
+from heliostat.trainer import TrainerError, WorkersDisagreeError
 from heliostat.trainer.driver.coordinator import Coordinator, ShardQueue, joined_outputs, merge
 from heliostat.trainer.jobs import EpochLogs, EpochPart, PassStart, PassSum, Progress, Ready, Shard, ShardResult
 from hypothesis import given, settings
@@ -148,9 +148,17 @@ def test_predictions_of_workers_that_were_all_lost_do_not_come_twice():
 
 
 def test_predictions_are_joined_in_the_order_of_rows_whatever_their_structure():
-    found = joined_outputs({2: {"a": [np.ones(1)], "b": np.zeros(1)}, 0: {"a": [np.zeros(2)], "b": np.ones(2)}})
+    found = joined_outputs(
+        {(2, 3): {"a": [np.ones(1)], "b": np.zeros(1)}, (0, 2): {"a": [np.zeros(2)], "b": np.ones(2)}}
+    )
     np.testing.assert_array_equal(found["a"][0], [0, 0, 1])
     np.testing.assert_array_equal(found["b"], [1, 1, 0])
+
+
+@pytest.mark.parametrize("shards", [[(0, 2), (1, 3)], [(0, 1), (2, 3)], [(1, 3)]])
+def test_predictions_whose_shards_do_not_tile_the_pass_are_an_error(shards):
+    with pytest.raises(TrainerError, match="do not meet"):
+        joined_outputs({shard: np.zeros(1) for shard in shards})
 
 
 @given(

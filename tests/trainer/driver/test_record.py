@@ -188,7 +188,9 @@ def test_a_checkpoint_that_a_restarted_group_loads_is_not_deleted(tmp_path):
     """The commit of a later one was late, so that the group began from the one before."""
     store, group = CheckpointStore(tmp_path / "checkpoints"), Group()
     folder, coordinator = RunFolder(tmp_path / "run", resume=False), Coordinator()
-    with Record(job(tmp_path, keep=1), folder, Display(), store, group, StartTimes(), 0.0) as record:
+    with Record(
+        job(tmp_path, keep=1), folder, Display(), store, store.below("final"), group, StartTimes(), 0.0
+    ) as record:
 
         def commit(epoch, generation):
             record.take(TaskEvent(worker=0, content=written(store, epoch, generation)), coordinator)

@@ -37,6 +37,7 @@ def test_run_json_is_replaced_whole(tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == {
         "format_version": 3,
         "state": "finished",
+        "id": folder.run_id,
         "plan": {"workers": 2},
     }
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["logs", "run.json"]

@@ -1,0 +1,70 @@
+"""What a run folder says of the model of its run, and whether another model is the same.
+
+``model.json`` holds the model's settings as Keras gives them: what it is compiled with, its layers, and the names,
+shapes and types of its state. So whoever has changed one is told which, from what to what. A run of an earlier version
+has only hashes by part, in ``run.json``; they are still written, for comparing and for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .manifest import check_identity
+from .values import from_line, to_line
+
+# What Keras writes beside the settings: where a class comes from, a lambda's bytecode with its place in a file (what it
+# does is among the hashes of `code_digests`), and what decides no result here.
+_LEFT_OUT = ("module", "code", "run_eagerly", "steps_per_execution")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """The model of a run.
+
+    Attributes:
+        hashes: by part.
+        settings: by part, as `snapshot.model_settings` gives them; empty where they were not kept.
+    """
+
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, hashes: Mapping[str, str], settings: Mapping[str, Any], run_dir: Path) -> None:
+        """Compare a model with this one.
+
+        Args:
+            hashes, settings: of the model that there is now.
+            run_dir: the run folder, for the message.
+
+        Raises:
+            ConfigurationError: it is another; it names the settings that differ, with both values.
+        """
+        if self.settings:
+            before, now = dict(flat_settings(self.settings)), dict(flat_settings(from_line(to_line(settings))))
+            check_identity({"model": before}, {"model": now}, run_dir)
+        elif self.hashes:
+            check_identity({"model": self.hashes}, {"model": hashes}, run_dir)
+
+
+def flat_settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # Any: whatever JSON holds
+    """Every setting by its path, such as ``optimizer.learning_rate`` or ``layers[2].units``."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            if name not in _LEFT_OUT:  # Keras wraps the settings of every object into a "config"
+                yield from flat_settings(each, path if name == "config" else f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and any(isinstance(each, (Mapping, list)) for each in value):
+        for number, each in enumerate(value):
+            yield from flat_settings(each, f"{path}[{number}]")
+    else:
+        yield path, _shown(value) if isinstance(value, float) else value
+
+
+def _shown(value: float) -> float | str:
+    """A number as its user wrote it: optimizers keep theirs in float32."""
+    short = float(str(np.float32(value)))
+    return str(value) if value != value else short if np.float32(short) == np.float32(value) else value

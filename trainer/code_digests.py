@@ -1,0 +1,171 @@
+"""Hashes of a user's function and of all of the user's code that it reaches, to tell whether it is still the same.
+
+A finished run is answered from its folder, without a worker and without TensorFlow; so the driver has to know by itself
+whether `build_model` is the function that the run was made with. What counts is what it does: bytecode, constants,
+names, defaults, the values it finds in closures and globals, and the same of every function and class of the user's own
+that it names. Comments and places in files do not count, nor do installed packages (`run.json` has their versions).
+
+Equal hashes mean the same function. Others mean little: another Python compiles the same lines to other bytecode, and a
+function may be written differently and do the same. Then the model itself has to be built and compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+PYTHON = "python"  # the entry that holds the version of Python
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+_PLACES = ("site-packages", "dist-packages")
+_HOLDERS = (types.SimpleNamespace, argparse.Namespace)  # of values, and of nothing else
+
+
+def code_digests(*functions: object) -> dict[str, str]:
+    """Hashes of functions and of the user's code that they reach, by module and name; and the version of Python."""
+    walk = _Walk()
+    for number, function in enumerate(functions):
+        text = walk.describe(function)
+        if text not in walk.found:  # a callable object, or a function of no module
+            walk.found[f"function {number}"] = _hash(text)
+    return {PYTHON: "{}.{}".format(*sys.version_info[:2]), **walk.found}
+
+
+def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names whose code differs, sorted; none where another Python has compiled it, which tells nothing."""
+    if before.get(PYTHON) != now.get(PYTHON):
+        return []
+    return sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+
+
+class _Walk:
+    """Goes from value to value, each once.
+
+    Attributes:
+        found: hashes by module and name.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+        self._names: dict[int, str] = {}  # by id of what was visited
+        self._kept: list[object] = []  # so that ids stay theirs
+
+    def describe(self, value: object) -> str:
+        """What there is to compare of a value: its own text, or the name under which its hash is found."""
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if isinstance(value, (tuple, list)):
+            return f"[{', '.join(map(self.describe, value))}]"
+        if isinstance(value, (set, frozenset)):
+            return f"{{{', '.join(sorted(map(self.describe, value)))}}}"
+        if isinstance(value, np.ndarray):
+            return f"array {value.dtype} {value.shape} {_hash(value.tobytes() if value.dtype != object else '')}"
+        if id(value) in self._names:
+            return self._names[id(value)]
+        if isinstance(value, dict):
+            self._enter(value, "a dict that holds itself")
+            return f"{{{', '.join(f'{self.describe(k)}: {self.describe(v)}' for k, v in list(value.items()))}}}"
+        if isinstance(value, types.CodeType):
+            return self._code(value)
+        if isinstance(value, functools.partial):
+            return self.describe([value.func, value.args, dict(value.keywords)])
+        if isinstance(value, types.MethodType):
+            return self.describe([value.__func__, value.__self__])
+        if isinstance(value, (staticmethod, classmethod)):
+            return self.describe(value.__func__)
+        if isinstance(value, property):
+            return self.describe([value.fget, value.fset])
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, type):
+            return self._class(value)
+        return self._object(value)
+
+    def _enter(self, value: object, name: str) -> str:
+        """Name a value before what it refers to is looked at, which may be itself."""
+        while name in self._names.values():
+            name += "'"
+        self._names[id(value)] = name
+        self._kept.append(value)
+        return name
+
+    def _function(self, function: types.FunctionType) -> str:
+        name = self._enter(function, f"{function.__module__}.{function.__qualname__}")
+        if not _is_users(function.__module__):
+            return name
+        self.found[name] = ""
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        parts: list[object] = [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
+        parts += self._named(function.__code__, function.__globals__)
+        self.found[name] = _hash("\n".join(map(self.describe, parts)))
+        return name
+
+    def _named(self, code: types.CodeType, scope: Mapping[str, Any]) -> Iterator[object]:
+        """The values of the globals that a function names, and of the attributes it names of the user's modules."""
+        names = list(_names_in(code))
+        for name in names:
+            value = scope.get(name)
+            yield name if isinstance(value, types.ModuleType) else value
+            if isinstance(value, types.ModuleType) and _is_users(value.__name__):
+                yield from (vars(value)[each] for each in names if each in vars(value))
+
+    def _code(self, code: types.CodeType) -> str:
+        parts = [code.co_code.hex(), code.co_names, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
+        return self.describe([*parts, code.co_flags, code.co_consts])
+
+    def _class(self, kind: type) -> str:
+        name = self._enter(kind, f"{kind.__module__}.{kind.__qualname__}")
+        if not _is_users(kind.__module__):
+            return name
+        self.found[name] = ""
+        parts: list[object] = list(kind.__bases__)
+        for member, value in vars(kind).items():
+            if not member.startswith("__") or isinstance(value, types.FunctionType):
+                parts += [member, value]
+        self.found[name] = _hash("\n".join(map(self.describe, parts)))
+        return name
+
+    def _object(self, value: object) -> str:
+        """An object: its class, and the values it holds if the class is one of the user's."""
+        kind = type(value)
+        inner = getattr(value, "python_function", None) if kind.__module__.startswith("tensorflow.") else None
+        if inner is not None:  # of a tf.function
+            return self.describe(inner)
+        name = self._enter(value, f"an object of {kind.__module__}.{kind.__qualname__}")
+        if not (_is_users(kind.__module__) or isinstance(value, _HOLDERS)):
+            return name
+        return f"{self.describe(kind)}({self.describe(dict(getattr(value, '__dict__', {})))})"
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # a name that is bound later, or never
+        return False
+
+
+def _is_users(name: str | None) -> bool:
+    """Whether a module is the user's own: neither Python's, nor installed, nor Heliostat's."""
+    top = (name or "").partition(".")[0]
+    if name != "__main__" and (top in sys.stdlib_module_names or top in ("heliostat", "")):
+        return False
+    path = getattr(sys.modules.get(name or ""), "__file__", None)
+    return path is None or not any(place in Path(path).parts for place in _PLACES)
+
+
+def _hash(content: str | bytes) -> str:
+    return str(xxhash.xxh3_64_hexdigest(content.encode() if isinstance(content, str) else content))

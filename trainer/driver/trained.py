@@ -1,0 +1,61 @@
+"""What the model of a trainer is at present: new, or as the last fit has left it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.store import CheckpointStore
+from ..jobs import FitJob, ModelState
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitEnd:
+    """How a fit has left the model.
+
+    Attributes:
+        path: its run folder.
+        finished: whether it came to its end.
+        state: the state of the model: the final one, or that of the last checkpoint.
+        num_microbatches: V of the run.
+    """
+
+    path: Path
+    finished: bool
+    state: ModelState
+    num_microbatches: int
+
+
+@dataclass(slots=True)
+class TrainedModel:
+    """The model of one trainer, which outlives its workers.
+
+    Attributes:
+        end: how the last fit has left it; None while no fit has begun.
+    """
+
+    end: FitEnd | None = None
+
+
+def end_of_fit(job: FitJob, folder: RunFolder, store: CheckpointStore | None, checkpoint: str | None) -> FitEnd:
+    """How a fit has left the model, as far as its folder tells.
+
+    Args:
+        job: the run.
+        folder: the run folder.
+        store: the run's checkpoints, None without.
+        checkpoint: the last that counts, None without.
+    """
+    finished = folder.record["state"] == "finished"
+    if finished:
+        state = ModelState(key=job.key, location=job.final_dir or "", name=folder.record.get("final") or "")
+    else:  # workers that have gone further may live: theirs is another state
+        location = "" if store is None else store.location
+        state = ModelState(key=f"{job.key}, unfinished", location=location, name=checkpoint or "")
+    return FitEnd(
+        path=folder.path,
+        finished=finished,
+        state=state,
+        num_microbatches=job.settings.total_microbatches,
+    )
