@@ -2,9 +2,11 @@
 
 The update runs once per worker, outside every replica context, on the first replica's variables, with TFOptimizer's
 overrides for `tf.distribute` set aside: the sum it gets is global already. What it computes is then copied to the other
-replicas. It is local and deterministic, so every worker that has the same sum ends in the same state. A compiled
-function must run on the device of its variables, or XLA refuses. Where variables are small on average the update runs
-on one long vector (`flat.py`); large ones are updated one by one, in place.
+replicas, as far as they read it: weights, moving averages, and the optimizer's scalars, of which a step may use the
+learning rate and scales its loss by one. The rest of the optimizer's state, twice the weights for Adam, is read where
+it is computed alone. The update is local and deterministic, so every worker that has the same sum ends in the same
+state. A compiled function must run on the device of its variables, or XLA refuses. Where variables are small on average
+the update runs on one long vector (`flat.py`); large ones are updated one by one, in place.
 
 What was not done: dividing the update among the workers (reduce-scatter, update of one's own part, all-gather of
 weights, as in ZeRO; Rajbhandari et al., 2020). It would divide the update's time and the optimizer's memory by the
@@ -69,8 +71,9 @@ class Update:
         """One compiled function over all variables."""
         built = self._built
         changed = [*built.trainable, *built.optimizer.variables, *self._float_state]
-        parts_of = [built.components(variable) for variable in changed]
-        first = [parts[0] for parts in parts_of]
+        first = [built.components(variable)[0] for variable in changed]
+        scalars = [variable for variable in built.optimizer.variables if variable.shape == ()]
+        read_by_all = [*built.trainable, *scalars, *self._float_state]
 
         def assign_first(*float_buckets: tf.Tensor) -> None:
             for part, value in zip(first, self._new_values(float_buckets, first), strict=True):
@@ -81,7 +84,7 @@ class Update:
         def update(*float_buckets: tf.Tensor) -> None:
             with tf.device(first[0].device):
                 compiled(*float_buckets)
-            _copy_to_other_replicas(parts_of)
+            _copy_to_other_replicas([built.components(variable) for variable in read_by_all])
 
         return update
 

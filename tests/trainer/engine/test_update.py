@@ -102,6 +102,34 @@ def test_optimizers_that_look_at_whole_variables_keep_them(train, monkeypatch, o
     assert flat == [None]
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.Adam(1e-2, use_ema=True),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), 2.0**10, dynamic_growth_steps=2),
+    ],
+    ids=["ema", "loss scale"],
+)
+def test_replicas_get_what_they_read_and_no_more_of_the_optimizers_state(train, monkeypatch, optimizer):
+    updates = []
+    original = update.Update.__init__
+
+    def noted(self, *arguments):
+        original(self, *arguments)
+        updates.append(self)
+
+    monkeypatch.setattr(update.Update, "__init__", noted)
+    watch(monkeypatch, flat=False)
+    build, data = linear(optimizer=optimizer), dense_data()
+    alone, four = (train(build, data, workers=1, replicas=replicas) for replicas in (1, 4))
+    assert fingerprint(four) == fingerprint(alone)
+    built = updates[-1]._built
+    scalars = [variable for variable in built.optimizer.variables if variable.shape == ()]
+    assert len(built.optimizer.variables) >= len(scalars) + 2 * len(built.trainable)
+    assigned = [op for op in updates[-1]._update.graph.get_operations() if op.type == "AssignVariableOp"]
+    assert len(assigned) == 3 * (len(built.trainable) + len(scalars))
+
+
 def test_a_callback_that_looks_at_the_optimizer_sees_its_state(train):
     seen = []
 
