@@ -47,6 +47,14 @@ LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerShare:
+    """What each worker has of its machine: replicas, and TensorFlow's intra-op threads."""
+
+    replicas: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
     """Where a trainer computes, and what its results depend on.
 
@@ -55,7 +63,8 @@ class TrainerConfig:
         workers: number of workers; 0 computes in this process, without Ray.
         replicas_per_worker: devices of each worker; "auto" means all its GPUs, or one CPU device.
         num_microbatches: V; None means the smallest power of two that gives every replica one.
-        threads_per_worker: TensorFlow's intra-op threads per worker; None means 1.
+        threads_per_worker: TensorFlow's intra-op threads per worker; None means an equal share of the cores at the
+            first start of a run, 1 with `in_process`.
         address: the Ray cluster; None for this machine alone, or in a job for the job's; "auto" for the cluster this
             machine belongs to.
         seed: of initial weights, row order and random layers.
@@ -142,8 +151,10 @@ class TrainerConfig:
 
     @property
     def threads(self) -> int:
-        """TensorFlow's intra-op threads per worker."""
-        return self.threads_per_worker or 1
+        """TensorFlow's intra-op threads of each worker, once `threads_per_worker` is a number."""
+        if self.threads_per_worker is None:
+            raise RuntimeError("how many threads workers have is known when there are workers")
+        return self.threads_per_worker
 
     @property
     def max_size(self) -> int:
@@ -168,17 +179,27 @@ class TrainerConfig:
             raise RuntimeError("how many microbatches there are is known when there are workers")
         return self.num_microbatches
 
-    def for_run(self, replicas: int, stored: int | None = None) -> TrainerConfig:
-        """These settings with `replicas_per_worker` and `num_microbatches` as numbers.
+    @property
+    def for_equal_bits(self) -> dict[str, int]:
+        """The arguments that a run of another size, or elsewhere, must be given for the bits of this one."""
+        return {"num_microbatches": self.total_microbatches, "threads_per_worker": self.threads}
+
+    def for_run(self, share: WorkerShare, stored: int | None = None) -> TrainerConfig:
+        """These settings with `replicas_per_worker`, `threads_per_worker` and `num_microbatches` as numbers.
 
         Args:
-            replicas: of each worker, as they turned out.
+            share: of each worker, as it turned out.
             stored: V of the run that goes on, None for a new one.
 
         Raises:
             ConfigurationError: fewer microbatches than replicas.
         """
-        return replace(self, replicas_per_worker=replicas, num_microbatches=self.microbatches(replicas, stored))
+        return replace(
+            self,
+            replicas_per_worker=share.replicas,
+            threads_per_worker=share.threads,
+            num_microbatches=self.microbatches(share.replicas, stored),
+        )
 
     def microbatches(self, replicas: int, stored: int | None = None) -> int:
         """V for `replicas` replicas per worker; `stored` is that of the run that goes on.

@@ -172,6 +172,12 @@ def quiet_tensorflow() -> None:
         os.environ.setdefault(name, value)
 
 
+def tensorflow_threads() -> int | None:
+    """The intra-op threads that TensorFlow is told to start by its own variable, None without."""
+    found = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return int(found) if found.isdecimal() and int(found) else None
+
+
 def cache_dir() -> Path:
     """The folder for what can be made again: ``$XDG_CACHE_HOME/heliostat``, by default in ``~/.cache``."""
     named = os.environ.get("XDG_CACHE_HOME", "")

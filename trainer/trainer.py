@@ -59,7 +59,9 @@ class Trainer:
             without GPUs makes that many logical CPU devices.
         num_microbatches: parts into which every global batch is cut; the unit of computation, fixed for a run. Results
             depend on it, and not on workers or replicas. None: the smallest power of two that gives each replica one.
-        threads_per_worker: TensorFlow's threads per worker; results depend on it, so it is 1 unless you say otherwise.
+        threads_per_worker: TensorFlow's threads per worker; results depend on it. None shares the cores of the smallest
+            machine among the workers there can be on it when a run begins (1 with `in_process`, and with `workers=0`
+            what TensorFlow has already, if it runs); the run then keeps that number, wherever it goes on.
         address: None uses this machine, or within a Ray job its cluster; "auto" joins the Ray cluster in `RAY_ADDRESS`
             or of this machine; or the address of one as "host:port".
         run_dir: folder of the run; None makes ``runs/<name>-<time>``.

@@ -11,6 +11,7 @@ from typing import TypeVar
 import ray
 from ray.exceptions import RayError
 
+from ..cores import Machine, usable_cores
 from ..errors import PlacementError
 from ..spec import GroupSpec
 
@@ -41,6 +42,20 @@ def machines() -> list[Resources]:
 def gpus_by_machine() -> list[int]:
     """How many GPUs each living machine of the cluster has."""
     return [int(machine.get("GPU", 0)) for machine in machines()]
+
+
+def machines_for_workers(*, with_gpus: bool) -> list[Machine]:
+    """The cores of the machines that workers can be placed on; `with_gpus`: of those that have GPUs.
+
+    Of other machines than this one Ray's count is taken, which knows the quotas of control groups.
+    """
+    here, found = ray.get_runtime_context().get_node_id(), []
+    for node in ray.nodes():
+        granted = int(node["Resources"].get("CPU", 0))
+        if node["Alive"] and granted and (not with_gpus or node["Resources"].get("GPU")):
+            usable = min(granted, usable_cores()) if node["NodeID"] == here else granted
+            found.append(Machine(usable=usable, granted=granted))
+    return found or [Machine(usable=1, granted=1)]  # an autoscaler may add some
 
 
 def places(machines: Sequence[Resources], wanted: Resources) -> int:

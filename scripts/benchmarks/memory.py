@@ -43,7 +43,7 @@ def heliostat(name: str, workers: int) -> dict[str, Any]:
         def build() -> Any:
             return build_probed(lambda: build_model(name), folder, NUM_STEPS - 1)
 
-        with Trainer(build, workers=workers, run_dir=Path(folder) / "run") as trainer:
+        with Trainer(build, workers=workers, run_dir=Path(folder) / "run", threads_per_worker=1) as trainer:
             fit = {"global_batch_size": batch, "checkpoint_every": None, "verbose": 0}
             trainer.fit(Path(folder) / "data", epochs=1, **fit)  # type: ignore[arg-type]
         found = [json.loads(path.read_text()) for path in Path(folder).glob("heliostat-worker-*.json")]

@@ -35,7 +35,7 @@ from heliostat.trainer import Trainer
 cloudpickle.register_pickle_by_value(models)
 name, data, folder, more = sys.argv[1:]
 with Trainer(lambda: models.build_model(name), workers={NUM_WORKERS}, min_workers={NUM_WORKERS}, run_dir=folder,
-             address="auto", deadline_s=60, **json.loads(more)) as trainer:
+             address="auto", deadline_s=60, threads_per_worker=1, **json.loads(more)) as trainer:
     links = trainer.measure_links()
     result = trainer.fit(data, epochs={1 + TIMED_EPOCHS}, steps_per_epoch={STEPS_PER_EPOCH}, checkpoint_every=None,
                          global_batch_size=models.WORKLOADS[name].global_batch_size, verbose=0)

@@ -97,7 +97,7 @@ def measure(model: str, *, workers: int, kills: int, stops: int, seed: int) -> d
         folder = Path(name)
         write_dataset(folder / "data", {"x": x, "y": y})
         build = partial(instrument.build_instrumented, partial(models.build_model, model), str(folder / "points"))
-        with Trainer(build, workers=workers, run_dir=folder / "run") as trainer:
+        with Trainer(build, workers=workers, run_dir=folder / "run", threads_per_worker=1) as trainer:
             killer = Killer(trainer, workers, folder / "run", kills, stops, seed)
 
             def pause() -> None:

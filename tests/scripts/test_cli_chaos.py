@@ -31,7 +31,8 @@ if __name__ == "__main__":
     x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     seed = time.time_ns() % 2**32 if given.pop("careless", False) else 7
     fits, epochs = given.pop("fits", 1), given.pop("epochs", 1)
-    with Trainer(build, num_microbatches=4, seed=seed, run_dir="own", **given) as trainer:
+    given = {"num_microbatches": 4, "threads_per_worker": 1, "seed": seed, "run_dir": "own", **given}
+    with Trainer(build, **given) as trainer:
         for _ in range(fits):
             trainer.fit((x, 2 * x[:, :1]), validation_data=(x, x[:, :1]), epochs=epochs, global_batch_size=8, verbose=0)
 """

@@ -45,7 +45,7 @@ def build():
 
 if __name__ == "__main__":
     data, run_dir = sys.argv[1:]
-    with Trainer(build, workers=0, num_microbatches=%d, run_dir=run_dir) as trainer:
+    with Trainer(build, workers=0, num_microbatches=%d, threads_per_worker=1, run_dir=run_dir) as trainer:
         trainer.fit(data, validation_data="good", epochs=%d, global_batch_size=%d, callbacks=[PausesOnce()], verbose=2)
     print("the script goes on")
 """ % (MICROBATCHES, EPOCHS, BATCH)  # noqa: UP031, the script has braces

@@ -40,7 +40,7 @@ class Quiet(keras.callbacks.Callback):
 
 if __name__ == "__main__":
     x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
-    with Trainer(build, num_microbatches=4, run_dir="own", **json.loads(sys.argv[1])) as trainer:
+    with Trainer(build, num_microbatches=4, threads_per_worker=1, run_dir="own", **json.loads(sys.argv[1])) as trainer:
         for epochs in (1, 3):
             trainer.fit((x, 2 * x[:, :1]), validation_data=(x, x[:, :1]), epochs=epochs, global_batch_size=8, verbose=0,
                         callbacks=[Quiet()])

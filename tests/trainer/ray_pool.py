@@ -28,7 +28,7 @@ class SharedWorkers(Workers):
 
 @pytest.fixture(scope="session")
 def warm_workers(ray_here):
-    workers = SharedWorkers(TrainerConfig(workers=NUM_WORKERS))
+    workers = SharedWorkers(TrainerConfig(workers=NUM_WORKERS, threads_per_worker=1))
     yield workers
     workers.really_close()
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from heliostat.trainer import ConfigurationError
-from heliostat.trainer.config import TrainerConfig
+from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.shipping import ship, unship
 
 
@@ -21,13 +21,13 @@ def test_what_cannot_leave_the_process_is_refused_with_its_name(tmp_path):
 
 @pytest.mark.parametrize(("workers", "replicas", "expected"), [(0, 1, 1), (1, 1, 1), (2, 1, 2), (3, 1, 4), (2, 3, 8)])
 def test_the_default_number_of_microbatches_is_a_power_of_two(workers, replicas, expected):
-    known = TrainerConfig(workers=workers).for_run(replicas)
-    assert (known.total_microbatches, known.replicas) == (expected, replicas)
+    known = TrainerConfig(workers=workers).for_run(WorkerShare(replicas=replicas, threads=3))
+    assert (known.total_microbatches, known.replicas, known.threads) == (expected, replicas, 3)
 
 
 def test_a_run_that_goes_on_keeps_its_number_of_microbatches():
-    assert TrainerConfig(workers=2).for_run(1, stored=16).total_microbatches == 16
-    assert TrainerConfig(workers=2, num_microbatches=8).for_run(1, stored=16).total_microbatches == 8
+    assert TrainerConfig(workers=2).for_run(WorkerShare(), stored=16).total_microbatches == 16
+    assert TrainerConfig(workers=2, num_microbatches=8).for_run(WorkerShare(), stored=16).total_microbatches == 8
 
 
 @pytest.mark.parametrize("value", [0.9, 2.99, -1, 0, math.inf, math.nan, 3e6, "5", True])

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(71, 12)).astype(np.float32), rng.integers(0, 5, 71)
     with Trainer(build_model, workers={workers}, num_microbatches=4, seed=7, run_dir="run",
-                 deadline_s={deadline_s}) as trainer:
+                 threads_per_worker=1, deadline_s={deadline_s}) as trainer:
         try:
             result = trainer.fit((x, y), epochs=12, global_batch_size=16, checkpoint_every=EverySteps(3), verbose=0)
         except RunPausedError as paused:

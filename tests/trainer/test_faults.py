@@ -29,7 +29,7 @@ JOB = {"global_batch_size": 16, "verbose": 0, "record_rows": True}
 @pytest.fixture(scope="module")
 def three_workers(ray_here):
     """After a run that fails its trainer ends them, and the next one starts others."""
-    workers = Workers(TrainerConfig(workers=SIZE))
+    workers = Workers(TrainerConfig(workers=SIZE, threads_per_worker=1))
     yield workers
     pids = [info.pid for info in workers.seen.values()]
     workers.close()

@@ -73,7 +73,14 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(trainer_of, train, capfd
 def test_the_only_worker_dies_and_another_goes_on_from_the_checkpoint(ray_here, train, tmp_path):
     faults = Faults(tmp_path / "faults", tmp_path / "run", 1)
     faults.order(Order(point="applied", step=13))
-    with Trainer(faults.build(normalised), workers=1, num_microbatches=4, seed=7, run_dir=tmp_path / "run") as trainer:
+    with Trainer(
+        faults.build(normalised),
+        workers=1,
+        num_microbatches=4,
+        threads_per_worker=1,
+        seed=7,
+        run_dir=tmp_path / "run",
+    ) as trainer:
         result = trainer.fit(dense_data(), epochs=6, checkpoint_every=EverySteps(3), **JOB)
     faults.check()
     assert [each["restarted"] for each in events_of(result.run_dir, "formed")] == [False, True]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from rich.console import Console
@@ -156,22 +155,28 @@ def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
     return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
 
 
-def plan_line(settings: TrainerConfig, wanted: FitConfig, num_rows: int) -> str:
-    """How a run is computed, in one line.
+def plan_lines(settings: TrainerConfig, wanted: FitConfig, num_rows: int) -> Iterator[str]:
+    """How a run is computed, and what its bits depend on.
 
     Args:
-        settings: the trainer's, with replicas and microbatches as numbers.
+        settings: the trainer's, with replicas, threads and microbatches as numbers.
         wanted: those of the run.
         num_rows: rows of an epoch.
     """
     where = "this process" if settings.workers == 0 else f"{settings.workers} worker(s)"
-    hint = f" (of {os.cpu_count() or 1} cores here; threads_per_worker= changes it, and bits)"
-    return (
-        f"plan: {where} × {settings.replicas} replica(s), {settings.threads} thread(s) each"
-        f"{'' if settings.threads_per_worker else hint}; {wanted.num_steps(num_rows)} steps of "
-        f"{wanted.global_batch_size} rows in {settings.total_microbatches} microbatches of up to "
-        f"{settings.rows_per_microbatch(wanted.global_batch_size)}"
+    num_microbatches, num_replicas = settings.total_microbatches, settings.group_size * settings.replicas
+    yield (
+        f"plan: {where} × {settings.replicas} replica(s), {settings.threads} thread(s) each; "
+        f"{wanted.num_steps(num_rows)} steps of {wanted.global_batch_size} rows in {num_microbatches} microbatches of "
+        f"up to {settings.rows_per_microbatch(wanted.global_batch_size)}"
     )
+    yield f"the same bits on any workers with {', '.join(f'{k}={v}' for k, v in settings.for_equal_bits.items())}"
+    if num_microbatches < num_replicas:
+        yield (
+            f"the run began with {num_microbatches} microbatches, and keeps them; with {num_replicas} replicas "
+            f"{num_replicas - num_microbatches} of them have nothing to compute. Fewer workers are as fast, and a new "
+            f"run with num_microbatches={num_replicas} uses them all"
+        )
 
 
 def line_of(event: Event, num_steps: int) -> str:

@@ -20,7 +20,7 @@ from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
 from .inputs import Data, open_input
-from .plan import Run, identity_of, stored_microbatches
+from .plan import Run, identity_of, stored_microbatches, stored_threads
 from .run_folder import REPLAY_FILE
 from .trained import TrainedModel
 from .workers import Workers
@@ -62,7 +62,7 @@ def run_pass(
         dataset = open_input(data, "rows", wanted.columns, Path(scratch))
         workers.start(screen, StartTimes())
         job = PassJob(
-            settings=settings.for_run(workers.replicas, None if end is None else end.num_microbatches),
+            settings=settings.for_run(workers.share, None if end is None else end.num_microbatches),
             wanted=wanted,
             data=dataset,
             model=state,
@@ -87,6 +87,7 @@ def replay(run: Run, screen: Display) -> None:
     alone = replace(
         run.settings,
         num_microbatches=total,
+        threads_per_worker=run.settings.threads_per_worker or stored_threads(folder),
         workers=0,
         in_process=False,
         address=None,
@@ -101,7 +102,7 @@ def replay(run: Run, screen: Display) -> None:
     with contextlib.closing(workers), tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
         data = run.open_data(folder)
         workers.start(screen, StartTimes())
-        job = replace(run, settings=alone).job(workers.replicas, data, folder, store, final)
+        job = replace(run, settings=alone).job(workers.share, data, folder, store, final)
         check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
         start = _checkpoint_before(wanted.step, job, store)
         begins = "the beginning" if start is None else f"checkpoint {start.name}"

@@ -13,7 +13,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.data import Dataset
 
 from ..checkpoints.store import CheckpointStore
-from ..config import FitConfig, TrainerConfig
+from ..config import FitConfig, TrainerConfig, WorkerShare
 from ..environment import Command
 from ..jobs import FitJob
 from .inputs import Data, open_input, opened
@@ -102,7 +102,7 @@ class Run:
 
     def job(
         self,
-        replicas: int,
+        share: WorkerShare,
         data: tuple[Dataset, Dataset | None],
         folder: RunFolder,
         store: CheckpointStore | None,
@@ -111,14 +111,14 @@ class Run:
         """What the workers are told.
 
         Args:
-            replicas: of each worker.
+            share: what each worker has of its machine.
             data: from `open_data`.
             folder: the run folder.
             store: the run's checkpoints, None without.
             final: from `final_store`.
         """
         return FitJob(
-            settings=self.settings.for_run(replicas, stored_microbatches(folder)),
+            settings=self.settings.for_run(share, stored_microbatches(folder)),
             wanted=replace(self.wanted, checkpoint_dir=None if store is None else store.location),
             data=data[0],
             validation_data=data[1],
@@ -135,6 +135,17 @@ def stored_microbatches(folder: RunFolder) -> int | None:
     """V of the run in a folder, None without."""
     found: int | None = folder.record.get("identity", {}).get("num_microbatches")
     return found
+
+
+def stored_threads(folder: RunFolder) -> int | None:
+    """Threads per worker of the run in a folder, None without."""
+    found: int | None = folder.record.get("identity", {}).get("threads_per_worker")
+    return found
+
+
+def stored_share(settings: TrainerConfig, folder: RunFolder) -> WorkerShare:
+    """What each worker had of its machine in the run in a folder, as far as `settings` do not say otherwise."""
+    return WorkerShare(threads=settings.threads_per_worker or stored_threads(folder) or 1)
 
 
 def identity_of(job: FitJob) -> dict[str, object]:
@@ -168,6 +179,7 @@ def run_record(job: FitJob, number: int) -> dict[str, object]:
             "threads_per_worker": settings.threads,
             "rows_per_microbatch": settings.rows_per_microbatch(wanted.global_batch_size),
             "global_batch_size": wanted.global_batch_size,
+            "for_equal_bits": settings.for_equal_bits,
         },
         "epochs": wanted.epochs,
         "identity": identity_of(job),

@@ -33,11 +33,11 @@ from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerEr
 from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
-from .display import Display, plan_line
+from .display import Display, plan_lines
 from .failures import explained, pausing
 from .inputs import is_stream
 from .kills import killing
-from .plan import Run, identity_of, run_record, workers_record
+from .plan import Run, identity_of, run_record, stored_share, stored_threads, workers_record
 from .record import Record
 from .result import Result, stored_result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
@@ -75,13 +75,14 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     store, finished = run.open_store(folder), folder.is_finished(run.wanted)
     final = run.final_store(folder, store)
     if not finished and (is_stream(run.data) or is_stream(run.validation_data)):
-        workers.launch(screen, times)  # they start while the stream is written
+        workers.launch(screen, times, stored_threads(folder))  # they start while the stream is written
     with times.part("data"):
         data = run.open_data(folder)
     with _failure_noted(folder):
         if not finished:
-            workers.start(screen, times)
-        job = run.job(workers.replicas, data, folder, store, final)
+            workers.start(screen, times, stored_threads(folder))
+        share = stored_share(run.settings, folder) if finished else workers.share
+        job = run.job(share, data, folder, store, final)
         if finished:
             result = _stored(run, job, folder, workers, screen)
             run.model.end = end_of_fit(job, folder, store, None)
@@ -112,7 +113,7 @@ def _stored(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: 
     """The result of the run in the folder, which was finished before; raises ConfigurationError for another run."""
     check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
     if folder.record.get("code") != run.code:  # the model tells whether that makes a difference
-        workers.start(screen, StartTimes())
+        workers.start(screen, StartTimes(), job.settings.threads)
         _compare_model(job, folder, workers)
         _say_changed_code(run, folder, screen)
     screen.say(f"the run in {folder.path} is finished; this is its result")
@@ -183,7 +184,8 @@ def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen
     record = run_record(job, run.number)
     folder.update(state="running", **record, code=dict(run.code), workers=workers_record(workers.group))
     screen.say(f"run folder {folder.path}")
-    screen.say(plan_line(job.settings, job.wanted, len(job.data)))
+    for line in plan_lines(job.settings, job.wanted, len(job.data)):
+        screen.say(line)
     for name, data in (("training", job.data), ("validation", job.validation_data)):
         if data is not None and data.num_skipped:
             screen.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")

@@ -6,25 +6,29 @@ import os
 import sys
 import threading
 import weakref
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .. import environment
-from ..config import TrainerConfig
+from ..config import TrainerConfig, WorkerShare
 from ..engine.times import StartTimes
 from .display import Display
 from .factory import WorkerFactory
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Workers:
     """Starts, uses and stops the group of one trainer; stops it, too, when nobody refers to the trainer any more.
 
     Attributes:
-        replicas: of each worker; known once they are launched.
+        share: what each worker has of its machine; known once they are launched.
 
     Args:
         settings: the trainer's.
@@ -32,7 +36,7 @@ class Workers:
 
     def __init__(self, settings: TrainerConfig) -> None:
         self._settings = settings
-        self.replicas = 1
+        self.share = WorkerShare()
         self._group: WorkerGroup | None = None
         self._forsaken: weakref.finalize | None = None
         self._uses_ray = self._started = False
@@ -55,8 +59,13 @@ class Workers:
         """Where workers run or ran, by number."""
         return {} if self._group is None else self._group.seen
 
-    def launch(self, screen: Display, times: StartTimes) -> None:
-        """Begin to start the workers unless they run already; says so, and adds to `times` what it took.
+    def launch(self, screen: Display, times: StartTimes, threads: int | None = None) -> None:
+        """Begin to start the workers unless they run already.
+
+        Args:
+            screen: is told so.
+            times: what it took is added.
+            threads: of a worker of the run that goes on, None for a new one.
 
         Raises:
             RuntimeSetupError, PlacementError: there is no cluster for them.
@@ -65,7 +74,8 @@ class Workers:
             return
         try:
             with times.part("devices" if self._settings.local else "ray"):
-                self._group = self._local_group() if self._settings.local else self._ray_group(screen)
+                make_group = self._local_group if self._settings.local else self._ray_group
+                self._group = make_group(screen, self._settings.threads_per_worker or threads)
                 self._forsaken = weakref.finalize(self, _free_aside, self._group, self._uses_ray)
                 self._forsaken.atexit = False  # workers end with the program by themselves
                 if self._size is not None:
@@ -75,8 +85,13 @@ class Workers:
             self.close()
             raise
 
-    def start(self, screen: Display, times: StartTimes) -> None:
-        """Start the workers unless they run already; says what is waited for, and adds to `times` what that took.
+    def start(self, screen: Display, times: StartTimes, threads: int | None = None) -> None:
+        """Start the workers unless they run already.
+
+        Args:
+            screen: is told what is waited for.
+            times: what it took is added.
+            threads: of a worker of the run that goes on, None for a new one.
 
         Raises:
             RuntimeSetupError, PlacementError: they cannot be set up or placed.
@@ -84,7 +99,7 @@ class Workers:
         if self._started:
             self._check()
             return
-        self.launch(screen, times)
+        self.launch(screen, times, threads)
         try:
             with times.part("workers"):
                 for waiting in self.group.start():
@@ -117,20 +132,29 @@ class Workers:
         self._uses_ray = self._started = False
         _free(group, uses_ray)
 
-    def _local_group(self) -> WorkerGroup:
-        settings = self._settings
-        self.replicas = _local_replicas() if settings.replicas_per_worker == "auto" else settings.replicas
-        settings.microbatches(self.replicas)
-        spec = self._spec(None)
-        keras = sys.modules.get("keras")  # who has set a policy has loaded it
-        policy = None if keras is None else keras.config.dtype_policy()
-        factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas), policy)
-        return WorkerGroup(LocalPool(factory, spec), spec)
+    def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
+        from ..engine.runtime import fix_threads  # loads TensorFlow, which computes in this process
 
-    def _ray_group(self, screen: Display) -> WorkerGroup:
+        settings = self._settings
+        replicas = _local_replicas() if settings.replicas_per_worker == "auto" else settings.replicas
+        settings.microbatches(replicas)
+        usual = 1 if settings.in_process else usable_cores()
+        found = fix_threads(threads, usual=usual)
+        if threads is None and found != usual:
+            screen.say(
+                f"TensorFlow has {found} thread(s) in this process already, so the run takes those; bits depend on "
+                "them. threads_per_worker= asks for another number, in a process where TensorFlow has not started"
+            )
+        self.share = WorkerShare(replicas=replicas, threads=found)
+        spec = self._spec(gpus=None, cores=1)
+        loaded = sys.modules.get("keras")  # who has set a policy has loaded it
+        policy = None if loaded is None else loaded.config.dtype_policy()
+        return WorkerGroup(LocalPool(self._factory(policy), spec), spec)
+
+    def _ray_group(self, screen: Display, threads: int | None) -> WorkerGroup:
         from heliostat.cluster.pools.ray_address import overlooked  # Ray takes a second to load
         from heliostat.cluster.pools.ray_pool import RayPool
-        from heliostat.cluster.pools.ray_room import gpus_by_machine, gpus_per_worker, grant_line
+        from heliostat.cluster.pools.ray_room import gpus_by_machine, gpus_per_worker, grant_line, machines_for_workers
         from heliostat.cluster.pools.ray_session import join_ray, one_machine, warning_without_tokens
 
         settings = self._settings
@@ -138,30 +162,37 @@ class Workers:
         if replicas is not None:
             settings.microbatches(replicas)
         screen.say(f"starting {settings.workers} worker(s)")
-        self._uses_ray = join_ray(settings.address, num_cpus=settings.max_size * settings.threads)
+        threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
+        self._uses_ray = join_ray(settings.address, num_cpus=settings.max_size * threads_here)
         by_machine = gpus_by_machine()
-        gpus = gpus_per_worker(self._spec(replicas), by_machine)
-        self.replicas = replicas or max(1, gpus)
-        settings.microbatches(self.replicas)
-        spec = self._spec(gpus)
-        factory = WorkerFactory(replace(settings, replicas_per_worker=self.replicas))
-        pool = RayPool(factory, spec, loopback=one_machine())
+        gpus = gpus_per_worker(self._spec(gpus=replicas, cores=1), by_machine)
+        replicas = replicas or max(1, gpus)
+        settings.microbatches(replicas)
+        machines = machines_for_workers(with_gpus=gpus > 0)
+        threads = threads or cores_per_worker([each.usable for each in machines], settings.max_size)
+        self.share = WorkerShare(replicas=replicas, threads=threads)
+        cores = cores_to_ask(threads, [each.granted for each in machines], settings.max_size)
+        spec = self._spec(gpus=gpus, cores=cores)
+        pool = RayPool(self._factory(None), spec, loopback=one_machine())
         room = pool.check_room()
-        shared = _shared_cores_line(settings) if one_machine() else ""
+        shared = _shared_cores_line(settings.group_size, threads) if one_machine() else ""
         grant = grant_line(gpus, settings.workers, by_machine)
         for line in (overlooked(settings.address, os.environ), warning_without_tokens(), grant, shared, room):
             if line:
                 screen.say(line)
         return WorkerGroup(pool, spec)
 
-    def _spec(self, gpus_per_worker: int | None) -> GroupSpec:
+    def _factory(self, dtype_policy: keras.DTypePolicy | None) -> WorkerFactory:
+        return WorkerFactory(self._settings.with_share(self.share), dtype_policy)
+
+    def _spec(self, *, gpus: int | None, cores: int) -> GroupSpec:
         settings = self._settings
         return GroupSpec(
             num_workers=settings.group_size,
             min_workers=settings.min_workers,
             max_workers=settings.max_workers,
-            cpus_per_worker=settings.threads,
-            gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cores,
+            gpus_per_worker=gpus,
             start_timeout_s=settings.start_timeout_s,
             deadline_s=settings.deadline_s,
             env=dict(environment.TENSORFLOW),
@@ -182,9 +213,9 @@ def _free_aside(group: WorkerGroup, uses_ray: bool) -> None:
     threading.Thread(target=_free, args=(group, uses_ray), name="heliostat-free", daemon=True).start()
 
 
-def _shared_cores_line(settings: TrainerConfig) -> str:
+def _shared_cores_line(workers: int, threads: int) -> str:
     """What to say if workers of this machine have more threads than it has cores; else nothing."""
-    cores, workers, threads = len(os.sched_getaffinity(0)), settings.group_size, settings.threads
+    cores = usable_cores()
     if workers * threads <= cores:
         return ""
     return f"{workers} worker(s) with {threads} thread(s) each share the {cores} core(s) of this machine"

@@ -1,7 +1,7 @@
 """Set up TensorFlow in a process before it computes anything: devices, threads, determinism.
 
-Bits depend on TensorFlow's intra-op threads, so there is one unless the user asks for more, and the number is recorded.
-They do not depend on how many operations run at a time: a worker's own process runs as many as it has threads, or
+Bits depend on TensorFlow's intra-op threads, so their number is fixed for a run, and recorded. Once TensorFlow has
+started it cannot be changed: in a user's own process it may be there already. They do not depend on how many operations run at a time: a worker's own process runs as many as it has threads, or
 replicas, so that workers of one machine do not take each other's cores. Arithmetic optimisation of graphs is off: it
 turns (a+b)+(c+d) into AddN, a left fold with other bits.
 """
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
+from heliostat.cluster.cores import affine_cores
 
+from .. import environment
 from ..errors import RuntimeSetupError
 
 # Keras's global state is not thread-safe: building and tracing happen one at a time in a process.
@@ -84,7 +86,7 @@ def set_up(
                 f"replicas_per_worker={count}, but this machine shows {len(gpus)} GPU(s) to the worker. Ask for at "
                 f"most {len(gpus)}, or 'auto' to use all."
             )
-        _set_threads(threads)
+        fix_threads(threads, usual=threads)
         at_a_time = max(threads, count)
         if owns_process:
             tf.config.threading.set_inter_op_parallelism_threads(at_a_time)
@@ -101,17 +103,31 @@ def set_up(
         return Runtime(devices=devices, threads=threads, device_type=device_type, one_at_a_time=one_at_a_time)
 
 
-def _set_threads(threads: int) -> None:
-    if tf.config.threading.get_intra_op_parallelism_threads() == threads:
-        return
+def fix_threads(wanted: int | None, *, usual: int) -> int:
+    """Fix TensorFlow's intra-op threads in this process, unless they are fixed already; returns how many there are.
+
+    Args:
+        wanted: no other number will do; None takes what is there.
+        usual: how many to take where nothing is fixed, and none are `wanted`.
+
+    Raises:
+        RuntimeSetupError: TensorFlow already runs with another number than the one that is wanted.
+    """
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    if wanted is None and chosen:
+        return chosen
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError as error:
-        running = tf.config.threading.get_intra_op_parallelism_threads() or "all cores as"
+        tf.config.threading.set_intra_op_parallelism_threads(wanted or usual)
+        return wanted or usual
+    except RuntimeError as error:  # TensorFlow has started
+        running = chosen or environment.tensorflow_threads() or affine_cores()
+        if wanted in (None, running):
+            return running
         raise RuntimeSetupError(
-            f"TensorFlow already runs in this process with {running} intra-op threads, and the run asks for {threads}; "
-            "the number cannot change once TensorFlow has started. With workers=0, call fit before any other "
-            "TensorFlow work, or use workers=1, which starts a process of its own."
+            f"TensorFlow already runs in this process with {running} intra-op threads, and the run asks for {wanted}; "
+            "the number cannot change once TensorFlow has started. Call fit before any other TensorFlow work, use "
+            "workers=1, which starts a process of its own, or leave out threads_per_worker (a new run then takes the "
+            "threads there are)."
         ) from error
 
 

@@ -17,7 +17,7 @@ from heliostat.data import write_dataset
 from heliostat.trainer import TrainingFailedError
 from heliostat.trainer.checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
 from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
-from heliostat.trainer.config import FitConfig, TrainerConfig
+from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.record import Record
@@ -164,7 +164,7 @@ class Group:
 
 def job(tmp_path, **wanted):
     data = write_dataset(tmp_path / "data", {"x": np.zeros((4, 1)), "y": np.zeros(4)})
-    settings = TrainerConfig().for_run(1)
+    settings = TrainerConfig().for_run(WorkerShare())
     return FitJob(settings=settings, wanted=FitConfig(**wanted), data=data, validation_data=None, run_dir=str(tmp_path))
 
 
