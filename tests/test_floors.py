@@ -26,7 +26,8 @@ FLOORS: Mapping[str, Floors] = {
         {"pools", "__init__"},
     ],
     "trainer": [
-        {"arguments", "code_digests", "config", "columns", "errors", "environment", "events", "jobs", "shipping"},
+        {"arguments", "code_digests", "columns", "config", "environment", "errors", "events", "hardware"}
+        | {"jobs", "shipping"},
         {"engine"},
         {"checkpoints"},
         {"worker"},

@@ -8,6 +8,7 @@ a second home.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,6 +24,8 @@ from .shipping import InProcess, Shipped
 LoopName = Literal["fit", "train_on_batch", "custom"]
 OnNonfinite = Literal["raise", "skip"]
 GradientDtype = Literal["bfloat16"]
+Device = Literal["auto", "gpu", "cpu"]
+MixedHardware = Literal["refuse", "allow"]
 Resume = Literal["auto", False]
 
 
@@ -48,10 +51,17 @@ LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerShare:
-    """What each worker has of its machine: replicas, and TensorFlow's intra-op threads."""
+    """What each worker has of its machine.
+
+    Attributes:
+        replicas: its devices.
+        threads: TensorFlow's intra-op threads.
+        device: what its devices are.
+    """
 
     replicas: int = 1
     threads: int = 1
+    device: Literal["gpu", "cpu"] = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +75,8 @@ class TrainerConfig:
         num_microbatches: V; None means the smallest power of two that gives every replica one.
         threads_per_worker: TensorFlow's intra-op threads per worker; None means an equal share of the cores at the
             first start of a run, 1 with `in_process`.
+        device: what to compute on; "auto" means GPUs where there are some.
+        mixed_hardware: what to do about a worker whose hardware selects other kernels.
         address: the Ray cluster; None for this machine alone, or in a job for the job's; "auto" for the cluster this
             machine belongs to.
         seed: of initial weights, row order and random layers.
@@ -82,6 +94,8 @@ class TrainerConfig:
     replicas_per_worker: int | Literal["auto"] = "auto"
     num_microbatches: int | None = None
     threads_per_worker: int | None = None
+    device: Device = "auto"
+    mixed_hardware: MixedHardware = "refuse"
     address: str | None = None
     seed: int = 0
     deterministic: bool = True
@@ -101,6 +115,8 @@ class TrainerConfig:
                 _check_count(name, getattr(self, name))
         self._check_sizes()
         self._check_times()
+        _check_choice("device", self.device, get_args(Device))
+        _check_choice("mixed_hardware", self.mixed_hardware, get_args(MixedHardware))
         if self.gradient_dtype not in (None, "bfloat16"):
             raise ConfigurationError(f"gradient_dtype={self.gradient_dtype!r}; it takes 'bfloat16' or None.")
         _check_count("seed", self.seed, least=0)
@@ -182,24 +198,20 @@ class TrainerConfig:
     @property
     def for_equal_bits(self) -> dict[str, int]:
         """The arguments that a run of another size, or elsewhere, must be given for the bits of this one."""
-        return {"num_microbatches": self.total_microbatches, "threads_per_worker": self.threads}
+        fixed = {"num_microbatches": self.total_microbatches}
+        return fixed if self.device == "gpu" else fixed | {"threads_per_worker": self.threads}
+
+    def with_share(self, share: WorkerShare) -> TrainerConfig:
+        """These settings with the device as it turned out, and replicas and threads as numbers."""
+        return replace(self, replicas_per_worker=share.replicas, threads_per_worker=share.threads, device=share.device)
 
     def for_run(self, share: WorkerShare, stored: int | None = None) -> TrainerConfig:
-        """These settings with `replicas_per_worker`, `threads_per_worker` and `num_microbatches` as numbers.
-
-        Args:
-            share: of each worker, as it turned out.
-            stored: V of the run that goes on, None for a new one.
+        """As `with_share`, and `num_microbatches` as a number; `stored` is that of the run that goes on, None without.
 
         Raises:
             ConfigurationError: fewer microbatches than replicas.
         """
-        return replace(
-            self,
-            replicas_per_worker=share.replicas,
-            threads_per_worker=share.threads,
-            num_microbatches=self.microbatches(share.replicas, stored),
-        )
+        return replace(self.with_share(share), num_microbatches=self.microbatches(share.replicas, stored))
 
     def microbatches(self, replicas: int, stored: int | None = None) -> int:
         """V for `replicas` replicas per worker; `stored` is that of the run that goes on.
@@ -327,6 +339,11 @@ class FitConfig:
 def _check_seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(f"{name}={value!r}; it must be a positive number of seconds.")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{name}={value!r}; it takes {' or '.join(map(repr, choices))}.")
 
 
 def _check_count(name: str, value: object, least: int = 1) -> None:

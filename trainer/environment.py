@@ -36,6 +36,12 @@ REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
 # Of processes that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
 
+# What makes oneDNN, XLA and CUDA choose other kernels than the hardware alone would.
+_KERNEL_SETTINGS = (
+    *("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("XLA_FLAGS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"),
+)
+
 _Value = TypeVar("_Value")
 
 
@@ -170,6 +176,16 @@ def quiet_tensorflow() -> None:
     """Set what TensorFlow and Keras shall find when this process loads them, unless the user has set it."""
     for name, value in TENSORFLOW.items():
         os.environ.setdefault(name, value)
+
+
+def kernel_settings() -> str:
+    """The variables of this process that select kernels, as a shell would set them; empty without."""
+    return " ".join(f"{name}={os.environ[name]}" for name in _KERNEL_SETTINGS if name in os.environ)
+
+
+def hides_gpus() -> bool:
+    """Whether this process is told to see no GPU."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles")
 
 
 def tensorflow_threads() -> int | None:

@@ -19,6 +19,7 @@ from .code_digests import code_digests
 from .columns import ColumnChoice, Columns
 from .config import (
     CheckpointEvery,
+    Device,
     FitConfig,
     GradientDtype,
     LoopName,
@@ -62,6 +63,7 @@ class Trainer:
         threads_per_worker: TensorFlow's threads per worker; results depend on it. None shares the cores of the smallest
             machine among the workers there can be on it when a run begins (1 with `in_process`, and with `workers=0`
             what TensorFlow has already, if it runs); the run then keeps that number, wherever it goes on.
+        device: "auto" computes on GPUs where machines have some, "gpu" refuses to do without, "cpu" leaves them alone.
         address: None uses this machine, or within a Ray job its cluster; "auto" joins the Ray cluster in `RAY_ADDRESS`
             or of this machine; or the address of one as "host:port".
         run_dir: folder of the run; None makes ``runs/<name>-<time>``.
@@ -95,6 +97,7 @@ class Trainer:
         replicas_per_worker: int | Literal["auto"] = "auto",
         num_microbatches: int | None = None,
         threads_per_worker: int | None = None,
+        device: Device = "auto",
         address: str | None = None,
         run_dir: str | Path | None = None,
         seed: int = 0,
@@ -113,6 +116,7 @@ class Trainer:
             replicas_per_worker=replicas_per_worker,
             num_microbatches=num_microbatches,
             threads_per_worker=threads_per_worker,
+            device=device,
             address=address,
             seed=seed,
             deterministic=deterministic,

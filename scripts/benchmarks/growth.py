@@ -77,7 +77,9 @@ def run(workers: int) -> dict[str, Any]:
     x = rng.normal(size=(LONG["steps"] * MAX_WORKERS, NUM_FEATURES)).astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as folder:
         write_dataset(Path(folder) / "data", {"x": x, "y": x[:, :1]})
-        with Trainer(build, workers=workers, num_microbatches=workers, run_dir=Path(folder) / "run", threads_per_worker=1) as trainer:
+        with Trainer(
+            build, workers=workers, num_microbatches=workers, run_dir=Path(folder) / "run", threads_per_worker=1
+        ) as trainer:
             fit = {"global_batch_size": workers, "checkpoint_every": None, "verbose": 0}
             first = trainer.fit(Path(folder) / "data", epochs=1, steps_per_epoch=1, **fit)  # type: ignore[arg-type]
             record = json.loads((first.run_dir / "run.json").read_text())

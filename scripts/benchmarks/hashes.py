@@ -32,6 +32,7 @@ from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import EverySteps, Trainer
 from heliostat.trainer.config import LOOP_NAMES
 from heliostat.trainer.engine.runtime import platform_of, set_up
+from heliostat.trainer.hardware import differing
 from keras import layers
 
 LAYOUTS = ((0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3))
@@ -174,19 +175,19 @@ def main() -> int:
     runtime = set_up(replicas=8, threads=1)
     platform = {**platform_of(runtime), "tensorflow": tf.__version__}
     stored = json.loads(wanted.table.read_text()) if wanted.what == "check" else {"platform": platform, "hashes": {}}
-    if stored["platform"] != platform:
+    if differing(stored["platform"], platform, platform):
         print(f"the table was taken on {stored['platform']}, this is {platform}", file=sys.stderr)
         return 2
-    differing, began_s = 0, time.monotonic()
+    others, began_s = 0, time.monotonic()
     for name, make in lines(wanted.quick):
         found = make()
         known = stored["hashes"].setdefault(name, found)
-        differing += known != found
+        others += known != found
         print(f"{'OTHER BITS' if known != found else 'same' if wanted.what == 'check' else 'taken'}  {name}  {found}")
-    print(f"{differing} lines differ; {time.monotonic() - began_s:.0f} s")
+    print(f"{others} lines differ; {time.monotonic() - began_s:.0f} s")
     if wanted.what == "take":
         wanted.table.write_text(json.dumps(stored, indent=1) + "\n")
-    return differing > 0
+    return others > 0
 
 
 if __name__ == "__main__":

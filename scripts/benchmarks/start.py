@@ -36,7 +36,9 @@ def run(model_name: str, workers: int, began: float) -> dict[str, Any]:
     found = {}
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as folder:
         write_dataset(Path(folder) / "data", {"x": x, "y": y})
-        with Trainer(lambda: models.build_model(model_name), workers=workers, run_dir=Path(folder) / "run", threads_per_worker=1) as trainer:
+        with Trainer(
+            lambda: models.build_model(model_name), workers=workers, run_dir=Path(folder) / "run", threads_per_worker=1
+        ) as trainer:
             for name in ("cold", "warm"):
                 result = trainer.fit(
                     Path(folder) / "data",

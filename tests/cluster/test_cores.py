@@ -7,6 +7,8 @@ import os
 import pytest
 from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
 
+PERIOD = "100000"
+
 
 @pytest.fixture
 def sixteen_cores(monkeypatch):
@@ -31,7 +33,11 @@ def control_groups(tmp_path, own, files):
         ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
         ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
         ("0::/seen/from/outside\n", {"cpu.max": "300000 100000\n"}, 3),
-        ("3:cpuset:/\n2:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "600000", "cpu/a/cpu.cfs_period_us": "100000"}, 6),
+        (
+            "3:cpuset:/\n2:cpu,cpuacct:/a\n",
+            {"cpu/a/cpu.cfs_quota_us": "600000", "cpu/a/cpu.cfs_period_us": "100000"},
+            6,
+        ),
         ("2:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 16),
         ("2:cpuset:/\n", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 16),
         ("0::/a\n", {"a/cpu.max": "nonsense"}, 16),

@@ -17,6 +17,8 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 from .. import environment
 from ..config import TrainerConfig, WorkerShare
 from ..engine.times import StartTimes
+from ..errors import ConfigurationError
+from ..hardware import gpus_of_machine
 from .display import Display
 from .factory import WorkerFactory
 
@@ -81,6 +83,8 @@ class Workers:
                 if self._size is not None:
                     self._group.resize(self._size)
                 self._group.launch()
+                if not self._settings.local:
+                    _keep_off_gpus(screen)
         except BaseException:
             self.close()
             raise
@@ -133,10 +137,14 @@ class Workers:
         _free(group, uses_ray)
 
     def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
-        from ..engine.runtime import fix_threads  # loads TensorFlow, which computes in this process
+        from ..engine.runtime import fix_threads, no_gpus_seen, usable_gpus  # loads TensorFlow, which computes here
 
         settings = self._settings
-        replicas = _local_replicas() if settings.replicas_per_worker == "auto" else settings.replicas
+        num_gpus = len(usable_gpus(settings.device))
+        if settings.device == "auto" and not num_gpus and gpus_of_machine() and not environment.hides_gpus():
+            screen.say(f"warning: this machine has {gpus_of_machine()} GPU(s), and {no_gpus_seen()}")
+        auto = settings.replicas_per_worker == "auto"
+        replicas = max(1, num_gpus // settings.max_size) if auto else settings.replicas
         settings.microbatches(replicas)
         usual = 1 if settings.in_process else usable_cores()
         found = fix_threads(threads, usual=usual)
@@ -145,7 +153,7 @@ class Workers:
                 f"TensorFlow has {found} thread(s) in this process already, so the run takes those; bits depend on "
                 "them. threads_per_worker= asks for another number, in a process where TensorFlow has not started"
             )
-        self.share = WorkerShare(replicas=replicas, threads=found)
+        self.share = WorkerShare(replicas=replicas, threads=found, device="gpu" if num_gpus else "cpu")
         spec = self._spec(gpus=None, cores=1)
         loaded = sys.modules.get("keras")  # who has set a policy has loaded it
         policy = None if loaded is None else loaded.config.dtype_policy()
@@ -165,12 +173,17 @@ class Workers:
         threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
         self._uses_ray = join_ray(settings.address, num_cpus=settings.max_size * threads_here)
         by_machine = gpus_by_machine()
-        gpus = gpus_per_worker(self._spec(gpus=replicas, cores=1), by_machine)
+        gpus = 0 if settings.device == "cpu" else gpus_per_worker(self._spec(gpus=replicas, cores=1), by_machine)
+        if settings.device == "gpu" and not gpus:
+            raise ConfigurationError(
+                "device='gpu', and Ray knows of no GPU in the cluster (ray status shows what it has). Start Ray where "
+                "the GPUs and their driver are, or leave device out."
+            )
         replicas = replicas or max(1, gpus)
         settings.microbatches(replicas)
         machines = machines_for_workers(with_gpus=gpus > 0)
         threads = threads or cores_per_worker([each.usable for each in machines], settings.max_size)
-        self.share = WorkerShare(replicas=replicas, threads=threads)
+        self.share = WorkerShare(replicas=replicas, threads=threads, device="gpu" if gpus else "cpu")
         cores = cores_to_ask(threads, [each.granted for each in machines], settings.max_size)
         spec = self._spec(gpus=gpus, cores=cores)
         pool = RayPool(self._factory(None), spec, loopback=one_machine())
@@ -221,7 +234,17 @@ def _shared_cores_line(workers: int, threads: int) -> str:
     return f"{workers} worker(s) with {threads} thread(s) each share the {cores} core(s) of this machine"
 
 
-def _local_replicas() -> int:
-    import tensorflow as tf  # workers=0 computes in this process
+def _keep_off_gpus(screen: Display) -> None:
+    """Let TensorFlow in this process, the driver's, leave GPUs and their memory to the workers."""
+    if "tensorflow" not in sys.modules and not gpus_of_machine():
+        return
+    import tensorflow as tf  # before a stream of the user's does, which starts it
 
-    return max(1, len(tf.config.list_physical_devices("GPU")))
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:  # it has started
+        if tf.config.list_logical_devices("GPU"):
+            screen.say(
+                "warning: TensorFlow runs in this process, and holds memory of its GPUs that workers lack. Make "
+                "tf.data pipelines in a function that you pass to fit, or start Python with CUDA_VISIBLE_DEVICES=-1"
+            )

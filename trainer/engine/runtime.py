@@ -1,23 +1,28 @@
 """Set up TensorFlow in a process before it computes anything: devices, threads, determinism.
 
 Bits depend on TensorFlow's intra-op threads, so their number is fixed for a run, and recorded. Once TensorFlow has
-started it cannot be changed: in a user's own process it may be there already. They do not depend on how many operations run at a time: a worker's own process runs as many as it has threads, or
-replicas, so that workers of one machine do not take each other's cores. Arithmetic optimisation of graphs is off: it
-turns (a+b)+(c+d) into AddN, a left fold with other bits.
+started it cannot be changed: in a user's own process it may be there already. They do not depend on how many operations
+run at a time: a worker's own process runs as many as it has threads, or replicas, lest workers of one machine
+take each other's cores. Arithmetic optimisation of graphs is off: it turns (a+b)+(c+d) into AddN, a left fold with
+other bits.
 """
 
 from __future__ import annotations
 
 import platform
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distributions
 
 import keras
 import tensorflow as tf
 from heliostat.cluster.cores import affine_cores
 
 from .. import environment
+from ..config import Device
 from ..errors import RuntimeSetupError
+from ..hardware import gpu_names, processor_of
 
 # Keras's global state is not thread-safe: building and tracing happen one at a time in a process.
 BUILD_LOCK = threading.RLock()
@@ -32,12 +37,14 @@ class Runtime:
         threads: intra-op threads of TensorFlow; part of a run's identity, since bits depend on it.
         device_type: ``"GPU"`` or ``"CPU"``.
         one_at_a_time: TensorFlow runs one operation at a time in this process.
+        notes: what the user should know of how it is set up.
     """
 
     devices: tuple[str, ...]
     threads: int
     device_type: str
     one_at_a_time: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def on_one_cpu(self) -> bool:
@@ -58,6 +65,7 @@ def set_up(
     *,
     replicas: int | None,
     threads: int,
+    device: Device = "auto",
     deterministic: bool = True,
     first_device: int = 0,
     num_devices: int = 1,
@@ -68,6 +76,7 @@ def set_up(
     Args:
         replicas: number of replicas; None means all GPUs, or one CPU device where there is none.
         threads: intra-op threads per worker.
+        device: what replicas are; "auto" takes GPUs where TensorFlow sees some.
         deterministic: ask TensorFlow for deterministic kernels.
         first_device: index of the first logical CPU device to use (several workers in one process).
         num_devices: logical CPU devices that the process needs in all.
@@ -78,29 +87,81 @@ def set_up(
         RuntimeSetupError: TensorFlow is already running with other settings, or there are fewer devices than replicas.
     """
     with BUILD_LOCK:
-        gpus = tf.config.list_physical_devices("GPU")
-        device_type = "GPU" if gpus else "CPU"
+        gpus = usable_gpus(device)
         count = replicas if replicas is not None else max(1, len(gpus))
         if gpus and first_device + count > len(gpus):
-            raise RuntimeSetupError(
-                f"replicas_per_worker={count}, but this machine shows {len(gpus)} GPU(s) to the worker. Ask for at "
-                f"most {len(gpus)}, or 'auto' to use all."
-            )
+            raise _missing_gpus(first_device + count, len(gpus))
         fix_threads(threads, usual=threads)
         at_a_time = max(threads, count)
         if owns_process:
             tf.config.threading.set_inter_op_parallelism_threads(at_a_time)
         _keep_summation_order()
-        if gpus:
-            for gpu in gpus:
-                _try_configure(lambda gpu=gpu: tf.config.experimental.set_memory_growth(gpu, True))
-        else:
+        if not gpus:
             _split_cpu(max(num_devices, first_device + count))
         if deterministic:
             tf.config.experimental.enable_op_determinism()
-        devices = tuple(f"{device_type}:{first_device + i}" for i in range(count))
-        one_at_a_time = owns_process and at_a_time == 1
-        return Runtime(devices=devices, threads=threads, device_type=device_type, one_at_a_time=one_at_a_time)
+        device_type = "GPU" if gpus else "CPU"
+        return Runtime(
+            devices=tuple(f"{device_type}:{first_device + i}" for i in range(count)),
+            threads=threads,
+            device_type=device_type,
+            one_at_a_time=owns_process and at_a_time == 1,
+            notes=_grow_memory(gpus),
+        )
+
+
+def usable_gpus(device: Device) -> list[tf.config.PhysicalDevice]:
+    """The GPUs that TensorFlow is to use in this process: those it sees, none with ``device="cpu"``.
+
+    Raises:
+        RuntimeSetupError: it sees none, and they are wanted; or they are not, and it uses them already.
+    """
+    gpus: list[tf.config.PhysicalDevice] = tf.config.get_visible_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise _missing_gpus(1, 0)
+    if device != "cpu" or not gpus:
+        return gpus
+    if not _try_configure(lambda: tf.config.set_visible_devices([], "GPU")):
+        raise RuntimeSetupError(
+            "device='cpu', and TensorFlow already runs in this process with its GPUs. Call fit before any other "
+            "TensorFlow work, start Python with CUDA_VISIBLE_DEVICES=-1, or use workers=1, which starts a process of "
+            "its own."
+        )
+    return []
+
+
+def _missing_gpus(wanted: int, seen: int) -> RuntimeSetupError:
+    if seen:
+        return RuntimeSetupError(
+            f"{wanted} GPU(s) are wanted on this machine, and TensorFlow sees {seen}. Ask for fewer with "
+            "replicas_per_worker=, or for fewer workers."
+        )
+    return RuntimeSetupError(f"{wanted} GPU(s) are wanted on this machine, and {no_gpus_seen()}")
+
+
+def no_gpus_seen() -> str:
+    """Why TensorFlow sees no GPU of this machine, and what to do."""
+    if tf.sysconfig.get_build_info().get("is_cuda_build"):
+        why = "the driver or CUDA's libraries are missing or do not fit (nvidia-smi shows what the driver sees)"
+    else:
+        why = "it is built for processors alone"
+    return (
+        f"TensorFlow {tf.__version__} sees none: {why}. On every machine: pip install "
+        f"'tensorflow[and-cuda]=={tf.__version__}', without tensorflow-cpu beside it. To compute on processors: "
+        "device='cpu'."
+    )
+
+
+def _grow_memory(gpus: Sequence[tf.config.PhysicalDevice]) -> tuple[str, ...]:
+    """Let TensorFlow take memory of GPUs as it needs it; returns what to say where it has taken all of it already."""
+
+    def grows(gpu: tf.config.PhysicalDevice) -> bool:
+        grow = lambda: tf.config.experimental.set_memory_growth(gpu, True)  # noqa: E731
+        return _try_configure(grow) or bool(tf.config.experimental.get_memory_growth(gpu))
+
+    if all(map(grows, gpus)):
+        return ()
+    return ("TensorFlow ran in this process before, and has taken the memory of its GPUs: others cannot use it",)
 
 
 def fix_threads(wanted: int | None, *, usual: int) -> int:
@@ -156,9 +217,9 @@ def _split_cpu(count: int) -> None:
         )
 
 
-def _try_configure(configure: object) -> bool:
+def _try_configure(configure: Callable[[], None]) -> bool:
     try:
-        configure()  # type: ignore[operator]
+        configure()
     except (RuntimeError, ValueError):  # TensorFlow has started: the caller decides whether that matters
         return False
     return True
@@ -167,11 +228,26 @@ def _try_configure(configure: object) -> bool:
 def platform_of(runtime: Runtime) -> dict[str, str]:
     """What the bits of a run depend on besides its arguments, for its record and for comparing workers."""
     build = tf.sysconfig.get_build_info()
-    return {
+    processor, instructions = processor_of()
+    found = {
         "device_type": runtime.device_type,
         "tensorflow": tf.__version__,
         "tensorflow_build": f"cuda {build.get('cuda_version')}" if build.get("is_cuda_build") else "cpu",
         "keras": keras.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processor": processor,
+        "settings": environment.kernel_settings(),
     }
+    if not runtime.gpus:
+        return found | {"instructions": instructions}
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]
+    return found | {"gpu": gpu_names(details), "cudnn": f"{build.get('cudnn_version')}, {_cudnn_package()}"}
+
+
+def _cudnn_package() -> str:
+    """The installed package that brings cuDNN, which may be newer than the one TensorFlow was built with."""
+    for distribution in distributions():
+        if distribution.name.startswith("nvidia-cudnn-"):
+            return f"{distribution.name} {distribution.version}"
+    return "the system's"

@@ -80,6 +80,7 @@ def make_worker(settings: TrainerConfig, slot: int, imports_s: float) -> Worker:
         runtime = set_up(
             replicas=replicas,
             threads=settings.threads,
+            device=settings.device,
             deterministic=settings.deterministic,
             first_device=slot * replicas if settings.local else 0,
             num_devices=replicas * settings.max_size if settings.local else replicas,
@@ -237,7 +238,7 @@ class Worker:
             platform=platform_of(self.runtime),
             model=model_identity(built),
             settings=model_settings(built),
-            notes=(*built.notes, *notes),
+            notes=(*built.notes, *self.runtime.notes, *notes),
         )
         refused = member.request(ready)
         if refused:

@@ -1,4 +1,4 @@
-"""What a process that already runs TensorFlow cannot become any more, and what it is used for; in their own processes."""
+"""What a process that already runs TensorFlow can be used for; in processes of their own."""
 
 from __future__ import annotations
 
@@ -65,19 +65,14 @@ def test_a_run_takes_the_threads_that_tensorflow_has_already(told, name):
     record = json.loads((folder / name / "run.json").read_text())
     assert record["state"] == "finished"
     assert record["identity"]["threads_per_worker"] == record["plan"]["threads_per_worker"] == 3
-    assert printed.count("TensorFlow has 3 thread(s) in this process already, so the run takes those") == 2
+    assert "TensorFlow has 3 thread(s) in this process already, so the run takes those" in printed
     assert "the same bits on any workers with num_microbatches=1, threads_per_worker=3" in printed
 
 
-def test_tensorflow_starts_as_many_threads_as_there_are_cores_unless_it_is_told():
+def test_tensorflow_that_was_told_nothing_has_as_many_threads_as_there_are_cores():
     script = (
         "import tensorflow as tf\ntf.ones(1)\n"
         "from heliostat.trainer.engine.runtime import fix_threads\nprint(fix_threads(None, usual=7))"
     )
-    cores = len(os.sched_getaffinity(0))
-    for told_threads, expected in (("", cores), ("5", 5)):
-        environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": told_threads}
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True, env=environment
-        )
-        assert int(done.stdout) == expected
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) == len(os.sched_getaffinity(0))

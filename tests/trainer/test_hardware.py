@@ -1,0 +1,66 @@
+"""What tells kinds of hardware apart, read from what the system and TensorFlow say."""
+
+from __future__ import annotations
+
+import pytest
+from heliostat.trainer import ConfigurationError
+from heliostat.trainer.config import TrainerConfig, WorkerShare
+from heliostat.trainer.environment import hides_gpus, kernel_settings
+from heliostat.trainer.hardware import gpu_names, gpus_of_machine, processor_of
+
+X86 = "processor\t: 0\nmodel name\t: A Processor 9\nflags\t: fpu avx2 avx512f avx512_vnni amx_tile\n\nprocessor\t: 1\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp sve bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (X86, ("A Processor 9", "avx2 avx512f avx512_vnni amx_tile")),
+        (ARM, ("0x41 0xd40", "asimddp sve bf16")),
+        ("", ("", "")),
+    ],
+)
+def test_a_processor_is_known_by_the_instructions_that_select_kernels(tmp_path, content, expected):
+    (tmp_path / "cpuinfo").write_text(content)
+    assert processor_of(tmp_path / "cpuinfo") == expected
+
+
+def test_a_system_that_tells_nothing_has_no_name(tmp_path):
+    assert processor_of(tmp_path / "none") == ("", "")
+    assert gpus_of_machine(tmp_path / "none") == 0
+
+
+def test_gpus_are_known_by_name_and_capability(tmp_path):
+    large = {"device_name": "Large", "compute_capability": (9, 0)}
+    assert gpu_names([large, large]) == "Large (9.0)"
+    assert gpu_names([large, {"device_name": "Small", "compute_capability": (8, 6)}]) == "Large (9.0) and Small (8.6)"
+    assert gpu_names([{}]) == "a GPU without a name ()"
+    for number in range(2):
+        (tmp_path / f"0000:0{number}:00.0").mkdir()
+    assert gpus_of_machine(tmp_path) == 2
+
+
+def test_variables_that_select_kernels_are_told(monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert kernel_settings() == "TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2"
+
+
+@pytest.mark.parametrize(("value", "hidden"), [("", True), ("-1", True), ("0", False), (None, False)])
+def test_a_process_may_be_told_to_see_no_gpu(monkeypatch, value, hidden):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert hides_gpus() == hidden
+
+
+def test_threads_are_no_condition_of_equal_bits_on_gpus():
+    settings = TrainerConfig(workers=2)
+    assert settings.for_run(WorkerShare(threads=3)).for_equal_bits == {"num_microbatches": 2, "threads_per_worker": 3}
+    assert settings.for_run(WorkerShare(threads=3, device="gpu")).for_equal_bits == {"num_microbatches": 2}
+
+
+@pytest.mark.parametrize("argument", ["device", "mixed_hardware"])
+def test_other_words_for_hardware_are_refused(argument):
+    with pytest.raises(ConfigurationError, match=f"^{argument}='tpu'; it takes "):
+        TrainerConfig(**{argument: "tpu"})
