@@ -1,7 +1,8 @@
 """Which worker computes which microbatches: pure arithmetic on half-open ranges.
 
 A range that is a whole subtree of the sum (`tree.py`) is sent as one partial sum, any other as several. So ranges are
-cut along subtree borders where that costs little: never more than a third above the most even cut.
+cut along subtree borders where that costs little: never more than a third above the most even cut, or 2 % above the
+best one where workers differ in speed (`pace.py` says when that counts).
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from .tree import nodes_of
+
 Range = tuple[int, int]
+NEAR_BEST = 1.02  # a cut that is so much slower than the best is as good, if it has fewer nodes
+MAX_SPARE = 24  # a border between two workers may be at so many places: bounds the search for the fewest nodes
 
 
 def assign(num_microbatches: int, num_workers: int) -> tuple[Range, ...]:
@@ -52,6 +57,63 @@ def split(lo: int, hi: int, num_parts: int) -> tuple[Range, ...]:
     size, larger = divmod(hi - lo, num_parts)
     borders = [lo + part * size + min(part, larger) for part in range(num_parts + 1)]
     return tuple(pairwise(borders))
+
+
+def assign_by_time(num_microbatches: int, times_s: Sequence[float], unit: int = 1) -> tuple[Range, ...]:
+    """Cut [0, num_microbatches) into one contiguous range per rank, so that all workers are ready as early as can be.
+
+    Every range is made of whole units, but for the last one, and has at least one. Of the cuts that are within 2 % of
+    the best that with the fewest nodes of the tree is taken.
+
+    Args:
+        num_microbatches: V.
+        times_s: by rank, how long the worker takes for one unit; only their proportions matter.
+        unit: microbatches that a worker computes at the same time, one on each of its replicas.
+
+    Raises:
+        ValueError: a count is below one, a time is not positive, or there are fewer units than workers.
+    """
+    num_units = -(-num_microbatches // unit)
+    _require_positive(num_microbatches=num_microbatches, num_workers=len(times_s), unit=unit)
+    if min(times_s) <= 0 or num_units < len(times_s):
+        raise ValueError(f"{num_units} units cannot be dealt out to workers that take {tuple(times_s)} s for one")
+    best = _fastest(num_units, times_s)
+    near_s = NEAR_BEST * slowest_s(best, times_s)
+    most = [max(size, int(near_s / time_s)) for size, time_s in zip(best, times_s, strict=True)]
+    if min(num_units, sum(most) - num_units) > MAX_SPARE:
+        most = best
+    return _fewest_nodes(num_microbatches, unit, most)
+
+
+def slowest_s(sizes: Sequence[int], times_s: Sequence[float]) -> float:
+    """How long the slowest takes for its units; `sizes` are how many each has, `times_s` what it takes for one."""
+    return max(size * time_s for size, time_s in zip(sizes, times_s, strict=True))
+
+
+def _fastest(num_units: int, times_s: Sequence[float]) -> list[int]:
+    """Units by rank, each at least one, of a cut whose slowest worker is as fast as can be."""
+    sizes = [1] * len(times_s)
+    for _ in range(num_units - len(times_s)):
+        soonest = min(range(len(sizes)), key=lambda rank: ((sizes[rank] + 1) * times_s[rank], rank))
+        sizes[soonest] += 1
+    return sizes
+
+
+def _fewest_nodes(num_microbatches: int, unit: int, most: Sequence[int]) -> tuple[Range, ...]:
+    """The cut with the fewest nodes in which each rank has at least one unit and at most `most`."""
+    num_units = -(-num_microbatches // unit)
+    cuts: dict[int, tuple[int, tuple[Range, ...]]] = {0: (0, ())}  # by the unit where they end: nodes, ranges
+    for rank, limit in enumerate(most):
+        longer: dict[int, tuple[int, tuple[Range, ...]]] = {}
+        others, room = len(most) - rank - 1, sum(most[rank + 1 :])
+        for begin, (num_nodes, ranges) in cuts.items():
+            for end in range(max(begin + 1, num_units - room), min(begin + limit, num_units - others) + 1):
+                own = begin * unit, min(end * unit, num_microbatches)
+                total = num_nodes + len(nodes_of(*own, num_microbatches))
+                if end not in longer or total < longer[end][0]:
+                    longer[end] = total, (*ranges, own)
+        cuts = longer
+    return cuts[num_units][1]
 
 
 def reassign(num_microbatches: int, held: Sequence[Sequence[Range]]) -> tuple[tuple[Range, ...], ...]:

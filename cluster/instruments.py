@@ -28,6 +28,7 @@ from typing import Literal
 
 FaultPoint = Literal[
     "compute",
+    "microbatch",
     "reduce",
     "sending",
     "receiving",

@@ -20,7 +20,7 @@ TOP: Floors = [{"cluster", "data"}, {"trainer"}, {"scripts"}]
 BESIDE = {"cluster", "data"}
 FLOORS: Mapping[str, Floors] = {
     "cluster": [
-        {"tree", "vectors", "assignment", "cores", "spec", "errors", "instruments"},
+        {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"},
         {"allreduce", "links"},
         {"group"},
         {"pools", "__init__"},

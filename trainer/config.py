@@ -84,6 +84,7 @@ class TrainerConfig:
         min_workers: a run begins with so many and goes on with so many; None begins with all and goes on with one.
         max_workers: the most there can be; None for `workers`.
         gradient_dtype: how gradients are rounded before they are summed, "bfloat16" or None.
+        balance: whether a slow worker gets fewer microbatches.
         in_process: run the workers as threads of this process, joined by real sockets.
         deadline_s: how long a worker may not answer; None for ten times the median step, at least five seconds.
         start_timeout_s: how long to wait for workers to start.
@@ -105,6 +106,7 @@ class TrainerConfig:
     min_workers: int | None = None
     max_workers: int | None = None
     gradient_dtype: GradientDtype | None = None
+    balance: bool = True
 
     def __post_init__(self) -> None:
         _check_count("workers", self.workers, least=0)
@@ -119,6 +121,8 @@ class TrainerConfig:
         _check_choice("mixed_hardware", self.mixed_hardware, get_args(MixedHardware))
         if self.gradient_dtype not in (None, "bfloat16"):
             raise ConfigurationError(f"gradient_dtype={self.gradient_dtype!r}; it takes 'bfloat16' or None.")
+        if not isinstance(self.balance, bool):
+            raise ConfigurationError(f"balance={self.balance!r}; it takes True or False.")
         _check_count("seed", self.seed, least=0)
         if self.seed >= 2**32:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")

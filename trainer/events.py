@@ -177,6 +177,34 @@ class WorkerLate(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rebalanced(Event):
+    """Workers that are slower than others have fewer microbatches from now on.
+
+    Attributes:
+        before: how many microbatches of a step each worker had, by its number; `after` are those that it has now.
+        hosts: the machine of each.
+        compute_s: how long each computes one microbatch on each of its replicas.
+        step_s: how long a step took before; `expected_s` is how long it should take now.
+    """
+
+    before: dict[int, int]
+    after: dict[int, int]
+    hosts: dict[int, str]
+    compute_s: dict[int, float]
+    step_s: float
+    expected_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceMeasured(Event):
+    """What came of it: steps took `before_s`, should have taken `expected_s`, and take `step_s`."""
+
+    before_s: float
+    expected_s: float
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstStepDone(Event):
     """A worker has done its first step, `after_s` after the run began; `seconds` by part of its own start."""
 
@@ -240,6 +268,8 @@ EVENTS: Mapping[str, type[Event]] = {
     "not_started": WorkerNotStarted,
     "killed": WorkerKilled,
     "late": WorkerLate,
+    "rebalanced": Rebalanced,
+    "balance_measured": BalanceMeasured,
     "first_step": FirstStepDone,
     "checkpoint": CheckpointCommitted,
     "checkpoint_failed": CheckpointNotMade,

@@ -80,6 +80,8 @@ class Trainer:
         start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
         gradient_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
             machines in half the bytes. Results depend on it, and still not on workers or replicas.
+        balance: let a worker that has been slower than the others for a while compute fewer microbatches, where there
+            are more of them than replicas (`num_microbatches`). Results do not depend on it.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -108,6 +110,7 @@ class Trainer:
         deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
         gradient_dtype: GradientDtype | None = None,
+        balance: bool = True,
     ) -> None:
         check_build_model(build_model)
         self._settings = TrainerConfig(
@@ -126,6 +129,7 @@ class Trainer:
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
             gradient_dtype=gradient_dtype,
+            balance=balance,
         )
         self._name = getattr(build_model, "__name__", "run").strip("<>")
         self._run_dir = None if run_dir is None else Path(run_dir)

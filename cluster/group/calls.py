@@ -102,6 +102,8 @@ def _ranges_by_rank(member: Member, num_microbatches: int) -> tuple[tuple[Range,
     place = member.place
     if place is not None and place.held and place.call == member.call:
         return reassign(num_microbatches, place.held)
+    if place is not None and place.ranges:
+        return tuple((own,) for own in place.ranges)
     return _usual_ranges(num_microbatches, member.num_workers)
 
 

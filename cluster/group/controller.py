@@ -32,7 +32,9 @@ to the next is in `regroup.py`, the values are in `controller_state.py`. A task 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from .controller_state import (
     Action,
@@ -43,6 +45,7 @@ from .controller_state import (
     Kill,
     LeaveWanted,
     Order,
+    PaceChanged,
     Signal,
     Started,
     StartFailed,
@@ -87,6 +90,8 @@ def _take(turn: Turn, event: Event) -> None:
             _pause_wanted(turn, reason)
         case LeaveWanted(workers=workers):
             _leave_wanted(turn, workers)
+        case PaceChanged(times_s=times_s):
+            _pace_changed(turn, times_s)
         case InitialStateChanged(initial_state=initial_state, position=position):
             _initial_state_changed(turn, initial_state, position)
         case Expired(reason=reason):
@@ -221,6 +226,13 @@ def _leave_wanted(turn: Turn, workers: frozenset[int]) -> None:
     if state.status == "gathering":
         gather(turn)  # the others may have waited for the state of one of them
     _regroup_if_wanted(turn)
+
+
+def _pace_changed(turn: Turn, times_s: Mapping[int, float]) -> None:
+    """Deal the microbatches anew, by a generation of the same members."""
+    if turn.state.dealing is not None and turn.state.status == "running":
+        turn.change(dealing=replace(turn.state.dealing, times_s=MappingProxyType(dict(times_s))))
+        interrupt(turn, "microbatches are dealt anew")
 
 
 def _expired(turn: Turn, reason: str) -> None:

@@ -8,6 +8,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ..assignment import Range
+from ..pace import Dealing
 from .messages import Answer, Evidence, Failure, InitialStateChanged, JoinRequest, Leave, PauseWanted
 
 Status = Literal["gathering", "running", "regrouping", "closing", "ending", "collecting errors", "over"]
@@ -56,8 +58,24 @@ class Expired:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaceChanged:
+    """Workers are not as fast as they were: so many seconds each takes now, by its number (see `pace.Dealing`)."""
+
+    times_s: Mapping[int, float]
+
+
 Event = (
-    Started | JoinRequested | Finished | Failure | Signal | PauseWanted | LeaveWanted | InitialStateChanged | Expired
+    Started
+    | JoinRequested
+    | Finished
+    | Failure
+    | Signal
+    | PauseWanted
+    | LeaveWanted
+    | PaceChanged
+    | InitialStateChanged
+    | Expired
 )
 
 
@@ -103,13 +121,17 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formed:
-    """A new generation works from now on; if it was `restarted`, since nobody had the state, from `initial_state`."""
+    """A new generation works from now on; if it was `restarted`, since nobody had the state, from `initial_state`.
+
+    By rank, `ranges` are the microbatches that each member brings to a step; empty if `assign` says it.
+    """
 
     generation: int
     members: tuple[int, ...]
     joined: tuple[int, ...]
     restarted: bool
     initial_state: object = None
+    ranges: tuple[Range, ...] = ()
 
 
 class Order(Enum):
@@ -159,6 +181,7 @@ class TaskState:
             alike end the task.
         num_restarts: how often all members were lost since a checkpoint that reached farther than any before.
         num_start_errors: workers in a row whose own code raised before they joined.
+        dealing: how microbatches are dealt out by the workers' pace; None for all alike.
     """
 
     num_to_begin: int = 1
@@ -180,6 +203,7 @@ class TaskState:
     deaths: tuple[tuple[int, Evidence], ...] = ()
     num_restarts: int = 0
     num_start_errors: int = 0
+    dealing: Dealing | None = None
 
     @property
     def candidates(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TaskFailed
+from ..pace import Change, Dealing, Measured, Watch
 from ..spec import FIRST_DEADLINE_S
 from .controller import decide
 from .controller_state import (
@@ -33,6 +34,7 @@ from .controller_state import (
     Kill,
     LeaveWanted,
     Order,
+    PaceChanged,
     Reply,
     Signal,
     Started,
@@ -79,12 +81,14 @@ class Task:
         job: what to call it with, on every worker.
         initial_state: where the state comes from; None for the workers' own.
         log_dir: folder for the workers' logs; None leaves what they print where it is.
+        dealing: how its microbatches are dealt out by the workers' pace; None for all alike.
     """
 
     method: str
     job: object
     initial_state: object = None
     log_dir: str | None = None
+    dealing: Dealing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,16 @@ class WorkerLate:
     stacks: str
 
 
-GroupEvent = TaskEvent | WorkerDeath | Formed | WorkerLate | WorkerNotStarted | InitialStateChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebalanced:
+    """The group works with other ranges of microbatches from now on."""
+
+    change: Change
+
+
+GroupEvent = (
+    TaskEvent | WorkerDeath | Formed | Rebalanced | Measured | WorkerLate | WorkerNotStarted | InitialStateChanged
+)
 
 
 class TaskLoop:
@@ -115,8 +128,12 @@ class TaskLoop:
         group.hear()
         self._group, self._task = group, task
         self.state = TaskState(
-            num_to_begin=group.num_to_begin, num_to_go_on=group.spec.num_to_go_on, initial_state=task.initial_state
+            num_to_begin=group.num_to_begin,
+            num_to_go_on=group.spec.num_to_go_on,
+            initial_state=task.initial_state,
+            dealing=task.dealing,
         )
+        self._watch = None if task.dealing is None else Watch(dealing=task.dealing)
         self.results: dict[int, Any] = {}
         self._events: deque[GroupEvent] = deque(group.not_started)
         group.not_started.clear()
@@ -169,8 +186,10 @@ class TaskLoop:
         self._group.pool.inbox.put(PauseWanted(reason=reason))
 
     def regroup_if_wanted(self) -> None:
-        """The group is in the middle of steps: change it now if somebody waits for that."""
+        """The group is in the middle of steps: change it now if somebody waits for that, or is slow."""
         self._decide(Signal.REGROUP_IF_WANTED)
+        if self.state.status == "running":
+            self._look_at_pace(time.monotonic())
 
     # -- messages -------------------------------------------------------------------------------------------------
 
@@ -285,6 +304,10 @@ class TaskLoop:
                 self._short_s, self._regrouping_since_s = 0.0, None
                 self._said_late.clear()
                 self._events.append(action)
+                if self._watch is not None:
+                    self._watch = self._watch.formed(action.members, action.ranges)
+                    if self._watch.made is not None:
+                        self._events.append(Rebalanced(change=self._watch.made))
             case Order.COLLECT_ERRORS:
                 self._collect_until_s = time.monotonic() + COLLECT_ERRORS_S
             case Stop():
@@ -379,6 +402,23 @@ class TaskLoop:
             known = None if life is None else life.heartbeat
             heartbeat = known or Heartbeat(activity=Activity.SET_UP)  # it has begun, and said nothing since
             self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
+
+    def _look_at_pace(self, now_s: float) -> None:
+        """Deal the microbatches anew if some workers are slower than others, and have been for a while."""
+        if self._watch is None:
+            return
+        paces = {
+            worker: (heartbeat.step, heartbeat.pace)
+            for worker, _, heartbeat in self._awaited()
+            if heartbeat.generation == self.state.generation
+            if heartbeat.step is not None and heartbeat.pace is not None
+        }
+        self._watch, found = self._watch.look(now_s, paces)
+        match found:
+            case Change(times_s=times_s):
+                self._decide(PaceChanged(times_s=times_s))
+            case Measured():
+                self._events.append(found)
 
     def _fit_size(self) -> None:
         """Launch workers that are wanted; let those go that are not, or whose machines go away."""

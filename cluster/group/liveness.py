@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ..pace import Pace
 from ..spec import FIRST_DEADLINE_S
 
 LATE_AFTER_DEADLINES = 10
@@ -74,6 +75,7 @@ class Heartbeat:
         step_s: median duration of its last steps; 0.0 while unknown.
         generation: the one it is in.
         processor_s: what its process has computed so far, in seconds of one core.
+        pace: how fast it was in this generation's last steps; None while unknown.
     """
 
     activity: Activity
@@ -82,6 +84,7 @@ class Heartbeat:
     step_s: float = 0.0
     generation: int = -1
     processor_s: float = 0.0
+    pace: Pace | None = None
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
+from ..pace import Pacer
 from ..spec import FIRST_DEADLINE_S, GroupSpec
 from .liveness import COPIES, Activity, Heartbeat
 from .mailbox import Interrupted, Mailbox
@@ -91,6 +92,7 @@ class Member:
         self._activity = (Activity.SET_UP, time.monotonic())
         self._step: int | None = None
         self._step_times: list[float] = []
+        self._pacer = Pacer()
         self._waited_s = 0.0
 
     @property
@@ -125,8 +127,15 @@ class Member:
         """How long this worker has slept in calls, until another worker or the network had something."""
         return self._waited_s + (0.0 if self._collective is None else self._collective.statistics().wait_s)
 
-    def time_step(self, seconds: float) -> None:
-        """Note how long a step took."""
+    def time_step(self, seconds: float, compute_s: float | None = None) -> None:
+        """Note how long a step took.
+
+        Args:
+            seconds: the whole step.
+            compute_s: how long this worker computed for one microbatch on each of its replicas; None if it did not.
+        """
+        if compute_s is not None:
+            self._pacer.note(compute_s, seconds)
         self._step_times.append(seconds)
         if len(self._step_times) in (3, NUM_TIMED):
             self.step_s = statistics.median(self._step_times)
@@ -147,6 +156,7 @@ class Member:
             step_s=self.step_s,
             generation=self.generation,
             processor_s=time.process_time(),
+            pace=self._pacer.pace,
         )
 
     # -- from other threads ---------------------------------------------------------------------------------------
@@ -314,6 +324,7 @@ class Member:
     def _enter(self, place: Membership) -> None:
         """Take a place: connect with the other members, and hand over or receive results."""
         self.place = place
+        self._pacer.start_anew()
         self.generation, self.members = place.generation, place.members
         self.rank, self._sequence = place.members.index(self.worker), 0
         if self.num_workers == 1:

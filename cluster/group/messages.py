@@ -93,6 +93,7 @@ class Membership:
         first_call: see `call`.
         donor: rank of the worker that hands over.
         held: for each rank the microbatches of `call` that it has computed; empty if nobody has entered it as a step.
+        ranges: for each rank the microbatches that it brings to every other step; empty for what `assign` gives.
         initial_state: where a new member's state comes from; None leaves its own.
         stop_at_step: ask again at the next step, where the group can be changed.
         copy_s: how long a copy of the state takes: a peer may be silent for that much longer.
@@ -105,6 +106,7 @@ class Membership:
     first_call: int
     donor: int
     held: tuple[tuple[Range, ...], ...] = ()
+    ranges: tuple[Range, ...] = ()
     initial_state: object = None
     stop_at_step: bool = False
     copy_s: float = 0.0

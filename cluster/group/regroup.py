@@ -272,6 +272,7 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
     for worker in plan.leaving:
         turn.reply(worker, Leave("fewer workers are wanted"))
     state, generation, members = turn.state, turn.state.generation + 1, plan.members
+    ranges = () if state.dealing is None else state.dealing.ranges(members)
     waiting = set(state.candidates) - set(members) or state.pause or state.leaving & set(members)
     turn.change(status="running", generation=generation, members=members, new_deaths=())
     for worker in members:
@@ -282,6 +283,7 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
             first_call=plan.first_call,
             donor=members.index(plan.donor),
             held=plan.held,
+            ranges=ranges,
             initial_state=plan.initial_states.get(worker),
             stop_at_step=bool(waiting) and not plan.held,
         )
@@ -294,5 +296,6 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
             joined=plan.joined,
             restarted=restarted,
             initial_state=begins_from,
+            ranges=ranges,
         )
     )

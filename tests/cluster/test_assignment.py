@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
-from heliostat.cluster.assignment import assign, reassign, split
+from heliostat.cluster.assignment import assign, assign_by_time, reassign, slowest_s, split
 from heliostat.cluster.tree import nodes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +125,66 @@ def test_what_two_hold_or_nobody_can_hold_is_refused(held):
 def test_nothing_is_handed_out_to_nobody():
     with pytest.raises(ValueError, match="num_workers must be at least 1"):
         reassign(4, [])
+
+
+@st.composite
+def paced(draw, most=12):
+    """Few microbatches, so that all cuts can be looked at."""
+    num_workers, unit = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    num_microbatches = draw(st.integers(num_workers * unit, most))
+    times_s = draw(st.lists(st.floats(0.01, 10.0), min_size=num_workers, max_size=num_workers))
+    return num_microbatches, times_s, unit
+
+
+def cuts(num_units, num_parts):
+    """Every way to cut so many units into so many parts with at least one each."""
+    for inner in combinations(range(1, num_units), num_parts - 1):
+        yield tuple(pairwise((0, *inner, num_units)))
+
+
+def units(ranges, unit):
+    return [-(-(hi - lo) // unit) for lo, hi in ranges]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(paced())
+def test_a_cut_by_time_is_within_two_percent_of_the_best_and_has_the_fewest_nodes_of_those(case):
+    num_microbatches, times_s, unit = case
+    num_units = -(-num_microbatches // unit)
+    ranges = assign_by_time(num_microbatches, times_s, unit)
+    assert [n for lo, hi in ranges for n in range(lo, hi)] == list(range(num_microbatches))
+    assert all(lo % unit == 0 and lo < hi for lo, hi in ranges), "whole units, and nobody has none"
+    assert len(ranges) == len(times_s)
+
+    found = {}
+    for cut in cuts(num_units, len(times_s)):
+        scaled = tuple((lo * unit, min(hi * unit, num_microbatches)) for lo, hi in cut)
+        found[scaled] = sum(len(nodes_of(lo, hi, num_microbatches)) for lo, hi in scaled)
+    best_s = min(slowest_s(units(cut, unit), times_s) for cut in found)
+    assert slowest_s(units(ranges, unit), times_s) <= 1.02 * best_s
+    near = [nodes for cut, nodes in found.items() if slowest_s(units(cut, unit), times_s) <= 1.02 * best_s * (1 - 1e-9)]
+    assert found[ranges] <= min(near, default=found[ranges])
+
+
+def test_known_cuts_by_time():
+    assert sizes(assign_by_time(8, [1.0, 3.0])) == [6, 2]
+    assert sizes(assign_by_time(8, [3.0, 1.0])) == [2, 6]
+    assert sizes(assign_by_time(8, [1.0, 2.0])) == [6, 2], "as fast as 5 and 3, and one node less"
+    assert sizes(assign_by_time(8, [1.0, 1.0, 9.0])) == [4, 3, 1]
+    assert sizes(assign_by_time(16, [1.0, 3.0], unit=4)) == [12, 4]
+    assert sizes(assign_by_time(10, [5.0, 1.0], unit=4)) == [4, 6], "the last unit is short"
+    assert sizes(assign_by_time(2, [1.0, 100.0])) == [1, 1]
+
+
+@pytest.mark.parametrize("num_workers", [2, 64])
+def test_a_cut_of_many_microbatches_is_still_made_of_whole_ranges(num_workers):
+    times_s = [1.0 + (7 * rank % 13) / 10 for rank in range(num_workers)]
+    ranges = assign_by_time(2048, times_s)
+    assert [n for lo, hi in ranges for n in range(lo, hi)] == list(range(2048))
+    assert slowest_s(sizes(ranges), times_s) <= 1.02 * (2048 / sum(1 / time_s for time_s in times_s) + max(times_s))
+
+
+@pytest.mark.parametrize("arguments", [(8, [1.0, 0.0]), (8, [1.0, -1.0]), (3, [1.0] * 4), (8, [1.0] * 3, 4)])
+def test_what_cannot_be_dealt_by_time_is_refused(arguments):
+    with pytest.raises(ValueError, match="cannot be dealt out"):
+        assign_by_time(*arguments)

@@ -15,11 +15,13 @@ from ..config import FitConfig, TrainerConfig
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import ConfigurationError, NonfiniteGradientError
 from ..events import (
+    BalanceMeasured,
     CheckpointNotMade,
     EpochRecord,
     Event,
     GradientNotFinite,
     GroupFormed,
+    Rebalanced,
     WorkerLate,
     WorkerLost,
     WorkerNotStarted,
@@ -177,6 +179,12 @@ def plan_lines(settings: TrainerConfig, wanted: FitConfig, num_rows: int) -> Ite
             f"{num_replicas - num_microbatches} of them have nothing to compute. Fewer workers are as fast, and a new "
             f"run with num_microbatches={num_replicas} uses them all"
         )
+    elif num_microbatches < 2 * num_replicas and settings.group_size > 1 and settings.balance:
+        yield (
+            f"a slow worker has as many microbatches as the others, {num_microbatches} on {num_replicas} replicas; "
+            f"num_microbatches={4 * num_replicas} gives room for balancing, and costs some time per step (results "
+            "depend on the number: batch statistics are those of a microbatch)"
+        )
 
 
 def line_of(event: Event, num_steps: int) -> str:
@@ -194,6 +202,14 @@ def line_of(event: Event, num_steps: int) -> str:
             where = "" if step is None else f" of step {step}"
             at = f"at '{activity}'{where} for {activity_s:.1f} s"
             return f"waiting for worker {worker} on {host}: {at}\n{event.stacks}".rstrip()
+        case Rebalanced(before=before, after=after, hosts=hosts):
+            moved = (f"worker {each} on {hosts[each]} {before[each]} -> {after[each]}" for each in after)
+            gain = 1 - event.expected_s / event.step_s
+            return f"balance: microbatches of {', '.join(moved)}; steps should take {gain:.0%} less time"
+        case BalanceMeasured(before_s=before_s, expected_s=expected_s, step_s=step_s):
+            had, expected = 1 - step_s / before_s, 1 - expected_s / before_s
+            took = f"{had:.0%} less" if had >= 0 else f"{-had:.0%} more"
+            return f"balance: steps take {took} time than before ({expected:.0%} less was expected)"
         case CheckpointNotMade(name=name, reason=reason):
             return f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due."
         case GradientNotFinite(worker=worker, host=host, skipped=True):

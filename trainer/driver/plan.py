@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from heliostat.cluster.group.worker_group import WorkerGroup
+from heliostat.cluster.pace import Dealing
 from heliostat.data import Dataset
 
 from ..checkpoints.store import CheckpointStore
@@ -148,6 +149,13 @@ def stored_share(settings: TrainerConfig, folder: RunFolder) -> WorkerShare:
     return WorkerShare(threads=settings.threads_per_worker or stored_threads(folder) or 1)
 
 
+def dealing_of(settings: TrainerConfig) -> Dealing | None:
+    """How the microbatches of a run are dealt out by the workers' pace; None where each worker keeps its own."""
+    if not settings.balance:
+        return None
+    return Dealing(num_microbatches=settings.total_microbatches, num_replicas=settings.replicas)
+
+
 def identity_of(job: FitJob) -> dict[str, object]:
     """What must be equal to go on with a run, as far as the driver knows it before workers start."""
     settings, wanted, columns = job.settings, job.wanted, job.wanted.columns
@@ -180,6 +188,7 @@ def run_record(job: FitJob, number: int) -> dict[str, object]:
             "rows_per_microbatch": settings.rows_per_microbatch(wanted.global_batch_size),
             "global_batch_size": wanted.global_batch_size,
             "for_equal_bits": settings.for_equal_bits,
+            "balance": settings.balance,
         },
         "epochs": wanted.epochs,
         "identity": identity_of(job),

@@ -27,6 +27,7 @@ from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerGroup
+from heliostat.cluster.pace import Change, Measured
 
 from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalStateWritten
 from ..checkpoints.model_record import ModelRecord
@@ -34,12 +35,14 @@ from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
 from ..errors import CheckpointError, StorageError
 from ..events import (
+    BalanceMeasured,
     CheckpointCommitted,
     CheckpointNotMade,
     EpochRecord,
     Event,
     FirstStepDone,
     GroupFormed,
+    Rebalanced,
     WorkerLate,
     WorkerLost,
     WorkerNotStarted,
@@ -160,6 +163,16 @@ class Record:
                 host = self._host(lost.worker)
                 failed = WorkerNotStarted(worker=lost.worker, host=host, reason=lost.reason, again_s=again_s)
                 self.note(_Said(failed) if said else failed)
+            case driver_loop.Rebalanced(change=change):
+                self.note(self._rebalanced(change))
+            case Measured(change=change, step_s=step_s):
+                self.note(
+                    BalanceMeasured(
+                        before_s=round(change.step_s, 6),
+                        expected_s=round(change.expected_s, 6),
+                        step_s=round(step_s, 6),
+                    )
+                )
             case driver_loop.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
                 self.note(
                     WorkerLate(
@@ -207,6 +220,20 @@ class Record:
             )
         )
         self.note({"workers": workers_record(self._group)})
+
+    def _rebalanced(self, change: Change) -> Rebalanced:
+        before, after = (
+            {worker: hi - lo for worker, (lo, hi) in zip(change.members, ranges, strict=True)}
+            for ranges in (change.before, change.after)
+        )
+        return Rebalanced(
+            before=before,
+            after=after,
+            hosts={worker: self._host(worker) for worker in change.members},
+            compute_s={worker: round(seconds, 6) for worker, seconds in change.times_s.items()},
+            step_s=round(change.step_s, 6),
+            expected_s=round(change.expected_s, 6),
+        )
 
     def _host(self, worker: int) -> str:
         info = self._group.seen.get(worker)

@@ -37,7 +37,7 @@ from .display import Display, plan_lines
 from .failures import explained, pausing
 from .inputs import is_stream
 from .kills import killing
-from .plan import Run, identity_of, run_record, stored_share, stored_threads, workers_record
+from .plan import Run, dealing_of, identity_of, run_record, stored_share, stored_threads, workers_record
 from .record import Record
 from .result import Result, stored_result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
@@ -91,7 +91,13 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
         record = Record(job, folder, screen, store, final, workers.group, times, began_s)
         start = _go_on(record, store, run.shared_store(), screen)  # None: from the seed
         _announce(run, job, folder, workers, screen)
-        task = Task(method="fit", job=job, initial_state=start, log_dir=None if job.settings.local else folder.log_dir)
+        task = Task(
+            method="fit",
+            job=job,
+            initial_state=start,
+            log_dir=None if job.settings.local else folder.log_dir,
+            dealing=dealing_of(job.settings),
+        )
         coordinator, loop = Coordinator(), TaskLoop(workers.group, task)
         try:
             with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):

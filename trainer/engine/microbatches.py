@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
+from heliostat.cluster import instruments
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import Vector
 
@@ -59,6 +60,7 @@ class Microbatches:
             wave = microbatches[at : at + self.num_replicas]
             computed = [m.index for m in wave]
             with self.times.part("compute", computed[0]):
+                instruments.fault_point("microbatch")
                 if replica_sum is None:
                     # A replica without a microbatch of its own has computed the last one again: its result is dropped.
                     vectors = self.gradients(self._inputs(wave, seed_step))

@@ -60,6 +60,7 @@ class Step:
         self.rows_by_worker: Counter[int] = Counter()
         self._epoch = 0
         self._call: SumCall | None = None
+        self._computed_s, self._num_computed = 0.0, 0  # in this step: so many times one microbatch on each replica
 
     def run(self, step: int) -> None:
         """Do step number `step` of the epoch; with `on_nonfinite="skip"` one that is not finite changes nothing.
@@ -70,6 +71,7 @@ class Step:
             WorkersDisagreeError: integer state became different on different microbatches.
         """
         began_s = time.perf_counter()
+        self._computed_s, self._num_computed = 0.0, 0
         for phase in self.phases:  # one, today
             total = self.summed(phase, step)
             with self.times.part("apply"):
@@ -79,7 +81,8 @@ class Step:
                 sums, maxima = phase.apply(total)
                 self._count(step, sums, maxima)
         instruments.fault_point("applied", self._member.step)
-        self._member.time_step(time.perf_counter() - began_s)
+        pace_s = self._computed_s / self._num_computed if self._num_computed else None
+        self._member.time_step(time.perf_counter() - began_s, pace_s)
 
     def summed(self, phase: Phase, step: int) -> Vector:
         """The sum over all microbatches of a step, whoever computes them; outlives the loss of workers.
@@ -103,6 +106,7 @@ class Step:
 
     def _compute(self, phase: Phase, step: int, lo: int, hi: int) -> None:
         """Compute the microbatches [lo, hi) and add them up."""
+        before_s = self.times.compute_s + self.times.local_sum_s
         tree = phase.partial_sums.open(lo, hi)
         self._member.note_activity(Activity.READ)
         rows = phase.microbatches.read(step, range(lo, hi))
@@ -112,6 +116,8 @@ class Step:
             with self.times.part("local sum", place << level):  # its first microbatch
                 tree.add_node(node, phase.layout.leaf(vector))
         phase.partial_sums.close(lo, hi)
+        self._computed_s += self.times.compute_s + self.times.local_sum_s - before_s
+        self._num_computed += -(-len(rows) // self.microbatches.num_replicas)
 
     def _seed_step(self, step: int) -> int:
         """The step of the run that random seeds come from."""

@@ -14,6 +14,7 @@ from heliostat.cluster.group.controller_state import (
     Kill,
     LeaveWanted,
     Order,
+    PaceChanged,
     Reply,
     Signal,
     Started,
@@ -24,6 +25,7 @@ from heliostat.cluster.group.controller_state import (
 )
 from heliostat.cluster.group.messages import Failure, Finish, JoinRequest, Leave, Membership, PauseWanted, SendState
 from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
+from heliostat.cluster.pace import Dealing
 
 JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
 
@@ -31,8 +33,10 @@ JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
 class Play:
     """A task, event by event; `new` are the actions of the last one, `answers` the last answer to each worker."""
 
-    def __init__(self, num_needed=1, min_workers=1, initial_state=None):
-        self.state = TaskState(num_to_begin=num_needed, num_to_go_on=min_workers, initial_state=initial_state)
+    def __init__(self, num_needed=1, min_workers=1, initial_state=None, dealing=None):
+        self.state = TaskState(
+            num_to_begin=num_needed, num_to_go_on=min_workers, initial_state=initial_state, dealing=dealing
+        )
         self.new, self.answers = (), {}
 
     def feed(self, event):
@@ -644,3 +648,38 @@ def test_events_after_the_end_change_nothing():
     ]
     events += [PauseWanted(reason="later"), LeaveWanted(workers=frozenset({0})), InitialStateChanged(initial_state="x")]
     assert all(decide(play.state, event) == (play.state, ()) for event in events)
+
+
+# -- microbatches by pace ---------------------------------------------------------------------------------------------
+
+SLOW = PaceChanged(times_s={0: 0.1, 1: 0.3, 2: 0.1})
+
+
+def test_microbatches_are_dealt_anew_by_a_generation_of_the_same_members():
+    play = running(0, 1, dealing=Dealing(num_microbatches=8))
+    assert play.answers[0].ranges == ((0, 4), (4, 8))
+    play.feed(SLOW)
+    assert play.new == (AbortGeneration(generation=0, reason="microbatches are dealt anew", workers=frozenset({0, 1})),)
+    play.report(0, held=((0, 4),)).report(1, held=((4, 8),))
+    assert play.answers[0].held == (((0, 4),), ((4, 8),)), "what is computed of the step stays"
+    assert play.answers[0].ranges == play.answers[1].ranges == ((0, 6), (6, 8))
+    assert play.new[-1] == Formed(generation=1, members=(0, 1), joined=(), restarted=False, ranges=((0, 6), (6, 8)))
+
+
+def test_paces_outlive_deaths_and_joins():
+    play = running(0, 1, 2, dealing=Dealing(num_microbatches=8)).feed(SLOW)
+    play.report(0, 1, 2, held=())
+    assert play.answers[0].ranges == ((0, 3), (3, 4), (4, 8))
+    play.die(2).report(0, 1, next_call=6)
+    assert play.answers[0].ranges == ((0, 6), (6, 8))
+    play.join(3).report(0, state="parked", next_call=7).report(1, next_call=7)
+    assert play.answers[3].members == (0, 1, 3)
+    assert play.answers[3].ranges == ((0, 3), (3, 4), (4, 8))
+
+
+def test_a_pace_that_comes_while_the_group_changes_or_is_not_asked_for_is_forgotten():
+    play = running(0, 1, 2, dealing=Dealing(num_microbatches=8)).die(2)
+    assert play.feed(SLOW).new == ()
+    play.report(0, 1)
+    assert play.answers[0].ranges == ((0, 4), (4, 8))
+    assert running(0, 1).feed(SLOW).new == ()

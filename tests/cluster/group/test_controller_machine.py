@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from heliostat.cluster.assignment import assign, reassign
+from heliostat.cluster.assignment import reassign
 from heliostat.cluster.group.controller import decide
 from heliostat.cluster.group.controller_state import (
     AbortGeneration,
@@ -19,6 +19,7 @@ from heliostat.cluster.group.controller_state import (
     Kill,
     LeaveWanted,
     Order,
+    PaceChanged,
     Reply,
     Signal,
     Started,
@@ -27,6 +28,7 @@ from heliostat.cluster.group.controller_state import (
     TaskState,
 )
 from heliostat.cluster.group.messages import Failure, Finish, JoinRequest, Leave, Membership, PauseWanted, SendState
+from heliostat.cluster.pace import Dealing
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -92,7 +94,12 @@ class Model:
 
     def __init__(self, num_to_begin, num_to_go_on, num_microbatches, initial_state):
         self.num_to_begin, self.num_microbatches, self.workers = num_to_begin, num_microbatches, {}
-        self.state = TaskState(num_to_begin=num_to_begin, num_to_go_on=num_to_go_on, initial_state=initial_state)
+        self.state = TaskState(
+            num_to_begin=num_to_begin,
+            num_to_go_on=num_to_go_on,
+            initial_state=initial_state,
+            dealing=Dealing(num_microbatches=num_microbatches),
+        )
         self.asked, self.told_dead, self.cut = set(), set(), set()
         self.arrived, self.entered, self.delivered = {}, {}, []
         self.ended = self.settling = False
@@ -146,6 +153,8 @@ class Model:
         places = [answers[number] for number in formed.members]
         assert all(replace(each, initial_state=None) == replace(places[0], initial_state=None) for each in places)
         assert (places[0].generation, places[0].members) == (formed.generation, formed.members)
+        assert places[0].ranges == formed.ranges
+        self.assert_covers([(own,) for own in formed.ranges])
         if places[0].held:
             self.assert_covers(reassign(self.num_microbatches, places[0].held))
 
@@ -317,7 +326,7 @@ class Model:
             worker.doing = "summed"
             return
         place, num_microbatches = worker.place, self.num_microbatches
-        ranges = (assign(num_microbatches, len(place.members))[worker.rank],)
+        ranges = (place.ranges[worker.rank],)
         if place.held and place.call == worker.call:
             ranges = reassign(num_microbatches, place.held)[worker.rank]
         assert set(worker.held) <= set(ranges), "what it has computed is another's now"
@@ -444,6 +453,12 @@ class ControllerMachine(RuleBasedStateMachine):
         pair = frozenset((self.choose(data).number, self.choose(data).number))
         if len(pair) == 2:
             self.model.cut.add(pair)
+
+    @precondition(lambda self: self.model and self.model.state.members)
+    @rule(data=st.data())
+    def change_pace(self, data):
+        paces_s = {number: data.draw(st.sampled_from([0.1, 0.1, 0.4])) for number in self.model.state.members}
+        self.model.feed(PaceChanged(times_s=paces_s))
 
     @rule()
     def nudge(self):

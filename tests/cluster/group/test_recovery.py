@@ -14,7 +14,9 @@ import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.errors import PlacementError, TaskFailed
 from heliostat.cluster.group import driver_loop, liveness, worker_group
+from heliostat.cluster.group.controller_state import PaceChanged
 from heliostat.cluster.group.messages import InitialStateChanged
+from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools import local
 
 from .script import Script
@@ -563,3 +565,38 @@ def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monk
     assert lost(toys) == [1]
     assert "stood still at 'compute'" in toys.driver.losses[0].reason
     assert toys.driver.members == (0, 2, 3)
+
+
+# -- microbatches by pace ---------------------------------------------------------------------------------------------
+
+
+def dealt_anew(toys: Toys, paces: list[dict[int, float]]) -> None:
+    """In the middle of steps, workers turn out to take so long for a microbatch: one after another."""
+
+    def deal(_: object) -> None:
+        if paces and toys.loop is not None and toys.loop.state.status == "running":
+            toys.loop._decide(PaceChanged(times_s=paces.pop(0)))
+
+    toys.on_event = deal
+
+
+@pytest.mark.parametrize("job", [JOB, BIG])
+def test_microbatches_change_hands_between_two_steps(start: Start, job: Job) -> None:
+    toys, paces = start(3), [{0: 1.0, 1: 4.0, 2: 1.0}, {0: 4.0, 1: 1.0, 2: 1.0}, {0: 1.0, 1: 1.0, 2: 1.0}]
+    dealt_anew(toys, paces)
+    check(toys, toys.run(job, dealing=Dealing(num_microbatches=job.num_microbatches)), job)
+    assert not paces, "what was planned did not happen"
+    dealt = [formed.ranges for formed in toys.driver.generations]
+    assert dealt == [((0, 2), (2, 4), (4, 6)), ((0, 4), (4, 5), (5, 6)), ((0, 1), (1, 2), (2, 6)), dealt[0]]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_death_while_microbatches_change_hands(start: Start, script: Script, victim: int) -> None:
+    toys = start(3, max_launches=3)
+    dealt_anew(toys, [{0: 1.0, 1: 4.0, 2: 1.0}])
+    script.kill(victim, "regroup")
+    check(toys, toys.run(JOB, dealing=Dealing(num_microbatches=JOB.num_microbatches)))
+    assert lost(toys) == [victim]
+    left = tuple(worker for worker in range(3) if worker != victim)
+    last = toys.driver.generations[-1]
+    assert (last.members, last.ranges) == (left, ((0, 1), (1, 6)) if victim == 0 else ((0, 3), (3, 6)))

@@ -20,6 +20,7 @@ from heliostat.cluster.group.messages import (
     TaskEvent,
 )
 from heliostat.cluster.group.worker_group import WorkerGroup, WorkerNotStarted
+from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
 
@@ -139,18 +140,24 @@ class Toys:
     on_event: Callable[[Applied | Ask], None] = lambda _: None
     loop: TaskLoop | None = None
 
-    def run(self, job: Job, *, num_needed: int | None = None, initial_state: State | None = None) -> State:
-        """Run a task to its end; returns the state that one worker delivered."""
-        (at_end, state), *others = self.results(job, num_needed=num_needed, initial_state=initial_state).values()
+    def run(self, job: Job, **wanted: Any) -> State:
+        """Run a task to its end, as `results`; returns the state that one worker delivered."""
+        (at_end, state), *others = self.results(job, **wanted).values()
         assert at_end
         assert not others
         return state
 
     def results(
-        self, job: Job, *, num_needed: int | None = None, initial_state: State | None = None
+        self,
+        job: Job,
+        *,
+        num_needed: int | None = None,
+        initial_state: State | None = None,
+        dealing: Dealing | None = None,
     ) -> dict[int, tuple[bool, State]]:
         self.driver = Driver(self.script, self.on_event)
-        self.loop = TaskLoop(self.group, Task(method="train", job=job, initial_state=initial_state))
+        task = Task(method="train", job=job, initial_state=initial_state, dealing=dealing)
+        self.loop = TaskLoop(self.group, task)
         if num_needed is not None:
             self.loop.state = replace(self.loop.state, num_to_begin=num_needed)
         for event in self.loop.events():
