@@ -37,7 +37,9 @@ def cuts(num_microbatches, num_workers):
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(("build", "make_data"), [(normalised, dense_data), (chapter, text_data)])
+@pytest.mark.parametrize(
+    ("build", "make_data"), [(normalised, dense_data), pytest.param(chapter, text_data, marks=pytest.mark.slow)]
+)
 def test_every_cut_gives_the_same_bits(train, monkeypatch, build, make_data):
     """One step after another takes the next cut."""
     job = {"num_microbatches": 6, "epochs": 3, "record_rows": True}
@@ -79,7 +81,7 @@ def slow_worker():
 @pytest.mark.engine
 @pytest.mark.usefixtures("quick_windows")
 def test_a_slow_worker_gets_fewer_microbatches_and_the_bits_stay(train, slow_worker, capsys):
-    job = {"num_microbatches": 8, "epochs": 40, "record_rows": True, "checkpoint_every": None}
+    job = {"num_microbatches": 8, "epochs": 30, "record_rows": True, "checkpoint_every": None}
     reference = train(normalised, dense_data(), workers=0, **job)
     slow_worker(1, SLOW_S)
     result = train(normalised, dense_data(), workers=2, verbose=2, **job)
@@ -104,6 +106,7 @@ def test_a_slow_worker_gets_fewer_microbatches_and_the_bits_stay(train, slow_wor
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_windows")
 def test_a_worker_with_two_replicas_keeps_whole_pairs(train, slow_worker):
     job = {"num_microbatches": 12, "epochs": 24, "checkpoint_every": None}
