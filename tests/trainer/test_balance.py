@@ -17,8 +17,8 @@ from heliostat.cluster import instruments, pace
 from heliostat.cluster.group import calls
 from heliostat.cluster.pools import local
 from heliostat.trainer import ConfigurationError, Trainer
-from heliostat.trainer.config import TrainerConfig
-from heliostat.trainer.driver.display import balance_hint, line_of
+from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
+from heliostat.trainer.driver.display import line_of, plan_lines
 from heliostat.trainer.driver.plan import dealing_of
 from heliostat.trainer.events import BalanceMeasured, Rebalanced
 from keras import layers
@@ -119,8 +119,8 @@ def test_a_worker_with_two_replicas_keeps_whole_pairs(train, slow_worker):
 
 
 def test_balance_is_a_yes_or_no():
-    assert dealing_of(TrainerConfig(workers=2, balance=False).for_run(1)) is None
-    assert dealing_of(TrainerConfig(workers=2, num_microbatches=8).for_run(2)).num_replicas == 2
+    assert dealing_of(TrainerConfig(workers=2, balance=False).for_run(WorkerShare())) is None
+    assert dealing_of(TrainerConfig(workers=2, num_microbatches=8).for_run(WorkerShare(replicas=2))).num_replicas == 2
     with pytest.raises(ConfigurationError, match="balance='auto'; it takes True or False"):
         TrainerConfig(balance="auto")
 
@@ -129,7 +129,7 @@ def test_balance_is_a_yes_or_no():
     ("arguments", "hint"),
     [
         ({"workers": 2}, "num_microbatches=8 gives room for balancing"),
-        ({"workers": 3}, "4 microbatches on 3 replicas"),
+        ({"workers": 3}, "as many microbatches as the others, 4 on 3 replicas"),
         ({"workers": 2, "num_microbatches": 4}, ""),
         ({"workers": 2, "balance": False}, ""),
         ({"workers": 1}, ""),
@@ -137,7 +137,8 @@ def test_balance_is_a_yes_or_no():
     ],
 )
 def test_the_plan_says_how_to_make_room(arguments, hint):
-    said = balance_hint(TrainerConfig(**arguments).for_run(1))
+    lines = plan_lines(TrainerConfig(**arguments).for_run(WorkerShare()), FitConfig(), 100)
+    said = " ".join(line for line in lines if "balancing" in line)
     assert hint in said
     assert bool(said) == bool(hint)
 
