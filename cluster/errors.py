@@ -3,6 +3,7 @@
     ClusterError                    anything this package raises
     ├── SpecError                   a group is asked for that cannot be
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
+    │   └── UnreachableError        two workers that are up cannot reach each other; knows all such pairs
     ├── TaskFailed                  the end of a task: a worker died or raised; knows who, why and at which step
     ├── Dismissed                   the task is over for this worker, which has done nothing wrong
     └── CollectiveError             a call between workers failed; knows which, and who is unresponsive
@@ -16,7 +17,7 @@ happen again? All of them keep their fields when pickled, so they may cross proc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,29 @@ class PlacementError(ClusterError):
             "it when memory runs out, as may whoever tidies up processes. It can start no worker any more; the same "
             "command starts another."
         )
+
+
+class UnreachableError(PlacementError):
+    """Workers that are up cannot reach each other.
+
+    Attributes:
+        pairs: their numbers.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[int, int]], places: Mapping[int, str], detail: str) -> None:
+        """Make the sentence.
+
+        Args:
+            pairs: numbers of the workers.
+            places: by number, the host, address and port of each.
+            detail: what one of the first pair has tried.
+        """
+        listed = ", ".join(f"{left} ({places[left]}) and {right} ({places[right]})" for left, right in pairs)
+        super().__init__(
+            f"Workers cannot reach each other: {listed}. Tried before training: {detail} Open all ports above 1023 "
+            "between the hosts, or begin Ray on each of them with the --node-ip-address of the network that they share."
+        )
+        self.pairs = tuple(pairs)
 
 
 class TaskFailed(ClusterError):
@@ -114,11 +138,12 @@ class CollectiveError(ClusterError):
         peer: the rank of the other worker whose fault was noticed first; None if it was this worker's.
         unresponsive: the ranks that this worker has not heard of for too long. A closed connection does not make its
             peer unresponsive: a process that ends tells so in other ways.
+        what: what happened, without the call.
     """
 
     def __init__(self, call: Call, what: str, *, peer: int | None = None, unresponsive: tuple[int, ...] = ()) -> None:
         super().__init__(f"{call}: {what}")
-        self.call, self.peer, self.unresponsive = call, peer, unresponsive
+        self.call, self.peer, self.unresponsive, self.what = call, peer, unresponsive, what
 
 
 class PeerError(CollectiveError):
@@ -159,6 +184,24 @@ class PeerError(CollectiveError):
         what = (
             f"rank {first} was silent for {limit_s:g} s, {doing}.{also} It hangs, its host is overloaded or the "
             "network between the two is cut; if its steps are just slow, raise the deadline."
+        )
+        return cls(call, what, peer=first, unresponsive=peers)
+
+    @classmethod
+    def unreachable(cls, call: Call, peers: tuple[int, ...], limit_s: float, detail: str) -> PeerError:
+        """There is no connection with these peers, although there was time to make one.
+
+        Args:
+            call: of this worker, while it connects.
+            peers: their ranks.
+            limit_s: how long that time was, in seconds.
+            detail: what was tried with the first of them, with hosts and ports.
+        """
+        first, *others = peers
+        also = f" Also missing: workers {_listed(others)}." if others else ""
+        what = (
+            f"no connection with worker {first} within {limit_s:g} s: {detail}.{also} A firewall is between the two "
+            "hosts, one of them gave the address of a network that the other is not in, or that worker hangs."
         )
         return cls(call, what, peer=first, unresponsive=peers)
 

@@ -1,8 +1,12 @@
-"""How fast every two workers talk: bandwidth and latency of the all-reduce between them, measured one pair at a time.
+"""Whether, and how fast, every two workers talk: for a group that runs no task, connected as in a step.
 
-A function over connections, for a group that runs no task. All workers call it with the same addresses. They go through
-the pairs in the same order: two connect and measure, made as in a step (the same listeners, handshake and sockets), and
-tell all what they found, which is the sign for the next two. So no pair disturbs another, and everybody has the table.
+All workers call such a function with the same addresses, and use the same listeners, handshake and sockets as later.
+
+`unreached` tries all connections at once, so that a blocked port is known before anybody has waited for a trace.
+
+`measure_links` measures bandwidth and latency of the all-reduce, one pair at a time. The workers go through the pairs
+in the same order: two connect and measure, and tell all what they found, which is the sign for the next two. So no pair
+disturbs another, and everybody has the table.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from .allreduce.collective import Collective
 from .allreduce.handshake import Peers
 from .allreduce.listener import Address, Listener
 from .allreduce.mesh import connect
+from .errors import PeerError
+from .spec import CONNECT_LIMIT_S
 from .vectors import BucketOp
 
 NUM_SMALL, NUM_LARGE = 65, 5
@@ -32,10 +38,18 @@ _FOUND = struct.Struct("!dd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinksJob:
-    """What the workers must know to measure: where each of them listens, and the secret that they share."""
+    """What the workers must know: where each of them listens, and the secret that they share."""
 
     addresses: Mapping[int, Address]
     secret: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """The workers, by number, with which one has no connection; what it tried with the first of them."""
+
+    workers: tuple[int, ...]
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +65,25 @@ class PairBandwidth:
     workers: tuple[int, int]
     latency_s: float
     bytes_per_s: float
+
+
+def unreached(listener: Listener, worker: int, job: LinksJob, limit_s: float = CONNECT_LIMIT_S) -> Unreached | None:
+    """Try the connections with all other workers; every worker of the job calls this.
+
+    Args:
+        listener: where the others reach this worker.
+        worker: this worker's number.
+        job: where all of them listen.
+
+    Returns:
+        Whom this worker has not reached; None if it has reached all.
+    """
+    workers = sorted(job.addresses)
+    try:
+        _connected(listener, worker, workers, job, generation=0, limit_s=CONNECT_LIMIT_S).close()
+    except PeerError as error:
+        return Unreached(workers=tuple(workers[rank] for rank in error.unresponsive), detail=error.what)
+    return None
 
 
 def measure_links(
@@ -87,10 +120,17 @@ def measure_links(
     return tuple(found)
 
 
-def _connected(listener: Listener, worker: int, workers: Sequence[int], job: LinksJob, generation: int) -> Collective:
+def _connected(
+    listener: Listener,
+    worker: int,
+    workers: Sequence[int],
+    job: LinksJob,
+    generation: int,
+    limit_s: float = LIMIT_S,
+) -> Collective:
     addresses = [job.addresses[each] for each in workers]
     peers = Peers(rank=workers.index(worker), addresses=addresses, generation=generation, secret=job.secret)
-    return connect(listener, peers, timeout_s=LIMIT_S, deadline_s=LIMIT_S)
+    return connect(listener, peers, timeout_s=limit_s, deadline_s=limit_s)
 
 
 def _measure(pair: Collective, max_bytes: int) -> tuple[float, float]:

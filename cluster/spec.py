@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from .errors import SpecError
 
 FIRST_DEADLINE_S = 300.0  # how long a worker waits for a silent peer before steps have been timed
+CONNECT_LIMIT_S = 10.0  # how long a worker tries to connect with its peers, all of which do so at that time
 MIN_DEADLINE_S, DEADLINE_STEPS = 5.0, 10
 
 

@@ -8,7 +8,8 @@ Who is unresponsive. A deadline that is missed must end the call and name the wo
 that one out of the next generation. But while one worker hangs, others cannot send either, because they wait for it.
 So every awaited frame says whether its sender can send it whatever the others do (`Incoming.independent`); only such
 peers are blamed, as long as there are any. And a peer's clock starts anew whenever it could not have sent before. A
-slow network moves bytes, and is never taken for a dead peer.
+slow network moves bytes, and is never taken for a dead peer. Time in which this process itself stood still counts for
+nobody (`awake.py`).
 
 Not done: a thread per connection, or asyncio. Python runs one thread at a time, and switching between them costs about
 as much as a small call; what moves bytes here are a few system calls on memory that stays where it is.
@@ -28,6 +29,7 @@ from typing import NamedTuple
 
 from .. import instruments
 from ..errors import Aborted, Call, PeerError
+from .awake import AwakeClock, sleep
 from .frames import HEADER_BYTES, Header, Incoming, Kind, Notice, Outgoing, pack_goodbye, unpack_goodbye
 from .listener import Wakeup
 
@@ -47,7 +49,7 @@ class Connection:
         outgoing: frames to send, in order.
         incoming: frames to come, in order.
         send_failure: why nothing can be sent any more.
-        since_s: the peer could have moved since then, and has not; by the monotonic clock.
+        since_s: the peer could have moved since then, and has not; by the call's clock.
     """
 
     peer: int
@@ -103,7 +105,8 @@ class Exchange:
         self._wakeup, self._call, self._deadline_s = wakeup, call, deadline_s
         self.bytes_sent = self.bytes_received = 0
         self.wait_s = 0.0
-        now_s = time.monotonic()
+        self._clock = AwakeClock()
+        now_s = self._clock.now_s()
         for each in self.connections:
             each.since_s = now_s
 
@@ -118,14 +121,14 @@ class Exchange:
 
     def release(self) -> list[Connection]:
         """More may be sent: whoever can take some is waited for from now on. Returns all connections."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         for each in self.connections:
             each.since_s = max(each.since_s, now_s)
         return self.connections
 
     def wait(self) -> list[Connection]:
-        """Sleep until a connection can move; returns those that can, none if this worker was woken."""
-        awaited, now_s, began_s = self._awaited(), time.monotonic(), time.perf_counter()
+        """Sleep until a connection can move, or for a while; returns those that can."""
+        awaited, now_s, began_s = self._awaited(), self._clock.now_s(), time.perf_counter()
         if (reason := self._wakeup.reason) is not None:
             raise Aborted(self._call, reason, unresponsive(awaited, now_s, self._deadline_s / 2))
         if silent := unresponsive(awaited, now_s, self._deadline_s):
@@ -137,8 +140,8 @@ class Exchange:
             if mask:
                 poll.register(each.sock, mask)
         timeout_s = min(each.since_s for each in holding_up(awaited)) + self._deadline_s - now_s
-        events = _poll_briefly(poll, now_s + SPIN_S) or poll.poll(max(1.0, timeout_s * 1000.0))
-        self.wait_s += time.monotonic() - now_s
+        events = _poll_briefly(poll, began_s + SPIN_S) or sleep(poll, timeout_s)
+        self.wait_s += time.perf_counter() - began_s
         instruments.note("wait", began_s)
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
@@ -152,7 +155,7 @@ class Exchange:
         if received:
             instruments.fault_point("receiving")
         if sent or received:
-            connection.since_s = time.monotonic()
+            connection.since_s = self._clock.now_s()
         return bool(sent or received)
 
     def _send(self, connection: Connection) -> int:
@@ -199,13 +202,13 @@ class Exchange:
     def _finish(self, connection: Connection, frame: Incoming) -> None:
         """A frame is complete: go on to the next one, if there is any."""
         if frame.is_goodbye:
-            silent = unresponsive(self._awaited(), time.monotonic(), self._deadline_s / 2)
+            silent = unresponsive(self._awaited(), self._clock.now_s(), self._deadline_s / 2)
             raise self._lost(connection, f"it stopped: {unpack_goodbye(frame.payload)}", silent)
         connection.incoming.popleft()
         if frame.header.kind is Kind.NOTICES and frame.last_byte == Notice.LEFT:
             goodbye = Incoming(Header.of(self._call, Kind.GOODBYE, 0, 0), None, independent=frame.independent)
             connection.incoming.appendleft(goodbye)
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         for other in self.connections:  # whoever waited for this part could not move before
             if other.incoming and not other.incoming[0].independent:
                 other.since_s = now_s
@@ -231,7 +234,7 @@ class Exchange:
 
 def _poll_briefly(poll: select.poll, until_s: float) -> list[tuple[int, int]]:
     """Return what is ready before `until_s`, without sleeping; others who want the processor have it meanwhile."""
-    while not (events := poll.poll(0)) and time.monotonic() < until_s:
+    while not (events := poll.poll(0)) and time.perf_counter() < until_s:
         os.sched_yield()
     return events
 

@@ -3,17 +3,28 @@
 Beside the TCP port a worker listens on a Unix socket of the same name: peers on the same host move their bytes through
 that, which is two to three times as fast. Its name is abstract (no file), so it exists in one network namespace only:
 who can reach it is on the same host, and whoever cannot dials the port.
+
+Anybody on the host may take such a name, or knock at it. So both sides ask the system whose process is at the other end
+(SO_PEERCRED, which nobody can forge) and want nothing of another user's: who finds the name in such hands dials the
+port, which is this worker's alone. That is why frames need no key after the handshake (`handshake.py`): on one host
+nobody can come between two workers but their own user and root, who could as well write to their memory. Between hosts
+whoever can change the network's traffic could, so docs/operating.md asks for a closed network.
 """
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 import sys
 import threading
+import warnings
 
 Address = tuple[str, int]
 """Name or IP address of a host, and the TCP port there."""
 BUFFER_BYTES = 1 << 22
+BACKLOG = 1024  # of those who knock before they are let in
+_CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Wakeup:
@@ -65,7 +76,7 @@ class Listener:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)  # accepted sockets inherit it
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self.sock = _listening(sock, target)
-        self.local = _listening_locally(self.address)
+        self.local = _listening_locally(self.address)  # None: peers of this host dial the port as well
         self._lock = threading.Lock()
         self._wakeup: Wakeup | None = None
         self._aborted: tuple[int, str] = (-1, "")
@@ -120,27 +131,48 @@ class Listener:
         self.close()
 
 
+def shown(address: Address) -> str:
+    """An address as it stands in messages."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def dial_locally(address: Address) -> socket.socket | None:
-    """A connection to a listener on this host, None if there is none under that address."""
+    """A connection to this user's listener on this host, None if there is none under that address."""
     if not sys.platform.startswith("linux"):
         return None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    if sock.connect_ex(_local_name(address)) == 0:
+    if sock.connect_ex(_local_name(address)) == 0 and is_of_this_user(sock):
         return sock
     sock.close()
     return None
 
 
+def is_of_this_user(sock: socket.socket) -> bool:
+    """Whether the process at the other end runs as the same user; True for TCP, where a proof must do."""
+    if sock.family != socket.AF_UNIX:
+        return True
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(raw)
+    return bool(user == os.geteuid())
+
+
 def _listening_locally(address: Address) -> socket.socket | None:
-    """A Unix socket for peers on this host, None where there are no abstract names."""
+    """A Unix socket for peers on this host, None where there are no abstract names or somebody holds this one."""
     if not sys.platform.startswith("linux"):
         return None
     with_name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         return _listening(with_name, _local_name(address))
-    except OSError:
+    except OSError as error:
+        warnings.warn(
+            f"The local socket {_local_name(address)[1:]!r} cannot be opened ({error.strerror}): another process holds "
+            "that name. Workers of this host reach this one at its port instead, which is slower.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
         return None
 
 
@@ -153,7 +185,7 @@ def _listening(sock: socket.socket, address: str | tuple[object, ...]) -> socket
     """Let a socket listen; closes it if that fails."""
     try:
         sock.bind(address)
-        sock.listen(256)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except BaseException:
         sock.close()

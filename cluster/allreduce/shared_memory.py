@@ -2,9 +2,10 @@
 
 Every worker makes one region: for each peer on its host a ring of entries for this worker's nodes of the peer's slice,
 and one ring for the sums of its own slice, which all of them read. Peers receive its descriptor over their Unix
-connection and map it. A region has no name and no file: it is gone with the last process that maps it, however that
-ends. What lies in it is announced over the connection, a byte for each block, and those system calls also order the
-accesses to memory; so death, deadline and abort work as without.
+connection and map it. A region has no name and no file, so nobody finds it by searching, and it is gone with the last
+process that maps it, however that ends; one that belongs to another user or is open to others is refused. What lies in
+it is announced over the connection, a byte for each block, and those system calls also order the accesses to memory; so
+death, deadline and abort work as without.
 
 A worker copies a block of its nodes into the peer's ring, the peer adds straight out of it, writes the sum into its
 result and once into its own ring, and everybody copies it from there. The rings are small enough to stay in the
@@ -24,6 +25,7 @@ import fcntl
 import mmap
 import os
 import socket
+import stat
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +39,7 @@ from .slices import Block, Source, copy_pieces, first_bytes
 ENTRY_BYTES = 1 << 19
 NUM_ENTRIES = 4
 RING_BYTES = ENTRY_BYTES * NUM_ENTRIES
+_MODE = 0o600
 _HAS_REGION, _HAS_NONE = b"\1", b"\0"
 
 
@@ -79,6 +82,7 @@ class SharedMemory:
         self._size = RING_BYTES * num_workers  # pages that nobody touches cost nothing
         self._descriptor = os.memfd_create(f"heliostat-{rank}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
+            os.fchmod(self._descriptor, _MODE)
             os.ftruncate(self._descriptor, self._size)
             # Nobody can make it shorter: touching what is cut off would kill the process.
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
@@ -96,10 +100,13 @@ class SharedMemory:
     def attach(self, peer: int, descriptor: int) -> None:
         """Map a peer's region; raises ValueError if it is none. Closes the descriptor."""
         try:
-            size, seals = os.fstat(descriptor).st_size, fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
-            if size != self._size or not seals & fcntl.F_SEAL_SHRINK:
+            found, seals = os.fstat(descriptor), fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+            if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != _MODE:
+                raise ValueError(f"its shared memory is user {found.st_uid}'s, mode {stat.S_IMODE(found.st_mode):o}")
+            if found.st_size != self._size or not seals & fcntl.F_SEAL_SHRINK:
+                size = found.st_size
                 raise ValueError(f"its shared memory has {size} bytes (seals {seals:#x}) instead of {self._size}")
-            self._theirs[peer] = _map(descriptor, size)
+            self._theirs[peer] = _map(descriptor, self._size)
         except OSError as error:
             raise ValueError(f"its shared memory cannot be used: {error}") from None
         finally:

@@ -35,7 +35,7 @@ from ..allreduce.mesh import connect
 from ..assignment import Range
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
 from ..pace import Pacer
-from ..spec import FIRST_DEADLINE_S, GroupSpec
+from ..spec import CONNECT_LIMIT_S, FIRST_DEADLINE_S, GroupSpec
 from .liveness import COPIES, Activity, Heartbeat
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, JoinRequest, Leave, Membership, SendState, WaitingAt
@@ -331,7 +331,8 @@ class Member:
             self._collective = Alone(generation=self.generation)
         else:
             peers = Peers(rank=self.rank, addresses=place.addresses, generation=self.generation, secret=place.secret)
-            self._collective = connect(self._listener, peers, timeout_s=self.deadline_s, deadline_s=self.deadline_s)
+            limit_s = min(CONNECT_LIMIT_S, self.deadline_s)  # all members do nothing else now
+            self._collective = connect(self._listener, peers, timeout_s=limit_s, deadline_s=self.deadline_s)
         if self._is_aborted():
             raise Aborted(Call(self.rank, self.generation, None), self._aborted[1])
         if self.call < 0:

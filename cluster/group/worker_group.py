@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..errors import ClusterError, PlacementError
-from ..links import LinksJob, PairBandwidth
-from ..spec import GroupSpec, WorkerInfo
+from ..allreduce.listener import shown
+from ..errors import ClusterError, PlacementError, UnreachableError
+from ..links import LinksJob, PairBandwidth, Unreached
+from ..spec import CONNECT_LIMIT_S, GroupSpec, WorkerInfo
 from .liveness import Life, back_off_s, must_be_named, reason_to_end
 from .messages import Address, Failure, Message, TaskEnded, Wish, WorkerAlive, WorkerUp
 from .pool import WorkerPool
@@ -19,6 +20,7 @@ SAY_EVERY_S = 8.0
 STACKS_S = 1.0
 STALLED_S = 2.0  # a driver that did not look for so long was held up itself: it knows nothing of anybody's silence
 LINKS_S = 600.0  # all links are measured within this, or not at all
+ANSWER_S = 20.0  # to say what became of it, a worker that has tried its connections may take this much longer
 
 
 @dataclass(slots=True)
@@ -158,6 +160,35 @@ class WorkerGroup:
             if now_s - said_s > SAY_EVERY_S:
                 said_s = now_s
                 yield f"waiting for {waiting} to start. {self.pool.room()}"
+        self.try_connections()
+
+    def try_connections(self) -> None:
+        """Let all workers that are up connect with each other; between two tasks.
+
+        Who dies meanwhile is not up any more, and who does not answer is ended: a task does without them or replaces
+        them.
+
+        Raises:
+            UnreachableError: two that live cannot reach each other.
+        """
+        if len(self.up) < 2:
+            return
+        ended = self._together("unreached", CONNECT_LIMIT_S + ANSWER_S)
+        for worker in [worker for worker, known in self.up.items() if known.has_task]:
+            self.end(worker)
+        tried: dict[int, Unreached] = {
+            worker: each.result for worker, each in ended.items() if worker in self.up and each.result is not None
+        }
+        # Both must say so: who gave up because a third one had died has not waited for the others.
+        pairs = sorted(
+            (worker, other)
+            for worker, unreached in tried.items()
+            for other in unreached.workers
+            if worker < other and other in tried and worker in tried[other].workers
+        )
+        if pairs:
+            places = {worker: f"{known.info.host}, {shown(known.address)}" for worker, known in self.up.items()}
+            raise UnreachableError(pairs, places, tried[pairs[0][1]].detail)  # the later one has dialled
 
     def _note_not_started(self, failure: Failure) -> str:
         """Note a worker that was lost on its way, for the task to come; returns the line about it.
@@ -204,30 +235,44 @@ class WorkerGroup:
         Raises:
             ClusterError: a worker was lost meanwhile, or does not answer; the group can only be closed then.
         """
+        answers = self._together("links", LINKS_S)
+        if silent := [str(worker) for worker, known in sorted(self.up.items()) if known.has_task]:
+            raise ClusterError(
+                f"The links between workers could not be measured within {LINKS_S:g} s: nothing was heard of "
+                f"workers {', '.join(silent)}. They are stopped, or their machines cannot be reached."
+            )
+        for worker, ended in answers.items():
+            if (failure := ended.failure) is not None:
+                raise ClusterError(
+                    f"The links between workers could not be measured: worker {worker} "
+                    f"{failure.kind.replace('_', ' ')}: {failure.reason}"
+                )
+            table: tuple[PairBandwidth, ...] = ended.result
+        return table
+
+    def _together(self, method: str, limit_s: float) -> dict[int, TaskEnded]:
+        """Let all workers that are up do something of `links.py` together.
+
+        Args:
+            method: what.
+            limit_s: how long to wait for it, in seconds.
+
+        Returns:
+            How it ended, on every worker that has answered.
+        """
         self.hear()
         job = LinksJob(addresses={worker: known.address for worker, known in self.up.items()}, secret=self.secret)
         for worker in job.addresses:
             self.up[worker].begin()
-            self.pool.begin(worker, "links", job, None)
-        found: dict[int, tuple[PairBandwidth, ...]] = {}
-        until_s = time.monotonic() + LINKS_S
-        while len(found) < len(job.addresses):
+            self.pool.begin(worker, method, job, None)
+        ended: dict[int, TaskEnded] = {}
+        until_s = time.monotonic() + limit_s
+        while len(ended) < len(job.addresses) and time.monotonic() < until_s:
             message = self.pool.receive(TICK_S)
-            if time.monotonic() > until_s:
-                silent = ", ".join(str(worker) for worker in sorted(job.addresses.keys() - found.keys()))
-                raise ClusterError(
-                    f"The links between workers could not be measured within {LINKS_S:g} s: nothing was heard of "
-                    f"workers {silent}. They are stopped, or their machines cannot be reached."
-                )
             self.take(message)
             if isinstance(message, TaskEnded) and message.worker in job.addresses:
-                if message.failure is not None:
-                    raise ClusterError(
-                        f"The links between workers could not be measured: worker {message.worker} "
-                        f"{message.failure.kind.replace('_', ' ')}: {message.failure.reason}"
-                    )
-                found[message.worker] = message.result
-        return next(iter(found.values()))
+                ended[message.worker] = message
+        return ended
 
     def resize(self, num_workers: int) -> None:
         """Change how many workers there shall be, now or between the steps of a running task; from any thread."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ..allreduce.listener import Listener
 from ..errors import ClusterError, CollectiveError, Dismissed
-from ..links import LinksJob, measure_links
+from ..links import LinksJob, measure_links, unreached
 from ..spec import GroupSpec
 from .liveness import Heartbeat
 from .mailbox import Mailbox
@@ -120,7 +120,8 @@ class WorkerProcess:
     def _run(self, hosted: object, method: str, job: object, member: Member) -> TaskEnded:
         try:
             if isinstance(job, LinksJob) and self._listener is not None:
-                return TaskEnded(worker=self.worker, result=measure_links(self._listener, self.worker, job))
+                together = {"links": measure_links, "unreached": unreached}[method]
+                return TaskEnded(worker=self.worker, result=together(self._listener, self.worker, job))
             return TaskEnded(worker=self.worker, result=getattr(hosted, method)(job, member))
         except Dismissed as dismissed:
             return TaskEnded(worker=self.worker, result=dismissed.result)

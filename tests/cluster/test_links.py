@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from heliostat.cluster import links
-from heliostat.cluster.errors import ClusterError, PeerError
+from heliostat.cluster.errors import ClusterError, PeerError, UnreachableError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
@@ -62,5 +64,43 @@ def test_a_worker_that_is_lost_meanwhile_is_named(monkeypatch):
     try:
         with pytest.raises(ClusterError, match=r"could not be measured: worker 1 died: it was killed on purpose"):
             group.measure_links()
+    finally:
+        group.close()
+
+
+def test_workers_that_cannot_reach_each_other_are_named_before_any_task(monkeypatch):
+    """The port of the first worker is open, and nobody is let through to it."""
+    monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
+    group = a_group(3)
+    try:
+        known = group.up[0]
+        with socket.create_server(("127.0.0.1", 0)) as blocked:
+            known.address = blocked.getsockname()
+            port, host = known.address[1], known.info.host
+            said = (
+                rf"Workers cannot reach each other: 0 \({host}, 127.0.0.1:{port}\) and 1 \({host}, .*\), 0 .* and 2 .*"
+                rf"127.0.0.1:{port} is open, but no worker answers, called from 127.0.0.1:.*firewall.*--node-ip-address"
+            )
+            with pytest.raises(UnreachableError, match=said) as caught:
+                group.try_connections()
+        assert caught.value.pairs == ((0, 1), (0, 2))
+        assert sorted(group.up) == [0, 1, 2]
+    finally:
+        group.close()
+
+
+def test_a_worker_that_dies_while_connections_are_tried_is_not_up_any_more(monkeypatch):
+    group, connected = a_group(3), links._connected
+
+    def dies(listener, worker, *others, **settings):
+        if worker == 1:
+            group.pool.crash(1)
+        return connected(listener, worker, *others, **settings)
+
+    monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
+    monkeypatch.setattr(links, "_connected", dies)
+    try:
+        group.try_connections()
+        assert sorted(group.up) == [0, 2]
     finally:
         group.close()

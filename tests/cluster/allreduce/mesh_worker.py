@@ -97,6 +97,9 @@ def main() -> None:
                 if present[microbatch]:
                     partial.add(microbatch, leaf(microbatch, length))
             like = layout_of(leaf(0, length))
+            if task["pauses"] and sequence:  # until it is told to go on
+                sys.stdin.readline()
+                say(calls=sequence)
             total = mesh.all_reduce(sequence, partial.nodes(), expected, like, ops=ops)
             say(length=length, digest=digest(total))
     except CollectiveError as error:

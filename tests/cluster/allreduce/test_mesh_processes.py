@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -26,7 +28,7 @@ def start():
     """Start workers as processes and give each its task; whatever happens, none is left."""
     with contextlib.ExitStack() as stack:
 
-        def start(num_workers, *, lengths, present, repeat=1, deadline_s=30.0, die=None):
+        def start(num_workers, *, lengths, present, repeat=1, deadline_s=30.0, die=None, pauses=False):
             processes = []
             for _ in range(num_workers):
                 process = subprocess.Popen(
@@ -46,6 +48,7 @@ def start():
                     "present": present,
                     "lengths": lengths,
                     "repeat": repeat,
+                    "pauses": pauses,
                     **({"die": die} if die else {}),
                 }
                 process.stdin.write(json.dumps(task) + "\n")
@@ -104,6 +107,36 @@ def test_a_stopped_worker_is_named_by_every_survivor_at_the_deadline(start, leng
     for report in reports:  # who notices first says goodbye, the other one hears of it
         assert report["error"] == "PeerError"
         assert "rank 1 was silent" in report["text"]
+
+
+def wait_until_asleep(process):
+    while "State:\tS" not in Path(f"/proc/{process.pid}/status").read_text():
+        assert process.poll() is None
+
+
+def test_workers_that_stood_still_together_do_not_take_each_other_for_dead(start):
+    """As when a machine is frozen for longer than the deadline and goes on: nobody could have heard anybody."""
+    deadline_s = 2.0
+    processes = start(3, lengths=[10], present=[True] * 3, repeat=4, deadline_s=deadline_s, pauses=True)
+    for process in processes:
+        assert "digest" in json.loads(process.stdout.readline())
+    for process in processes[1:]:  # the first one waits for the others, who are not yet at the call
+        process.send_signal(signal.SIGSTOP)
+    processes[0].stdin.write("on\n")
+    processes[0].stdin.flush()
+    assert json.loads(processes[0].stdout.readline()) == {"calls": 1}
+    wait_until_asleep(processes[0])
+    processes[0].send_signal(signal.SIGSTOP)
+    time.sleep(deadline_s + 1)  # the frozen time itself
+    for process in processes:
+        process.send_signal(signal.SIGCONT)
+    for process in processes[1:]:
+        process.stdin.write("on\n" * 3)
+        process.stdin.flush()
+    processes[0].stdin.write("on\n" * 2)
+    processes[0].stdin.flush()
+    for process in processes:
+        assert [line for line in lines(process) if "calls" not in line] == [{"length": 10, "digest": ANY}] * 3
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def offered(memory):
 def test_memory_that_could_shrink_or_has_another_size_is_refused():
     memory = SharedMemory(0, 2)
     unsealed = os.memfd_create("heliostat-test", os.MFD_CLOEXEC)
+    os.fchmod(unsealed, 0o600)
     os.ftruncate(unsealed, NUM_ENTRIES * ENTRY_BYTES * 2)
     with pytest.raises(ValueError, match="instead of"):
         memory.attach(1, unsealed)
