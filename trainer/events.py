@@ -6,8 +6,8 @@ and ``event``, which names its class. The version of these forms is ``format_ver
 version before are read, too (`_OLD_FIELDS`, `_epoch_of_version_2`): a run of then that goes on today has both in one
 file.
 
-Some events a worker tells itself (`FirstStepDone`, `GradientNotFinite`, `CheckpointNotMade`); their time is that at
-which the driver hears of them, since clocks of machines differ.
+Some events a worker tells itself (`FirstStepDone`, `GradientNotFinite`, `CheckpointNotMade`, `LogLeftOut`); their time
+is that at which the driver hears of them, since clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -254,6 +254,15 @@ class GradientNotFinite(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogLeftOut(Event):
+    """A callback put something into an epoch's logs that history cannot hold: under `key`, `what` says what it is."""
+
+    key: str
+    callback: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Paused(Event):
     """The run was paused; `checkpoint` holds its state, None if nothing was saved."""
 
@@ -274,6 +283,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "checkpoint": CheckpointCommitted,
     "checkpoint_failed": CheckpointNotMade,
     "nonfinite": GradientNotFinite,
+    "log_left_out": LogLeftOut,
     "paused": Paused,
 }
 _NAMES = {kind: name for name, kind in EVENTS.items()}

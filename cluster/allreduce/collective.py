@@ -98,12 +98,12 @@ class Collective(ABC):
     def broadcast(
         self,
         sequence: int,
-        payload: bytes | None,
+        payload: bytes | memoryview | None,
         root: int = 0,
         max_bytes: int = MAX_CONTROL_BYTES,
         *,
         deadline_s: float | None = None,
-    ) -> bytes:
+    ) -> memoryview:
         """Give the payload of one worker to all.
 
         Args:
@@ -114,7 +114,7 @@ class Collective(ABC):
             deadline_s: replaces the usual one, in seconds.
 
         Returns:
-            the payload, on every worker.
+            the payload, on every worker: on the root the very memory that it gave, which must not change.
 
         Raises:
             CollectiveError: the call failed, on this worker at least; ProtocolError if the payload is too large.
@@ -172,8 +172,8 @@ class Collective(ABC):
 
     @abstractmethod
     def _broadcast(
-        self, call: Call, payload: bytes | None, root: int, max_bytes: int, deadline_s: float | None
-    ) -> bytes:
+        self, call: Call, payload: bytes | memoryview | None, root: int, max_bytes: int, deadline_s: float | None
+    ) -> memoryview:
         """See `broadcast`; the arguments fit each other."""
 
     def _end(self, call: Call, reason: str) -> None:
@@ -205,6 +205,6 @@ class Alone(Collective):
         return reduce_nodes(nodes, ops, num_covered, out)
 
     def _broadcast(
-        self, call: Call, payload: bytes | None, root: int, max_bytes: int, deadline_s: float | None
-    ) -> bytes:
-        return bytes(payload or b"")
+        self, call: Call, payload: bytes | memoryview | None, root: int, max_bytes: int, deadline_s: float | None
+    ) -> memoryview:
+        return memoryview(payload or b"")

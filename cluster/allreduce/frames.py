@@ -109,9 +109,9 @@ def pack_goodbye(reason: str) -> bytes:
     return reason.encode("ascii", "replace")[:MAX_GOODBYE_BYTES]
 
 
-def unpack_goodbye(payload: bytes | bytearray) -> str:
+def unpack_goodbye(payload: bytes | bytearray | memoryview) -> str:
     """Return the reason; what is no text becomes question marks."""
-    return payload.decode("ascii", "replace").replace("\ufffd", "?")
+    return bytes(payload).decode("ascii", "replace").replace("\ufffd", "?")
 
 
 def bytes_of(array: Array) -> memoryview:
@@ -193,7 +193,7 @@ class Incoming:
         self.header, self._memory, self.independent = header, memory, independent
         self._expected, self._start = header.pack(), bytearray(HEADER_BYTES)
         self._head, self._body = Cursor([self._start]), Cursor([])
-        self.payload = bytearray()
+        self.payload = memoryview(b"")
         self.is_goodbye = self._is_open = False
 
     @property
@@ -232,7 +232,7 @@ class Incoming:
         header = self.header if self._start == self._expected else self._checked(call, peer)
         self._is_open, self.is_goodbye = True, header.kind is Kind.GOODBYE
         if self._memory is None or self.is_goodbye:
-            self.payload = bytearray(header.length)
+            self.payload = np.empty(header.length, np.uint8).data  # not written to yet: that would take its time
             self._body = Cursor([self.payload])
         else:
             self._body = Cursor(self._memory)

@@ -154,19 +154,19 @@ class TcpMesh(Collective):
         return result
 
     def _broadcast(
-        self, call: Call, payload: bytes | None, root: int, max_bytes: int, deadline_s: float | None
-    ) -> bytes:
+        self, call: Call, payload: bytes | memoryview | None, root: int, max_bytes: int, deadline_s: float | None
+    ) -> memoryview:
         """Straight from the root to everybody."""
         if payload is not None:
             header = Header.of(call, Kind.BROADCAST, root, len(payload))
             for connection in self._connections.values():
                 connection.outgoing.append(Outgoing(header, [payload]))
             self._exchange(call, deadline_s)
-            return bytes(payload)
+            return memoryview(payload)
         arrival = Incoming(Header.of(call, Kind.BROADCAST, root, max_bytes), None)
         self._connections[root].incoming.append(arrival)
         self._exchange(call, deadline_s)
-        return bytes(arrival.payload)
+        return arrival.payload
 
     def _reduction(self, expected: Expected, layout: Layout, ops: tuple[BucketOp, ...]) -> Reduction:
         """This worker's part in such all-reduces; the oldest ones are forgotten."""

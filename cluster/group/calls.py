@@ -119,7 +119,7 @@ def _expected_nodes(ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, 
     return [[node for lo, hi in own for node in present_nodes(lo, hi, present)] for own in ranges]
 
 
-def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait_s: float) -> bytes:
+def broadcast(member: Member, produce: Callable[[], memoryview], max_bytes: int, wait_s: float) -> memoryview:
     """Return on every worker what the chief produced; a worker that becomes the chief meanwhile produces it itself.
 
     Args:
@@ -131,7 +131,7 @@ def broadcast(member: Member, produce: Callable[[], bytes], max_bytes: int, wait
     Raises:
         ProtocolError: the chief has produced more than `max_bytes`.
     """
-    made: bytes | None = None
+    made: memoryview | None = None
     while member.call not in member.results:
         member.note_activity(Activity.CALLBACKS if member.is_chief else Activity.AWAIT_CALLBACKS)
         if member.is_chief and made is None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..vectors import BucketOp, Layout, Vector
+from ..vectors import BucketOp, Layout, Vector, joined
 
-Result = Vector | bytes  # of an all-reduce: its sum; of a broadcast, or handed over by another worker: bytes
+Result = Vector | memoryview  # of an all-reduce: its sum; of a broadcast, or handed over by another worker: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Results:
             call += 1
         return call
 
-    def payload(self, call: int) -> bytes:
+    def payload(self, call: int) -> memoryview:
         """A result as bytes, to be handed to another worker."""
         result = self._by_call[call]
-        return b"".join(bucket.tobytes() for bucket in result) if isinstance(result, tuple) else result
+        return joined(result) if isinstance(result, tuple) else result
 
     def take_sum(self, call: int, buckets: Buckets, *, alone: bool) -> Vector | None:
         """The sum of a call, None if it is not here; results of earlier calls are dropped.
@@ -92,7 +92,7 @@ class Results:
         return self._memory[-1]
 
 
-def _vector_of(payload: bytes, out: Vector) -> Vector:
+def _vector_of(payload: memoryview, out: Vector) -> Vector:
     offset = 0
     for bucket in out:
         bucket[:] = np.frombuffer(payload, dtype=bucket.dtype, count=bucket.size, offset=offset)

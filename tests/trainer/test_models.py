@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from heliostat.trainer.checkpoints.store import CheckpointStore
 from keras import layers, ops
 
 from .conftest import dense_data, fingerprint
@@ -191,3 +192,29 @@ def test_several_steps_per_execution_are_said_to_count_as_one_and_change_nothing
     result = train(build(3), data, workers=2, verbose=2)
     assert fingerprint(result) == fingerprint(reference)
     assert capfd.readouterr().out.count("steps_per_execution=3 counts as 1") == 1
+
+
+def named(frozen, normalisation):
+    def build():
+        model = keras.Sequential(
+            [
+                layers.Dense(8, name=frozen, trainable=False),
+                layers.BatchNormalization(name=normalisation),
+                layers.Dropout(0.3),
+                layers.Dense(5, activation="softmax"),
+            ]
+        )
+        model.compile("adam", loss="sparse_categorical_crossentropy")
+        return model
+
+    return build
+
+
+def test_a_layer_may_be_called_as_keras_calls_its_seeds(train):
+    usual = train(named("frozen", "normalisation"), dense_data(37), workers=2)
+    result = train(named("seed_generator", "my_seed_generator"), dense_data(37), workers=2)
+    assert fingerprint(result) == fingerprint(usual)
+    store = CheckpointStore(str(result.run_dir / "checkpoints"))
+    names = [entry.name for entry in store.manifest(store.names()[-1]).tensors]
+    for wanted in ("seed_generator/kernel", "my_seed_generator/moving_mean"):
+        assert any(name.endswith(wanted) for name in names), names

@@ -28,6 +28,7 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 import xxhash
+from heliostat.cluster.vectors import joined
 
 from ..errors import DamagedStateError, ValueNotCarriedError
 
@@ -73,17 +74,22 @@ def decode(found: Json, arrays: Mapping[str, np.ndarray]) -> Any:  # Any: what w
     return _decode(found, arrays, 0)
 
 
+def encode_state(value: Value, arrays: dict[str, np.ndarray], where: str) -> Json:
+    """`encode` for what will be put into other values: of at most `MAX_STATE_DEPTH`."""
+    return _encode(value, arrays, where, MAX_DEPTH - MAX_STATE_DEPTH)
+
+
 def copied(value: Value, where: str) -> Any:  # Any: of the type of `value`
     """A copy of a value of at most `MAX_STATE_DEPTH`, as it comes back from `decode`; raises ValueNotCarriedError."""
     arrays: dict[str, np.ndarray] = {}
-    found = _encode(value, arrays, where, MAX_DEPTH - MAX_STATE_DEPTH)
+    found = encode_state(value, arrays, where)
     return decode(found, {name: array.copy() for name, array in arrays.items()})
 
 
 # -- arrays inside ------------------------------------------------------------------------------------------------
 
 
-def pack(value: Value) -> bytes:
+def pack(value: Value) -> memoryview:
     """A value as bytes: a checksum, one JSON header, raw arrays in the host's byte order.
 
     Raises:
@@ -94,11 +100,11 @@ def pack(value: Value) -> bytes:
     table = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
     header = json.dumps({"value": found, "arrays": table}, allow_nan=False).encode()
     prefix = _PREFIX.pack(_MAGIC, _VERSION, len(header))
-    raw = [_bytes_of(array).data for array in arrays.values()]
-    return b"".join([prefix, _digest(prefix, header, *raw), header, *raw])
+    raw = [_bytes_of(array) for array in arrays.values()]
+    return joined([prefix, _digest(prefix, header, *raw), header, *raw])
 
 
-def unpack(payload: bytes) -> Any:  # Any: what was packed, which the caller knows
+def unpack(payload: bytes | memoryview) -> Any:  # Any: what was packed, which the caller knows
     """The value of `pack`, in new, writable arrays. Lengths are only compared with the payload's own.
 
     Raises:
@@ -106,7 +112,7 @@ def unpack(payload: bytes) -> Any:  # Any: what was packed, which the caller kno
     """
     begin = _PREFIX.size + _DIGEST_BYTES
     if len(payload) < begin or payload[:4] != _MAGIC:
-        raise DamagedStateError(f"{len(payload)} bytes that begin with {payload[:4]!r}")
+        raise DamagedStateError(f"{len(payload)} bytes that begin with {bytes(payload[:4])!r}")
     _, version, header_bytes = _PREFIX.unpack_from(payload)
     if version != _VERSION:
         raise DamagedStateError(f"format version {version}, this is {_VERSION}")
@@ -237,7 +243,7 @@ def _read_arrays(table: list[Any], raw: memoryview) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _digest(*parts: bytes | memoryview) -> bytes:
+def _digest(*parts: bytes | memoryview | np.ndarray) -> bytes:
     digest = xxhash.xxh3_128()
     for part in parts:
         digest.update(part)

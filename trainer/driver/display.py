@@ -21,6 +21,7 @@ from ..events import (
     Event,
     GradientNotFinite,
     GroupFormed,
+    LogLeftOut,
     Rebalanced,
     WorkerLate,
     WorkerLost,
@@ -29,6 +30,7 @@ from ..events import (
 
 Verbose = Literal["auto", 0, 1, 2]
 _LINE_EVERY_S = 10.0
+_MAX_SHOWN, _MAX_LETTERS = 10, 60  # of a list, and of a text, among an epoch's numbers
 
 
 class Display:
@@ -212,6 +214,11 @@ def line_of(event: Event, num_steps: int) -> str:
             return f"balance: steps take {took} time than before ({expected:.0%} less was expected)"
         case CheckpointNotMade(name=name, reason=reason):
             return f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due."
+        case LogLeftOut(key=key, callback=callback, what=what):
+            return (
+                f"warning: the callback {callback} puts {what} into the logs of an epoch, under {key!r}: history "
+                "leaves it out (it keeps numbers, text, arrays, and lists and dicts of these)."
+            )
         case GradientNotFinite(worker=worker, host=host, skipped=True):
             error = NonfiniteGradientError(
                 epoch=event.epoch,
@@ -243,5 +250,7 @@ def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str,
 
 def _short(value: object) -> str:
     if isinstance(value, list):
-        return "[" + " ".join(_short(each) for each in value) + "]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        more = [f"and {len(value) - _MAX_SHOWN} more"] if len(value) > _MAX_SHOWN else []
+        return "[" + " ".join([*map(_short, value[:_MAX_SHOWN]), *more]) + "]"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]}..."

@@ -193,11 +193,16 @@ class Results:
                 return keras.tree.map_structure(tf.convert_to_tensor, found)
 
         self._results = results
+        self._traced: tf.types.experimental.ConcreteFunction | None = None
 
     def __call__(self, metric_sums: MetricSums) -> Logs:
         """The numbers that these sums stand for, in the order in which the step returned them."""
-        metrics = self._results(*metric_values(self._layout, metric_sums)) if self._layout.variables else {}
-        values = metrics | logged_values(self._layout, metric_sums)
+        values: dict[str, object] = dict(logged_values(self._layout, metric_sums))
+        if self._layout.variables:
+            if self._traced is None:  # calling the function itself, TensorFlow warns that each run traces it anew
+                self._traced = self._results.get_concrete_function()
+            given = metric_values(self._layout, metric_sums)
+            values |= self._traced(*map(tf.convert_to_tensor, given))
         return _flattened({name: values[name] for name in self._layout.result_names})
 
 

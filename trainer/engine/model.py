@@ -236,7 +236,7 @@ def _describe(
     metrics = metric_variables(model)
     trainable = private_api.trainable_variables(model.optimizer)
     apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
-    non_trainable = [v for v in model.variables if id(v) not in apart and "seed_generator" not in v.path]
+    non_trainable = [v for v in model.variables if id(v) not in apart]
     found = [*trainable, *non_trainable, *model.optimizer.variables]
 
     def read_state() -> list[tf.Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
+from heliostat.cluster.vectors import joined
 
 from .model import BuiltModel
 from .tensors import host_view
@@ -20,7 +22,7 @@ def state_digest(built: BuiltModel) -> str:
     """xxh3_128 over all training state, hexadecimal: equal on workers that hold the same state."""
     digest = xxhash.xxh3_128()
     for value in built.read_state():
-        digest.update(host_view(value).reshape(-1).view(np.uint8))
+        digest.update(_raw(host_view(value)))
     return digest.hexdigest()
 
 
@@ -28,13 +30,24 @@ def state_sha256(built: BuiltModel) -> dict[str, str]:
     """SHA-256 of the weights and of the optimizer state, hexadecimal: the proof of invariance."""
     views = _state_views(built)
     num_weights = len(built.trainable) + len(built.non_trainable)
-    parts = {"weights": views[:num_weights], "optimizer": views[num_weights:]}
-    return {name: hashlib.sha256(b"".join(view.tobytes() for view in part)).hexdigest() for name, part in parts.items()}
+    return {"weights": _sha256(views[:num_weights]), "optimizer": _sha256(views[num_weights:])}
 
 
-def state_bytes(built: BuiltModel) -> bytes:
-    """All training state, raw, one variable after the other."""
-    return b"".join(view.tobytes() for view in _state_views(built))
+def _sha256(views: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(_raw(view).data)
+    return digest.hexdigest()
+
+
+def state_pieces(built: BuiltModel) -> list[np.ndarray]:
+    """All training state as it is now, raw, one variable after the other: views, without copies where that goes."""
+    return [_raw(view) for view in _state_views(built)]
+
+
+def state_bytes(built: BuiltModel) -> memoryview:
+    """All training state, raw, one variable after the other: a copy."""
+    return joined(state_pieces(built))
 
 
 def shapes_digest(built: BuiltModel) -> bytes:
@@ -43,7 +56,7 @@ def shapes_digest(built: BuiltModel) -> bytes:
     return xxhash.xxh3_128(repr(shapes).encode()).digest()
 
 
-def assign_state(built: BuiltModel, payload: bytes) -> None:
+def assign_state(built: BuiltModel, payload: bytes | memoryview) -> None:
     """Write `state_bytes` of another worker, whose `shapes_digest` is the same, into every replica of this one."""
     at = 0
     for variable in built.state:
@@ -59,3 +72,7 @@ def assign_state(built: BuiltModel, payload: bytes) -> None:
 def _state_views(built: BuiltModel) -> list[np.ndarray]:
     """The state as it is now in host memory, without copies where it lies there already (read-only then)."""
     return [host_view(value).reshape(value.shape) for value in built.read_state()]
+
+
+def _raw(view: np.ndarray) -> np.ndarray:
+    return view.reshape(-1).view(np.uint8)

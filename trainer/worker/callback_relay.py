@@ -37,25 +37,27 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.calls import broadcast
 from heliostat.cluster.group.member import Member
+from heliostat.cluster.vectors import joined
 from keras.callbacks import Callback
 
-from ..checkpoints.values import pack, unpack
+from ..checkpoints.values import copied
 from ..engine import private_api
 from ..engine.model import BuiltModel
-from ..engine.state import assign_state, state_bytes, state_digest
+from ..engine.state import assign_state, state_bytes, state_digest, state_pieces
 from ..engine.step import Step
+from ..events import LogLeftOut
 from ..jobs import EpochLogs, FitJob
 from .callback_hooks import has_batch_hooks, hooks_of
 from .callback_state import State, callback_state, prepare_take_over, restore_callback
+from .carried_states import CarriedStates
+from .epoch_logs import Logs, plain_logs
 from .position import Position
-
-Logs = dict[str, Any]
 
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.
 DEADLINE_S = 24 * 3600.0
 MAX_MESSAGE_BYTES = 1 << 40
 _CONTROL = struct.Struct("<d???")  # learning rate, stop after this step, no step follows, callbacks' states follow
-_CHANGES = struct.Struct("<??Q")  # stop, callbacks' states follow, bytes of training state
+_CHANGES = struct.Struct("<??6xQ48x")  # stop, callbacks' states follow, bytes of training state, which lies aligned
 
 
 class CallbackRelay:
@@ -83,9 +85,10 @@ class CallbackRelay:
             self._hooks.add("on_train_begin")  # gives them their model, before their state is asked for
         self._is_set_up = False
         self._remembered: list[tuple[str, tuple[object, ...]]] = []
-        self._agreed_states: list[State] | None = None  # when the workers last agreed; None before the first time
-        self._agreed_bytes = b""
+        self._states = CarriedStates(self._callbacks)
         self._digest = ""  # of the training state before hooks ran; empty where none did
+        self._authors: dict[str, str] = {}  # of what is in the epoch's logs: names of callbacks' classes
+        self._said_left_out: set[tuple[str, str]] = set()
 
     @property
     def remembered(self) -> tuple[str, ...]:
@@ -123,19 +126,28 @@ class CallbackRelay:
         self.run(hook, *args)
         self._follow_changes(epoch_logs)
 
-    def _call(self, hook: str, *args: object) -> None:
+    def _call(self, hook: str, *args: Any) -> None:  # Any: what Keras gives to hooks
         """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
         if not self._is_set_up:
             self._is_set_up = True
             self._set_up()
         began = time.perf_counter()
+        logs: Logs = args[-1] if hook == "on_epoch_end" else {}
         try:
             for callback in self._callbacks:
+                before = dict(logs)
                 getattr(callback, hook)(*args)
+                self._note_authors(callback, before, logs)
+            self._states.hook_ran(hook)
         except BaseException:  # sys.exit(), too
             self._member.step = self._position.of_run
             raise
         instruments.note(hook, began)
+
+    def _note_authors(self, callback: Callback, before: Logs, logs: Logs) -> None:
+        """Note which of an epoch's numbers are of this callback; `before` is what the logs were before its hook."""
+        new = (name for name, value in logs.items() if name not in before or value is not before[name])
+        self._authors |= dict.fromkeys(map(str, new), type(callback).__name__)
 
     def _set_up(self) -> None:
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""
@@ -148,15 +160,16 @@ class CallbackRelay:
             steps=self._engine.steps_per_epoch,
             verbose=0,
         )
-        if self._agreed_states is None:
+        self._states.all_ran()
+        if not self._states.has_agreed:
             return
         for callback in self._callbacks:
             prepare_take_over(callback)
         with self._state_kept():  # what on_train_begin did to the model, it did when the run began
             for callback in self._callbacks:
                 callback.on_train_begin({})
-        for callback, state in zip(self._callbacks, self._agreed_states, strict=True):
-            restore_callback(callback, state)
+        for callback, state in zip(self._callbacks, self._states.agreed(), strict=True):
+            restore_callback(callback, copied(state, type(callback).__name__))  # it may change its arrays in place
 
     @contextlib.contextmanager
     def _state_kept(self) -> Iterator[None]:
@@ -206,11 +219,12 @@ class CallbackRelay:
     def _follow_control(self, *, ends_steps: bool) -> None:
         built = self._engine.built
 
-        def produce() -> bytes:
+        def produce() -> memoryview:
             over = self._run_remembered() or ends_steps
-            states = self._changed_states()
+            states = self._changed_states(between_steps=True)
             stop = bool(built.model.stop_training)
-            return _CONTROL.pack(_learning_rate(built), stop, over, states is not None) + (states or b"")
+            control = _CONTROL.pack(_learning_rate(built), stop, over, states is not None)
+            return joined([control, np.frombuffer(states, np.uint8)]) if states is not None else memoryview(control)
 
         message = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         rate, built.model.stop_training, self._position.steps_over, with_states = _CONTROL.unpack_from(message)
@@ -221,17 +235,18 @@ class CallbackRelay:
     def _follow_changes(self, epoch_logs: Logs | None) -> None:
         built = self._engine.built
 
-        def produce() -> bytes:
+        def produce() -> memoryview:
             if self._remembered:  # this worker has become the chief in the middle of its callbacks
                 self.note_state()
             self._run_remembered()
             if epoch_logs is not None:
                 self._report(epoch_logs)
             changed = self._digest and state_digest(built) != self._digest
-            state = state_bytes(built) if changed else b""
-            states = self._changed_states()
-            stop = bool(built.model.stop_training)
-            return _CHANGES.pack(stop, states is not None, len(state)) + state + (states or b"")
+            state = state_pieces(built) if changed else []
+            states = self._changed_states(between_steps=False)
+            stop, num_bytes = bool(built.model.stop_training), sum(piece.size for piece in state)
+            last = [] if states is None else [np.frombuffer(states, np.uint8)]
+            return joined([_CHANGES.pack(stop, states is not None, num_bytes), *state, *last])
 
         message = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         self._digest = ""
@@ -242,8 +257,14 @@ class CallbackRelay:
 
     def _report(self, logs: Logs) -> None:
         """Tell the driver the epoch's numbers, once the chief's callbacks have run."""
+        kept, left_out = plain_logs(logs)
+        for name, what in left_out.items():
+            callback = self._authors.get(name, "unknown")
+            if (name, callback) not in self._said_left_out:
+                self._said_left_out.add((name, callback))
+                self._member.send(LogLeftOut(key=name, callback=callback, what=what))
         stopped = bool(self._engine.built.model.stop_training)
-        self._member.mailbox.request(EpochLogs(epoch=self._position.epoch, logs=plain_logs(logs), stopped=stopped))
+        self._member.mailbox.request(EpochLogs(epoch=self._position.epoch, logs=kept, stopped=stopped))
 
     # -- states of the callbacks ----------------------------------------------------------------------------------
 
@@ -251,23 +272,21 @@ class CallbackRelay:
         """The callbacks' states: on the chief as they are, elsewhere as they were when the workers last agreed."""
         if self._is_set_up and self._member.is_chief:
             return [callback_state(callback) for callback in self._callbacks]
-        return self._agreed_states or [{} for _ in self._callbacks]
+        return self._states.agreed()
 
     def restore_states(self, states: list[State]) -> None:
         """Go on from these states, which the workers of a snapshot had agreed on."""
-        self._agreed_states, self._agreed_bytes = states, pack(states)
+        self._states.restore(states)
 
-    def _changed_states(self) -> bytes | None:
-        """The states of the chief's callbacks, if they differ from those that all workers have."""
-        packed = pack(self.states())
-        return None if packed == self._agreed_bytes else packed
+    def _changed_states(self, *, between_steps: bool) -> memoryview | None:
+        """What the others have to hear of the states of the chief's callbacks."""
+        if not self._is_set_up or self._member.num_workers == 1:
+            return None
+        return self._states.changes(self._member.generation, between_steps=between_steps)
 
-    def _agree(self, packed: bytes | None) -> None:
-        """All workers have heard the same: hooks are done, and these are the callbacks' states; None if as before."""
-        if packed is not None:
-            self._agreed_states, self._agreed_bytes = unpack(packed), packed
-        elif self._agreed_states is None:
-            self._agreed_states = [{} for _ in self._callbacks]
+    def _agree(self, message: memoryview | None) -> None:
+        """All workers have heard the same: hooks are done, and this is what changed of the callbacks' states."""
+        self._states.agree(self._member.generation, message)
         self._remembered = []
 
 
@@ -288,13 +307,3 @@ def _set_learning_rate(built: BuiltModel, rate: float) -> None:
     if variable is not None and _learning_rate(built) != rate:
         for part in built.components(variable):
             part.assign(rate)
-
-
-def plain_logs(logs: Logs) -> Logs:
-    """Logs as plain Python numbers, whatever a callback put in."""
-    return {name: value if isinstance(value, list) else _plain(value) for name, value in logs.items()}
-
-
-def _plain(value: object) -> object:
-    array = np.asarray(value)
-    return float(array) if array.ndim == 0 and array.dtype.kind in "fiub" else value

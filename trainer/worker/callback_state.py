@@ -9,14 +9,16 @@ back to the moment at which the state was taken, files that the callback appends
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import IO, Any, Literal
 
 import keras
+import numpy as np
 from keras.callbacks import Callback
 
-from ..checkpoints.values import copied
+from ..checkpoints.values import copied, encode_state
 from ..engine import private_api
 from ..engine.private_names import CALLBACK_FIELDS
 from ..errors import CallbackStateError, ConfigurationError
@@ -65,7 +67,29 @@ def notes_on_lost_state(callbacks: Sequence[Callback]) -> tuple[str, ...]:
 
 
 def callback_state(callback: Callback) -> State:
-    """What a callback has gathered so far, copied; {} for what has nothing to carry.
+    """What a callback has gathered so far, copied; {} for what has nothing to carry. See `encoded_state`."""
+    return copied(*_state_of(callback))
+
+
+def encoded_state(source: Callback | State, where: str = "") -> tuple[str, dict[str, np.ndarray]]:
+    """What a callback has gathered so far, or a state that it was: JSON text in tags, and the arrays that it names.
+
+    The arrays are the callback's own, not copied.
+
+    Args:
+        source: the callback, or the state.
+        where: of a state: what it is, for messages.
+
+    Raises:
+        ConfigurationError: see `_state_of`; or the state holds what cannot be carried (names the place).
+    """
+    state, where = _state_of(source) if isinstance(source, Callback) else (source, where)
+    arrays: dict[str, np.ndarray] = {}
+    return json.dumps(encode_state(state, arrays, where), allow_nan=False), arrays
+
+
+def _state_of(callback: Callback) -> tuple[State, str]:
+    """A callback's state as it is, {} for what has nothing to carry; and what to call it in messages.
 
     Values are None, bool, int, float, str, numpy scalars and arrays (bool, integers, floats, bfloat16, float8), and
     dicts with str keys and lists of them. Buffered events of a TensorBoard are written out.
@@ -81,7 +105,7 @@ def callback_state(callback: Callback) -> State:
                 f"get_state() of the callback {name} returned a {type(state).__name__}; it must return a dict with str "
                 "keys, which set_state(state) takes on another worker."
             )
-        return copied(state, f"get_state() of the callback {name}: state")
+        return state, f"get_state() of the callback {name}: state"
     fields, attributes = _fields_of(callback), vars(callback)
     state = {field: _untensored(attributes[field]) for field in fields if field in attributes}
     if "best" in fields:
@@ -90,7 +114,7 @@ def callback_state(callback: Callback) -> State:
         state["size_bytes"] = _csv_bytes(callback)
     if isinstance(callback, keras.callbacks.TensorBoard):
         private_api.write_out_events(callback)
-    return copied(state, f"callback {name}: state")
+    return state, f"callback {name}: state"
 
 
 def prepare_take_over(callback: Callback) -> None:

@@ -20,7 +20,8 @@ from ..engine.evaluate import Evaluator
 from ..engine.state import state_digest
 from ..engine.step import Step
 from ..jobs import EpochPart, PassSum, Shard, ShardResult
-from .callback_relay import CallbackRelay, Logs
+from .callback_relay import CallbackRelay
+from .epoch_logs import Logs
 from .position import Position
 
 StepIndex = np.ndarray  # int64 [1]: the number of a step, which stands for the rows of its batch

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from .callback_relay import Logs
 from .epoch_end import StepIndex
+from .epoch_logs import Logs
 from .session import Session
 
 

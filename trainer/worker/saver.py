@@ -1,10 +1,15 @@
-"""Makes checkpoints on the chief: a copy in memory between two steps, written by a thread while steps go on."""
+"""Makes checkpoints on the chief: a copy in memory between two steps, written by a thread while steps go on.
+
+A checkpoint that cannot be made ends nothing: whatever went wrong is told, and the next one is tried when it is due.
+The last state that could not be written is kept, and tried again when the run ends.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from heliostat.cluster import instruments
 from heliostat.cluster.group.liveness import Activity
@@ -16,6 +21,14 @@ from ..checkpoints.store import CheckpointStore
 from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors import CheckpointError
 from ..events import CheckpointNotMade
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A state that is to be written; `copy_s` is how long the steps waited for the copy, in seconds."""
+
+    snapshot: Snapshot
+    copy_s: float
 
 
 class Saver:
@@ -42,7 +55,8 @@ class Saver:
         self._saved_s = time.monotonic()
         self._saved_step = -1
         self._thread: threading.Thread | None = None
-        self._next: tuple[Snapshot, float] | None = None
+        self._next: _Copy | None = None
+        self._unwritten: _Copy | None = None  # could not be written, and no later one was
         self._lock = threading.Lock()
         self._recorder: instruments.Recorder | None = None
 
@@ -70,51 +84,72 @@ class Saver:
             return
         began = time.perf_counter()
         self._member.note_activity(Activity.COPY)
-        snapshot = self._take()
+        try:
+            snapshot = self._take()
+        except MemoryError as error:
+            self._member.send(CheckpointNotMade(name=f"of step {position}", reason=reason_of(error)))
+            return
         self._member.copy_s = time.perf_counter() - began  # peers wait that much longer for the next one
         instruments.note("checkpoint copy", began)
         self._recorder = instruments.current()
         self._saved_s, self._saved_step = time.monotonic(), position
         with self._lock:
-            self._next = snapshot, time.perf_counter() - began
+            self._next = _Copy(snapshot, time.perf_counter() - began)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_all, name="heliostat-checkpoint", daemon=True)
                 self._thread.start()
 
     def save_now(self, position: int) -> None:
         """Save the state and wait for it, on any worker, unless it is saved."""
-        self.flush()
+        self._wait()
         if position != self._saved_step:
-            self._saved_step = position
-            self._write(self._take(), 0.0)
+            self._saved_step, self._unwritten = position, _Copy(self._take(), 0.0)
+        self._write_unwritten()
 
-    def flush(self) -> None:
-        """Wait until everything is written."""
+    def finish(self) -> None:
+        """Wait until everything is written; what could not be written is tried once more."""
+        self._wait()
+        self._write_unwritten()
+
+    def _wait(self) -> None:
         thread = self._thread
         if thread is not None:
             thread.join()
 
-    def _write_all(self) -> None:
-        while True:
-            with self._lock:
-                job, self._next = self._next, None
-                if job is None:
-                    self._thread = None
-                    return
-            self._write(*job)
+    def _write_unwritten(self) -> None:
+        if self._unwritten is not None:
+            self._write(self._unwritten)
 
-    def _write(self, snapshot: Snapshot, seconds: float) -> None:
+    def _write_all(self) -> None:
+        try:
+            while (copy := self._take_next()) is not None:
+                self._write(copy)
+        finally:
+            with self._lock:  # without its thread the next checkpoint starts another, whatever has ended this one
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _take_next(self) -> _Copy | None:
+        """What is to be written next; where there is nothing, this thread is none any more."""
+        with self._lock:
+            copy, self._next = self._next, None
+            if copy is None:
+                self._thread = None
+            return copy
+
+    def _write(self, copy: _Copy) -> None:
+        """Write a checkpoint and tell the driver, or tell what went wrong."""
         if self._store is None:
             return
-        began = time.perf_counter()
-        instruments.fault_point("checkpoint", self._member.step)
-        manifest = written(self._store, snapshot, self._first_generation, self._member)
+        self._unwritten, began = copy, time.perf_counter()
+        manifest = written(self._store, copy.snapshot, self._first_generation, self._member)
         if manifest is None:
             return
+        self._unwritten = None
         if self._recorder is not None:
             self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
         write_s = time.perf_counter() - began
-        self._member.send(CheckpointWritten(manifest=manifest, seconds=seconds, write_s=write_s))
+        self._member.send(CheckpointWritten(manifest=manifest, seconds=copy.copy_s, write_s=write_s))
 
 
 def written(
@@ -126,7 +161,7 @@ def written(
         store: where to.
         snapshot: the state.
         first_generation: added to the generation in the name.
-        member: this worker's membership; the driver is told if it cannot be written.
+        member: this worker's membership; the driver is told if it cannot be written, whatever the reason is.
 
     Returns:
         What this worker knows of the manifest; None if it cannot be written.
@@ -134,9 +169,10 @@ def written(
     generation = first_generation + member.generation
     name = checkpoint_name(snapshot.epoch, snapshot.step, generation)
     try:
+        instruments.fault_point("checkpoint", member.step)
         tensors = store.write(name, snapshot.tensors)
-    except CheckpointError as error:
-        member.send(CheckpointNotMade(name=name, reason=str(error)))
+    except Exception as error:  # MemoryError as well: in a thread of its own nobody else would hear of it
+        member.send(CheckpointNotMade(name=name, reason=reason_of(error)))
         return None
     return CheckpointManifest(
         epoch=snapshot.epoch,
@@ -148,3 +184,8 @@ def written(
         extra=snapshot.extra,
         tensors=tensors,
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Why a checkpoint was not made, for users."""
+    return str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}."

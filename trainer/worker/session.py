@@ -20,8 +20,9 @@ from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..events import FirstStepDone
 from ..jobs import FitJob, Progress
-from .callback_relay import CallbackRelay, Logs, plain_logs
+from .callback_relay import CallbackRelay
 from .epoch_end import EpochEnd, StepIndex, index_of
+from .epoch_logs import Logs
 from .position import Position
 from .saver import Saver
 from .tracer import Tracer
@@ -75,7 +76,7 @@ class Session:
 
     def finish(self) -> None:
         """The loop is over: wait for the last checkpoint, tell the trace."""
-        self.saver.flush()
+        self.saver.finish()
         if self._tracer is not None:
             self._tracer.finish()
 
@@ -182,7 +183,7 @@ class Session:
                     step=self.position.step,
                     steps=self.position.steps_per_epoch,
                     rows=self.engine.metrics.sums.rows,
-                    logs=plain_logs(self._logs),
+                    logs=dict(self._logs),
                     num_workers=self._member.num_workers,
                 )
             )

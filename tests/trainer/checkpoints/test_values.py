@@ -113,7 +113,7 @@ def test_any_states_survive(states):
 
 
 def test_a_damaged_payload_is_refused():
-    payload = pack([{"best": np.float32(0.5), "weights": [np.ones((4, 4), np.float32)]}])
+    payload = bytes(pack([{"best": np.float32(0.5), "weights": [np.ones((4, 4), np.float32)]}]))
     for length in range(len(payload)):
         with pytest.raises(DamagedStateError, match="cannot be read"):
             unpack(payload[:length])

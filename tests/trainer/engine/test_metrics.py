@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from heliostat.data import write_dataset
+from heliostat.trainer.engine.metrics import MetricLayout, MetricSums, Results, metric_variables
 from heliostat.trainer.errors import UnsupportedModelError
 from keras import layers, ops
 
@@ -187,3 +188,17 @@ def test_a_metric_that_cannot_be_merged_is_refused_by_name(tmp_path, metric, wor
     columns = rows_of(5, 0)
     with local_trainer(build, tmp_path) as trainer, pytest.raises(UnsupportedModelError, match=words):
         trainer.fit((columns["x"], columns["y"]), verbose=0)
+
+
+def test_many_runs_of_a_process_do_not_look_like_retracing(caplog):
+    """TensorFlow warns where one piece of code is traced again and again, as with the metrics of every run."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    variables = tuple(metric_variables(model))
+    layout = MetricLayout(variables=variables, logged=(), num_int_state=0, result_names=("loss", "mae"))
+    for number in range(8):
+        metric_sums = MetricSums.start(layout)
+        metric_sums.add(np.full(layout.num_sums, number + 1.0), np.zeros(0), 1)
+        assert Results(model, layout)(metric_sums) == {"loss": 1.0, "mae": 1.0}
+    assert "retracing" not in caplog.text

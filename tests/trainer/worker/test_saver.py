@@ -1,0 +1,112 @@
+"""The thread that writes checkpoints: whatever it meets is told, and the next checkpoint is tried."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import keras
+import pytest
+from heliostat.cluster import instruments
+from heliostat.trainer import EverySteps
+from heliostat.trainer.checkpoints.snapshot import Snapshot
+from heliostat.trainer.checkpoints.store import CheckpointStore
+from heliostat.trainer.worker.session import Session
+
+from ..conftest import dense_data, fingerprint
+from ..faults import events_of
+from ..models import linear
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def when_written():
+    """when_written(fails): call `fails(n)` at the n-th checkpoint that is to be written, from 1; returns the count."""
+    stops, count = [], [0]
+
+    def begin(fails):
+        def listener(point, step):
+            if point == "checkpoint":
+                count[0] += 1
+                fails(count[0])
+
+        stops.append(instruments.listen(listener))
+        return count
+
+    yield begin
+    for stop in stops:
+        stop()
+
+
+class WaitsForCheckpoints(keras.callbacks.Callback):
+    """Lets every checkpoint be written before the next one is due; else a later state may take its place."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        while any(thread.name == "heliostat-checkpoint" for thread in threading.enumerate()):
+            time.sleep(0.002)
+
+
+def fit(train, **arguments):
+    arguments = {"workers": 0, "keep": 9, "callbacks": [WaitsForCheckpoints()], **arguments}
+    return train(linear(), dense_data(37), **arguments)
+
+
+def out_of_memory(*numbers):
+    def fails(number):
+        if number in numbers:
+            raise MemoryError(f"checkpoint {number}")
+
+    return fails
+
+
+def checkpoints_of(result):
+    return [CheckpointStore(str(result.run_dir / "checkpoints")).manifest(name).epoch for name in names_of(result)]
+
+
+def names_of(result):
+    return CheckpointStore(str(result.run_dir / "checkpoints")).names()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_the_thread_is_told_and_the_next_checkpoint_is_made(train, when_written, workers, capfd):
+    when_written(out_of_memory(2))
+    result = fit(train, workers=workers, epochs=4, verbose=2)
+    failed = events_of(result.run_dir, "checkpoint_failed")
+    assert [(each["name"][:6], each["reason"]) for each in failed] == [("000002", "MemoryError: checkpoint 2.")]
+    assert checkpoints_of(result) == [1, 3, 4]
+    assert capfd.readouterr().out.count("warning: no checkpoint 000002") == 1
+
+
+def test_the_last_state_is_tried_again_at_the_end(train, when_written):
+    count = when_written(out_of_memory(3))
+    result = fit(train, epochs=3)
+    assert count == [5]  # the third twice, and the run's final state
+    assert checkpoints_of(result) == [1, 2, 3]
+    assert len(events_of(result.run_dir, "checkpoint_failed")) == 1
+
+
+def test_a_run_without_any_checkpoint_ends_as_one_with_all(train, when_written):
+    undisturbed = fit(train, epochs=3)
+    count = when_written(out_of_memory(*range(1, 99)))
+    result = fit(train, epochs=3)
+    assert count[0] >= 3
+    assert names_of(result) == []
+    assert fingerprint(result) == fingerprint(undisturbed)
+
+
+def test_a_copy_that_finds_no_memory_costs_this_checkpoint_only(train, monkeypatch):
+    taken, take = [], Session.snapshot
+
+    def snapshot(self) -> Snapshot:
+        taken.append(self.position.of_run)
+        if len(taken) == 2:
+            raise MemoryError("too little for a copy")
+        return take(self)
+
+    monkeypatch.setattr(Session, "snapshot", snapshot)
+    result = fit(train, epochs=2, checkpoint_every=EverySteps(2))
+    assert taken == [2, 4, 6]
+    failed = events_of(result.run_dir, "checkpoint_failed")
+    assert [(each["name"], each["reason"]) for each in failed] == [("of step 4", "MemoryError: too little for a copy.")]
+    assert [name[:15] for name in names_of(result)] == ["000000-00000002", "000002-00000000"]
