@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import sys
 from pathlib import Path
 
 import keras
@@ -169,16 +170,16 @@ def test_a_death_during_evaluate_and_during_predict(trainer_of, tmp_path):
         np.testing.assert_array_equal(predicted, quiet.predict(x, global_batch_size=16))
 
 
-class RaiseAtStep(keras.callbacks.Callback):
+class ExitAtStep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == BAD_STEP:
-            raise ZeroDivisionError("a mistake in my callback")
+            sys.exit("a mistake in my callback")
 
 
-def test_an_error_in_a_users_callback_stops_the_run_and_is_shown_with_its_frame(ray_here, tmp_path):
+def test_an_exit_in_a_users_callback_stops_the_run_and_is_shown_with_its_frame(ray_here, tmp_path):
     with Trainer(linear(), workers=2, num_microbatches=4, run_dir=tmp_path / "run") as trainer:
         with pytest.raises(TrainingFailedError, match="a mistake in my callback") as raised:
-            trainer.fit(dense_data(), epochs=2, global_batch_size=8, callbacks=[RaiseAtStep()], verbose=0)
+            trainer.fit(dense_data(), epochs=2, global_batch_size=8, callbacks=[ExitAtStep()], verbose=0)
         record = json.loads((tmp_path / "run" / "run.json").read_text())
         pids = [each["pid"] for each in record["workers"]]
         assert len(set(pids)) == 2
@@ -187,4 +188,5 @@ def test_an_error_in_a_users_callback_stops_the_run_and_is_shown_with_its_frame(
     assert (error.worker, error.step, error.host) == (0, BAD_STEP + 1, socket.gethostname())
     assert "test_faults.py" in str(error)
     assert "on_train_batch_end" in str(error)
-    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert isinstance(error.__cause__, SystemExit)
+    assert not events_of(tmp_path / "run", "lost")

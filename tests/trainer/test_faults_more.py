@@ -109,30 +109,46 @@ def test_an_error_in_a_users_step_stops_the_run_and_is_shown_with_its_frame(trai
 
 
 class Crashing(keras.layers.Layer):
-    """Ends the process, as a defect of native code does, at rows that are poisoned."""
+    """Ends the process at rows that are poisoned, by a function."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
 
     def call(self, x):
         def look(values):
             if (values > POISON / 2).any():
-                os.abort()
+                self.end()
             return values
 
         same = tf.numpy_function(look, [tf.stop_gradient(x)], tf.float32, stateful=False)
         return x + 0.0 * tf.ensure_shape(same, x.shape)
 
 
-def crashing():
-    model = keras.Sequential([Crashing(), keras.layers.Dense(5, activation="softmax")])
-    model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
-    return model
+def crashing(end):
+    def build():
+        model = keras.Sequential([Crashing(end), keras.layers.Dense(5, activation="softmax")])
+        model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+        return model
+
+    return build
+
+
+def leave():
+    os._exit(3)  # looked up when it is called, as a library does
 
 
 @pytest.mark.slow
-def test_a_step_at_which_every_worker_crashes_stops_the_run(trainer_of, warm_workers):
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [(os.abort, "native code crashed at this step"), (leave, r"exit status 3[^$]*ends the process at this step")],
+    ids=["crash", "exit"],
+)
+def test_a_step_at_which_every_worker_ends_stops_the_run(trainer_of, warm_workers, end, words):
     x, y = dense_data()
     x[40, 3] = POISON
-    trainer, faults = trainer_of(crashing)
-    with pytest.raises(TrainingFailedError, match="native code crashed at this step") as raised:
+    trainer, faults = trainer_of(crashing(end))
+    with pytest.raises(TrainingFailedError, match=words) as raised:
         trainer.fit((x, y), epochs=2, **JOB)
     assert raised.value.host == socket.gethostname()
     assert len(events_of(faults.run_dir, "lost")) == 3
