@@ -206,7 +206,7 @@ class TaskLoop:
         elif life is None:
             return  # who was ended is not heard of again
         elif isinstance(message, WorkerAlive):
-            life.beat(message.heartbeat, time.monotonic())
+            self._group.take(message)
         else:
             life.hear(time.monotonic())
             if isinstance(message, TaskEnded):

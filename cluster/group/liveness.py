@@ -151,7 +151,7 @@ def lateness_limit_s(heartbeat: Heartbeat, deadline_s: float) -> float:
 
 def must_be_named(life: Life, deadline_s: float, now_s: float) -> bool:
     """Whether a worker that has no place yet is silent, or stands still, long enough for the user to hear of it."""
-    loads = life.heartbeat is None or life.heartbeat.activity is Activity.LOAD
+    loads = life.heartbeat is not None and life.heartbeat.activity is Activity.LOAD
     limit_s = max(deadline_s, LOADING_SILENCE_S / 2) if loads else deadline_s
     return max(life.silent_s(now_s), life.still_s(now_s)) > limit_s
 

@@ -196,10 +196,11 @@ class WorkerUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAlive:
-    """A worker lives, and says what it does."""
+    """A worker lives, and says what it does; and where it is, as long as it is not up."""
 
     worker: int
     heartbeat: Heartbeat
+    info: WorkerInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

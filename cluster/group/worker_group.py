@@ -45,9 +45,6 @@ class WorkerNotStarted:
     again_s: float
     said: bool = False
 
-    def __str__(self) -> str:
-        return f"worker {self.failure.worker} could not start: {self.failure.reason}; next try in {self.again_s:g} s"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStatistics:
@@ -200,7 +197,12 @@ class WorkerGroup:
             raise _raised_in_set_up(failure)
         noted = self.start_failed(failure)
         self.not_started.append(replace(noted, said=True))
-        return str(noted)
+        info = self.seen.get(failure.worker)
+        host = "an unknown host" if info is None else info.host
+        return (
+            f"worker {failure.worker} on {host} could not start: {failure.reason}; the next one is started in "
+            f"{noted.again_s:g} s"
+        )
 
     def _last_not_started(self) -> str:
         return f"The last one that was lost: {self.not_started[-1].failure.reason}. " if self.not_started else ""
@@ -298,6 +300,8 @@ class WorkerGroup:
         if isinstance(message, WorkerAlive):
             if (life := self.life_of(message.worker)) is not None:
                 life.beat(message.heartbeat, time.monotonic())
+                if message.info is not None:
+                    self.seen[message.worker] = message.info
         elif isinstance(message, WorkerUp):
             self.launched.pop(message.worker, None)
             self.up[message.worker] = KnownWorker(info=message.info, address=message.address)

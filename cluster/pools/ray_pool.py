@@ -43,12 +43,12 @@ ANSWER_S = 3.0
 
 @dataclass(slots=True)
 class _Worker:
-    """An actor, where it runs once that is known, where it prints, and whether it has a process, and has been ended."""
+    """An actor, where its process is once it has one, where it prints, and whether it is up, and has been ended."""
 
     actor: ActorHandle
     info: WorkerInfo | None = None
     log_path: str | None = None
-    placed: bool = False
+    is_up: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -149,8 +149,8 @@ class RayPool(WorkerPool):
 
     def room(self) -> str:
         """See `WorkerPool.room`."""
-        waiting = [known for known in list(self._workers.values()) if known.info is None]
-        loading = sum(known.placed for known in waiting)
+        waiting = [known for known in list(self._workers.values()) if not known.is_up]
+        loading = sum(known.info is not None for known in waiting)
         if waiting and loading == len(waiting):
             return "They have found room, and load."
         found = within(lambda: (ray.available_resources(), ray.cluster_resources()), ANSWER_S)
@@ -187,7 +187,7 @@ class RayPool(WorkerPool):
 
     def statistics(self) -> PoolStatistics:
         """See `WorkerPool.statistics`."""
-        up = sum(known.info is not None for known in list(self._workers.values()))
+        up = sum(known.is_up for known in list(self._workers.values()))
         return PoolStatistics(launched=self._next, up=up)
 
     def close(self) -> None:
@@ -230,9 +230,10 @@ class RayPool(WorkerPool):
             while not over.wait(HEARTBEAT_S) and ray.is_initialized():
                 called = known.actor.heartbeat.remote()
                 if _is_there(known, called, self._absence.tick):
-                    known.placed, heartbeat = True, ray.get(called, timeout=FETCH_S)
+                    info, heartbeat = ray.get(called, timeout=FETCH_S)
+                    known.info = known.info or info
                     if heartbeat is not None:  # else nobody takes messages: it is between tasks
-                        self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat))
+                        self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat, info=info))
 
     def _end(self, worker: int, known: _Worker) -> None:
         """End a worker by Ray, which then does not call it a death; and by a signal if it is here and stays."""
@@ -250,8 +251,8 @@ class RayPool(WorkerPool):
         if known is None:  # who was ended is not heard of again
             return
         if isinstance(message, WorkerUp):
-            known.info = message.info
-        elif isinstance(message, TaskEnded) and known.info is None:  # it could not be set up
+            known.info, known.is_up = message.info, True
+        elif isinstance(message, TaskEnded) and not known.is_up:  # it could not be set up
             self.kill(worker)
         self.inbox.put(message)
 

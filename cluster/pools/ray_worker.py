@@ -46,6 +46,13 @@ class RayWorker:
         self._process: WorkerProcess | None = None
         self._outbox: queue.SimpleQueue[TaskEvent | TaskEnded] = queue.SimpleQueue()
         self._called_s = self._made_s = time.monotonic()
+        self._info = WorkerInfo(
+            worker=worker,
+            host=host_name(),
+            pid=os.getpid(),
+            node=ray.get_runtime_context().get_node_id(),
+            started=start_ticks(os.getpid()),
+        )
 
     def prepare(self, factory: Callable[[int], object], spec: GroupSpec, loopback: bool) -> WorkerUp | TaskEnded:
         """Make the hosted object.
@@ -69,14 +76,7 @@ class RayWorker:
             address = self._process.listen("127.0.0.1" if loopback else ray.util.get_node_ip_address())
         except BaseException as error:  # sys.exit() in the user's modules, too; reported to the driver, which raises it
             return TaskEnded(worker=self._worker, failure=_portable(failure_of(error, self._worker, None)))
-        info = WorkerInfo(
-            worker=self._worker,
-            host=host_name(),
-            pid=os.getpid(),
-            node=ray.get_runtime_context().get_node_id(),
-            started=start_ticks(os.getpid()),
-        )
-        return WorkerUp(info=info, address=address)
+        return WorkerUp(info=self._info, address=address)
 
     def run(self, method: str, job: object, log_path: str | None) -> Iterator[TaskEvent | TaskEnded]:
         """Run a task to its end: the stream of its events, the last one a `TaskEnded`.
@@ -114,13 +114,13 @@ class RayWorker:
         sys.stderr.flush()
         yield event
 
-    def heartbeat(self) -> Heartbeat | None:
-        """What the task does, None between tasks; and a sign that there is a driver."""
+    def heartbeat(self) -> tuple[WorkerInfo, Heartbeat | None]:
+        """Where this process is, and what it does, None between tasks; and for it a sign that there is a driver."""
         self._called_s = time.monotonic()
-        if self._process is None:
-            loading_s = self._called_s - self._made_s
-            return Heartbeat(activity=Activity.LOAD, activity_s=loading_s, processor_s=time.process_time())
-        return self._process.heartbeat()
+        if self._process is not None:
+            return self._info, self._process.heartbeat()
+        loading_s = self._called_s - self._made_s
+        return self._info, Heartbeat(activity=Activity.LOAD, activity_s=loading_s, processor_s=time.process_time())
 
     def answer(self, number: int, reply: object) -> None:
         """Answer the task's request."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from functools import partial
 
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group import liveness
 from heliostat.cluster.group.worker_group import WorkerGroup
-from heliostat.cluster.pools.ray_pool import RayPool
+from heliostat.cluster.pools.ray_pool import HEARTBEAT_S, RayPool
 from heliostat.cluster.spec import GroupSpec
 
 pytestmark = pytest.mark.ray
@@ -32,6 +33,7 @@ def claimed(folder, what):
 
 
 def make(folder, faults, slot):
+    time.sleep(2 * HEARTBEAT_S)  # loading takes a while: it has answered by then
     for fault in faults:
         if claimed(folder, fault):
             if fault == "exit":
