@@ -75,8 +75,8 @@ class Trainer:
             with all and goes on with one.
         max_workers: the most there can be, now and after `resize`; workers beyond `workers` join when the cluster has
             room for them. None means `workers`.
-        deadline_s: seconds after which a worker that does not answer is replaced; None for ten times the median step,
-            at least five seconds.
+        deadline_s: seconds after which a worker that does not answer is replaced, from 3 to 604800 (seven days); None
+            for ten times the median step, at least five seconds.
         start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
         gradient_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
             machines in half the bytes. Results depend on it, and still not on workers or replicas.

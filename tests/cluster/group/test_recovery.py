@@ -545,26 +545,42 @@ def test_an_error_of_the_drivers_half_is_raised_as_itself(start):
 # -- workers that do not answer -------------------------------------------------------------------------------------
 
 
-def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
+@pytest.mark.parametrize(("point", "activity"), [("compute", "compute"), ("read", "reading")])
+def test_a_late_worker_is_named_and_stays(start, script, monkeypatch, point, activity):
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
-    script.hold(1, "compute", 4, lambda: script.saw("late", 1, "compute", True) > 0)
+    script.hold(1, point, 4, lambda: script.saw("late", 1, activity, point == "compute") > 0)  # it is in its stack
     toys = start(3, deadline_s=1.0)
     check(toys, toys.run(JOB))
     assert not lost(toys)
     assert [formed.members for formed in toys.driver.generations] == [(0, 1, 2), (0, 1, 2)]
 
 
-def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch):
+@pytest.mark.parametrize(("point", "activity"), [("compute", "compute"), ("read", "reading")])
+def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch, point, activity):
+    monkeypatch.setattr(liveness, "READING_S", 2.0)
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
     monkeypatch.setattr(driver_loop, "FIRST_DEADLINE_S", 1.0)
     monkeypatch.setattr(liveness, "FIRST_DEADLINE_S", 1.0)
-    script.hold(1, "compute", 4, lambda: script.saw("kill", 1) > 0)
+    script.hold(1, point, 4, lambda: script.saw("kill", 1) > 0)
     script.hold(None, "compute", 5, lambda: script.welcomed(3))
     toys = start(3, max_launches=4, deadline_s=1.0)
     check(toys, toys.run(JOB))
     assert lost(toys) == [1]
-    assert "stood still at 'compute'" in toys.driver.losses[0].reason
+    assert f"stood still at '{activity}'" in toys.driver.losses[0].reason
     assert toys.driver.members == (0, 2, 3)
+
+
+@pytest.mark.parametrize(("copy_s", "regroups"), [(0.0, True), (30.0, False)])
+def test_peers_wait_longer_for_a_worker_that_has_said_how_long_a_copy_of_the_state_takes(
+    start, script, copy_s, regroups
+):
+    """The chief is late by twice the deadline, as with a checkpoint."""
+    script.on(0, "compute", 4, lambda: time.sleep(1.0))
+    toys = start(2, deadline_s=0.5)
+    job = Job(copy_s=copy_s)
+    check(toys, toys.run(job), job)
+    assert not lost(toys)
+    assert (len(toys.driver.generations) > 1) == regroups
 
 
 # -- microbatches by pace ---------------------------------------------------------------------------------------------

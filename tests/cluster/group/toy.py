@@ -15,6 +15,7 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.calls import SumCall, broadcast
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.results import Buckets
 from heliostat.cluster.tree import Node
@@ -48,6 +49,7 @@ class Job:
         state: where to begin; None for the beginning.
         signed: whether the chief's payloads name the worker that made them.
         keep: whether to begin with the state of the task before, if there was one.
+        copy_s: how long workers say that a copy of their state takes.
     """
 
     num_steps: int = 9
@@ -57,6 +59,7 @@ class Job:
     state: State | None = None
     signed: bool = False
     keep: bool = False
+    copy_s: float = 0.0
 
     def present(self, step: int) -> list[bool]:
         """Every fourth batch is short: it lacks its last microbatch."""
@@ -146,7 +149,7 @@ class Toy:
         kept = self.state if job.keep else None
         self.state = kept or job.state or beginning(job)
         member.take_state, member.deliver = self._take_state, self._deliver
-        member.step = self.state.step
+        member.step, member.copy_s = self.state.step, job.copy_s
         self.script.reached("setup", member.step)
         initial_state = member.join(digest=self.state.digest(), fresh=kept is None and job.state is None)
         if initial_state is not None:
@@ -162,7 +165,11 @@ class Toy:
         work = ToyWork(job, self.state)
         call = SumCall(member, job.present(self.state.step), Buckets(job.layout, OPS, lambda: empty_vector(job.layout)))
         while (total := call.result()) is None:
-            work.compute(call.ranges())
+            ranges = call.ranges()
+            member.note_activity(Activity.READ)
+            self.script.reached("read", member.step)
+            member.note_activity(Activity.COMPUTE)
+            work.compute(ranges)
             call.all_reduce(work.nodes(), work.held)
         self.state = applied(self.state, total)
         instruments.fault_point("applied", member.step)
