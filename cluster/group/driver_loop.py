@@ -141,7 +141,7 @@ class TaskLoop:
         self._stop: Stop | None = None
         self._collect_until_s: float | None = None
         self._short_s = 0.0  # how long there have been too few workers, since the last generation was formed
-        self._regrouping_since_s: float | None = None
+        self._waiting_since_s: float | None = None  # for members, which are to report, or to end
         self._ticked_s = time.monotonic()
         self._said_late: set[int] = set()  # members, since the last generation; others once and for all
         self._said_stuck: set[int] = set()
@@ -271,10 +271,12 @@ class TaskLoop:
     # -- decisions ------------------------------------------------------------------------------------------------
 
     def _decide(self, event: Event) -> None:
-        num_restarts = self.state.num_restarts
+        before = self.state
         self.state, actions = decide(self.state, event)
-        if self.state.num_restarts > num_restarts:
-            self._group.back_off(num_restarts)  # for the first one, the last loss has another started at once
+        if self.state.num_restarts > before.num_restarts:
+            self._group.back_off(before.num_restarts)  # at the first one others are started at once
+        if self.state.status == "ending" != before.status:
+            self._waiting_since_s = time.monotonic()
         for action in actions:
             self._act(action)
 
@@ -291,7 +293,7 @@ class TaskLoop:
             case Reply(worker=worker, answer=answer):
                 self._reply(worker, answer, for_place=True)
             case AbortGeneration(workers=workers, generation=generation, reason=reason):
-                self._regrouping_since_s = time.monotonic()
+                self._waiting_since_s = time.monotonic()
                 for worker in sorted(workers):
                     group.pool.abort(worker, generation, reason)
             case Kill(worker=worker):
@@ -301,7 +303,7 @@ class TaskLoop:
             case StartFailed(failure=failure):
                 self._events.append(group.start_failed(failure))
             case Formed():
-                self._short_s, self._regrouping_since_s = 0.0, None
+                self._short_s, self._waiting_since_s = 0.0, None
                 self._said_late.clear()
                 self._events.append(action)
                 if self._watch is not None:
@@ -320,8 +322,9 @@ class TaskLoop:
         now_s = time.monotonic()
         if self.state.over or now_s < self._ticked_s + TICK_S:
             return
-        self._group.look(now_s)
         elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
+        if self._group.look(now_s):
+            self._waiting_since_s = None if self._waiting_since_s is None else self._waiting_since_s + elapsed_s
         if self._collect_until_s is not None and now_s >= self._collect_until_s:
             self._decide(Signal.ERRORS_COLLECTED)
         self._await_workers(min(elapsed_s, STALLED_S))
@@ -367,13 +370,14 @@ class TaskLoop:
         self._decide(Failure(worker=worker, kind="died", reason=reason, step=step))
 
     def _watch_late(self, now_s: float) -> None:
-        """While the group regroups: name those it waits for, and let go of one that stands still for too long."""
-        if self.state.status != "regrouping" or self._regrouping_since_s is None:
+        """While members are to report, or to end: name those that are late, end one that stands still for too long."""
+        if self.state.status not in ("regrouping", "ending") or self._waiting_since_s is None:
             return
-        waited_s, deadline_s = now_s - self._regrouping_since_s, self._deadline_s()
+        waited_s, deadline_s = now_s - self._waiting_since_s, self._deadline_s()
         if waited_s < min(deadline_s, FIRST_DEADLINE_S):
             return
-        self._name([worker for worker, _, _ in self._awaited() if worker not in self._said_late])
+        if self.state.status == "regrouping":
+            self._name([worker for worker, _, _ in self._awaited() if worker not in self._said_late])
         for worker, _, heartbeat in self._awaited():
             limit_s = lateness_limit_s(heartbeat, deadline_s)
             if waited_s > limit_s:
@@ -399,9 +403,10 @@ class TaskLoop:
         self._said_late.update(workers)
         for worker, stacks in self._group.pool.stacks(workers, STACKS_S).items():
             life = self._group.life_of(worker)
-            known = None if life is None else life.heartbeat
-            heartbeat = known or Heartbeat(activity=Activity.SET_UP)  # it has begun, and said nothing since
-            self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
+            if life is not None:
+                said = life.heartbeat or Heartbeat(activity=Activity.SET_UP)  # it has a task, and said nothing since
+                heartbeat = replace(said, activity_s=said.activity_s + life.silent_s(time.monotonic()))
+                self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
 
     def _look_at_pace(self, now_s: float) -> None:
         """Deal the microbatches anew if some workers are slower than others, and have been for a while."""

@@ -207,12 +207,17 @@ class WorkerGroup:
     def _last_not_started(self) -> str:
         return f"The last one that was lost: {self.not_started[-1].failure.reason}. " if self.not_started else ""
 
-    def look(self, now_s: float) -> None:
-        """The driver looks at its workers; what they did not say while it could not look is not held against them."""
-        if now_s - self._looked_s > STALLED_S:
-            for life in self.lives():
-                life.forgive(now_s)
+    def look(self, now_s: float) -> bool:
+        """The driver looks at its workers; what they did not say while it could not look is not held against them.
+
+        Returns:
+            whether it could not look, for longer than a moment.
+        """
+        stalled = now_s - self._looked_s > STALLED_S
+        for life in self.lives() if stalled else ():
+            life.forgive(now_s)
         self._looked_s = now_s
+        return stalled
 
     def end_stuck(self, now_s: float) -> list[Failure]:
         """End those on their way that are silent, or stand still, for too long."""

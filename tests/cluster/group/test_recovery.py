@@ -16,10 +16,11 @@ from heliostat.cluster.errors import PlacementError, TaskFailed
 from heliostat.cluster.group import driver_loop, liveness, worker_group
 from heliostat.cluster.group.controller_state import PaceChanged
 from heliostat.cluster.group.messages import InitialStateChanged
+from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools import local
 
-from .script import Script
+from .script import Script, current_worker
 from .toy import OPS, Applied, Job, State, applied, beginning, contribution
 from .toy_group import LEAVES, Toys, start_toys
 
@@ -296,6 +297,23 @@ def test_all_workers_die_and_others_begin_from_the_last_state_that_was_kept(star
     assert sorted(lost(toys)) == list(range(num_workers))
     assert toys.driver.histories[num_workers][0].step == (5 if checkpoint else 1)
     assert [formed.restarted for formed in toys.driver.generations] == [False, True]
+
+
+def test_restarts_without_progress_back_off_and_the_first_does_not(start, script, monkeypatch):
+    """Worker 0, alone, dies; 1 is started at once; 1 dies where 0 did; 2 is started after a while."""
+    monkeypatch.setattr(liveness, "MAX_BACK_OFF_S", 0.5)
+    died_s = {}
+
+    def die():
+        died_s[current_worker()] = time.monotonic()
+        raise WorkerKilled("again")
+
+    for worker in (0, 1, 2):
+        script.on(worker, "compute", 5, die)
+    toys = start(1, max_launches=4)
+    check(toys, toys.run(JOB))
+    assert lost(toys) == [0, 1, 2]
+    assert all(toys.pool.launched_s[worker + 1] - died_s[worker] >= 0.5 for worker in (1, 2))
 
 
 def test_a_task_begins_from_an_initial_state(start):

@@ -99,6 +99,7 @@ class WatchedPool(LocalPool):
         super().__init__(lambda slot: Toy(slot, script), spec)
         self._script = script
         self.num_launched = 0
+        self.launched_s: list[float] = []
         self._left = max_launches
         self._until_s = time.monotonic() + GUARD_S
 
@@ -108,6 +109,7 @@ class WatchedPool(LocalPool):
         worker = super().launch()
         self._left -= worker is not None
         self.num_launched += worker is not None
+        self.launched_s += [time.monotonic()] * (worker is not None)
         return worker
 
     def abort(self, worker: int, generation: int, reason: str) -> None:
