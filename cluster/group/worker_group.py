@@ -142,10 +142,10 @@ class WorkerGroup:
             self.look(now_s)
             if isinstance(message, TaskEnded) and message.failure is not None:
                 yield self._note_not_started(message.failure)
-            for failure in self.end_stuck(now_s):
-                yield self._note_not_started(failure)
             if late := self.to_be_named(now_s, named):
                 yield from map(_line_of, self.pool.stacks(late, STACKS_S).items())
+            for failure in self.end_stuck(now_s):
+                yield self._note_not_started(failure)
             self.launch_missing(min(self.spec.num_workers, self.target) - len(self.up) - len(self.launched))
             waiting = f"{len(self.launched)} of {self.spec.num_workers} workers"
             if now_s - began_s > self.spec.start_timeout_s:
