@@ -64,6 +64,23 @@ def not_compared(before: Platform, now: Platform) -> tuple[str, ...]:
     return tuple(name for name in HARDWARE if name in now and name not in before)
 
 
-def said(differences: Mapping[str, tuple[str, str]], one: str, other: str) -> str:
+def told(differences: Mapping[str, tuple[str, str]], one: str, other: str) -> str:
     """What differs, in words; `one` and `other` say whose it is."""
     return "; ".join(f"{name}: {a!r} {one}, {b!r} {other}" for name, (a, b) in differences.items())
+
+
+def refusal(differences: str) -> str:
+    """Why hardware that differs in this is refused, and what to do."""
+    return (
+        f"The hardware differs ({differences}), so libraries would select other kernels, and other kernels have other "
+        "bits. Compute on machines of one kind; or give mixed_hardware='allow': then the run goes on, and its bits "
+        "depend on which worker computes which microbatch."
+    )
+
+
+def permission(differences: str) -> str:
+    """What to say where hardware that differs in this is allowed."""
+    return (
+        f"warning: the hardware differs ({differences}), and mixed_hardware='allow': bits depend on which worker "
+        "computes which microbatch"
+    )

@@ -23,6 +23,7 @@ from .config import (
     FitConfig,
     GradientDtype,
     LoopName,
+    MixedHardware,
     OnNonfinite,
     PassConfig,
     Resume,
@@ -78,6 +79,8 @@ class Trainer:
         deadline_s: seconds after which a worker that does not answer is replaced, from 3 to 604800 (seven days); None
             for ten times the median step, at least five seconds.
         start_timeout_s: seconds to wait for workers to start, and for replacements when too few are left.
+        mixed_hardware: "refuse" stops at a worker, at the start or later, whose hardware selects other kernels than the
+            run began with (instructions of the processor, GPU, cuDNN); "allow" goes on: bits depend on who computes.
         gradient_dtype: "bfloat16" rounds gradients to bfloat16 wherever they are summed, so that they travel between
             machines in half the bytes. Results depend on it, and still not on workers or replicas.
         balance: let a worker that has been slower than the others for a while compute fewer microbatches, where there
@@ -110,6 +113,7 @@ class Trainer:
         deadline_s: float | None = None,
         start_timeout_s: float = 300.0,
         gradient_dtype: GradientDtype | None = None,
+        mixed_hardware: MixedHardware = "refuse",
         balance: bool = True,
     ) -> None:
         check_build_model(build_model)
@@ -129,6 +133,7 @@ class Trainer:
             deadline_s=deadline_s,
             start_timeout_s=start_timeout_s,
             gradient_dtype=gradient_dtype,
+            mixed_hardware=mixed_hardware,
             balance=balance,
         )
         self._name = getattr(build_model, "__name__", "run").strip("<>")

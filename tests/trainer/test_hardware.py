@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from heliostat.trainer import ConfigurationError
 from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.environment import hides_gpus, kernel_settings
 from heliostat.trainer.hardware import gpu_names, gpus_of_machine, processor_of
+
+from .conftest import dense_data
+from .helpers import local_trainer
+from .models import linear
 
 X86 = "processor\t: 0\nmodel name\t: A Processor 9\nflags\t: fpu avx2 avx512f avx512_vnni amx_tile\n\nprocessor\t: 1\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp sve bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
@@ -64,3 +70,31 @@ def test_threads_are_no_condition_of_equal_bits_on_gpus():
 def test_other_words_for_hardware_are_refused(argument):
     with pytest.raises(ConfigurationError, match=f"^{argument}='tpu'; it takes "):
         TrainerConfig(**{argument: "tpu"})
+
+
+@pytest.mark.engine
+def test_a_run_goes_on_where_the_same_kernels_are_selected_or_says_what_bits_depend_on(tmp_path, capfd):
+    def train(epochs, **arguments):
+        with local_trainer(linear(), tmp_path, **arguments) as trainer:
+            trainer.fit(dense_data(), epochs=epochs, global_batch_size=16, verbose=2)
+        return capfd.readouterr().out
+
+    def record():
+        return json.loads((tmp_path / "run" / "run.json").read_text())
+
+    def began_on(**platform):
+        changed = record() | {"platform": {name: each for name, each in platform.items() if each is not None}}
+        (tmp_path / "run" / "run.json").write_text(json.dumps(changed))
+
+    train(1)
+    here = record()["platform"]
+    began_on(**here | {"instructions": "avx of old", "processor": "another"})
+    with pytest.raises(ConfigurationError, match=r"instructions: 'avx of old' where the run began, '.*' here"):
+        train(2)
+    printed = train(2, mixed_hardware="allow")
+    assert printed.count("bits depend on which worker computes which microbatch") == 1
+    assert [each["instructions"] for each in record()["mixed_hardware"]] == [here["instructions"]]
+    assert record()["platform"]["instructions"] == "avx of old"
+    began_on(**here | {"instructions": None, "settings": None})
+    assert train(3).count("does not tell its instructions, settings: not compared") == 1
+    assert record()["platform"] == here

@@ -22,8 +22,10 @@ from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
+from ..config import MixedHardware
 from ..errors import TrainerError, WorkersDisagreeError
 from ..events import EpochRecord
+from ..hardware import DESCRIPTIONS, HARDWARE, differing, refusal, told
 from ..jobs import (
     BUCKET_OPS,
     ClockAsked,
@@ -99,11 +101,13 @@ class Coordinator:
     """Collects the workers' reports of one task.
 
     Attributes:
+        mixed_hardware: what to do about a worker whose hardware selects other kernels.
         finals: the hashes with which workers ended the run, by worker.
         outputs: predictions, by shard.
         traces: what workers recorded, by worker.
     """
 
+    mixed_hardware: MixedHardware = "refuse"
     finals: dict[int, Final] = field(default_factory=dict)
     outputs: dict[Range, object] = field(default_factory=dict)
     traces: dict[int, WorkerTrace] = field(default_factory=dict)
@@ -200,12 +204,14 @@ class Coordinator:
         if self._first is None:
             self._first = worker, ready
         other_worker, first = self._first
-        for what, one, other in (
-            ("the platform they run on", first.platform, ready.platform),
-            ("the shapes of the model", first.shapes, ready.shapes),
-        ):
-            if one != other:
-                return _disagreement(what, {other_worker: one, worker: other})
+        hardware = differing(first.platform, ready.platform, HARDWARE)
+        if hardware and self.mixed_hardware == "refuse":
+            return refusal(told(hardware, f"on worker {other_worker}", f"on worker {worker}"))
+        software = first.platform.keys() - {*HARDWARE, *DESCRIPTIONS}
+        if differing(first.platform, ready.platform, software):
+            return _disagreement("the platform they run on", {other_worker: first.platform, worker: ready.platform})
+        if first.shapes != ready.shapes:
+            return _disagreement("the shapes of the model", {other_worker: first.shapes, worker: ready.shapes})
         return ""
 
     def _meet(self, worker: int, part: EpochPart) -> Answers:
@@ -300,8 +306,8 @@ def _agree(what: str, values: Mapping[int, str]) -> None:
 def _disagreement(what: str, values: Mapping[int, object]) -> str:
     by_worker = "; ".join(f"worker {worker}: {value}" for worker, value in values.items())
     return (
-        f"The workers disagree about {what}: {by_worker}. They ran different code, different versions of "
-        "TensorFlow or different types of processor (check that all machines have the same environment), build_model "
+        f"The workers disagree about {what}: {by_worker}. They ran different code or different "
+        "versions of TensorFlow (check that all machines have the same environment), build_model "
         "makes different models on different workers, or a callback changed weights between two steps (it may do so "
         "in epoch hooks)."
     )

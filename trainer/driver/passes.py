@@ -10,7 +10,6 @@ from typing import Literal
 
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 
-from ..checkpoints.manifest import check_identity
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..config import PassConfig, TrainerConfig
 from ..engine.times import StartTimes
@@ -20,7 +19,7 @@ from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
 from .inputs import Data, open_input
-from .plan import Run, identity_of, stored_microbatches, stored_threads
+from .plan import Run, check_run, stored_microbatches, stored_threads
 from .run_folder import REPLAY_FILE
 from .trained import TrainedModel
 from .workers import Workers
@@ -67,7 +66,8 @@ def run_pass(
             data=dataset,
             model=state,
         )
-        coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method=method, job=job))
+        coordinator = Coordinator(settings.mixed_hardware)
+        loop = TaskLoop(workers.group, Task(method=method, job=job))
         with explained(workers, None):
             for event in loop.events():
                 loop.answer(coordinator.take(event))
@@ -103,7 +103,7 @@ def replay(run: Run, screen: Display) -> None:
         data = run.open_data(folder)
         workers.start(screen, StartTimes())
         job = replace(run, settings=alone).job(workers.share, data, folder, store, final)
-        check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
+        check_run(folder.record.get("identity", {}), job, folder.path)
         start = _checkpoint_before(wanted.step, job, store)
         begins = "the beginning" if start is None else f"checkpoint {start.name}"
         screen.say(f"computing from {begins} up to step {wanted.step}")

@@ -13,6 +13,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Dealing
 from heliostat.data import Dataset
 
+from ..checkpoints.manifest import check_identity
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig, WorkerShare
 from ..environment import Command
@@ -146,7 +147,9 @@ def stored_threads(folder: RunFolder) -> int | None:
 
 def stored_share(settings: TrainerConfig, folder: RunFolder) -> WorkerShare:
     """What each worker had of its machine in the run in a folder, as far as `settings` do not say otherwise."""
-    return WorkerShare(threads=settings.threads_per_worker or stored_threads(folder) or 1)
+    on_gpus = folder.record.get("platform", {}).get("device_type") == "GPU"
+    threads = settings.threads_per_worker or stored_threads(folder) or 1
+    return WorkerShare(threads=threads, device="gpu" if on_gpus else "cpu")
 
 
 def dealing_of(settings: TrainerConfig) -> Dealing | None:
@@ -171,6 +174,21 @@ def identity_of(job: FitJob) -> dict[str, object]:
         "columns": [str(columns.inputs), str(columns.targets), str(columns.sample_weight)],
         "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
     }
+
+
+def check_run(recorded: Mapping[str, object], job: FitJob, run_dir: Path) -> None:
+    """Compare the identity that a run has recorded with that of a job which is to go on with it.
+
+    The threads of a worker that computes on GPUs are left out: what adds up floating-point numbers is on the GPU, and
+    the sum over workers, on the host, is made by one thread in the tree's order.
+
+    Raises:
+        ConfigurationError: they differ; it names in what.
+    """
+    now = identity_of(job)
+    if job.settings.device == "gpu" and "threads_per_worker" in recorded:
+        recorded = {**recorded, "threads_per_worker": now["threads_per_worker"]}
+    check_identity(recorded, now, run_dir)
 
 
 def run_record(job: FitJob, number: int) -> dict[str, object]:

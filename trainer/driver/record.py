@@ -33,7 +33,7 @@ from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalS
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, StorageError
+from ..errors import CheckpointError, ConfigurationError, StorageError
 from ..events import (
     BalanceMeasured,
     CheckpointCommitted,
@@ -47,6 +47,7 @@ from ..events import (
     WorkerLost,
     WorkerNotStarted,
 )
+from ..hardware import DESCRIPTIONS, HARDWARE, Platform, differing, not_compared, permission, refusal, told
 from ..jobs import (
     EpochLogs,
     FitJob,
@@ -128,6 +129,8 @@ class Record:
         self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
         self._clock_s = began_s
         self._model_before = ModelRecord()  # of a run that goes on
+        self._platform_before: Platform = {}  # likewise
+        self._platforms: list[Platform] = []  # of those that have told theirs and differ
         self._begins_again = False
         self._progress: Progress | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
@@ -135,17 +138,26 @@ class Record:
     def take_up(self, manifest: CheckpointManifest) -> None:
         """Go on from a checkpoint; before the block, or in the thread."""
         self.checkpoint = self._loading = manifest.name
-        self._model_before = self.folder.model_record()
+        self._model_before, self._platform_before = self.folder.model_record(), self.folder.record.get("platform", {})
         self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
         self.folder.set_epochs(self.epochs)
 
     def begin_again(self) -> None:
         """Compute again what the folder has epochs of, which go once the model is known to be the same."""
-        self._model_before, self._begins_again = self.folder.model_record(), True
+        self._model_before, self._platform_before = self.folder.model_record(), self.folder.record.get("platform", {})
+        self._begins_again = True
 
-    def check_model(self, ready: Ready) -> None:
-        """Raise `ConfigurationError` if the run that goes on has another model than a worker has built."""
+    def check(self, ready: Ready, *, before_training: bool) -> None:
+        """Raise `ConfigurationError` if the run that goes on has another model than a worker, or other hardware.
+
+        Args:
+            ready: what the worker has told.
+            before_training: whether no group trains yet; later ones are held against the first (`Coordinator`).
+        """
         self._model_before.check(ready.model, ready.settings, self.folder.path)
+        differences = differing(self._platform_before, ready.platform, HARDWARE)
+        if differences and before_training and self.job.settings.mixed_hardware == "refuse":
+            raise ConfigurationError(refusal(told(differences, "where the run began", "here")))
 
     # -- the loop's side: never waits -----------------------------------------------------------------------------
 
@@ -295,20 +307,36 @@ class Record:
                 self.folder.update(**item)
 
     def _ready(self, ready: Ready, happened_s: float) -> None:
+        self._look_at_hardware(ready.platform)
         if self._said_ready:
             return
         self._said_ready = True
         if self._begins_again:
             self.folder.set_epochs([])
-        before = self.folder.record.get("platform")
-        if self.checkpoint is not None and before and before != ready.platform:
-            self._screen.say(f"warning: the run began on {before} and goes on on {ready.platform}: bits may differ")
+        before = self._platform_before
+        if software := differing(before, ready.platform, before.keys() - {*HARDWARE, *DESCRIPTIONS}):
+            self._screen.say(f"warning: bits may differ: {told(software, 'where the run began', 'here')}")
+        if before and (missing := not_compared(before, ready.platform)):
+            self._screen.say(f"the run's record is older and does not tell its {', '.join(missing)}: not compared")
         for note in ready.notes:
             self._screen.say(note)
         self._screen.say(f"workers are ready, the model has {ready.num_weights:,} weights; tracing and compiling")
         self._clock_s = happened_s
-        self.folder.update(platform=ready.platform, model=ready.model, num_weights=ready.num_weights)
+        hardware = {name: value for name, value in before.items() if name in HARDWARE}  # stays what it began on
+        self.folder.update(platform={**ready.platform, **hardware}, model=ready.model, num_weights=ready.num_weights)
         self.folder.save(SETTINGS_FILE, ready.settings, indent=1)
+
+    def _look_at_hardware(self, platform: Platform) -> None:
+        """Say and note, once for each kind, that workers compute on mixed hardware; unless it is refused."""
+        known = [self._platform_before, *self._platforms]
+        differences = [each for each in (differing(one, platform, HARDWARE) for one in known) if each]
+        is_new = all(differing(one, platform, HARDWARE) for one in self._platforms)
+        if not is_new:
+            return
+        self._platforms.append(platform)
+        if differences and self.job.settings.mixed_hardware == "allow":
+            self._screen.say(permission(told(differences[0], "at first", "now")))
+            self.folder.update(mixed_hardware=[dict(each) for each in self._platforms])
 
     def _show_progress(self, happened_s: float) -> None:
         progress, self._progress = self._progress, None

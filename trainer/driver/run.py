@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
 
-from ..checkpoints.manifest import CheckpointManifest, check_identity
+from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..code_digests import changed_code
 from ..engine.times import StartTimes
@@ -37,7 +37,7 @@ from .display import Display, plan_lines
 from .failures import explained, pausing
 from .inputs import is_stream
 from .kills import killing
-from .plan import Run, dealing_of, identity_of, run_record, stored_share, stored_threads, workers_record
+from .plan import Run, check_run, dealing_of, run_record, stored_share, stored_threads, workers_record
 from .record import Record
 from .result import Result, stored_result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
@@ -98,7 +98,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
             log_dir=None if job.settings.local else folder.log_dir,
             dealing=dealing_of(job.settings),
         )
-        coordinator, loop = Coordinator(), TaskLoop(workers.group, task)
+        coordinator, loop = Coordinator(job.settings.mixed_hardware), TaskLoop(workers.group, task)
         try:
             with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
                 with killing(kills, workers.group, loop, record):
@@ -117,7 +117,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
 
 def _stored(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> Result:
     """The result of the run in the folder, which was finished before; raises ConfigurationError for another run."""
-    check_identity(folder.record.get("identity", {}), identity_of(job), folder.path)
+    check_run(folder.record.get("identity", {}), job, folder.path)
     if folder.record.get("code") != run.code:  # the model tells whether that makes a difference
         workers.start(screen, StartTimes(), job.settings.threads)
         _compare_model(job, folder, workers)
@@ -151,17 +151,17 @@ def _go_on(
     record: Record, store: CheckpointStore | None, shared: CheckpointStore | None, screen: Display
 ) -> InitialCheckpoint | None:
     """Take up an unfinished run where its last good checkpoint is; None where there is none."""
-    folder, now = record.folder, identity_of(record.job)
+    folder = record.folder
     if not folder.resumes:
         return None
     manifest = None if store is None else _last_checkpoint(folder, store, shared, screen)
     if manifest is None or store is None:
         if folder.has_epochs:  # what they were computed with is what is to be computed again
-            check_identity(folder.record.get("identity", {}), now, folder.path)
+            check_run(folder.record.get("identity", {}), record.job, folder.path)
             record.begin_again()
         screen.say(f"{folder.path} holds a run without a checkpoint: it begins again")
         return None
-    check_identity(manifest.identity, now, folder.path)
+    check_run(manifest.identity, record.job, folder.path)
     record.take_up(manifest)
     screen.say(f"going on from checkpoint {manifest.name}: epoch {manifest.epoch + 1}, step {manifest.step}")
     folder.add_event(Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step))
@@ -204,7 +204,7 @@ def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: 
     """What the run itself wants of its group."""
     match event:
         case TaskEvent(content=Ready() as ready):
-            record.check_model(ready)
+            record.check(ready, before_training=loop.state.generation < 0)
         case TaskEvent(content=Progress()):
             loop.regroup_if_wanted()  # in the middle of steps all workers stand at the same call: nobody waits long
     if record.job.trace is not None and coordinator.is_traced and not loop.state.pause:

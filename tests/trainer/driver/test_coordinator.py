@@ -29,8 +29,9 @@ class Told(Coordinator):
         return self.take(Formed(generation=0, members=members, joined=members, restarted=restarted))
 
 
-def ready(shapes="same", device_type="CPU"):
-    return Ready(shapes=shapes, num_weights=1, platform={"device_type": device_type}, model={"layers": "a"})
+def ready(shapes="same", **platform):
+    usual = {"device_type": "CPU", "instructions": "avx2", "python": "3.11", "processor": "one"}
+    return Ready(shapes=shapes, num_weights=1, platform=usual | platform, model={"layers": "a"})
 
 
 def part(epoch=0, digest="d", loss=0.5, num_microbatches=0):
@@ -45,8 +46,8 @@ def part(epoch=0, digest="d", loss=0.5, num_microbatches=0):
     )
 
 
-def coordinator_of(*members):
-    made = Told()
+def coordinator_of(*members, **settings):
+    made = Told(**settings)
     made.form(*members)
     return made
 
@@ -58,10 +59,23 @@ def result(shard, nodes=(), rows=1):
 def test_workers_that_build_the_same_model_are_welcome():
     coordinator = coordinator_of()
     assert coordinator.handle(1, ready()) == {1: ""}
-    assert coordinator.handle(0, ready()) == {0: ""}
+    assert coordinator.handle(0, ready(processor="another of the same kind")) == {0: ""}
 
 
-@pytest.mark.parametrize(("change", "what"), [({"shapes": "x"}, "shapes"), ({"device_type": "GPU"}, "platform")])
+@pytest.mark.parametrize("change", [{"device_type": "GPU"}, {"instructions": "avx2 avx512f"}])
+def test_a_worker_whose_hardware_selects_other_kernels_is_refused_unless_that_is_allowed(change):
+    strict, lenient = coordinator_of(), coordinator_of(mixed_hardware="allow")
+    for coordinator in (strict, lenient):
+        coordinator.handle(4, ready())
+    ((name, value),) = change.items()
+    refused = strict.handle(7, ready(**change))[7]
+    assert f"({name}: {ready().platform[name]!r} on worker 4, {value!r} on worker 7)" in refused
+    assert "mixed_hardware='allow'" in refused
+    assert lenient.handle(7, ready(**change)) == {7: ""}
+    assert "platform" in lenient.handle(8, ready(python="3.12"))[8]
+
+
+@pytest.mark.parametrize(("change", "what"), [({"shapes": "x"}, "shapes"), ({"python": "3.12"}, "platform")])
 def test_a_worker_with_another_model_or_platform_is_told_why_it_is_not_wanted(change, what):
     coordinator = coordinator_of()
     coordinator.handle(4, ready())
