@@ -18,9 +18,10 @@ from heliostat.scripts.chaos_report import (
     verdict,
 )
 from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.run import PAUSED_STATUS, run_in_child
-from heliostat.trainer.driver.run_folder import new_run_path
+from heliostat.scripts.run import run_in_child
+from heliostat.trainer.driver.run_paths import new_run_path
 from heliostat.trainer.environment import Command, KillSchedule
+from heliostat.trainer.errors import RunPausedError
 from rich.console import Console
 
 UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
@@ -100,6 +101,6 @@ def _run(settings: ChaosSettings, folder: Path, kills: KillSchedule) -> int:
 
 
 def _ended(status: int) -> str:
-    if status == PAUSED_STATUS:
+    if status == RunPausedError.exit_status:
         return "was paused (run it without max_time_s, and send it no signals)"
     return f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heliostat.scripts.console import cell
 from heliostat.trainer.checkpoints.values import to_line
-from heliostat.trainer.driver.run_folder import (
-    read_epochs,
-    read_events,
-    read_record,
-    run_folders,
-)
+from heliostat.trainer.driver.run_folder import read_epochs, read_events, read_record
+from heliostat.trainer.driver.run_paths import run_folders
 from heliostat.trainer.events import Event, GroupFormed, WorkerKilled, WorkerLost
 from rich.box import SIMPLE
-from rich.markup import escape
 from rich.table import Table
 
 
@@ -194,7 +190,7 @@ def kills_table(kills: Sequence[Kill]) -> Table:
         step = "" if kill.step is None else str(kill.step)
         went_on = "all lost: on from a checkpoint" if kill.restarted else ""
         seconds = _seconds(kill.stall_s), _seconds(kill.joined_s)
-        table.add_row(str(kill.fit), str(kill.worker), escape(kill.host), step, *seconds, went_on)
+        table.add_row(str(kill.fit), str(kill.worker), cell(kill.host), step, *seconds, went_on)
     return table
 
 

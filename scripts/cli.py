@@ -16,11 +16,22 @@ from heliostat.scripts.failures import is_ours, message_of
 _PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 # Of tables in a file or a pipe: paths stay whole.
 _FILE_WIDTH = 160
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 # As in heliostat.data.converters.open_source, which is not loaded for --help.
 _SOURCE_KINDS = [
     *("npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset")
 ]
+
+
+class _Folder(click.Path):
+    """A folder of this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(f"{value!r} is a URI, and this must be a folder of this machine.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FOLDER = _Folder(path_type=Path, file_okay=False)
 
 
 class _Commands(click.Group):
@@ -312,9 +323,9 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
 
 
 def _console(*, stderr: bool = False) -> Any:
-    from rich.console import Console  # only what shows tables loads it
+    from heliostat.scripts.console import SafeConsole  # only what shows tables loads rich
 
-    console = Console(highlight=False, stderr=stderr)
+    console = SafeConsole(highlight=False, stderr=stderr)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     return console

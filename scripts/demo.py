@@ -19,7 +19,7 @@ from heliostat.scripts.corpus import build_corpus
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer import Result, Trainer
 from heliostat.trainer.config import LOOP_NAMES, LoopName
-from heliostat.trainer.driver.run_folder import new_run_path
+from heliostat.trainer.driver.run_paths import new_run_path
 from keras import layers
 from rich.box import SIMPLE
 from rich.console import Console

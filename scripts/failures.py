@@ -29,7 +29,7 @@ def message_of(error: BaseException) -> str:
     log_path = getattr(error, "log_path", "")
     if log_path and log_path not in lines[0]:
         lines.append(f"The worker's log, with its traceback: {log_path}")
-    return "\n".join(lines)
+    return _printable("\n".join(lines))
 
 
 def full_account(error: BaseException, path: str) -> str:
@@ -37,8 +37,14 @@ def full_account(error: BaseException, path: str) -> str:
     text = "".join(traceback.format_exception(type(error), error, _from_file(error, path)))
     of_worker = getattr(error, "worker_traceback", "")
     if not of_worker:
-        return text
-    return f"{text}\nTraceback of worker {getattr(error, 'worker', '?')}:\n{of_worker.rstrip()}\n"
+        return _printable(text)
+    return _printable(f"{text}\nTraceback of worker {getattr(error, 'worker', '?')}:\n{of_worker.rstrip()}\n")
+
+
+def _printable(text: str) -> str:
+    from heliostat.trainer.driver.shown_text import printable  # as above
+
+    return printable(text)
 
 
 def _from_file(error: BaseException, path: str) -> TracebackType | None:

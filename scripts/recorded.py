@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.run import run_in_child
-from heliostat.trainer.driver.run_folder import read_record
+from heliostat.trainer.driver.run_folder import RUN_FILE, read_record
 from heliostat.trainer.environment import Command, ReplayWanted
 
 # Programs that run code which is in no file: a notebook's cells, a prompt.
@@ -42,17 +43,19 @@ def recorded_run(run_dir: Path) -> RecordedRun:
 
     Raises:
         ConfigurationError: the folder holds no run.
-        ScriptError: the run never began, it was not started from a script, or the script is gone.
+        ScriptError: the run never began, it was not started from a script, the script is gone, or one of these is
+            somebody else's.
     """
     run_dir = run_dir.absolute()
     record = read_record(run_dir)
+    _check_owners(run_dir, run_dir / RUN_FILE)
     command = record.get("command")
     if command is None:
         raise ScriptError(
             f"The run in {str(run_dir)!r} failed before it began ({record.get('error', 'no reason is recorded')}), so "
             "nothing says how it was started. Run its script again with run_dir set to this folder."
         )
-    argv, directory = list(command["argv"]) or [""], Path(command["directory"])
+    argv, directory = list(map(str, command["argv"])) or [""], Path(command["directory"])
     path = directory / argv[0]
     by_hand = f"Run its code again where it was run, with Trainer(run_dir={str(run_dir)!r}): it goes on where it was."
     if not argv[0] or argv[0].startswith("-") or path.name in _LAUNCHERS:
@@ -65,6 +68,12 @@ def recorded_run(run_dir: Path) -> RecordedRun:
             f"The run in {str(run_dir)!r} was started by {str(path)!r}, which is no file on this machine (any more). "
             f"Put it back. Or: {by_hand[0].lower()}{by_hand[1:]}"
         )
+    if command.get("masked"):
+        raise ScriptError(
+            f"The run in {str(run_dir)!r} was started with secrets on its command line, which are not recorded: "
+            f"{' '.join(argv)}. Start it again with them, and with this run_dir: it goes on where it was."
+        )
+    _check_owners(path)
     return RecordedRun(
         run_dir=run_dir,
         record=record,
@@ -73,6 +82,18 @@ def recorded_run(run_dir: Path) -> RecordedRun:
         directory=directory,
         fit=int(command["fit"]),
     )
+
+
+def _check_owners(*paths: Path) -> None:
+    """Raise ScriptError unless these files are this user's or root's: what they say is run."""
+    for path in paths:
+        owner = path.stat().st_uid
+        if owner not in (os.geteuid(), 0):
+            raise ScriptError(
+                f"{str(path)!r} belongs to another user (uid {owner}; this process has {os.geteuid()}), so the command "
+                "and the script that it names are not run here: they could be anything. Look at them, and run the "
+                "script yourself with this run_dir; or make the folder and the script your own (chown)."
+            )
 
 
 def run_again(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from heliostat.data import BatchPlan, Dataset, DatasetError, open_dataset
+from heliostat.scripts.console import cell
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import RecordedRun, recorded_run, run_again
 from heliostat.scripts.run import exit_status
@@ -22,7 +23,6 @@ from heliostat.trainer.environment import ReplayWanted
 from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 SHOWN_ROWS, SHOWN_VALUES, SHOWN_NORMS, SHOWN_IDS = 8, 4, 10, 64
@@ -232,7 +232,7 @@ def rows_table(rows: Rows) -> Table:
     table = Table(box=SIMPLE)
     table.add_column("row", justify="right")
     for name, num in rows.num_values.items():
-        table.add_column(escape(f"{name} (of {num})" if num > SHOWN_VALUES else name))
+        table.add_column(cell(f"{name} (of {num})" if num > SHOWN_VALUES else name))
     for place, row_id in enumerate(rows.row_ids):
         values = [" ".join(_value(value) for value in column[place]) for column in rows.values.values()]
         table.add_row(str(row_id), *values)
@@ -251,7 +251,7 @@ def norms_table(found: MicrobatchReplay) -> Table:
         return name not in found.nonfinite, -norm if math.isfinite(norm) else -math.inf
 
     for name, norm in sorted(found.norms.items(), key=rank)[: max(SHOWN_NORMS, len(found.nonfinite))]:
-        table.add_row(escape(name), f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "")
+        table.add_row(cell(name), f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "")
     return table
 
 

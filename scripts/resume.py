@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heliostat.cluster.group.worker_process import host_name
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run, run_again
 from heliostat.scripts.run import exit_status
@@ -27,8 +26,8 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
 
     Raises:
         ConfigurationError: the folder holds no run.
-        ScriptError: the run is going on right now, was not started from a script that is still there, or that script
-            does not come to its fit any more.
+        ScriptError: the run was not started from a script that is still there, or that script does not come to its fit
+            any more.
     """
     record = read_record(run_dir)
     if record["state"] == "finished":
@@ -36,15 +35,6 @@ def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:
             console.print(line, markup=False, soft_wrap=True)
         return
     recorded = recorded_run(run_dir)
-    alive = living_workers(record, host_name(), os.getpid())
-    if record["state"] == "running" and alive:
-        processes = ", ".join(f"{pid} (worker {worker})" for worker, pid in alive.items())
-        raise ScriptError(
-            f"The run in {str(run_dir)!r} is going on: of its processes on this machine these are alive: {processes}. "
-            "Two programs must not write one run folder. Stop it with Ctrl-C or SIGTERM first, or wait for its end "
-            "(its workers leave within 10 s when its program was killed). If these are other programs, run the script "
-            "itself with this run_dir."
-        )
     console.print(f"running {' '.join([str(recorded.script), *recorded.arguments])}", markup=False, soft_wrap=True)
     before = (run_dir / RUN_FILE).stat()
     status = run_again(recorded, show_traceback=show_traceback)
@@ -71,33 +61,3 @@ def result_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
         f"model: {run_dir / MODEL_FILE}",
         f"To train it for more epochs, run its script with more epochs and run_dir={str(run_dir.absolute())!r}.",
     ]
-
-
-def living_workers(record: Mapping[str, Any], host: str, own_pid: int) -> dict[int, int]:
-    """The workers of a run on this machine whose processes exist.
-
-    Args:
-        record: what ``run.json`` says of the run.
-        host: name of this machine.
-        own_pid: id of this process, which is none of them.
-
-    Returns:
-        Process ids by the worker's number.
-    """
-    return {
-        int(each["worker"]): int(each["pid"])
-        for each in record.get("workers", ())
-        if each["host"] == host and each["pid"] != own_pid and _runs(int(each["pid"]))
-    }
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process exists on this machine and has not ended."""
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's, or a system without /proc
-        return True
-    return state != "Z"  # it ended, and its parent has not looked yet

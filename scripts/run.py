@@ -22,14 +22,13 @@ from typing import IO, Any
 import click
 from heliostat.scripts.failures import full_account, is_ours, is_pause, message_of
 from heliostat.trainer.environment import Command
-
-PAUSED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
+from heliostat.trainer.errors import RunPausedError
 
 
 class PausedExit(click.ClickException):
     """Ends the command after a pause: its message, which is no error, and exit status 75."""
 
-    exit_code = PAUSED_STATUS
+    exit_code = RunPausedError.exit_status
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from heliostat.scripts.console import cell
 from heliostat.trainer.checkpoints.values import to_line
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
     RUN_FILE,
+    damaged_lines,
     read_epochs,
     read_events,
     read_record,
@@ -21,7 +23,6 @@ from heliostat.trainer.errors import TrainerError
 from heliostat.trainer.events import CheckpointCommitted, EpochRecord, Event, WorkerLost
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 # A run that is alive writes at every epoch, checkpoint and loss; one that is silent for so long may be dead.
@@ -44,6 +45,7 @@ class RunSummary:
         checkpoint: name of the last checkpoint, None without.
         last_wrote_s: when one of the files was changed last (seconds since 1970).
         problem: why it cannot be read; or the error it failed with, or why it was paused.
+        damaged: what is wrong with each line of its files that is left out.
     """
 
     path: Path
@@ -56,12 +58,13 @@ class RunSummary:
     checkpoint: str | None = None
     last_wrote_s: float = 0.0
     problem: str = ""
+    damaged: Sequence[str] = ()
 
     def as_json(self) -> str:
         """One JSON object on one line; numbers that JSON lacks are strings, as in the run folder."""
         names = ("state", "epochs_done", "epochs", "logs", "num_workers", "num_lost", "checkpoint", "last_wrote_s")
         values = {"path": str(self.path), **{name: getattr(self, name) for name in names}, "problem": self.problem}
-        return to_line(values)
+        return to_line(values | {"damaged": list(self.damaged)})
 
 
 def show_runs(folders: Sequence[Path], console: Console, *, as_json: bool) -> None:
@@ -103,7 +106,8 @@ def summary_of(path: Path) -> RunSummary:
     wrote_s = max((_changed_s(path / name) for name in (RUN_FILE, METRICS_FILE, EVENTS_FILE)), default=0.0)
     try:
         record = read_record(path)
-        return _summary(path, record, read_epochs(path), read_events(path), wrote_s)
+        summary = _summary(path, record, read_epochs(path), read_events(path), wrote_s)
+        return replace(summary, damaged=damaged_lines(path))
     except (TrainerError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, (TrainerError, OSError)) else f"{type(error).__name__}: {error}"
         return RunSummary(path=path, state=UNREADABLE, last_wrote_s=wrote_s, problem=reason)
@@ -118,15 +122,15 @@ def table_of(runs: Iterable[RunSummary], now_s: float) -> Table:
     for run in runs:
         wrote = _ago(now_s - run.last_wrote_s)
         if run.state == UNREADABLE:
-            table.add_row(escape(str(run.path)), f"{run.state}\n{wrote}")
+            table.add_row(cell(run.path), f"{run.state}\n{wrote}")
             continue
         state = f"{run.state}?" if _may_be_dead(run, now_s) else run.state
         epochs = f"{run.epochs_done} of {'?' if run.epochs is None else run.epochs}"
         table.add_row(
-            escape(str(run.path)),
-            f"{state}\n{wrote}",
-            f"{epochs}\n{run.checkpoint or 'none'}",
-            escape(f"{number_text(run.logs.get('loss'))}\n{_validation(run.logs)}"),
+            cell(run.path),
+            cell(f"{state}\n{wrote}"),
+            cell(f"{epochs}\n{run.checkpoint or 'none'}"),
+            cell(f"{number_text(run.logs.get('loss'))}\n{_validation(run.logs)}"),
             f"{run.num_workers}\n{run.num_lost}",
         )
     return table
@@ -136,6 +140,7 @@ def remarks(runs: Iterable[RunSummary], now_s: float) -> list[str]:
     """What the table has no room for: doubts, and why runs failed or cannot be read."""
     runs = list(runs)
     lines = [f"{run.path}: {run.problem.splitlines()[0]}" for run in runs if run.problem]
+    lines += [f"{len(run.damaged)} damaged line(s) left out: {run.damaged[0]}" for run in runs if run.damaged]
     if any(_may_be_dead(run, now_s) for run in runs):
         lines.append(
             f"running?: it has written nothing for {SILENT_S / 60:.0f} minutes, so its epochs are long or it is dead. "

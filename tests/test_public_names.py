@@ -11,10 +11,11 @@ import heliostat.trainer
 import pytest
 
 TRAINER = """
-    CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedStateError DataError
-    EnvironmentVariableError EverySeconds EverySteps ModelError NonfiniteGradientError NotCompiledError Result
-    RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
-    UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
+    CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedRecordError DamagedStateError
+    DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError LeaseLostError ModelError
+    NonfiniteGradientError NotCompiledError Result RunPausedError RuntimeSetupError StateNotKeptError StorageError
+    Trainer TrainerError TrainingFailedError UnsupportedModelError UnsupportedStepError ValueNotCarriedError
+    WorkersDisagreeError
 """
 DATA = """
     ALIGNMENT_BYTES ORDER_VERSION BadColumnError BatchPlan CacheError Column ColumnDescription ColumnKind

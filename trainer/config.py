@@ -264,6 +264,7 @@ class FitConfig:
         checkpoint_dir: where they go, a path or URI; None for the run folder.
         keep: how many are kept.
         resume: whether to go on with the run in the folder, if there is one.
+        take_over: whether to take the folder from a driver that has been silent for minutes.
         max_time_s: seconds after which the run is paused; None for never.
         on_nonfinite: what to do about a gradient that is not finite.
         record_rows: keep which rows every worker computed in every step (for proofs).
@@ -282,6 +283,7 @@ class FitConfig:
     checkpoint_dir: str | Path | None = None
     keep: int = 3
     resume: Resume = "auto"
+    take_over: bool = False
     max_time_s: float | None = None
     on_nonfinite: OnNonfinite = "raise"
     record_rows: bool = False
@@ -336,6 +338,8 @@ class FitConfig:
             raise ConfigurationError(
                 f"resume={self.resume!r}; it takes 'auto' (go on with the run in run_dir, if there is one) or False."
             )
+        if not isinstance(self.take_over, bool):
+            raise ConfigurationError(f"take_over={self.take_over!r}; it takes True or False.")
         if self.max_time_s is not None:
             _check_seconds("max_time_s", self.max_time_s)
 

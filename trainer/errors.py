@@ -5,6 +5,8 @@
     TrainerError
     ├── ConfigurationError        an argument is wrong or does not fit the others; found before workers start
     │   ├── EnvironmentVariableError a variable of ours in the environment is malformed
+    │   ├── DamagedRecordError    the run.json of a run folder cannot be read
+    │   ├── LeaseHeldError        another driver trains into this run folder
     │   └── ValueNotCarriedError  a value of a kind that no checkpoint and no message can hold
     ├── ModelError                build_model, or the model it returns, cannot be trained
     │   ├── NotCompiledError      compile() was not called
@@ -18,6 +20,7 @@
     │   ├── DamagedCheckpointError one is altered, cut short, missing a file, or of another format version
     │   └── StateNotKeptError     the state that a fit has left is nowhere any more
     ├── StorageError              the run folder cannot be written
+    │   └── LeaseLostError        another driver has taken it over
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
     ├── WorkersDisagreeError      workers that must hold the same state do not
@@ -26,7 +29,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +74,66 @@ class EnvironmentVariableError(ConfigurationError):
             f"The environment variable {self.name} is {self.value!r}; it must be {self.form}. The commands of "
             "Heliostat set it for the scripts that they run; if this is none of them, unset it."
         )
+
+
+class DamagedRecordError(ConfigurationError):
+    """The ``run.json`` of a run folder cannot be read.
+
+    Args:
+        path: the file.
+        reason: why.
+        can_go_on: whether there are checkpoints beside it.
+    """
+
+    def __init__(self, path: Path, reason: str, *, can_go_on: bool) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason, self.can_go_on = path, reason, can_go_on
+
+    def __str__(self) -> str:
+        way_out = (
+            f"The run can go on without it, from its last checkpoint: move the file away (mv {self.path} "
+            f"{self.path}.damaged) and run the script again with run_dir={str(self.path.parent)!r}."
+            if self.can_go_on
+            else "There is no checkpoint beside it to go on from: give another run_dir."
+        )
+        return f"{str(self.path)!r} cannot be read: {self.reason}. It was cut short or altered. {way_out}"
+
+
+class LeaseHeldError(ConfigurationError):
+    """Another driver trains into the run folder.
+
+    Args:
+        run_dir: the run folder.
+        holder: what its lease says: ``host``, ``pid``, ``since`` (seconds since 1970); None if it is being written.
+        silent_s: how long that driver has not touched its lease.
+        expires_s: after how long of that the lease may be taken.
+    """
+
+    def __init__(self, run_dir: Path, holder: Mapping[str, object] | None, silent_s: float, expires_s: float) -> None:
+        super().__init__(run_dir, holder)
+        self.run_dir, self.holder, self.silent_s, self.expires_s = run_dir, holder, silent_s, expires_s
+
+    def __str__(self) -> str:
+        is_silent = self.silent_s > self.expires_s
+        seen = f"gave its last sign of life {max(0.0, self.silent_s):.0f} s ago"
+        what = (
+            "If it is gone for good, take the folder from it with fit(take_over=True); should it wake up, it stops "
+            "before it writes anything."
+            if is_silent
+            else "Wait for its end, stop it, or give another run_dir. If it was on another machine and is gone, take "
+            f"the folder with fit(take_over=True) when it has been silent for {self.expires_s:.0f} s."
+        )
+        return (
+            f"The run folder {str(self.run_dir)!r} is in use by {_driver_of(self.holder)}, which {seen}. Two programs "
+            f"must not write one run folder. {what}"
+        )
+
+
+def _driver_of(holder: Mapping[str, object] | None) -> str:
+    if holder is None:
+        return "another program"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(str(holder["since"]))))
+    return f"process {holder['pid']} on {holder['host']} since {since}"
 
 
 class ValueNotCarriedError(ConfigurationError):
@@ -167,12 +232,40 @@ class StorageError(TrainerError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(str(path), error.strerror or str(error))
-        self.path, self.reason = path, error.strerror or str(error)
+        self.path, self.reason, self.errno = path, error.strerror or str(error), error.errno
+
+    def __str__(self) -> str:
+        what = _WHAT_TO_DO.get(self.errno or 0, "look after the disk it is on, or give another run_dir")
+        return f"{str(self.path)!r} cannot be written: {self.reason}. The driver keeps the run folder: {what}."
+
+
+_MAKE_ROOM = "make room on its disk, or raise the limit (quota, ulimit -f)"
+_ALLOW = "let this user write there, or give another run_dir"
+_GIVE_BACK = "put back what was moved or deleted, or give another run_dir"
+_WHAT_TO_DO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOW),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _GIVE_BACK),
+}
+
+
+class LeaseLostError(StorageError):
+    """Another driver has taken the run folder: this one was silent for minutes, and writes nothing there any more.
+
+    Args:
+        run_dir: the run folder.
+        holder: see `LeaseHeldError`.
+    """
+
+    def __init__(self, run_dir: Path, holder: Mapping[str, object] | None) -> None:
+        super().__init__(run_dir, OSError(errno.EBUSY, "it is another driver's now"))
+        self.holder = holder
 
     def __str__(self) -> str:
         return (
-            f"{str(self.path)!r} cannot be written: {self.reason}. The driver keeps the run folder: make room there, "
-            "or give it back what was deleted or forbidden."
+            f"The run folder {str(self.path)!r} was taken over by {_driver_of(self.holder)}, since this driver gave no "
+            "sign of life for minutes (it was stopped, its machine slept, or its file system did not answer). It stops "
+            "here and writes nothing there any more: the other one goes on with the run."
         )
 
 
@@ -217,11 +310,16 @@ class NonfiniteGradientError(TrainerError):
 class RunPausedError(TrainerError):
     """The run was paused by a signal, or because its time was over.
 
+    Attributes:
+        exit_status: of a program that ends with it: EX_TEMPFAIL of sysexits.h, nothing is wrong, try again.
+
     Args:
         reason: why.
         run_dir: the run folder, where it goes on from.
         checkpoint: name of the checkpoint that holds its state; None if nothing was saved.
     """
+
+    exit_status = 75
 
     def __init__(self, reason: str, run_dir: Path, checkpoint: str | None) -> None:
         super().__init__(reason, run_dir, checkpoint)

@@ -36,6 +36,9 @@ from heliostat.data import Dataset
 from .config import FitConfig, PassConfig, TrainerConfig
 from .environment import ReplayWanted, TraceWanted
 
+# In a run folder: whose it is (`driver.lease`).
+LEASE_FILE = "driver.lease"
+
 # The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
 BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
 
@@ -82,6 +85,7 @@ class FitJob:
             place of its checkpoints as `checkpoint_dir`.
         data, validation_data: the rows.
         run_dir: absolute path of the run folder.
+        lease: id of the run folder's lease, which every worker must find there; empty where that is not needed.
         first_generation: added to the generation in the names of checkpoints.
         key: names the state in which the run ends, as `ModelState.key`.
         final_dir: where that state is kept; None keeps it nowhere.
@@ -94,6 +98,7 @@ class FitJob:
     data: Dataset
     validation_data: Dataset | None
     run_dir: str
+    lease: str = ""
     first_generation: int = 0
     key: str = ""
     final_dir: str | None = None

@@ -30,13 +30,14 @@ from .config import (
     TrainerConfig,
 )
 from .driver.coordinator import Coordinator, joined_outputs
-from .driver.display import Display, Verbose, make_display
+from .driver.display import Display
 from .driver.inputs import Data, checked_callbacks
 from .driver.passes import replay, run_pass
 from .driver.plan import Run
 from .driver.result import Result
 from .driver.run import fit
-from .driver.run_folder import new_run_path, numbered_run_path
+from .driver.run_paths import make_run_path, numbered_run_path, run_dir_of
+from .driver.screen import Verbose, make_display
 from .driver.trained import TrainedModel
 from .driver.workers import Workers
 from .engine.times import StartTimes
@@ -137,7 +138,7 @@ class Trainer:
             balance=balance,
         )
         self._name = getattr(build_model, "__name__", "run").strip("<>")
-        self._run_dir = None if run_dir is None else Path(run_dir)
+        self._run_dir = None if run_dir is None else run_dir_of(run_dir)
         self._workers = Workers(self._settings)
         self._code = code_digests(build_model)
         self._num_fits, self._id, self._model = 0, uuid.uuid4().hex, TrainedModel()
@@ -165,6 +166,7 @@ class Trainer:
         checkpoint_dir: str | Path | None = None,
         keep: int = 3,
         resume: Resume = "auto",
+        take_over: bool = False,
         max_time_s: float | None = None,
         on_nonfinite: OnNonfinite = "raise",
         verbose: Verbose = "auto",
@@ -196,6 +198,8 @@ class Trainer:
             keep: how many checkpoints to keep.
             resume: "auto" goes on with the run in `run_dir` if there is one, and returns its result if it is finished;
                 False refuses a `run_dir` that holds a run.
+            take_over: take a `run_dir` from another driver that has given no sign of life for five minutes; where a
+                driver is surely dead (its process is gone from this machine) that needs no word.
             max_time_s: pause the run after so many seconds, with a checkpoint.
             on_nonfinite: "raise" stops the run at a gradient that is not finite; "skip" leaves the step out.
             verbose: "auto", 0 (nothing), 1 (a live line) or 2 (lines).
@@ -224,6 +228,7 @@ class Trainer:
             checkpoint_dir=checkpoint_dir,
             keep=keep,
             resume=resume,
+            take_over=take_over,
             max_time_s=max_time_s,
             on_nonfinite=on_nonfinite,
             record_rows=record_rows,
@@ -236,6 +241,7 @@ class Trainer:
             data=data,
             validation_data=validation_data,
             path=self._next_run_path(number, command),
+            path_was_made=self._run_dir is None and command is None,
             number=number,
             key=f"{self._id}.{self._num_fits}",
             model=self._model,
@@ -365,4 +371,4 @@ class Trainer:
         self._num_fits += 1
         if command is not None:
             return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
-        return new_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
+        return make_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)

@@ -17,11 +17,11 @@ from heliostat.scripts.cli import main
 from heliostat.scripts.errors import ScriptError
 from heliostat.scripts.recorded import recorded_run
 from heliostat.scripts.replay import check_wanted
-from heliostat.scripts.resume import living_workers
+from heliostat.trainer.driver.lease import Lease
 from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.environment import ReplayWanted
 
-from .child import heliostat
+from .child import environment, heliostat
 
 ROWS, BATCH, STEPS, EPOCHS, MICROBATCHES, BAD_ROW = 30, 8, 4, 10, 4, 17
 SCRIPT = """
@@ -93,6 +93,32 @@ def test_a_paused_run_ends_with_its_message_and_status_75(place, paused):
     assert f"heliostat resume {place / 'run'}" in last
     assert "Traceback" not in paused.stderr
     assert "the script goes on" not in paused.stdout
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_plain_script_ends_a_pause_with_the_message_and_the_same_status(place, paused):
+    """And resume, which takes the folder anew, is refused while another program has it."""
+    marker, other = place / "paused", environment()
+    marker.rename(place / "was paused")
+    try:
+        done = subprocess.run(
+            [sys.executable, "train.py", "good", "plain"],
+            cwd=place,
+            env=other,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        (place / "was paused").replace(marker)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("The run was paused: it was asked to by SIGTERM.")
+    assert "Traceback" not in done.stderr
+    assert "the script goes on" not in done.stdout
+    with Lease(place / "plain", take_over=False):
+        assert f"in use by process {os.getpid()}" in heliostat("resume", place / "plain").stderr
 
 
 @pytest.mark.engine
@@ -255,27 +281,36 @@ def test_the_script_is_looked_for_where_the_run_was_started(begun, tmp_path):
     assert found.fit == 2
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("foreign", [".", "run.json", "../train.py"])
+@pytest.mark.parametrize("command", [["resume"], ["replay", "--step", "0"]])
+def test_what_another_user_wrote_is_not_run(begun, tmp_path, command, foreign):
+    (tmp_path / "train.py").write_text("raise SystemExit('it was run')")
+    path = begun(["train.py"])
+    os.chown(path / foreign, 65534, -1)
+    message = refused(*command, path)
+    assert f"{str(path / foreign) if foreign == 'run.json' else ''}" in message
+    assert "belongs to another user (uid 65534" in message
+    assert "it was run" not in message
+
+
+def test_a_command_line_with_secrets_is_not_run_without_them(begun, tmp_path):
+    (tmp_path / "train.py").write_text("raise SystemExit('it was run')")
+    path = begun(["train.py", "--token", "***"])
+    record = json.loads((path / "run.json").read_text())
+    record["command"]["masked"] = True
+    (path / "run.json").write_text(json.dumps(record))
+    message = refused("resume", path)
+    assert "secrets on its command line, which are not recorded: train.py --token ***" in message
+    assert "it was run" not in message
+
+
 def test_a_script_that_never_comes_to_the_fit_is_an_error_and_its_status_counts(begun, tmp_path):
     (tmp_path / "train.py").write_text("print('here')")
     path = begun(["train.py"])
     assert "train.py ended without its fit number 2" in refused("resume", path)
     (tmp_path / "train.py").write_text("raise SystemExit(7)")
     assert CliRunner().invoke(main, ["resume", str(path)]).exit_code == 7
-
-
-def test_a_run_whose_workers_live_is_not_begun_a_second_time():
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    try:
-        workers = [{"worker": 0, "host": "here", "pid": child.pid}, {"worker": 1, "host": "there", "pid": child.pid}]
-        assert living_workers({"workers": workers}, "here", own_pid=0) == {0: child.pid}
-        assert living_workers({"workers": workers}, "here", own_pid=child.pid) == {}
-        child.send_signal(signal.SIGKILL)
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
-        assert living_workers({"workers": workers}, "here", own_pid=0) == {}
-    finally:
-        child.kill()
-        child.communicate()
-    assert living_workers({"workers": workers}, "here", own_pid=0) == {}
 
 
 def test_signals_are_left_to_the_script(tmp_path):

@@ -77,6 +77,7 @@ def test_json_has_what_the_folder_tells(make_run, tmp_path):
         "num_lost": 1,
         "checkpoint": "000002-00000000.g1",
         "problem": "",
+        "damaged": [],
     }
 
 
@@ -126,9 +127,10 @@ def test_the_default_is_the_folder_runs_and_no_runs_are_no_error(make_run, tmp_p
         ("run.json", "{"),
         ("run.json", '{"format_version": 99}'),
         ("run.json", '{"format_version": 3}'),
+        ("run.json", "[" * 100_000),
+        ("run.json", '{"format_version": 3, "state": "running", "identity": 5}'),
         ("metrics.jsonl", "no json\n{}\n"),
         ("metrics.jsonl", '{"loss": 1}\n'),
-        ("events.jsonl", '{"time": 1}\n'),
     ],
 )
 def test_a_damaged_run_is_named_and_hides_no_other(make_run, tmp_path, name, content):
@@ -148,6 +150,40 @@ def test_a_line_that_is_being_written_is_left_out(make_run):
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "lo')
     assert summary_of(path).epochs_done == 2
+
+
+def test_damaged_lines_are_left_out_counted_and_said(make_run, tmp_path):
+    path = make_run("one")
+    with (path / "events.jsonl").open("a") as file:
+        file.write('{"time": 1}\nno json\n\x1b\xff\n{"time": 1, "ev')
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    (found,) = objects(tmp_path)
+    assert (found["state"], found["epochs_done"], found["num_lost"]) == ("running", 2, 1)
+    assert [line.split(" ", 1)[1] for line in found["damaged"]][:1] == [
+        "line 4 is not what Heliostat writes: there is no event None"
+    ]
+    assert len(found["damaged"]) == 3
+    assert f"3 damaged line(s) left out: {path / 'events.jsonl'}, line 4" in heliostat("runs", tmp_path)
+
+
+def test_no_escape_of_a_foreign_run_folder_reaches_the_screen(make_run, tmp_path):
+    evil = "\x1b]0;title\x07\x1b[2J\x9b"
+    path = make_run(f"run{evil}", state=f"running{evil}", error=evil)
+    (path / "events.jsonl").write_text(json.dumps({"time": 1, "event": evil}) + "\n")
+    make_run("failed", "failed", error=f"Error: {evil}")
+    with (tmp_path / "failed" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({**epoch(2).to_json(), "logs": {"loss": evil, f"val_{evil}": evil}}) + "\n")
+    for output in (heliostat("runs", tmp_path), heliostat("runs", "--json", tmp_path)):
+        assert not set("\x1b\x07\x9b") & set(output)
+    assert r"\x1b]0;title" in heliostat("runs", tmp_path)
+
+
+def test_a_uri_is_no_folder_of_this_machine(tmp_path):
+    for command in (["runs", "s3://bucket/runs"], ["demo", "--run-dir", "s3://bucket/run"]):
+        result = CliRunner().invoke(main, command, prog_name="heliostat")
+        assert result.exit_code == 2
+        assert "is a URI" in result.output
 
 
 def test_a_failed_run_says_why(make_run, tmp_path):

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.trainer import ConfigurationError
+from heliostat.data import open_dataset
+from heliostat.trainer import ConfigurationError, TrainingFailedError
 
 from .conftest import dense_data
 from .faults import outcome
@@ -87,3 +88,57 @@ def test_parts_in_dicts_go_to_their_columns(tmp_path):
 def test_streams_that_do_not_fit_are_refused(tmp_path, data, arguments, message):
     with local_trainer(normalised, tmp_path) as trainer, pytest.raises(ConfigurationError, match=message):
         trainer.fit(data, **JOB | arguments)
+
+
+class Stops(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise RuntimeError("stopped")
+
+
+def shuffled():
+    return tf.data.Dataset.from_tensor_slices(dense_data(ROWS)).shuffle(ROWS).batch(7)
+
+
+@pytest.mark.parametrize("data", [shuffled, lambda: shuffled().take(0)], ids=["another order", "used up"])
+def test_a_run_of_a_stream_goes_on_with_the_rows_it_began_with(tmp_path, data, capfd):
+    with local_trainer(normalised, tmp_path) as trainer, pytest.raises(TrainingFailedError, match="stopped"):
+        trainer.fit(shuffled, callbacks=[Stops()], **JOB)
+    with local_trainer(normalised, tmp_path) as trainer:
+        result = trainer.fit(data, **JOB | {"verbose": 2})
+    printed = capfd.readouterr().out
+    assert "are not read again" in printed
+    assert [path.name for path in (tmp_path / "run" / "data").iterdir()] == ["train"]
+    stored = open_dataset(tmp_path / "run" / "data" / "train")
+    with local_trainer(normalised, tmp_path / "whole") as trainer:
+        assert outcome(trainer.fit(stored, **JOB)) == outcome(result)
+
+
+def test_a_stream_whose_run_never_began_is_read_anew(tmp_path):
+    """Nothing says then that what lies there is what is wanted now."""
+    with local_trainer(normalised, tmp_path) as trainer, pytest.raises(ConfigurationError):
+        trainer.fit(tf_data, **JOB | {"global_batch_size": 16}, validation_data=lambda: 7)
+    (tmp_path / "run" / "data" / "valid").mkdir(parents=True, exist_ok=True)
+    with local_trainer(normalised, tmp_path) as trainer:
+        result = trainer.fit(lambda: tf_data().take(3), **JOB)
+    assert result.epochs[0].rows == 21
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda x, y: (x, np.where(np.arange(ROWS) == 17, 1 - y, y)), "'y' differs in row 17"),
+        (lambda x, y: (x.astype(np.float64), y), r"'x' has float64 \(12,\) in a row, and not float32"),
+        (lambda x, y: (x[:-1], y[:-1]), "there are 40 rows, and not 41"),
+    ],
+)
+def test_other_arrays_than_a_run_began_with_are_named_and_not_written(tmp_path, change, what):
+    with local_trainer(normalised, tmp_path) as trainer, pytest.raises(TrainingFailedError, match="stopped"):
+        trainer.fit(dense_data(ROWS), callbacks=[Stops()], **JOB)
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "data").rglob("*") if path.is_file()}
+    with (
+        local_trainer(normalised, tmp_path) as trainer,
+        pytest.raises(ConfigurationError, match=rf"data\.train.*{what}"),
+    ):
+        trainer.fit(change(*dense_data(ROWS)), **JOB)
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / "data").rglob("*") if path.is_file()} == before

@@ -157,8 +157,11 @@ def to_line(value: object, indent: int | None = None) -> str:
 
 
 def from_line(text: str | bytes) -> Json:
-    """What `to_line` wrote; raises ValueError for what is no JSON."""
-    return from_words(json.loads(text))
+    """What `to_line` wrote; raises ValueError for what is no JSON, or nested too deeply."""
+    try:
+        return from_words(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 # -- in small -----------------------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from io import TextIOBase
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from .. import jobs
 from ..config import FitConfig, TrainerConfig
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
-from ..errors import ConfigurationError, NonfiniteGradientError
+from ..errors import NonfiniteGradientError
 from ..events import (
     BalanceMeasured,
     CheckpointNotMade,
@@ -27,8 +27,8 @@ from ..events import (
     WorkerLost,
     WorkerNotStarted,
 )
+from .shown_text import printable
 
-Verbose = Literal["auto", 0, 1, 2]
 _LINE_EVERY_S = 10.0
 _MAX_SHOWN, _MAX_LETTERS = 10, 60  # of a list, and of a text, among an epoch's numbers
 
@@ -56,15 +56,19 @@ class Display:
 
 
 class PlainDisplay(Display):
-    """Lines of text, for logs and pipes."""
+    """Lines of text, for logs and pipes.
 
-    def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    Args:
+        stream: where they go.
+    """
+
+    def __init__(self, stream: TextIOBase) -> None:
+        self._console = Console(file=cast(IO[str], stream), highlight=False, soft_wrap=True)
         self._last_line_s = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print the line."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False)
 
     def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """Now and then, a line."""
@@ -85,8 +89,8 @@ class PlainDisplay(Display):
 class TerminalDisplay(PlainDisplay):
     """A live line for the epoch that runs, a lasting line for each that ended."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, stream: TextIOBase) -> None:
+        super().__init__(stream)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._epoch: int | None = None
@@ -128,23 +132,9 @@ class TerminalDisplay(PlainDisplay):
         self._bar.start()
 
 
-def make_display(verbose: Verbose) -> Display:
-    """The display for ``verbose``: "auto" (by whether standard output is a terminal), 0, 1 (live) or 2 (lines).
-
-    Raises:
-        ConfigurationError: another value.
-    """
-    if verbose == "auto":
-        return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
-    makers: dict[Any, type[Display]] = {0: Display, 1: TerminalDisplay, 2: PlainDisplay}
-    if verbose not in makers:
-        raise ConfigurationError(f"verbose={verbose!r}; it takes 'auto', 0 (nothing), 1 (a live line) or 2 (lines).")
-    return makers[verbose]()
-
-
 def numbers(logs: dict[str, Any]) -> str:
     """Metrics in one line."""
-    return "  ".join(f"{name} {_short(value)}" for name, value in logs.items())
+    return printable("  ".join(f"{name} {_short(value)}" for name, value in logs.items()))
 
 
 def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:

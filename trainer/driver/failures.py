@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.group.driver_loop import TaskLoop
@@ -16,7 +17,7 @@ from heliostat.cluster.group.worker_process import log_path
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.data import DatasetError
 
-from ..errors import NonfiniteGradientError, TrainerError, TrainingFailedError
+from ..errors import NonfiniteGradientError, RunPausedError, TrainerError, TrainingFailedError
 from .workers import Workers
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -59,6 +60,26 @@ def pausing(loop: TaskLoop, max_time_s: float | None) -> Iterator[None]:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_pauses_quietly() -> None:
+    """Let a script that does not catch a pause end with the pause's message and exit status, without a traceback.
+
+    A pause is no mistake, and it is still an `Exception` for whoever catches exceptions: so only Python's own way to
+    show what nobody has caught is changed, and where somebody else has changed it (a notebook, a debugger, a service
+    that collects errors), it is his.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _show_uncaught
+
+
+def _show_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if not isinstance(error, RunPausedError):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    if sys.stderr is not None:
+        print(*[str(error), *getattr(error, "__notes__", ())], sep="\n", file=sys.stderr)
+    sys.exit(error.exit_status)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..columns import Columns
 from ..engine.private_names import check_private_names
 from ..errors import ConfigurationError
 
+_COMPARED_BYTES = 1 << 24  # at once
 _INFINITE = -1  # what tf.data calls INFINITE_CARDINALITY
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Stream: TypeAlias = "tf.data.Dataset | keras.utils.PyDataset | Callable[[], obje
 Data: TypeAlias = "str | Path | Dataset | np.ndarray | Sequence[np.ndarray] | Stream"
 
 
-def open_input(data: Data, name: str, columns: Columns, folder: Path) -> Dataset:
+def open_input(data: Data, name: str, columns: Columns, folder: Path, *, began: bool = False) -> Dataset:
     """The dataset that `data` stands for, its columns checked.
 
     Args:
@@ -39,14 +39,15 @@ def open_input(data: Data, name: str, columns: Columns, folder: Path) -> Dataset
         name: what it is, such as "train": how it is called in `folder`.
         columns: which are read.
         folder: where arrays and streams are written to; made if there are such.
+        began: whether a run has begun with what lies there: then it is the data, and is not written again.
 
     Raises:
-        ConfigurationError: `data` is something else.
+        ConfigurationError: `data` is something else, or holds other arrays than the run began with.
         DataError, DatasetError: the dataset cannot be opened or lacks a column.
     """
     found = opened(data, columns)
     if not isinstance(found, Dataset):
-        found = _placed(found, (folder / name).absolute(), columns)
+        found = _placed(found, (folder / name).absolute(), columns, began=began)
         columns.check(found)
     return found
 
@@ -62,31 +63,69 @@ def opened(data: Data, columns: Columns) -> Data:
         DataError, DatasetError: the dataset cannot be opened or lacks a column.
     """
     if isinstance(data, (str, Path)):
-        data = open_dataset(data if "://" in str(data) else Path(data).absolute())
+        data = open_dataset(data if "://" in str(data) else Path(data).expanduser().absolute())
     if isinstance(data, Dataset):
         columns.check(data)
     return data
 
 
-def _placed(data: Data, place: Path, columns: Columns) -> Dataset:
-    """Arrays or a stream, written at a place, unless they are there."""
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return _written(data, place, columns, overwrite=False)
-    # The folder belongs to a run that is to go on: what it holds stays, if these are the same rows or not.
-    again = place.with_name(f"{place.name}-again")
-    written = _written(data, again, columns, overwrite=True)
-    with contextlib.suppress(DatasetError):  # a run that failed early may have left a part
-        before = open_dataset(place)
-        if before.fingerprint == written.fingerprint:
-            shutil.rmtree(again)
-            return before
-    return written
+def _placed(data: Data, place: Path, columns: Columns, *, began: bool) -> Dataset:
+    """Arrays or a stream, written at a place, unless a run has begun with what is there, and it is whole."""
+    if began and place.exists():
+        with contextlib.suppress(DatasetError):  # a part of it was deleted
+            stored = open_dataset(place)
+            stored.check()
+            if not is_stream(data):  # a stream may come in another order every time, so it is not asked again
+                _check_equal(_arrays(data, columns), stored, place)
+            return stored
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return _written(data, place, columns)
 
 
-def _written(data: Data, place: Path, columns: Columns, *, overwrite: bool) -> Dataset:
-    if is_stream(data):
-        return _write_stream(data, place, columns, overwrite=overwrite)
+def _check_equal(arrays: Mapping[str, np.ndarray], stored: Dataset, place: Path) -> None:
+    """Raise ConfigurationError unless the dataset at a place holds exactly these arrays."""
+    for name, array in arrays.items():
+        if difference := _difference(name, array, stored):
+            raise ConfigurationError(
+                f"The run cannot go on with other data. data.{place.name}: it began with the arrays that are stored in "
+                f"{place}, and now {difference}. Pass the same arrays, or give another run_dir to begin another run."
+            )
+
+
+def _difference(name: str, array: np.ndarray, stored: Dataset) -> str:
+    """How an array differs from a column, in words; empty if it does not."""
+    if len(array) != len(stored):
+        return f"there are {len(array)} rows, and not {len(stored)}"
+    rows_at_once = max(1, _COMPARED_BYTES // max(1, array[:1].nbytes))
+    with stored.reader([name]) as reader:
+        for low in range(0, len(array), rows_at_once):
+            rows = array[low : low + rows_at_once]
+            found = reader.gather(np.arange(low, low + len(rows), dtype=np.int64))[name]
+            if (found.dtype, found.shape) != (rows.dtype.newbyteorder("="), rows.shape):
+                shapes = [f"{each.dtype} {each.shape[1:]}" for each in (rows, found)]
+                return f"{name!r} has {shapes[0]} in a row, and not {shapes[1]}"
+            differs = (_bytes_by_row(found) != _bytes_by_row(rows)).any(axis=1)
+            if differs.any():
+                return f"{name!r} differs in row {low + int(differs.argmax())}"
+    return ""
+
+
+def _bytes_by_row(rows: np.ndarray) -> np.ndarray:
+    """Bits decide, so that NaN equals itself; [rows, bytes]."""
+    native = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
+    return native.reshape(len(rows), -1).view(np.uint8)
+
+
+def _written(data: Data, place: Path, columns: Columns) -> Dataset:
+    return (
+        _write_stream(data, place, columns)
+        if is_stream(data)
+        else write_dataset(place, _arrays(data, columns), overwrite=True)
+    )
+
+
+def _arrays(data: Data, columns: Columns) -> dict[str, np.ndarray]:
+    """Arrays by column; raises ConfigurationError for what are none."""
     arrays = (data,) if isinstance(data, np.ndarray) else tuple(data) if isinstance(data, (tuple, list)) else ()
     names = [columns.inputs, columns.targets, columns.sample_weight]
     wanted = [each for each in names if each is not None]
@@ -98,8 +137,7 @@ def _written(data: Data, place: Path, columns: Columns, *, overwrite: bool) -> D
             f"arrays as there are columns, here {wanted}. For anything else: heliostat.data.write_dataset(path, "
             "{'column': array, ...})."
         )
-    columns_by_name = {str(each): array for each, array in zip(wanted, arrays, strict=True)}
-    return write_dataset(place, columns_by_name, overwrite=overwrite)
+    return {str(each): array for each, array in zip(wanted, arrays, strict=True)}
 
 
 def _describe(data: object) -> str:
@@ -116,7 +154,7 @@ def is_stream(data: object) -> bool:
     return _is_tf_data(data) or _is_py_dataset(data) or inspect.isroutine(data) or _is_partial(data)
 
 
-def _write_stream(data: Data, path: Path, columns: Columns, *, overwrite: bool) -> Dataset:
+def _write_stream(data: Data, path: Path, columns: Columns) -> Dataset:
     """Write all batches of a stream as a dataset, in their order, in bounded memory.
 
     Batches are ``(x, y)`` or ``(x, y, sample_weight)`` (x alone without targets) as `keras.Model.fit` takes them; parts
@@ -127,7 +165,7 @@ def _write_stream(data: Data, path: Path, columns: Columns, *, overwrite: bool) 
         DatasetError: rows cannot be stored.
     """
     num_batches = 0
-    with DatasetWriter(path, overwrite=overwrite) as writer:
+    with DatasetWriter(path, overwrite=True) as writer:
         for batch in _batches(data):
             writer.write(_by_column(batch, columns, num_batches))
             num_batches += 1

@@ -20,6 +20,7 @@ from ..environment import Command
 from ..jobs import FitJob
 from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
+from .shown_text import masked, masked_arguments
 from .trained import TrainedModel
 
 _IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
@@ -35,7 +36,7 @@ class Run:
         settings: the trainer's.
         wanted: those of the run itself.
         data: what to train on, as the caller gave it; likewise `validation_data`.
-        path: its folder.
+        path: its folder; `path_was_made` says whether that was made for it.
         number: which fit of this process it is, counted from 1.
         key: names the state in which it ends, as `ModelState.key`.
         model: the trainer's; `code` are the hashes of the user's code that makes it.
@@ -47,6 +48,7 @@ class Run:
     data: Data
     validation_data: Data | None
     path: Path
+    path_was_made: bool = False
     number: int
     key: str
     model: TrainedModel
@@ -99,8 +101,8 @@ class Run:
     def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on; arrays and streams are written into the folder."""
         place, columns, valid = folder.path / "data", self.wanted.columns, self.validation_data
-        train = open_input(self.data, "train", columns, place)
-        return train, None if valid is None else open_input(valid, "valid", columns, place)
+        train = open_input(self.data, "train", columns, place, began=folder.began)
+        return train, None if valid is None else open_input(valid, "valid", columns, place, began=folder.began)
 
     def job(
         self,
@@ -125,6 +127,7 @@ class Run:
             data=data[0],
             validation_data=data[1],
             run_dir=str(folder.path),
+            lease=folder.lease_id if store is not None and Path(store.location).is_relative_to(folder.path) else "",
             first_generation=max(each.next_generation() for each in (store, final) if each is not None),
             key=self.key,
             final_dir=final.location,
@@ -193,7 +196,7 @@ def check_run(recorded: Mapping[str, object], job: FitJob, run_dir: Path) -> Non
 
 def run_record(job: FitJob, number: int) -> dict[str, object]:
     """What ``run.json`` says of a run besides its state; `number` is which fit of this process it is, from 1."""
-    settings, wanted = job.settings, job.wanted
+    settings, wanted, arguments = job.settings, job.wanted, masked_arguments(sys.argv)
     datasets = {"train": job.data, "valid": job.validation_data}
     return {
         "plan": {
@@ -211,11 +214,16 @@ def run_record(job: FitJob, number: int) -> dict[str, object]:
         "epochs": wanted.epochs,
         "identity": identity_of(job),
         "data": {
-            name: {"path": data.name, "rows": len(data), "skipped_rows": 0, "fingerprint": data.fingerprint}
+            name: {
+                "path": masked(data.name),
+                "rows": len(data),
+                "skipped_rows": data.num_skipped,
+                "fingerprint": data.fingerprint,
+            }
             for name, data in datasets.items()
             if data is not None
         },
-        "command": {"argv": list(sys.argv), "directory": os.getcwd(), "fit": number},
+        "command": {"argv": arguments, "directory": os.getcwd(), "fit": number, "masked": arguments != sys.argv},
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

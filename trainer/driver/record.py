@@ -25,7 +25,7 @@ from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group import driver_loop, worker_group
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent
-from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
+from heliostat.cluster.group.messages import InitialStateChanged, PauseWanted, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Change, Measured
 
@@ -33,7 +33,7 @@ from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalS
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, ConfigurationError, StorageError
+from ..errors import CheckpointError, ConfigurationError, LeaseLostError, StorageError
 from ..events import (
     BalanceMeasured,
     CheckpointCommitted,
@@ -90,13 +90,14 @@ _Item = (
 
 
 class Record:
-    """Writes one run down. Use it as a context manager: at its end everything is on the disk.
+    """Writes one run down. Use it as a context manager: at its end all is on the disk that the disk would take.
 
     Attributes:
         job, folder, began_s: see below.
         epochs: those that are done; `checkpoint` is the name of the last checkpoint that counts, None without; `final`
             that of the state in which the run ended, None where it is not kept. To be read before the block, and after
             it.
+        ended: whether the workers have come to the end of the run; set by the run.
 
     Args:
         job: the run.
@@ -125,6 +126,7 @@ class Record:
         self.epochs: list[EpochRecord] = []
         self.checkpoint: str | None = None
         self.final: str | None = None
+        self.ended = False
         self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
         self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
         self._clock_s = began_s
@@ -133,6 +135,7 @@ class Record:
         self._platforms: list[Platform] = []  # of those that have told theirs and differ
         self._begins_again = False
         self._progress: Progress | None = None
+        self._lost: LeaseLostError | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
     def take_up(self, manifest: CheckpointManifest) -> None:
@@ -158,6 +161,14 @@ class Record:
         differences = differing(self._platform_before, ready.platform, HARDWARE)
         if differences and before_training and self.job.settings.mixed_hardware == "refuse":
             raise ConfigurationError(refusal(told(differences, "where the run began", "here")))
+
+    def last_checkpoint(self) -> str | None:
+        """The last checkpoint that the store lists, which the run would go on from; None without."""
+        try:
+            names = [] if self._store is None else self._store.names()
+        except CheckpointError:  # out of reach for now
+            return self.checkpoint
+        return self.checkpoint if self.checkpoint in names else names[-1] if names else None
 
     # -- the loop's side: never waits -----------------------------------------------------------------------------
 
@@ -263,24 +274,23 @@ class Record:
         self.note(_OriginHeard(None))  # nobody begins from anything any more
         self._thread.end()
         if isinstance(error, PlacementError):  # there is no Ray any more
-            error.add_note(f"The run goes on from {self.checkpoint or 'its beginning: it has no checkpoint'}.")
-        if error is None and self._thread.defect is not None:
-            raise self._thread.defect
-        try:
-            self.folder.flush()
-        except StorageError:
-            if error is None:
-                raise
+            error.add_note(f"The run goes on from {self.last_checkpoint() or 'its beginning: it has no checkpoint'}.")
+        failed = self._lost or self._thread.defect
+        if error is None and failed is not None:
+            raise failed
 
     def _write_down(self, item: _Item, happened_s: float) -> None:
+        if self._lost is not None:
+            return
         try:
             self._handle(item, happened_s)
+        except LeaseLostError as error:  # the other driver goes on: the group is let go at its next step
+            self._lost = error
+            self._group.pool.inbox.put(PauseWanted(reason="another driver has taken the run folder"))
         except StorageError as error:
             if not self._said_storage:
                 self._said_storage = True
                 self._screen.say(f"warning: {error} Training goes on; what is missing is written when it can be.")
-        except OSError:  # not of the folder nor of checkpoints: nobody reads the screen any more
-            self._screen = Display()
 
     def _handle(self, item: _Item, happened_s: float) -> None:
         match item:
@@ -349,14 +359,15 @@ class Record:
         if skipped := self.job.data.num_skipped:
             epoch = replace(epoch, logs={**epoch.logs, "skipped_rows": skipped})
         known = [each for each in self.epochs if each.epoch < epoch.epoch]
-        again = len(known) < len(self.epochs)
+        again = len(known) < len(self.epochs)  # a chief that was lost had told it, and its successor tells it again
         self.epochs = [*known, epoch]
-        if again:  # a chief that was lost had told it, and its successor tells it again
+        if not again:
+            seconds, self._clock_s = happened_s - self._clock_s, happened_s
+            self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
+        if again or not self.folder.has_epochs:  # somebody may have deleted it
             self.folder.set_epochs(self.epochs)
-            return
-        seconds, self._clock_s = happened_s - self._clock_s, happened_s
-        self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
-        self.folder.add_epoch(epoch)
+        else:
+            self.folder.add_epoch(epoch)
 
     def _event(self, event: Event) -> None:
         num_steps = self.job.wanted.num_steps(len(self.job.data))
@@ -388,6 +399,7 @@ class Record:
             return
         history = tuple(epoch.to_json() for epoch in self.epochs if epoch.epoch < written.manifest.epoch)
         manifest = replace(written.manifest, identity=self._identity, history=history)
+        self.folder.files.check_lease()
         self._loading = None  # the workers have loaded what they began from, and made steps
         began_s = time.perf_counter()
         try:
@@ -414,6 +426,7 @@ class Record:
     def _commit_final(self, written: FinalStateWritten) -> None:
         history = tuple(epoch.to_json() for epoch in self.epochs)
         manifest = replace(written.manifest, identity=self._identity, history=history)
+        self.folder.files.check_lease()
         try:
             self._final_store.commit(manifest.name, manifest)
             self._final_store.prune(1)
@@ -431,6 +444,7 @@ class Record:
     def _prune(self) -> None:
         if self._store is None:
             return
+        self.folder.files.check_lease()
         try:
             self._store.prune(self.job.wanted.keep, spare=self._loading)
         except CheckpointError as error:

@@ -34,7 +34,7 @@ from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
 from .display import Display, plan_lines
-from .failures import explained, pausing
+from .failures import end_pauses_quietly, explained, pausing
 from .inputs import is_stream
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, stored_threads, workers_record
@@ -72,12 +72,25 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     with times.part("data"):
         run = run.opened()  # before there is a folder
     folder = run.open_folder()
+    if folder.is_finished(run.wanted):
+        return _fit(run, folder, workers, screen, times, began_s)
+    with folder.held(take_over=run.wanted.take_over, was_made=run.path_was_made):
+        return _fit(run, folder, workers, screen, times, began_s)
+
+
+def _fit(
+    run: Run, folder: RunFolder, workers: Workers, screen: Display, times: StartTimes, began_s: float
+) -> Result | None:
+    """Make the run in a folder that is ours, or take the result out of it."""
+    kills = None if run.command is None else run.command.kills
     store, finished = run.open_store(folder), folder.is_finished(run.wanted)
     final = run.final_store(folder, store)
     if not finished and (is_stream(run.data) or is_stream(run.validation_data)):
         workers.launch(screen, times, stored_threads(folder))  # they start while the stream is written
     with times.part("data"):
         data = run.open_data(folder)
+    if folder.began and not finished and (is_stream(run.data) or is_stream(run.validation_data)):
+        screen.say("streams are not read again: their rows are in the run folder, from when the run began")
     with _failure_noted(folder):
         if not finished:
             workers.start(screen, times, stored_threads(folder))
@@ -85,7 +98,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
         job = run.job(share, data, folder, store, final)
         if finished:
             result = _stored(run, job, folder, workers, screen)
-            run.model.end = end_of_fit(job, folder, store, None)
+            run.model.end = end_of_fit(job, folder, store, None, folder.record.get("final") or "")
             return result
 
         record = Record(job, folder, screen, store, final, workers.group, times, began_s)
@@ -109,7 +122,8 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
             return _finish(loop, coordinator, record, workers)
         finally:
             if loop.state.generation >= 0:  # before the first the model was as it had been
-                run.model.end = end_of_fit(job, folder, store, record.checkpoint)
+                ended_in = (record.final or "") if record.ended else None
+                run.model.end = end_of_fit(job, folder, store, record.checkpoint, ended_in)
 
 
 # -- before the first step --------------------------------------------------------------------------------------------
@@ -213,16 +227,20 @@ def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: 
 
 @contextlib.contextmanager
 def _failure_noted(folder: RunFolder) -> Iterator[None]:
-    """Note in the run's record that the block fails; mistakes that are found before a run goes on leave it as it is."""
+    """Note in the run's record that the block fails; mistakes that are found before it begins leave it as it is."""
     try:
         yield
     except RunPausedError:
         raise
     except BaseException as error:
-        if not folder.resumes or folder.record["state"] == "running":
+        if folder.record["state"] == "running" or (not folder.resumes and folder.has_logs):
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            with contextlib.suppress(StorageError):  # the error that is raised is the one to tell
-                folder.update(state=state, error=f"{type(error).__name__}: {error}")
+            try:
+                with folder.files.all_tried():
+                    folder.update(state=state, error=f"{type(error).__name__}: {error}")
+            except StorageError as unwritten:  # the error that is raised is the one to tell
+                if not isinstance(error, StorageError):
+                    error.add_note(f"The record of the run is not complete: {unwritten}")
         raise
 
 
@@ -240,12 +258,14 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         if traced:
             _save_trace(coordinator, record, next_epoch=job.wanted.initial_epoch + len(epochs))
             return None
+        end_pauses_quietly()
         raise paused
     hashes = {tuple(sorted(final.sha256.items())) for final in coordinator.finals.values()}
     if hashes != {tuple(sorted(report.sha256.items()))}:
         raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
-    folder.save_model(report.model_file)
-    seconds = time.monotonic() - record.began_s
+    seconds, record.ended = time.monotonic() - record.began_s, True
+    with folder.files.all_tried():
+        folder.save_model(report.model_file)
     folder.update(
         state="finished",
         epochs_done=len(epochs),
@@ -268,10 +288,15 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
 
 
 def _note_pause(reason: str, record: Record) -> RunPausedError:
-    folder, name = record.folder, record.checkpoint
-    folder.add_event(Paused(reason=reason, checkpoint=name))
-    folder.update(state="paused", reason=reason)
-    return RunPausedError(reason, folder.path, name)
+    folder, name = record.folder, record.last_checkpoint()
+    paused = RunPausedError(reason, folder.path, name)
+    try:
+        with folder.files.all_tried():
+            folder.add_event(Paused(reason=reason, checkpoint=name))
+            folder.update(state="paused", reason=reason)
+    except StorageError as unwritten:
+        paused.add_note(f"The record of the run is not complete: {unwritten}")
+    return paused
 
 
 def _save_trace(coordinator: Coordinator, record: Record, next_epoch: int | None) -> None:

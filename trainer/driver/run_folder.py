@@ -12,6 +12,7 @@
     data/           arrays that were passed to fit, as datasets
     replay.json     the step that ``heliostat replay`` computed again last
     trace.json      what ``heliostat trace`` recorded
+    driver.lease    while a fit runs: which driver it is (`lease`)
 
 The lines are those of `events`. JSON has no NaN and no infinity: such numbers are written as the strings "NaN",
 "Infinity" and "-Infinity" (`values.to_line`). Version 3 of the format is written; version 2 is read, too, and a run of
@@ -21,11 +22,10 @@ then goes on.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import time
+import shutil
+import stat
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,22 +33,32 @@ from ..checkpoints.manifest import identity_of_today
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
-from ..errors import ConfigurationError, StorageError, TrainerError
-from ..events import EpochRecord, Event, event_of
+from ..errors import ConfigurationError, DamagedRecordError, StorageError, TrainerError
+from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, event_of
+from .lease import Lease
+from .patient_files import PatientFiles
+from .shown_text import masked
 
 FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
 Line = TypeVar("Line")
 RUN_FILE, METRICS_FILE, EVENTS_FILE, MODEL_FILE = "run.json", "metrics.jsonl", "events.jsonl", "model.keras"
 SETTINGS_FILE = "model.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
+CHECKPOINTS, DATA = "checkpoints", "data"
+_MAX_RECORD_BYTES = 64 << 20  # of run.json; a real one has some thousand
 
 
 class RunFolder:
-    """One run's folder. What cannot be written waits in memory, and is written with the next line of the same file.
+    """One run's folder.
+
+    Attributes:
+        path: where; absolute.
+        resumes: whether it holds a run, which then goes on.
+        files: writes them; what cannot be written waits in memory.
 
     Args:
         path: where.
-        resume: whether it may hold a run already, which then goes on.
+        resume: whether it may hold a run already.
 
     Raises:
         ConfigurationError: it holds a run and may not, or its record cannot be read.
@@ -58,20 +68,57 @@ class RunFolder:
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path.absolute()
         self._record: dict[str, Any] = {"format_version": FORMAT_VERSION, "state": "starting"}
-        self._waiting: dict[str, tuple[bool, bytes]] = {}  # by file: whether it is to be written anew, and what
-        self.resumes = (self.path / RUN_FILE).exists()
+        self.files = PatientFiles(self.path)
+        try:
+            recorded = (self.path / RUN_FILE).exists()
+        except OSError as error:
+            raise StorageError(self.path, error) from error
+        self.resumes = recorded or has_checkpoints(self.path)
         if self.resumes and not resume:
             raise ConfigurationError(
                 f"{str(self.path)!r} holds a run already. Give another run_dir, leave it out to get a new one, or "
                 "leave out resume=False to go on with that run."
             )
-        if self.resumes:
+        if recorded:
             self._record = read_record(self.path)
         self._record.setdefault("id", f"{self.path.name}-{uuid.uuid4().hex[:8]}")
+        self._is_new = not self.path.exists()
         try:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(self.path, error) from error
+
+    @contextlib.contextmanager
+    def held(self, *, take_over: bool, was_made: bool) -> Iterator[None]:
+        """Hold the folder's lease in the block; if that fails before the run began, a new folder goes again.
+
+        Args:
+            take_over: whether to take a lease that has ended without a word.
+            was_made: whether the folder was made for this run.
+
+        Raises:
+            LeaseHeldError: another driver holds it.
+            StorageError: the folder cannot be written.
+        """
+        try:
+            with Lease(self.path, take_over=take_over) as lease:
+                self.files.lease = lease
+                if (self.path / RUN_FILE).exists():  # another driver may have gone on with it meanwhile
+                    self._record, self.resumes = {"id": self.run_id} | read_record(self.path), True
+                yield
+        except BaseException:
+            if (self._is_new or was_made) and not (self.path / RUN_FILE).exists() and not self.has_logs:
+                self._remove()
+            raise
+        finally:
+            self.files.lease = None
+
+    def _remove(self) -> None:
+        """Take away what a start has made, as far as nobody else has put anything there."""
+        with contextlib.suppress(OSError):
+            Path(self.log_dir).rmdir()
+            shutil.rmtree(self.path / DATA, ignore_errors=True)
+            self.path.rmdir()
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -81,7 +128,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints are."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def run_id(self) -> str:
@@ -104,6 +151,15 @@ class RunFolder:
         """Where the workers' log files are."""
         return str(self.path / "logs")
 
+    @property
+    def began(self) -> bool:
+        """Whether the run in it has made a step, with the data that is written there."""
+        if has_checkpoints(self.path) or self.has_epochs:
+            return True
+        with contextlib.suppress(TrainerError):  # what cannot be read will be said when it is to be written
+            return any(isinstance(event, FirstStepDone | CheckpointCommitted) for event in read_events(self.path))
+        return False
+
     def is_finished(self, wanted: FitConfig) -> bool:
         """Whether it holds a run that has done all that is wanted."""
         first = self._record.get("identity", {}).get("initial_epoch", 0)
@@ -111,21 +167,31 @@ class RunFolder:
         return self.resumes and self._record["state"] == "finished" and enough
 
     def update(self, **fields: object) -> None:
-        """Set fields of ``run.json``; raises StorageError."""
-        self._record |= fields
+        """Set fields of ``run.json``, without the secrets of URIs; raises StorageError."""
+        self._record |= {name: masked(each) if isinstance(each, str) else each for name, each in fields.items()}
         self.save(RUN_FILE, self._record, indent=2)
+
+    @property
+    def lease_id(self) -> str:
+        """The id of the lease that is held; empty without."""
+        return "" if self.files.lease is None else self.files.lease.own.id
+
+    @property
+    def has_logs(self) -> bool:
+        """Whether workers have left log files."""
+        return any(Path(self.log_dir).glob("*.log"))
 
     def set_epochs(self, epochs: Sequence[EpochRecord]) -> None:
         """Write ``metrics.jsonl`` anew, when a run goes on from an earlier epoch; raises StorageError."""
-        self._write(METRICS_FILE, "".join(_epoch_line(epoch) for epoch in epochs).encode(), anew=True)
+        self.files.write(METRICS_FILE, "".join(_epoch_line(epoch) for epoch in epochs).encode(), anew=True)
 
     def add_epoch(self, epoch: EpochRecord) -> None:
         """Append an epoch to ``metrics.jsonl``; raises StorageError."""
-        self._write(METRICS_FILE, _epoch_line(epoch).encode(), anew=False)
+        self.files.write(METRICS_FILE, _epoch_line(epoch).encode(), anew=False)
 
     def add_event(self, event: Event) -> None:
         """Append an event to ``events.jsonl``; raises StorageError."""
-        self._write(EVENTS_FILE, (to_line(event.to_json()) + "\n").encode(), anew=False)
+        self.files.write(EVENTS_FILE, (to_line(event.to_json()) + "\n").encode(), anew=False)
 
     def save(self, name: str, value: object, *, indent: int | None = None) -> None:
         """Write a file of JSON.
@@ -138,109 +204,102 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written.
         """
-        self._write(name, (to_line(value, indent) + "\n").encode(), anew=True)
+        self.files.write(name, (to_line(value, indent) + "\n").encode(), anew=True)
 
     def save_model(self, content: bytes) -> None:
         """Write ``model.keras``; raises StorageError."""
-        self._write(MODEL_FILE, content, anew=True)
-
-    def flush(self) -> None:
-        """Write what waits; raises StorageError if something still cannot be written."""
-        for name in list(self._waiting):
-            self._write(name, b"", anew=False)
-
-    def _write(self, name: str, content: bytes, *, anew: bool) -> None:
-        if not anew:
-            anew, before = self._waiting.pop(name, (False, b""))
-            content = before + content
-        try:
-            if anew:
-                _replace(self.path / name, content)
-            else:
-                _append(self.path / name, content)
-        except OSError as error:
-            self._waiting[name] = anew, content
-            raise StorageError(self.path / name, error) from error
-        self._waiting.pop(name, None)
+        self.files.write(MODEL_FILE, content, anew=True)
 
 
-def _append(path: Path, content: bytes) -> None:
-    """Append all of it, or nothing."""
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            while content:
-                content = content[file.write(content) :]
-        except OSError:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                file.truncate(size)
-            raise
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def has_checkpoints(path: Path) -> bool:
+    """Whether a run folder holds checkpoints that count."""
+    return any((path / CHECKPOINTS).glob("*/manifest.json"))
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """What ``run.json`` in a folder says.
 
     Raises:
-        ConfigurationError: there is none, or it is no record of a run.
+        ConfigurationError: there is none, it is damaged, or no record of a run.
     """
+    file = path / RUN_FILE
     try:
-        record = from_line((path / RUN_FILE).read_text())
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_RECORD_BYTES:
+            raise ValueError(f"no file of at most {_MAX_RECORD_BYTES} bytes")
+        record = from_line(file.read_bytes())
     except FileNotFoundError as error:
         raise ConfigurationError(f"{str(path)!r} is no run folder: it holds no {RUN_FILE}.") from error
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{str(path / RUN_FILE)!r} cannot be read: {error}") from error
+        raise DamagedRecordError(file, str(error), can_go_on=has_checkpoints(path)) from error
     if not isinstance(record, dict) or record.get("format_version") not in READ_VERSIONS:
         raise ConfigurationError(
-            f"{str(path / RUN_FILE)!r} was written by another version of Heliostat (format "
+            f"{str(file)!r} was written by another version of Heliostat (format "
             f"{record.get('format_version') if isinstance(record, dict) else None}, this one reads "
             f"{' and '.join(map(str, READ_VERSIONS))})."
         )
+    if not isinstance(record.get("state"), str) or not isinstance(record.get("identity", {}), dict):
+        raise DamagedRecordError(file, "it lacks the state of the run", can_go_on=has_checkpoints(path))
     if "identity" in record:
         record["identity"] = identity_of_today(record["identity"])
     return record | {"format_version": FORMAT_VERSION}
 
 
 def read_epochs(path: Path) -> list[EpochRecord]:
-    """The epochs in the ``metrics.jsonl`` of a run folder; raises TrainerError for a line that is none."""
-    return _read(path / METRICS_FILE, EpochRecord.from_json)
+    """The epochs in the ``metrics.jsonl`` of a run folder.
+
+    Raises:
+        TrainerError: it cannot be read, or an epoch is missing where a line is damaged.
+    """
+    found, damaged = _read(path / METRICS_FILE, EpochRecord.from_json)
+    numbers = [epoch.epoch for epoch in found]
+    if damaged and (1 in damaged or numbers != list(range(numbers[0], numbers[0] + len(numbers)))):
+        raise TrainerError(_damage(path / METRICS_FILE, damaged)[0])
+    return found
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events in the ``events.jsonl`` of a run folder; raises TrainerError for a line that is none."""
-    return _read(path / EVENTS_FILE, event_of)
+    """The events in the ``events.jsonl`` of a run folder, but for damaged lines; raises TrainerError."""
+    return _read(path / EVENTS_FILE, event_of)[0]
 
 
-def _read(path: Path, make: Callable[[Mapping[str, Any]], Line]) -> list[Line]:
-    """The lines of a file, none if there is no such file. A last line that is cut short is left out."""
+def damaged_lines(path: Path) -> list[str]:
+    """What is wrong with each line of a run folder that was left out, in a sentence; raises TrainerError."""
+    makers = {METRICS_FILE: EpochRecord.from_json, EVENTS_FILE: event_of}
+    return [line for name, make in makers.items() for line in _damage(path / name, _read(path / name, make)[1])]
+
+
+def _damage(path: Path, damaged: Mapping[int, str]) -> list[str]:
+    return [f"{path}, line {number} {reason}" for number, reason in damaged.items()]
+
+
+def _read(path: Path, make: Callable[[Mapping[str, Any]], Line]) -> tuple[list[Line], dict[int, str]]:
+    """The lines of a file, none if there is no such file; and by number what is wrong with those that are left out.
+
+    A last line without its end may be being written: nothing is wrong with it.
+    """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return []
+        return [], {}
+    except OSError as error:
+        raise TrainerError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     found: list[Line] = []
-    for number, line in enumerate(lines):
+    damaged: dict[int, str] = {}
+    for number, line in enumerate(lines, 1):
         try:
             values = from_line(line)
         except ValueError as error:
-            if number < len(lines) - 1:
-                raise TrainerError(f"{path}, line {number + 1} is no JSON: {error}") from error
-            break
+            if number < len(lines):
+                damaged[number] = f"is no JSON: {error}"
+            continue
         try:
             if not isinstance(values, dict):
                 raise ValueError("it is no JSON object")
             found.append(make(values))
-        except (ValueError, TypeError) as error:
-            raise TrainerError(f"{path}, line {number + 1} is not what Heliostat writes: {error}") from error
-    return found
+        except (ValueError, TypeError, AttributeError) as error:
+            damaged[number] = f"is not what Heliostat writes: {error}"
+    return found, damaged
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -250,7 +309,7 @@ def read_json(path: Path) -> dict[str, Any]:
         TrainerError: it cannot be read, or is no JSON object.
     """
     try:
-        found = from_line(path.read_text())
+        found = from_line(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
@@ -263,25 +322,3 @@ def _epoch_line(epoch: EpochRecord) -> str:
     line = epoch.to_json()
     del line["row_ids"]
     return to_line(line) + "\n"
-
-
-def new_run_path(name: str, root: Path = Path("runs")) -> Path:
-    """``runs/<name>-<time>``, with a number behind it if that exists."""
-    stem = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-') or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = root / stem, 2
-    while path.exists():
-        path, number = root / f"{stem}-{number}", number + 1
-    return path
-
-
-def numbered_run_path(path: Path, number: int) -> Path:
-    """The folder of a trainer's `number`-th fit with a given folder: ``path``, ``path-2``, ``path-3`` ..."""
-    return path if number <= 1 else path.with_name(f"{path.name}-{number}")
-
-
-def run_folders(path: Path) -> list[Path]:
-    """The folders of all fits that a trainer, or a script, made with a given folder, in their order."""
-    found: list[Path] = []
-    while ((folder := numbered_run_path(path, len(found) + 1)) / RUN_FILE).exists():
-        found.append(folder)
-    return found

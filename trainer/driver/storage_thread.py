@@ -20,13 +20,14 @@ class StorageThread(Generic[_Item]):
 
     Args:
         handle: called in the thread with an item and the moment (monotonic clock) at which it was put.
+        name: of the thread.
     """
 
-    def __init__(self, handle: Callable[[_Item, float], None]) -> None:
+    def __init__(self, handle: Callable[[_Item, float], None], name: str = "heliostat-storage") -> None:
         self.defect: Exception | None = None
         self._handle = handle
         self._queue: queue.SimpleQueue[tuple[_Item, float] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="heliostat-storage", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin; what was put before is handled, too."""

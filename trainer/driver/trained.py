@@ -38,7 +38,9 @@ class TrainedModel:
     end: FitEnd | None = None
 
 
-def end_of_fit(job: FitJob, folder: RunFolder, store: CheckpointStore | None, checkpoint: str | None) -> FitEnd:
+def end_of_fit(
+    job: FitJob, folder: RunFolder, store: CheckpointStore | None, checkpoint: str | None, final: str | None
+) -> FitEnd:
     """How a fit has left the model, as far as its folder tells.
 
     Args:
@@ -46,10 +48,11 @@ def end_of_fit(job: FitJob, folder: RunFolder, store: CheckpointStore | None, ch
         folder: the run folder.
         store: the run's checkpoints, None without.
         checkpoint: the last that counts, None without.
+        final: name of the final state, empty if it is not kept; None if the run did not come to its end.
     """
-    finished = folder.record["state"] == "finished"
+    finished = final is not None
     if finished:
-        state = ModelState(key=job.key, location=job.final_dir or "", name=folder.record.get("final") or "")
+        state = ModelState(key=job.key, location=job.final_dir or "", name=final or "")
     else:  # workers that have gone further may live: theirs is another state
         location = "" if store is None else store.location
         state = ModelState(key=f"{job.key}, unfinished", location=location, name=checkpoint or "")

@@ -17,6 +17,7 @@ import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
 from ..checkpoints.manifest import FinalStateWritten
@@ -32,8 +33,9 @@ from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, ModelError, StateNotKeptError, WorkersDisagreeError
+from ..errors import CheckpointError, ConfigurationError, ModelError, StateNotKeptError, WorkersDisagreeError
 from ..jobs import (
+    LEASE_FILE,
     Final,
     FitJob,
     FitReport,
@@ -62,6 +64,7 @@ LOOPS: dict[LoopName, Callable[[Session], None]] = {
 }
 # Functions traced for evaluate and predict that are kept; each is for rows of one shape.
 MAX_TRACED = 8
+_SHARED_WITHIN_S = 5.0
 
 
 def make_worker(settings: TrainerConfig, slot: int, imports_s: float) -> Worker:
@@ -89,6 +92,24 @@ def make_worker(settings: TrainerConfig, slot: int, imports_s: float) -> Worker:
     return Worker(runtime, times)
 
 
+def _check_run_folder(job: FitJob) -> None:
+    """Raise ConfigurationError if this machine has another disk at the run folder's place than the driver has."""
+    if not job.lease:
+        return
+    path, until_s = Path(job.run_dir, LEASE_FILE), time.monotonic() + _SHARED_WITHIN_S
+    while True:
+        with contextlib.suppress(OSError):
+            if job.lease in path.read_text(errors="replace"):
+                return
+        if time.monotonic() > until_s:
+            raise ConfigurationError(
+                f"The machine {host_name()} does not share the run folder {job.run_dir!r} with the driver, so that its "
+                "checkpoints would be on another disk than the driver's. Give a run_dir on a disk that all machines "
+                "have at the same path; or fit(checkpoint_dir='s3://bucket/folder'), or another place that all reach."
+            )
+        time.sleep(0.2)  # network file systems show new files late
+
+
 def _checked(dataset: Dataset) -> Dataset:
     """The dataset, which must be readable on this host as well."""
     dataset.check()
@@ -108,6 +129,7 @@ class Worker:
     def fit(self, job: FitJob, member: Member) -> object:
         """Train a whole run; the worker that delivers returns a `FitReport`; None when it pauses."""
         wanted = job.wanted
+        _check_run_folder(job)
         times, self._times = self._times, StartTimes()
         with times.part("open"):
             dataset = _checked(job.data)

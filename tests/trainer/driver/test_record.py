@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import signal
 import threading
 import time
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import pytest
 from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.data import write_dataset
-from heliostat.trainer import TrainingFailedError
+from heliostat.trainer import ConfigurationError, RunPausedError, TrainingFailedError
 from heliostat.trainer.checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
 from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
 from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
@@ -118,6 +120,77 @@ def test_a_failure_whose_folder_is_gone_is_still_the_one_that_is_raised(tmp_path
     with local_trainer(linear(), tmp_path) as trainer:
         with pytest.raises(TrainingFailedError, match="the cause"):
             trainer.fit(dense_data(), callbacks=[Moves()], checkpoint_every=None, **JOB)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("in_its_place", ["nothing", "a file"])
+def test_a_run_whose_folder_is_taken_away_is_trained_to_its_end(tmp_path, in_its_place, capfd):
+    """The next checkpoint makes the folder again, with all epochs in it; where it cannot be made, that is an error."""
+
+    class Takes(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                (tmp_path / "run").rename(tmp_path / "gone")
+                if in_its_place == "a file":
+                    (tmp_path / "run").touch()
+
+    x, y = dense_data()
+    data = write_dataset(tmp_path / "data", {"x": x, "y": y})
+    with local_trainer(linear(), tmp_path) as trainer:
+        if in_its_place == "a file":
+            with pytest.raises(StorageError, match=r"cannot be written: Not a directory.*put back what was moved or"):
+                trainer.fit(data, callbacks=[Takes()], **JOB)
+            assert capfd.readouterr().out.count("what is missing is written when it can be") == 1
+        else:
+            result = trainer.fit(data, callbacks=[Takes()], **JOB)
+            assert [each.epoch for each in read_epochs(result.run_dir)] == [0, 1, 2]
+            assert read_record(result.run_dir)["state"] == "finished"
+            assert result.model_path.is_file()
+        trained = trainer.evaluate(data)
+    with local_trainer(linear(), tmp_path / "again") as trainer:
+        trainer.fit(data, **JOB)
+        assert trainer.evaluate(data) == trained, "the trained model is not lost with its folder"
+
+
+@pytest.mark.engine
+def test_a_pause_that_cannot_be_recorded_is_still_a_pause_and_says_so(tmp_path):
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+
+    class Pauses(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with local_trainer(linear(), tmp_path) as trainer:
+        with pytest.raises(RunPausedError, match=r"SIGTERM. Its state is in checkpoint 000001") as raised:
+            trainer.fit(dense_data(), callbacks=[Pauses()], **JOB)
+    (note,) = raised.value.__notes__
+    assert "record of the run is not complete" in note
+    assert "metrics.jsonl" in note
+    assert read_record(tmp_path / "run")["state"] == "paused", "other files were written"
+
+
+@pytest.mark.engine
+def test_a_run_whose_record_is_damaged_goes_on_from_its_checkpoints(tmp_path):
+
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise RuntimeError("enough")
+
+    def train(place, *callbacks):
+        with local_trainer(linear(), place) as trainer:
+            return trainer.fit(dense_data(), callbacks=callbacks, **JOB)
+
+    with pytest.raises(TrainingFailedError):
+        train(tmp_path, Fails())
+    record = tmp_path / "run" / "run.json"
+    record.write_bytes(record.read_bytes()[:100])
+    with pytest.raises(ConfigurationError, match=r"run\.json' cannot be read: .*mv "):
+        train(tmp_path)
+    record.rename(record.with_suffix(".json.damaged"))
+    result = train(tmp_path)
+    assert [each.event for each in read_events(result.run_dir)].count("resumed") == 1
+    assert result.sha256 == train(tmp_path / "whole").sha256
 
 
 @pytest.mark.engine

@@ -1,0 +1,166 @@
+"""Standard output, which may stall, end, or know no letters but ASCII, while nobody waits for it and nothing fails.
+
+A terminal stops at Ctrl-S, a pipe when nobody reads it, both end when their reader does. So a run's lines go through a
+thread of their own (`ScreenThread`: not the storage's, checkpoints must go on counting), which looks whether the
+screen takes a piece before it gives it one (`ScreenStream`). Nobody is ever inside a write that does not return, so a
+program can end while its screen stands still: what was not shown then is in the run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TextIO
+
+from .. import jobs
+from ..errors import ConfigurationError
+from ..events import EpochRecord
+from .display import Display, PlainDisplay, TerminalDisplay
+from .storage_thread import StorageThread
+
+Verbose = Literal["auto", 0, 1, 2]
+PATIENCE_S = 10.0  # after the end of a run: how long a screen that stands still is waited for
+_LOOK_EVERY_S = 0.2
+_PIECE_BYTES = select.PIPE_BUF  # a pipe that takes anything takes so many
+
+
+class ScreenStream(io.TextIOBase):
+    """A text stream that never fails: what its target does not take is left out.
+
+    Args:
+        target: standard output. Of a real one the file descriptor is used, so that what a closed pipe has not taken is
+            in no buffer that Python tries to write when it ends.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target, self._descriptor = target, _descriptor_of(target)
+        self._encoding = getattr(target, "encoding", None) or "utf-8"
+        self._until_s: float | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read-only there, too
+        """That of the target."""
+        return self._encoding
+
+    def isatty(self) -> bool:
+        """Whether the target is a terminal."""
+        return self._target.isatty()
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write as much as the target takes; letters that its encoding lacks become "?"."""
+        content = text.encode(self._encoding, "replace")
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the target was closed
+            if self._descriptor is None:
+                self._target.write(content.decode(self._encoding))
+                self._target.flush()
+            elif self._is_ready(self._descriptor):
+                self._target.flush()  # what the user has printed comes first
+                while content and self._is_ready(self._descriptor):
+                    with contextlib.suppress(BlockingIOError):  # somebody else has filled it meanwhile
+                        content = content[os.write(self._descriptor, content[:_PIECE_BYTES]) :]
+        return len(text)
+
+    def hurry(self, within_s: float) -> None:
+        """From now on wait at most so many seconds, in all, for a target that stands still."""
+        self._until_s = time.monotonic() + within_s
+
+    def _is_ready(self, descriptor: int) -> bool:
+        """Wait until a piece can be written; False when that is not waited for any more."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        while True:
+            until_s = self._until_s
+            left_s = _LOOK_EVERY_S if until_s is None else max(0.0, until_s - time.monotonic())
+            if poll.poll(1000 * min(left_s, _LOOK_EVERY_S)):
+                return True
+            if not left_s:
+                return False
+
+
+class ScreenThread(Display):
+    """Has everything shown on another display by a thread; its methods never wait, but for `close`.
+
+    Args:
+        shown: the other display; it writes to `stream`.
+        stream: see `shown`.
+    """
+
+    def __init__(self, shown: Display, stream: ScreenStream) -> None:
+        self._shown, self._stream = shown, stream
+        self._lock, self._started = threading.Lock(), False
+        self._thread: StorageThread[Callable[[], None]] = StorageThread(lambda show, _: show(), "heliostat-screen")
+        self._progress: Callable[[], None] | None = None
+
+    def say(self, text: str) -> None:
+        """Have the line shown."""
+        self._put(partial(self._shown.say, text))
+
+    def progress(self, progress: jobs.Progress, epochs: int) -> None:
+        """Have the epoch that runs shown; what was not shown yet of it is not shown any more."""
+        waiting, self._progress = self._progress, partial(self._shown.progress, progress, epochs)
+        if waiting is None:
+            self._put(self._show_progress)
+
+    def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
+        """Have the epoch shown."""
+        self._put(partial(self._shown.epoch, record, epochs, seconds))
+
+    def close(self) -> None:
+        """Wait until all is shown; if the screen stands still, for at most `PATIENCE_S`."""
+        if not self._started:
+            return
+        self._stream.hurry(PATIENCE_S)
+        self._thread.put(self._shown.close)
+        self._thread.end()
+        if self._thread.defect is not None:  # no reason for a run to fail
+            warnings.warn(f"Not all of the run was shown: {self._thread.defect!r}", RuntimeWarning, stacklevel=2)
+
+    def _show_progress(self) -> None:
+        show, self._progress = self._progress, None
+        if show is not None:
+            show()
+
+    def _put(self, show: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._started:
+                self._started = True
+                self._thread.start()
+        self._thread.put(show)
+
+
+def make_display(verbose: Verbose) -> Display:
+    """The display for ``verbose``: "auto" (by whether standard output is a terminal), 0, 1 (live) or 2 (lines).
+
+    Raises:
+        ConfigurationError: another value.
+    """
+    makers: dict[object, type[PlainDisplay]] = {1: TerminalDisplay, 2: PlainDisplay}
+    if verbose not in ("auto", 0, *makers):
+        raise ConfigurationError(f"verbose={verbose!r}; it takes 'auto', 0 (nothing), 1 (a live line) or 2 (lines).")
+    if verbose == 0 or sys.stdout is None:  # a program without a terminal may have none
+        return Display()
+    stream = ScreenStream(sys.stdout)
+    automatic = TerminalDisplay if stream.isatty() else PlainDisplay
+    return ScreenThread(makers.get(verbose, automatic)(stream), stream)
+
+
+def _descriptor_of(target: TextIO) -> int | None:
+    """The file descriptor that the target writes to; None for a notebook's cell, a test's buffer and the like."""
+    if not isinstance(target, io.TextIOWrapper):  # others may have a descriptor that leads elsewhere
+        return None
+    try:
+        return target.fileno()
+    except (OSError, ValueError):
+        return None
