@@ -198,9 +198,9 @@ class PeerError(CollectiveError):
             detail: what was tried with the first of them, with hosts and ports.
         """
         first, *others = peers
-        also = f" Also missing: workers {_listed(others)}." if others else ""
+        also = f" Also missing: ranks {_listed(others)}." if others else ""
         what = (
-            f"no connection with worker {first} within {limit_s:g} s: {detail}.{also} A firewall is between the two "
+            f"no connection with rank {first} within {limit_s:g} s: {detail}.{also} A firewall is between the two "
             "hosts, one of them gave the address of a network that the other is not in, or that worker hangs."
         )
         return cls(call, what, peer=first, unresponsive=peers)

@@ -12,6 +12,8 @@ from heliostat.data.converters.sources import PIECE_BYTES, size_of
 from heliostat.data.converters.tables import Table, TablePart
 from heliostat.data.errors import SourceError
 
+_MAX_LINE_BYTES = 1 << 30  # as of a row of CSV; a small compressed file may hold one without end
+
 
 class JsonTable(Table):
     """Files with one JSON object per line, plain or compressed (.gz, .bz2, .zst).
@@ -65,6 +67,11 @@ def _blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int]]:
             while data := stream.read(block_bytes):
                 whole, line_break, after = (rest + data).rpartition(b"\n")
                 rest = after
+                if len(rest) > max(_MAX_LINE_BYTES, block_bytes):
+                    raise SourceError(
+                        f"{path} has a line of more than {_MAX_LINE_BYTES} bytes. JSON lines have one object per line.",
+                        path=path,
+                    )
                 if line_break and whole.strip():
                     yield whole, raw.tell()
         except OSError as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from heliostat.data.errors import BadColumnError, ShardError
 from heliostat.data.storage.manifest import Column, Manifest, Shard
-from heliostat.data.storage.shards import arrow_schema, check_shard_size, schema_text
+from heliostat.data.storage.shards import UNREADABLE, arrow_schema, check_shard_size, schema_text
 from heliostat.data.writing.arrow_values import column_of_arrow, values_of_arrow
 from heliostat.data.writing.blocks import Block, join_blocks
 
@@ -42,7 +42,7 @@ class ChunkFile(ABC):
         """The values of these columns in a chunk; raises ShardError naming the chunk and its rows."""
         try:
             found = self._read(chunk, names)
-        except (pa.ArrowException, OSError) as error:
+        except UNREADABLE as error:
             raise self.error(f"cannot be read in {self.where(chunk)} ({error})") from error
         if found.num_rows != self.chunk_rows()[chunk]:
             raise self.error(
@@ -85,10 +85,11 @@ class ParquetFile(ChunkFile):
         super().__init__(folder, shard, columns)
         try:
             self._file = pq.ParquetFile(self.path if source is None else source, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+            metadata = self.metadata = self._file.metadata
+            self._rows = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+            self._file.schema_arrow.names  # noqa: B018 (they must be text)
+        except UNREADABLE as error:
             raise self.error(f"is not a readable Parquet file ({error})") from error
-        metadata = self.metadata = self._file.metadata
-        self._rows = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
 
     def chunk_rows(self) -> tuple[int, ...]:  # noqa: D102
         return self._rows
@@ -113,7 +114,8 @@ class ArrowFile(ChunkFile):
                 self._file = pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
             batches = range(self._file.num_record_batches)
             self._rows = shard.chunk_rows or tuple(self._file.get_batch(number).num_rows for number in batches)
-        except (pa.ArrowException, OSError) as error:
+            self._file.schema.names  # noqa: B018 (they must be text)
+        except UNREADABLE as error:
             raise self.error(f"is {self._other_kind()} ({error})") from error
         if len(self._rows) != len(batches):
             raise self.error(f"has {len(batches)} record batches; its manifest says {len(self._rows)}")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from heliostat.data.errors import ShardError
 from heliostat.data.storage.manifest import Column, Shard
-from heliostat.data.storage.shards import arrow_schema, check_shard_size, schema_text
+from heliostat.data.storage.shards import UNREADABLE, arrow_schema, check_shard_size, schema_text
 
 _SPLIT_BYTES = 8
 
@@ -60,7 +60,8 @@ class MappedShard:
     def _open(self, buffer: pa.Buffer) -> pa.RecordBatchFileReader:
         try:
             file = pa.ipc.open_file(pa.BufferReader(buffer))
-        except pa.ArrowException as error:
+            file.schema.names  # noqa: B018 (they must be text)
+        except UNREADABLE as error:
             raise self._error(f"is not a readable Arrow file ({error})") from error
         expected = arrow_schema(self._columns)
         if not file.schema.equals(expected, check_metadata=False):
@@ -78,7 +79,8 @@ class MappedShard:
         start, expected = self._first_rows[index], self._chunk_rows[index]
         try:
             batch = file.get_batch(index)
-        except (pa.ArrowException, OSError) as error:
+            batch.validate()  # lengths that cannot be would end the process where they are used
+        except UNREADABLE as error:
             raise self._error(
                 f"has an unreadable record batch {index}, rows {start} to {start + expected - 1} of the file ({error})"
             ) from error

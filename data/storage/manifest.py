@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 from heliostat.data.errors import DatasetNotFoundError, ManifestError
+from heliostat.data.storage.announced import check_chunks, check_depth, check_row, natural, plain_file_name
 from heliostat.data.storage.columns import DTYPE_NAMES, Column, ColumnKind, ColumnStatistics, LengthStatistics
 
 __all__ = [
@@ -154,7 +155,7 @@ def manifest_from_bytes(data: bytes, path: str | os.PathLike[str]) -> Manifest:
             f"{path} lacks the key {error}. It was edited by hand or by another program: write the dataset again.",
             path=path,
         ) from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ManifestError(
             f"{path} holds a value that makes no sense: {error} Write the dataset again.", path=path
         ) from error
@@ -208,17 +209,25 @@ def _manifest_from_json(content: Mapping[str, Any]) -> Manifest:
         raise ValueError("there must be columns with different names, and shards.")
     known = content["statistics"]
     statistics = {column.name: statistics_from_json(column, known[column.name]) for column in columns}
+    rows_per_batch = natural(content["rows_per_batch"])
+    check_chunks((shard.file, shard.num_rows, shard.num_bytes, _num_chunks(shard, rows_per_batch)) for shard in shards)
+    metadata = content.get("metadata", {})
+    check_depth(metadata)
     shard_format = content.get("shard_format", "arrow")
     if shard_format not in _SHARD_FORMATS:
         raise ValueError(f"{shard_format!r} is none of the shard formats {', '.join(_SHARD_FORMATS)}.")
     return Manifest(
         columns=columns,
         shards=shards,
-        rows_per_batch=_natural(content["rows_per_batch"]),
+        rows_per_batch=rows_per_batch,
         statistics=statistics,
         shard_format=shard_format,
-        metadata=dict(content.get("metadata", {})),
+        metadata=dict(metadata),
     )
+
+
+def _num_chunks(shard: Shard, rows_per_batch: int) -> int:
+    return -(-shard.num_rows // rows_per_batch) if shard.chunk_rows is None else len(shard.chunk_rows)
 
 
 def column_to_json(column: Column) -> dict[str, Any]:
@@ -230,9 +239,9 @@ def column_to_json(column: Column) -> dict[str, Any]:
 
 def column_from_json(item: Mapping[str, Any]) -> Column:
     """The column that `column_to_json` described; raises KeyError, TypeError, ValueError."""
-    shape = tuple(_natural(size) for size in item["shape"])
-    kind = item.get("kind", "tensor")
-    return Column(name=item["name"], dtype=np.dtype(str(item["dtype"])), shape=shape, kind=kind)
+    shape, dtype = tuple(natural(size) for size in item["shape"]), str(item["dtype"])
+    check_row(dtype, shape)
+    return Column(name=item["name"], dtype=np.dtype(dtype), shape=shape, kind=item.get("kind", "tensor"))
 
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
@@ -249,11 +258,11 @@ def shard_to_json(shard: Shard) -> dict[str, Any]:
 def shard_from_json(item: Mapping[str, Any]) -> Shard:
     """The shard that `shard_to_json` described; raises KeyError, TypeError, ValueError."""
     shard = Shard(
-        file=_plain_file_name(item["file"]),
-        num_rows=_natural(item["num_rows"]),
-        num_bytes=_natural(item["num_bytes"]),
+        file=plain_file_name(item["file"]),
+        num_rows=natural(item["num_rows"]),
+        num_bytes=natural(item["num_bytes"]),
         xxh3_128=str(item["xxh3_128"]),
-        chunk_rows=tuple(_natural(rows, least=0) for rows in item["chunk_rows"]) if "chunk_rows" in item else None,
+        chunk_rows=tuple(natural(rows, least=0) for rows in item["chunk_rows"]) if "chunk_rows" in item else None,
     )
     if shard.chunk_rows is not None and sum(shard.chunk_rows) != shard.num_rows:
         raise ValueError(f"{shard.file} has {shard.num_rows} rows, but its chunks have {sum(shard.chunk_rows)}.")
@@ -279,19 +288,6 @@ def statistics_from_json(column: Column, item: Mapping[str, Any]) -> ColumnStati
         if lengths is None
         else LengthStatistics(min=int(lengths["min"]), max=int(lengths["max"]), total=int(lengths["total"])),
     )
-
-
-def _plain_file_name(name: Any) -> str:
-    # A manifest from elsewhere must not make us open files outside its folder.
-    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
-        raise ValueError(f"{name!r} is not a plain file name.")
-    return name
-
-
-def _natural(value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{value!r} is not an integer of at least {least}.")
-    return value
 
 
 def _number_to_json(value: int | float) -> int | float | str:

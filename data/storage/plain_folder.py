@@ -13,9 +13,10 @@ from heliostat.data.storage.bounds import Bounds
 from heliostat.data.storage.columns import ColumnStatistics
 from heliostat.data.storage.footers import edge_hash, first_null, parquet_statistics
 from heliostat.data.storage.manifest import MANIFEST_NAME, Column, Manifest, Shard, write_manifest
-from heliostat.data.storage.shards import hash_file
+from heliostat.data.storage.shards import UNREADABLE, hash_file
 from heliostat.data.writing.arrow_values import column_of_arrow
 
+MAX_CHUNK_ROWS = 2**40
 SUFFIXES = (*PARQUET_SUFFIXES, ".arrow", ".feather", ".ipc")
 
 
@@ -59,6 +60,8 @@ def manifest_of(place: Path | str, files: Iterable[ChunkFile]) -> Manifest:
         if isinstance(file, ParquetFile):
             footers.append(file.metadata)
         rows = file.chunk_rows()
+        if not all(0 <= count <= MAX_CHUNK_ROWS for count in rows):
+            raise file.error(f"is said to have {', '.join(map(str, rows))} rows in its {file.chunk_name}s")
         file.close()
         if sum(rows):
             shards.append(replace(file.shard, num_rows=sum(rows), chunk_rows=rows))
@@ -133,7 +136,11 @@ def _check_alike(file: ChunkFile, first: str, columns: Sequence[Column], found: 
 
 
 def _refuse_nulls(file: ChunkFile, columns: Sequence[Column]) -> None:
-    found = first_null(file.metadata, [column.name for column in columns]) if isinstance(file, ParquetFile) else None
+    try:
+        names = [column.name for column in columns]
+        found = first_null(file.metadata, names) if isinstance(file, ParquetFile) else None
+    except UNREADABLE as error:
+        raise file.error(f"has an unreadable footer ({error})") from error
     if found is not None:
         name, group = found
         raise BadColumnError(

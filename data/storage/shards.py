@@ -23,6 +23,10 @@ from heliostat.data.storage.ragged import Ragged
 
 _HASH_BLOCK_BYTES = 1 << 24
 
+UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+"""What pyarrow raises for a damaged file: of its own, of the system, of names that are no text and sizes that cannot
+be. A caller turns these into a ShardError, which names the file."""
+
 Values = npt.NDArray[Any] | Ragged
 """Rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
 

@@ -14,6 +14,9 @@ from pathlib import Path
 from heliostat.data.errors import DatasetExistsError
 from heliostat.data.storage.manifest import MANIFEST_NAME
 
+# So say network shares and file systems in user space of which no folder can be flushed, or not this one.
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+
 
 def unfinished_folder(target: Path) -> Path:
     """Where the dataset of `target` is while it is written: a sibling, because only within one file system is a rename
@@ -56,10 +59,14 @@ def put_in_place(folder: Path, target: Path, overwrite: bool) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    with _opened(folder) as descriptor:
-        os.fsync(descriptor)
+def flush_folder(folder: str | os.PathLike[str]) -> None:
+    """Wait until the names in a folder are on the disk, if its file system can do that; raises OSError."""
+    try:
+        with _opened(folder) as descriptor:
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
 
 
 @contextmanager
@@ -81,7 +88,7 @@ def try_lock(descriptor: int, *, wait: bool = False) -> bool:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def _opened(folder: str | os.PathLike[str]) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield descriptor

@@ -37,6 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
+from heliostat.data.writing.commit import flush_folder
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from .manifest import (
@@ -158,8 +159,8 @@ class CheckpointStore:
                     file.write(raw)
                 return
             _replace_file(Path(path), raw)
-            self._flush(folder)
-            self._flush(self._root or "/")
+            flush_folder(folder)
+            flush_folder(self._root or "/")
 
     def names(self) -> list[str]:
         """The committed checkpoints, oldest first: by position, then generation. Raises CheckpointError."""
@@ -302,7 +303,7 @@ class CheckpointStore:
                     yield entry, read_tensor(file, entry, shown)
 
     def _flush(self, path: str) -> None:
-        """Put a local file or folder on the disk; object stores have done so on closing."""
+        """Put a local file on the disk; object stores have done so on closing."""
         if isinstance(self._filesystem, pafs.LocalFileSystem):
             descriptor = os.open(path, os.O_RDONLY)
             try:

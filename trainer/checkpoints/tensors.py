@@ -42,6 +42,7 @@ DTYPE_CODES: Mapping[str, str] = {
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
 }
+MAX_DIMENSIONS = 64  # numpy's
 _CHUNK_BYTES = 2**26  # object stores send each write as a part: not too small, and at most 5 GB
 
 
@@ -66,6 +67,11 @@ class TensorEntry:
             )
         if not isinstance(self.shape, tuple) or not all(is_count(size) for size in self.shape):
             raise CheckpointError(f"Tensor {self.name!r} has shape {self.shape!r}; a shape is a tuple of sizes.")
+        if len(self.shape) > MAX_DIMENSIONS or self._addressed_bytes >= 2**63:
+            raise CheckpointError(
+                f"Tensor {self.name!r} has shape {self.shape!s:.200}; an array has at most {MAX_DIMENSIONS} "
+                "dimensions and 2**63 bytes."
+            )
         if not isinstance(self.xxh3, str) or not re.fullmatch("[0-9a-f]{32}", self.xxh3):
             raise CheckpointError(f"Tensor {self.name!r} has hash {self.xxh3!r}; a hash is 32 hexadecimal digits.")
 
@@ -73,6 +79,11 @@ class TensorEntry:
     def num_bytes(self) -> int:
         """Bytes of the tensor."""
         return numpy_dtype(self.dtype).itemsize * math.prod(self.shape)
+
+    @property
+    def _addressed_bytes(self) -> int:
+        """What numpy bounds: a size of 0 counts as 1."""
+        return numpy_dtype(self.dtype).itemsize * math.prod(max(1, size) for size in self.shape)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -137,7 +148,12 @@ def read_tensor(file: pa.NativeFile, entry: TensorEntry, shown: str) -> np.ndarr
     Raises:
         DamagedCheckpointError: it is cut short, or its hash is another; and what the file raises.
     """
-    array = np.empty(entry.shape, numpy_dtype(entry.dtype))
+    try:
+        array = np.empty(entry.shape, numpy_dtype(entry.dtype))
+    except MemoryError:
+        raise DamagedCheckpointError(
+            f"Tensor {entry.name!r} in {shown} is said to have {entry.num_bytes} bytes, more than there is memory."
+        ) from None
     raw, at = _raw(array), 0
     while at < len(raw):
         count = file.readinto(raw[at : at + _CHUNK_BYTES])

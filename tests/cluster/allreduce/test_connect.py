@@ -86,7 +86,7 @@ def test_very_many_silent_strangers_do_not_either(group):
 
 def test_a_worker_that_never_comes_is_named(group):
     listeners = group.listen(3)
-    with pytest.raises(errors.PeerError, match=r"worker 1 within 0.2 s: .*Also missing: workers 2\.") as caught:
+    with pytest.raises(errors.PeerError, match=r"rank 1 within 0.2 s: .*Also missing: ranks 2\.") as caught:
         connect(listeners[0], group.peers(listeners, 0), timeout_s=0.2, deadline_s=1)
     assert (caught.value.peer, caught.value.unresponsive) == (1, (1, 2))
 
@@ -113,7 +113,7 @@ def test_abort_ends_a_connect_of_this_or_an_older_generation_only(group):
     aborter.join()
     with pytest.raises(errors.Aborted, match="a worker died"):
         join(2, 30.0)
-    with pytest.raises(errors.PeerError, match=r"no connection with worker 1 within 0\.1 s"):
+    with pytest.raises(errors.PeerError, match=r"no connection with rank 1 within 0\.1 s"):
         join(4, 0.1)
 
 

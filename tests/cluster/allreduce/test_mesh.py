@@ -204,7 +204,7 @@ def test_workers_at_different_calls_are_out_of_step(group):
     results = group.run(2, lambda mesh, rank: mesh.broadcast(4 + rank, b"x" if rank == 0 else None))
     assert isinstance(results[1], errors.ProtocolError)
     assert results[1].peer == 0
-    assert "this worker is at broadcast 5, worker 0 is at broadcast 4. All workers must make" in str(results[1])
+    assert "this worker is at broadcast 5, rank 0 is at broadcast 4. All workers must make" in str(results[1])
 
 
 def test_a_broadcast_does_not_answer_an_all_reduce(group):
@@ -215,7 +215,7 @@ def test_a_broadcast_does_not_answer_an_all_reduce(group):
             return mesh.broadcast(1, b"x")
         return mesh.all_reduce(1, {(0, 1): one}, [((0, 0),), ((0, 1),)], layout_of(one), ops=("sum",))
 
-    assert "worker 0 is at broadcast 1" in str(group.run(2, body)[1])
+    assert "rank 0 is at broadcast 1" in str(group.run(2, body)[1])
 
 
 def test_workers_that_expect_other_nodes_are_told_so(group):

@@ -132,7 +132,7 @@ def test_a_worker_behind_a_blocked_port_is_named_with_both_addresses(group, is_f
         )
         what = "does not answer" if is_full else "is open, but no worker answers"
         said = (
-            rf"no connection with worker 0 within 0.4 s: 127.0.0.1:{port} {what}, called from 127.0.0.1:{own}\. "
+            rf"no connection with rank 0 within 0.4 s: 127.0.0.1:{port} {what}, called from 127.0.0.1:{own}\. "
             "A firewall"
         )
         with pytest.raises(errors.PeerError, match=said) as caught:

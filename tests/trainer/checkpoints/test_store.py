@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
+import xxhash
 from heliostat.trainer.checkpoints.manifest import (
     CheckpointManifest,
     checkpoint_name,
@@ -22,7 +27,7 @@ from heliostat.trainer.checkpoints.manifest import (
     parse_checkpoint_name,
 )
 from heliostat.trainer.checkpoints.store import CheckpointStore
-from heliostat.trainer.checkpoints.tensors import DTYPE_CODES, TensorEntry, numpy_dtype
+from heliostat.trainer.checkpoints.tensors import DTYPE_CODES, TensorEntry, numpy_dtype, state_layout
 from heliostat.trainer.errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -329,6 +334,67 @@ def test_latest_names_a_damaged_one_and_falls_back(store, tmp_path, kind):
     assert len(said) == 1
     assert bad in said[0]
     assert file in said[0]
+
+
+def forge_shape(folder, shape) -> None:
+    """Give a tensor of a committed checkpoint another shape, with a hash that fits."""
+    content = json.loads((folder / MANIFEST).read_text())
+    content["body"]["tensors"][0]["shape"] = shape
+    raw = json.dumps(content["body"], separators=(",", ":")).encode()
+    content["xxh3_128"] = xxhash.xxh3_128_hexdigest(raw)
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    if isinstance(shape, list) and 0 in shape:  # then the tensors' file can be made to fit
+        entry = SimpleNamespace(name="w", dtype="float32", shape=tuple(shape), num_bytes=0)
+        (folder / STATE).write_bytes(state_layout([entry])[0])
+
+
+@pytest.mark.parametrize(
+    "shape", [[2**64, 0], [2**40, 2**40, 0], [0] * 65, [2**62], [10**30], [-1], [3.0], [True], [[3]], "33", None]
+)
+def test_a_forged_shape_is_damage_and_older_checkpoints_are_tried(store, tmp_path, shape):
+    good, bad = save(store, 1), save(store, 2, tensors={"w": np.empty((0, 4), np.float32)})
+    forge_shape(tmp_path / "checkpoints" / bad, shape)
+    with pytest.raises(DamagedCheckpointError, match=rf"{bad}/"):
+        store.load(bad)
+    manifest, said = store.latest()
+    assert (manifest.name, len(said)) == (good, 1)
+    assert bad in said[0]
+
+
+def test_a_tensor_larger_than_memory_is_damage(store, tmp_path):
+    """Its file is as long as it says: a file of holes takes no room."""
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1":
+        pytest.skip("this system grants more memory than there is")
+    good, bad = save(store, 1), save(store, 2, tensors={"w": np.zeros(4, np.uint8)})
+    folder, size = tmp_path / "checkpoints" / bad, 2**43
+    forge_shape(folder, [size])
+    (entry,) = store.manifest(bad).tensors
+    with open(folder / STATE, "wb") as file:
+        header, _ = state_layout([entry])
+        file.write(header)
+        try:
+            file.truncate(len(header) + size)
+        except OSError as error:
+            pytest.skip(f"the file system has no files of that length: {error}")
+    with pytest.raises(DamagedCheckpointError, match=f"'w'.*{STATE} is said to have {size} bytes"):
+        store.load(bad)
+    assert store.latest()[0].name == good
+
+
+def test_a_file_system_that_cannot_flush_folders_will_do(store, tmp_path, monkeypatch):
+    fsync, num_refused = os.fsync, 0
+
+    def refuses_folders(descriptor):
+        nonlocal num_refused
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            num_refused += 1
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuses_folders)
+    name = save(store, 1)
+    assert num_refused > 0
+    assert store.latest()[0].name == name
 
 
 def test_a_damaged_tensor_is_named_with_both_hashes(store, tmp_path):
