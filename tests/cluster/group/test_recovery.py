@@ -588,6 +588,20 @@ def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monk
     assert toys.driver.members == (0, 2, 3)
 
 
+def test_a_worker_that_stands_still_while_it_sets_itself_up_is_named_and_replaced(start, script, monkeypatch):
+    monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(liveness, "FIRST_DEADLINE_S", 1.5)
+    monkeypatch.setattr(liveness, "BUSY_SHARE", 100.0)  # the others compute in the same process
+    script.hold(1, "setup", None, lambda: script.saw("kill", 1) > 0)
+    toys = start(3, max_launches=4, deadline_s=1.0)
+    check(toys, toys.run(JOB))
+    assert toys.driver.members == (0, 2, 3)
+    assert script.saw("late", 1, "setting up", None) == 1
+    (failure,) = toys.driver.not_started
+    assert (failure.worker, not lost(toys)) == (1, True)
+    assert "stood still at 'setting up'" in failure.reason
+
+
 @pytest.mark.parametrize(("copy_s", "regroups"), [(0.0, True), (30.0, False)])
 def test_peers_wait_longer_for_a_worker_that_has_said_how_long_a_copy_of_the_state_takes(
     start, script, copy_s, regroups

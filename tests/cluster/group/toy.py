@@ -179,7 +179,8 @@ class Toy:
     def _talk(self, job: Job, member: Member) -> None:
         due = self.state.step // job.talk_every
         while len(self.state.payloads) < due:
-            self.state = told(self.state, broadcast(member, lambda: self._produce(job, member), 1 << 20, GUARD_S))
+            payload = broadcast(member, lambda: memoryview(self._produce(job, member)), 1 << 20, GUARD_S)
+            self.state = told(self.state, bytes(payload))
         while len(self.state.answers) < due:
             self.script.reached("ask", member.step)
             question = Ask(number=len(self.state.answers), digest=self.state.digest())
