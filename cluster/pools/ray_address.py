@@ -96,6 +96,8 @@ def probe(cluster: Cluster, environ: Mapping[str, str], limit_s: float = PROBE_S
                 answer += more
     except TimeoutError:
         raise PlacementError.no_answer(cluster.address, cluster.origin, f"no answer within {limit_s:g} s") from None
+    except ConnectionResetError:  # it hung up on what a client of gRPC says
+        answer = b""
     except OSError as error:
         raise PlacementError.no_answer(cluster.address, cluster.origin, error.strerror or str(error)) from error
     if answer[_TYPE_AT : _TYPE_AT + 1] != bytes((_SETTINGS,)):
