@@ -146,8 +146,10 @@ def regroup(turn: Turn) -> None:
     state, deaths = turn.state, turn.state.new_deaths
     if not state.all_waiting:
         return
-    for victim in cut_off({worker: state.requests[worker] for worker in state.members}, state.members):
-        reason = "its connection with another worker is cut"
+    requests = {worker: state.requests[worker] for worker in state.members}
+    for victim in cut_off(requests, state.members):
+        said = [each.reason for each in requests.values() if victim in each.blames] or [requests[victim].reason]
+        reason = f"its connection with another worker is cut ({said[0]})"
         turn.act(Kill(worker=victim, reason=reason))
         turn.forget(victim)
         lose(turn, Failure(worker=victim, kind="died", reason=reason))

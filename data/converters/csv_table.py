@@ -17,9 +17,10 @@ from heliostat.data.converters.sources import PIECE_BYTES, size_of
 from heliostat.data.converters.tables import Table, TablePart
 from heliostat.data.errors import BadColumnError, SourceError
 
-# pyarrow reads up to 32 blocks ahead. A row larger than a block is read in larger blocks.
+# pyarrow reads up to 32 blocks ahead. A row larger than a block is read in larger blocks, but not without end: a small
+# compressed file may hold such a row.
 _BLOCK_BYTES = 1 << 20
-_MAX_BLOCK_BYTES = 1 << 30
+_MAX_BLOCK_BYTES = 1 << 28
 _FAILED = re.compile(r"In CSV column #(\d+): .*conversion error")
 # What a column is tried as, one after the other: of a block that does not fit, and so of the whole column.
 _WIDENINGS = (pa.null(), pa.int64(), pa.float64(), pa.bool_(), pa.string())
@@ -118,7 +119,12 @@ class CsvTable(Table):
 
     def _header(self, path: Path) -> list[str]:
         with self._open(path, {}, None) as reader:
-            names = list(reader.schema.names)
+            try:
+                names = list(reader.schema.names)
+            except UnicodeDecodeError as error:
+                raise SourceError(
+                    f"{path} cannot be read as CSV: its header is no UTF-8 text ({error})", path=path
+                ) from error
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise SourceError(f"{path} names these columns more than once: {', '.join(repeated)}.", path=path)

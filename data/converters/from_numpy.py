@@ -161,7 +161,7 @@ def npy_source(files: Sequence[Path], *, name: str, features: Sequence[str] | No
     for path in files:
         try:
             arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, OverflowError) as error:
             if "Array can't be memory-mapped" in str(error):
                 raise _objects(path.stem, str(path)) from error
             raise SourceError(f"{path} cannot be read as .npy: {error}", path=path) from error

@@ -6,13 +6,19 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json
 from heliostat.data.converters.sources import PIECE_BYTES, size_of
 from heliostat.data.converters.tables import Table, TablePart
 from heliostat.data.errors import SourceError
 
-_MAX_LINE_BYTES = 1 << 30  # as of a row of CSV; a small compressed file may hold one without end
+_MAX_LINE_BYTES = 1 << 28  # as of a row of CSV; a small compressed file may hold one without end
+_MAX_DEPTH = 100  # of lists and objects inside of each other: parsers and schemas are recursive
+_OPENS, _CLOSES, _QUOTE, _BREAK = 1, 2, 3, 4  # what a byte of JSON may do; 0: nothing
+_STEPS = np.array([0, 1, -1, 0, 0], np.int8)
+_KINDS = np.zeros(256, np.int8)
+_KINDS[list(b"[{")], _KINDS[list(b"]}")], _KINDS[ord('"')], _KINDS[ord("\n")] = _OPENS, _CLOSES, _QUOTE, _BREAK
 
 
 class JsonTable(Table):
@@ -81,6 +87,7 @@ def _blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _parsed(block: bytes, path: Path, row: int, schema: pa.Schema | None = None) -> pa.Table:
+    _check_depth(block, path, row)
     options = None
     if schema is not None:
         options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
@@ -97,6 +104,23 @@ def _parsed(block: bytes, path: Path, row: int, schema: pa.Schema | None = None)
             "JSON object, with values of one kind per field.",
             path=path,
         ) from error
+
+
+def _check_depth(block: bytes, path: Path, row: int) -> None:
+    """Raise SourceError for a line whose values are nested too deep: it would end the process."""
+    # Without these, a quotation mark begins or ends text, and the parity of their number so far says where it is open.
+    unescaped = block.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in block else block
+    kinds = _KINDS[np.frombuffer(unescaped, np.uint8)]
+    kinds = kinds[kinds != 0]
+    is_text = np.cumsum(kinds == _QUOTE, dtype=np.uint8) & 1
+    steps = np.where(is_text, 0, _STEPS[kinds])
+    too_deep = np.flatnonzero(np.cumsum(steps, dtype=np.int32) > _MAX_DEPTH)
+    if too_deep.size:
+        line = row + 1 + int(np.count_nonzero(kinds[: too_deep[0]] == _BREAK))
+        raise SourceError(
+            f"{path} has values nested more than {_MAX_DEPTH} deep in line {line}. Store them flat, or as text.",
+            path=path,
+        )
 
 
 def _unified(schema: pa.Schema, found: pa.Schema, path: Path, row: int) -> pa.Schema:

@@ -60,7 +60,8 @@ class Neighbour:
         with contextlib.suppress(EOFError, OSError):
             hello = exactly(victim, _HELLO.size)
             self.num_heard += len(hello)
-            worker = socket.create_connection(self.address)
+            worker = socket.socket()  # a name would need modules that this user cannot read any more
+            worker.connect(self.address)
             worker.sendall(hello)
             victim.sendall(exactly(worker, _HELLO.size + _PROOF_BYTES))
             worker.sendall(exactly(victim, _PROOF_BYTES))

@@ -618,7 +618,10 @@ def test_who_is_held_up_by_a_third_in_an_earlier_call_is_not_to_blame(calls, bla
 def test_who_is_cut_off_is_ended_and_the_others_go_on():
     play = running(0, 1, 2)
     for worker, blamed in ((0, 2), (1, 2), (2, 0)):
-        play.report(worker, blames=(blamed,), in_call=True)
+        play.report(worker, blames=(blamed,), in_call=True, reason=f"worker {blamed} does not answer at its port")
+    assert play.new_of(Kill)[0].reason == (
+        "its connection with another worker is cut (worker 2 does not answer at its port)"
+    )
     assert play.new_of(Kill)[0].worker == play.new_of(WorkerDeath)[0].failure.worker == 2
     assert play.answers[1].members == (0, 1)
 
