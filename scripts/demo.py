@@ -152,6 +152,7 @@ def train_one_way(trainer: Trainer, loop: LoopName, train: Path, valid: Path, se
         loop=loop,
         epochs=settings.epochs,
         global_batch_size=settings.global_batch_size,
+        initial_weights="new",  # else each way would go on where the one before has ended
         **own,
     )
 

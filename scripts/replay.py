@@ -92,7 +92,13 @@ def report_of(stored: Mapping[str, Any]) -> ReplayReport:
         for each in stored["microbatches"]
     )
     present = tuple(stored["present"])
-    return ReplayReport(epoch=stored["epoch"], step=stored["step"], present=present, microbatches=microbatches)
+    return ReplayReport(
+        epoch=stored["epoch"],
+        step=stored["step"],
+        present=present,
+        microbatches=microbatches,
+        pass_number=stored["pass_number"],
+    )
 
 
 def recorded_dataset(recorded: RecordedRun) -> Dataset:
@@ -154,7 +160,7 @@ def read_rows(dataset: Dataset, seed: int, report: ReplayReport) -> list[Rows]:
     names = [name for name, column in dataset.schema.items() if not column.is_variable]
     found = []
     with dataset.reader(names) as reader:
-        reader.start_pass(seed=seed, epoch=report.epoch)
+        reader.start_pass(seed=seed, epoch=report.pass_number)
         for each in report.microbatches:
             ids = tuple(each.row_ids[:SHOWN_ROWS])
             columns = reader.gather(np.array(ids, np.int64))

@@ -13,9 +13,9 @@ import pytest
 TRAINER = """
     CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedRecordError DamagedStateError
     DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError LeaseLostError ModelError
-    NonfiniteGradientError NotCompiledError Result RunPausedError RuntimeSetupError StateNotKeptError StorageError
-    Trainer TrainerError TrainingFailedError UnsupportedModelError UnsupportedStepError ValueNotCarriedError
-    WorkersDisagreeError
+    NonfiniteGradientError NotCompiledError OtherBeginningError Result RunPausedError RuntimeSetupError
+    StateNotKeptError StorageError Trainer TrainerError TrainingFailedError UnsupportedModelError UnsupportedStepError
+    ValueNotCarriedError WorkersDisagreeError
 """
 DATA = """
     ALIGNMENT_BYTES ORDER_VERSION BadColumnError BatchPlan CacheError Column ColumnDescription ColumnKind

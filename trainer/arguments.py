@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from .columns import Columns
 from .config import LoopName
 from .errors import ConfigurationError
@@ -65,6 +67,30 @@ def check_build_model(build_model: object) -> None:
             f"build_model is {build_model!r}; it must be a function without arguments that returns a new, compiled "
             "keras.Model: every worker builds its own."
         )
+
+
+def checked_weights(weights: Sequence[np.ndarray] | str | None) -> tuple[np.ndarray, ...] | None:
+    """The arrays that were given; None for those of `build_model`. Raises ConfigurationError for another text."""
+    if isinstance(weights, str):
+        if weights != "new":
+            raise ConfigurationError(
+                f"initial_weights={weights!r}; it takes a list of arrays, or 'new' for those of build_model."
+            )
+        return None
+    return None if weights is None else tuple(np.asarray(weight) for weight in weights)
+
+
+def check_prepare(prepare: Callable[..., Any] | None) -> None:
+    """Raise `ConfigurationError` for what is no function of a model."""
+    if prepare is None:
+        return
+    try:
+        inspect.signature(prepare).bind("model")
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"prepare is called as prepare(model), which {getattr(prepare, '__name__', prepare)!r} does not take: "
+            f"{error}."
+        ) from error
 
 
 def check_steps(loop: LoopName, code: UserCode, columns: Columns) -> None:

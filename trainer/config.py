@@ -259,6 +259,7 @@ class FitConfig:
         shuffle: the order of rows.
         columns: which are inputs, targets and weights.
         code: the user's steps and callbacks, a `shipping.UserCode`.
+        prepare: the user's function that changes the model before the run; None changes nothing.
         initial_weights: arrays for ``model.set_weights``; None for those of `build_model`.
         checkpoint_every: when checkpoints are made; None makes none.
         checkpoint_dir: where they go, a path or URI; None for the run folder.
@@ -278,6 +279,7 @@ class FitConfig:
     shuffle: Shuffle = "full"
     columns: Columns = DEFAULT_COLUMNS
     code: Shipped = NO_CODE
+    prepare: Shipped | None = None
     initial_weights: tuple[np.ndarray, ...] | None = None
     checkpoint_every: CheckpointEvery = "epoch"
     checkpoint_dir: str | Path | None = None

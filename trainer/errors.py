@@ -7,6 +7,7 @@
     │   ├── EnvironmentVariableError a variable of ours in the environment is malformed
     │   ├── DamagedRecordError    the run.json of a run folder cannot be read
     │   ├── LeaseHeldError        another driver trains into this run folder
+    │   ├── OtherBeginningError   a run cannot go on, because the fit before it has changed
     │   └── ValueNotCarriedError  a value of a kind that no checkpoint and no message can hold
     ├── ModelError                build_model, or the model it returns, cannot be trained
     │   ├── NotCompiledError      compile() was not called
@@ -136,6 +137,43 @@ def _driver_of(holder: Mapping[str, object] | None) -> str:
     return f"process {holder['pid']} on {holder['host']} since {since}"
 
 
+class OtherBeginningError(ConfigurationError):
+    """The run in a folder began from another state than the one that it would go on from now.
+
+    Args:
+        run_dir: the folder.
+        before: the state it began from, as its identity has it; None for a new model's.
+        epochs: for how many epochs the model that there is now was trained; None for a new one.
+        fit_before: the folder of the fit that has left it so.
+    """
+
+    def __init__(self, run_dir: Path, before: Mapping[str, object] | None, epochs: int | None, fit_before: str) -> None:
+        super().__init__(str(run_dir), before, epochs, fit_before)
+        self.run_dir, self.before, self.epochs, self.fit_before = str(run_dir), before, epochs, fit_before
+
+    def __str__(self) -> str:
+        return (
+            f"The run in {self.run_dir!r} cannot go on: {self._reason()} Put back what has changed, or give another "
+            "run_dir. initial_weights= or a new Trainer begins anew."
+        )
+
+    def _reason(self) -> str:
+        if self.before is None:
+            return (
+                f"it began with a new model, and now it would go on from the end of the fit in {self.fit_before!r}. "
+                "(In earlier versions every fit of a trainer began anew.)"
+            )
+        began = f"it went on from a fit that had brought the model to {self.before.get('epochs')} epochs"
+        if self.epochs is None:
+            return f"{began}, and now it would begin with a new model."
+        if self.epochs != self.before.get("epochs"):
+            return (
+                f"{began}, and that fit, in {self.fit_before!r}, has brought it to {self.epochs} since: it was run "
+                f"{'longer' if self.epochs > int(str(self.before.get('epochs'))) else 'shorter'}."
+            )
+        return f"{began}, and the fit in {self.fit_before!r} has ended with other weights or optimizer state."
+
+
 class ValueNotCarriedError(ConfigurationError):
     """A value is of a kind that cannot go into a checkpoint or to another worker.
 
@@ -217,8 +255,8 @@ class StateNotKeptError(CheckpointError):
     def __str__(self) -> str:
         return (
             "The model cannot be put into the state in which the last fit of this trainer has left it: no worker holds "
-            f"that state any more, and {self.reason}. Call fit again, or load the model of a finished run with "
-            "Result.model()."
+            f"that state any more, and {self.reason}. Call fit again with another run_dir, begin anew with "
+            "initial_weights=result.model().get_weights(), or load the model of a finished run with Result.model()."
         )
 
 

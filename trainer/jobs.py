@@ -25,6 +25,7 @@ Besides these a worker tells events of the run (`events`), and that a checkpoint
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ from heliostat.data import Dataset
 
 from .config import FitConfig, PassConfig, TrainerConfig
 from .environment import ReplayWanted, TraceWanted
+from .shipping import Shipped
 
 # In a run folder: whose it is (`driver.lease`).
 LEASE_FILE = "driver.lease"
@@ -53,11 +55,58 @@ class ModelState:
         location: where it is kept, a store of checkpoints; empty if it is not kept: then only workers that hold it can
             tell it to others.
         name: of the checkpoint there.
+        prepared: the user's functions that have changed the model since `build_model` made it, in their order.
     """
 
     key: str = ""
     location: str = ""
     name: str = ""
+    prepared: tuple[Shipped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """Where a run begins: at the state in which the fit before it has left the model, or at a new model.
+
+    Attributes:
+        state: of the model.
+        epochs: how many it was trained for, over all fits since it was new; `steps` likewise.
+        sha256: hashes of its weights and optimizer state; None for a new model's.
+        run_dir: the folder of the fit before.
+    """
+
+    state: ModelState = ModelState()
+    epochs: int = 0
+    steps: int = 0
+    sha256: Mapping[str, str] | None = None
+    run_dir: str = ""
+
+    def identity(self) -> dict[str, object] | None:
+        """What must be equal to go on with the run; None for a new model."""
+        return None if self.sha256 is None else {"epochs": self.epochs, "steps": self.steps, **self.sha256}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbering:
+    """The numbers that row orders and random seeds come from: they count on over the fits of a trainer.
+
+    Attributes:
+        first_epoch: number of the run's first epoch, as callbacks and files have it.
+        first_pass: the pass that this epoch is.
+        first_step: the number of its first step.
+    """
+
+    first_epoch: int = 0
+    first_pass: int = 0
+    first_step: int = 0
+
+    def pass_of(self, epoch: int) -> int:
+        """Which pass over the data an epoch is."""
+        return self.first_pass + epoch - self.first_epoch
+
+    def seed_step(self, epoch: int, step: int, num_steps: int) -> int:
+        """The step that random seeds come from: step `step` of an epoch that has `num_steps`."""
+        return self.first_step + (epoch - self.first_epoch) * num_steps + step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +135,7 @@ class FitJob:
         data, validation_data: the rows.
         run_dir: absolute path of the run folder.
         lease: id of the run folder's lease, which every worker must find there; empty where that is not needed.
+        begins: where the run begins.
         first_generation: added to the generation in the names of checkpoints.
         key: names the state in which the run ends, as `ModelState.key`.
         final_dir: where that state is kept; None keeps it nowhere.
@@ -99,11 +149,31 @@ class FitJob:
     validation_data: Dataset | None
     run_dir: str
     lease: str = ""
+    begins: Beginning = Beginning()
     first_generation: int = 0
     key: str = ""
     final_dir: str | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
+
+    @property
+    def prepared(self) -> tuple[Shipped, ...]:
+        """What has changed the model when this run trains it, as `ModelState.prepared`."""
+        own = self.wanted.prepare
+        return (*self.begins.state.prepared, *(() if own is None else (own,)))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch."""
+        return self.wanted.num_steps(len(self.data))
+
+    @property
+    def numbering(self) -> Numbering:
+        """How epochs and steps are counted: on from the fit before, or from the epoch with which a new model begins."""
+        first = self.wanted.initial_epoch
+        if self.begins.sha256 is None:
+            return Numbering(first_epoch=first, first_pass=first, first_step=first * self.num_steps)
+        return Numbering(first_epoch=first, first_pass=self.begins.epochs, first_step=self.begins.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +236,20 @@ class MicrobatchReplay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """One step, computed again: its epoch, its number there, the microbatches that have rows, and those computed."""
+    """One step, computed again.
+
+    Attributes:
+        epoch: its epoch; `step` is its number there.
+        present: the microbatches of the step that have rows.
+        microbatches: those that were computed.
+        pass_number: which pass over the data the epoch is: rows that are drawn or changed at random depend on it.
+    """
 
     epoch: int
     step: int
     present: tuple[int, ...]
     microbatches: tuple[MicrobatchReplay, ...]
+    pass_number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

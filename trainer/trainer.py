@@ -14,7 +14,7 @@ import numpy as np
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
 
-from .arguments import check_build_model, check_steps, refuses_unknown
+from .arguments import check_build_model, check_prepare, check_steps, checked_weights, refuses_unknown
 from .code_digests import code_digests
 from .columns import ColumnChoice, Columns
 from .config import (
@@ -43,7 +43,7 @@ from .driver.workers import Workers
 from .engine.times import StartTimes
 from .environment import Command, begin_fit
 from .errors import ConfigurationError
-from .jobs import PassReport
+from .jobs import Beginning, PassReport
 from .shipping import UserCode, ship
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ class Trainer:
         self._run_dir = None if run_dir is None else run_dir_of(run_dir)
         self._workers = Workers(self._settings)
         self._code = code_digests(build_model)
-        self._num_fits, self._id, self._model = 0, uuid.uuid4().hex, TrainedModel()
+        self._num_fits, self._num_calls = 0, 0  # those that have finished, and all
+        self._id, self._model = uuid.uuid4().hex, TrainedModel()
 
     @refuses_unknown("fit")
     def fit(
@@ -156,7 +157,8 @@ class Trainer:
         valid_step: Callable[..., Any] | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         initial_epoch: int = 0,
-        initial_weights: Sequence[np.ndarray] | None = None,
+        initial_weights: Sequence[np.ndarray] | Literal["new"] | None = None,
+        prepare: Callable[[keras.Model], object] | None = None,
         steps_per_epoch: int | None = None,
         shuffle: Shuffle = "full",
         inputs: ColumnChoice = "x",
@@ -172,21 +174,30 @@ class Trainer:
         verbose: Verbose = "auto",
         record_rows: bool = False,
     ) -> Result:
-        """Train a run from the seed (or from `initial_weights`), or go on with the unfinished one in `run_dir`.
+        """Train a run, or go on with the unfinished one in `run_dir`.
+
+        The first `fit` begins with a new model. Each that follows goes on where the one before has ended, weights and
+        optimizer state, as in Keras; row order and random seeds count on, so that ten fits of one epoch compute what
+        one fit of ten does. `initial_weights`, or a new trainer, begins anew. Every fit is a run with a folder of its
+        own. After one that was paused or failed, `fit` tries the same run again, from its last checkpoint.
 
         Args:
             data: a dataset path or URI, a `Dataset`; or ``(x, y)`` numpy arrays, a `tf.data.Dataset` or `PyDataset` of
                 batches, or a function that returns one or yields batches: these are written into the run folder once.
             validation_data: likewise; validated on after every epoch.
-            epochs: number of the last epoch.
+            epochs: number of the last epoch; the run has `epochs - initial_epoch` of them.
             global_batch_size: rows of one step, over all workers.
             loop: the way to train: Keras's ``"fit"``, ``"train_on_batch"``, or ``"custom"`` steps.
             train_step: for the custom loop: ``train_step(model, optimizer, x, y[, sample_weight])``, written for one
                 device; returns a scalar loss or a dict of scalars. It gets sample_weight if a column is named.
             valid_step: for the custom loop: ``valid_step(model, x, y[, sample_weight])``.
             callbacks: Keras callbacks; they run on the chief with global logs.
-            initial_epoch: epoch to begin with.
-            initial_weights: arrays for ``model.set_weights``, such as ``result.model().get_weights()``.
+            initial_epoch: the number that callbacks and history have for this run's first epoch.
+            initial_weights: begin anew, with a new optimizer: with arrays for ``model.set_weights``, such as
+                ``result.model().get_weights()``, or with "new", those of `build_model`.
+            prepare: ``prepare(model)`` is called on every worker before this run, to unfreeze layers or to compile with
+                a lower rate, say; later fits have the model so. Weights stay, and so does the optimizer's state unless
+                it compiles with a new optimizer.
             steps_per_epoch: end an epoch after so many steps.
             shuffle: ``"full"`` or False.
             inputs: the input column; a list of columns; or a dict from input names to columns.
@@ -214,6 +225,7 @@ class Trainer:
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
         check_steps(loop, code, columns)
+        check_prepare(prepare)
         wanted = FitConfig(
             loop=loop,
             epochs=epochs,
@@ -223,7 +235,8 @@ class Trainer:
             shuffle=shuffle,
             columns=columns,
             code=ship(code, "callbacks and steps", stays=self._settings.local),
-            initial_weights=None if initial_weights is None else tuple(np.asarray(w) for w in initial_weights),
+            prepare=None if prepare is None else ship(prepare, "prepare", stays=self._settings.local),
+            initial_weights=checked_weights(initial_weights),
             checkpoint_every=checkpoint_every,
             checkpoint_dir=checkpoint_dir,
             keep=keep,
@@ -235,17 +248,21 @@ class Trainer:
         )
         screen = make_display(verbose)
         number, command = begin_fit()
+        end = self._model.end
+        again = end is not None and not end.finished  # then the same run is tried again
+        self._num_calls += 1
         run = Run(
             settings=self._settings,
             wanted=wanted,
             data=data,
             validation_data=validation_data,
             path=self._next_run_path(number, command),
-            path_was_made=self._run_dir is None and command is None,
+            path_was_made=self._run_dir is None and command is None and not again,
+            begins=Beginning() if end is None or initial_weights is not None else end.begins,
             number=number,
-            key=f"{self._id}.{self._num_fits}",
+            key=f"{self._id}.{self._num_calls}",
             model=self._model,
-            code=self._code,
+            code=self._code if prepare is None else {**self._code, **code_digests(prepare)},
             command=command,
         )
         result = None
@@ -256,6 +273,7 @@ class Trainer:
                 result = fit(run, self._workers, screen)
         if result is None:
             sys.exit(0)  # a replay or a trace is done: see `environment`
+        self._num_fits += 1
         return result
 
     def resize(self, workers: int) -> None:
@@ -368,7 +386,10 @@ class Trainer:
             return run_pass(method, self._settings, wanted, data, self._workers, screen, self._model)
 
     def _next_run_path(self, number: int, command: Command | None) -> Path:
-        self._num_fits += 1
+        """The folder of this fit: that of the last one if it has not finished, since then it is tried again."""
+        end, given = self._model.end, self._run_dir
+        if end is not None and not end.finished:
+            return end.path
         if command is not None:
             return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
-        return make_run_path(self._name) if self._run_dir is None else numbered_run_path(self._run_dir, self._num_fits)
+        return make_run_path(self._name) if given is None else numbered_run_path(given, self._num_fits + 1)

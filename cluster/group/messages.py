@@ -60,7 +60,7 @@ class JoinRequest:
         clean: whether its state can be saved here and resumed from.
         step: step of the run, for messages.
         digest: of the state it would begin with (when it joins).
-        fresh: whether that state is a new model's (when it joins).
+        fresh: whether it lacks the state that the task begins with, so that others' counts (when it joins).
         state: handle of its state, once it was asked to send it.
         copy_s: how long its last copy of its state took, such as the chief makes for a checkpoint.
         reason: why it asks, in one line.

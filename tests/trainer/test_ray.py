@@ -11,6 +11,7 @@ from heliostat.data import write_dataset
 from heliostat.trainer import ModelError, NotCompiledError
 
 from .conftest import dense_data, fingerprint, text_data
+from .helpers import local_trainer
 from .models import chapter, linear, normalised
 
 pytestmark = pytest.mark.ray
@@ -39,6 +40,18 @@ def test_evaluate_and_predict_over_actors(warm_trainer, tmp_path):
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
     assert trainer.evaluate(tmp_path / "rows") == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(trainer.predict(tmp_path / "rows"), model.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_second_fit_goes_on_over_actors(warm_trainer, tmp_path):
+    def lower_rate(model):
+        model.optimizer.learning_rate = 1e-3
+
+    found = []
+    with local_trainer(normalised, tmp_path / "local") as local:
+        for trainer in (local, warm_trainer(normalised)):
+            trainer.fit(dense_data(), global_batch_size=16, verbose=0)
+            found.append(trainer.fit(dense_data(), global_batch_size=16, prepare=lower_rate, verbose=0))
+    assert fingerprint(found[0]) == fingerprint(found[1])
 
 
 def test_links_between_actors_are_measured_before_and_after_a_fit(warm_trainer):

@@ -59,7 +59,7 @@ def run_pass(
         raise StateNotKeptError("it was not kept")
     with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
         dataset = open_input(data, "rows", wanted.columns, Path(scratch))
-        workers.start(screen, StartTimes())
+        workers.start(screen, StartTimes(), None if end is None else end.threads)
         job = PassJob(
             settings=settings.for_run(workers.share, None if end is None else end.num_microbatches),
             wanted=wanted,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Dealing
@@ -17,11 +18,12 @@ from ..checkpoints.manifest import check_identity
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig, WorkerShare
 from ..environment import Command
-from ..jobs import FitJob
+from ..errors import OtherBeginningError
+from ..jobs import Beginning, FitJob
 from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
 from .shown_text import masked, masked_arguments
-from .trained import TrainedModel
+from .trained import FitEnd, TrainedModel
 
 _IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
 FINAL_FOLDER = "final"
@@ -37,6 +39,7 @@ class Run:
         wanted: those of the run itself.
         data: what to train on, as the caller gave it; likewise `validation_data`.
         path: its folder; `path_was_made` says whether that was made for it.
+        begins: where it begins.
         number: which fit of this process it is, counted from 1.
         key: names the state in which it ends, as `ModelState.key`.
         model: the trainer's; `code` are the hashes of the user's code that makes it.
@@ -49,6 +52,7 @@ class Run:
     validation_data: Data | None
     path: Path
     path_was_made: bool = False
+    begins: Beginning
     number: int
     key: str
     model: TrainedModel
@@ -122,18 +126,34 @@ class Run:
             final: from `final_store`.
         """
         return FitJob(
-            settings=self.settings.for_run(share, stored_microbatches(folder)),
+            settings=self.settings.for_run(share, self.microbatches(folder)),
             wanted=replace(self.wanted, checkpoint_dir=None if store is None else store.location),
             data=data[0],
             validation_data=data[1],
             run_dir=str(folder.path),
             lease=folder.lease_id if store is not None and Path(store.location).is_relative_to(folder.path) else "",
+            begins=self.begins,
             first_generation=max(each.next_generation() for each in (store, final) if each is not None),
             key=self.key,
             final_dir=final.location,
             replay=None if self.command is None else self.command.replay,
             trace=None if self.command is None else self.command.trace,
         )
+
+    @property
+    def fit_before(self) -> FitEnd | None:
+        """The fit that this one goes on from, or that is tried again."""
+        return self.model.end if self.begins.sha256 is not None else None
+
+    def microbatches(self, folder: RunFolder) -> int | None:
+        """V of the run in its folder, else of the fit before; None without either."""
+        before = self.fit_before
+        return stored_microbatches(folder) or (None if before is None else before.num_microbatches)
+
+    def threads(self, folder: RunFolder) -> int | None:
+        """Threads per worker of the run in its folder, else of the fit before; None without either."""
+        before = self.fit_before
+        return stored_threads(folder) or (None if before is None else before.threads)
 
 
 def stored_microbatches(folder: RunFolder) -> int | None:
@@ -174,12 +194,13 @@ def identity_of(job: FitJob) -> dict[str, object]:
         "deterministic": settings.deterministic,
         "gradient_dtype": settings.gradient_dtype,
         "initial_weights": wanted.initial_weights_digest,
+        "begins_from": job.begins.identity(),
         "columns": [str(columns.inputs), str(columns.targets), str(columns.sample_weight)],
         "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
     }
 
 
-def check_run(recorded: Mapping[str, object], job: FitJob, run_dir: Path) -> None:
+def check_run(recorded: Mapping[str, Any], job: FitJob, run_dir: Path) -> None:
     """Compare the identity that a run has recorded with that of a job which is to go on with it.
 
     The threads of a worker that computes on GPUs are left out: what adds up floating-point numbers is on the GPU, and
@@ -188,6 +209,9 @@ def check_run(recorded: Mapping[str, object], job: FitJob, run_dir: Path) -> Non
     Raises:
         ConfigurationError: they differ; it names in what.
     """
+    before, begins = recorded.get("begins_from"), job.begins
+    if before != begins.identity():
+        raise OtherBeginningError(run_dir, before, None if begins.sha256 is None else begins.epochs, begins.run_dir)
     now = identity_of(job)
     if job.settings.device == "gpu" and "threads_per_worker" in recorded:
         recorded = {**recorded, "threads_per_worker": now["threads_per_worker"]}

@@ -29,7 +29,7 @@ from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..code_digests import changed_code
 from ..engine.times import StartTimes
-from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerError
+from ..errors import ConfigurationError, RunPausedError, StateNotKeptError, StorageError, TrainerError
 from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
@@ -37,7 +37,7 @@ from .display import Display, plan_lines
 from .failures import end_pauses_quietly, explained, pausing
 from .inputs import is_stream
 from .kills import killing
-from .plan import Run, check_run, dealing_of, run_record, stored_share, stored_threads, workers_record
+from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
 from .record import Record
 from .result import Result, stored_result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
@@ -86,14 +86,16 @@ def _fit(
     store, finished = run.open_store(folder), folder.is_finished(run.wanted)
     final = run.final_store(folder, store)
     if not finished and (is_stream(run.data) or is_stream(run.validation_data)):
-        workers.launch(screen, times, stored_threads(folder))  # they start while the stream is written
+        workers.launch(screen, times, run.threads(folder))  # they start while the stream is written
     with times.part("data"):
         data = run.open_data(folder)
     if folder.began and not finished and (is_stream(run.data) or is_stream(run.validation_data)):
         screen.say("streams are not read again: their rows are in the run folder, from when the run began")
     with _failure_noted(folder):
+        if not finished and run.begins.sha256 is not None and not run.begins.state.name:
+            raise StateNotKeptError("it was not kept")
         if not finished:
-            workers.start(screen, times, stored_threads(folder))
+            workers.start(screen, times, run.threads(folder))
         share = stored_share(run.settings, folder) if finished else workers.share
         job = run.job(share, data, folder, store, final)
         if finished:
@@ -204,8 +206,19 @@ def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen
     record = run_record(job, run.number)
     folder.update(state="running", **record, code=dict(run.code), workers=workers_record(workers.group))
     screen.say(f"run folder {folder.path}")
+    if job.begins.sha256 is not None:
+        screen.say(
+            f"going on from the end of the fit in {job.begins.run_dir}, after {job.begins.epochs} epochs; "
+            "initial_weights='new' or a new Trainer begins anew"
+        )
     for line in plan_lines(job.settings, job.wanted, len(job.data)):
         screen.say(line)
+    num_replicas, num_microbatches = job.settings.max_size * job.settings.replicas, job.settings.total_microbatches
+    if num_replicas > num_microbatches:
+        screen.say(
+            f"{num_replicas - num_microbatches} of {num_replicas} replicas have nothing to compute: the run began with "
+            f"num_microbatches={num_microbatches}, on which its result depends"
+        )
     for name, data in (("training", job.data), ("validation", job.validation_data)):
         if data is not None and data.num_skipped:
             screen.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")

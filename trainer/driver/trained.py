@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.store import CheckpointStore
-from ..jobs import FitJob, ModelState
+from ..jobs import Beginning, FitJob, ModelState
 from .run_folder import RunFolder
 
 
@@ -18,13 +18,17 @@ class FitEnd:
         path: its run folder.
         finished: whether it came to its end.
         state: the state of the model: the final one, or that of the last checkpoint.
-        num_microbatches: V of the run.
+        begins: where a fit begins that follows: here, or where this one did if it has not finished, since then it is
+            tried again.
+        num_microbatches: V of the run; `threads` TensorFlow's per worker.
     """
 
     path: Path
     finished: bool
     state: ModelState
+    begins: Beginning
     num_microbatches: int
+    threads: int
 
 
 @dataclass(slots=True)
@@ -52,13 +56,25 @@ def end_of_fit(
     """
     finished = final is not None
     if finished:
-        state = ModelState(key=job.key, location=job.final_dir or "", name=final or "")
+        location, name, key = job.final_dir or "", final or "", job.key
     else:  # workers that have gone further may live: theirs is another state
-        location = "" if store is None else store.location
-        state = ModelState(key=f"{job.key}, unfinished", location=location, name=checkpoint or "")
+        location, name, key = "" if store is None else store.location, checkpoint or "", f"{job.key}, unfinished"
+    state = ModelState(key=key, location=location, name=name, prepared=job.prepared)
+    begins = job.begins
+    if finished:
+        numbering, done = job.numbering, folder.record["epochs_done"]
+        begins = Beginning(
+            state=state,
+            epochs=numbering.first_pass + done,
+            steps=numbering.first_step + done * job.num_steps,
+            sha256=folder.record["sha256"],
+            run_dir=str(folder.path),
+        )
     return FitEnd(
         path=folder.path,
         finished=finished,
         state=state,
+        begins=begins,
         num_microbatches=job.settings.total_microbatches,
+        threads=job.settings.threads,
     )

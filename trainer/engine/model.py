@@ -109,6 +109,47 @@ def build_keras_model(
             return _describe(model, strategy, notes, runtime)
 
 
+def prepare_model(
+    built: BuiltModel,
+    prepare: Callable[[keras.Model], object],
+    seed: int,
+    sample: dict[str, np.ndarray],
+    columns: Columns,
+) -> BuiltModel:
+    """Let the user change a model before it is trained further; its weights and, where it stays, its optimizer stay.
+
+    Args:
+        built: the model, which is changed.
+        prepare: the user's function.
+        seed: passed to `keras.utils.set_random_seed` before, so that what it draws is the same on all workers.
+        sample: a few rows of every column.
+        columns: which of them are inputs and targets.
+
+    Raises:
+        ModelError: other weights are to be trained now, and the optimizer is that of the old ones.
+        UnsupportedModelError: the model asks for something that is refused.
+    """
+    model = built.model
+    with BUILD_LOCK, built.strategy.scope(), private_api.fresh_names():
+        keras.utils.set_random_seed(seed)
+        prepare(model)
+        _check_compiled(model)
+        _refuse_unsupported(model)
+        notes = (*built.notes, *_set_single_steps(model))
+        _build_state(model, sample, columns)
+        known = {id(variable) for variable in private_api.trainable_variables(model.optimizer)}
+        if known != {id(variable) for variable in model.trainable_variables}:
+            raise ModelError(
+                "prepare has changed which weights are trained, and the optimizer is still that of those before. Call "
+                "model.compile(optimizer=...) in it, with a new optimizer."
+            )
+        prepared = _describe(model, built.strategy, notes, built.runtime)
+        for variable in prepared.trainable:
+            for part in prepared.components(variable):
+                private_api.let_tapes_see(part)
+        return prepared
+
+
 def _call(build_model: BuildModel) -> keras.Model:
     model = build_model()
     if not isinstance(model, keras.Model):

@@ -9,7 +9,7 @@ import numpy as np
 from heliostat.cluster.assignment import Range
 
 from ..environment import ReplayWanted
-from ..jobs import MicrobatchReplay, ReplayReport
+from ..jobs import MicrobatchReplay, Numbering, ReplayReport
 from .layout import VectorLayout, split_by_variable
 from .metrics import EpochMetrics, MetricSums
 from .microbatches import Microbatches
@@ -52,23 +52,29 @@ def _parts_by_variable(
 
 
 def replay_step(
-    microbatches: Microbatches, metrics: EpochMetrics, epoch: int, step: int, wanted: ReplayWanted
+    microbatches: Microbatches,
+    metrics: EpochMetrics,
+    numbering: Numbering,
+    epoch: int,
+    step: int,
+    wanted: ReplayWanted,
 ) -> ReplayReport:
     """Compute microbatches of a step again without applying them; the model's state must be that before the step.
 
     Args:
         microbatches: computes them.
         metrics: tells what of their vectors are metrics.
+        numbering: of epochs and steps.
         epoch: number of the epoch; `step` is the step's number in it.
         step: see `epoch`.
         wanted: which microbatch; all of the step if it names none.
     """
     plan = microbatches.feed.plan
     present = [index for index, here in enumerate(plan.present(step)) if here]
-    found = []
+    found, seed_step = [], numbering.seed_step(epoch, step, plan.num_steps)
     for index in present if wanted.microbatch is None else [wanted.microbatch]:
         rows = microbatches.read(step, [index])
-        for _, (*float_buckets, sums, maxima) in microbatches.computed(rows, epoch * plan.num_steps + step):
+        for _, (*float_buckets, sums, maxima) in microbatches.computed(rows, seed_step):
             metric_sums = MetricSums.start(metrics.layout)
             metric_sums.add(np.array(sums), np.array(maxima), plan.sizes(step)[index])
             norms, broken = {}, []
@@ -86,4 +92,10 @@ def replay_step(
                     nonfinite=tuple(broken),
                 )
             )
-    return ReplayReport(epoch=epoch, step=step, present=tuple(present), microbatches=tuple(found))
+    return ReplayReport(
+        epoch=epoch,
+        step=step,
+        present=tuple(present),
+        microbatches=tuple(found),
+        pass_number=numbering.pass_of(epoch),
+    )

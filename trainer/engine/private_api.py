@@ -158,6 +158,11 @@ def tf_variable(variable: keras.Variable) -> tf.Variable:
     return variable._value
 
 
+def let_tapes_see(variable: tf.Variable) -> None:
+    """Have gradients of a variable taken although it was made while its layer was frozen."""
+    variable._trainable = True
+
+
 def trainable_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables that an optimizer updates, in its order."""
     return list(optimizer._trainable_variables)

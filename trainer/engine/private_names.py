@@ -125,6 +125,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "tensorflow.python.eager.context:Context": ("function_call_options",),
     "tensorflow.python.eager.polymorphic_function.attributes": ("DISABLE_ACD",),
+    "tensorflow.python.ops.resource_variable_ops:BaseResourceVariable": ("_trainable",),
     "tensorflow:__internal__": ("autograph",),
 }
 

@@ -33,6 +33,7 @@ from heliostat.cluster.vectors import Vector
 from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
 from ..events import GradientNotFinite
+from ..jobs import Numbering
 from .metrics import EpochMetrics
 from .nonfinite import nonfinite_microbatch
 from .phase import Phase
@@ -46,14 +47,22 @@ class Step:
         phases: what a step does, one after another.
         member: this worker's place in the group, and its way to the driver.
         on_nonfinite: what to do about a gradient that is not finite; None leaves it to the optimizer.
+        numbering: of epochs and steps, for row orders and random seeds.
 
     Attributes:
         metrics: the epoch's global metrics so far.
         rows_by_worker: rows of the epoch so far, by the worker that computed them.
     """
 
-    def __init__(self, phases: Sequence[Phase], member: Member, on_nonfinite: OnNonfinite | None) -> None:
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        member: Member,
+        on_nonfinite: OnNonfinite | None,
+        numbering: Numbering = Numbering(),  # noqa: B008  # a value that nobody can change
+    ) -> None:
         self.phases, self._member, self._on_nonfinite = tuple(phases), member, on_nonfinite
+        self.numbering = numbering
         self.microbatches = phases[0].microbatches
         self.built, self.plan = self.microbatches.built, self.microbatches.feed.plan
         self.metrics = EpochMetrics(self.built.model, phases[0].layout.metrics, self.built.components)
@@ -121,7 +130,7 @@ class Step:
 
     def _seed_step(self, step: int) -> int:
         """The step of the run that random seeds come from."""
-        return self._epoch * self.plan.num_steps + step
+        return self.numbering.seed_step(self._epoch, step, self.plan.num_steps)
 
     def _count(self, step: int, sums: np.ndarray, maxima: np.ndarray) -> None:
         """Count the rows of a step that was applied, and its metrics."""
@@ -180,7 +189,7 @@ class Step:
 
     def start_epoch(self, epoch: int) -> None:
         """Begin a pass: its row order, metrics at zero."""
-        self.microbatches.feed.start_pass(epoch)
+        self.microbatches.feed.start_pass(self.numbering.pass_of(epoch))
         self.microbatches.times = TimeSplit()
         self._epoch = epoch
         self.metrics.start()

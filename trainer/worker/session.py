@@ -155,7 +155,8 @@ class Session:
     def _replay(self, wanted: ReplayWanted) -> None:
         """Compute the step again instead of applying it, and end the task."""
         epoch, step = self.position.epoch, self.position.step
-        report = replay_step(self.engine.microbatches, self.engine.metrics, epoch, step, wanted)
+        engine = self.engine
+        report = replay_step(engine.microbatches, engine.metrics, engine.numbering, epoch, step, wanted)
         self._member.deliver = lambda at_end: report
         self._member.end()
 

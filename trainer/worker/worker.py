@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,17 +23,17 @@ from heliostat.data import Dataset
 from ..checkpoints.manifest import FinalStateWritten
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, model_settings, restore_state
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
-from ..columns import Columns, sample_rows
+from ..columns import sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
-from ..engine.model import BuiltModel, build_keras_model, check_can_be_saved, check_label_range
+from ..engine.model import BuiltModel, check_can_be_saved, check_label_range
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, ConfigurationError, ModelError, StateNotKeptError, WorkersDisagreeError
+from ..errors import ConfigurationError, StateNotKeptError, WorkersDisagreeError
 from ..jobs import (
     LEASE_FILE,
     Final,
@@ -51,6 +51,7 @@ from ..shipping import UserCode, unship
 from . import custom, fit, train_on_batch
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
+from .held_model import HeldModel
 from .predict import Predictor
 from .saver import written
 from .session import Session
@@ -62,8 +63,6 @@ LOOPS: dict[LoopName, Callable[[Session], None]] = {
     "train_on_batch": train_on_batch.run,
     "custom": custom.run,
 }
-# Functions traced for evaluate and predict that are kept; each is for rows of one shape.
-MAX_TRACED = 8
 _SHARED_WITHIN_S = 5.0
 
 
@@ -122,9 +121,10 @@ class Worker:
 
     runtime: Runtime
     _times: StartTimes = field(default_factory=StartTimes)
-    _built: BuiltModel | None = None
-    _key: str = ""  # of the state that the model is in; empty for a new model's, and while it is trained
-    _traced: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    _model: HeldModel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._model = HeldModel(self.runtime)
 
     def fit(self, job: FitJob, member: Member) -> object:
         """Train a whole run; the worker that delivers returns a `FitReport`; None when it pauses."""
@@ -134,7 +134,7 @@ class Worker:
         with times.part("open"):
             dataset = _checked(job.data)
         with times.part("build"):
-            built = self._build(job, dataset, wanted.initial_weights)
+            built, lacking = self._model.for_run(job, dataset)
             check_can_be_saved(built.model)
         code: UserCode = unship(wanted.code, "callbacks and steps")
         check_callbacks(code.callbacks)
@@ -143,7 +143,7 @@ class Worker:
             stack.enter_context(_directory_kept())
             trained = stack.enter_context(closing(open_step(built, train, dataset, job, times)))
             on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
-            engine = Step([Phase(trained, job.settings.gradient_dtype)], member, on_nonfinite)
+            engine = Step([Phase(trained, job.settings.gradient_dtype)], member, on_nonfinite, job.numbering)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
@@ -158,18 +158,18 @@ class Worker:
                 if evaluator is not None:
                     evaluator.warm_up()
             with times.part("join"):
-                _begin(session, built, member)
+                _begin(session, built, member, lacking)
             session.start(times)
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)
             session.finish()
             member.request(Final(sha256=state_sha256(built)))
-            self._key = job.key
+            self._model.key = job.key
             return member.end()
 
     def describe(self, job: FitJob, member: Member) -> object:
         """Build the model of a run and tell the driver what it is; no worker returns anything."""
-        built = self._build(job, _checked(job.data), job.wanted.initial_weights)
+        built, _ = self._model.for_run(job, _checked(job.data))
         self._announce(built, member)
         member.join(digest="", fresh=True)
         return member.end()
@@ -177,9 +177,11 @@ class Worker:
     def evaluate(self, job: PassJob, member: Member) -> object:
         """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
         dataset = _checked(job.data)
-        built, lacking = self._current(job, dataset)
+        built, lacking = self._model.for_pass(job, dataset)
         columns, sample = job.wanted.columns, sample_rows(dataset, job.wanted.columns)
-        gradients = self._once("evaluate", columns, sample, lambda: test_step(built).trace(built, columns, sample))
+        gradients = self._model.once(
+            "evaluate", columns, sample, lambda: test_step(built).trace(built, columns, sample)
+        )
         with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
             evaluator = Evaluator(microbatches)
             self._join(built, member, job.model, lacking)
@@ -200,11 +202,11 @@ class Worker:
     def predict(self, job: PassJob, member: Member) -> object:
         """Predictions of all rows, told to the driver shard by shard."""
         dataset = _checked(job.data)
-        built, lacking = self._current(job, dataset)
+        built, lacking = self._model.for_pass(job, dataset)
         columns = job.wanted.columns
         rows_at_once = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
         sample = sample_rows(dataset, columns)
-        predictor = self._once("predict", columns, sample, lambda: Predictor(built, columns, sample))
+        predictor = self._model.once("predict", columns, sample, lambda: Predictor(built, columns, sample))
         self._join(built, member, job.model, lacking)
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.request(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
@@ -216,41 +218,6 @@ class Worker:
             answer = member.request(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
-
-    def _current(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, str]:
-        """The model that is to answer; and why it is not in the state that is wanted, empty if it is."""
-        targets, built = job.wanted.columns.targets is not None, self._built
-        if built is None or not job.model.key or job.model.key != self._key or (targets and not built.knows_targets):
-            built = self._build(job, dataset)
-            return built, _load(built, job.model) if job.model.key else ""
-        if targets:
-            check_label_range(built.model, dataset, job.wanted.columns)
-        return built, ""
-
-    def _once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
-        """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
-        shapes = tuple((name, str(rows.dtype), rows.shape[1:]) for name, rows in sample.items())
-        key = (what, repr(columns), shapes)
-        if key not in self._traced:
-            if len(self._traced) >= MAX_TRACED:
-                del self._traced[next(iter(self._traced))]
-            self._traced[key] = trace()
-        return self._traced[key]
-
-    def _build(
-        self, job: FitJob | PassJob, dataset: Dataset, initial_weights: Sequence[np.ndarray] | None = None
-    ) -> BuiltModel:
-        self._built, self._key = None, ""  # one model at a time in the device's memory
-        self._traced.clear()
-        build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
-        columns = job.wanted.columns
-        built = build_keras_model(build_model, self.runtime, job.settings.seed, sample_rows(dataset, columns), columns)
-        if columns.targets is not None:
-            check_label_range(built.model, dataset, columns)
-        if initial_weights is not None:
-            _set_initial_weights(built, initial_weights)
-        self._built = built
-        return built
 
     def _announce(self, built: BuiltModel, member: Member, notes: tuple[str, ...] = ()) -> None:
         """Tell the driver what model this is and where it is computed; it must be the same on all workers."""
@@ -276,7 +243,7 @@ class Worker:
             restore_state(built, _fetched(initial_state, member))
         elif lacking:
             raise StateNotKeptError(lacking)
-        self._key = state.key
+        self._model.key = state.key
 
     def _fit_report(self, job: FitJob, built: BuiltModel, member: Member) -> FitReport:
         """What the run came to; its state is kept where later passes and fits find it."""
@@ -290,14 +257,16 @@ class Worker:
         return FitReport(sha256=state_sha256(built), model_file=_saved(built.model))
 
 
-def _begin(session: Session, built: BuiltModel, member: Member) -> None:
+def _begin(session: Session, built: BuiltModel, member: Member, lacking: str) -> None:
     """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
     began_s = time.perf_counter()
     digest = state_digest(built)
     member.copy_s = time.perf_counter() - began_s  # it reads all of the state, as a copy does
-    origin = member.join(digest=digest, fresh=True)
+    origin = member.join(digest=digest, fresh=bool(lacking))
     if origin is not None:
         session.restore(_fetched(origin, member))
+    elif lacking:
+        raise StateNotKeptError(lacking)
 
 
 def _fetched(initial_state: object, member: Member) -> Snapshot:
@@ -311,18 +280,6 @@ def _fetched(initial_state: object, member: Member) -> Snapshot:
     )
 
 
-def _load(built: BuiltModel, state: ModelState) -> str:
-    """Put a model into a state that is kept; returns why that cannot be, empty if it is."""
-    if not state.name:
-        return "it was not kept"
-    try:
-        _, tensors = CheckpointStore(state.location).load(state.name)
-    except CheckpointError as error:
-        return str(error)
-    restore_state(built, Snapshot(epoch=0, step=0, begun=False, tensors=tensors, extra={}))
-    return ""
-
-
 def _paused(session: Session, member: Member) -> None:
     member.note_activity(Activity.SAVE)
     session.saver.save_now(session.position.of_run)
@@ -331,13 +288,6 @@ def _paused(session: Session, member: Member) -> None:
 def _scales_losses(built: BuiltModel) -> bool:
     """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
     return inner_optimizer(built.optimizer) is not None
-
-
-def _set_initial_weights(built: BuiltModel, weights: Sequence[np.ndarray]) -> None:
-    try:
-        built.model.set_weights(list(weights))
-    except ValueError as error:
-        raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
 
 
 def _saved(model: keras.Model) -> bytes:

@@ -1,0 +1,106 @@
+"""The model of one worker: made as a task wants it, put into the state that the task begins with, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from heliostat.data import Dataset
+
+from ..checkpoints.snapshot import Snapshot, restore_state
+from ..checkpoints.store import CheckpointStore
+from ..columns import Columns, sample_rows
+from ..engine.model import BuiltModel, build_keras_model, check_label_range, prepare_model
+from ..engine.runtime import Runtime
+from ..errors import CheckpointError, ModelError
+from ..jobs import FitJob, ModelState, PassJob
+from ..shipping import Shipped, unship
+
+# Functions traced for evaluate and predict that are kept; each is for rows of one shape.
+MAX_TRACED = 8
+
+
+@dataclass(slots=True)
+class HeldModel:
+    """The model that a worker keeps between tasks.
+
+    Attributes:
+        runtime: what it is computed on.
+        key: of the state that it is in (`ModelState.key`); empty for a new model's, and while it is trained.
+    """
+
+    runtime: Runtime
+    key: str = ""
+    _built: BuiltModel | None = None
+    _traced: dict[tuple[object, ...], Any] = field(default_factory=dict)
+
+    def for_pass(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, str]:
+        """The model that is to answer; and why it is not in the state that is wanted, empty if it is."""
+        targets, built = job.wanted.columns.targets is not None, self._built
+        if built is None or not job.model.key or job.model.key != self.key or (targets and not built.knows_targets):
+            built = self._build(job, dataset, job.model.prepared)
+            return built, _load(built, job.model) if job.model.key else ""
+        if targets:
+            check_label_range(built.model, dataset, job.wanted.columns)
+        return built, ""
+
+    def for_run(self, job: FitJob, dataset: Dataset) -> tuple[BuiltModel, str]:
+        """The model with which a run begins; and why it is not in the state of the fit before, empty if it is."""
+        built = self._build(job, dataset, job.begins.state.prepared)
+        if job.wanted.initial_weights is not None:
+            _set_initial_weights(built, job.wanted.initial_weights)
+        lacking = "" if job.begins.sha256 is None else _load(built, job.begins.state)
+        if job.wanted.prepare is not None:
+            built = self._prepared(built, job, dataset, job.wanted.prepare)
+        return built, lacking
+
+    def once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
+        """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
+        shapes = tuple((name, str(rows.dtype), rows.shape[1:]) for name, rows in sample.items())
+        key = (what, repr(columns), shapes)
+        if key not in self._traced:
+            if len(self._traced) >= MAX_TRACED:
+                del self._traced[next(iter(self._traced))]
+            self._traced[key] = trace()
+        return self._traced[key]
+
+    def _build(self, job: FitJob | PassJob, dataset: Dataset, prepared: Sequence[Shipped]) -> BuiltModel:
+        """A new model, with what the fits before have changed of it."""
+        self._built, self.key = None, ""  # one model at a time in the device's memory
+        self._traced.clear()
+        build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
+        columns = job.wanted.columns
+        built = build_keras_model(build_model, self.runtime, job.settings.seed, sample_rows(dataset, columns), columns)
+        for each in prepared:
+            built = self._prepared(built, job, dataset, each)
+        if columns.targets is not None:
+            check_label_range(built.model, dataset, columns)
+        self._built = built
+        return built
+
+    def _prepared(self, built: BuiltModel, job: FitJob | PassJob, dataset: Dataset, prepare: Shipped) -> BuiltModel:
+        function, columns = unship(prepare, "prepare"), job.wanted.columns
+        self._built = built = prepare_model(built, function, job.settings.seed, sample_rows(dataset, columns), columns)
+        return built
+
+
+def _load(built: BuiltModel, state: ModelState) -> str:
+    """Put a model into a state that is kept; returns why that cannot be, empty if it is."""
+    if not state.name:
+        return "it was not kept"
+    try:
+        _, tensors = CheckpointStore(state.location).load(state.name)
+    except CheckpointError as error:
+        return str(error)
+    restore_state(built, Snapshot(epoch=0, step=0, begun=False, tensors=tensors, extra={}))
+    return ""
+
+
+def _set_initial_weights(built: BuiltModel, weights: Sequence[np.ndarray]) -> None:
+    try:
+        built.model.set_weights(list(weights))
+    except ValueError as error:
+        raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
