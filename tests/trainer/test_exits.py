@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import keras
 import pytest
@@ -15,6 +16,7 @@ from heliostat.trainer.driver.run_folder import read_events
 from heliostat.trainer.engine.feed import Feed
 
 from .conftest import dense_data
+from .faults import events_of
 from .helpers import local_trainer
 from .models import linear
 
@@ -82,6 +84,29 @@ def test_an_exit_of_the_users_code_is_the_users_error(tmp_path, fit, where, erro
     assert "test_exits.py" in caught.value.where
     assert (caught.value.kind, caught.value.step) == ("raised", step)
     assert not [each for each in read_events(tmp_path / "run") if each.event == "lost"]
+
+
+@pytest.mark.slow
+def test_a_worker_whose_rows_are_slow_is_named_and_waited_for(tmp_path, train):
+    """Storage stalls for one worker until the others have asked for it."""
+    x, y = dense_data()
+    events, stalled = tmp_path / "run" / "events.jsonl", []
+
+    def stalling(rows):
+        if threading.current_thread().name == "heliostat-worker-1" and events.exists() and not stalled:
+            stalled.append(True)
+            while "reading" not in events.read_text():
+                time.sleep(0.05)
+        return rows["x"]
+
+    stored = write_dataset(tmp_path / "data", {"x": x, "y": y})
+    job = JOB | {"inputs": "x", "targets": "y"}
+    with local_trainer(linear(), tmp_path, workers=2, deadline_s=3) as trainer:
+        result = trainer.fit(stored.map(stalling, ["x"], "x"), **job)
+    assert stalled
+    assert [each["activity"] for each in events_of(result.run_dir, "late")] == ["reading"]
+    assert not events_of(result.run_dir, "lost")
+    assert result.sha256 == train(linear(), stored, workers=0, **job).sha256
 
 
 def test_rows_are_read_in_an_activity_of_their_own(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def test_who_is_killed_and_who_stands_still_while_it_loads_is_replaced(group_of,
     assert len(reasons) == 2
     assert sum("did not answer" in reason for reason in reasons) == 1
     assert sum("could not start" in line for line in said) == 2
-    assert any("it does not answer" in line for line in said), f"it is named before it is ended: {said}"
+    assert any("stands still while it loads" in line for line in said), f"it is named before it is ended: {said}"
     for fault in ("kill", "stop"):
         pid = int((tmp_path / fault).read_text())
         if psutil.pid_exists(pid):
