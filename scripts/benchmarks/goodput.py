@@ -92,17 +92,16 @@ def report(found: Found) -> dict[str, Any]:
     by_joins = [each for formed in found.formed() if (each := around_join(formed, commits, found.began))]
     if len(by_kills) < len(found.kills):
         raise RuntimeError(f"of {len(found.kills)} kills only {len(by_kills)} were followed by a step")
-    missing = {worker for kill in found.kills for worker in kill.workers} - {
-        event["worker"] for event in found.events if event["event"] == "lost"
-    }
-    if missing:
-        raise RuntimeError(f"workers {missing} were killed, and are not lost")
+    victims = {worker for kill in found.kills for worker in kill.workers}
+    joins = sum(len(formed["joined"]) for formed in found.formed() if formed["time"] > found.began)
+    if victims != lost_in(found.events) or joins != len(victims):
+        raise RuntimeError(f"killed {sorted(victims)}, lost {sorted(lost_in(found.events))}, {joins} joined")
     lost_s = max(0.0, length(by_kills + by_joins) - step_s * len(by_kills + by_joins))
     seconds = found.ended - found.began
     return {
         "seconds": round(seconds, 1),
         "kills": len(found.kills),
-        "joins": sum(len(formed["joined"]) for formed in found.formed() if formed["time"] > found.began),
+        "joins": joins,
         "step_ms": round(1000 * step_s, 2),
         "kill_ms": [round(1000 * (end - begin - step_s), 1) for begin, end in by_kills],
         "join_ms": [round(1000 * (end - begin - step_s), 1) for begin, end in by_joins],
@@ -171,12 +170,17 @@ def events_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def members_of(run_dir: Path) -> list[int]:
-    """Who is in the group, as far as it is written down."""
+def lost_in(events: Sequence[dict[str, Any]]) -> set[int]:
+    """Workers that were lost."""
+    return {event["worker"] for event in events if event["event"] == "lost"}
+
+
+def members_of(run_dir: Path, kills: Sequence[Kill]) -> list[int]:
+    """Who is in the group, as far as it is written down, and has not been killed."""
     events = events_of(run_dir)
     formed = [event for event in events if event["event"] == "formed"]
-    lost = {event["worker"] for event in events if event["event"] == "lost"}
-    return [worker for worker in formed[-1]["workers"] if worker not in lost] if formed else []
+    gone = lost_in(events).union(*(kill.workers for kill in kills))
+    return [worker for worker in formed[-1]["workers"] if worker not in gone] if formed else []
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:
@@ -198,8 +202,9 @@ def disturb(trainer: Any, folder: Path, found: Found, *, every_s: float, everybo
         while time.time() < found.began + seconds:
             time.sleep(0.02)
             infos = trainer._workers.infos
-            members = [worker for worker in members_of(folder / "run") if worker in infos] if time.time() >= due else []
-            if len(members) < min(2, num_workers):
+            known = members_of(folder / "run", found.kills) if time.time() >= due else []
+            members = [worker for worker in known if worker in infos]
+            if len(members) < (num_workers if everybody else min(2, num_workers)):
                 continue
             due += every_s
             victims = tuple(members) if everybody else (chance.choice(members),)
@@ -207,7 +212,7 @@ def disturb(trainer: Any, folder: Path, found: Found, *, every_s: float, everybo
             found.kills.append(Kill(time.time(), victims))
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(members_of(folder / "run")) == num_workers, "not all workers were replaced")
+        wait_until(lambda: len(members_of(folder / "run", found.kills)) == num_workers, "not all workers were replaced")
         time.sleep(SETTLE_S)
         found.ended = time.time()
     finally:
@@ -223,7 +228,7 @@ def killed(model: str, *, workers: int, every_s: float | None, everybody: bool =
     found = Found()
     with data_of(model) as (folder, data):
         build = partial(build_noting, partial(models.build_model, model), str(folder / "points"))
-        with Trainer(build, workers=workers, run_dir=folder / "run") as trainer:
+        with Trainer(build, workers=workers, threads_per_worker=1, run_dir=folder / "run") as trainer:
             trainer.measure_links()  # starts the workers
             thread = threading.Thread(
                 target=disturb,
@@ -289,7 +294,7 @@ def slowed(model: str, *, balance: bool, epochs: int) -> dict[str, Any]:
     with data_of(model) as (folder, data):
         build = partial(build_noting, partial(models.build_model, model), str(folder / "points"))
         settings = {"num_microbatches": SLOW_MICROBATCHES, "balance": balance, "run_dir": folder / "run"}
-        with Trainer(build, workers=2, **settings) as trainer:
+        with Trainer(build, workers=2, threads_per_worker=1, **settings) as trainer:
             trainer.measure_links()  # starts the workers
             threading.Thread(target=slow_down, args=(trainer, folder, busy), daemon=True).start()
             try:

@@ -16,10 +16,12 @@ import pytest
 from heliostat.cluster import instruments, pace
 from heliostat.cluster.group import calls
 from heliostat.cluster.pools import local
+from heliostat.cluster.tree import additions_of
 from heliostat.trainer import ConfigurationError, Trainer
 from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
 from heliostat.trainer.driver.display import line_of, plan_lines
 from heliostat.trainer.driver.plan import dealing_of
+from heliostat.trainer.engine.replica_sum import nodes_among
 from heliostat.trainer.events import BalanceMeasured, Rebalanced
 from keras import layers
 
@@ -118,6 +120,18 @@ def test_a_worker_with_two_replicas_keeps_whole_pairs(train, slow_worker):
     assert first["after"]["0"] in (2, 4)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("num_replicas", [2, 4, 8])
+def test_whole_rounds_of_replicas_add_up_alike_wherever_they_are(num_replicas):
+    """So that replicas have the functions that add them up, whatever the range: nothing is compiled by a change."""
+    num_microbatches = 8 * num_replicas
+    rounds = [range(lo, lo + num_replicas) for lo in range(0, num_microbatches, num_replicas)]
+    found = [nodes_among(indices, num_microbatches) for indices in rounds]
+    assert {tuple(additions_of(tuple((0, each) for each in own)) for _, own in nodes) for nodes in found} == {
+        (additions_of(tuple((0, each) for each in range(num_replicas))),)
+    }
+
+
 def test_balance_is_a_yes_or_no():
     assert dealing_of(TrainerConfig(workers=2, balance=False).for_run(WorkerShare())) is None
     assert dealing_of(TrainerConfig(workers=2, num_microbatches=8).for_run(WorkerShare(replicas=2))).num_replicas == 2
@@ -182,9 +196,9 @@ def test_a_process_slowed_by_its_neighbours_gets_fewer_microbatches(tmp_path, ra
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         pytest.skip("it takes two cores")
-    data = dense_data(rows=2048, width=512)
-    job = {"global_batch_size": 512, "epochs": 60, "verbose": 0, "checkpoint_every": None}
-    settings = {"num_microbatches": 8, "seed": 7}
+    data = dense_data(rows=1024, width=512)
+    job = {"global_batch_size": 256, "epochs": 24, "verbose": 0, "checkpoint_every": None}
+    settings = {"num_microbatches": 8, "threads_per_worker": 1, "seed": 7}
     with Trainer(wide, workers=0, run_dir=tmp_path / "alone", **settings) as trainer:
         reference = trainer.fit(data, **job)
     busy = []

@@ -36,7 +36,7 @@ class Pace(keras.callbacks.Callback):
 
 folder, needed = sys.argv[1:]
 with Trainer(tests.trainer.models.normalised, workers=2, min_workers=int(needed), num_microbatches=4, seed=7,
-             run_dir=folder, address="auto", threads_per_worker=1, deadline_s={DEADLINE_S}) as trainer:
+             run_dir=folder, address="auto", threads_per_worker=1, balance=False, deadline_s={DEADLINE_S}) as trainer:
     result = trainer.fit(tests.trainer.conftest.dense_data({ROWS}), callbacks=[Pace()], **{FIT!r})
 with open(folder + ".json", "w") as file:
     json.dump(tests.trainer.faults.outcome(result), file)

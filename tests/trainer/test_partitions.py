@@ -36,7 +36,7 @@ def trainer_of(tmp_path):
     """trainer_of(number of workers, deadline) -> a Trainer with workers in this process."""
 
     def make(workers, deadline_s):
-        return local_trainer(normalised, tmp_path, workers=workers, deadline_s=deadline_s)
+        return local_trainer(normalised, tmp_path, workers=workers, deadline_s=deadline_s, balance=False)
 
     return make
 
