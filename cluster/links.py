@@ -25,6 +25,7 @@ from .allreduce.collective import Collective
 from .allreduce.handshake import Peers
 from .allreduce.listener import Address, Listener
 from .allreduce.mesh import connect
+from .allreduce.slices import SumSpec
 from .errors import PeerError
 from .spec import CONNECT_LIMIT_S
 from .vectors import BucketOp
@@ -156,5 +157,5 @@ def _median_s(pair: Collective, calls: itertools.count[int], num_bytes: int, num
 
 
 def _all_reduce(pair: Collective, call: int, own: np.ndarray, out: np.ndarray, op: BucketOp) -> np.ndarray:
-    nodes, expected = {_NODES[pair.rank]: (own,)}, [[node] for node in _NODES]
-    return pair.all_reduce(call, nodes, expected, ((own.dtype, own.size),), ops=(op,), out=(out,))[0]
+    spec = SumSpec.of([[node] for node in _NODES], ((own.dtype, own.size),), (op,))
+    return pair.all_reduce(call, {_NODES[pair.rank]: (own,)}, spec, out=(out,))[0]

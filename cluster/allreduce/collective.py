@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import Aborted, Call
 from ..tree import Node
-from ..vectors import BucketOp, Layout, Vector, check_vectors, reduce_nodes
+from ..vectors import Vector, check_vectors, reduce_nodes
+from .slices import SumSpec
 
 MAX_CONTROL_BYTES = 1 << 20
 
@@ -59,10 +60,8 @@ class Collective(ABC):
         self,
         sequence: int,
         nodes: Mapping[Node, Vector],
-        expected: Sequence[Sequence[Node]],
-        layout: Layout,
+        spec: SumSpec,
         *,
-        ops: Sequence[BucketOp],
         out: Vector | None = None,
         deadline_s: float | None = None,
     ) -> Vector:
@@ -71,9 +70,7 @@ class Collective(ABC):
         Args:
             sequence: number of the call; grows with every one.
             nodes: this worker's partial sums, which are only read.
-            expected: by rank, the nodes that each worker brings; this and the next two are the same on all workers.
-            layout: dtype and length of each bucket.
-            ops: how each bucket is summed.
+            spec: what is summed, the same on all workers.
             out: memory of the result, which must not overlap `nodes`; undefined if the call raises. None takes new one.
             deadline_s: replaces the usual one, in seconds.
 
@@ -85,15 +82,15 @@ class Collective(ABC):
             ValueError: the arguments contradict each other.
         """
         with self._calling(sequence) as call:
-            if len(expected) != self.num_workers:
-                raise ValueError(f"expected names {len(expected)} workers, this group has {self.num_workers}")
-            own = tuple(expected[self.rank])
+            if len(spec.expected) != self.num_workers:
+                raise ValueError(f"expected names {len(spec.expected)} workers, this group has {self.num_workers}")
+            own = spec.expected[self.rank]
             if set(nodes) != set(own):
                 raise ValueError(f"worker {self.rank} should bring nodes {own}, it has {tuple(nodes)}")
-            check_vectors([*nodes.values(), *([] if out is None else [out])], layout, ops)
+            check_vectors([*nodes.values(), *([] if out is None else [out])], spec.layout, spec.ops)
             if out is not None and not all(bucket.flags.writeable for bucket in out):
                 raise ValueError("out must be writable")
-            return self._all_reduce(call, nodes, expected, layout, ops, out, deadline_s)
+            return self._all_reduce(call, nodes, spec, out, deadline_s)
 
     def broadcast(
         self,
@@ -162,9 +159,7 @@ class Collective(ABC):
         self,
         call: Call,
         nodes: Mapping[Node, Vector],
-        expected: Sequence[Sequence[Node]],
-        layout: Layout,
-        ops: Sequence[BucketOp],
+        spec: SumSpec,
         out: Vector | None,
         deadline_s: float | None,
     ) -> Vector:
@@ -191,9 +186,7 @@ class Alone(Collective):
         self,
         call: Call,
         nodes: Mapping[Node, Vector],
-        expected: Sequence[Sequence[Node]],
-        layout: Layout,
-        ops: Sequence[BucketOp],
+        spec: SumSpec,
         out: Vector | None,
         deadline_s: float | None,
     ) -> Vector:
@@ -202,7 +195,7 @@ class Alone(Collective):
             if not any(bucket.flags.writeable and bucket.size for bucket in vector):
                 return vector
         num_covered = max(((index + 1) << level for level, index in nodes), default=1)  # whose tree has these in full
-        return reduce_nodes(nodes, ops, num_covered, out)
+        return reduce_nodes(nodes, spec.ops, num_covered, out)
 
     def _broadcast(
         self, call: Call, payload: bytes | memoryview | None, root: int, max_bytes: int, deadline_s: float | None

@@ -3,7 +3,7 @@
     listener = Listener("10.0.0.5")                    # on every worker; addresses go to the driver and back to all
     peers = Peers(rank=0, addresses=[...], generation=3, secret=...)
     mesh = connect(listener, peers, timeout_s=30.0, deadline_s=60.0)
-    total = mesh.all_reduce(0, nodes, expected, layout, ops=("sum",))
+    total = mesh.all_reduce(0, nodes, SumSpec.of(expected, layout, ops=("sum",)))
 
 Reduce-scatter and all-gather: every worker owns 1/P of the vector, receives the other workers' tree nodes for that
 slice, adds them in tree order, and sends the sum to all. Each byte crosses a connection once, 2 (P - 1)/P of the vector
@@ -32,11 +32,11 @@ PeerError at once. The next generation makes new ones.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ..errors import Call
 from ..tree import Node
-from ..vectors import BucketOp, Layout, Vector, empty_vector
+from ..vectors import Vector, empty_vector
 from .collective import Collective, CollectiveStatistics
 from .connect import sockets_to
 from .exchange import Connection, Exchange, say_goodbye
@@ -45,7 +45,7 @@ from .handshake import Peers
 from .listener import Listener, Wakeup
 from .reduction import Reduction
 from .shared_memory import SharedMemory, make_shared_memory
-from .slices import Expected, Scratch
+from .slices import Scratch, SumSpec
 
 MAX_REDUCTIONS = 16
 
@@ -109,7 +109,7 @@ class TcpMesh(Collective):
         self._wakeup = Wakeup()
         self._is_closed = False
         self._scratch = Scratch()
-        self._reductions: dict[tuple[Expected, Layout, tuple[BucketOp, ...]], Reduction] = {}
+        self._reductions: dict[SumSpec, Reduction] = {}
         self._bytes_sent = self._bytes_received = self._bytes_shared = 0
         self._wait_s = self._reduce_s = 0.0
 
@@ -134,14 +134,12 @@ class TcpMesh(Collective):
         self,
         call: Call,
         nodes: Mapping[Node, Vector],
-        expected: Sequence[Sequence[Node]],
-        layout: Layout,
-        ops: Sequence[BucketOp],
+        spec: SumSpec,
         out: Vector | None,
         deadline_s: float | None,
     ) -> Vector:
-        reduction = self._reduction(tuple(map(tuple, expected)), tuple(layout), tuple(ops))
-        result = empty_vector(layout) if out is None else out
+        reduction = self._reduction(spec)
+        result = empty_vector(spec.layout) if out is None else out
         reduction.start(call, self._connections, nodes, result)
         try:
             self._exchange(call, deadline_s, reduction)
@@ -168,14 +166,13 @@ class TcpMesh(Collective):
         self._exchange(call, deadline_s)
         return arrival.payload
 
-    def _reduction(self, expected: Expected, layout: Layout, ops: tuple[BucketOp, ...]) -> Reduction:
+    def _reduction(self, spec: SumSpec) -> Reduction:
         """This worker's part in such all-reduces; the oldest ones are forgotten."""
-        key = expected, layout, ops
-        if key not in self._reductions:
+        if spec not in self._reductions:
             if len(self._reductions) == MAX_REDUCTIONS:
                 del self._reductions[next(iter(self._reductions))]
-            self._reductions[key] = Reduction(self.rank, expected, layout, ops, self._memory, self._scratch)
-        return self._reductions[key]
+            self._reductions[spec] = Reduction(self.rank, spec, self._memory, self._scratch)
+        return self._reductions[spec]
 
     def _exchange(self, call: Call, deadline_s: float | None, reduction: Reduction | None = None) -> None:
         """Run the queues of all connections until they are empty, and add up what has come in between."""

@@ -13,12 +13,11 @@ peers on the same host both ways lead through shared memory, and the connection 
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import Call
 from ..tree import Node
-from ..vectors import BLOCK_BYTES, BucketOp, Layout, Vector, check_vectors
+from ..vectors import BLOCK_BYTES, Layout, Vector, check_vectors
 from .exchange import Connection
 from .frames import HEADER_BYTES, Header, Incoming, Kind, Outgoing, bytes_of
 from .shared_memory import ENTRY_BYTES, SharedMemory, ShmChannel
@@ -27,6 +26,7 @@ from .slices import (
     Scratch,
     SliceSum,
     Source,
+    SumSpec,
     blocks_of,
     common_bytes,
     copy_pieces,
@@ -51,9 +51,7 @@ class Reduction:
 
     Args:
         rank: this worker.
-        expected: the nodes that each worker brings.
-        layout: of the vector.
-        ops: of each bucket.
+        spec: what is summed.
         memory: shared with the peers on this host.
         scratch: for arriving nodes.
 
@@ -64,16 +62,13 @@ class Reduction:
     def __init__(
         self,
         rank: int,
-        expected: Expected,
-        layout: Layout,
-        ops: Sequence[BucketOp],
+        spec: SumSpec,
         memory: SharedMemory | None,
         scratch: Scratch,
     ) -> None:
-        check_vectors([], layout, ops)
-        self._rank, self._expected = rank, expected
-        common = repr((expected, [(dtype.name, length) for dtype, length in layout], tuple(ops)))
-        self._checksum = zlib.crc32(common.encode())
+        expected, layout = spec.expected, spec.layout
+        check_vectors([], layout, spec.ops)
+        self._rank, self._expected, self._checksum = rank, expected, spec.checksum
         self._goes_whole = goes_whole(layout, expected)
         self._parts = [whole(layout)] * len(expected) if self._goes_whole else cut(layout, len(expected))
         self._layout = slice_layout(layout, self._parts[rank])
@@ -82,7 +77,7 @@ class Reduction:
         block_bytes = shared_block_bytes(layout, expected) if peers else 0
         blocks = [blocks_of(slice_layout(layout, part), block_bytes or BLOCK_BYTES) for part in self._parts]
         self._blocks = blocks[rank]
-        self._total = SliceSum([node for nodes in expected for node in nodes], ops, self._layout, self._blocks)
+        self._total = SliceSum([node for nodes in expected for node in nodes], spec.ops, self._layout, self._blocks)
         self._channels: dict[int, ShmChannel] = {}
         if memory is not None and block_bytes:
             self._own_sums = memory.own_sums()

@@ -10,7 +10,9 @@ the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,32 @@ Slice = tuple[tuple[int, int], ...]
 """Of each bucket: the half-open range of elements."""
 Expected = tuple[tuple[Node, ...], ...]
 """By rank: the nodes that each worker brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class SumSpec:
+    """What all workers have in common in an all-reduce.
+
+    Attributes:
+        expected: by rank, the nodes that each worker brings.
+        layout: dtype and length of each bucket.
+        ops: how each bucket is summed.
+    """
+
+    expected: Expected
+    layout: Layout
+    ops: tuple[BucketOp, ...]
+
+    @classmethod
+    def of(cls, expected: Iterable[Iterable[Node]], layout: Layout, ops: Iterable[BucketOp]) -> SumSpec:
+        """Make one of any sequences."""
+        return cls(tuple(map(tuple, expected)), tuple(layout), tuple(ops))
+
+    @property
+    def checksum(self) -> int:
+        """What frames carry of it: two workers whose sums differ do not take each other's."""
+        layout = [(dtype.name, length) for dtype, length in self.layout]
+        return zlib.crc32(repr((self.expected, layout, self.ops)).encode())
 
 
 def cut(layout: Layout, num_workers: int) -> tuple[Slice, ...]:

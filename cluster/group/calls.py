@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from .. import instruments
+from ..allreduce.slices import SumSpec
 from ..assignment import Range, assign, reassign
 from ..errors import MENDABLE
 from ..tree import Node, present_nodes
-from ..vectors import Vector
+from ..vectors import BucketOp, Layout, Vector
 from .liveness import Activity
 from .member import Member
 from .messages import JoinRequest
@@ -73,7 +74,8 @@ class SumCall:
         if member.place is not None and member.place.stop_at_step:  # somebody waits to join, or to pause
             member.regroup(JoinRequest(waiting_at="step", held=held, reason="the group is to change"))
             return
-        expected = _expected_nodes(tuple(ranges for _, ranges in self.assigned), self._present)
+        ranges = tuple(ranges for _, ranges in self.assigned)
+        spec = _sum_spec(ranges, self._present, self._buckets.layout, self._buckets.ops)
         member.note_activity(Activity.ALL_REDUCE)
         instruments.fault_point("reduce", member.step)
         collective = member.connections("step", held)
@@ -84,9 +86,7 @@ class SumCall:
             total = collective.all_reduce(
                 member.next_sequence(),
                 nodes,
-                expected,
-                self._buckets.layout,
-                ops=self._buckets.ops,
+                spec,
                 out=member.results.memory(member.call, self._buckets, alone=member.num_workers == 1),
                 deadline_s=member.deadline_s,
             )
@@ -114,9 +114,13 @@ def _usual_ranges(num_microbatches: int, num_workers: int) -> tuple[tuple[Range,
 
 
 @lru_cache(maxsize=8)
-def _expected_nodes(ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...]) -> list[list[Node]]:
-    """By rank, the nodes of the tree that each worker brings; alike for most steps of a generation."""
-    return [[node for lo, hi in own for node in present_nodes(lo, hi, present)] for own in ranges]
+def _sum_spec(
+    ranges: tuple[tuple[Range, ...], ...], present: tuple[bool, ...], layout: Layout, ops: tuple[BucketOp, ...]
+) -> SumSpec:
+    """What is summed where the workers bring these ranges, by rank; alike for most steps of a generation."""
+    return SumSpec.of(
+        ([node for lo, hi in own for node in present_nodes(lo, hi, present)] for own in ranges), layout, ops
+    )
 
 
 def broadcast(member: Member, produce: Callable[[], memoryview], max_bytes: int, wait_s: float) -> memoryview:

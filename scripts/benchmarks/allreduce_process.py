@@ -29,6 +29,7 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     """Heliostat's mesh, one node of the tree per worker; with or without memory that workers of a host share."""
     from heliostat.cluster.allreduce.handshake import Peers
     from heliostat.cluster.allreduce.mesh import Listener, connect
+    from heliostat.cluster.allreduce.slices import SumSpec
     from heliostat.cluster.assignment import assign
     from heliostat.cluster.tree import present_nodes
     from heliostat.cluster.vectors import empty_vector, layout_of
@@ -50,7 +51,7 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
         def call() -> None:
             nonlocal sequence
             sequence += 1
-            mesh.all_reduce(sequence, nodes, expected, like, ops=("sum",), out=out)
+            mesh.all_reduce(sequence, nodes, SumSpec.of(expected, like, ("sum",)), out=out)
 
         return call, lambda: float(out[0][-1])
 

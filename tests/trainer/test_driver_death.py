@@ -105,6 +105,24 @@ def test_a_driver_that_was_stopped_for_longer_than_the_deadline_blames_nobody(un
 
 
 @pytest.mark.slow
+def test_a_machine_that_was_frozen_and_thaws_loses_nobody(undisturbed, tmp_path):
+    """Driver and workers stand still for longer than the deadline and go on together, in whatever order they wake."""
+    process = start(tmp_path, workers=3, pace=True, deadline_s=4)
+    pids = [process.pid, *wait_for_epochs(process, tmp_path, 3)]
+    for order in (pids, pids[::-1], pids):
+        assert process.poll() is None
+        for pid in order:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(6.0)  # the frozen time itself
+        for pid in order:
+            os.kill(pid, signal.SIGCONT)
+    _, errors = process.communicate(timeout=2 * GUARD_S)
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "result.json").read_text()) == undisturbed
+    assert not any(each["event"] == "lost" for each in events_of(tmp_path))
+
+
+@pytest.mark.slow
 def test_workers_leave_a_driver_that_is_gone_for_more_than_a_minute_and_the_reason_is_said(undisturbed, tmp_path):
     process = start(tmp_path, workers=2, pace=True)
     pids = wait_for_epochs(process, tmp_path, 3)

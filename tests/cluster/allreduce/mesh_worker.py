@@ -18,6 +18,7 @@ from heliostat.cluster import instruments
 from heliostat.cluster.allreduce.handshake import Peers
 from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.allreduce.shared_memory import ShmChannel
+from heliostat.cluster.allreduce.slices import SumSpec
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.errors import CollectiveError
 from heliostat.cluster.tree import present_nodes
@@ -100,7 +101,7 @@ def main() -> None:
             if task["pauses"] and sequence:  # until it is told to go on
                 sys.stdin.readline()
                 say(calls=sequence)
-            total = mesh.all_reduce(sequence, partial.nodes(), expected, like, ops=ops)
+            total = mesh.all_reduce(sequence, partial.nodes(), SumSpec.of(expected, like, ops))
             say(length=length, digest=digest(total))
     except CollectiveError as error:
         said = {"error": type(error).__name__, "text": str(error), "unresponsive": error.unresponsive}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from heliostat.cluster import errors
 from heliostat.cluster.allreduce.collective import Alone
+from heliostat.cluster.allreduce.slices import SumSpec
 from heliostat.cluster.vectors import empty_vector, layout_of
 
 ONE = (np.array([1.0, -0.0], np.float32),)
@@ -17,7 +18,7 @@ def test_alone_sums_its_own_nodes(tree_sum, same_bits):
     alone = Alone(generation=3)
     nodes = {(0, n): vector for n, vector in leaves.items()}
     out = (np.empty(2, np.float32),)
-    assert alone.all_reduce(1, nodes, [tuple(nodes)], LIKE, ops=("sum",), out=out) is out
+    assert alone.all_reduce(1, nodes, SumSpec.of([tuple(nodes)], LIKE, ("sum",)), out=out) is out
     assert same_bits(out, tree_sum(leaves, ("sum",), 5))
     assert alone.broadcast(2, b"frame") == b"frame"
     assert alone.statistics().calls == 2
@@ -47,15 +48,17 @@ def test_alone_obeys_abort_and_close():
 )
 def test_arguments_that_contradict_each_other_are_refused(arguments, message):
     usual = {"sequence": 1, "nodes": {(0, 0): ONE}, "expected": [((0, 0),)], "layout": LIKE, "ops": ("sum",)}
+    given = {**usual, **arguments}
+    spec = SumSpec.of(given["expected"], given["layout"], given["ops"])
     with pytest.raises(ValueError, match=message):
-        Alone().all_reduce(**{**usual, **arguments})
+        Alone().all_reduce(given["sequence"], given["nodes"], spec)
 
 
 def test_a_read_only_out_is_refused():
     out = (np.empty(2, np.float32),)
     out[0].flags.writeable = False
     with pytest.raises(ValueError, match="writable"):
-        Alone().all_reduce(1, {(0, 0): ONE}, [((0, 0),)], LIKE, ops=("sum",), out=out)
+        Alone().all_reduce(1, {(0, 0): ONE}, SumSpec.of([((0, 0),)], LIKE, ("sum",)), out=out)
 
 
 CALL = errors.Call(0, 2, 3)
@@ -86,7 +89,7 @@ def test_alone_a_single_node_that_cannot_be_written_to_is_the_result_without_a_c
     vector = (np.arange(3, dtype=np.float32), np.zeros(0))
 
     def reduced(sequence):
-        return alone.all_reduce(sequence, {(0, 0): vector}, [((0, 0),)], layout, ops=("sum", "max"), out=out)
+        return alone.all_reduce(sequence, {(0, 0): vector}, SumSpec.of([((0, 0),)], layout, ("sum", "max")), out=out)
 
     alone = Alone()
     assert reduced(0)[0] is out[0]  # its owner may write to it again

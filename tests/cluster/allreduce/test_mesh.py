@@ -10,7 +10,7 @@ from heliostat.cluster import errors
 from heliostat.cluster.allreduce.frames import HEADER_BYTES, Header, Kind
 from heliostat.cluster.allreduce.handshake import dial
 from heliostat.cluster.allreduce.mesh import TcpMesh, connect
-from heliostat.cluster.allreduce.slices import SMALL_BYTES
+from heliostat.cluster.allreduce.slices import SMALL_BYTES, SumSpec
 from heliostat.cluster.assignment import assign
 from heliostat.cluster.tree import present_nodes
 from heliostat.cluster.vectors import TreeSum, layout_of
@@ -68,9 +68,9 @@ def test_every_worker_gets_the_bits_of_the_plain_recursion(group, tree_sum, same
 
     def body(mesh, rank):
         nodes = partial_sums(leaves, present, *ranges[rank])
-        fresh = mesh.all_reduce(1, nodes, expected, like, ops=OPS)
+        fresh = mesh.all_reduce(1, nodes, SumSpec.of(expected, like, OPS))
         out = tuple(np.full(length, 7, dtype) for dtype, length in like)
-        assert mesh.all_reduce(2, nodes, expected, like, ops=OPS, out=out) is out
+        assert mesh.all_reduce(2, nodes, SumSpec.of(expected, like, OPS), out=out) is out
         assert mesh.statistics().calls == 2
         return fresh, out
 
@@ -89,7 +89,7 @@ def test_unaligned_ranges_with_several_nodes_per_worker_give_the_same_bits(group
 
     def body(mesh, rank):
         nodes = partial_sums(leaves, [True] * 13, *ranges[rank])
-        return mesh.all_reduce(5, nodes, expected, layout_of(leaves[0]), ops=OPS)
+        return mesh.all_reduce(5, nodes, SumSpec.of(expected, layout_of(leaves[0]), OPS))
 
     reference = tree_sum(leaves, OPS, 13)
     assert all(same_bits(result, reference) for result in group.run(3, body))
@@ -100,7 +100,7 @@ def test_bfloat16_travels_as_raw_bytes(group):
 
     def body(mesh, rank):
         vector = (np.full(length, rank + 1, bfloat16),)
-        return mesh.all_reduce(1, {(0, rank): vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
+        return mesh.all_reduce(1, {(0, rank): vector}, SumSpec.of([((0, 0),), ((0, 1),)], layout_of(vector), ("sum",)))
 
     for (total,) in group.run(2, body):
         assert total.dtype == bfloat16
@@ -149,7 +149,9 @@ def test_bfloat16_sums_have_the_same_bits_for_any_number_of_workers(group, same_
                 for n in range(*ranges[rank]):
                     if present[n]:
                         partial.add(n, leaves[n])
-                totals.append(mesh.all_reduce(sequence, partial.nodes(), expected, layout_of(leaves[0]), ops=OPS))
+                totals.append(
+                    mesh.all_reduce(sequence, partial.nodes(), SumSpec.of(expected, layout_of(leaves[0]), OPS))
+                )
             return totals
 
         for totals in group.run(num_workers, body):
@@ -162,7 +164,7 @@ def test_bfloat16_takes_half_the_bytes(group):
         expected, sent = [((0, 0),), ((0, 1),)], [0]
         for sequence, dtype in enumerate([np.float32, bfloat16]):
             vector = (np.full(400_000, rank + 1, dtype),)
-            mesh.all_reduce(sequence, {(0, rank): vector}, expected, layout_of(vector), ops=("sum",))
+            mesh.all_reduce(sequence, {(0, rank): vector}, SumSpec.of(expected, layout_of(vector), ("sum",)))
             sent.append(mesh.statistics().bytes_sent - sum(sent))
         return sent[1:]
 
@@ -213,7 +215,7 @@ def test_a_broadcast_does_not_answer_an_all_reduce(group):
     def body(mesh, rank):
         if rank == 0:
             return mesh.broadcast(1, b"x")
-        return mesh.all_reduce(1, {(0, 1): one}, [((0, 0),), ((0, 1),)], layout_of(one), ops=("sum",))
+        return mesh.all_reduce(1, {(0, 1): one}, SumSpec.of([((0, 0),), ((0, 1),)], layout_of(one), ("sum",)))
 
     assert "rank 0 is at broadcast 1" in str(group.run(2, body)[1])
 
@@ -224,7 +226,7 @@ def test_workers_that_expect_other_nodes_are_told_so(group):
     def body(mesh, rank):
         other = ((0, 1),) if rank == 0 else ((0, 1), (0, 2))
         nodes = dict.fromkeys(((0, 0),) if rank == 0 else other, one)
-        return mesh.all_reduce(1, nodes, [((0, 0),), other], layout_of(one), ops=("sum",))
+        return mesh.all_reduce(1, nodes, SumSpec.of([((0, 0),), other], layout_of(one), ("sum",)))
 
     results = group.run(2, body)
     assert any(isinstance(result, errors.ProtocolError) and "do not agree" in str(result) for result in results)
@@ -237,7 +239,7 @@ def test_a_worker_that_raises_is_lost_at_once_with_its_reason(group):
     def body(mesh, rank):
         if rank == 1:
             raise RuntimeError("user code")  # the group closes the mesh, as a worker must
-        return mesh.all_reduce(1, {}, [(), ((0, 0),), ()], layout_of(one), ops=("sum",))
+        return mesh.all_reduce(1, {}, SumSpec.of([(), ((0, 0),), ()], layout_of(one), ("sum",)))
 
     results = group.run(3, body)
     assert isinstance(results[1], RuntimeError)
@@ -255,7 +257,7 @@ def test_the_goodbye_of_a_peer_that_has_closed_is_read_even_if_sending_to_it_fai
     vector = (np.ones(1, np.float32),)
 
     def reduce(mesh, node):
-        return mesh.all_reduce(1, {node: vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
+        return mesh.all_reduce(1, {node: vector}, SumSpec.of([((0, 0),), ((0, 1),)], layout_of(vector), ("sum",)))
 
     with pytest.raises(errors.PeerError, match=r"was silent for 0\.01 s"):
         reduce(second, (0, 1))  # it has sent its part, and gives up
@@ -311,7 +313,7 @@ def test_a_silent_worker_is_named_at_the_deadline_and_nobody_else(group, num_wor
             come.wait(30)  # late, not dead: nobody else may be taken for it
             return None
         try:
-            return mesh.all_reduce(1, {(0, rank): one}, expected, layout_of(one), ops=("sum",), deadline_s=0.3)
+            return mesh.all_reduce(1, {(0, rank): one}, SumSpec.of(expected, layout_of(one), ("sum",)), deadline_s=0.3)
         finally:
             left.release()
             if rank == 0:
@@ -383,7 +385,7 @@ def test_a_mesh_of_one_worker_needs_no_peers(group, tree_sum, same_bits):
 
     def body(mesh, rank):
         nodes = {(0, n): vector for n, vector in leaves.items()}
-        return mesh.all_reduce(1, nodes, [tuple(nodes)], like, ops=OPS), mesh.broadcast(2, b"x")
+        return mesh.all_reduce(1, nodes, SumSpec.of([tuple(nodes)], like, OPS)), mesh.broadcast(2, b"x")
 
     total, payload = group.run(1, body)[0]
     assert same_bits(total, tree_sum(leaves, OPS, 4))
@@ -400,7 +402,7 @@ def test_calls_may_follow_each_other_without_waiting_for_the_slowest(group):
             vector = large if sequence % 7 == 3 else small
             nodes = {(0, rank): vector} if sequence % 5 or rank else {}
             expected = [[(0, 0)] if sequence % 5 else [], [(0, 1)], [(0, 2)]]
-            total = mesh.all_reduce(2 * sequence, nodes, expected, layout_of(vector), ops=("sum",))
+            total = mesh.all_reduce(2 * sequence, nodes, SumSpec.of(expected, layout_of(vector), ("sum",)))
             totals.append(float(total[0].min()))
             mesh.broadcast(2 * sequence + 1, b"go" if rank == sequence % 3 else None, root=sequence % 3)
         return totals

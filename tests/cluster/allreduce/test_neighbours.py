@@ -17,6 +17,7 @@ from heliostat.cluster import errors
 from heliostat.cluster.allreduce import connect as connecting
 from heliostat.cluster.allreduce.mesh import Listener, connect
 from heliostat.cluster.allreduce.shared_memory import SharedMemory, offer, take_offer
+from heliostat.cluster.allreduce.slices import SumSpec
 from heliostat.cluster.vectors import layout_of
 
 SCRIPT = Path(__file__).with_name("neighbour.py")
@@ -54,7 +55,7 @@ def sums(group, listeners, timeout_s=20.0):
         with closing(
             connect(listeners[rank], group.peers(listeners, rank), timeout_s=timeout_s, deadline_s=20)
         ) as mesh:
-            total = mesh.all_reduce(1, {(0, rank): own}, [((0, 0),), ((0, 1),)], layout_of(own), ops=("sum",))
+            total = mesh.all_reduce(1, {(0, rank): own}, SumSpec.of([((0, 0),), ((0, 1),)], layout_of(own), ("sum",)))
             return total[0].sum(), mesh.statistics().sharing
 
     return group.threads([lambda: body(0), lambda: body(1)])

@@ -18,7 +18,7 @@ from heliostat.cluster.allreduce.shared_memory import (
     offer,
     take_offer,
 )
-from heliostat.cluster.allreduce.slices import blocks_of
+from heliostat.cluster.allreduce.slices import SumSpec, blocks_of
 from heliostat.cluster.errors import Call, ProtocolError
 from heliostat.cluster.vectors import layout_of
 
@@ -135,7 +135,7 @@ def test_one_worker_without_memory_to_share_is_served_by_sockets(group, same_bit
         try:
             sharing = mesh.statistics().sharing
             expected = [((0, 0),), ((0, 1),), ((0, 2),)]
-            return sharing, mesh.all_reduce(1, {(0, rank): vector}, expected, layout_of(vector), ops=("sum",))
+            return sharing, mesh.all_reduce(1, {(0, rank): vector}, SumSpec.of(expected, layout_of(vector), ("sum",)))
         finally:
             mesh.close()
 
@@ -154,7 +154,7 @@ def test_after_a_call_and_a_close_no_mapping_and_no_descriptor_is_left(group):
     descriptors, mappings = len(os.listdir("/proc/self/fd")), num_mappings()
 
     def body(mesh, rank):
-        return mesh.all_reduce(1, {(0, rank): vector}, [((0, 0),), ((0, 1),)], layout_of(vector), ops=("sum",))
+        return mesh.all_reduce(1, {(0, rank): vector}, SumSpec.of([((0, 0),), ((0, 1),)], layout_of(vector), ("sum",)))
 
     gc.disable()  # nothing may wait for the collector
     try:
