@@ -27,7 +27,6 @@ from heliostat.cluster.group.messages import TaskEvent
 
 from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
-from ..code_digests import changed_code
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, RunPausedError, StateNotKeptError, StorageError, TrainerError
 from ..events import Paused, Resumed, history_of
@@ -35,11 +34,12 @@ from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
 from .display import Display, plan_lines
 from .failures import end_pauses_quietly, explained, pausing
+from .finished import finished_result, say_changed_code
 from .inputs import is_stream
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
 from .record import Record
-from .result import Result, stored_result
+from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
 from .trace_file import chrome_trace
 from .trained import end_of_fit
@@ -99,7 +99,7 @@ def _fit(
         share = stored_share(run.settings, folder) if finished else workers.share
         job = run.job(share, data, folder, store, final)
         if finished:
-            result = _stored(run, job, folder, workers, screen)
+            result = finished_result(run, job, folder, workers, screen)
             run.model.end = end_of_fit(job, folder, store, None, folder.record.get("final") or "")
             return result
 
@@ -129,38 +129,6 @@ def _fit(
 
 
 # -- before the first step --------------------------------------------------------------------------------------------
-
-
-def _stored(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> Result:
-    """The result of the run in the folder, which was finished before; raises ConfigurationError for another run."""
-    check_run(folder.record.get("identity", {}), job, folder.path)
-    if folder.record.get("code") != run.code:  # the model tells whether that makes a difference
-        workers.start(screen, StartTimes(), job.settings.threads)
-        _compare_model(job, folder, workers)
-        _say_changed_code(run, folder, screen)
-    screen.say(f"the run in {folder.path} is finished; this is its result")
-    return stored_result(folder.path, folder.record, read_epochs(folder.path))
-
-
-def _compare_model(job: FitJob, folder: RunFolder, workers: Workers) -> None:
-    """Build the model of a finished run again; raises ConfigurationError if it is another one."""
-    before = folder.model_record()
-    coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method="describe", job=job))
-    with explained(workers, None):
-        for event in loop.events():
-            if isinstance(event, TaskEvent) and isinstance(event.content, Ready):
-                before.check(event.content.model, event.content.settings, folder.path)
-            loop.answer(coordinator.take(event))
-
-
-def _say_changed_code(run: Run, folder: RunFolder, screen: Display) -> None:
-    """Code that makes a model of the same settings may still make another model."""
-    changed = changed_code(folder.record.get("code", run.code), run.code)
-    if changed:
-        screen.say(
-            f"warning: code that build_model uses has changed since the run in {folder.path} began, although the "
-            f"settings of its model have not: {', '.join(changed)}. For a run with the new code give another run_dir."
-        )
 
 
 def _go_on(
@@ -202,7 +170,7 @@ def _last_checkpoint(
 def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> None:
     """Write down how the run is computed, with everything its results depend on, and say it."""
     if folder.resumes and folder.has_epochs:
-        _say_changed_code(run, folder, screen)
+        say_changed_code(run, folder, screen)
     record = run_record(job, run.number)
     folder.update(state="running", **record, code=dict(run.code), workers=workers_record(workers.group))
     screen.say(f"run folder {folder.path}")
