@@ -16,7 +16,7 @@ class FitEnd:
 
     Attributes:
         path: its run folder.
-        finished: whether it came to its end.
+        finished: whether it came to its end, and its folder says so.
         state: the state of the model: the final one, or that of the last checkpoint.
         begins: where a fit begins that follows: here, or where this one did if it has not finished, since then it is
             tried again.
@@ -54,14 +54,13 @@ def end_of_fit(
         checkpoint: the last that counts, None without.
         final: name of the final state, empty if it is not kept; None if the run did not come to its end.
     """
-    finished = final is not None
-    if finished:
-        location, name, key = job.final_dir or "", final or "", job.key
+    if final is not None:
+        location, name, key = job.final_dir or "", final, job.key
     else:  # workers that have gone further may live: theirs is another state
         location, name, key = "" if store is None else store.location, checkpoint or "", f"{job.key}, unfinished"
     state = ModelState(key=key, location=location, name=name, prepared=job.prepared)
-    begins = job.begins
-    if finished:
+    begins, finished = job.begins, folder.record["state"] == "finished"
+    if finished:  # else it is tried again, also if it came to its end and that could not be recorded
         numbering, done = job.numbering, folder.record["epochs_done"]
         begins = Beginning(
             state=state,
