@@ -119,12 +119,7 @@ class CsvTable(Table):
 
     def _header(self, path: Path) -> list[str]:
         with self._open(path, {}, None) as reader:
-            try:
-                names = list(reader.schema.names)
-            except UnicodeDecodeError as error:
-                raise SourceError(
-                    f"{path} cannot be read as CSV: its header is no UTF-8 text ({error})", path=path
-                ) from error
+            names = _names(reader, path)
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise SourceError(f"{path} names these columns more than once: {', '.join(repeated)}.", path=path)
@@ -145,9 +140,9 @@ class CsvTable(Table):
     def _scan_file(self, path: Path, names: Sequence[str], scan: _Scan) -> None:
         rows = 0
         with self._open(path, scan.types, None) as reader:
-            if list(reader.schema.names) != list(names):
+            if (here := _names(reader, path)) != list(names):
                 raise SourceError(
-                    f"{path} has the columns {', '.join(reader.schema.names)}; {self.files[0].name} has "
+                    f"{path} has the columns {', '.join(here)}; {self.files[0].name} has "
                     f"{', '.join(names)}. All files need the same header.",
                     path=path,
                 )
@@ -212,6 +207,14 @@ class _OtherTypeError(Exception):
 
 class _LargerRowError(Exception):
     """A row does not fit into a block."""
+
+
+def _names(reader: pyarrow.csv.CSVStreamingReader, path: Path) -> list[str]:
+    try:
+        return list(reader.schema.names)
+    except UnicodeDecodeError as error:
+        what = f"{path} cannot be read as CSV: its header is no UTF-8 text ({error})"
+        raise SourceError(what, path=path) from error
 
 
 def _look(found: _Found, values: pa.Array, path: Path, row: int) -> None:

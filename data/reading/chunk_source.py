@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from heliostat.data.errors import BadColumnError, ShardError
 from heliostat.data.storage.manifest import Column, Manifest, Shard
-from heliostat.data.storage.shards import UNREADABLE, arrow_schema, check_shard_size, schema_text
+from heliostat.data.storage.shards import UNREADABLE, arrow_schema, check_names, check_shard_size, schema_text
 from heliostat.data.writing.arrow_values import column_of_arrow, values_of_arrow
 from heliostat.data.writing.blocks import Block, join_blocks
 
@@ -87,7 +87,7 @@ class ParquetFile(ChunkFile):
             self._file = pq.ParquetFile(self.path if source is None else source, page_checksum_verification=True)
             metadata = self.metadata = self._file.metadata
             self._rows = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
-            self._file.schema_arrow.names  # noqa: B018 (they must be text)
+            check_names(self._file.schema_arrow)
         except UNREADABLE as error:
             raise self.error(f"is not a readable Parquet file ({error})") from error
 
@@ -114,7 +114,7 @@ class ArrowFile(ChunkFile):
                 self._file = pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
             batches = range(self._file.num_record_batches)
             self._rows = shard.chunk_rows or tuple(self._file.get_batch(number).num_rows for number in batches)
-            self._file.schema.names  # noqa: B018 (they must be text)
+            check_names(self._file.schema)
         except UNREADABLE as error:
             raise self.error(f"is {self._other_kind()} ({error})") from error
         if len(self._rows) != len(batches):

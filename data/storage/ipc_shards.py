@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from heliostat.data.errors import ShardError
 from heliostat.data.storage.manifest import Column, Shard
-from heliostat.data.storage.shards import UNREADABLE, arrow_schema, check_shard_size, schema_text
+from heliostat.data.storage.shards import UNREADABLE, arrow_schema, check_names, check_shard_size, schema_text
 
 _SPLIT_BYTES = 8
 
@@ -60,7 +60,7 @@ class MappedShard:
     def _open(self, buffer: pa.Buffer) -> pa.RecordBatchFileReader:
         try:
             file = pa.ipc.open_file(pa.BufferReader(buffer))
-            file.schema.names  # noqa: B018 (they must be text)
+            check_names(file.schema)
         except UNREADABLE as error:
             raise self._error(f"is not a readable Arrow file ({error})") from error
         expected = arrow_schema(self._columns)

@@ -198,6 +198,11 @@ def check_shard_hash(folder: Path, shard: Shard) -> None:
         )
 
 
+def check_names(schema: pa.Schema) -> None:
+    """Raise UnicodeDecodeError, one of `UNREADABLE`, if the name of a column is no text: nobody else looks so soon."""
+    list(schema.names)
+
+
 def schema_text(schema: pa.Schema) -> str:
     """An Arrow schema as one line for messages."""
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
