@@ -36,7 +36,7 @@ from .driver.passes import replay, run_pass
 from .driver.plan import Run
 from .driver.result import Result
 from .driver.run import fit
-from .driver.run_paths import make_run_path, numbered_run_path, run_dir_of
+from .driver.run_paths import new_run_path, numbered_run_path, run_dir_of
 from .driver.screen import Verbose, make_display
 from .driver.trained import TrainedModel
 from .driver.workers import Workers
@@ -68,7 +68,7 @@ class Trainer:
         device: "auto" computes on GPUs where machines have some, "gpu" refuses to do without, "cpu" leaves them alone.
         address: None uses this machine, or within a Ray job its cluster; "auto" joins the Ray cluster in `RAY_ADDRESS`
             or of this machine; or the address of one as "host:port".
-        run_dir: folder of the run; None makes ``runs/<name>-<time>``.
+        run_dir: folder of the run, on a disk of this machine (``~`` is your home); None makes ``runs/<name>-<time>``.
         seed: seed of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
         in_process: run the workers as threads of this process instead of Ray actors, joined by real sockets: a quick
@@ -257,7 +257,7 @@ class Trainer:
             data=data,
             validation_data=validation_data,
             path=self._next_run_path(number, command),
-            path_was_made=self._run_dir is None and command is None and not again,
+            path_is_new=self._run_dir is None and command is None and not again,
             begins=Beginning() if end is None or initial_weights is not None else end.begins,
             number=number,
             key=f"{self._id}.{self._num_calls}",
@@ -392,4 +392,4 @@ class Trainer:
             return end.path
         if command is not None:
             return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
-        return make_run_path(self._name) if given is None else numbered_run_path(given, self._num_fits + 1)
+        return new_run_path(self._name) if given is None else numbered_run_path(given, self._num_fits + 1)

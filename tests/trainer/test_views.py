@@ -12,6 +12,7 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.data import mix, open_dataset, row_uniform, write_dataset
 from heliostat.trainer import DataError
+from heliostat.trainer.driver.run_folder import read_record
 from heliostat.trainer.engine.feed import AHEAD_S
 
 from .conftest import dense_data
@@ -127,6 +128,7 @@ def test_damaged_rows_can_be_left_out_and_are_counted(stored, tmp_path):
     assert len(rest) == ROWS - 13
     alone = trained(normalised, tmp_path / "0", rest, 0)
     assert alone.history["skipped_rows"] == [13] * JOB["epochs"]
+    assert read_record(alone.run_dir)["data"]["train"]["skipped_rows"] == 13
     each_row_once(outcome(alone)["rows"], ROWS - 13)
     assert outcome(trained(normalised, tmp_path / "2", rest.take(50), 2)) == outcome(
         trained(normalised, tmp_path / "1", rest.take(50), 0)

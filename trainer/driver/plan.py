@@ -22,6 +22,7 @@ from ..errors import OtherBeginningError
 from ..jobs import Beginning, FitJob
 from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
+from .run_paths import make_new
 from .shown_text import masked, masked_arguments
 from .trained import FitEnd, TrainedModel
 
@@ -38,7 +39,7 @@ class Run:
         settings: the trainer's.
         wanted: those of the run itself.
         data: what to train on, as the caller gave it; likewise `validation_data`.
-        path: its folder; `path_was_made` says whether that was made for it.
+        path: its folder; `path_is_new` says whether that is to be a new one, which nobody else uses.
         begins: where it begins.
         number: which fit of this process it is, counted from 1.
         key: names the state in which it ends, as `ModelState.key`.
@@ -51,7 +52,7 @@ class Run:
     data: Data
     validation_data: Data | None
     path: Path
-    path_was_made: bool = False
+    path_is_new: bool = False
     begins: Beginning
     number: int
     key: str
@@ -74,7 +75,9 @@ class Run:
 
     def open_folder(self) -> RunFolder:
         """The run folder."""
-        return RunFolder(self.path, resume=self.wanted.resume == "auto" or self.command is not None)
+        path = make_new(self.path) if self.path_is_new else self.path
+        resume = self.wanted.resume == "auto" or self.command is not None
+        return RunFolder(path, resume=resume, is_new=self.path_is_new)
 
     def open_store(self, folder: RunFolder) -> CheckpointStore | None:
         """The run's checkpoints, None without."""

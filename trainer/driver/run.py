@@ -74,7 +74,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     folder = run.open_folder()
     if folder.is_finished(run.wanted):
         return _fit(run, folder, workers, screen, times, began_s)
-    with folder.held(take_over=run.wanted.take_over, was_made=run.path_was_made):
+    with folder.held(take_over=run.wanted.take_over):
         return _fit(run, folder, workers, screen, times, began_s)
 
 

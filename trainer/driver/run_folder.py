@@ -59,13 +59,14 @@ class RunFolder:
     Args:
         path: where.
         resume: whether it may hold a run already.
+        is_new: whether it was made for this run; it counts as such where it does not exist, too.
 
     Raises:
         ConfigurationError: it holds a run and may not, or its record cannot be read.
         StorageError: it cannot be made.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, *, resume: bool, is_new: bool = False) -> None:
         self.path = path.absolute()
         self._record: dict[str, Any] = {"format_version": FORMAT_VERSION, "state": "starting"}
         self.files = PatientFiles(self.path)
@@ -82,43 +83,44 @@ class RunFolder:
         if recorded:
             self._record = read_record(self.path)
         self._record.setdefault("id", f"{self.path.name}-{uuid.uuid4().hex[:8]}")
-        self._is_new = not self.path.exists()
+        self._is_new = is_new or not self.path.exists()
         try:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(self.path, error) from error
 
     @contextlib.contextmanager
-    def held(self, *, take_over: bool, was_made: bool) -> Iterator[None]:
+    def held(self, *, take_over: bool) -> Iterator[None]:
         """Hold the folder's lease in the block; if that fails before the run began, a new folder goes again.
 
         Args:
             take_over: whether to take a lease that has ended without a word.
-            was_made: whether the folder was made for this run.
 
         Raises:
             LeaseHeldError: another driver holds it.
             StorageError: the folder cannot be written.
         """
-        try:
-            with Lease(self.path, take_over=take_over) as lease:
-                self.files.lease = lease
+        with contextlib.ExitStack() as after:
+            self.files.lease = after.enter_context(Lease(self.path, take_over=take_over))
+            try:
                 if (self.path / RUN_FILE).exists():  # another driver may have gone on with it meanwhile
                     self._record, self.resumes = {"id": self.run_id} | read_record(self.path), True
                 yield
-        except BaseException:
-            if (self._is_new or was_made) and not (self.path / RUN_FILE).exists() and not self.has_logs:
-                self._remove()
-            raise
-        finally:
-            self.files.lease = None
+            except BaseException:
+                if self._is_new and not (self.path / RUN_FILE).exists() and not self.has_logs:
+                    self._clear()
+                    after.close()  # the lease is the last that is in there
+                    with contextlib.suppress(OSError):
+                        self.path.rmdir()
+                raise
+            finally:
+                self.files.lease = None
 
-    def _remove(self) -> None:
-        """Take away what a start has made, as far as nobody else has put anything there."""
+    def _clear(self) -> None:
+        """Take away what a start has made."""
         with contextlib.suppress(OSError):
             Path(self.log_dir).rmdir()
-            shutil.rmtree(self.path / DATA, ignore_errors=True)
-            self.path.rmdir()
+        shutil.rmtree(self.path / DATA, ignore_errors=True)
 
     @property
     def record(self) -> Mapping[str, Any]:

@@ -36,17 +36,18 @@ def new_run_path(name: str, root: Path = Path("runs")) -> Path:
     return path
 
 
-def make_run_path(name: str) -> Path:
-    """A new folder with the name that `new_run_path` gives; no two programs make the same. Raises StorageError."""
+def make_new(path: Path) -> Path:
+    """A new folder at a path, with a number behind it if another program was faster; raises StorageError."""
+    number = 1
     while True:
-        path = new_run_path(name)
+        new = numbered_run_path(path, number)
         try:
-            path.mkdir(parents=True)
-        except FileExistsError:  # another program was faster
-            continue
+            new.mkdir(parents=True)
+            return new
+        except FileExistsError:
+            number += 1
         except OSError as error:
-            raise StorageError(path.absolute(), error) from error
-        return path
+            raise StorageError(new.absolute(), error) from error
 
 
 def numbered_run_path(path: Path, number: int) -> Path:

@@ -13,10 +13,12 @@ from dataclasses import replace
 
 import keras
 import pytest
-from heliostat.trainer import ConfigurationError
+from heliostat.data import DatasetError
+from heliostat.trainer import ConfigurationError, Trainer
 from heliostat.trainer.driver import lease
 from heliostat.trainer.driver.lease import EXPIRES_S, Lease, is_free
 from heliostat.trainer.driver.run_folder import RunFolder, read_events
+from heliostat.trainer.driver.run_paths import make_new, new_run_path
 from heliostat.trainer.errors import LeaseHeldError, LeaseLostError, StorageError
 from heliostat.trainer.jobs import LEASE_FILE, FitJob
 from heliostat.trainer.worker import worker
@@ -227,15 +229,15 @@ def test_a_folder_that_takes_no_lease_is_named(tmp_path):
 
 
 def test_a_folder_whose_start_failed_goes_again_if_it_was_new(tmp_path):
-    def start(path, was_made):
-        folder = RunFolder(path, resume=True)
-        with folder.held(take_over=False, was_made=was_made):
+    def start(path, is_new):
+        folder = RunFolder(path, resume=True, is_new=is_new)
+        with folder.held(take_over=False):
             (folder.path / "data").mkdir()
             raise KeyError
 
-    def fail(path, was_made=False):
+    def fail(path, is_new=False):
         with pytest.raises(KeyError):
-            start(path, was_made)
+            start(path, is_new)
 
     fail(tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -243,11 +245,27 @@ def test_a_folder_whose_start_failed_goes_again_if_it_was_new(tmp_path):
     fail(tmp_path / "old")
     assert (tmp_path / "old").exists()
     (tmp_path / "made").mkdir()
-    fail(tmp_path / "made", was_made=True)
+    fail(tmp_path / "made", is_new=True)
     assert not (tmp_path / "made").exists()
     RunFolder(tmp_path / "run", resume=True).update(state="paused")
     fail(tmp_path / "run")
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_who_comes_second_takes_nothing_from_who_was_faster(tmp_path):
+    late = RunFolder(tmp_path / "run", resume=True)
+    (late.path / "data").mkdir()
+    with holder(late.path), pytest.raises(LeaseHeldError):
+        late.held(take_over=False).__enter__()
+    assert (late.path / "data").exists()
+
+
+def test_two_programs_that_name_their_runs_alike_get_two_folders(tmp_path):
+    path = new_run_path("model", tmp_path / "runs")
+    assert [make_new(path), make_new(path)] == [path, path.with_name(f"{path.name}-2")]
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Not a directory"):
+        make_new(tmp_path / "file" / "run")
 
 
 def test_a_machine_that_does_not_share_the_run_folder_is_named(tmp_path, monkeypatch):
@@ -293,3 +311,15 @@ def test_a_run_whose_folder_was_taken_over_stops_and_writes_nothing_more(tmp_pat
         with local_trainer(linear(), place) as trainer:
             hashes.append(trainer.fit(dense_data(), **job | {"epochs": 3}).sha256)
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("named", [True, False])
+def test_a_start_that_fails_leaves_no_folder(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    x, y = dense_data()
+    with Trainer(linear(), workers=0, run_dir="run" if named else None) as trainer:
+        for data, valid in (("nowhere", None), ((x, y), "nowhere"), ((x, y), (x,)), ((x, y), lambda: 7)):
+            with pytest.raises((ConfigurationError, DatasetError)):
+                trainer.fit(data, validation_data=valid, verbose=0)
+            assert [each for each in tmp_path.rglob("*") if each != tmp_path / "runs"] == []
