@@ -152,9 +152,8 @@ class Lease:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             lock = _lock(self._file)
-            if not self._is_at_its_place():
-                os.close(self._file)
-                return False
+            if not os.path.samestat(os.fstat(self._file), self.path.stat()):
+                raise FileNotFoundError
             holder, silent_s = _read(self.path), _now_s(self._folder) - os.fstat(self._file).st_mtime
             ended = None if holder is None else _process_ended(holder, self.own)
             if not is_free(holder, self.own, lock, ended, silent_s, take_over=self._take_over):
@@ -165,9 +164,11 @@ class Lease:
             else:
                 self._replace()
             return True
+        except FileNotFoundError:
+            os.close(self._file)
+            return False
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.close(self._file)
+            os.close(self._file)
             raise
 
     def _replace(self) -> None:
@@ -185,10 +186,6 @@ class Lease:
 
     def _content(self) -> bytes:
         return (json.dumps(asdict(self.own)) + "\n").encode()
-
-    def _is_at_its_place(self) -> bool:
-        """Whether the file that we have open is the one at the lease's path; raises OSError if there is none."""
-        return os.path.samestat(os.fstat(self._file), self.path.stat())
 
     def _touch(self) -> None:
         while not self._over.wait(TOUCH_EVERY_S):
@@ -234,7 +231,7 @@ def _read(path: Path) -> Holder | None:
 def _lock(file: int) -> Lock:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # how NFS says it
         return "theirs"
     except OSError as error:
         if error.errno in _NO_LOCKS:

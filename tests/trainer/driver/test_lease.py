@@ -185,6 +185,25 @@ def test_without_locks_processes_of_this_machine_still_know_each_other(tmp_path,
             held.check()
 
 
+@pytest.mark.parametrize("is_another", [True, False])
+def test_a_lease_that_is_given_back_while_one_looks_at_it_is_looked_at_again(tmp_path, monkeypatch, is_another):
+    locks = []
+
+    def lock(file):
+        if not locks:
+            (tmp_path / LEASE_FILE).unlink()
+            if is_another:
+                (tmp_path / LEASE_FILE).touch()
+        locks.append(file)
+        return flock(file)
+
+    flock = lease._lock
+    monkeypatch.setattr(lease, "_lock", lock)
+    with Lease(tmp_path, take_over=False) as held:
+        held.check()
+    assert len(locks) == 2
+
+
 def test_who_may_take_what():
     own = lease._this_driver()
     elsewhere = replace(own, id="x", boot="another")

@@ -131,8 +131,11 @@ def test_a_full_disk_is_named(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="file/run' cannot be written: Not a directory"):
-        RunFolder(tmp_path / "file" / "run", resume=False)
+    for path in (tmp_path / "file" / "run", tmp_path / "file"):
+        with pytest.raises(StorageError, match=r"' cannot be written: .*, or give another run_dir"):
+            RunFolder(path, resume=True)
+    with pytest.raises(StorageError, match="/proc/heliostat/run' cannot be written: No such file or directory"):
+        RunFolder(Path("/proc/heliostat/run"), resume=True)
 
 
 @pytest.fixture
