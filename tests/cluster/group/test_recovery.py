@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.errors import PlacementError, TaskFailed
-from heliostat.cluster.group import driver_loop, liveness, worker_group
+from heliostat.cluster.group import driver_loop, liveness, member, worker_group
 from heliostat.cluster.group.controller_state import PaceChanged
 from heliostat.cluster.group.messages import InitialStateChanged
 from heliostat.cluster.group.worker_process import WorkerKilled
@@ -561,6 +562,19 @@ def test_an_error_of_the_drivers_half_is_raised_as_itself(start):
 
 
 # -- workers that do not answer -------------------------------------------------------------------------------------
+
+
+def test_who_cannot_be_reached_shows_before_the_first_deadline(start, monkeypatch):
+    """Before steps have been timed the deadline is minutes long; a connection has a limit of its own."""
+    monkeypatch.setattr(member, "CONNECT_LIMIT_S", 0.5)
+    toys = start(3, deadline_s=None)
+    with socket.create_server(("127.0.0.1", 0)) as blocked:
+        toys.group.up[1].address = blocked.getsockname()
+        check(toys, toys.run(JOB))
+    (loss,) = toys.driver.losses
+    assert loss.worker in (1, 2)  # of the two whoever is noticed first
+    assert "another worker is cut (rank" in loss.reason
+    assert "while connecting): no connection with rank" in loss.reason
 
 
 @pytest.mark.parametrize(("point", "activity"), [("compute", "compute"), ("read", "reading")])
