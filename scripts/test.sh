@@ -1,32 +1,44 @@
 #!/usr/bin/env bash
-# Checks and tests, in tiers with a time budget each (for two cores). Makes its own environment in .venv.
-#   bash scripts/test.sh          what every change must pass
-#   bash scripts/test.sh --all    the full products, soak and slow tests as well
-#   bash scripts/test.sh -k NAME  further arguments go to pytest
+# Checks and tests, in tiers with a time budget each (for two idle cores). Makes its own environment in .venv.
+#   bash scripts/test.sh               what every change must pass
+#   bash scripts/test.sh --all         the full products, soak and slow tests as well
+#   bash scripts/test.sh --all faults  one part of that alone, or several: checks, pure, engine, ray, faults
+#   bash scripts/test.sh --slow 6      on a slow or loaded machine: every budget and every wait of a test is six times as long
+#   bash scripts/test.sh -k NAME       further arguments go to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=false
-if [[ "${1:-}" == "--all" ]]; then
-  all=true
-  shift
+all=false slow=1 parts=()
+while (($#)); do
+  case $1 in
+    --all) all=true && shift ;;
+    --slow) slow=$2 && shift 2 ;;
+    checks | pure | engine | ray | faults) parts+=("$1") && shift ;;
+    *) break ;;
+  esac
+done
+if ! [[ $slow =~ ^[1-9][0-9]*$ ]]; then
+  echo "test.sh: --slow takes how many times as slow this machine is, such as 6; not '$slow'" >&2
+  exit 2
 fi
+export HELIOSTAT_TEST_SLOW=$slow
 extra=("$@")
-failed=()
-over=()
+failed=() over=() ran=()
 
-# tier NAME BUDGET_S COMMAND...: runs it, prints the time it took against its budget. A tier is stopped at twice its
+# tier PART NAME BUDGET_S COMMAND...: runs it, prints the time it took against its budget. A tier is stopped at twice its
 # budget (with --all: never), so that a hang ends; one that is merely over it is named at the end. A tier in which no
 # test is selected fails, unless arguments for pytest choose the tests.
 tier() {
-  local name=$1 budget=$2 began=$SECONDS status=0
-  shift 2
+  local part=$1 name=$2 budget=$(($3 * slow)) began=$SECONDS status=0
+  shift 3
+  if ((${#parts[@]})) && [[ " ${parts[*]} " != *" $part "* ]]; then return; fi
   echo "== $name (budget $budget s)"
   if $all; then "$@" || status=$?; else timeout --kill-after=10 $((2 * budget)) "$@" || status=$?; fi
   local took=$((SECONDS - began))
   if ((status == 5 && ${#extra[@]} > 0)); then status=0; fi # pytest: nothing selected
   if ((status != 0)); then failed+=("$name (exit status $status)"); fi
   if ! $all && ((took > budget)); then over+=("$name: $took s of $budget s"); fi
+  ran+=("$name: $took s")
   echo "== $name took $took s of $budget s"
 }
 
@@ -39,18 +51,19 @@ checks() {
 }
 export -f checks
 
-slow="and not slow"
-$all && slow=""
+fast="and not slow"
+$all && fast=""
 pytest=(.venv/bin/python -m pytest -q --durations=5)
 
-tier "tier 0: ruff and mypy" 210 bash -c checks
-tier "tier 1: pure" 90 "${pytest[@]}" -n 2 -m "not engine and not ray and not faults $slow" "${extra[@]}"
-tier "tier 2: engine" 240 "${pytest[@]}" -n 2 -m "engine $slow" "${extra[@]}"
-tier "tier 3: real Ray" 240 "${pytest[@]}" -m "ray $slow" "${extra[@]}"
-tier "tier 4: faults" 240 "${pytest[@]}" -m "faults $slow" "${extra[@]}"
+tier checks "tier 0: ruff and mypy" 210 bash -c checks
+tier pure "tier 1: pure" 90 "${pytest[@]}" -n 2 -m "not engine and not ray and not faults $fast" "${extra[@]}"
+tier engine "tier 2: engine" 240 "${pytest[@]}" -n 2 -m "engine $fast" "${extra[@]}"
+tier ray "tier 3: real Ray" 240 "${pytest[@]}" -m "ray $fast" "${extra[@]}"
+tier faults "tier 4: faults" 240 "${pytest[@]}" -m "faults $fast" "${extra[@]}"
 
+printf '%s\n' "${ran[@]}"
 echo "all tiers: $SECONDS s"
-if ((${#over[@]})); then printf 'OVER BUDGET (two idle cores): %s\n' "${over[@]}"; fi
+if ((${#over[@]})); then printf 'OVER BUDGET (two idle cores%s): %s\n' "$( ((slow > 1)) && echo ", $slow times as slow")" "${over[@]}"; fi
 if ((${#failed[@]})); then
   printf 'FAILED: %s\n' "${failed[@]}"
   exit 1

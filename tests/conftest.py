@@ -7,8 +7,27 @@ import threading
 
 import pytest
 
+from .slow import stretch_waits, watch
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config):
+    config.stash[_STDERR] = os.dup(2)  # what pytest captures later is another one
+    config.add_cleanup(stretch_waits())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    timer = watch(item.nodeid, item.config.stash[_STDERR])
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
 
 
 @pytest.fixture(autouse=True)

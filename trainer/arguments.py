@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from .code_digests import callback_digests, code_digests
 from .columns import Columns
 from .config import LoopName
 from .errors import ConfigurationError
@@ -127,3 +128,14 @@ def _check_step(name: str, step: Callable[..., Any] | None, arguments: Sequence[
             f"{name} is called as {name}({', '.join(arguments)}), which {getattr(step, '__name__', step)!r} does not "
             f"take: {error}."
         ) from error
+
+
+def digests_of(code: UserCode, states: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Hashes of the user's steps and callbacks, by what they are of: to say what has changed when a run goes on.
+
+    Args:
+        code: the user's.
+        states: see `callback_digests`.
+    """
+    steps = [step for step in (code.train_step, code.valid_step) if step is not None]
+    return code_digests(*steps) | callback_digests(code.callbacks, states)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import inspect
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,49 @@ def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
     if before.get(PYTHON) != now.get(PYTHON):
         return []
     return sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+
+
+def callback_digests(callbacks: Sequence[object], states: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Hashes of callbacks: of each its class, and the arguments of its constructor that it has kept.
+
+    Args:
+        callbacks: the user's.
+        states: of Keras's callbacks, by class, attributes that are no setting, since they change.
+
+    Returns:
+        Hashes by ``EarlyStopping``, ``EarlyStopping.patience``; the second of a class is called ``EarlyStopping #2``.
+        Those of the user's classes are there by module and name as well.
+    """
+    walk = _Walk()
+    for callback in callbacks:
+        walk.describe(type(callback))
+    found: dict[str, str] = {}
+    for callback in callbacks:
+        kind, number = type(callback), 1
+        name = kind.__name__
+        while name in found:
+            number += 1
+            name = f"{kind.__name__} #{number}"
+        found[name] = _hash(f"{kind.__module__}.{kind.__qualname__}")
+        changing = {each for base in kind.__mro__ for each in states.get(base.__name__, ())}
+        for setting in sorted(_arguments(kind) - changing):
+            if setting in vars(callback):
+                value = vars(callback)[setting]
+                turned = setting == "min_delta" and isinstance(value, int | float)  # by Keras, for its comparison
+                found[f"{name}.{setting}"] = _settled(abs(value) if turned else value)
+    return found | walk.found
+
+
+def _arguments(kind: type) -> set[str]:
+    """Names of the arguments of a class's constructor, and of those that it calls."""
+    makers = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
+    return {name for maker in makers if callable(maker) for name in inspect.signature(maker).parameters}
+
+
+def _settled(value: object) -> str:
+    walk = _Walk()
+    text = walk.describe(value)
+    return _hash("\n".join([text, *(f"{name} {digest}" for name, digest in sorted(walk.found.items()))]))
 
 
 class _Walk:

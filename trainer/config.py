@@ -8,8 +8,8 @@ a second home.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -260,6 +260,7 @@ class FitConfig:
         columns: which are inputs, targets and weights.
         code: the user's steps and callbacks, a `shipping.UserCode`.
         prepare: the user's function that changes the model before the run; None changes nothing.
+        code_digests: hashes of them, by what they are of; a run that goes on with others says so.
         initial_weights: arrays for ``model.set_weights``; None for those of `build_model`.
         checkpoint_every: when checkpoints are made; None makes none.
         checkpoint_dir: where they go, a path or URI; None for the run folder.
@@ -280,6 +281,7 @@ class FitConfig:
     columns: Columns = DEFAULT_COLUMNS
     code: Shipped = NO_CODE
     prepare: Shipped | None = None
+    code_digests: Mapping[str, str] = field(default_factory=dict)
     initial_weights: tuple[np.ndarray, ...] | None = None
     checkpoint_every: CheckpointEvery = "epoch"
     checkpoint_dir: str | Path | None = None

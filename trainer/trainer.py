@@ -14,7 +14,14 @@ import numpy as np
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Shuffle
 
-from .arguments import check_build_model, check_prepare, check_steps, checked_weights, refuses_unknown
+from .arguments import (
+    check_build_model,
+    check_prepare,
+    check_steps,
+    checked_weights,
+    digests_of,
+    refuses_unknown,
+)
 from .code_digests import code_digests
 from .columns import ColumnChoice, Columns
 from .config import (
@@ -40,6 +47,7 @@ from .driver.run_paths import new_run_path, numbered_run_path, run_dir_of
 from .driver.screen import Verbose, make_display
 from .driver.trained import TrainedModel
 from .driver.workers import Workers
+from .engine.private_names import CALLBACK_FIELDS
 from .engine.times import StartTimes
 from .environment import Command, begin_fit
 from .errors import ConfigurationError
@@ -235,6 +243,7 @@ class Trainer:
             shuffle=shuffle,
             columns=columns,
             code=ship(code, "callbacks and steps", stays=self._settings.local),
+            code_digests=digests_of(code, CALLBACK_FIELDS),
             prepare=None if prepare is None else ship(prepare, "prepare", stays=self._settings.local),
             initial_weights=checked_weights(initial_weights),
             checkpoint_every=checkpoint_every,

@@ -13,6 +13,7 @@ from heliostat.cluster import instruments
 from heliostat.trainer import Trainer
 from heliostat.trainer.engine.runtime import set_up
 
+from ..slow import SLOW
 from .ray_pool import warm_trainer, warm_workers
 
 __all__ = ["warm_trainer", "warm_workers"]
@@ -51,7 +52,7 @@ def train(tmp_path):
             num_microbatches=num_microbatches,
             seed=seed,
             run_dir=tmp_path / f"run-{count}",
-            deadline_s=60,
+            deadline_s=60 * SLOW,
             gradient_dtype=gradient_dtype,
         )
         arguments = {"epochs": 2, "global_batch_size": 16, "verbose": 0} | arguments

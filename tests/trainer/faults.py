@@ -23,7 +23,9 @@ import psutil
 from heliostat.cluster import instruments
 from heliostat.cluster.group.worker_process import WorkerKilled
 
-GONE_S = 20.0
+from ..slow import SLOW
+
+GONE_S = 20.0 * SLOW
 PACE_S = 0.2  # duration of a step while a wave waits for a replacement: else the run would be over before
 STOPPED_S = 1.0
 LETHAL = ("raise", "kill", "abort", "stop", "gil")  # the first ends a thread, the others a process

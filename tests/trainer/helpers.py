@@ -10,6 +10,8 @@ from heliostat.trainer import Trainer
 from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
 
+from ..slow import SLOW
+
 
 class TrainerOn(Trainer):
     """A trainer on given workers; `workers` shows them."""
@@ -29,7 +31,7 @@ def local_trainer(build_model, tmp_path, *, workers=0, replicas=1, num_microbatc
         replicas_per_worker=replicas,
         num_microbatches=num_microbatches,
         run_dir=tmp_path / "run",
-        **{"seed": 7, "deadline_s": 60} | arguments,
+        **{"seed": 7, "deadline_s": 60 * SLOW} | arguments,
     )
 
 

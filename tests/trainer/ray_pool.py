@@ -9,6 +9,7 @@ import pytest
 from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
 
+from ..slow import SLOW
 from .helpers import TrainerOn
 
 NUM_WORKERS = 2
@@ -28,7 +29,7 @@ class SharedWorkers(Workers):
 
 @pytest.fixture(scope="session")
 def warm_workers(ray_here):
-    workers = SharedWorkers(TrainerConfig(workers=NUM_WORKERS, threads_per_worker=1))
+    workers = SharedWorkers(TrainerConfig(workers=NUM_WORKERS, threads_per_worker=1, start_timeout_s=300 * SLOW))
     yield workers
     workers.really_close()
 
@@ -55,7 +56,7 @@ def warm_trainer(warm_workers, tmp_path):
 def nothing_left(pids):
     """Worker processes must be gone when the block is left."""
     yield
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20 * SLOW)
     assert not alive, f"worker processes still run: {alive}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from heliostat.trainer import Trainer
 
+from ..slow import SLOW
 from .conftest import dense_data
 from .faults import events_of, outcome
 from .hosts import NAMES, Hosts, why_not
@@ -77,7 +78,7 @@ def complete_for(run_dir):
 def started(hosts, run_dir):
     """A run that both workers have taken part in for a while."""
     process = hosts.run(SCRIPT, str(run_dir), "1")
-    stop_s = time.monotonic() + 120
+    stop_s = time.monotonic() + 120 * SLOW
     while complete_for(run_dir) < 3:
         assert process.poll() is None, process.communicate()[0][-4000:]
         assert time.monotonic() < stop_s

@@ -11,9 +11,16 @@ import time
 import keras
 import numpy as np
 import pytest
-from heliostat.trainer import ConfigurationError, EverySteps, NonfiniteGradientError, RunPausedError
+from heliostat.trainer import (
+    ConfigurationError,
+    EverySteps,
+    NonfiniteGradientError,
+    RunPausedError,
+    TrainingFailedError,
+)
 from heliostat.trainer.checkpoints.store import CheckpointStore
 
+from ..slow import SLOW
 from .conftest import dense_data
 from .helpers import die, local_trainer
 from .models import linear, normalised
@@ -216,7 +223,7 @@ class Keeps(keras.callbacks.Callback):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_states_of_callbacks_that_are_not_finite_go_on(tmp_path, workers):
     def interrupt():
-        until = time.monotonic() + 60
+        until = time.monotonic() + 60 * SLOW
         while not CheckpointStore(tmp_path / "run" / "checkpoints").names() and time.monotonic() < until:
             threading.Event().wait(0.02)
         raise RuntimeError("enough")
@@ -335,3 +342,36 @@ def test_a_step_that_is_not_finite_can_be_left_out_alike_on_all_workers(tmp_path
             rows = rows_of(result)[epoch.epoch][left_out[epoch.epoch]]
             assert 40 in rows
             assert epoch.rows == sum(epoch.rows_by_worker.values()) == ROWS - len(rows)
+
+
+class FailsOnce(keras.callbacks.Callback):
+    """Fails in the third epoch while a file is there, and removes it."""
+
+    def __init__(self, mark):
+        super().__init__()
+        self.mark = mark
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2 and self.mark.exists():
+            self.mark.unlink()
+            raise OSError("no room for a plot")
+
+
+def test_other_callbacks_than_the_run_began_with_are_named(tmp_path, capfd):
+    mark = tmp_path / "mark"
+    mark.touch()
+    stopping = keras.callbacks.EarlyStopping("loss", patience=3)
+    with local_trainer(normalised, tmp_path) as trainer, pytest.raises(TrainingFailedError, match="no room"):
+        fit(trainer, callbacks=[FailsOnce(mark), stopping])
+    others = [FailsOnce(mark), keras.callbacks.EarlyStopping("loss", patience=9), RateByStep()]
+    mark.touch()
+    capfd.readouterr()
+    with local_trainer(normalised, tmp_path) as trainer, pytest.raises(TrainingFailedError, match="no room"):
+        fit(trainer, callbacks=others, verbose=2)
+    said = capfd.readouterr().out
+    assert "going on from checkpoint" in said
+    assert "callbacks or steps are not those with which the run" in said
+    assert "began: EarlyStopping.patience, RateByStep, " in said
+    with local_trainer(normalised, tmp_path) as trainer:
+        fit(trainer, callbacks=others, verbose=2)
+    assert "are not those with which" not in capfd.readouterr().out

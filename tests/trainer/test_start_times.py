@@ -11,6 +11,7 @@ from heliostat.trainer import Trainer
 from heliostat.trainer.driver.display import start_line
 from heliostat.trainer.engine.times import WORKER_PARTS, StartTimes
 
+from ..slow import SLOW
 from .conftest import dense_data
 from .helpers import local_trainer
 from .models import normalised
@@ -104,7 +105,7 @@ def test_workers_start_while_a_stream_is_written(tmp_path):
     found = []
 
     def batches():
-        until_s = time.monotonic() + 60
+        until_s = time.monotonic() + 60 * SLOW
         while trainer.workers.group.pool.statistics().up < 2 and time.monotonic() < until_s:
             time.sleep(0.01)
         found.append(trainer.workers.group.pool.statistics().up)

@@ -21,6 +21,8 @@ from .result import Result, stored_result
 from .run_folder import RunFolder, read_epochs
 from .workers import Workers
 
+_MAX_NAMES = 6  # of changed code, in a line
+
 
 def finished_result(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> Result:
     """The result in the folder of a finished run.
@@ -63,4 +65,17 @@ def say_changed_code(run: Run, folder: RunFolder, screen: Display) -> None:
         screen.say(
             f"warning: code that build_model uses has changed since the run in {folder.path} began, although the "
             f"settings of its model have not: {', '.join(changed)}. For a run with the new code give another run_dir."
+        )
+
+
+def say_changed_callbacks(job: FitJob, folder: RunFolder, screen: Display) -> None:
+    """Say which callbacks, settings of callbacks and custom steps are not those with which a run began."""
+    now = job.wanted.code_digests
+    changed = changed_code(folder.record.get("fit_code", now), now)
+    if changed:
+        more = f" and {len(changed) - _MAX_NAMES} more" if len(changed) > _MAX_NAMES else ""
+        screen.say(
+            f"warning: callbacks or steps are not those with which the run in {folder.path} began: "
+            f"{', '.join(changed[:_MAX_NAMES])}{more}. It goes on with what is given now; for all of it with that give "
+            "another run_dir."
         )

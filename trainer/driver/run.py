@@ -34,7 +34,7 @@ from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
 from .display import Display, plan_lines
 from .failures import end_pauses_quietly, explained, pausing
-from .finished import finished_result, say_changed_code
+from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .inputs import is_stream
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
@@ -44,7 +44,6 @@ from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers
-
 
 def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     """Make a run, or go on with it, or take the result of one that is finished.
@@ -171,8 +170,11 @@ def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen
     """Write down how the run is computed, with everything its results depend on, and say it."""
     if folder.resumes and folder.has_epochs:
         say_changed_code(run, folder, screen)
+    if folder.resumes:
+        say_changed_callbacks(job, folder, screen)
+    codes = {"code": dict(run.code), "fit_code": dict(job.wanted.code_digests)}
     record = run_record(job, run.number)
-    folder.update(state="running", **record, code=dict(run.code), workers=workers_record(workers.group))
+    folder.update(state="running", **record, **codes, workers=workers_record(workers.group))
     screen.say(f"run folder {folder.path}")
     if job.begins.sha256 is not None:
         screen.say(

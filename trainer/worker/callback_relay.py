@@ -163,13 +163,15 @@ class CallbackRelay:
         self._states.all_ran()
         if not self._states.has_agreed:
             return
-        for callback in self._callbacks:
+        states = [copied(state, "state") for state in self._states.agreed()]  # arrays may be changed in place
+        carried = [(callback, state) for callback, state in zip(self._callbacks, states, strict=True) if state]
+        for callback, _ in carried:
             prepare_take_over(callback)
         with self._state_kept():  # what on_train_begin did to the model, it did when the run began
             for callback in self._callbacks:
                 callback.on_train_begin({})
-        for callback, state in zip(self._callbacks, self._states.agreed(), strict=True):
-            restore_callback(callback, copied(state, type(callback).__name__))  # it may change its arrays in place
+        for callback, state in carried:
+            restore_callback(callback, state)
 
     @contextlib.contextmanager
     def _state_kept(self) -> Iterator[None]:
@@ -274,9 +276,14 @@ class CallbackRelay:
             return [callback_state(callback) for callback in self._callbacks]
         return self._states.agreed()
 
-    def restore_states(self, states: list[State]) -> None:
-        """Go on from these states, which the workers of a snapshot had agreed on."""
-        self._states.restore(states)
+    @property
+    def names(self) -> list[str]:
+        """The callbacks' classes, in the order of `states`."""
+        return self._states.names
+
+    def restore_states(self, states: list[State], names: list[str] | None) -> None:
+        """Go on from the states of a snapshot; see `CarriedStates.restore`."""
+        self._states.restore(states, names)
 
     def _changed_states(self, *, between_steps: bool) -> memoryview | None:
         """What the others have to hear of the states of the chief's callbacks."""

@@ -68,9 +68,24 @@ class CarriedStates:
         """The states as of when the workers last agreed; not to be changed."""
         return [decode(json.loads(each.text), each.arrays) for each in self._agreed]
 
-    def restore(self, states: Sequence[State]) -> None:
-        """Go on from the states of a snapshot."""
-        self._agreed = [_Agreed(*encoded_state(each, "a snapshot's state of callbacks")) for each in states]
+    @property
+    def names(self) -> list[str]:
+        """The callbacks' classes."""
+        return [type(callback).__name__ for callback in self._callbacks]
+
+    def restore(self, states: Sequence[State], names: Sequence[str] | None = None) -> None:
+        """Go on from the states of a snapshot; a callback that had none there begins afresh.
+
+        Args:
+            states: of the callbacks there.
+            names: their classes; None where the snapshot does not say, then they are those here.
+        """
+        left = list(zip(self.names if names is None else names, states, strict=False))
+        for number, name in enumerate(self.names):
+            found = next((each for each in left if each[0] == name), None)
+            if found is not None:
+                left.remove(found)
+                self._agreed[number] = _Agreed(*encoded_state(found[1], "a snapshot's state of callbacks"))
         self.has_agreed = True
 
     def changes(self, generation: int, *, between_steps: bool) -> memoryview | None:

@@ -204,6 +204,7 @@ class Session:
             extra={
                 **position.for_snapshot(is_stopped=bool(self.model.stop_training)),
                 "callbacks": self.relay.states(),
+                "callback_names": self.relay.names,
                 "rows": sums.rows,
                 "rows_by_worker": {str(worker): rows for worker, rows in self.engine.rows_by_worker.items()},
             },
@@ -216,7 +217,8 @@ class Session:
             return
         self.resumed, self._restored = True, snapshot
         self.position.epoch, self.position.step, self.position.is_new = snapshot.epoch, snapshot.step, False
-        self.relay.restore_states(snapshot.values()["callbacks"])
+        values = snapshot.values()
+        self.relay.restore_states(values["callbacks"], values.get("callback_names"))
         self._member.step = self.position.of_run
 
     def _go_on(self, snapshot: Snapshot) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -140,7 +141,7 @@ class Worker:
         check_callbacks(code.callbacks)
         train, valid = steps_of(built, wanted, code)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_directory_kept())
+            stack.enter_context(WORKING_DIRECTORY.kept())
             trained = stack.enter_context(closing(open_step(built, train, dataset, job, times)))
             on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
             engine = Step([Phase(trained, job.settings.gradient_dtype)], member, on_nonfinite, job.numbering)
@@ -298,11 +299,30 @@ def _saved(model: keras.Model) -> bytes:
         return path.read_bytes()
 
 
-@contextlib.contextmanager
-def _directory_kept() -> Iterator[None]:
-    """The chief's callbacks work in the run folder; afterwards this process is where it was."""
-    before = os.getcwd()
-    try:
-        yield
-    finally:
-        os.chdir(before)
+class _WorkingDirectory:
+    """The working directory of this process: the chief's callbacks work in the run folder.
+
+    It is where it was when the last worker of this process is done: a worker that begins while another one's callbacks
+    are in the run folder must not take that for the place to go back to.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._num_inside, self._before = threading.Lock(), 0, ""
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Go back after the block, and after those of other threads."""
+        with self._lock:
+            if not self._num_inside:
+                self._before = os.getcwd()
+            self._num_inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_inside -= 1
+                if not self._num_inside:
+                    os.chdir(self._before)
+
+
+WORKING_DIRECTORY = _WorkingDirectory()

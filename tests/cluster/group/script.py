@@ -8,7 +8,9 @@ from typing import Any
 
 from heliostat.cluster.group.worker_process import WorkerKilled
 
-GUARD_S = 30.0
+from ...slow import SLOW
+
+GUARD_S = 30.0 * SLOW
 
 
 class Script:

@@ -187,3 +187,13 @@ def test_a_message_holds_no_more_than_the_arrays_that_are_new():
     chief.hook_ran("on_train_batch_end")
     (told,) = unpack(tell())
     assert (told["callback"], list(told["arrays"]), told["kept"]) == (1, ["0"], ["1"])
+
+
+def test_states_of_a_snapshot_go_to_callbacks_of_their_class():
+    found = CarriedStates([Average(), stopping(), callbacks.ReduceLROnPlateau(), Average()])
+    states = [{"wait": 3}, {"steps": 5}, {"keys": None}]
+    found.restore(states, ["EarlyStopping", "Average", "CSVLogger"])
+    assert found.agreed() == [{"steps": 5}, {"wait": 3}, {}, {}]
+    found = CarriedStates([Average(), stopping()])
+    found.restore([{"steps": 5}, {"wait": 3}])
+    assert found.agreed() == [{"steps": 5}, {"wait": 3}]

@@ -1,0 +1,57 @@
+"""What the docs say of tried versions is what pyproject.toml allows and what errors name."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from heliostat.cluster.pools.private_api import TRIED_RAY
+from heliostat.trainer.engine.private_names import TRIED_KERAS, TRIED_TENSORFLOW
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+
+
+def table():
+    """Package -> (versions tried, specifier), of docs/versions.md."""
+    rows = re.findall(r"^\| ([a-z-]+) \| ([^|]+) \| `([^`]+)` \|$", (ROOT / "docs" / "versions.md").read_text(), re.M)
+    return {name: ([Version(each) for each in tried.split(", ")], allowed) for name, tried, allowed in rows}
+
+
+def requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {found.name: found for found in map(Requirement, project["dependencies"])} | {
+        f"{found.name} (gpu)": found for found in map(Requirement, project["optional-dependencies"]["gpu"])
+    }
+
+
+def test_the_table_has_every_package_with_its_bounds():
+    found = requirements()
+    gpu = found.pop("tensorflow (gpu)")
+    assert {name: str(Requirement(f"{name}{allowed}").specifier) for name, (_, allowed) in table().items()} == {
+        name: str(requirement.specifier) for name, requirement in found.items()
+    }
+    assert gpu.specifier == found["tensorflow"].specifier
+
+
+@pytest.mark.parametrize("name", table())
+def test_the_upper_bound_is_the_first_version_that_was_not_tried(name):
+    tried, _ = table()[name]
+    specifier = requirements()[name].specifier
+    (bound,) = (Version(each.version) for each in specifier if each.operator == "<")
+    finals = [version for version in tried if not version.is_prerelease]
+    assert finals
+    assert all(version in specifier for version in finals)
+    newest = max(finals).release
+    level = len(bound.release) - 1
+    assert bound.release == (*newest[:level], newest[level] + 1), "versions between the newest tried one and the bound"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("keras", TRIED_KERAS), ("tensorflow", TRIED_TENSORFLOW), ("ray", TRIED_RAY)]
+)
+def test_errors_name_the_versions_of_the_table(name, said):
+    assert [Version(each) for each in re.split(", | and ", said)] == table()[name][0]
