@@ -116,16 +116,22 @@ def data():
     return dense_data(rows=37)
 
 
-def test_a_rate_set_between_steps_acts_on_the_next_computation(train, data):
-    one_step = train(SGD, data, workers=0, epochs=1, steps_per_epoch=1)
-    for hook, loop in (
+SLOW_TOO = pytest.mark.slow  # the same in another loop
+
+
+@pytest.mark.parametrize(
+    ("hook", "loop"),
+    [
         ("on_train_batch_begin", "fit"),
         ("on_train_batch_end", "train_on_batch"),
-        ("on_train_batch_begin", "custom"),
-    ):
-        result = train(SGD, data, workers=3, epochs=1, loop=loop, callbacks=[RateAfterFirstStep(hook)])
-        assert result.sha256["weights"] == one_step.sha256["weights"], (hook, loop)
-        assert result.sha256["optimizer"] != one_step.sha256["optimizer"]  # but it went on counting steps
+        pytest.param("on_train_batch_begin", "custom", marks=SLOW_TOO),
+    ],
+)
+def test_a_rate_set_between_steps_acts_on_the_next_computation(train, data, hook, loop):
+    one_step = train(SGD, data, workers=0, epochs=1, steps_per_epoch=1)
+    result = train(SGD, data, workers=2, epochs=1, loop=loop, callbacks=[RateAfterFirstStep(hook)])
+    assert result.sha256["weights"] == one_step.sha256["weights"]
+    assert result.sha256["optimizer"] != one_step.sha256["optimizer"]  # but it went on counting steps
 
 
 def test_a_rate_set_after_the_last_step_reaches_all_workers(train, data):
@@ -152,28 +158,31 @@ def test_keras_schedules_and_changed_weights_reach_all_workers(train, data):
     assert plain.sha256["weights"] != result.sha256["weights"]
 
 
-def test_early_stopping_restores_the_best_weights_everywhere(train, data):
+@pytest.mark.parametrize("loop", ["fit", pytest.param("custom", marks=SLOW_TOO)])
+def test_early_stopping_restores_the_best_weights_everywhere(train, data, loop):
     best = train(SGD, data, workers=0, epochs=1)
-    for loop in ("fit", "custom"):
-        # The loss falls, so by mode="max" the first epoch is the best one.
-        early = keras.callbacks.EarlyStopping(monitor="loss", mode="max", patience=2, restore_best_weights=True)
-        result = train(SGD, data, workers=3, epochs=9, loop=loop, callbacks=[early])
-        assert len(result.history["loss"]) == 3
-        assert result.sha256["weights"] == best.sha256["weights"], loop
-        assert np.array_equal(result.model().predict(data[0], verbose=0), best.model().predict(data[0], verbose=0))
+    # The loss falls, so by mode="max" the first epoch is the best one.
+    early = keras.callbacks.EarlyStopping(monitor="loss", mode="max", patience=2, restore_best_weights=True)
+    result = train(SGD, data, workers=3, epochs=9, loop=loop, callbacks=[early])
+    assert len(result.history["loss"]) == 3
+    assert result.sha256["weights"] == best.sha256["weights"]
+    assert np.array_equal(result.model().predict(data[0], verbose=0), best.model().predict(data[0], verbose=0))
 
 
-def test_a_stop_in_the_middle_of_an_epoch_stops_all_workers_after_that_step(train, data):
-    two_steps = train(SGD, data, workers=0, epochs=1, steps_per_epoch=2, validation_data=data)
-    for hook, loop in (
-        ("on_train_batch_end", "fit"),
-        ("on_train_batch_begin", "fit"),
+@pytest.mark.parametrize(
+    ("hook", "loop"),
+    [
         ("on_train_batch_end", "custom"),
-        ("on_train_batch_begin", "train_on_batch"),
-    ):
-        result = train(SGD, data, workers=3, epochs=3, loop=loop, validation_data=data, callbacks=[StopAt(hook)])
-        assert fingerprint(result) == fingerprint(two_steps), (hook, loop)
-        assert result.epochs[0].rows == 32
+        ("on_train_batch_begin", "fit"),
+        pytest.param("on_train_batch_end", "fit", marks=SLOW_TOO),
+        pytest.param("on_train_batch_begin", "train_on_batch", marks=SLOW_TOO),
+    ],
+)
+def test_a_stop_in_the_middle_of_an_epoch_stops_all_workers_after_that_step(train, data, hook, loop):
+    two_steps = train(SGD, data, workers=0, epochs=1, steps_per_epoch=2, validation_data=data)
+    result = train(SGD, data, workers=2, epochs=3, loop=loop, validation_data=data, callbacks=[StopAt(hook)])
+    assert fingerprint(result) == fingerprint(two_steps)
+    assert result.epochs[0].rows == 32
 
 
 def test_files_and_logs_of_callbacks_do_not_depend_on_the_workers(train, data):
