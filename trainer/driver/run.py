@@ -45,6 +45,7 @@ from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers
 
+
 def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     """Make a run, or go on with it, or take the result of one that is finished.
 

@@ -153,7 +153,7 @@ class Worker:
             session = Session(job, engine, evaluator, member, code.callbacks)
             self._announce(built, member, () if job.settings.local else notes_on_lost_state(code.callbacks))
             member.take_state = session.snapshot
-            member.deliver = lambda at_end: self._fit_report(job, built, member) if at_end else _paused(session, member)
+            member.deliver = lambda at_end: _paused(session, member)
             with times.part("compile"):
                 engine.warm_up()
                 if evaluator is not None:
@@ -164,7 +164,9 @@ class Worker:
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)
             session.finish()
-            member.request(Final(sha256=state_sha256(built)))
+            sha256 = state_sha256(built)
+            member.request(Final(sha256=sha256))
+            member.deliver = lambda at_end: self._fit_report(job, built, member, sha256)
             self._model.key = job.key
             return member.end()
 
@@ -246,8 +248,8 @@ class Worker:
             raise StateNotKeptError(lacking)
         self._model.key = state.key
 
-    def _fit_report(self, job: FitJob, built: BuiltModel, member: Member) -> FitReport:
-        """What the run came to; its state is kept where later passes and fits find it."""
+    def _fit_report(self, job: FitJob, built: BuiltModel, member: Member, sha256: dict[str, str]) -> FitReport:
+        """What the run came to, whose state has these hashes; it is kept where later passes and fits find it."""
         if job.final_dir is not None:
             member.note_activity(Activity.SAVE)
             extra: dict[str, Any] = {"new": True, "callbacks": []}  # whoever begins with it begins a run
@@ -255,7 +257,7 @@ class Worker:
             manifest = written(CheckpointStore(job.final_dir), end, job.first_generation, member)
             if manifest is not None:
                 member.send(FinalStateWritten(manifest=manifest))
-        return FitReport(sha256=state_sha256(built), model_file=_saved(built.model))
+        return FitReport(sha256=sha256, model_file=_saved(built.model))
 
 
 def _begin(session: Session, built: BuiltModel, member: Member, lacking: str) -> None:
