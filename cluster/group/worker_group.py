@@ -162,8 +162,8 @@ class WorkerGroup:
     def try_connections(self) -> None:
         """Let all workers that are up connect with each other; between two tasks.
 
-        Who dies meanwhile is not up any more, and who does not answer is ended: a task does without them or replaces
-        them.
+        Who dies meanwhile is not up any more, and who does not answer is ended: both are told at the task's beginning,
+        which does without them or replaces them.
 
         Raises:
             UnreachableError: two that live cannot reach each other.
@@ -171,8 +171,11 @@ class WorkerGroup:
         if len(self.up) < 2:
             return
         ended = self._together("unreached", CONNECT_LIMIT_S + ANSWER_S)
+        lost = [each.failure for each in ended.values() if each.failure is not None]
         for worker in [worker for worker, known in self.up.items() if known.has_task]:
             self.end(worker)
+            lost.append(Failure(worker=worker, kind="died", reason="it did not say which of its peers it can reach"))
+        self.not_started += [self.start_failed(failure) for failure in lost]
         tried: dict[int, Unreached] = {
             worker: each.result for worker, each in ended.items() if worker in self.up and each.result is not None
         }

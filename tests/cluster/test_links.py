@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 from heliostat.cluster import links
 from heliostat.cluster.errors import ClusterError, PeerError, UnreachableError
+from heliostat.cluster.group import worker_group
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
@@ -102,5 +104,29 @@ def test_a_worker_that_dies_while_connections_are_tried_is_not_up_any_more(monke
     try:
         group.try_connections()
         assert sorted(group.up) == [0, 2]
+        assert [(each.failure.worker, each.failure.reason) for each in group.not_started] == [
+            (1, "it was killed on purpose")
+        ]
     finally:
+        group.close()
+
+
+def test_a_worker_that_does_not_say_whom_it_reaches_is_ended(monkeypatch):
+    group, connected, go_on = a_group(3), links._connected, threading.Event()
+
+    def hangs(listener, worker, *others, **settings):
+        if worker == 1:
+            go_on.wait(20)
+        return connected(listener, worker, *others, **settings)
+
+    monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.3)
+    monkeypatch.setattr(worker_group, "CONNECT_LIMIT_S", 0.3)
+    monkeypatch.setattr(worker_group, "ANSWER_S", 0.5)
+    monkeypatch.setattr(links, "_connected", hangs)
+    try:
+        group.try_connections()
+        assert sorted(group.up) == [0, 2]
+        assert [each.failure.worker for each in group.not_started] == [1]
+    finally:
+        go_on.set()
         group.close()
