@@ -63,7 +63,7 @@ def assign_by_time(num_microbatches: int, times_s: Sequence[float], unit: int = 
     """Cut [0, num_microbatches) into one contiguous range per rank, so that all workers are ready as early as can be.
 
     Every range is made of whole units, but for the last one, and has at least one. Of the cuts that are within 2 % of
-    the best that with the fewest nodes of the tree is taken.
+    the best that with the fewest nodes of the tree is taken (of the best alone, where there would be too many).
 
     Args:
         num_microbatches: V.

@@ -134,7 +134,7 @@ class Member:
             seconds: the whole step.
             compute_s: how long this worker computed for one microbatch on each of its replicas; None if it did not.
         """
-        if compute_s is not None:
+        if compute_s:
             self._pacer.note(compute_s, seconds)
         self._step_times.append(seconds)
         if len(self._step_times) in (3, NUM_TIMED):
