@@ -11,11 +11,10 @@ the others for one that joins, both beyond a median step::
 
     goodput = 1 - lost / time
 
-Beside it stand committed steps per minute over those of the run without kills, which has fewer workers only in this
-run's disadvantage: while one is missing, the others compute its microbatches. Beside both the same kills under the
-rule of most trainers: everybody is restarted from the last checkpoint. Here all workers are killed at once instead of
-one, so what is lost goes on until a step is committed that was not there before. Checkpoints are made every ten seconds
-in all runs.
+Beside it stand committed steps per minute over those of the run without kills: they count, too, that the others compute
+the microbatches of one who is missing, and the load of starting another. Beside both the same kills under the rule of
+most trainers: everybody is restarted from the last checkpoint. Here all workers are killed at once instead of one, and
+lost is the time until a step is committed that had not been before. Checkpoints are made every ten seconds in all runs.
 
 **A slow worker.** Two workers with eight microbatches, each pinned to a core of its own; with one of them, two busy
 processes are pinned to its core, so that it has a third of it. Reported: the median time of an epoch without and with
