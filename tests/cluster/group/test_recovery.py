@@ -577,10 +577,9 @@ def test_who_cannot_be_reached_shows_before_the_first_deadline(start, monkeypatc
     assert "while connecting): no connection with rank" in loss.reason
 
 
-@pytest.mark.parametrize(("point", "activity"), [("compute", "compute"), ("read", "reading")])
-def test_a_late_worker_is_named_and_stays(start, script, monkeypatch, point, activity):
+def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
-    script.hold(1, point, 4, lambda: script.saw("late", 1, activity, point == "compute") > 0)  # it is in its stack
+    script.hold(1, "compute", 4, lambda: script.saw("late", 1, "compute", True) > 0)
     toys = start(3, deadline_s=1.0)
     check(toys, toys.run(JOB))
     assert not lost(toys)
@@ -589,7 +588,7 @@ def test_a_late_worker_is_named_and_stays(start, script, monkeypatch, point, act
 
 @pytest.mark.parametrize(("point", "activity"), [("compute", "compute"), ("read", "reading")])
 def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch, point, activity):
-    monkeypatch.setattr(liveness, "READING_S", 2.0)
+    monkeypatch.setattr(liveness, "READING_S", 1.2)
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
     monkeypatch.setattr(driver_loop, "FIRST_DEADLINE_S", 1.0)
     monkeypatch.setattr(liveness, "FIRST_DEADLINE_S", 1.0)
@@ -621,8 +620,8 @@ def test_peers_wait_longer_for_a_worker_that_has_said_how_long_a_copy_of_the_sta
     start, script, copy_s, regroups
 ):
     """The chief is late by twice the deadline, as with a checkpoint."""
-    script.on(0, "compute", 4, lambda: time.sleep(1.0))
-    toys = start(2, deadline_s=0.5)
+    script.on(0, "compute", 4, lambda: time.sleep(0.6))
+    toys = start(2, deadline_s=0.3)
     job = Job(copy_s=copy_s)
     check(toys, toys.run(job), job)
     assert not lost(toys)
