@@ -7,8 +7,8 @@ Commands go down by methods, what happens comes up as events, and nothing is cal
         loop.answer(...)  # what the event makes possible
 
 Everything with a clock is here: workers that do not answer, workers that are late, how long to wait for replacements.
-A dead worker is noticed in `_take` (its pool tells), a silent one in `_fence_silent`, one that has no place yet in
-`_watch_starting`; how long each may take is in `liveness.py`.
+A dead worker is noticed in `_take` (its pool tells), a silent one and a late one in `_look_at_workers`: who that is
+decides `overdue.py`, by the limits in `liveness.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 from ..errors import TaskFailed
 from ..pace import Change, Dealing, Measured, Watch
-from ..spec import FIRST_DEADLINE_S
 from .controller import decide
 from .controller_state import (
     AbortGeneration,
@@ -46,11 +45,6 @@ from .controller_state import (
 from .liveness import (
     Activity,
     Heartbeat,
-    Life,
-    lateness_limit_s,
-    must_be_named,
-    reason_to_end,
-    silence_limit_s,
 )
 from .messages import (
     Failure,
@@ -66,6 +60,7 @@ from .messages import (
     WorkerAlive,
     WorkerUp,
 )
+from .overdue import Overdue
 from .worker_group import STACKS_S, STALLED_S, TICK_S, WorkerGroup, WorkerNotStarted
 from .worker_process import log_path
 
@@ -141,10 +136,8 @@ class TaskLoop:
         self._stop: Stop | None = None
         self._collect_until_s: float | None = None
         self._short_s = 0.0  # how long there have been too few workers, since the last generation was formed
-        self._waiting_since_s: float | None = None  # for members, which are to report, or to end
         self._ticked_s = time.monotonic()
-        self._said_late: set[int] = set()  # members, since the last generation; others once and for all
-        self._said_stuck: set[int] = set()
+        self._overdue = Overdue(group.spec)
 
     # -- events up ------------------------------------------------------------------------------------------------
 
@@ -276,7 +269,7 @@ class TaskLoop:
         if self.state.num_restarts > before.num_restarts:
             self._group.back_off(before.num_restarts)  # at the first one others are started at once
         if self.state.status == "ending" != before.status:
-            self._waiting_since_s = time.monotonic()
+            self._overdue.waiting_since_s = time.monotonic()
         for action in actions:
             self._act(action)
 
@@ -293,7 +286,7 @@ class TaskLoop:
             case Reply(worker=worker, answer=answer):
                 self._reply(worker, answer, for_place=True)
             case AbortGeneration(workers=workers, generation=generation, reason=reason):
-                self._waiting_since_s = time.monotonic()
+                self._overdue.waiting_since_s = time.monotonic()
                 for worker in sorted(workers):
                     group.pool.abort(worker, generation, reason)
             case Kill(worker=worker):
@@ -303,8 +296,8 @@ class TaskLoop:
             case StartFailed(failure=failure):
                 self._events.append(group.start_failed(failure))
             case Formed():
-                self._short_s, self._waiting_since_s = 0.0, None
-                self._said_late.clear()
+                self._short_s = 0.0
+                self._overdue.formed()
                 self._events.append(action)
                 if self._watch is not None:
                     self._watch = self._watch.formed(action.members, action.ranges)
@@ -324,14 +317,12 @@ class TaskLoop:
             return
         elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
         if self._group.look(now_s):
-            self._waiting_since_s = None if self._waiting_since_s is None else self._waiting_since_s + elapsed_s
+            self._overdue.stalled(elapsed_s)
         if self._collect_until_s is not None and now_s >= self._collect_until_s:
             self._decide(Signal.ERRORS_COLLECTED)
         self._await_workers(min(elapsed_s, STALLED_S))
         if not self.state.over:
-            self._fence_silent(now_s)
-            self._watch_late(now_s)
-            self._watch_starting(now_s)
+            self._look_at_workers(now_s)
             self._fit_size()
 
     def _await_workers(self, elapsed_s: float) -> None:
@@ -342,71 +333,21 @@ class TaskLoop:
             if self._short_s > timeout_s:
                 self._decide(Expired(reason=f"There were too few workers for {timeout_s:g} s."))
 
-    def _deadline_s(self) -> float:
-        """How long a member may be unheard of."""
-        beats = (known.life.heartbeat for known in self._group.up.values())
-        return self._group.spec.deadline_of(max((beat.step_s for beat in beats if beat is not None), default=0.0))
-
-    def _awaited(self) -> Iterator[tuple[int, Life, Heartbeat]]:
-        """The members that work, and have said what they do."""
-        for worker in self.state.members:
-            life = self._group.life_of(worker)
-            if worker not in self.state.requests and life is not None and life.heartbeat is not None:
-                yield worker, life, life.heartbeat
-
-    def _fence_silent(self, now_s: float) -> None:
-        for worker, life, _ in self._awaited():
-            silent_s = life.silent_s(now_s)
-            if silent_s > silence_limit_s(life, self._deadline_s()):
-                self._fence(worker, f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off")
-                return
-
-    def _fence(self, worker: int, reason: str) -> None:
-        """End a worker that does not take part any more; should it wake up, nobody listens to it."""
-        life = self._group.life_of(worker)
-        step = None if life is None or life.heartbeat is None else life.heartbeat.step
-        self._lost_on_its_way(worker)
-        self._group.end(worker)
-        self._decide(Failure(worker=worker, kind="died", reason=reason, step=step))
-
-    def _watch_late(self, now_s: float) -> None:
-        """While members are to report, or to end: name those that are late, end one that stands still for too long."""
-        if self.state.status not in ("regrouping", "ending") or self._waiting_since_s is None:
-            return
-        waited_s, deadline_s = now_s - self._waiting_since_s, self._deadline_s()
-        if waited_s < min(deadline_s, FIRST_DEADLINE_S):
-            return
-        if self.state.status == "regrouping":
-            self._name([worker for worker, _, _ in self._awaited() if worker not in self._said_late])
-        for worker, _, heartbeat in self._awaited():
-            limit_s = lateness_limit_s(heartbeat, deadline_s)
-            if waited_s > limit_s:
-                self._fence(worker, f"it stood still at '{heartbeat.activity.value}' for {limit_s:.0f} s")
-                return
-
-    def _watch_starting(self, now_s: float) -> None:
-        """Workers without a place: name who is silent or stands still, end it when that lasts; another is started."""
-        deadline_s = self._group.spec.deadline_of(0.0)
-        starting = {*self._group.launched, *self.state.starting}
-        lives = {worker: life for worker in sorted(starting) if (life := self._group.life_of(worker)) is not None}
-        late = [worker for worker, life in lives.items() if must_be_named(life, deadline_s, now_s)]
-        self._name([worker for worker in late if worker not in self._said_stuck])
-        self._said_stuck.update(late)
-        for worker, life in lives.items():
-            if reason := reason_to_end(life, deadline_s, now_s):
-                self._fence(worker, reason)
-
-    def _name(self, workers: list[int]) -> None:
-        """Tell that these are late, and where they are; all are asked at once, for the driver must not wait long."""
-        if not workers:
-            return
-        self._said_late.update(workers)
-        for worker, stacks in self._group.pool.stacks(workers, STACKS_S).items():
-            life = self._group.life_of(worker)
-            if life is not None:
-                said = life.heartbeat or Heartbeat(activity=Activity.SET_UP)  # it has a task, and said nothing since
-                heartbeat = replace(said, activity_s=said.activity_s + life.silent_s(time.monotonic()))
-                self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
+    def _look_at_workers(self, now_s: float) -> None:
+        """Tell who is late, and end who is lost; should it wake up, nobody listens to it."""
+        group = self._group
+        lives = group.lives()
+        late = self._overdue.to_name(self.state, lives, group.launched, now_s)
+        for worker, stacks in group.pool.stacks(late, STACKS_S).items() if late else ():
+            said = lives[worker].heartbeat or Heartbeat(activity=Activity.SET_UP)  # it has a task, and said nothing yet
+            heartbeat = replace(said, activity_s=said.activity_s + lives[worker].silent_s(now_s))
+            self._events.append(WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks))
+        for worker, reason in self._overdue.to_end(self.state, lives, group.launched, now_s).items():
+            heartbeat_now = lives[worker].heartbeat
+            step = None if heartbeat_now is None else heartbeat_now.step
+            self._lost_on_its_way(worker)
+            group.end(worker)
+            self._decide(Failure(worker=worker, kind="died", reason=reason, step=step))
 
     def _look_at_pace(self, now_s: float) -> None:
         """Deal the microbatches anew if some workers are slower than others, and have been for a while."""
@@ -414,7 +355,9 @@ class TaskLoop:
             return
         paces = {
             worker: (heartbeat.step, heartbeat.pace)
-            for worker, _, heartbeat in self._awaited()
+            for worker, life in self._group.lives().items()
+            if worker in self.state.members and worker not in self.state.requests
+            if (heartbeat := life.heartbeat) is not None
             if heartbeat.generation == self.state.generation
             if heartbeat.step is not None and heartbeat.pace is not None
         }

@@ -217,7 +217,7 @@ class WorkerGroup:
             whether it could not look, for longer than a moment.
         """
         stalled = now_s - self._looked_s > STALLED_S
-        for life in self.lives() if stalled else ():
+        for life in self.lives().values() if stalled else ():
             life.forgive(now_s)
         self._looked_s = now_s
         return stalled
@@ -325,10 +325,9 @@ class WorkerGroup:
         known = self.up.get(worker)
         return self.launched.get(worker) if known is None else known.life
 
-    def lives(self) -> Iterator[Life]:
-        """What was heard of all that are up, or on their way."""
-        yield from (known.life for known in self.up.values())
-        yield from self.launched.values()
+    def lives(self) -> dict[int, Life]:
+        """What was heard of all that are up, or on their way, by number."""
+        return self.launched | {worker: known.life for worker, known in self.up.items()}
 
     def end(self, worker: int) -> None:
         """End a worker; it is not heard of again."""

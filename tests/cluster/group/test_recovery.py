@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.errors import PlacementError, TaskFailed
-from heliostat.cluster.group import driver_loop, liveness, member, worker_group
+from heliostat.cluster.group import driver_loop, liveness, member, overdue, worker_group
 from heliostat.cluster.group.controller_state import PaceChanged
 from heliostat.cluster.group.messages import InitialStateChanged
 from heliostat.cluster.group.worker_process import WorkerKilled
@@ -590,7 +590,7 @@ def test_a_late_worker_is_named_and_stays(start, script, monkeypatch):
 def test_a_worker_that_stands_still_for_too_long_is_replaced(start, script, monkeypatch, point, activity):
     monkeypatch.setattr(liveness, "READING_S", 1.2)
     monkeypatch.setattr(local, "HEARTBEAT_S", 0.02)
-    monkeypatch.setattr(driver_loop, "FIRST_DEADLINE_S", 1.0)
+    monkeypatch.setattr(overdue, "FIRST_DEADLINE_S", 1.0)
     monkeypatch.setattr(liveness, "FIRST_DEADLINE_S", 1.0)
     script.hold(1, point, 4, lambda: script.saw("kill", 1) > 0)
     script.hold(None, "compute", 5, lambda: script.welcomed(3))
