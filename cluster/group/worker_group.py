@@ -140,12 +140,12 @@ class WorkerGroup:
             self.take(message)
             now_s = time.monotonic()
             self.look(now_s)
-            if isinstance(message, TaskEnded) and message.failure is not None:
-                yield self._note_not_started(message.failure)
+            if isinstance(message, TaskEnded) and message.failure is not None and message.failure.kind != "died":
+                raise _raised_in_set_up(message.failure)  # the next one would raise as well
             if late := self.to_be_named(now_s, named):
                 yield from map(_line_of, self.pool.stacks(late, STACKS_S).items())
-            for failure in self.end_stuck(now_s):
-                yield self._note_not_started(failure)
+            self.end_stuck(now_s)
+            yield from self._new_losses()
             self.launch_missing(min(self.spec.num_workers, self.target) - len(self.up) - len(self.launched))
             waiting = f"{len(self.launched)} of {self.spec.num_workers} workers"
             if now_s - began_s > self.spec.start_timeout_s:
@@ -190,22 +190,15 @@ class WorkerGroup:
             places = {worker: f"{known.info.host}, {shown(known.address)}" for worker, known in self.up.items()}
             raise UnreachableError(pairs, places, tried[pairs[0][1]].detail)  # the later one has dialled
 
-    def _note_not_started(self, failure: Failure) -> str:
-        """Note a worker that was lost on its way, for the task to come; returns the line about it.
-
-        Raises:
-            Exception: its own code raised: the next one would raise as well.
-        """
-        if failure.kind != "died":
-            raise _raised_in_set_up(failure)
-        noted = self.start_failed(failure)
-        self.not_started.append(replace(noted, said=True))
-        info = self.seen.get(failure.worker)
-        host = "an unknown host" if info is None else info.host
-        return (
-            f"worker {failure.worker} on {host} could not start: {failure.reason}; the next one is started in "
-            f"{noted.again_s:g} s"
-        )
+    def _new_losses(self) -> Iterator[str]:
+        """Lines about workers that were lost on their way and have not been said."""
+        for number, lost in enumerate(self.not_started):
+            if not lost.said:
+                self.not_started[number] = replace(lost, said=True)
+                worker, reason = lost.failure.worker, lost.failure.reason
+                host = self.seen[worker].host if worker in self.seen else "an unknown host"
+                again = f"the next one is started in {lost.again_s:g} s"
+                yield f"worker {worker} on {host} could not start: {reason}; {again}"
 
     def _last_not_started(self) -> str:
         return f"The last one that was lost: {self.not_started[-1].failure.reason}. " if self.not_started else ""
@@ -222,14 +215,17 @@ class WorkerGroup:
         self._looked_s = now_s
         return stalled
 
-    def end_stuck(self, now_s: float) -> list[Failure]:
+    def end_stuck(self, now_s: float) -> None:
         """End those on their way that are silent, or stand still, for too long."""
-        deadline_s, found = self.spec.deadline_of(0.0), []
+        deadline_s = self.spec.deadline_of(0.0)
         for worker, life in list(self.launched.items()):
             if reason := reason_to_end(life, deadline_s, now_s):
                 self.end(worker)
-                found.append(Failure(worker=worker, kind="died", reason=reason))
-        return found
+                self._lost(Failure(worker=worker, kind="died", reason=reason))
+
+    def _lost(self, failure: Failure) -> None:
+        """A worker was lost on its way while there is no task: the next task tells of it."""
+        self.not_started.append(self.start_failed(failure))
 
     def to_be_named(self, now_s: float, named: set[int]) -> list[int]:
         """Those on their way that are silent, or stand still, and were not `named` before; they are then."""
@@ -304,7 +300,7 @@ class WorkerGroup:
             self.take(message)
 
     def take(self, message: Message | Wish | None) -> None:
-        """Note who lives, who is up, and who is not any more."""
+        """Note who lives, who is up, and who is not any more; during a task the task's loop hears of ends."""
         if isinstance(message, WorkerAlive):
             if (life := self.life_of(message.worker)) is not None:
                 life.beat(message.heartbeat, time.monotonic())
@@ -315,7 +311,8 @@ class WorkerGroup:
             self.up[message.worker] = KnownWorker(info=message.info, address=message.address)
             self.seen[message.worker] = message.info
         elif isinstance(message, TaskEnded) and message.failure is not None:
-            self.launched.pop(message.worker, None)
+            if message.worker in self.launched:
+                self._lost(message.failure)
             self.up.pop(message.worker, None)
         elif isinstance(message, TaskEnded) and message.worker in self.up:
             self.up[message.worker].has_task = False
