@@ -82,8 +82,7 @@ class _Connecting:
         by_port: workers that did not answer at their local socket.
         notes: why the last handshake with a worker failed, or with whoever claimed to be it.
         generations: in which a worker was when it was reached.
-        unreachable: what the system said when a worker was dialled.
-        unanswered: what did not answer when a worker was dialled.
+        unanswered: what became of it when a worker was dialled.
         num_strangers: connections that were turned away.
 
     All times are by its own clock, in seconds.
@@ -100,7 +99,6 @@ class _Connecting:
         self.by_port: set[int] = set()
         self.notes: dict[int, str] = {}
         self.generations: dict[int, int] = {}
-        self.unreachable: dict[int, str] = {}
         self.unanswered: dict[int, str] = {}
         self.num_strangers = 0
 
@@ -269,23 +267,21 @@ class _Connecting:
             self.notes[peer] = str(error)
             if error.claimed is not None:
                 raise PeerError.stranger(self.call, peer, str(error))
+        elif isinstance(error, ConnectionRefusedError):  # nobody listens any more: its process has ended
+            reason = f"cannot connect to {shown(self.peers.addresses[peer])}: {error}"
+            raise PeerError.lost(self.call, peer, reason, unresponsive=(peer,))
         elif isinstance(error, TimeoutError):
             self.unanswered[peer] = "does not answer" if attempt.is_connecting else "is open, but no worker answers"
             if attempt.sock.family == socket.AF_UNIX:
                 self.by_port.add(peer)
         else:
-            self.unreachable[peer] = str(error)
-            if isinstance(error, ConnectionRefusedError):  # nobody listens any more: its process has ended
-                raise self.missing()
+            self.unanswered[peer] = f"cannot be reached ({error})"
         self.redial_s[peer] = self.clock.now_s() + RETRY_S
 
     def missing(self) -> PeerError:
         """The error for the first worker that is not connected: the most telling one that there is."""
         peers = self.peers
         absent = [peer for peer in range(len(peers.addresses)) if peer != peers.rank and peer not in self.sockets]
-        if unreachable := tuple(peer for peer in absent if peer in self.unreachable):
-            reason = f"cannot connect to {shown(peers.addresses[unreachable[0]])}: {self.unreachable[unreachable[0]]}"
-            return PeerError.lost(self.call, unreachable[0], reason, unresponsive=unreachable)
         for peer in absent:
             if peer in self.generations:
                 return PeerError.of_generation(self.call, peer, self.generations[peer])

@@ -14,6 +14,7 @@ from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
 
+from ..trainer.hosts import ADDRESSES, Hosts, why_not
 from .conftest import SECRET
 
 
@@ -130,3 +131,44 @@ def test_a_worker_that_does_not_say_whom_it_reaches_is_ended(monkeypatch):
     finally:
         go_on.set()
         group.close()
+
+
+ON_A_HOST = f"""
+import sys
+import time
+from pathlib import Path
+from heliostat.cluster.allreduce.listener import Listener
+from heliostat.cluster.links import LinksJob, unreached
+
+worker, folder, *hosts = sys.argv[1:]
+job = LinksJob(addresses={{number: (host, 20001) for number, host in enumerate(hosts)}}, secret={SECRET!r})
+with Listener(hosts[int(worker)], port=20001) as listener:
+    Path(folder, worker).touch()
+    while not all(Path(folder, str(number)).exists() for number in range(len(hosts))):
+        time.sleep(0.01)
+    found = unreached(listener, int(worker), job)
+    print("all" if found is None else found.detail)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_between_two_hosts_a_link_that_drops_everything_is_named_with_both_addresses(tmp_path, is_cut):
+    if reason := why_not():
+        pytest.skip(reason)
+    hosts, (first, second) = Hosts(tmp_path), ADDRESSES
+    with hosts.linked():
+        if is_cut:
+            hosts.cut()
+        processes = [hosts.run(ON_A_HOST, str(number), str(tmp_path), *ADDRESSES, host=number) for number in range(2)]
+        said = [process.communicate(timeout=60)[0] for process in processes]
+    if not is_cut:
+        assert said == ["all\n"] * 2
+        return
+    assert (
+        f"no connection with rank 1 within 10 s: the worker at {second}:20001 has not called {first}:20001" in said[0]
+    )
+    assert f"no connection with rank 0 within 10 s: {first}:20001 " in said[1]
+    assert any(what in said[1] for what in ("does not answer", "cannot be reached ([Errno 113] No route to host)"))
+    assert f"called from {second}:20001" in said[1]
+    assert all("firewall" in each for each in said)

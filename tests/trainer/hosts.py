@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -58,6 +60,16 @@ class Hosts:
         for node in self._nodes:
             _end(node)
         self._remove()
+
+    @contextmanager
+    def linked(self) -> Iterator[None]:
+        """The two hosts and their link alone, without Ray."""
+        self._remove()
+        try:
+            self._make_link()
+            yield
+        finally:
+            self._remove()
 
     def run(self, script: str, *arguments: str, host: int = 0) -> subprocess.Popen[str]:
         """Start a Python script on a host."""
