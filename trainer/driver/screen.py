@@ -123,7 +123,7 @@ class ScreenThread(Display):
             return
         self._stream.hurry(PATIENCE_S)
         self._thread.put(self._shown.close)
-        self._thread.end()
+        self._thread.end(2 * PATIENCE_S)  # what the user has printed before may be more than the screen takes
         if self._thread.defect is not None:  # no reason for a run to fail
             warnings.warn(f"Not all of the run was shown: {self._thread.defect!r}", RuntimeWarning, stacklevel=2)
 

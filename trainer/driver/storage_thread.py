@@ -37,10 +37,10 @@ class StorageThread(Generic[_Item]):
         """Put an item into the queue; never waits; from any thread."""
         self._queue.put((item, time.monotonic()))
 
-    def end(self) -> None:
-        """Wait until everything that was put is handled; the thread is gone then."""
+    def end(self, within_s: float | None = None) -> None:
+        """Wait until everything that was put is handled; the thread is gone then, or given up after `within_s`."""
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(within_s)
 
     def _work(self) -> None:
         while (waiting := self._queue.get()) is not None:

@@ -95,6 +95,23 @@ def test_a_pipe_that_is_read_late_gets_all_lines_in_order(pipe, monkeypatch):
     assert found[filled:].split() == [*b"the user's line 0 line 1 line 2".split(), b"x" * 100_000]
 
 
+def test_what_the_user_has_printed_and_nobody_reads_holds_up_no_end(pipe, monkeypatch):
+    monkeypatch.setattr(screen, "PATIENCE_S", 0.1)
+    reading, target = pipe
+    filled = fill(target)
+    os.read(reading, select.PIPE_BUF)  # room for a line of ours, but not for all of the user's
+    monkeypatch.setattr(sys, "stdout", target)
+    print("x" * (2 * select.PIPE_BUF - 10))
+    shown = make_display(2)
+    shown.say("a line")
+    shown.close()
+    found = b""
+    while not found.endswith(b"a line\n"):  # it waits for that, for as long as the program lives
+        assert select.select([reading], [], [], LIMIT_S)[0]
+        found += os.read(reading, filled)
+    assert found.count(b"x") == 2 * select.PIPE_BUF - 10
+
+
 def test_a_closed_pipe_is_silence(pipe, monkeypatch):
     reading, target = pipe
     other, _ = os.pipe()
