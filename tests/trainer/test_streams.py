@@ -130,15 +130,18 @@ def test_a_stream_whose_run_never_began_is_read_anew(tmp_path):
         (lambda x, y: (x, np.where(np.arange(ROWS) == 17, 1 - y, y)), "'y' differs in row 17"),
         (lambda x, y: (x.astype(np.float64), y), r"'x' has float64 \(12,\) in a row, and not float32"),
         (lambda x, y: (x[:-1], y[:-1]), "there are 40 rows, and not 41"),
+        (lambda x, y: (x, y, np.ones(ROWS)), "there is a column 'w', too"),
     ],
 )
 def test_other_arrays_than_a_run_began_with_are_named_and_not_written(tmp_path, change, what):
     with local_trainer(normalised, tmp_path) as trainer, pytest.raises(TrainingFailedError, match="stopped"):
         trainer.fit(dense_data(ROWS), callbacks=[Stops()], **JOB)
     before = {path: path.read_bytes() for path in (tmp_path / "run" / "data").rglob("*") if path.is_file()}
+    changed = change(*dense_data(ROWS))
+    weight = "w" if len(changed) == 3 else None
     with (
         local_trainer(normalised, tmp_path) as trainer,
         pytest.raises(ConfigurationError, match=rf"data\.train.*{what}"),
     ):
-        trainer.fit(change(*dense_data(ROWS)), **JOB)
+        trainer.fit(changed, sample_weight=weight, **JOB)
     assert {path: path.read_bytes() for path in (tmp_path / "run" / "data").rglob("*") if path.is_file()} == before

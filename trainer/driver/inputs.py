@@ -94,6 +94,8 @@ def _check_equal(arrays: Mapping[str, np.ndarray], stored: Dataset, place: Path)
 
 def _difference(name: str, array: np.ndarray, stored: Dataset) -> str:
     """How an array differs from a column, in words; empty if it does not."""
+    if name not in stored.schema:
+        return f"there is a column {name!r}, too"
     if len(array) != len(stored):
         return f"there are {len(array)} rows, and not {len(stored)}"
     rows_at_once = max(1, _COMPARED_BYTES // max(1, array[:1].nbytes))
@@ -117,11 +119,9 @@ def _bytes_by_row(rows: np.ndarray) -> np.ndarray:
 
 
 def _written(data: Data, place: Path, columns: Columns) -> Dataset:
-    return (
-        _write_stream(data, place, columns)
-        if is_stream(data)
-        else write_dataset(place, _arrays(data, columns), overwrite=True)
-    )
+    if is_stream(data):
+        return _write_stream(data, place, columns)
+    return write_dataset(place, _arrays(data, columns), overwrite=True)
 
 
 def _arrays(data: Data, columns: Columns) -> dict[str, np.ndarray]:
