@@ -76,7 +76,11 @@ class WorkerPool(ABC):
         """
 
     def receive(self, wait_s: float) -> Message | Wish | None:
-        """The next message, or None if there is none within `wait_s`."""
+        """The next message, or None if there is none within `wait_s`.
+
+        Raises:
+            PlacementError: what the workers ran on is gone.
+        """
         try:
             return self.inbox.get(timeout=wait_s)
         except queue.Empty:

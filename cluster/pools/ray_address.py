@@ -27,10 +27,17 @@ _FRAME_HEADER_BYTES, _TYPE_AT, _SETTINGS = 9, 3, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """A Ray that runs already: its address, as host and port, and where this process has that from."""
+    """A Ray that runs already.
+
+    Attributes:
+        address: its host and port.
+        origin: where this process has that from.
+        found: whether Ray has found it on this machine: then it is to join what it finds, with the token that it finds.
+    """
 
     address: str
     origin: str
+    found: bool = False
 
 
 def choose_cluster(given: str | None, environ: Mapping[str, str], find: Callable[[], str]) -> Cluster | None:
@@ -50,7 +57,8 @@ def choose_cluster(given: str | None, environ: Mapping[str, str], find: Callable
         if named not in ("", "auto"):
             return Cluster(address=named, origin=f"the environment variable {ADDRESS}")
         with contextlib.suppress(ConnectionError):
-            return Cluster(address=find(), origin="Ray's own search on this machine, for address='auto'")
+            origin = "Ray's own search on this machine, for address='auto'"
+            return Cluster(address=find(), origin=origin, found=True)
         raise PlacementError(
             "address='auto' joins the Ray cluster of this machine, but none runs here. Start one with 'ray start "
             "--head', or leave address out to use this machine alone."

@@ -19,12 +19,17 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it runs on whi
 
 
 class Absence:
-    """Notices for how long this process did not run, stopped or asleep; `tick` from any threads, every second or so."""
+    """Notices for how long this process did not run, stopped or asleep: `begin`, and `tick` every second or so."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ticked_s = self._ended_s = time.clock_gettime(_CLOCK)
         self._lasted_s = 0.0
+
+    def begin(self) -> None:
+        """Nobody has ticked, for there was nothing to do: that was no absence."""
+        with self._lock:
+            self._ticked_s = time.clock_gettime(_CLOCK)
 
     def tick(self) -> None:
         """This process runs."""

@@ -177,12 +177,17 @@ class RayPool(WorkerPool):
         return f"{num} workers wait for room. {self.room()}" if taken else ""
 
     def receive(self, wait_s: float) -> Message | Wish | None:
-        """See `WorkerPool.receive`; raises PlacementError when the Ray that this process started has died."""
+        """See `WorkerPool.receive`."""
         now_s = time.monotonic()
         if now_s - self._checked_s > LOOK_S:
             self._checked_s = now_s
             if dead := dead_process():
                 raise PlacementError.ray_is_gone(dead)
+            if not ray.is_initialized():
+                raise PlacementError(
+                    "This process is not connected to Ray any more, so its workers are gone: somebody has called "
+                    "ray.shutdown(). The next call of the trainer connects again."
+                )
         return super().receive(wait_s)
 
     def statistics(self) -> PoolStatistics:
@@ -196,7 +201,8 @@ class RayPool(WorkerPool):
         for worker in list(self._workers):
             self.kill(worker)
         until_s = time.monotonic() + JOIN_S
-        for thread in self._threads:  # when they have ended, so have the workers, and Ray may go away
+        looking = [] if self._looking is None else [self._looking]
+        for thread in [*self._threads, *looking]:  # when they have ended, so have the workers, and Ray may go away
             thread.join(max(0.0, until_s - time.monotonic()))
 
     # -- threads that hear the workers, and end them --------------------------------------------------------------
@@ -209,6 +215,7 @@ class RayPool(WorkerPool):
 
     def _listen(self, worker: int, known: _Worker, messages: Iterator[ObjectRef]) -> None:
         over = threading.Event()
+        self._absence.begin()
         self._start(self._hear, worker, known, messages, over)
         self._start(self._beat, worker, known, over)
 
@@ -252,8 +259,8 @@ class RayPool(WorkerPool):
             return
         if isinstance(message, WorkerUp):
             known.info, known.is_up = message.info, True
-        elif isinstance(message, TaskEnded) and not known.is_up:  # it could not be set up
-            self.kill(worker)
+        elif isinstance(message, TaskEnded) and (not known.is_up or _is_death(message)):
+            self.kill(worker)  # it could not be set up, or ends itself
         self.inbox.put(message)
 
     def _drop(self, worker: int) -> _Worker | None:
@@ -276,6 +283,10 @@ class RayPool(WorkerPool):
         failure = Failure(worker=worker, kind="died", reason=reason, step=mark.step, evidence=evidence)
         self._start(self._end, worker, known)  # if only Ray thinks that it died
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
+
+
+def _is_death(ended: TaskEnded) -> bool:
+    return ended.failure is not None and ended.failure.kind == "died"
 
 
 def _references(known: _Worker, events: ObjectRefGenerator) -> Iterator[ObjectRef]:

@@ -86,7 +86,7 @@ def _connect(cluster: Cluster | None, num_cpus: int) -> None:
     """Connect to a cluster, or start a Ray of this process's own."""
     try:
         if cluster is not None:
-            ray.init(address=cluster.address, **_QUIET)
+            ray.init(address="auto" if cluster.found else cluster.address, **_QUIET)
         else:  # without an address Ray would look for one in the environment and under /tmp
             cores = max(num_cpus, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **_QUIET)

@@ -16,12 +16,13 @@ from typing import NoReturn
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import RayError
 
 from ..errors import ClusterError
 from ..group.liveness import Activity, Heartbeat
 from ..group.mailbox import Mailbox
 from ..group.messages import Failure, TaskEnded, TaskEvent, WorkerUp
-from ..group.worker_process import StepMark, WorkerProcess, failure_of, host_name
+from ..group.worker_process import StepMark, WorkerKilled, WorkerProcess, failure_of, host_name
 from ..spec import GroupSpec, WorkerInfo
 from .processes import start_ticks
 
@@ -31,6 +32,7 @@ DRIVER_GONE_S = 60.0
 # A task, a heartbeat, and now and then an answer, an abort or a look at the stacks run at a time.
 CONCURRENT_CALLS = 8
 EXIT_WITHOUT_DRIVER = 3
+FETCH_S = 600.0
 _exit = os._exit
 
 
@@ -69,7 +71,7 @@ class RayWorker:
             self._worker,
             self._outbox.put,
             park=lambda value: [ray.put(value)],  # in a list, for Ray replaces a bare reference by its value
-            fetch=lambda handle: ray.get(handle[0]),
+            fetch=_fetched,
         )
         try:
             self._process = WorkerProcess(factory, spec, mailbox)
@@ -154,6 +156,14 @@ class RayWorker:
         if self._process is None:
             raise ClusterError(f"worker {self._worker} was called before it was prepared")
         return self._process
+
+
+def _fetched(handle: list[ray.ObjectRef]) -> object:
+    """What another worker has parked; if that one died with it, this worker cannot begin, and ends as well."""
+    try:
+        return ray.get(handle[0], timeout=FETCH_S)
+    except RayError as error:
+        raise WorkerKilled(f"the state that it was to begin with is lost: {type(error).__name__}") from error
 
 
 def _log_to(path: str) -> None:

@@ -187,12 +187,11 @@ class Workers:
         cores = cores_to_ask(threads, [each.granted for each in machines], settings.max_size)
         spec = self._spec(gpus=gpus, cores=cores)
         pool = RayPool(self._factory(None), spec, loopback=one_machine())
-        room = pool.check_room()
-        shared = _shared_cores_line(settings.group_size, threads) if one_machine() else ""
-        grant = grant_line(gpus, settings.workers, by_machine)
-        for line in (overlooked(settings.address, os.environ), warning_without_tokens(), grant, shared, room):
-            if line:
-                screen.say(line)
+        lines = [warning_without_tokens(), grant_line(gpus, settings.workers, by_machine), pool.check_room()]
+        if one_machine():
+            lines += [overlooked(settings.address, os.environ), _shared_cores_line(settings.group_size, threads)]
+        for line in filter(None, lines):
+            screen.say(line)
         return WorkerGroup(pool, spec)
 
     def _factory(self, dtype_policy: keras.DTypePolicy | None) -> WorkerFactory:

@@ -37,6 +37,7 @@ def test_the_cluster_that_is_joined(given, environ, address, origin):
     chosen = choose_cluster(given, environ, found)
     assert (chosen and chosen.address) == address
     assert origin in (chosen.origin if chosen else "")
+    assert (chosen is not None and chosen.found) == (given == "auto" and not environ)
 
 
 def test_auto_without_a_cluster_says_how_to_start_one():
@@ -63,6 +64,7 @@ def listening(answer: bytes | None) -> socket.socket:
                 return
             held.append(connection)
             if answer is not None:
+                connection.recv(100)  # what is unread when it closes would reset the connection
                 connection.sendall(answer)
                 connection.close()
 

@@ -48,6 +48,14 @@ def test_an_absence_is_forgotten(monkeypatch):
     assert [absence.last_s() for _ in range(4)] == [100.0, 100.0, 100.0, 0.0]
 
 
+def test_a_time_without_workers_is_no_absence(monkeypatch):
+    clock = iter([0.0, 3600.0, 3601.0])
+    monkeypatch.setattr(ray_death.time, "clock_gettime", lambda _: next(clock))
+    absence = Absence()
+    absence.begin()
+    assert absence.last_s() == 0.0
+
+
 def test_the_reason_of_a_loss_is_the_absence_of_the_driver():
     assert f"the driver was gone for {DRIVER_GONE_S + 3:.0f} s" in reason_of(WorkerCrashedError(), DRIVER_GONE_S + 3)
     assert "driver" not in reason_of(WorkerCrashedError(), DRIVER_GONE_S - 1)

@@ -41,6 +41,12 @@ class Talker:
     def leave(self, job, member):
         raise SystemExit(3)
 
+    def park(self, job, member):
+        return member.mailbox.park(job)
+
+    def fetch(self, job, member):
+        return member.mailbox.fetch(job)
+
     def ask_impatiently(self, job, member):
         ray_worker.DRIVER_GONE_S = job  # in this worker's process
         return member.request(job)
