@@ -182,9 +182,9 @@ BAD_IDX = {
     "unknown type": (b"\0\0\x0a\x01" + GOOD_IDX[4:], "is not an IDX file"),
     "no dimensions": (b"\0\0\x08\0", "is not an IDX file"),
     "cut header": (GOOD_IDX[:7], "within its header"),
-    "cut values": (GOOD_IDX[:-1], r"uint8 of shape \(3, 4\), which makes 24"),
-    "too long": (GOOD_IDX + b"\0", r"has 25 bytes"),
-    "huge": (b"\0\0\x0e\x03" + b"\xff" * 12, "which makes"),
+    "cut values": (GOOD_IDX[:-1], r"does not hold what its header announces: uint8 of shape \(3, 4\)"),
+    "too long": (GOOD_IDX + b"\0", r"does not hold what its header announces: uint8 of shape \(3, 4\)"),
+    "huge": (b"\0\0\x0e\x03" + b"\xff" * 12, r"header announces: float64 of shape \(4294967295, "),
     "cut gzip": (gzip.compress(GOOD_IDX)[:-6], "damaged gzip"),
     "damaged gzip": (b"\x1f\x8b" + b"\0" * 20, "damaged gzip"),
 }

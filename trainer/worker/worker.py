@@ -35,6 +35,7 @@ from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StateNotKeptError, WorkersDisagreeError
+from ..events import CheckpointNotMade
 from ..jobs import (
     LEASE_FILE,
     Final,
@@ -54,7 +55,7 @@ from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .held_model import HeldModel
 from .predict import Predictor
-from .saver import written
+from .saver import reason_of, written
 from .session import Session
 from .step_functions import open_microbatches, open_step, steps_of, test_step
 
@@ -253,10 +254,14 @@ class Worker:
         if job.final_dir is not None:
             member.note_activity(Activity.SAVE)
             extra: dict[str, Any] = {"new": True, "callbacks": []}  # whoever begins with it begins a run
-            end = make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra=extra)
-            manifest = written(CheckpointStore(job.final_dir), end, job.first_generation, member)
-            if manifest is not None:
-                member.send(FinalStateWritten(manifest=manifest))
+            try:
+                end = make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra=extra)
+            except MemoryError as error:  # for a copy; the model itself is still to be written
+                member.send(CheckpointNotMade(name="of the run's end", reason=reason_of(error)))
+            else:
+                manifest = written(CheckpointStore(job.final_dir), end, job.first_generation, member)
+                if manifest is not None:
+                    member.send(FinalStateWritten(manifest=manifest))
         return FitReport(sha256=sha256, model_file=_saved(built.model))
 
 
