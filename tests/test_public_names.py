@@ -12,8 +12,8 @@ import pytest
 
 TRAINER = """
     CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedRecordError DamagedStateError
-    DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError LeaseLostError ModelError
-    NonfiniteGradientError NotCompiledError OtherBeginningError Result RunPausedError RuntimeSetupError
+    DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError LeaseLostError MemoryExhaustedError
+    ModelError NonfiniteGradientError NotCompiledError OtherBeginningError Result RunPausedError RuntimeSetupError
     StateNotKeptError StorageError Trainer TrainerError TrainingFailedError UnsupportedModelError UnsupportedStepError
     ValueNotCarriedError WorkersDisagreeError
 """

@@ -72,7 +72,8 @@ class TrainerConfig:
         build_model: the user's function that makes the model.
         workers: number of workers; 0 computes in this process, without Ray.
         replicas_per_worker: devices of each worker; "auto" means all its GPUs, or one CPU device.
-        num_microbatches: V; None means the smallest power of two that gives every replica one.
+        num_microbatches: V; None means the smallest power of two that gives every replica one, "auto" the same or twice
+            as many, again and again, until the first step finds the memory it needs.
         threads_per_worker: TensorFlow's intra-op threads per worker; None means an equal share of the cores at the
             first start of a run, 1 with `in_process`.
         device: what to compute on; "auto" means GPUs where there are some.
@@ -93,7 +94,7 @@ class TrainerConfig:
     build_model: Shipped = NO_CODE
     workers: int = 1
     replicas_per_worker: int | Literal["auto"] = "auto"
-    num_microbatches: int | None = None
+    num_microbatches: int | Literal["auto"] | None = None
     threads_per_worker: int | None = None
     device: Device = "auto"
     mixed_hardware: MixedHardware = "refuse"
@@ -112,9 +113,10 @@ class TrainerConfig:
         _check_count("workers", self.workers, least=0)
         if self.replicas_per_worker != "auto":
             _check_count("replicas_per_worker", self.replicas_per_worker)
-        for name in ("num_microbatches", "threads_per_worker"):
-            if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+        if self.num_microbatches not in (None, "auto"):
+            _check_count("num_microbatches", self.num_microbatches)
+        if self.threads_per_worker is not None:
+            _check_count("threads_per_worker", self.threads_per_worker)
         self._check_sizes()
         self._check_times()
         _check_choice("device", self.device, get_args(Device))
@@ -195,7 +197,7 @@ class TrainerConfig:
     @property
     def total_microbatches(self) -> int:
         """V, once `for_run` has made it a number."""
-        if self.num_microbatches is None:
+        if not isinstance(self.num_microbatches, int):
             raise RuntimeError("how many microbatches there are is known when there are workers")
         return self.num_microbatches
 
@@ -224,7 +226,7 @@ class TrainerConfig:
             ConfigurationError: fewer microbatches than replicas.
         """
         total = self.max_size * replicas
-        if self.num_microbatches is None:
+        if not isinstance(self.num_microbatches, int):
             if stored is not None:
                 return stored
             return 1 << (total - 1).bit_length()

@@ -22,6 +22,7 @@
     │   └── StateNotKeptError     the state that a fit has left is nowhere any more
     ├── StorageError              the run folder cannot be written
     │   └── LeaseLostError        another driver has taken it over
+    ├── MemoryExhaustedError      a step needs more memory than there is; knows a number of microbatches to try
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
     ├── WorkersDisagreeError      workers that must hold the same state do not
@@ -34,8 +35,10 @@ import errno
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 _MAX_NAMES = 5  # of variables, in a message
 
 
@@ -305,6 +308,49 @@ class LeaseLostError(StorageError):
             "sign of life for minutes (it was stopped, its machine slept, or its file system did not answer). It stops "
             "here and writes nothing there any more: the other one goes on with the run."
         )
+
+
+class MemoryExhaustedError(TrainerError):
+    """A step needs more memory than there is.
+
+    Args:
+        num_microbatches: V of the run.
+        rows: of a microbatch.
+        cause: what happened, in one line.
+        parts: bytes of what a worker holds, by name; empty where nobody could be asked.
+
+    Attributes:
+        num_microbatches, rows: see above.
+    """
+
+    def __init__(self, num_microbatches: int, rows: int, cause: str, parts: Mapping[str, int] = _NOTHING) -> None:
+        super().__init__(num_microbatches, rows, cause, dict(parts))
+        self.num_microbatches, self.rows = num_microbatches, rows
+        self._cause, self._parts = cause, dict(parts)
+
+    @property
+    def next_number(self) -> int | None:
+        """The number of microbatches to try; None if they have one row already."""
+        return 2 * self.num_microbatches if self.rows > 1 else None
+
+    @property
+    def account(self) -> str:
+        """What happened, and what memory goes to."""
+        held = ", ".join(f"{name} {num_bytes / 1e6:,.1f} MB" for name, num_bytes in self._parts.items())
+        holds = f" A worker holds about: {held}." if held else ""
+        return (
+            f"Memory was exhausted by microbatches of {self.rows} row(s) (num_microbatches={self.num_microbatches}): "
+            f"{self._cause}.{holds}"
+        )
+
+    def __str__(self) -> str:
+        remedy = (
+            "A row by itself does not fit: give a smaller model, or fewer workers or replicas per machine."
+            if self.next_number is None
+            else f"Smaller microbatches need less: begin a new run with num_microbatches={self.next_number} or more; "
+            "'auto' finds the number."
+        )
+        return f"{self.account} {remedy}"
 
 
 class NonfiniteGradientError(TrainerError):

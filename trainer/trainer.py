@@ -70,6 +70,7 @@ class Trainer:
             without GPUs makes that many logical CPU devices.
         num_microbatches: parts into which every global batch is cut; the unit of computation, fixed for a run. Results
             depend on it, and not on workers or replicas. None: the smallest power of two that gives each replica one.
+            "auto": twice as many, again and again, if memory is exhausted before the first step is done.
         threads_per_worker: TensorFlow's threads per worker; results depend on it. None shares the cores of the smallest
             machine among the workers there can be on it when a run begins (1 with `in_process`, and with `workers=0`
             what TensorFlow has already, if it runs); the run then keeps that number, wherever it goes on.
@@ -109,7 +110,7 @@ class Trainer:
         *,
         workers: int = 1,
         replicas_per_worker: int | Literal["auto"] = "auto",
-        num_microbatches: int | None = None,
+        num_microbatches: int | Literal["auto"] | None = None,
         threads_per_worker: int | None = None,
         device: Device = "auto",
         address: str | None = None,

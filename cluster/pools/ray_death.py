@@ -14,6 +14,7 @@ from .ray_worker import DRIVER_GONE_S
 LOG_TAIL_BYTES = 20_000
 REASON_CHARACTERS = 300
 JUST_NOW_S = 15.0
+_NO_MEMORY = "what():  std::bad_alloc"  # native code that found no memory, and ended the process
 _CRASH = "Fatal Python error: "  # faulthandler writes it at a signal that native code dies of
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it runs on while a laptop sleeps
 
@@ -85,7 +86,8 @@ def evidence_of(error: RayError, log_path: str | None, exit_status: int | None, 
         return "exit"
     if killed_here or isinstance(error, OutOfMemoryError):
         return "out of memory"
-    return "crash" if _CRASH in _tail(log_path) else ""
+    tail = _tail(log_path)
+    return "out of memory" if _NO_MEMORY in tail else "crash" if _CRASH in tail else ""
 
 
 def oom_kills() -> int:

@@ -24,7 +24,7 @@ from heliostat.cluster.vectors import Vector, reduce_nodes
 
 from ..config import MixedHardware
 from ..errors import TrainerError, WorkersDisagreeError
-from ..events import EpochRecord
+from ..events import EpochRecord, FirstStepDone
 from ..hardware import DESCRIPTIONS, HARDWARE, differing, refusal, told
 from ..jobs import (
     BUCKET_OPS,
@@ -111,6 +111,7 @@ class Coordinator:
     finals: dict[int, Final] = field(default_factory=dict)
     outputs: dict[Range, object] = field(default_factory=dict)
     traces: dict[int, WorkerTrace] = field(default_factory=dict)
+    _stepped: bool = False
     _members: tuple[int, ...] = ()
     _first: tuple[int, Ready] | None = None  # who has told first, and what
     _parts: dict[int, EpochPart] = field(default_factory=dict)
@@ -154,8 +155,15 @@ class Coordinator:
         """Whether the steps to be traced were there, and all workers of the group have told what they did in them."""
         return set(self._members) <= self.traces.keys() and any(each.spans for each in self.traces.values())
 
+    @property
+    def is_before_first_step(self) -> bool:
+        """Whether workers have built the model, and none has done a step."""
+        return self._first is not None and not self._stepped
+
     def _told(self, worker: int, content: object) -> Answers:
         match content:
+            case FirstStepDone():
+                self._stepped = True
             case ClockAsked():
                 return {worker: time.perf_counter()}
             case Ready():

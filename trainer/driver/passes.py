@@ -83,7 +83,8 @@ def replay(run: Run, screen: Display) -> None:
         ConfigurationError: the run is another one, or never got as far as that step.
     """
     folder = run.open_folder()
-    total = run.settings.num_microbatches or stored_microbatches(folder)
+    given = run.settings.num_microbatches
+    total = given if isinstance(given, int) else stored_microbatches(folder)
     alone = replace(
         run.settings,
         num_microbatches=total,

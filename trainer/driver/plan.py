@@ -18,7 +18,7 @@ from ..checkpoints.manifest import check_identity
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig, WorkerShare
 from ..environment import Command
-from ..errors import OtherBeginningError
+from ..errors import MemoryExhaustedError, OtherBeginningError
 from ..jobs import Beginning, FitJob
 from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
@@ -45,6 +45,7 @@ class Run:
         key: names the state in which it ends, as `ModelState.key`.
         model: the trainer's; `code` are the hashes of the user's code that makes it.
         command: what a command of `heliostat` wants of it, or None.
+        tried: numbers of microbatches for which there was not enough memory.
     """
 
     settings: TrainerConfig
@@ -59,6 +60,7 @@ class Run:
     model: TrainedModel
     code: Mapping[str, str]
     command: Command | None
+    tried: tuple[int, ...] = ()
 
     def opened(self) -> Run:
         """This run with its datasets opened; arrays and streams stay what they are.
@@ -149,7 +151,9 @@ class Run:
         return self.model.end if self.begins.sha256 is not None else None
 
     def microbatches(self, folder: RunFolder) -> int | None:
-        """V of the run in its folder, else of the fit before; None without either."""
+        """V of the run in its folder, else of the fit before; twice what memory did not suffice for; None without."""
+        if self.tried:
+            return min(2 * self.tried[-1], self.wanted.global_batch_size)
         before = self.fit_before
         return stored_microbatches(folder) or (None if before is None else before.num_microbatches)
 
@@ -157,6 +161,17 @@ class Run:
         """Threads per worker of the run in its folder, else of the fit before; None without either."""
         before = self.fit_before
         return stored_threads(folder) or (None if before is None else before.threads)
+
+    def smaller(self, error: MemoryExhaustedError, folder: RunFolder) -> Run | None:
+        """This run with smaller microbatches; None if it may not have them.
+
+        Args:
+            error: what its workers, or the driver for them, have raised.
+            folder: its folder: once a step is done the number is fixed.
+        """
+        if self.settings.num_microbatches != "auto" or error.next_number is None or "start_s" in folder.record:
+            return None
+        return replace(self, tried=(*self.tried, error.num_microbatches))
 
 
 def stored_microbatches(folder: RunFolder) -> int | None:

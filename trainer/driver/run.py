@@ -22,13 +22,22 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from heliostat.cluster.group.controller_state import WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
-from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.messages import Failure, TaskEvent
+from heliostat.cluster.group.worker_group import WorkerNotStarted
 
 from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
-from ..errors import ConfigurationError, RunPausedError, StateNotKeptError, StorageError, TrainerError
+from ..errors import (
+    ConfigurationError,
+    MemoryExhaustedError,
+    RunPausedError,
+    StateNotKeptError,
+    StorageError,
+    TrainerError,
+)
 from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
 from .coordinator import Coordinator
@@ -75,7 +84,15 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     if folder.is_finished(run.wanted):
         return _fit(run, folder, workers, screen, times, began_s)
     with folder.held(take_over=run.wanted.take_over):
-        return _fit(run, folder, workers, screen, times, began_s)
+        while True:
+            try:
+                return _fit(run, folder, workers, screen, times, began_s)
+            except MemoryExhaustedError as error:
+                smaller = run.smaller(error, folder)
+                if smaller is None:
+                    raise
+                screen.say(f"num_microbatches='auto' tries more than {error.num_microbatches}: {error.account}")
+                run = smaller
 
 
 def _fit(
@@ -113,13 +130,14 @@ def _fit(
             log_dir=None if job.settings.local else folder.log_dir,
             dealing=dealing_of(job.settings),
         )
+        auto = run.settings.num_microbatches == "auto"
         coordinator, loop = Coordinator(job.settings.mixed_hardware), TaskLoop(workers.group, task)
         try:
             with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
                 with killing(kills, workers.group, loop, record):
                     for event in loop.events():
                         loop.answer(coordinator.take(event))
-                        _steer(loop, event, coordinator, record)  # refuses another model before anything is noted
+                        _steer(loop, event, coordinator, record, auto)  # refuses another model before it is noted
                         record.take(event, coordinator)
             return _finish(loop, coordinator, record, workers)
         finally:
@@ -175,6 +193,8 @@ def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen
         say_changed_callbacks(job, folder, screen)
     codes = {"code": dict(run.code), "fit_code": dict(job.wanted.code_digests)}
     record = run_record(job, run.number)
+    if run.tried:
+        record["microbatches_tried"] = list(run.tried)
     folder.update(state="running", **record, **codes, workers=workers_record(workers.group))
     screen.say(f"run folder {folder.path}")
     if job.begins.sha256 is not None:
@@ -184,12 +204,6 @@ def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen
         )
     for line in plan_lines(job.settings, job.wanted, len(job.data)):
         screen.say(line)
-    num_replicas, num_microbatches = job.settings.max_size * job.settings.replicas, job.settings.total_microbatches
-    if num_replicas > num_microbatches:
-        screen.say(
-            f"{num_replicas - num_microbatches} of {num_replicas} replicas have nothing to compute: the run began with "
-            f"num_microbatches={num_microbatches}, on which its result depends"
-        )
     for name, data in (("training", job.data), ("validation", job.validation_data)):
         if data is not None and data.num_skipped:
             screen.say(f"{data.num_skipped:,} damaged rows of the {name} data are left out, on all workers")
@@ -198,15 +212,27 @@ def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen
 # -- while it runs ----------------------------------------------------------------------------------------------------
 
 
-def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: Record) -> None:
-    """What the run itself wants of its group."""
+def _steer(
+    loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: Record, finds_microbatches: bool
+) -> None:
+    """What the run itself wants of its group; `finds_microbatches`: a number that finds the memory it needs, too."""
     match event:
         case TaskEvent(content=Ready() as ready):
             record.check(ready, before_training=loop.state.generation < 0)
+        case WorkerDeath(failure=failure) | WorkerNotStarted(failure=failure) if finds_microbatches:
+            _look_at_memory(failure, coordinator, record.job)
         case TaskEvent(content=Progress()):
             loop.regroup_if_wanted()  # in the middle of steps all workers stand at the same call: nobody waits long
     if record.job.trace is not None and coordinator.is_traced and not loop.state.pause:
         loop.pause("the steps to be traced are over")
+
+
+def _look_at_memory(failure: Failure, coordinator: Coordinator, job: FitJob) -> None:
+    """Raise MemoryExhaustedError if a worker was killed for want of memory in the first step that it tried."""
+    if failure.evidence == "out of memory" and coordinator.is_before_first_step:
+        rows = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
+        cause = f"worker {failure.worker} was killed, as there was no memory left: {failure.reason}"
+        raise MemoryExhaustedError(job.settings.total_microbatches, rows, cause)
 
 
 @contextlib.contextmanager

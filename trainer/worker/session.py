@@ -13,6 +13,7 @@ from keras.callbacks import Callback
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
 from ..engine.evaluate import Evaluator
+from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
 from ..engine.nonfinite import replay_step
 from ..engine.step import Step
 from ..engine.times import StartTimes
@@ -129,6 +130,10 @@ class Session:
             if self._member.is_chief:
                 self.saver.save_now(position.of_run)  # nothing of the step was applied: it can be looked at, or resumed
             raise
+        except OUT_OF_MEMORY as error:
+            settings = self.job.settings
+            rows = settings.rows_per_microbatch(self.job.wanted.global_batch_size)
+            raise memory_exhausted(self.engine.built, settings.total_microbatches, rows, error) from error
         position.heard_chief, self._stepped_s = False, time.perf_counter()
         instruments.note("step", began)
         self._tell_first_step()

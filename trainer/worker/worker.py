@@ -27,6 +27,7 @@ from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..columns import sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
+from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
 from ..engine.model import BuiltModel, check_can_be_saved, check_label_range
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
@@ -156,9 +157,7 @@ class Worker:
             member.take_state = session.snapshot
             member.deliver = lambda at_end: _paused(session, member)
             with times.part("compile"):
-                engine.warm_up()
-                if evaluator is not None:
-                    evaluator.warm_up()
+                _warm_up(engine, evaluator, job)
             with times.part("join"):
                 _begin(session, built, member, lacking)
             session.start(times)
@@ -263,6 +262,17 @@ class Worker:
                 if manifest is not None:
                     member.send(FinalStateWritten(manifest=manifest))
         return FitReport(sha256=sha256, model_file=_saved(built.model))
+
+
+def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
+    """Let a step be computed once, for nothing; raises MemoryExhaustedError."""
+    try:
+        engine.warm_up()
+        if evaluator is not None:
+            evaluator.warm_up()
+    except OUT_OF_MEMORY as error:
+        rows = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
+        raise memory_exhausted(engine.built, job.settings.total_microbatches, rows, error) from error
 
 
 def _begin(session: Session, built: BuiltModel, member: Member, lacking: str) -> None:

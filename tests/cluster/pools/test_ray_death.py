@@ -73,6 +73,15 @@ def test_a_crash_is_evidence_by_the_workers_log(tmp_path):
     assert evidence_of(ActorDiedError(), str(log), None, killed_here=False) == "crash"
 
 
+def test_native_code_that_finds_no_memory_says_so_in_the_workers_log(tmp_path):
+    log = tmp_path / "worker-0.log"
+    log.write_text(
+        "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
+        "Fatal Python error: Aborted\n"
+    )
+    assert evidence_of(ActorDiedError(), str(log), None, killed_here=False) == "out of memory"
+
+
 def test_a_process_that_ended_itself_is_said_with_its_status():
     assert reason_of(ActorDiedError(), 0.0, 4) == "its process ended itself, with exit status 4"
     assert evidence_of(ActorDiedError(), None, 4, killed_here=True) == "exit"
