@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import ray
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.messages import TaskEnded, TaskEvent, TaskRequest, WorkerAlive, WorkerUp
@@ -17,6 +18,7 @@ from heliostat.cluster.pools import ray_worker
 from heliostat.cluster.pools.processes import start_ticks
 from heliostat.cluster.pools.ray_pool import RayPool
 from heliostat.cluster.spec import GroupSpec
+from ray.exceptions import OwnerDiedError
 
 pytestmark = pytest.mark.ray
 
@@ -171,3 +173,29 @@ def test_what_a_ray_of_this_process_can_never_hold_is_refused(ray_here):
     pool = RayPool(make, GroupSpec(num_workers=9), loopback=False)
     with pytest.raises(PlacementError, match=r"9 workers find no room: each worker needs 1 CPU, .* have 8 CPU"):
         pool.check_room()
+
+
+def is_lost(parked):
+    try:
+        ray.get(parked, timeout=GUARD_S)
+    except OwnerDiedError:
+        return True
+    return False
+
+
+def test_a_state_whose_owner_died_ends_the_worker_that_wanted_it_and_is_nobodys_error(pool):
+    donor, joiner = (up(pool).info for _ in range(2))
+    pool.begin(donor.worker, "park", "the state", None)
+    *_, parked = heard(pool, TaskEnded)
+    pool.crash(donor.worker)
+    until_s = time.monotonic() + GUARD_S
+    while not is_lost(parked.result):  # before Ray has noticed, there may be a copy
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+    pool.begin(joiner.worker, "fetch", parked.result, None)
+    *_, ended = heard(pool, TaskEnded)
+    while ended.worker != joiner.worker:  # the donor's death may be told before
+        *_, ended = heard(pool, TaskEnded)
+    assert ended.failure.kind == "died"
+    assert "the state that it was to begin with is lost" in ended.failure.reason
+    psutil.Process(joiner.pid).wait(GUARD_S)
