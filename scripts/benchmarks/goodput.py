@@ -4,17 +4,22 @@
                                          [--slow-model dense1024] [--slow-epochs 8] [--json FILE]
 
 **Kills.** One run of the trainer on Ray actors of this machine for each interval and one without kills. A random worker
-is killed (SIGKILL) again and again, the first time after half of the interval; the run goes on until all have been
-replaced. Every worker's process writes down when it has applied a step; a step is *committed* when the first of them
-has. Lost are the times from a kill until the next step is committed by the group without the victim, and the waits of
-the others for one that joins, both beyond a median step::
+is killed (SIGKILL) again and again, the first time after half of the interval, then each time an interval after a group
+without the last victim stands; the run goes on until all have been replaced, a step is committed after the last kill,
+and half an interval has passed since that, too. Every worker's process writes down when it has applied a step; a step
+is *committed* when the first of them has. Lost are the times from a kill until the next step is committed by the group
+without the victim, and the waits of the others for one that joins, both beyond a median step, and once where they
+overlap::
 
     goodput = 1 - lost / time
 
 Beside it stand committed steps per minute over those of the run without kills: they count, too, that the others compute
 the microbatches of one who is missing, and the load of starting another. Beside both the same kills under the rule of
 most trainers: everybody is restarted from the last checkpoint. Here all workers are killed at once instead of one, and
-lost is the time until a step is committed that had not been before. Checkpoints are made every ten seconds in all runs.
+lost is the time until a step is committed that had not been before. The interval is counted from when all stand again,
+so no restart is killed before it trains, and there are fewer kills than in the other run: see `kills`. Checkpoints are
+made every ten seconds in all runs. A restart from the same checkpoint as the one before waits some seconds first (the
+trainer's own rule, no part of what is compared): such restarts are counted as `backed_off`, and should be none.
 
 **A slow worker.** Two workers with eight microbatches, each pinned to a core of its own; with one of them, two busy
 processes are pinned to its core, so that it has a third of it. Reported: the median time of an epoch without and with
@@ -27,6 +32,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -43,7 +49,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKPOINT_S = 10.0
-SETTLE_S, LIMIT_S = 2.0, 120.0
+SETTLE_S, LIMIT_S, LOOK_S = 2.0, 120.0, 0.1
 ENDLESS_EPOCHS = 1_000_000
 SLOW_STEPS, SLOW_MICROBATCHES = 16, 8
 Interval = tuple[float, float]
@@ -65,7 +71,7 @@ class Found:
     events: list[dict[str, Any]] = field(default_factory=list)
     applied: list[tuple[float, int]] = field(default_factory=list)
     began: float = 0.0
-    ended: float = 0.0
+    ended: float = math.inf
 
     def commits(self) -> list[float]:
         """When steps were committed that had not been committed before, those before the beginning left out."""
@@ -79,15 +85,22 @@ class Found:
     def formed(self) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == "formed"]
 
+    def followed(self) -> list[Interval]:
+        """From each kill until the step that ends it, of those kills that have one."""
+        commits = self.commits()
+        return [each for kill in self.kills if (each := after_kill(kill, self.formed(), commits))]
+
 
 # -- what is measured -------------------------------------------------------------------------------------------------
 
 
 def report(found: Found) -> dict[str, Any]:
     """Goodput of a run and what is behind it; times in seconds."""
+    if math.isinf(found.ended):
+        raise RuntimeError("the run was given up before its end")
     commits = found.commits()
     step_s = statistics.median(after - before for before, after in itertools.pairwise(commits))
-    by_kills = [each for kill in found.kills if (each := after_kill(kill, found.formed(), commits))]
+    by_kills = found.followed()
     by_joins = [each for formed in found.formed() if (each := around_join(formed, commits, found.began))]
     if len(by_kills) < len(found.kills):
         raise RuntimeError(f"of {len(found.kills)} kills only {len(by_kills)} were followed by a step")
@@ -95,7 +108,7 @@ def report(found: Found) -> dict[str, Any]:
     joins = sum(len(formed["joined"]) for formed in found.formed() if formed["time"] > found.began)
     if victims != lost_in(found.events) or joins != len(victims):
         raise RuntimeError(f"killed {sorted(victims)}, lost {sorted(lost_in(found.events))}, {joins} joined")
-    lost_s = max(0.0, length(by_kills + by_joins) - step_s * len(by_kills + by_joins))
+    lost_s = sum(max(0.0, end - begin - step_s) for begin, end in merged(by_kills + by_joins))
     seconds = found.ended - found.began
     return {
         "seconds": round(seconds, 1),
@@ -104,6 +117,7 @@ def report(found: Found) -> dict[str, Any]:
         "step_ms": round(1000 * step_s, 2),
         "kill_ms": [round(1000 * (end - begin - step_s), 1) for begin, end in by_kills],
         "join_ms": [round(1000 * (end - begin - step_s), 1) for begin, end in by_joins],
+        "backed_off": backed_off(found.formed()),
         "goodput": round(1 - lost_s / seconds, 5),
         "steps_per_minute": round(60 * len(commits) / seconds, 1),
     }
@@ -128,13 +142,34 @@ def around_join(formed: dict[str, Any], commits: Sequence[float], began: float) 
     return before[-1], after
 
 
-def length(intervals: Sequence[Interval]) -> float:
-    """Of their union."""
-    total, reached = 0.0, -1.0
+def merged(intervals: Sequence[Interval]) -> list[Interval]:
+    """Those that overlap as one; where one ends at the step at which the next begins, they stay two."""
+    union: list[Interval] = []
     for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+        if union and begin < union[-1][1]:
+            union[-1] = union[-1][0], max(end, union[-1][1])
+        else:
+            union.append((begin, end))
+    return union
+
+
+def backed_off(formed: Sequence[dict[str, Any]]) -> int:
+    """How many restarts began from the same checkpoint as the one before."""
+    names = [each.get("checkpoint") for each in formed if each["restarted"]]
+    return sum(before == after for before, after in itertools.pairwise(names))
+
+
+def next_kill(found: Found, every_s: float, num: int) -> float:
+    """When to kill next: an interval after a group of so many workers stands without the last victims."""
+    if not found.kills:
+        return found.began + every_s / 2
+    last = found.kills[-1]
+    stand = (
+        each["time"]
+        for each in found.formed()
+        if each["time"] > last.time and len(each["workers"]) >= num and not set(last.workers) & set(each["workers"])
+    )
+    return next(stand, math.inf) + every_s
 
 
 # -- runs with kills --------------------------------------------------------------------------------------------------
@@ -174,45 +209,59 @@ def lost_in(events: Sequence[dict[str, Any]]) -> set[int]:
     return {event["worker"] for event in events if event["event"] == "lost"}
 
 
-def members_of(run_dir: Path, kills: Sequence[Kill]) -> list[int]:
+def members_of(found: Found) -> list[int]:
     """Who is in the group, as far as it is written down, and has not been killed."""
-    events = events_of(run_dir)
-    formed = [event for event in events if event["event"] == "formed"]
-    gone = lost_in(events).union(*(kill.workers for kill in kills))
+    formed = found.formed()
+    gone = lost_in(found.events).union(*(kill.workers for kill in found.kills))
     return [worker for worker in formed[-1]["workers"] if worker not in gone] if formed else []
 
 
-def wait_until(true: Callable[[], bool], what: str) -> None:
+def wait_until(true: Callable[[], bool], what: str, look_s: float = LOOK_S) -> None:
     until_s = time.monotonic() + LIMIT_S
     while not true():
         if time.monotonic() > until_s:
             raise RuntimeError(f"{what} within {LIMIT_S:.0f} s")
-        time.sleep(0.02)
+        time.sleep(look_s)
 
 
 def disturb(trainer: Any, folder: Path, found: Found, *, every_s: float, everybody: bool, seconds: float) -> None:
     """Kill again and again, and pause the run when the time is over and all have been replaced."""
     chance, num_workers = random.Random(0), len(trainer.hosts)
+    num = num_workers if everybody else min(2, num_workers)
+
+    def all_replaced() -> bool:
+        found.events = events_of(folder / "run")
+        return len(members_of(found)) == num_workers
+
+    def all_followed() -> bool:
+        found.events, found.applied = events_of(folder / "run"), applied_in(folder / "points")
+        return len(found.followed()) == len(found.kills)
+
     try:
         wait_until(lambda: bool(applied_in(folder / "points")), "no step was made")
         time.sleep(SETTLE_S)
         found.began = time.time()
-        due = found.began + every_s / 2
+        due = next_kill(found, every_s, num)
         while time.time() < found.began + seconds:
-            time.sleep(0.02)
-            infos = trainer._workers.infos
-            known = members_of(folder / "run", found.kills) if time.time() >= due else []
-            members = [worker for worker in known if worker in infos]
-            if len(members) < (num_workers if everybody else min(2, num_workers)):
+            time.sleep(LOOK_S)
+            if time.time() < due:
                 continue
-            due += every_s
+            found.events = events_of(folder / "run")
+            infos = trainer._workers.infos
+            members = [worker for worker in members_of(found) if worker in infos]
+            next_s = next_kill(found, every_s, num)
+            due = next_s if math.isfinite(next_s) else due
+            if time.time() < next_s or len(members) < num:
+                continue
             victims = tuple(members) if everybody else (chance.choice(members),)
             pids = [infos[worker].pid for worker in victims]
             found.kills.append(Kill(time.time(), victims))
+            due = time.time() + every_s
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(members_of(folder / "run", found.kills)) == num_workers, "not all workers were replaced")
-        time.sleep(SETTLE_S)
+        wait_until(all_replaced, "not all workers were replaced")
+        wait_until(all_followed, "the last kill was not followed by a new step", look_s=1.0)
+        time.sleep(max(SETTLE_S, next_kill(found, every_s, num) - every_s / 2 - time.time()))
         found.ended = time.time()
     finally:
         os.kill(os.getpid(), signal.SIGTERM)  # pauses the run
