@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import random
 import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
 
+import keras
+import numpy as np
 import pytest
-from heliostat.trainer.code_digests import changed_code, code_digests
+from heliostat.trainer.code_digests import callback_digests, changed_code, code_digests
 
 HELPER = "def units():\n    return 8\n"
 SCRIPT = """
@@ -104,3 +113,91 @@ def test_partials_and_namespaces_are_looked_into():
     assert before != code_digests(functools.partial(build, 4))
     arguments.rate = 0.2
     assert before != code_digests(functools.partial(build, 3))
+
+
+@dataclass(slots=True)
+class Slots:
+    rate: float
+
+
+@functools.lru_cache
+def cached():
+    return 1
+
+
+def of(value):
+    """Digests of a function that uses a value."""
+    return code_digests(lambda: value)
+
+
+class Property:
+    @functools.cached_property
+    def number(self):
+        return 1
+
+
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, peak):
+        self.peak = peak
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (lambda: np.float32(1e-3), lambda: np.float32(1e-2)),
+        (lambda: np.int64(8), lambda: np.int64(16)),
+        (lambda: np.array(["a", 1], object), lambda: np.array(["a", 2], object)),
+        (lambda: range(2), lambda: range(5)),
+        (lambda: Path("a"), lambda: Path("b")),
+        (lambda: Fraction(1, 2), lambda: Fraction(1, 3)),
+        (lambda: deque([1, 2]), lambda: deque([1, 3])),
+        (lambda: MappingProxyType({"rate": 1}), lambda: MappingProxyType({"rate": 2})),
+        (lambda: Slots(0.1), lambda: Slots(0.2)),
+        (lambda: np.add, lambda: np.multiply),
+        (lambda: Warmup(1), lambda: Warmup(2)),
+        (
+            lambda: keras.optimizers.schedules.CosineDecay(1e-3, 10),
+            lambda: keras.optimizers.schedules.CosineDecay(1e-2, 10),
+        ),
+        (lambda: keras.initializers.RandomNormal(stddev=0.1), lambda: keras.initializers.RandomNormal(stddev=0.2)),
+        (lambda: keras.layers.Dense(8, name="a"), lambda: keras.layers.Dense(9, name="a")),
+    ],
+)
+def test_values_of_any_kind_count(before, now):
+    assert of(before()) == of(before())
+    assert changed_code(of(before()), of(now())), "equal digests answer for another model"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [keras, np.mean, len, "a".join, cached, keras.layers.Dense, keras.ops.add, int.__add__, Slots.rate, Property()],
+)
+def test_what_has_a_name_is_known_by_it(value):
+    assert of(value) == of(value)
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), random.Random(3), random.shuffle, (n for n in range(3))])
+def test_what_cannot_be_looked_into_is_equal_to_nothing_and_not_said_to_have_changed(value):
+    assert of(value) != of(value)
+    assert changed_code(of(value), of(value)) == []
+
+
+def test_what_is_nested_too_deep_is_not_known():
+    value = ()
+    for _ in range(2 * sys.getrecursionlimit()):
+        value = (value,)
+    assert of(value) != of(value)
+
+
+def test_a_setting_of_a_callback_that_cannot_be_looked_into_is_not_said_to_have_changed():
+    class Logs:
+        def __init__(self, lock):
+            self.lock = lock
+
+    assert changed_code(*(callback_digests([Logs(threading.Lock())], {}) for _ in range(2))) == []
+
+
+def test_a_list_that_holds_itself_comes_to_an_end():
+    loop = [1]
+    loop.append(loop)
+    assert of(loop) == of(loop)
