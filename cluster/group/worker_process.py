@@ -7,10 +7,14 @@ the object is made and called on the same thread.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
+import hashlib
 import mmap
 import os
 import queue
 import socket
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -26,6 +30,7 @@ from .mailbox import Mailbox
 from .member import Member
 from .messages import Address, Failure, FailureKind, TaskEnded
 
+MEMORY_FOLDER = "/dev/shm"
 _DIGITS, _EXIT_DIGITS = 20, 4
 _GENERATED = "__autograph_generated_file"
 
@@ -194,25 +199,34 @@ def log_path(folder: str, worker: int) -> str:
 
 
 class StepMark:
-    """The step at which a worker is, where it outlives the worker: a few bytes of a mapped file beside its log.
+    """The step at which a worker is, where it outlives the worker: a mapped file in its machine's memory.
 
-    The kernel keeps what was written into a map when the process is killed, so the driver learns the exact step of a
-    death; a heartbeat may be a second old. Writing it costs a microsecond and no system call. It also tells an exit of
-    the user's own (`os._exit`) from a kill.
+    The kernel keeps what was written into a map when the process is killed, so a driver on this machine learns the
+    exact step of a death; one on another machine has the last heartbeat's, which may be a second old. Writing it costs
+    a microsecond and no system call. It is on no disk, for storage that stalls would hold up the step, and heartbeats
+    with it. The mark also tells an exit of the user's own (`os._exit`) from a kill, to a driver on another machine too.
+
+    The mark of a worker whose driver is gone as well is removed when this user's next run begins on the machine.
 
     Args:
-        log: the worker's log file.
+        log: the worker's log file, by whose path the driver finds the mark.
 
     Raises:
         OSError: the file cannot be made.
     """
 
     def __init__(self, log: str) -> None:
-        self._path = _mark_path(log)
-        with open(self._path, "wb+") as file:
-            file.write(b" " * (_DIGITS + _EXIT_DIGITS))
-            file.flush()
-            self._map = mmap.mmap(file.fileno(), _DIGITS + _EXIT_DIGITS)
+        self._log, self._path = log, _mark_path(log)
+        _sweep(self._path)
+        for left in (self._path, _last_words_path(log)):  # by a worker of this number that the run had before
+            _remove(left)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends: the map holds the file open
+            os.write(file, b" " * (_DIGITS + _EXIT_DIGITS))
+            self._map = mmap.mmap(file, _DIGITS + _EXIT_DIGITS)
+        finally:
+            os.close(file)
 
     def note(self, step: int | None) -> None:
         """This worker is at `step` from now on; None for no step."""
@@ -221,12 +235,13 @@ class StepMark:
     def note_exit(self, status: int) -> None:
         """This process ends itself now: of this the kernel tells nobody but its parent."""
         self._map[_DIGITS:] = b"%04d" % (status & 0xFF)
+        with contextlib.suppress(OSError), open(_last_words_path(self._log), "wb") as file:
+            file.write(self._map[:])
 
     def close(self) -> None:
         """The task is over: remove the file."""
         self._map.close()
-        with contextlib.suppress(OSError):
-            os.remove(self._path)
+        _remove(self._path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,18 +256,43 @@ class Mark:
 
 
 def take_mark(log: str | None) -> Mark:
-    """What a dead worker noted beside its log (None: it has none); removes the file."""
-    if log is None:
-        return Mark()
-    path = _mark_path(log)
-    try:
-        with open(path, "rb") as file:
-            step, status = file.read(_DIGITS).strip(), file.read(_EXIT_DIGITS).strip()
-        os.remove(path)
-        return Mark(int(step) if step else None, int(status) if status else None)
-    except (OSError, ValueError):
-        return Mark()
+    """What a dead worker with this log noted (None: it has none); removes the files. Reads the run folder."""
+    found = Mark()
+    for path in () if log is None else (_last_words_path(log), _mark_path(log)):
+        try:
+            with open(path, "rb") as file:
+                step, status = file.read(_DIGITS).strip(), file.read(_EXIT_DIGITS).strip()
+            found = Mark(int(step) if step else None, int(status) if status else None)
+        except (OSError, ValueError):
+            continue
+        _remove(path)
+    return found
+
+
+def _last_words_path(log: str) -> str:
+    """Where a process that ends itself notes that for a driver on another machine: beside its log."""
+    return f"{log.removesuffix('.log')}.step"
 
 
 def _mark_path(log: str) -> str:
-    return f"{log.removesuffix('.log')}.step"
+    """Where this machine keeps the mark of the worker with this log: in memory, where a system has such a folder."""
+    folder = MEMORY_FOLDER if os.path.isdir(MEMORY_FOLDER) else tempfile.gettempdir()
+    run = hashlib.sha256(os.path.dirname(log).encode()).hexdigest()[:16]
+    return os.path.join(folder, f"heliostat-{os.getuid()}-{run}-{os.path.basename(_last_words_path(log))}")
+
+
+def _sweep(path: str) -> None:
+    """Remove what dead workers of other runs have left beside a mark; this run's driver may still read its own."""
+    folder, name = os.path.split(path)
+    user, run = name.split("-")[1:3]
+    for other in glob.glob(os.path.join(glob.escape(folder), f"heliostat-{user}-*.step")):
+        if f"-{run}-" in other:
+            continue
+        with contextlib.suppress(OSError), open(other, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it
+            os.remove(other)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.remove(path)

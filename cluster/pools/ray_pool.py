@@ -74,6 +74,7 @@ class RayPool(WorkerPool):
         self._looking: threading.Thread | None = None
         self._oom_kills, self._absence = oom_kills(), Absence()
         self._threads: list[threading.Thread] = []
+        self._threads_lock = threading.Lock()
 
     def launch(self) -> int | None:
         """See `WorkerPool.launch`: Ray starts the actor once there is room."""
@@ -113,7 +114,6 @@ class RayPool(WorkerPool):
     def kill(self, worker: int) -> None:
         """See `WorkerPool.kill`."""
         if (known := self._drop(worker)) is not None:
-            take_mark(known.log_path)
             self._start(self._end, worker, known)
 
     def crash(self, worker: int) -> None:
@@ -210,8 +210,9 @@ class RayPool(WorkerPool):
     def _start(self, target: Callable[..., None], worker: int, *args: object) -> None:
         name = f"heliostat-{target.__name__.strip('_')}-{worker}"
         thread = threading.Thread(target=target, args=(worker, *args), name=name, daemon=True)
-        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
-        thread.start()
+        with self._threads_lock:  # several threads start others
+            thread.start()
+            self._threads = [*(each for each in self._threads if each.is_alive()), thread]
 
     def _listen(self, worker: int, known: _Worker, messages: Iterator[ObjectRef]) -> None:
         over = threading.Event()
@@ -243,7 +244,10 @@ class RayPool(WorkerPool):
                         self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat, info=info))
 
     def _end(self, worker: int, known: _Worker) -> None:
-        """End a worker by Ray, which then does not call it a death; and by a signal if it is here and stays."""
+        """End a worker by Ray, which then does not call it a death; and by a signal if it is here and stays.
+
+        This reads the run folder, whose disk may be slow.
+        """
         info, process = known.info, None
         if info is not None and info.node == self._node:
             process = open_process(info.pid, info.started)
@@ -252,6 +256,7 @@ class RayPool(WorkerPool):
                 ray.kill(known.actor)
         if process is not None:
             end_process(process, LEAVE_S)
+        take_mark(known.log_path)  # nobody reads it any more
 
     def _take(self, worker: int, message: Message) -> None:
         known = self._workers.get(worker)

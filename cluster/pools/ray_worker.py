@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import queue
@@ -18,6 +19,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError
 
+from ..allreduce.awake import LOOK_S, AwakeClock
 from ..errors import ClusterError
 from ..group.liveness import Activity, Heartbeat
 from ..group.mailbox import Mailbox
@@ -33,7 +35,28 @@ DRIVER_GONE_S = 60.0
 CONCURRENT_CALLS = 8
 EXIT_WITHOUT_DRIVER = 3
 FETCH_S = 600.0
+FLUSH_S = 2.0
 _exit = os._exit
+
+
+class DriverWatch:
+    """For how long the driver has not called; time in which this process was frozen, as its machine may be, is none."""
+
+    def __init__(self) -> None:
+        self._clock, self._called = AwakeClock(), threading.Event()
+        self._heard_s = self._clock.now_s()
+
+    def called(self) -> None:
+        """The driver has called; from any thread."""
+        self._called.set()
+
+    def unheard_s(self) -> float:
+        """For how many seconds it has not; on one thread, every `LOOK_S`."""
+        now_s = self._clock.now_s()
+        if self._called.is_set():
+            self._called.clear()
+            self._heard_s = now_s
+        return now_s - self._heard_s
 
 
 class RayWorker:
@@ -47,7 +70,9 @@ class RayWorker:
         self._worker = worker
         self._process: WorkerProcess | None = None
         self._outbox: queue.SimpleQueue[TaskEvent | TaskEnded] = queue.SimpleQueue()
-        self._called_s = self._made_s = time.monotonic()
+        self._made_s = time.monotonic()
+        self._driver = DriverWatch()
+        self._beside: tuple[Activity, float] | None = None  # before and after what the process does of a task
         self._info = WorkerInfo(
             worker=worker,
             host=host_name(),
@@ -88,41 +113,45 @@ class RayWorker:
             job: what to call it with.
             log_path: where this process prints from now on; None leaves that as it is.
         """
+        self._beside = (Activity.SET_UP, time.monotonic())
         mark: StepMark | None = None
         if log_path is not None:
             try:
                 _log_to(log_path)
-                mark = StepMark(log_path)
             except OSError as error:
+                self._beside = None
                 reason = f"it cannot write its log {log_path}: {error.strerror}"
                 yield TaskEnded(worker=self._worker, failure=Failure(worker=self._worker, kind="raised", reason=reason))
                 return
+            with contextlib.suppress(OSError):  # then a heartbeat's step is all that is known of a death
+                mark = StepMark(log_path)
         over = threading.Event()
         if mark is not None:
             os._exit = _noted_exit(mark)  # type: ignore[assignment]  # a callable has no names of arguments
-        self._called_s = time.monotonic()
+        self._driver.called()
         threading.Thread(target=self._watch_driver, args=(over,), daemon=True).start()
         self._hosted().begin(method, job, (lambda step: None) if mark is None else mark.note)
+        self._beside = None
         while not isinstance(event := self._outbox.get(), TaskEnded):
             yield event
+        self._beside = (Activity.END, time.monotonic())
         over.set()
         os._exit = _exit
         if mark is not None:
             mark.close()
+        _flush("" if event.failure is None else event.failure.traceback)
         if event.failure is not None:
-            print(event.failure.traceback, file=sys.stderr)
             event = replace(event, failure=_portable(event.failure))
-        sys.stdout.flush()
-        sys.stderr.flush()
+        self._beside = None
         yield event
 
     def heartbeat(self) -> tuple[WorkerInfo, Heartbeat | None]:
         """Where this process is, and what it does, None between tasks; and for it a sign that there is a driver."""
-        self._called_s = time.monotonic()
-        if self._process is not None:
-            return self._info, self._process.heartbeat()
-        loading_s = self._called_s - self._made_s
-        return self._info, Heartbeat(activity=Activity.LOAD, activity_s=loading_s, processor_s=time.process_time())
+        self._driver.called()
+        if self._process is None:
+            return self._info, _heartbeat(Activity.LOAD, self._made_s)
+        beside = self._beside
+        return self._info, self._process.heartbeat() or (None if beside is None else _heartbeat(*beside))
 
     def answer(self, number: int, reply: object) -> None:
         """Answer the task's request."""
@@ -146,8 +175,8 @@ class RayWorker:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _watch_driver(self, over: threading.Event) -> None:
-        while not over.wait(1.0):
-            if time.monotonic() - self._called_s > DRIVER_GONE_S:
+        while not over.wait(LOOK_S):
+            if self._driver.unheard_s() > DRIVER_GONE_S:
                 gone = f"worker {self._worker}: the driver has not called for {DRIVER_GONE_S:g} s; leaving"
                 print(gone, file=sys.stderr, flush=True)
                 _exit(EXIT_WITHOUT_DRIVER)
@@ -156,6 +185,25 @@ class RayWorker:
         if self._process is None:
             raise ClusterError(f"worker {self._worker} was called before it was prepared")
         return self._process
+
+
+def _heartbeat(activity: Activity, since_s: float) -> Heartbeat:
+    """Of a process that has no task, or is only about to begin or to end it."""
+    return Heartbeat(activity=activity, activity_s=time.monotonic() - since_s, processor_s=time.process_time())
+
+
+def _flush(said: str) -> None:
+    """Print this, and write out what was printed; storage that stalls is not waited for long, for the driver waits."""
+
+    def flush() -> None:
+        if said:
+            print(said, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    flushing = threading.Thread(target=flush, name="heliostat-flush", daemon=True)
+    flushing.start()
+    flushing.join(FLUSH_S)
 
 
 def _fetched(handle: list[ray.ObjectRef]) -> object:

@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from heliostat.cluster.group import worker_process
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.mailbox import Mailbox
 from heliostat.cluster.group.messages import TaskEnded, TaskEvent, TaskRequest
@@ -61,6 +62,42 @@ def test_an_exit_of_the_process_own_is_known_beside_its_step(tmp_path, status):
     mark.note_exit(status)
     assert take_mark(log_path) == Mark(step=7, exit_status=status & 0xFF)
     mark.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_step_waits_for_the_run_folders_disk(tmp_path):
+    mark = StepMark(str(tmp_path / "no such folder" / "worker-3.log"))
+    mark.note(7)
+    mark.close()
+
+
+def test_an_exit_of_the_process_own_is_known_on_another_machine(tmp_path, monkeypatch):
+    log_path = str(tmp_path / "worker-3.log")
+    mark = StepMark(log_path)
+    mark.note(7)
+    mark.note_exit(3)
+    (tmp_path / "its memory").mkdir()
+    monkeypatch.setattr(worker_process, "MEMORY_FOLDER", str(tmp_path / "its memory"))
+    assert take_mark(log_path) == Mark(step=7, exit_status=3)
+    mark.note_exit(3)
+    StepMark(log_path).close()
+    assert take_mark(log_path) == Mark(), "that was of an earlier worker of this number"
+
+
+def test_a_mark_that_nobody_took_goes_when_another_run_begins(tmp_path, monkeypatch):
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr(worker_process, "MEMORY_FOLDER", str(memory))
+    held, left = (StepMark(str(tmp_path / run / "worker-0.log")) for run in ("held", "left"))
+    left._map.close()  # as the end of its process does
+    same = StepMark(str(tmp_path / "left" / "worker-1.log"))
+    assert len(list(memory.iterdir())) == 3, "the driver of that run may still read it"
+    other = StepMark(str(tmp_path / "other" / "worker-0.log"))
+    assert len(list(memory.iterdir())) == 3
+    assert take_mark(str(tmp_path / "left" / "worker-0.log")) == Mark()
+    for mark in (held, same, other):
+        mark.close()
+    assert list(memory.iterdir()) == []
 
 
 def test_a_task_that_ends_leaves_no_mark(tmp_path):
