@@ -29,7 +29,7 @@ from ..spec import GroupSpec, WorkerInfo
 from .private_api import dead_process, draining_nodes, started_here
 from .processes import end_process, open_process
 from .ray_death import Absence, evidence_of, oom_kills, reason_of
-from .ray_room import check_room, machines, within
+from .ray_room import ANSWER_S, check_room, machines, within
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
 HEARTBEAT_S = 1.0
@@ -38,7 +38,6 @@ FETCH_S = 60.0
 LEAVE_S = 3.0
 JOIN_S = LEAVE_S + 2.0
 DRAIN_POLL_S = 1.0
-ANSWER_S = 3.0
 
 
 @dataclass(slots=True)
@@ -172,8 +171,8 @@ class RayPool(WorkerPool):
         """
         if (short := check_room(self._spec, self._wants, machines(), may_grow=not started_here())) or self._loopback:
             return short
-        free, num = ray.available_resources(), self._spec.num_workers
-        taken = any(num * amount > free.get(name, 0) for name, amount in self._wants.items())
+        free, num = within(ray.available_resources, ANSWER_S), self._spec.num_workers
+        taken = free is None or any(num * amount > free.get(name, 0) for name, amount in self._wants.items())
         return f"{num} workers wait for room. {self.room()}" if taken else ""
 
     def receive(self, wait_s: float) -> Message | Wish | None:

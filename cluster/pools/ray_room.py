@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -15,6 +15,8 @@ from ..cores import Machine, usable_cores
 from ..errors import PlacementError
 from ..spec import GroupSpec
 
+ANSWER_S = 3.0
+NODES_S = 30.0
 Resources = Mapping[str, float]
 _Answer = TypeVar("_Answer")
 
@@ -34,13 +36,23 @@ def within(ask: Callable[[], _Answer], limit_s: float) -> _Answer | None:
         return None
 
 
+def _nodes() -> list[dict[str, Any]]:  # Ray gives no closer type
+    """The living machines of the cluster."""
+    if (nodes := within(ray.nodes, NODES_S)) is None:
+        raise PlacementError(
+            f"The head of the Ray cluster has not answered for {NODES_S:g} s. See on its machine whether Ray runs (ray "
+            "status), and whether it has memory and processor time left."
+        )
+    return [node for node in nodes if node["Alive"]]
+
+
 def machines() -> list[Resources]:
-    """What each living machine of the cluster has, in use or not."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """What each living machine of the cluster has, in use or not; raises PlacementError if its head does not answer."""
+    return [node["Resources"] for node in _nodes()]
 
 
 def gpus_by_machine() -> list[int]:
-    """How many GPUs each living machine of the cluster has."""
+    """How many GPUs each living machine of the cluster has; raises PlacementError if its head does not answer."""
     return [int(machine.get("GPU", 0)) for machine in machines()]
 
 
@@ -48,11 +60,14 @@ def machines_for_workers(*, with_gpus: bool) -> list[Machine]:
     """The cores of the machines that workers can be placed on; `with_gpus`: of those that have GPUs.
 
     Of other machines than this one Ray's count is taken, which knows the quotas of control groups.
+
+    Raises:
+        PlacementError: the cluster's head does not answer.
     """
     here, found = ray.get_runtime_context().get_node_id(), []
-    for node in ray.nodes():
+    for node in _nodes():
         granted = int(node["Resources"].get("CPU", 0))
-        if node["Alive"] and granted and (not with_gpus or node["Resources"].get("GPU")):
+        if granted and (not with_gpus or node["Resources"].get("GPU")):
             usable = min(granted, usable_cores()) if node["NodeID"] == here else granted
             found.append(Machine(usable=usable, granted=granted))
     return found or [Machine(usable=1, granted=1)]  # an autoscaler may add some

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from heliostat.cluster.errors import PlacementError
+from heliostat.cluster.pools import ray_room
 from heliostat.cluster.pools.ray_room import check_room, gpus_per_worker, grant_line, places, within
 from heliostat.cluster.spec import GroupSpec
 
@@ -65,3 +66,13 @@ def test_a_head_that_does_not_answer_is_not_waited_for():
     assert within(never.wait, 0.1) is None
     never.set()
     assert within(lambda: 3, 60.0) == 3
+
+
+def test_a_head_that_does_not_describe_its_machines_is_an_error(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(ray_room.ray, "nodes", over.wait)
+    monkeypatch.setattr(ray_room, "NODES_S", 0.05)
+    for ask in (ray_room.machines, ray_room.gpus_by_machine):
+        with pytest.raises(PlacementError, match="has not answered"):
+            ask()
+    over.set()
