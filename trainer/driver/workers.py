@@ -62,7 +62,7 @@ class Workers:
         return {} if self._group is None else self._group.seen
 
     def launch(self, screen: Display, times: StartTimes, threads: int | None = None) -> None:
-        """Begin to start the workers unless they run already.
+        """Begin to start the workers unless they run already, with as many threads: a run's bits depend on those.
 
         Args:
             screen: is told so.
@@ -72,6 +72,9 @@ class Workers:
         Raises:
             RuntimeSetupError, PlacementError: there is no cluster for them.
         """
+        if self._group is not None and self._has_other_threads(threads):
+            screen.say(f"the run has {threads} thread(s) for each worker, not {self.share.threads}: others are started")
+            self.close()
         if self._group is not None:
             return
         try:
@@ -90,7 +93,7 @@ class Workers:
             raise
 
     def start(self, screen: Display, times: StartTimes, threads: int | None = None) -> None:
-        """Start the workers unless they run already.
+        """Start the workers unless they run already, with as many threads.
 
         Args:
             screen: is told what is waited for.
@@ -100,7 +103,7 @@ class Workers:
         Raises:
             RuntimeSetupError, PlacementError: they cannot be set up or placed.
         """
-        if self._started:
+        if self._started and not self._has_other_threads(threads):
             self._check()
             return
         self.launch(screen, times, threads)
@@ -112,6 +115,11 @@ class Workers:
         except BaseException:
             self.close()
             raise
+
+    def _has_other_threads(self, threads: int | None) -> bool:
+        """Whether these workers' number, which the user has not said, is not that of the run that goes on."""
+        settings = self._settings
+        return not (settings.local or settings.threads_per_worker or threads in (None, self.share.threads))
 
     def _check(self) -> None:
         """Stop the workers if the Ray that they ran on is gone, so that the next call starts another, and say so."""
