@@ -284,6 +284,7 @@ class TaskLoop:
                     worker, replace(place, addresses=addresses, secret=group.secret, copy_s=copy_s), for_place=True
                 )
             case Reply(worker=worker, answer=answer):
+                self._overdue.answered(group.life_of(worker), time.monotonic())
                 self._reply(worker, answer, for_place=True)
             case AbortGeneration(workers=workers, generation=generation, reason=reason):
                 self._overdue.waiting_since_s = time.monotonic()

@@ -13,6 +13,8 @@ What decides is what the worker does, since some of it may rightly take long:
   worker whose process computes does not stand still (`BUSY_SHARE`), and one that answers late is given
   `SETUP_SILENCE_S`.
 - *Reading rows*: shared storage may stall. As long as a reader's call is open the worker is not ended for ten minutes.
+  If it stalls for all, or for the only one, nobody waits in a call for another: so whoever works by itself is looked at
+  in a running group, too, and is named at the deadline and ended after those ten minutes (`stillness_limit_s`).
 - *Callbacks and saving* take as long as they like: they are named when others wait, and never cut short.
 - Everything else has the deadline for silence. A member that the others wait for, to regroup, is ended after
   `LATE_AFTER_DEADLINES` of it, and after `FIRST_DEADLINE_S` while nobody knows how long a step takes.
@@ -62,6 +64,7 @@ class Activity(Enum):
 
 
 _PATIENT = frozenset({Activity.CALLBACKS, Activity.COPY, Activity.SAVE})
+_BY_ITSELF = frozenset({Activity.READ, Activity.COMPUTE, Activity.VALIDATE, Activity.EVALUATE, Activity.PREDICT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,10 @@ class Life:
     _beat_s: float = 0.0
     _moved_s: float = 0.0
 
+    def begin(self, now_s: float) -> None:
+        """It is given something to do."""
+        self.heard_s = self._moved_s = now_s
+
     def hear(self, now_s: float) -> None:
         """It has said something."""
         self.heard_s = now_s
@@ -110,15 +117,14 @@ class Life:
     def beat(self, heartbeat: Heartbeat, now_s: float) -> None:
         """It has said what it does."""
         before = self.heartbeat
-        if before is None or before.activity is not heartbeat.activity:
-            self._moved_s = now_s - heartbeat.activity_s
-        elif heartbeat.processor_s - before.processor_s > BUSY_SHARE * (now_s - self._beat_s):
+        self._moved_s = max(self._moved_s, now_s - heartbeat.activity_s)
+        if before is not None and heartbeat.processor_s - before.processor_s > BUSY_SHARE * (now_s - self._beat_s):
             self._moved_s = now_s
         self.heard_s = self._beat_s = now_s
         self.heartbeat = heartbeat
 
     def forgive(self, now_s: float) -> None:
-        """Nobody has listened until now: what it did not say before does not count."""
+        """Nobody has listened, or it had to wait, until now: what it did not say or do before does not count."""
         if self.heard_s is not None:
             self.heard_s, self._moved_s = now_s, now_s
 
@@ -129,6 +135,11 @@ class Life:
     def still_s(self, now_s: float) -> float:
         """For how long it has been at one thing without computing; 0.0 while it has not said what it does."""
         return 0.0 if self.heartbeat is None else now_s - self._moved_s
+
+    @property
+    def told_still_s(self) -> float:
+        """For how long it stood still when it last said what it does: a silent one may go on unheard."""
+        return self.still_s(self._beat_s)
 
 
 def silence_limit_s(life: Life, deadline_s: float) -> float:
@@ -147,6 +158,13 @@ def lateness_limit_s(heartbeat: Heartbeat, deadline_s: float) -> float:
     if heartbeat.step_s:
         return LATE_AFTER_DEADLINES * deadline_s
     return max(FIRST_DEADLINE_S, deadline_s)
+
+
+def stillness_limit_s(heartbeat: Heartbeat, deadline_s: float) -> float:
+    """For how many seconds a member may stand still while nobody is known to wait for it; infinite where it waits."""
+    if heartbeat.activity not in _BY_ITSELF:
+        return float("inf")
+    return max(READING_S, lateness_limit_s(heartbeat, deadline_s))
 
 
 def must_be_named(life: Life, deadline_s: float, now_s: float) -> bool:

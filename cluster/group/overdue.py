@@ -1,8 +1,9 @@
 """Who is overdue in a task: whom the user must hear of, and who is taken for lost. Decided from what was heard.
 
-Three kinds of workers are looked at: members that work, for silence; members that the others wait for (to report for
-the next generation, or to end), for lateness; workers that have no place yet, for both. The limits are in
-`liveness.py`, the clock is the caller's (`driver_loop.py`), who also carries out what follows.
+Three kinds of workers are looked at: members that work, for silence, and for standing still at what they do by
+themselves; members that the others wait for (to report for the next generation, or to end), for lateness; workers that
+have no place yet, for both. The limits are in `liveness.py`, the clock is the caller's (`driver_loop.py`), who also
+carries out what follows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from dataclasses import dataclass, field
 
 from ..spec import FIRST_DEADLINE_S, GroupSpec
 from .controller_state import TaskState
-from .liveness import Heartbeat, Life, lateness_limit_s, must_be_named, reason_to_end, silence_limit_s
+from .liveness import (
+    Heartbeat,
+    Life,
+    lateness_limit_s,
+    must_be_named,
+    reason_to_end,
+    silence_limit_s,
+    stillness_limit_s,
+)
 
 
 @dataclass(slots=True)
@@ -34,6 +43,13 @@ class Overdue:
         self.waiting_since_s = None
         self._named.clear()
 
+    def answered(self, life: Life | None, now_s: float) -> None:
+        """A worker waited, and is to do something now (to copy its state): its time for that begins."""
+        if self.waiting_since_s is not None:
+            self.waiting_since_s = now_s
+        if life is not None:
+            life.forgive(now_s)
+
     def stalled(self, for_s: float) -> None:
         """The driver did not look for so long: that counts against nobody."""
         if self.waiting_since_s is not None:
@@ -50,10 +66,13 @@ class Overdue:
             launched: those that are on their way.
             now_s: the time.
         """
-        late: list[int] = []
-        if state.status == "regrouping" and self._waited_s(now_s) >= min(self._deadline_s(lives), FIRST_DEADLINE_S):
-            late = [worker for worker, _, _ in _working(state, lives) if worker not in self._named]
-            self._named.update(late)
+        limit_s = min(self._deadline_s(lives), FIRST_DEADLINE_S)
+        late = [
+            worker
+            for worker, life, heartbeat in _working(state, lives)
+            if worker not in self._named and self._late_s(state, life, heartbeat, now_s) >= limit_s
+        ]
+        self._named.update(late)
         deadline_s = self.spec.deadline_of(0.0)
         early = [
             worker
@@ -94,7 +113,17 @@ class Overdue:
         limit_s = lateness_limit_s(heartbeat, deadline_s)
         if state.status in ("regrouping", "ending") and self._waited_s(now_s) > limit_s:
             return f"it stood still at '{heartbeat.activity.value}' for {limit_s:.0f} s"
+        still_s = life.told_still_s
+        if state.status == "running" and still_s > stillness_limit_s(heartbeat, deadline_s):
+            return f"it stood still at '{heartbeat.activity.value}' for {still_s:.0f} s"
         return ""
+
+    def _late_s(self, state: TaskState, life: Life, heartbeat: Heartbeat, now_s: float) -> float:
+        """For how long the others have waited for a member to report, or it has stood still by itself."""
+        if state.status == "regrouping":
+            return self._waited_s(now_s)
+        by_itself = state.status == "running" and stillness_limit_s(heartbeat, 0.0) < float("inf")
+        return life.told_still_s if by_itself else 0.0
 
     def _waited_s(self, now_s: float) -> float:
         return 0.0 if self.waiting_since_s is None else now_s - self.waiting_since_s

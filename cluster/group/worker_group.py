@@ -34,7 +34,8 @@ class KnownWorker:
 
     def begin(self) -> None:
         """It was given a task."""
-        self.life, self.has_task = Life(heard_s=time.monotonic()), True
+        self.life, self.has_task = Life(), True
+        self.life.begin(time.monotonic())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

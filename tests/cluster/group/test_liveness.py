@@ -105,3 +105,11 @@ def test_a_late_member_is_waited_for_by_what_it_does():
 def test_tries_back_off():
     assert [back_off_s(num) for num in range(8)] == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert back_off_s(10**6) == 60.0
+
+
+def test_a_heartbeat_of_before_it_was_forgiven_does_not_bring_the_past_back():
+    """It was put into the driver's queue while the worker still loaded; then the worker was given a task."""
+    life = Life()
+    life.begin(500.0)
+    life.beat(Heartbeat(activity=Activity.LOAD, activity_s=400.0), 500.1)
+    assert life.still_s(500.1) == pytest.approx(0.1)

@@ -67,6 +67,69 @@ def test_who_is_waited_for_is_named_once_and_ended_later(overdue, activity, limi
     assert at(limit_s + 0.2) == ([], {}), "nobody is waited for"
 
 
+def test_who_is_asked_for_its_state_after_a_long_wait_has_all_its_time(overdue):
+    """The others waited for a replacement, for longer than the limit; then its donor is asked."""
+    state = TaskState(status="regrouping", generation=0, members=(0, 1), requests={1: JoinRequest(waiting_at="step")})
+    lives = {0: heard(Activity.REGROUP), 1: heard(Activity.REGROUP)}
+    overdue.waiting_since_s = BEGAN_S
+    asked_s = BEGAN_S + 1000.0
+    for life in lives.values():
+        life.hear(asked_s)
+    overdue.answered(lives[0], asked_s)
+    assert look(overdue, state, lives, asked_s + 0.25) == ([], {})
+    lives[0].hear(asked_s + 40.1)
+    assert list(look(overdue, state, lives, asked_s + 40.1)[1]) == [0], "it is late as others are"
+
+
+def test_a_donor_without_a_place_has_all_its_time_as_well(overdue):
+    state = TaskState(starting=frozenset({0}), requests={1: JoinRequest(waiting_at="join")})
+    lives = {0: heard(Activity.JOIN, step_s=0.0)}
+    asked_s = BEGAN_S + 1000.0
+    overdue.answered(lives[0], asked_s)
+    lives[0].beat(Heartbeat(activity=Activity.JOIN, activity_s=1000.5), asked_s + 0.5)
+    assert look(overdue, state, lives, asked_s + 0.5) == ([], {})
+
+
+BY_THEMSELVES = (Activity.READ, Activity.COMPUTE, Activity.VALIDATE, Activity.EVALUATE, Activity.PREDICT)
+
+
+@pytest.mark.parametrize("activity", BY_THEMSELVES)
+@pytest.mark.parametrize("members", [(0,), (0, 1)])
+def test_who_stands_still_by_itself_is_named_once_and_ended_after_ten_minutes(overdue, activity, members):
+    """Storage stalls for all, so nobody waits in a call for anybody."""
+    state = TaskState(status="running", generation=0, members=members)
+    lives = {worker: heard(activity) for worker in members}
+
+    def at(after_s):
+        for life in lives.values():
+            life.beat(Heartbeat(activity=activity, activity_s=after_s, step_s=0.1), BEGAN_S + after_s)
+        return look(overdue, state, lives, BEGAN_S + after_s)
+
+    assert at(3.9) == ([], {})
+    assert at(4.0) == (list(members), {})
+    assert at(600.0) == ([], {})
+    named, ended = at(600.1)
+    assert (named, list(ended)) == ([], [0]), "one at a time"
+    assert f"stood still at '{activity.value}' for 600 s" in ended[0]
+
+
+@pytest.mark.parametrize("activity", sorted(set(Activity) - {*BY_THEMSELVES}, key=lambda each: each.name))
+def test_who_waits_in_a_running_group_or_may_take_long_is_not_overdue(overdue, activity):
+    state = TaskState(status="running", generation=0, members=(0,))
+    lives = {0: heard(activity)}
+    lives[0].hear(BEGAN_S + 1e6)
+    assert look(overdue, state, lives, BEGAN_S + 1e6) == ([], {})
+
+
+def test_steps_without_much_computing_are_no_standing_still(overdue):
+    """Each heartbeat happens to find the same activity, of another step."""
+    state = TaskState(status="running", generation=0, members=(0,))
+    lives = {0: heard()}
+    for second in range(1, 1000):
+        lives[0].beat(Heartbeat(activity=Activity.COMPUTE, activity_s=0.3, step_s=0.1), BEGAN_S + second)
+        assert look(overdue, state, lives, BEGAN_S + second) == ([], {})
+
+
 def test_what_the_driver_was_away_for_counts_against_nobody(overdue):
     state = TaskState(status="regrouping", generation=0, members=(0, 1), requests=REPORTED)
     lives = {0: heard(), 1: heard()}
