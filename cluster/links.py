@@ -39,10 +39,17 @@ _FOUND = struct.Struct("!dd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinksJob:
-    """What the workers must know: where each of them listens, and the secret that they share."""
+    """What the workers must know.
+
+    Attributes:
+        addresses: where each of them listens, by number.
+        secret: that they share.
+        attempt: how often they have tried this before.
+    """
 
     addresses: Mapping[int, Address]
     secret: bytes
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ class PairBandwidth:
     bytes_per_s: float
 
 
-def unreached(listener: Listener, worker: int, job: LinksJob, limit_s: float = CONNECT_LIMIT_S) -> Unreached | None:
+def unreached(listener: Listener, worker: int, job: LinksJob) -> Unreached | None:
     """Try the connections with all other workers; every worker of the job calls this.
 
     Args:
@@ -77,11 +84,11 @@ def unreached(listener: Listener, worker: int, job: LinksJob, limit_s: float = C
         job: where all of them listen.
 
     Returns:
-        Whom this worker has not reached; None if it has reached all.
+        Whom this worker has not reached within `CONNECT_LIMIT_S`; None if it has reached all.
     """
     workers = sorted(job.addresses)
     try:
-        _connected(listener, worker, workers, job, generation=0, limit_s=CONNECT_LIMIT_S).close()
+        _connected(listener, worker, workers, job, generation=job.attempt, limit_s=CONNECT_LIMIT_S).close()
     except PeerError as error:
         return Unreached(workers=tuple(workers[rank] for rank in error.unresponsive), detail=error.what)
     return None

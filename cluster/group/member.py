@@ -123,6 +123,11 @@ class Member:
         return deadline_s if self.place is None else deadline_s + COPIES * self.place.copy_s
 
     @property
+    def _connect_limit_s(self) -> float:
+        """How long to try to connect: all members do nothing else then."""
+        return min(CONNECT_LIMIT_S, self.deadline_s)
+
+    @property
     def waited_s(self) -> float:
         """How long this worker has slept in calls, until another worker or the network had something."""
         return self._waited_s + (0.0 if self._collective is None else self._collective.statistics().wait_s)
@@ -250,8 +255,7 @@ class Member:
             held: the microbatches that this worker has computed for it.
         """
         instruments.note(f"{name} (interrupted)", began_s)
-        # Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
-        in_call = not isinstance(error, Aborted) or time.perf_counter() - began_s > self.deadline_s / 2
+        in_call = _was_there(error, began_s, self.deadline_s)
         self.regroup(
             JoinRequest(
                 waiting_at=waiting_at,
@@ -290,6 +294,7 @@ class Member:
                 if joins:
                     self.call = -1
                     self.results.clear()
+                entered_s = time.perf_counter()
                 try:
                     self._enter(answer)
                     instruments.note("regrouping", began_s)
@@ -297,7 +302,8 @@ class Member:
                 except MENDABLE as error:
                     self.leave()
                     blames = self._numbers(error.unresponsive)
-                    why = replace(why, blames=blames, in_call=True, failed_call=-1, reason=str(error))
+                    in_call = _was_there(error, entered_s, self._connect_limit_s)
+                    why = replace(why, blames=blames, in_call=in_call, failed_call=-1, reason=str(error))
 
     def _parked_state(self) -> object:
         """Handle of a copy of this worker's state."""
@@ -331,8 +337,9 @@ class Member:
             self._collective = Alone(generation=self.generation)
         else:
             peers = Peers(rank=self.rank, addresses=place.addresses, generation=self.generation, secret=place.secret)
-            limit_s = min(CONNECT_LIMIT_S, self.deadline_s)  # all members do nothing else now
-            self._collective = connect(self._listener, peers, timeout_s=limit_s, deadline_s=self.deadline_s)
+            self._collective = connect(
+                self._listener, peers, timeout_s=self._connect_limit_s, deadline_s=self.deadline_s
+            )
         if self._is_aborted():
             raise Aborted(Call(self.rank, self.generation, None), self._aborted[1])
         if self.call < 0:
@@ -350,3 +357,16 @@ class Member:
 
     def _is_aborted(self) -> bool:
         return self._aborted[0] >= self.generation >= 0
+
+
+def _was_there(error: CollectiveError, began_s: float, limit_s: float) -> bool:
+    """Whether a worker whose call failed was in it with the others.
+
+    Who is woken just after it has come was late; who has waited for long was cut off, as the others were.
+
+    Args:
+        error: what failed.
+        began_s: when the call began, by the performance counter.
+        limit_s: how long it waits for its peers.
+    """
+    return not isinstance(error, Aborted) or time.perf_counter() - began_s > limit_s / 2

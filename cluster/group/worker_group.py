@@ -20,6 +20,7 @@ SAY_EVERY_S = 8.0
 STACKS_S = 1.0
 STALLED_S = 2.0  # a driver that did not look for so long was held up itself: it knows nothing of anybody's silence
 LINKS_S = 600.0  # all links are measured within this, or not at all
+NUM_CONNECT_TRIES = 2  # so often two workers must miss each other, to be called cut off
 ANSWER_S = 20.0  # to say what became of it, a worker that has tried its connections may take this much longer
 
 
@@ -164,18 +165,27 @@ class WorkerGroup:
         """Let all workers that are up connect with each other; between two tasks.
 
         Who dies meanwhile is not up any more, and who does not answer is ended: both are told at the task's beginning,
-        which does without them or replaces them.
+        which does without them or replaces them. Workers that miss each other try once more: where there is much more
+        work than cores, two may have begun too far apart.
 
         Raises:
             UnreachableError: two that live cannot reach each other.
         """
-        if len(self.up) < 2:
-            return
-        ended = self._together("unreached", CONNECT_LIMIT_S + ANSWER_S)
+        for attempt in range(NUM_CONNECT_TRIES):
+            pairs, detail = self._try_connections_once(attempt) if len(self.up) > 1 else ([], "")
+            if not pairs:
+                return
+        places = {worker: f"{known.info.host}, {shown(known.address)}" for worker, known in self.up.items()}
+        raise UnreachableError(pairs, places, detail)
+
+    def _try_connections_once(self, attempt: int) -> tuple[list[tuple[int, int]], str]:
+        """The pairs that have not reached each other, and what the first of them has tried."""
+        ended = self._together("unreached", CONNECT_LIMIT_S + ANSWER_S, attempt)
         lost = [each.failure for each in ended.values() if each.failure is not None]
         for worker in [worker for worker, known in self.up.items() if known.has_task]:
-            self.end(worker)
             lost.append(Failure(worker=worker, kind="died", reason="it did not say which of its peers it can reach"))
+        for failure in lost:
+            self.end(failure.worker)  # one that could not try may still have its place
         self.not_started += [self.start_failed(failure) for failure in lost]
         tried: dict[int, Unreached] = {
             worker: each.result for worker, each in ended.items() if worker in self.up and each.result is not None
@@ -187,9 +197,7 @@ class WorkerGroup:
             for other in unreached.workers
             if worker < other and other in tried and worker in tried[other].workers
         )
-        if pairs:
-            places = {worker: f"{known.info.host}, {shown(known.address)}" for worker, known in self.up.items()}
-            raise UnreachableError(pairs, places, tried[pairs[0][1]].detail)  # the later one has dialled
+        return pairs, tried[pairs[0][1]].detail if pairs else ""  # the later one has dialled
 
     def _new_losses(self) -> Iterator[str]:
         """Lines about workers that were lost on their way and have not been said."""
@@ -257,18 +265,20 @@ class WorkerGroup:
             table: tuple[PairBandwidth, ...] = ended.result
         return table
 
-    def _together(self, method: str, limit_s: float) -> dict[int, TaskEnded]:
+    def _together(self, method: str, limit_s: float, attempt: int = 0) -> dict[int, TaskEnded]:
         """Let all workers that are up do something of `links.py` together.
 
         Args:
             method: what.
             limit_s: how long to wait for it, in seconds.
+            attempt: how often they have tried it before.
 
         Returns:
             How it ended, on every worker that has answered.
         """
         self.hear()
-        job = LinksJob(addresses={worker: known.address for worker, known in self.up.items()}, secret=self.secret)
+        addresses = {worker: known.address for worker, known in self.up.items()}
+        job = LinksJob(addresses=addresses, secret=self.secret, attempt=attempt)
         for worker in job.addresses:
             self.up[worker].begin()
             self.pool.begin(worker, method, job, None)

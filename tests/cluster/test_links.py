@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import pytest
 from heliostat.cluster import links
@@ -108,6 +109,46 @@ def test_a_worker_that_dies_while_connections_are_tried_is_not_up_any_more(monke
         assert [(each.failure.worker, each.failure.reason) for each in group.not_started] == [
             (1, "it was killed on purpose")
         ]
+    finally:
+        group.close()
+
+
+def test_workers_that_began_too_far_apart_try_their_connections_once_more(monkeypatch):
+    group, connected = a_group(3), links._connected
+    generations = []
+
+    def comes_late_once(listener, worker, workers, job, generation, limit_s):
+        generations.append(generation)
+        if worker == 1 and generation == 0:
+            time.sleep(2 * limit_s)  # as if its machine were busy
+        return connected(listener, worker, workers, job, generation, limit_s)
+
+    monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
+    monkeypatch.setattr(links, "_connected", comes_late_once)
+    try:
+        group.try_connections()
+        assert sorted(generations) == [0, 0, 0, 1, 1, 1], "they missed each other at first"
+        assert sorted(group.up) == [0, 1, 2]
+        assert not group.not_started
+    finally:
+        group.close()
+
+
+def test_a_worker_that_cannot_try_its_connections_is_ended(monkeypatch):
+    group, connected = a_group(3), links._connected
+
+    def fails(listener, worker, *others, **settings):
+        if worker == 1:
+            raise OSError(24, "Too many open files")
+        return connected(listener, worker, *others, **settings)
+
+    monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
+    monkeypatch.setattr(links, "_connected", fails)
+    try:
+        group.try_connections()
+        assert sorted(group.up) == [0, 2]
+        assert "Too many open files" in group.not_started[0].failure.reason
+        assert group.pool.statistics().up == 2, "its place is free for the next one"
     finally:
         group.close()
 
