@@ -133,6 +133,7 @@ class TaskLoop:
         self._events: deque[GroupEvent] = deque(group.not_started)
         group.not_started.clear()
         self._requests: dict[int, tuple[int, bool]] = {}  # the last of each worker, and whether it is for a place
+        self._joining: set[int] = set()  # those that have asked for a place, and were not seen to work in it
         self._stop: Stop | None = None
         self._collect_until_s: float | None = None
         self._short_s = 0.0  # how long there have been too few workers, since the last generation was formed
@@ -200,6 +201,7 @@ class TaskLoop:
             return  # who was ended is not heard of again
         elif isinstance(message, WorkerAlive):
             self._group.take(message)
+            self._note_place(worker, message.heartbeat)
         else:
             life.hear(time.monotonic())
             if isinstance(message, TaskEnded):
@@ -227,9 +229,15 @@ class TaskLoop:
     def _note_request(self, worker: int, request: JoinRequest) -> None:
         """A worker has got as far as to ask for a place."""
         if request.waiting_at == "join":
-            self._group.started_well()
+            self._joining.add(worker)
         if (life := self._group.life_of(worker)) is not None:
             life.copy_s = request.copy_s
+
+    def _note_place(self, worker: int, heartbeat: Heartbeat) -> None:
+        """A worker that asked for a place works in it: only now it has started well, for peers may not reach it."""
+        if worker in self._joining and heartbeat.generation >= 0 and heartbeat.activity is not Activity.JOIN:
+            self._joining.remove(worker)
+            self._group.started_well()
 
     def _ended(self, ended: TaskEnded) -> None:
         group, worker, failure = self._group, ended.worker, ended.failure

@@ -95,11 +95,13 @@ class Life:
     """What the driver has heard of a worker; times are those of one clock, in seconds.
 
     Attributes:
+        launched_s: when it was launched; None where nobody waits for its first word.
         heard_s: when it was heard of last; None before the first time (Ray may not have found a place for it).
         heartbeat: what it did then; None while it has not said.
         copy_s: how long its last copy of the state took.
     """
 
+    launched_s: float | None = None
     heard_s: float | None = None
     heartbeat: Heartbeat | None = None
     copy_s: float = 0.0
@@ -127,10 +129,16 @@ class Life:
         """Nobody has listened, or it had to wait, until now: what it did not say or do before does not count."""
         if self.heard_s is not None:
             self.heard_s, self._moved_s = now_s, now_s
+        elif self.launched_s is not None:
+            self.launched_s = now_s
 
     def silent_s(self, now_s: float) -> float:
         """For how long it has not been heard of; 0.0 before the first time."""
         return 0.0 if self.heard_s is None else now_s - self.heard_s
+
+    def unheard_s(self, now_s: float) -> float:
+        """How long its first word is waited for; 0.0 from then on."""
+        return 0.0 if self.launched_s is None or self.heard_s is not None else now_s - self.launched_s
 
     def still_s(self, now_s: float) -> float:
         """For how long it has been at one thing without computing; 0.0 while it has not said what it does."""
@@ -174,8 +182,17 @@ def must_be_named(life: Life, deadline_s: float, now_s: float) -> bool:
     return max(life.silent_s(now_s), life.still_s(now_s)) > limit_s
 
 
-def reason_to_end(life: Life, deadline_s: float, now_s: float) -> str:
-    """Why a worker that has no place yet is taken for lost; empty if it is not."""
+def reason_to_end(life: Life, deadline_s: float, start_timeout_s: float, now_s: float) -> str:
+    """Why a worker that has no place yet is taken for lost; empty if it is not.
+
+    Args:
+        life: what was heard of it.
+        deadline_s: of silence, where nothing else holds.
+        start_timeout_s: how long its first word is waited for: it may have no room yet, or hang as it is started.
+        now_s: the time.
+    """
+    if (unheard_s := life.unheard_s(now_s)) > start_timeout_s:
+        return f"nothing was heard of it for {unheard_s:.0f} s: there was no room for it, or it hung as it was started"
     silent_s, still_s = life.silent_s(now_s), life.still_s(now_s)
     if silent_s > silence_limit_s(life, deadline_s):
         return f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off"

@@ -97,7 +97,7 @@ class Overdue:
         early = {
             worker: reason
             for worker, life in _without_place(state, lives, launched)
-            if (reason := reason_to_end(life, deadline_s, now_s))
+            if (reason := reason_to_end(life, deadline_s, self.spec.start_timeout_s, now_s))
         }
         members = (
             {worker: reason}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..assignment import Range
-from .controller_state import AbortGeneration, Formed, Kill, TaskState, Turn, WorkerDeath
+from .controller_state import AbortGeneration, Formed, Kill, StartFailed, TaskState, Turn, WorkerDeath
 from .messages import Failure, Finish, JoinRequest, Leave, Membership, SendState
 
 DEATHS_AT_A_STEP = 3
@@ -149,10 +149,12 @@ def regroup(turn: Turn) -> None:
     requests = {worker: state.requests[worker] for worker in state.members}
     for victim in cut_off(requests, state.members):
         said = [each.reason for each in requests.values() if victim in each.blames] or [requests[victim].reason]
-        reason = f"its connection with another worker is cut ({said[0]})"
-        turn.act(Kill(worker=victim, reason=reason))
+        failure = Failure(worker=victim, kind="died", reason=f"its connection with another worker is cut ({said[0]})")
+        turn.act(Kill(worker=victim, reason=failure.reason))
         turn.forget(victim)
-        lose(turn, Failure(worker=victim, kind="died", reason=reason))
+        if requests[victim].waiting_at == "join":  # it has never worked, and nor may the next one on that machine
+            turn.act(StartFailed(failure=failure))
+        lose(turn, failure)
         return  # it has come back here
     if stop_if_lost_again_and_again(turn):
         return

@@ -106,7 +106,7 @@ class WorkerGroup:
             worker = self.pool.launch()
             if worker is None:
                 return
-            self.launched[worker] = Life()
+            self.launched[worker] = Life(launched_s=time.monotonic())
 
     def back_off(self, num_failed: int) -> float:
         """Start nobody for a while, after so many failures in a row; returns for how many seconds."""
@@ -121,7 +121,7 @@ class WorkerGroup:
         return WorkerNotStarted(failure=failure, again_s=self.back_off(self._num_failed))
 
     def started_well(self) -> None:
-        """A worker has got as far as to ask for a place: a row of failures is over."""
+        """A worker has got as far as to work in its place: a row of failures is over."""
         self._num_failed = 0
 
     def start(self) -> Iterator[str]:
@@ -228,7 +228,7 @@ class WorkerGroup:
         """End those on their way that are silent, or stand still, for too long."""
         deadline_s = self.spec.deadline_of(0.0)
         for worker, life in list(self.launched.items()):
-            if reason := reason_to_end(life, deadline_s, now_s):
+            if reason := reason_to_end(life, deadline_s, self.spec.start_timeout_s, now_s):
                 self.end(worker)
                 self._lost(Failure(worker=worker, kind="died", reason=reason))
 

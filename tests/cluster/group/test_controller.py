@@ -626,6 +626,18 @@ def test_who_is_cut_off_is_ended_and_the_others_go_on():
     assert play.answers[1].members == (0, 1)
 
 
+def test_a_replacement_that_the_others_cannot_reach_has_not_started_well():
+    play = running(0, 1).join(2).report(0, 1).report(0, state="parked")
+    assert play.answers[2].members == (0, 1, 2)
+    play.report(0, 1, blames=(2,), in_call=True, reason="no connection with rank 2 within 10 s: 10.0.0.3:4711")
+    play.report(2, at="join", next_call=-1, blames=(0, 1), in_call=True)
+    (failed,), (death,) = play.new_of(StartFailed), play.new_of(WorkerDeath)
+    assert failed.failure == death.failure
+    assert (death.failure.worker, death.num_left) == (2, 2)
+    assert "10.0.0.3:4711" in failed.failure.reason
+    assert play.answers[1].members == (0, 1)
+
+
 # -- what must change nothing -----------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from heliostat.cluster.group import liveness
 from heliostat.cluster.group.liveness import (
     LOADING_SILENCE_S,
     READING_S,
@@ -15,12 +16,15 @@ from heliostat.cluster.group.liveness import (
     back_off_s,
     lateness_limit_s,
     must_be_named,
-    reason_to_end,
     silence_limit_s,
 )
 from heliostat.cluster.spec import FIRST_DEADLINE_S
 
-DEADLINE_S = 5.0
+DEADLINE_S, START_S = 5.0, 300.0
+
+
+def reason_to_end(life, deadline_s, now_s):
+    return liveness.reason_to_end(life, deadline_s, START_S, now_s)
 
 
 def life_at(activity, *, beats=1, busy=0.0, began_s=100.0):
@@ -31,9 +35,15 @@ def life_at(activity, *, beats=1, busy=0.0, began_s=100.0):
     return life
 
 
-def test_who_was_never_heard_of_waits_for_room_and_is_not_ended():
-    assert reason_to_end(Life(), DEADLINE_S, 1e9) == ""
-    assert not must_be_named(Life(), DEADLINE_S, 1e9)
+def test_who_is_not_heard_of_waits_for_room_until_the_time_to_start_is_over():
+    life = Life(launched_s=100.0)
+    assert reason_to_end(life, DEADLINE_S, 100.0 + START_S) == ""
+    assert "nothing was heard of it for 300 s" in reason_to_end(life, DEADLINE_S, 100.1 + START_S)
+    assert not must_be_named(life, DEADLINE_S, 1e9)
+    life.forgive(500.0)
+    assert reason_to_end(life, DEADLINE_S, 500.0 + START_S) == "", "nobody listened"
+    life.beat(Heartbeat(activity=Activity.LOAD), 900.0)
+    assert reason_to_end(life, DEADLINE_S, 901.0) == "", "it is there"
 
 
 @pytest.mark.parametrize(

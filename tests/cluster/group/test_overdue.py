@@ -155,3 +155,11 @@ def test_who_has_no_place_yet_is_looked_at_whatever_the_others_do(overdue):
     named, ended = look(overdue, state, lives, now_s, launched={2, 3})
     assert (named, list(ended)) == ([1, 2], [1])
     assert look(overdue, state, lives, now_s, launched={2, 3})[0] == [], "each is named once"
+
+
+def test_who_was_placed_and_hangs_before_its_first_word_is_ended(overdue):
+    state = TaskState(status="running", generation=0, members=(0,))
+    lives = {0: heard(Activity.ALL_REDUCE), 3: Life(launched_s=BEGAN_S)}
+    for after_s, ended in ((300.0, []), (300.1, [3])):
+        lives[0].hear(BEGAN_S + after_s)
+        assert list(look(overdue, state, lives, BEGAN_S + after_s, launched={3})[1]) == ended
