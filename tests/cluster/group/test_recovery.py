@@ -275,6 +275,24 @@ def test_the_donor_dies_and_the_next_one_donates(start, script):
     assert script.saw(1, "donate", None) == 1
 
 
+def test_a_donor_that_had_to_wait_for_the_replacement_is_given_its_time_from_then_on(start, script):
+    waited_s = []
+
+    def has_waited_for_long() -> bool:
+        has_waited = script.saw("lost", 1) > 0 and script.saw("report", 0, None) > 1
+        if has_waited:
+            toys.loop._overdue.waiting_since_s -= 1e6
+        return has_waited
+
+    script.kill(1, "compute", 3).hold(2, "setup", None, has_waited_for_long)
+    script.on(0, "donate", None, lambda: waited_s.append(time.monotonic() - toys.loop._overdue.waiting_since_s))
+    toys = start(2, max_launches=3, min_workers=2)
+    check(toys, toys.run(JOB))
+    assert lost(toys) == [1]
+    assert toys.driver.members == (0, 2)
+    assert waited_s[0] < 1e5, "before it has said that it copies its state, it would be taken for late"
+
+
 # -- all workers die ------------------------------------------------------------------------------------------------
 
 
