@@ -125,8 +125,11 @@ class WorkerProcess:
     def _run(self, hosted: object, method: str, job: object, member: Member) -> TaskEnded:
         try:
             if isinstance(job, LinksJob) and self._listener is not None:
-                together = {"links": measure_links, "unreached": unreached}[method]
-                return TaskEnded(worker=self.worker, result=together(self._listener, self.worker, job))
+                together: dict[str, Callable[[Listener, int, LinksJob], object]] = {
+                    "links": measure_links,
+                    "unreached": unreached,
+                }
+                return TaskEnded(worker=self.worker, result=together[method](self._listener, self.worker, job))
             return TaskEnded(worker=self.worker, result=getattr(hosted, method)(job, member))
         except Dismissed as dismissed:
             return TaskEnded(worker=self.worker, result=dismissed.result)
