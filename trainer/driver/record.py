@@ -58,7 +58,7 @@ from .coordinator import Coordinator
 from .display import Display, line_of, start_line
 from .plan import identity_of, workers_record
 from .run_folder import SETTINGS_FILE, RunFolder
-from .storage_thread import StorageThread
+from .storage_thread import Newest, StorageThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Record:
         self._platform_before: Platform = {}  # likewise
         self._platforms: list[Platform] = []  # of those that have told theirs and differ
         self._begins_again = False
-        self._progress: Progress | None = None
+        self._progress: Newest[Progress] = Newest()
         self._lost: LeaseLostError | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
@@ -217,8 +217,7 @@ class Record:
     def _told(self, content: object, coordinator: Coordinator) -> None:
         match content:
             case Progress():
-                waiting, self._progress = self._progress, content
-                if waiting is None:
+                if self._progress.put(content):
                     self.note(content)
             case EpochLogs():
                 self.note(coordinator.epoch_of(content))
@@ -349,7 +348,7 @@ class Record:
             self.folder.update(mixed_hardware=[dict(each) for each in self._platforms])
 
     def _show_progress(self, happened_s: float) -> None:
-        progress, self._progress = self._progress, None
+        progress = self._progress.take()
         if not self._stepped:
             self._stepped, self._clock_s = True, happened_s  # the first step traces and compiles
         if progress is not None:
@@ -364,7 +363,11 @@ class Record:
         if not again:
             seconds, self._clock_s = happened_s - self._clock_s, happened_s
             self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
-        if again or not self.folder.has_epochs:  # somebody may have deleted it
+        try:
+            is_there = self.folder.has_epochs  # somebody may have deleted it
+        except StorageError:  # unknown for now: what is written anew holds all epochs in either case, or waits
+            is_there = False
+        if again or not is_there:
             self.folder.set_epochs(self.epochs)
         else:
             self.folder.add_epoch(epoch)

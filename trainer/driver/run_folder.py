@@ -139,9 +139,15 @@ class RunFolder:
 
     @property
     def has_epochs(self) -> bool:
-        """Whether an epoch of the run was written down."""
+        """Whether an epoch of the run was written down; raises StorageError if the disk does not tell."""
         path = self.path / METRICS_FILE
-        return path.is_file() and path.stat().st_size > 0
+        try:
+            about = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StorageError(path, error) from error
+        return stat.S_ISREG(about.st_mode) and about.st_size > 0
 
     def model_record(self) -> ModelRecord:
         """What the folder says of the model of the run; raises TrainerError if it cannot be read."""
@@ -155,7 +161,7 @@ class RunFolder:
 
     @property
     def began(self) -> bool:
-        """Whether the run in it has made a step, with the data that is written there."""
+        """Whether the run in it has made a step, with the data that is written there; raises StorageError."""
         if has_checkpoints(self.path) or self.has_epochs:
             return True
         with contextlib.suppress(TrainerError):  # what cannot be read will be said when it is to be written
@@ -214,8 +220,11 @@ class RunFolder:
 
 
 def has_checkpoints(path: Path) -> bool:
-    """Whether a run folder holds checkpoints that count."""
-    return any((path / CHECKPOINTS).glob("*/manifest.json"))
+    """Whether a run folder holds checkpoints that count; raises StorageError if the disk does not tell."""
+    try:
+        return any((path / CHECKPOINTS).glob("*/manifest.json"))
+    except OSError as error:
+        raise StorageError(path / CHECKPOINTS, error) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:

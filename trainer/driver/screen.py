@@ -24,7 +24,7 @@ from .. import jobs
 from ..errors import ConfigurationError
 from ..events import EpochRecord
 from .display import Display, PlainDisplay, TerminalDisplay
-from .storage_thread import StorageThread
+from .storage_thread import Newest, StorageThread
 
 Verbose = Literal["auto", 0, 1, 2]
 PATIENCE_S = 10.0  # after the end of a run: how long a screen that stands still is waited for
@@ -101,7 +101,7 @@ class ScreenThread(Display):
         self._shown, self._stream = shown, stream
         self._lock, self._started = threading.Lock(), False
         self._thread: StorageThread[Callable[[], None]] = StorageThread(lambda show, _: show(), "heliostat-screen")
-        self._progress: Callable[[], None] | None = None
+        self._progress: Newest[Callable[[], None]] = Newest()
 
     def say(self, text: str) -> None:
         """Have the line shown."""
@@ -109,8 +109,7 @@ class ScreenThread(Display):
 
     def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """Have the epoch that runs shown; what was not shown yet of it is not shown any more."""
-        waiting, self._progress = self._progress, partial(self._shown.progress, progress, epochs)
-        if waiting is None:
+        if self._progress.put(partial(self._shown.progress, progress, epochs)):
             self._put(self._show_progress)
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
@@ -128,7 +127,7 @@ class ScreenThread(Display):
             warnings.warn(f"Not all of the run was shown: {self._thread.defect!r}", RuntimeWarning, stacklevel=2)
 
     def _show_progress(self) -> None:
-        show, self._progress = self._progress, None
+        show = self._progress.take()
         if show is not None:
             show()
 

@@ -1,4 +1,7 @@
-"""A thread that works through a queue of what is to be stored or shown, in order, while nobody waits for it."""
+"""A thread that works through a queue of what is to be stored or shown, in order, while nobody waits for it.
+
+Of what only its newest value counts, `Newest` keeps that, so that the queue does not grow.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,26 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
+
+
+class Newest(Generic[_Item]):
+    """Holds one item until it is taken; a newer one replaces it. From any thread, and no item is left behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._item: _Item | None = None
+
+    def put(self, item: _Item) -> bool:
+        """Put an item there; returns whether there was none, so that somebody is to be told to take it."""
+        with self._lock:
+            before, self._item = self._item, item
+            return before is None
+
+    def take(self) -> _Item | None:
+        """Take the item away; None if there is none."""
+        with self._lock:
+            item, self._item = self._item, None
+            return item
 
 
 class StorageThread(Generic[_Item]):

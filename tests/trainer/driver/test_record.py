@@ -27,7 +27,7 @@ from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_eve
 from heliostat.trainer.driver.storage_thread import StorageThread
 from heliostat.trainer.engine.times import StartTimes
 from heliostat.trainer.errors import StorageError
-from heliostat.trainer.events import GroupFormed
+from heliostat.trainer.events import EpochRecord, GroupFormed
 from heliostat.trainer.jobs import FitJob
 
 from ..conftest import dense_data
@@ -279,3 +279,24 @@ def test_a_checkpoint_that_a_restarted_group_loads_is_not_deleted(tmp_path):
     assert store.names() == [checkpoint_name(3, 0, 1)]
     formed = next(each for each in read_events(folder.path) if isinstance(each, GroupFormed))
     assert formed.checkpoint == first.name
+
+
+def test_an_epoch_is_not_lost_while_the_disk_does_not_tell_of_its_file(tmp_path):
+    store, folder = CheckpointStore(tmp_path / "checkpoints"), RunFolder(tmp_path / "run", resume=False)
+    file = folder.path / "metrics.jsonl"
+    with Record(job(tmp_path), folder, Display(), store, store.below("final"), Group(), StartTimes(), 0.0) as record:
+        record.note(epoch(0))
+        until_s = time.monotonic() + 60
+        while not file.exists():
+            assert time.monotonic() < until_s
+            time.sleep(0.001)
+        file.unlink()
+        file.symlink_to("n" * 300)  # no file system takes such a name
+        with pytest.raises(OSError, match="File name too long"):
+            file.stat()
+        record.note(epoch(1))
+    assert [each.epoch for each in read_epochs(folder.path)] == [0, 1]
+
+
+def epoch(number):
+    return EpochRecord(epoch=number, logs={"loss": 1.0}, rows=1, rows_by_worker={}, seconds_by_worker={})

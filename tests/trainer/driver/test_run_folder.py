@@ -121,6 +121,15 @@ def test_what_cannot_be_written_waits_and_is_written_in_order(tmp_path):
     assert [each.epoch for each in read_epochs(folder.path)] == [0, 1]
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
+def test_a_file_that_the_disk_does_not_tell_of_is_an_error_of_storage(tmp_path, name):
+    folder = RunFolder(tmp_path / "run", resume=False)
+    assert not folder.began
+    (folder.path / name).symlink_to("n" * 300)  # no file system takes such a name, so that nothing can be told of it
+    with pytest.raises(StorageError, match=rf"run/{name}' cannot be written: File name too long"):
+        _ = folder.began
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device without room")
 def test_a_full_disk_is_named(tmp_path):
     folder = RunFolder(tmp_path / "run", resume=False)

@@ -8,6 +8,8 @@ import pty
 import select
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from heliostat.trainer import ConfigurationError
@@ -167,6 +169,34 @@ def test_progress_that_was_not_shown_gives_way_to_what_comes_later(pipe):
     shown.close()
     assert steps[-1] == 9
     assert len(steps) <= 2
+
+
+def test_progress_that_comes_while_the_one_before_is_shown_is_not_the_last(pipe):
+    """The screen's thread takes what waits in the middle of the call that replaces it."""
+    _, target = pipe
+    stream, go, calls, steps = ScreenStream(target), threading.Event(), [], []
+
+    class Notes(PlainDisplay):
+        def say(self, text):
+            assert go.wait(LIMIT_S)
+
+        @property
+        def progress(self):
+            calls.append("progress")
+            if len(calls) == 2:
+                go.set()
+                until_s = time.monotonic() + LIMIT_S
+                while not steps and time.monotonic() < until_s:
+                    time.sleep(0.001)
+            return lambda progress, epochs: steps.append(progress.step)
+
+    shown = ScreenThread(Notes(stream), stream)
+    shown.say("the thread stands at this line")
+    for step in range(1, 4):
+        shown.progress(progress(step), 1)
+    shown.close()
+    assert steps[0] == 1, "it was shown in the middle of the second call"
+    assert steps[-1] == 3
 
 
 def test_a_terminal_that_is_stopped_by_ctrl_s_makes_nobody_wait_and_shows_the_rest_at_ctrl_q(monkeypatch):
