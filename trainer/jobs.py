@@ -7,6 +7,7 @@ message          who sends it                       who acts                    
 `PassJob`        the driver, as a task              `Worker.evaluate`, `.predict`     a pass without training
 `Ready`          a worker with its model            `Coordinator`                     refused if models differ
 `Progress`       the chief, in an epoch             `Record`                          the screen; time to regroup
+`StillSaving`    who waits for storage, at an end   `Record`                          the screen
 `EpochPart`      every worker, after the steps      `Coordinator`                     they meet: views must agree
 `PassStart`      a worker, before a pass            `Coordinator`                     a `Shard`, or the pass is complete
 `ShardResult`    a worker, after its shard          `Coordinator`                     the next `Shard`, or the `PassSum`
@@ -283,6 +284,14 @@ class Progress:
     rows: int
     logs: dict[str, Any]
     num_workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StillSaving:
+    """A worker waits until its state is written at `location`, for so many seconds until now; told again and again."""
+
+    location: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

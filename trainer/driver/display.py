@@ -221,6 +221,15 @@ def line_of(event: Event, num_steps: int) -> str:
     return ""
 
 
+def saving_line(saving: jobs.StillSaving, worker: int, host: str) -> str:
+    """What is said of a worker that waits for its storage; it is told again and again."""
+    return (
+        f"worker {worker} on {host} has waited {saving.seconds:.0f} s for its state to be written to "
+        f"{saving.location}. There is no limit: that state is only in memory. Ctrl-C twice gives it up; the same "
+        "command then goes on from the last checkpoint"
+    )
+
+
 def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str, float]) -> str:
     """The time to the first step in one line: the driver's parts, then those of one worker.
 

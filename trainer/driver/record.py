@@ -15,6 +15,7 @@ group is loading.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -53,9 +54,10 @@ from ..jobs import (
     FitJob,
     Progress,
     Ready,
+    StillSaving,
 )
 from .coordinator import Coordinator
-from .display import Display, line_of, start_line
+from .display import Display, line_of, saving_line, start_line
 from .plan import identity_of, workers_record
 from .run_folder import SETTINGS_FILE, RunFolder
 from .storage_thread import Newest, StorageThread
@@ -175,6 +177,8 @@ class Record:
     def take(self, event: GroupEvent, coordinator: Coordinator) -> None:
         """Note what happened; `coordinator` has taken it before."""
         match event:
+            case TaskEvent(worker=worker, content=StillSaving() as saving):
+                self._screen.say(saving_line(saving, worker, self._host(worker)))  # the storage may be what hangs
             case TaskEvent(content=content):
                 self._told(content, coordinator)
             case WorkerDeath(failure=lost, num_left=left):
@@ -271,12 +275,31 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.note(_OriginHeard(None))  # nobody begins from anything any more
-        self._thread.end()
+        # Without a limit: what waits is only in memory, and who gave up an old checkpoint's deletion might delete it
+        # when the folder is another driver's.
+        self._thread.end_telling(self._tell_waiting)
         if isinstance(error, PlacementError):  # there is no Ray any more
             error.add_note(f"The run goes on from {self.last_checkpoint() or 'its beginning: it has no checkpoint'}.")
         failed = self._lost or self._thread.defect
         if error is None and failed is not None:
             raise failed
+
+    def _tell_waiting(self, item: _Item, seconds: float) -> None:
+        """Say what the end of the run waits for: a network disk may not answer, and raise no error, for hours."""
+        match item:
+            case CheckpointWritten(manifest=manifest) if self._store is not None:
+                what = f"checkpoint {manifest.name} to count in {self._store.location}"
+            case FinalStateWritten():
+                what = f"the run's final state to count in {self._final_store.location}"
+            case _OriginHeard() if self._store is not None:
+                what = f"old checkpoints to be deleted in {self._store.location}"
+            case _:
+                what = f"lines to be written in {self.folder.path}"
+        self._screen.say(
+            f"the run is over and has waited {seconds:.0f} s for {what}. There is no limit: what is not written yet "
+            f"is only in memory. Ctrl-C gives it up, and so does kill -9 {os.getpid()} where the disk holds even that "
+            "up; the same command then goes on from the last checkpoint"
+        )
 
     def _write_down(self, item: _Item, happened_s: float) -> None:
         if self._lost is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
+TELL_EVERY_S = 10.0  # so often somebody hears of what is waited for without a limit
 
 
 class Newest(Generic[_Item]):
@@ -49,6 +50,8 @@ class StorageThread(Generic[_Item]):
     def __init__(self, handle: Callable[[_Item, float], None], name: str = "heliostat-storage") -> None:
         self.defect: Exception | None = None
         self._handle = handle
+        self._at: tuple[_Item, float] | None = None  # what is being handled, and since when (monotonic clock)
+        self._is_given_up = False
         self._queue: queue.SimpleQueue[tuple[_Item, float] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -65,9 +68,31 @@ class StorageThread(Generic[_Item]):
         self._queue.put(None)
         self._thread.join(within_s)
 
+    def end_telling(self, tell: Callable[[_Item, float], None]) -> None:
+        """Wait without a limit until everything that was put is handled.
+
+        An exception meanwhile (KeyboardInterrupt) gives up what nobody has begun to handle: whoever stops may have
+        nothing to say any more where it would be written.
+
+        Args:
+            tell: called every `TELL_EVERY_S` with what is being handled, and for how many seconds it has been.
+        """
+        self._queue.put(None)
+        try:
+            while self._thread.is_alive():
+                self._thread.join(TELL_EVERY_S)
+                if (at := self._at) is not None:
+                    tell(at[0], time.monotonic() - at[1])
+        except BaseException:
+            self._is_given_up = True
+            raise
+
     def _work(self) -> None:
-        while (waiting := self._queue.get()) is not None:
+        while (waiting := self._queue.get()) is not None and not self._is_given_up:
+            self._at = waiting[0], time.monotonic()
             try:
                 self._handle(*waiting)
             except Exception as error:
                 self.defect = self.defect or error
+            finally:
+                self._at = None

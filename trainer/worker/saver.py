@@ -2,13 +2,17 @@
 
 A checkpoint that cannot be made ends nothing: whatever went wrong is told, and the next one is tried when it is due.
 The last state that could not be written is kept, and tried again when the run ends.
+
+At the end of a run, or where it pauses, the state is only in memory, so that its writing is waited for without a limit:
+as the activity that is never cut short, and the driver hears every ten seconds where it goes (`waiting_told`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from heliostat.cluster import instruments
@@ -21,6 +25,9 @@ from ..checkpoints.store import CheckpointStore
 from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors import CheckpointError
 from ..events import CheckpointNotMade
+from ..jobs import StillSaving
+
+TELL_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,8 @@ class Saver:
             return
         began = time.perf_counter()
         self._member.note_activity(Activity.COPY)
-        try:
-            snapshot = self._take()
-        except MemoryError as error:
-            self._member.send(CheckpointNotMade(name=f"of step {position}", reason=reason_of(error)))
+        snapshot = self._taken(position)
+        if snapshot is None:
             return
         self._member.copy_s = time.perf_counter() - began  # peers wait that much longer for the next one
         instruments.note("checkpoint copy", began)
@@ -101,15 +106,29 @@ class Saver:
 
     def save_now(self, position: int) -> None:
         """Save the state and wait for it, on any worker, unless it is saved."""
-        self._wait()
-        if position != self._saved_step:
-            self._saved_step, self._unwritten = position, _Copy(self._take(), 0.0)
-        self._write_unwritten()
+        if self._store is None:
+            return
+        with waiting_told(self._member, self._store.location):
+            self._wait()
+            if position != self._saved_step and (snapshot := self._taken(position)) is not None:
+                self._saved_step, self._unwritten = position, _Copy(snapshot, 0.0)
+            self._write_unwritten()
 
     def finish(self) -> None:
         """Wait until everything is written; what could not be written is tried once more."""
-        self._wait()
-        self._write_unwritten()
+        if self._store is None:
+            return
+        with waiting_told(self._member, self._store.location):
+            self._wait()
+            self._write_unwritten()
+
+    def _taken(self, position: int) -> Snapshot | None:
+        """A copy of the state; None where memory has no room for it, which the driver is told."""
+        try:
+            return self._take()
+        except MemoryError as error:
+            self._member.send(CheckpointNotMade(name=f"of step {position}", reason=reason_of(error)))
+            return None
 
     def _wait(self) -> None:
         thread = self._thread
@@ -150,6 +169,28 @@ class Saver:
             self._recorder.add("checkpoint write", began, time.perf_counter(), lane=instruments.CHECKPOINTS)
         write_s = time.perf_counter() - began
         self._member.send(CheckpointWritten(manifest=manifest, seconds=copy.copy_s, write_s=write_s))
+
+
+@contextlib.contextmanager
+def waiting_told(member: Member, location: str) -> Iterator[None]:
+    """While the block waits until a state is written, this worker is "saving", and the driver hears of it now and then.
+
+    Args:
+        member: this worker's membership.
+        location: where the state is written.
+    """
+    member.note_activity(Activity.SAVE)
+    began_s, is_over = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not is_over.wait(TELL_EVERY_S):
+            member.send(StillSaving(location=location, seconds=time.monotonic() - began_s))
+
+    threading.Thread(target=tell, name="heliostat-waiting-told", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def written(

@@ -20,6 +20,7 @@ from heliostat.trainer import ConfigurationError, RunPausedError, TrainingFailed
 from heliostat.trainer.checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
 from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
 from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
+from heliostat.trainer.driver import storage_thread
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.record import Record
@@ -28,7 +29,7 @@ from heliostat.trainer.driver.storage_thread import StorageThread
 from heliostat.trainer.engine.times import StartTimes
 from heliostat.trainer.errors import StorageError
 from heliostat.trainer.events import EpochRecord, GroupFormed
-from heliostat.trainer.jobs import FitJob
+from heliostat.trainer.jobs import FitJob, StillSaving
 
 from ..conftest import dense_data
 from ..helpers import local_trainer
@@ -73,6 +74,51 @@ def test_an_error_does_not_end_the_thread_and_is_kept():
     thread.end()
     assert handled == [0, 3, 4]
     assert str(thread.defect) == "the first"
+
+
+def test_who_waits_for_the_end_hears_what_is_waited_for(monkeypatch):
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
+    go, handled, told = threading.Event(), [], []
+
+    def handle(item, happened_s):
+        assert go.wait(60)
+        handled.append(item)
+
+    def tell(item, seconds):
+        told.append((item, seconds))
+        if len(told) == 2:
+            go.set()
+
+    thread = StorageThread(handle)
+    thread.start()
+    for item in "ab":
+        thread.put(item)
+    thread.end_telling(tell)
+    assert handled == ["a", "b"]
+    assert [item for item, _ in told[:2]] == ["a", "a"]
+    assert 0 < told[0][1] < told[1][1]
+
+
+def test_who_does_not_wait_for_the_end_any_more_gives_up_what_was_not_begun(monkeypatch):
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
+    go, handled = threading.Event(), []
+
+    def handle(item, happened_s):
+        assert go.wait(60)
+        handled.append(item)
+
+    def stop(item, seconds):
+        raise KeyboardInterrupt
+
+    thread = StorageThread(handle)
+    thread.start()
+    for item in "abc":
+        thread.put(item)
+    with pytest.raises(KeyboardInterrupt):
+        thread.end_telling(stop)
+    go.set()
+    thread.end()
+    assert handled == ["a"]
 
 
 @pytest.mark.engine
@@ -296,6 +342,42 @@ def test_an_epoch_is_not_lost_while_the_disk_does_not_tell_of_its_file(tmp_path)
             file.stat()
         record.note(epoch(1))
     assert [each.epoch for each in read_epochs(folder.path)] == [0, 1]
+
+
+def test_the_end_of_a_run_says_what_it_waits_for_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
+    answers, said = threading.Event(), []
+
+    class Hangs(CheckpointStore):
+        """On a disk that does not answer for a while."""
+
+        def commit(self, *arguments):
+            assert answers.wait(60)
+            super().commit(*arguments)
+
+    class Screen(Display):
+        def say(self, text):
+            said.append(text)
+            answers.set()
+
+    store, folder = Hangs(tmp_path / "checkpoints"), RunFolder(tmp_path / "run", resume=False)
+    content = written(store, 1)
+    with Record(job(tmp_path), folder, Screen(), store, store.below("final"), Group(), StartTimes(), 0.0) as record:
+        record.take(TaskEvent(worker=0, content=content), Coordinator())
+    assert f"for checkpoint {content.manifest.name} to count in {store.location}. There is no limit" in said[0]
+    assert f"kill -9 {os.getpid()}" in said[0]
+    assert record.checkpoint == content.manifest.name
+
+
+def test_a_worker_that_waits_for_its_storage_is_shown_while_the_driver_s_hangs_too(tmp_path):
+    store, said = CheckpointStore(tmp_path / "checkpoints"), []
+    screen = Display()
+    screen.say = said.append
+    folder = RunFolder(tmp_path / "run", resume=False)
+    record = Record(job(tmp_path), folder, screen, store, store.below("final"), Group(), StartTimes(), 0.0)
+    record.take(TaskEvent(worker=3, content=StillSaving(location="s3://a/b", seconds=20.4)), Coordinator())
+    (line,) = said
+    assert line.startswith("worker 3 on an unknown host has waited 20 s for its state to be written to s3://a/b.")
 
 
 def epoch(number):

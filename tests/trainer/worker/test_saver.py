@@ -6,11 +6,19 @@ import threading
 import time
 
 import keras
+import numpy as np
 import pytest
 from heliostat.cluster import instruments
+from heliostat.cluster.group.liveness import Activity
 from heliostat.trainer import EverySteps
+from heliostat.trainer.checkpoints.manifest import CheckpointWritten
 from heliostat.trainer.checkpoints.snapshot import Snapshot
 from heliostat.trainer.checkpoints.store import CheckpointStore
+from heliostat.trainer.config import FitConfig
+from heliostat.trainer.events import CheckpointNotMade
+from heliostat.trainer.jobs import StillSaving
+from heliostat.trainer.worker import saver
+from heliostat.trainer.worker.saver import Saver
 from heliostat.trainer.worker.session import Session
 
 from ..conftest import dense_data, fingerprint
@@ -110,3 +118,64 @@ def test_a_copy_that_finds_no_memory_costs_this_checkpoint_only(train, monkeypat
     failed = events_of(result.run_dir, "checkpoint_failed")
     assert [(each["name"], each["reason"]) for each in failed] == [("of step 4", "MemoryError: too little for a copy.")]
     assert [name[:15] for name in names_of(result)] == ["000000-00000002", "000002-00000000"]
+
+
+class Alone:
+    """What a saver needs of a member; it is the chief."""
+
+    is_chief, generation, step, copy_s = True, 0, 4, 0.0
+
+    def __init__(self):
+        self.activity, self.sent = None, []
+
+    def send(self, content):
+        self.sent.append(content)
+
+    def note_activity(self, activity):
+        self.activity = activity
+
+    def told(self, kind):
+        return [each for each in self.sent if isinstance(each, kind)]
+
+
+def snapshot():
+    return Snapshot(epoch=1, step=0, begun=False, tensors={"w": np.zeros(3)}, extra={})
+
+
+@pytest.mark.parametrize("ending", ["finish", "save_now"])
+def test_whoever_waits_for_its_storage_at_an_end_is_saving_and_tells_it(tmp_path, monkeypatch, when_written, ending):
+    monkeypatch.setattr(saver, "TELL_EVERY_S", 0.01, raising=False)
+    alone, activities = Alone(), []
+    kept = Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, snapshot)
+
+    def hangs(number):
+        until_s = time.monotonic() + 20
+        while len(alone.told(StillSaving)) < 2 and time.monotonic() < until_s:
+            time.sleep(0.001)
+        activities.append(alone.activity)
+
+    when_written(hangs)
+    if ending == "finish":
+        kept.save(4)
+        kept.finish()
+    else:
+        kept.save_now(4)
+    assert activities == [Activity.SAVE], "which is never cut short"
+    first, second = alone.told(StillSaving)[:2]
+    assert first.location == second.location == CheckpointStore(str(tmp_path)).location
+    assert 0 < first.seconds < second.seconds
+    assert len(alone.told(CheckpointWritten)) == 1
+
+
+def test_a_copy_that_finds_no_memory_at_a_pause_is_told(tmp_path):
+
+    def no_memory():
+        raise MemoryError("too little for a copy")
+
+    alone = Alone()
+    Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, no_memory).save_now(4)
+    (told,) = alone.told(CheckpointNotMade)
+    assert (told.name, told.reason) == ("of step 4", "MemoryError: too little for a copy.")
+    alone = Alone()
+    Saver(FitConfig(checkpoint_dir=str(tmp_path), checkpoint_every=None), alone, 0, no_memory).save_now(4)
+    assert alone.sent == [], "without checkpoints no copy is made"
