@@ -16,7 +16,9 @@ from heliostat.cluster import instruments
 from heliostat.cluster.errors import PlacementError, TaskFailed
 from heliostat.cluster.group import driver_loop, liveness, member, overdue, worker_group
 from heliostat.cluster.group.controller_state import PaceChanged
-from heliostat.cluster.group.messages import InitialStateChanged
+from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.liveness import Activity, Heartbeat
+from heliostat.cluster.group.messages import Failure, InitialStateChanged, JoinRequest, WorkerAlive
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools import local
@@ -580,6 +582,22 @@ def test_an_error_of_the_drivers_half_is_raised_as_itself(start):
 
 
 # -- workers that do not answer -------------------------------------------------------------------------------------
+
+
+def test_a_row_of_failed_starts_is_over_only_when_a_worker_works_in_its_place(start):
+    """One that asks for a place may be reached by nobody; then the next one would be started at once, for ever."""
+    toys = start(2)
+    loop = TaskLoop(toys.group, Task(method="train", job=JOB))
+    lost_before = Failure(worker=7, kind="died", reason="it could not be reached")
+    assert [toys.group.start_failed(lost_before).again_s for _ in range(2)] == [0.02, 0.02]
+    loop._note_request(0, JoinRequest(waiting_at="join"))
+    for activity, generation, num_failed in (
+        (Activity.JOIN, 0, 2),
+        (Activity.COMPUTE, -1, 2),
+        (Activity.COMPUTE, 0, 0),
+    ):
+        loop._take(WorkerAlive(worker=0, heartbeat=Heartbeat(activity=activity, generation=generation)))
+        assert toys.group._num_failed == num_failed
 
 
 def test_who_cannot_be_reached_shows_before_the_first_deadline(start, monkeypatch):
