@@ -95,9 +95,9 @@ def test_a_sum_that_is_not_copied_has_the_bits_of_one_that_is(train, monkeypatch
     reference = train(normalised, data, workers=0, num_microbatches=1)
     copied = []
 
-    def with_copies(self, sequence, nodes, expected, like, *, ops, out, deadline_s):
+    def with_copies(self, sequence, nodes, spec, *, out, deadline_s):
         copied.append(sequence)
-        return reduce_nodes(nodes, ops, 1, out)
+        return reduce_nodes(nodes, spec.ops, 1, out)
 
     monkeypatch.setattr(Alone, "all_reduce", with_copies)
     assert fingerprint(train(normalised, data, workers=0, num_microbatches=1)) == fingerprint(reference)
