@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 # The wide layer needs 6,554 MB for 8,192 rows, and there is room for about 1,500 MB: what is refused is large, while
 # native libraries, which end the process where they find no memory, find the little that they need.
