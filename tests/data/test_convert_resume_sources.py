@@ -207,6 +207,7 @@ print(rows[0], found.fingerprint)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_of_a_keras_name_goes_on(tmp_path):
     """Files of the real format lie where Keras looks for what it has downloaded."""
     folder = tmp_path / "keras" / "datasets" / "fashion-mnist"

@@ -221,7 +221,7 @@ class Keeps(keras.callbacks.Callback):
         self.state = state
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_states_of_callbacks_that_are_not_finite_go_on(tmp_path, workers):
     def interrupt():
         until = time.monotonic() + 60 * SLOW
@@ -242,7 +242,10 @@ def test_states_of_callbacks_that_are_not_finite_go_on(tmp_path, workers):
     assert callback.state["$of"] == {}
 
 
-@pytest.mark.parametrize(("workers", "max_time_s"), [(0, 0.001), (2, 0.001), (0, 3.0)])
+@pytest.mark.parametrize(
+    ("workers", "max_time_s"),
+    [pytest.param(0, 0.001, marks=pytest.mark.slow), (2, 0.001), pytest.param(0, 3.0, marks=pytest.mark.slow)],
+)
 def test_a_run_pauses_when_its_time_is_over(tmp_path, workers, max_time_s):
     with local_trainer(normalised, tmp_path, workers=workers) as trainer:
         with pytest.raises(RunPausedError, match="max_time_s"):

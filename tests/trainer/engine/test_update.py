@@ -188,7 +188,7 @@ def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
     assert fingerprint(results[0]) == fingerprint(results[1])
 
 
-@pytest.mark.parametrize("gradient_dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("gradient_dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_gradients_in_several_buckets_have_the_bits_of_one(train, request, monkeypatch, gradient_dtype):
     data, arguments = dense_data(), {"gradient_dtype": gradient_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))
