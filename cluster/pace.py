@@ -11,7 +11,8 @@ by a new generation, as when a worker joins. When it does so is decided by `Watc
   eight steps and a second each. A median over the last steps is what counts, so neither jitter nor a single long step
   moves anything.
 - After a change it is measured what has come of it. A gain of less than half of what was expected, say because more
-  nodes of the tree must travel, doubles the number of windows that the next change needs: nothing swings for long.
+  nodes of the tree must travel, doubles the number of windows that the next change needs: nothing swings for long. So
+  does a gain that could not be measured, because others joined or were lost before.
 
 What was not done: thread CPU time, which a slow machine and a fast one have alike while a neighbour takes their cores.
 Whole steps instead of computing: they take equally long on all workers, which wait for each other. A queue from which
@@ -91,12 +92,16 @@ class Dealing:
 
     def ranges(self, members: Sequence[int]) -> tuple[Range, ...]:
         """The microbatches of each member, by rank; those who are new are taken for as fast as the others."""
-        known = [self.times_s[worker] for worker in members if worker in self.times_s]
-        usual_s = statistics.median_low(known or [1.0])
-        times_s = [self.times_s.get(worker, usual_s) for worker in members]
+        times_s = self.times_of(members)
         if max(times_s) <= EQUAL_UP_TO * min(times_s) or not self.leaves_choice(len(members)):
             return assign(self.num_microbatches, len(members))
         return assign_by_time(self.num_microbatches, times_s, self.num_replicas)
+
+    def times_of(self, members: Sequence[int]) -> list[float]:
+        """The time of each member, by rank; who is not known has the usual one."""
+        known = [self.times_s[worker] for worker in members if worker in self.times_s]
+        usual_s = statistics.median_low(known or [1.0])
+        return [self.times_s.get(worker, usual_s) for worker in members]
 
     def leaves_choice(self, num_workers: int) -> bool:
         """Whether there are more microbatches than the replicas of so many workers compute at a time."""
@@ -113,7 +118,8 @@ class Change:
 
     Attributes:
         members: of the group, by rank.
-        before: the ranges that they have, by rank.
+        before: the ranges that they have, by rank; if the group became another one at the same time, those that its
+            members would have without the change.
         after: those that they are to have.
         times_s: see `Dealing`; by worker.
         step_s: how long a step takes as it is.
@@ -130,10 +136,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What came of a change: a step takes `step_s` now."""
+    """What came of a change: a step takes `step_s` now; None if the group became another one before it was measured."""
 
     change: Change
-    step_s: float
+    step_s: float | None
 
 
 def better_ranges(
@@ -165,7 +171,7 @@ class Watch:
     """Looks at the paces of a group, window by window; a value: `formed` and `look` return the next one.
 
     Attributes:
-        dealing: how microbatches are dealt out.
+        dealing: how microbatches are dealt out to the present generation.
         members: of the present generation, by rank; `ranges` are what they have.
         began_s: when the present window began, None before the first look; `steps` are the members' steps then.
         num_better: windows in a row in which a change was worth it.
@@ -185,11 +191,42 @@ class Watch:
     made: Change | None = None
     num_since: int = 0
 
-    def formed(self, members: tuple[int, ...], ranges: tuple[Range, ...]) -> Watch:
-        """A new generation: the change that was decided counts as made if it is the group's now."""
-        change = self.pending
-        made = change if change is not None and (change.members, change.after) == (members, ranges) else None
-        return Watch(dealing=self.dealing, members=members, ranges=ranges, patience=self.patience, made=made)
+    def formed(self, members: tuple[int, ...], ranges: tuple[Range, ...]) -> tuple[Watch, Change | Measured | None]:
+        """A new generation.
+
+        Args:
+            members: by rank.
+            ranges: what they have, by rank.
+
+        Returns:
+            The watch, and what is to be said now: the change that is made with this generation, or that the gain of an
+            earlier one remains unknown.
+        """
+        watch = Watch(dealing=self.dealing, members=members, ranges=ranges, patience=self.patience)
+        change = self.pending or self.made
+        if change is None:
+            return watch, None
+        watch = replace(watch, dealing=replace(self.dealing, times_s=change.times_s))
+        if (change.members, change.after) == (members, ranges):
+            return replace(watch, made=change), self.pending
+        found = self._overtaken(change, watch) if self.pending else Measured(change=change, step_s=None)
+        return (watch if found is None else replace(watch, patience=self._longer)), found
+
+    def _overtaken(self, change: Change, now: Watch) -> Change | None:
+        """What a change is for a group that became another one before it was made; None if it changes nothing."""
+        before, times_s = self.dealing.ranges(now.members), now.dealing.times_of(now.members)
+        if before == now.ranges:
+            return None
+        planned_s = [change.times_s[worker] for worker in change.members]
+        rest_s = change.step_s - self.dealing.slowest_s(change.before, planned_s)
+        return Change(
+            members=now.members,
+            before=before,
+            after=now.ranges,
+            times_s=MappingProxyType(dict(zip(now.members, times_s, strict=True))),
+            step_s=rest_s + self.dealing.slowest_s(before, times_s),
+            expected_s=rest_s + self.dealing.slowest_s(now.ranges, times_s),
+        )
 
     def look(self, now_s: float, paces: Mapping[int, tuple[int, Pace]]) -> tuple[Watch, Change | Measured | None]:
         """Look at the members of the present generation.
@@ -225,5 +262,10 @@ class Watch:
 
     def _measured(self, change: Change, step_s: float) -> tuple[Watch, Measured]:
         kept = change.step_s - step_s >= (change.step_s - change.expected_s) / 2
-        patience = PATIENCE if kept else min(2 * self.patience, MAX_PATIENCE)
+        patience = PATIENCE if kept else self._longer
         return replace(self, made=None, num_since=0, patience=patience), Measured(change=change, step_s=step_s)
+
+    @property
+    def _longer(self) -> int:
+        """The patience after a change that was not worth it, as far as is known."""
+        return min(2 * self.patience, MAX_PATIENCE)

@@ -181,7 +181,8 @@ class Rebalanced(Event):
     """Workers that are slower than others have fewer microbatches from now on.
 
     Attributes:
-        before: how many microbatches of a step each worker had, by its number; `after` are those that it has now.
+        before: how many microbatches of a step each worker had, by its number, or would have, if workers joined or were
+            lost at the same moment; `after` are those that it has now.
         hosts: the machine of each.
         compute_s: how long each computes one microbatch on each of its replicas.
         step_s: how long a step took before; `expected_s` is how long it should take now.
@@ -197,11 +198,14 @@ class Rebalanced(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceMeasured(Event):
-    """What came of it: steps took `before_s`, should have taken `expected_s`, and take `step_s`."""
+    """What came of it: steps took `before_s`, should have taken `expected_s`, and take `step_s`.
+
+    `step_s` is None if workers joined or were lost before it was measured.
+    """
 
     before_s: float
     expected_s: float
-    step_s: float
+    step_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

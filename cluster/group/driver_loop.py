@@ -309,9 +309,9 @@ class TaskLoop:
                 self._overdue.formed()
                 self._events.append(action)
                 if self._watch is not None:
-                    self._watch = self._watch.formed(action.members, action.ranges)
-                    if self._watch.made is not None:
-                        self._events.append(Rebalanced(change=self._watch.made))
+                    self._watch, found = self._watch.formed(action.members, action.ranges)
+                    if found is not None:
+                        self._events.append(Rebalanced(change=found) if isinstance(found, Change) else found)
             case Order.COLLECT_ERRORS:
                 self._collect_until_s = time.monotonic() + COLLECT_ERRORS_S
             case Stop():

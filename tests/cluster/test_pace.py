@@ -50,7 +50,7 @@ class Group:
     def form(self):
         self.members = tuple(sorted(self.speeds))
         self.ranges = self.dealing.ranges(self.members)
-        self.watch = self.watch.formed(self.members, self.ranges)
+        self.watch, self.said = self.watch.formed(self.members, self.ranges)
         self.pacers = {worker: Pacer() for worker in self.members}
 
     def run(self, steps):
@@ -73,7 +73,7 @@ class Group:
             self.changes.append(found)
             self.dealing = replace(self.dealing, times_s=found.times_s)
             self.form()
-            assert self.watch.made == found
+            assert self.said == self.watch.made == found
         elif isinstance(found, Measured):
             self.measured.append(found)
 
@@ -217,26 +217,65 @@ def test_who_is_new_counts_as_usual_and_who_is_gone_does_not_count():
     assert [hi - lo for lo, hi in dealing.ranges((0, 1))] == [13, 3]
 
 
-def test_a_change_that_another_has_overtaken_is_not_measured():
-    group = Group(12, [0.1, 0.1, 0.4])
-    while not group.changes:
+def decided(speeds):
+    """A group for which a change was decided that is not made yet."""
+    group = Group(12, speeds)
+    while group.watch.pending is None:
         group.step += 1
         for worker in group.members:
             group.pacers[worker].note(group.speeds[worker], 1.7)
         group.now_s += 1.7
         paces = {each: (group.step, pacer.pace) for each, pacer in group.pacers.items() if pacer.pace is not None}
-        watch, found = group.watch.look(group.now_s, paces)
-        group.watch = watch
-        if isinstance(found, Change):
-            group.changes.append(found)
+        group.watch, _ = group.watch.look(group.now_s, paces)
     assert group.watch.look(group.now_s + 100, paces) == (group.watch, None), "it is being made"
-    formed = group.watch.formed((0, 2), ((0, 6), (6, 12)))  # worker 1 has died meanwhile
-    assert formed.made is None
-    assert formed.pending is None
+    return group
+
+
+def test_a_change_that_a_death_has_overtaken_is_told_as_what_it_is_for_the_others_and_not_measured():
+    group = decided([0.1, 0.1, 0.4])
+    ranges = replace(group.dealing, times_s=group.watch.pending.times_s).ranges((0, 2))  # worker 1 has died
+    formed, said = group.watch.formed((0, 2), ranges)
+    assert (said.members, said.before, said.after) == ((0, 2), ((0, 6), (6, 12)), ranges)
+    assert ranges != said.before
+    assert dict(said.times_s) == {0: 0.1, 2: 0.4}
+    rest_s = 1.7 - 4 * 0.4
+    assert said.step_s == pytest.approx(rest_s + 6 * 0.4)
+    assert said.expected_s == pytest.approx(rest_s + 10 * 0.1)
+    assert (formed.made, formed.pending, formed.patience) == (None, None, 2 * PATIENCE)
+    assert formed.formed((0, 2), ranges) == (formed, None), "it is told once"
+
+
+def test_a_change_that_the_slow_ones_death_has_overtaken_is_none():
+    group = decided([0.1, 0.1, 0.4])
+    formed, said = group.watch.formed((0, 1), ((0, 6), (6, 12)))
+    assert (said, formed.made, formed.patience) == (None, None, PATIENCE)
+
+
+def test_a_change_whose_gain_a_death_keeps_from_being_measured_is_told_so_and_makes_the_next_one_wait_longer():
+    group = Group(12, [0.1, 0.1, 0.4])
+    while not group.changes:
+        group.run(1)
+    group.run(WINDOW_STEPS)
+    (change,) = group.changes
+    del group.speeds[1]
+    group.form()
+    assert group.said == Measured(change=change, step_s=None)
+    assert group.watch.patience == 2 * PATIENCE
+    group.form()
+    assert group.said is None
+
+
+def test_a_change_is_measured_in_the_next_generation_too_if_that_is_the_same_group():
+    group = Group(12, [0.1, 0.1, 0.4])
+    while not group.changes:
+        group.run(1)
+    group.run(WINDOW_STEPS).form()
+    assert group.said is None
+    assert len(group.run(10 * WINDOW_STEPS).measured) == 1
 
 
 def test_who_is_not_heard_of_is_waited_for():
-    watch = Watch(dealing=Dealing(num_microbatches=8)).formed((0, 1), ((0, 4), (4, 8)))
+    watch, _ = Watch(dealing=Dealing(num_microbatches=8)).formed((0, 1), ((0, 4), (4, 8)))
     pace = Pace(compute_s=0.1, step_s=1.0)
     assert watch.look(5.0, {0: (100, pace)}) == (watch, None)
     assert Watch(dealing=Dealing(num_microbatches=8)).look(5.0, {})[1] is None

@@ -173,6 +173,8 @@ def test_lines_of_a_balance():
     assert line_of(came, 10) == "balance: steps take 45% less time than before (50% less was expected)"
     worse = BalanceMeasured(before_s=1.0, expected_s=0.6, step_s=1.1)
     assert line_of(worse, 10) == "balance: steps take 10% more time than before (40% less was expected)"
+    unknown = BalanceMeasured(before_s=1.0, expected_s=0.6, step_s=None)
+    assert "not measured" in line_of(unknown, 10)
 
 
 def wide():

@@ -197,7 +197,7 @@ class Record:
                     BalanceMeasured(
                         before_s=round(change.step_s, 6),
                         expected_s=round(change.expected_s, 6),
-                        step_s=round(step_s, 6),
+                        step_s=None if step_s is None else round(step_s, 6),
                     )
                 )
             case driver_loop.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
