@@ -11,7 +11,9 @@ What decides is what the worker does, since some of it may rightly take long:
 - *Setting up*: the user's modules are loaded (large libraries, lock held), the model is built, traced, compiled.
   Tracing and compiling let go of the lock, and nobody can know how long they take (minutes, for large models). So a
   worker whose process computes does not stand still (`BUSY_SHARE`), and one that answers late is given
-  `SETUP_SILENCE_S`.
+  `SETUP_SILENCE_S`. Since any thread of the user's may be what computes, it is named after `LONG_S` all the same. A
+  child process that ended counts as its own computing; one that still runs does not, so a worker that waits for a
+  long download of one's is ended like one that stands still.
 - *Reading rows*: shared storage may stall. As long as a reader's call is open the worker is not ended for ten minutes.
   If it stalls for all, or for the only one, nobody waits in a call for another: so whoever works by itself is looked at
   in a running group, too, and is named at the deadline and ended after those ten minutes (`stillness_limit_s`).
@@ -34,6 +36,7 @@ LATE_AFTER_DEADLINES = 10
 LOADING_SILENCE_S = 60.0
 SETUP_SILENCE_S = 30.0
 READING_S = 600.0
+LONG_S = 300.0  # who loads, or sets itself up, for so long is named even if it computes
 BUSY_SHARE = 0.05  # of one core: a process that waits needs less, for heartbeats and for what runs beside it
 COPIES = 3  # so many times longer than the last copy of the state may the next one take
 MAX_BACK_OFF_S = 60.0
@@ -77,7 +80,7 @@ class Heartbeat:
         step: step of the run.
         step_s: median duration of its last steps; 0.0 while unknown.
         generation: the one it is in.
-        processor_s: what its process has computed so far, in seconds of one core.
+        processor_s: what its process, and its children that have ended, have computed so far, in seconds of one core.
         pace: how fast it was in this generation's last steps; None while unknown.
     """
 
@@ -176,8 +179,11 @@ def stillness_limit_s(heartbeat: Heartbeat, deadline_s: float) -> float:
 
 
 def must_be_named(life: Life, deadline_s: float, now_s: float) -> bool:
-    """Whether a worker that has no place yet is silent, or stands still, long enough for the user to hear of it."""
-    loads = life.heartbeat is not None and life.heartbeat.activity is Activity.LOAD
+    """Whether a worker without a place is silent, stands still or takes long enough for the user to hear of it."""
+    beat = life.heartbeat
+    loads = beat is not None and beat.activity is Activity.LOAD
+    if beat is not None and (loads or beat.activity is Activity.SET_UP) and beat.activity_s > max(deadline_s, LONG_S):
+        return True
     limit_s = max(deadline_s, LOADING_SILENCE_S / 2) if loads else deadline_s
     return max(life.silent_s(now_s), life.still_s(now_s)) > limit_s
 

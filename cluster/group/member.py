@@ -21,6 +21,7 @@ parallel training every member has the whole state already.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -160,7 +161,7 @@ class Member:
             step=self.step,
             step_s=self.step_s,
             generation=self.generation,
-            processor_s=time.process_time(),
+            processor_s=processor_s(),
             pace=self._pacer.pace,
         )
 
@@ -370,3 +371,9 @@ def _was_there(error: CollectiveError, began_s: float, limit_s: float) -> bool:
         limit_s: how long it waits for its peers.
     """
     return not isinstance(error, Aborted) or time.perf_counter() - began_s > limit_s / 2
+
+
+def processor_s() -> float:
+    """What this process, and its children that have ended, have computed so far, in seconds of one core."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system

@@ -345,7 +345,7 @@ class WorkerGroup:
 
 
 def _line_of(stacks: tuple[int, str]) -> str:
-    return f"waiting for worker {stacks[0]}, which stands still while it loads:\n{stacks[1]}".rstrip()
+    return f"waiting for worker {stacks[0]}, which stands still while it loads, or takes long:\n{stacks[1]}".rstrip()
 
 
 def _raised_in_set_up(failure: Failure) -> Exception:

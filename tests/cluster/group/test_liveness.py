@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 from heliostat.cluster.group import liveness
 from heliostat.cluster.group.liveness import (
     LOADING_SILENCE_S,
+    LONG_S,
     READING_S,
     SETUP_SILENCE_S,
     Activity,
@@ -18,6 +21,7 @@ from heliostat.cluster.group.liveness import (
     must_be_named,
     silence_limit_s,
 )
+from heliostat.cluster.group.member import processor_s
 from heliostat.cluster.spec import FIRST_DEADLINE_S
 
 DEADLINE_S, START_S = 5.0, 300.0
@@ -80,8 +84,16 @@ def test_who_stands_still_is_named_and_then_ended_and_who_computes_is_not(activi
     now_s = 100.0 + beats - 1
     assert must_be_named(still, DEADLINE_S, now_s)
     assert "stood still at" in reason_to_end(still, DEADLINE_S, now_s)
-    assert not must_be_named(busy, DEADLINE_S, now_s), "compiling may take as long as it likes"
-    assert reason_to_end(busy, DEADLINE_S, now_s) == ""
+    assert reason_to_end(busy, DEADLINE_S, now_s) == "", "compiling may take as long as it likes"
+    assert not must_be_named(life_at(activity, beats=int(LONG_S), busy=0.5), DEADLINE_S, 100.0 + LONG_S - 1)
+    assert must_be_named(busy, DEADLINE_S, now_s), "what computes may be another thread of the user's"
+    assert not must_be_named(busy, 1000.0, now_s), "the user's deadline may be longer"
+
+
+def test_what_a_child_process_has_computed_counts_once_it_has_ended():
+    before_s = processor_s()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    assert processor_s() - before_s > 0.2
 
 
 def test_another_activity_is_progress():
