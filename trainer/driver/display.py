@@ -198,9 +198,9 @@ def line_of(event: Event, num_steps: int) -> str:
             moved = (f"worker {each} on {hosts[each]} {before[each]} -> {after[each]}" for each in after)
             gain = 1 - event.expected_s / event.step_s
             return f"balance: microbatches of {', '.join(moved)}; steps should take {gain:.0%} less time"
-        case BalanceMeasured(step_s=None):
-            return "balance: what it brought was not measured, for workers joined or were lost before"
         case BalanceMeasured(before_s=before_s, expected_s=expected_s, step_s=step_s):
+            if step_s is None:
+                return "balance: what it brought was not measured, for workers joined or were lost before"
             had, expected = 1 - step_s / before_s, 1 - expected_s / before_s
             took = f"{had:.0%} less" if had >= 0 else f"{-had:.0%} more"
             return f"balance: steps take {took} time than before ({expected:.0%} less was expected)"
