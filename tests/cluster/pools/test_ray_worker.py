@@ -46,7 +46,8 @@ reader, writer = (os.open(log, how | os.O_NONBLOCK) for how in (os.O_RDONLY, os.
 with contextlib.suppress(BlockingIOError):
     while True:
         os.write(writer, b"x")
-os.set_blocking(writer, True)
+for each in (reader, writer):
+    os.set_blocking(each, True)
 go.set()
 ends = activities(lambda found: "waiting for the end" in found)
 running.join(30)
@@ -62,7 +63,7 @@ os._exit(0)
 def test_a_worker_whose_logs_disk_stalls_says_that_it_lives_and_tells_its_result(tmp_path):
     log = tmp_path / "worker-0.log"
     os.mkfifo(log)
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""}  # print() shall not wait
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, log], stdout=subprocess.PIPE, text=True, env=environ, timeout=120, check=True
     )
