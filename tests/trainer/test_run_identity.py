@@ -144,9 +144,9 @@ def test_a_changed_setting_of_the_model_is_named_on_a_finished_and_on_an_unfinis
     before = (tmp_path / "run" / "run.json").read_text()
     with local_trainer(tuned(**change), tmp_path) as trainer, pytest.raises(ConfigurationError, match=named):
         trainer.fit(DATA, epochs=1, **JOB)
-    assert (tmp_path / "run" / "run.json").read_text() == before
     with local_trainer(tuned(**change), tmp_path) as trainer, pytest.raises(ConfigurationError, match=named):
         trainer.fit(DATA, epochs=2, **JOB)
+    assert (tmp_path / "run" / "run.json").read_text() == before, "the finished run is still finished"
 
 
 def test_code_that_changes_no_setting_is_said_to_have_changed(tmp_path, capfd):

@@ -44,6 +44,7 @@ from ..events import (
     FirstStepDone,
     GroupFormed,
     Rebalanced,
+    Resumed,
     WorkerLate,
     WorkerLost,
     WorkerNotStarted,
@@ -77,10 +78,18 @@ class _Said:
     event: Event
 
 
+@dataclass(frozen=True, slots=True)
+class _Rewound:
+    """These epochs are done; whatever came after them is computed again."""
+
+    epochs: tuple[EpochRecord, ...]
+
+
 # What waits to be written down. A mapping: fields of ``run.json``.
 _Item = (
     Event
     | _Said
+    | _Rewound
     | EpochRecord
     | Ready
     | Progress
@@ -135,22 +144,44 @@ class Record:
         self._model_before = ModelRecord()  # of a run that goes on
         self._platform_before: Platform = {}  # likewise
         self._platforms: list[Platform] = []  # of those that have told theirs and differ
-        self._begins_again = False
+        self._at_beginning: list[_Item] = []  # waits until a group trains
         self._progress: Newest[Progress] = Newest()
         self._lost: LeaseLostError | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
     def take_up(self, manifest: CheckpointManifest) -> None:
-        """Go on from a checkpoint; before the block, or in the thread."""
-        self.checkpoint = self._loading = manifest.name
-        self._model_before, self._platform_before = self.folder.model_record(), self.folder.record.get("platform", {})
-        self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
-        self.folder.set_epochs(self.epochs)
+        """Go on from a checkpoint, before the block."""
+        self._look_back()
+        self._go_back_to(manifest)
+        self._at_beginning.append(_Rewound(tuple(self.epochs)))
 
     def begin_again(self) -> None:
-        """Compute again what the folder has epochs of, which go once the model is known to be the same."""
+        """Compute again what the folder has epochs of, before the block."""
+        self._look_back()
+        self._at_beginning.append(_Rewound(()))
+
+    def begin(self, fields: Mapping[str, object], resumed: Resumed | None) -> None:
+        """Write down how the run is computed, before the block.
+
+        A folder that holds a run stays as it is until a group trains: a model or hardware that is refused, and whatever
+        else goes wrong before that, has changed nothing there.
+
+        Args:
+            fields: of ``run.json``.
+            resumed: from which checkpoint the run goes on, None without.
+        """
+        if self.folder.resumes:
+            self._at_beginning += [fields, *([] if resumed is None else [resumed])]
+        else:
+            self.folder.update(**fields)
+
+    def _look_back(self) -> None:
+        """Take from the folder what the run that goes on was computed with."""
         self._model_before, self._platform_before = self.folder.model_record(), self.folder.record.get("platform", {})
-        self._begins_again = True
+
+    def _go_back_to(self, manifest: CheckpointManifest) -> None:
+        self.checkpoint = self._loading = manifest.name
+        self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
 
     def check(self, ready: Ready, *, before_training: bool) -> None:
         """Raise `ConfigurationError` if the run that goes on has another model than a worker, or other hardware.
@@ -234,6 +265,9 @@ class Record:
                 self.note(content)
 
     def _formed(self, formed: Formed) -> None:
+        for item in self._at_beginning:
+            self.note(item)
+        self._at_beginning = []
         began_from = formed.initial_state
         self.note(
             GroupFormed(
@@ -335,6 +369,8 @@ class Record:
                 self._event(item)
             case _Said(event=event):
                 self.folder.add_event(event)
+            case _Rewound(epochs=epochs):
+                self.folder.set_epochs(epochs)
             case Mapping():
                 self.folder.update(**item)
 
@@ -343,8 +379,6 @@ class Record:
         if self._said_ready:
             return
         self._said_ready = True
-        if self._begins_again:
-            self.folder.set_epochs([])
         before = self._platform_before
         if software := differing(before, ready.platform, before.keys() - {*HARDWARE, *DESCRIPTIONS}):
             self._screen.say(f"warning: bits may differ: {told(software, 'where the run began', 'here')}")
@@ -416,7 +450,8 @@ class Record:
             self.folder.set_epochs([])
             return
         self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
-        self.take_up(self._store.manifest(formed.checkpoint))
+        self._go_back_to(self._store.manifest(formed.checkpoint))
+        self.folder.set_epochs(self.epochs)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 

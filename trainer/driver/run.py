@@ -121,12 +121,12 @@ def _fit(
             return result
 
         record = Record(job, folder, screen, store, final, workers.group, times, began_s)
-        start = _go_on(record, store, run.shared_store(), screen)  # None: from the seed
-        _announce(run, job, folder, workers, screen)
+        manifest = _go_on(record, store, run.shared_store(), screen)  # None: from the seed
+        _announce(run, record, manifest, workers, screen)
         task = Task(
             method="fit",
             job=job,
-            initial_state=start,
+            initial_state=_state_at(store, manifest),
             log_dir=None if job.settings.local else folder.log_dir,
             dealing=dealing_of(job.settings),
         )
@@ -151,7 +151,7 @@ def _fit(
 
 def _go_on(
     record: Record, store: CheckpointStore | None, shared: CheckpointStore | None, screen: Display
-) -> InitialCheckpoint | None:
+) -> CheckpointManifest | None:
     """Take up an unfinished run where its last good checkpoint is; None where there is none."""
     folder = record.folder
     if not folder.resumes:
@@ -166,8 +166,7 @@ def _go_on(
     check_run(manifest.identity, record.job, folder.path)
     record.take_up(manifest)
     screen.say(f"going on from checkpoint {manifest.name}: epoch {manifest.epoch + 1}, step {manifest.step}")
-    folder.add_event(Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step))
-    return InitialCheckpoint(location=store.location, name=manifest.name)
+    return manifest
 
 
 def _last_checkpoint(
@@ -185,17 +184,25 @@ def _last_checkpoint(
     return manifest
 
 
-def _announce(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> None:
+def _state_at(store: CheckpointStore | None, manifest: CheckpointManifest | None) -> InitialCheckpoint | None:
+    return None if store is None or manifest is None else InitialCheckpoint(location=store.location, name=manifest.name)
+
+
+def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, workers: Workers, screen: Display) -> None:
     """Write down how the run is computed, with everything its results depend on, and say it."""
+    job, folder = record.job, record.folder
     if folder.resumes and folder.has_epochs:
         say_changed_code(run, folder, screen)
     if folder.resumes:
         say_changed_callbacks(job, folder, screen)
     codes = {"code": dict(run.code), "fit_code": dict(job.wanted.code_digests)}
-    record = run_record(job, run.number)
+    fields = {"state": "running", **run_record(job, run.number), **codes, "workers": workers_record(workers.group)}
     if run.tried:
-        record["microbatches_tried"] = list(run.tried)
-    folder.update(state="running", **record, **codes, workers=workers_record(workers.group))
+        fields["microbatches_tried"] = list(run.tried)
+    resumed = None
+    if manifest is not None:
+        resumed = Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step)
+    record.begin(fields, resumed)
     screen.say(f"run folder {folder.path}")
     if job.begins.sha256 is not None:
         screen.say(
@@ -302,8 +309,9 @@ def _note_pause(reason: str, record: Record) -> RunPausedError:
     paused = RunPausedError(reason, folder.path, name)
     try:
         with folder.files.all_tried():
-            folder.add_event(Paused(reason=reason, checkpoint=name))
-            folder.update(state="paused", reason=reason)
+            if folder.record["state"] == "running":  # else no group has trained, and the folder stays what it was
+                folder.add_event(Paused(reason=reason, checkpoint=name))
+                folder.update(state="paused", reason=reason)
     except StorageError as unwritten:
         paused.add_note(f"The record of the run is not complete: {unwritten}")
     return paused
