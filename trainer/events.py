@@ -235,10 +235,14 @@ class CheckpointCommitted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointNotMade(Event):
-    """A checkpoint could not be written or committed; training goes on."""
+    """A checkpoint could not be written or committed; training goes on.
+
+    `is_final`: it is not one to go on from, but the state in which the run ended.
+    """
 
     name: str
     reason: str
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

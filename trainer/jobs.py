@@ -4,6 +4,7 @@
 message          who sends it                       who acts                          what follows
 ===============  =================================  ================================  ================================
 `FitJob`         the driver, as a task              `Worker.fit`                      a whole run
+`FitJob`         the driver, as a task              `Worker.describe`                 a `Ready`: which model it is
 `PassJob`        the driver, as a task              `Worker.evaluate`, `.predict`     a pass without training
 `Ready`          a worker with its model            `Coordinator`                     refused if models differ
 `Progress`       the chief, in an epoch             `Record`                          the screen; time to regroup
@@ -167,6 +168,11 @@ class FitJob:
     def num_steps(self) -> int:
         """Steps of an epoch."""
         return self.wanted.num_steps(len(self.data))
+
+    @property
+    def rows_per_microbatch(self) -> int:
+        """Rows of a microbatch."""
+        return self.settings.rows_per_microbatch(self.wanted.global_batch_size)
 
     @property
     def numbering(self) -> Numbering:

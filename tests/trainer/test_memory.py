@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from heliostat.cluster.group.messages import Failure
-from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
+from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.driver.run import _look_at_memory
 from heliostat.trainer.errors import MemoryExhaustedError
 
@@ -27,7 +27,7 @@ def test_one_row_that_does_not_fit_has_no_number_to_try():
 
 
 def test_a_worker_killed_for_want_of_memory_before_the_first_step_is_a_number_that_is_too_small():
-    job = SimpleNamespace(settings=TrainerConfig().for_run(WorkerShare()), wanted=FitConfig(global_batch_size=8))
+    job = SimpleNamespace(settings=TrainerConfig().for_run(WorkerShare()), rows_per_microbatch=8)
     killed = Failure(worker=3, kind="died", reason="the kernel ended it", evidence="out of memory")
     before, after = (SimpleNamespace(is_before_first_step=each) for each in (True, False))
     with pytest.raises(MemoryExhaustedError, match=r"worker 3 was killed.*the kernel ended it") as raised:

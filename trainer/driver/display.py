@@ -204,6 +204,11 @@ def line_of(event: Event, num_steps: int) -> str:
             had, expected = 1 - step_s / before_s, 1 - expected_s / before_s
             took = f"{had:.0%} less" if had >= 0 else f"{-had:.0%} more"
             return f"balance: steps take {took} time than before ({expected:.0%} less was expected)"
+        case CheckpointNotMade(reason=reason, is_final=True):
+            return (
+                f"warning: the state in which the run ended is not kept: {reason} Its result and model.keras are "
+                "complete; without workers that hold that state, evaluate, predict and another fit have none to use."
+            )
         case CheckpointNotMade(name=name, reason=reason):
             return f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due."
         case LogLeftOut(key=key, callback=callback, what=what):

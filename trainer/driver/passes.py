@@ -98,7 +98,7 @@ def replay(run: Run, screen: Display) -> None:
     store, wanted = run.open_store(folder), None if run.command is None else run.command.replay
     if store is None or wanted is None:
         raise ConfigurationError("A run without checkpoints cannot be replayed.")
-    final = run.final_store(folder, store)
+    final = run.final_store(folder)
     workers = Workers(alone)
     with contextlib.closing(workers), tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:
         data = run.open_data(folder)

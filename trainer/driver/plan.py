@@ -83,10 +83,7 @@ class Run:
 
     def open_store(self, folder: RunFolder) -> CheckpointStore | None:
         """The run's checkpoints, None without."""
-        if self.wanted.checkpoint_every is None:
-            return None
-        shared = self.shared_store()
-        return CheckpointStore(folder.checkpoints) if shared is None else shared.below(folder.run_id)
+        return None if self.wanted.checkpoint_every is None else self._place(folder)
 
     def shared_store(self) -> CheckpointStore | None:
         """Where this run and others keep their checkpoints, each in a folder; None if they are in the run folder.
@@ -97,15 +94,13 @@ class Run:
         elsewhere = self.wanted.checkpoint_dir if self.command is None or self.command.fit is not None else None
         return None if elsewhere is None else CheckpointStore(elsewhere)
 
-    def final_store(self, folder: RunFolder, store: CheckpointStore | None) -> CheckpointStore:
-        """Where the state is kept in which the run ends: beside its checkpoints.
+    def final_store(self, folder: RunFolder) -> CheckpointStore:
+        """Where the state is kept in which the run ends: where its checkpoints are, or would be."""
+        return self._place(folder).below(FINAL_FOLDER)
 
-        Args:
-            folder: the run folder.
-            store: the run's checkpoints, None without.
-        """
-        beside = CheckpointStore(folder.checkpoints) if store is None else store
-        return beside.below(FINAL_FOLDER)
+    def _place(self, folder: RunFolder) -> CheckpointStore:
+        shared = self.shared_store()
+        return CheckpointStore(folder.checkpoints) if shared is None else shared.below(folder.run_id)
 
     def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on; arrays and streams are written into the folder."""
@@ -136,7 +131,7 @@ class Run:
             data=data[0],
             validation_data=data[1],
             run_dir=str(folder.path),
-            lease=folder.lease_id if store is not None and Path(store.location).is_relative_to(folder.path) else "",
+            lease=folder.lease_id if Path(final.location).is_relative_to(folder.path) else "",
             begins=self.begins,
             first_generation=max(each.next_generation() for each in (store, final) if each is not None),
             key=self.key,
@@ -167,11 +162,15 @@ class Run:
 
         Args:
             error: what its workers, or the driver for them, have raised.
-            folder: its folder: once a step is done the number is fixed.
+            folder: its folder.
         """
-        if self.settings.num_microbatches != "auto" or error.next_number is None or "start_s" in folder.record:
+        if error.next_number is None or not self.can_shrink(folder):
             return None
         return replace(self, tried=(*self.tried, error.num_microbatches))
+
+    def can_shrink(self, folder: RunFolder) -> bool:
+        """Whether its number of microbatches is still to be found; once a step is done in its folder it is fixed."""
+        return self.settings.num_microbatches == "auto" and "start_s" not in folder.record
 
 
 def stored_microbatches(folder: RunFolder) -> int | None:

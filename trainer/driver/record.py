@@ -492,12 +492,12 @@ class Record:
             self._final_store.commit(manifest.name, manifest)
             self._final_store.prune(1)
         except CheckpointError as error:
-            self._not_made(CheckpointNotMade(name=manifest.name, reason=str(error)))
+            self._not_made(CheckpointNotMade(name=manifest.name, reason=str(error), is_final=True))
             return
         self.final = manifest.name
 
     def _not_made(self, event: CheckpointNotMade) -> None:
-        if not self._said_checkpoint:
+        if event.is_final or not self._said_checkpoint:
             self._said_checkpoint = True
             self._screen.say(line_of(event, 0))
         self.folder.add_event(event)

@@ -7,9 +7,9 @@ what concerns the task. From those events the `Coordinator` makes the workers' a
 network), and the `Record` whatever is kept of the run. So whoever asks why a run did something finds one event and two
 functions; and whoever debugs a hanging run finds the driver in `TaskLoop.events`, not in a callback of a callback.
 
-**The loop waits for its queue, and never for storage.** Workers whose driver is silent leave, so disks, object stores
-and terminals are worked on by a thread (`record`). When `fit` returns or raises, that thread has ended and everything
-is on the disk, unless the disk is what failed.
+**The loop waits for its queue, and never for storage.** Workers whose driver is silent leave, so disks and object
+stores are worked on by a thread (`record`), and the terminal by another (`screen`). When `fit` returns or raises, the
+first has ended and everything is on the disk, unless the disk is what failed.
 
 What was not done: an event loop of `asyncio` (one queue needs none, and a user's notebook may run one), a process of
 its own for the driver (the laptop's script is the driver; it must be seen to end when that ends), and another loop for
@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from heliostat.cluster.group.controller_state import WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
@@ -84,6 +85,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     if folder.is_finished(run.wanted):
         return _fit(run, folder, workers, screen, times, began_s)
     with folder.held(take_over=run.wanted.take_over):
+        run = _with_data(run, folder, workers, screen, times)  # once, however many numbers of microbatches are tried
         while True:
             try:
                 return _fit(run, folder, workers, screen, times, began_s)
@@ -101,13 +103,9 @@ def _fit(
     """Make the run in a folder that is ours, or take the result out of it."""
     kills = None if run.command is None else run.command.kills
     store, finished = run.open_store(folder), folder.is_finished(run.wanted)
-    final = run.final_store(folder, store)
-    if not finished and (is_stream(run.data) or is_stream(run.validation_data)):
-        workers.launch(screen, times, run.threads(folder))  # they start while the stream is written
+    final = run.final_store(folder)
     with times.part("data"):
         data = run.open_data(folder)
-    if folder.began and not finished and (is_stream(run.data) or is_stream(run.validation_data)):
-        screen.say("streams are not read again: their rows are in the run folder, from when the run began")
     with _failure_noted(folder):
         if not finished and run.begins.sha256 is not None and not run.begins.state.name:
             raise StateNotKeptError("it was not kept")
@@ -130,20 +128,32 @@ def _fit(
             log_dir=None if job.settings.local else folder.log_dir,
             dealing=dealing_of(job.settings),
         )
-        auto = run.settings.num_microbatches == "auto"
+        can_shrink = run.can_shrink(folder) and job.rows_per_microbatch > 1
         coordinator, loop = Coordinator(job.settings.mixed_hardware), TaskLoop(workers.group, task)
         try:
             with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
                 with killing(kills, workers.group, loop, record):
                     for event in loop.events():
                         loop.answer(coordinator.take(event))
-                        _steer(loop, event, coordinator, record, auto)  # refuses another model before it is noted
+                        _steer(loop, event, coordinator, record, can_shrink)  # refuses another model before it is noted
                         record.take(event, coordinator)
             return _finish(loop, coordinator, record, workers)
         finally:
             if loop.state.generation >= 0:  # before the first the model was as it had been
                 ended_in = (record.final or "") if record.ended else None
                 run.model.end = end_of_fit(job, folder, store, record.checkpoint, ended_in)
+
+
+def _with_data(run: Run, folder: RunFolder, workers: Workers, screen: Display, times: StartTimes) -> Run:
+    """The run on what it will read: arrays and streams are in the folder, which is ours."""
+    streams = not folder.is_finished(run.wanted) and (is_stream(run.data) or is_stream(run.validation_data))
+    if streams:
+        workers.launch(screen, times, run.threads(folder))  # they start while the stream is written
+    with times.part("data"):
+        data, valid = run.open_data(folder)
+    if streams and folder.began:
+        screen.say("streams are not read again: their rows are in the run folder, from when the run began")
+    return replace(run, data=data, validation_data=valid)
 
 
 # -- before the first step --------------------------------------------------------------------------------------------
@@ -196,7 +206,13 @@ def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, wor
     if folder.resumes:
         say_changed_callbacks(job, folder, screen)
     codes = {"code": dict(run.code), "fit_code": dict(job.wanted.code_digests)}
-    fields = {"state": "running", **run_record(job, run.number), **codes, "workers": workers_record(workers.group)}
+    fields = {
+        "state": "running",
+        "error": None,
+        **run_record(job, run.number),
+        **codes,
+        "workers": workers_record(workers.group),
+    }
     if run.tried:
         fields["microbatches_tried"] = list(run.tried)
     resumed = None
@@ -219,14 +235,12 @@ def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, wor
 # -- while it runs ----------------------------------------------------------------------------------------------------
 
 
-def _steer(
-    loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: Record, finds_microbatches: bool
-) -> None:
-    """What the run itself wants of its group; `finds_microbatches`: a number that finds the memory it needs, too."""
+def _steer(loop: TaskLoop, event: GroupEvent, coordinator: Coordinator, record: Record, can_shrink: bool) -> None:
+    """What the run itself wants of its group; `can_shrink`: whether smaller microbatches may be tried."""
     match event:
         case TaskEvent(content=Ready() as ready):
             record.check(ready, before_training=loop.state.generation < 0)
-        case WorkerDeath(failure=failure) | WorkerNotStarted(failure=failure) if finds_microbatches:
+        case WorkerDeath(failure=failure) | WorkerNotStarted(failure=failure) if can_shrink:
             _look_at_memory(failure, coordinator, record.job)
         case TaskEvent(content=Progress()):
             loop.regroup_if_wanted()  # in the middle of steps all workers stand at the same call: nobody waits long
@@ -237,9 +251,8 @@ def _steer(
 def _look_at_memory(failure: Failure, coordinator: Coordinator, job: FitJob) -> None:
     """Raise MemoryExhaustedError if a worker was killed for want of memory in the first step that it tried."""
     if failure.evidence == "out of memory" and coordinator.is_before_first_step:
-        rows = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
         cause = f"worker {failure.worker} was killed, as there was no memory left: {failure.reason}"
-        raise MemoryExhaustedError(job.settings.total_microbatches, rows, cause)
+        raise MemoryExhaustedError(job.settings.total_microbatches, job.rows_per_microbatch, cause)
 
 
 @contextlib.contextmanager

@@ -175,8 +175,9 @@ class RunFolder:
         return self.resumes and self._record["state"] == "finished" and enough
 
     def update(self, **fields: object) -> None:
-        """Set fields of ``run.json``, without the secrets of URIs; raises StorageError."""
+        """Set fields of ``run.json``, without the secrets of URIs; None takes one away. Raises StorageError."""
         self._record |= {name: masked(each) if isinstance(each, str) else each for name, each in fields.items()}
+        self._record = {name: each for name, each in self._record.items() if each is not None}
         self.save(RUN_FILE, self._record, indent=2)
 
     @property

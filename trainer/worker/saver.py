@@ -194,7 +194,7 @@ def waiting_told(member: Member, location: str) -> Iterator[None]:
 
 
 def written(
-    store: CheckpointStore, snapshot: Snapshot, first_generation: int, member: Member
+    store: CheckpointStore, snapshot: Snapshot, first_generation: int, member: Member, *, is_final: bool = False
 ) -> CheckpointManifest | None:
     """Write the tensors of a snapshot as a checkpoint that the driver may commit.
 
@@ -203,6 +203,7 @@ def written(
         snapshot: the state.
         first_generation: added to the generation in the name.
         member: this worker's membership; the driver is told if it cannot be written, whatever the reason is.
+        is_final: whether it is the state in which the run ends.
 
     Returns:
         What this worker knows of the manifest; None if it cannot be written.
@@ -213,7 +214,7 @@ def written(
         instruments.fault_point("checkpoint", member.step)
         tensors = store.write(name, snapshot.tensors)
     except Exception as error:  # MemoryError as well: in a thread of its own nobody else would hear of it
-        member.send(CheckpointNotMade(name=name, reason=reason_of(error)))
+        member.send(CheckpointNotMade(name=name, reason=reason_of(error), is_final=is_final))
         return None
     return CheckpointManifest(
         epoch=snapshot.epoch,

@@ -1,4 +1,4 @@
-"""The hosted object of a worker: builds the model, and runs the tasks fit, evaluate and predict."""
+"""The hosted object of a worker: builds the model, and runs the tasks fit, describe, evaluate and predict."""
 
 from __future__ import annotations
 
@@ -252,16 +252,22 @@ class Worker:
         """What the run came to, whose state has these hashes; it is kept where later passes and fits find it."""
         if job.final_dir is not None:
             member.note_activity(Activity.SAVE)
-            extra: dict[str, Any] = {"new": True, "callbacks": []}  # whoever begins with it begins a run
-            try:
-                end = make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra=extra)
-            except MemoryError as error:  # for a copy; the model itself is still to be written
-                member.send(CheckpointNotMade(name="of the run's end", reason=reason_of(error)))
-            else:
-                manifest = written(CheckpointStore(job.final_dir), end, job.first_generation, member)
-                if manifest is not None:
-                    member.send(FinalStateWritten(manifest=manifest))
+            _keep_end(job.final_dir, job, built, member)
         return FitReport(sha256=sha256, model_file=_saved(built.model))
+
+
+def _keep_end(place: str, job: FitJob, built: BuiltModel, member: Member) -> None:
+    """Write the state in which the run has ended to a place; where that cannot be, the driver is told."""
+    extra: dict[str, Any] = {"new": True, "callbacks": []}  # whoever begins with it begins a run
+    try:
+        store = CheckpointStore(place)  # which looks there
+        end = make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra=extra)
+    except Exception as error:  # as for a checkpoint, no reason is one to lose the run; the model is still to be saved
+        member.send(CheckpointNotMade(name="of the run's end", reason=reason_of(error), is_final=True))
+        return
+    manifest = written(store, end, job.first_generation, member, is_final=True)
+    if manifest is not None:
+        member.send(FinalStateWritten(manifest=manifest))
 
 
 def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
@@ -271,8 +277,7 @@ def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
         if evaluator is not None:
             evaluator.warm_up()
     except OUT_OF_MEMORY as error:
-        rows = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
-        raise memory_exhausted(engine.built, job.settings.total_microbatches, rows, error) from error
+        raise memory_exhausted(engine.built, job.settings.total_microbatches, job.rows_per_microbatch, error) from error
 
 
 def _begin(session: Session, built: BuiltModel, member: Member, lacking: str) -> None:
