@@ -343,14 +343,16 @@ class MemoryExhaustedError(TrainerError):
             f"{self._cause}.{holds}"
         )
 
+    @property
+    def remedy(self) -> str:
+        """What needs less memory."""
+        if self.next_number is None:
+            return "A row by itself does not fit: give a smaller model, or fewer workers or replicas per machine."
+        return f"Smaller microbatches need less: begin a new run with num_microbatches={self.next_number} or more."
+
     def __str__(self) -> str:
-        remedy = (
-            "A row by itself does not fit: give a smaller model, or fewer workers or replicas per machine."
-            if self.next_number is None
-            else f"Smaller microbatches need less: begin a new run with num_microbatches={self.next_number} or more; "
-            "'auto' finds the number."
-        )
-        return f"{self.account} {remedy}"
+        finds = "" if self.next_number is None else " num_microbatches='auto' finds the number."
+        return f"{self.account} {self.remedy}{finds}"
 
 
 class NonfiniteGradientError(TrainerError):
@@ -437,6 +439,9 @@ class TrainingFailedError(TrainerError):
         worker_traceback: the worker's traceback, empty where it left none.
         log_path: the worker's log file, empty where there is none.
         run_dir: the run folder, None without.
+
+    Attributes:
+        advice: likely cause and what to do; to be set where more is known than these values tell.
     """
 
     def __init__(
@@ -454,6 +459,7 @@ class TrainingFailedError(TrainerError):
         run_dir: Path | None = None,
     ) -> None:
         super().__init__(kind, cause)
+        self.advice = _ADVICE[evidence if kind == "died" else kind]
         self.kind, self.cause, self.where, self.evidence = kind, cause, where, evidence
         self.worker, self.host, self.step = worker, host, step
         self.worker_traceback, self.log_path, self.run_dir = worker_traceback, log_path, run_dir
@@ -464,7 +470,7 @@ class TrainingFailedError(TrainerError):
         lines = [f"Worker {self.worker} on {self.host} {what} {at}: {self.cause}"]
         if self.where:
             lines.append(f"In your code: {self.where}.")
-        lines.append(_ADVICE[self.evidence if self.kind == "died" else self.kind])
+        lines.append(self.advice)
         if self.log_path and self.kind != "raised":
             lines.append(f"Its log: {self.log_path}")
         if self.run_dir is not None:

@@ -270,6 +270,7 @@ class Ready:
         model: what identifies the model, by part (layers, optimizer, loss ...): hashes; `settings` are its settings
             themselves.
         notes: what the user should know of how it is trained.
+        memory: bytes of what the worker holds, by name; empty if it is not to train.
     """
 
     shapes: str
@@ -278,6 +279,7 @@ class Ready:
     model: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    memory: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

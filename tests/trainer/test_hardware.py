@@ -98,3 +98,14 @@ def test_a_run_goes_on_where_the_same_kernels_are_selected_or_says_what_bits_dep
     began_on(**here | {"instructions": None, "settings": None})
     assert train(3).count("does not tell its instructions, settings: not compared") == 1
     assert record()["platform"] == here
+
+
+@pytest.mark.engine
+def test_a_second_fit_goes_on_where_the_same_kernels_are_selected(tmp_path, capfd):
+    with local_trainer(linear(), tmp_path) as trainer:
+        first = trainer.fit(dense_data(), global_batch_size=16, verbose=0)
+        record = json.loads((first.run_dir / "run.json").read_text())
+        record["platform"]["instructions"] = "avx of old"
+        (first.run_dir / "run.json").write_text(json.dumps(record))
+        with pytest.raises(ConfigurationError, match=r"instructions: 'avx of old' in the fit before, '.*' here"):
+            trainer.fit(dense_data(), global_batch_size=16, verbose=0)

@@ -39,9 +39,14 @@ def train(name, num_microbatches, fits=1):
         build, workers=0, num_microbatches=num_microbatches, threads_per_worker=1, run_dir=name
     ) as trainer:
         for _ in range(fits):
-            trainer.fit(data, epochs=1, global_batch_size=8192, verbose=2)
+            trainer.fit(rows, epochs=1, global_batch_size=8192, verbose=2)
 
 data = (np.random.default_rng(0).normal(size=(8192, 4)).astype("float32"), np.ones((8192, 1), "float32"))
+
+def rows():
+    print("the rows are read")
+    yield data
+
 print("---")
 train("auto", "auto", fits=2)
 print("---")
@@ -80,6 +85,8 @@ def test_auto_finds_a_number_of_microbatches_that_fits_into_memory_once(told):
         assert printed.count(f"num_microbatches='auto' tries more than {number}: Memory was exhausted") == 1
     assert (second["identity"]["num_microbatches"], second.get("microbatches_tried")) == (found, None)
     assert {first["state"], second["state"]} == {"finished"}
+    assert printed.count("the rows are read") == 2, "once for each fit, however many numbers were tried"
+    assert "error" not in first
 
 
 def test_without_auto_the_error_says_what_memory_goes_to_and_which_number_to_try(told):
@@ -88,4 +95,4 @@ def test_without_auto_the_error_says_what_memory_goes_to_and_which_number_to_try
         "Memory was exhausted by microbatches of 8192 row(s) (num_microbatches=1): OOM when allocating tensor"
     )
     assert "weights 0.0 MB, their gradients 0.0 MB, the optimizer's state 0.0 MB, what layers give out" in error
-    assert "begin a new run with num_microbatches=2 or more; 'auto' finds the number" in error
+    assert "begin a new run with num_microbatches=2 or more. num_microbatches='auto' finds the number" in error

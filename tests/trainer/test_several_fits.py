@@ -11,9 +11,12 @@ import keras
 import numpy as np
 import pytest
 from heliostat.trainer import ConfigurationError, ModelError, RunPausedError, TrainingFailedError
+from heliostat.trainer.checkpoints.store import CheckpointStore
 from heliostat.trainer.errors import StateNotKeptError
+from heliostat.trainer.worker import worker
 
 from .conftest import dense_data
+from .faults import events_of
 from .helpers import die, local_trainer
 from .models import linear, normalised
 
@@ -52,6 +55,33 @@ def test_fits_of_one_epoch_are_one_fit_of_all_epochs(tmp_path, whole, at):
     assert rows_of(*results) == rows_of(whole)
     assert len({str(rows_of(result)) for result in results}) == 4, "every epoch has an order of its own"
     assert [result.run_dir.name for result in results] == ["run", "run-2", "run-3", "run-4"]
+
+
+def test_the_state_in_which_a_run_ends_goes_where_checkpoints_would(tmp_path, monkeypatch):
+    leases = []
+    monkeypatch.setattr(worker, "_check_run_folder", lambda job: leases.append(bool(job.lease)))
+    with local_trainer(linear(), tmp_path) as trainer:
+        here = trainer.fit(DATA, checkpoint_every=None, **JOB)
+        there = trainer.fit(DATA, checkpoint_every=None, checkpoint_dir=tmp_path / "shared", **JOB)
+    assert leases == [True, False], "who is to write into the run folder looks whether it is shared"
+    assert CheckpointStore(here.run_dir / "checkpoints" / "final").names()
+    assert not (there.run_dir / "checkpoints").exists()
+    assert [len(CheckpointStore(each / "final").names()) for each in (tmp_path / "shared").iterdir()] == [1]
+
+
+def test_a_place_for_the_last_state_that_is_out_of_reach_at_the_end_costs_that_state_only(tmp_path, capfd):
+    class Blocks(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+            (tmp_path / "run" / "checkpoints" / "final").touch()
+
+    arguments = JOB | {"verbose": 2, "checkpoint_every": None, "callbacks": [Blocks()]}
+    with local_trainer(linear(), tmp_path) as trainer:
+        result = trainer.fit(DATA, **arguments)
+    assert (result.run_dir / "model.keras").exists()
+    failed = events_of(result.run_dir, "checkpoint_failed")
+    assert [each["is_final"] for each in failed] == [True]
+    assert capfd.readouterr().out.count("warning: the state in which the run ended is not kept: ") == 1
 
 
 def test_epochs_may_be_counted_on_as_in_keras(tmp_path, whole):

@@ -160,6 +160,11 @@ class Coordinator:
         """Whether workers have built the model, and none has done a step."""
         return self._first is not None and not self._stepped
 
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of what a worker holds, by name; empty before one has built the model."""
+        return {} if self._first is None else self._first[1].memory
+
     def _told(self, worker: int, content: object) -> Answers:
         match content:
             case FirstStepDone():

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.messages import TaskEvent
 
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..config import PassConfig, TrainerConfig
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StateNotKeptError
-from ..jobs import FitJob, ModelState, PassJob, PassReport, ReplayReport
+from ..jobs import FitJob, ModelState, PassJob, PassReport, Ready, ReplayReport
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
 from .inputs import Data, open_input
-from .plan import Run, check_run, stored_microbatches, stored_threads
+from .plan import Run, check_ready, check_run, stored_microbatches, stored_threads
 from .run_folder import REPLAY_FILE
 from .trained import TrainedModel
 from .workers import Workers
@@ -80,7 +81,7 @@ def replay(run: Run, screen: Display) -> None:
     Nothing of the run is changed; what was found is written to ``replay.json``.
 
     Raises:
-        ConfigurationError: the run is another one, or never got as far as that step.
+        ConfigurationError: the run is another one, was computed on other hardware, or never got as far as that step.
     """
     folder = run.open_folder()
     given = run.settings.num_microbatches
@@ -109,9 +110,12 @@ def replay(run: Run, screen: Display) -> None:
         begins = "the beginning" if start is None else f"checkpoint {start.name}"
         screen.say(f"computing from {begins} up to step {wanted.step}")
         quiet = replace(job, wanted=replace(job.wanted, checkpoint_every=None), run_dir=scratch, final_dir=None)
+        model, platform = folder.model_record(), folder.record.get("platform", {})
         coordinator, loop = Coordinator(), TaskLoop(workers.group, Task(method="fit", job=quiet, initial_state=start))
         with explained(workers, None):
             for event in loop.events():
+                if isinstance(event, TaskEvent) and isinstance(event.content, Ready):
+                    check_ready(event.content, model, platform, job, folder.path)
                 loop.answer(coordinator.take(event))
     report = loop.results.get(0)
     if not isinstance(report, ReplayReport):

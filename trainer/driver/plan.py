@@ -15,11 +15,13 @@ from heliostat.cluster.pace import Dealing
 from heliostat.data import Dataset
 
 from ..checkpoints.manifest import check_identity
+from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig, TrainerConfig, WorkerShare
 from ..environment import Command
-from ..errors import MemoryExhaustedError, OtherBeginningError
-from ..jobs import Beginning, FitJob
+from ..errors import ConfigurationError, MemoryExhaustedError, OtherBeginningError
+from ..hardware import HARDWARE, Platform, differing, refusal, told
+from ..jobs import Beginning, FitJob, Ready
 from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
 from .run_paths import make_new
@@ -233,6 +235,28 @@ def check_run(recorded: Mapping[str, Any], job: FitJob, run_dir: Path) -> None:
     if job.settings.device == "gpu" and "threads_per_worker" in recorded:
         recorded = {**recorded, "threads_per_worker": now["threads_per_worker"]}
     check_identity(recorded, now, run_dir)
+
+
+def check_ready(
+    ready: Ready, model: ModelRecord, platform: Platform, job: FitJob, run_dir: Path, where: str = "where the run began"
+) -> None:
+    """Compare the model of a worker, and its hardware, with those that a run is computed with.
+
+    Args:
+        ready: what the worker has told.
+        model: the run's, empty where it has none yet.
+        platform: the run's, likewise; it is not compared if `mixed_hardware` allows others.
+        job: the run.
+        run_dir: its folder, for the message.
+        where: that platform is, for the message.
+
+    Raises:
+        ConfigurationError: they differ; it names in what.
+    """
+    model.check(ready.model, ready.settings, run_dir)
+    differences = differing(platform, ready.platform, HARDWARE)
+    if differences and job.settings.mixed_hardware == "refuse":
+        raise ConfigurationError(refusal(told(differences, where, "here")))
 
 
 def run_record(job: FitJob, number: int) -> dict[str, object]:

@@ -34,7 +34,7 @@ from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalS
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, ConfigurationError, LeaseLostError, StorageError
+from ..errors import CheckpointError, LeaseLostError, StorageError
 from ..events import (
     BalanceMeasured,
     CheckpointCommitted,
@@ -49,7 +49,7 @@ from ..events import (
     WorkerLost,
     WorkerNotStarted,
 )
-from ..hardware import DESCRIPTIONS, HARDWARE, Platform, differing, not_compared, permission, refusal, told
+from ..hardware import DESCRIPTIONS, HARDWARE, Platform, differing, not_compared, permission, told
 from ..jobs import (
     EpochLogs,
     FitJob,
@@ -59,7 +59,7 @@ from ..jobs import (
 )
 from .coordinator import Coordinator
 from .display import Display, line_of, saving_line, start_line
-from .plan import identity_of, workers_record
+from .plan import check_ready, identity_of, workers_record
 from .run_folder import SETTINGS_FILE, RunFolder
 from .storage_thread import Newest, StorageThread
 
@@ -142,7 +142,8 @@ class Record:
         self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
         self._clock_s = began_s
         self._model_before = ModelRecord()  # of a run that goes on
-        self._platform_before: Platform = {}  # likewise
+        self._platform_before: Platform = {}  # likewise, or of the fit before; `_where_before` says which
+        self._where_before = "where the run began"
         self._platforms: list[Platform] = []  # of those that have told theirs and differ
         self._at_beginning: list[_Item] = []  # waits until a group trains
         self._progress: Newest[Progress] = Newest()
@@ -159,6 +160,10 @@ class Record:
         """Compute again what the folder has epochs of, before the block."""
         self._look_back()
         self._at_beginning.append(_Rewound(()))
+
+    def follow(self, platform: Platform) -> None:
+        """Go on from the end of a fit that was computed on this platform, before the block."""
+        self._platform_before, self._where_before = platform, "in the fit before"
 
     def begin(self, fields: Mapping[str, object], resumed: Resumed | None) -> None:
         """Write down how the run is computed, before the block.
@@ -178,22 +183,21 @@ class Record:
     def _look_back(self) -> None:
         """Take from the folder what the run that goes on was computed with."""
         self._model_before, self._platform_before = self.folder.model_record(), self.folder.record.get("platform", {})
+        self._where_before = "where the run began"
 
     def _go_back_to(self, manifest: CheckpointManifest) -> None:
         self.checkpoint = self._loading = manifest.name
         self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
 
     def check(self, ready: Ready, *, before_training: bool) -> None:
-        """Raise `ConfigurationError` if the run that goes on has another model than a worker, or other hardware.
+        """Raise `ConfigurationError` if a worker has another model than the run had until now, or other hardware.
 
         Args:
             ready: what the worker has told.
             before_training: whether no group trains yet; later ones are held against the first (`Coordinator`).
         """
-        self._model_before.check(ready.model, ready.settings, self.folder.path)
-        differences = differing(self._platform_before, ready.platform, HARDWARE)
-        if differences and before_training and self.job.settings.mixed_hardware == "refuse":
-            raise ConfigurationError(refusal(told(differences, "where the run began", "here")))
+        platform = self._platform_before if before_training else {}
+        check_ready(ready, self._model_before, platform, self.job, self.folder.path, self._where_before)
 
     def last_checkpoint(self) -> str | None:
         """The last checkpoint that the store lists, which the run would go on from; None without."""
@@ -381,7 +385,7 @@ class Record:
         self._said_ready = True
         before = self._platform_before
         if software := differing(before, ready.platform, before.keys() - {*HARDWARE, *DESCRIPTIONS}):
-            self._screen.say(f"warning: bits may differ: {told(software, 'where the run began', 'here')}")
+            self._screen.say(f"warning: bits may differ: {told(software, self._where_before, 'here')}")
         if before and (missing := not_compared(before, ready.platform)):
             self._screen.say(f"the run's record is older and does not tell its {', '.join(missing)}: not compared")
         for note in ready.notes:

@@ -22,6 +22,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from heliostat.cluster.group.controller_state import WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
@@ -38,6 +39,7 @@ from ..errors import (
     StateNotKeptError,
     StorageError,
     TrainerError,
+    TrainingFailedError,
 )
 from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
@@ -50,7 +52,7 @@ from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
 from .record import Record
 from .result import Result
-from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events
+from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers
@@ -138,6 +140,9 @@ def _fit(
                         _steer(loop, event, coordinator, record, can_shrink)  # refuses another model before it is noted
                         record.take(event, coordinator)
             return _finish(loop, coordinator, record, workers)
+        except TrainingFailedError as error:
+            _advise_on_memory(error, coordinator, job, run.settings.num_microbatches == "auto")
+            raise
         finally:
             if loop.state.generation >= 0:  # before the first the model was as it had been
                 ended_in = (record.final or "") if record.ended else None
@@ -164,6 +169,9 @@ def _go_on(
 ) -> CheckpointManifest | None:
     """Take up an unfinished run where its last good checkpoint is; None where there is none."""
     folder = record.folder
+    with contextlib.suppress(TrainerError):  # the folder of the fit before may be elsewhere by now
+        if before := record.job.begins.run_dir:
+            record.follow(read_record(Path(before)).get("platform", {}))
     if not folder.resumes:
         return None
     manifest = None if store is None else _last_checkpoint(folder, store, shared, screen)
@@ -252,7 +260,20 @@ def _look_at_memory(failure: Failure, coordinator: Coordinator, job: FitJob) -> 
     """Raise MemoryExhaustedError if a worker was killed for want of memory in the first step that it tried."""
     if failure.evidence == "out of memory" and coordinator.is_before_first_step:
         cause = f"worker {failure.worker} was killed, as there was no memory left: {failure.reason}"
-        raise MemoryExhaustedError(job.settings.total_microbatches, job.rows_per_microbatch, cause)
+        raise _memory_exhausted(cause, coordinator, job)
+
+
+def _advise_on_memory(error: TrainingFailedError, coordinator: Coordinator, job: FitJob, auto: bool) -> None:
+    """Say in the error what memory goes to, and what needs less; `auto`: whether the number was to be found."""
+    if error.evidence == "out of memory":
+        exhausted = _memory_exhausted("workers were killed, again and again", coordinator, job)
+        error.advice = f"{exhausted.account} {exhausted.remedy} Fewer workers per machine need less, too."
+        if auto:
+            error.advice += " 'auto' has found a number for the first step; this one needs more."
+
+
+def _memory_exhausted(cause: str, coordinator: Coordinator, job: FitJob) -> MemoryExhaustedError:
+    return MemoryExhaustedError(job.settings.total_microbatches, job.rows_per_microbatch, cause, coordinator.memory)
 
 
 @contextlib.contextmanager

@@ -25,13 +25,24 @@ def memory_exhausted(built: BuiltModel, num_microbatches: int, rows: int, error:
         error: one of `OUT_OF_MEMORY`.
     """
     cause = next((line for line in str(error).splitlines() if line.startswith("OOM")), str(error).split("\n", 1)[0])
+    parts = memory_parts(built, rows)
+    return MemoryExhaustedError(num_microbatches, rows, cause.strip().rstrip(".") or type(error).__name__, parts)
+
+
+def memory_parts(built: BuiltModel, rows: int) -> dict[str, int]:
+    """Bytes of what a worker holds, by name, with microbatches of so many rows; what a model does not tell is left out.
+
+    Args:
+        built: the model.
+        rows: of a microbatch.
+    """
     weights = _num_bytes((v.shape, v.dtype) for v in [*built.trainable, *built.non_trainable])
     gradients = _num_bytes((v.shape, built.float_dtype) for v in built.trainable)
     optimizer = _num_bytes((v.shape, v.dtype) for v in built.optimizer.variables)
     parts = {"weights": weights, "their gradients": gradients, "the optimizer's state": optimizer}
     if given := _activations(built.model, rows):
         parts["what layers give out for a microbatch"] = given
-    return MemoryExhaustedError(num_microbatches, rows, cause.strip().rstrip(".") or type(error).__name__, parts)
+    return parts
 
 
 def _activations(model: keras.Model, rows: int) -> int:

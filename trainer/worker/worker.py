@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..columns import sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
-from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
+from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
 from ..engine.model import BuiltModel, check_can_be_saved, check_label_range
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
@@ -153,7 +153,8 @@ class Worker:
                 check_label_range(built.model, valid_data, wanted.columns)
                 evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
             session = Session(job, engine, evaluator, member, code.callbacks)
-            self._announce(built, member, () if job.settings.local else notes_on_lost_state(code.callbacks))
+            notes = () if job.settings.local else notes_on_lost_state(code.callbacks)
+            self._announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
             member.take_state = session.snapshot
             member.deliver = lambda at_end: _paused(session, member)
             with times.part("compile"):
@@ -222,8 +223,17 @@ class Worker:
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
 
-    def _announce(self, built: BuiltModel, member: Member, notes: tuple[str, ...] = ()) -> None:
-        """Tell the driver what model this is and where it is computed; it must be the same on all workers."""
+    def _announce(
+        self, built: BuiltModel, member: Member, notes: tuple[str, ...] = (), memory: Mapping[str, int] | None = None
+    ) -> None:
+        """Tell the driver what model this is and where it is computed; it must be the same on all workers.
+
+        Args:
+            built: the model.
+            member: this worker's membership.
+            notes: what the user should know besides.
+            memory: bytes of what this worker holds, by name; None if it is not to train.
+        """
         ready = Ready(
             shapes=shapes_digest(built).hex(),
             num_weights=sum(int(np.prod(v.shape)) for v in built.trainable),
@@ -231,6 +241,7 @@ class Worker:
             model=model_identity(built),
             settings=model_settings(built),
             notes=(*built.notes, *self.runtime.notes, *notes),
+            memory=dict(memory or {}),
         )
         refused = member.request(ready)
         if refused:
