@@ -7,7 +7,7 @@ import json
 import pytest
 from heliostat.trainer import ConfigurationError
 from heliostat.trainer.config import TrainerConfig, WorkerShare
-from heliostat.trainer.environment import hides_gpus, kernel_settings
+from heliostat.trainer.environment import Command, ReplayWanted, hides_gpus, kernel_settings
 from heliostat.trainer.hardware import gpu_names, gpus_of_machine, processor_of
 
 from .conftest import dense_data
@@ -101,7 +101,7 @@ def test_a_run_goes_on_where_the_same_kernels_are_selected_or_says_what_bits_dep
 
 
 @pytest.mark.engine
-def test_a_second_fit_goes_on_where_the_same_kernels_are_selected(tmp_path, capfd):
+def test_a_second_fit_and_a_replay_are_computed_where_the_same_kernels_are_selected(tmp_path, monkeypatch):
     with local_trainer(linear(), tmp_path) as trainer:
         first = trainer.fit(dense_data(), global_batch_size=16, verbose=0)
         record = json.loads((first.run_dir / "run.json").read_text())
@@ -109,3 +109,9 @@ def test_a_second_fit_goes_on_where_the_same_kernels_are_selected(tmp_path, capf
         (first.run_dir / "run.json").write_text(json.dumps(record))
         with pytest.raises(ConfigurationError, match=r"instructions: 'avx of old' in the fit before, '.*' here"):
             trainer.fit(dense_data(), global_batch_size=16, verbose=0)
+    command = Command(run_dir=first.run_dir, fit=1, replay=ReplayWanted(step=0))
+    monkeypatch.setattr("heliostat.trainer.trainer.begin_fit", lambda: (1, command))
+    with local_trainer(linear(), tmp_path) as trainer:
+        with pytest.raises(ConfigurationError, match=r"instructions: 'avx of old' where the run began, '.*' here"):
+            trainer.fit(dense_data(), global_batch_size=16, verbose=0)
+    assert not (first.run_dir / "replay.json").exists()

@@ -454,6 +454,7 @@ class Record:
             self.folder.set_epochs([])
             return
         self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
+        self._look_back()
         self._go_back_to(self._store.manifest(formed.checkpoint))
         self.folder.set_epochs(self.epochs)
 
