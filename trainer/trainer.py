@@ -150,8 +150,9 @@ class Trainer:
         self._run_dir = None if run_dir is None else run_dir_of(run_dir)
         self._workers = Workers(self._settings)
         self._code = code_digests(build_model)
-        self._num_fits, self._num_calls = 0, 0  # those that have finished, and all
+        self._num_fits, self._num_calls = 0, 0  # those that are over, finished or left for another; and all
         self._id, self._model = uuid.uuid4().hex, TrainedModel()
+        self._began_with: object = None  # the initial weights given for the last fit that began
 
     @refuses_unknown("fit")
     def fit(
@@ -188,7 +189,8 @@ class Trainer:
         The first `fit` begins with a new model. Each that follows goes on where the one before has ended, weights and
         optimizer state, as in Keras; row order and random seeds count on, so that ten fits of one epoch compute what
         one fit of ten does. `initial_weights`, or a new trainer, begins anew. Every fit is a run with a folder of its
-        own. After one that was paused or failed, `fit` tries the same run again, from its last checkpoint.
+        own. After one that was paused or failed, `fit` tries the same run again, from its last checkpoint, unless other
+        `initial_weights` than that one's are given: then it begins anew, in the next folder.
 
         Args:
             data: a dataset path or URI, a `Dataset`; or ``(x, y)`` numpy arrays, a `tf.data.Dataset` or `PyDataset` of
@@ -217,7 +219,7 @@ class Trainer:
                 its own there, named after its run folder. By default they are in the run folder.
             keep: how many checkpoints to keep.
             resume: "auto" goes on with the run in `run_dir` if there is one, and returns its result if it is finished;
-                False refuses a `run_dir` that holds a run.
+                False refuses a `run_dir` that holds a run, and without one makes a new folder.
             take_over: take a `run_dir` from another driver that has given no sign of life for five minutes; where a
                 driver is surely dead (its process is gone from this machine) that needs no word.
             max_time_s: pause the run after so many seconds, with a checkpoint.
@@ -259,15 +261,18 @@ class Trainer:
         screen = make_display(verbose)
         number, command = begin_fit()
         end = self._model.end
-        again = end is not None and not end.finished  # then the same run is tried again
+        begins_with = None if initial_weights is None else wanted.initial_weights_digest or "new"
+        unfinished, new_folder = end is not None and not end.finished, self._run_dir is None and command is None
+        again = unfinished and begins_with in (None, self._began_with) and (resume == "auto" or not new_folder)
+        left = unfinished and not again
         self._num_calls += 1
         run = Run(
             settings=self._settings,
             wanted=wanted,
             data=data,
             validation_data=validation_data,
-            path=self._next_run_path(number, command),
-            path_is_new=self._run_dir is None and command is None and not again,
+            path=end.path if end is not None and again else self._next_run_path(number, command, left),
+            path_is_new=new_folder and not again,
             begins=Beginning() if end is None or initial_weights is not None else end.begins,
             number=number,
             key=f"{self._id}.{self._num_calls}",
@@ -276,11 +281,16 @@ class Trainer:
             command=command,
         )
         result = None
-        with contextlib.closing(screen):
-            if command is not None and command.replay is not None:
-                replay(run, screen)
-            else:
-                result = fit(run, self._workers, screen)
+        try:
+            with contextlib.closing(screen):
+                if command is not None and command.replay is not None:
+                    replay(run, screen)
+                else:
+                    result = fit(run, self._workers, screen)
+        finally:
+            if self._model.end is not end:  # it has begun
+                self._num_fits += left
+                self._began_with = self._began_with if again else begins_with
         if result is None:
             sys.exit(0)  # a replay or a trace is done: see `environment`
         self._num_fits += 1
@@ -395,11 +405,9 @@ class Trainer:
         with contextlib.closing(make_display(verbose)) as screen:
             return run_pass(method, self._settings, wanted, data, self._workers, screen, self._model)
 
-    def _next_run_path(self, number: int, command: Command | None) -> Path:
-        """The folder of this fit: that of the last one if it has not finished, since then it is tried again."""
-        end, given = self._model.end, self._run_dir
-        if end is not None and not end.finished:
-            return end.path
+    def _next_run_path(self, number: int, command: Command | None, left: bool) -> Path:
+        """The folder of a fit that is not tried again; `left` says whether it leaves an unfinished one behind."""
+        given = self._run_dir
         if command is not None:
             return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
-        return new_run_path(self._name) if given is None else numbered_run_path(given, self._num_fits + 1)
+        return new_run_path(self._name) if given is None else numbered_run_path(given, self._num_fits + 1 + left)

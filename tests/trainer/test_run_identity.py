@@ -7,6 +7,7 @@ import shutil
 
 import keras
 import pytest
+import tensorflow as tf
 from heliostat.data import DatasetError
 from heliostat.trainer import ConfigurationError, TrainingFailedError
 from heliostat.trainer.checkpoints.store import CheckpointStore
@@ -161,3 +162,47 @@ def test_code_that_changes_no_setting_is_said_to_have_changed(tmp_path, capfd):
         trainer.fit(DATA, epochs=1, **JOB | {"verbose": 2})
         assert trainer.hosts == {}, "with the same code nothing is built"
     assert "has changed" not in capfd.readouterr().out
+
+
+def step(factor):
+    def train_step(model, optimizer, x, y):
+        with tf.GradientTape() as tape:
+            loss = factor * tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x, training=True)))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    return train_step
+
+
+def test_a_finished_folder_says_that_a_custom_step_or_a_callback_is_another(tmp_path, capfd):
+    def run(factor, callbacks=()):
+        with local_trainer(linear(), tmp_path) as trainer:
+            arguments = {"loop": "custom", "train_step": step(factor), "callbacks": callbacks}
+            result = trainer.fit(DATA, **arguments, **JOB | {"verbose": 2})
+        return result.sha256, capfd.readouterr().out
+
+    first, said = run(1.0)
+    assert "warning: callbacks or steps" not in said
+    again, said = run(1.0)
+    assert again == first
+    assert "warning: callbacks or steps" not in said
+    _, said = run(2.0)
+    assert "step.<locals>.train_step. This is the result with those of then" in said
+    _, said = run(1.0, [RaisesOnce()])
+    assert "RaisesOnce" in said
+
+
+def test_a_new_model_is_built_once_for_several_evaluations(tmp_path):
+    built = []
+
+    def build_model():
+        built.append(1)
+        return linear()()
+
+    with local_trainer(build_model, tmp_path) as trainer:
+        answers = [trainer.evaluate(DATA) for _ in range(3)]
+        trainer.predict(DATA[0])
+        assert len(built) == 1
+        trainer.fit(DATA, **JOB)
+        assert trainer.evaluate(DATA) != answers[0]
+    assert answers == [answers[0]] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,9 +11,10 @@ import signal
 import keras
 import numpy as np
 import pytest
-from heliostat.trainer import ConfigurationError, ModelError, RunPausedError, TrainingFailedError
+from heliostat.trainer import ConfigurationError, ModelError, RunPausedError, Trainer, TrainingFailedError
 from heliostat.trainer.checkpoints.store import CheckpointStore
-from heliostat.trainer.errors import StateNotKeptError
+from heliostat.trainer.driver import patient_files
+from heliostat.trainer.errors import StateNotKeptError, StorageError
 from heliostat.trainer.worker import worker
 
 from .conftest import dense_data
@@ -159,6 +161,64 @@ def test_initial_weights_begin_anew(tmp_path):
         assert len(found) == 1
         with pytest.raises(ConfigurationError, match="'old'; it takes"):
             trainer.fit(DATA, initial_weights="old", **JOB)
+
+
+class RaisesWhile(keras.callbacks.Callback):
+    """Stops a fit in its second epoch while `left` says so."""
+
+    left = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1 and RaisesWhile.left:
+            RaisesWhile.left -= 1
+            raise ZeroDivisionError("a mistake in my callback")
+
+
+def test_after_a_fit_that_failed_initial_weights_begin_anew_in_the_next_folder(tmp_path):
+    RaisesWhile.left = 2
+    wanted = {"epochs": 2, "callbacks": [RaisesWhile()], **JOB}
+    with local_trainer(linear(), tmp_path) as trainer:
+        with pytest.raises(TrainingFailedError):
+            trainer.fit(DATA, **wanted)
+        with pytest.raises(TrainingFailedError):  # anew, and other rows at a time: nothing of the first remains
+            trainer.fit(DATA, initial_weights="new", **wanted | {"global_batch_size": 24})
+        again = trainer.fit(DATA, initial_weights="new", **wanted | {"global_batch_size": 24})
+        next_one = trainer.fit(DATA, initial_weights="new", **JOB)
+    assert (again.run_dir.name, next_one.run_dir.name) == ("run-2", "run-3")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
+
+
+def test_without_a_run_dir_resume_false_leaves_a_fit_that_failed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RaisesWhile.left = 1
+    wanted = {"epochs": 2, "callbacks": [RaisesWhile()], **JOB}
+    with Trainer(linear(), workers=0, num_microbatches=4, seed=7) as trainer:
+        with pytest.raises(TrainingFailedError):
+            trainer.fit(DATA, **wanted)
+        result = trainer.fit(DATA, resume=False, **wanted | {"global_batch_size": 24})
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert len(result.epochs) == 2
+
+
+def test_a_fit_whose_end_could_not_be_written_down_is_tried_again(tmp_path, monkeypatch):
+    with local_trainer(linear(), tmp_path / "undisturbed") as trainer:
+        expected = trainer.fit(DATA, epochs=2, **JOB).sha256
+    refused = []
+
+    def replace(path, content):
+        if path.name == "run.json" and b'"finished"' in content and not refused:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_file(path, content)
+
+    replace_file = patient_files._replace
+    monkeypatch.setattr(patient_files, "_replace", replace)
+    with local_trainer(linear(), tmp_path) as trainer:
+        with pytest.raises(StorageError):
+            trainer.fit(DATA, epochs=2, **JOB)
+        result = trainer.fit(DATA, epochs=2, **JOB)
+    assert refused
+    assert (result.sha256, result.run_dir.name) == (expected, "run")
 
 
 def test_a_fit_whose_end_was_not_kept_cannot_be_gone_on_from(tmp_path):

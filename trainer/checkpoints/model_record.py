@@ -20,6 +20,7 @@ from .values import from_line, to_line
 # What Keras writes beside the settings: where a class comes from, a lambda's bytecode with its place in a file (what it
 # does is among the hashes of `code_digests`), and what decides no result here.
 _LEFT_OUT = ("module", "code", "run_eagerly", "steps_per_execution")
+_MAX_NAMES = 6  # of settings that are not compared, in a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +30,67 @@ class ModelRecord:
     Attributes:
         hashes: by part.
         settings: by part, as `snapshot.model_settings` gives them; empty where they were not kept.
+        keras: the version of Keras that told them; empty if that is not known.
     """
 
     hashes: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    keras: str = ""
 
-    def check(self, hashes: Mapping[str, str], settings: Mapping[str, Any], run_dir: Path) -> None:
+    def check(self, hashes: Mapping[str, str], settings: Mapping[str, Any], run_dir: Path, keras: str) -> None:
         """Compare a model with this one.
 
         Args:
             hashes, settings: of the model that there is now.
             run_dir: the run folder, for the message.
+            keras: the version that tells them: what only one of two versions knows is left out.
 
         Raises:
             ConfigurationError: it is another; it names the settings that differ, with both values.
         """
         if self.settings:
-            before, now = dict(flat_settings(self.settings)), dict(flat_settings(from_line(to_line(settings))))
+            before, now = self._flat(settings)
+            for name in self._unknown(settings, keras):
+                before.pop(name, None)
+                now.pop(name, None)
             check_identity({"model": before}, {"model": now}, run_dir)
         elif self.hashes:
             check_identity({"model": self.hashes}, {"model": hashes}, run_dir)
+
+    def not_compared(self, settings: Mapping[str, Any], keras: str) -> str:
+        """What to say of settings that `check` leaves out; empty where there are none."""
+        names = self._unknown(settings, keras)
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        shown = f"{', '.join(names[:_MAX_NAMES])}{more}"
+        line = f"warning: settings that only one of Keras {self.keras} and {keras} knows are not compared: {shown}"
+        return line if names else ""
+
+    def _unknown(self, settings: Mapping[str, Any], keras: str) -> list[str]:
+        """Settings that only one of two versions of Keras knows, of objects that both models have."""
+        if not self.settings or not self.keras or not keras or keras == self.keras:
+            return []
+        before, now = self._flat(settings)
+        found = [name for name in before if name not in now and _is_unknown(name, now)]
+        return found + [name for name in now if name not in before and _is_unknown(name, before)]
+
+    def _flat(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return dict(flat_settings(self.settings)), dict(flat_settings(from_line(to_line(settings))))
+
+
+def _is_unknown(name: str, others: Mapping[str, Any]) -> bool:
+    """Whether a setting is one that others have no word for; a layer more, or a weight, is another model."""
+    objects = {each[:end] for each in others for end, letter in enumerate(each) if letter in ".["}
+    above, part = _parted(name)
+    while above and above not in objects:
+        name = above
+        above, part = _parted(name)
+    return not (part.startswith("[") or above == "state" or name in others)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """The object that has a setting, empty for the model, and what it is called there: a word, or a number in [ ]."""
+    end = max(name.rfind("."), name.rfind("["))
+    return (name[:end], name[end:].lstrip(".")) if end >= 0 else ("", name)
 
 
 def flat_settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # Any: whatever JSON holds

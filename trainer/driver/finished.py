@@ -2,7 +2,7 @@
 
 What decides is known without a worker as long as the code of `build_model` is what it was. Where it has changed, the
 model is built once and compared. So nothing starts for a script that is run again, and no old result passes for that
-of another model.
+of another model. Callbacks and custom steps cannot be compared but by their code: where that has changed it is said.
 """
 
 from __future__ import annotations
@@ -40,22 +40,27 @@ def finished_result(run: Run, job: FitJob, folder: RunFolder, workers: Workers, 
     check_run(folder.record.get("identity", {}), job, folder.path)
     if folder.record.get("code") != run.code:
         workers.start(screen, StartTimes(), job.settings.threads)
-        _compare_model(job, folder, workers)
+        _compare_model(job, folder, workers, screen)
         say_changed_code(run, folder, screen)
+    say_changed_callbacks(job, folder, screen, "This is the result with those of then")
     screen.say(f"the run in {folder.path} is finished; this is its result")
     return stored_result(folder.path, folder.record, read_epochs(folder.path))
 
 
-def _compare_model(job: FitJob, folder: RunFolder, workers: Workers) -> None:
+def _compare_model(job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> None:
     """Build the model of a finished run again; raises ConfigurationError if it is another one."""
-    before = folder.model_record()
+    before, line = folder.model_record(), ""
     coordinator = Coordinator(job.settings.mixed_hardware)
     loop = TaskLoop(workers.group, Task(method="describe", job=job))
     with explained(workers, None):
         for event in loop.events():
             if isinstance(event, TaskEvent) and isinstance(event.content, Ready):
-                before.check(event.content.model, event.content.settings, folder.path)
+                ready, keras = event.content, event.content.platform.get("keras", "")
+                before.check(ready.model, ready.settings, folder.path, keras)
+                line = before.not_compared(ready.settings, keras)
             loop.answer(coordinator.take(event))
+    if line:
+        screen.say(line)
 
 
 def say_changed_code(run: Run, folder: RunFolder, screen: Display) -> None:
@@ -68,14 +73,23 @@ def say_changed_code(run: Run, folder: RunFolder, screen: Display) -> None:
         )
 
 
-def say_changed_callbacks(job: FitJob, folder: RunFolder, screen: Display) -> None:
-    """Say which callbacks, settings of callbacks and custom steps are not those with which a run began."""
+def say_changed_callbacks(
+    job: FitJob, folder: RunFolder, screen: Display, follows: str = "It goes on with what is given now"
+) -> None:
+    """Say which callbacks, settings of callbacks and custom steps are not those with which a run began.
+
+    Args:
+        job: what is wanted now.
+        folder: holds the run.
+        screen: what the user sees.
+        follows: what becomes of it.
+    """
     now = job.wanted.code_digests
     changed = changed_code(folder.record.get("fit_code", now), now)
     if changed:
         more = f" and {len(changed) - _MAX_NAMES} more" if len(changed) > _MAX_NAMES else ""
         screen.say(
             f"warning: callbacks or steps are not those with which the run in {folder.path} began: "
-            f"{', '.join(changed[:_MAX_NAMES])}{more}. It goes on with what is given now; for all of it with that give "
-            "another run_dir."
+            f"{', '.join(changed[:_MAX_NAMES])}{more}. {follows}; for all of it with what is given now give another "
+            "run_dir."
         )

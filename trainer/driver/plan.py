@@ -253,7 +253,7 @@ def check_ready(
     Raises:
         ConfigurationError: they differ; it names in what.
     """
-    model.check(ready.model, ready.settings, run_dir)
+    model.check(ready.model, ready.settings, run_dir, ready.platform.get("keras", ""))
     differences = differing(platform, ready.platform, HARDWARE)
     if differences and job.settings.mixed_hardware == "refuse":
         raise ConfigurationError(refusal(told(differences, where, "here")))

@@ -109,6 +109,7 @@ class Record:
             that of the state in which the run ended, None where it is not kept. To be read before the block, and after
             it.
         ended: whether the workers have come to the end of the run; set by the run.
+        recorded: whether the folder says so; likewise.
 
     Args:
         job: the run.
@@ -137,7 +138,7 @@ class Record:
         self.epochs: list[EpochRecord] = []
         self.checkpoint: str | None = None
         self.final: str | None = None
-        self.ended = False
+        self.ended = self.recorded = False
         self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
         self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
         self._clock_s = began_s
@@ -388,6 +389,8 @@ class Record:
             self._screen.say(f"warning: bits may differ: {told(software, self._where_before, 'here')}")
         if before and (missing := not_compared(before, ready.platform)):
             self._screen.say(f"the run's record is older and does not tell its {', '.join(missing)}: not compared")
+        if line := self._model_before.not_compared(ready.settings, ready.platform.get("keras", "")):
+            self._screen.say(line)
         for note in ready.notes:
             self._screen.say(note)
         self._screen.say(f"workers are ready, the model has {ready.num_weights:,} weights; tracing and compiling")

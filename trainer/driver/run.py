@@ -117,7 +117,7 @@ def _fit(
         job = run.job(share, data, folder, store, final)
         if finished:
             result = finished_result(run, job, folder, workers, screen)
-            run.model.end = end_of_fit(job, folder, store, None, folder.record.get("final") or "")
+            run.model.end = end_of_fit(job, folder, store, None, folder.record.get("final") or "", recorded=True)
             return result
 
         record = Record(job, folder, screen, store, final, workers.group, times, began_s)
@@ -146,7 +146,7 @@ def _fit(
         finally:
             if loop.state.generation >= 0:  # before the first the model was as it had been
                 ended_in = (record.final or "") if record.ended else None
-                run.model.end = end_of_fit(job, folder, store, record.checkpoint, ended_in)
+                run.model.end = end_of_fit(job, folder, store, record.checkpoint, ended_in, recorded=record.recorded)
 
 
 def _with_data(run: Run, folder: RunFolder, workers: Workers, screen: Display, times: StartTimes) -> Run:
@@ -325,6 +325,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         final=record.final,
         seconds=round(seconds, 3),
     )
+    record.recorded = True
     if traced:
         _save_trace(coordinator, record, next_epoch=None)
         return None

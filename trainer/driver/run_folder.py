@@ -152,7 +152,11 @@ class RunFolder:
     def model_record(self) -> ModelRecord:
         """What the folder says of the model of the run; raises TrainerError if it cannot be read."""
         path = self.path / SETTINGS_FILE
-        return ModelRecord(hashes=self._record.get("model", {}), settings=read_json(path) if path.exists() else {})
+        return ModelRecord(
+            hashes=self._record.get("model", {}),
+            settings=read_json(path) if path.exists() else {},
+            keras=self._record.get("platform", {}).get("keras", ""),
+        )
 
     @property
     def log_dir(self) -> str:

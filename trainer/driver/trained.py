@@ -43,7 +43,13 @@ class TrainedModel:
 
 
 def end_of_fit(
-    job: FitJob, folder: RunFolder, store: CheckpointStore | None, checkpoint: str | None, final: str | None
+    job: FitJob,
+    folder: RunFolder,
+    store: CheckpointStore | None,
+    checkpoint: str | None,
+    final: str | None,
+    *,
+    recorded: bool,
 ) -> FitEnd:
     """How a fit has left the model, as far as its folder tells.
 
@@ -53,14 +59,15 @@ def end_of_fit(
         store: the run's checkpoints, None without.
         checkpoint: the last that counts, None without.
         final: name of the final state, empty if it is not kept; None if the run did not come to its end.
+        recorded: whether the folder says that it came to its end.
     """
     if final is not None:
         location, name, key = job.final_dir or "", final, job.key
     else:  # workers that have gone further may live: theirs is another state
         location, name, key = "" if store is None else store.location, checkpoint or "", f"{job.key}, unfinished"
     state = ModelState(key=key, location=location, name=name, prepared=job.prepared)
-    begins, finished = job.begins, folder.record["state"] == "finished"
-    if finished:  # else it is tried again, also if it came to its end and that could not be recorded
+    begins = job.begins
+    if recorded:  # else it is tried again, also if it came to its end and that could not be recorded
         numbering, done = job.numbering, folder.record["epochs_done"]
         begins = Beginning(
             state=state,
@@ -71,7 +78,7 @@ def end_of_fit(
         )
     return FitEnd(
         path=folder.path,
-        finished=finished,
+        finished=recorded,
         state=state,
         begins=begins,
         num_microbatches=job.settings.total_microbatches,

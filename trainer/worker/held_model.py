@@ -29,18 +29,18 @@ class HeldModel:
 
     Attributes:
         runtime: what it is computed on.
-        key: of the state that it is in (`ModelState.key`); empty for a new model's, and while it is trained.
+        key: of the state that it is in (`ModelState.key`); None while it is built and trained.
     """
 
     runtime: Runtime
-    key: str = ""
+    key: str | None = None
     _built: BuiltModel | None = None
     _traced: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def for_pass(self, job: PassJob, dataset: Dataset) -> tuple[BuiltModel, str]:
         """The model that is to answer; and why it is not in the state that is wanted, empty if it is."""
         targets, built = job.wanted.columns.targets is not None, self._built
-        if built is None or not job.model.key or job.model.key != self.key or (targets and not built.knows_targets):
+        if built is None or job.model.key != self.key or (targets and not built.knows_targets):
             built = self._build(job, dataset, job.model.prepared)
             return built, _load(built, job.model) if job.model.key else ""
         if targets:
@@ -69,7 +69,7 @@ class HeldModel:
 
     def _build(self, job: FitJob | PassJob, dataset: Dataset, prepared: Sequence[Shipped]) -> BuiltModel:
         """A new model, with what the fits before have changed of it."""
-        self._built, self.key = None, ""  # one model at a time in the device's memory
+        self._built, self.key = None, None  # one model at a time in the device's memory
         self._traced.clear()
         build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
         columns = job.wanted.columns
