@@ -206,8 +206,8 @@ def line_of(event: Event, num_steps: int) -> str:
             return f"balance: steps take {took} time than before ({expected:.0%} less was expected)"
         case CheckpointNotMade(reason=reason, is_final=True):
             return (
-                f"warning: the state in which the run ended is not kept: {reason} Its result and model.keras are "
-                "complete; without workers that hold that state, evaluate, predict and another fit have none to use."
+                f"warning: the state in which the run ended is not kept: {reason} The run's result does not "
+                "need it; evaluate, predict and another fit of this trainer do, once its workers are gone."
             )
         case CheckpointNotMade(name=name, reason=reason):
             return f"warning: no checkpoint {name}: {reason} Training goes on; it is tried again when due."
