@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from heliostat.data.errors import DatasetExistsError
@@ -67,6 +67,21 @@ def flush_folder(folder: str | os.PathLike[str]) -> None:
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part; raises OSError."""
+    unfinished = path.with_name(f".{path.name}.writing")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):  # a full disk needs the room
+            unfinished.unlink()
+        raise
 
 
 @contextmanager

@@ -211,8 +211,8 @@ def test_a_fit_whose_end_could_not_be_written_down_is_tried_again(tmp_path, monk
             raise OSError(errno.ENOSPC, "No space left on device")
         return replace_file(path, content)
 
-    replace_file = patient_files._replace
-    monkeypatch.setattr(patient_files, "_replace", replace)
+    replace_file = patient_files.replace_file
+    monkeypatch.setattr(patient_files, "replace_file", replace)
     with local_trainer(linear(), tmp_path) as trainer:
         with pytest.raises(StorageError):
             trainer.fit(DATA, epochs=2, **JOB)

@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
-from heliostat.data.writing.commit import flush_folder
+from heliostat.data.writing.commit import flush_folder, replace_file
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from .manifest import (
@@ -158,7 +158,7 @@ class CheckpointStore:
                 with self._filesystem.open_output_stream(path, compression=None) as file:
                     file.write(raw)
                 return
-            _replace_file(Path(path), raw)
+            replace_file(Path(path), raw)
             flush_folder(folder)
             flush_folder(self._root or "/")
 
@@ -326,20 +326,6 @@ class CheckpointStore:
             raise (DamagedCheckpointError if lost else CheckpointError)(
                 f"Cannot {verb} {'/'.join((self._shown, *names))}: {_without_credentials(reason)}.{hint}"
             ) from error
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _position(name: str) -> tuple[int, int, int]:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from heliostat.data.writing.commit import replace_file
+
 from ..errors import StorageError
 from .lease import Lease
 
@@ -45,7 +47,7 @@ class PatientFiles:
             content = before + content
         try:
             if anew:
-                _replace(self._folder / name, content)
+                replace_file(self._folder / name, content)
             else:
                 _append(self._folder / name, content)
         except OSError as error:
@@ -95,18 +97,3 @@ def _append(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 file.truncate(size)
             raise
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # a full disk needs the room
-            temporary.unlink()
-        raise
