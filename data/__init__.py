@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from heliostat.data.converters.convert import Conversion, convert, convert_csv, convert_npz
-from heliostat.data.converters.from_objects import (
+from .conversion.convert import Conversion, convert, convert_csv, convert_npz
+from .conversion.export import to_arrow, to_pandas, to_parquet, to_record_batches
+from .conversion.from_objects import (
     from_arrow,
     from_dataset,
     from_generator,
@@ -11,11 +12,10 @@ from heliostat.data.converters.from_objects import (
     from_ray_dataset,
     from_tf_dataset,
 )
-from heliostat.data.converters.idx import read_idx
-from heliostat.data.converters.to_arrow import to_arrow, to_pandas, to_parquet, to_record_batches
-from heliostat.data.dataset import Dataset
-from heliostat.data.describe import ColumnDescription, DatasetDescription, describe
-from heliostat.data.errors import (
+from .conversion.idx import read_idx
+from .dataset import Dataset
+from .describe import ColumnDescription, DatasetDescription, describe
+from .errors import (
     BadColumnError,
     CacheError,
     DatasetError,
@@ -31,24 +31,25 @@ from heliostat.data.errors import (
     TransformError,
     UnknownColumnError,
 )
-from heliostat.data.ordering.order import ORDER_VERSION, RowOrder, Shuffle
-from heliostat.data.ordering.plan import BatchPlan, row_ids
-from heliostat.data.ordering.shuffle_quality import shuffle_quality
-from heliostat.data.ordering.window import parse_shuffle
-from heliostat.data.reading.prefetch import Prefetcher
-from heliostat.data.reading.reader import ALIGNMENT_BYTES, Reader, aligned_empty
-from heliostat.data.remote.remote_dataset import RemoteDataset
-from heliostat.data.remote.upload import upload_dataset
-from heliostat.data.storage.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.stored import StoredDataset, open_dataset
-from heliostat.data.verify import VerifyReport, verify
-from heliostat.data.views.concatenate import concatenate
-from heliostat.data.views.mix import mix
-from heliostat.data.views.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
-from heliostat.data.views.randomness import row_uniform
-from heliostat.data.writer import write_dataset
-from heliostat.data.writing.dataset_writer import DatasetWriter
+from .format.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
+from .format.memory import ALIGNMENT_BYTES, aligned_empty
+from .format.ragged import Ragged
+from .mixing import shuffle_quality
+from .order.order import ORDER_VERSION, RowOrder, Shuffle
+from .order.plan import BatchPlan, row_ids
+from .order.window import parse_shuffle
+from .read.prefetch import Prefetcher
+from .read.reader import Reader
+from .remote.remote_dataset import RemoteDataset
+from .remote.upload import upload_dataset
+from .stored import StoredDataset, open_dataset
+from .verify import VerifyReport, verify
+from .views.concatenate import concatenate
+from .views.mix import mix
+from .views.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
+from .views.randomness import row_uniform
+from .write.dataset_writer import DatasetWriter
+from .writer import write_dataset
 
 __all__ = [
     "ALIGNMENT_BYTES",

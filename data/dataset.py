@@ -12,13 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
-from heliostat.data.ordering.order import RowOrder, Shuffle
-from heliostat.data.reading.batches import iterate_batches
-from heliostat.data.reading.reader import Reader
-from heliostat.data.storage.manifest import Column, ColumnStatistics
+
+from .format.manifest import Column, ColumnStatistics
+from .order.order import RowOrder, Shuffle
+from .read.batches import iterate_batches
+from .read.reader import Reader
 
 if TYPE_CHECKING:
-    from heliostat.data.views.preprocess import FittedPreprocessing
+    from .views.preprocess import FittedPreprocessing
 
 
 class Dataset(ABC):
@@ -77,19 +78,19 @@ class Dataset(ABC):
         Which part a row is in depends on (fraction, seed, row id, number of rows) only. Takes no memory. Raises
         SelectionError.
         """
-        from heliostat.data.views.selection import split
+        from .views.selection import split
 
         return split(self, fraction, seed=seed)
 
     def take(self, num_rows: int) -> Dataset:
         """The first rows, all if there are fewer; raises PlanError."""
-        from heliostat.data.views.selection import take
+        from .views.selection import take
 
         return take(self, num_rows)
 
     def skip(self, num_rows: int) -> Dataset:
         """All but the first rows; raises PlanError, SelectionError if none is left."""
-        from heliostat.data.views.selection import skip
+        from .views.selection import skip
 
         return skip(self, num_rows)
 
@@ -98,7 +99,7 @@ class Dataset(ABC):
 
         Takes 4 bytes of memory per row (8 in a dataset of 2**32 rows or more). Raises RowError, SelectionError.
         """
-        from heliostat.data.views.selection import select
+        from .views.selection import select
 
         return select(self, row_ids)
 
@@ -111,25 +112,25 @@ class Dataset(ABC):
         bool [rows]. Takes memory as `select` does. Raises UnknownColumnError, TransformError, SelectionError if no
         row is left.
         """
-        from heliostat.data.views.selection import filtered
+        from .views.selection import filtered
 
         return filtered(self, predicate, columns)
 
     def concatenate(self, *others: Dataset) -> Dataset:
         """These rows and then those of the others; the columns must be alike. Raises SelectionError."""
-        from heliostat.data.views.concatenate import concatenate
+        from .views.concatenate import concatenate
 
         return concatenate([self, *others])
 
     def select_columns(self, names: Sequence[str]) -> Dataset:
         """Some columns, in this order; raises UnknownColumnError."""
-        from heliostat.data.views.column_views import select_columns
+        from .views.column_views import select_columns
 
         return select_columns(self, names)
 
     def rename(self, names: Mapping[str, str]) -> Dataset:
         """Columns under other names (old name -> new name); raises UnknownColumnError, SelectionError."""
-        from heliostat.data.views.column_views import rename
+        from .views.column_views import rename
 
         return rename(self, names)
 
@@ -156,7 +157,7 @@ class Dataset(ABC):
         fingerprint covers the function's code and the values it refers to, or `version` instead. Raises
         UnknownColumnError, SelectionError, TransformError.
         """
-        from heliostat.data.views.map_function import mapped
+        from .views.map_function import mapped
 
         return mapped(
             self,
@@ -183,7 +184,7 @@ class Dataset(ABC):
         Of longer rows the end or the start is cut off, or they are an error (TransformError when they are read).
         `output` names a new column for it. Raises UnknownColumnError, SelectionError.
         """
-        from heliostat.data.views.padding import padded
+        from .views.padding import padded
 
         return padded(self, column, length, value=value, truncate=truncate, output=output)
 
@@ -196,7 +197,7 @@ class Dataset(ABC):
         rounded; with None all must have the size of the first one. Decoding uses TensorFlow, in threads. Raises
         UnknownColumnError, SelectionError, and TransformError for images that cannot be decoded when they are read.
         """
-        from heliostat.data.views.decode import decoded
+        from .views.decode import decoded
 
         return decoded(self, column, size, channels=channels, output=output)
 
@@ -206,7 +207,7 @@ class Dataset(ABC):
         A path is used again if it holds a cache of a dataset with the same fingerprint, and replaced if of another one.
         Raises SelectionError if the rows differ from pass to pass, DatasetExistsError if something else is at the path.
         """
-        from heliostat.data.views.cache import cached
+        from .views.cache import cached
 
         return cached(self, place)
 
@@ -215,7 +216,7 @@ class Dataset(ABC):
 
         Raises UnknownColumnError, SelectionError, TransformError.
         """
-        from heliostat.data.views.preprocess import vectorized
+        from .views.preprocess import vectorized
 
         return vectorized(self, column, fitted, output=output)
 
@@ -236,7 +237,7 @@ class Dataset(ABC):
         With `prefetch_bytes`, `num_threads` threads read up to that many bytes of batches ahead. Raises PlanError and
         UnknownColumnError at once, ShardError on the way.
         """
-        from heliostat.data.views.view import chosen_columns
+        from .views.view import chosen_columns
 
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
         chosen_columns(self, columns)
@@ -274,7 +275,7 @@ class Dataset(ABC):
         ahead by `num_threads` threads, in which functions of `map` then run; 0 reads on demand. Raises PlanError,
         UnknownColumnError.
         """
-        from heliostat.data.views.tfdata import tf_dataset
+        from .views.tfdata import tf_dataset
 
         return tf_dataset(
             self,

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.ordering.order import Shuffle
-from heliostat.data.ordering.shuffle_quality import shuffle_quality
-from heliostat.data.storage.columns import Column, ColumnStatistics
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
-from heliostat.data.stored import StoredDataset
-from heliostat.data.views.view import rows_per_scan
+
+from .dataset import Dataset
+from .format.columns import Column, ColumnStatistics
+from .format.ragged import Ragged
+from .format.shards import Values
+from .mixing import shuffle_quality
+from .order.order import Shuffle
+from .stored import StoredDataset
+from .views.view import rows_per_scan
 
 _MAX_CLASSES = 1000
 _MAX_SCAN_ROWS = 1 << 16

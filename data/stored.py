@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import ShardError
-from heliostat.data.reading.chunk_reader import ChunkReader
-from heliostat.data.reading.chunk_source import open_checked
-from heliostat.data.reading.reader import Reader
-from heliostat.data.reading.shard_reader import KeptMap, ShardReader
-from heliostat.data.reading.stored_reader import Stamps, stamps_of
-from heliostat.data.remote.filesystem import is_uri, local_path
-from heliostat.data.storage.chunks import ChunkTable, Skipped
-from heliostat.data.storage.damage import Damage, damaged_chunks, find_damage
-from heliostat.data.storage.ipc_shards import MappedShard
-from heliostat.data.storage.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
-from heliostat.data.storage.plain_folder import add_manifest, is_plain, scan
+
+from .damage import Damage, damaged_chunks, find_damage
+from .dataset import Dataset
+from .errors import ShardError
+from .foreign.chunk_reader import ChunkReader
+from .foreign.chunk_source import open_checked
+from .foreign.folder import add_manifest, is_plain, scan
+from .format.chunks import ChunkTable, Skipped
+from .format.ipc_shards import MappedShard
+from .format.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
+from .read.reader import Reader
+from .read.shard_reader import KeptMap, ShardReader
+from .read.stored_reader import Stamps, stamps_of
+from .remote.filesystem import is_uri, local_path
 
 
 class StoredDataset(Dataset):
@@ -190,7 +191,7 @@ def open_unchecked(
         if here is None and write_manifest:
             raise ValueError(f"write_manifest is for folders of this host; {path} is a URI.")
         if here is None:
-            from heliostat.data.remote.remote_dataset import open_remote
+            from .remote.remote_dataset import open_remote
 
             return open_remote(str(path), cache_dir=cache_dir, cache_bytes=cache_bytes)
         path = here

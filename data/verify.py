@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from heliostat.data.storage.damage import Damage
-from heliostat.data.stored import StoredDataset, open_unchecked
+from .damage import Damage
+from .stored import StoredDataset, open_unchecked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

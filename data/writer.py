@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from heliostat.data.storage.manifest import ShardFormat
-from heliostat.data.stored import StoredDataset
-from heliostat.data.writing.dataset_writer import SHARD_BYTES, DatasetWriter
+from .format.manifest import ShardFormat
+from .stored import StoredDataset
+from .write.dataset_writer import SHARD_BYTES, DatasetWriter
 
 
 def write_dataset(

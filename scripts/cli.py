@@ -16,7 +16,7 @@ from heliostat.scripts.failures import is_ours, message_of
 _PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 # Of tables in a file or a pipe: paths stay whole.
 _FILE_WIDTH = 160
-# As in heliostat.data.converters.open_source, which is not loaded for --help.
+# As in heliostat.data.conversion.open_source, which is not loaded for --help.
 _SOURCE_KINDS = [
     *("npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset")
 ]

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from heliostat.data.converters.convert import Conversion
-from heliostat.data.converters.convert import convert as write
+from heliostat.data.conversion.convert import Conversion
+from heliostat.data.conversion.convert import convert as write
 from heliostat.data.errors import DatasetError
-from heliostat.data.storage.columns import Column
+from heliostat.data.format.columns import Column
 from heliostat.data.stored import StoredDataset
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.environment import quiet_tensorflow

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from heliostat.data.errors import DatasetError
+from ..errors import DatasetError
 
 
 class _Need:

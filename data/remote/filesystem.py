@@ -13,8 +13,9 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from heliostat.data.errors import RemoteError
-from heliostat.data.remote.retry import GaveUpError, RetryPolicy, with_retries
+
+from ..errors import RemoteError
+from .retry import GaveUpError, RetryPolicy, with_retries
 
 _Result = TypeVar("_Result")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

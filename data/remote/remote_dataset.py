@@ -9,20 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heliostat.data.errors import DatasetNotFoundError, ManifestError, ShardError
-from heliostat.data.ordering.order import RowOrder, Shuffle
-from heliostat.data.reading.batches import iterate_batches
-from heliostat.data.reading.reader import Reader
-from heliostat.data.remote.filesystem import RemoteFolder
-from heliostat.data.remote.remote_plain import scan_remote
-from heliostat.data.remote.remote_reader import CachedChunkReader, CachedShardReader, RemoteReader
-from heliostat.data.remote.remote_source import RemoteSettings, ShardSource, local_manifest
-from heliostat.data.storage.chunks import ChunkTable, Skipped
-from heliostat.data.storage.damage import Damage, damaged_chunks, find_damage
-from heliostat.data.storage.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
-from heliostat.data.storage.shards import FileStamp
-from heliostat.data.stored import StoredDataset
-from heliostat.data.views.view import chosen_columns
+from ..damage import Damage, damaged_chunks, find_damage
+from ..errors import DatasetNotFoundError, ManifestError, ShardError
+from ..format.chunks import ChunkTable, Skipped
+from ..format.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
+from ..format.shards import FileStamp
+from ..order.order import RowOrder, Shuffle
+from ..read.batches import iterate_batches
+from ..read.reader import Reader
+from ..stored import StoredDataset
+from ..views.view import chosen_columns
+from .filesystem import RemoteFolder
+from .remote_plain import scan_remote
+from .remote_reader import CachedChunkReader, CachedShardReader, RemoteReader
+from .remote_source import RemoteSettings, ShardSource, local_manifest
 
 
 class RemoteDataset(StoredDataset):

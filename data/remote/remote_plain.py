@@ -5,12 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from heliostat.data.errors import DatasetNotFoundError
-from heliostat.data.reading.chunk_source import PARQUET_SUFFIXES, ParquetFile
-from heliostat.data.remote.filesystem import RemoteFolder
-from heliostat.data.storage.footers import edge_hash_of
-from heliostat.data.storage.manifest import Manifest, Shard
-from heliostat.data.storage.plain_folder import is_plain_name, manifest_of
+from ..errors import DatasetNotFoundError
+from ..foreign.chunk_source import PARQUET_SUFFIXES, ParquetFile
+from ..foreign.folder import is_plain_name, manifest_of
+from ..foreign.footers import edge_hash_of
+from ..format.manifest import Manifest, Shard
+from .filesystem import RemoteFolder
 
 _NUM_THREADS = 8
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.errors import CacheError, ShardError
-from heliostat.data.reading.chunk_reader import ChunkReader
-from heliostat.data.reading.lookahead import ComingRows
-from heliostat.data.reading.reader import Reader
-from heliostat.data.reading.shard_reader import ShardReader
-from heliostat.data.remote.remote_source import ShardSource
-from heliostat.data.storage.manifest import Column
-from heliostat.data.storage.shards import FileStamp, stamp_of
-from heliostat.data.views.view import checked_row_ids
+
+from ..errors import CacheError, ShardError
+from ..foreign.chunk_reader import ChunkReader
+from ..format.manifest import Column
+from ..format.shards import FileStamp, stamp_of
+from ..read.lookahead import ComingRows
+from ..read.reader import Reader
+from ..read.shard_reader import ShardReader
+from ..views.view import checked_row_ids
+from .remote_source import ShardSource
 
 
 class CachedShardReader(ShardReader):

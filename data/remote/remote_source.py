@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.data.errors import CacheError, ManifestError, RemoteError, ShardError
-from heliostat.data.ordering.order import RowOrder
-from heliostat.data.reading.lookahead import ComingRows, Lookahead, ShardTable
-from heliostat.data.remote.fetch_ahead import ShardPrefetcher
-from heliostat.data.remote.filesystem import RemoteFolder
-from heliostat.data.remote.retry import RetryPolicy
-from heliostat.data.remote.shard_cache import FOLDER_NAME, WantedFile, shard_cache
-from heliostat.data.storage.chunks import ChunkTable, Skipped
-from heliostat.data.storage.footers import EDGE_PREFIX
-from heliostat.data.storage.manifest import Manifest, Shard
+
+from ..errors import CacheError, ManifestError, RemoteError, ShardError
+from ..foreign.footers import EDGE_PREFIX
+from ..format.chunks import ChunkTable, Skipped
+from ..format.manifest import Manifest, Shard
+from ..order.order import RowOrder
+from ..read.lookahead import ComingRows, Lookahead, ShardTable
+from .fetch_ahead import ShardPrefetcher
+from .filesystem import RemoteFolder
+from .retry import RetryPolicy
+from .shard_cache import FOLDER_NAME, WantedFile, shard_cache
 
 _AHEAD_BYTES = 4 << 30
 _HASH = re.compile(rf"({EDGE_PREFIX})?[0-9a-f]{{32}}")

@@ -21,9 +21,10 @@ from typing import Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
 import xxhash
-from heliostat.data.errors import CacheError, ShardError
-from heliostat.data.remote.byte_locks import ByteLocks, byte_locked
-from heliostat.data.storage.footers import EDGE_PREFIX, edge_hash
+
+from ..errors import CacheError, ShardError
+from ..foreign.footers import EDGE_PREFIX, edge_hash
+from .byte_locks import ByteLocks, byte_locked
 
 FOLDER_NAME = "heliostat-shards"
 LOCK_NAME = ".locks"

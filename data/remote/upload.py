@@ -12,17 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import xxhash
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
-from heliostat.data.remote.filesystem import RemoteFolder
-from heliostat.data.remote.remote_dataset import RemoteDataset, fetch_manifest, open_remote
-from heliostat.data.remote.remote_source import local_name
-from heliostat.data.remote.retry import RetryPolicy
-from heliostat.data.storage.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
-from heliostat.data.storage.shards import hash_file
-from heliostat.data.storage.statistics import column_statistics
-from heliostat.data.stored import StoredDataset
-from heliostat.data.writing.dataset_writer import DatasetWriter
+
+from ..dataset import Dataset
+from ..errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
+from ..format.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
+from ..format.shards import hash_file
+from ..stored import StoredDataset
+from ..views.statistics import column_statistics
+from ..write.dataset_writer import DatasetWriter
+from .filesystem import RemoteFolder
+from .remote_dataset import RemoteDataset, fetch_manifest, open_remote
+from .remote_source import local_name
+from .retry import RetryPolicy
 
 _BLOCK_BYTES = 8 << 20
 _ROWS_PER_WRITE = 4096

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import SelectionError
-from heliostat.data.ordering.bijection import Integers
-from heliostat.data.reading.reader import output_array
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
+
+from ..dataset import Dataset
+from ..errors import SelectionError
+from ..format.columns import Column
+from ..format.ragged import Ragged
+from ..format.shards import Values
+from ..order.bijection import Integers
+from ..read.reader import output_array
 
 Part = tuple[Integers, Mapping[str, Any]]
 """Places in the batch [rows of the part], and the rows by column."""

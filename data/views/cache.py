@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import DatasetExistsError, DatasetNotFoundError, SelectionError
-from heliostat.data.ordering.bijection import Integers
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader, output_array
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged, splits_of
-from heliostat.data.storage.shards import Values
-from heliostat.data.views.view import View, ViewReader, chosen_columns, rows_per_scan
+
+from ..dataset import Dataset
+from ..errors import DatasetExistsError, DatasetNotFoundError, SelectionError
+from ..format.columns import Column
+from ..format.ragged import Ragged, splits_of
+from ..format.shards import Values
+from ..order.bijection import Integers
+from ..order.order import RowIds
+from ..read.reader import Reader, output_array
+from .view import View, ViewReader, chosen_columns, rows_per_scan
 
 _CACHE_KEY = "heliostat_cache_of"
 
@@ -192,8 +193,8 @@ class DiskCache(_CachedDataset):
 
 def _written(dataset: Dataset, path: Path) -> Dataset:
     """The dataset at `path` that holds these rows, written unless it is there already."""
-    from heliostat.data.stored import open_dataset
-    from heliostat.data.writing.dataset_writer import DatasetWriter
+    from ..stored import open_dataset
+    from ..write.dataset_writer import DatasetWriter
 
     overwrite = False
     if os.path.lexists(path):

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import SelectionError
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader
-from heliostat.data.storage.columns import Column, ColumnStatistics
-from heliostat.data.storage.statistics import LazyStatistics
-from heliostat.data.views.view import View, ViewReader, checked_row_ids, chosen_columns
+
+from ..dataset import Dataset
+from ..errors import SelectionError
+from ..format.columns import Column, ColumnStatistics
+from ..order.order import RowIds
+from ..read.reader import Reader
+from .statistics import LazyStatistics
+from .view import View, ViewReader, checked_row_ids, chosen_columns
 
 
 class ColumnsView(View):

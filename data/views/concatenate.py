@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader
-from heliostat.data.storage.columns import Column, ColumnStatistics
-from heliostat.data.storage.statistics import LazyStatistics, merged_statistics
-from heliostat.data.views.assemble import assembled, check_same_columns
-from heliostat.data.views.view import checked_row_ids, chosen_columns, fingerprint_of
+
+from ..dataset import Dataset
+from ..format.columns import Column, ColumnStatistics
+from ..order.order import RowIds
+from ..read.reader import Reader
+from .assemble import assembled, check_same_columns
+from .statistics import LazyStatistics, merged_statistics
+from .view import checked_row_ids, chosen_columns, fingerprint_of
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:

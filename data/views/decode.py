@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.ordering.order import RowIds, checked_integer
-from heliostat.data.reading.reader import aligned_empty
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
-from heliostat.data.views.transform import ChangedDataset, RowChange
-from heliostat.data.views.view import chosen_columns
+
+from ..dataset import Dataset
+from ..errors import SelectionError, TransformError
+from ..format.columns import Column
+from ..format.memory import aligned_empty
+from ..format.ragged import Ragged
+from ..format.shards import Values
+from ..order.order import RowIds, checked_integer
+from .transform import ChangedDataset, RowChange
+from .view import chosen_columns
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _CHANNELS = (1, 3, 4)

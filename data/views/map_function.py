@@ -7,18 +7,19 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import BadColumnError, DatasetError, SelectionError, TransformError
-from heliostat.data.ordering.bijection import Words
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
-from heliostat.data.storage.values import as_column, as_values
-from heliostat.data.views.function_identity import function_fingerprint, function_name
-from heliostat.data.views.randomness import row_generator, row_keys, row_seeds
-from heliostat.data.views.transform import ChangedDataset, RowChange, check_values, read_only, rows_text
-from heliostat.data.views.view import View, chosen_columns
+
+from ..dataset import Dataset
+from ..errors import BadColumnError, DatasetError, SelectionError, TransformError
+from ..format.columns import Column
+from ..format.ragged import Ragged
+from ..format.shards import Values
+from ..format.values import as_column, as_values
+from ..order.bijection import Words
+from ..order.order import RowIds
+from .function_identity import function_fingerprint, function_name
+from .randomness import row_generator, row_keys, row_seeds
+from .transform import ChangedDataset, RowChange, check_values, read_only, rows_text
+from .view import View, chosen_columns
 
 _SAMPLE_ROWS = 8
 
@@ -177,7 +178,7 @@ class MapChange(RowChange):
             ) from error
 
     def _tensors(self, rows: Mapping[str, Values], ids: RowIds, keys: Words | None) -> Returned:
-        from heliostat.data.views.tensors import call_graph, row_graph
+        from .tensors import call_graph, row_graph
 
         if self._graph is None:
             self._graph = row_graph(self._function, self._input_columns, per_row=self._per_row, random=self.is_random)

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import PlanError, SelectionError
-from heliostat.data.ordering.bijection import Integers, hashed
-from heliostat.data.ordering.order import MAX_ROWS, ORDER_VERSION, RowIds, RowOrder, Shuffle, checked_integer
-from heliostat.data.ordering.window import parse_shuffle
-from heliostat.data.reading.reader import Reader
-from heliostat.data.storage.columns import Column, ColumnStatistics
-from heliostat.data.views.assemble import Part, assembled, check_same_columns
-from heliostat.data.views.concatenate import joined_statistics
-from heliostat.data.views.view import checked_row_ids, chosen_columns, fingerprint_of
+
+from ..dataset import Dataset
+from ..errors import PlanError, SelectionError
+from ..format.columns import Column, ColumnStatistics
+from ..order.bijection import Integers, hashed
+from ..order.order import MAX_ROWS, ORDER_VERSION, RowIds, RowOrder, Shuffle, checked_integer
+from ..order.window import parse_shuffle
+from ..read.reader import Reader
+from .assemble import Part, assembled, check_same_columns
+from .concatenate import joined_statistics
+from .view import checked_row_ids, chosen_columns, fingerprint_of
 
 MIX_VERSION = 1
 """Changes whenever any mix changes."""

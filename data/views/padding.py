@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.ordering.order import RowIds, checked_integer
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
-from heliostat.data.views.transform import ChangedDataset, RowChange
-from heliostat.data.views.view import chosen_columns
+
+from ..dataset import Dataset
+from ..errors import SelectionError, TransformError
+from ..format.columns import Column
+from ..format.ragged import Ragged
+from ..format.shards import Values
+from ..order.order import RowIds, checked_integer
+from .transform import ChangedDataset, RowChange
+from .view import chosen_columns
 
 Truncate = Literal["end", "start", "error"]
 

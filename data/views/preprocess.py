@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import BadColumnError, DatasetNotFoundError, ManifestError, SelectionError, TransformError
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.storage.shards import Values
-from heliostat.data.storage.values import as_column, as_values
-from heliostat.data.views.transform import ChangedDataset, RowChange, check_values, rows_text
-from heliostat.data.views.view import chosen_columns, fingerprint_of, rows_per_scan
+
+from ..dataset import Dataset
+from ..errors import BadColumnError, DatasetNotFoundError, ManifestError, SelectionError, TransformError
+from ..format.shards import Values
+from ..format.values import as_column, as_values
+from ..order.order import RowIds
+from .transform import ChangedDataset, RowChange, check_values, rows_text
+from .view import chosen_columns, fingerprint_of, rows_per_scan
 
 FORMAT_NAME = "heliostat-preprocessing"
 FORMAT_VERSION = 1
@@ -185,7 +186,7 @@ class VectorizeChange(RowChange):
             raise TransformError(f"{self._what(ids)} gave no column: {error}", column=self._output) from error
 
     def _computed(self, rows: Mapping[str, Values], ids: RowIds) -> Values:
-        from heliostat.data.views.tensors import call_graph, row_graph
+        from .tensors import call_graph, row_graph
 
         name = self.inputs[0]
         if self._graph is None:

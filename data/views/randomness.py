@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.ordering.bijection import Words, hashed, round_keys, two_words
-from heliostat.data.ordering.order import RowIds
+
+from ..order.bijection import Words, hashed, round_keys, two_words
+from ..order.order import RowIds
 
 RANDOM_VERSION = 1
 """Changes whenever any row's random numbers change."""

@@ -9,16 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.ordering.order import RowIds, checked_integer
-from heliostat.data.reading.lookahead import ComingRows
-from heliostat.data.reading.reader import Reader
-from heliostat.data.storage.columns import ColumnStatistics
-from heliostat.data.storage.shards import Values
-from heliostat.data.storage.statistics import LazyStatistics, column_statistics
-from heliostat.data.views.split import SplitSide
-from heliostat.data.views.view import View, ViewReader, checked_row_ids, chosen_columns, rows_per_scan
+
+from ..dataset import Dataset
+from ..errors import SelectionError, TransformError
+from ..format.columns import ColumnStatistics
+from ..format.shards import Values
+from ..order.order import RowIds, checked_integer
+from ..read.lookahead import ComingRows
+from ..read.reader import Reader
+from .split import SplitSide
+from .statistics import LazyStatistics, column_statistics
+from .view import View, ViewReader, checked_row_ids, chosen_columns, rows_per_scan
 
 Predicate = Callable[[dict[str, Values]], npt.ArrayLike]
 """From columns of some rows to bool [rows]: which rows to keep."""

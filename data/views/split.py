@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from heliostat.data.ordering.bijection import Integers, hashed, round_keys, two_words
-from heliostat.data.ordering.order import RowIds
+
+from ..order.bijection import Integers, hashed, round_keys, two_words
+from ..order.order import RowIds
 
 SPLIT_VERSION = 1
 """Changes whenever any split changes."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.reading.reader import ALIGNMENT_BYTES
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
+
+from ..format.columns import Column
+from ..format.memory import ALIGNMENT_BYTES
+from ..format.ragged import Ragged
+from ..format.shards import Values
 
 # TensorFlow shares memory of these; bool it takes for uint8.
 _SHARED_KINDS = "iuf"

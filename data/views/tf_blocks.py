@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.ordering.order import RowOrder
-from heliostat.data.reading.prefetch import Prefetcher
-from heliostat.data.reading.reader import Reader, aligned_empty
-from heliostat.data.reading.stretches import Stretch
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.views.view import num_bytes
+
+from ..dataset import Dataset
+from ..format.columns import Column
+from ..format.memory import aligned_empty
+from ..format.ragged import Ragged
+from ..order.order import RowOrder
+from ..read.prefetch import Prefetcher
+from ..read.reader import Reader
+from ..read.stretches import Stretch
+from .view import num_bytes
 
 _BLOCK_BYTES = 4 << 20
 _MAX_BATCHES = 32

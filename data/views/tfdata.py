@@ -9,13 +9,14 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import PlanError, UnknownColumnError
-from heliostat.data.ordering.order import RowOrder, Shuffle, checked_integer
-from heliostat.data.ordering.plan import BatchPlan
-from heliostat.data.storage.columns import Column
-from heliostat.data.views.tf_blocks import BlockSize, read_blocks
-from heliostat.data.views.view import chosen_columns
+
+from ..dataset import Dataset
+from ..errors import PlanError, UnknownColumnError
+from ..format.columns import Column
+from ..order.order import RowOrder, Shuffle, checked_integer
+from ..order.plan import BatchPlan
+from .tf_blocks import BlockSize, read_blocks
+from .view import chosen_columns
 
 ColumnChoice = str | Sequence[str] | Mapping[str, str]
 """A column, several of them (a tuple of tensors), or a dict of names to columns (a dict of tensors)."""
@@ -89,7 +90,8 @@ def tf_dataset(
 def _fetched(passes: _Passes, iteration: Any, schema: Mapping[str, Column]) -> tuple[Any, dict[str, Any]]:
     """The number of rows and the tensors of the next block of an iteration, by column, in a graph."""
     import tensorflow as tf
-    from heliostat.data.views.tensors import flat_tensors, tensor_spec
+
+    from .tensors import flat_tensors, tensor_spec
 
     specs = {name: tensor_spec(column) for name, column in schema.items()}
     dtypes = [dtype for spec in specs.values() for dtype in _flat_dtypes(spec)]
@@ -110,7 +112,8 @@ def _cut(
 ) -> dict[str, Any]:
     """Some rows of a block with columns of variable length, in a graph."""
     import tensorflow as tf
-    from heliostat.data.views.tensors import tensor_spec
+
+    from .tensors import tensor_spec
 
     high, found = low + tf.cast(num_rows, tf.int64), {}
     for name, column in schema.items():

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import TransformError
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.reader import Reader, aligned_empty, output_array
-from heliostat.data.storage.columns import Column, ColumnStatistics
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.storage.shards import Values
-from heliostat.data.storage.statistics import LazyStatistics, column_statistics
-from heliostat.data.views.view import View, ViewReader, aligned, chosen_columns
+
+from ..dataset import Dataset
+from ..errors import TransformError
+from ..format.columns import Column, ColumnStatistics
+from ..format.memory import aligned, aligned_empty
+from ..format.ragged import Ragged
+from ..format.shards import Values
+from ..order.order import RowIds
+from ..read.reader import Reader, output_array
+from .statistics import LazyStatistics, column_statistics
+from .view import View, ViewReader, chosen_columns
 
 _NAMED_ROWS = 8
 

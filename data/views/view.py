@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from heliostat.data.dataset import Dataset
-from heliostat.data.errors import RowError
-from heliostat.data.ordering.order import RowIds
-from heliostat.data.reading.lookahead import ComingRows
-from heliostat.data.reading.reader import ALIGNMENT_BYTES, Reader, aligned_empty
-from heliostat.data.storage.columns import Column, ColumnStatistics, named_columns
-from heliostat.data.storage.shards import Values
+
+from ..dataset import Dataset
+from ..errors import RowError
+from ..format.columns import Column, ColumnStatistics, named_columns
+from ..format.shards import Values
+from ..order.order import RowIds
+from ..read.lookahead import ComingRows
+from ..read.reader import Reader
 
 _SCAN_BYTES = 16 << 20
 _SCAN_ROWS = 4096
@@ -116,15 +117,6 @@ def checked_row_ids(row_ids: npt.ArrayLike, num_rows: int, name: str) -> RowIds:
 def chosen_columns(dataset: Dataset, names: Sequence[str] | None) -> dict[str, Column]:
     """The named columns of a dataset, see `named_columns`."""
     return named_columns(dataset.name, dataset.schema, names)
-
-
-def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array itself if it is contiguous, writeable and aligned to 64 bytes, else a copy that is."""
-    if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % ALIGNMENT_BYTES == 0:
-        return array
-    copy = aligned_empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy
 
 
 def num_bytes(values: Mapping[str, Values]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heliostat.data.storage.chunks import ChunkTable
+from heliostat.data.format.chunks import ChunkTable
 
 
 @pytest.mark.parametrize("counts", [[7], [4, 4, 4], [4, 4, 1], [4, 4, 5], [4, 1, 4], [1, 1, 3, 1]])

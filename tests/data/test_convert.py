@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, SourceError, convert_csv, convert_npz, read_idx
-from heliostat.data.converters.convert import convert
+from heliostat.data.conversion.convert import convert
 from heliostat.data.errors import RemoteError
 
 

@@ -15,8 +15,8 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, open_dataset
-from heliostat.data.converters.convert import convert
-from heliostat.data.converters.from_objects import from_generator, from_pandas, from_ray_dataset
+from heliostat.data.conversion.convert import convert
+from heliostat.data.conversion.from_objects import from_generator, from_pandas, from_ray_dataset
 
 NUM_ROWS = 3000
 X = np.arange(NUM_ROWS * 4, dtype=np.float64).reshape(NUM_ROWS, 4)
@@ -209,7 +209,7 @@ def test_frames_and_arrow_batches_go_on(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from heliostat.data.converters.convert import convert
+from heliostat.data.conversion.convert import convert
 def on_progress(now):
     if now.num_rows > 1000:
         os.kill(os.getpid(), signal.SIGKILL)

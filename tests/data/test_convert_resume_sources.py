@@ -17,9 +17,9 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 from heliostat.data import DatasetExistsError, SourceError, StoredDataset
-from heliostat.data.converters.convert import convert, write_source
-from heliostat.data.converters.from_keras import labelled_source
-from heliostat.data.converters.from_objects import from_generator, from_tf_dataset
+from heliostat.data.conversion.convert import convert, write_source
+from heliostat.data.conversion.from_keras import labelled_source
+from heliostat.data.conversion.from_objects import from_generator, from_tf_dataset
 
 pytestmark = pytest.mark.engine
 
@@ -188,7 +188,7 @@ def test_a_source_that_has_fewer_rows_the_second_time_is_refused(tmp_path):
 
 PROGRAM = """
 import os, signal, sys
-from heliostat.data.converters.convert import convert
+from heliostat.data.conversion.convert import convert
 kill = sys.argv[1] == "kill"
 rows = []
 def on_progress(now):

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data.converters.convert import convert
-from heliostat.data.converters.open_source import guess_kind
+from heliostat.data.conversion.convert import convert
+from heliostat.data.conversion.open_source import guess_kind
 from heliostat.data.errors import BadColumnError, DatasetExistsError, SourceError
 
 

@@ -15,8 +15,8 @@ from heliostat.data import (
     open_dataset,
     write_dataset,
 )
-from heliostat.data.storage.manifest import Manifest, Shard, read_manifest, write_manifest
-from heliostat.data.storage.shards import hash_file
+from heliostat.data.format.manifest import Manifest, Shard, read_manifest, write_manifest
+from heliostat.data.format.shards import hash_file
 
 
 @pytest.fixture

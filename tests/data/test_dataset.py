@@ -21,8 +21,8 @@ from heliostat.data import (
     open_dataset,
     write_dataset,
 )
-from heliostat.data.storage.manifest import DTYPE_NAMES, Column, Manifest, Shard
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.format.manifest import DTYPE_NAMES, Column, Manifest, Shard
+from heliostat.data.format.ragged import Ragged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

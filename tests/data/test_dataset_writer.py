@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from heliostat.data import BadColumnError, DatasetError, DatasetExistsError, open_dataset, write_dataset
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.writing.dataset_writer import DatasetWriter
+from heliostat.data.format.columns import Column
+from heliostat.data.format.ragged import Ragged
+from heliostat.data.write.dataset_writer import DatasetWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -306,7 +306,7 @@ PROGRAM = """
 import os, sys, signal
 sys.path.insert(0, sys.argv[3])
 import test_dataset_writer as rows
-from heliostat.data.writing.dataset_writer import DatasetWriter
+from heliostat.data.write.dataset_writer import DatasetWriter
 writer = DatasetWriter(sys.argv[1], **eval(sys.argv[2]))
 for low in range(0, 650, 65):
     writer.write(rows.part(low, low + 65))
@@ -440,7 +440,7 @@ def test_a_dataset_that_appeared_while_another_was_written_stays(tmp_path):
 def test_memory_is_bounded(tmp_path):
     program = (
         "import sys, resource, numpy as np\n"
-        "from heliostat.data.writing.dataset_writer import DatasetWriter\n"
+        "from heliostat.data.write.dataset_writer import DatasetWriter\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "with DatasetWriter(sys.argv[1], shard_bytes=4 << 20) as writer:\n"
         "    block = {'x': np.zeros((1000, 1000), np.float32), 't': [b'x' * 1000] * 1000}\n"

@@ -9,7 +9,7 @@ import pytest
 from heliostat.data import Dataset, PlanError, UnknownColumnError, describe, write_dataset
 from heliostat.data.describe import length_histogram, sample_rows
 from heliostat.data.errors import SelectionError
-from heliostat.data.ordering.shuffle_quality import chi_squared, shuffle_quality
+from heliostat.data.mixing import chi_squared, shuffle_quality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import RowOrder, ShardError, open_dataset, write_dataset
-from heliostat.data.reading.chunk_reader import ChunkReader
-from heliostat.data.storage.manifest import DTYPE_NAMES
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.foreign.chunk_reader import ChunkReader
+from heliostat.data.format.manifest import DTYPE_NAMES
+from heliostat.data.format.ragged import Ragged
 
 NUM_ROWS = 3000
 

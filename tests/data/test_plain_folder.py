@@ -11,7 +11,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import BadColumnError, DatasetNotFoundError, ShardError, open_dataset
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.format.ragged import Ragged
 from heliostat.data.verify import verify
 
 NUM_ROWS = 1000

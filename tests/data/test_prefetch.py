@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 from heliostat.data import Dataset, RowError, RowOrder, UnknownColumnError, write_dataset
-from heliostat.data.reading.prefetch import Prefetcher
-from heliostat.data.reading.reader import Reader
+from heliostat.data.read.prefetch import Prefetcher
+from heliostat.data.read.reader import Reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

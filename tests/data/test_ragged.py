@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, open_dataset, write_dataset
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.manifest import DTYPE_NAMES
-from heliostat.data.storage.ragged import Ragged
-from heliostat.data.writing.dataset_writer import DatasetWriter
+from heliostat.data.format.columns import Column
+from heliostat.data.format.manifest import DTYPE_NAMES
+from heliostat.data.format.ragged import Ragged
+from heliostat.data.write.dataset_writer import DatasetWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -34,7 +34,7 @@ from heliostat.data.remote.retry import RetryPolicy
 from heliostat.data.remote.shard_cache import FOLDER_NAME
 from heliostat.data.remote.upload import upload_dataset
 from heliostat.data.verify import verify
-from heliostat.data.writing.dataset_writer import DatasetWriter
+from heliostat.data.write.dataset_writer import DatasetWriter
 
 from .object_store import MISSING, REASON, SECRET, ObjectStore
 from .slow_relay import Fault, SlowRelay

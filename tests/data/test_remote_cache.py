@@ -13,7 +13,7 @@ import pytest
 import xxhash
 from heliostat.data import RowOrder, write_dataset
 from heliostat.data.errors import CacheError, RemoteError, ShardError
-from heliostat.data.reading.lookahead import Lookahead, ShardTable
+from heliostat.data.read.lookahead import Lookahead, ShardTable
 from heliostat.data.remote.byte_locks import ByteLocks, byte_locked
 from heliostat.data.remote.fetch_ahead import ShardPrefetcher
 from heliostat.data.remote.filesystem import is_uri, shown_uri

@@ -11,18 +11,18 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import DatasetExistsError, UnknownColumnError, read_idx, write_dataset
-from heliostat.data.converters.convert import convert
-from heliostat.data.converters.from_objects import (
+from heliostat.data.conversion.convert import convert
+from heliostat.data.conversion.export import to_arrow, to_pandas, to_parquet, to_record_batches
+from heliostat.data.conversion.from_objects import (
     from_arrow,
     from_dataset,
     from_generator,
     from_pandas,
     from_ray_dataset,
 )
-from heliostat.data.converters.to_arrow import to_arrow, to_pandas, to_parquet, to_record_batches
 from heliostat.data.errors import BadColumnError, SourceError
-from heliostat.data.storage.columns import DTYPE_NAMES
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.format.columns import DTYPE_NAMES
+from heliostat.data.format.ragged import Ragged
 
 NUM_ROWS = 1000
 

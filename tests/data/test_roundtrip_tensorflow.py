@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from heliostat.data.converters.convert import convert
-from heliostat.data.converters.from_keras import keras_source, labelled_source
-from heliostat.data.converters.from_objects import from_tf_dataset
+from heliostat.data.conversion.convert import convert
+from heliostat.data.conversion.from_keras import keras_source, labelled_source
+from heliostat.data.conversion.from_objects import from_tf_dataset
 from heliostat.data.errors import BadColumnError, SourceError
-from heliostat.data.storage.columns import Column
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.format.columns import Column
+from heliostat.data.format.ragged import Ragged
 
 pytestmark = pytest.mark.engine
 
@@ -182,7 +182,7 @@ def test_names_and_splits_that_keras_does_not_have():
 
 PROGRAM = """
 import keras, numpy as np
-from heliostat.data.converters.convert import convert
+from heliostat.data.conversion.convert import convert
 (x, y), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
 for split, one, labels in (("train", x, y), ("test", x_test, y_test)):
     found = convert("fashion_mnist", split, split=split)

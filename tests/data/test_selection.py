@@ -18,7 +18,7 @@ from heliostat.data import (
     write_dataset,
 )
 from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.format.ragged import Ragged
 from heliostat.data.views.concatenate import concatenate
 from heliostat.data.views.split import SplitSide
 from hypothesis import given, settings

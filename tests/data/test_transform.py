@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from heliostat.data import BatchPlan, Column, Dataset, RowError, RowOrder, UnknownColumnError, row_ids, write_dataset
 from heliostat.data.errors import SelectionError, TransformError
-from heliostat.data.storage.ragged import Ragged
+from heliostat.data.format.ragged import Ragged
 from heliostat.data.views.function_identity import function_fingerprint
 from heliostat.data.views.randomness import row_keys, row_seeds, row_uniform
 from hypothesis import given, settings

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from heliostat.data import BatchPlan, PlanError, RowOrder, row_ids
-from heliostat.data.ordering.bijection import permuted, permuted_back, round_keys
-from heliostat.data.ordering.window import Window, parse_shuffle
+from heliostat.data.order.bijection import permuted, permuted_back, round_keys
+from heliostat.data.order.window import Window, parse_shuffle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

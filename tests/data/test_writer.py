@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, DatasetNotFoundError, open_dataset, write_dataset
-from heliostat.data.storage import shards as shards_module
-from heliostat.data.writing import dataset_writer as writer_module
+from heliostat.data.format import shards as shards_module
+from heliostat.data.write import dataset_writer as writer_module
 
 
 class DiskFullError(OSError):
@@ -70,7 +70,7 @@ def test_a_process_that_dies_while_writing_leaves_the_old_dataset_or_none(tmp_pa
         write_dataset(tmp_path / "set", {"x": np.arange(3)})
     program = (
         "import os, sys, numpy as np\n"
-        "from heliostat.data import write_dataset\nfrom heliostat.data.writing import dataset_writer\n"
+        "from heliostat.data import write_dataset\nfrom heliostat.data.write import dataset_writer\n"
         "dataset_writer.write_manifest = lambda *_: os._exit(9)\n"
         "write_dataset(sys.argv[1], {'x': np.arange(9)}, overwrite=True)\n"
     )

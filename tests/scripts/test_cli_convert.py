@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from heliostat.data import open_dataset
-from heliostat.data.converters.open_source import KINDS
+from heliostat.data.conversion.open_source import KINDS
 from heliostat.scripts import convert as command
 from heliostat.scripts.cli import _SOURCE_KINDS, main
 

@@ -1,0 +1,214 @@
+"""Converters: what people have (files, folders, names of known data sets) to datasets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadColumnError, RemoteError
+from ..format.columns import Column
+from ..format.manifest import ShardFormat
+from ..remote.filesystem import is_uri, local_path, shown_uri
+from ..stored import StoredDataset
+from ..write.commit import check_target
+from ..write.dataset_writer import SHARD_BYTES, DatasetWriter
+from .open_source import SourceKind, SourceOptions, open_source
+from .sources import PIECE_BYTES, Source
+from .wanted import Wanted, wanted_columns
+
+_Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """How far a conversion is: rows and bytes of the source; None where the whole is not known."""
+
+    kind: str
+    columns: tuple[Column, ...] | None
+    num_rows: int
+    total_rows: int | None
+    num_bytes: int
+    total_bytes: int | None
+
+
+OnProgress = Callable[[Conversion], None]
+
+
+def convert(
+    source: _Path,
+    destination: _Path,
+    *,
+    kind: SourceKind | None = None,
+    target: str | None = None,
+    features: Sequence[str] | None = None,
+    columns: Wanted | None = None,
+    fill_nulls: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    format: ShardFormat = "arrow",
+    shuffle_seed: int | None = None,
+    rows_per_shard: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    piece_bytes: int = PIECE_BYTES,
+    on_progress: OnProgress | None = None,
+) -> StoredDataset:
+    """Write a file, the files of a folder or pattern (`*`), or a data set of Keras as a dataset, in bounded memory.
+
+    `kind` (None: from the name, or from what is in the folder): "npz", "npy", "csv", "json" (lines), "parquet", "arrow"
+    (files and streams, Feather), "huggingface" (a folder of `save_to_disk`), "tfrecord" (of `tf.train.Example`),
+    "images" (a sub-folder per class), "keras" (`keras:mnist`), "idx", or "dataset" (another one of ours).
+
+    `features` chooses columns. With `target` the features of a table are stacked into "x", float32 [rows, features],
+    and the target becomes "y". `columns` says what columns become: a kind, a dtype or both, such as "string",
+    "float32", "list:int32", "tensor:uint8[28,28]". Missing values are refused unless `fill_nulls` has a value for their
+    column. `split` chooses one of a source that has several. The metadata of the dataset holds the class names that the
+    source has, and where it came from.
+
+    Without `resume`, an error leaves nothing behind, an interruption (Ctrl-C, a kill) the shards that were complete;
+    `resume` goes on from those of an interrupted conversion of the same source with the same options, and leaves them
+    also after an error. The result is that of an uninterrupted one. About `piece_bytes` bytes of rows are read and
+    written at once, and `on_progress` is called after each such piece: fewer bytes take less memory. The other options
+    are those of `DatasetWriter`.
+
+    Raises SourceError for what cannot be read, BadColumnError for what cannot be stored, DatasetExistsError, OSError.
+    """
+    # Before a large source is looked at.
+    if is_uri(destination) and local_path(str(destination)) is None:
+        raise RemoteError(
+            f"{shown_uri(str(destination))}: a conversion is resumable, so it writes to a folder of this host. Convert "
+            "to one, then upload_dataset(open_dataset(FOLDER), URI).",
+            path=shown_uri(str(destination)),
+        )
+    check_target(Path(os.path.abspath(destination)), overwrite)
+    options = SourceOptions(
+        target=target,
+        features=features,
+        columns=columns,
+        fill_nulls=fill_nulls,
+        split=split,
+        piece_bytes=piece_bytes,
+    )
+    opened = open_source(source, kind, options)
+    metadata = {**opened.metadata, "source": {**opened.identity(), "options": _options_json(options)}}
+    writing = {
+        "columns": opened.columns,
+        "format": format,
+        "shuffle_seed": shuffle_seed,
+        "rows_per_shard": rows_per_shard,
+        "shard_bytes": shard_bytes,
+        "metadata": metadata,
+        "overwrite": overwrite,
+    }
+    return write_source(opened, destination, writing, resume=resume, on_progress=on_progress)
+
+
+def write_source(
+    source: Source,
+    destination: _Path,
+    writing: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> StoredDataset:
+    """Write the rows of a source; `writing` are the options of `DatasetWriter`. Raises as `convert` does."""
+    if not resume:
+        _discard_unfinished(destination, writing)
+    # Resumable in any case: an interruption leaves what is complete.
+    writer = DatasetWriter(destination, **writing, resume=True)
+    try:
+        num_rows = writer.rows_done
+        for piece in source.pieces(num_rows):
+            _write(writer, piece.rows, source)
+            num_rows += piece.num_rows
+            if on_progress is not None:
+                on_progress(
+                    Conversion(
+                        kind=source.kind,
+                        columns=source.columns,
+                        num_rows=num_rows,
+                        total_rows=source.num_rows,
+                        num_bytes=piece.num_bytes,
+                        total_bytes=source.num_bytes,
+                    )
+                )
+        return writer.close()
+    except BaseException as error:
+        writer.abort()
+        if isinstance(error, Exception) and not resume:
+            _discard_unfinished(destination, writing)
+        raise
+
+
+def _write(writer: DatasetWriter, rows: Any, source: Source) -> None:
+    try:
+        writer.write(rows)
+    except BadColumnError as error:
+        if error.path is not None:
+            raise
+        raise BadColumnError(f"{source.name}: {error}", path=source.name, column=error.column) from error
+
+
+def _discard_unfinished(destination: _Path, writing: Mapping[str, Any]) -> None:
+    """Remove what an interrupted conversion left: a writer that does not resume does so."""
+    DatasetWriter(destination, **writing, resume=False).abort()
+
+
+def _options_json(options: SourceOptions) -> dict[str, Any]:
+    """The options that were given, as JSON can hold them."""
+    found: dict[str, Any] = {
+        "target": options.target,
+        "features": None if options.features is None else list(options.features),
+        "columns": {name: str(one) for name, one in wanted_columns(options.columns).items()} or None,
+        "fill_nulls": {name: _plain(value) for name, value in (options.fill_nulls or {}).items()} or None,
+        "split": options.split,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) and value == value else repr(value)
+
+
+def convert_npz(
+    source: _Path, destination: _Path, *, overwrite: bool = False, rows_per_shard: int | None = None
+) -> StoredDataset:
+    """Write the arrays of an .npz file as the columns of a dataset; see `convert`.
+
+    Raises SourceError, BadColumnError, DatasetExistsError.
+    """
+    return convert(source, destination, kind="npz", overwrite=overwrite, rows_per_shard=rows_per_shard)
+
+
+def convert_csv(
+    source: _Path,
+    destination: _Path,
+    *,
+    target: str | None = None,
+    features: Sequence[str] | None = None,
+    columns: Wanted | None = None,
+    fill_nulls: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    rows_per_shard: int | None = None,
+) -> StoredDataset:
+    """Write a CSV file with a header line (plain or .gz) as a dataset; see `convert`.
+
+    With `target`, the numeric `features` (None: all other columns) are stacked into "x", float32 [rows, features], and
+    the target becomes "y", int64 if all its values are whole, else float32. Without, each column becomes a column of
+    its own: numbers, bools, or text. Raises SourceError, BadColumnError for text where numbers are needed and for
+    missing values (naming the first), DatasetExistsError.
+    """
+    return convert(
+        source,
+        destination,
+        kind="csv",
+        target=target,
+        features=features,
+        columns=columns,
+        fill_nulls=fill_nulls,
+        overwrite=overwrite,
+        rows_per_shard=rows_per_shard,
+    )

@@ -1,0 +1,79 @@
+"""What a user wants a column of a source to become, in a few characters: "string", "float32", "list:int32", ..."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from ..errors import BadColumnError
+from ..format.columns import DTYPE_NAMES, KINDS, Column, ColumnKind
+
+_PATTERN = re.compile(r"(?:(?P<kind>[a-z]+):)?(?P<word>[a-z]+[0-9]*)(?:\[(?P<shape>[0-9, ]*)\])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedColumn:
+    """The kind, dtype (its name) and shape that a column should have; None: as the source has it."""
+
+    kind: ColumnKind | None = None
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        shape = "" if self.shape is None else f"[{','.join(map(str, self.shape))}]"
+        return ":".join(word for word in (self.kind, self.dtype) if word) + shape
+
+    def column(self, name: str, found: Column) -> Column:
+        """The column to make of one that the source has; raises BadColumnError."""
+        # A shape makes a list a tensor, a dtype makes text and bytes numbers.
+        is_tensor = self.dtype is not None and (self.shape is not None or found.kind in ("string", "bytes"))
+        kind = self.kind or ("tensor" if is_tensor else found.kind)
+        if kind in ("string", "bytes"):
+            return Column(name=name, dtype=np.dtype(np.uint8), kind=kind)
+        if self.dtype is None and found.kind in ("string", "bytes"):
+            raise BadColumnError(
+                f"Column {name!r} is {found.kind} and wanted as {self}; say of which numbers, such as {kind}:uint8.",
+                column=name,
+            )
+        dtype = found.dtype if self.dtype is None else np.dtype(self.dtype)
+        shape = self.shape
+        if shape is None:
+            shape = found.shape if found.kind == kind else ()
+        return Column(name=name, dtype=dtype, shape=shape, kind=kind)
+
+
+Wanted: TypeAlias = Mapping[str, str | Column | WantedColumn]
+"""By column what it should become: text such as "string", "float32", "list:int32", "tensor:uint8[28,28]"."""
+
+
+def wanted_columns(wanted: Wanted | None) -> dict[str, WantedColumn]:
+    """All of them parsed; raises BadColumnError for text that is none."""
+    return {name: _wanted(name, value) for name, value in (wanted or {}).items()}
+
+
+def _wanted(name: str, value: str | Column | WantedColumn) -> WantedColumn:
+    if isinstance(value, WantedColumn):
+        return value
+    if isinstance(value, Column):
+        return WantedColumn(kind=value.kind, dtype=value.dtype.name, shape=value.shape)
+    parsed = _PATTERN.fullmatch(value.strip())
+    if parsed is None:
+        raise _unknown(name, value)
+    word, kinds = parsed["word"], [kind for kind in KINDS if kind == (parsed["kind"] or parsed["word"])]
+    dtype = None if word in KINDS and parsed["kind"] is None else word
+    if (parsed["kind"] and not kinds) or (dtype is not None and dtype not in DTYPE_NAMES):
+        raise _unknown(name, value)
+    shape = None if parsed["shape"] is None else tuple(int(size) for size in parsed["shape"].split(",") if size.strip())
+    return WantedColumn(kind=kinds[0] if kinds else None, dtype=dtype, shape=shape)
+
+
+def _unknown(name: str, value: str) -> BadColumnError:
+    return BadColumnError(
+        f"Column {name!r} is wanted as {value!r}, which says nothing. Give a kind ({', '.join(KINDS)}), a dtype "
+        f"({', '.join(DTYPE_NAMES)}), or both and a shape, such as list:int32 or tensor:uint8[28,28].",
+        column=name,
+    )

@@ -1,0 +1,113 @@
+"""What a column is: its kind, the dtype of its values, their shape, and what is known about all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ..errors import BadColumnError, UnknownColumnError
+
+ColumnKind = Literal["tensor", "list", "string", "bytes"]
+"""Rows of one fixed shape; rows of any number of values; text; bytes, such as an encoded image."""
+
+KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
+DTYPE_NAMES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column: its name, the numpy dtype of its values and the shape of one row (() for a scalar).
+
+    A row of a "list" column holds any number of elements of that dtype and shape; a row of a "string" or "bytes" column
+    any number of bytes (uint8, text as UTF-8). Raises BadColumnError for a dtype that is not numeric or bool, and for a
+    shape without values.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = ()
+    kind: ColumnKind = "tensor"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise BadColumnError(f"A column is named {self.name!r}; a name is a non-empty string.")
+        if self.kind not in KINDS:
+            raise BadColumnError(
+                f"Column {self.name!r} is of kind {self.kind!r}; there are {', '.join(KINDS)}.", column=self.name
+            )
+        if self.dtype.name not in DTYPE_NAMES or not self.dtype.isnative:
+            raise BadColumnError(
+                f"Column {self.name!r} has dtype {self.dtype}; a dataset holds {', '.join(DTYPE_NAMES)}, text and "
+                "bytes. Turn dates and categories into numbers before writing.",
+                column=self.name,
+            )
+        if any(size < 1 for size in self.shape):
+            raise BadColumnError(
+                f"Column {self.name!r} has rows of shape {self.shape}, which hold no value.", column=self.name
+            )
+        if self.kind in ("string", "bytes") and (self.dtype != np.uint8 or self.shape):
+            raise BadColumnError(
+                f"Column {self.name!r} of kind {self.kind} has dtype {self.dtype} and shape {self.shape}; "
+                "text and bytes are uint8 and ().",
+                column=self.name,
+            )
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether rows differ in length: every kind but "tensor"."""
+        return self.kind != "tensor"
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element: of a row of a tensor column, of an element of a list, 1 for text and bytes."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that every row of this column has; 0 for a column of variable length."""
+        return 0 if self.is_variable else self.element_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthStatistics:
+    """The shortest and longest row and the sum of all: elements of a list column, bytes of a string or bytes column."""
+
+    min: int
+    max: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStatistics:
+    """The smallest and largest value of a column: int for integer and bool columns, float otherwise.
+
+    NaN values are left out; both are NaN if there is nothing else, and for strings and bytes. `lengths` is there for
+    columns of variable length.
+    """
+
+    min: int | float
+    max: int | float
+    lengths: LengthStatistics | None = None
+
+
+def named_columns(dataset: str | Path, known: Mapping[str, Column], names: Sequence[str] | None) -> dict[str, Column]:
+    """The named ones of a dataset's columns, all for None; raises UnknownColumnError for others and for none at all."""
+    if names is None:
+        return dict(known)
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted or ["(none)"]:
+        if name not in known:
+            raise UnknownColumnError(
+                f"Dataset {dataset} has no column {name!r}; it has {', '.join(map(repr, known))}.",
+                path=dataset,
+                column=str(name),
+            )
+    return {name: known[name] for name in wanted}

@@ -1,0 +1,134 @@
+"""Rows of different lengths, as a reader returns them: all values one after the other, and where each row begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .columns import ColumnKind
+from .memory import aligned_empty
+from .runs import Runs, copy_runs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """Rows of a "list", "string" or "bytes" column.
+
+    `values` [total, *shape] holds the elements of all rows (uint8 for text and bytes), `row_splits` int64 [rows + 1]
+    where each row begins and the last ends: the arguments of `tf.RaggedTensor.from_row_splits`.
+    """
+
+    values: npt.NDArray[Any]
+    row_splits: npt.NDArray[np.int64]
+    kind: ColumnKind = "list"
+
+    def __len__(self) -> int:
+        return len(self.row_splits) - 1
+
+    def __repr__(self) -> str:
+        shape = "".join(f", {size}" for size in self.values.shape[1:])
+        return f"Ragged(kind={self.kind!r}, rows={len(self)}, values={self.values.dtype}[{len(self.values)}{shape}])"
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """The number of elements of every row, int64 [rows]."""
+        return np.diff(self.row_splits)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and row splits."""
+        return self.values.nbytes + self.row_splits.nbytes
+
+    def row(self, index: int) -> Any:
+        """Row `index`: an array [length, *shape], or the str or bytes of a text or bytes column; raises IndexError."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"Row {index} was asked of {len(self)} rows.")
+        place = index % len(self)
+        part = self.values[self.row_splits[place] : self.row_splits[place + 1]]
+        if self.kind == "list":
+            return part
+        return part.tobytes().decode() if self.kind == "string" else part.tobytes()
+
+    def to_list(self) -> list[Any]:
+        """All rows: nested lists of numbers, or str, or bytes."""
+        if self.kind == "list":
+            return [part.tolist() for part in np.split(self.values, self.row_splits[1:-1])] if len(self) else []
+        data, ends = self.values.tobytes(), self.row_splits.tolist()
+        parts = [data[low:high] for low, high in pairwise(ends)]
+        return [part.decode() for part in parts] if self.kind == "string" else parts
+
+    def padded(self, length: int, fill: Any = 0) -> npt.NDArray[Any]:
+        """An aligned array [rows, length, *shape]: each row's first `length` elements, then `fill`."""
+        out = aligned_empty((len(self), length, *self.values.shape[1:]), self.values.dtype)
+        out.fill(fill)
+        kept = np.minimum(self.lengths, length)
+        places = np.arange(length) < kept[:, None]
+        starts = self.row_splits[:-1] - np.concatenate(([0], np.cumsum(kept[:-1]))) if len(self) else kept
+        out[places] = self.values[np.repeat(starts, kept) + np.arange(kept.sum())]
+        return out
+
+    def take(self, places: npt.ArrayLike) -> Self:
+        """The rows at these places, in that order, in new aligned memory."""
+        wanted = np.asarray(places, np.int64)
+        starts, lengths = self.row_splits[:-1][wanted], self.lengths[wanted]
+        row_splits = splits_of(lengths)
+        values = aligned_empty((int(row_splits[-1]), *self.values.shape[1:]), self.values.dtype)
+        if values.size:
+            width = values.nbytes // len(values)
+            source = np.ascontiguousarray(self.values).reshape(-1).view(np.uint8)
+            copy_runs({0: source}, Runs(None, starts * width, lengths, width), row_splits, values)
+        return type(self)(values, row_splits, self.kind)
+
+    def slice(self, low: int, high: int) -> Self:
+        """Rows `low` to `high` (not included), sharing the memory of the values, which then need not be aligned."""
+        splits = self.row_splits[low : high + 1]
+        return type(self)(self.values[splits[0] : splits[-1]], splits - splits[0], self.kind)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Ragged]) -> Self:
+        """The rows of all parts (at least one, equal in kind, dtype and shape), one part after the other."""
+        values = [part.values[part.row_splits[0] : part.row_splits[-1]] for part in parts]
+        return cls(_aligned(values), splits_of(np.concatenate([part.lengths for part in parts])), parts[0].kind)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Any],
+        kind: ColumnKind = "list",
+        dtype: npt.DTypeLike | None = None,
+        shape: Sequence[int] = (),
+    ) -> Self:
+        """Rows given one by one: sequences or arrays [length, *shape], or str, or bytes.
+
+        Without `dtype` a list takes the dtype that all rows together need. Raises ValueError and TypeError for rows of
+        another kind or shape.
+        """
+        if kind != "list":
+            data = [row.encode() if kind == "string" else bytes(memoryview(row)) for row in rows]
+            values = _aligned([np.frombuffer(b"".join(data), np.uint8)])
+            return cls(values, splits_of(np.fromiter(map(len, data), np.int64, len(data))), kind)
+        arrays = [np.asarray(row, dtype) for row in rows]
+        arrays = [array if array.size else array.reshape(0, *shape) for array in arrays]
+        for number, array in enumerate(arrays):
+            if array.shape[1:] != tuple(shape) or array.ndim == 0:
+                raise ValueError(f"row {number} has shape {array.shape}; its elements should have shape {tuple(shape)}")
+        filled = [array for array in arrays if array.size]
+        values = _aligned(filled or [np.empty((0, *shape), np.float64 if dtype is None else dtype)])
+        return cls(values, splits_of(np.fromiter(map(len, arrays), np.int64, len(arrays))), kind)
+
+
+def _aligned(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    total, dtype = sum(map(len, parts)), np.result_type(*parts)
+    return np.concatenate(parts, out=aligned_empty((total, *parts[0].shape[1:]), dtype))
+
+
+def splits_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Row splits int64 [rows + 1] of rows of these lengths."""
+    splits = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=splits[1:])
+    return splits

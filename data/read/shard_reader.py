@@ -1,0 +1,282 @@
+"""Gathering rows from mapped shards into arrays: the only code that reads Arrow shards while training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DatasetError, ShardError
+from ..format.chunks import Skipped
+from ..format.ipc_shards import MappedShard
+from ..format.manifest import Column, Manifest
+from ..format.memory import ALIGNMENT_BYTES, aligned_empty
+from ..format.ragged import Ragged, splits_of
+from ..format.runs import Runs, copy_runs, elements_at_every_byte
+from ..format.shards import FileStamp, Values, stamp_of
+from ..order.order import RowIds
+from .reader import rows_of
+from .stored_reader import Stamps, StoredReader
+
+# Rows pass through a temporary array, which should stay in the processor's cache.
+_COPY_BYTES = 256 << 10
+# Smaller batches are copied together, as many as have this many bytes, and share their memory. Of more bytes, malloc
+# gives every array back to the system and takes it anew, page by page (measured: a third of the rows per second).
+_TOGETHER_BYTES = 512 << 10
+# With fewer rows than this per shard, indexing shard by shard costs more than row by row (measured).
+_ROWS_PER_GROUP = 8
+_SPLIT_BYTES = 8
+_NO_ROWS = np.empty(0)
+
+_Places = slice | npt.NDArray[np.int64]
+
+
+class _Located(NamedTuple):
+    """Some rows and where they lie: their chunks and shards, the first byte of each tensor column in the file, and the
+    shard of all of them if it is one."""
+
+    ids: RowIds
+    chunks: RowIds
+    shards: RowIds
+    offsets: Mapping[str, RowIds]
+    shard: int | None
+
+    def part(self, low: int, high: int) -> _Located:
+        """The rows [low, high)."""
+        offsets = {name: places[low:high] for name, places in self.offsets.items()}
+        shards = self.shards[low:high]
+        shard = _only(shards) if self.shard is None else self.shard
+        return _Located(self.ids[low:high], self.chunks[low:high], shards, offsets, shard)
+
+
+class KeptMap(NamedTuple):
+    """A mapped shard: what its file was, its bytes, and where every column's values, their end and row splits lie in
+    them, int64 [3, record batches]."""
+
+    stamp: FileStamp | None
+    data: npt.NDArray[np.uint8]
+    places: Mapping[str, npt.NDArray[np.int64]]
+
+
+class ShardReader(StoredReader):
+    """Rows of some columns of a dataset in Arrow shards.
+
+    Shards are mapped when their first row is asked for and stay mapped until `close`, or as long as `maps` lives, which
+    the readers of a dataset share: mapping anew in every pass takes a page fault for every 64 KiB. Arrays that were
+    handed out stay valid.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        columns: Sequence[str] | None = None,
+        *,
+        skipped: Skipped | None = None,
+        stamps: Stamps | None = None,
+        maps: dict[str, KeptMap] | None = None,
+    ) -> None:
+        super().__init__(folder, manifest, columns, skipped=skipped, stamps=stamps)
+        num_chunks = len(self._chunks.first_rows)
+        # Byte offsets in the file for every record batch: the values, their end, the row splits.
+        self._places = {name: np.zeros((3, num_chunks), np.int64) for name in self._columns}
+        self._variable = [(name, column) for name, column in self._columns.items() if column.is_variable]
+        self._row_types = {name: np.dtype(f"V{self._columns[name].row_bytes}") for name, _, _ in self._tensors}
+        # Where row 0 would lie if all rows lay as those of a chunk do: a row's place is this and its id.
+        self._starts = {name: np.zeros(num_chunks, np.int64) for name in self._row_types}
+        self._maps = maps
+        self._data: dict[int, npt.NDArray[np.uint8]] = {}
+        self._views: dict[int, dict[int, npt.NDArray[np.void]]] = {
+            width: {} for width in {_copied_bytes(column) for column in self._columns.values()}
+        }
+
+    def close(self) -> None:  # noqa: D102
+        self._data.clear()
+        self._views.clear()
+        super().close()
+
+    def gather_batches(  # noqa: D102
+        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        try:
+            ids = self._checked_ids(row_ids)
+            arrays = None if out is None else self._checked_buffers(out, ids.size)
+            located = self._locate(ids)
+        except DatasetError:
+            # Batch by batch, so that the error comes with the batch that it is about.
+            yield from super().gather_batches(row_ids, batch_size, out)
+            return
+        rows_each = batch_size * (self._num_together(batch_size) if arrays is None else 1)
+        for low in range(0, ids.size, rows_each):
+            self._check_not_closed()
+            part, targets = located.part(low, low + rows_each), rows_of(arrays, low, low + rows_each)
+            try:
+                found = self._copied(part, targets or self._new_arrays(part.ids.size))
+            except DatasetError:
+                yield from super().gather_batches(part.ids, batch_size, targets)
+                continue
+            yield from self._cut(found, part.ids.size, batch_size)
+
+    def _num_together(self, batch_size: int) -> int:
+        """How many batches are copied at once: calls of numpy cost more than the copy of few bytes.
+
+        More than one only where all of them begin at multiples of 64 bytes.
+        """
+        bytes_each = [kind.itemsize * batch_size for kind in self._row_types.values()]
+        if self._variable or any(num_bytes % ALIGNMENT_BYTES for num_bytes in bytes_each):
+            return 1
+        return max(1, _TOGETHER_BYTES // max(1, sum(bytes_each)))
+
+    def _cut(self, found: dict[str, Any], num_rows: int, batch_size: int) -> Iterator[dict[str, Any]]:
+        if num_rows <= batch_size:
+            yield found
+            return
+        for low in range(0, num_rows, batch_size):
+            self._check_not_closed()
+            yield {name: values[low : low + batch_size] for name, values in found.items()}
+
+    def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
+        return self._copied(self._locate(ids), arrays)
+
+    def _locate(self, ids: RowIds) -> _Located:
+        """Map the shards of these rows and find the rows in them."""
+        chunks = self._chunks.of_rows(ids)
+        shards = self._chunks.shards[chunks]
+        self._map(shards)
+        offsets = {name: self._starts[name][chunks] + ids * kind.itemsize for name, kind in self._row_types.items()}
+        return _Located(ids, chunks, shards, offsets, _only(shards))
+
+    def _copied(self, rows: _Located, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Values]:
+        """The columns of some rows, in order; those of tensors in `arrays`."""
+        self._look_at_sizes(rows.shards if rows.shard is None else [rows.shard])
+        num_rows = rows.ids.size
+        groups: list[tuple[int, _Places]] | None = []
+        if num_rows:
+            groups = _group(rows.shards) if rows.shard is None else [(rows.shard, slice(0, num_rows))]
+            for name, offsets in rows.offsets.items():
+                kind = self._row_types[name]
+                _copy(self._views[kind.itemsize], rows.shards, offsets, groups, arrays[name].reshape(-1).view(kind))
+        if not self._variable:
+            return dict(arrays)
+        found: dict[str, Values] = {name: arrays.get(name, _NO_ROWS) for name in self._columns}
+        within = rows.ids - self._chunks.first_rows[rows.chunks]
+        for name, column in self._variable:
+            found[name] = self._ragged(column, rows.chunks, rows.shards, within, groups)
+        return found
+
+    def _ragged(
+        self,
+        column: Column,
+        chunks: RowIds,
+        shards: RowIds,
+        within: RowIds,
+        groups: Sequence[tuple[int, _Places]] | None,
+    ) -> Ragged:
+        values, ends, splits = self._places[column.name]
+        bounds = np.empty((len(chunks), 2), np.int64)
+        if len(chunks):
+            places = splits[chunks] + within * _SPLIT_BYTES
+            _copy(self._views[2 * _SPLIT_BYTES], shards, places, groups, _as_rows(bounds))
+        lengths = bounds[:, 1] - bounds[:, 0]
+        first_bytes = values[chunks] + bounds[:, 0] * column.element_bytes
+        num_elements = (ends - values) // column.element_bytes
+        fits = (bounds[:, 0] >= 0) & (lengths >= 0) & (bounds[:, 1] <= num_elements[chunks])
+        if not fits.all():
+            raise self._bad_splits(column, int(chunks[~fits][0]), int(within[~fits][0]))
+        row_splits = splits_of(lengths)
+        out = aligned_empty((int(row_splits[-1]), *column.shape), column.dtype)
+        copy_runs(self._data, Runs(shards, first_bytes, lengths, column.element_bytes), row_splits, out)
+        return Ragged(out, row_splits, column.kind)
+
+    def _map(self, shards: RowIds) -> None:
+        if self._is_open[shards].all():
+            return
+        for number in np.unique(shards[~self._is_open[shards]]).tolist():
+            self._check_unchanged(number)
+            kept = self._mapped(number)
+            chunks = self._chunks.of_shard(number)
+            for name in self._columns:
+                self._places[name][:, chunks] = kept.places[name][:, self._chunks.numbers[chunks]]
+            for name, kind in self._row_types.items():
+                first_rows = self._chunks.first_rows[chunks]
+                self._starts[name][chunks] = self._places[name][0, chunks] - first_rows * kind.itemsize
+            for width, views in self._views.items():
+                views[number] = elements_at_every_byte(kept.data, width)
+            self._data[number] = kept.data
+            self._is_open[number] = True
+
+    def _mapped(self, number: int) -> KeptMap:
+        """A shard in memory: the kept one if its file is still the same."""
+        shard, maps = self._manifest.shards[number], {} if self._maps is None else self._maps
+        kept, stamp = maps.get(shard.file), stamp_of(self._folder / shard.file)
+        if kept is None or stamp is None or kept.stamp != stamp:
+            manifest = self._manifest
+            mapped = MappedShard(self._folder, shard, manifest.columns, manifest.chunk_rows(shard))
+            places = {name: np.array(found, np.int64).T for name, found in mapped.column_places().items()}
+            kept = maps[shard.file] = KeptMap(stamp, mapped.data, places)
+        return kept
+
+    def _bad_splits(self, column: Column, chunk: int, row: int) -> ShardError:
+        shard = self._manifest.shards[int(self._chunks.shards[chunk])]
+        return ShardError(
+            f"Shard {shard.file} of dataset {self._folder} is damaged: row {row} of record batch "
+            f"{self._chunks.numbers[chunk]} says that its values of column {column.name!r} lie outside of that batch. "
+            "Run heliostat verify, and copy or write the dataset again.",
+            path=self._folder / shard.file,
+            column=column.name,
+        )
+
+
+def _copied_bytes(column: Column) -> int:
+    """Bytes per row that are copied as they stand: the row, or its begin and end among the row splits."""
+    return 2 * _SPLIT_BYTES if column.is_variable else column.row_bytes
+
+
+def _as_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    flat = array.reshape(len(array), -1)
+    return flat.view(f"V{flat.shape[1] * flat.itemsize}")[:, 0]
+
+
+def _only(shards: RowIds) -> int | None:
+    """The shard of all these rows; None if there are several, or no rows."""
+    return int(shards[0]) if shards.size and shards[0] == shards[-1] and (shards == shards[0]).all() else None
+
+
+def _group(shards: npt.NDArray[np.int64]) -> list[tuple[int, _Places]] | None:
+    """(shard, places of its rows), or None if one by one is quicker because the shards have too few rows each."""
+    by_shard = np.argsort(shards, kind="stable")
+    cuts = np.flatnonzero(np.diff(shards[by_shard])) + 1
+    if (cuts.size + 1) * _ROWS_PER_GROUP > shards.size:
+        return None
+    return [(int(shards[places[0]]), places) for places in np.split(by_shard, cuts)]
+
+
+def _copy(
+    views: Mapping[int, npt.NDArray[np.void]],
+    shards: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    groups: Sequence[tuple[int, _Places]] | None,
+    target: npt.NDArray[np.void],
+) -> None:
+    if groups is None:
+        for place, (shard, offset) in enumerate(zip(shards.tolist(), offsets.tolist(), strict=True)):
+            target[place] = views[shard][offset]
+        return
+    for shard, group in groups:
+        if target.nbytes <= _COPY_BYTES:
+            target[group] = views[shard][offsets[group]]
+            continue
+        for places in _parts(group, max(1, _COPY_BYTES // target.itemsize)):
+            target[places] = views[shard][offsets[places]]
+
+
+def _parts(group: _Places, length: int) -> Iterator[_Places]:
+    if isinstance(group, slice):
+        for low in range(group.start, group.stop, length):
+            yield slice(low, min(low + length, group.stop))
+    else:
+        for low in range(0, group.size, length):
+            yield group[low : low + length]

@@ -1,0 +1,111 @@
+"""Folders that appear complete or not at all: a folder in the making beside its target, and the rename at the end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import DatasetExistsError
+from ..format.manifest import MANIFEST_NAME
+
+# So say network shares and file systems in user space of which no folder can be flushed, or not this one.
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+
+
+def unfinished_folder(target: Path) -> Path:
+    """Where the dataset of `target` is while it is written: a sibling, because only within one file system is a rename
+    atomic."""
+    return target.parent / f".{target.name}.writing"
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise DatasetExistsError if there is something at `target` that must not be replaced."""
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise DatasetExistsError(
+            f"{target} exists already. Give another path, or overwrite=True to replace a dataset.", path=target
+        )
+    if not target.is_dir() or not (target / MANIFEST_NAME).is_file():
+        raise DatasetExistsError(
+            f"{target} exists and is not a dataset (it has no {MANIFEST_NAME}), so overwrite=True does not replace it. "
+            "Give another path, or remove it yourself.",
+            path=target,
+        )
+
+
+def put_in_place(folder: Path, target: Path, overwrite: bool) -> None:
+    """Rename the finished folder to `target`; what was there before is removed afterwards. Raises OSError."""
+    flush_folder(folder)
+    replaced = target.parent / f".{target.name}.replaced-{uuid.uuid4().hex[:12]}"
+    check_target(target, overwrite)
+    had_old = os.path.lexists(target)
+    if had_old:
+        os.rename(target, replaced)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if had_old:
+            os.rename(replaced, target)
+        raise
+    flush_folder(target.parent)
+    if had_old:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def flush_folder(folder: str | os.PathLike[str]) -> None:
+    """Wait until the names in a folder are on the disk, if its file system can do that; raises OSError."""
+    try:
+        with _opened(folder) as descriptor:
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part; raises OSError."""
+    unfinished = path.with_name(f".{path.name}.writing")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):  # a full disk needs the room
+            unfinished.unlink()
+        raise
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, waiting for it; on a file system without locks nothing is held."""
+    with _opened(folder) as descriptor:
+        try_lock(descriptor, wait=True)
+        yield
+
+
+def try_lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Lock an open file or folder until it is closed; False if another process or object holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        # Some network file systems have no locks: then nobody can be kept out.
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+@contextmanager
+def _opened(folder: str | os.PathLike[str]) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
