@@ -1,0 +1,121 @@
+"""The account of a conversion: what of the source was left out or changed, with counts.
+
+A value that is stored equals the value in the source, or the conversion stops, or it is here. Of what is left out as
+a whole (a file, a column, an attribute) the entry is made when the source is opened; what is changed row by row
+(rounded, filled, rotated) is noted with the numbers of its rows. So the count that a journal keeps beside a finished
+shard is that of the rows in the shards so far, however far the source has been read, and a conversion that is
+interrupted and resumed ends with the account of one that was not. Entries that come again when the source is opened
+again are not counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Change = Literal["left out", "read as", "rounded", "filled", "changed", "noticed"]
+"""What became of it: it is not in the dataset; it is there as another type; its fractions were rounded as asked; a
+missing value got the value that was given; it is there otherwise than it was; it is as it was, and somebody should know
+(such as pictures with a rotation that was not applied)."""
+
+CHANGES: tuple[Change, ...] = get_args(Change)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line: what became of `name` (a column, file, feature, attribute), how often, and why or what to do."""
+
+    change: Change
+    name: str
+    count: int = 1
+    unit: str = "value"
+    detail: str = ""
+
+    def __str__(self) -> str:
+        plural = "" if self.count == 1 else "s"
+        reason = f": {self.detail}" if self.detail else ""
+        return f"{self.name}: {self.count:,} {self.unit}{plural} {self.change}{reason}"
+
+
+class _Key(NamedTuple):
+    change: Change
+    name: str
+    unit: str
+    detail: str
+
+
+class Account:
+    """Collects the entries of one conversion; `entries` is the whole so far, in order of their first appearance."""
+
+    def __init__(self) -> None:
+        self._whole: dict[_Key, int] = {}
+        self._settled: dict[_Key, int] = {}
+        self._coming: list[tuple[_Key, npt.NDArray[np.int64]]] = []
+
+    def add(self, change: Change, name: str, *, count: int = 1, unit: str = "value", detail: str = "") -> None:
+        """Note what is known when the source is opened; the same entry again replaces its count."""
+        self._whole[_Key(change, name, unit, detail)] = count
+
+    def add_rows(
+        self, change: Change, name: str, row_numbers: npt.ArrayLike, *, unit: str = "value", detail: str = ""
+    ) -> None:
+        """Note what happened in these rows of the source (numbered through from 0; one number per value)."""
+        numbers = np.asarray(row_numbers, np.int64)
+        if numbers.size:
+            self._coming.append((_Key(change, name, unit, detail), numbers))
+
+    def settle(self, num_rows: int) -> tuple[Entry, ...]:
+        """Count what happened in the first `num_rows` rows; returns all that was noted so, for a journal."""
+        waiting = []
+        for key, numbers in self._coming:
+            is_done = numbers < num_rows
+            count = int(np.count_nonzero(is_done))
+            if count:
+                self._settled[key] = self._settled.get(key, 0) + count
+            if count < numbers.size:
+                waiting.append((key, numbers[~is_done]))
+        self._coming = waiting
+        return _entries(self._settled)
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Go on from what `settle` returned to an interrupted writer."""
+        self._settled = {_Key(entry.change, entry.name, entry.unit, entry.detail): entry.count for entry in entries}
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All so far."""
+        counted = dict(self._settled)
+        for key, numbers in self._coming:
+            counted[key] = counted.get(key, 0) + numbers.size
+        return (*_entries(self._whole), *_entries(counted))
+
+
+def _entries(counts: Mapping[_Key, int]) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(change=key.change, name=key.name, count=count, unit=key.unit, detail=key.detail)
+        for key, count in counts.items()
+    )
+
+
+def entry_to_json(entry: Entry) -> dict[str, Any]:
+    """An entry as manifest and journal have it."""
+    found = {"change": entry.change, "name": entry.name, "count": entry.count, "unit": entry.unit}
+    return {**found, "detail": entry.detail} if entry.detail else found
+
+
+def entry_from_json(item: Mapping[str, Any]) -> Entry:
+    """The entry that `entry_to_json` described; raises KeyError, ValueError."""
+    change = item["change"]
+    if change not in CHANGES:
+        raise ValueError(f"{change!r} is none of {', '.join(CHANGES)}.")
+    return Entry(
+        change=change,
+        name=str(item["name"]),
+        count=int(item["count"]),
+        unit=str(item["unit"]),
+        detail=str(item.get("detail", "")),
+    )
