@@ -31,13 +31,11 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Change, Measured
 
 from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalStateWritten
-from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
-from ..errors import CheckpointError, LeaseLostError, StorageError
+from ..errors import LeaseLostError, StorageError
 from ..events import (
     BalanceMeasured,
-    CheckpointCommitted,
     CheckpointNotMade,
     EpochRecord,
     Event,
@@ -49,7 +47,7 @@ from ..events import (
     WorkerLost,
     WorkerNotStarted,
 )
-from ..hardware import DESCRIPTIONS, HARDWARE, Platform, differing, not_compared, permission, told
+from ..hardware import Platform
 from ..jobs import (
     EpochLogs,
     FitJob,
@@ -57,9 +55,11 @@ from ..jobs import (
     Ready,
     StillSaving,
 )
+from .commits import Commits
+from .computers import Computers
 from .coordinator import Coordinator
 from .display import Display, line_of, saving_line, start_line
-from .plan import check_ready, identity_of, workers_record
+from .plan import check_ready, workers_record
 from .run_folder import SETTINGS_FILE, RunFolder
 from .storage_thread import Newest, StorageThread
 
@@ -105,9 +105,8 @@ class Record:
 
     Attributes:
         job, folder, began_s: see below.
-        epochs: those that are done; `checkpoint` is the name of the last checkpoint that counts, None without; `final`
-            that of the state in which the run ended, None where it is not kept. To be read before the block, and after
-            it.
+        epochs: those that are done. To be read before the block, and after it.
+        commits: which checkpoints count; likewise.
         ended: whether the workers have come to the end of the run; set by the run.
         recorded: whether the folder says so; likewise.
 
@@ -132,20 +131,13 @@ class Record:
         start: StartTimes,
         began_s: float,
     ) -> None:
-        self.job, self.folder, self._screen, self._store, self._group = job, folder, screen, store, group
-        self._identity, self._start, self.began_s = identity_of(job), start, began_s
-        self._final_store = final_store
+        self.job, self.folder, self._screen, self._group = job, folder, screen, group
+        self.commits = Commits(job, folder, screen, store, final_store, group)
+        self._computers, self._start, self.began_s = Computers(), start, began_s
         self.epochs: list[EpochRecord] = []
-        self.checkpoint: str | None = None
-        self.final: str | None = None
         self.ended = self.recorded = False
-        self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
-        self._said_ready = self._said_start = self._said_checkpoint = self._said_storage = self._stepped = False
+        self._said_ready = self._said_start = self._said_storage = self._stepped = False
         self._clock_s = began_s
-        self._model_before = ModelRecord()  # of a run that goes on
-        self._platform_before: Platform = {}  # likewise, or of the fit before; `_where_before` says which
-        self._where_before = "where the run began"
-        self._platforms: list[Platform] = []  # of those that have told theirs and differ
         self._at_beginning: list[_Item] = []  # waits until a group trains
         self._progress: Newest[Progress] = Newest()
         self._lost: LeaseLostError | None = None
@@ -153,18 +145,18 @@ class Record:
 
     def take_up(self, manifest: CheckpointManifest) -> None:
         """Go on from a checkpoint, before the block."""
-        self._look_back()
+        self._computers.look_back(self.folder)
         self._go_back_to(manifest)
         self._at_beginning.append(_Rewound(tuple(self.epochs)))
 
     def begin_again(self) -> None:
         """Compute again what the folder has epochs of, before the block."""
-        self._look_back()
+        self._computers.look_back(self.folder)
         self._at_beginning.append(_Rewound(()))
 
     def follow(self, platform: Platform) -> None:
         """Go on from the end of a fit that was computed on this platform, before the block."""
-        self._platform_before, self._where_before = platform, "in the fit before"
+        self._computers.follow(platform)
 
     def begin(self, fields: Mapping[str, object], resumed: Resumed | None) -> None:
         """Write down how the run is computed, before the block.
@@ -181,13 +173,8 @@ class Record:
         else:
             self.folder.update(**fields)
 
-    def _look_back(self) -> None:
-        """Take from the folder what the run that goes on was computed with."""
-        self._model_before, self._platform_before = self.folder.model_record(), self.folder.record.get("platform", {})
-        self._where_before = "where the run began"
-
     def _go_back_to(self, manifest: CheckpointManifest) -> None:
-        self.checkpoint = self._loading = manifest.name
+        self.commits.begin_from(manifest)
         self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
 
     def check(self, ready: Ready, *, before_training: bool) -> None:
@@ -197,16 +184,9 @@ class Record:
             ready: what the worker has told.
             before_training: whether no group trains yet; later ones are held against the first (`Coordinator`).
         """
-        platform = self._platform_before if before_training else {}
-        check_ready(ready, self._model_before, platform, self.job, self.folder.path, self._where_before)
-
-    def last_checkpoint(self) -> str | None:
-        """The last checkpoint that the store lists, which the run would go on from; None without."""
-        try:
-            names = [] if self._store is None else self._store.names()
-        except CheckpointError:  # out of reach for now
-            return self.checkpoint
-        return self.checkpoint if self.checkpoint in names else names[-1] if names else None
+        before = self._computers
+        platform = before.platform if before_training else {}
+        check_ready(ready, before.model, platform, self.job, self.folder.path, before.where)
 
     # -- the loop's side: never waits -----------------------------------------------------------------------------
 
@@ -318,7 +298,7 @@ class Record:
         # when the folder is another driver's.
         self._thread.end_telling(self._tell_waiting)
         if isinstance(error, PlacementError):  # there is no Ray any more
-            error.add_note(f"The run goes on from {self.last_checkpoint() or 'its beginning: it has no checkpoint'}.")
+            error.add_note(f"The run goes on from {self.commits.last() or 'its beginning: it has no checkpoint'}.")
         failed = self._lost or self._thread.defect
         if error is None and failed is not None:
             raise failed
@@ -326,12 +306,12 @@ class Record:
     def _tell_waiting(self, item: _Item, seconds: float) -> None:
         """Say what the end of the run waits for: a network disk may not answer, and raise no error, for hours."""
         match item:
-            case CheckpointWritten(manifest=manifest) if self._store is not None:
-                what = f"checkpoint {manifest.name} to count in {self._store.location}"
+            case CheckpointWritten(manifest=manifest) if self.commits.place is not None:
+                what = f"checkpoint {manifest.name} to count in {self.commits.place}"
             case FinalStateWritten():
-                what = f"the run's final state to count in {self._final_store.location}"
-            case _OriginHeard() if self._store is not None:
-                what = f"old checkpoints to be deleted in {self._store.location}"
+                what = f"the run's final state to count in {self.commits.final_place}"
+            case _OriginHeard() if self.commits.place is not None:
+                what = f"old checkpoints to be deleted in {self.commits.place}"
             case _:
                 what = f"lines to be written in {self.folder.path}"
         self._screen.say(
@@ -362,14 +342,14 @@ class Record:
             case Ready():
                 self._ready(item, happened_s)
             case CheckpointWritten():
-                self._commit(item)
+                self.commits.commit(item, self.epochs)
             case FinalStateWritten():
-                self._commit_final(item)
+                self.commits.commit_final(item, self.epochs)
             case CheckpointNotMade():
-                self._not_made(item)
+                self.commits.not_made(item)
             case _OriginHeard(name=name):
-                if name in (None, self.checkpoint):  # else the loop has yet to hear of a newer one
-                    self._prune()
+                if name in (None, self.commits.checkpoint):  # else the loop has yet to hear of a newer one
+                    self.commits.prune()
             case Event():
                 self._event(item)
             case _Said(event=event):
@@ -380,36 +360,18 @@ class Record:
                 self.folder.update(**item)
 
     def _ready(self, ready: Ready, happened_s: float) -> None:
-        self._look_at_hardware(ready.platform)
+        may_differ = self.job.settings.mixed_hardware == "allow"
+        self._computers.compare(ready.platform, self.folder, self._screen, may_differ=may_differ)
         if self._said_ready:
             return
         self._said_ready = True
-        before = self._platform_before
-        if software := differing(before, ready.platform, before.keys() - {*HARDWARE, *DESCRIPTIONS}):
-            self._screen.say(f"warning: bits may differ: {told(software, self._where_before, 'here')}")
-        if before and (missing := not_compared(before, ready.platform)):
-            self._screen.say(f"the run's record is older and does not tell its {', '.join(missing)}: not compared")
-        if line := self._model_before.not_compared(ready.settings, ready.platform.get("keras", "")):
+        for line in (*self._computers.lines(ready), *ready.notes):
             self._screen.say(line)
-        for note in ready.notes:
-            self._screen.say(note)
         self._screen.say(f"workers are ready, the model has {ready.num_weights:,} weights; tracing and compiling")
         self._clock_s = happened_s
-        hardware = {name: value for name, value in before.items() if name in HARDWARE}  # stays what it began on
-        self.folder.update(platform={**ready.platform, **hardware}, model=ready.model, num_weights=ready.num_weights)
+        platform = self._computers.to_note(ready.platform)
+        self.folder.update(platform=platform, model=ready.model, num_weights=ready.num_weights)
         self.folder.save(SETTINGS_FILE, ready.settings, indent=1)
-
-    def _look_at_hardware(self, platform: Platform) -> None:
-        """Say and note, once for each kind, that workers compute on mixed hardware; unless it is refused."""
-        known = [self._platform_before, *self._platforms]
-        differences = [each for each in (differing(one, platform, HARDWARE) for one in known) if each]
-        is_new = all(differing(one, platform, HARDWARE) for one in self._platforms)
-        if not is_new:
-            return
-        self._platforms.append(platform)
-        if differences and self.job.settings.mixed_hardware == "allow":
-            self._screen.say(permission(told(differences[0], "at first", "now")))
-            self.folder.update(mixed_hardware=[dict(each) for each in self._platforms])
 
     def _show_progress(self, happened_s: float) -> None:
         progress = self._progress.take()
@@ -451,70 +413,13 @@ class Record:
 
     def _restart(self, formed: GroupFormed) -> None:
         """All workers were lost, and new ones have begun at a checkpoint, or at the beginning."""
-        if formed.checkpoint is None or self._store is None:
+        manifest = None if formed.checkpoint is None else self.commits.manifest(formed.checkpoint)
+        if manifest is None:
             self._screen.say("all workers were lost before a checkpoint: the run begins again")
             self.epochs = []
             self.folder.set_epochs([])
             return
-        self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
-        self._look_back()
-        self._go_back_to(self._store.manifest(formed.checkpoint))
+        self._screen.say(f"all workers were lost: going on from checkpoint {manifest.name}")
+        self._computers.look_back(self.folder)
+        self._go_back_to(manifest)
         self.folder.set_epochs(self.epochs)
-
-    # -- checkpoints ----------------------------------------------------------------------------------------------
-
-    def _commit(self, written: CheckpointWritten) -> None:
-        if self._store is None:
-            return
-        history = tuple(epoch.to_json() for epoch in self.epochs if epoch.epoch < written.manifest.epoch)
-        manifest = replace(written.manifest, identity=self._identity, history=history)
-        self.folder.files.check_lease()
-        self._loading = None  # the workers have loaded what they began from, and made steps
-        began_s = time.perf_counter()
-        try:
-            self._store.commit(manifest.name, manifest)
-        except CheckpointError as error:
-            self._not_made(CheckpointNotMade(name=manifest.name, reason=str(error)))
-            return
-        self._said_checkpoint = False
-        self.checkpoint = manifest.name
-        origin = InitialCheckpoint(location=self._store.location, name=manifest.name)
-        position = manifest.epoch, manifest.step
-        self._group.pool.inbox.put(InitialStateChanged(initial_state=origin, position=position))
-        self.folder.add_event(
-            CheckpointCommitted(
-                name=manifest.name,
-                epoch=manifest.epoch,
-                step=manifest.step,
-                seconds=round(written.seconds, 6),
-                write_s=round(written.write_s, 6),
-                commit_s=round(time.perf_counter() - began_s, 6),
-            )
-        )
-
-    def _commit_final(self, written: FinalStateWritten) -> None:
-        history = tuple(epoch.to_json() for epoch in self.epochs)
-        manifest = replace(written.manifest, identity=self._identity, history=history)
-        self.folder.files.check_lease()
-        try:
-            self._final_store.commit(manifest.name, manifest)
-            self._final_store.prune(1)
-        except CheckpointError as error:
-            self._not_made(CheckpointNotMade(name=manifest.name, reason=str(error), is_final=True))
-            return
-        self.final = manifest.name
-
-    def _not_made(self, event: CheckpointNotMade) -> None:
-        if event.is_final or not self._said_checkpoint:
-            self._said_checkpoint = True
-            self._screen.say(line_of(event, 0))
-        self.folder.add_event(event)
-
-    def _prune(self) -> None:
-        if self._store is None:
-            return
-        self.folder.files.check_lease()
-        try:
-            self._store.prune(self.job.wanted.keep, spare=self._loading)
-        except CheckpointError as error:
-            self._screen.say(f"warning: old checkpoints are left: {error}")

@@ -103,7 +103,6 @@ def _fit(
     run: Run, folder: RunFolder, workers: Workers, screen: Display, times: StartTimes, began_s: float
 ) -> Result | None:
     """Make the run in a folder that is ours, or take the result out of it."""
-    kills = None if run.command is None else run.command.kills
     store, finished = run.open_store(folder), folder.is_finished(run.wanted)
     final = run.final_store(folder)
     with times.part("data"):
@@ -130,23 +129,32 @@ def _fit(
             log_dir=None if job.settings.local else folder.log_dir,
             dealing=dealing_of(job.settings),
         )
-        can_shrink = run.can_shrink(folder) and job.rows_per_microbatch > 1
-        coordinator, loop = Coordinator(job.settings.mixed_hardware), TaskLoop(workers.group, task)
-        try:
-            with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
-                with killing(kills, workers.group, loop, record):
-                    for event in loop.events():
-                        loop.answer(coordinator.take(event))
-                        _steer(loop, event, coordinator, record, can_shrink)  # refuses another model before it is noted
-                        record.take(event, coordinator)
-            return _finish(loop, coordinator, record, workers)
-        except TrainingFailedError as error:
-            _advise_on_memory(error, coordinator, job, run.settings.num_microbatches == "auto")
-            raise
-        finally:
-            if loop.state.generation >= 0:  # before the first the model was as it had been
-                ended_in = (record.final or "") if record.ended else None
-                run.model.end = end_of_fit(job, folder, store, record.checkpoint, ended_in, recorded=record.recorded)
+        return _train(run, task, record, store, workers)
+
+
+def _train(run: Run, task: Task, record: Record, store: CheckpointStore | None, workers: Workers) -> Result | None:
+    """Have the workers do the task, follow what happens, and leave with the trainer what its next fit goes on from."""
+    job, folder = record.job, record.folder
+    kills = None if run.command is None else run.command.kills
+    can_shrink = run.can_shrink(folder) and job.rows_per_microbatch > 1
+    coordinator, loop = Coordinator(job.settings.mixed_hardware), TaskLoop(workers.group, task)
+    try:
+        with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
+            with killing(kills, workers.group, loop, record):
+                for event in loop.events():
+                    loop.answer(coordinator.take(event))
+                    _steer(loop, event, coordinator, record, can_shrink)  # refuses another model before it is noted
+                    record.take(event, coordinator)
+        return _finish(loop, coordinator, record, workers)
+    except TrainingFailedError as error:
+        _advise_on_memory(error, coordinator, job, run.settings.num_microbatches == "auto")
+        raise
+    finally:
+        if loop.state.generation >= 0:  # before the first the model was as it had been
+            commits, ended_in = record.commits, None
+            if record.ended:
+                ended_in = commits.final or ""
+            run.model.end = end_of_fit(job, folder, store, commits.checkpoint, ended_in, recorded=record.recorded)
 
 
 def _with_data(run: Run, folder: RunFolder, workers: Workers, screen: Display, times: StartTimes) -> Run:
@@ -322,7 +330,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         epochs_done=len(epochs),
         stopped_early=bool(epochs) and epochs[-1].stopped,
         sha256=report.sha256,
-        final=record.final,
+        final=record.commits.final,
         seconds=round(seconds, 3),
     )
     record.recorded = True
@@ -340,7 +348,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
 
 
 def _note_pause(reason: str, record: Record) -> RunPausedError:
-    folder, name = record.folder, record.last_checkpoint()
+    folder, name = record.folder, record.commits.last()
     paused = RunPausedError(reason, folder.path, name)
     try:
         with folder.files.all_tried():

@@ -366,7 +366,7 @@ def test_the_end_of_a_run_says_what_it_waits_for_and_loses_nothing(tmp_path, mon
         record.take(TaskEvent(worker=0, content=content), Coordinator())
     assert f"for checkpoint {content.manifest.name} to count in {store.location}. There is no limit" in said[0]
     assert f"kill -9 {os.getpid()}" in said[0]
-    assert record.checkpoint == content.manifest.name
+    assert record.commits.checkpoint == content.manifest.name
 
 
 def test_a_worker_that_waits_for_its_storage_is_shown_while_the_driver_s_hangs_too(tmp_path):
