@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 
 import keras
 import numpy as np
 import pytest
 from heliostat.trainer import EverySteps, RunPausedError, TrainingFailedError
 from heliostat.trainer.checkpoints.store import CheckpointStore
+from heliostat.trainer.driver import storage_thread
+from heliostat.trainer.driver.record import Record
 from heliostat.trainer.errors import StateNotKeptError
 
 from .conftest import dense_data
@@ -101,3 +104,33 @@ def test_a_fit_that_was_paused_without_checkpoints_leaves_nothing_that_answers(t
             trainer.fit(DATA, checkpoint_every=None, **JOB)
         with pytest.raises(StateNotKeptError, match="it was not kept"):
             trainer.evaluate(DATA)
+
+
+def test_a_disk_that_does_not_answer_at_the_end_is_named_until_it_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.05)
+    stuck, is_told = tmp_path / "run" / ".model.keras.writing", threading.Event()
+    say = Record.tell_waiting
+
+    def tell_waiting(self, what, seconds):
+        say(self, what, seconds)
+        if "the model" in what:
+            is_told.set()
+
+    class Sticks(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            os.mkfifo(stuck)  # whoever opens it for writing waits for a reader
+
+    def answer():
+        assert is_told.wait(60)
+        with stuck.open("rb") as file:
+            file.read()
+
+    monkeypatch.setattr(Record, "tell_waiting", tell_waiting)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with local_trainer(linear(), tmp_path) as trainer:
+        result = trainer.fit(dense_data(), global_batch_size=16, epochs=1, callbacks=[Sticks()], verbose=2)
+    thread.join()
+    assert "s for the model to be written in " in capsys.readouterr().out
+    assert result.model().count_params() > 0
+    assert not stuck.exists()

@@ -304,7 +304,6 @@ class Record:
             raise failed
 
     def _tell_waiting(self, item: _Item, seconds: float) -> None:
-        """Say what the end of the run waits for: a network disk may not answer, and raise no error, for hours."""
         match item:
             case CheckpointWritten(manifest=manifest) if self.commits.place is not None:
                 what = f"checkpoint {manifest.name} to count in {self.commits.place}"
@@ -314,6 +313,10 @@ class Record:
                 what = f"old checkpoints to be deleted in {self.commits.place}"
             case _:
                 what = f"lines to be written in {self.folder.path}"
+        self.tell_waiting(what, seconds)
+
+    def tell_waiting(self, what: str, seconds: float) -> None:
+        """Say what the end of the run waits for: a network disk may not answer, and raise no error, for hours."""
         self._screen.say(
             f"the run is over and has waited {seconds:.0f} s for {what}. There is no limit: what is not written yet "
             f"is only in memory. Ctrl-C gives it up, and so does kill -9 {os.getpid()} where the disk holds even that "

@@ -22,6 +22,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from heliostat.cluster.group.controller_state import WorkerDeath
@@ -53,6 +54,7 @@ from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_
 from .record import Record
 from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
+from .storage_thread import telling
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers
@@ -323,16 +325,17 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
     if hashes != {tuple(sorted(report.sha256.items()))}:
         raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
     seconds, record.ended = time.monotonic() - record.began_s, True
-    with folder.files.all_tried():
-        folder.save_model(report.model_file)
-    folder.update(
-        state="finished",
-        epochs_done=len(epochs),
-        stopped_early=bool(epochs) and epochs[-1].stopped,
-        sha256=report.sha256,
-        final=record.commits.final,
-        seconds=round(seconds, 3),
-    )
+    with telling(partial(record.tell_waiting, f"the model to be written in {folder.path}")):
+        with folder.files.all_tried():
+            folder.save_model(report.model_file)
+        folder.update(
+            state="finished",
+            epochs_done=len(epochs),
+            stopped_early=bool(epochs) and epochs[-1].stopped,
+            sha256=report.sha256,
+            final=record.commits.final,
+            seconds=round(seconds, 3),
+        )
     record.recorded = True
     if traced:
         _save_trace(coordinator, record, next_epoch=None)
@@ -350,8 +353,9 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
 def _note_pause(reason: str, record: Record) -> RunPausedError:
     folder, name = record.folder, record.commits.last()
     paused = RunPausedError(reason, folder.path, name)
+    waiting = partial(record.tell_waiting, f"the run's last lines to be written in {folder.path}")
     try:
-        with folder.files.all_tried():
+        with telling(waiting), folder.files.all_tried():
             if folder.record["state"] == "running":  # else no group has trained, and the folder stays what it was
                 folder.add_event(Paused(reason=reason, checkpoint=name))
                 folder.update(state="paused", reason=reason)

@@ -152,9 +152,13 @@ class RunFolder:
     def model_record(self) -> ModelRecord:
         """What the folder says of the model of the run; raises TrainerError if it cannot be read."""
         path = self.path / SETTINGS_FILE
+        try:
+            is_there = path.exists()
+        except OSError as error:
+            raise StorageError(path, error) from error
         return ModelRecord(
             hashes=self._record.get("model", {}),
-            settings=read_json(path) if path.exists() else {},
+            settings=read_json(path) if is_there else {},
             keras=self._record.get("platform", {}).get("keras", ""),
         )
 

@@ -5,10 +5,11 @@ Of what only its newest value counts, `Newest` keeps that, so that the queue doe
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
@@ -33,6 +34,28 @@ class Newest(Generic[_Item]):
         with self._lock:
             item, self._item = self._item, None
             return item
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[float], None]) -> Iterator[None]:
+    """While the block runs, which may take any time, somebody hears of it.
+
+    Args:
+        tell: called every `TELL_EVERY_S`, in a thread, with how many seconds the block has taken.
+    """
+    began_s, is_over = time.monotonic(), threading.Event()
+
+    def tell_on() -> None:
+        while not is_over.wait(TELL_EVERY_S):
+            tell(time.monotonic() - began_s)
+
+    thread = threading.Thread(target=tell_on, name="heliostat-telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 class StorageThread(Generic[_Item]):

@@ -99,6 +99,23 @@ def test_who_waits_for_the_end_hears_what_is_waited_for(monkeypatch):
     assert 0 < told[0][1] < told[1][1]
 
 
+def test_who_waits_for_a_block_hears_how_long_it_takes(monkeypatch):
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
+    told, is_told = [], threading.Event()
+
+    def tell(seconds):
+        told.append(seconds)
+        if len(told) == 2:
+            is_told.set()
+
+    with storage_thread.telling(tell):
+        assert is_told.wait(60)
+    num_told = len(told)
+    assert 0 < told[0] < told[1]
+    assert not [thread for thread in threading.enumerate() if thread.name == "heliostat-telling"]
+    assert len(told) == num_told
+
+
 def test_who_does_not_wait_for_the_end_any_more_gives_up_what_was_not_begun(monkeypatch):
     monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
     go, handled = threading.Event(), []
