@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,21 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_what_tests_need_is_there():
+    """Else tests would be skipped in silence, those of remote data among them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    missing = []
+    for needed in map(Requirement, project["optional-dependencies"]["test"]):
+        try:
+            found = Version(metadata.version(needed.name))
+        except metadata.PackageNotFoundError:
+            missing.append(f"{needed}")
+            continue
+        if found not in needed.specifier:
+            missing.append(f"{needed}: {found}")
+    assert not missing, "install them: source scripts/environment.sh test"
 
 
 def table():
