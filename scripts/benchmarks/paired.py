@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # One-sided 95 % quantiles of Student's t, by degrees of freedom from 1 on; beyond the last the normal distribution's.
 T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
@@ -39,13 +40,28 @@ def output_of(checkout: Path, script: str, *arguments: str) -> str:
     return done.stdout
 
 
+def document(printed: str, key: str) -> dict[str, Any]:
+    """The last JSON object with `key` among what a benchmark printed, beside Ray's words; RuntimeError without one."""
+    found, at, decoder = None, printed.find("{"), json.JSONDecoder()
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(printed, at)
+        except json.JSONDecodeError:
+            end = at + 1
+        else:
+            found = value if key in value else found
+        at = printed.find("{", end)
+    if found is None:
+        raise RuntimeError(f'No JSON with "{key}" among what was printed, which ends so:\n{printed[-1000:]}')
+    return dict(found)
+
+
 def training(checkout: Path, only: list[str]) -> Durations:
     """Seconds per step of `fit` with two workers, by model."""
     found = {}
     for model in only or MODELS:
         printed = output_of(checkout, "heliostat_process.py", model, "--workers", "2", "--seconds", "4")
-        line = next(each for each in printed.splitlines() if each.startswith('{"steps_per_s"'))
-        found[f"step of {model}"] = 1.0 / json.loads(line)["steps_per_s"]
+        found[f"step of {model}"] = 1.0 / document(printed, "steps_per_s")["steps_per_s"]
     return found
 
 
@@ -54,14 +70,14 @@ def allreduce(checkout: Path, only: list[str]) -> Durations:
     sizes = ",".join(only or map(str, SIZES_BYTES))
     ways = "heliostat,heliostat-sockets"
     printed = output_of(checkout, "allreduce.py", "--workers", "2", "--sizes", sizes, "--rounds", "3", "--ways", ways)
-    rows = json.loads(printed)["rows"]
+    rows = document(printed, "rows")["rows"]
     return {f"{row['way']}, {row['bytes']} bytes": row["median_ms"] / 1e3 for row in rows}
 
 
 def recovery(checkout: Path, only: list[str]) -> Durations:
     """Seconds from a kill to the next step, and what else a kill costs: medians."""
     printed = output_of(checkout, "recovery.py", "--workers", "2", "--kills", only[0] if only else "12", "--stops", "0")
-    report = json.loads(printed)["heliostat"]
+    report = document(printed, "heliostat")["heliostat"]
     costs = {
         name: report["SIGKILL"][name]["p50"] / 1e3 for name in ("detection_ms", "stall_ms", "stall_of_the_join_ms")
     }
@@ -99,7 +115,8 @@ def main() -> None:
         order = (wanted.before, wanted.after) if number % 2 == 0 else (wanted.after, wanted.before)
         found = {checkout: measure(checkout.resolve(), wanted.only) for checkout in order}
         for name, duration_s in found[wanted.after].items():
-            ratios.setdefault(name, []).append(duration_s / found[wanted.before][name])
+            if name in found[wanted.before]:  # an older checkout may measure less
+                ratios.setdefault(name, []).append(duration_s / found[wanted.before][name])
         print(f"pair {number + 1}: { ({name: round(each[-1], 3) for name, each in ratios.items()}) }", file=sys.stderr)
     for name, each in ratios.items():
         mean, low, high = bounds(each)
