@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +129,59 @@ def test_restarts_from_the_same_checkpoint_as_the_one_before_are_counted(goodput
     names = [None, "a", "a", "b", "b", "b"]
     events = [restarted(float(at), [at], name) for at, name in enumerate(names)]
     assert goodput.backed_off([*events, formed(9.0, [5, 6], [6], checkpoint="b")]) == 3
+
+
+def test_a_worker_that_was_given_its_place_twice_has_joined_once(goodput: ModuleType) -> None:
+    """Workers 2 and 3 begin again; 3 joins, cannot take its place before the group changes, and is given another."""
+    found = goodput.Found(
+        kills=[goodput.Kill(10.0, (0, 1))],
+        events=[
+            formed(-1.0, [0, 1], [0, 1]),
+            *lost(0, 1),
+            restarted(12.0, [2]),
+            formed(13.0, [2, 3], [3]),
+            formed(14.0, [2, 3], [3]),
+            {"event": "not_started", "worker": 4},
+        ],
+        applied=steps((0, 10), (15, 40)),
+        began=0.0,
+        ended=40.0,
+    )
+    figures = goodput.report(found)
+    assert (figures["joins"], figures["placed_again"], figures["not_started"]) == (2, 1, 1)
+    assert (figures["lost_otherwise"], figures["not_lost"], figures["unfollowed"]) == (0, 0, 0)
+
+
+def test_losses_that_were_no_kills_and_kills_without_an_effect_are_counted(goodput: ModuleType) -> None:
+    found = goodput.Found(
+        kills=[goodput.Kill(10.0, (1,))],
+        events=[formed(-1.0, [0, 1, 2], [0, 1, 2]), *lost(2)],
+        applied=steps((0, 40)),
+        began=0.0,
+        ended=40.0,
+    )
+    figures = goodput.report(found)
+    assert (figures["lost_otherwise"], figures["not_lost"], figures["unfollowed"]) == (1, 1, 1)
+
+
+def test_a_part_that_fails_is_reported_and_the_next_one_is_measured(
+    goodput: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(model: str, *, every_s: float | None, everybody: bool = False, **_: Any) -> Any:
+        if everybody:
+            raise RuntimeError("not all workers were replaced")
+        return goodput.Found(applied=steps((0, 40)), ended=40.0)
+
+    monkeypatch.setattr(goodput, "killed", killed)
+    saved = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["goodput.py", "--every", "15", "--slow-epochs", "0", "--json", str(saved)])
+    with pytest.raises(SystemExit, match="True"):
+        goodput.main()
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {name: figures for line in printed for name, figures in line.items()}
+    assert found["everybody restarts, every 15 s"] == {"error": "RuntimeError: not all workers were replaced"}
+    assert found["heliostat, every 15 s"]["of_undisturbed"] == 1.0
+    assert json.loads(saved.read_text()) == found
 
 
 def test_a_run_that_was_given_up_has_no_figures(goodput: ModuleType) -> None:
