@@ -82,13 +82,13 @@ def main() -> None:
 def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | None) -> None:
     """Train a text classifier in three ways and compare them.
 
-    The texts are docstrings of the Python packages on this machine, the classes the modules they come from: real data
+    The texts are docstrings of the Python packages on this machine, the classes their packages: real data
     without a download. All ways share the same workers; fit and custom end with the same weights.
     """
-    from heliostat.trainer.environment import cache_dir, quiet_tensorflow
+    from heliostat.trainer.environment import quiet_tensorflow
 
     quiet_tensorflow()
-    from heliostat.scripts.demo import DemoSettings, run_demo
+    from heliostat.scripts.demo.demo import DemoSettings, run_demo
     from heliostat.trainer.config import LOOP_NAMES
     from rich.console import Console
 
@@ -97,7 +97,6 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
         replicas=replicas,
         loops=LOOP_NAMES if loop == "all" else (loop,),
         epochs=epochs,
-        cache_dir=cache_dir(),
         run_dir=run_dir,
     )
     run_demo(settings, Console(highlight=False))

@@ -194,13 +194,6 @@ def tensorflow_threads() -> int | None:
     return int(found) if found.isdecimal() and int(found) else None
 
 
-def cache_dir() -> Path:
-    """The folder for what can be made again: ``$XDG_CACHE_HOME/heliostat``, by default in ``~/.cache``."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification tells programs to ignore a relative path.
-    return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "heliostat"
-
-
 class _Process:
     """What this process was told, and how many fits it has begun since."""
 

@@ -58,19 +58,6 @@ def test_help_names_every_command():
     )
 
 
-def test_the_cache_is_where_the_xdg_specification_puts_it(tmp_path):
-    code = (
-        "import os\nfrom heliostat.trainer.environment import cache_dir\n"
-        "for named in ('/elsewhere', '', 'relative/path'):\n"
-        "    os.environ['XDG_CACHE_HOME'] = named\n"
-        "    print(cache_dir())\n"
-    )
-    variables = environment(HOME=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=60)
-    unusable = str(tmp_path / ".cache" / "heliostat")
-    assert done.stdout.splitlines() == ["/elsewhere/heliostat", unusable, unusable], done.stderr
-
-
 def test_convert_writes_the_arrays_of_an_npz_file(tmp_path):
     x, y = np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
     np.savez(tmp_path / "arrays.npz", x=x, y=y)

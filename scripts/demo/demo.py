@@ -15,8 +15,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 from heliostat.data import write_dataset
-from heliostat.scripts.corpus import build_corpus
-from heliostat.scripts.errors import ScriptError
 from heliostat.trainer import Result, Trainer
 from heliostat.trainer.config import LOOP_NAMES, LoopName
 from heliostat.trainer.driver.run_paths import new_run_path
@@ -24,6 +22,9 @@ from keras import layers
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+
+from ..errors import ScriptError
+from .corpus import build_corpus
 
 VOCABULARY_SIZE, SEQUENCE_LENGTH, NUM_CLASSES = 10_000, 300, 46
 HALVED_AT_EPOCH = 5
@@ -84,11 +85,10 @@ class DemoSettings:
         replicas: replicas per worker.
         loops: the ways to train, in this order.
         epochs: of every way.
-        cache_dir: where the corpus is kept between calls; None keeps nothing.
         run_dir: folder for the data and the runs; None makes ``runs/demo-<time>``.
         global_batch_size: rows of a step.
-        num_texts: docstrings in all splits.
-        num_classes: modules to tell apart, at most the model's 46.
+        num_texts: docstrings in all splits, at most.
+        num_classes: packages to tell apart, at most the model's 46.
 
     Raises:
         ScriptError: there is no such loop, or too few or too many classes.
@@ -98,7 +98,6 @@ class DemoSettings:
     replicas: int
     loops: tuple[LoopName, ...]
     epochs: int
-    cache_dir: Path | None
     run_dir: Path | None = None
     global_batch_size: int = 64
     num_texts: int = 11_000
@@ -204,18 +203,18 @@ def table_of(results: Mapping[LoopName, Result]) -> Table:
 
 
 def _make_data(settings: DemoSettings, folder: Path, console: Console) -> tuple[Path, Path]:
-    kept = f", kept in {settings.cache_dir} for the next time" if settings.cache_dir else ""
-    console.print(f"collecting docstrings of the installed Python packages{kept}", markup=False, soft_wrap=True)
+    console.print("collecting docstrings of the installed Python packages", markup=False, soft_wrap=True)
     corpus = build_corpus(
         num_texts=settings.num_texts,
         num_classes=settings.num_classes,
         vocabulary_size=VOCABULARY_SIZE,
         sequence_length=SEQUENCE_LENGTH,
-        cache_dir=settings.cache_dir,
     )
-    console.print(corpus.describe(), markup=False, soft_wrap=True)
-    train = write_dataset(folder / "train", {"x": corpus.x_train, "y": corpus.y_train}, overwrite=True)
-    valid = write_dataset(folder / "valid", {"x": corpus.x_valid, "y": corpus.y_valid}, overwrite=True)
+    console.print(str(corpus), markup=False, soft_wrap=True)
+    train, valid = (
+        write_dataset(folder / split, {"x": corpus.x[split], "y": corpus.y[split]}, overwrite=True)
+        for split in ("train", "valid")
+    )
     return train.path, valid.path
 
 

@@ -1,0 +1,1 @@
+"""The demo: a text classifier trained in three ways on real data that every machine has."""
