@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from heliostat.scripts.failures import is_ours, message_of
+
+from .failures import is_ours, message_of
 
 _PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 # Of tables in a file or a pipe: paths stay whole.
@@ -88,9 +89,10 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
     from heliostat.trainer.environment import quiet_tensorflow
 
     quiet_tensorflow()
-    from heliostat.scripts.demo.demo import DemoSettings, run_demo
     from heliostat.trainer.config import LOOP_NAMES
     from rich.console import Console
+
+    from .demo.demo import DemoSettings, run_demo
 
     settings = DemoSettings(
         workers=workers,
@@ -117,7 +119,7 @@ def run(traceback: bool, script: Path, arguments: tuple[str, ...]) -> None:
     The exit status is the script's; 1 after an error; and 75 when the run was paused, by Ctrl-C, SIGTERM or max_time_s:
     then `heliostat resume`, or the same command with the same run_dir, goes on with it.
     """
-    from heliostat.scripts.run import run_script
+    from .commands.run import run_script
 
     run_script(script, arguments, show_traceback=traceback)
 
@@ -131,7 +133,7 @@ def runs(as_json: bool, folders: tuple[Path, ...]) -> None:
     Shows the state of every run, its epochs, last loss and validation metric, its workers and how often one was lost,
     its last checkpoint, and when it wrote something last.
     """
-    from heliostat.scripts.runs import show_runs
+    from .commands.runs import show_runs
 
     show_runs(folders or (Path("runs"),), _console(), as_json=as_json)
 
@@ -145,7 +147,7 @@ def resume(traceback: bool, run_dir: Path) -> None:
     Runs its script again, with the same arguments in the same directory; what the script does before the run's fit is
     done again. A finished run is not run again: its result is shown. Exit status as for `heliostat run`.
     """
-    from heliostat.scripts.resume import resume as go_on
+    from .commands.resume import resume as go_on
 
     go_on(run_dir, _console(), show_traceback=traceback)
 
@@ -163,8 +165,9 @@ def replay(step: int, microbatch: int | None, as_json: bool, traceback: bool, ru
     the run itself stays as it is. Shows for every microbatch its rows, loss and metrics over them, how large its
     gradient is for every variable, and what of it is not finite.
     """
-    from heliostat.scripts.replay import replay as compute_again
     from heliostat.trainer.environment import ReplayWanted
+
+    from .commands.replay import replay as compute_again
 
     wanted = ReplayWanted(step=step, microbatch=microbatch)
     compute_again(run_dir, wanted, _console(), as_json=as_json, show_traceback=traceback)
@@ -188,9 +191,10 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
 
     The exit status is 0 only if workers were killed and nothing differs, otherwise 1.
     """
-    from heliostat.scripts.chaos import ChaosSettings, interval_s
-    from heliostat.scripts.chaos import chaos as disturb
     from heliostat.trainer.environment import KillSchedule
+
+    from .commands.chaos import ChaosSettings, interval_s
+    from .commands.chaos import chaos as disturb
 
     kills = KillSchedule(every_s=interval_s(kill_every), seed=seed)
     settings = ChaosSettings(script=script, arguments=arguments, kills=kills, run_dir=run_dir)
@@ -214,8 +218,8 @@ def trace(steps: str, output: Path, run_dir: Path | None, script: Path, argument
 
     Options of the script that have the same names go behind `--`, as for `heliostat chaos`.
     """
-    from heliostat.scripts.trace import TraceSettings, wanted_steps
-    from heliostat.scripts.trace import trace as record
+    from .commands.tracing import TraceSettings, wanted_steps
+    from .commands.tracing import trace as record
 
     settings = TraceSettings(
         script=script, arguments=arguments, steps=wanted_steps(steps), output=output, run_dir=run_dir
@@ -247,7 +251,8 @@ def convert(source: str, destination: Path, **options: Any) -> None:
     A conversion that was interrupted goes on with --resume, to the same result.
     """
     from heliostat.data import describe
-    from heliostat.scripts.convert import convert as write
+
+    from .commands.convert import convert as write
 
     click.echo(describe(write(source, destination, console=_console(stderr=True), **options)))
 
@@ -268,7 +273,7 @@ def inspect(
 
     DATASET is a folder or URI, of a dataset or of plain Parquet or Arrow files.
     """
-    from heliostat.scripts.inspect import inspect as summary
+    from .commands.inspection import inspect as summary
 
     click.echo(summary(dataset, samples, label, shuffles, batch_size, verify=verify))
 
@@ -301,7 +306,7 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
     The rows are those of --data, or made up. Each number of workers trains a run of its own in a temporary folder.
     With the largest number, bandwidth and latency between every two workers are measured as well.
     """
-    from heliostat.scripts import bench as parts
+    from .commands import bench as parts
 
     if (model is None) != (data is None):
         raise click.UsageError("--model and --data belong together.")
@@ -322,7 +327,7 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
 
 
 def _console(*, stderr: bool = False) -> Any:
-    from heliostat.scripts.console import SafeConsole  # only what shows tables loads rich
+    from .console import SafeConsole  # only what shows tables loads rich
 
     console = SafeConsole(highlight=False, stderr=stderr)
     if not console.is_terminal:

@@ -10,8 +10,9 @@ def is_ours(error: BaseException) -> bool:
     """Whether Heliostat raised it on purpose: its message says what happened and what to do."""
     from heliostat.cluster.errors import ClusterError  # only when something failed, so that commands start fast
     from heliostat.data.errors import DatasetError
-    from heliostat.scripts.errors import ScriptError
     from heliostat.trainer.errors import TrainerError
+
+    from .errors import ScriptError
 
     return isinstance(error, (ClusterError, DatasetError, ScriptError, TrainerError))
 

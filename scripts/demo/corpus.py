@@ -1,8 +1,8 @@
 """A real text classification corpus that every machine has: the docstrings of its installed Python packages.
 
 A text is one docstring, its class the package, its split decided by a hash of its words: equal texts are kept once, so
-none is in two splits. Sources are parsed, not imported. Encoded as Keras's Reuters is: 0 pads, 1 starts a text, 2 stands
-for a word that is not in the vocabulary.
+none is in two splits. Sources are parsed, not imported. Encoded as Keras's Reuters is: 0 pads, 1 begins a text, 2 is
+any other word.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def build_corpus(
             if len(found) == most:
                 break
         if len(found) >= most // 20:  # else it has hardly a text: the next one, then
-            names.append(name)
-            texts = found | texts
+            names, texts = [*names, name], found | texts
         if len(names) == num_classes:
             break
     if 2 * len(texts) < num_texts or len(names) < num_classes:

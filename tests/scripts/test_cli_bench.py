@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import write_dataset
-from heliostat.scripts.bench import PARTS, Bench, Measured, advice, as_object, links_table, measured
 from heliostat.scripts.cli import main
+from heliostat.scripts.commands.bench import PARTS, Bench, Measured, advice, as_object, links_table, measured
 from rich.console import Console
 
 from .child import heliostat

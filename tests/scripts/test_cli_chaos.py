@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from heliostat.scripts.chaos import interval_s
-from heliostat.scripts.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
+from heliostat.scripts.commands.chaos import interval_s
+from heliostat.scripts.commands.chaos_report import Fit, Kill, Outcome, differences, kills_of, verdict
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.kills import Killer
 from heliostat.trainer.environment import KillSchedule
@@ -45,7 +45,7 @@ def chaos(tmp_path):
 
     def run(*options: str, **given: object) -> subprocess.CompletedProcess[str]:
         done = heliostat("chaos", "train.py", json.dumps(given), *options, "--run-dir", "out", cwd=tmp_path)
-        assert "scripts/chaos.py" not in done.stderr, "a traceback of the command"
+        assert "commands/chaos.py" not in done.stderr, "a traceback of the command"
         return done
 
     return run

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 from heliostat.data import open_dataset
 from heliostat.data.conversion.open_source import KINDS
-from heliostat.scripts import convert as command
 from heliostat.scripts.cli import _SOURCE_KINDS, main
+from heliostat.scripts.commands import convert as command
 
 from .child import COMMAND, environment
 

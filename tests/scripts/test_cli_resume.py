@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from heliostat.data import write_dataset
 from heliostat.scripts.cli import main
+from heliostat.scripts.commands.recorded import recorded_run
+from heliostat.scripts.commands.replay import check_wanted
 from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.recorded import recorded_run
-from heliostat.scripts.replay import check_wanted
 from heliostat.trainer.driver.lease import Lease
 from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.environment import ReplayWanted
@@ -323,7 +323,7 @@ def test_signals_are_left_to_the_script(tmp_path):
     )
     code = (
         "from pathlib import Path\n"
-        "from heliostat.scripts.run import exit_status, run_in_child\n"
+        "from heliostat.scripts.commands.run import exit_status, run_in_child\n"
         "from heliostat.trainer.environment import Command\n"
         "raise SystemExit(exit_status(run_in_child(Command(run_dir=Path('/none')), Path('train.py'), [])))"
     )

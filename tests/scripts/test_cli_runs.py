@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from heliostat.scripts.cli import main
-from heliostat.scripts.runs import SILENT_S, run_paths, summary_of
+from heliostat.scripts.commands.runs import SILENT_S, run_paths, summary_of
 from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.events import CheckpointCommitted, EpochRecord, WorkerLost
 

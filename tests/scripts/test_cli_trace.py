@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from heliostat.cluster.instruments import Span
 from heliostat.scripts.cli import main
+from heliostat.scripts.commands.tracing import summary, wanted_steps
 from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.trace import summary, wanted_steps
 from heliostat.trainer.driver.trace_file import chrome_trace
 from heliostat.trainer.environment import TraceWanted
 from heliostat.trainer.events import CheckpointCommitted, EpochRecord, GroupFormed, WorkerLost

@@ -13,10 +13,11 @@ from heliostat.data.conversion.convert import convert as write
 from heliostat.data.errors import DatasetError
 from heliostat.data.format.columns import Column
 from heliostat.data.stored import StoredDataset
-from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.environment import quiet_tensorflow
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..errors import ScriptError
 
 _TRUTH = {"true": True, "false": False}
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.cluster.links import PairBandwidth
-from heliostat.scripts.errors import ScriptError
+
+from ..errors import ScriptError
 
 PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "rest")
 _MOVING = ("local_sum", "all_reduce")

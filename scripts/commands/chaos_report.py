@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heliostat.scripts.console import cell
 from heliostat.trainer.checkpoints.values import to_line
 from heliostat.trainer.driver.run_folder import read_epochs, read_events, read_record
 from heliostat.trainer.driver.run_paths import run_folders
 from heliostat.trainer.events import Event, GroupFormed, WorkerKilled, WorkerLost
 from rich.box import SIMPLE
 from rich.table import Table
+
+from ..console import cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,6 @@ from typing import Any
 
 import numpy as np
 from heliostat.data import BatchPlan, Dataset, DatasetError, open_dataset
-from heliostat.scripts.console import cell
-from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.recorded import RecordedRun, recorded_run, run_again
-from heliostat.scripts.run import exit_status
-from heliostat.scripts.runs import number_text
 from heliostat.trainer.checkpoints.values import to_words
 from heliostat.trainer.driver.run_folder import REPLAY_FILE, read_json
 from heliostat.trainer.environment import ReplayWanted
@@ -24,6 +19,12 @@ from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+
+from ..console import cell
+from ..errors import ScriptError
+from .recorded import RecordedRun, recorded_run, run_again
+from .run import exit_status
+from .runs import number_text
 
 SHOWN_ROWS, SHOWN_VALUES, SHOWN_NORMS, SHOWN_IDS = 8, 4, 10, 64
 

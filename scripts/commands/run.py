@@ -20,9 +20,10 @@ from types import FrameType
 from typing import IO, Any
 
 import click
-from heliostat.scripts.failures import full_account, is_ours, is_pause, message_of
 from heliostat.trainer.environment import Command
 from heliostat.trainer.errors import RunPausedError
+
+from ..failures import full_account, is_ours, is_pause, message_of
 
 
 class PausedExit(click.ClickException):

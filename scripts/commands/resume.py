@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.recorded import recorded_run, run_again
-from heliostat.scripts.run import exit_status
-from heliostat.scripts.runs import number_text
 from heliostat.trainer.driver.run_folder import MODEL_FILE, RUN_FILE, read_epochs, read_record
 from rich.console import Console
+
+from ..errors import ScriptError
+from .recorded import recorded_run, run_again
+from .run import exit_status
+from .runs import number_text
 
 
 def resume(run_dir: Path, console: Console, *, show_traceback: bool) -> None:

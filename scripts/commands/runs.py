@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from heliostat.scripts.console import cell
 from heliostat.trainer.checkpoints.values import to_line
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
@@ -24,6 +23,8 @@ from heliostat.trainer.events import CheckpointCommitted, EpochRecord, Event, Wo
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+
+from ..console import cell
 
 # A run that is alive writes at every epoch, checkpoint and loss; one that is silent for so long may be dead.
 SILENT_S = 600.0

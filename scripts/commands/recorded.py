@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.run import run_in_child
 from heliostat.trainer.driver.run_folder import RUN_FILE, read_record
 from heliostat.trainer.environment import Command, ReplayWanted
+
+from ..errors import ScriptError
+from .run import run_in_child
 
 # Programs that run code which is in no file: a notebook's cells, a prompt.
 _LAUNCHERS = ("ipykernel_launcher.py", "colab_kernel_launcher.py", "ipython", "ipython3", "bpython", "ptpython")

@@ -8,7 +8,13 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from heliostat.scripts.chaos_report import (
+from heliostat.trainer.driver.run_paths import new_run_path
+from heliostat.trainer.environment import Command, KillSchedule
+from heliostat.trainer.errors import RunPausedError
+from rich.console import Console
+
+from ..errors import ScriptError
+from .chaos_report import (
     Outcome,
     difference_lines,
     fits_table,
@@ -17,12 +23,7 @@ from heliostat.scripts.chaos_report import (
     read_fits,
     verdict,
 )
-from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.run import run_in_child
-from heliostat.trainer.driver.run_paths import new_run_path
-from heliostat.trainer.environment import Command, KillSchedule
-from heliostat.trainer.errors import RunPausedError
-from rich.console import Console
+from .run import run_in_child
 
 UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

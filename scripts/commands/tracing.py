@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heliostat.scripts.errors import ScriptError
-from heliostat.scripts.run import exit_status, run_in_child
 from heliostat.trainer.driver.run_folder import TRACE_FILE, read_json
 from heliostat.trainer.driver.run_paths import new_run_path, run_folders
 from heliostat.trainer.environment import Command, TraceWanted
 from rich.console import Console
+
+from ..errors import ScriptError
+from .run import exit_status, run_in_child
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The commands of ``heliostat``: a module for each, imported when its command runs."""
