@@ -120,18 +120,16 @@ def write_source(
     # Resumable in any case: an interruption leaves what is complete.
     writer = DatasetWriter(destination, **writing, resume=True)
     try:
-        num_rows = writer.rows_done
-        for piece in source.pieces(num_rows):
-            _write(writer, piece.rows, source)
-            num_rows += piece.num_rows
+        for rows in source.record_batches(writer.rows_done):
+            _write(writer, rows.batch, source)
             if on_progress is not None:
                 on_progress(
                     Conversion(
                         kind=source.kind,
                         columns=source.columns,
-                        num_rows=num_rows,
+                        num_rows=writer.rows_written,
                         total_rows=source.num_rows,
-                        num_bytes=piece.num_bytes,
+                        num_bytes=rows.num_bytes,
                         total_bytes=source.num_bytes,
                     )
                 )

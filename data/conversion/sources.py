@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from ..errors import SourceError
+from ..format.account import Account
 from ..format.columns import Column
 
 PIECE_BYTES = 8 << 20
@@ -23,8 +25,16 @@ PIECE_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRows:
+    """A record batch of the columns that are stored, and the bytes of the source that were read up to its end."""
+
+    batch: pa.RecordBatch
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows, their number, and the bytes of the source that were read up to their end."""
+    """Rows of a source that does not give record batches yet: what a writer takes, how many, and bytes as above."""
 
     rows: Mapping[str, Any] | pa.RecordBatch
     num_rows: int
@@ -35,8 +45,9 @@ class Source(ABC):
     """Rows of something that can be converted.
 
     `columns` None: those of the first rows. `num_rows` and `num_bytes` None: not known before the end. `metadata` (what
-    JSON can hold) goes into the manifest, such as `class_names` by column. About `piece_bytes` bytes of rows are handed
-    on at once; whoever opens a source may change it before the first piece.
+    JSON can hold) goes into the manifest, such as `class_names` by column. `account` says what is left out or changed:
+    what is known when the source is opened, the rest with the rows. About `piece_bytes` bytes of rows are handed on at
+    once; whoever opens a source may change it before the first.
     """
 
     kind: str
@@ -47,9 +58,20 @@ class Source(ABC):
     metadata: Mapping[str, Any] = {}
     piece_bytes: int = PIECE_BYTES
 
-    @abstractmethod
+    @cached_property
+    def account(self) -> Account:
+        """What of the source is left out or changed."""
+        return Account()
+
+    def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:
+        """The rows from `first_row` on, of the schema that is stored; raises SourceError, BadColumnError."""
+        for piece in self.pieces(first_row):
+            # The writer looks at what these hold.
+            yield SourceRows(piece.rows, piece.num_bytes)  # type: ignore[arg-type]
+
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:
-        """The rows from `first_row` on; raises SourceError, BadColumnError."""
+        """As `record_batches`, of sources that still hand on values of other kinds."""
+        raise NotImplementedError
 
     def identity(self) -> Mapping[str, Any]:
         """What tells, without reading it, that a source is still the one of which rows were converted before."""
