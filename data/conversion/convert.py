@@ -17,7 +17,7 @@ from ..write.commit import check_target
 from ..write.dataset_writer import SHARD_BYTES, DatasetWriter
 from .open_source import SourceKind, SourceOptions, open_source
 from .sources import PIECE_BYTES, Source
-from .wanted import Wanted, wanted_columns
+from .requested import Requested, requested_columns
 
 _Path = str | os.PathLike[str]
 
@@ -44,7 +44,7 @@ def convert(
     kind: SourceKind | None = None,
     target: str | None = None,
     features: Sequence[str] | None = None,
-    columns: Wanted | None = None,
+    columns: Requested | None = None,
     fill_nulls: Mapping[str, Any] | None = None,
     split: str | None = None,
     overwrite: bool = False,
@@ -160,7 +160,7 @@ def _options_json(options: SourceOptions) -> dict[str, Any]:
     found: dict[str, Any] = {
         "target": options.target,
         "features": None if options.features is None else list(options.features),
-        "columns": {name: str(one) for name, one in wanted_columns(options.columns).items()} or None,
+        "columns": {name: str(one) for name, one in requested_columns(options.columns).items()} or None,
         "fill_nulls": {name: _plain(value) for name, value in (options.fill_nulls or {}).items()} or None,
         "split": options.split,
     }
@@ -187,7 +187,7 @@ def convert_csv(
     *,
     target: str | None = None,
     features: Sequence[str] | None = None,
-    columns: Wanted | None = None,
+    columns: Requested | None = None,
     fill_nulls: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     rows_per_shard: int | None = None,

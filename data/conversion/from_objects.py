@@ -27,7 +27,7 @@ from .sources import (
     check_rows_came,
 )
 from .tables import Table, TablePart, TableSource
-from .wanted import Wanted
+from .requested import Requested
 
 _Path = str | os.PathLike[str]
 _TUPLE_NAMES = ("x", "y", "sample_weight")
@@ -91,7 +91,7 @@ def from_tf_dataset(
 
 
 def from_ray_dataset(
-    ray_dataset: Any, path: _Path, *, columns: Wanted | None = None, **options: Unpack[WriterOptions]
+    ray_dataset: Any, path: _Path, *, columns: Requested | None = None, **options: Unpack[WriterOptions]
 ) -> StoredDataset:
     """Write a Ray dataset: anything with `iter_batches(batch_size=, batch_format="pyarrow")` that gives Arrow tables.
 
@@ -110,7 +110,7 @@ def from_arrow(
     table: pa.Table | pa.RecordBatch | pa.RecordBatchReader | Iterable[pa.RecordBatch],
     path: _Path,
     *,
-    columns: Wanted | None = None,
+    columns: Requested | None = None,
     **options: Unpack[WriterOptions],
 ) -> StoredDataset:
     """Write Arrow data: a table, a record batch, or a stream of record batches of one schema.
@@ -151,7 +151,7 @@ def _write(source: Source, path: _Path, options: WriterOptions, columns: Sequenc
     return write_source(source, path, writing, resume=resume, on_progress=on_progress)
 
 
-def _write_table(table: Table, path: _Path, columns: Wanted | None, options: WriterOptions) -> StoredDataset:
+def _write_table(table: Table, path: _Path, columns: Requested | None, options: WriterOptions) -> StoredDataset:
     # Missing values are filled before columns are converted.
     fills = options.get("fill_nulls")
     rest: WriterOptions = {**options, "fill_nulls": None}

@@ -15,7 +15,7 @@ from ..format.columns import Column
 from ..format.ragged import Ragged
 from .sources import Piece, Source, file_identity, size_of
 from .table_columns import values_as
-from .wanted import Wanted, WantedColumn, wanted_columns
+from .requested import Requested, RequestedColumn, requested_columns
 
 _NUM_SAMPLES = 512
 _NUMBERS: Mapping[str, np.dtype[Any]] = {"int64_list": np.dtype(np.int64), "float_list": np.dtype(np.float32)}
@@ -49,14 +49,14 @@ class TFRecordSource(Source):
         *,
         name: str,
         features: Sequence[str] | None = None,
-        columns: Wanted | None = None,
+        columns: Requested | None = None,
         fill_nulls: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self._files, self._fills = name, tuple(files), dict(fill_nulls or {})
         self._sizes = [size_of([path], "TFRecord") for path in self._files]
         self.num_bytes = sum(self._sizes)
         found, self._record_bytes = self._sample()
-        wanted = wanted_columns(columns)
+        wanted = requested_columns(columns)
         for key in [*(features or ()), *wanted, *self._fills]:
             if key not in found and (key not in wanted or not _is_complete(wanted[key])):
                 raise BadColumnError(
@@ -160,7 +160,7 @@ class TFRecordSource(Source):
             if kind == "bytes_list" and feature.is_text:
                 feature.is_text = all(map(_is_text, values))
 
-    def _column(self, key: str, wanted: WantedColumn | None) -> Column:
+    def _column(self, key: str, wanted: RequestedColumn | None) -> Column:
         feature = self._features[key]
         lengths = feature.lengths - ({0} if key in self._fills else set())
         if feature.kind == "bytes_list":
@@ -245,7 +245,7 @@ def _cast(array: Any, column: Column, row: int) -> Any:
     return cast
 
 
-def _declared(wanted: WantedColumn) -> _Feature:
+def _declared(wanted: RequestedColumn) -> _Feature:
     """A feature that the first records do not have, as a user declared it."""
     if wanted.kind in ("string", "bytes"):
         return _Feature("bytes_list", {0, 1}, is_text=wanted.kind == "string")
@@ -253,7 +253,7 @@ def _declared(wanted: WantedColumn) -> _Feature:
     return _Feature("float_list" if is_float else "int64_list", {0})
 
 
-def _is_complete(wanted: WantedColumn) -> bool:
+def _is_complete(wanted: RequestedColumn) -> bool:
     return wanted.kind in ("string", "bytes") or wanted.dtype is not None
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import SourceError
 from .arrow_tables import ArrowTable
-from .wanted import WantedColumn
+from .requested import RequestedColumn
 
 INFO_NAME, STATE_NAME, DICT_NAME = "dataset_info.json", "state.json", "dataset_dict.json"
 _ARRAYS = tuple(f"Array{dims}D" for dims in range(2, 6))
@@ -23,7 +23,7 @@ class Features:
     """What the library knows of columns beyond Arrow: class names by column, and shapes of arrays."""
 
     class_names: Mapping[str, list[str]]
-    wanted: Mapping[str, WantedColumn]
+    wanted: Mapping[str, RequestedColumn]
 
 
 class HuggingFaceTable(ArrowTable):
@@ -63,7 +63,7 @@ def features_of(features: Mapping[str, Any]) -> Features:
         if kind == "ClassLabel" and feature.get("names"):
             class_names[name] = [str(one) for one in feature["names"]]
         if kind in _ARRAYS and all(isinstance(size, int) for size in feature.get("shape", [None])):
-            wanted[name] = WantedColumn(kind="tensor", dtype=feature["dtype"], shape=tuple(feature["shape"]))
+            wanted[name] = RequestedColumn(kind="tensor", dtype=feature["dtype"], shape=tuple(feature["shape"]))
     return Features(class_names, wanted)
 
 

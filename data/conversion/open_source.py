@@ -21,7 +21,7 @@ from .huggingface import HuggingFaceTable, schema_features
 from .json_table import JsonTable
 from .sources import PIECE_BYTES, Piece, Source, check_piece_bytes, files_of
 from .tables import Table, TableSource
-from .wanted import Wanted, wanted_columns
+from .requested import Requested, requested_columns
 
 SourceKind = Literal[
     "npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset"
@@ -46,7 +46,7 @@ class SourceOptions:
 
     target: str | None = None
     features: Sequence[str] | None = None
-    columns: Wanted | None = None
+    columns: Requested | None = None
     fill_nulls: Mapping[str, Any] | None = None
     split: str | None = None
     piece_bytes: int = PIECE_BYTES
@@ -143,8 +143,8 @@ def _table_source(kind: SourceKind, source: str, options: SourceOptions) -> Tabl
     )
 
 
-def _table(kind: SourceKind, source: str, options: SourceOptions) -> tuple[Table, dict[str, Any], Wanted]:
-    wanted = wanted_columns(options.columns)
+def _table(kind: SourceKind, source: str, options: SourceOptions) -> tuple[Table, dict[str, Any], Requested]:
+    wanted = requested_columns(options.columns)
     if kind == "csv":
         files = files_of(source, _ENDINGS[kind], "CSV")
         texts = [name for name, one in wanted.items() if one.kind in ("string", "bytes")]

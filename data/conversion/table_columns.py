@@ -14,7 +14,7 @@ from ..errors import BadColumnError
 from ..format.arrow_values import column_of_arrow, missing_error, values_of_arrow
 from ..format.columns import Column
 from ..format.shards import Values
-from .wanted import WantedColumn
+from .requested import RequestedColumn
 
 _types = pa.types
 
@@ -59,10 +59,10 @@ def _unwrapped(name: str, array: pa.ExtensionArray) -> pa.Array:
     return storage.field("data")
 
 
-def tensor_shapes(schema: pa.Schema) -> dict[str, WantedColumn]:
+def tensor_shapes(schema: pa.Schema) -> dict[str, RequestedColumn]:
     """The shapes of columns whose extension type knows one that its storage does not show (Ray's tensors)."""
     return {
-        field.name: WantedColumn(kind="tensor", shape=tuple(field.type.shape))
+        field.name: RequestedColumn(kind="tensor", shape=tuple(field.type.shape))
         for field in schema
         if isinstance(field.type, pa.BaseExtensionType)
         and not isinstance(field.type, pa.FixedShapeTensorType)
@@ -71,14 +71,14 @@ def tensor_shapes(schema: pa.Schema) -> dict[str, WantedColumn]:
     }
 
 
-def column_of(name: str, kind: pa.DataType, wanted: WantedColumn | None) -> Column:
+def column_of(name: str, kind: pa.DataType, wanted: RequestedColumn | None) -> Column:
     """The column that a plain Arrow type becomes; raises BadColumnError."""
     if wanted is None:
         return column_of_arrow(name, kind)
     return wanted.column(name, _nearest(name, kind, wanted))
 
 
-def _nearest(name: str, kind: pa.DataType, wanted: WantedColumn) -> Column:
+def _nearest(name: str, kind: pa.DataType, wanted: RequestedColumn) -> Column:
     try:
         return column_of_arrow(name, kind)
     except BadColumnError:

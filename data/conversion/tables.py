@@ -17,7 +17,7 @@ from ..format.columns import Column
 from ..format.shards import Values
 from .sources import Piece, Source, file_identity
 from .table_columns import column_of, plain_arrays, tensor_shapes, values_as
-from .wanted import Wanted, WantedColumn, wanted_columns
+from .requested import Requested, RequestedColumn, requested_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class TableSource(Source):
         name: str,
         target: str | None = None,
         features: Sequence[str] | None = None,
-        columns: Wanted | None = None,
+        columns: Requested | None = None,
         fill_nulls: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class TableSource(Source):
         self.kind, self.name = table.kind, name
         self.num_rows, self.num_bytes, self.metadata = table.num_rows, table.num_bytes, dict(metadata or {})
         self._known = {key: values.type for key, values in plain_arrays(_empty(table.schema)).items()}
-        self._wanted: dict[str, WantedColumn] = {**tensor_shapes(table.schema), **wanted_columns(columns)}
+        self._wanted: dict[str, RequestedColumn] = {**tensor_shapes(table.schema), **requested_columns(columns)}
         self._check_names(*(features or ()), *([] if target is None else [target]), *(columns or ()), *self._fills)
         self._names = [name for name in self._known if name != target] if features is None else list(features)
         if not self._names:

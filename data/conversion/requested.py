@@ -16,7 +16,7 @@ _PATTERN = re.compile(r"(?:(?P<kind>[a-z]+):)?(?P<word>[a-z]+[0-9]*)(?:\[(?P<sha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedColumn:
+class RequestedColumn:
     """The kind, dtype (its name) and shape that a column should have; None: as the source has it."""
 
     kind: ColumnKind | None = None
@@ -46,20 +46,20 @@ class WantedColumn:
         return Column(name=name, dtype=dtype, shape=shape, kind=kind)
 
 
-Wanted: TypeAlias = Mapping[str, str | Column | WantedColumn]
+Requested: TypeAlias = Mapping[str, str | Column | RequestedColumn]
 """By column what it should become: text such as "string", "float32", "list:int32", "tensor:uint8[28,28]"."""
 
 
-def wanted_columns(wanted: Wanted | None) -> dict[str, WantedColumn]:
+def requested_columns(wanted: Requested | None) -> dict[str, RequestedColumn]:
     """All of them parsed; raises BadColumnError for text that is none."""
     return {name: _wanted(name, value) for name, value in (wanted or {}).items()}
 
 
-def _wanted(name: str, value: str | Column | WantedColumn) -> WantedColumn:
-    if isinstance(value, WantedColumn):
+def _wanted(name: str, value: str | Column | RequestedColumn) -> RequestedColumn:
+    if isinstance(value, RequestedColumn):
         return value
     if isinstance(value, Column):
-        return WantedColumn(kind=value.kind, dtype=value.dtype.name, shape=value.shape)
+        return RequestedColumn(kind=value.kind, dtype=value.dtype.name, shape=value.shape)
     parsed = _PATTERN.fullmatch(value.strip())
     if parsed is None:
         raise _unknown(name, value)
@@ -68,7 +68,7 @@ def _wanted(name: str, value: str | Column | WantedColumn) -> WantedColumn:
     if (parsed["kind"] and not kinds) or (dtype is not None and dtype not in DTYPE_NAMES):
         raise _unknown(name, value)
     shape = None if parsed["shape"] is None else tuple(int(size) for size in parsed["shape"].split(",") if size.strip())
-    return WantedColumn(kind=kinds[0] if kinds else None, dtype=dtype, shape=shape)
+    return RequestedColumn(kind=kinds[0] if kinds else None, dtype=dtype, shape=shape)
 
 
 def _unknown(name: str, value: str) -> BadColumnError:
