@@ -16,8 +16,8 @@ from ..stored import StoredDataset
 from ..write.commit import check_target
 from ..write.dataset_writer import SHARD_BYTES, DatasetWriter
 from .open_source import SourceKind, SourceOptions, open_source
-from .sources import PIECE_BYTES, Source
 from .requested import Requested, requested_columns
+from .sources import PIECE_BYTES, Source
 
 _Path = str | os.PathLike[str]
 

@@ -18,6 +18,7 @@ from ..stored import StoredDataset
 from ..write.incoming import incoming_column
 from .convert import OnProgress, write_source
 from .open_source import DatasetSource
+from .requested import Requested
 from .sources import (
     PIECE_BYTES,
     PIECE_ROWS,
@@ -27,7 +28,6 @@ from .sources import (
     check_rows_came,
 )
 from .tables import Table, TablePart, TableSource
-from .requested import Requested
 
 _Path = str | os.PathLike[str]
 _TUPLE_NAMES = ("x", "y", "sample_weight")

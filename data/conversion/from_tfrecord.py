@@ -13,9 +13,9 @@ import pyarrow as pa
 from ..errors import BadColumnError, SourceError
 from ..format.columns import Column
 from ..format.ragged import Ragged
+from .requested import Requested, RequestedColumn, requested_columns
 from .sources import Piece, Source, file_identity, size_of
 from .table_columns import values_as
-from .requested import Requested, RequestedColumn, requested_columns
 
 _NUM_SAMPLES = 512
 _NUMBERS: Mapping[str, np.dtype[Any]] = {"int64_list": np.dtype(np.int64), "float_list": np.dtype(np.float32)}

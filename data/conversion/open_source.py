@@ -19,9 +19,9 @@ from .csv_table import CsvTable
 from .from_numpy import NpzSource, idx_source, npy_source
 from .huggingface import HuggingFaceTable, schema_features
 from .json_table import JsonTable
+from .requested import Requested, requested_columns
 from .sources import PIECE_BYTES, Piece, Source, check_piece_bytes, files_of
 from .tables import Table, TableSource
-from .requested import Requested, requested_columns
 
 SourceKind = Literal[
     "npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset"

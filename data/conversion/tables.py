@@ -15,9 +15,9 @@ import pyarrow as pa
 from ..errors import BadColumnError
 from ..format.columns import Column
 from ..format.shards import Values
+from .requested import Requested, RequestedColumn, requested_columns
 from .sources import Piece, Source, file_identity
 from .table_columns import column_of, plain_arrays, tensor_shapes, values_as
-from .requested import Requested, RequestedColumn, requested_columns
 
 
 @dataclass(frozen=True, slots=True)
