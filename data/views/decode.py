@@ -1,4 +1,8 @@
-"""`decode`: encoded images of a bytes column as arrays of one size, decoded by TensorFlow in threads."""
+"""`decode`: encoded images of a bytes column as arrays of one size, decoded by TensorFlow in threads.
+
+Opening the view starts no TensorFlow: the size comes from the head of the first image. Decoding takes as many threads
+as TensorFlow has been given in the process, which in a worker is the worker's share of the machine.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,10 @@ from ..format.memory import aligned_empty
 from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.order import RowIds, checked_integer
+from .image_header import JPEG_MAGIC, image_size, with_true_colours
 from .transform import ChangedDataset, RowChange
 from .view import chosen_columns
 
-_JPEG_MAGIC = b"\xff\xd8\xff"
 _CHANNELS = (1, 3, 4)
 _MAX_THREADS = 16
 _TRACING = threading.Lock()
@@ -44,7 +48,7 @@ def decoded(
     if channels not in _CHANNELS:
         raise SelectionError(f"decode: channels is {channels!r}; it must be 1 (grey), 3 (RGB) or 4 (RGBA).")
     if size is None:
-        size = _first_size(dataset, column, channels)
+        size = _first_size(dataset, column)
         resizes = False
     else:
         size, resizes = _checked_size(size), True
@@ -78,7 +82,7 @@ class DecodeChange(RowChange):
         if not isinstance(encoded, Ragged):
             raise TypeError(f"column {self.inputs[0]!r} holds no bytes")
         images = aligned_empty((ids.size, *self._size, self._channels), np.uint8)
-        data = encoded.to_list()
+        data = [self._true_colours(one, row_id) for one, row_id in zip(encoded.to_list(), ids.tolist(), strict=True)]
 
         def decode(places: range) -> None:
             images[places.start : places.stop] = self._images(data[places.start : places.stop], ids[places.start :])
@@ -98,7 +102,7 @@ class DecodeChange(RowChange):
         """The images of some rows, decoded in one graph, which costs an eighth of one by one if they are small."""
         import tensorflow as tf
 
-        are_jpeg = {one.startswith(_JPEG_MAGIC) for one in data}
+        are_jpeg = {one.startswith(JPEG_MAGIC) for one in data}
         if len(are_jpeg) == 1:
             try:
                 with tf.device("CPU:0"):
@@ -114,21 +118,17 @@ class DecodeChange(RowChange):
                 self._graphs[is_jpeg] = _decoding(self._size, self._channels, resize, is_jpeg=is_jpeg)
             return self._graphs[is_jpeg]
 
-    def size_of(self, data: bytes, row_id: int) -> tuple[int, int]:
-        """Height and width of one encoded image; raises TransformError."""
-        height, width, _ = self._decoded(data, row_id).shape
-        return height, width
+    def _true_colours(self, data: bytes, row_id: int) -> bytes:
+        try:
+            return with_true_colours(data)
+        except ValueError as error:
+            raise _undecodable(row_id, self._dataset_name, self.inputs[0], data, error) from error
 
     def _decoded(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
         try:
             return decode_image(data, self._channels)
         except ValueError as error:
-            raise TransformError(
-                f"Row {row_id} of {self._dataset_name} holds no image that can be decoded in column "
-                f"{self.inputs[0]!r} ({len(data):,} bytes): {error}. It is damaged, or no JPEG, PNG, BMP or GIF: "
-                "write the dataset without it, or leave it out with filter or select.",
-                column=self.inputs[0],
-            ) from error
+            raise _undecodable(row_id, self._dataset_name, self.inputs[0], data, error) from error
 
     def _image(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
         image = self._decoded(data, row_id)
@@ -151,7 +151,7 @@ def decode_image(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
 
     try:
         with tf.device("CPU:0"):
-            image = _decoded(data, channels, is_jpeg=data.startswith(_JPEG_MAGIC))
+            image = _decoded(data, channels, is_jpeg=data.startswith(JPEG_MAGIC))
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(str(error.message).split("\n")[0]) from error
     return np.asarray(image.numpy(), np.uint8)
@@ -199,15 +199,31 @@ def _resizing(size: tuple[int, int], channels: int) -> Callable[[Any], Any]:
     return tf.function(resize, input_signature=[tf.TensorSpec([None, None, channels], tf.uint8)])
 
 
-def _first_size(dataset: Dataset, column: str, channels: int) -> tuple[int, int]:
+def _undecodable(row_id: int, dataset_name: str, column: str, data: bytes, error: Exception) -> TransformError:
+    return TransformError(
+        f"Row {row_id} of {dataset_name} holds no image that can be decoded in column {column!r} ({len(data):,} "
+        f"bytes): {error}. It is damaged, or no JPEG, PNG, BMP or GIF: write the dataset without it, or leave it out "
+        "with filter or select.",
+        column=column,
+    )
+
+
+def _first_size(dataset: Dataset, column: str) -> tuple[int, int]:
     with dataset.reader([column]) as reader:
         encoded: Any = reader.gather(np.zeros(1, np.int64))[column]
-    probe = DecodeChange(column, (1, 1), channels, column, dataset.name, resizes=True)
-    return probe.size_of(encoded.row(0), 0)
+    data = encoded.row(0)
+    try:
+        return image_size(data)
+    except ValueError as error:
+        raise _undecodable(0, dataset.name, column, data, error) from error
 
 
 def _num_threads() -> int:
-    return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    """As many as TensorFlow was given here (a worker's share of the cores), else as many as there are cores."""
+    import tensorflow as tf
+
+    given = int(tf.config.threading.get_intra_op_parallelism_threads())
+    return min(_MAX_THREADS, given or len(os.sched_getaffinity(0)))
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
