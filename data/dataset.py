@@ -72,15 +72,44 @@ class Dataset(ABC):
         """Whether a row may differ from pass to pass, because it is drawn or changed at random."""
         return False
 
-    def split(self, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Two parts: round(fraction · rows) pseudo-random rows and the others, both in stored order.
+    def split(
+        self,
+        fraction: float,
+        *,
+        seed: int = 0,
+        by: str | None = None,
+        stratify: str | None = None,
+        gap: int | None = None,
+    ) -> tuple[Dataset, Dataset]:
+        """Two parts, both in stored order: round(fraction · rows) pseudo-random rows, and the others.
 
-        Which part a row is in depends on (fraction, seed, row id, number of rows) only. Takes no memory. Raises
-        SelectionError.
+        Which part a row is in depends on (fraction, seed, row id, number of rows) only, and takes no memory; with `by`
+        or `stratify` the column is read once, and it takes 4 bytes per row.
+
+        Args:
+            fraction: share of the first part, between 0 and 1.
+            seed: another one divides otherwise.
+            by: a column of one value per row, such as "customer"; rows of one value are in the same part. The parts
+                have about their shares.
+            stratify: a column of classes; both parts have their share of every class. With `by`, all rows of one
+                value must be of one class.
+            gap: divide in stored order instead, and leave out so many rows between the parts, as a series in time
+                wants it; `fraction` is of the rows that are left.
+
+        Raises:
+            SelectionError: the share is none, a part has no rows, or the arguments do not go together.
+            UnknownColumnError: there is no such column.
+
+        Example:
+            >>> train, valid = dataset.split(0.9, seed=1)
+            >>> train, valid = dataset.split(0.8, by="customer")
+            >>> past, future = dataset.split(0.8, gap=2)
+            >>> len(past), len(future)
+            (6, 2)
         """
         from .views.selection import split
 
-        return split(self, fraction, seed=seed)
+        return split(self, fraction, seed=seed, by=by, stratify=stratify, gap=gap)
 
     def take(self, num_rows: int) -> Dataset:
         """The first rows, all if there are fewer; raises PlanError."""

@@ -144,14 +144,34 @@ class _SelectionReader(ViewReader):
         return self._below.gather_batches(self._rows.at(ids), batch_size, out)
 
 
-def split(dataset: Dataset, fraction: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+def split(
+    dataset: Dataset,
+    fraction: float,
+    *,
+    seed: int = 0,
+    by: str | None = None,
+    stratify: str | None = None,
+    gap: int | None = None,
+) -> tuple[Dataset, Dataset]:
     """See `Dataset.split`."""
+    from .split_by import split_by_columns, split_with_gap
+
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise SelectionError(
             f"{dataset.name}.split({fraction!r}): the share of the first part must lie between 0 and 1, such as 0.9.",
             path=dataset.name,
         )
     seed, num_rows = checked_integer("seed", seed, 0, 1 << 64), len(dataset)
+    if gap is not None:
+        if seed or by is not None or stratify is not None:
+            raise SelectionError(
+                f"{dataset.name}.split: gap= divides the rows in stored order; it does not go together with seed=, by= "
+                "or stratify=.",
+                path=dataset.name,
+            )
+        return split_with_gap(dataset, fraction, gap)
+    if by is not None or stratify is not None:
+        return split_by_columns(dataset, fraction, seed, by, stratify)
     num_chosen = round(fraction * num_rows)
     call = f"split({fraction}, seed={seed})"
     first, second = (
