@@ -217,6 +217,31 @@ class Dataset(ABC):
 
         return padded(self, column, length, value=value, truncate=truncate, output=output)
 
+    def windows(self, columns: str | Sequence[str], length: int, *, stride: int | None = None) -> Dataset:
+        """Stretches of `length` elements of long rows, one row for each; nothing is written.
+
+        Windows begin at every multiple of `stride`; elements that fill no window are left out. Other columns, such as
+        a label, are those of the long row. Lengths of lists are read once, and take 8 bytes of memory per long row.
+
+        Args:
+            columns: one or several of equal length: lists, or tensors, which are cut along their first axis.
+            length: elements of a window.
+            stride: from the begin of one window to the next; `length` for None, so that none overlap.
+
+        Raises:
+            SelectionError: columns that cannot be cut, or no row that is long enough.
+            UnknownColumnError: there is no such column.
+
+        Example:
+            >>> series = write_dataset("series", {"load": [np.arange(5.0), np.arange(3.0)], "plant": [7, 8]})
+            >>> windows = series.windows("load", 3, stride=1)
+            >>> windows.row(2)
+            {'load': array([2., 3., 4.]), 'plant': 7}
+        """
+        from .views.windows import windowed
+
+        return windowed(self, columns, length, stride)
+
     def decode(
         self, column: str, size: tuple[int, int] | None = None, *, channels: int = 3, output: str | None = None
     ) -> Dataset:

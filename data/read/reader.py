@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..errors import RowError
 from ..format.manifest import Column
 from ..format.memory import aligned_empty
+from ..format.ragged import Ragged
 
 if TYPE_CHECKING:
     from .lookahead import ComingRows
@@ -58,6 +59,38 @@ class Reader(ABC):
         for low in range(0, len(row_ids), batch_size):
             yield self.gather(row_ids[low : low + batch_size], rows_of(out, low, low + batch_size))
 
+    def gather_parts(
+        self,
+        row_ids: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        length: int,
+        names: Collection[str],
+        out: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> dict[str, Any]:
+        """As `gather`, but of the columns `names` (lists, or tensors of at least one axis) only a part of each row.
+
+        That are the elements `starts[i]` to `starts[i]` + `length` of row i, arrays [rows, length, *element shape].
+
+        Here every row is read as a whole and then cut. Raises as `gather`.
+        """
+        rows, places = np.unique(row_ids, return_inverse=True)
+        found = self.gather(rows)
+        for name, column in self.columns.items():
+            values = found[name]
+            if name in names:
+                within = starts[:, None] + np.arange(length)
+                parts = part_column(column, length)
+                found[name] = output_array(parts, len(row_ids), out)
+                if isinstance(values, Ragged):
+                    np.take(values.values, values.row_splits[places][:, None] + within, axis=0, out=found[name])
+                else:
+                    found[name][...] = values[places[:, None], within]
+            elif isinstance(values, Ragged):
+                found[name] = values.take(places)
+            else:
+                found[name] = np.take(values, places, axis=0, out=output_array(column, len(row_ids), out))
+        return found
+
     @abstractmethod
     def close(self) -> None:
         """Let go of what the reader holds; a closed reader gathers no more."""
@@ -69,6 +102,12 @@ class Reader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def part_column(column: Column, length: int) -> Column:
+    """The column of parts of `length` elements of the rows of a list column, or of a tensor column's first axis."""
+    shape = column.shape if column.is_variable else column.shape[1:]
+    return Column(name=column.name, dtype=column.dtype, shape=(length, *shape))
 
 
 def rows_of(out: Mapping[str, npt.NDArray[Any]] | None, low: int, high: int) -> dict[str, npt.NDArray[Any]] | None:

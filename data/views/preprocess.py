@@ -25,14 +25,14 @@ FORMAT_VERSION = 1
 
 _ADAPT_ROWS = 1024
 _SAMPLE_ROWS = 8
-_LAYERS = ("TextVectorization", "Normalization")
+_LAYERS = ("TextVectorization", "StringLookup", "Normalization")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedPreprocessing:
     """What a layer learned from a dataset: plain values that JSON can hold.
 
-    `layer_class` is "TextVectorization" or "Normalization", `config` its `get_config()`, `state` its vocabulary (and
+    `layer_class` is the name of its class in `keras.layers`, `config` its `get_config()`, `state` its vocabulary (and
     idf weights) or mean and variance; `dataset` and `column` say what it was adapted to, by name and `fingerprint`.
     """
 
@@ -52,11 +52,9 @@ class FittedPreprocessing:
         """A new Keras layer that computes what the adapted one did."""
         import keras
 
-        if self.layer_class == "Normalization":
-            return keras.layers.Normalization.from_config({**self.config, **self.state})
-        # The size that the layer had when it was new, and would be held to.
+        # Not the size that the layer had when it was new: it would be held to it.
         config = {name: value for name, value in self.config.items() if name != "vocabulary_size"}
-        return keras.layers.TextVectorization.from_config({**config, **self.state})
+        return getattr(keras.layers, self.layer_class).from_config({**config, **self.state})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a JSON file, replacing it at once; raises OSError."""
@@ -75,11 +73,26 @@ class FittedPreprocessing:
 def fit_preprocessing(
     dataset: Dataset, column: str, layer: Any, path: str | os.PathLike[str] | None = None
 ) -> FittedPreprocessing:
-    """Adapt a Keras `TextVectorization` or `Normalization` layer to a column, over all rows in batches.
+    """Adapt a Keras layer that learns from data to a column, over all rows in batches; `Dataset.vectorize` applies it.
 
-    With `path` the result is kept in a JSON file there, and taken from it when dataset, column and layer are the same.
-    Raises UnknownColumnError, SelectionError for another layer or one that JSON cannot describe, ManifestError for a
-    file that is no fitted preprocessing.
+    Args:
+        dataset: what it learns from: the training part, usually.
+        column: its name.
+        layer: a new `TextVectorization` or `StringLookup` for text, or a `Normalization` for numbers.
+        path: a JSON file, written now, and used again when dataset, column and layer are the same.
+
+    Returns:
+        What it learned (vocabulary, or mean and variance) as plain values; `.layer()` is a Keras layer that applies it.
+
+    Raises:
+        UnknownColumnError: there is no such column.
+        SelectionError: another layer, or one that JSON cannot describe.
+        ManifestError: the file is no fitted preprocessing.
+
+    Example:
+        >>> fitted = fit_preprocessing(dataset, "colour", keras.layers.StringLookup())
+        >>> dataset.vectorize("colour", fitted).row(0)["colour"]
+        2
     """
     chosen_columns(dataset, [column])
     kind, config = type(layer).__name__, _config(layer)
@@ -94,7 +107,7 @@ def fit_preprocessing(
         if same == (kind, config, column, dataset.fingerprint):
             return kept
     rows = dataset.tf(min(_ADAPT_ROWS, rows_per_scan(dataset, [column])), shuffle=False, columns=[column])
-    layer.adapt(rows.map(lambda batch: _with_axis(batch[column], kind)))
+    layer.adapt(rows.map(lambda batch: _with_axis(batch[column], kind, config)))
     fitted = FittedPreprocessing(
         layer_class=kind,
         config=config,
@@ -190,9 +203,9 @@ class VectorizeChange(RowChange):
 
         name = self.inputs[0]
         if self._graph is None:
-            layer, kind = self._fitted.layer(), self._fitted.layer_class
+            layer, kind, config = self._fitted.layer(), self._fitted.layer_class, self._fitted.config
             self._graph = row_graph(
-                lambda batch: _like(layer(_with_axis(batch[name], kind)), batch[name], kind),
+                lambda batch: _like(layer(_with_axis(batch[name], kind, config)), batch[name], kind),
                 {name: self._column},
                 per_row=False,
                 random=False,
@@ -206,9 +219,10 @@ class VectorizeChange(RowChange):
         return f"The layer {self._fitted.layer_class} for {rows_text(ids)} of {self._dataset_name}"
 
 
-def _with_axis(values: Any, kind: str) -> Any:
-    """A batch as the layer takes it: Keras takes numbers [rows] for one row."""
-    return values[:, None] if kind == "Normalization" and values.shape.rank == 1 else values
+def _with_axis(values: Any, kind: str, config: Mapping[str, Any]) -> Any:
+    """A batch as the layer takes it: Keras takes numbers [rows] for one row, and so the words that it counts."""
+    counts = kind == "StringLookup" and config["output_mode"] in ("multi_hot", "count", "tf_idf")
+    return values[:, None] if (kind == "Normalization" or counts) and values.shape.rank == 1 else values
 
 
 def _like(result: Any, values: Any, kind: str) -> Any:
@@ -218,7 +232,7 @@ def _like(result: Any, values: Any, kind: str) -> Any:
 def _config(layer: Any) -> dict[str, Any]:
     kind = type(layer).__name__
     if kind not in _LAYERS:
-        raise SelectionError(f"fit_preprocessing takes a Keras layer {' or '.join(_LAYERS)}; got {kind}.")
+        raise SelectionError(f"fit_preprocessing takes a Keras layer {', '.join(_LAYERS)}; got {kind}.")
     config = layer.get_config()
     try:
         # As a file gives it back, so that the two compare equal.
@@ -236,7 +250,8 @@ def _state(layer: Any) -> dict[str, Any]:
         return {"mean": mean.tolist(), "variance": variance.tolist()}
     state: dict[str, Any] = {"vocabulary": [str(word) for word in layer.get_vocabulary(include_special_tokens=False)]}
     if layer.get_config().get("output_mode") == "tf_idf":
-        weights = np.asarray(_lookup_layer(layer).idf_weights, np.float64)
+        lookup = layer if type(layer).__name__ == "StringLookup" else _lookup_layer(layer)
+        weights = np.asarray(lookup.idf_weights, np.float64)
         state["idf_weights"] = weights[-len(state["vocabulary"]) :].tolist()
     return state
 

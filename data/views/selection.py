@@ -109,17 +109,17 @@ class Selection(View):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _ChosenRows:
+class ChosenRows:
     """The rows of a pass over a selection, by the ids that they have below it."""
 
     order: ComingRows
     chosen: RowChoice
 
     @property
-    def num_rows(self) -> int:
+    def num_rows(self) -> int:  # noqa: D102
         return self.order.num_rows
 
-    def rows(self, start: int, stop: int) -> RowIds:
+    def rows(self, start: int, stop: int) -> RowIds:  # noqa: D102
         return self.chosen.at(self.order.rows(start, stop))
 
 
@@ -127,11 +127,11 @@ class _SelectionReader(ViewReader):
     def __init__(self, below: Reader, name: str, rows: RowChoice) -> None:
         super().__init__(below, name, len(rows))
         self._rows = rows
-        self._coming: _ChosenRows | None = None
+        self._coming: ChosenRows | None = None
 
     def expect(self, order: ComingRows, position: int = 0) -> None:
         if self._coming is None or self._coming.order != order:
-            self._coming = _ChosenRows(order, self._rows)
+            self._coming = ChosenRows(order, self._rows)
         self._below.expect(self._coming, position)
 
     def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:

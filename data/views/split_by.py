@@ -101,7 +101,7 @@ def _check_one_class_each(dataset: Dataset, groups: Words, classes: Words, by: s
         one, other = sorted(order[place : place + 2].tolist())
         raise SelectionError(
             f"{dataset.name}.split: rows {one} and {other} have the same {by!r} and different {stratify!r}, so the "
-            f"rows of one {by!r} cannot both stay together and be divided by {stratify!r}. Give one of by= and stratify=.",
+            f"rows of one {by!r} cannot both stay together and be divided by {stratify!r}. Give one of the two.",
             path=dataset.name,
             column=by,
         )

@@ -24,6 +24,7 @@ def stored(tmp_path_factory) -> Dataset:
     texts = [" ".join(numbers.choice(WORDS, size=numbers.integers(0, 9))) + "!" for _ in range(NUM_ROWS)]
     columns = {
         "text": texts,
+        "word": numbers.choice(WORDS, NUM_ROWS).tolist(),
         "x": numbers.normal(3, 2, (NUM_ROWS, 4)).astype(np.float32) * [1, 2, 3, 4],
         "age": numbers.uniform(0, 90, NUM_ROWS),
         "image": numbers.integers(0, 256, (NUM_ROWS, 2, 3), dtype=np.uint8),
@@ -68,6 +69,33 @@ def test_text_is_vectorized_as_the_adapted_layer_does(stored, tmp_path, options)
     assert np.allclose(found, expected.numpy(), rtol=1e-6)
     assert np.array_equal(column_of(view, "text", [9]), found[[9]])
     assert fitted.state["vocabulary"][0] in WORDS or "ngrams" in options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_oov_indices": 3, "mask_token": "sun"},
+        {"output_mode": "one_hot"},
+        {"output_mode": "multi_hot"},
+        {"output_mode": "count", "max_tokens": 5},
+        {"output_mode": "tf_idf"},
+    ],
+    ids=str,
+)
+def test_words_are_numbered_as_the_adapted_layer_does(stored, tmp_path, options):
+    layer = keras.layers.StringLookup(**options)
+    fit_preprocessing(stored, "word", layer, tmp_path / "fitted.json")
+    view = pickle.loads(pickle.dumps(stored.vectorize("word", load_preprocessing(tmp_path / "fitted.json"))))
+    counts = options.get("output_mode") in ("multi_hot", "count", "tf_idf")
+    words = column_of(stored, "word").to_list()
+    expected = np.asarray(layer(np.array(words)[:, None] if counts else np.array(words)))
+    found = column_of(view, "word")
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    assert np.allclose(found, expected, rtol=1e-6)
+    assert np.array_equal(column_of(view, "word", [9, 2]), found[[9, 2]])
+    assert len(np.unique(found, axis=0)) > 4
 
 
 class TextVectorization(keras.layers.TextVectorization):
@@ -131,7 +159,7 @@ def test_a_view_is_fitted_and_its_fingerprint_tells_fits_apart(stored):
 
 
 def test_what_cannot_be_fitted_is_refused(stored, tmp_path):
-    with pytest.raises(SelectionError, match="takes a Keras layer TextVectorization or Normalization; got Dense"):
+    with pytest.raises(SelectionError, match=r"takes a Keras layer TextVectorization, .*; got Dense"):
         fit_preprocessing(stored, "x", keras.layers.Dense(2))
     with pytest.raises(SelectionError, match="JSON cannot hold"):
         fit_preprocessing(stored, "text", keras.layers.TextVectorization(standardize=lambda text: text))

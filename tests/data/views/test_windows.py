@@ -1,0 +1,111 @@
+"""Windows are the slices that numpy would take, in any order, of any columns, through any view."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from heliostat.data import Dataset, RowError, UnknownColumnError, write_dataset
+from heliostat.data.errors import SelectionError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LENGTHS = [0, 7, 3, 20, 2, 11, 3, 0, 9]
+NUMBERS = np.random.default_rng(7)
+SERIES = {
+    "load": [NUMBERS.normal(size=length).astype(np.float32) for length in LENGTHS],
+    "pair": [NUMBERS.integers(0, 9, (length, 2)) for length in LENGTHS],
+    "text": [f"plant {number}" for number in range(9)],
+    "y": np.arange(9),
+    "image": NUMBERS.integers(0, 256, (9, 6, 2, 3), dtype=np.uint8),
+}
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory) -> Dataset:
+    return write_dataset(tmp_path_factory.mktemp("series") / "set", SERIES, rows_per_shard=4)
+
+
+def rows_of(dataset: Dataset, ids=None, columns=None) -> dict:
+    with dataset.reader(columns) as reader:
+        return reader.gather(np.arange(len(dataset)) if ids is None else np.asarray(ids))
+
+
+def expected(name: str, length: int, stride: int, lengths: list[int] = LENGTHS) -> list:
+    places = [(row, low) for row, end in enumerate(lengths) for low in range(0, end - length + 1, stride)]
+    return [(row, SERIES[name][row][low : low + length]) for row, low in places]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(length=st.integers(1, 20), stride=st.integers(1, 25), data=st.data())
+def test_windows_are_slices_of_long_rows(series, length, stride, data):
+    view = series.windows(["load", "pair"], length, stride=stride)
+    cut = expected("load", length, stride)
+    assert len(view) == len(cut)
+    ids = data.draw(st.lists(st.integers(0, len(cut) - 1), max_size=12))
+    rows = rows_of(view, np.array(ids, np.int64))
+    assert rows["load"].shape == (len(ids), length)
+    for place, number in enumerate(ids):
+        row, values = cut[number]
+        assert np.array_equal(rows["load"][place], values)
+        assert np.array_equal(rows["pair"][place], expected("pair", length, stride)[number][1])
+        assert (rows["y"][place], rows["text"].row(place)) == (row, f"plant {row}")
+        assert np.array_equal(rows["image"][place], SERIES["image"][row])
+
+
+def test_tensors_are_cut_along_their_first_axis(series):
+    view = series.windows("image", 2, stride=3)
+    rows = rows_of(view)
+    assert view.schema["image"].shape == (2, 2, 3)
+    assert len(view) == 18
+    assert np.array_equal(rows["image"][3], SERIES["image"][1, 3:5])
+    assert rows["load"].to_list()[3] == SERIES["load"][1].tolist()
+
+
+def test_without_a_stride_none_overlap(series):
+    assert rows_of(series.windows("load", 10), columns=["y"])["y"].tolist() == [3, 3, 5]
+
+
+def test_windows_lie_above_and_below_other_views(series):
+    view = pickle.loads(pickle.dumps(series.select([5, 3]).windows("load", 9, stride=2)))
+    cut = [SERIES["load"][row][low : low + 9] for row, lows in ((5, (0, 2)), (3, range(0, 12, 2))) for low in lows]
+    assert np.array_equal(rows_of(view)["load"], np.stack(cut))
+    changed = series.map(lambda rows: rows["y"] * 2, ["y"], "y").rename({"load": "x"}).windows("x", 9, stride=2)
+    assert rows_of(changed.split(0.5, by="y")[0])["y"].size + rows_of(changed.split(0.5, by="y")[1])["y"].size == 9
+    doubled = view.map(lambda rows: rows["load"] * 2, ["load"], "twice")
+    batches = list(doubled.batches(3, seed=2))
+    assert sum(len(one["y"]) for one in batches) == len(cut)
+    assert all(np.array_equal(one["twice"], one["load"] * 2) for one in batches)
+
+
+def test_given_arrays_are_filled(series):
+    view = series.windows("load", 3).select_columns(["load", "y"])
+    with view.reader() as reader:
+        out = {"load": np.empty((2, 3), np.float32), "y": np.empty(2, np.int64)}
+        found = reader.gather(np.array([4, 0]), out)
+        assert found["load"] is out["load"]
+        assert np.array_equal(out["load"], rows_of(view, [4, 0])["load"])
+        assert out["y"].tolist() == rows_of(view, [4, 0])["y"].tolist()
+        with pytest.raises(RowError, match="rows 0 to"):
+            reader.gather(np.array([len(view)]))
+
+
+def test_statistics_bound_and_fingerprints_tell_apart(series):
+    view = series.windows("load", 3)
+    assert view.statistics["load"].max == series.statistics["load"].max
+    others = [series.windows("load", 2), series.windows("load", 3, stride=1), series.windows(["load", "pair"], 3)]
+    assert len({one.fingerprint for one in [view, series, *others]}) == 5
+    assert view.name == f"{series.name}.windows(load, 3, stride=3)"
+
+
+def test_what_cannot_be_cut_is_refused(series):
+    for column in ("text", "y"):
+        with pytest.raises(SelectionError, match=f"{column}' are .*windows are cut of lists, and of tensors"):
+            series.windows(column, 2)
+    with pytest.raises(SelectionError, match="row 0 has 0 elements in column 'load' and 6 in 'image'"):
+        series.windows(["load", "image"], 2)
+    with pytest.raises(SelectionError, match="no row of 9 has 21 elements"):
+        series.windows("load", 21)
+    with pytest.raises(UnknownColumnError):
+        series.windows("z", 2)
