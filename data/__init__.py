@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .conversion.convert import Conversion, convert, convert_csv, convert_npz
-from .conversion.export import to_arrow, to_pandas, to_parquet, to_record_batches
 from .conversion.from_objects import (
     from_arrow,
     from_dataset,
@@ -108,10 +107,6 @@ __all__ = [
     "row_ids",
     "row_uniform",
     "shuffle_quality",
-    "to_arrow",
-    "to_pandas",
-    "to_parquet",
-    "to_record_batches",
     "upload_dataset",
     "verify",
     "write_dataset",

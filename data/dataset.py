@@ -9,7 +9,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy.typing as npt
 
@@ -19,6 +20,9 @@ from .read.batches import iterate_batches
 from .read.reader import Reader
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from .views.preprocess import FittedPreprocessing
 
 
@@ -273,6 +277,94 @@ class Dataset(ABC):
         from .views.preprocess import vectorized
 
         return vectorized(self, column, fitted, output=output)
+
+    def head(self, num_rows: int = 5) -> list[dict[str, Any]]:
+        """The first rows, to look at; each as `row` gives it. Raises PlanError, ShardError.
+
+        Example:
+            >>> dataset.head(2)
+            [{'customer': 7, 'colour': 'red', 'y': 0}, {'customer': 8, 'colour': 'blue', 'y': 1}]
+        """
+        from .views.export import head
+
+        return head(self, num_rows)
+
+    def row(self, row_id: int) -> dict[str, Any]:
+        """One row by column: numbers, arrays, str and bytes; -1 is the last one. Raises RowError, ShardError.
+
+        Example:
+            >>> dataset.row(-1)["colour"]
+            'blue'
+        """
+        from .views.export import row
+
+        return row(self, row_id)
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise TypeError(
+            f"{self.name} is neither indexed nor iterated over as a list would be. dataset.row(0) is one row, "
+            "dataset.head(5) the first ones, dataset.select(ids) a dataset of some; for batch in "
+            "dataset.batches(256, shuffle=False) gives all of them, dataset.select_columns([name]) columns."
+        )
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows in stored order as an Arrow table in memory.
+
+        Scalars are plain Arrow columns (bools `bool`), rows of a shape `fixed_shape_tensor`, lists `large_list`, text
+        `large_string`, bytes `large_binary`. Raises UnknownColumnError, ShardError.
+
+        Example:
+            >>> dataset.to_arrow(["y"]).num_rows
+            10
+        """
+        from .views.export import to_record_batches
+
+        return to_record_batches(self, columns).read_all()
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows in stored order as a pandas `DataFrame`, with the dtypes of the dataset; needs pandas.
+
+        Rows of a shape and lists are arrays in object columns, text is `str`, bytes are objects. Raises
+        UnknownColumnError, ShardError, ImportError.
+
+        Example:
+            >>> dataset.to_pandas().groupby("colour")["y"].mean()["blue"]
+            1.0
+        """
+        from .views.export import to_pandas
+
+        return to_pandas(self, columns)
+
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        compression: str = "zstd",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the rows in stored order to one Parquet file, in bounded memory, and return its path.
+
+        Types are those of `to_arrow`; pages have checksums. The file appears complete or not at all.
+
+        Args:
+            path: a file of this host.
+            columns: their names; all for None.
+            compression: what pyarrow calls it.
+            overwrite: replace the file if there is one.
+
+        Raises:
+            DatasetExistsError: the path is taken.
+            SelectionError: the path is a URI.
+            UnknownColumnError, ShardError, OSError: as they say.
+
+        Example:
+            >>> dataset.to_parquet("rows.parquet", columns=["y"]).name
+            'rows.parquet'
+        """
+        from .views.export import to_parquet
+
+        return to_parquet(self, path, columns=columns, compression=compression, overwrite=overwrite)
 
     def batches(
         self,

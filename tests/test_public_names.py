@@ -24,8 +24,8 @@ DATA = """
     RemoteError RowError RowOrder SelectionError ShardError Shuffle SourceError StoredDataset TransformError
     UnknownColumnError VerifyReport aligned_empty concatenate convert convert_csv convert_npz describe
     fit_preprocessing from_arrow from_dataset from_generator from_pandas from_ray_dataset from_tf_dataset
-    load_preprocessing mix open_dataset parse_shuffle read_idx row_ids row_uniform shuffle_quality to_arrow to_pandas
-    to_parquet to_record_batches upload_dataset verify write_dataset
+    load_preprocessing mix open_dataset parse_shuffle read_idx row_ids row_uniform shuffle_quality
+    upload_dataset verify write_dataset
 """
 # Of cluster nobody imports from the package itself: its errors reach users through the trainer's.
 ERRORS = {"data": "DatasetError", "trainer": "TrainerError", "cluster": "ClusterError"}

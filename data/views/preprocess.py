@@ -7,7 +7,6 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..format.shards import Values
 from ..format.values import as_column, as_values
 from ..order.order import RowIds
 from .transform import ChangedDataset, RowChange, check_values, rows_text
-from .view import chosen_columns, fingerprint_of, rows_per_scan
+from .view import chosen_columns, fingerprint_of, local_place, rows_per_scan
 
 FORMAT_NAME = "heliostat-preprocessing"
 FORMAT_VERSION = 1
@@ -58,7 +57,7 @@ class FittedPreprocessing:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a JSON file, replacing it at once; raises OSError."""
-        target = Path(os.path.abspath(path))
+        target = local_place(path)
         content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
         content |= {name: getattr(self, name) for name in self.__slots__}
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +100,7 @@ def fit_preprocessing(
             f"The rows of {dataset.name} differ from pass to pass, so a layer cannot be adapted to them.",
             path=dataset.name,
         )
-    if path is not None and os.path.exists(path):
+    if path is not None and local_place(path).exists():
         kept = load_preprocessing(path)
         same = (kept.layer_class, kept.config, kept.column, kept.fingerprint)
         if same == (kind, config, column, dataset.fingerprint):
@@ -124,7 +123,7 @@ def fit_preprocessing(
 def load_preprocessing(path: str | os.PathLike[str]) -> FittedPreprocessing:
     """What `FittedPreprocessing.save` wrote; raises DatasetNotFoundError, ManifestError."""
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(local_place(path).read_bytes())
         if content["format"] != FORMAT_NAME or content["layer_class"] not in _LAYERS:
             raise ValueError("it is not marked as fitted preprocessing")
         if not all(isinstance(content["config"].get(name), str | None) for name in ("standardize", "split")):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,13 @@ import numpy.typing as npt
 import xxhash
 
 from ..dataset import Dataset
-from ..errors import RowError
+from ..errors import RowError, SelectionError
 from ..format.columns import Column, ColumnStatistics, named_columns
 from ..format.shards import Values
 from ..order.order import RowIds
 from ..read.lookahead import ComingRows
 from ..read.reader import Reader
+from ..remote.filesystem import is_uri, shown_uri
 
 _SCAN_BYTES = 16 << 20
 _SCAN_ROWS = 4096
@@ -117,6 +120,16 @@ def checked_row_ids(row_ids: npt.ArrayLike, num_rows: int, name: str) -> RowIds:
 def chosen_columns(dataset: Dataset, names: Sequence[str] | None) -> dict[str, Column]:
     """The named columns of a dataset, see `named_columns`."""
     return named_columns(dataset.name, dataset.schema, names)
+
+
+def local_place(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of something on this host, "~" being the home folder; raises SelectionError for a URI."""
+    text = os.fspath(path)
+    if is_uri(text):
+        raise SelectionError(
+            f"{shown_uri(text)} is a URI, and this writes to a path of this host. Give a path, and copy the file."
+        )
+    return Path(os.path.abspath(os.path.expanduser(text)))
 
 
 def num_bytes(values: Mapping[str, Values]) -> int:

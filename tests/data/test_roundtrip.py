@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from heliostat.data import DatasetExistsError, UnknownColumnError, read_idx, write_dataset
 from heliostat.data.conversion.convert import convert
-from heliostat.data.conversion.export import to_arrow, to_pandas, to_parquet, to_record_batches
 from heliostat.data.conversion.from_objects import (
     from_arrow,
     from_dataset,
@@ -23,6 +22,7 @@ from heliostat.data.conversion.from_objects import (
 from heliostat.data.errors import BadColumnError, SourceError
 from heliostat.data.format.columns import DTYPE_NAMES
 from heliostat.data.format.ragged import Ragged
+from heliostat.data.views.export import to_record_batches
 
 NUM_ROWS = 1000
 
@@ -147,7 +147,7 @@ def test_arrow_in_memory_and_back(tmp_path):
     table = arrow_table()
     dataset = from_arrow(table, tmp_path / "set", rows_per_shard=256)
     assert_as_table(columns_of(dataset), table)
-    back = to_arrow(dataset)
+    back = dataset.to_arrow()
     for name in table.column_names:
         found, expected = back.column(name).combine_chunks(), table.column(name).combine_chunks()
         if expected.type == pa.string() or expected.type == pa.binary() or pa.types.is_list(expected.type):
@@ -161,13 +161,13 @@ def test_arrow_in_memory_and_back(tmp_path):
 @pytest.mark.parametrize("columns", [None, ["text", "int8"]])
 def test_parquet_written_from_a_dataset_is_the_same_dataset(tmp_path, columns):
     dataset = from_arrow(arrow_table(), tmp_path / "set")
-    path = to_parquet(dataset, tmp_path / "out" / "a.parquet", columns=columns)
+    path = dataset.to_parquet(tmp_path / "out" / "a.parquet", columns=columns)
     again = convert(path, tmp_path / "again")
     whole = dataset if columns is None else dataset.select_columns(columns)
     assert again.fingerprint == from_dataset(whole, tmp_path / "copy").fingerprint
     with pytest.raises(DatasetExistsError):
-        to_parquet(dataset, path)
-    assert to_parquet(dataset, path, columns=["bool"], overwrite=True) == path
+        dataset.to_parquet(path)
+    assert dataset.to_parquet(path, columns=["bool"], overwrite=True) == path
     assert pq.read_schema(path) == pa.schema([pa.field("bool", pa.bool_(), nullable=False)])
     assert [one.name for one in path.parent.iterdir()] == ["a.parquet"]
 
@@ -175,7 +175,7 @@ def test_parquet_written_from_a_dataset_is_the_same_dataset(tmp_path, columns):
 def test_an_unknown_column_is_named_before_anything_is_written(tmp_path):
     dataset = write_dataset(tmp_path / "set", {"x": np.arange(3)})
     with pytest.raises(UnknownColumnError):
-        to_parquet(dataset, tmp_path / "a.parquet", columns=["z"])
+        dataset.to_parquet(tmp_path / "a.parquet", columns=["z"])
     assert not (tmp_path / "a.parquet").exists()
 
 
@@ -202,7 +202,7 @@ def test_frames_as_pandas_has_them_and_back(tmp_path):
     assert found["category"].to_list() == frame["category"].tolist()
     assert_same(found["tensor"], TENSORS["int16s"])
     assert_same_lists(found["list"], LISTS["float32_lists"])
-    back = to_pandas(dataset)
+    back = dataset.to_pandas()
     assert list(back.columns) == list(frame.columns)
     for name in ARRAYS:
         pd.testing.assert_series_equal(back[name], frame[name].reset_index(drop=True))

@@ -1,25 +1,29 @@
-"""Datasets to Arrow, pandas and Parquet."""
+"""Datasets to Arrow, pandas and Parquet: `Dataset.to_arrow`, `to_pandas`, `to_parquet`."""
 
 from __future__ import annotations
 
 import math
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..dataset import Dataset
-from ..errors import DatasetExistsError
+from ..errors import DatasetExistsError, RowError
 from ..format.columns import Column
 from ..format.ragged import Ragged
 from ..format.shards import Values
-from .open_source import DatasetSource
+from ..order.order import checked_integer
+from .view import local_place, rows_per_scan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def to_record_batches(dataset: Dataset, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
@@ -30,47 +34,35 @@ def to_record_batches(dataset: Dataset, columns: Sequence[str] | None = None) ->
     """
     chosen = dataset if columns is None else dataset.select_columns(columns)
     schema = pa.schema([pa.field(name, _type(column), nullable=False) for name, column in chosen.schema.items()])
-    return pa.RecordBatchReader.from_batches(schema, _batches(chosen, schema))
+    batches = (
+        pa.RecordBatch.from_arrays([_array(chosen.schema[name], rows[name]) for name in schema.names], schema=schema)
+        for rows in _scanned(chosen)
+    )
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def to_arrow(dataset: Dataset, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a dataset in stored order as an Arrow table in memory; types as in `to_record_batches`.
-
-    Raises UnknownColumnError, ShardError.
-    """
-    return to_record_batches(dataset, columns).read_all()
-
-
-def to_pandas(dataset: Dataset, columns: Sequence[str] | None = None) -> Any:
-    """All rows of a dataset in stored order as a pandas `DataFrame`, with the dtypes of the dataset.
-
-    Rows of a shape and lists are arrays in object columns, text is `str`, bytes are objects. Needs pandas. Raises
-    UnknownColumnError, ShardError, ImportError.
-    """
-    pd: Any = import_module("pandas")
-
+def to_pandas(dataset: Dataset, columns: Sequence[str] | None) -> pd.DataFrame:
+    """See `Dataset.to_pandas`."""
+    pandas = import_module("pandas")
     chosen = dataset if columns is None else dataset.select_columns(columns)
-    parts: dict[str, list[Any]] = {name: [] for name in chosen.schema}
-    for piece in DatasetSource(chosen).pieces():
-        for name, values in dict(piece.rows).items():
+    parts: dict[str, list[Values]] = {name: [] for name in chosen.schema}
+    for rows in _scanned(chosen):
+        for name, values in rows.items():
             parts[name].append(values)
-    return pd.DataFrame({name: _series(pd, column, parts.pop(name)) for name, column in chosen.schema.items()})
+    series = {name: _series(column, parts.pop(name)) for name, column in chosen.schema.items()}
+    return pandas.DataFrame({name: pandas.Series(values, dtype=dtype) for name, (values, dtype) in series.items()})
 
 
 def to_parquet(
     dataset: Dataset,
     path: str | os.PathLike[str],
     *,
-    columns: Sequence[str] | None = None,
-    compression: str = "zstd",
-    overwrite: bool = False,
+    columns: Sequence[str] | None,
+    compression: str,
+    overwrite: bool,
 ) -> Path:
-    """Write the rows of a dataset in stored order as one Parquet file, in bounded memory, and return its path.
-
-    Types are those of `to_record_batches`; pages have checksums. The file appears complete or not at all. Raises
-    DatasetExistsError if the path is taken (`overwrite` replaces a file), UnknownColumnError, ShardError, OSError.
-    """
-    target = Path(os.path.abspath(path))
+    """See `Dataset.to_parquet`."""
+    target = local_place(path)
     if target.is_dir() or (os.path.lexists(target) and not overwrite):
         raise DatasetExistsError(
             f"{target} exists already. Give another path, or overwrite=True to replace a file.", path=target
@@ -88,11 +80,31 @@ def to_parquet(
     return target
 
 
-def _batches(dataset: Dataset, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for piece in DatasetSource(dataset).pieces():
-        rows = dict(piece.rows)
-        arrays = [_array(column, rows[name]) for name, column in dataset.schema.items()]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+def head(dataset: Dataset, num_rows: int) -> list[dict[str, Any]]:
+    """See `Dataset.head`."""
+    count = min(checked_integer("num_rows", num_rows, 0, 1 << 62), len(dataset))
+    with dataset.reader() as reader:
+        rows = reader.gather(np.arange(count, dtype=np.int64))
+    return [row_of(rows, place) for place in range(count)]
+
+
+def row(dataset: Dataset, row_id: int) -> dict[str, Any]:
+    """See `Dataset.row`."""
+    number, num_rows = checked_integer("row_id", row_id, -(1 << 62), 1 << 62), len(dataset)
+    if not -num_rows <= number < num_rows:
+        raise RowError(f"Row {number} was asked of {dataset.name}, which has {num_rows:,} rows.", path=dataset.name)
+    with dataset.reader() as reader:
+        return row_of(reader.gather(np.array([number % num_rows])), 0)
+
+
+def row_of(rows: Mapping[str, Values], place: int) -> dict[str, Any]:
+    """One row of some as numbers, arrays, str and bytes, by column."""
+    found = {name: one.row(place) if isinstance(one, Ragged) else one[place] for name, one in rows.items()}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
+
+
+def _scanned(dataset: Dataset) -> Iterator[Mapping[str, Values]]:
+    return dataset.batches(rows_per_scan(dataset), shuffle=False)
 
 
 def _type(column: Column) -> pa.DataType:
@@ -122,22 +134,18 @@ def _array(column: Column, values: Values) -> pa.Array:
     return pa.ExtensionArray.from_storage(kind, rows)
 
 
-def _series(pd: Any, column: Column, parts: Sequence[Values]) -> Any:
-    ragged = [part for part in parts if isinstance(part, Ragged)]
-    if column.kind == "string":
-        return pd.Series([row for part in ragged for row in part.to_list()], dtype="str")
-    if column.kind == "bytes":
-        return pd.Series([row for part in ragged for row in part.to_list()], dtype=object)
-    if column.kind == "list":
-        return _objects(pd, [row for part in ragged for row in np.split(part.values, part.row_splits[1:-1])])
-    arrays = [part for part in parts if not isinstance(part, Ragged)]
-    whole = np.concatenate(arrays)
-    return _objects(pd, list(whole)) if column.shape else pd.Series(whole)
+def _series(column: Column, parts: Sequence[Values]) -> tuple[Any, str | None]:
+    """The values of a pandas column and its dtype, None for that of the values."""
+    if not column.is_variable:
+        whole = np.concatenate([part for part in parts if not isinstance(part, Ragged)])
+        return (_objects(list(whole)), "object") if column.shape else (whole, None)
+    rows = [part.row(place) for part in parts if isinstance(part, Ragged) for place in range(len(part))]
+    return _objects(rows), "str" if column.kind == "string" else "object"
 
 
-def _objects(pd: Any, rows: Sequence[Any]) -> Any:
+def _objects(rows: Sequence[Any]) -> Any:
     values = np.empty(len(rows), object)
     # One by one: numpy would make rows of equal shape one array.
     for place, row in enumerate(rows):
         values[place] = row
-    return pd.Series(values)
+    return values
