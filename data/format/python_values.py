@@ -1,0 +1,294 @@
+"""Values of Python, numpy, pandas and others as Arrow arrays: nothing is rounded or wrapped.
+
+`numpy.asarray` of a list is not asked, because it makes floats of large integers beside others; Arrow's conversion
+raises instead. Rows that all have one shape become a tensor, others a list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import BadColumnError
+from .arrow_types import is_number
+from .columns import Column
+from .exact import exactly
+from .ragged import Ragged, splits_of
+
+_NO_ROWS = (str, bytes, bytearray, memoryview)
+
+
+def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+    """The rows of a column as an Arrow array of the type that they have; missing ones (None, masked) stay missing.
+
+    Args:
+        name: of the column, for messages.
+        values: a numpy array [rows, *shape] (also masked), `Ragged`, a pandas series or array, Arrow data, anything
+            that numpy can read, or a sequence of numbers, str, bytes, arrays or nested sequences.
+
+    Raises BadColumnError for values that no type holds exactly, and for those that no column has.
+    """
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if isinstance(values, Ragged):
+        return _of_ragged(name, values)
+    if isinstance(values, np.ndarray):
+        return _of_numpy(name, values)
+    dtype = getattr(values, "dtype", None)
+    if hasattr(values, "array") and hasattr(values, "index") and not isinstance(dtype, np.dtype):
+        return _through_arrow(name, values.array)  # a pandas series of a dtype that numpy does not have
+    if hasattr(values, "__arrow_array__") or type(values).__name__ == "Categorical":
+        return _through_arrow(name, values)
+    if hasattr(values, "__arrow_c_stream__") and not isinstance(dtype, np.dtype):
+        return pa.chunked_array(values)
+    if isinstance(values, Sequence) and not isinstance(values, _NO_ROWS):
+        return _of_rows(name, list(values))
+    return _of_numpy(name, np.asarray(values))
+
+
+def _through_arrow(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError, UnicodeEncodeError) as error:
+        raise BadColumnError(
+            f"Column {name!r} cannot be stored as it is: its values are no text, bytes, or numbers of one type that "
+            f"holds them all exactly, nor lists of those ({error}). Convert them before, or leave the column out.",
+            column=name,
+        ) from error
+
+
+def _of_ragged(name: str, rows: Ragged) -> pa.Array:
+    splits = np.ascontiguousarray(rows.row_splits, np.int64)
+    dtype = rows.values.dtype.newbyteorder("=")
+    column = Column(name=name, dtype=dtype, shape=rows.values.shape[1:], kind=rows.kind)
+    if (
+        splits.ndim != 1
+        or not splits.size
+        or splits[0] < 0
+        or (np.diff(splits) < 0).any()
+        or splits[-1] > len(rows.values)
+    ):
+        raise BadColumnError(
+            f"Column {name!r} has row splits that do not fit its {len(rows.values)} values: they begin at 0 or later, "
+            "never fall, and end within them.",
+            column=name,
+        )
+    if rows.kind == "list":
+        values = rows.values[splits[0] : splits[-1]]
+        flat = pa.array(np.ascontiguousarray(values, dtype).reshape(-1))
+        return _listed(_fixed(flat, column.shape), splits - splits[0])
+    kind = pa.large_string() if rows.kind == "string" else pa.large_binary()
+    data = pa.py_buffer(np.ascontiguousarray(rows.values))
+    return pa.Array.from_buffers(kind, len(rows), [None, pa.py_buffer(splits), data])
+
+
+def _of_numpy(name: str, array: npt.NDArray[Any]) -> pa.Array:
+    mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
+    array = np.asarray(array)
+    if array.ndim == 0:
+        raise BadColumnError(f"Column {name!r} is a single value; a column has one entry per row.", column=name)
+    if array.dtype.kind not in "biuf":
+        return _of_rows(name, _objects(name, array, mask))
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    shape = native.shape[1:]
+    if shape == (0,):  # rows of a list column that are all empty
+        return _listed(pa.array(native.reshape(-1)), np.zeros(len(native) + 1, np.int64))
+    Column(name=name, dtype=native.dtype, shape=shape)  # what cannot be one is refused here
+    flat = pa.array(native.reshape(-1), mask=None if mask is None else mask.reshape(-1))
+    return flat if not shape else _tensor(flat, shape)
+
+
+def _objects(name: str, array: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None) -> list[Any]:
+    """The rows of an array that holds no numbers, one by one."""
+    if array.dtype.kind not in "OSUT":
+        raise BadColumnError(
+            f"Column {name!r} has dtype {array.dtype}; a dataset holds bools, integers, floats of up to 64 bits, text "
+            "and bytes. Turn dates and categories into numbers, and records into columns of their own, before.",
+            column=name,
+        )
+    if array.dtype.kind == "S":
+        _check_padding(name, array)
+    missing = getattr(array.dtype, "na_object", None)
+    if mask is not None:
+        array = array.astype(object)
+        array[mask] = None
+    rows: list[Any] = array.tolist()
+    return rows if missing is None else [None if row is missing else row for row in rows]
+
+
+def _check_padding(name: str, array: npt.NDArray[np.bytes_]) -> None:
+    """Refuse bytes that are no text where a row ends in zero: numpy cannot tell that zero from its padding."""
+    width = array.dtype.itemsize
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, width)
+    ends_in_zero = raw[:, -1] == 0
+    if not ends_in_zero.any():
+        return
+    texts = b"\n".join(array.reshape(-1).tolist())
+    try:
+        texts.decode()
+        is_text = b"\0" not in texts
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        row = int(np.flatnonzero(ends_in_zero)[0])
+        raise BadColumnError(
+            f"Column {name!r} has dtype {array.dtype}, and row {row} ends in zero bytes, which numpy takes for padding "
+            "and leaves out. Give a list of bytes, or the bytes as numbers (uint8 [rows, length]).",
+            column=name,
+        )
+
+
+def _of_rows(name: str, rows: list[Any]) -> pa.Array:
+    rows = [_plain_row(row) for row in rows]
+    first = next((row for row in rows if row is not None), None)
+    if isinstance(first, str | bytes):
+        return _of_text(name, rows, type(first))
+    if any(isinstance(row, np.ndarray) for row in rows):
+        return _of_arrays(name, rows)
+    if any(isinstance(row, list) for row in rows):
+        lengths = [_length(name, place, row) for place, row in enumerate(rows)]
+        inside = _of_rows(name, list(chain.from_iterable(row for row in rows if row is not None)))
+        return _wrapped(inside, lengths)
+    return _of_scalars(name, rows)
+
+
+def _plain_row(row: Any) -> Any:
+    """A row as None, a number, str, bytes, a list, or an array of numbers with dimensions."""
+    if row is None or isinstance(row, int | float | str | bytes | list | np.generic | pa.Scalar):
+        return row.item() if isinstance(row, np.str_ | np.bytes_) else row
+    if isinstance(row, bytearray | memoryview):
+        return bytes(row)
+    if isinstance(row, tuple | range):
+        return list(row)
+    if isinstance(row, np.ma.MaskedArray):
+        return row.tolist()
+    if isinstance(row, np.ndarray) or hasattr(row, "__array__"):
+        array = np.asarray(row)
+        if array.ndim == 0:
+            return array[()]
+        return array if array.dtype.kind in "biuf" else array.tolist()
+    return row
+
+
+def _length(name: str, place: int, row: Any) -> int | None:
+    if row is None or isinstance(row, list):
+        return None if row is None else len(row)
+    raise BadColumnError(
+        f"Column {name!r} has {row!r:.60} among rows that are lists (entry {place}); its rows are no regular array and "
+        "no lists of numbers.",
+        column=name,
+    )
+
+
+def _of_text(name: str, rows: list[Any], kind: type[str] | type[bytes]) -> pa.Array:
+    rows = [None if isinstance(row, float) and math.isnan(row) else row for row in rows]  # so pandas says missing
+    wrong = next((place for place, row in enumerate(rows) if row is not None and not isinstance(row, kind)), None)
+    if wrong is not None:
+        raise BadColumnError(
+            f"Column {name!r} is {'string' if kind is str else 'bytes'}, but row {wrong} of those given is "
+            f"{rows[wrong]!r:.60} ({type(rows[wrong]).__name__}).",
+            column=name,
+        )
+    try:
+        return pa.array(rows, pa.large_string() if kind is str else pa.large_binary())
+    except UnicodeEncodeError as error:
+        raise BadColumnError(f"Column {name!r} has text that cannot be UTF-8 ({error}).", column=name) from error
+
+
+def _of_scalars(name: str, rows: list[Any]) -> pa.Array:
+    dtypes = {row.dtype if isinstance(row, np.generic) else None for row in rows}
+    if len(dtypes) == 1 and None not in dtypes:
+        return _of_numpy(name, np.array(rows))
+    plain = [row.item() if isinstance(row, np.generic) else row for row in rows]
+    if all(row is None or type(row) is int for row in plain) and max(filter(None, plain), default=0) > 2**63 - 1:
+        try:
+            return pa.array(plain, pa.uint64())
+        except (pa.ArrowException, OverflowError):
+            pass  # so says the next line, with the reason
+    return _through_arrow(name, plain)
+
+
+def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
+    """Rows of which some are arrays of numbers: together in the dtype that they all need."""
+    parts = [row if isinstance(row, np.ndarray) or row is None else _part(name, row) for row in rows]
+    filled = [(place, part) for place, part in enumerate(parts) if part is not None and part.size]
+    found = next(((part.shape[1:], part.dtype) for _, part in filled), ((), np.dtype(np.float64)))
+    dtype = np.result_type(*(part.dtype for _, part in filled)).newbyteorder("=") if filled else found[1]
+    values = []
+    for place, part in filled:
+        if part.shape[1:] != found[0]:
+            raise BadColumnError(
+                f"Column {name!r} is no regular array and no list of arrays: entry {place} has shape {part.shape}; its "
+                f"elements should have shape {found[0]}.",
+                column=name,
+            )
+        cast = exactly(part.reshape(-1), dtype)
+        if cast.wrong.size:
+            raise BadColumnError(
+                f"Column {name!r} has arrays of different dtypes, and {part.reshape(-1)[cast.wrong[0]]} of entry "
+                f"{place} ({part.dtype}) is none of {dtype}, which they need together. Convert them before.",
+                column=name,
+            )
+        values.append(cast.numbers)
+    flat = pa.array(np.concatenate(values) if values else np.empty(0, dtype))
+    return _wrapped(_fixed(flat, found[0]), [None if part is None else len(part) for part in parts])
+
+
+def _part(name: str, row: Any) -> npt.NDArray[Any]:
+    if not isinstance(row, list):
+        _length(name, 0, row)
+    found = _of_rows(name, row)
+    if found.null_count and not pa.types.is_null(found.type):
+        raise BadColumnError(f"Column {name!r} has missing values inside of {row!r:.60}.", column=name)
+    if isinstance(found.type, pa.FixedShapeTensorType):
+        return np.asarray(found.to_numpy_ndarray())
+    return np.empty(0) if not len(found) else np.asarray(found.to_numpy(zero_copy_only=False))
+
+
+# Wrapping up.
+
+
+def _wrapped(inside: pa.Array, lengths: list[int | None]) -> pa.Array:
+    """Rows of these lengths over their elements: a tensor if all are alike and of numbers, else a list."""
+    size = lengths[0]
+    if isinstance(inside.type, pa.FixedShapeTensorType):
+        shape: tuple[int, ...] = tuple(inside.type.shape)
+        flat = inside.storage.values
+    else:
+        shape, flat = _shape(inside)
+    if size and is_number(flat.type) and all(length == size for length in lengths):
+        return _tensor(flat, (size, *shape))
+    splits = splits_of(np.array([length or 0 for length in lengths], np.int64))
+    missing = np.array([length is None for length in lengths], bool)
+    values = _fixed(flat, shape) if is_number(flat.type) else inside
+    return _listed(values, splits, missing if missing.any() else None)
+
+
+def _shape(array: pa.Array) -> tuple[tuple[int, ...], pa.Array]:
+    shape = []
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.values
+    return tuple(shape), array
+
+
+def _tensor(flat: pa.Array, shape: tuple[int, ...]) -> pa.Array:
+    storage = pa.FixedSizeListArray.from_arrays(flat, math.prod(shape))
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(flat.type, shape), storage)
+
+
+def _fixed(flat: pa.Array, shape: tuple[int, ...]) -> pa.Array:
+    for size in reversed(shape):
+        flat = pa.FixedSizeListArray.from_arrays(flat, size)
+    return flat
+
+
+def _listed(values: pa.Array, splits: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    mask = None if missing is None else pa.array(missing)
+    return pa.LargeListArray.from_arrays(pa.array(splits), values, mask=mask)
