@@ -5,66 +5,29 @@ Those modules are imported when their command runs: TensorFlow and Ray take seco
 
 from __future__ import annotations
 
-import json
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .failures import is_ours, message_of
+from .commandline import Commands, LocalPath, Place, as_json, console, show_versions, shows_tracebacks
 
-_PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
-# Of tables in a file or a pipe: paths stay whole.
-_FILE_WIDTH = 160
 # As in heliostat.data.conversion.open_source, which is not loaded for --help.
 _SOURCE_KINDS = [
     *("npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset")
 ]
+_JSON = click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object instead.")
+_SCRIPT = click.argument("script", type=LocalPath(is_folder=False, exists=True))
+_ARGUMENTS = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+_RUN_DIR = click.argument("run_dir", type=LocalPath())
 
 
-class _Folder(click.Path):
-    """A folder of this machine."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if "://" in str(value):
-            self.fail(f"{value!r} is a URI, and this must be a folder of this machine.", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-_FOLDER = _Folder(path_type=Path, file_okay=False)
-
-
-class _Commands(click.Group):
-    """Shows Heliostat's own errors, and the operating system's, as a message with exit status 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
-        except Exception as error:
-            if is_ours(error) or isinstance(error, OSError):
-                raise click.ClickException(message_of(error)) from error
-            raise
-
-
-def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        click.echo(", ".join(f"{package} {_version(package)}" for package in _PACKAGES))
-        ctx.exit()
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--traceback", is_flag=True, help="Show tracebacks of Heliostat's errors, the workers' among them.")
 @click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_versions,
-    help="Show the versions of Heliostat and of what it stands on.",
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_versions, help="Show versions."
 )
-def main() -> None:
+def main(traceback: bool) -> None:
     """Train Keras models on many workers, with the bits of one."""
 
 
@@ -79,7 +42,7 @@ def main() -> None:
     help="The way to train.",
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs of every way.")
-@click.option("--run-dir", type=_FOLDER, help="Folder of data and runs.  [default: runs/demo-<time>]")
+@click.option("--run-dir", type=LocalPath(), help="Folder of data and runs.  [default: runs/demo-<time>]")
 def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | None) -> None:
     """Train a text classifier in three ways and compare them.
 
@@ -90,7 +53,6 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
 
     quiet_tensorflow()
     from heliostat.trainer.config import LOOP_NAMES
-    from rich.console import Console
 
     from .demo.demo import DemoSettings, run_demo
 
@@ -101,15 +63,14 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
         epochs=epochs,
         run_dir=run_dir,
     )
-    run_demo(settings, Console(highlight=False))
+    run_demo(settings, console())
 
 
 # Options after the script's name are the script's.
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--traceback", is_flag=True, help="Show tracebacks of Heliostat's errors, the worker's among them.")
-@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def run(traceback: bool, script: Path, arguments: tuple[str, ...]) -> None:
+@_SCRIPT
+@_ARGUMENTS
+def run(script: Path, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT with ARGUMENTS, as `python SCRIPT` does.
 
     Unlike there, an error of Heliostat is shown as its message alone, and the traceback of another error begins in the
@@ -121,13 +82,13 @@ def run(traceback: bool, script: Path, arguments: tuple[str, ...]) -> None:
     """
     from .commands.run import run_script
 
-    run_script(script, arguments, show_traceback=traceback)
+    run_script(script, arguments, show_traceback=shows_tracebacks())
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line instead of a table.")
-@click.argument("folders", nargs=-1, type=_FOLDER)
-def runs(as_json: bool, folders: tuple[Path, ...]) -> None:
+@_JSON
+@click.argument("folders", nargs=-1, type=LocalPath(exists=True))
+def runs(json_wanted: bool, folders: tuple[Path, ...]) -> None:
     """List the runs in FOLDERS (by default in ./runs) and one level below.
 
     Shows the state of every run, its epochs, last loss and validation metric, its workers and how often one was lost,
@@ -135,13 +96,12 @@ def runs(as_json: bool, folders: tuple[Path, ...]) -> None:
     """
     from .commands.runs import show_runs
 
-    show_runs(folders or (Path("runs"),), _console(), as_json=as_json)
+    show_runs(folders or (Path("runs"),), console(), as_json=json_wanted)
 
 
 @main.command()
-@click.option("--traceback", is_flag=True, help="Show tracebacks of Heliostat's errors, the worker's among them.")
-@click.argument("run_dir", type=_FOLDER)
-def resume(traceback: bool, run_dir: Path) -> None:
+@_RUN_DIR
+def resume(run_dir: Path) -> None:
     """Go on with the run in RUN_DIR, from its last checkpoint.
 
     Runs its script again, with the same arguments in the same directory; what the script does before the run's fit is
@@ -149,16 +109,15 @@ def resume(traceback: bool, run_dir: Path) -> None:
     """
     from .commands.resume import resume as go_on
 
-    go_on(run_dir, _console(), show_traceback=traceback)
+    go_on(run_dir, console(), show_traceback=shows_tracebacks())
 
 
 @main.command()
 @click.option("--step", type=click.IntRange(0), required=True, help="Step of the run, counted through from 0.")
 @click.option("--microbatch", type=click.IntRange(0), help="Only this microbatch of the step.  [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; what the script prints goes to stderr.")
-@click.option("--traceback", is_flag=True, help="Show tracebacks of Heliostat's errors.")
-@click.argument("run_dir", type=_FOLDER)
-def replay(step: int, microbatch: int | None, as_json: bool, traceback: bool, run_dir: Path) -> None:
+@_JSON
+@_RUN_DIR
+def replay(step: int, microbatch: int | None, json_wanted: bool, run_dir: Path) -> None:
     """Compute one step of the run in RUN_DIR again, alone, and show it.
 
     Runs its script again, in one process and without workers, from the last checkpoint before the step up to the step;
@@ -170,16 +129,16 @@ def replay(step: int, microbatch: int | None, as_json: bool, traceback: bool, ru
     from .commands.replay import replay as compute_again
 
     wanted = ReplayWanted(step=step, microbatch=microbatch)
-    compute_again(run_dir, wanted, _console(), as_json=as_json, show_traceback=traceback)
+    compute_again(run_dir, wanted, console(), as_json=json_wanted, show_traceback=shows_tracebacks())
 
 
 # Options of chaos may follow the script; all that chaos does not know is the script's.
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--kill-every", default="30s", show_default=True, metavar="TIME", help="Such as 30s, 500ms or 2m.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Chooses who is killed.")
-@click.option("--run-dir", type=_FOLDER, help="Folder of all runs.  [default: runs/chaos-<time>]")
-@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--run-dir", type=LocalPath(), help="Folder of all runs.  [default: runs/chaos-<time>]")
+@_SCRIPT
+@_ARGUMENTS
 def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, arguments: tuple[str, ...]) -> None:
     """Prove that killed workers do not change what SCRIPT with ARGUMENTS trains.
 
@@ -198,17 +157,17 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
 
     kills = KillSchedule(every_s=interval_s(kill_every), seed=seed)
     settings = ChaosSettings(script=script, arguments=arguments, kills=kills, run_dir=run_dir)
-    if not disturb(settings, _console()):
+    if not disturb(settings, console()):
         raise SystemExit(1)
 
 
 # Options of trace may follow the script, as those of chaos.
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--steps", default="10:30", show_default=True, metavar="FIRST:END", help="Steps of the run, from 0.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="trace.json", show_default=True)
-@click.option("--run-dir", type=_FOLDER, help="Folder of the script's runs.  [default: runs/trace-<time>]")
-@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--output", type=LocalPath(is_folder=False), default="trace.json", show_default=True)
+@click.option("--run-dir", type=LocalPath(), help="Folder of the script's runs.  [default: runs/trace-<time>]")
+@_SCRIPT
+@_ARGUMENTS
 def trace(steps: str, output: Path, run_dir: Path | None, script: Path, arguments: tuple[str, ...]) -> None:
     """Record what all workers do in some steps of SCRIPT with ARGUMENTS, as a Chrome trace.
 
@@ -224,24 +183,27 @@ def trace(steps: str, output: Path, run_dir: Path | None, script: Path, argument
     settings = TraceSettings(
         script=script, arguments=arguments, steps=wanted_steps(steps), output=output, run_dir=run_dir
     )
-    record(settings, _console())
+    record(settings, console())
 
 
 @main.command()
-@click.argument("source")
-@click.argument("destination", type=_FOLDER)
+@click.argument("source", type=Place())
+@click.argument("destination", type=LocalPath())
 @click.option("--kind", type=click.Choice(_SOURCE_KINDS), help="What SOURCE is.  [default: from its name or content]")
 @click.option("--target", metavar="COLUMN", help="Tables: this column becomes y, the features become x.")
-@click.option("--features", metavar="A,B,C", help="Only these columns.  [default: all others]")
+@click.option(
+    "--feature", "features", multiple=True, metavar="COLUMN", help="Only these columns.  [default: all others]"
+)
 @click.option("--column", "columns", multiple=True, metavar="NAME=KIND", help="Such as zip=string, ids=list:int32.")
 @click.option("--fill-null", "fill_nulls", multiple=True, metavar="NAME=VALUE", help="For missing values of a column.")
 @click.option("--split", metavar="NAME", help="Of a source that has several, such as train.")
-@click.option("--shuffle", "shuffle_seed", type=click.IntRange(0), metavar="SEED", help="Shuffle rows while writing.")
+@click.option("--shuffle-seed", type=click.IntRange(0), metavar="SEED", help="Shuffle rows while writing.")
 @click.option("--format", type=click.Choice(["arrow", "parquet"]), default="arrow", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset at DESTINATION.")
 @click.option("--rows-per-shard", type=click.IntRange(1), help="Rows of a file.  [default: about 64 MiB]")
-def convert(source: str, destination: Path, **options: Any) -> None:
+@_JSON
+def convert(source: str, destination: Path, json_wanted: bool, **options: Any) -> None:
     """Write SOURCE as a dataset into the folder DESTINATION.
 
     SOURCE is a file, a folder of files, or a pattern in quotes: .npz, .npy, CSV, JSON lines, Parquet, Arrow, Feather,
@@ -254,44 +216,67 @@ def convert(source: str, destination: Path, **options: Any) -> None:
 
     from .commands.convert import convert as write
 
-    click.echo(describe(write(source, destination, console=_console(stderr=True), **options)))
+    found = describe(write(source, destination, console=console(stderr=True), **options))
+    click.echo(as_json(found) if json_wanted else found)
 
 
 @main.command()
-@click.argument("dataset")
+@click.argument("dataset", type=Place())
 @click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
 @click.option("--label", metavar="COLUMN", help="Show how well shuffles mix the classes of this column into batches.")
 @click.option(
     "--shuffle", "shuffles", multiple=True, metavar="SHUFFLE", help="Such as window:65536.  [window and full]"
 )
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Rows of those batches.")
-@click.option("--verify", is_flag=True, help="Read every shard and compare its hash with the manifest's.")
+@_JSON
 def inspect(
-    dataset: str, samples: int, label: str | None, shuffles: tuple[str, ...], batch_size: int, verify: bool
+    dataset: str, samples: int, label: str | None, shuffles: tuple[str, ...], batch_size: int, json_wanted: bool
 ) -> None:
     """Show the rows, files and columns of a DATASET, class balance, lengths, and its first rows.
 
-    DATASET is a folder or URI, of a dataset or of plain Parquet or Arrow files.
+    DATASET is a folder or URI, of a dataset or of foreign Parquet or Arrow files.
     """
-    from .commands.inspection import inspect as summary
+    from .commands.inspection import inspect as described
 
-    click.echo(summary(dataset, samples, label, shuffles, batch_size, verify=verify))
+    found = described(dataset, samples, label, shuffles, batch_size)
+    click.echo(as_json(found) if json_wanted else found)
 
 
 @main.command()
-@click.argument("dataset")
-def verify(dataset: str) -> None:
+@click.argument("dataset", type=Place())
+@_JSON
+def verify(dataset: str, json_wanted: bool) -> None:
     """Read every byte of a DATASET and list all damage; ends with status 1 if there is any."""
     from heliostat.data import verify as look
 
     report = look(dataset)
-    click.echo(report)
+    click.echo(as_json(report) if json_wanted else report)
     if not report.is_whole:
         raise SystemExit(1)
 
 
 @main.command()
-@click.option("--workers", default="1,2", show_default=True, metavar="N,N", help="Numbers of workers to try.")
+@click.argument("dataset", type=Place())
+@click.argument("uri")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset that is there.")
+@_JSON
+def upload(dataset: str, uri: str, overwrite: bool, json_wanted: bool) -> None:
+    """Put a DATASET at a URI, such as s3://bucket/name.
+
+    Files that are there already, from an upload that was interrupted, are not sent again; the manifest comes last.
+    """
+    from heliostat.data import describe, open_dataset, upload_dataset
+
+    if "://" not in uri:
+        raise click.UsageError(f"{uri!r} is no URI such as s3://bucket/name: for a folder of this machine, copy it.")
+    found = describe(upload_dataset(open_dataset(dataset), uri, overwrite=overwrite), num_samples=0)
+    click.echo(as_json(found) if json_wanted else found)
+
+
+@main.command()
+@click.option(
+    "--workers", type=click.IntRange(0), multiple=True, help="Try so many; may be repeated.  [default: 1 and 2]"
+)
 @click.option("--model", metavar="MODULE:FUNCTION", help="Your build_model.  [default: a text classifier]")
 @click.option("--data", metavar="DATASET", help="What your model trains on.  [default: random tokens]")
 @click.option("--inputs", default="x", show_default=True, metavar="COLUMN")
@@ -299,9 +284,11 @@ def verify(dataset: str) -> None:
 @click.option("--global-batch-size", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Timed epochs, after a first one.")
 @click.option("--address", metavar="ADDRESS", help="A Ray cluster, such as auto.  [default: this machine]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(workers: str, model: str | None, data: str | None, epochs: int, as_json: bool, **arguments: Any) -> None:
-    """Time a model on some numbers of workers here: rows per second, where a step's time goes, what would help.
+@_JSON
+def bench(
+    workers: tuple[int, ...], model: str | None, data: str | None, epochs: int, json_wanted: bool, **arguments: Any
+) -> None:
+    """Time a model on one and more workers: rows per second, where a step's time goes, what would help.
 
     The rows are those of --data, or made up. Each number of workers trains a run of its own in a temporary folder.
     With the largest number, bandwidth and latency between every two workers are measured as well.
@@ -310,38 +297,16 @@ def bench(workers: str, model: str | None, data: str | None, epochs: int, as_jso
 
     if (model is None) != (data is None):
         raise click.UsageError("--model and --data belong together.")
-    try:
-        numbers = sorted({int(number) for number in workers.split(",")})
-    except ValueError:
-        raise click.UsageError(f"--workers {workers!r} is no list of numbers such as 1,2,4.") from None
     build, rows = parts.built_in() if model is None else (parts.named(model), str(data))
-    say = _console(stderr=True).print
-    found = parts.bench(build, rows, numbers, arguments, epochs=epochs, say=say)
-    if as_json:
-        click.echo(json.dumps(parts.as_object(found)))
+    say = console(stderr=True).print
+    found = parts.bench(build, rows, sorted({*workers} or {1, 2}), arguments, epochs=epochs, say=say)
+    if json_wanted:
+        click.echo(as_json(parts.as_object(found)))
         return
-    _console().print(parts.table(found.measured))
+    console().print(parts.table(found.measured))
     if found.links:
-        _console().print(parts.links_table(found))
+        console().print(parts.links_table(found))
     click.echo(found.advice)
-
-
-def _console(*, stderr: bool = False) -> Any:
-    from .console import SafeConsole  # only what shows tables loads rich
-
-    console = SafeConsole(highlight=False, stderr=stderr)
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    return console
-
-
-def _version(package: str) -> str:
-    for name in (package, f"{package}-cpu"):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "(not installed)"
 
 
 if __name__ == "__main__":

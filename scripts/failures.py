@@ -33,8 +33,8 @@ def message_of(error: BaseException) -> str:
     return _printable("\n".join(lines))
 
 
-def full_account(error: BaseException, path: str) -> str:
-    """Return the traceback from the first frame of the file `path` on, and the worker's traceback if there is one."""
+def full_account(error: BaseException, path: str = "") -> str:
+    """Return the traceback, from the first frame of the file `path` on, and the worker's traceback if there is one."""
     text = "".join(traceback.format_exception(type(error), error, _from_file(error, path)))
     of_worker = getattr(error, "worker_traceback", "")
     if not of_worker:

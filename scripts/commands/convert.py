@@ -28,13 +28,13 @@ def convert(
     *,
     columns: Sequence[str] = (),
     fill_nulls: Sequence[str] = (),
-    features: str | None = None,
+    features: Sequence[str] = (),
     console: Console,
     **options: Any,
 ) -> StoredDataset:
     """Write the source as a dataset, see `heliostat.data.convert`; what it found and how far it is goes to the console.
 
-    `columns` are NAME=KIND, `fill_nulls` NAME=VALUE, `features` names with commas between. Raises ScriptError for
+    `columns` are NAME=KIND, `fill_nulls` NAME=VALUE. Raises ScriptError for
     others, DatasetError, OSError, and click.Abort after Ctrl-C, which leaves what is complete.
     """
     quiet_tensorflow()  # if the source needs it
@@ -45,7 +45,7 @@ def convert(
                 destination,
                 columns=_pairs(columns, "--column", "KIND"),
                 fill_nulls={name: value_of(text) for name, text in _pairs(fill_nulls, "--fill-null", "VALUE").items()},
-                features=None if features is None else [name.strip() for name in features.split(",")],
+                features=list(features) or None,
                 on_progress=on_progress,
                 **options,
             )

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heliostat.data import Shuffle, StoredDataset, describe, open_dataset
+from heliostat.data import DatasetDescription, Shuffle, describe, open_dataset
 
 
 def inspect(
-    dataset: str, num_samples: int, label: str | None, shuffles: Sequence[Shuffle], batch_size: int, *, verify: bool
-) -> str:
-    """Return the dataset's summary as lines of text; `verify` reads every shard and compares its hash first.
-
-    Raises DatasetError: there is none, it is damaged, or `label` and `shuffles` make no sense.
-    """
+    dataset: str, num_samples: int, label: str | None, shuffles: Sequence[Shuffle], batch_size: int
+) -> DatasetDescription:
+    """Return the dataset's summary; raises DatasetError: there is none, or `label` and `shuffles` make no sense."""
     opened = open_dataset(dataset)
-    if verify and isinstance(opened, StoredDataset):
-        opened.verify()
     asked = {"shuffles": shuffles} if shuffles else {}
     batch_size = min(batch_size, max(1, len(opened) // 10))  # a few batches at least, also of a small dataset
-    return str(describe(opened, num_samples=num_samples, label=label, batch_size=batch_size, **asked))
+    return describe(opened, num_samples=num_samples, label=label, batch_size=batch_size, **asked)

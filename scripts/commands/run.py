@@ -60,7 +60,7 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
             raise PausedExit(message_of(error)) from error
         if is_ours(error) and not show_traceback:
             raise click.ClickException(
-                f"{message_of(error)}\n(heliostat run --traceback {path} shows the tracebacks.)"
+                f"{message_of(error)}\n(heliostat --traceback run {path} shows the tracebacks.)"
             ) from error
         click.echo(full_account(error, path), err=True, nl=False)
         raise SystemExit(1) from error
@@ -90,7 +90,7 @@ def run_in_child(
         Its exit status; the negative number of a signal that ended it.
     """
     # -P: the folder of the script, and not this one, is the first that modules are looked for in.
-    called = [sys.executable, "-P", "-m", "heliostat.scripts.cli", "run", *(["--traceback"] if show_traceback else [])]
+    called = [sys.executable, "-P", "-m", "heliostat.scripts.cli", *(["--traceback"] if show_traceback else []), "run"]
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _frame: FrameType | None) -> None:

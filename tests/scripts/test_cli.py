@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from heliostat.data import open_dataset, write_dataset
 from heliostat.scripts.cli import main
+from heliostat.scripts.commandline import OTHER_NAMES, SECTIONS
 
 from .child import environment
 
@@ -50,12 +53,72 @@ def test_version_names_heliostat_and_what_it_stands_on():
     assert f"ray {__import__('importlib.metadata').metadata.version('ray')}" in output
 
 
-def test_help_names_every_command():
+def test_help_names_every_command_in_a_section_and_cuts_nothing_off():
     output = heliostat("--help").output
-    assert all(
-        f"\n  {command} " in output
-        for command in ("demo", "run", "runs", "resume", "replay", "chaos", "convert", "inspect", "verify")
-    )
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(main.commands)
+    assert all(f"\n  {command} " in output for command in main.commands)
+    assert "..." not in output.split("Train:")[1]
+
+
+def test_no_module_shadows_one_of_the_standard_library():
+    scripts = Path(__file__).parents[2] / "scripts"
+    assert not {path.stem for path in scripts.rglob("*.py")} & (sys.stdlib_module_names - {"__init__"})
+
+
+@pytest.mark.parametrize(("said", "meant"), [("train", "run"), ("list", "runs"), ("describe", "inspect")])
+def test_a_name_that_others_use_for_a_command_is_answered_with_ours(said, meant):
+    assert f"Did you mean '{meant}'?" in failed(said, "x", status=2)
+
+
+def test_every_other_name_means_a_command_and_is_none():
+    assert set(OTHER_NAMES.values()) <= set(main.commands)
+    assert not set(OTHER_NAMES) & set(main.commands)
+
+
+def test_an_option_has_one_meaning():
+    """The same spelling has the same kind of value in every command."""
+    kinds: dict[str, set[str]] = {}
+    for command in main.commands.values():
+        for option in (each for each in command.params if isinstance(each, click.Option)):
+            for name in option.opts:
+                kinds.setdefault(name, set()).add(type(option.type).__name__)
+    assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_the_home_folder_may_stand_in_quotes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_dataset(tmp_path / "set", {"x": np.zeros((5, 3), np.float32)})
+    assert "5 rows" in heliostat("inspect", "~/set").output
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    assert heliostat("convert", "~/a.npz", "~/new").exit_code == 0
+    assert (tmp_path / "new" / "manifest.json").exists()
+
+
+def test_tracebacks_are_shown_when_they_are_asked_for(tmp_path):
+    assert "Traceback" not in failed("inspect", tmp_path / "nowhere")
+    assert "Traceback" in failed("--traceback", "inspect", tmp_path / "nowhere")
+
+
+def test_json_is_one_object_on_a_line(tmp_path, table):
+    converted = json.loads(heliostat("convert", table, tmp_path / "set", "--json").stdout)
+    inspected = json.loads(heliostat("inspect", tmp_path / "set", "--json").stdout)
+    verified = json.loads(heliostat("verify", tmp_path / "set", "--json").stdout)
+    assert converted["num_rows"] == inspected["num_rows"] == verified["num_rows"] == 3
+    assert [column["name"] for column in inspected["columns"]] == ["width", "length", "kind"]
+    assert verified["damage"] == []
+
+
+def test_upload_wants_a_uri(tmp_path):
+    assert "no URI" in failed("upload", tmp_path, tmp_path / "there", status=2)
+
+
+def test_upload_puts_a_dataset_at_a_uri(tmp_path):
+    write_dataset(tmp_path / "set", {"x": np.zeros((5, 3), np.float32)})
+    there = (tmp_path / "there").as_uri()
+    assert "5 rows" in heliostat("upload", tmp_path / "set", there).output
+    assert len(open_dataset(there)) == 5
+    assert "already" in failed("upload", tmp_path / "set", there)
+    assert heliostat("upload", tmp_path / "set", there, "--overwrite").exit_code == 0
 
 
 def test_convert_writes_the_arrays_of_an_npz_file(tmp_path):
@@ -71,8 +134,8 @@ def test_convert_writes_the_arrays_of_an_npz_file(tmp_path):
 
 def test_convert_makes_x_of_the_features_of_a_csv_file_and_y_of_its_target(table, tmp_path):
     heliostat("convert", table, tmp_path / "all", "--target", "kind")
-    heliostat("convert", table, tmp_path / "one", "--target", "kind", "--features", "length")
-    heliostat("convert", table, tmp_path / "plain", "--features", "kind, width")
+    heliostat("convert", table, tmp_path / "one", "--target", "kind", "--feature", "length")
+    heliostat("convert", table, tmp_path / "plain", "--feature", "kind", "--feature", "width")
     everything, one = (next(open_dataset(tmp_path / name).batches(3, shuffle=False)) for name in ("all", "one"))
     assert everything["x"].tolist() == [[1.5, 2], [2.5, 3], [3.5, 4]]
     assert everything["y"].tolist() == one["y"].tolist() == [0, 1, 1]
@@ -97,7 +160,7 @@ def test_convert_replaces_a_dataset_only_when_asked(table, tmp_path):
         ("none.npz", [], ["none.npz", "cannot be read as .npz"]),
         ("none.npz", ["--target", "kind"], ["--target", "Leave it out"]),
         ("flowers.csv", ["--target", "colour"], ["'colour'", "'kind'"]),
-        ("flowers.csv", ["--target", "kind", "--features", "width,height"], ["'height'"]),
+        ("flowers.csv", ["--target", "kind", "--feature", "width", "--feature", "height"], ["'height'"]),
     ],
 )
 def test_convert_says_what_it_cannot_read_and_leaves_nothing(table, tmp_path, name, options, said):
@@ -122,17 +185,6 @@ def test_inspect_shows_rows_columns_and_classes(tmp_path):
     assert "5 rows, 1 shard" in output
     assert "x: float32 3" in output
     assert "3 classes of 1 to 3 rows" in output
-
-
-def test_inspect_verifies_the_bytes_only_when_asked(tmp_path):
-    dataset = write_dataset(tmp_path / "set", {"x": np.zeros((5, 3), np.float32)})
-    shard = tmp_path / "set" / dataset.shards[0].file
-    content = bytearray(shard.read_bytes())
-    values = content.index(bytes(60))  # the column's zeros; the first of them may belong to the format
-    content[values + 30] = 1
-    shard.write_bytes(content)
-    assert heliostat("inspect", tmp_path / "set").exit_code == 0
-    assert dataset.shards[0].file in failed("inspect", tmp_path / "set", "--verify")
 
 
 def test_inspect_shows_rows_and_how_well_shuffles_mix_the_classes(tmp_path):

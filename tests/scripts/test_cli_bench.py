@@ -105,7 +105,7 @@ def test_the_first_epoch_only_begins_the_clock():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--workers", "some"], "no list of numbers"),
+        (["--workers", "some"], "not a valid integer"),
         (["--model", "m:f"], "belong together"),
         (["--model", "no_such_module:f", "--data", "d"], "no_such_module"),
         (["--model", "mine:nothing", "--data", "d"], "nothing"),

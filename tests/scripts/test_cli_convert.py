@@ -62,7 +62,8 @@ def test_options_say_what_columns_become(people, tmp_path):
 
 def test_features_target_and_kind(tmp_path):
     pq.write_table(pa.table({"a": [1, 2], "b": [3.0, 4.0], "c": ["x", "y"], "y": [0, 1]}), tmp_path / "data.bin")
-    arguments = ("convert", tmp_path / "data.bin", tmp_path / "set", "--target", "y", "--features", "b,a")
+    options = ("--target", "y", "--feature", "b", "--feature", "a")
+    arguments = ("convert", tmp_path / "data.bin", tmp_path / "set", *options)
     assert "--kind" in heliostat(*arguments).stderr
     assert heliostat(*arguments, "--kind", "parquet").exit_code == 0
     assert columns_of(tmp_path / "set")["x"].tolist() == [[3, 1], [4, 2]]
@@ -71,7 +72,7 @@ def test_features_target_and_kind(tmp_path):
 def test_rows_are_shuffled_by_a_seed(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.arange(500))
     for name, seed in (("one", 1), ("again", 1), ("two", 2)):
-        assert heliostat("convert", tmp_path / "a.npz", tmp_path / name, "--shuffle", seed).exit_code == 0
+        assert heliostat("convert", tmp_path / "a.npz", tmp_path / name, "--shuffle-seed", seed).exit_code == 0
     one, again, two = (columns_of(tmp_path / name)["x"].tolist() for name in ("one", "again", "two"))
     assert one == again
     assert one != two
@@ -116,7 +117,7 @@ def test_an_interrupted_conversion_goes_on_with_resume(tmp_path):
         (["--fill-null", "height=1"], "no column 'height'"),
         ([], "fill_nulls={'age': value}"),
         (["--split", "train"], "--split"),
-        (["--target", "zip", "--features", "ids"], "not numeric"),
+        (["--target", "zip", "--feature", "ids"], "not numeric"),
     ],
 )
 def test_mistakes_end_in_a_message(people, tmp_path, options, said):

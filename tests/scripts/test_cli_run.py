@@ -48,7 +48,7 @@ def test_run_shows_an_error_of_heliostat_as_its_message(script):
     assert message.startswith("Error: ")
     assert "/no/such/dataset" in message
     assert "Traceback" not in message
-    assert f"heliostat run --traceback {path}" in message
+    assert f"heliostat --traceback run {path}" in message
 
 
 @pytest.mark.parametrize("family", ["trainer.errors.TrainerError", "cluster.errors.ClusterError"])
@@ -68,7 +68,7 @@ def test_run_shows_the_tracebacks_when_asked_the_workers_too(script):
         "    raise TrainingFailedError('died', 'killed', worker=1, worker_traceback='its frames')\n"
         "train()\n"
     )
-    message = failed("run", "--traceback", path)
+    message = failed("--traceback", "run", path)
     assert f'File "{path}", line 3, in train' in message
     assert message.endswith("Traceback of worker 1:\nits frames\n")
 

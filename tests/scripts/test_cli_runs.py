@@ -200,3 +200,9 @@ def test_it_loads_neither_tensorflow_nor_ray(make_run, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_a_folder_that_is_not_there_is_a_mistake(tmp_path):
+    result = CliRunner().invoke(main, ["runs", str(tmp_path / "nowhere")])
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
