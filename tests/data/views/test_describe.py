@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, PlanError, UnknownColumnError, describe, write_dataset
-from heliostat.data.describe import length_histogram, sample_rows
+from heliostat.data import Dataset, PlanError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError
-from heliostat.data.mixing import chi_squared, shuffle_quality
+from heliostat.data.views.describe import length_histogram, sample_rows
+from heliostat.data.views.mixing import chi_squared, shuffle_quality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,7 +89,7 @@ def mixed(tmp_path_factory) -> Dataset:
 
 
 def test_every_kind_of_column_is_described(mixed):
-    description = describe(mixed, num_samples=2, label="y", batch_size=10)
+    description = mixed.describe(num_samples=2, label="y", batch_size=10)
     columns = {column.name: column for column in description.columns}
     assert columns["y"].class_counts == {0: 10, 1: 10, 2: 10, 3: 10}
     assert columns["tokens"].lengths.counts == (8, 8, 8, 8, 8)
@@ -109,7 +109,7 @@ def test_every_kind_of_column_is_described(mixed):
 
 def test_views_are_described_too(mixed):
     view = mixed.filter(lambda rows: rows["y"] < 2).map(lambda rows, seeds: {"seed": seeds}, ["y"], random=True)
-    description = describe(view)
+    description = view.describe()
     columns = {column.name: column for column in description.columns}
     assert columns["y"].class_counts == {0: 10, 1: 10}
     assert columns["seed"].statistics is None
