@@ -78,7 +78,10 @@ class ColumnDescription:
 
     def _number(self, value: float) -> str:
         """All digits of a value of this column, and no more."""
-        return f"{value:,}" if isinstance(value, int) else str(np.dtype(self.dtype).type(value)).removesuffix(".0")
+        if isinstance(value, int):
+            return f"{value:,}"
+        number = np.dtype(self.dtype).type(value)
+        return np.format_float_positional(number, trim="-") if 1e-5 < abs(value) < 1e16 or not value else str(number)
 
     def _type(self) -> str:
         shape = "×".join(map(str, self.shape)) or "scalar"
