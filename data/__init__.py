@@ -13,6 +13,7 @@ from .conversion.from_objects import (
 )
 from .conversion.idx import read_idx
 from .dataset import Dataset
+from .describe import ColumnDescription, DatasetDescription, describe
 from .errors import (
     BadColumnError,
     CacheError,
@@ -32,6 +33,7 @@ from .errors import (
 from .format.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
 from .format.memory import ALIGNMENT_BYTES, aligned_empty
 from .format.ragged import Ragged
+from .mixing import shuffle_quality
 from .order.order import ORDER_VERSION, RowOrder, Shuffle
 from .order.plan import BatchPlan, row_ids
 from .order.window import parse_shuffle
@@ -55,10 +57,12 @@ __all__ = [
     "BatchPlan",
     "CacheError",
     "Column",
+    "ColumnDescription",
     "ColumnKind",
     "ColumnStatistics",
     "Conversion",
     "Dataset",
+    "DatasetDescription",
     "DatasetError",
     "DatasetExistsError",
     "DatasetNotFoundError",
@@ -87,6 +91,7 @@ __all__ = [
     "convert",
     "convert_csv",
     "convert_npz",
+    "describe",
     "fit_preprocessing",
     "from_arrow",
     "from_dataset",
@@ -101,6 +106,7 @@ __all__ = [
     "read_idx",
     "row_ids",
     "row_uniform",
+    "shuffle_quality",
     "upload_dataset",
     "verify",
     "write_dataset",

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from ..errors import BadColumnError, RemoteError
 from ..format.columns import Column
 from ..format.manifest import ShardFormat
+from ..format.ragged import Ragged
 from ..remote.filesystem import is_uri, local_path, shown_uri
 from ..stored import StoredDataset
 from ..write.commit import check_target
@@ -143,11 +147,27 @@ def write_source(
 
 def _write(writer: DatasetWriter, rows: Any, source: Source) -> None:
     try:
-        writer.write(rows)
+        writer.write(_with_bools(rows, source.columns or ()))
     except BadColumnError as error:
         if error.path is not None:
             raise
         raise BadColumnError(f"{source.name}: {error}", path=source.name, column=error.column) from error
+
+
+def _with_bools(rows: Any, columns: Sequence[Column]) -> Any:
+    """Stored rows with bools as bools, as long as the writer does not take them as they are stored."""
+    if not isinstance(rows, pa.RecordBatch):
+        return rows
+    arrays: dict[str, Any] = dict(zip(rows.schema.names, rows.columns, strict=True))
+    for column in columns:
+        array = arrays[column.name]
+        if column.dtype.kind == "b" and column.kind == "list":
+            splits = array.offsets.to_numpy()
+            arrays[column.name] = Ragged(array.flatten().to_numpy().view(np.bool_), splits - splits[0], "list")
+        elif column.dtype.kind == "b":
+            values = array.to_numpy_ndarray() if column.shape else array.to_numpy()
+            arrays[column.name] = values.view(np.bool_)
+    return arrays
 
 
 def _discard_unfinished(destination: _Path, writing: Mapping[str, Any]) -> None:

@@ -5,39 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import pyarrow as pa
+
 from ..dataset import Dataset
 from ..errors import SourceError
-from ..format.columns import Column
+from ..foreign.schemas import partition_keys
+from ..format.account import Account
+from ..format.arrow import arrow_of, arrow_schema, as_stored
 from ..format.manifest import MANIFEST_NAME
+from ..format.ragged import Ragged
+from ..remote.filesystem import is_uri, local_path, shown_uri
 from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
-from .arrow_tables import ArrowTable, ParquetTable
+from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable
+from .files import ENDINGS, SourceFiles, find_files, has_ending, listed, split_of
 from .from_numpy import NpzSource, idx_source, npy_source
-from .huggingface import HuggingFaceTable, schema_features
 from .json_table import JsonTable
-from .requested import Requested, requested_columns
-from .sources import PIECE_BYTES, Piece, Source, check_piece_bytes, files_of
-from .tables import Table, TableSource
+from .requested import Requested, RequestedColumn, requested_columns
+from .sources import PIECE_BYTES, Piece, Source, SourceRows, check_piece_bytes
+from .tables import PartitionedTable, Table, TableSource
 
 SourceKind = Literal[
     "npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset"
 ]
 KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
-_ENDINGS: Mapping[SourceKind, tuple[str, ...]] = {
-    "npz": (".npz",),
-    "npy": (".npy",),
-    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"),
-    "json": tuple(f"{ending}{packed}" for ending in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst")),
-    "parquet": (".parquet", ".pq"),
-    "arrow": (".arrow", ".feather", ".ipc"),
-    "tfrecord": (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz"),
-    "idx": ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz"),
-}
-_IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
+_SAMPLE_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,49 +54,61 @@ class SourceOptions:
 
 _TABLES: tuple[SourceKind, ...] = ("csv", "json", "parquet", "arrow", "huggingface")
 _TYPED: tuple[SourceKind, ...] = (*_TABLES, "tfrecord")
-_SPLIT: tuple[SourceKind, ...] = ("huggingface", "keras", "idx")
 _TAKEN_BY: Mapping[str, tuple[SourceKind, ...]] = {
     "target": _TABLES,
     "columns": _TYPED,
     "fill_nulls": _TYPED,
-    "split": _SPLIT,
+    "split": (*_TYPED, "images", "keras", "idx"),
     "features": (*_TYPED, "npz", "npy", "keras", "dataset"),
 }
 _FLAGS = {"fill_nulls": "--fill-null", "columns": "--column"}
+_Open = Callable[[str, SourceOptions, Account], Source]
 
 
 def open_source(source: str | os.PathLike[str], kind: SourceKind | None, options: SourceOptions) -> Source:
-    """The source at a path, or of the name of a data set of Keras; raises SourceError, BadColumnError."""
-    text = os.fspath(source)
+    """The source at a path or URI, or of the name of a data set of Keras; raises SourceError, BadColumnError."""
+    text = os.path.expanduser(os.fspath(source))
+    if is_uri(text):
+        local = local_path(text)
+        if local is None:
+            return _open_uri(text, kind, options)
+        text = str(local)
     found = kind or guess_kind(text)
     if found not in KINDS:
         raise SourceError(f"There is no kind of source {found!r}; there are {', '.join(KINDS)}.", path=source)
     _check_options(found, text, options)
-    opened = _table_source(found, text, options) if found in _TABLES else _OPENERS[found](text, options)
+    account = Account()
+    opened = _OPENERS[found](text, options, account)
+    for entry in account.entries:
+        opened.account.add(entry.change, entry.name, count=entry.count, unit=entry.unit, detail=entry.detail)
     opened.piece_bytes = options.piece_bytes
     return opened
 
 
 def guess_kind(source: str) -> SourceKind:
-    """The kind of a source from its name or, for a folder, from what is in it; raises SourceError."""
+    """The kind of a source from its name or, for a folder or pattern, from what is in it; raises SourceError."""
     path = Path(source)
     if path.is_dir():
         return _kind_of_folder(path)
     if source.startswith(from_keras.PREFIX) or (source in from_keras.NAMES and not path.exists()):
         return "keras"
-    kinds = [kind for kind, endings in _ENDINGS.items() if source.lower().endswith(endings)]
-    # Shards of TFRecord are often called train.tfrecord-00000-of-00008.
-    if not kinds and ".tfrecord" in path.name.lower():
-        return "tfrecord"
+    kinds = _kinds_of([source]) or _kinds_of(listed(source)[1])
+    if len(kinds) == 1:
+        return kinds.pop()
+    what = f"has files of several kinds ({', '.join(sorted(kinds))})"
     if not kinds:
-        raise SourceError(
-            f"{source} ends in {path.suffix!r}, which tells nothing about what it holds. Files that end in .npz, .npy, "
-            ".csv, .tsv, .jsonl, .parquet, .arrow, .feather and .tfrecord can be converted, IDX files, folders of "
-            "them, of images by class, of Hugging Face datasets, and names such as keras:mnist. Give its kind with "
-            "kind= (--kind), or write its arrays with heliostat.data.write_dataset(path, {'x': x, 'y': y}).",
-            path=source,
-        )
-    return kinds[0]
+        what = f"ends in {path.suffix!r}, which tells nothing about what it holds"
+    raise SourceError(
+        f"{source} {what}. Files that end in .npz, .npy, .csv, .tsv, .jsonl, .parquet, .arrow, .feather and .tfrecord "
+        "can be converted, IDX files, folders of them, of images by class, of Hugging Face datasets, and names such as "
+        "keras:mnist. Give its kind with kind= (--kind), or write its arrays with heliostat.data.write_dataset(path, "
+        "{'x': x, 'y': y}).",
+        path=source,
+    )
+
+
+def _kinds_of(names: Sequence[str]) -> set[SourceKind]:
+    return {kind for kind in KINDS if kind in ENDINGS and any(has_ending(name, kind) for name in names)}
 
 
 def _kind_of_folder(path: Path) -> SourceKind:
@@ -107,15 +116,19 @@ def _kind_of_folder(path: Path) -> SourceKind:
         return "dataset"
     if huggingface.is_folder(path):
         return "huggingface"
-    names = sorted(entry.name.lower() for entry in os.scandir(path) if not entry.name.startswith((".", "_")))
-    found = {kind for kind, endings in _ENDINGS.items() if any(name.endswith(endings) for name in names)}
-    if any(".tfrecord" in name for name in names):
-        found.add("tfrecord")
-    if not found and from_images.has_images(path):
-        return "images"
+    names = [name for name in listed(str(path))[1] if not any(part.startswith((".", "_")) for part in Path(name).parts)]
+    # What lies right in the folder says what it is; what lies below only if there is nothing else.
+    here = [name for name in names if "/" not in name and _kinds_of([name])]
+    found = _kinds_of(here)
+    if any(from_images.has_images(root) for root in (path, *_split_folders(path).values())):
+        found.add("images")
+    found = found or _kinds_of(names)
     if len(found) == 1:
         return found.pop()
-    what = f"files of several kinds ({', '.join(sorted(found))})" if found else "nothing that can be converted"
+    what = "nothing that can be converted"
+    if found:
+        examples = ", ".join(here[:3]) or ", ".join(name for name in names if _kinds_of([name]))[:100]
+        what = f"files of several kinds ({', '.join(sorted(found))}), such as {examples}; one kind becomes a dataset"
     raise SourceError(
         f"Folder {path} has {what}. Give the kind with kind= (--kind), one of {', '.join(KINDS)}, or a file.", path=path
     )
@@ -130,95 +143,127 @@ def _check_options(kind: SourceKind, source: str, options: SourceOptions) -> Non
             )
 
 
-def _table_source(kind: SourceKind, source: str, options: SourceOptions) -> TableSource:
-    table, metadata, columns = _table(kind, source, options)
+def _open_uri(uri: str, kind: SourceKind | None, options: SourceOptions) -> Source:
+    name = shown_uri(uri)
+    is_plain = (options.target, options.columns or None, options.fill_nulls or None, options.split) == (None,) * 4
+    if kind not in (None, "dataset", "parquet", "arrow") or not is_plain:
+        raise SourceError(
+            f"{name}: a conversion reads files of this host. Only a dataset, and a folder of Parquet or Arrow files as "
+            "they are, can be read by URI (and need no conversion: open_dataset takes the URI). Copy the files here "
+            "first.",
+            path=name,
+        )
+    opened = _open_dataset(uri, options, Account())
+    opened.piece_bytes = options.piece_bytes
+    return opened
+
+
+def _open_table(kind: SourceKind, source: str, options: SourceOptions, account: Account) -> Source:
+    requested = requested_columns(options.columns)
+    noted = huggingface.Features({}, {})
+    if kind == "huggingface":
+        table: Table = huggingface.HuggingFaceTable(Path(source), options.split)
+    else:
+        files = find_files(source, kind, account, split=options.split)
+        table = _table(kind, files, requested, options)
+        if keys := partition_keys(files.names):
+            table = PartitionedTable(table, keys)
+    if kind in ("parquet", "arrow", "huggingface"):
+        noted = huggingface.schema_features(table.schema)
+    class_names = dict(noted.class_names)
+    if options.target is not None:
+        class_names = {"y": class_names[options.target]} if options.target in class_names else {}
+    elif options.features is not None:
+        class_names = {name: names for name, names in class_names.items() if name in options.features}
+    known = {name: one for name, one in noted.requested.items() if name in table.schema.names}
     return TableSource(
         table,
         name=source,
         target=options.target,
         features=options.features,
-        columns=columns,
+        columns={**known, **requested},
         fill_nulls=options.fill_nulls,
-        metadata=metadata,
+        metadata={"class_names": class_names} if class_names else {},
     )
 
 
-def _table(kind: SourceKind, source: str, options: SourceOptions) -> tuple[Table, dict[str, Any], Requested]:
-    wanted = requested_columns(options.columns)
+def _table(
+    kind: SourceKind, files: SourceFiles, requested: Mapping[str, RequestedColumn], options: SourceOptions
+) -> Table:
     if kind == "csv":
-        files = files_of(source, _ENDINGS[kind], "CSV")
-        texts = [name for name, one in wanted.items() if one.kind in ("string", "bytes")]
-        return CsvTable(files, text_columns=texts, piece_bytes=options.piece_bytes), {}, wanted
+        texts = [name for name, one in requested.items() if one.kind in ("string", "bytes")]
+        return CsvTable(files.paths, text_columns=texts, piece_bytes=options.piece_bytes)
     if kind == "json":
-        files = files_of(source, _ENDINGS[kind], "JSON lines")
-        return JsonTable(files, piece_bytes=options.piece_bytes), {}, wanted
-    if kind == "huggingface":
-        table: Table = HuggingFaceTable(Path(source), options.split)
-    else:
-        files = files_of(source, _ENDINGS[kind], kind)
-        table = ParquetTable(files) if kind == "parquet" else ArrowTable(files)
-    features = table.features if isinstance(table, HuggingFaceTable) else schema_features(table.schema)
-    class_names = dict(features.class_names)
-    if options.target is not None:
-        class_names = {"y": class_names[options.target]} if options.target in class_names else {}
-    elif options.features is not None:
-        class_names = {name: names for name, names in class_names.items() if name in options.features}
-    known = {name: one for name, one in features.wanted.items() if name in table.schema.names}
-    return table, {"class_names": class_names} if class_names else {}, {**known, **wanted}
+        return JsonTable(files.paths, piece_bytes=options.piece_bytes)
+    return ParquetTable(files.paths) if kind == "parquet" else ArrowTable(files.paths)
 
 
-def _open_npz(source: str, options: SourceOptions) -> Source:
+def _open_npz(source: str, options: SourceOptions, account: Account) -> Source:
+    del account
     return NpzSource(Path(source), features=options.features)
 
 
-def _open_npy(source: str, options: SourceOptions) -> Source:
-    return npy_source(files_of(source, _ENDINGS["npy"], ".npy"), name=source, features=options.features)
+def _open_npy(source: str, options: SourceOptions, account: Account) -> Source:
+    files = find_files(source, "npy", account, are_joined=False)
+    return npy_source(files.paths, name=source, features=options.features)
 
 
-def _open_idx(source: str, options: SourceOptions) -> Source:
-    files = files_of(source, _ENDINGS["idx"], "IDX")
-    if options.split is not None:
-        starts = _IDX_SPLITS.get(options.split, (options.split,))
-        files = tuple(file for file in files if file.name.lower().startswith(starts))
-        if not files:
-            raise SourceError(f"{source} has no IDX files of split {options.split!r}.", path=source)
-    return idx_source(files, name=source)
+def _open_idx(source: str, options: SourceOptions, account: Account) -> Source:
+    return idx_source(find_files(source, "idx", account, split=options.split).paths, name=source)
 
 
-def _open_tfrecord(source: str, options: SourceOptions) -> Source:
+def _open_tfrecord(source: str, options: SourceOptions, account: Account) -> Source:
     from .from_tfrecord import TFRecordSource
 
-    files = files_of(source, _ENDINGS["tfrecord"], "TFRecord") if not Path(source).is_dir() else _tfrecords(source)
     return TFRecordSource(
-        files, name=source, features=options.features, columns=options.columns, fill_nulls=options.fill_nulls
+        find_files(source, "tfrecord", account, split=options.split).paths,
+        name=source,
+        features=options.features,
+        columns=options.columns,
+        fill_nulls=options.fill_nulls,
     )
 
 
-def _tfrecords(source: str) -> tuple[Path, ...]:
-    names = sorted(entry.name for entry in os.scandir(source) if entry.is_file())
-    found = tuple(Path(source, name) for name in names if ".tfrecord" in name.lower() and name[0] not in "._")
-    if not found:
-        raise SourceError(f"Folder {source} has no files with .tfrecord in their names.", path=source)
-    return found
-
-
-def _open_images(source: str, options: SourceOptions) -> Source:
-    if not Path(source).is_dir():
+def _open_images(source: str, options: SourceOptions, account: Account) -> Source:
+    root = Path(source)
+    if not root.is_dir():
         raise SourceError(f"{source} is no folder of images by class: no such folder.", path=source)
-    return from_images.ImageSource(Path(source))
+    splits = _split_folders(root)
+    if splits and options.split not in splits:
+        raise SourceError(
+            f"{source} has the splits {', '.join(map(repr, splits))}, a folder each; choose one with split= (--split "
+            "NAME).",
+            path=source,
+        )
+    if options.split is not None and not splits:
+        raise SourceError(f"{source} has no splits: leave split= (--split) out.", path=source)
+    for split, folder in splits.items():
+        if split != options.split:
+            account.add("left out", folder.name, unit="folder", detail="of another split; --split chooses it")
+    return from_images.ImageSource(splits.get(options.split or "", root))
 
 
-def _open_keras(source: str, options: SourceOptions) -> Source:
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders of splits (`train/cat/1.jpg`) by split; none if other folders lie beside them, or only one does."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = {split_of(path.name) or "": path for path in folders if any(below.is_dir() for below in path.iterdir())}
+    return found if len(found) == len(folders) > 1 and "" not in found else {}
+
+
+def _open_keras(source: str, options: SourceOptions, account: Account) -> Source:
+    del account
     return from_keras.keras_source(source, split=options.split, features=options.features)
 
 
-def _open_dataset(source: str, options: SourceOptions) -> Source:
+def _open_dataset(source: str, options: SourceOptions, account: Account) -> Source:
+    del account
     stored = open_dataset(source)
     dataset = stored if options.features is None else stored.select_columns(options.features)
     return DatasetSource(dataset, metadata=stored.metadata)
 
 
-_OPENERS: Mapping[SourceKind, Callable[[str, SourceOptions], Source]] = {
+_OPENERS: Mapping[SourceKind, _Open] = {
+    **{kind: partial(_open_table, kind) for kind in _TABLES},
     "npz": _open_npz,
     "npy": _open_npy,
     "idx": _open_idx,
@@ -230,29 +275,40 @@ _OPENERS: Mapping[SourceKind, Callable[[str, SourceOptions], Source]] = {
 
 
 class DatasetSource(Source):
-    """The rows of another dataset, in stored order."""
+    """The rows of another dataset, in stored order; each is read once, also those of a view that computes them."""
 
     kind = "dataset"
 
     def __init__(self, dataset: Dataset, *, metadata: Mapping[str, Any] | None = None) -> None:
         self._dataset, self.name, self.metadata = dataset, dataset.name, dict(metadata or {})
-        self.columns: tuple[Column, ...] = tuple(dataset.schema.values())
-        self.num_rows = len(dataset)
+        self._columns = tuple(dataset.schema.values())
+        self.columns, self.num_rows = self._columns, len(dataset)
 
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         return {"kind": self.kind, "name": Path(self.name).name, "fingerprint": self._dataset.fingerprint}
 
+    def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:  # noqa: D102
+        schema = arrow_schema(self._columns)
+        for rows in self._batches(first_row):
+            arrays = [as_stored(column, arrow_of(column.name, rows[column.name])) for column in self._columns]
+            yield SourceRows(pa.RecordBatch.from_arrays(arrays, schema=schema), 0)
+
     def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        if first_row >= len(self._dataset):
-            return
-        rest = self._dataset.skip(first_row) if first_row else self._dataset
-        for rows in rest.batches(self._rows_at_once(), shuffle=False):
+        for rows in self._batches(first_row):
             yield Piece(rows, len(next(iter(rows.values()))), 0)
 
-    def _rows_at_once(self) -> int:
-        known, row_bytes = self._dataset.statistics, 0.0
-        for name, column in self._dataset.schema.items():
-            lengths = known[name].lengths if name in known else None
-            mean = 1024.0 if lengths is None else lengths.total / len(self._dataset)
-            row_bytes += column.element_bytes * (mean if column.is_variable else 1)
-        return self.rows_per_piece(row_bytes)
+    def _batches(self, first_row: int) -> Iterator[Mapping[str, Any]]:
+        """Batches of about the bytes that are handed on at once, by the size of the first rows."""
+        first = min(_SAMPLE_ROWS, len(self._dataset) - first_row)
+        if first <= 0:
+            return
+        (sample,) = self._dataset.skip(first_row).take(first).batches(first, shuffle=False)
+        yield sample
+        if first_row + first < len(self._dataset):
+            row_bytes = sum(_num_bytes(values) for values in sample.values()) / first
+            rest = self._dataset.skip(first_row + first)
+            yield from rest.batches(self.rows_per_piece(row_bytes), shuffle=False)
+
+
+def _num_bytes(values: Any) -> int:
+    return int((values.values if isinstance(values, Ragged) else values).nbytes)

@@ -1,4 +1,5 @@
-"""What a user wants a column of a source to become, in a few characters: "string", "float32", "list:int32", ..."""
+"""What a column of a source is requested to become, in a few characters: "string", "float32", "list:int32", ...;
+and what takes the place of its missing values."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from ..errors import BadColumnError
+from ..format.arrow import column_of
 from ..format.columns import DTYPE_NAMES, KINDS, Column, ColumnKind
 
+_TRUTH = {"true": True, "false": False}
 _PATTERN = re.compile(r"(?:(?P<kind>[a-z]+):)?(?P<word>[a-z]+[0-9]*)(?:\[(?P<shape>[0-9, ]*)\])?")
 
 
@@ -36,7 +40,7 @@ class RequestedColumn:
             return Column(name=name, dtype=np.dtype(np.uint8), kind=kind)
         if self.dtype is None and found.kind in ("string", "bytes"):
             raise BadColumnError(
-                f"Column {name!r} is {found.kind} and wanted as {self}; say of which numbers, such as {kind}:uint8.",
+                f"Column {name!r} is {found.kind} and requested as {self}; say of which numbers, such as {kind}:uint8.",
                 column=name,
             )
         dtype = found.dtype if self.dtype is None else np.dtype(self.dtype)
@@ -45,17 +49,57 @@ class RequestedColumn:
             shape = found.shape if found.kind == kind else ()
         return Column(name=name, dtype=dtype, shape=shape, kind=kind)
 
+    def column_of(self, name: str, type: pa.DataType) -> Column:
+        """The column to make of an Arrow type, maybe one that cannot be stored as it is; raises BadColumnError."""
+        try:
+            return self.column(name, column_of(name, type))
+        except BadColumnError:
+            inside, is_list = _inside(type)
+            if pa.types.is_integer(inside) or pa.types.is_floating(inside) or pa.types.is_boolean(inside):
+                found = Column(
+                    name=name, dtype=np.dtype(inside.to_pandas_dtype()), kind="list" if is_list else "tensor"
+                )
+            elif self.dtype is not None or self.kind in ("string", "bytes"):
+                found = Column(name=name, dtype=np.dtype(np.uint8), kind="string")
+            else:
+                raise
+            return self.column(name, found)
+
 
 Requested: TypeAlias = Mapping[str, str | Column | RequestedColumn]
 """By column what it should become: text such as "string", "float32", "list:int32", "tensor:uint8[28,28]"."""
 
 
-def requested_columns(wanted: Requested | None) -> dict[str, RequestedColumn]:
+def requested_columns(requested: Requested | None) -> dict[str, RequestedColumn]:
     """All of them parsed; raises BadColumnError for text that is none."""
-    return {name: _wanted(name, value) for name, value in (wanted or {}).items()}
+    return {name: _requested(name, value) for name, value in (requested or {}).items()}
 
 
-def _wanted(name: str, value: str | Column | RequestedColumn) -> RequestedColumn:
+def fill_value(column: Column | None, value: object) -> object:
+    """What takes the place of missing values of a column: text, as a command line has it, is read as what it holds."""
+    if not isinstance(value, str) or (column is not None and column.kind == "string"):
+        return value
+    if column is not None and column.kind == "bytes":
+        return value.encode()
+    if value.lower() in _TRUTH:
+        return _TRUTH[value.lower()]
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _inside(type: pa.DataType) -> tuple[pa.DataType, bool]:
+    """The type inside of lists of any kind, and whether there are any."""
+    is_list = False
+    while hasattr(type, "value_type") and not pa.types.is_dictionary(type):
+        type, is_list = type.value_type, True
+    return type, is_list
+
+
+def _requested(name: str, value: str | Column | RequestedColumn) -> RequestedColumn:
     if isinstance(value, RequestedColumn):
         return value
     if isinstance(value, Column):
@@ -73,7 +117,7 @@ def _wanted(name: str, value: str | Column | RequestedColumn) -> RequestedColumn
 
 def _unknown(name: str, value: str) -> BadColumnError:
     return BadColumnError(
-        f"Column {name!r} is wanted as {value!r}, which says nothing. Give a kind ({', '.join(KINDS)}), a dtype "
+        f"Column {name!r} is requested as {value!r}, which says nothing. Give a kind ({', '.join(KINDS)}), a dtype "
         f"({', '.join(DTYPE_NAMES)}), or both and a shape, such as list:int32 or tensor:uint8[28,28].",
         column=name,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,29 +91,6 @@ def file_identity(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
         "num_bytes": sum(found.st_size for _, found in stats),
         "stamp": xxhash.xxh3_128_hexdigest(text.encode()),
     }
-
-
-def files_of(source: str | os.PathLike[str], endings: Sequence[str], what: str) -> tuple[Path, ...]:
-    """The file at a path, the files in a folder with one of these endings, or those of a pattern (`*`), by name.
-
-    Hidden files and names that begin with "_" are left out. Raises SourceError if there is none.
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(
-            Path(entry.path)
-            for entry in os.scandir(path)
-            if entry.name.lower().endswith(tuple(endings)) and not entry.name.startswith((".", "_")) and entry.is_file()
-        )
-        if not found:
-            raise SourceError(f"Folder {path} has no {what} files ({', '.join(endings)}).", path=path)
-        return tuple(found)
-    if not path.exists() and glob.has_magic(os.fspath(source)):
-        found = sorted(Path(name) for name in glob.glob(os.fspath(source)))
-        if not found:
-            raise SourceError(f"No file fits the pattern {path}.", path=path)
-        return tuple(found)
-    return (path,)
 
 
 def size_of(files: Sequence[Path], what: str) -> int:

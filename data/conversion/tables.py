@@ -1,23 +1,31 @@
-"""Tables (CSV, JSON lines, Parquet, Arrow) as sources: which columns are taken and what they become."""
+"""Tables (CSV, JSON lines, Parquet, Arrow, Hugging Face) as sources: which columns are taken and what they become.
+
+A table gives record batches in types of its own that say exactly what is in its files; `TableSource` chooses columns,
+unwraps what others wrap (structs, tensors, encoded images), and casts every column to what is stored, by the one cast
+that refuses or tells what would change (`format.arrow`). With a target, features are stacked into one column of floats:
+that is a narrowing too, so it goes the same way. All that is known to need an answer is found before the first row is
+read, and told together, a line for each column.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadColumnError
+from ..format.account import Account
+from ..format.arrow import arrow_schema, as_stored, column_of
 from ..format.columns import Column
-from ..format.shards import Values
-from .requested import Requested, RequestedColumn, requested_columns
-from .sources import Piece, Source, file_identity
-from .table_columns import column_of, plain_arrays, tensor_shapes, values_as
+from .requested import Requested, fill_value, requested_columns
+from .sources import Source, SourceRows, file_identity
+from .unwrap import index_columns, left_inside, requested_shapes, unwrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +39,23 @@ class TablePart:
 
 
 class Table(ABC):
-    """Rows of one or several files with the same columns. Raises SourceError when it is made or read."""
+    """Rows of one or several files with the same columns. Raises SourceError when it is made or read.
+
+    `schema` has the columns in types that hold exactly what is in the files; `drift` says, by column, why there is no
+    such type, which stops those who take the column without saying what it should become.
+    """
 
     kind: str
     files: tuple[Path, ...]
     schema: pa.Schema
     num_rows: int | None = None
     num_bytes: int = 0
+    drift: Mapping[str, str] = {}
+
+    @cached_property
+    def account(self) -> Account:
+        """What of the files is left out or read otherwise."""
+        return Account()
 
     @abstractmethod
     def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:
@@ -51,16 +69,56 @@ class Table(ABC):
         """What is in a column that should be numbers, and what to do."""
         return f"it is {self.schema.field(name).type}. Turn it into single numbers"
 
-    def check_nulls(self, names: Sequence[str], fills: Mapping[str, Any]) -> None:  # noqa: B027 (not known by all)
+    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: B027 (not known by all)
         """Raise BadColumnError for missing values of these columns that are not filled, if that is known already."""
+
+
+class PartitionedTable(Table):
+    """Another table, with the keys of the hive partitions that its files lie in as columns after its own."""
+
+    def __init__(self, table: Table, keys: Mapping[str, pa.Array]) -> None:
+        self._table = table
+        self._keys = {key: values for key, values in keys.items() if key not in table.schema.names}
+        self.kind, self.files, self.account, self.drift = table.kind, table.files, table.account, table.drift
+        self.num_rows, self.num_bytes, self.schema = table.num_rows, table.num_bytes, table.schema
+        for key, values in self._keys.items():
+            self.schema = self.schema.append(pa.field(key, values.type))
+        for key in keys.keys() - self._keys.keys():
+            self.account.add("left out", f"{key}=", unit="folder", detail=f"the files have a column {key!r} themselves")
+
+    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
+        own = [name for name in names if name not in self._keys] or self._table.schema.names[:1]
+        for part in self._table.parts(first_row, own):
+            batch, file = part.batch, self.files.index(Path(part.path))
+            for key, values in self._keys.items():
+                batch = batch.append_column(key, pa.repeat(values[file], batch.num_rows))
+            yield replace(part, batch=batch)
+
+    def target_dtype(self, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:  # noqa: D102
+        return super().target_dtype(name, dtype) if name in self._keys else self._table.target_dtype(name, dtype)
+
+    def why_not_numeric(self, name: str) -> str:  # noqa: D102
+        return super().why_not_numeric(name) if name in self._keys else self._table.why_not_numeric(name)
+
+    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
+        self._table.check_nulls([name for name in names if name not in self._keys], fills)
 
 
 class TableSource(Source):
     """Some columns of a table, each as a column of its own, or stacked into "x" beside a target "y".
 
-    `features` (None: all) chooses columns; with `target` they are scalars and become "x", float32 [rows, features], and
-    the target becomes "y". `columns` says what columns become, `fill_nulls` what takes the place of missing values.
-    Raises BadColumnError.
+    Args:
+        table: where the rows are.
+        name: of the source, for messages.
+        target: this column becomes "y"; the features are scalars then and become "x", float32 [rows, features], or
+            float64 if one of them is requested as that.
+        features: the columns that are taken, None for all but the target; with a target without those that pandas
+            noted as its index.
+        columns: what columns become.
+        fill_nulls: what takes the place of missing values, by column; text is read as what the column holds.
+        metadata: goes into the manifest.
+
+    Raises BadColumnError, which names all columns that cannot be stored as they are.
     """
 
     def __init__(
@@ -75,89 +133,160 @@ class TableSource(Source):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self._table, self._target, self._fills = table, target, dict(fill_nulls or {})
-        self.kind, self.name = table.kind, name
+        self.kind, self.name, self.account = table.kind, name, table.account
         self.num_rows, self.num_bytes, self.metadata = table.num_rows, table.num_bytes, dict(metadata or {})
-        self._known = {key: values.type for key, values in plain_arrays(_empty(table.schema)).items()}
-        self._wanted: dict[str, RequestedColumn] = {**tensor_shapes(table.schema), **requested_columns(columns)}
+        self._types = {key: array.type for key, array in unwrapped(_empty(table.schema)).items()}
+        self._requested = {**requested_shapes(table.schema), **requested_columns(columns)}
         self._check_names(*(features or ()), *([] if target is None else [target]), *(columns or ()), *self._fills)
-        self._names = [name for name in self._known if name != target] if features is None else list(features)
-        if not self._names:
-            raise BadColumnError(f"{name} has no feature column beside {target!r}.", path=name, column=target)
-        if not table.num_rows and table.num_rows is not None:
-            raise BadColumnError(
-                f"Column {self._names[0]!r} of {name} has 0 rows; a dataset needs at least one.",
-                path=name,
-                column=self._names[0],
-            )
-        table.check_nulls([*self._names, *([] if target is None else [target])], self._fills)
-        self._taken = {key: self._column(key) for key in [*self._names, *([] if target is None else [target])]}
-        self.columns = tuple(self._taken.values()) if target is None else self._stacked_columns(target)
+        self._features = self._all_features() if features is None else list(features)
+        self._check_not_empty()
+        taken = [*self._features, *([] if target is None else [target])]
+        self._columns = self._checked_columns(taken)
+        self._fills = {key: fill_value(self._columns[key], value) for key, value in self._fills.items() if key in taken}
+        for inside in left_inside(table.schema):
+            self.account.add("left out", inside, unit="column", detail="the bytes beside it are the value")
+        self.columns = tuple(self._columns.values()) if target is None else self._stacked_columns(target)
 
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         return file_identity(self.kind, self._table.files)
 
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        for part in self._table.parts(first_row, [*self._taken]):
-            batch = part.batch
-            step = self.rows_per_piece(batch.nbytes / max(1, batch.num_rows))
-            for low in range(0, batch.num_rows, step):
-                rows = self._rows(batch.slice(low, step), part, part.row + low)
-                yield Piece(rows, min(step, batch.num_rows - low), part.num_bytes)
+    def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:  # noqa: D102
+        schema = arrow_schema(self.columns or ())
+        for part in self._table.parts(first_row, [*self._columns]):
+            step = self.rows_per_piece(part.batch.nbytes / max(1, part.batch.num_rows))
+            for low in range(0, part.batch.num_rows, step):
+                batch = part.batch.slice(low, step)
+                arrays = self._arrays(batch, part.path, part.row + low, first_row)
+                yield SourceRows(pa.RecordBatch.from_arrays(arrays, schema=schema), part.num_bytes)
+                first_row += batch.num_rows
+
+    def _all_features(self) -> list[str]:
+        names = [name for name in self._types if name != self._target]
+        index = index_columns(self._table.schema) if self._target is not None else ()
+        for name in index:
+            self.account.add(
+                "left out", name, unit="column", detail="pandas' index; name it as a feature to take it (--features)"
+            )
+        return [name for name in names if name not in index]
 
     def _check_names(self, *names: str) -> None:
         for name in names:
-            if name not in self._known:
-                known = ", ".join(map(repr, self._known))
+            if name not in self._types:
+                known = ", ".join(map(repr, self._types))
                 raise BadColumnError(
                     f"{self.name} has no column {name!r}; it has {known}.", path=self.name, column=name
                 )
 
+    def _check_not_empty(self) -> None:
+        if not self._features:
+            raise BadColumnError(
+                f"{self.name} has no feature column beside {self._target!r}.", path=self.name, column=self._target
+            )
+        if self.num_rows == 0:
+            raise BadColumnError(
+                f"Column {self._features[0]!r} of {self.name} has 0 rows; a dataset needs at least one.",
+                path=self.name,
+                column=self._features[0],
+            )
+
+    def _checked_columns(self, names: Sequence[str]) -> dict[str, Column]:
+        """The columns that the named ones become; all that cannot be stored as they are in one error."""
+        columns: dict[str, Column] = {}
+        errors: list[BadColumnError] = []
+        for name in names:
+            try:
+                self._table.check_nulls([name], self._fills)
+                columns[name] = self._column(name)
+            except BadColumnError as error:
+                errors.append(error)
+        if len(errors) > 1:
+            lines = "".join(f"\n- {error}" for error in errors)
+            raise BadColumnError(
+                f"{len(errors)} columns of {self.name} need an answer:{lines}", path=self.name, column=errors[0].column
+            )
+        if errors:
+            raise errors[0]
+        return columns
+
     def _column(self, name: str) -> Column:
-        kind = self._known[name]
-        if pa.types.is_null(kind) and name not in self._wanted and self._fills.get(name) is not None:
-            kind = pa.scalar(self._fills[name]).type
-        try:
-            return column_of(name, kind, self._wanted.get(name))
-        except BadColumnError as error:
-            if pa.types.is_null(kind):
-                raise BadColumnError(
+        kind, requested = self._types[name], self._requested.get(name)
+        if requested is None and name in self._table.drift:
+            raise self._error(
+                name,
+                f"{self._table.drift[name]}. No type holds both exactly: say what it should become, such as "
+                f"--column {name}=string (columns=), or leave it out.",
+            )
+        if pa.types.is_null(kind) and requested is None:
+            if (fill := self._fills.get(name)) is None:
+                raise self._error(
+                    name,
                     f"Column {name!r} of {self.name} has only missing values. Leave it out, or fill it with "
-                    f"fill_nulls={{{name!r}: value}}.",
-                    path=self.name,
-                    column=name,
-                ) from error
-            raise BadColumnError(f"{self.name}: {error}", path=self.name, column=name) from error
+                    f"fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE).",
+                )
+            kind = pa.scalar(fill_value(None, fill)).type
+        try:
+            column = column_of(name, kind) if requested is None else requested.column_of(name, kind)
+        except BadColumnError as error:
+            way_out = f" Or say what it should become, such as --column {name}=string (columns=), or leave it out."
+            raise self._error(name, f"{self.name}: {error}{way_out}") from error
+        if self._target is not None and (column.is_variable or column.shape):
+            raise self._error(
+                name,
+                f"Column {name!r} of {self.name} is not numeric: {self._table.why_not_numeric(name)}, or name only "
+                "numeric columns as features.",
+            )
+        return column
 
     def _stacked_columns(self, target: str) -> tuple[Column, ...]:
-        for name, column in self._taken.items():
-            if column.is_variable or column.shape:
-                raise BadColumnError(
-                    f"Column {name!r} of {self.name} is not numeric: {self._table.why_not_numeric(name)}, or name only "
-                    "numeric columns as features.",
-                    path=self.name,
-                    column=name,
-                )
-        y = self._taken[target].dtype
-        if target not in self._wanted:
-            y = self._table.target_dtype(target, y)
-        x = Column(name="x", dtype=np.dtype(np.float32), shape=(len(self._names),))
-        return x, Column(name="y", dtype=y)
+        is_double = any(self._columns[name].dtype == np.float64 and name in self._requested for name in self._features)
+        x = Column(name="x", dtype=np.dtype(np.float64 if is_double else np.float32), shape=(len(self._features),))
+        y = self._columns[target].dtype
+        return x, Column(name="y", dtype=y if target in self._requested else self._table.target_dtype(target, y))
 
-    def _rows(self, batch: pa.RecordBatch, part: TablePart, row: int) -> dict[str, Values]:
-        arrays = plain_arrays(batch)
-        try:
-            found = {
-                name: values_as(column, arrays[name], first_row=row, fill=self._fills.get(name))
-                for name, column in self._taken.items()
-            }
-        except BadColumnError as error:
-            raise BadColumnError(f"{part.path}: {error}", path=part.path, column=error.column) from error
+    def _arrays(self, batch: pa.RecordBatch, path: Path | str, row: int, first_row: int) -> list[pa.Array]:
+        arrays = unwrapped(batch)
         if self._target is None:
-            return found
-        numbers: dict[str, npt.NDArray[Any]] = {name: np.asarray(values) for name, values in found.items()}
-        assert_columns = self.columns or ()
-        stacked = np.stack([numbers[name] for name in self._names], axis=1, dtype=np.float32, casting="unsafe")
-        return {"x": stacked, "y": numbers[self._target].astype(assert_columns[1].dtype)}
+            return [self._cast(column, arrays[name], path, row, first_row) for name, column in self._columns.items()]
+        x, y = self.columns or ()
+        scalars = {name: Column(name=name, dtype=x.dtype) for name in self._features}
+        scalars[self._target] = Column(name=self._target, dtype=y.dtype)
+        found = {}
+        for name, column in scalars.items():
+            array = arrays[name]
+            if name in self._requested and self._columns[name].dtype != column.dtype:
+                array = self._cast(self._columns[name], array, path, row, first_row)
+            found[name] = self._cast(column, array, path, row, first_row)
+        stacked = np.stack([found[name].to_numpy() for name in self._features], axis=1)
+        return [pa.FixedShapeTensorArray.from_numpy_ndarray(stacked), found[self._target]]
+
+    def _cast(self, column: Column, array: pa.Array, path: Path | str, row: int, first_row: int) -> pa.Array:
+        """An array as it is stored; `row` is its place in the file, for messages, and `first_row` in the source."""
+        fill = self._fills.get(column.name)
+        if column.kind == "string" and _has_text_form(array.type):
+            array = array.cast(pa.large_string())
+        try:
+            return as_stored(column, array, first_row=first_row, fill=fill, account=self.account)
+        except BadColumnError:
+            pass
+        try:  # again, with the row as the file counts it
+            return as_stored(column, array, first_row=row, fill=fill)
+        except BadColumnError as error:
+            what = f"{path}: {error}{self._stacked_hint(column.name)}"
+            raise BadColumnError(what, path=path, column=error.column) from error
+
+    def _stacked_hint(self, name: str) -> str:
+        if self._target is None:
+            return ""
+        if name == self._target:
+            return f" As the target it is y; --column {name}=float64 or {name}=uint64 make it that."
+        return f" Features become x, float32; with --column {name}=float64 it is float64. Or name other features."
+
+    def _error(self, name: str, what: str) -> BadColumnError:
+        return BadColumnError(what, path=self.name, column=name)
+
+
+def _has_text_form(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_temporal(kind) or pa.types.is_decimal(kind))
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

@@ -81,7 +81,7 @@ def test_csv_columns_become_what_is_wanted(tmp_path):
     assert found["zip"].to_list() == ["01234", "00001"]
     assert found["age"].dtype == np.uint8
     assert found["n"].to_list() == [b"1", b"2"]
-    with pytest.raises(BadColumnError, match=r"'age' .* cannot become tensor of int8"):
+    with pytest.raises(BadColumnError, match=r"'age' has 300 in row 1, which is beyond int8"):
         convert(written(tmp_path / "b.csv", "age\n300\n"), tmp_path / "b", columns={"age": "int8"})
     assert not (tmp_path / "b").exists()
 
@@ -149,7 +149,7 @@ def test_damaged_json_lines_are_named_with_their_row(tmp_path):
 
 def test_missing_json_fields_are_refused_or_filled(tmp_path):
     path = written(tmp_path / "a.jsonl", json_lines({"a": 1, "t": "x", "ids": [1]}, {"ids": None}, {"a": 3}))
-    with pytest.raises(BadColumnError, match=r"a\.jsonl: Column 'a' has 1 missing values, the first in row 1"):
+    with pytest.raises(BadColumnError, match=r"a\.jsonl: Column 'a' has 1 missing value, the first in row 1"):
         convert(path, tmp_path / "set")
     found = columns_of(convert(path, tmp_path / "set", fill_nulls={"a": 9, "t": "?", "ids": 0}))
     assert found["a"].tolist() == [1, 9, 3]
@@ -188,12 +188,12 @@ def test_typed_columns_become_what_is_wanted(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"image": "list"}, "'image' .* cannot become list of uint8"),
-        ({"ids": "int32[3]"}, "'ids' has 2 numbers in row 0; a row of shape .3,. has 3"),
+        ({"image": "list"}, "'image' has 2 values in row 0 where 1 were expected"),
+        ({"ids": "int32[3]"}, "'ids' has 2 values in row 0 where 3 were expected, for a row of shape .3,."),
         ({"raw": "tensor:int64"}, "'raw' has 2 bytes in row 0; .* has 8"),
         ({"raw": "tensor"}, "say of which numbers"),
-        ({"text": "int32"}, "'text' .* cannot become"),
-        ({"image": "string"}, "'image' .* cannot become string"),
+        ({"text": "int32"}, "'text' has 'a' in row 0, which is no int32"),
+        ({"image": "string"}, "'image' is string, but its rows are list"),
     ],
 )
 def test_what_cannot_be_converted_is_named(tmp_path, columns, said):
@@ -223,8 +223,11 @@ def test_features_of_any_table_are_stacked_beside_the_target(tmp_path):
 def test_files_with_other_columns_are_refused(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": [1.5]}), tmp_path / "2.parquet")
-    with pytest.raises(SourceError, match=r"2\.parquet has column 'a' of type double; in 1\.parquet it is int64"):
+    with pytest.raises(
+        BadColumnError, match=r"2\.parquet has column 'a' of type double; in .*1\.parquet it is int64"
+    ) as caught:
         convert(tmp_path, tmp_path / "set")
+    assert "--column a=string" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
@@ -267,7 +270,7 @@ def test_kinds_of_folders_are_guessed_from_what_is_in_them(tmp_path):
     written(tmp_path / "parquet" / "b.csv", "")
     with pytest.raises(SourceError, match=r"several kinds \(csv, parquet\)"):
         guess_kind(str(tmp_path / "parquet"))
-    with pytest.raises(SourceError, match=r"nothing that can be converted"):
+    with pytest.raises(SourceError, match=r"files of several kinds .csv, idx, npy, parquet."):
         guess_kind(str(tmp_path))
 
 

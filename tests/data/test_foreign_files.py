@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from heliostat.data import DatasetError, ManifestError, SourceError, open_dataset, read_idx, write_dataset
+from heliostat.data.conversion import json_table
 from heliostat.data.conversion.csv_table import CsvTable
 from heliostat.data.conversion.from_numpy import npy_source
 from heliostat.data.conversion.json_table import JsonTable
-from heliostat.data.convert import json_table
 from heliostat.data.format.manifest import Manifest, read_manifest, write_manifest
 from heliostat.data.format.shards import hash_file
 

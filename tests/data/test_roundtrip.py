@@ -291,18 +291,6 @@ def test_files_that_are_no_images_are_named(tmp_path):
         convert(tmp_path / "none", tmp_path / "set", kind="images")
 
 
-def hugging_face_folder(root, table: pa.Table, features: dict) -> None:
-    """What `Dataset.save_to_disk` writes."""
-    root.mkdir(parents=True)
-    half = len(table) // 2
-    names = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
-    for name, part in zip(names, (table.slice(0, half), table.slice(half)), strict=True):
-        write_stream(part, root / name, 100)
-    (root / "dataset_info.json").write_text(json.dumps({"features": features, "splits": None}))
-    state = {"_data_files": [{"filename": name} for name in names], "_split": "train", "_format_columns": None}
-    (root / "state.json").write_text(json.dumps(state))
-
-
 FEATURES = {
     "text": {"dtype": "string", "_type": "Value"},
     "label": {"names": ["bad", "good"], "_type": "ClassLabel"},
@@ -339,18 +327,27 @@ def assert_hugging_face(dataset) -> None:
     assert_same(found["more.score"], (np.arange(NUM_ROWS) / 2).astype(np.float32))
 
 
+def hugging_face_dataset():
+    """What the table is in the library itself."""
+    library = pytest.importorskip("datasets")
+    features = library.Features.from_dict(FEATURES | {"more": {"score": {"dtype": "float32", "_type": "Value"}}})
+    return library.Dataset.from_dict(hugging_face_table().to_pydict(), features=features)
+
+
 def test_hugging_face_folders(tmp_path):
-    hugging_face_folder(tmp_path / "hf", hugging_face_table(), FEATURES)
+    dataset = hugging_face_dataset()
+    dataset.save_to_disk(tmp_path / "hf", num_shards=2)
     assert_hugging_face(convert(tmp_path / "hf", tmp_path / "set"))
     small = convert(tmp_path / "hf", tmp_path / "small", target="label", features=["more.score"])
     assert small.metadata["class_names"] == {"y": ["bad", "good"]}
     assert columns_of(small)["x"][:3].tolist() == [[0], [0.5], [1]]
+    dataset.select(range(NUM_ROWS - 1, -1, -1)).save_to_disk(tmp_path / "turned")
+    assert columns_of(convert(tmp_path / "turned", tmp_path / "other"))["text"].to_list() == TEXTS[::-1]
 
 
 def test_hugging_face_folders_of_several_splits(tmp_path):
-    for split in ("train", "test"):
-        hugging_face_folder(tmp_path / "hf" / split, hugging_face_table(), FEATURES)
-    (tmp_path / "hf" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    dataset = hugging_face_dataset()
+    pytest.importorskip("datasets").DatasetDict({"train": dataset, "test": dataset}).save_to_disk(tmp_path / "hf")
     assert_hugging_face(convert(tmp_path / "hf", tmp_path / "set", split="test"))
     for split, said in ((None, "none was chosen"), ("dev", "'dev' is none of them")):
         with pytest.raises(SourceError, match=f"'train', 'test'; {said}"):
@@ -358,13 +355,15 @@ def test_hugging_face_folders_of_several_splits(tmp_path):
 
 
 def test_folders_of_the_hugging_face_cache(tmp_path):
-    table = hugging_face_table()
-    for split, part in (("train", table), ("test", table.slice(0, 10))):
-        write_stream(part, tmp_path / f"sst2-{split}.arrow")
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"features": FEATURES}))
-    assert_hugging_face(convert(tmp_path, tmp_path / "set", split="train"))
+    dataset, cache = hugging_face_dataset(), tmp_path / "cache"
+    cache.mkdir()
+    for split, part in (("train", dataset), ("test", dataset.select(range(10)))):
+        part.save_to_disk(tmp_path / split)
+        (tmp_path / split / "data-00000-of-00001.arrow").rename(cache / f"sst2-{split}.arrow")
+    (tmp_path / "train" / "dataset_info.json").rename(cache / "dataset_info.json")
+    assert_hugging_face(convert(cache, tmp_path / "set", split="train"))
     with pytest.raises(SourceError, match="'test', 'train'"):
-        convert(tmp_path, tmp_path / "other")
+        convert(cache, tmp_path / "other")
 
 
 def test_parquet_that_hugging_face_wrote_keeps_class_names_and_shapes(tmp_path):
@@ -384,7 +383,7 @@ def test_idx_files_as_read_idx_reads_them(tmp_path):
     found = columns_of(convert(tmp_path, tmp_path / "set", split="test"))
     assert_same(found["x"], read_idx(tmp_path / "t10k-images-idx3-ubyte"))
     assert_same(found["y"], read_idx(tmp_path / "t10k-labels-idx1-ubyte").astype(np.int64))
-    with pytest.raises(SourceError, match="several IDX files"):
+    with pytest.raises(SourceError, match="the splits 'test', 'train' by the names of its files"):
         convert(tmp_path, tmp_path / "other")
 
 

@@ -113,7 +113,7 @@ def test_an_interrupted_conversion_goes_on_with_resume(tmp_path):
     [
         (["--column", "age"], "--column 'age' should be NAME=KIND"),
         (["--fill-null", "=1"], "--fill-null '=1' should be NAME=VALUE"),
-        (["--column", "age=int7"], "wanted as 'int7'"),
+        (["--column", "age=int7"], "requested as 'int7'"),
         (["--fill-null", "height=1"], "no column 'height'"),
         ([], "fill_nulls={'age': value}"),
         (["--split", "train"], "--split"),

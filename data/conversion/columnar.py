@@ -1,0 +1,179 @@
+"""Parquet files, Arrow files and Arrow streams as tables."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import BadColumnError, SourceError
+from ..foreign.footers import first_null
+from ..foreign.schemas import joined_schema
+from .sources import PIECE_ROWS, size_of
+from .tables import Table, TablePart
+
+_FILE_MARK = b"ARROW1"
+_FEATHER_1_MARK = b"FEA1"
+_Result = TypeVar("_Result")
+
+
+class ColumnarTable(Table):
+    """Files that say what they hold before they are read.
+
+    Columns whose types differ between the files become what holds the values of all exactly; one that a file does not
+    have is missing in its rows. Raises SourceError.
+    """
+
+    what: str
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+        self._sizes = [size_of([path], self.what) for path in self.files]
+        self.num_bytes = sum(self._sizes)
+        looks = [self._guarded(path, self._look) for path in self.files]
+        for path, (schema, _) in zip(self.files, looks, strict=True):
+            repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+            if repeated:
+                raise SourceError(f"{path} names these columns more than once: {', '.join(repeated)}.", path=path)
+        self._joined = joined_schema((str(path), schema) for path, (schema, _) in zip(self.files, looks, strict=True))
+        self.schema, self.drift = self._joined.schema, self._joined.drift
+        self._rows = [num_rows for _, num_rows in looks]
+        self.num_rows = sum(self._rows)
+
+    @abstractmethod
+    def _look(self, path: Path) -> tuple[pa.Schema, int]:
+        """Schema and rows of a file."""
+
+    @abstractmethod
+    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a file, its first ones skipped; at least these columns, as far as it has them."""
+
+    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
+        chosen = [name for name in self.schema.names if any(f"{one}.".startswith(f"{name}.") for one in names)]
+        done = bytes_before = 0
+        for path, num_rows, num_bytes in zip(self.files, self._rows, self._sizes, strict=True):
+            row = max(0, first_row - done)
+            for batch in self._guarded_batches(path, row, chosen) if row < num_rows else ():
+                after = row + batch.num_rows
+                yield TablePart(self._aligned(batch, chosen), path, row, bytes_before + num_bytes * after // num_rows)
+                row = after
+            done, bytes_before = done + num_rows, bytes_before + num_bytes
+
+    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
+        for name in names:
+            file = self._joined.absent.get(name)
+            if file is not None and fills.get(name) is None:
+                raise BadColumnError(
+                    f"{file} has no column {name!r}, which other files have: its rows would miss a value. Fill them "
+                    f"with fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or leave the column out.",
+                    path=file,
+                    column=name,
+                )
+
+    def _aligned(self, batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+        """The named columns of a batch, missing values for those that its file does not have."""
+        if batch.schema.names == list(names):
+            return batch
+        arrays = [
+            batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, self.schema.field(name).type)
+            for name in names
+        ]
+        return pa.RecordBatch.from_arrays(arrays, names=list(names))
+
+    def _guarded_batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        batches = self._batches(path, skipped, names)
+        while (batch := self._guarded(path, lambda _: next(batches, None))) is not None:
+            yield batch
+
+    def _guarded(self, path: Path, function: Callable[[Path], _Result]) -> _Result:
+        try:
+            return function(path)
+        except (pa.ArrowException, OSError) as error:
+            what = "It was probably cut short or damaged: copy it again."
+            if "crypt" in str(error):
+                what = "It is encrypted: write it again without encryption, with the key that its owner has."
+            raise SourceError(f"{path} cannot be read as {self.what}: {error}. {what}", path=path) from error
+
+
+class ParquetTable(ColumnarTable):
+    """Parquet files; rows that are skipped are not read, but for those of one row group."""
+
+    kind, what = "parquet", "Parquet"
+
+    def _look(self, path: Path) -> tuple[pa.Schema, int]:
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, file.metadata.num_rows
+
+    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
+        super().check_nulls(names, fills)
+        open_names = [name for name in names if fills.get(name) is None]
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                found = first_null(file.metadata, open_names)
+            if found is not None:
+                name, group = found
+                raise BadColumnError(
+                    f"Column {name!r} of {path} has missing values, the first in row group {group}. Fill them with "
+                    f"fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or drop these rows.",
+                    path=path,
+                    column=name,
+                )
+
+    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            first = 0
+            while first < len(groups) and skipped >= groups[first].num_rows:
+                skipped -= groups[first].num_rows
+                first += 1
+            row_bytes = sum(group.total_byte_size for group in groups)
+            rows = max(1, min(PIECE_ROWS, (8 << 20) * file.metadata.num_rows // max(1, row_bytes)))
+            chosen = [name for name in names if name in file.schema_arrow.names]
+            batches = file.iter_batches(
+                batch_size=rows, row_groups=list(range(first, len(groups))), columns=chosen, use_threads=False
+            )
+            yield from _without_first(batches, skipped)
+
+
+class ArrowTable(ColumnarTable):
+    """Arrow IPC files (Feather version 2) and streams, mapped into memory."""
+
+    kind, what = "arrow", "Arrow"
+
+    def _look(self, path: Path) -> tuple[pa.Schema, int]:
+        return _opened(path).schema, sum(batch.num_rows for batch in _record_batches(path))
+
+    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in _without_first(_record_batches(path), skipped):
+            # Damaged row splits would lead outside of the memory of the file.
+            batch.validate(full=True)
+            yield batch
+
+
+def _without_first(batches: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.RecordBatch]:
+    """The batches without their first `skipped` rows, none of them empty."""
+    for batch in batches:
+        kept = batch.slice(min(skipped, batch.num_rows))
+        skipped -= batch.num_rows - kept.num_rows
+        if kept.num_rows:
+            yield kept
+
+
+def _opened(path: Path) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+    with open(path, "rb") as file:
+        start = file.read(len(_FILE_MARK))
+    if start.startswith(_FEATHER_1_MARK):
+        raise pa.ArrowInvalid("it is Feather version 1; write it again as version 2 (pyarrow.feather.write_feather)")
+    mapped = pa.memory_map(str(path), "r")
+    return pa.ipc.open_file(mapped) if start == _FILE_MARK else pa.ipc.open_stream(mapped)
+
+
+def _record_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    opened = _opened(path)
+    if isinstance(opened, pa.RecordBatchFileReader):
+        return (opened.get_batch(number) for number in range(opened.num_record_batches))
+    return iter(opened)

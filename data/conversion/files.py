@@ -1,0 +1,221 @@
+"""Which files a source is made of, and which of those that are there are left out.
+
+A folder is taken with all that lies below it: the files with an ending of the kind become rows, in the order of their
+names, and every other one is an entry of the account, so that nothing vanishes because nobody looked for it. What files
+say by their names is heard: `train` and `test` are not joined unless that is asked for, shards that are missing from
+`-00000-of-00008` are told, and `year=2023/` is a column (see `foreign.schemas`). Looking is one walk through the
+folder, deciding a function of the names alone. Left out without a word is only what carries no rows: the notes that
+Hadoop, Spark, macOS and this package leave beside theirs.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path, PurePath
+
+from ..errors import SourceError
+from ..format.account import Account
+from ..format.manifest import MANIFEST_NAME
+
+_PACKED = ("", ".gz", ".bz2", ".zst")
+ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "npz": (".npz",),
+    "npy": (".npy",),
+    "csv": tuple(f"{ending}{packed}" for ending in (".csv", ".tsv") for packed in _PACKED),
+    "json": tuple(f"{ending}{packed}" for ending in (".jsonl", ".ndjson", ".json") for packed in _PACKED),
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".feather", ".ipc"),
+    "tfrecord": (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz"),
+    "idx": ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz"),
+}
+ALL_SPLITS = "all"
+"""As a split: all files, whatever splits their names say."""
+
+_SPLIT = re.compile(
+    r"(train(?:ing|set|data)?|test(?:ing|set|data)?|val(?:id|idation|set|data)?|eval(?:uation)?|dev(?:set)?|holdout|t10k)"
+    r"[0-9]*"
+)
+_SHARD = re.compile(r"(?P<start>.*)-(?P<number>[0-9]{3,})-of-(?P<total>[0-9]{3,})(?P<end>.*)")
+_NOTES = re.compile(
+    r"_SUCCESS|_metadata|_common_metadata|_committed_.*|_started_.*|\..*\.crc|\..*\.writing.*|\.DS_Store"
+)
+_NUM_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """The files of a source in order, and their names below the folder or pattern that was given."""
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Names that are taken, and those that are left out, by reason."""
+
+    taken: list[str]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def keep(self, is_kept: Callable[[str], bool], reason: str) -> None:
+        """Leave out what is not kept."""
+        out = [name for name in self.taken if not is_kept(name)]
+        self.taken = [name for name in self.taken if is_kept(name)]
+        if out:
+            self.left_out.setdefault(reason, []).extend(out)
+
+
+def find_files(
+    source: str, kind: str, account: Account, *, split: str | None = None, are_joined: bool = True
+) -> SourceFiles:
+    """The files of a kind at a path, in and below a folder, or of a pattern (`*`), in the order of their names.
+
+    Args:
+        source: a file, a folder or a pattern.
+        kind: one of `ENDINGS`.
+        account: gets what is left out.
+        split: takes the files whose names say so, such as "train"; "all" takes all.
+        are_joined: whether rows of several files come one after the other, so that splits and shards matter.
+
+    Raises SourceError if there is none, and if names say several splits and none is chosen.
+    """
+    root, names = listed(source)
+    if not names and not Path(source).is_dir():
+        names = [Path(source).name]  # what is wrong with it shows when it is opened
+    choice = _Choice(names)
+    is_file = len(names) == 1 and Path(source) == root / names[0]
+    if not is_file:
+        _choose_kind(choice, source, kind)
+    if are_joined:
+        _choose_split(choice, source, split)
+    if not choice.taken:
+        what = f"Folder {source} has" if Path(source).is_dir() else f"{source} gives"
+        raise SourceError(f"{what} no {kind} files ({', '.join(ENDINGS[kind])}).", path=source)
+    for reason, left_out in choice.left_out.items():
+        note_left_out(account, left_out, reason)
+    if are_joined:
+        _note_missing_shards(account, choice.taken)
+    return SourceFiles(tuple(root / name for name in choice.taken), tuple(choice.taken))
+
+
+def listed(source: str) -> tuple[Path, list[str]]:
+    """The folder that names count from, and the files of a source below it, by name; raises SourceError.
+
+    A folder that is a dataset of ours, below the one that is given, is listed by its manifest.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path, sorted(_below(path), key=_parts)
+    if path.exists() or not _is_pattern(source):
+        return path.parent, [path.name] if path.exists() else []
+    found = sorted(Path(name) for name in glob.glob(source, recursive=True))
+    if not found:
+        raise SourceError(f"No file fits the pattern {source}.", path=source)
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(source).parts))
+    names = [str(one.relative_to(root)) for one in found if one.is_file()]
+    inside = [f"{one.relative_to(root)}/{name}" for one in found if one.is_dir() for name in _below(one)]
+    return root, sorted(dict.fromkeys([*names, *inside]), key=_parts)
+
+
+def note_left_out(account: Account, names: Sequence[str], reason: str) -> None:
+    """Add files to the account, those of one ending together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(PurePath(name).suffixes[-2:]), []).append(name)
+    for ending, group in groups.items():
+        shown = ", ".join(group[:_NUM_NAMED]) + (", …" if len(group) > _NUM_NAMED else "")
+        name = group[0] if len(group) == 1 else f"*{ending}"
+        detail = reason if len(group) == 1 else f"{reason} ({shown})"
+        account.add("left out", name, count=len(group), unit="file", detail=detail)
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a file, or of a folder above it, says: "train" of `data/train-00000-of-00002.csv`."""
+    for part in PurePath(name.lower()).parts:
+        for word in re.split(r"[^a-z0-9]+", part):
+            found = _SPLIT.fullmatch(word)
+            if found is not None:
+                return "test" if found[1] == "t10k" else found[1]
+    return None
+
+
+def has_ending(name: str, kind: str) -> bool:
+    """Whether files of that name are of the kind; shards of TFRecord are often called train.tfrecord-00000-of-00008."""
+    bare = PurePath(name).name.lower()
+    return bare.endswith(ENDINGS[kind]) or (kind == "tfrecord" and ".tfrecord" in bare)
+
+
+def _choose_kind(choice: _Choice, source: str, kind: str) -> None:
+    choice.keep(lambda name: not _NOTES.fullmatch(PurePath(name).name), "")
+    choice.left_out.pop("", None)
+    choice.keep(
+        lambda name: not any(part.startswith((".", "_")) for part in PurePath(name).parts),
+        "its name begins with . or _; rename it to take it",
+    )
+    if not _is_pattern(source) or any(has_ending(name, kind) for name in choice.taken):
+        choice.keep(lambda name: has_ending(name, kind), f"not of kind {kind}; --kind chooses another")
+
+
+def _choose_split(choice: _Choice, source: str, split: str | None) -> None:
+    found = dict.fromkeys(one for one in map(split_of, choice.taken) if one is not None)
+    names = ", ".join(map(repr, found))
+    if split is None and len(found) > 1:
+        examples = ", ".join(next(name for name in choice.taken if split_of(name) == one) for one in found)
+        raise SourceError(
+            f"{source} has the splits {names} by the names of its files ({examples}); none was chosen. Choose one with "
+            f"split= (--split {next(iter(found))}), or join them with --split {ALL_SPLITS}.",
+            path=source,
+        )
+    if split is None or split == ALL_SPLITS:
+        return
+    if split not in found:
+        has = f"it has {names}" if found else "their names say none"
+        raise SourceError(f"{source} has no files of split {split!r}; {has}. Leave split= (--split) out.", path=source)
+    choice.keep(lambda name: split_of(name) == split, f"not of split {split}; --split chooses another")
+
+
+def _note_missing_shards(account: Account, names: Sequence[str]) -> None:
+    groups: dict[tuple[str, str, str], set[int]] = {}
+    for name in names:
+        if (found := _SHARD.fullmatch(name)) is not None:
+            groups.setdefault((found["start"], found["total"], found["end"]), set()).add(int(found["number"]))
+    for (start, total, end), numbers in groups.items():
+        first = 1 if 0 not in numbers and int(total) in numbers else 0
+        missing = [number for number in range(first, first + int(total)) if number not in numbers]
+        if missing:
+            account.add(
+                "left out",
+                f"{start}-{missing[0]:0{len(total)}}-of-{total}{end}",
+                count=len(missing),
+                unit="file",
+                detail=f"by the names of the others there are {int(total)}, and {len(missing)} not here: give them all",
+            )
+
+
+def _below(folder: Path, above: tuple[str, ...] = (), prefix: str = "") -> Iterator[str]:
+    """All files below a folder; links are followed, but not those that lead back to where they lie."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    entries = list(os.scandir(folder))
+    if above and any(entry.name == MANIFEST_NAME for entry in entries):
+        yield prefix + MANIFEST_NAME
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _below(Path(entry.path), (*above, here), f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            yield prefix + entry.name
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePath(name).parts
+
+
+def _is_pattern(source: str) -> bool:
+    return glob.has_magic(source) and not Path(source).exists()
