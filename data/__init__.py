@@ -37,7 +37,6 @@ from .mixing import shuffle_quality
 from .order.order import ORDER_VERSION, RowOrder, Shuffle
 from .order.plan import BatchPlan, row_ids
 from .order.window import parse_shuffle
-from .read.prefetch import Prefetcher
 from .read.reader import Reader
 from .remote.remote_dataset import RemoteDataset
 from .remote.upload import upload_dataset
@@ -71,7 +70,6 @@ __all__ = [
     "LengthStatistics",
     "ManifestError",
     "PlanError",
-    "Prefetcher",
     "Ragged",
     "Reader",
     "RemoteDataset",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -259,15 +258,16 @@ class Dataset(ABC):
 
         return decoded(self, column, size, channels=channels, output=output)
 
-    def cache(self, place: str | os.PathLike[str] = "memory") -> Dataset:
-        """The same rows, computed once: kept in each process's memory as they are read, or now written to a path.
+    def cache(self, path: str | os.PathLike[str]) -> Dataset:
+        """The same rows, computed once: now written to a path of this host, and read from there.
 
         A path is used again if it holds a cache of a dataset with the same fingerprint, and replaced if of another one.
-        Raises SelectionError if the rows differ from pass to pass, DatasetExistsError if something else is at the path.
+        Raises SelectionError if the rows differ from pass to pass or the path is a URI, DatasetExistsError if something
+        else is at the path.
         """
         from .views.cache import cached
 
-        return cached(self, place)
+        return cached(self, path)
 
     def vectorize(self, column: str, fitted: FittedPreprocessing, *, output: str | None = None) -> Dataset:
         """A column through a fitted preprocessing layer, see `fit_preprocessing`; `output` names a new column for it.
@@ -374,21 +374,14 @@ class Dataset(ABC):
         seed: int = 0,
         epoch: int = 0,
         columns: Sequence[str] | None = None,
-        prefetch_bytes: int = 0,
-        num_threads: int = 1,
     ) -> Iterator[dict[str, Any]]:
         """Every row once, in row order, as dicts of new arrays [rows, *shape], `Ragged` for columns of variable length;
         the last batch may be short.
 
-        With `prefetch_bytes`, `num_threads` threads read up to that many bytes of batches ahead. Raises PlanError and
-        UnknownColumnError at once, ShardError on the way.
+        Raises PlanError and UnknownColumnError at once, ShardError on the way.
         """
-        from .views.view import chosen_columns
-
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
-        chosen_columns(self, columns)
-        make_reader = partial(self.pass_reader, columns, seed=seed, epoch=epoch)
-        return iterate_batches(make_reader, order, batch_size, prefetch_bytes=prefetch_bytes, num_threads=num_threads)
+        return iterate_batches(self.pass_reader(columns, seed=seed, epoch=epoch), order, batch_size)
 
     def pass_reader(self, columns: Sequence[str] | None = None, *, seed: int, epoch: int) -> Reader:
         """A new reader of these columns that reads for this pass; raises UnknownColumnError."""
@@ -418,23 +411,19 @@ class Dataset(ABC):
         list of columns, or a dict of names to columns. Columns of variable length are `tf.RaggedTensor`, text and bytes
         `tf.string`. One iteration is `epochs` passes from `epoch` on; the next iteration goes on with the passes after
         them, or begins anew the one during which an iteration was left. Up to `prefetch_bytes` of batches are read
-        ahead by `num_threads` threads, in which functions of `map` then run; 0 reads on demand. Raises PlanError,
-        UnknownColumnError.
+        ahead by `num_threads` threads of TensorFlow, in which functions of `map` then run; 0 reads on demand. Raises
+        PlanError, UnknownColumnError.
         """
-        from .views.tfdata import tf_dataset
+        from .views.tf_dataset import TfOptions, tf_dataset
 
-        return tf_dataset(
-            self,
-            batch_size,
+        options = TfOptions(
+            batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
             epoch=epoch,
             epochs=epochs,
-            columns=columns,
-            inputs=inputs,
-            targets=targets,
-            sample_weight=sample_weight,
             drop_remainder=drop_remainder,
             prefetch_bytes=prefetch_bytes,
             num_threads=num_threads,
         )
+        return tf_dataset(self, options, columns=columns, inputs=inputs, targets=targets, sample_weight=sample_weight)

@@ -20,7 +20,7 @@ TRAINER = """
 DATA = """
     ALIGNMENT_BYTES ORDER_VERSION BadColumnError BatchPlan CacheError Column ColumnDescription ColumnKind
     ColumnStatistics Conversion Dataset DatasetDescription DatasetError DatasetExistsError DatasetNotFoundError
-    DatasetWriter FittedPreprocessing LengthStatistics ManifestError PlanError Prefetcher Ragged Reader RemoteDataset
+    DatasetWriter FittedPreprocessing LengthStatistics ManifestError PlanError Ragged Reader RemoteDataset
     RemoteError RowError RowOrder SelectionError ShardError Shuffle SourceError StoredDataset TransformError
     UnknownColumnError VerifyReport aligned_empty concatenate convert convert_csv convert_npz describe
     fit_preprocessing from_arrow from_dataset from_generator from_pandas from_ray_dataset from_tf_dataset

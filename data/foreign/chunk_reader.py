@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DatasetError
 from ..format.chunks import Skipped
 from ..format.manifest import Column, Manifest
 from ..format.memory import aligned_empty
@@ -19,7 +18,6 @@ from ..format.ragged import Ragged, splits_of
 from ..format.runs import Runs, copy_runs
 from ..format.shards import Values
 from ..order.order import RowIds
-from ..read.reader import rows_of
 from ..read.stored_reader import Stamps, StoredReader
 from ..write.blocks import Block
 from .chunk_source import PARQUET_SUFFIXES, ChunkFile, open_checked
@@ -34,8 +32,8 @@ class ChunkReader(StoredReader):
 
     A chunk (row group, record batch) is decoded when its first row is asked for. The chunks used last are kept, up to
     `decoded_bytes` (512 MiB), and always the one that is read from now: a fully shuffled pass over a dataset that does
-    not fit decodes chunks again and again, a window shuffle or the stored order does not. It warns of that, and
-    `gather_batches` then reads some thousand rows at once, chunk by chunk. Up to 64 files stay open.
+    not fit decodes chunks again and again, a window shuffle or the stored order does not. It warns of that. Up to 64
+    files stay open.
     """
 
     def __init__(
@@ -69,27 +67,6 @@ class ChunkReader(StoredReader):
         self._decoded.clear()
         self._num_bytes = 0
         super().close()
-
-    def gather_batches(  # noqa: D102
-        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        if not self._was_dropped.any():
-            yield from super().gather_batches(row_ids, batch_size, out)
-            return
-        # What does not fit is decoded once for many batches rather than for each.
-        rows_each = max(1, int(_AT_ONCE_BYTES / self._row_bytes) // batch_size) * batch_size
-        for low in range(0, len(row_ids), rows_each):
-            ids = row_ids[low : low + rows_each]
-            arrays = rows_of(out, low, low + rows_each)
-            try:
-                found = self.gather(ids, arrays)
-            except DatasetError:
-                # Batch by batch, so that the error comes with the batch that it is about.
-                yield from super().gather_batches(ids, batch_size, arrays)
-                continue
-            for first in range(0, len(ids), batch_size):
-                stop = min(first + batch_size, len(ids))
-                yield {name: _part(values, first, stop, is_given=out is not None) for name, values in found.items()}
 
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
         chunks = self._chunks.of_rows(ids)
@@ -154,17 +131,6 @@ class ChunkReader(StoredReader):
         self._files[number] = file
         self._is_open[number] = True
         return file
-
-
-def _part(values: Values, low: int, high: int, *, is_given: bool) -> Values:
-    """Some rows in memory of their own, aligned; in the caller's memory if it is given for a tensor column."""
-    if isinstance(values, Ragged):
-        return values.take(np.arange(low, high))
-    if is_given:
-        return values[low:high]
-    part = aligned_empty((high - low, *values.shape[1:]), values.dtype)
-    part[...] = values[low:high]
-    return part
 
 
 def _in_places(column: Column, parts: Sequence[tuple[RowIds, Ragged]], num_rows: int) -> Ragged:

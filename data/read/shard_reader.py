@@ -9,47 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DatasetError, ShardError
+from ..errors import ShardError
 from ..format.chunks import Skipped
 from ..format.ipc_shards import MappedShard
 from ..format.manifest import Column, Manifest
-from ..format.memory import ALIGNMENT_BYTES, aligned_empty
+from ..format.memory import aligned_empty
 from ..format.ragged import Ragged, splits_of
 from ..format.runs import Runs, copy_runs, elements_at_every_byte
 from ..format.shards import FileStamp, Values, stamp_of
 from ..order.order import RowIds
-from .reader import rows_of
 from .stored_reader import Stamps, StoredReader
 
 # Rows pass through a temporary array, which should stay in the processor's cache.
 _COPY_BYTES = 256 << 10
-# Smaller batches are copied together, as many as have this many bytes, and share their memory. Of more bytes, malloc
-# gives every array back to the system and takes it anew, page by page (measured: a third of the rows per second).
-_TOGETHER_BYTES = 512 << 10
 # With fewer rows than this per shard, indexing shard by shard costs more than row by row (measured).
 _ROWS_PER_GROUP = 8
 _SPLIT_BYTES = 8
-_NO_ROWS = np.empty(0)
 
 _Places = slice | npt.NDArray[np.int64]
-
-
-class _Located(NamedTuple):
-    """Some rows and where they lie: their chunks and shards, the first byte of each tensor column in the file, and the
-    shard of all of them if it is one."""
-
-    ids: RowIds
-    chunks: RowIds
-    shards: RowIds
-    offsets: Mapping[str, RowIds]
-    shard: int | None
-
-    def part(self, low: int, high: int) -> _Located:
-        """The rows [low, high)."""
-        offsets = {name: places[low:high] for name, places in self.offsets.items()}
-        shards = self.shards[low:high]
-        shard = _only(shards) if self.shard is None else self.shard
-        return _Located(self.ids[low:high], self.chunks[low:high], shards, offsets, shard)
 
 
 class KeptMap(NamedTuple):
@@ -83,8 +60,8 @@ class ShardReader(StoredReader):
         num_chunks = len(self._chunks.first_rows)
         # Byte offsets in the file for every record batch: the values, their end, the row splits.
         self._places = {name: np.zeros((3, num_chunks), np.int64) for name in self._columns}
-        self._variable = [(name, column) for name, column in self._columns.items() if column.is_variable]
-        self._row_types = {name: np.dtype(f"V{self._columns[name].row_bytes}") for name, _, _ in self._tensors}
+        self._variable = [column for column in self._columns.values() if column.is_variable]
+        self._row_types = {column.name: np.dtype(f"V{column.row_bytes}") for column in self._tensors}
         # Where row 0 would lie if all rows lay as those of a chunk do: a row's place is this and its id.
         self._starts = {name: np.zeros(num_chunks, np.int64) for name in self._row_types}
         self._maps = maps
@@ -98,74 +75,22 @@ class ShardReader(StoredReader):
         self._views.clear()
         super().close()
 
-    def gather_batches(  # noqa: D102
-        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        try:
-            ids = self._checked_ids(row_ids)
-            arrays = None if out is None else self._checked_buffers(out, ids.size)
-            located = self._locate(ids)
-        except DatasetError:
-            # Batch by batch, so that the error comes with the batch that it is about.
-            yield from super().gather_batches(row_ids, batch_size, out)
-            return
-        rows_each = batch_size * (self._num_together(batch_size) if arrays is None else 1)
-        for low in range(0, ids.size, rows_each):
-            self._check_not_closed()
-            part, targets = located.part(low, low + rows_each), rows_of(arrays, low, low + rows_each)
-            try:
-                found = self._copied(part, targets or self._new_arrays(part.ids.size))
-            except DatasetError:
-                yield from super().gather_batches(part.ids, batch_size, targets)
-                continue
-            yield from self._cut(found, part.ids.size, batch_size)
-
-    def _num_together(self, batch_size: int) -> int:
-        """How many batches are copied at once: calls of numpy cost more than the copy of few bytes.
-
-        More than one only where all of them begin at multiples of 64 bytes.
-        """
-        bytes_each = [kind.itemsize * batch_size for kind in self._row_types.values()]
-        if self._variable or any(num_bytes % ALIGNMENT_BYTES for num_bytes in bytes_each):
-            return 1
-        return max(1, _TOGETHER_BYTES // max(1, sum(bytes_each)))
-
-    def _cut(self, found: dict[str, Any], num_rows: int, batch_size: int) -> Iterator[dict[str, Any]]:
-        if num_rows <= batch_size:
-            yield found
-            return
-        for low in range(0, num_rows, batch_size):
-            self._check_not_closed()
-            yield {name: values[low : low + batch_size] for name, values in found.items()}
-
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
-        return self._copied(self._locate(ids), arrays)
-
-    def _locate(self, ids: RowIds) -> _Located:
-        """Map the shards of these rows and find the rows in them."""
         chunks = self._chunks.of_rows(ids)
         shards = self._chunks.shards[chunks]
         self._map(shards)
-        offsets = {name: self._starts[name][chunks] + ids * kind.itemsize for name, kind in self._row_types.items()}
-        return _Located(ids, chunks, shards, offsets, _only(shards))
-
-    def _copied(self, rows: _Located, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Values]:
-        """The columns of some rows, in order; those of tensors in `arrays`."""
-        self._look_at_sizes(rows.shards if rows.shard is None else [rows.shard])
-        num_rows = rows.ids.size
+        shard = _only(shards)
+        self._look_at_sizes(shards if shard is None else [shard])
         groups: list[tuple[int, _Places]] | None = []
-        if num_rows:
-            groups = _group(rows.shards) if rows.shard is None else [(rows.shard, slice(0, num_rows))]
-            for name, offsets in rows.offsets.items():
-                kind = self._row_types[name]
-                _copy(self._views[kind.itemsize], rows.shards, offsets, groups, arrays[name].reshape(-1).view(kind))
+        if ids.size:
+            groups = _group(shards) if shard is None else [(shard, slice(0, ids.size))]
+            for name, kind in self._row_types.items():
+                offsets = self._starts[name][chunks] + ids * kind.itemsize
+                _copy(self._views[kind.itemsize], shards, offsets, groups, arrays[name].reshape(-1).view(kind))
         if not self._variable:
-            return dict(arrays)
-        found: dict[str, Values] = {name: arrays.get(name, _NO_ROWS) for name in self._columns}
-        within = rows.ids - self._chunks.first_rows[rows.chunks]
-        for name, column in self._variable:
-            found[name] = self._ragged(column, rows.chunks, rows.shards, within, groups)
-        return found
+            return arrays
+        within = ids - self._chunks.first_rows[chunks]
+        return {**arrays, **{c.name: self._ragged(c, chunks, shards, within, groups) for c in self._variable}}
 
     def _ragged(
         self,

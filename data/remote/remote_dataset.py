@@ -14,9 +14,6 @@ from ..errors import DatasetNotFoundError, ManifestError, ShardError
 from ..format.chunks import ChunkTable, Skipped
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
 from ..format.shards import FileStamp
-from ..order.order import RowOrder, Shuffle
-from ..read.batches import iterate_batches
-from ..read.reader import Reader
 from ..stored import StoredDataset
 from ..views.view import chosen_columns
 from .filesystem import RemoteFolder
@@ -54,40 +51,6 @@ class RemoteDataset(StoredDataset):
         Raises UnknownColumnError, CacheError.
         """
         return self._reader(columns, None)
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        shuffle: Shuffle = "full",
-        seed: int = 0,
-        epoch: int = 0,
-        columns: Sequence[str] | None = None,
-        prefetch_bytes: int = 0,
-        num_threads: int = 1,
-    ) -> Iterator[dict[str, Any]]:
-        """See `Dataset.batches`; the shards that come next are fetched meanwhile.
-
-        Raises also CacheError and RemoteError on the way; warns of a full shuffle whose shards are not all here.
-        """
-        order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
-        chosen_columns(self, columns)
-        source = self._source()
-
-        def make_reader() -> Reader:
-            reader = self._reader(columns, source)
-            reader.start_pass(seed=seed, epoch=epoch)
-            return reader
-
-        batches = iterate_batches(
-            make_reader, order, batch_size, prefetch_bytes=prefetch_bytes, num_threads=num_threads
-        )
-
-        def closing_batches() -> Iterator[dict[str, Any]]:
-            with closing(source):
-                yield from batches
-
-        return closing_batches()
 
     def check(self) -> None:
         """Look whether the dataset at the URI is still this one and its files have the sizes of the manifest.

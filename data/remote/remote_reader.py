@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from ..errors import CacheError, ShardError
 from ..foreign.chunk_reader import ChunkReader
-from ..format.manifest import Column
 from ..format.shards import FileStamp, stamp_of
-from ..read.lookahead import ComingRows
-from ..read.reader import Reader
+from ..order.order import RowIds
+from ..read.reader import Out, Reader
 from ..read.shard_reader import ShardReader
-from ..views.view import checked_row_ids
+from ..read.upcoming import Order
 from .remote_source import ShardSource
 
 
@@ -60,21 +59,18 @@ class RemoteReader(Reader):
         *,
         owns_source: bool,
     ) -> None:
-        self._source, self._below, self._stamps, self._num_rows = source, below, stamps, num_rows
-        self._owns_source, self._is_open = owns_source, True
+        super().__init__(source.name, num_rows, below.columns)
+        self._source, self._below, self._stamps = source, below, stamps
+        self._owns_source = owns_source
         self._is_held = np.zeros(len(source.shards), bool)
         self._lock = threading.Lock()
         source.cache.add_holder(self)
-
-    @property
-    def columns(self) -> Mapping[str, Column]:  # noqa: D102
-        return self._below.columns
 
     def start_pass(self, *, seed: int, epoch: int) -> None:  # noqa: D102
         with self._lock:
             self._below.start_pass(seed=seed, epoch=epoch)
 
-    def expect(self, order: ComingRows, position: int = 0) -> None:
+    def fetch_ahead(self, order: Order, position: int) -> None:
         """Say that the rows of `order` will be asked for, from `position` on: their shards are fetched ahead.
 
         Cheap enough to be called before every batch. Warns of a full shuffle whose shards are not all in the cache;
@@ -82,12 +78,7 @@ class RemoteReader(Reader):
         """
         self._source.expect(order, position)
 
-    def gather(  # noqa: D102
-        self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> dict[str, Any]:
-        if not self._is_open:
-            raise ValueError(f"The reader of dataset {self._source.name} is closed; make another.")
-        ids = checked_row_ids(row_ids, self._num_rows, self._source.name)
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:  # noqa: D102
         with self._lock:
             self._hold(self._source.table.of_rows(ids))
             try:
@@ -112,9 +103,9 @@ class RemoteReader(Reader):
 
     def close(self) -> None:  # noqa: D102
         with self._lock:
-            if not self._is_open:
+            if self._is_closed:
                 return
-            self._is_open = False
+            self._is_closed = True
             self._release(np.flatnonzero(self._is_held).tolist())
             self._below.close()
         if self._owns_source:
@@ -122,7 +113,7 @@ class RemoteReader(Reader):
 
     def __del__(self) -> None:
         # A reader that was dropped without close must not keep its shards from being deleted for ever.
-        if getattr(self, "_is_open", False):
+        if not getattr(self, "_is_closed", True):
             self.close()
 
     def _hold(self, shards: npt.NDArray[np.int64]) -> None:

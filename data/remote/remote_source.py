@@ -17,7 +17,7 @@ from ..foreign.footers import EDGE_PREFIX
 from ..format.chunks import ChunkTable, Skipped
 from ..format.manifest import Manifest, Shard
 from ..order.order import RowOrder
-from ..read.lookahead import ComingRows, Lookahead, ShardTable
+from ..read.upcoming import Order, ShardTable, Upcoming, refetches
 from .fetch_ahead import ShardPrefetcher
 from .filesystem import RemoteFolder
 from .retry import RetryPolicy
@@ -84,8 +84,8 @@ class ShardSource:
         sizes = {self.names[number]: self.shards[number].num_bytes for number in shards.tolist()}
         self.num_bytes = sum(sizes.values())
         self._folder, self._settings = folder, settings
-        self._order: ComingRows | None = None
-        self._lookahead: Lookahead | None = None
+        self._order: Order | None = None
+        self._lookahead: Upcoming | None = None
         self._coming: tuple[int, ...] = ()
         self._coming_names: tuple[str, ...] = ()
         self._mutex, self._stop = threading.Lock(), threading.Event()
@@ -101,7 +101,7 @@ class ShardSource:
         """The shards that are known to come."""
         return frozenset(self._coming)
 
-    def expect(self, order: ComingRows, position: int) -> None:
+    def expect(self, order: Order, position: int) -> None:
         """Say that the rows of `order` will be asked for, from `position` on; shards are then fetched ahead.
 
         Warns of a full shuffle whose shards are not all there; raises CacheError if they do not fit the cache.
@@ -139,27 +139,34 @@ class ShardSource:
         self._stop.set()
         self._prefetcher.close()
 
-    def _follow(self, order: ComingRows) -> None:
+    def _follow(self, order: Order) -> None:
         self._order, self._lookahead = order, None
+        shard_bytes = [shard.num_bytes for shard in self.shards]
+        limit = self.cache.max_bytes
         if isinstance(order, RowOrder) and order.shuffle == "full":
             self._announce_all()
             self._set_coming(tuple(self.table.of_all().tolist()))
             return
-        limit = self.cache.max_bytes
+        if limit is not None and not self.fits and refetches(order, self.table, shard_bytes, limit):
+            self._refuse()
         ahead = _AHEAD_BYTES if limit is None else min(_AHEAD_BYTES, limit // 2)
-        self._lookahead = Lookahead(order, self.table, [shard.num_bytes for shard in self.shards], ahead)
+        self._lookahead = Upcoming(order, self.table, shard_bytes, ahead)
+
+    def _refuse(self) -> None:
+        self._order = None
+        raise CacheError(
+            f"A full shuffle of {self.name} needs all its shards at once, {self.num_bytes:,} bytes; the shard "
+            f"cache {self.cache.folder} is limited to {self.cache.max_bytes:,}. Give a larger cache_bytes, or "
+            'shuffle="window", for a mix mix(..., shuffle="window") as well; a window that is still too large, as '
+            '"window:ROWS:ROWS_OF_A_SHARD".',
+            path=self.name,
+        )
 
     def _announce_all(self) -> None:
         """Say what a full shuffle means for shards that are not here yet."""
         numbers = self.table.of_all().tolist()
         if not self.fits:
-            self._order = None
-            raise CacheError(
-                f"A full shuffle of {self.name} needs all its shards at once, {self.num_bytes:,} bytes; the shard "
-                f"cache {self.cache.folder} is limited to {self.cache.max_bytes:,}. Give a larger cache_bytes, or "
-                'shuffle="window".',
-                path=self.name,
-            )
+            self._refuse()
         absent = sum(self.shards[number].num_bytes for number in numbers if not self.has(number))
         if absent:
             warnings.warn(

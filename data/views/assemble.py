@@ -14,15 +14,13 @@ from ..format.columns import Column
 from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.bijection import Integers
-from ..read.reader import output_array
+from ..read.reader import Out, output_array
 
 Part = tuple[Integers, Mapping[str, Any]]
 """Places in the batch [rows of the part], and the rows by column."""
 
 
-def assembled(
-    columns: Mapping[str, Column], num_rows: int, parts: Sequence[Part], out: Mapping[str, npt.NDArray[Any]] | None
-) -> dict[str, Any]:
+def assembled(columns: Mapping[str, Column], num_rows: int, parts: Sequence[Part], out: Out | None) -> dict[str, Any]:
     """The batch of `num_rows` rows, every row from exactly one part; arrays fill `out` as `Reader.gather` says."""
     return {
         name: _ragged(column, parts) if column.is_variable else _array(column, num_rows, parts, out)
@@ -30,9 +28,7 @@ def assembled(
     }
 
 
-def _array(
-    column: Column, num_rows: int, parts: Sequence[Part], out: Mapping[str, npt.NDArray[Any]] | None
-) -> npt.NDArray[Any]:
+def _array(column: Column, num_rows: int, parts: Sequence[Part], out: Out | None) -> npt.NDArray[Any]:
     array = output_array(column, num_rows, out)
     for places, rows in parts:
         array[places] = rows[column.name]

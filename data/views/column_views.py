@@ -2,71 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ..dataset import Dataset
 from ..errors import SelectionError
 from ..format.columns import Column, ColumnStatistics
 from ..order.order import RowIds
-from ..read.reader import Reader
+from ..read.reader import Out, Reader
 from .statistics import LazyStatistics
-from .view import View, ViewReader, checked_row_ids, chosen_columns
+from .view import View, ViewReader, chosen_columns
 
 
 class ColumnsView(View):
-    """The dataset below with some of its columns, under other names."""
+    """The base with some of its columns, under other names."""
 
-    def __init__(self, below: Dataset, below_names: Mapping[str, str], call: str) -> None:
-        super().__init__(below, call, list(below_names.items()))
-        self._below_names = dict(below_names)
+    def __init__(self, base: Dataset, base_names: Mapping[str, str], call: str) -> None:
+        super().__init__(base, call, list(base_names.items()))
+        self._base_names = dict(base_names)
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
-        return _renamed(self.below.schema, self._below_names)
+        return _renamed(self.base.schema, self._base_names)
 
     @property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
-        known, names = self.below.statistics, self._below_names
+        known, names = self.base.statistics, self._base_names
         return LazyStatistics([name for name in names if names[name] in known], lambda name: known[names[name]])
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
-        names = {name: self._below_names[name] for name in chosen_columns(self, columns)}
-        return _ColumnsReader(self.below.reader(list(names.values())), self.name, len(self), names)
+        names = {name: self._base_names[name] for name in chosen_columns(self, columns)}
+        return _ColumnsReader(self.base.reader(list(names.values())), self.name, len(self), names)
 
 
 class _ColumnsReader(ViewReader):
-    def __init__(self, below: Reader, name: str, num_rows: int, names: Mapping[str, str]) -> None:
-        super().__init__(below, name, num_rows)
+    def __init__(self, base: Reader, name: str, num_rows: int, names: Mapping[str, str]) -> None:
+        super().__init__(base, name, num_rows, _renamed(base.columns, names))
         self._names = names
 
-    @property
-    def columns(self) -> Mapping[str, Column]:
-        return _renamed(self._below.columns, self._names)
-
-    def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
-        return self._named(self._below.gather(ids, self._out_below(out)))
-
-    def gather_batches(
-        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        ids = checked_row_ids(row_ids, self._num_rows, self._name)
-        return map(self._named, self._below.gather_batches(ids, batch_size, self._out_below(out)))
-
-    def _out_below(self, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, npt.NDArray[Any]] | None:
-        return None if out is None else {below: out[name] for name, below in self._names.items() if name in out}
-
-    def _named(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: found[below] for name, below in self._names.items()}
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
+        given = None if out is None else {base: out[name] for name, base in self._names.items() if name in out}
+        found = self._base.gather(ids, given)
+        return {name: found[base] for name, base in self._names.items()}
 
 
 def _renamed(schema: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
     found = {}
-    for name, below in names.items():
-        column = schema[below]
+    for name, base in names.items():
+        column = schema[base]
         found[name] = Column(name=name, dtype=column.dtype, shape=column.shape, kind=column.kind)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy.typing as npt
 from ..dataset import Dataset
 from ..format.columns import Column, ColumnStatistics
 from ..order.order import RowIds
-from ..read.reader import Reader
+from ..read.reader import Out, Reader
+from ..read.upcoming import Order
 from .assemble import assembled, check_same_columns
 from .statistics import LazyStatistics, merged_statistics
-from .view import checked_row_ids, chosen_columns, fingerprint_of
+from .view import chosen_columns, fingerprint_of
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
@@ -74,33 +76,39 @@ class _ConcatenationReader(Reader):
     def __init__(
         self, readers: Sequence[Reader], columns: Mapping[str, Column], name: str, starts: npt.NDArray[np.int64]
     ) -> None:
-        self._readers, self._columns, self._name, self._starts = readers, columns, name, starts
+        super().__init__(name, int(starts[-1]), columns, readers)
+        self._starts = starts
 
-    @property
-    def columns(self) -> Mapping[str, Column]:
-        return self._columns
+    def base_orders(self, order: Order) -> Sequence[tuple[Reader, Order]]:
+        return [(base, _PartOrder(order, *self._starts[n : n + 2].tolist())) for n, base in enumerate(self._bases)]
 
-    def start_pass(self, *, seed: int, epoch: int) -> None:
-        for reader in self._readers:
-            reader.start_pass(seed=seed, epoch=epoch)
-
-    def gather(
-        self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> dict[str, Any]:
-        ids = checked_row_ids(row_ids, int(self._starts[-1]), self._name)
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
         numbers = np.searchsorted(self._starts, ids, side="right") - 1
         used = np.unique(numbers).tolist()
         if len(used) == 1:
-            return self._readers[used[0]].gather(ids - self._starts[used[0]], out)
+            return self._bases[used[0]].gather(ids - self._starts[used[0]], out)
         return assembled(self._columns, ids.size, [self._part(number, numbers, ids) for number in used], out)
 
     def _part(self, number: int, numbers: RowIds, ids: RowIds) -> tuple[RowIds, dict[str, Any]]:
         places = np.flatnonzero(numbers == number)
-        return places, self._readers[number].gather(ids[places] - self._starts[number])
+        return places, self._bases[number].gather(ids[places] - self._starts[number])
 
-    def close(self) -> None:
-        for reader in self._readers:
-            reader.close()
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PartOrder:
+    """Those rows of a pass that lie in one of the datasets, from `first` to before `end`, by their ids there."""
+
+    order: Order
+    first: int
+    end: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.order.num_rows
+
+    def rows(self, start: int, stop: int) -> RowIds:
+        ids = self.order.rows(start, stop)
+        return ids[(ids >= self.first) & (ids < self.end)] - self.first
 
 
 def joined_statistics(datasets: Sequence[Dataset]) -> Mapping[str, ColumnStatistics]:

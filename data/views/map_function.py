@@ -199,10 +199,10 @@ def _output_names(output: Output | None) -> tuple[str, ...] | None:
 
 
 def _num_random(dataset: Dataset) -> int:
-    """Random changes below, so that each one draws other numbers."""
+    """Random changes in what a dataset is made of, so that each one draws other numbers."""
     own = int(isinstance(dataset, ChangedDataset) and dataset.change.is_random)
     if isinstance(dataset, View):
-        return own + _num_random(dataset.below)
+        return own + _num_random(dataset.base)
     return max((_num_random(one) for one in getattr(dataset, "datasets", ())), default=0)
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..dataset import Dataset
 from ..errors import PlanError, SelectionError
@@ -21,10 +21,11 @@ from ..format.columns import Column, ColumnStatistics
 from ..order.bijection import Integers, hashed
 from ..order.order import MAX_ROWS, ORDER_VERSION, RowIds, RowOrder, Shuffle, checked_integer
 from ..order.window import parse_shuffle
-from ..read.reader import Reader
+from ..read.reader import Out, Reader
+from ..read.upcoming import Order
 from .assemble import Part, assembled, check_same_columns
 from .concatenate import joined_statistics
-from .view import checked_row_ids, chosen_columns, fingerprint_of
+from .view import chosen_columns, fingerprint_of
 
 MIX_VERSION = 1
 """Changes whenever any mix changes."""
@@ -159,21 +160,28 @@ class _Stream:
     def start_pass(self, seed: int) -> None:
         self._pass_seed, self._epoch = seed, -1
 
-    def parts(self, places: Integers, numbers: Integers) -> Iterator[Part]:
-        """The rows with these numbers, counted over all passes, to stand at these places."""
-        epochs, positions = np.divmod(numbers, self._num_rows)
+    def rows(self, numbers: Integers) -> RowIds:
+        """The row ids of the rows with these numbers, counted over all passes."""
         ids = np.empty_like(numbers)
-        groups = [(epoch, np.flatnonzero(epochs == epoch)) for epoch in np.unique(epochs).tolist()]
-        for epoch, group in groups:
+        for epoch, places in self._passes(numbers):
             order = RowOrder(num_rows=self._num_rows, seed=self._order_seed, epoch=epoch, shuffle=self._shuffle)
-            ids[group] = order.at(positions[group])
+            ids[places] = order.at(numbers[places] - epoch * self._num_rows)
+        return ids
+
+    def parts(self, places: Integers, numbers: Integers) -> Iterator[Part]:
+        """The rows with these numbers, to stand at these places."""
+        ids, passes = self.rows(numbers), self._passes(numbers)
         if self._varies:
-            for epoch, group in groups:
+            for epoch, group in passes:
                 self._read_for(epoch)
                 yield places[group], self.reader.gather(ids[group])
-        elif groups:
-            self._read_for(groups[0][0] if self._epoch < 0 else self._epoch)
+        elif passes:
+            self._read_for(passes[0][0] if self._epoch < 0 else self._epoch)
             yield places, self.reader.gather(ids)
+
+    def _passes(self, numbers: Integers) -> list[tuple[int, Integers]]:
+        epochs = numbers // self._num_rows
+        return [(epoch, np.flatnonzero(epochs == epoch)) for epoch in np.unique(epochs).tolist()]
 
     def _read_for(self, epoch: int) -> None:
         if epoch != self._epoch:
@@ -190,24 +198,23 @@ class _MixReader(Reader):
         num_rows: int,
         weights: Sequence[float],
     ) -> None:
-        self._streams, self._columns, self._name = streams, columns, name
-        self._num_rows, self._weights, self._first = num_rows, weights, 0
-
-    @property
-    def columns(self) -> Mapping[str, Column]:
-        return self._columns
+        super().__init__(name, num_rows, columns, [stream.reader for stream in streams])
+        self._streams, self._weights, self._first = streams, weights, 0
 
     def start_pass(self, *, seed: int, epoch: int) -> None:
         if (epoch + 1) * self._num_rows >= MAX_ROWS:
             raise PlanError(f"Epoch {epoch} of {self._name} begins after more rows than can be counted (2**62).")
-        self._first = epoch * self._num_rows
+        self._first, self._orders = epoch * self._num_rows, (None, ())
         for stream in self._streams:
             stream.start_pass(seed)
 
-    def gather(
-        self, row_ids: npt.NDArray[np.int64], out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> dict[str, Any]:
-        ids: RowIds = checked_row_ids(row_ids, self._num_rows, self._name)
+    def base_orders(self, order: Order) -> Sequence[tuple[Reader, Order]]:
+        return [
+            (stream.reader, _StreamOrder(order, stream, number, self._first, self._weights))
+            for number, stream in enumerate(self._streams)
+        ]
+
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
         owners, numbers = mix_streams(ids + self._first, self._weights)
         parts: list[Part] = []
         for number in np.unique(owners).tolist():
@@ -215,6 +222,22 @@ class _MixReader(Reader):
             parts.extend(self._streams[number].parts(places, numbers[places]))
         return assembled(self._columns, ids.size, parts, out)
 
-    def close(self) -> None:
-        for stream in self._streams:
-            stream.reader.close()
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StreamOrder:
+    """Those rows of a pass over a mix that are of one stream, by their ids there; `first` is the first position of the
+    pass, counted over all passes."""
+
+    order: Order
+    stream: _Stream
+    number: int
+    first: int
+    weights: Sequence[float]
+
+    @property
+    def num_rows(self) -> int:
+        return self.order.num_rows
+
+    def rows(self, start: int, stop: int) -> RowIds:
+        owners, numbers = mix_streams(self.order.rows(start, stop) + self.first, self.weights)
+        return self.stream.rows(numbers[owners == self.number])

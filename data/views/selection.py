@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,18 +15,18 @@ from ..errors import SelectionError, TransformError
 from ..format.columns import ColumnStatistics
 from ..format.shards import Values
 from ..order.order import RowIds, checked_integer
-from ..read.lookahead import ComingRows
-from ..read.reader import Reader
+from ..read.reader import Out, Reader, checked_row_ids
+from ..read.upcoming import Order
 from .split import SplitSide
 from .statistics import LazyStatistics, column_statistics
-from .view import View, ViewReader, checked_row_ids, chosen_columns, rows_per_scan
+from .view import View, ViewReader, chosen_columns, rows_per_scan
 
 Predicate = Callable[[dict[str, Values]], npt.ArrayLike]
 """From columns of some rows to bool [rows]: which rows to keep."""
 
 
 class RowChoice(Protocol):
-    """Which row of the dataset below each row of a view is."""
+    """Which row of the base each row of a view is."""
 
     def __len__(self) -> int: ...
 
@@ -35,7 +35,7 @@ class RowChoice(Protocol):
         """All that decides which rows there are; JSON can hold it."""
 
     def at(self, ids: RowIds) -> RowIds:
-        """The row below of each row."""
+        """The row of the base for each row."""
 
 
 class Span:
@@ -56,10 +56,10 @@ class Span:
 
 
 class RowIndex:
-    """Rows listed one by one: 4 bytes of memory each, 8 if the dataset below has 2**32 rows or more."""
+    """Rows listed one by one: 4 bytes of memory each, 8 if the base has 2**32 rows or more."""
 
-    def __init__(self, ids: RowIds, num_rows_below: int) -> None:
-        self.ids = ids.astype(np.uint32 if num_rows_below < 1 << 32 else np.int64)
+    def __init__(self, ids: RowIds, num_base_rows: int) -> None:
+        self.ids = ids.astype(np.uint32 if num_base_rows < 1 << 32 else np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,18 +73,18 @@ class RowIndex:
 
 
 class Selection(View):
-    """Some rows of the dataset below, in any order.
+    """Some rows of the base, in any order.
 
     Statistics are computed, by reading the column, when they are first asked for; if rows differ from pass to pass they
-    are those of the dataset below.
+    are those of the base.
     """
 
-    def __init__(self, below: Dataset, rows: RowChoice, call: str) -> None:
+    def __init__(self, base: Dataset, rows: RowChoice, call: str) -> None:
         if not len(rows):
             raise SelectionError(
-                f"{below.name}.{call} leaves no row of {len(below):,}; a dataset needs at least one.", path=below.name
+                f"{base.name}.{call} leaves no row of {len(base):,}; a dataset needs at least one.", path=base.name
             )
-        super().__init__(below, call, rows.content)
+        super().__init__(base, call, rows.content)
         self._rows = rows
         self._statistics: Mapping[str, ColumnStatistics] | None = None
 
@@ -97,22 +97,22 @@ class Selection(View):
     @property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
         if self.varies:  # one pass would not show the bounds of all
-            return self.below.statistics
+            return self.base.statistics
         if self._statistics is None:
             # The bounds of all rows need not be those of some.
-            self._statistics = LazyStatistics(self.below.statistics, lambda name: column_statistics(self, name))
+            self._statistics = LazyStatistics(self.base.statistics, lambda name: column_statistics(self, name))
         return self._statistics
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen_columns(self, columns)
-        return _SelectionReader(self.below.reader(columns), self.name, self._rows)
+        return _SelectionReader(self.base.reader(columns), self.name, self._rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenRows:
-    """The rows of a pass over a selection, by the ids that they have below it."""
+    """The rows of a pass over a selection, by the ids that they have in the base."""
 
-    order: ComingRows
+    order: Order
     chosen: RowChoice
 
     @property
@@ -124,24 +124,15 @@ class ChosenRows:
 
 
 class _SelectionReader(ViewReader):
-    def __init__(self, below: Reader, name: str, rows: RowChoice) -> None:
-        super().__init__(below, name, len(rows))
+    def __init__(self, base: Reader, name: str, rows: RowChoice) -> None:
+        super().__init__(base, name, len(rows))
         self._rows = rows
-        self._coming: ChosenRows | None = None
 
-    def expect(self, order: ComingRows, position: int = 0) -> None:
-        if self._coming is None or self._coming.order != order:
-            self._coming = ChosenRows(order, self._rows)
-        self._below.expect(self._coming, position)
+    def base_orders(self, order: Order) -> Sequence[tuple[Reader, Order]]:
+        return [(self._base, ChosenRows(order, self._rows))]
 
-    def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
-        return self._below.gather(self._rows.at(ids), out)
-
-    def gather_batches(
-        self, row_ids: npt.NDArray[np.int64], batch_size: int, out: Mapping[str, npt.NDArray[Any]] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        ids = checked_row_ids(row_ids, self._num_rows, self._name)
-        return self._below.gather_batches(self._rows.at(ids), batch_size, out)
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
+        return self._base.gather(self._rows.at(ids), out)
 
 
 def split(

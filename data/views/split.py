@@ -42,7 +42,7 @@ class SplitSide:
         return ["split", SPLIT_VERSION, self.num_rows, self.num_chosen, self.seed, self.first]
 
     def at(self, ids: RowIds) -> RowIds:
-        """The row below of every row of this side."""
+        """The row of the base for every row of this side."""
         section_starts = np.array([self._rows_before(start) for start in range(0, self.num_rows, _SECTION_ROWS)])
         sections = np.searchsorted(section_starts, ids, side="right") - 1
         result = np.empty_like(ids)
@@ -52,12 +52,12 @@ class SplitSide:
         return result
 
     def _rows_before(self, row: int) -> int:
-        """Rows of this side among the rows below `row`, where `row` begins a section or ends the dataset."""
+        """Rows of this side among the rows before `row`, where `row` begins a section or ends the dataset."""
         chosen = row * self.num_chosen // self.num_rows
         return chosen if self.first else row - chosen
 
     def _at_in_section(self, section: int, ids: Integers) -> RowIds:
-        """The rows below of rows of this side, both counted from the start of the section."""
+        """The rows of the base for rows of this side, both counted from the start of the section."""
         start = section * _SECTION_ROWS
         stop = min(start + _SECTION_ROWS, self.num_rows)
         num_chosen = stop * self.num_chosen // self.num_rows - start * self.num_chosen // self.num_rows

@@ -1,4 +1,4 @@
-"""Views that compute columns from the rows of the dataset below, batch by batch, when they are read."""
+"""Views that compute columns from the rows of its base, batch by batch, when they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..format.memory import aligned, aligned_empty
 from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.order import RowIds
-from ..read.reader import Reader, output_array
+from ..read.reader import Out, Reader, output_array
 from .statistics import LazyStatistics, column_statistics
 from .view import View, ViewReader, chosen_columns
 
@@ -47,14 +47,14 @@ class RowChange(ABC):
 
 
 class ChangedDataset(View):
-    """The dataset below with the columns that a `RowChange` computes.
+    """The base with the columns that a `RowChange` computes.
 
     Statistics of these columns are computed when they are first asked for, and not known if the change is random.
     """
 
-    def __init__(self, below: Dataset, change: RowChange, call: str) -> None:
+    def __init__(self, base: Dataset, change: RowChange, call: str) -> None:
         outputs = [[c.name, c.kind, c.dtype.name, c.shape] for c in change.outputs.values()]
-        super().__init__(below, call, [list(change.inputs), outputs, change.content])
+        super().__init__(base, call, [list(change.inputs), outputs, change.content])
         self.change = change
         self._statistics: Mapping[str, ColumnStatistics] | None = None
 
@@ -63,16 +63,16 @@ class ChangedDataset(View):
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
-        return {**self.below.schema, **self.change.outputs}
+        return {**self.base.schema, **self.change.outputs}
 
     @property
     def varies(self) -> bool:  # noqa: D102
-        return self.below.varies or self.change.is_random
+        return self.base.varies or self.change.is_random
 
     @property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
         if self._statistics is None:
-            known, made = self.below.statistics, self.change.outputs
+            known, made = self.base.statistics, self.change.outputs
             names = [name for name in self.schema if (not self.varies if name in made else name in known)]
             self._statistics = LazyStatistics(
                 names, lambda name: column_statistics(self, name) if name in made else known[name]
@@ -83,52 +83,47 @@ class ChangedDataset(View):
         chosen = chosen_columns(self, columns)
         passed = [name for name in chosen if name not in self.change.outputs]
         inputs = self.change.inputs if len(passed) < len(chosen) else ()
-        below = self.below.reader(list(dict.fromkeys([*passed, *inputs])))
-        return _ChangingReader(below, self.name, len(self), chosen, self.change)
+        base = self.base.reader(list(dict.fromkeys([*passed, *inputs])))
+        return _ChangingReader(base, self.name, len(self), chosen, self.change)
 
 
 class _ChangingReader(ViewReader):
     def __init__(
-        self, below: Reader, name: str, num_rows: int, columns: Mapping[str, Column], change: RowChange
+        self, base: Reader, name: str, num_rows: int, columns: Mapping[str, Column], change: RowChange
     ) -> None:
-        super().__init__(below, name, num_rows)
-        self._columns, self._change = columns, change
+        self._change = change
         self._made = [name for name in columns if name in change.outputs]
+        self.computes = bool(self._made)
+        super().__init__(base, name, num_rows, columns)
         self._seed, self._epoch = 0, 0
-
-    @property
-    def columns(self) -> Mapping[str, Column]:
-        return self._columns
 
     def start_pass(self, *, seed: int, epoch: int) -> None:
         super().start_pass(seed=seed, epoch=epoch)
         self._seed, self._epoch = seed, epoch
 
-    def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
-        below = self._below.gather(ids, None if out is None else self._below_out(ids.size, out))
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
+        base = self._base.gather(ids, None if out is None else self._base_out(ids.size, out))
         if not self._made:
-            return below
+            return base
         made: Mapping[str, Values] = {}
         if ids.size:
-            rows = {name: read_only(below[name]) for name in self._change.inputs}
+            rows = {name: read_only(base[name]) for name in self._change.inputs}
             made = self._change.apply(rows, ids, seed=self._seed, epoch=self._epoch)
         return {
-            name: self._placed(column, made, ids.size, out) if name in self._made else below[name]
+            name: self._placed(column, made, ids.size, out) if name in self._made else base[name]
             for name, column in self._columns.items()
         }
 
-    def _below_out(self, num_rows: int, out: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def _base_out(self, num_rows: int, out: Out) -> dict[str, npt.NDArray[Any]]:
         return {
             name: out[name]
             if name in out and name in self._columns and name not in self._made
             else aligned_empty((num_rows, *column.shape), column.dtype)
-            for name, column in self._below.columns.items()
+            for name, column in self._base.columns.items()
             if not column.is_variable
         }
 
-    def _placed(
-        self, column: Column, made: Mapping[str, Values], num_rows: int, out: Mapping[str, npt.NDArray[Any]] | None
-    ) -> Values:
+    def _placed(self, column: Column, made: Mapping[str, Values], num_rows: int, out: Out | None) -> Values:
         """A computed column where the caller wants it: in `out`, else in aligned memory."""
         if column.is_variable:
             found = made[column.name] if made else Ragged(_empty(column), np.zeros(1, np.int64), column.kind)

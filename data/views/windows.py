@@ -17,8 +17,8 @@ from ..errors import SelectionError
 from ..format.columns import Column, ColumnStatistics
 from ..format.ragged import splits_of
 from ..order.order import RowIds, checked_integer
-from ..read.lookahead import ComingRows
-from ..read.reader import Reader, part_column
+from ..read.reader import Out, Reader, part_column
+from ..read.upcoming import Order
 from .selection import ChosenRows
 from .view import View, ViewReader, chosen_columns, rows_per_scan
 
@@ -45,20 +45,20 @@ class Windows(View):
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
-        columns = self.below.schema
+        columns = self.base.schema
         return {**columns, **{name: part_column(columns[name], self._length) for name in self._cut}}
 
     @property
     def statistics(self) -> Mapping[str, ColumnStatistics]:
         """Bounds of the long rows, which hold for every window."""
-        known = self.below.statistics
+        known = self.base.statistics
         return {name: ColumnStatistics(min=known[name].min, max=known[name].max) for name in known}
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen = chosen_columns(self, columns)
-        below = self.below.reader(list(chosen))
+        base = self.base.reader(list(chosen))
         cut = [name for name in self._cut if name in chosen]
-        return _WindowsReader(below, self.name, chosen, LongRows(self._splits), cut, self._length, self._stride)
+        return _WindowsReader(base, self.name, chosen, LongRows(self._splits), cut, self._length, self._stride)
 
 
 class LongRows:
@@ -83,7 +83,7 @@ class LongRows:
 class _WindowsReader(ViewReader):
     def __init__(
         self,
-        below: Reader,
+        base: Reader,
         name: str,
         columns: Mapping[str, Column],
         rows: LongRows,
@@ -91,21 +91,16 @@ class _WindowsReader(ViewReader):
         length: int,
         stride: int,
     ) -> None:
-        super().__init__(below, name, len(rows))
-        self._columns, self._rows, self._cut = columns, rows, cut
-        self._length, self._stride = length, stride
+        super().__init__(base, name, len(rows), columns)
+        self._rows, self._cut, self._length, self._stride = rows, cut, length, stride
 
-    @property
-    def columns(self) -> Mapping[str, Column]:
-        return self._columns
+    def base_orders(self, order: Order) -> Sequence[tuple[Reader, Order]]:
+        return [(self._base, ChosenRows(order, self._rows))]
 
-    def expect(self, order: ComingRows, position: int = 0) -> None:
-        self._below.expect(ChosenRows(order, self._rows), position)
-
-    def gather_checked(self, ids: RowIds, out: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, Any]:
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
         rows = self._rows.at(ids)
         starts = (ids - self._rows.splits[rows]) * self._stride
-        return self._below.gather_parts(rows, starts, self._length, self._cut, out)
+        return self._base.gather_parts(rows, starts, self._length, self._cut, out)
 
 
 def windowed(dataset: Dataset, columns: str | Sequence[str], length: int, stride: int | None) -> Dataset:

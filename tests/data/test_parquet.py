@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data import RowOrder, ShardError, open_dataset, write_dataset
+from heliostat.data import ShardError, open_dataset, write_dataset
 from heliostat.data.foreign.chunk_reader import ChunkReader
 from heliostat.data.format.manifest import DTYPE_NAMES
 from heliostat.data.format.ragged import Ragged
@@ -201,36 +201,3 @@ def test_damaged_row_groups_can_be_left_out(tmp_path, columns):
     for one in (dataset, copy):
         with one.reader(["y"]) as reader:
             assert reader.gather(np.arange(len(one)))["y"].tolist() == kept
-
-
-def test_a_full_shuffle_beyond_the_limit_says_so_and_decodes_once_for_many_batches(tmp_path):
-    ids = np.arange(6000)
-    columns = {"id": ids, "x": np.repeat(ids, 50).reshape(6000, 50), "text": [f"row {one}" * (one % 3) for one in ids]}
-    dataset = write_dataset(tmp_path / "set", columns, rows_per_shard=300, format="parquet")
-    num_chunks = 20
-    limit, order = 6 * 300 * 500, RowOrder(num_rows=6000, seed=2).rows(0, 6000)
-    counts = []
-    for at_once in (False, True):
-        with ChunkReader(dataset.path, dataset.manifest, decoded_bytes=limit) as reader:
-            list(reader.gather_batches(np.arange(6000), 100))  # in stored order nothing is decoded again
-            assert reader.num_decoded == num_chunks
-
-            def three_passes(reader=reader, at_once=at_once):
-                for _ in range(3):
-                    if at_once:
-                        found = list(reader.gather_batches(order, 100))
-                    else:
-                        found = [reader.gather(order[low : low + 100]) for low in range(0, 6000, 100)]
-                return found
-
-            with pytest.warns(UserWarning, match=r"20 chunks .* again and again.*shuffle=\"window\"") as warned:
-                found = three_passes()
-            assert len(warned) == 1
-            assert reader.decoded_bytes <= limit
-            assert [len(rows["id"]) for rows in found] == [100] * 60
-            assert np.concatenate([rows["id"] for rows in found]).tolist() == order.tolist()
-            assert np.array_equal(np.concatenate([rows["x"] for rows in found]), columns["x"][order])
-            assert [one for rows in found for one in rows["text"].to_list()] == [columns["text"][one] for one in order]
-            counts.append(reader.num_decoded)
-    assert counts[1] <= 4 * num_chunks
-    assert counts[0] > 10 * counts[1]

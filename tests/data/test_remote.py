@@ -149,14 +149,6 @@ def test_a_second_pass_fetches_nothing(opened, relay, local):
     assert relay.count("GET", ".arrow") == before == len(local.shards)
 
 
-def test_threads_that_read_ahead_give_the_same_rows_from_a_small_cache(opened, local):
-    limit = 5 * max(shard.num_bytes for shard in local.shards)
-    dataset = opened(cache_bytes=limit)
-    found = all_rows(dataset, shuffle="window:1000:500", prefetch_bytes=1 << 20, num_threads=2)
-    assert_equal(found, all_rows(local, shuffle="window:1000:500"))
-    assert sum(cached(dataset).values()) <= limit
-
-
 def test_coming_shards_are_fetched_while_rows_are_read(opened, relay, local):
     dataset, seen = opened(), threading.Event()
     last = f"/{dataset.shards[-1].file}"
@@ -176,20 +168,19 @@ def test_views_hand_down_which_rows_come(opened, relay, local):
     view = dataset.split(0.9, seed=1)[0].rename({"x": "pixels"})
     order = RowOrder(num_rows=len(view), shuffle=False)
     with view.reader() as reader:
-        reader.expect(order, 0)
+        reader.prefetch(order, 0)
         first = reader.gather(order.rows(0, 100))
         assert seen.wait(60)
     expected = local.split(0.9, seed=1)[0].reader().gather(order.rows(0, 100))
     np.testing.assert_array_equal(first["y"], expected["y"])
 
 
-@pytest.mark.parametrize("prefetch_bytes", [0, 1 << 16])
-def test_batches_of_views_fetch_ahead_too(opened, relay, local, prefetch_bytes):
+def test_batches_of_views_fetch_ahead_too(opened, relay, local):
     dataset, seen = opened(), threading.Event()
     last = f"/{dataset.shards[-1].file}"
     relay.fault = lambda method, path, number: seen.set() if method == "GET" and path.endswith(last) else None
     view = dataset.split(0.9, seed=1)[0].map(lambda rows: {"z": rows["y"] + 1}, columns=["y"])
-    batches = view.batches(50, shuffle=False, prefetch_bytes=prefetch_bytes)
+    batches = view.batches(50, shuffle=False)
     first = next(batches)
     assert seen.wait(60)
     batches.close()

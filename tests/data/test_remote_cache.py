@@ -13,7 +13,7 @@ import pytest
 import xxhash
 from heliostat.data import RowOrder, write_dataset
 from heliostat.data.errors import CacheError, RemoteError, ShardError
-from heliostat.data.read.lookahead import Lookahead, ShardTable
+from heliostat.data.read.upcoming import ShardTable, Upcoming
 from heliostat.data.remote.byte_locks import ByteLocks, byte_locked
 from heliostat.data.remote.fetch_ahead import ShardPrefetcher
 from heliostat.data.remote.filesystem import is_uri, shown_uri
@@ -275,7 +275,7 @@ def test_lookahead_knows_what_comes(num_rows, rows_per_shard, shuffle, positions
     order = RowOrder(num_rows=num_rows, seed=3, shuffle=shuffle)
     first = np.arange(0, num_rows, rows_per_shard)
     table = ShardTable(first, np.arange(first.size))
-    lookahead = Lookahead(order, table, [10] * first.size, ahead_shards * 10)
+    lookahead = Upcoming(order, table, [10] * first.size, ahead_shards * 10)
     for position in (position % num_rows for position in positions):
         coming = lookahead.advance(position)
         next_rows = table.of_rows(order.rows(position, min(position + 50, num_rows)))

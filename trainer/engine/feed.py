@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
+from heliostat.data.read.ahead import Ahead
 
 from ..columns import Columns
 from .layout import microbatch_weights
@@ -19,6 +19,8 @@ from .tensors import to_tensor
 AHEAD_S = 0.002
 
 Arrays = dict[str, np.ndarray]
+Rows = tuple[int, tuple[int, ...]]
+"""A step and the microbatches of it that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +63,14 @@ class Feed:
         self._weight_column = columns.sample_weight if by_weight else None
         self._weight_reader = dataset.reader([columns.sample_weight]) if columns.sample_weight and by_weight else None
         self._buffers: dict[tuple[int, int, int], Arrays] = {}
-        self._executor: ThreadPoolExecutor | None = None
-        self._ahead: tuple[tuple[int, tuple[int, ...]], Future[list[Arrays]]] | None = None
+        self._ahead = Ahead(self._gather, name="heliostat-feed")
+        self._told: Rows | None = None
         self._read_s = 0.0
         self.start_pass(0)
 
     def start_pass(self, epoch: int) -> None:
         """Take the row order of `epoch`."""
-        self._drop_ahead()
+        self._ahead.settle()
         for reader in (self._reader, self._weight_reader):
             if reader is not None:
                 reader.start_pass(seed=self._seed, epoch=epoch)
@@ -83,11 +85,10 @@ class Feed:
         start, stop = self.plan.step_rows(step)
         batch_weight = self._sum_of_weights(start, stop)
         present = [index for index in indices if self.plan.present(step)[index]]
-        gathered = self._take_ahead(step, present)
-        if gathered is None:
-            gathered = self._gather(step, present)
+        gathered = self._take(step, present)
         if self._read_s > AHEAD_S and step + 1 < self.plan.num_steps:
-            self._read_ahead(step + 1, [index for index in indices if self.plan.present(step + 1)[index]])
+            self._told = step + 1, tuple(index for index in indices if self.plan.present(step + 1)[index])
+            self._ahead.prefetch([self._told])
         found = []
         for index, arrays in zip(present, gathered, strict=True):
             low, high = self.plan.microbatch_rows(step, index)
@@ -99,17 +100,22 @@ class Feed:
 
     def close(self) -> None:
         """Unmap the shards."""
-        self._drop_ahead()
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._ahead.close()
         self._reader.close()
         if self._weight_reader is not None:
             self._weight_reader.close()
 
-    def _gather(self, step: int, indices: Sequence[int]) -> list[Arrays]:
+    def _take(self, step: int, indices: Sequence[int]) -> list[Arrays]:
+        """The rows of these microbatches, read ahead or now; the error, if reading ahead had one."""
+        rows = step, tuple(indices)
+        if rows != self._told:  # a reader is for one thread at a time
+            self._ahead.settle()
+        return self._ahead.take(rows)
+
+    def _gather(self, rows: Rows) -> list[Arrays]:
         began = time.perf_counter()
-        self._reader.expect(self._order, self.plan.step_rows(step)[0])
+        step, indices = rows
+        self._reader.prefetch(self._order, self.plan.step_rows(step)[0])
         found = []
         for position, index in enumerate(indices):
             ids = self.row_ids(step, index)
@@ -117,28 +123,6 @@ class Feed:
             found.append(self._reader.gather(ids, self._buffer(step % 2, position, ids.size)))
         self._read_s = time.perf_counter() - began
         return found
-
-    def _read_ahead(self, step: int, indices: Sequence[int]) -> None:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="heliostat-feed")
-        self._ahead = (step, tuple(indices)), self._executor.submit(self._gather, step, indices)
-
-    def _take_ahead(self, step: int, indices: Sequence[int]) -> list[Arrays] | None:
-        """What was read ahead, if it is what is wanted now; its error, if it had one."""
-        if self._ahead is None:
-            return None
-        key, future = self._ahead
-        if key != (step, tuple(indices)):
-            self._drop_ahead()
-            return None
-        self._ahead = None
-        return future.result()
-
-    def _drop_ahead(self) -> None:
-        """A reader is for one thread at a time: wait for what is being read, and forget it."""
-        if self._ahead is not None:
-            self._ahead[1].exception()
-        self._ahead = None
 
     def _buffer(self, parity: int, position: int, rows: int) -> Arrays:
         key = (parity, position, rows)

@@ -6,7 +6,17 @@ import os
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, Ragged, RowError, ShardError, UnknownColumnError, aligned_empty, write_dataset
+from heliostat.data import (
+    Dataset,
+    Ragged,
+    RowError,
+    RowOrder,
+    ShardError,
+    UnknownColumnError,
+    aligned_empty,
+    write_dataset,
+)
+from heliostat.data.read.batches import gather_block
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,52 +170,42 @@ def several_shards(tmp_path_factory) -> list[Dataset]:
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
-@given(st.data(), st.integers(1, 40), st.booleans())
-def test_batches_of_one_call_are_those_of_many(several_shards, data, batch_size, into_buffers):
+@given(st.data(), st.integers(1, 40))
+def test_a_block_of_batches_holds_the_rows_of_each(several_shards, data, batch_size):
     dataset = data.draw(st.sampled_from(several_shards))
-    ids = np.array(data.draw(st.lists(st.integers(0, len(dataset) - 1), max_size=200)), np.int64)
+    ids = np.array(data.draw(st.lists(st.integers(0, len(dataset) - 1), min_size=1, max_size=200)), np.int64)
     with dataset.reader() as reader:
-        out = None
-        if into_buffers:
-            fixed = [column for column in reader.columns.values() if not column.is_variable]
-            out = {column.name: aligned_empty((len(ids), *column.shape), column.dtype) for column in fixed}
-        found = list(reader.gather_batches(ids, batch_size, out))
-        assert len(found) == -(-len(ids) // batch_size)
-        for number, batch in enumerate(found):
-            wanted = reader.gather(ids[number * batch_size : (number + 1) * batch_size])
-            assert list(batch) == list(wanted)
-            for name, values in wanted.items():
-                if isinstance(values, Ragged):
-                    assert batch[name].to_list() == values.to_list()
-                else:
-                    assert np.array_equal(batch[name], values)
-                    assert out is not None or batch[name].ctypes.data % 64 == 0
-        for name, array in (out or {}).items():
-            assert np.array_equal(array, reader.gather(ids)[name])
+        found, num_rows = gather_block(reader, ids, batch_size)
+        wanted = reader.gather(ids)
+    assert num_rows == len(ids)
+    assert list(found) == list(wanted)
+    for name, values in wanted.items():
+        if isinstance(values, Ragged):
+            assert found[name].to_list() == values.to_list()
+        else:
+            assert np.array_equal(found[name], values)
+            assert found[name].ctypes.data % 64 == 0
 
 
-def test_an_error_comes_with_its_batch(several_shards):
-    dataset = several_shards[0]
-    ids = np.array([0, 1, 2, 3, len(dataset), 0], np.int64)
-    with dataset.reader() as reader:
-        batches = reader.gather_batches(ids, 2)
-        assert len(next(batches)["id"]) == len(next(batches)["id"]) == 2
-        with pytest.raises(RowError, match=f"rows 0 to {len(dataset) - 1}"):
-            next(batches)
-        left = reader.gather_batches(ids[:4], 2)
-        next(left)
-    with pytest.raises(ValueError, match="closed"):
-        next(left)
+def test_a_block_ends_before_the_first_batch_that_cannot_be_read(several_shards):
+    for dataset in several_shards:
+        ids = np.array([0, 1, 2, 3, len(dataset), 0], np.int64)
+        with dataset.reader() as reader:
+            found, num_rows = gather_block(reader, ids, 2)
+            assert num_rows == 4
+            assert all(len(values) == 4 for values in found.values())
+            with pytest.raises(RowError, match=f"rows 0 to {len(dataset) - 1}"):
+                gather_block(reader, ids[4:], 2)
 
 
 @pytest.mark.parametrize(("batch_size", "row_bytes"), [(64, 5), (64, 5000), (400, 5000), (37, 5)])
 def test_batches_are_whole_aligned_and_each_its_own(tmp_path, batch_size, row_bytes):
     """Small ones are copied together, and so are in one piece of memory."""
     x = np.random.default_rng(0).integers(0, 256, (600, row_bytes), np.uint8)
-    dataset = write_dataset(tmp_path / "rows", {"x": x, "y": np.arange(600)}, rows_per_shard=250)
-    ids = np.random.default_rng(1).permutation(600)
-    with dataset.reader() as reader:
-        batches = list(reader.gather_batches(ids, batch_size))
+    lists = [np.arange(one % 5) for one in range(600)]
+    dataset = write_dataset(tmp_path / "rows", {"x": x, "y": np.arange(600), "l": lists}, rows_per_shard=250)
+    ids = RowOrder(num_rows=600, seed=1).rows(0, 600)
+    batches = list(dataset.batches(batch_size, seed=1))
     assert [len(batch["y"]) for batch in batches] == [
         len(ids[low : low + batch_size]) for low in range(0, 600, batch_size)
     ]
@@ -213,32 +213,38 @@ def test_batches_are_whole_aligned_and_each_its_own(tmp_path, batch_size, row_by
         rows = ids[number * batch_size :][:batch_size]
         assert np.array_equal(batch["x"], x[rows])
         assert batch["y"].tolist() == rows.tolist()
-        for values in batch.values():
+        assert batch["l"].to_list() == [list(range(one % 5)) for one in rows]
+        for values in (batch["x"], batch["y"], batch["l"].values):
             assert values.ctypes.data % 64 == 0
             assert values.flags.c_contiguous
             assert values.flags.writeable
             values[:] = 0  # and no other batch changes
 
 
-def test_a_reader_that_is_closed_gives_no_more_of_the_batches_it_has_copied(tmp_path):
-    dataset = write_dataset(tmp_path / "rows", {"x": np.arange(1024)})
-    with dataset.reader() as reader:
-        batches = reader.gather_batches(np.arange(1024), 64)
-        next(batches)
-    with pytest.raises(ValueError, match="closed"):
-        next(batches)
-
-
 def test_a_file_that_was_cut_fails_the_batch_with_its_rows_and_none_before(tmp_path):
     dataset = write_dataset(tmp_path / "rows", {"x": np.arange(4096)}, rows_per_shard=1000)
     assert len(dataset.manifest.shards) > 1
+    last = tmp_path / "rows" / dataset.manifest.shards[-1].file
     with dataset.reader() as reader:
-        batches = reader.gather_batches(np.arange(4096), 64)
-        reader.gather(np.array([4095]))  # mapped
-        last = tmp_path / "rows" / dataset.manifest.shards[-1].file
+        reader.gather(np.array([4095]))  # mapped, and kept by the dataset
+        batches = dataset.batches(64, shuffle=False)
         os.truncate(last, last.stat().st_size // 2)
         good = []
         with pytest.raises(ShardError, match=last.name):
             good.extend(batch["x"] for batch in batches)
     rows_before = 4096 - dataset.manifest.shards[-1].num_rows
     assert np.concatenate(good).tolist() == list(range(rows_before // 64 * 64))
+
+
+def test_a_function_is_called_for_one_batch_at_a_time(several_shards):
+    sizes: list[int] = []
+
+    def change(rows):
+        sizes.append(len(rows["id"]))
+        return {"z": rows["id"]}
+
+    view = several_shards[1].map(change, ["id"]).take(100).rename({"z": "y2"})
+    sizes.clear()
+    assert [len(batch["y2"]) for batch in view.batches(8)] == sizes == [8] * 12 + [4]
+    with view.select_columns(["text"]).reader() as reader:
+        assert not reader.computes
