@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import numpy.typing as npt
 
 from ..errors import SourceError
 from ..format.columns import Column
-from ..format.ragged import Ragged
-from .from_numpy import ArraySource, chosen
-from .sources import Piece, Source
+from .batch_source import ArraySource
+from .from_numpy import chosen
+from .sources import Source
 
 NAMES = (
     *("mnist", "fashion_mnist", "cifar10", "cifar100", "imdb", "reuters"),
@@ -29,8 +30,9 @@ _CLASS_NAMES = {
 def keras_source(name: str, *, split: str | None = None, features: Sequence[str] | None = None) -> Source:
     """The columns "x" and "y" of a data set of `keras.datasets`, in memory; `split` is "train" (the default) or "test".
 
-    Values and dtypes are those of `load_data()`; token lists (imdb, reuters) become a list column, int32. Keras
-    downloads what is not in its cache. Raises SourceError.
+    Values and dtypes are those of `load_data()`; token lists (imdb, reuters) become a list column, int32. Without
+    `split` the account says that the test rows are left out. Keras downloads what is not in its cache. Raises
+    SourceError.
     """
     name = name.removeprefix(PREFIX)
     if name not in NAMES:
@@ -45,9 +47,12 @@ def keras_source(name: str, *, split: str | None = None, features: Sequence[str]
             f"Keras cannot load {name}: {error}. Without internet, put the file into $KERAS_HOME/datasets "
             "(by default ~/.keras/datasets) on this machine.",
         ) from error
-    class_names = _class_names(name, module)
     x, y = test if split == "test" else train
-    return labelled_source(x, y, name=f"{PREFIX}{name}/{split or 'train'}", features=features, class_names=class_names)
+    full_name, class_names = f"{PREFIX}{name}/{split or 'train'}", _class_names(name, module)
+    source = labelled_source(x, y, name=full_name, features=features, class_names=class_names)
+    if split is None:
+        source.account.add("left out", "test", count=len(test[1]), unit="row", detail="choose it with split= (--split)")
+    return source
 
 
 def labelled_source(
@@ -58,39 +63,26 @@ def labelled_source(
     features: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Source:
-    """Arrays as Keras gives them, `x` [rows, *shape] or an object array of lists, as the columns "x" and "y"."""
-    metadata = {"class_names": {"y": list(class_names)}} if class_names else {}
-    if x.dtype != object:
-        return ArraySource("keras", {"x": x, "y": y}, name=name, features=features, metadata=metadata)
-    source = _TokenSource(x, np.asarray(y), name, chosen(name, {"x": x, "y": y}, features))
-    source.metadata = metadata
+    """Arrays as Keras gives them as the columns "x" and "y".
+
+    Args:
+        x: numbers [rows, *shape], or an object array of lists of token ids.
+        y: numbers [rows, *shape].
+        name: of the source, for messages and for the metadata.
+        features: the columns to take; None: both.
+        class_names: of the values of `y`, for the metadata.
+
+    Raises BadColumnError for an unknown column, and for arrays of different length.
+    """
+    arrays = {key: {"x": x, "y": y}[key] for key in chosen(name, ["x", "y"], features)}
+    tokens = Column(name="x", dtype=np.dtype(np.int32), kind="list")
+    columns = [tokens] if "x" in arrays and x.dtype == object else []
+    source = ArraySource("keras", arrays, name=name, columns=columns)
+    source.metadata = {"class_names": {"y": list(class_names)}} if class_names else {}
     return source
 
 
-class _TokenSource(Source):
-    """Lists of token ids and labels."""
-
-    kind = "keras"
-
-    def __init__(self, x: npt.NDArray[Any], y: npt.NDArray[Any], name: str, names: Sequence[str]) -> None:
-        self._x, self._y, self.name, self._names = x, y, name, names
-        known = {
-            "x": Column(name="x", dtype=np.dtype(np.int32), kind="list"),
-            "y": Column(name="y", dtype=y.dtype, shape=y.shape[1:]),
-        }
-        self.columns = tuple(known[key] for key in names)
-        self.num_rows = len(x)
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:
-        row_bytes = 4 * sum(map(len, self._x)) / max(1, len(self._x))
-        step = min(self.rows_per_piece(row_bytes), 4096)
-        for low in range(first_row, len(self._x), step):
-            tokens = self._x[low : low + step]
-            rows = {"x": Ragged.from_rows(list(tokens), "list", np.int32), "y": self._y[low : low + step]}
-            yield Piece({key: rows[key] for key in self._names}, len(tokens), 0)
-
-
-def _class_names(name: str, module: Any) -> Sequence[str] | None:
+def _class_names(name: str, module: ModuleType) -> Sequence[str] | None:
     if name in _CLASS_NAMES:
         return _CLASS_NAMES[name].split(",")
     return list(module.get_label_names()) if hasattr(module, "get_label_names") else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,166 +13,67 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BadColumnError, SourceError
+from .batch_source import ArraySource
 from .idx import read_idx
-from .sources import Piece, Source, file_identity, size_of
+from .sources import file_identity, size_of
 
-_READ_HEADER: Mapping[tuple[int, int], Any] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-RowReader = Callable[[int], npt.NDArray[Any]]
-"""Gives the next so many rows of an array."""
+_DAMAGE = (OSError, ValueError, EOFError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error)
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-class ArraySource(Source):
-    """Arrays of equal length, in memory or mapped, as columns."""
+class ArrayFiles(ArraySource):
+    """Arrays of some files."""
 
-    def __init__(
-        self,
-        kind: str,
-        arrays: Mapping[str, npt.NDArray[Any]],
-        *,
-        name: str,
-        files: Sequence[Path] = (),
-        features: Sequence[str] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.kind, self.name, self._files, self.metadata = kind, name, tuple(files), dict(metadata or {})
-        shapes = {key: (array.shape, array.dtype) for key, array in arrays.items()}
-        self._arrays = {key: arrays[key] for key in chosen(name, shapes, features)}
-        self.num_rows, self._row_bytes = check_arrays(name, {key: shapes[key] for key in self._arrays})
-        self.num_bytes = self.num_rows * self._row_bytes
+    def __init__(self, kind: str, arrays: Arrays, files: Sequence[Path], *, name: str) -> None:
+        self._files = tuple(files)
+        super().__init__(kind, checked_arrays(name, arrays), name=name)
 
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
-        if self._files:
-            return file_identity(self.kind, self._files)
-        return {**super().identity(), "num_rows": self.num_rows}
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        step = self.rows_per_piece(self._row_bytes)
-        num_rows = self.num_rows or 0
-        for low in range(first_row, num_rows, step):
-            high = min(low + step, num_rows)
-            rows = {name: array[low:high] for name, array in self._arrays.items()}
-            yield Piece(rows, high - low, high * self._row_bytes)
+        return file_identity(self.kind, self._files)
 
 
-class NpzSource(Source):
-    """The arrays of an .npz file, decompressed piece by piece; those in column-major order are read whole."""
-
-    kind = "npz"
-
-    def __init__(self, path: Path, *, features: Sequence[str] | None = None) -> None:
-        self._path, self.name = path, str(path)
-        size_of([path], ".npz")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                headers = {
-                    name.removesuffix(".npy"): self._header(archive, name)
-                    for name in archive.namelist()
-                    if name.endswith(".npy")
-                }
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise SourceError(f"{path} cannot be read as .npz: {self._why(error)}", path=path) from error
-        self._names = chosen(self.name, {name: (shape, dtype) for name, (shape, _, dtype) in headers.items()}, features)
-        self._headers = {name: headers[name] for name in self._names}
-        found = {name: (shape, dtype) for name, (shape, _, dtype) in self._headers.items()}
-        self.num_rows, self._row_bytes = check_arrays(self.name, found)
-        self.num_bytes = self.num_rows * self._row_bytes
-
-    def identity(self) -> Mapping[str, Any]:  # noqa: D102
-        return file_identity(self.kind, [self._path])
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        step = self.rows_per_piece(self._row_bytes)
-        num_rows = self.num_rows or 0
-        with zipfile.ZipFile(self._path) as archive:
-            readers = {name: self._guarded(name, self._reader, archive, name) for name in self._names}
-            for name in self._names:
-                for low in range(0, first_row, step):
-                    self._guarded(name, readers[name], min(step, first_row - low))
-            for low in range(first_row, num_rows, step):
-                high = min(low + step, num_rows)
-                rows = {name: self._guarded(name, readers[name], high - low) for name in self._names}
-                yield Piece(rows, high - low, high * self._row_bytes)
-
-    def _why(self, error: Exception) -> str:
-        with open(self._path, "rb") as file:
-            is_npy = file.read(6) == np.lib.format.MAGIC_PREFIX
-        return "it is one array without a name (.npy)" if is_npy else str(error)
-
-    def _header(self, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-        with archive.open(name) as member:
-            return read_header(member)
-
-    def _reader(self, archive: zipfile.ZipFile, name: str) -> RowReader:
-        shape, is_column_major, dtype = self._headers[name]
-        if is_column_major:
-            with archive.open(f"{name}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
-            places = iter_slices(array)
-            return lambda count: places(count)
-        opened = archive.open(f"{name}.npy")
-        read_header(opened)
-        row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-
-        def read(count: int) -> npt.NDArray[Any]:
-            data = opened.read(count * row_bytes)
-            if len(data) != count * row_bytes:
-                raise EOFError(f"it ends {count * row_bytes - len(data)} bytes too early")
-            return np.frombuffer(data, dtype).reshape(count, *shape[1:])
-
-        return read
-
-    def _guarded(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise SourceError(
-                f"Array {name!r} of {self.name} is damaged: {error}", path=self.name, column=name
-            ) from error
+def npz_source(path: Path, *, features: Sequence[str] | None = None) -> ArrayFiles:
+    """The arrays of an .npz file, read whole, those of `features` only; raises SourceError, BadColumnError."""
+    size_of([path], ".npz")
+    try:
+        archive = zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise SourceError(f"{path} cannot be read as .npz: {_why(path, error)}", path=path) from error
+    with archive:
+        names = archive.namelist()
+        _check_once(path, names)
+        known = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+        arrays = {key: _read(archive, key, path) for key in chosen(str(path), known, features)}
+    source = ArrayFiles("npz", arrays, [path], name=str(path))
+    for name in names:
+        if not name.endswith(".npy"):
+            source.account.add("left out", name, unit="file", detail="it is no array (.npy)")
+    return source
 
 
-def iter_slices(array: npt.NDArray[Any]) -> RowReader:
-    """A reader of an array in memory."""
-    place = 0
-
-    def read(count: int) -> npt.NDArray[Any]:
-        nonlocal place
-        place += count
-        return array[place - count : place]
-
-    return read
-
-
-def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in column-major order, and dtype of the array that begins here in .npy format; raises ValueError.
-
-    What follows is its values.
-    """
-    version = np.lib.format.read_magic(file)
-    if version not in _READ_HEADER:
-        raise ValueError(f"it is of .npy version {version[0]}.{version[1]}, which only records with named fields have")
-    return _READ_HEADER[version](file)
-
-
-def npy_source(files: Sequence[Path], *, name: str, features: Sequence[str] | None = None) -> ArraySource:
-    """Mapped .npy files as columns that are named like them (x.npy becomes "x")."""
+def npy_source(files: Sequence[Path], *, name: str, features: Sequence[str] | None = None) -> ArrayFiles:
+    """Mapped .npy files as columns that are named like them (x.npy becomes "x"); raises SourceError, BadColumnError."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     size_of(files, ".npy")
     for path in files:
+        if path.stem in arrays:
+            raise SourceError(
+                f"{name} has several files {path.name}, which would become one column {path.stem!r}. Give one of them, "
+                "or files of different names.",
+                path=path,
+            )
         try:
             arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, OverflowError) as error:
+        except _DAMAGE as error:
             if "Array can't be memory-mapped" in str(error):
                 raise _objects(path.stem, str(path)) from error
             raise SourceError(f"{path} cannot be read as .npy: {error}", path=path) from error
         if not isinstance(arrays[path.stem], np.ndarray):
             raise SourceError(f"{path} cannot be read as .npy: it is an .npz file.", path=path)
-    return ArraySource("npy", arrays, name=name, files=files, features=features)
+    return ArrayFiles("npy", {key: arrays[key] for key in chosen(name, [*arrays], features)}, files, name=name)
 
 
-def idx_source(files: Sequence[Path], *, name: str) -> ArraySource:
+def idx_source(files: Sequence[Path], *, name: str) -> ArrayFiles:
     """IDX files as columns, read whole: labels (one dimension) as "y", int64, others as "x".
 
     Raises SourceError, also if two files would become the same column.
@@ -187,43 +89,54 @@ def idx_source(files: Sequence[Path], *, name: str) -> ArraySource:
                 path=name,
             )
         arrays[column] = array.astype(np.int64) if column == "y" and array.dtype.kind in "iu" else array
-    return ArraySource("idx", dict(sorted(arrays.items())), name=name, files=files)
+    return ArrayFiles("idx", dict(sorted(arrays.items())), files, name=name)
 
 
-def chosen(name: str, known: Mapping[str, Any], features: Sequence[str] | None) -> list[str]:
+def chosen(name: str, known: Sequence[str], features: Sequence[str] | None) -> list[str]:
     """The arrays that become columns, all for None; raises BadColumnError for unknown ones."""
-    for wanted in features or ():
-        if wanted not in known:
+    for requested in features or ():
+        if requested not in known:
             raise BadColumnError(
-                f"{name} has no array {wanted!r}; it has {', '.join(map(repr, known))}.", path=name, column=wanted
+                f"{name} has no array {requested!r}; it has {', '.join(map(repr, known))}.", path=name, column=requested
             )
     return list(known if features is None else features)
 
 
-def check_arrays(name: str, arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> tuple[int, int]:
-    """The rows of all arrays and the bytes of one row; raises BadColumnError if they do not go together."""
-    lengths = {}
-    for key, (shape, dtype) in arrays.items():
-        if dtype.hasobject:
+def checked_arrays(name: str, arrays: Arrays) -> Arrays:
+    """The arrays if they have rows of numbers, text or bytes; raises BadColumnError."""
+    for key, array in arrays.items():
+        if array.dtype.hasobject:
             raise _objects(key, name)
-        if not shape:
+        if not array.ndim:
             raise BadColumnError(
-                f"Array {key!r} of {name} is a single value; a column has one entry per row.", path=name, column=key
-            )
-        lengths[key] = shape[0]
-    if not lengths:
-        raise SourceError(f"{name} holds no arrays.", path=name)
-    first, num_rows = next(iter(lengths.items()))
-    for key, length in lengths.items():
-        if length != num_rows:
-            raise BadColumnError(
-                f"Column {key!r} has {length} rows and column {first!r} has {num_rows}; all columns need the same "
-                "number. Choose columns that go together with features= (--features).",
+                f"Array {key!r} of {name} is a single value; a column has one entry per row. Choose the others with "
+                "features= (--features).",
                 path=name,
                 column=key,
             )
-    row_bytes = sum(int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize for shape, dtype in arrays.values())
-    return num_rows, row_bytes
+    return arrays
+
+
+def _read(archive: zipfile.ZipFile, key: str, path: Path) -> npt.NDArray[Any]:
+    try:
+        with archive.open(f"{key}.npy") as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+    except _DAMAGE as error:
+        if "allow_pickle" in str(error):
+            raise _objects(key, str(path)) from error
+        raise SourceError(f"Array {key!r} of {path} is damaged: {error}", path=path, column=key) from error
+
+
+def _check_once(path: Path, names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise SourceError(f"{path} has {count} arrays {name.removesuffix('.npy')!r}; write it anew.", path=path)
+
+
+def _why(path: Path, error: Exception) -> str:
+    with open(path, "rb") as file:
+        is_npy = file.read(6) == np.lib.format.MAGIC_PREFIX
+    return "it is one array without a name (.npy)" if is_npy else str(error)
 
 
 def _objects(key: str, name: str) -> BadColumnError:

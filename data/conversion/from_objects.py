@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
-import numpy as np
 import pyarrow as pa
 
 from ..dataset import Dataset
 from ..errors import BadColumnError, SourceError
+from ..format.arrow import arrow_of
 from ..format.columns import Column
 from ..format.manifest import ShardFormat
 from ..stored import StoredDataset
-from ..write.incoming import incoming_column
+from .batch_source import ArraySource, Batch, BatchSource, check_names, named_values
 from .convert import OnProgress, write_source
-from .open_source import DatasetSource
+from .from_dataset import DatasetSource
+from .from_tensors import TensorBatches
 from .requested import Requested
-from .sources import (
-    PIECE_BYTES,
-    PIECE_ROWS,
-    Piece,
-    Source,
-    check_piece_bytes,
-    check_rows_came,
-)
+from .sources import PIECE_BYTES, PIECE_ROWS, Source, check_piece_bytes
 from .tables import Table, TablePart, TableSource
 
 _Path = str | os.PathLike[str]
-_TUPLE_NAMES = ("x", "y", "sample_weight")
 _RAY_ROWS = 4096
 
 
@@ -67,7 +60,9 @@ def from_generator(
     those that are written are passed over. Raises BadColumnError, SourceError for rows that are neither,
     DatasetExistsError, OSError.
     """
-    return _write(_GeneratorSource(generator, columns, batched), path, options, columns)
+    make_batches = _batches(generator) if batched else _batches_of_rows(generator, _piece_bytes(options))
+    fills = options.get("fill_nulls")
+    return _write(BatchSource("generator", make_batches, columns=columns, fills=fills), path, options)
 
 
 def from_tf_dataset(
@@ -85,9 +80,9 @@ def from_tf_dataset(
     text if the first rows are UTF-8, else bytes, unless `columns` says it. With `resume` the same elements must come
     again, so nothing may shuffle them anew. Raises BadColumnError, SourceError, DatasetExistsError, OSError.
     """
-    from .from_tensors import TensorSource
-
-    return _write(TensorSource(tf_dataset, columns, batched), path, options, columns)
+    batches = TensorBatches(tf_dataset, batched=batched, piece_bytes=_piece_bytes(options))
+    fills, num_rows = options.get("fill_nulls"), batches.num_rows
+    return _write(BatchSource("tf.data", batches, columns=columns, fills=fills, num_rows=num_rows), path, options)
 
 
 def from_ray_dataset(
@@ -131,114 +126,100 @@ def from_pandas(
     NaN in columns of numpy floats stays NaN; missing values of other columns (None, `pd.NA`) are refused or filled.
     Categories become what they stand for. Raises BadColumnError, DatasetExistsError, OSError.
     """
-    source = _FrameSource(frame, columns)
-    return _write(source, path, options, source.columns)
+    names = list(frame.columns)
+    if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise BadColumnError(f"The frame's columns are {names!r:.200}; names are different texts.")
+    arrays = {name: arrow_of(name, frame[name]) for name in names}
+    source = ArraySource("pandas", arrays, name="frame", columns=columns or (), fills=options.get("fill_nulls"))
+    if not _is_plain_index(frame.index):
+        why = "frame.reset_index() makes it a column"
+        source.account.add("left out", "index", count=len(frame), detail=why)
+    return _write(source, path, options)
 
 
 def from_dataset(dataset: Dataset, path: _Path, **options: Unpack[WriterOptions]) -> StoredDataset:
     """Write the rows of any dataset, such as a view, as a dataset of its own, in stored order.
 
-    Raises what reading the view raises, DatasetExistsError, OSError.
+    A view is computed once. Raises what reading it raises, DatasetExistsError, OSError.
     """
-    return _write(DatasetSource(dataset), path, options, tuple(dataset.schema.values()))
+    return _write(DatasetSource(dataset), path, options)
 
 
-def _write(source: Source, path: _Path, options: WriterOptions, columns: Sequence[Column] | None) -> StoredDataset:
-    writing: dict[str, Any] = {**options, "columns": columns}
-    resume, on_progress = writing.pop("resume", False), writing.pop("on_progress", None)
-    source.piece_bytes = writing.pop("piece_bytes", PIECE_BYTES)
-    check_piece_bytes(source.piece_bytes)
-    return write_source(source, path, writing, resume=resume, on_progress=on_progress)
+def _piece_bytes(options: WriterOptions) -> int:
+    found = options.get("piece_bytes", PIECE_BYTES)
+    check_piece_bytes(found)
+    return found
+
+
+def _write(source: Source, path: _Path, options: WriterOptions) -> StoredDataset:
+    source.piece_bytes = _piece_bytes(options)
+    not_of_writer = ("resume", "on_progress", "piece_bytes")
+    writing = {name: value for name, value in options.items() if name not in not_of_writer}
+    return write_source(
+        source,
+        path,
+        {**writing, "columns": source.columns},
+        resume=options.get("resume", False),
+        on_progress=options.get("on_progress"),
+    )
 
 
 def _write_table(table: Table, path: _Path, columns: Requested | None, options: WriterOptions) -> StoredDataset:
-    # Missing values are filled before columns are converted.
-    fills = options.get("fill_nulls")
-    rest: WriterOptions = {**options, "fill_nulls": None}
-    source = TableSource(table, name=table.kind, columns=columns, fill_nulls=fills)
-    return _write(source, path, rest, source.columns)
+    source = TableSource(table, name=table.kind, columns=columns, fill_nulls=options.get("fill_nulls"))
+    return _write(source, path, options)
 
 
-class _GeneratorSource(Source):
-    kind = name = "generator"
+Rows = Iterable[Any] | Callable[[], Iterable[Any]]
 
-    def __init__(self, generator: Any, columns: Sequence[Column] | None, batched: bool) -> None:
-        self._generator, self._batched = generator, batched
-        self.columns = None if columns is None else tuple(columns)
 
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:
-        rows = iter(self._generator() if callable(self._generator) else self._generator)
-        return self._of_batches(rows, first_row) if self._batched else self._of_rows(rows, first_row)
+def _batches(generator: Rows) -> Callable[[int], Iterator[Batch]]:
+    """What yields several rows at a time, as batches; all of them come, whatever the first row that is asked for."""
 
-    def _of_batches(self, batches: Iterator[Any], first_row: int) -> Iterator[Piece]:
+    def batches(first_row: int) -> Iterator[Batch]:
+        del first_row
         row = 0
-        for batch in batches:
-            named = named_columns(batch, row)
-            count = len(next(iter(named.values())))
-            skipped = min(count, max(0, first_row - row))
-            row += count
-            if skipped < count:
-                rows = (
-                    {
-                        name: values.slice(skipped, count) if hasattr(values, "row_splits") else values[skipped:]
-                        for name, values in named.items()
-                    }
-                    if skipped
-                    else named
-                )
-                yield Piece(rows, count - skipped, 0)
-        check_rows_came(self.name, row, first_row)
+        for values in generator() if callable(generator) else generator:
+            named = named_values(values, row)
+            yield Batch(row, named)
+            row += len(next(iter(named.values())))
 
-    def _of_rows(self, rows: Iterator[Any], first_row: int) -> Iterator[Piece]:
+    return batches
+
+
+def _batches_of_rows(generator: Rows, piece_bytes: int) -> Callable[[int], Iterator[Batch]]:
+    """What yields rows, as batches of about so many bytes; all of them come, as above."""
+
+    def batches(first_row: int) -> Iterator[Batch]:
+        del first_row
+        start, num_bytes = 0, 0
         waiting: list[Mapping[str, Any]] = []
-        num_bytes = 0
-        skipped = sum(1 for _ in islice(rows, first_row))
-        check_rows_came(self.name, skipped, first_row)
-        for row, values in enumerate(rows, first_row):
-            waiting.append(named_columns(values, row))
-            if waiting[-1].keys() != waiting[0].keys():
-                raise SourceError(
-                    f"The generator yields the columns {', '.join(map(repr, waiting[-1]))} in row {row} and "
-                    f"{', '.join(map(repr, waiting[0]))} before. Every row needs the same columns."
-                )
+        for row, values in enumerate(generator() if callable(generator) else generator):
+            waiting.append(named_values(values, row))
+            check_names("generator", list(waiting[0]), waiting[-1], row)
             num_bytes += sum(map(_size, waiting[-1].values()))
-            if num_bytes >= self.piece_bytes or len(waiting) == PIECE_ROWS:
-                yield _piece_of_rows(waiting)
-                waiting, num_bytes = [], 0
+            if num_bytes >= piece_bytes or len(waiting) == PIECE_ROWS:
+                yield _batch(start, waiting)
+                start, num_bytes, waiting = row + 1, 0, []
         if waiting:
-            yield _piece_of_rows(waiting)
+            yield _batch(start, waiting)
+
+    return batches
 
 
-def _piece_of_rows(rows: Sequence[Mapping[str, Any]]) -> Piece:
-    return Piece({name: [row[name] for row in rows] for name in rows[0]}, len(rows), 0)
+def _batch(start: int, rows: Sequence[Mapping[str, Any]]) -> Batch:
+    return Batch(start, {name: [row[name] for row in rows] for name in rows[0]})
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """About how many bytes a value of a row has."""
-    if hasattr(value, "nbytes"):
-        return int(value.nbytes)
-    return len(value) if isinstance(value, str | bytes) else 8 * len(value) if hasattr(value, "__len__") else 8
+    if isinstance(value, str | bytes):
+        return len(value)
+    return int(getattr(value, "nbytes", 8 * len(value) if isinstance(value, Sized) else 8))
 
 
-def named_columns(element: Any, row: int) -> Mapping[str, Any]:
-    """A row or batch by column: a dict as it is, (x, y, sample_weight) under these names, dicts inside by their own.
-
-    Raises SourceError.
-    """
-    if isinstance(element, Mapping) and element:
-        return element
-    if isinstance(element, tuple) and 0 < len(element) <= len(_TUPLE_NAMES):
-        named: dict[str, Any] = {}
-        for name, part in zip(_TUPLE_NAMES, element, strict=False):
-            for inner, value in part.items() if isinstance(part, Mapping) else [(name, part)]:
-                if inner in named:
-                    raise SourceError(f"Row {row} has two columns {inner!r}; give them different names.")
-                named[inner] = value
-        return named
-    raise SourceError(
-        f"Row {row} is {type(element).__name__}: {element!r:.60}. A row is a dict of columns, or a tuple (x, y) or "
-        "(x, y, sample_weight)."
-    )
+def _is_plain_index(index: Any) -> bool:
+    """Whether an index of pandas only numbers the rows."""
+    return type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1) and index.name is None
 
 
 class _BatchTable(Table):
@@ -281,51 +262,3 @@ def _record_batches(table: Any) -> Iterator[pa.RecordBatch]:
     if isinstance(table, pa.Table):
         return iter(table.to_batches())
     return iter([table] if isinstance(table, pa.RecordBatch) else table)
-
-
-class _FrameSource(Source):
-    kind = name = "pandas"
-
-    def __init__(self, frame: Any, columns: Sequence[Column] | None) -> None:
-        names = list(map(str, frame.columns))
-        if len(set(names)) < len(names) or not all(isinstance(name, str) for name in frame.columns):
-            raise BadColumnError(f"The frame's columns are {list(frame.columns)!r:.200}; names are different texts.")
-        self._frame, self.num_rows = frame, len(frame)
-        known = {column.name: column for column in columns or ()}
-        # Whether rows of arrays have one shape is seen in all of them only.
-        self.columns = tuple(known.get(name) or self._column(name) for name in names) if self.num_rows else None
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:
-        total = self.num_rows or 0
-        row_bytes = self._frame.memory_usage(index=False, deep=False).sum() / max(1, total)
-        step = min(self.rows_per_piece(row_bytes), 8192)
-        for low in range(first_row, total, step) if total else [0]:
-            part = self._frame.iloc[low : low + step]
-            yield Piece({name: _series_values(part[name]) for name in part.columns}, len(part), 0)
-
-    def _column(self, name: str) -> Column:
-        values = _series_values(self._frame[name])
-        if isinstance(values, pa.Array) and pa.types.is_null(values.type):
-            raise BadColumnError(f"Column {name!r} has only missing values; leave it out.", column=name)
-        return incoming_column(name, values)
-
-
-def _series_values(series: Any) -> Any:
-    """A series as an array, an Arrow array (maybe with missing values), or a list of arrays."""
-    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
-        return series.to_numpy()
-    if series.dtype == object and isinstance(_first(series), np.ndarray | list | tuple):
-        return [value if hasattr(value, "__len__") else None for value in series]
-    try:
-        found = pa.array(series, from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise BadColumnError(
-            f"Column {series.name!r} has values that are neither numbers, text, bytes nor lists: {error}",
-            column=series.name,
-        ) from error
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-
-
-def _first(series: Any) -> Any:
-    valid = series.dropna()
-    return valid.iloc[0] if len(valid) else None

@@ -1,109 +1,89 @@
-"""The elements of a `tf.data.Dataset` as a source."""
+"""The elements of a `tf.data.Dataset` as batches; TensorFlow is imported when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import BadColumnError, SourceError
-from ..format.columns import Column
+from ..foreign.examples import is_text
 from ..format.ragged import Ragged
-from .from_objects import named_columns
-from .sources import Piece, Source, check_rows_came
-from .table_columns import values_as
+from .batch_source import Batch, named_values
 
 _ROWS_AT_ONCE = 1024
+_ROW_BYTES = 1024  # of a row whose shape is not known
 
 
-class TensorSource(Source):
-    """Elements of a `tf.data.Dataset`, rows or (`batched`) batches of rows; see `from_tf_dataset`."""
+class TensorBatches:
+    """Batches of the elements of a finite `tf.data.Dataset`, each a row or (`batched`) some rows.
 
-    kind = name = "tf.data"
+    `num_rows` is None where it is not known before the end. Raises SourceError, BadColumnError.
+    """
 
-    def __init__(self, tf_dataset: Any, columns: Sequence[Column] | None, batched: bool) -> None:
+    def __init__(self, tf_dataset: Any, *, batched: bool, piece_bytes: int) -> None:  # a tf.data.Dataset
         import tensorflow as tf
 
-        self.columns = None if columns is None else tuple(columns)
-        known = {column.name: column for column in columns or ()}
-        self._text = {name: column for name, column in known.items() if column.kind in ("string", "bytes")}
-        specs = self._specs(tf_dataset)
-        self._row_specs = None if batched else specs
+        specs = _specs(tf_dataset)
         count = int(tf_dataset.cardinality())
         if count == tf.data.INFINITE_CARDINALITY:
             raise SourceError("The tf.data.Dataset is infinite; give one that ends, such as dataset.take(n).")
-        self._dataset = tf_dataset
         self.num_rows = count if count >= 0 and not batched else None
+        self._batches = tf_dataset if batched else _in_batches(tf_dataset, specs, piece_bytes)
 
-    def _specs(self, tf_dataset: Any) -> Mapping[str, Any]:
-        import tensorflow as tf
-
-        spec = tf_dataset.element_spec
-        specs = named_columns(spec if isinstance(spec, tuple | dict) else (spec,), 0)
-        for name, one in specs.items():
-            if not isinstance(one, tf.TensorSpec | tf.RaggedTensorSpec):
-                raise BadColumnError(
-                    f"Column {name!r} of the tf.data.Dataset is {type(one).__name__}; tensors and ragged tensors can "
-                    "be stored.",
-                    column=name,
-                )
-        return specs
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
+    def __call__(self, first_row: int) -> Iterator[Batch]:
+        """All batches: what is before `first_row` comes as well."""
         row = 0
-        for element in self._batches():
-            named = named_columns(element if isinstance(element, tuple | dict) else (element,), row)
-            rows = {name: self._values(name, tensor, row) for name, tensor in named.items()}
-            count = len(next(iter(rows.values())))
-            skipped = min(count, max(0, first_row - row))
-            row += count
-            if skipped < count:
-                kept = {name: _from(values, skipped) for name, values in rows.items()} if skipped else rows
-                yield Piece(kept, count - skipped, 0)
-        check_rows_came("tf.data.Dataset", row, first_row)
+        for element in self._batches:
+            named = named_values(_parts(element), row)
+            values = {name: _values(name, tensor) for name, tensor in named.items()}
+            yield Batch(row, values)
+            row += len(next(iter(values.values())))
 
-    def _batches(self) -> Any:
-        """The elements if they are batches, else batches of them."""
-        import tensorflow as tf
 
-        if self._row_specs is None:
-            return self._dataset
-        specs = self._row_specs.values()
-        is_ragged = any(isinstance(one, tf.RaggedTensorSpec) or not one.shape.is_fully_defined() for one in specs)
-        row_bytes = sum(one.dtype.size * (one.shape.num_elements() or 1024) for one in specs)
-        rows = min(_ROWS_AT_ONCE, self.rows_per_piece(row_bytes))
-        return self._dataset.ragged_batch(rows) if is_ragged else self._dataset.batch(rows)
+def _in_batches(tf_dataset: Any, specs: Mapping[str, Any], piece_bytes: int) -> Any:
+    import tensorflow as tf
 
-    def _values(self, name: str, tensor: Any, row: int) -> Any:
-        if hasattr(tensor, "row_splits"):
-            if tensor.ragged_rank != 1:
-                raise BadColumnError(
-                    f"Column {name!r} has {tensor.ragged_rank} ragged dimensions; a column has one.", column=name
-                )
-            inner = tensor.values.numpy()
-            return Ragged(inner, tensor.row_splits.numpy().astype(np.int64), "list")
-        array = tensor.numpy()
-        if array.dtype != object:
-            return array
-        if array.ndim != 1:
+    is_ragged = any(isinstance(one, tf.RaggedTensorSpec) or not one.shape.is_fully_defined() for one in specs.values())
+    row_bytes = sum(one.dtype.size * (one.shape.num_elements() or _ROW_BYTES) for one in specs.values())
+    rows = max(1, min(_ROWS_AT_ONCE, piece_bytes // max(1, row_bytes)))
+    return tf_dataset.ragged_batch(rows) if is_ragged else tf_dataset.batch(rows)
+
+
+def _specs(tf_dataset: Any) -> Mapping[str, Any]:
+    import tensorflow as tf
+
+    specs = named_values(_parts(tf_dataset.element_spec), 0)
+    for name, one in specs.items():
+        if not isinstance(one, tf.TensorSpec | tf.RaggedTensorSpec):
             raise BadColumnError(
-                f"Column {name!r} has texts of shape {array.shape[1:]} in a row; a row has one.", column=name
+                f"Column {name!r} of the tf.data.Dataset is {type(one).__name__}; tensors and ragged tensors can be "
+                "stored.",
+                column=name,
             )
-        encoded = pa.array(array.tolist(), pa.large_binary())
-        if name not in self._text:
-            self._text[name] = Column(name=name, dtype=np.dtype(np.uint8), kind=_kind_of(encoded))
-        return values_as(self._text[name], encoded, first_row=row)
+    return specs
 
 
-def _from(values: Any, low: int) -> Any:
-    return values.slice(low, len(values)) if isinstance(values, Ragged) else values[low:]
+def _parts(element: Any) -> tuple[Any, ...] | dict[str, Any]:
+    return element if isinstance(element, tuple | dict) else (element,)
 
 
-def _kind_of(encoded: pa.Array) -> Any:
-    try:
-        encoded.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        return "bytes"
-    return "string"
+def _values(name: str, tensor: Any) -> Sized:
+    """The rows of a tensor, exactly: an array, `Ragged`, or text or bytes as Arrow has them."""
+    if hasattr(tensor, "row_splits"):
+        if tensor.ragged_rank != 1:
+            raise BadColumnError(
+                f"Column {name!r} has {tensor.ragged_rank} ragged dimensions; a column has one.", column=name
+            )
+        return Ragged(tensor.values.numpy(), tensor.row_splits.numpy().astype(np.int64), "list")
+    array = tensor.numpy()
+    if array.dtype != object:
+        return np.asarray(array)
+    if array.ndim != 1:
+        raise BadColumnError(
+            f"Column {name!r} has texts of shape {array.shape[1:]} in a row; a row has one.", column=name
+        )
+    rows: list[bytes] = array.tolist()
+    return pa.array(rows, pa.large_string() if all(map(is_text, rows)) else pa.large_binary())

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pyarrow as pa
-
-from ..dataset import Dataset
 from ..errors import SourceError
 from ..foreign.schemas import partition_keys
 from ..format.account import Account
-from ..format.arrow import arrow_of, arrow_schema, as_stored
 from ..format.manifest import MANIFEST_NAME
-from ..format.ragged import Ragged
 from ..remote.filesystem import is_uri, local_path, shown_uri
 from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
 from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable
 from .files import ENDINGS, SourceFiles, find_files, has_ending, listed, split_of
-from .from_numpy import NpzSource, idx_source, npy_source
+from .from_dataset import DatasetSource
+from .from_numpy import idx_source, npy_source, npz_source
 from .json_table import JsonTable
 from .requested import Requested, RequestedColumn, requested_columns
-from .sources import PIECE_BYTES, Piece, Source, SourceRows, check_piece_bytes
+from .sources import PIECE_BYTES, Source, check_piece_bytes
 from .tables import PartitionedTable, Table, TableSource
 
 SourceKind = Literal[
@@ -200,7 +196,7 @@ def _table(
 
 def _open_npz(source: str, options: SourceOptions, account: Account) -> Source:
     del account
-    return NpzSource(Path(source), features=options.features)
+    return npz_source(Path(source), features=options.features)
 
 
 def _open_npy(source: str, options: SourceOptions, account: Account) -> Source:
@@ -272,43 +268,3 @@ _OPENERS: Mapping[SourceKind, _Open] = {
     "keras": _open_keras,
     "dataset": _open_dataset,
 }
-
-
-class DatasetSource(Source):
-    """The rows of another dataset, in stored order; each is read once, also those of a view that computes them."""
-
-    kind = "dataset"
-
-    def __init__(self, dataset: Dataset, *, metadata: Mapping[str, Any] | None = None) -> None:
-        self._dataset, self.name, self.metadata = dataset, dataset.name, dict(metadata or {})
-        self._columns = tuple(dataset.schema.values())
-        self.columns, self.num_rows = self._columns, len(dataset)
-
-    def identity(self) -> Mapping[str, Any]:  # noqa: D102
-        return {"kind": self.kind, "name": Path(self.name).name, "fingerprint": self._dataset.fingerprint}
-
-    def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:  # noqa: D102
-        schema = arrow_schema(self._columns)
-        for rows in self._batches(first_row):
-            arrays = [as_stored(column, arrow_of(column.name, rows[column.name])) for column in self._columns]
-            yield SourceRows(pa.RecordBatch.from_arrays(arrays, schema=schema), 0)
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:  # noqa: D102
-        for rows in self._batches(first_row):
-            yield Piece(rows, len(next(iter(rows.values()))), 0)
-
-    def _batches(self, first_row: int) -> Iterator[Mapping[str, Any]]:
-        """Batches of about the bytes that are handed on at once, by the size of the first rows."""
-        first = min(_SAMPLE_ROWS, len(self._dataset) - first_row)
-        if first <= 0:
-            return
-        (sample,) = self._dataset.skip(first_row).take(first).batches(first, shuffle=False)
-        yield sample
-        if first_row + first < len(self._dataset):
-            row_bytes = sum(_num_bytes(values) for values in sample.values()) / first
-            rest = self._dataset.skip(first_row + first)
-            yield from rest.batches(self.rows_per_piece(row_bytes), shuffle=False)
-
-
-def _num_bytes(values: Any) -> int:
-    return int((values.values if isinstance(values, Ragged) else values).nbytes)

@@ -44,13 +44,6 @@ def write_parts(path: Path) -> None:
         pq.write_table(table().slice(part * 1100, 1100), path / f"{part}.parquet", row_group_size=170)
 
 
-def write_images(path: Path) -> None:
-    for number in range(300):
-        place = path / f"class {number % 3}" / f"{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(4 * number))
-
-
 WRITERS = {
     "a.npz": lambda path: np.savez(path, x=X, y=np.arange(NUM_ROWS), f=np.asfortranarray(X)),
     "packed.npz": lambda path: np.savez_compressed(path, x=X, y=np.arange(NUM_ROWS)),
@@ -59,7 +52,6 @@ WRITERS = {
     "a.jsonl": write_json,
     "parts": write_parts,
     "a.feather": lambda path: pyarrow.feather.write_feather(table(), path, chunksize=300),
-    "images": write_images,
 }
 
 

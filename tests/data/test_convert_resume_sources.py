@@ -19,6 +19,7 @@ from heliostat.data import DatasetExistsError, SourceError, StoredDataset
 from heliostat.data.conversion.convert import convert, write_source
 from heliostat.data.conversion.from_keras import labelled_source
 from heliostat.data.conversion.from_objects import from_generator, from_tf_dataset
+from PIL import Image
 
 pytestmark = pytest.mark.engine
 
@@ -60,6 +61,13 @@ def write_idx(path: Path, ending: str = "", prefix: str = "train", num_rows: int
         (path / f"{name}{ending}").write_bytes(gzip.compress(idx(array)) if ending else idx(array))
 
 
+def write_images(path: Path) -> None:
+    for number in range(NUM_ROWS):
+        place = path / f"class {number % 3}" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (1 + number % 50, 8), number % 256).save(place)
+
+
 def elements(batched: bool) -> Any:
     rows = tf.data.Dataset.range(NUM_ROWS).map(lambda row: {"id": row, "tokens": tf.range(row % 13)})
     return rows.ragged_batch(90) if batched else rows
@@ -81,6 +89,7 @@ WRITERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Write]]] = {
         lambda source: lambda path, **more: convert(source, path, **more),
     ),
     "Hugging Face": (write_hugging_face, lambda source: lambda path, **more: convert(source, path, **more)),
+    "images": (write_images, lambda source: lambda path, **more: convert(source, path, **more)),
     "IDX": (write_idx, lambda source: lambda path, **more: convert(source, path, **more)),
     "packed IDX": (
         lambda path: write_idx(path, ".gz"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import numpy as np
@@ -215,11 +214,11 @@ def test_frames_as_pandas_has_them_and_back(tmp_path):
 
 def test_what_a_frame_cannot_give_is_named(tmp_path):
     pd = pytest.importorskip("pandas")
-    with pytest.raises(BadColumnError, match=r"'a' has 1 missing values, the first in row 1"):
+    with pytest.raises(BadColumnError, match=r"'a' has 1 missing value, the first in row 1"):
         from_pandas(pd.DataFrame({"a": pd.array([1, None], dtype="Int8")}), tmp_path / "set")
     filled = from_pandas(pd.DataFrame({"a": pd.array([1, None], dtype="Int8")}), tmp_path / "a", fill_nulls={"a": 5})
     assert columns_of(filled)["a"].tolist() == [1, 5]
-    with pytest.raises(BadColumnError, match=r"'a' .*timestamp"):
+    with pytest.raises(BadColumnError, match="'a' has dtype datetime64"):
         from_pandas(pd.DataFrame({"a": pd.to_datetime(["2024-05-06"])}), tmp_path / "set")
     with pytest.raises(BadColumnError, match="different texts"):
         from_pandas(pd.DataFrame({0: [1]}), tmp_path / "set")
@@ -261,34 +260,6 @@ def test_json_lines_as_pandas_reads_them(tmp_path):
         assert_same(found[name], expected[name].to_numpy())
     assert found["t"].to_list() == expected["t"].tolist()
     assert found["ids"].to_list() == expected["ids"].tolist()
-
-
-def test_images_as_pil_decodes_them(tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    random, pixels = np.random.default_rng(0), {}
-    for name, kind in (("dog/2.png", "PNG"), ("dog/b/1.jpg", "JPEG"), ("cat/1.bmp", "BMP"), ("ant/1.jpeg", "JPEG")):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.fromarray(random.integers(0, 255, (8, 6, 3), dtype=np.uint8)).save(path, kind)
-        pixels[name] = np.asarray(image.open(path))
-    (tmp_path / "images" / ".hidden").mkdir()
-    (tmp_path / "images" / "cat" / "notes.txt").write_text("")
-    dataset = convert(tmp_path / "images", tmp_path / "set")
-    found = columns_of(dataset)
-    assert dataset.metadata["class_names"] == {"y": ["ant", "cat", "dog"]}
-    assert found["y"].tolist() == [0, 1, 2, 2]
-    for row, name in enumerate(["ant/1.jpeg", "cat/1.bmp", "dog/2.png", "dog/b/1.jpg"]):
-        assert found["image"].row(row) == (tmp_path / "images" / name).read_bytes()
-        assert np.array_equal(np.asarray(image.open(io.BytesIO(found["image"].row(row)))), pixels[name])
-
-
-def test_files_that_are_no_images_are_named(tmp_path):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "1.jpg").write_bytes(b"<html>")
-    with pytest.raises(SourceError, match=r"1\.jpg is not an image: it starts with 3c 68"):
-        convert(tmp_path, tmp_path.parent / "set")
-    with pytest.raises(SourceError, match="no folder of images"):
-        convert(tmp_path / "none", tmp_path / "set", kind="images")
 
 
 FEATURES = {
@@ -430,7 +401,7 @@ def test_rows_that_are_none_are_refused(tmp_path, rows, said):
 
 
 def test_a_generator_of_nothing_is_refused(tmp_path):
-    with pytest.raises(BadColumnError, match="at least one row"):
+    with pytest.raises(SourceError, match="generator has no rows"):
         from_generator([], tmp_path / "set")
 
 

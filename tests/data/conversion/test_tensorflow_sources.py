@@ -13,7 +13,6 @@ from heliostat.data.conversion.from_keras import keras_source, labelled_source
 from heliostat.data.conversion.from_objects import from_tf_dataset
 from heliostat.data.errors import BadColumnError, SourceError
 from heliostat.data.format.columns import Column
-from heliostat.data.format.ragged import Ragged
 
 pytestmark = pytest.mark.engine
 
@@ -85,25 +84,13 @@ def test_records_as_tensorflow_parses_them(tf, tmp_path, compression):
     assert [dataset.schema[name].kind for name in ("text", "jpeg")] == ["string", "bytes"]
 
 
-def test_features_that_later_records_have_otherwise_are_named(tf, tmp_path):
-    def features(tf, row):
-        return {"n": tf.train.Feature(int64_list=tf.train.Int64List(value=[row] * (2 if row == 600 else 1)))}
-
-    write(tf, tmp_path / "a.tfrecord", range(NUM_ROWS), features=features)
-    with pytest.raises(BadColumnError, match=r"a\.tfrecord: rows .* do not fit what the first records showed"):
-        convert(tmp_path / "a.tfrecord", tmp_path / "set")
-    assert not (tmp_path / "set").exists()
-    found = columns_of(convert(tmp_path / "a.tfrecord", tmp_path / "set", columns={"n": "list"}))
-    assert found["n"].lengths.sum() == NUM_ROWS + 1
-
-
 def test_features_that_some_records_lack(tf, tmp_path):
     def features(tf, row):
         known = features_of(tf, row)
         return {name: known[name] for name in ("label", "text") if row % 2}
 
     write(tf, tmp_path / "a.tfrecord", range(1, 20), features=features)
-    with pytest.raises(BadColumnError, match=r"'text' .* has 0, 1 bytes values"):
+    with pytest.raises(BadColumnError, match="'text' has 0, 1 bytes values"):
         convert(tmp_path / "a.tfrecord", tmp_path / "set")
     found = columns_of(convert(tmp_path / "a.tfrecord", tmp_path / "lists", features=["label"]))
     assert found["label"].lengths.tolist() == [row % 2 for row in range(1, 20)]
@@ -163,13 +150,15 @@ def test_pairs_bytes_and_what_tf_data_cannot_give(tf, tmp_path):
         from_tf_dataset(sparse, tmp_path / "other")
 
 
-def test_token_lists_as_keras_gives_them(tmp_path):
+def test_token_lists_as_keras_gives_them():
     x = np.array([[1, 2, 3], [4], [5, 6]], dtype=object)
     source = labelled_source(x, np.array([0, 1, 1]), name="imdb", class_names=["bad", "good"])
-    (piece,) = source.pieces(1)
-    assert isinstance(piece.rows["x"], Ragged)
-    assert piece.rows["x"].to_list() == [[4], [5, 6]]
-    assert piece.rows["x"].values.dtype == np.int32
+    (rows,) = source.record_batches(1)
+    assert rows.batch["x"].to_pylist() == [[4], [5, 6]]
+    assert [(column.name, column.kind, column.dtype) for column in source.columns] == [
+        ("x", "list", np.int32),
+        ("y", "tensor", np.int64),
+    ]
     assert source.metadata == {"class_names": {"y": ["bad", "good"]}}
 
 

@@ -1,0 +1,128 @@
+"""What is in an encoded picture: whether it can be decoded to the pixels that its file shows, and how it is turned.
+
+Training decodes with TensorFlow, which reads JPEG, PNG, BMP and GIF but passes over two things without a word: the
+palette of a BMP, whose numbers it gives as if they were shades of grey, and the EXIF orientation of a JPEG or PNG, with
+which a camera says how it was held. The first is refused here, the second is counted or applied. (Layouts: CIPA DC-008
+for EXIF, Microsoft's BITMAPINFOHEADER for BMP.)
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from ..views.decode import decode_image
+
+_JPEG, _PNG, _BMP, _GIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8"
+_OF_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*\]")
+_ORIENTATION = 0x0112
+_GREY_PALETTE = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
+_MASKS = ((0xFF0000, 0xFF00, 0xFF), (0, 0, 0))
+
+
+def why_not(data: bytes) -> str | None:
+    """Why a picture cannot be decoded to what it shows, None if it can; decodes it."""
+    if not data.startswith((_JPEG, _PNG, _BMP, _GIF)):
+        start = data[:8].hex(" ") or "nothing"
+        return f"it is no JPEG, PNG, BMP or GIF: it starts with {start}"
+    try:
+        wrong = _why_not_bmp(data) if data.startswith(_BMP) else None
+    except struct.error:
+        return "its header was cut short"
+    if wrong is None:
+        try:
+            decoded(data)
+        except ValueError as error:
+            return _OF_TENSORFLOW.sub("", str(error))
+    return wrong
+
+
+def decoded(data: bytes) -> npt.NDArray[np.uint8]:
+    """The pixels uint8 [height, width, 3] as training decodes them; raises ValueError."""
+    return decode_image(data, 3)
+
+
+def orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG or PNG, 1 (upright) to 8; 1 if there is none."""
+    try:
+        found = _tag(_exif_of_png(data) if data.startswith(_PNG) else _exif_of_jpeg(data))
+    except (struct.error, IndexError):  # cut short
+        return 1
+    return found if 1 <= found <= 8 else 1
+
+
+def turned(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """Pixels [height, width, channels] as they are seen with that EXIF orientation applied."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def upright(data: bytes) -> bytes:
+    """A picture turned as its EXIF orientation says, as a PNG, which loses nothing; raises ValueError."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        return bytes(tf.io.encode_png(turned(decoded(data), orientation(data))).numpy())
+
+
+def _why_not_bmp(data: bytes) -> str | None:
+    header_bytes, bits = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<H", data, 28)[0]
+    if header_bytes < 40:
+        return "it is a BMP of OS/2, whose header is another one; save it as PNG"
+    compression = struct.unpack_from("<I", data, 30)[0]
+    if compression not in (0, 3):
+        return "it is a compressed BMP, which would be decoded to other pixels; save it as PNG"
+    if compression == 3 and struct.unpack_from("<3I", data, 54) not in _MASKS:
+        return "it is a BMP with the bits of its colours in an order of its own; save it as PNG"
+    if bits > 8:
+        return None
+    num_colours = struct.unpack_from("<I", data, 46)[0] or 1 << bits
+    palette = np.frombuffer(data[14 + header_bytes :][: 4 * num_colours], np.uint8).reshape(-1, 4)
+    if bits < 8 or not np.array_equal(palette[:, :3], _GREY_PALETTE[: len(palette)]):
+        return "it is a BMP with a palette, whose numbers would be taken for shades of grey; save it as PNG"
+    return None
+
+
+def _exif_of_jpeg(data: bytes) -> bytes:
+    """The TIFF data of the EXIF segment, nothing if there is none."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker, length = data[place + 1], struct.unpack_from(">H", data, place + 2)[0]
+        if marker == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
+            return data[place + 10 : place + 2 + length]
+        if marker == 0xDA:  # pixels follow
+            break
+        place += 2 + length
+    return b""
+
+
+def _exif_of_png(data: bytes) -> bytes:
+    place = len(_PNG)
+    while place < len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        if name == b"eXIf":
+            return data[place + 8 : place + 8 + length]
+        place += 12 + length
+    return b""
+
+
+def _tag(exif: bytes) -> int:
+    """The orientation in the first directory of TIFF data, 1 without one."""
+    if exif[:2] not in (b"II", b"MM"):
+        return 1
+    order = "<" if exif.startswith(b"II") else ">"
+    place = struct.unpack_from(f"{order}I", exif, 4)[0]
+    (count,) = struct.unpack_from(f"{order}H", exif, place)
+    for number in range(count):
+        tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
+        if tag == _ORIENTATION:
+            return int(value)
+    return 1

@@ -1,0 +1,198 @@
+"""TFRecord files: all that the records hold is stored as TensorFlow reads it, or told, or refused."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+from heliostat.data import BadColumnError, SourceError
+from heliostat.data.conversion.convert import convert
+from heliostat.data.conversion.from_tfrecord import TFRecordSource
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.engine
+
+
+def ints(*values: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def floats(*values: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def data(*values: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def example(**features: tf.train.Feature) -> bytes:
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(path, records):
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for record in records:
+            file.write(record)
+    return path
+
+
+def columns_of(dataset) -> dict:
+    return next(dataset.batches(len(dataset), shuffle=False))
+
+
+def account_of(path, **options) -> list[str]:
+    """The lines of the account after all rows were read."""
+    source = TFRecordSource([path], name=str(path), **options)
+    assert sum(len(rows.batch) for rows in source.record_batches()) == source.num_rows
+    return [str(entry) for entry in source.account.entries]
+
+
+@pytest.fixture
+def late(tmp_path):
+    """A feature that only the last 3 of 2,003 records have."""
+    records = [example(y=ints(row % 2)) for row in range(2000)] + [example(y=ints(1), late=ints(7))] * 3
+    return write(tmp_path / "a.tfrecord", records)
+
+
+def test_a_feature_of_the_last_records_is_a_column(tmp_path, late):
+    found = columns_of(convert(late, tmp_path / "set"))
+    assert found["late"].to_list() == [[]] * 2000 + [[7]] * 3
+    assert account_of(late) == [
+        "late: 2,000 records noticed: the feature is missing: an empty list is stored (with a fill value it may be a "
+        "number)"
+    ]
+
+
+def test_a_feature_of_the_last_records_can_be_filled(tmp_path, late):
+    found = columns_of(convert(late, tmp_path / "set", columns={"late": "int64"}, fill_nulls={"late": 0}))
+    assert found["late"].tolist() == [0] * 2000 + [7] * 3
+    (entry,) = account_of(late, columns={"late": "int64"}, fill_nulls={"late": 0})
+    assert entry.startswith("late: 2,000 values filled")
+
+
+def test_a_fill_value_that_is_no_value_of_the_column_is_refused(tmp_path, late):
+    with pytest.raises(BadColumnError, match=r"'late' .*0\.5 is no whole number"):
+        convert(late, tmp_path / "set", fill_nulls={"late": 0.5})
+
+
+def test_a_number_of_values_that_the_last_record_has_makes_a_list(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(n=ints(row)) for row in range(1500)] + [example(n=ints(1, 2))])
+    assert columns_of(convert(path, tmp_path / "set"))["n"].to_list()[-2:] == [[1499], [1, 2]]
+
+
+def test_text_of_which_the_last_record_is_none_is_bytes(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(t=data(b"text"))] * 1500 + [example(t=data(b"\xff"))])
+    dataset = convert(path, tmp_path / "set")
+    assert dataset.schema["t"].kind == "bytes"
+    assert columns_of(dataset)["t"].to_list()[-2:] == [b"text", b"\xff"]
+
+
+def test_features_without_values_are_told(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(y=ints(1), nothing=tf.train.Feature())] * 3)
+    assert account_of(path) == ["nothing: 3 records left out: the feature has no values"]
+
+
+def sequence() -> bytes:
+    found = tf.train.SequenceExample()
+    found.context.feature["y"].int64_list.value.append(1)
+    found.feature_lists.feature_list["tokens"].feature.add().int64_list.value.extend([1, 2, 3])
+    return found.SerializeToString()
+
+
+def test_feature_lists_are_refused_or_left_out_by_name(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(y=ints(1))] * 1100 + [sequence()] * 2)
+    with pytest.raises(SourceError, match=r"SequenceExample with the feature lists 'tokens' \(in 2 records\)"):
+        convert(path, tmp_path / "set")
+    assert account_of(path, features=["y"]) == ["tokens: 2 records left out: a feature list of SequenceExample"]
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (b"\xff\xff not a message", "something else than tf.train.Example in row 1"),
+        (b"\x1a\x03abc", "something else than tf.train.Example in row 1: a message with other fields"),
+    ],
+)
+def test_records_of_another_kind_are_refused(tmp_path, record, said):
+    path = write(tmp_path / "a.tfrecord", [example(y=ints(1)), record])
+    with pytest.raises(SourceError, match=said):
+        convert(path, tmp_path / "set")
+
+
+def test_a_feature_of_two_types_is_refused(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(y=ints(1))] * 1200 + [example(y=floats(1.5))])
+    with pytest.raises(BadColumnError, match=r"'y' is a int64_list in the records before row 1200 .* float_list"):
+        convert(path, tmp_path / "set")
+
+
+def test_all_features_that_need_an_answer_are_named_at_once(tmp_path):
+    records = [example(y=ints(1), a=data(b"1", b"2"), b=data(b"x")), example(y=ints(1), a=data(b"1"))]
+    with pytest.raises(BadColumnError, match=r"'a' has 1, 2 bytes values(.|\n)*'b' has 0, 1 bytes values"):
+        convert(write(tmp_path / "a.tfrecord", records), tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("feature", "requested", "said"),
+    [
+        (floats(1.5, 70000.0), "list:float16", "70000.0 in row 2"),
+        (ints((1 << 24) + 1), "float32", "16777217 in row 2"),
+        (ints(300), "uint8", "300 in row 2"),
+        (ints(-1), "uint64", "-1 in row 2"),
+        (ints(2), "bool", "2 in row 2"),
+        (floats(1e30), "int64", "in row 2"),
+    ],
+    ids=["float16", "float32", "uint8", "uint64", "bool", "int64"],
+)
+def test_numbers_that_a_requested_type_cannot_hold_are_refused(tmp_path, feature, requested, said):
+    good = floats(1.0) if feature.HasField("float_list") else ints(1)
+    path = write(tmp_path / "a.tfrecord", [example(n=good)] * 2 + [example(n=feature)])
+    with pytest.raises(BadColumnError, match=f"'n' .*{said}"):
+        convert(path, tmp_path / "set", columns={"n": requested})
+
+
+def test_fractions_that_are_rounded_as_requested_are_counted(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(n=floats(0.1))] * 2 + [example(n=floats(0.5))])
+    (entry,) = account_of(path, columns={"n": "float16"})
+    assert entry.startswith("n: 2 values rounded")
+
+
+INTS = st.one_of(
+    st.integers(-3, 3),
+    *(st.integers(size - 2, min(size + 2, (1 << 63) - 1)) for size in (1 << 24, 1 << 31, 1 << 53, 1 << 63)),
+    st.integers(-(1 << 63), -(1 << 63) + 2),
+)
+FLOATS = st.floats(width=32, allow_nan=True)
+NAMES = st.text(st.sampled_from("ab. ,é"), min_size=1, max_size=4)
+
+
+@given(
+    st.dictionaries(NAMES, st.sampled_from(["int", "float", "ints", "floats", "bytes"]), min_size=1, max_size=5),
+    st.data(),
+)
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_what_tensorflow_reads_is_stored_and_the_account_is_empty(tmp_path_factory, kinds, draw):
+    values = {
+        "int": INTS.map(lambda one: ints(one)),
+        "float": FLOATS.map(lambda one: floats(one)),
+        "ints": st.lists(INTS, max_size=4).map(lambda several: ints(*several)),
+        "floats": st.lists(FLOATS, max_size=4).map(lambda several: floats(*several)),
+        "bytes": st.binary(max_size=5).map(lambda one: data(one)),
+    }
+    records = draw.draw(st.lists(st.fixed_dictionaries({key: values[kind] for key, kind in kinds.items()}), min_size=1))
+    folder = tmp_path_factory.mktemp("drawn")
+    path = write(folder / "a.tfrecord", [example(**record) for record in records])
+    found = columns_of(convert(path, folder / "set"))
+    dtypes = {"i": tf.int64, "f": tf.float32, "b": tf.string}
+    specs = {key: tf.io.RaggedFeature(dtypes[kind[0]]) for key, kind in kinds.items()}
+    expected = tf.io.parse_example([example(**record) for record in records], specs)
+    assert set(found) == set(kinds)
+    for key, kind in kinds.items():
+        there, here = expected[key].values.numpy(), found[key]
+        if kind == "bytes":
+            rows = [row.encode() if isinstance(row, str) else row for row in here.to_list()]
+            assert rows == there.tolist()
+        else:
+            flat = here.values if hasattr(here, "row_splits") else here.reshape(-1)
+            assert flat.dtype == there.dtype
+            assert flat.tobytes() == there.tobytes()
+    assert account_of(path) == []
