@@ -25,6 +25,7 @@ from .json_table import JsonTable
 from .requested import Requested, RequestedColumn, requested_columns
 from .sources import PIECE_BYTES, Source, check_piece_bytes
 from .tables import PartitionedTable, Table, TableSource
+from .text_values import asked_of
 
 SourceKind = Literal[
     "npz", "npy", "csv", "json", "parquet", "arrow", "huggingface", "tfrecord", "images", "keras", "idx", "dataset"
@@ -187,10 +188,10 @@ def _table(
     kind: SourceKind, files: SourceFiles, requested: Mapping[str, RequestedColumn], options: SourceOptions
 ) -> Table:
     if kind == "csv":
-        texts = [name for name, one in requested.items() if one.kind in ("string", "bytes")]
-        return CsvTable(files.paths, text_columns=texts, piece_bytes=options.piece_bytes)
+        filled = tuple(options.fill_nulls or ())
+        return CsvTable(files.paths, asked=asked_of(requested), filled=filled, piece_bytes=options.piece_bytes)
     if kind == "json":
-        return JsonTable(files.paths, piece_bytes=options.piece_bytes)
+        return JsonTable(files.paths, asked=asked_of(requested), piece_bytes=options.piece_bytes)
     return ParquetTable(files.paths) if kind == "parquet" else ArrowTable(files.paths)
 
 

@@ -124,7 +124,7 @@ def test_text_columns_stay_text_without_a_target(tmp_path):
 @pytest.mark.parametrize("empty", ["", "NA"])
 def test_a_missing_value_is_named_with_its_row(tmp_path, empty):
     path = csv_file(tmp_path, f"a,b\n1,2\n2,{empty}\n")
-    with pytest.raises(BadColumnError, match=r"Column 'b' of .* has 1 missing values, the first in data row 2"):
+    with pytest.raises(BadColumnError, match=r"Column 'b' of .* has 1 missing value, the first in data row 2"):
         convert_csv(path, tmp_path / "set")
 
 

@@ -14,10 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from heliostat.data import DatasetError, ManifestError, SourceError, open_dataset, read_idx, write_dataset
-from heliostat.data.conversion import json_table
-from heliostat.data.conversion.csv_table import CsvTable
 from heliostat.data.conversion.from_numpy import npy_source
-from heliostat.data.conversion.json_table import JsonTable
 from heliostat.data.format.manifest import Manifest, read_manifest, write_manifest
 from heliostat.data.format.shards import hash_file
 
@@ -142,36 +139,6 @@ def test_a_gzip_bomb_for_idx_is_not_unpacked(tmp_path, start, what):
 
     assert path.stat().st_size * 100 < size
     assert peak_bytes(read) < 1 << 22
-
-
-def test_a_gzip_bomb_for_json_lines_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_table, "_MAX_LINE_BYTES", 1 << 18)
-    path = tmp_path / "a.jsonl.gz"
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(b" " * (1 << 24))
-    with pytest.raises(SourceError, match=r"a\.jsonl\.gz has a line of more than 262144 bytes"):
-        JsonTable([path], piece_bytes=1 << 16)
-
-
-@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"b":', b"}"), (b'{"]}":', b"}")])
-@pytest.mark.parametrize("depth", [3000, 300_000])
-def test_json_lines_that_are_nested_deep_are_refused(tmp_path, opening, closing, depth):
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"a": 1}\n{"a":' + opening * depth + b"1" + closing * depth + b"}\n")
-    with pytest.raises(SourceError, match=r"a\.jsonl has values nested more than 100 deep in line 2\."):
-        JsonTable([path])
-
-
-def test_brackets_in_text_are_not_depth(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"a": "[" * 500 + '\\"' + "{" * 500}) + "\n" + json.dumps({"a": "x"}) + "\n")
-    assert JsonTable([path]).num_rows == 2
-
-
-def test_a_csv_header_that_is_no_text_is_named(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\n1\n")
-    with pytest.raises(SourceError, match=r"a\.csv cannot be read as CSV: its header is no UTF-8 text"):
-        CsvTable([tmp_path / "a.csv"])
 
 
 def test_an_npy_file_of_impossible_shape_is_named(tmp_path):
