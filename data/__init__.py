@@ -13,7 +13,6 @@ from .conversion.from_objects import (
 )
 from .conversion.idx import read_idx
 from .dataset import Dataset
-from .describe import ColumnDescription, DatasetDescription, describe
 from .errors import (
     BadColumnError,
     CacheError,
@@ -33,7 +32,6 @@ from .errors import (
 from .format.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
 from .format.memory import ALIGNMENT_BYTES, aligned_empty
 from .format.ragged import Ragged
-from .mixing import shuffle_quality
 from .order.order import ORDER_VERSION, RowOrder, Shuffle
 from .order.plan import BatchPlan, row_ids
 from .order.window import parse_shuffle
@@ -56,12 +54,10 @@ __all__ = [
     "BatchPlan",
     "CacheError",
     "Column",
-    "ColumnDescription",
     "ColumnKind",
     "ColumnStatistics",
     "Conversion",
     "Dataset",
-    "DatasetDescription",
     "DatasetError",
     "DatasetExistsError",
     "DatasetNotFoundError",
@@ -89,7 +85,6 @@ __all__ = [
     "convert",
     "convert_csv",
     "convert_npz",
-    "describe",
     "fit_preprocessing",
     "from_arrow",
     "from_dataset",
@@ -104,7 +99,6 @@ __all__ = [
     "read_idx",
     "row_ids",
     "row_uniform",
-    "shuffle_quality",
     "upload_dataset",
     "verify",
     "write_dataset",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from .views.describe import DatasetDescription
     from .views.preprocess import FittedPreprocessing
 
 
@@ -365,6 +366,38 @@ class Dataset(ABC):
         from .views.export import to_parquet
 
         return to_parquet(self, path, columns=columns, compression=compression, overwrite=overwrite)
+
+    def describe(
+        self,
+        *,
+        num_samples: int = 0,
+        label: str | None = None,
+        shuffles: Sequence[Shuffle] = ("window", "full"),
+        batch_size: int = 1024,
+        full: bool = True,
+    ) -> DatasetDescription:
+        """What is in it, as `heliostat inspect` prints it; reads columns of few values and of variable length once.
+
+        Args:
+            num_samples: so many first rows are shown.
+            label: an integer or bool column; it is computed how well each of `shuffles` mixes its classes.
+            shuffles: see `batches`.
+            batch_size: of the batches in which classes are counted.
+            full: look at all rows; else at up to 12,288 from the begin, the middle and the end.
+
+        Raises:
+            UnknownColumnError, SelectionError: there is no such label, or it holds no classes.
+            ShardError: on the way.
+
+        Example:
+            >>> print(dataset.select_columns(["y"]).describe().columns[0])
+            y: int64 scalar, 0 to 1, 2 classes of 5 to 5 rows
+        """
+        from .views.describe import described
+
+        return described(
+            self, num_samples=num_samples, label=label, shuffles=shuffles, batch_size=batch_size, full=full
+        )
 
     def batches(
         self,

@@ -212,11 +212,9 @@ def convert(source: str, destination: Path, json_wanted: bool, **options: Any) -
 
     A conversion that was interrupted goes on with --resume, to the same result.
     """
-    from heliostat.data import describe
-
     from .commands.convert import convert as write
 
-    found = describe(write(source, destination, console=console(stderr=True), **options))
+    found = write(source, destination, console=console(stderr=True), **options).describe()
     click.echo(as_json(found) if json_wanted else found)
 
 
@@ -228,9 +226,16 @@ def convert(source: str, destination: Path, json_wanted: bool, **options: Any) -
     "--shuffle", "shuffles", multiple=True, metavar="SHUFFLE", help="Such as window:65536.  [window and full]"
 )
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, help="Rows of those batches.")
+@click.option("--full", is_flag=True, help="Look at all rows of a remote dataset, not at a sample.")
 @_JSON
 def inspect(
-    dataset: str, samples: int, label: str | None, shuffles: tuple[str, ...], batch_size: int, json_wanted: bool
+    dataset: str,
+    samples: int,
+    label: str | None,
+    shuffles: tuple[str, ...],
+    batch_size: int,
+    full: bool,
+    json_wanted: bool,
 ) -> None:
     """Show the rows, files and columns of a DATASET, class balance, lengths, and its first rows.
 
@@ -238,7 +243,7 @@ def inspect(
     """
     from .commands.inspection import inspect as described
 
-    found = described(dataset, samples, label, shuffles, batch_size)
+    found = described(dataset, samples, label, shuffles, batch_size, full=full)
     click.echo(as_json(found) if json_wanted else found)
 
 
@@ -265,11 +270,11 @@ def upload(dataset: str, uri: str, overwrite: bool, json_wanted: bool) -> None:
 
     Files that are there already, from an upload that was interrupted, are not sent again; the manifest comes last.
     """
-    from heliostat.data import describe, open_dataset, upload_dataset
+    from heliostat.data import open_dataset, upload_dataset
 
     if "://" not in uri:
         raise click.UsageError(f"{uri!r} is no URI such as s3://bucket/name: for a folder of this machine, copy it.")
-    found = describe(upload_dataset(open_dataset(dataset), uri, overwrite=overwrite), num_samples=0)
+    found = upload_dataset(open_dataset(dataset), uri, overwrite=overwrite).describe(full=False)
     click.echo(as_json(found) if json_wanted else found)
 
 

@@ -18,13 +18,13 @@ TRAINER = """
     ValueNotCarriedError WorkersDisagreeError
 """
 DATA = """
-    ALIGNMENT_BYTES ORDER_VERSION BadColumnError BatchPlan CacheError Column ColumnDescription ColumnKind
-    ColumnStatistics Conversion Dataset DatasetDescription DatasetError DatasetExistsError DatasetNotFoundError
+    ALIGNMENT_BYTES ORDER_VERSION BadColumnError BatchPlan CacheError Column ColumnKind
+    ColumnStatistics Conversion Dataset DatasetError DatasetExistsError DatasetNotFoundError
     DatasetWriter FittedPreprocessing LengthStatistics ManifestError PlanError Ragged Reader RemoteDataset
     RemoteError RowError RowOrder SelectionError ShardError Shuffle SourceError StoredDataset TransformError
-    UnknownColumnError VerifyReport aligned_empty concatenate convert convert_csv convert_npz describe
+    UnknownColumnError VerifyReport aligned_empty concatenate convert convert_csv convert_npz
     fit_preprocessing from_arrow from_dataset from_generator from_pandas from_ray_dataset from_tf_dataset
-    load_preprocessing mix open_dataset parse_shuffle read_idx row_ids row_uniform shuffle_quality
+    load_preprocessing mix open_dataset parse_shuffle read_idx row_ids row_uniform
     upload_dataset verify write_dataset
 """
 # Of cluster nobody imports from the package itself: its errors reach users through the trainer's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..dataset import Dataset
 from ..errors import DatasetExistsError, RowError
+from ..format.arrow import arrow_of, arrow_schema
 from ..format.columns import Column
 from ..format.ragged import Ragged
 from ..format.shards import Values
@@ -33,9 +33,9 @@ def to_record_batches(dataset: Dataset, columns: Sequence[str] | None = None) ->
     `large_string`, bytes `large_binary`; none has missing values. Raises UnknownColumnError; ShardError on the way.
     """
     chosen = dataset if columns is None else dataset.select_columns(columns)
-    schema = pa.schema([pa.field(name, _type(column), nullable=False) for name, column in chosen.schema.items()])
+    schema = arrow_schema(list(chosen.schema.values()), bools=True)
     batches = (
-        pa.RecordBatch.from_arrays([_array(chosen.schema[name], rows[name]) for name in schema.names], schema=schema)
+        pa.RecordBatch.from_arrays([arrow_of(name, rows[name]) for name in schema.names], schema=schema)
         for rows in _scanned(chosen)
     )
     return pa.RecordBatchReader.from_batches(schema, batches)
@@ -105,33 +105,6 @@ def row_of(rows: Mapping[str, Values], place: int) -> dict[str, Any]:
 
 def _scanned(dataset: Dataset) -> Iterator[Mapping[str, Values]]:
     return dataset.batches(rows_per_scan(dataset), shuffle=False)
-
-
-def _type(column: Column) -> pa.DataType:
-    if column.kind in ("string", "bytes"):
-        return pa.large_string() if column.kind == "string" else pa.large_binary()
-    value_type = pa.from_numpy_dtype(column.dtype)
-    if column.kind == "list":
-        element = pa.list_(value_type, math.prod(column.shape)) if column.shape else value_type
-        return pa.large_list(pa.field("item", element, nullable=False))
-    return pa.fixed_shape_tensor(value_type, column.shape) if column.shape else value_type
-
-
-def _array(column: Column, values: Values) -> pa.Array:
-    kind = _type(column)
-    if isinstance(values, Ragged):
-        splits = pa.py_buffer(np.ascontiguousarray(values.row_splits, np.int64))
-        if column.kind != "list":
-            return pa.Array.from_buffers(kind, len(values), [None, splits, pa.py_buffer(values.values)])
-        flat = pa.array(values.values.reshape(-1))
-        if column.shape:
-            flat = pa.FixedSizeListArray.from_arrays(flat, math.prod(column.shape))
-        return pa.Array.from_buffers(kind, len(values), [None, splits], children=[flat])
-    flat = pa.array(values.reshape(-1))
-    if not column.shape:
-        return flat
-    rows = pa.FixedSizeListArray.from_arrays(flat, math.prod(column.shape))
-    return pa.ExtensionArray.from_storage(kind, rows)
 
 
 def _series(column: Column, parts: Sequence[Values]) -> tuple[Any, str | None]:

@@ -17,7 +17,6 @@ from heliostat.data import (
     PlanError,
     RowOrder,
     UnknownColumnError,
-    describe,
     open_dataset,
     write_dataset,
 )
@@ -235,7 +234,7 @@ def test_a_dataset_pickles_and_reads_elsewhere(dataset, arrays):
 
 
 def test_a_description_counts_rows_and_classes(dataset, arrays):
-    description = describe(dataset)
+    description = dataset.describe()
     columns = {column.name: column for column in description.columns}
     values, counts = np.unique(arrays["y"], return_counts=True)
     assert columns["y"].class_counts == dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -6,10 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, PlanError, UnknownColumnError, describe, write_dataset
-from heliostat.data.describe import length_histogram, sample_rows
+from heliostat.data import Dataset, PlanError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError
-from heliostat.data.mixing import chi_squared, shuffle_quality
+from heliostat.data.format.account import Entry
+from heliostat.data.format.ragged import Ragged
+from heliostat.data.read.shard_reader import ShardReader
+from heliostat.data.views.describe import _short, length_histogram, sample_rows
+from heliostat.data.views.mixing import chi_squared, shuffle_quality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,7 +92,7 @@ def mixed(tmp_path_factory) -> Dataset:
 
 
 def test_every_kind_of_column_is_described(mixed):
-    description = describe(mixed, num_samples=2, label="y", batch_size=10)
+    description = mixed.describe(num_samples=2, label="y", batch_size=10)
     columns = {column.name: column for column in description.columns}
     assert columns["y"].class_counts == {0: 10, 1: 10, 2: 10, 3: 10}
     assert columns["tokens"].lengths.counts == (8, 8, 8, 8, 8)
@@ -109,7 +112,7 @@ def test_every_kind_of_column_is_described(mixed):
 
 def test_views_are_described_too(mixed):
     view = mixed.filter(lambda rows: rows["y"] < 2).map(lambda rows, seeds: {"seed": seeds}, ["y"], random=True)
-    description = describe(view)
+    description = view.describe()
     columns = {column.name: column for column in description.columns}
     assert columns["y"].class_counts == {0: 10, 1: 10}
     assert columns["seed"].statistics is None
@@ -123,3 +126,72 @@ def test_sample_rows_are_short(mixed, tmp_path):
     assert len(sample_rows(long, 5)) == 1
     assert len(sample_rows(long, 5)[0]["t"]) == 60
     assert sample_rows(mixed, 0) == ()
+
+
+def test_numbers_are_shown_with_all_their_digits(tmp_path):
+    columns = {
+        "id": np.array([11_111_103, 9_007_199_254_740_993]),
+        "big": np.array([0, 2**64 - 1], np.uint64),
+        "single": np.array([0.1, 16_777_215.0], np.float32),
+        "double": np.array([0.1 + 0.2, 1e300]),
+        "half": np.array([0.1, np.inf], np.float16),
+    }
+    text = str(write_dataset(tmp_path / "set", columns).describe())
+    assert "id: int64 scalar, 11,111,103 to 9,007,199,254,740,993\n" in text
+    assert "big: uint64 scalar, 0 to 18,446,744,073,709,551,615\n" in text
+    assert "single: float32 scalar, 0.1 to 16777215\n" in text
+    assert "double: float64 scalar, 0.30000000000000004 to 1e+300\n" in text
+    assert "half: float16 scalar, 0.1 to inf" in text
+
+
+def test_rows_that_are_no_number_are_counted(tmp_path):
+    nan = float("nan")
+    columns = {
+        "y": np.array([0.0, 1.0, nan, 1.0]),
+        "x": np.array([[1, nan], [nan, nan], [1, 2], [3, 4]], np.float32),
+        "ids": [[1.0], [], [nan, nan, 2.0], [nan]],
+        "none": np.full(4, nan),
+    }
+    columns["ids"] = [np.array(row, np.float64) for row in columns["ids"]]
+    text = str(write_dataset(tmp_path / "set", columns, overwrite=True).describe())
+    assert "y: float64 scalar, 0 to 1, NaN in 1 row\n" in text
+    assert "x: float32 2, 1 to 4, NaN in 2 rows\n" in text
+    assert "ids: list of float64 scalar, 1 to 2, NaN in 2 rows, 0 to 3 elements" in text
+    assert "none: float64 scalar, NaN in 4 rows" in text
+
+
+def test_a_sample_reads_the_begin_the_middle_and_the_end(tmp_path, monkeypatch):
+    count = 40_000
+    columns = {"y": np.arange(count) % 7, "x": np.where(np.arange(count) == count - 1, np.nan, 1.0)}
+    dataset = write_dataset(tmp_path / "set", columns, rows_per_shard=1000)
+    read = set()
+    fill = ShardReader._fill
+
+    def seen(self, ids, arrays):
+        read.update((ids // 1000).tolist())
+        return fill(self, ids, arrays)
+
+    monkeypatch.setattr(ShardReader, "_fill", seen)
+    found = dataset.describe(full=False)
+    assert found.num_looked_at == 12_288
+    assert len(read) <= 17
+    assert "NaN, classes and lengths are of a sample of 12,288 rows" in str(found)
+    assert "x: float64 scalar, 1 to 1, NaN in 1 row\n" in f"{found}\n"
+    assert sum(found.columns[0].class_counts.values()) == 12_288
+    with pytest.raises(SelectionError, match=r"takes all rows .* give full=True"):
+        dataset.describe(full=False, label="y")
+    few = dataset.take(100)
+    assert str(few.describe(full=False)) == str(few.describe())
+
+
+def test_what_a_conversion_left_out_is_shown(mixed, monkeypatch):
+    entry = Entry(change="left out", name="b.csv.bz2", unit="file")
+    monkeypatch.setattr(type(mixed), "account", (entry,), raising=False)
+    assert str(mixed.describe()).endswith(
+        "\n  left out or changed when it was converted:\n    b.csv.bz2: 1 file left out"
+    )
+
+
+def test_text_that_is_none_is_shown_as_such():
+    rows = {"t": Ragged(np.array([0xFF, 0x41], np.uint8), np.array([0, 2]), "string")}
+    assert _short(rows["t"], 0) == "text that is not UTF-8 (ff 41 …)"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .dataset import Dataset
-from .errors import SelectionError
-from .order.order import RowOrder, Shuffle
-from .order.plan import BatchPlan
-from .views.view import chosen_columns
+from ..dataset import Dataset
+from ..errors import SelectionError
+from ..order.order import RowOrder, Shuffle
+from ..order.plan import BatchPlan
+from .view import chosen_columns
 
 _SCAN_ROWS = 1 << 16
 _MAX_CLASSES = 1000
