@@ -308,7 +308,7 @@ def bench(
     if json_wanted:
         click.echo(as_json(parts.as_object(found)))
         return
-    console().print(parts.table(found.measured))
+    console().print(parts.measured_table(found.measured))
     if found.links:
         console().print(parts.links_table(found))
     click.echo(found.advice)

@@ -1,7 +1,6 @@
 """The all-reduce alone, on this machine, beside TensorFlow's ring, gloo and a plain copy of the same memory.
 
-    python scripts/benchmarks/allreduce.py [--gloo-python /tmp/other/bin/python] [--workers 2,4] > allreduce.json
-    python scripts/benchmarks/allreduce_plot.py allreduce.json allreduce.png
+    python scripts/benchmarks/allreduce.py [--gloo-python /tmp/other/bin/python] [--workers 2,4] [--save]
 
 All ways are started once per number of workers and measured in turn, block after block, in an order that changes from
 round to round; those whose turn it is not wait for their input. The slowest worker counts for each call. Reported per
@@ -12,38 +11,21 @@ environment that has PyTorch. `copy` is the limit that memory sets: each worker 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import platform
-import socket
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+import run  # type: ignore[import-not-found]
 from allreduce_processes import Processes  # type: ignore[import-not-found]
 
 SIZES_BYTES = (4_096, 16_384, 65_536, 262_144, 1_000_000, 4_000_000, 20_000_000, 100_000_000)
 
 
 def start(name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> Processes:
-    ports = free_ports(num_workers)
+    ports = run.free_ports(num_workers)
     places = [{"rank": rank, "num_workers": num_workers, "ports": ports} for rank in range(num_workers)]
     return Processes(name, [[python]] * num_workers, places, stack)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
-
-
-def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
-    """A different rotation each round, every other one backwards."""
-    for number in range(rounds):
-        turned = [*names[number % len(names) :], *names[: number % len(names)]]
-        yield turned[::-1] if number % 2 else turned
 
 
 def num_calls(once_s: float, block_s: float) -> int:
@@ -52,7 +34,7 @@ def num_calls(once_s: float, block_s: float) -> int:
 
 def measure(
     names: Sequence[str], pythons: dict[str, str], num_workers: int, sizes: Sequence[int], rounds: int, block_s: float
-) -> list[dict[str, Any]]:
+) -> list[run.Found]:
     rows = []
     with contextlib.ExitStack() as stack:
         ways = {name: start(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
@@ -60,7 +42,7 @@ def measure(
             calls = {name: num_calls(statistics.median(way.run(size, 3)[0]), block_s) for name, way in ways.items()}
             blocks: dict[str, list[list[float]]] = {name: [] for name in names}
             cpu_s: dict[str, list[float]] = {name: [] for name in names}
-            for order in orders(names, rounds):
+            for order in run.turns(names, rounds):
                 for name in order:
                     times_s, cpu = ways[name].run(size, calls[name])
                     blocks[name].append(times_s)
@@ -75,9 +57,7 @@ def measure(
                         "workers": num_workers,
                         "bytes": size,
                         "calls": len(all_s),
-                        "median_ms": round(
-                            statistics.median(time for block in blocks[name] for time in block) * 1e3, 4
-                        ),
+                        "median_ms": round(statistics.median(all_s) * 1e3, 4),
                         "block_medians_ms": [round(median * 1e3, 4) for median in medians[name]],
                         "cpu_ms": round(statistics.median(cpu_s[name]) * 1e3, 4),
                         f"times_{names[0]}": round(statistics.median(ratios), 3),
@@ -90,7 +70,7 @@ def measure(
 
 def main() -> None:
     """Run the benchmark and print its JSON."""
-    parser = argparse.ArgumentParser(description="The all-reduce alone beside TensorFlow's ring, gloo and a copy")
+    parser = run.parser_of(__doc__)
     parser.add_argument("--workers", default="2,4", help="numbers of workers, comma-separated")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES_BYTES)), help="bytes per vector, comma-separated")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each way per size")
@@ -101,12 +81,10 @@ def main() -> None:
     names = [name for name in options.ways.split(",") if name != "gloo" or options.gloo_python]
     pythons = {"gloo": options.gloo_python} if options.gloo_python else {}
     sizes = [int(size) for size in options.sizes.split(",")]
-    rows: list[dict[str, Any]] = []
+    rows: list[run.Found] = []
     for num_workers in map(int, options.workers.split(",")):
         rows += measure(names, pythons, num_workers, sizes, options.rounds, options.block_s)
-    report = {"benchmark": "allreduce", "python": platform.python_version(), "machine": platform.processor()}
-    json.dump({**report, "rows": rows}, sys.stdout, indent=1)
-    print()
+    run.finish(options, "allreduce", {"rows": rows})
 
 
 if __name__ == "__main__":

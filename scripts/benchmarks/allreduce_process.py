@@ -1,9 +1,8 @@
 """One process of one way to all-reduce; `allreduce.py` starts them. Needs nothing but the library that it measures.
 
-It reads lines of JSON: first its place, {"rank", "num_workers", "ports"} (for Heliostat also "addresses" and "dtype");
+It reads lines of JSON: first its place, {"rank", "num_workers", "ports"};
 it says when it can be reached, and waits for a line that says that all can; then what to measure, {"bytes", "calls"};
-to each it answers with a line. Every call sums one vector of float32 over all processes, or as many elements of the
-dtype, and is timed by itself.
+to each it answers with a line. Every call sums one vector of float32 over all processes, and is timed by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     from heliostat.cluster.vectors import empty_vector, layout_of
 
     rank, num_workers = place["rank"], place["num_workers"]
-    addresses = list(zip(place.get("addresses", ["127.0.0.1"] * num_workers), place["ports"], strict=True))
+    addresses = [("127.0.0.1", port) for port in place["ports"]]
     listener = Listener(addresses[rank][0], port=addresses[rank][1])
     meet()
     peers = Peers(rank=rank, addresses=addresses, generation=0, secret=SECRET)
@@ -44,7 +43,7 @@ def heliostat(place: dict[str, Any], meet: Meet, share_memory: bool) -> Prepare:
     sequence = 0
 
     def prepare(length: int) -> tuple[Callable[[], Any], Callable[[], float]]:
-        vector = (np.full(length, rank + 1, np.dtype(place.get("dtype", "float32"))),)
+        vector = (np.full(length, rank + 1, np.dtype("float32")),)
         nodes = dict.fromkeys(expected[rank], vector)
         out, like = empty_vector(layout_of(vector)), layout_of(vector)
 

@@ -1,4 +1,4 @@
-"""One process of one baseline; `baselines.run_baseline` starts it. Rank 0 prints its result as one JSON line.
+"""One process of one baseline; `training.py` starts it. Rank 0 prints its result as one JSON line.
 
 Every baseline trains on shuffled batches cut out of arrays in memory, input included, GPUs hidden.
 """
@@ -11,7 +11,6 @@ from typing import Any
 
 from clock import StepClock  # type: ignore[import-not-found]
 from models import (  # type: ignore[import-not-found]
-    STEPS_PER_EPOCH,
     WORKLOADS,
     build_metrics,
     build_model,
@@ -45,12 +44,12 @@ def keras_fit(name: str, seconds: float, *, jit_compile: bool) -> str:
     x, y = make_data(name)
     clock = StepClock(seconds)
     batch_size = WORKLOADS[name].global_batch_size
-    stopper = stop_when_over(keras, clock)
+    stopper = stop_when_over(clock)
     model.fit(x, y, batch_size=batch_size, epochs=ENDLESS_EPOCHS, callbacks=[stopper], verbose=0)
     return clock.report(batch_size)
 
 
-def mirrored_custom(name: str, seconds: float, cluster: str) -> str:
+def mirrored(name: str, seconds: float, cluster: str) -> str:
     """`MultiWorkerMirroredStrategy` with a hand-written loop over a Keras 3 model: the way that works today."""
     tf = prepare(1, cluster)
     strategy = multi_worker_strategy(tf)
@@ -61,7 +60,7 @@ def mirrored_custom(name: str, seconds: float, cluster: str) -> str:
     with strategy.scope():
         model = build_model(name)
         model.optimizer.build(model.trainable_variables)
-        metrics = build_metrics(name, keras)
+        metrics = build_metrics(name)
     loss_function = keras.losses.SparseCategoricalCrossentropy(reduction="none")
 
     def replica_step(x: Any, y: Any) -> Any:
@@ -86,30 +85,12 @@ def mirrored_custom(name: str, seconds: float, cluster: str) -> str:
     return clock.report(batch_size)
 
 
-def mirrored_tf_keras(name: str, seconds: float, cluster: str) -> str:
-    """`MultiWorkerMirroredStrategy` with `fit` of legacy tf_keras (Keras 2)."""
-    tf = prepare(1, cluster)
-    strategy = multi_worker_strategy(tf)
-    import tf_keras  # type: ignore[import-untyped,import-not-found]
-
-    tf_keras.utils.set_random_seed(0)
-    with strategy.scope():
-        model = build_model(name, tf_keras)
-    clock = StepClock(seconds, rate_agreement(tf, strategy))
-    model.fit(
-        distributed_batches(tf, strategy, name),
-        steps_per_epoch=STEPS_PER_EPOCH,
-        epochs=ENDLESS_EPOCHS,
-        callbacks=[stop_when_over(tf_keras, clock)],
-        verbose=0,
-    )
-    return clock.report(WORKLOADS[name].global_batch_size)
-
-
-def stop_when_over(keras_module: Any, clock: StepClock) -> Any:
+def stop_when_over(clock: StepClock) -> Any:
     """Return a callback that counts steps and ends `fit` when the clock says so."""
 
-    class Stopper(keras_module.callbacks.Callback):
+    import keras
+
+    class Stopper(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if clock.step_done():
                 self.model.stop_training = True
@@ -156,19 +137,16 @@ def rate_agreement(tf: Any, strategy: Any) -> Any:
 def main() -> None:
     """Run the baseline named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("baseline", choices=("keras", "keras_jit", "mirrored_custom", "mirrored_tf_keras"))
+    parser.add_argument("baseline", choices=("keras", "keras_jit", "mirrored"))
     parser.add_argument("model", choices=tuple(WORKLOADS))
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--tf-config", help="the cluster and this process's place in it, as TF_CONFIG has it")
     arguments = parser.parse_args()
     name, seconds = arguments.model, arguments.seconds
-    match arguments.baseline:
-        case "keras" | "keras_jit":
-            line = keras_fit(name, seconds, jit_compile=arguments.baseline == "keras_jit")
-        case "mirrored_custom":
-            line = mirrored_custom(name, seconds, arguments.tf_config)
-        case _:
-            line = mirrored_tf_keras(name, seconds, arguments.tf_config)
+    if arguments.baseline == "mirrored":
+        line = mirrored(name, seconds, arguments.tf_config)
+    else:
+        line = keras_fit(name, seconds, jit_compile=arguments.baseline == "keras_jit")
     print(line, flush=True)
 
 

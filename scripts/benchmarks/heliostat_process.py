@@ -8,90 +8,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-ENDLESS_EPOCHS = 1_000_000
-
-
-def run(
-    model_name: str,
-    *,
-    workers: int,
-    threads: int,
-    seconds: float,
-    loop: str,
-    jit_compile: bool = False,
-) -> dict[str, Any]:
-    """Train for about `seconds` after a first epoch; returns rates and the split of a step."""
-    os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2", KERAS_BACKEND="tensorflow")
-    import cloudpickle
-    import keras
-    import models  # type: ignore[import-not-found]
-    from heliostat.data import write_dataset
-    from heliostat.trainer import Trainer
-
-    cloudpickle.register_pickle_by_value(models)  # workers cannot import a script's neighbour
-
-    def build_model() -> Any:
-        model = models.build_model(model_name)
-        if jit_compile:
-            model.compile_from_config({**model.get_compile_config(), "jit_compile": True})
-        return model
-
-    class Stop(keras.callbacks.Callback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.until: float | None = None
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            if self.until is None:
-                self.until = time.monotonic() + seconds
-            elif time.monotonic() >= self.until:
-                self.model.stop_training = True
-
-    workload = models.WORKLOADS[model_name]
-    x, y = models.make_data(model_name)
-    with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as folder:
-        write_dataset(Path(folder) / "data", {"x": x, "y": y})
-        trainer = Trainer(
-            build_model,
-            workers=workers,
-            threads_per_worker=threads,
-            run_dir=Path(folder) / "run",
-        )
-        with trainer:
-            result = trainer.fit(
-                Path(folder) / "data",
-                epochs=ENDLESS_EPOCHS,
-                global_batch_size=workload.global_batch_size,
-                loop=loop,  # type: ignore[arg-type]
-                checkpoint_every=None,  # as the others make none
-                callbacks=[Stop()],
-                verbose=0,
-            )
-        lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
-    elapsed = lines[-1]["time"] - lines[0]["time"]
-    steps = (len(lines) - 1) * models.STEPS_PER_EPOCH
-    split = {
-        part: round(1000 * sum(line["seconds_by_worker"]["0"][part] for line in lines[1:]) / steps, 3)
-        for part in lines[0]["seconds_by_worker"]["0"]
-    }
-    rate = steps / elapsed
-    return {
-        "steps_per_s": rate,
-        "samples_per_s": rate * workload.global_batch_size,
-        "steps": steps,
-        "seconds": elapsed,
-        "step_ms": {"whole": round(1000 / rate, 3), **split},
-    }
+import keras
+import models  # type: ignore[import-not-found]
+import run  # type: ignore[import-not-found]
 
 
-if __name__ == "__main__":
+def build(name: str, jit_compile: bool) -> keras.Model:
+    """The model, compiled by XLA if it is asked for."""
+    model = models.build_model(name)
+    if jit_compile:
+        model.compile_from_config({**model.get_compile_config(), "jit_compile": True})
+    return model
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a run so many seconds after its first epoch."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds, self._until_s = seconds, 0.0
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        if not self._until_s:
+            self._until_s = time.monotonic() + self._seconds
+        self.model.stop_training = time.monotonic() >= self._until_s
+
+
+def main() -> None:
+    """Train and print rates and the split of a step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--workers", type=int, default=2)
@@ -100,13 +47,26 @@ if __name__ == "__main__":
     parser.add_argument("--loop", default="fit")
     parser.add_argument("--jit", action="store_true", help="compile(jit_compile=True)")
     chosen = parser.parse_args()
-    measured = run(
-        chosen.model,
-        workers=chosen.workers,
-        threads=chosen.threads,
-        seconds=chosen.seconds,
-        loop=chosen.loop,
-        jit_compile=chosen.jit,
-    )
-    print(json.dumps(measured))
-    sys.stdout.flush()
+    x, y = models.make_data(chosen.model)
+    batch_size = models.WORKLOADS[chosen.model].global_batch_size
+    settings = {"workers": chosen.workers, "threads_per_worker": chosen.threads}
+    with run.training(partial(build, chosen.model, chosen.jit), {"x": x, "y": y}, **settings) as (trainer, data):
+        result = trainer.fit(
+            data,
+            epochs=run.ENDLESS_EPOCHS,
+            global_batch_size=batch_size,
+            loop=chosen.loop,
+            checkpoint_every=None,  # as the others make none
+            callbacks=[Stop(chosen.seconds)],
+            verbose=0,
+        )
+        first, *timed = run.epochs_of(result)
+    seconds, steps = timed[-1]["time"] - first["time"], len(timed) * models.STEPS_PER_EPOCH
+    chief = [epoch["seconds_by_worker"]["0"] for epoch in timed]
+    split = {part: round(1000 * sum(times[part] for times in chief) / steps, 3) for part in chief[0]}
+    found = {"steps_per_s": steps / seconds, "samples_per_s": steps * batch_size / seconds, "steps": steps}
+    print(json.dumps({**found, "seconds": seconds, "step_ms": {"whole": round(1000 * seconds / steps, 3), **split}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import run  # type: ignore[import-not-found]
+
 
 def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
     """Build the model in a worker, and begin to write points of its steps into a file in `folder`."""
@@ -21,7 +23,6 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
 
     name = threading.current_thread().name
     worker = int(name.removeprefix("heliostat-worker-"))
-    Path(folder).mkdir(parents=True, exist_ok=True)
     file = (Path(folder) / f"worker-{worker}.jsonl").open("a", buffering=1)
     inner = {"reduce": 0.0, "compute": 0.0, "snapshot": 0.0, "noted": 0.0}
 
@@ -91,9 +92,6 @@ def build_instrumented(build_model: Callable[[], Any], folder: str) -> Any:
 _current: dict[str, Any] = {"step": None, "num": 0}
 
 
-def read_points(folder: Path) -> list[dict[str, Any]]:
+def read_points(folder: Path) -> list[run.Found]:
     """What all workers have written down; a line that a kill cut short is left out."""
-    points = []
-    for path in sorted(folder.glob("*.jsonl")):
-        points += [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return points
+    return [point for path in sorted(folder.glob("*.jsonl")) for point in run.lines(path)]

@@ -9,13 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from run import status_bytes  # type: ignore[import-not-found]
+
 LOOK_EVERY_S = 0.002
-
-
-def status_bytes(field: str) -> int:
-    """A field of ``/proc/self/status``, such as RssAnon or VmHWM."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{field}:"))
 
 
 class Peak:

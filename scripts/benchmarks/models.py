@@ -1,16 +1,16 @@
-"""The models that the training benchmarks time, each with its global batch size and made-up data of fixed seed.
-
-Written once for Keras 3 and legacy tf_keras: `build_model` takes the module that provides the layers.
-"""
+"""The models that the training benchmarks time, each with its global batch size and made-up data of fixed seed."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 # The same number of steps in a pass for each model, so that the price of a pass's end weighs alike.
 STEPS_PER_EPOCH = 64
@@ -20,14 +20,14 @@ SEQUENCE_LENGTH, VOCABULARY_SIZE, NUM_TOPICS = 300, 10_000, 46
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A model to time: how its layers are made, its optimizer and metrics by name, its global batch size and data."""
+    """A model to time: how its layers are made, its optimizer by name, its global batch size and data."""
 
     name: str
     layers: Callable[[Any], list[Any]]
     optimizer: str
-    metrics: tuple[str, ...]
     global_batch_size: int
     make_data: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    has_top5: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -35,20 +35,22 @@ class Workload:
         return STEPS_PER_EPOCH * self.global_batch_size
 
 
-def build_model(name: str, keras_module: Any = None) -> Any:
-    """Return the compiled model of that name, made with `keras_module` (Keras 3 if None)."""
-    if keras_module is None:
-        keras_module = importlib.import_module("keras")
+def build_model(name: str) -> keras.Model:
+    """Return the compiled model of that name."""
+    import keras
+
     workload = WORKLOADS[name]
-    model = keras_module.Sequential(workload.layers(keras_module))
-    optimizer = keras_module.optimizers.get(workload.optimizer)
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=build_metrics(name, keras_module))
+    model = keras.Sequential(workload.layers(keras))
+    model.compile(workload.optimizer, loss="sparse_categorical_crossentropy", metrics=build_metrics(name))
     return model
 
 
-def build_metrics(name: str, keras_module: Any) -> list[Any]:
+def build_metrics(name: str) -> list[keras.Metric]:
     """Return new metrics of that workload: accuracy, and for the chapter's model top-5 accuracy."""
-    return [_metric(keras_module, metric) for metric in WORKLOADS[name].metrics]
+    import keras
+
+    top5 = [keras.metrics.SparseTopKCategoricalAccuracy(5, name="top_5")] * WORKLOADS[name].has_top5
+    return [keras.metrics.SparseCategoricalAccuracy(name="accuracy"), *top5]
 
 
 def make_data(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -56,13 +58,7 @@ def make_data(name: str) -> tuple[np.ndarray, np.ndarray]:
     return WORKLOADS[name].make_data(WORKLOADS[name].num_rows)
 
 
-def _metric(keras_module: Any, name: str) -> Any:
-    if name == "top_5":
-        return keras_module.metrics.SparseTopKCategoricalAccuracy(5, name=name)
-    return keras_module.metrics.SparseCategoricalAccuracy(name=name)
-
-
-def _chapter_layers(keras_module: Any) -> list[Any]:
+def _chapter_layers(keras_module: ModuleType) -> list[Any]:
     layers = keras_module.layers
     return [
         keras_module.Input((SEQUENCE_LENGTH,), dtype="int32"),
@@ -77,7 +73,7 @@ def _chapter_layers(keras_module: Any) -> list[Any]:
 
 
 def _dense_layers(num_hidden: int, width: int) -> Callable[[Any], list[Any]]:
-    def build(keras_module: Any) -> list[Any]:
+    def build(keras_module: ModuleType) -> list[Any]:
         layers = keras_module.layers
         return [
             keras_module.Input((NUM_PIXELS,), dtype="uint8"),
@@ -106,7 +102,6 @@ def _dense(name: str, *, num_hidden: int, width: int, global_batch_size: int) ->
         name=name,
         layers=_dense_layers(num_hidden, width),
         optimizer="adam",
-        metrics=("accuracy",),
         global_batch_size=global_batch_size,
         make_data=_images,
     )
@@ -117,7 +112,7 @@ _ALL = (
         name="chapter",
         layers=_chapter_layers,
         optimizer="nadam",
-        metrics=("accuracy", "top_5"),
+        has_top5=True,
         global_batch_size=512,
         make_data=_texts,
     ),

@@ -1,6 +1,6 @@
 """A step over a slow network: two hosts as network namespaces, their link limited by a token bucket (`tc tbf`).
 
-    python scripts/benchmarks/network.py [--rates 1gbit 100mbit] [--models dense256 dense1024] [--json FILE]
+    python scripts/benchmarks/network.py [--rates 1gbit 100mbit] [--models dense256 dense1024] [--save]
 
 Needs root, network namespaces and the kernel's tbf; the hosts are those of the tests (`tests/trainer/hosts.py`), each
 with a node of Ray and one worker. A step is compared with the sum of what cannot be saved without overlap: this run's
@@ -12,16 +12,17 @@ often and with the same pauses: no program that uses TCP can do better.
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import json
 import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
+import run  # type: ignore[import-not-found] # noqa: E402
+
 from tests.trainer.hosts import ADDRESSES, Hosts, why_not  # noqa: E402
 
 NUM_WORKERS, STEPS_PER_EPOCH, TIMED_EPOCHS = 2, 8, 4
@@ -83,7 +84,7 @@ def bytes_per_s(rate: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: str | None) -> dict[str, Any]:
+def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: str | None) -> run.Found:
     """One run over the link at a rate."""
     from heliostat.data import write_dataset
     from models import WORKLOADS, make_data  # type: ignore[import-not-found]
@@ -121,7 +122,7 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: s
         "gradient_dtype": gradient_dtype,
         "moved_mb": moved / 1e6,
         "step_ms": whole_ms,
-        "split_ms": {part: round(step_ms(part), 2) for part in timed[0]},
+        **{f"{part.removesuffix('_s')} ms": round(step_ms(part), 2) for part in timed[0]},
         "transfer_ms": transfer_ms,
         "needed_ms": needed_ms,
         "ratio": whole_ms / needed_ms,
@@ -142,29 +143,18 @@ def bare_exchange_ms(hosts: Hosts, num_bytes: int, pause_ms: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = run.parser_of(__doc__)
     parser.add_argument("--rates", nargs="+", default=["1gbit", "100mbit"])
     parser.add_argument("--models", nargs="+", default=["dense256", "dense1024"])
     parser.add_argument("--gradient-dtype", help="handed to the Trainer, where it knows that argument")
-    parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     if reason := why_not():
         raise SystemExit(f"This machine cannot have two hosts: {reason}")
-    found = []
+    rows: list[run.Found] = []
     with tempfile.TemporaryDirectory(prefix="heliostat-net-") as name, Hosts(Path(name)) as hosts:
-        for model in chosen.models:
-            for rate in chosen.rates:
-                one = measure(hosts, Path(name), model, rate, chosen.gradient_dtype)
-                found.append(one)
-                print(
-                    f"{model:10} {rate:>8}: a step takes {one['step_ms']:.1f} ms; {one['needed_ms']:.1f} are "
-                    f"needed ({one['transfer_ms']:.1f} for {one['moved_mb']:.2f} MB): {one['ratio']:.3f} x; "
-                    f"bare sockets exchange that in {one['bare_ms']:.1f}: {one['ratio_to_bare']:.3f} x; the link "
-                    f"measures {one['link_mb_per_s']:.1f} MB/s, {one['latency_ms']:.2f} ms; {one['split_ms']}",
-                    flush=True,
-                )
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1))
+        for model, rate in itertools.product(chosen.models, chosen.rates):
+            rows.append(measure(hosts, Path(name), model, rate, chosen.gradient_dtype))
+            run.finish(chosen, "network", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ its 95 % confidence interval, one-sided each, by Student's t on the logarithms. 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from run import document  # type: ignore[import-not-found]
 
 # One-sided 95 % quantiles of Student's t, by degrees of freedom from 1 on; beyond the last the normal distribution's.
 T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
@@ -38,22 +38,6 @@ def output_of(checkout: Path, script: str, *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
     return done.stdout
-
-
-def document(printed: str, key: str) -> dict[str, Any]:
-    """The last JSON object with `key` among what a benchmark printed, beside Ray's words; RuntimeError without one."""
-    found, at, decoder = None, printed.find("{"), json.JSONDecoder()
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(printed, at)
-        except json.JSONDecodeError:
-            end = at + 1
-        else:
-            found = value if key in value else found
-        at = printed.find("{", end)
-    if found is None:
-        raise RuntimeError(f'No JSON with "{key}" among what was printed, which ends so:\n{printed[-1000:]}')
-    return dict(found)
 
 
 def training(checkout: Path, only: list[str]) -> Durations:

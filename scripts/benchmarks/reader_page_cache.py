@@ -44,11 +44,3 @@ def resident_pages(path: Path) -> tuple[int, int]:
         if failed:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     return int((flags & 1).sum()), num_pages
-
-
-def rss_anon_bytes() -> int:
-    """Anonymous memory of this process: without mapped files, which the kernel can give up."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no RssAnon.")

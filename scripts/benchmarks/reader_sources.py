@@ -115,6 +115,33 @@ class HeliostatTfData(Heliostat):
         return tf_pass(self.view(kind, folder).tf(BATCH_SIZE))
 
 
+class HeliostatTwelveLines(Heliostat):
+    """What `dataset.tf` must not be slower than: numbers of steps, mapped to the batches that a reader gathers."""
+
+    def open(self, kind: Kind, folder: Path, exits: ExitStack) -> Pass:
+        import tensorflow as tf
+        from heliostat.data.order import BatchPlan, RowOrder, row_ids
+
+        view = self.view(kind, folder)
+        reader = exits.enter_context(view.reader())
+        plan = BatchPlan(num_rows=len(view), global_batch_size=BATCH_SIZE, num_microbatches=1)
+        columns = view.schema
+
+        def run(epoch: int) -> Iterator[int]:
+            order = RowOrder(num_rows=len(view), epoch=epoch)
+
+            def gathered(step: tf.Tensor) -> list[np.ndarray]:
+                batch = reader.gather(row_ids(order, plan, int(step), 0))
+                return [batch[name] for name in columns]
+
+            types = [column.dtype for column in columns.values()]
+            steps = tf.data.Dataset.range(plan.num_steps)
+            batches = steps.map(lambda step: tf.py_function(gathered, [step], types)).prefetch(4)
+            return (int(batch[0].shape[0]) for batch in batches)
+
+        return run
+
+
 class TfDataMemory(Source):
     """`tf.data` over tensors, a shuffle buffer of all rows."""
 

@@ -14,11 +14,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heliostat.cluster.links import PairBandwidth
 
 from ..errors import ScriptError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "rest")
 _MOVING = ("local_sum", "all_reduce")
@@ -273,38 +276,34 @@ def as_object(found: Bench) -> dict[str, Any]:
     }
 
 
-def table(found: Sequence[Measured]) -> Any:
+def measured_table(found: Sequence[Measured]) -> Table:
     """What was measured, as a table for a terminal."""
-    from rich.table import Table
+    from ..console import table
 
     alone = min(found, key=lambda each: each.workers)
-    shown = Table(title="samples per second, and milliseconds of a step")
-    for heading in ("workers", "samples/s", "efficiency", "step", *(part.replace("_", " ") for part in PARTS)):
-        shown.add_column(heading, justify="right")
-    for each in found:
-        shown.add_row(
-            str(each.workers),
-            f"{each.samples_per_s:,.0f}",
-            f"{each.efficiency(alone):.0%}",
+    headings = (">workers", ">samples/s", ">efficiency", ">step", *(f">{part.replace('_', ' ')}" for part in PARTS))
+    rows = (
+        (
+            *(each.workers, f"{each.samples_per_s:,.0f}", f"{each.efficiency(alone):.0%}"),
             *(f"{each.step_ms[part]:.2f}" for part in ("whole", *PARTS)),
         )
-    return shown
+        for each in found
+    )
+    return table(headings, rows, title="samples per second, and milliseconds of a step")
 
 
-def links_table(found: Bench) -> Any:
+def links_table(found: Bench) -> Table:
     """The links as a matrix: bandwidth each way, and the duration of the smallest all-reduce."""
-    from rich.table import Table
+    from ..console import table
 
     links = {pair: link for link in found.links for pair in (link.workers, link.workers[::-1])}
     workers = sorted({worker for pair in links for worker in pair})
-    shown = Table(title="between two workers: bandwidth each way, duration of the smallest all-reduce")
-    shown.add_column("worker")
-    for worker in workers:
-        shown.add_column(str(worker), justify="right")
-    for one in workers:
-        cells = ("" if one == other else _cell(links[one, other]) for other in workers)
-        shown.add_row(f"{one} ({found.hosts.get(one, '?')})", *cells)
-    return shown
+    rows = (
+        [f"{one} ({found.hosts.get(one, '?')})", *("" if one == to else _cell(links[one, to]) for to in workers)]
+        for one in workers
+    )
+    title = "between two workers: bandwidth each way, duration of the smallest all-reduce"
+    return table(["worker", *(f">{worker}" for worker in workers)], rows, title=title)
 
 
 def _cell(link: PairBandwidth) -> str:

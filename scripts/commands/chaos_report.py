@@ -11,10 +11,9 @@ from heliostat.trainer.checkpoints.values import to_line
 from heliostat.trainer.driver.run_folder import read_epochs, read_events, read_record
 from heliostat.trainer.driver.run_paths import run_folders
 from heliostat.trainer.events import Event, GroupFormed, WorkerKilled, WorkerLost
-from rich.box import SIMPLE
 from rich.table import Table
 
-from ..console import cell
+from ..console import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,36 +179,29 @@ def verdict(outcome: Outcome) -> str:
 
 def kills_table(kills: Sequence[Kill]) -> Table:
     """The kills and what they cost."""
-    table = Table(box=SIMPLE, title="kills", title_justify="left")
-    for title in ("fit", "worker"):
-        table.add_column(title, justify="right")
-    table.add_column("host", overflow="fold")
-    for title in ("step", "stall", "replaced after"):
-        table.add_column(title, justify="right")
-    table.add_column("")
-    for kill in kills:
-        step = "" if kill.step is None else str(kill.step)
-        went_on = "all lost: on from a checkpoint" if kill.restarted else ""
-        seconds = _seconds(kill.stall_s), _seconds(kill.joined_s)
-        table.add_row(str(kill.fit), str(kill.worker), cell(kill.host), step, *seconds, went_on)
-    return table
+    rows = (
+        (
+            *(kill.fit, kill.worker, kill.host, "" if kill.step is None else kill.step),
+            *(_seconds(kill.stall_s), _seconds(kill.joined_s)),
+            "all lost: on from a checkpoint" if kill.restarted else "",
+        )
+        for kill in kills
+    )
+    return table([">fit", ">worker", "+host", ">step", ">stall", ">replaced after", ""], rows, title="kills")
 
 
 def fits_table(outcome: Outcome) -> Table:
     """The fits of both runs side by side."""
-    table = Table(box=SIMPLE, title="fits", title_justify="left")
-    table.add_column("fit", justify="right")
-    table.add_column("epochs", justify="right")
-    for title in ("weights", "optimizer", "disturbed weights", "disturbed optimizer", "history", ""):
-        table.add_column(title)
     by_number = {fit.number: fit for fit in outcome.disturbed}
+    rows = []
     for fit in outcome.plain:
         other = by_number.get(fit.number)
         hashes = [_hash(each, name) for each in (fit, other) for name in ("weights", "optimizer")]
         same_history = other is not None and _bits(fit.epochs) == _bits(other.epochs)
         result = "NOT THE SAME" if fit.number in outcome.differences else "same"
-        table.add_row(str(fit.number), str(len(fit.epochs)), *hashes, "same" if same_history else "differs", result)
-    return table
+        rows.append((fit.number, len(fit.epochs), *hashes, "same" if same_history else "differs", result))
+    hashes = ["weights", "optimizer", "disturbed weights", "disturbed optimizer"]
+    return table([">fit", ">epochs", *hashes, "history", ""], rows, title="fits")
 
 
 def _hash(fit: Fit | None, name: str) -> str:

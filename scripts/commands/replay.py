@@ -16,11 +16,10 @@ from heliostat.trainer.checkpoints.values import to_words
 from heliostat.trainer.driver.run_folder import REPLAY_FILE, read_json
 from heliostat.trainer.environment import ReplayWanted
 from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from ..console import cell
+from ..console import cell, table
 from ..errors import ScriptError
 from .recorded import RecordedRun, recorded_run, run_again
 from .run import exit_status
@@ -236,30 +235,24 @@ def show_microbatch(found: MicrobatchReplay, rows: Rows | None, console: Console
 
 def rows_table(rows: Rows) -> Table:
     """The first values of the first rows; what is not finite is marked."""
-    table = Table(box=SIMPLE)
-    table.add_column("row", justify="right")
-    for name, num in rows.num_values.items():
-        table.add_column(cell(f"{name} (of {num})" if num > SHOWN_VALUES else name))
-    for place, row_id in enumerate(rows.row_ids):
-        values = [" ".join(_value(value) for value in column[place]) for column in rows.values.values()]
-        table.add_row(str(row_id), *values)
-    return table
+    headings = (f"{name} (of {num})" if num > SHOWN_VALUES else name for name, num in rows.num_values.items())
+    values = (
+        (row_id, *(" ".join(map(_value, column[place])) for column in rows.values.values()))
+        for place, row_id in enumerate(rows.row_ids)
+    )
+    return table([">row", *map(cell, headings)], values)
 
 
 def norms_table(found: MicrobatchReplay) -> Table:
     """Gradient norms by variable, what is not finite first, then the largest."""
-    table = Table(box=SIMPLE)
-    table.add_column("variable", overflow="fold")
-    table.add_column("gradient norm", justify="right")
-    table.add_column("")
 
     def rank(item: tuple[str, float]) -> tuple[bool, float]:
         name, norm = item
         return name not in found.nonfinite, -norm if math.isfinite(norm) else -math.inf
 
-    for name, norm in sorted(found.norms.items(), key=rank)[: max(SHOWN_NORMS, len(found.nonfinite))]:
-        table.add_row(cell(name), f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "")
-    return table
+    norms = sorted(found.norms.items(), key=rank)[: max(SHOWN_NORMS, len(found.nonfinite))]
+    marked = ((name, f"{norm:.4g}", "<- not finite" if name in found.nonfinite else "") for name, norm in norms)
+    return table(["+variable", ">gradient norm", ""], marked)
 
 
 def _value(value: object) -> str:

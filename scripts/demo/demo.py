@@ -19,10 +19,10 @@ from heliostat.trainer import Result, Trainer
 from heliostat.trainer.config import LOOP_NAMES, LoopName
 from heliostat.trainer.driver.run_paths import new_run_path
 from keras import layers
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from ..console import table
 from ..errors import ScriptError
 from .corpus import build_corpus
 
@@ -190,16 +190,14 @@ def verdict(weights: Mapping[LoopName, str], epochs: int) -> str:
 
 def table_of(results: Mapping[LoopName, Result]) -> Table:
     """Return the ways side by side: last epoch's validation accuracy and top-5, seconds, samples/s, weights."""
-    table = Table(box=SIMPLE)
-    table.add_column("loop", no_wrap=True)
-    for title in ("val accuracy", "val top-5", "time", "samples/s"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("weights", no_wrap=True)
-    for loop, result in results.items():
-        accuracy, top5 = (f"{result.history[name][-1]:.3f}" for name in ("val_accuracy", "val_top5"))
-        seconds, rate = f"{result.seconds:.0f} s", f"{samples_per_s(result):,.0f}"
-        table.add_row(loop, accuracy, top5, seconds, rate, result.sha256["weights"][:8])
-    return table
+    rows = (
+        (
+            *(loop, *(f"{result.history[name][-1]:.3f}" for name in ("val_accuracy", "val_top5"))),
+            *(f"{result.seconds:.0f} s", f"{samples_per_s(result):,.0f}", result.sha256["weights"][:8]),
+        )
+        for loop, result in results.items()
+    )
+    return table(["loop", ">val accuracy", ">val top-5", ">time", ">samples/s", "weights"], rows)
 
 
 def _make_data(settings: DemoSettings, folder: Path, console: Console) -> tuple[Path, Path]:
