@@ -12,20 +12,54 @@ environment that has PyTorch. `copy` is the limit that memory sets: each worker 
 from __future__ import annotations
 
 import contextlib
+import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 
 import run  # type: ignore[import-not-found]
-from allreduce_processes import Processes  # type: ignore[import-not-found]
 
 SIZES_BYTES = (4_096, 16_384, 65_536, 262_144, 1_000_000, 4_000_000, 20_000_000, 100_000_000)
 
 
-def start(name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> Processes:
-    ports = run.free_ports(num_workers)
-    places = [{"rank": rank, "num_workers": num_workers, "ports": ports} for rank in range(num_workers)]
-    return Processes(name, [[python]] * num_workers, places, stack)
+class Processes:
+    """One process per rank of a way to all-reduce (`allreduce_process.py`), by a Python."""
+
+    def __init__(self, name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> None:
+        self._name, ports = name, run.free_ports(num_workers)
+        self._processes = []
+        for rank in range(num_workers):
+            command = [python, str(run.HERE / "allreduce_process.py"), name]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            self._processes.append(process)
+            self._tell(process, {"rank": rank, "num_workers": num_workers, "ports": ports})
+        self._hear_all()
+        self._ask({"all_can_be_reached": True})
+
+    def run(self, num_bytes: int, calls: int) -> tuple[list[float], list[float]]:
+        """Measure a block; returns the time of each call, that of the slowest process, and every process's processor
+        time per call, in seconds."""
+        reports = self._ask({"bytes": num_bytes, "calls": calls})
+        times_s = [max(times) for times in zip(*(report["times_s"] for report in reports), strict=True)]
+        return times_s, [report["cpu_s"] for report in reports]
+
+    def _ask(self, task: run.Found) -> list[run.Found]:
+        for process in self._processes:
+            self._tell(process, task)
+        return self._hear_all()
+
+    @staticmethod
+    def _tell(process: subprocess.Popen[str], task: run.Found) -> None:
+        print(json.dumps(task), file=process.stdin, flush=True)
+
+    def _hear_all(self) -> list[run.Found]:
+        lines = [process.stdout.readline() for process in self._processes]
+        if not all(lines):
+            raise run.BenchmarkError(f"a process of {self._name} ended")
+        return [json.loads(line) for line in lines]
 
 
 def num_calls(once_s: float, block_s: float) -> int:
@@ -37,7 +71,7 @@ def measure(
 ) -> list[run.Found]:
     rows = []
     with contextlib.ExitStack() as stack:
-        ways = {name: start(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
+        ways = {name: Processes(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
         for size in sizes:
             calls = {name: num_calls(statistics.median(way.run(size, 3)[0]), block_s) for name, way in ways.items()}
             blocks: dict[str, list[list[float]]] = {name: [] for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import tempfile
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import keras
     from heliostat.trainer import Trainer
 
-    Build = Callable[[Callable[[], keras.Model], str], keras.Model]
-
 Events = Sequence[run.Found]
 LIMIT_S, LOOK_S = 120.0, 0.1
 
@@ -39,13 +38,12 @@ class Kill:
 
 @contextlib.contextmanager
 def disturbed(
-    model: str, build: Build, disturb: Callable[[Trainer, Path, Path], None], *, workers: int, **fit: Any
+    model: str, disturb: Callable[[Trainer, Path, Path], None], *, workers: int, **fit: Any
 ) -> Iterator[tuple[Path, Path]]:
     """A run that `disturb` disturbs from a thread of its own; when that returns, the run is paused.
 
     Args:
         model: its name in `models`.
-        build: builds the model in a worker, and begins to write notes into a folder.
         disturb: gets the trainer, the run folder and the folder of notes; what it raises is raised here.
         workers: how many.
         fit: further arguments of `fit`.
@@ -60,7 +58,7 @@ def disturbed(
     over = threading.Event()
     with contextlib.ExitStack() as stack:
         notes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heliostat-notes-")))
-        building = partial(build, partial(models.build_model, model), str(notes))
+        building = partial(build_noting, partial(models.build_model, model), str(notes))
         trainer, data = stack.enter_context(run.training(building, {"x": x, "y": y}, workers=workers))
         trainer.measure_links()  # starts the workers
 
@@ -85,6 +83,31 @@ def disturbed(
         if failures:
             raise failures[0]
         yield data.parent / "run", notes
+
+
+def build_noting(build_model: Callable[[], keras.Model], folder: str) -> keras.Model:
+    """Build the model in a worker, and begin to write down when microbatches begin and when steps are applied."""
+    from heliostat.cluster import instruments
+
+    worker = int(threading.current_thread().name.removeprefix("heliostat-worker-"))
+    file = (Path(folder) / f"{worker}.jsonl").open("a", buffering=1)
+    steps: list[int | None] = [None]
+
+    def note(point: str, step: int | None) -> None:
+        if point == "compute":
+            steps[0] = step
+        if point in ("microbatch", "applied"):
+            at = steps[0] if step is None else step
+            file.write(json.dumps({"time": time.time(), "worker": worker, "point": point, "step": at}) + "\n")
+
+    instruments.listen(note)
+    return build_model()
+
+
+def noted(folder: Path, point: str) -> list[run.Found]:
+    """What all workers have written down of a point so far, in order of time."""
+    found = [note for path in folder.glob("*.jsonl") for note in run.lines(path) if note["point"] == point]
+    return sorted(found, key=lambda note: note["time"])
 
 
 def kill(trainer: Trainer, workers: Sequence[int], fault: signal.Signals, *, chief: int) -> Kill:

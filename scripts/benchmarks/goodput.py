@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import os
 import random
 import signal
 import statistics
@@ -53,11 +52,11 @@ from disturb import (  # type: ignore[import-not-found]
     kill,
     lost_in,
     members,
+    noted,
     wait_until,
 )
 
 if TYPE_CHECKING:
-    import keras
     from heliostat.trainer import Trainer
 
 CHECKPOINT_S = 10.0
@@ -191,25 +190,9 @@ def next_kill(found: Found, every_s: float, num: int) -> float:
 # -- runs with kills --------------------------------------------------------------------------------------------------
 
 
-def build_noting(build_model: Callable[[], keras.Model], folder: str) -> keras.Model:
-    """Build the model in a worker, and begin to write down when steps are applied."""
-    from heliostat.cluster import instruments
-
-    file = (Path(folder) / f"{os.getpid()}.txt").open("a", buffering=1)
-
-    def note(point: str, step: int | None) -> None:
-        if point == "applied":
-            file.write(f"{time.time()} {step}\n")
-
-    instruments.listen(note)
-    return build_model()
-
-
 def applied_in(folder: Path) -> list[tuple[float, int]]:
-    """When which step was applied; a line that a kill cut short is left out."""
-    lines = [line for path in folder.glob("*.txt") for line in path.read_text().splitlines(keepends=True)]
-    pairs = [line.split() for line in lines if line.endswith("\n")]
-    return [(float(at), int(step)) for at, step in pairs]
+    """When which step was applied."""
+    return [(note["time"], note["step"]) for note in noted(folder, "applied")]
 
 
 def disturb(
@@ -255,7 +238,7 @@ def killed(model: str, *, workers: int, every_s: float | None, everybody: bool =
 
     found = Found()
     killing = partial(disturb, found, everybody, every_s or 1e9, seconds)
-    with disturbed(model, build_noting, killing, workers=workers, checkpoint_every=EverySeconds(CHECKPOINT_S)) as (
+    with disturbed(model, killing, workers=workers, checkpoint_every=EverySeconds(CHECKPOINT_S)) as (
         run_dir,
         notes,
     ):

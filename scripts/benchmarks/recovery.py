@@ -17,14 +17,14 @@ import random
 import signal
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import instrument  # type: ignore[import-not-found]
 import run  # type: ignore[import-not-found]
-from disturb import Events, Kill, disturbed, events_of, formed_in, kill, lost_in, members, wait_until  # type: ignore
+from disturb import Events, Kill, disturbed, events_of, formed_in, kill, lost_in, members, noted, wait_until  # type: ignore
 
 if TYPE_CHECKING:
     from heliostat.trainer import Trainer
@@ -53,12 +53,12 @@ def disturb(
     time.sleep(QUIET_S)
 
 
-def report(kills: list[Kill], events: Events, points: Events) -> run.Found:
+def report(kills: list[Kill], run_dir: Path, notes: Path) -> run.Found:
     """Costs of all kills, and of the undisturbed steps, from what was written down; times in milliseconds."""
-    applied = sorted((p for p in points if p["point"] == "applied"), key=lambda p: p["time"])
-    costs = {name: list(costs_of(kills, name, events, applied, points)) for name in ("SIGKILL", "SIGSTOP")}
-    waits = [(p["outer_s"] - p["inner_s"]) / p["outer_s"] for p in points if p["point"] == "cost"]
-    copies = [p for p in points if p["point"] == "checkpoint"]
+    events, applied, begun = events_of(run_dir), noted(notes, "applied"), noted(notes, "microbatch")
+    costs = {name: list(costs_of(kills, name, events, applied, begun)) for name in ("SIGKILL", "SIGSTOP")}
+    copies = [event for event in events if event["event"] == "checkpoint"]
+    splits = [each for epoch in run.lines(run_dir / "metrics.jsonl") for each in epoch["seconds_by_worker"].values()]
     return {
         "faults": len(kills),
         "of_the_chief": sum(kill.of_chief for kill in kills),
@@ -68,14 +68,14 @@ def report(kills: list[Kill], events: Events, points: Events) -> run.Found:
             for fault, found in costs.items()
             if found
         },
-        "ready_percent_of_a_step": summary(100 * wait for wait in waits),
-        "checkpoint_beyond_copy_ms": summary(1000 * (p["outer_s"] - p["inner_s"]) for p in copies),
-        "checkpoint_copy_ms": summary(1000 * p["inner_s"] for p in copies),
+        "control_percent_of_a_step": summary(100 * each["control_s"] / sum(each.values()) for each in splits),
+        "checkpoint_copy_ms": summary(1000 * each["seconds"] for each in copies),
+        "checkpoint_write_ms": summary(1000 * each["write_s"] for each in copies),
     }
 
 
 def costs_of(
-    kills: list[Kill], fault: str, events: Events, applied: Events, points: Events
+    kills: list[Kill], fault: str, events: Events, applied: Events, begun: Events
 ) -> Iterator[dict[str, float]]:
     """What each kill by a signal cost, of those that were over before the run was."""
     for each in kills:
@@ -91,12 +91,12 @@ def costs_of(
         before_join = [p for p in others if p["time"] <= joined["time"]]
         if first is None or after_join is None or not before_join:
             continue
-        computed = sum(p["num"] for p in points if p["point"] == "computed" and p["step"] == first["step"])
+        of_steps = Counter(note["step"] for note in begun)
         yield {
             "detection_ms": 1000 * (lost["time"] - at),
             "regroup_ms": 1000 * (formed["time"] - lost["time"]),
             "stall_ms": 1000 * (first["time"] - at),
-            "microbatches_computed_twice": computed - first["num"],
+            "microbatches_computed_twice": of_steps[first["step"]] - statistics.mode(of_steps.values()),
             "replacement_joined_s": joined["time"] - at,
             "stall_of_the_join_ms": 1000 * (after_join["time"] - before_join[-1]["time"]),
         }
@@ -139,8 +139,8 @@ def main() -> None:
     kills: list[Kill] = []
     faults = [signal.SIGKILL] * chosen.kills + [signal.SIGSTOP] * chosen.stops
     killing = partial(disturb, kills, faults, chosen.seed)
-    with disturbed(chosen.model, instrument.build_instrumented, killing, workers=chosen.workers) as (run_dir, notes):
-        found = report(kills, events_of(run_dir), instrument.read_points(notes))
+    with disturbed(chosen.model, killing, workers=chosen.workers) as (run_dir, notes):
+        found = report(kills, run_dir, notes)
     run.finish(chosen, "recovery", {"heliostat": found})
 
 
