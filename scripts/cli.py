@@ -152,12 +152,11 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
     """
     from heliostat.trainer.environment import KillSchedule
 
-    from .commands.chaos import ChaosSettings, interval_s
     from .commands.chaos import chaos as disturb
+    from .commands.chaos import interval_s
 
     kills = KillSchedule(every_s=interval_s(kill_every), seed=seed)
-    settings = ChaosSettings(script=script, arguments=arguments, kills=kills, run_dir=run_dir)
-    if not disturb(settings, console()):
+    if not disturb(script, arguments, kills, console(), run_dir=run_dir):
         raise SystemExit(1)
 
 
@@ -177,13 +176,10 @@ def trace(steps: str, output: Path, run_dir: Path | None, script: Path, argument
 
     Options of the script that have the same names go behind `--`, as for `heliostat chaos`.
     """
-    from .commands.tracing import TraceSettings, wanted_steps
     from .commands.tracing import trace as record
+    from .commands.tracing import wanted_steps
 
-    settings = TraceSettings(
-        script=script, arguments=arguments, steps=wanted_steps(steps), output=output, run_dir=run_dir
-    )
-    record(settings, console())
+    record(script, arguments, wanted_steps(steps), output, console(), run_dir=run_dir)
 
 
 @main.command()

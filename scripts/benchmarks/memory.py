@@ -1,10 +1,10 @@
-"""Memory of a worker, by parts, beside plain Keras in one process.
+"""Memory of a worker beside plain Keras in one process.
 
     python scripts/benchmarks/memory.py [--models chapter ...] [--workers 1 2] [--save]
 
 Every line is a fresh process that trains a dozen steps on the same rows. RssAnon is what a process takes for itself
 (its peak, looked at every two milliseconds); VmHWM is the peak of all its resident memory, shared libraries and mapped
-files included. Parts are the sizes of what the step engine holds between two steps.
+files included. Beside them RssAnon when TensorFlow is loaded, when the model is built, and after the first traces.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def plain_keras(name: str) -> run.Found:
 def row(model: str, workers: int) -> run.Found:
     """What a fresh process found, in MB."""
     found = run.child("memory.py", "--models", model, "--one", workers, key="points")
-    sizes = {"RssAnon": found["peak_rss_anon"], "VmHWM": found["vm_hwm"], **found["points"], **found.get("parts", {})}
+    sizes = {"RssAnon": found["peak_rss_anon"], "VmHWM": found["vm_hwm"], **found["points"]}
     who = f"{workers} worker(s)" if workers else "plain Keras"
     return {"model": model, "who": who, **{name: round(num_bytes / 1e6, 1) for name, num_bytes in sizes.items()}}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class RayData(TfDataMemory):
         ray.data.DataContext.get_current().enable_progress_bars = False
         if kind == "images":
             table = pa.table({"x": [rows.row(number).tobytes() for number in range(len(rows))], "y": rows.y})
-            blocks = ray.data.from_arrow(_cut(table)).map_batches(decode_batch, batch_size=BATCH_SIZE)
+            blocks = ray.data.from_arrow(_cut(table)).map_batches(change_batch(kind), batch_size=BATCH_SIZE)
         else:
             x = rows.values if kind == "fixed" else pad_all(rows)
             parts = np.array_split(np.arange(len(rows)), NUM_FILES)
@@ -79,10 +79,8 @@ class HuggingFace(Source):
         import datasets
 
         dataset = datasets.load_from_disk(str(folder))
-        if kind == "tokens":
-            dataset = dataset.with_transform(pad_batch)
-        if kind == "images":
-            dataset = dataset.with_transform(decode_batch)
+        if kind != "fixed":
+            dataset = dataset.with_transform(change_batch(kind))
         return tf_pass(dataset.to_tf_dataset(batch_size=BATCH_SIZE, shuffle=True))
 
 
@@ -106,7 +104,14 @@ class Grain(Source):
         import grain
 
         source = grain.sources.ArrayRecordDataSource([str(path) for path in sorted(folder.iterdir())])
-        parse = {"fixed": _parse_bytes, "tokens": _parse_tokens, "images": _parse_image}[kind]
+        dtype = np.int32 if kind == "tokens" else np.uint8
+
+        def parse(record: bytes) -> dict[str, Any]:
+            x: Any = np.frombuffer(record, dtype, offset=_LABEL_BYTES)
+            return {
+                "x": CHANGES[kind](x.tobytes() if kind == "images" else x),
+                "y": np.frombuffer(record, np.int64, 1)[0],
+            }
 
         def run(epoch: int) -> Iterator[int]:
             batches = grain.MapDataset.source(source).shuffle(seed=epoch).map(parse).batch(BATCH_SIZE)
@@ -142,21 +147,23 @@ class MosaicStreaming(Source):
 
         clean_stale_shared_memory()
         dataset = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH_SIZE)
-        change = {"fixed": np.asarray, "tokens": pad_row, "images": decode_row}[kind]
+        collect = change_batch(kind)
 
         def collate(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-            return {"x": np.stack([change(row["x"]) for row in rows]), "y": np.array([row["y"] for row in rows])}
+            return collect({name: [row[name] for row in rows] for name in "xy"})
 
         batches = DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collate, num_workers=NUM_WORKERS)
         return lambda _epoch: (len(batch["y"]) for batch in batches)
 
 
-def pad_batch(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {"x": np.stack([pad_row(np.asarray(row, np.int32)) for row in batch["x"]]), "y": np.asarray(batch["y"])}
+# What a row's values become, by kind.
+CHANGES: dict[Kind, Callable[[Any], np.ndarray]] = {"fixed": np.asarray, "tokens": pad_row, "images": decode_row}
 
 
-def decode_batch(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {"x": np.stack([decode_row(data) for data in batch["x"]]), "y": np.asarray(batch["y"])}
+def change_batch(kind: Kind) -> Callable[[dict[str, Any]], dict[str, np.ndarray]]:
+    """Changes the rows of a batch one by one."""
+    change = CHANGES[kind]
+    return lambda batch: {"x": np.stack([change(row) for row in batch["x"]]), "y": np.asarray(batch["y"])}
 
 
 def _slice(x: np.ndarray, y: np.ndarray, first: int, length: int) -> dict[str, np.ndarray]:
@@ -166,19 +173,3 @@ def _slice(x: np.ndarray, y: np.ndarray, first: int, length: int) -> dict[str, n
 def _cut(table: Any) -> list[Any]:
     length = -(-len(table) // NUM_FILES)
     return [table.slice(first, length) for first in range(0, len(table), length)]
-
-
-def _label(record: bytes) -> np.ndarray:
-    return np.frombuffer(record, np.int64, 1)[0]  # type: ignore[no-any-return]
-
-
-def _parse_bytes(record: bytes) -> dict[str, np.ndarray]:
-    return {"x": np.frombuffer(record, np.uint8, offset=_LABEL_BYTES), "y": _label(record)}
-
-
-def _parse_tokens(record: bytes) -> dict[str, np.ndarray]:
-    return {"x": pad_row(np.frombuffer(record, np.int32, offset=_LABEL_BYTES)), "y": _label(record)}
-
-
-def _parse_image(record: bytes) -> dict[str, np.ndarray]:
-    return {"x": decode_row(record[_LABEL_BYTES:]), "y": _label(record)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from heliostat.trainer.driver.run_paths import new_run_path
@@ -29,23 +30,6 @@ UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChaosSettings:
-    """What to run and how to disturb it.
-
-    Attributes:
-        script: the script.
-        arguments: those of the script.
-        kills: when a worker is killed, and the seed that chooses which.
-        run_dir: where all fits of both runs go; None makes ``runs/chaos-<time>``.
-    """
-
-    script: Path
-    arguments: tuple[str, ...] = ()
-    kills: KillSchedule
-    run_dir: Path | None = None
-
-
 def interval_s(text: str) -> float:
     """Seconds of an interval such as "30s", "500ms", "2m" or "1h"; raises ScriptError for anything else."""
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)\s*", text)
@@ -54,27 +38,37 @@ def interval_s(text: str) -> float:
     return float(found[1]) * _UNITS_S[found[2]]
 
 
-def chaos(settings: ChaosSettings, console: Console) -> bool:
-    """Run the script twice, print what was killed and what differs; returns whether kills changed nothing.
+def chaos(
+    script: Path, arguments: Sequence[str], kills: KillSchedule, console: Console, *, run_dir: Path | None = None
+) -> bool:
+    """Run a script twice, print what was killed and what differs; returns whether kills changed nothing.
+
+    Args:
+        script: the script.
+        arguments: those of the script.
+        kills: when a worker is killed, and the seed that chooses which.
+        console: where to print.
+        run_dir: where all fits of both runs go; None makes ``runs/chaos-<time>``.
 
     Raises:
         ScriptError: the folder is taken, or the undisturbed run failed or trained nothing.
     """
-    folder = (settings.run_dir or new_run_path("chaos")).absolute()
+    folder = (run_dir or new_run_path("chaos")).absolute()
     for name in (UNDISTURBED, DISTURBED):
         if (folder / name).exists():
             raise ScriptError(f"{str(folder / name)!r} exists already. Give another --run-dir, or none.")
-    command = shlex.join([str(settings.script), *settings.arguments])
+    command = shlex.join([str(script), *arguments])
     console.print(f"1 of 2: {command}, undisturbed", markup=False, soft_wrap=True)
-    status = _run(settings, folder / UNDISTURBED, replace(settings.kills, every_s=math.inf))
+    never = replace(kills, every_s=math.inf)
+    status = run_in_child(Command(run_dir=folder / UNDISTURBED, kills=never), script, arguments)
     if status:
         raise ScriptError(f"The undisturbed run {_ended(status)}, so there is nothing to compare with.")
     plain = read_fits(folder / UNDISTURBED)
     if not plain:
-        raise ScriptError(f"{settings.script} ended without a call of Trainer.fit, so there is nothing to disturb.")
-    every = f"a worker killed every {settings.kills.every_s:g} s (seed {settings.kills.seed})"
+        raise ScriptError(f"{script} ended without a call of Trainer.fit, so there is nothing to disturb.")
+    every = f"a worker killed every {kills.every_s:g} s (seed {kills.seed})"
     console.print(f"\n2 of 2: {command}, with {every}", markup=False, soft_wrap=True)
-    status = _run(settings, folder / DISTURBED, settings.kills)
+    status = run_in_child(Command(run_dir=folder / DISTURBED, kills=kills), script, arguments)
     disturbed = read_fits(folder / DISTURBED)
     outcome = Outcome(
         plain=plain,
@@ -94,11 +88,6 @@ def _show(outcome: Outcome, console: Console) -> None:
     console.print(fits_table(outcome))
     for line in [*difference_lines(outcome), verdict(outcome)]:
         console.print(line, markup=False, soft_wrap=True)
-
-
-def _run(settings: ChaosSettings, folder: Path, kills: KillSchedule) -> int:
-    """Run the script as a user would; returns its exit status."""
-    return run_in_child(Command(run_dir=folder, kills=kills), settings.script, settings.arguments)
 
 
 def _ended(status: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,6 @@ from rich.console import Console
 
 from ..errors import ScriptError
 from .run import exit_status, run_in_child
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceSettings:
-    """What to run, and what to record.
-
-    Attributes:
-        script: the script.
-        arguments: those of the script.
-        steps: which steps of the run.
-        output: the file to write.
-        run_dir: where the fits of the script go; None makes ``runs/trace-<time>``.
-    """
-
-    script: Path
-    arguments: tuple[str, ...]
-    steps: TraceWanted
-    output: Path
-    run_dir: Path | None = None
 
 
 def wanted_steps(text: str) -> TraceWanted:
@@ -50,29 +30,45 @@ def wanted_steps(text: str) -> TraceWanted:
     return TraceWanted(first=first, last=last)
 
 
-def trace(settings: TraceSettings, console: Console) -> None:
-    """Run the script until the steps are recorded, and copy the trace out of the run folder.
+def trace(
+    script: Path,
+    arguments: Sequence[str],
+    steps: TraceWanted,
+    output: Path,
+    console: Console,
+    *,
+    run_dir: Path | None = None,
+) -> None:
+    """Run a script until the steps are recorded, and copy the trace out of the run folder.
+
+    Args:
+        script: the script.
+        arguments: those of the script.
+        steps: which steps of the run.
+        output: the file to write.
+        console: where to print.
+        run_dir: where the fits of the script go; None makes ``runs/trace-<time>``.
 
     Raises:
         ScriptError: the file cannot be written, or no fit of the script has such steps.
         SystemExit: the script failed.
     """
-    if not settings.output.absolute().parent.is_dir():
-        raise ScriptError(f"There is no folder {str(settings.output.absolute().parent)!r} to write the trace into.")
-    run_dir = (settings.run_dir or new_run_path("trace")).absolute()
+    if not output.absolute().parent.is_dir():
+        raise ScriptError(f"There is no folder {str(output.absolute().parent)!r} to write the trace into.")
+    run_dir = (run_dir or new_run_path("trace")).absolute()
     for folder in run_folders(run_dir):  # of an earlier call with this run_dir
         (folder / TRACE_FILE).unlink(missing_ok=True)
-    status = run_in_child(Command(run_dir=run_dir, trace=settings.steps), settings.script, settings.arguments)
+    status = run_in_child(Command(run_dir=run_dir, trace=steps), script, arguments)
     folders = run_folders(run_dir)
     written = [folder / TRACE_FILE for folder in folders if (folder / TRACE_FILE).exists()]
     if not written:
         if status:
             sys.exit(exit_status(status))
-        what = f"steps {settings.steps.first} to {settings.steps.last - 1}"
+        what = f"steps {steps.first} to {steps.last - 1}"
         why = "no fit of it has" if folders else "it called no Trainer.fit, so there are no"
-        raise ScriptError(f"{settings.script} ended, and {why} {what}. Steps are counted through a run, from 0.")
-    shutil.copyfile(written[0], settings.output)
-    console.print(summary(read_json(written[0]), settings.output), markup=False, soft_wrap=True)
+        raise ScriptError(f"{script} ended, and {why} {what}. Steps are counted through a run, from 0.")
+    shutil.copyfile(written[0], output)
+    console.print(summary(read_json(written[0]), output), markup=False, soft_wrap=True)
 
 
 def summary(written: Mapping[str, Any], output: Path) -> str:
