@@ -38,7 +38,7 @@ from .config import (
 )
 from .driver.coordinator import Coordinator, joined_outputs
 from .driver.display import Display
-from .driver.inputs import Data, checked_callbacks
+from .driver.inputs import Data, checked_callbacks, noted_columns
 from .driver.passes import replay, run_pass
 from .driver.plan import Run
 from .driver.result import Result
@@ -171,8 +171,8 @@ class Trainer:
         prepare: Callable[[keras.Model], object] | None = None,
         steps_per_epoch: int | None = None,
         shuffle: Shuffle = "full",
-        inputs: ColumnChoice = "x",
-        targets: ColumnChoice = "y",
+        inputs: ColumnChoice | None = None,
+        targets: ColumnChoice | None = None,
         sample_weight: str | None = None,
         checkpoint_every: CheckpointEvery = "epoch",
         checkpoint_dir: str | Path | None = None,
@@ -211,8 +211,9 @@ class Trainer:
                 it compiles with a new optimizer.
             steps_per_epoch: end an epoch after so many steps.
             shuffle: ``"full"`` or False.
-            inputs: the input column; a list of columns; or a dict from input names to columns.
-            targets: likewise the targets.
+            inputs: the input column; a list of columns; or a dict from input names to columns. None takes what the
+                conversion noted in the dataset, such as the column of images, else "x".
+            targets: likewise the targets, else "y".
             sample_weight: the column of row weights.
             checkpoint_every: "epoch", `EverySteps` or `EverySeconds`; None makes no checkpoints.
             checkpoint_dir: where they go, a path or a URI such as ``s3://bucket/folder``: every run makes a folder of
@@ -233,6 +234,7 @@ class Trainer:
             NonfiniteGradientError: a gradient is not finite.
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
         """
+        data, inputs, targets = noted_columns(data, inputs, targets)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
         check_steps(loop, code, columns)
@@ -317,8 +319,8 @@ class Trainer:
         data: Data,
         *,
         global_batch_size: int = 32,
-        inputs: ColumnChoice = "x",
-        targets: ColumnChoice = "y",
+        inputs: ColumnChoice | None = None,
+        targets: ColumnChoice | None = None,
         sample_weight: str | None = None,
         verbose: Verbose = 0,
     ) -> dict[str, Any]:
@@ -327,8 +329,9 @@ class Trainer:
         Args:
             data: as for `fit`.
             global_batch_size: rows that are computed at a time, over all workers; results do not depend on it.
-            inputs: the input column; a list of columns; or a dict from input names to columns.
-            targets: likewise the targets.
+            inputs: the input column; a list of columns; or a dict from input names to columns. None takes what the
+                conversion noted in the dataset, such as the column of images, else "x".
+            targets: likewise the targets, else "y".
             sample_weight: the column of row weights.
             verbose: "auto", 0 (nothing), 1 or 2.
 
@@ -339,6 +342,7 @@ class Trainer:
             ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
             TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
         """
+        data, inputs, targets = noted_columns(data, inputs, targets)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
         report, _ = self._run_pass("evaluate", data, wanted, verbose)
@@ -350,7 +354,7 @@ class Trainer:
         data: Data,
         *,
         global_batch_size: int = 32,
-        inputs: ColumnChoice = "x",
+        inputs: ColumnChoice | None = None,
         verbose: Verbose = 0,
     ) -> Any:
         """Predictions for all rows of `data`, in dataset order.
@@ -358,7 +362,7 @@ class Trainer:
         Args:
             data: as for `fit`.
             global_batch_size: rows that are computed at a time, over all workers.
-            inputs: the input column; a list of columns; or a dict from input names to columns.
+            inputs: as for `fit`.
             verbose: see `evaluate`.
 
         Returns:
@@ -367,6 +371,7 @@ class Trainer:
         Raises:
             what `evaluate` raises.
         """
+        data, inputs, _ = noted_columns(data, inputs, None)
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
         _, coordinator = self._run_pass("predict", data, wanted, verbose)
         return joined_outputs(coordinator.outputs)

@@ -189,7 +189,7 @@ def common_rows(name: str, arrays: Mapping[str, Sized]) -> int:
             other = f" and column {first!r} has {num_rows}; all columns need the same number" if num_rows else ""
             raise BadColumnError(
                 f"Column {key!r} of {name} has {len(array)} rows{other or '; a dataset needs at least one'}. Choose "
-                "columns that go together with features= (--features).",
+                "columns that go together with features= (--feature NAME).",
                 path=name,
                 column=key,
             )

@@ -87,6 +87,7 @@ def convert(
             "to one, then upload_dataset(open_dataset(FOLDER), URI).",
             path=shown_uri(str(destination)),
         )
+    destination = os.path.expanduser(destination)
     check_target(Path(os.path.abspath(destination)), overwrite)
     options = SourceOptions(
         target=target,
@@ -97,7 +98,11 @@ def convert(
         piece_bytes=piece_bytes,
     )
     opened = open_source(source, kind, options)
-    metadata = {**opened.metadata, "source": {**opened.identity(), "options": _options_json(options)}}
+    metadata = {
+        **opened.metadata,
+        **_model_columns(opened.columns or ()),
+        "source": {**opened.identity(), "options": _options_json(options)},
+    }
     writing = {
         "columns": opened.columns,
         "format": format,
@@ -108,6 +113,13 @@ def convert(
         "overwrite": overwrite,
     }
     return write_source(opened, destination, writing, resume=resume, on_progress=on_progress)
+
+
+def _model_columns(columns: Sequence[Column]) -> dict[str, Any]:
+    """The columns that a model is fed with, for the manifest, where they can be told: x, or the only one beside y."""
+    names = [column.name for column in columns]
+    inputs = ["x"] if "x" in names else [name for name in names if name != "y"]
+    return {"model": {"inputs": inputs[0], "targets": "y"}} if "y" in names and len(inputs) == 1 else {}
 
 
 def write_source(

@@ -151,8 +151,7 @@ def has_ending(name: str, kind: str) -> bool:
 
 
 def _choose_kind(choice: _Choice, source: str, kind: str) -> None:
-    choice.keep(lambda name: not _NOTES.fullmatch(PurePath(name).name), "")
-    choice.left_out.pop("", None)
+    choice.taken = [name for name in choice.taken if not any(map(_NOTES.fullmatch, PurePath(name).parts))]
     choice.keep(
         lambda name: not any(part.startswith((".", "_")) for part in PurePath(name).parts),
         "its name begins with . or _; rename it to take it",

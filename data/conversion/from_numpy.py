@@ -110,7 +110,7 @@ def checked_arrays(name: str, arrays: Arrays) -> Arrays:
         if not array.ndim:
             raise BadColumnError(
                 f"Array {key!r} of {name} is a single value; a column has one entry per row. Choose the others with "
-                "features= (--features).",
+                "features= (--feature NAME).",
                 path=name,
                 column=key,
             )

@@ -86,7 +86,7 @@ class TFRecordSource(Source):
                 f"{self.name} holds tf.train.SequenceExample with the feature lists {lists}; only the features of "
                 f"their context can become columns ({', '.join(map(repr, sorted(found.known))) or 'there are none'}). "
                 "Write the lists as features of tf.train.Example, or choose features of the context with features= "
-                "(--features): the lists are left out then.",
+                "(--feature NAME): the lists are left out then.",
                 path=self.name,
             )
         if not found.known:

@@ -165,7 +165,10 @@ class TableSource(Source):
         index = index_columns(self._table.schema) if self._target is not None else ()
         for name in index:
             self.account.add(
-                "left out", name, unit="column", detail="pandas' index; name it as a feature to take it (--features)"
+                "left out",
+                name,
+                unit="column",
+                detail="pandas' index; a feature only if it is named",
             )
         return [name for name in names if name not in index]
 
@@ -278,7 +281,7 @@ class TableSource(Source):
         if self._target is None:
             return ""
         if name == self._target:
-            return f" As the target it is y; --column {name}=float64 or {name}=uint64 make it that."
+            return f" As the target it becomes y; --column {name}=uint64 or --column {name}=float64 make it that."
         return f" Features become x, float32; with --column {name}=float64 it is float64. Or name other features."
 
     def _error(self, name: str, what: str) -> BadColumnError:

@@ -19,8 +19,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import ScriptError
 
-_TRUTH = {"true": True, "false": False}
-
 
 def convert(
     source: str,
@@ -44,7 +42,7 @@ def convert(
                 source,
                 destination,
                 columns=_pairs(columns, "--column", "KIND"),
-                fill_nulls={name: value_of(text) for name, text in _pairs(fill_nulls, "--fill-null", "VALUE").items()},
+                fill_nulls=_pairs(fill_nulls, "--fill-null", "VALUE"),
                 features=list(features) or None,
                 on_progress=on_progress,
                 **options,
@@ -58,25 +56,13 @@ def convert(
             raise
 
 
-def value_of(text: str) -> bool | int | float | str:
-    """The value that a text on the command line stands for: a bool, an integer, a number, or itself."""
-    if text.lower() in _TRUTH:
-        return _TRUTH[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _pairs(texts: Sequence[str], option: str, what: str) -> dict[str, str]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals or (not value and what == "KIND"):
             raise ScriptError(f"{option} {text!r} should be NAME={what}.")
-        found[name.strip()] = value.strip()
+        found[name] = value
     return found
 
 

@@ -16,7 +16,6 @@ from click.testing import CliRunner, Result
 from heliostat.data import open_dataset
 from heliostat.data.conversion.open_source import KINDS
 from heliostat.scripts.cli import _SOURCE_KINDS, main
-from heliostat.scripts.commands import convert as command
 
 from .child import COMMAND, environment
 
@@ -125,12 +124,3 @@ def test_mistakes_end_in_a_message(people, tmp_path, options, said):
     assert result.exit_code == 1
     assert said in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["people.jsonl"]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("1", 1), ("-1.5", -1.5), ("true", True), ("False", False), ("x y", "x y"), ("", "")]
-)
-def test_values_on_the_command_line(text, value):
-    found = command.value_of(text)
-    assert found == value
-    assert type(found) is type(value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import numpy as np
 from heliostat.data import Dataset, DatasetError, DatasetWriter, open_dataset, write_dataset
 
-from ..columns import Columns
+from ..columns import ColumnChoice, Columns
 from ..engine.private_names import check_private_names
 from ..errors import ConfigurationError
 
@@ -62,11 +62,45 @@ def opened(data: Data, columns: Columns) -> Data:
     Raises:
         DataError, DatasetError: the dataset cannot be opened or lacks a column.
     """
-    if isinstance(data, (str, Path)):
-        data = open_dataset(data if "://" in str(data) else Path(data).expanduser().absolute())
+    data = _dataset_at(data) if isinstance(data, (str, Path)) else data
     if isinstance(data, Dataset):
         columns.check(data)
     return data
+
+
+def noted_columns(
+    data: Data, inputs: ColumnChoice | None, targets: ColumnChoice | None
+) -> tuple[Data, ColumnChoice, ColumnChoice]:
+    """Which columns of the data are inputs and targets, and the data, opened if that was needed to know them.
+
+    Args:
+        data: as the caller gave it.
+        inputs: as the caller gave them; None takes what the conversion noted in the dataset, else "x".
+        targets: likewise, else "y".
+    """
+    noted: Mapping[str, ColumnChoice] = {}
+    if inputs is None or targets is None:
+        if isinstance(data, (str, Path)):
+            with contextlib.suppress(DatasetError, OSError):  # told where the run opens it
+                data = _dataset_at(data)
+        noted = _notes(data)
+    chosen = noted.get("inputs", "x") if inputs is None else inputs
+    return data, chosen, noted.get("targets", "y") if targets is None else targets
+
+
+def _notes(data: Data) -> Mapping[str, ColumnChoice]:
+    """What is noted in the dataset that views were made of, as far as they still have these columns."""
+    base: object = data
+    while hasattr(base, "base"):
+        base = base.base
+    if not isinstance(data, Dataset) or not isinstance(base, Dataset):
+        return {}
+    noted = getattr(base, "metadata", {}).get("model", {})
+    return {key: column for key, column in noted.items() if column in data.schema}
+
+
+def _dataset_at(place: str | Path) -> Dataset:
+    return open_dataset(place if "://" in str(place) else Path(place).expanduser().absolute())
 
 
 def _placed(data: Data, place: Path, columns: Columns, *, began: bool) -> Dataset:
