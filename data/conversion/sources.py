@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,15 +31,6 @@ class SourceRows:
     num_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Rows of a source that does not give record batches yet: what a writer takes, how many, and bytes as above."""
-
-    rows: Mapping[str, Any] | pa.RecordBatch
-    num_rows: int
-    num_bytes: int
-
-
 class Source(ABC):
     """Rows of something that can be converted.
 
@@ -61,15 +53,9 @@ class Source(ABC):
         """What of the source is left out or changed."""
         return Account()
 
+    @abstractmethod
     def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:
         """The rows from `first_row` on, of the schema that is stored; raises SourceError, BadColumnError."""
-        for piece in self.pieces(first_row):
-            # The writer looks at what these hold.
-            yield SourceRows(piece.rows, piece.num_bytes)  # type: ignore[arg-type]
-
-    def pieces(self, first_row: int = 0) -> Iterator[Piece]:
-        """As `record_batches`, of sources that still hand on values of other kinds."""
-        raise NotImplementedError
 
     def identity(self) -> Mapping[str, Any]:
         """What tells, without reading it, that a source is still the one of which rows were converted before."""
@@ -81,8 +67,9 @@ class Source(ABC):
 
 
 def file_identity(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
-    """The identity of files: names, sizes and times of change; raises OSError."""
-    stats = [(file.name, file.stat()) for file in files]
+    """The identity of files: names below the folder that has them all, sizes and times of change; raises OSError."""
+    folder = os.path.commonpath([file.absolute().parent for file in files])
+    stats = [(os.path.relpath(file.absolute(), folder), file.stat()) for file in files]
     text = "\n".join(f"{name} {found.st_size} {found.st_mtime_ns}" for name, found in stats)
     return {
         "kind": kind,
