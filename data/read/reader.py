@@ -84,14 +84,18 @@ class Reader(ABC):
         are new and aligned to 64 bytes, as those of variable length always are. Raises RowError for ids outside the
         dataset or unfit buffers, ShardError for a damaged shard, ValueError after `close`.
         """
+        self._check_not_closed()
+        return self.gather_checked(checked_row_ids(row_ids, self._num_rows, self._name), out)
+
+    def _check_not_closed(self) -> None:
         if self._is_closed:
             raise ValueError(f"The reader of dataset {self._name} is closed; make another with dataset.reader().")
-        return self.gather_checked(checked_row_ids(row_ids, self._num_rows, self._name), out)
 
     @abstractmethod
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
         """What `gather` returns, for row ids that exist."""
 
+    @final
     def gather_parts(
         self,
         row_ids: npt.NDArray[np.int64],
@@ -103,17 +107,22 @@ class Reader(ABC):
         """As `gather`, but of the columns `names` (lists, or tensors of at least one axis) only a part of each row.
 
         That are the elements `starts[i]` to `starts[i]` + `length` of row i, arrays [rows, length, *element shape].
-
-        Here every row is read as a whole and then cut. Raises as `gather`.
         """
-        rows, places = np.unique(row_ids, return_inverse=True)
+        self._check_not_closed()
+        ids = checked_row_ids(row_ids, self._num_rows, self._name)
+        return self.gather_parts_checked(ids, starts, length, names, out)
+
+    def gather_parts_checked(
+        self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
+    ) -> dict[str, Any]:
+        """What `gather_parts` returns, for row ids that exist; here rows are read as a whole and then cut."""
+        rows, places = np.unique(ids, return_inverse=True)
         found = self.gather(rows)
         for name, column in self.columns.items():
             values = found[name]
             if name in names:
                 within = starts[:, None] + np.arange(length)
-                parts = part_column(column, length)
-                found[name] = output_array(parts, len(row_ids), out)
+                found[name] = output_array(part_column(column, length), ids.size, out)
                 if isinstance(values, Ragged):
                     np.take(values.values, values.row_splits[places][:, None] + within, axis=0, out=found[name])
                 else:
@@ -121,7 +130,7 @@ class Reader(ABC):
             elif isinstance(values, Ragged):
                 found[name] = values.take(places)
             else:
-                found[name] = np.take(values, places, axis=0, out=output_array(column, len(row_ids), out))
+                found[name] = np.take(values, places, axis=0, out=output_array(column, ids.size, out))
         return found
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ..format.ragged import Ragged, splits_of
 from ..format.runs import Runs, copy_runs, elements_at_every_byte
 from ..format.shards import FileStamp, Values, stamp_of
 from ..order.order import RowIds
+from .reader import Out, output_array, part_column
 from .stored_reader import Stamps, StoredReader
 
 # Rows pass through a temporary array, which should stay in the processor's cache.
@@ -27,6 +28,15 @@ _ROWS_PER_GROUP = 8
 _SPLIT_BYTES = 8
 
 _Places = slice | npt.NDArray[np.int64]
+
+
+class _Located(NamedTuple):
+    """Some rows and where they lie: their record batches, shards, and the places of the rows of each shard."""
+
+    ids: RowIds
+    chunks: RowIds
+    shards: RowIds
+    groups: Sequence[tuple[int, _Places]] | None
 
 
 class KeptMap(NamedTuple):
@@ -76,45 +86,82 @@ class ShardReader(StoredReader):
         super().close()
 
     def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
+        return self._filled(self._locate(ids), arrays, self._variable)
+
+    def gather_parts_checked(  # noqa: D102
+        self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
+    ) -> dict[str, Any]:
+        rows = self._locate(ids)
+        arrays = {c.name: output_array(c, ids.size, out) for c in self._tensors if c.name not in names}
+        found = dict(self._filled(rows, arrays, [column for column in self._variable if column.name not in names]))
+        for name in names:
+            found[name] = self._parts(rows, self._columns[name], starts, length, out)
+        return {name: found[name] for name in self._columns}
+
+    def _locate(self, ids: RowIds) -> _Located:
+        """Map the shards of these rows and find the rows in them."""
         chunks = self._chunks.of_rows(ids)
         shards = self._chunks.shards[chunks]
         self._map(shards)
         shard = _only(shards)
         self._look_at_sizes(shards if shard is None else [shard])
-        groups: list[tuple[int, _Places]] | None = []
-        if ids.size:
-            groups = _group(shards) if shard is None else [(shard, slice(0, ids.size))]
-            for name, kind in self._row_types.items():
-                offsets = self._starts[name][chunks] + ids * kind.itemsize
-                _copy(self._views[kind.itemsize], shards, offsets, groups, arrays[name].reshape(-1).view(kind))
-        if not self._variable:
-            return arrays
-        within = ids - self._chunks.first_rows[chunks]
-        return {**arrays, **{c.name: self._ragged(c, chunks, shards, within, groups) for c in self._variable}}
+        groups = [] if not ids.size else _group(shards) if shard is None else [(shard, slice(0, ids.size))]
+        return _Located(ids, chunks, shards, groups)
 
-    def _ragged(
-        self,
-        column: Column,
-        chunks: RowIds,
-        shards: RowIds,
-        within: RowIds,
-        groups: Sequence[tuple[int, _Places]] | None,
-    ) -> Ragged:
+    def _filled(
+        self, rows: _Located, arrays: Mapping[str, npt.NDArray[Any]], variable: Sequence[Column]
+    ) -> Mapping[str, Values]:
+        if rows.ids.size:
+            for name, array in arrays.items():
+                kind = self._row_types[name]
+                offsets = self._starts[name][rows.chunks] + rows.ids * kind.itemsize
+                _copy(self._views[kind.itemsize], rows.shards, offsets, rows.groups, array.reshape(-1).view(kind))
+        return {**arrays, **{column.name: self._ragged(column, rows) for column in variable}} if variable else arrays
+
+    def _parts(self, rows: _Located, column: Column, starts: RowIds, length: int, out: Out | None) -> npt.NDArray[Any]:
+        """The elements from `starts[i]` on, `length` of them, of every row i; nothing else is copied."""
+        part = part_column(column, length)
+        array, kind = output_array(part, rows.ids.size, out), np.dtype(f"V{part.row_bytes}")
+        if column.is_variable:
+            firsts, lengths = self._runs(column, rows)
+            if (starts + length > lengths).any():
+                place = int(np.argmax(starts + length > lengths))
+                within = rows.ids[place] - self._chunks.first_rows[rows.chunks[place]]
+                raise self._bad_splits(column, int(rows.chunks[place]), int(within))
+        else:
+            firsts = self._starts[column.name][rows.chunks] + rows.ids * column.row_bytes
+        if rows.ids.size:
+            views = {
+                number: elements_at_every_byte(self._data[number], kind.itemsize)
+                for number in np.unique(rows.shards).tolist()
+            }
+            offsets = firsts + starts * (part.row_bytes // length)
+            _copy(views, rows.shards, offsets, rows.groups, array.reshape(-1).view(kind))
+        return array
+
+    def _ragged(self, column: Column, rows: _Located) -> Ragged:
+        first_bytes, lengths = self._runs(column, rows)
+        row_splits = splits_of(lengths)
+        out = aligned_empty((int(row_splits[-1]), *column.shape), column.dtype)
+        copy_runs(self._data, Runs(rows.shards, first_bytes, lengths, column.element_bytes), row_splits, out)
+        return Ragged(out, row_splits, column.kind)
+
+    def _runs(self, column: Column, rows: _Located) -> tuple[RowIds, RowIds]:
+        """The first byte in its file, and the number of elements, of every row of a column of variable length."""
+        chunks, groups = rows.chunks, rows.groups
+        within = rows.ids - self._chunks.first_rows[chunks]
         values, ends, splits = self._places[column.name]
         bounds = np.empty((len(chunks), 2), np.int64)
         if len(chunks):
             places = splits[chunks] + within * _SPLIT_BYTES
-            _copy(self._views[2 * _SPLIT_BYTES], shards, places, groups, _as_rows(bounds))
+            _copy(self._views[2 * _SPLIT_BYTES], rows.shards, places, groups, _as_rows(bounds))
         lengths = bounds[:, 1] - bounds[:, 0]
         first_bytes = values[chunks] + bounds[:, 0] * column.element_bytes
         num_elements = (ends - values) // column.element_bytes
         fits = (bounds[:, 0] >= 0) & (lengths >= 0) & (bounds[:, 1] <= num_elements[chunks])
         if not fits.all():
             raise self._bad_splits(column, int(chunks[~fits][0]), int(within[~fits][0]))
-        row_splits = splits_of(lengths)
-        out = aligned_empty((int(row_splits[-1]), *column.shape), column.dtype)
-        copy_runs(self._data, Runs(shards, first_bytes, lengths, column.element_bytes), row_splits, out)
-        return Ragged(out, row_splits, column.kind)
+        return first_bytes, lengths
 
     def _map(self, shards: RowIds) -> None:
         if self._is_open[shards].all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -133,6 +133,11 @@ class _SelectionReader(ViewReader):
 
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
         return self._base.gather(self._rows.at(ids), out)
+
+    def gather_parts_checked(
+        self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
+    ) -> dict[str, Any]:
+        return self._base.gather_parts(self._rows.at(ids), starts, length, names, out)
 
 
 def split(

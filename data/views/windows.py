@@ -108,7 +108,14 @@ def windowed(dataset: Dataset, columns: str | Sequence[str], length: int, stride
     names = [columns] if isinstance(columns, str) else list(columns)
     length = checked_integer("length", length, 1, 1 << 40)
     step = length if stride is None else checked_integer("stride", stride, 1, 1 << 40)
-    for name, column in chosen_columns(dataset, names).items():
+    chosen = chosen_columns(dataset, names)
+    if dataset.varies and any(column.is_variable for column in chosen.values()):
+        raise SelectionError(
+            f"The rows of {dataset.name} differ from pass to pass, and so may their lengths. Cut windows first, then "
+            "mix or change at random.",
+            path=dataset.name,
+        )
+    for name, column in chosen.items():
         if column.kind in ("string", "bytes") or not (column.is_variable or column.shape):
             raise SelectionError(
                 f"{dataset.name}.windows: the rows of column {name!r} are {column.kind} {column.dtype} {column.shape}; "

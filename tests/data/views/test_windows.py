@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, RowError, UnknownColumnError, write_dataset
+from heliostat.data import Dataset, RowError, ShardError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,27 @@ def test_windows_lie_above_and_below_other_views(series):
     assert all(np.array_equal(one["twice"], one["load"] * 2) for one in batches)
 
 
+def test_of_a_long_row_only_the_windows_are_copied(tmp_path):
+    long = write_dataset(tmp_path / "set", {"load": [np.arange(1_000_000.0)], "image": np.zeros((1, 1000, 1000))})
+    view = long.skip(0).windows(["load"], 10).select_columns(["load"])
+    pictures = long.windows("image", 2).select_columns(["image"])
+    with view.reader() as reader, pictures.reader() as other:
+        reader.gather(np.arange(1)), other.gather(np.arange(1))
+        tracemalloc.start()
+        reader.gather(np.arange(100)), other.gather(np.arange(3))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 200_000
+
+
+def test_a_damaged_row_is_named(series):
+    with (
+        series.reader(["load"]) as reader,
+        pytest.raises(ShardError, match=r"row 1 of record batch 0 .*'load' lie out"),
+    ):
+        reader.gather_parts(np.array([1]), np.array([5]), 3, ["load"])
+
+
 def test_given_arrays_are_filled(series):
     view = series.windows("load", 3).select_columns(["load", "y"])
     with view.reader() as reader:
@@ -109,3 +131,7 @@ def test_what_cannot_be_cut_is_refused(series):
         series.windows("load", 21)
     with pytest.raises(UnknownColumnError):
         series.windows("z", 2)
+    random = series.map(lambda rows, seeds: {"z": seeds}, ["y"], random=True)
+    with pytest.raises(SelectionError, match="differ from pass to pass, and so may their lengths"):
+        random.windows("load", 2)
+    assert len(random.windows("z", 2)) == 9
