@@ -193,6 +193,10 @@ def trace(steps: str, output: Path, run_dir: Path | None, script: Path, argument
 @click.option("--column", "columns", multiple=True, metavar="NAME=KIND", help="Such as zip=string, ids=list:int32.")
 @click.option("--fill-null", "fill_nulls", multiple=True, metavar="NAME=VALUE", help="For missing values of a column.")
 @click.option("--split", metavar="NAME", help="Of a source that has several, such as train.")
+@click.option(
+    "--bad-pictures", type=click.Choice(["refuse", "drop", "keep"]), help="Images: drop or keep undecodable ones."
+)
+@click.option("--upright", is_flag=True, help="Images: turn them as their EXIF orientation says.")
 @click.option("--shuffle-seed", type=click.IntRange(0), metavar="SEED", help="Shuffle rows while writing.")
 @click.option("--format", type=click.Choice(["arrow", "parquet"]), default="arrow", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")

@@ -8,6 +8,7 @@ TensorFlow and Keras, and what is refused is refused in the same words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
@@ -69,7 +70,15 @@ class BatchSource(Source):
         if first is None:
             raise SourceError(f"The {self.name} has no rows; a dataset needs at least one.")
         self._begun = chain([first], waiting)
-        return tuple(column_of(name, arrow_of(name, values).type) for name, values in first.values.items())
+        with self._named_errors():
+            return tuple(column_of(name, arrow_of(name, values).type) for name, values in first.values.items())
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BadColumnError as error:
+            raise BadColumnError(f"{self.name}: {error}", path=self.name, column=error.column) from error
 
     def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:  # noqa: D102
         batches, self._begun = self._begun or self._batches(first_row), None
@@ -78,10 +87,8 @@ class BatchSource(Source):
             count = _num_rows(batch)
             row, skipped = batch.first_row + count, min(count, max(0, first_row - batch.first_row))
             if skipped < count:
-                try:
+                with self._named_errors():
                     stored = self._stored(batch, skipped)
-                except BadColumnError as error:
-                    raise BadColumnError(f"{self.name}: {error}", path=self.name, column=error.column) from error
                 yield SourceRows(pa.RecordBatch.from_arrays(stored, schema=schema), self.bytes_until(row))
         check_rows_came(self.name, row, first_row)
 

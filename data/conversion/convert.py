@@ -19,6 +19,7 @@ from ..remote.filesystem import is_uri, local_path, shown_uri
 from ..stored import StoredDataset
 from ..write.commit import check_target
 from ..write.dataset_writer import SHARD_BYTES, DatasetWriter
+from .from_images import BadPictures
 from .open_source import SourceKind, SourceOptions, open_source
 from .requested import Requested, requested_columns
 from .sources import PIECE_BYTES, Source
@@ -51,6 +52,8 @@ def convert(
     columns: Requested | None = None,
     fill_nulls: Mapping[str, Any] | None = None,
     split: str | None = None,
+    bad_pictures: BadPictures | None = None,
+    upright: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     format: ShardFormat = "arrow",
@@ -69,8 +72,9 @@ def convert(
     `features` chooses columns. With `target` the features of a table are stacked into "x", float32 [rows, features],
     and the target becomes "y". `columns` says what columns become: a kind, a dtype or both, such as "string",
     "float32", "list:int32", "tensor:uint8[28,28]". Missing values are refused unless `fill_nulls` has a value for their
-    column. `split` chooses one of a source that has several. The metadata of the dataset holds the class names that the
-    source has, and where it came from.
+    column. `split` chooses one of a source that has several. Images that cannot be decoded are refused by their names;
+    `bad_pictures` "drop" leaves them out, "keep" does not look at them. `upright` turns those with an EXIF orientation.
+    The metadata of the dataset holds the class names that the source has, and where it came from.
 
     Without `resume`, an error leaves nothing behind, an interruption (Ctrl-C, a kill) the shards that were complete;
     `resume` goes on from those of an interrupted conversion of the same source with the same options, and leaves them
@@ -95,6 +99,8 @@ def convert(
         columns=columns,
         fill_nulls=fill_nulls,
         split=split,
+        bad_pictures=bad_pictures,
+        upright=upright,
         piece_bytes=piece_bytes,
     )
     opened = open_source(source, kind, options)
@@ -195,6 +201,8 @@ def _options_json(options: SourceOptions) -> dict[str, Any]:
         "columns": {name: str(one) for name, one in requested_columns(options.columns).items()} or None,
         "fill_nulls": {name: _plain(value) for name, value in (options.fill_nulls or {}).items()} or None,
         "split": options.split,
+        "bad_pictures": options.bad_pictures,
+        "upright": options.upright or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

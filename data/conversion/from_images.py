@@ -25,9 +25,9 @@ from .pictures import orientation, upright, why_not
 from .sources import Source, SourceRows, file_identity
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-BadPictures = Literal["refuse", "leave out", "keep"]
-"""What becomes of pictures that cannot be decoded: an error that names them; left out and in the account; kept as they
-are, and then no picture is decoded, which takes a tenth of the time."""
+BadPictures = Literal["refuse", "drop", "keep"]
+"""What becomes of pictures that cannot be decoded: an error names them; they are left out, and in the account; they are
+kept as they are, and then no picture is decoded, which takes a tenth of the time."""
 
 _AT_ONCE = 1024
 _MAX_THREADS = 16
@@ -68,7 +68,7 @@ class ImageSource(Source):
                 "a folder named after it.",
                 path=root,
             )
-        self.num_rows = None if bad == "leave out" else len(self._files)
+        self.num_rows = None if bad == "drop" else len(self._files)
         self.num_bytes = sum(file.num_bytes for file in self._files)
         self.metadata = {"class_names": {"y": found.classes}}
         for reason, names in found.left_out.items():
@@ -84,7 +84,7 @@ class ImageSource(Source):
     def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:  # noqa: D102
         schema = arrow_schema(self.columns)
         # Which pictures were left out before is not known: they are looked at again.
-        start = 0 if self._bad == "leave out" else first_row
+        start = 0 if self._bad == "drop" else first_row
         row, num_bytes = start, sum(file.num_bytes for file in self._files[:start])
         refused: list[str] = []
         with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as threads:
@@ -231,6 +231,6 @@ def _cannot_be_decoded(refused: list[str]) -> SourceError:
     lines = "\n".join([*refused[:_NUM_NAMED], *([f"and {more:,} more"] if more > 0 else [])])
     return SourceError(
         f"{len(refused):,} of the pictures cannot be decoded:\n{lines}\nRemove them, save them again as PNG, or give "
-        'bad_pictures="leave out" (--bad-pictures leave-out), which leaves them out and tells it.',
+        'bad_pictures="drop" (--bad-pictures drop), which leaves them out and tells it.',
         path=refused[0].partition(": ")[0],
     )

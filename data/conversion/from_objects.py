@@ -126,15 +126,7 @@ def from_pandas(
     NaN in columns of numpy floats stays NaN; missing values of other columns (None, `pd.NA`) are refused or filled.
     Categories become what they stand for. Raises BadColumnError, DatasetExistsError, OSError.
     """
-    names = list(frame.columns)
-    if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
-        raise BadColumnError(f"The frame's columns are {names!r:.200}; names are different texts.")
-    arrays = {name: arrow_of(name, frame[name]) for name in names}
-    source = ArraySource("pandas", arrays, name="frame", columns=columns or (), fills=options.get("fill_nulls"))
-    if not _is_plain_index(frame.index):
-        why = "frame.reset_index() makes it a column"
-        source.account.add("left out", "index", count=len(frame), detail=why)
-    return _write(source, path, options)
+    return _write(frame_source(frame, columns or (), options.get("fill_nulls")), path, options)
 
 
 def from_dataset(dataset: Dataset, path: _Path, **options: Unpack[WriterOptions]) -> StoredDataset:
@@ -143,6 +135,19 @@ def from_dataset(dataset: Dataset, path: _Path, **options: Unpack[WriterOptions]
     A view is computed once. Raises what reading it raises, DatasetExistsError, OSError.
     """
     return _write(DatasetSource(dataset), path, options)
+
+
+def frame_source(frame: Any, columns: Sequence[Column] = (), fills: Mapping[str, object] | None = None) -> ArraySource:
+    """A pandas `DataFrame` as a source; an index that does more than number the rows is on its account."""
+    names = list(frame.columns)
+    if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise BadColumnError(f"The frame's columns are {names!r:.200}; names are different texts.")
+    arrays = {name: arrow_of(name, frame[name]) for name in names}
+    source = ArraySource("pandas", arrays, name="frame", columns=columns, fills=fills)
+    if not _is_plain_index(frame.index):
+        why = "frame.reset_index() makes it a column"
+        source.account.add("left out", "index", count=len(frame), detail=why)
+    return source
 
 
 def _piece_bytes(options: WriterOptions) -> int:

@@ -42,6 +42,8 @@ class SourceOptions:
     columns: Requested | None = None
     fill_nulls: Mapping[str, Any] | None = None
     split: str | None = None
+    bad_pictures: from_images.BadPictures | None = None
+    upright: bool = False
     piece_bytes: int = PIECE_BYTES
 
     def __post_init__(self) -> None:
@@ -55,9 +57,11 @@ _TAKEN_BY: Mapping[str, tuple[SourceKind, ...]] = {
     "columns": _TYPED,
     "fill_nulls": _TYPED,
     "split": (*_TYPED, "images", "keras", "idx"),
+    "bad_pictures": ("images",),
+    "upright": ("images",),
     "features": (*_TYPED, "npz", "npy", "keras", "dataset"),
 }
-_FLAGS = {"fill_nulls": "--fill-null", "columns": "--column"}
+_FLAGS = {"fill_nulls": "--fill-null", "columns": "--column", "bad_pictures": "--bad-pictures"}
 _Open = Callable[[str, SourceOptions, Account], Source]
 
 
@@ -132,7 +136,7 @@ def _kind_of_folder(path: Path) -> SourceKind:
 
 def _check_options(kind: SourceKind, source: str, options: SourceOptions) -> None:
     for name, kinds in _TAKEN_BY.items():
-        if getattr(options, name) is not None and getattr(options, name) != {} and kind not in kinds:
+        if getattr(options, name) not in (None, False, {}) and kind not in kinds:
             flag = _FLAGS.get(name, f"--{name}")
             raise SourceError(
                 f"{name}= ({flag}) is for {', '.join(kinds)}; {source} is of kind {kind}. Leave it out.", path=source
@@ -236,7 +240,8 @@ def _open_images(source: str, options: SourceOptions, account: Account) -> Sourc
     for split, folder in splits.items():
         if split != options.split:
             account.add("left out", folder.name, unit="folder", detail="of another split; --split chooses it")
-    return from_images.ImageSource(splits.get(options.split or "", root))
+    root = splits.get(options.split or "", root)
+    return from_images.ImageSource(root, bad=options.bad_pictures or "refuse", upright=options.upright)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

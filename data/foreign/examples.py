@@ -72,7 +72,7 @@ class Features:
             if feature.list_name != list_name:
                 raise BadColumnError(
                     f"Feature {name!r} is a {feature.list_name} in the records before row {row} of {path} and a "
-                    f"{list_name} there. Leave it out with features= (--features), or write the files alike.",
+                    f"{list_name} there. Leave it out with features= (--feature NAME), or write the files alike.",
                     path=path,
                     column=name,
                 )
@@ -96,7 +96,7 @@ class Features:
                 counts = ", ".join(map(str, sorted(lengths)))
                 raise BadColumnError(
                     f"Feature {name!r} has {counts} bytes values in its records; a row of a dataset has one. Leave it "
-                    "out with features= (--features), or fill it where it is missing.",
+                    "out with features= (--feature NAME), or fill it where it is missing.",
                     column=name,
                 )
             return Column(name=name, dtype=_DTYPES["bytes_list"], kind="string" if feature.is_text else "bytes")
@@ -114,7 +114,7 @@ def records_of(path: Path, step: int) -> Iterator[list[bytes]]:
     try:
         with tf.device("CPU:0"):
             # Eager batches of tf.string: one object array, its bytes are handed on as they are.
-            for batch in tf.data.TFRecordDataset(str(path), _compression(path)).batch(step).as_numpy_iterator():
+            for batch in tf.data.TFRecordDataset(str(path), compression(path)).batch(step).as_numpy_iterator():
                 row += len(batch)
                 yield batch.tolist()
     except tf.errors.OpError as error:
@@ -176,7 +176,7 @@ def _array(column: Column, values: npt.NDArray[Any], splits: npt.NDArray[np.int6
     wrong = np.flatnonzero((lengths != width) & (lengths != 0))
     if wrong.size:
         remedy = (
-            "Leave it out with features= (--features)."
+            "Leave it out with features= (--feature NAME)."
             if is_bytes
             else f"Make it a list with columns={{{column.name!r}: 'list'}} (--column {column.name}=list)."
         )
@@ -216,7 +216,8 @@ def _parsed(record: bytes, path: Path, row: int) -> Any:
     return parsed
 
 
-def _compression(path: Path) -> str:
+def compression(path: Path) -> str:
+    """How a file is packed, as TensorFlow names it; empty if it is not."""
     with open(path, "rb") as file:
         start = file.read(12)
     if start.startswith(b"\x1f\x8b"):

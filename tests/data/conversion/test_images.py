@@ -185,7 +185,7 @@ def test_all_pictures_that_cannot_be_decoded_are_named_at_once(bad, tmp_path):
 
 
 def test_pictures_that_cannot_be_decoded_can_be_left_out(bad, tmp_path):
-    source = ImageSource(bad, bad="leave out")
+    source = ImageSource(bad, bad="drop")
     dataset = write_source(source, tmp_path / "set", {"columns": source.columns})
     names = ["cat/1.png", "cat/2.png", "cat/3.jpg", "cat/4.jpg", "cat/5.jpg", "dog/1.png"]
     assert columns_of(dataset)["image"].to_list() == [(bad / name).read_bytes() for name in names]
@@ -196,10 +196,10 @@ def test_pictures_that_cannot_be_decoded_can_be_left_out(bad, tmp_path):
 @pytest.mark.parametrize("first_row", range(7))
 def test_leaving_out_goes_on_where_it_was_interrupted(bad, first_row):
     """What the rows before had left out was counted then; what follows is left out again."""
-    whole = ImageSource(bad, bad="leave out")
+    whole = ImageSource(bad, bad="drop")
     images = [image for rows in whole.record_batches() for image in rows.batch["image"].to_pylist()]
     before = whole.account.settle(first_row)
-    rest = ImageSource(bad, bad="leave out")
+    rest = ImageSource(bad, bad="drop")
     rest.account.restore(before)
     assert [image for rows in rest.record_batches(first_row) for image in rows.batch["image"].to_pylist()] == images[
         first_row:
