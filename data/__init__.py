@@ -44,8 +44,7 @@ from .views.concatenate import concatenate
 from .views.mix import mix
 from .views.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
 from .views.randomness import row_uniform
-from .write.dataset_writer import DatasetWriter
-from .writer import write_dataset
+from .writer import DatasetWriter, write_dataset
 
 __all__ = [
     "ALIGNMENT_BYTES",

@@ -16,6 +16,7 @@ from .errors import ShardError
 from .foreign.chunk_reader import ChunkReader
 from .foreign.chunk_source import open_checked
 from .foreign.folder import add_manifest, is_plain, scan
+from .format.account import Entry
 from .format.chunks import ChunkTable, Skipped
 from .format.ipc_shards import MappedShard
 from .format.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
@@ -91,6 +92,11 @@ class StoredDataset(Dataset):
     def metadata(self) -> Mapping[str, Any]:
         """What the writer of the dataset kept with it."""
         return dict(self._manifest.metadata)
+
+    @property
+    def account(self) -> tuple[Entry, ...]:
+        """What was left out or changed when it was written."""
+        return self._manifest.account
 
     @property
     def fingerprint(self) -> str:

@@ -198,7 +198,6 @@ def trace(steps: str, output: Path, run_dir: Path | None, script: Path, argument
 )
 @click.option("--upright", is_flag=True, help="Images: turn them as their EXIF orientation says.")
 @click.option("--shuffle-seed", type=click.IntRange(0), metavar="SEED", help="Shuffle rows while writing.")
-@click.option("--format", type=click.Choice(["arrow", "parquet"]), default="arrow", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with a conversion that was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset at DESTINATION.")
 @click.option("--rows-per-shard", type=click.IntRange(1), help="Rows of a file.  [default: about 64 MiB]")

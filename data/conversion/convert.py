@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from ..errors import BadColumnError, RemoteError
 from ..format.columns import Column
-from ..format.manifest import ShardFormat
-from ..format.ragged import Ragged
 from ..remote.filesystem import is_uri, local_path, shown_uri
 from ..stored import StoredDataset
 from ..write.commit import check_target
-from ..write.dataset_writer import SHARD_BYTES, DatasetWriter
+from ..write.folder_writer import SHARD_BYTES
+from ..writer import DatasetWriter
 from .from_images import BadPictures
 from .open_source import SourceKind, SourceOptions, open_source
 from .requested import Requested, requested_columns
@@ -56,7 +52,6 @@ def convert(
     upright: bool = False,
     overwrite: bool = False,
     resume: bool = False,
-    format: ShardFormat = "arrow",
     shuffle_seed: int | None = None,
     rows_per_shard: int | None = None,
     shard_bytes: int = SHARD_BYTES,
@@ -111,7 +106,6 @@ def convert(
     }
     writing = {
         "columns": opened.columns,
-        "format": format,
         "shuffle_seed": shuffle_seed,
         "rows_per_shard": rows_per_shard,
         "shard_bytes": shard_bytes,
@@ -140,7 +134,7 @@ def write_source(
     if not resume:
         _discard_unfinished(destination, writing)
     # Resumable in any case: an interruption leaves what is complete.
-    writer = DatasetWriter(destination, **writing, resume=True)
+    writer = DatasetWriter(destination, **writing, account=source.account, resume=True)
     try:
         for rows in source.record_batches(writer.rows_done):
             _write(writer, rows.batch, source)
@@ -165,27 +159,11 @@ def write_source(
 
 def _write(writer: DatasetWriter, rows: Any, source: Source) -> None:
     try:
-        writer.write(_with_bools(rows, source.columns or ()))
+        writer.write(rows)
     except BadColumnError as error:
         if error.path is not None:
             raise
         raise BadColumnError(f"{source.name}: {error}", path=source.name, column=error.column) from error
-
-
-def _with_bools(rows: Any, columns: Sequence[Column]) -> Any:
-    """Stored rows with bools as bools, as long as the writer does not take them as they are stored."""
-    if not isinstance(rows, pa.RecordBatch):
-        return rows
-    arrays: dict[str, Any] = dict(zip(rows.schema.names, rows.columns, strict=True))
-    for column in columns:
-        array = arrays[column.name]
-        if column.dtype.kind == "b" and column.kind == "list":
-            splits = array.offsets.to_numpy()
-            arrays[column.name] = Ragged(array.flatten().to_numpy().view(np.bool_), splits - splits[0], "list")
-        elif column.dtype.kind == "b":
-            values = array.to_numpy_ndarray() if column.shape else array.to_numpy()
-            arrays[column.name] = values.view(np.bool_)
-    return arrays
 
 
 def _discard_unfinished(destination: _Path, writing: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ from ..dataset import Dataset
 from ..errors import BadColumnError, SourceError
 from ..format.arrow import arrow_of
 from ..format.columns import Column
-from ..format.manifest import ShardFormat
 from ..stored import StoredDataset
 from .batch_source import ArraySource, Batch, BatchSource, check_names, named_values
 from .convert import OnProgress, write_source
@@ -33,7 +32,6 @@ class WriterOptions(TypedDict, total=False):
 
     overwrite: bool
     resume: bool
-    format: ShardFormat
     shuffle_seed: int | None
     shuffle_bytes: int | None
     rows_per_shard: int | None

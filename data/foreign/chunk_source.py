@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import BadColumnError, ShardError
+from ..format.arrow_types import arrow_schema
 from ..format.arrow_values import column_of_arrow, values_of_arrow
 from ..format.manifest import Column, Manifest, Shard
-from ..format.shards import UNREADABLE, arrow_schema, check_names, check_shard_size, schema_text
+from ..format.shards import UNREADABLE, check_names, check_shard_size, schema_text
 from ..write.blocks import Block, join_blocks
 
 _STREAM_MARK = b"\xff\xff\xff\xff"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from .columns import DTYPE_NAMES
 
@@ -18,19 +19,16 @@ MAX_DEPTH = 100  # of metadata
 MAX_CHUNKS = 2**26  # of a dataset: their rows are lists in memory
 MIN_CHUNK_BYTES = 24  # what a footer says of each record batch or row group at least
 
-
-def natural(value: Any, least: int = 1) -> int:
-    """An integer from `least` on that can be a number of rows, bytes or values."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_NUMBER:
-        raise ValueError(f"{value!s:.40} is not an integer from {least} to {MAX_NUMBER}.")
-    return value
+Natural = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
+"""A number of rows, bytes or values that is not 0."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
+"""The same, maybe 0."""
 
 
-def plain_file_name(name: Any) -> str:
+def check_file_name(name: str) -> None:
     """The name of a file in the manifest's own folder: nobody's manifest makes us open others."""
-    if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or Path(name).name != name:
-        raise ValueError(f"{name!r} is not a plain file name.")
-    return name
+    if name in ("", ".", "..") or "\0" in name or "/" in name:
+        raise ValueError(f"{name!r} is not the bare name of a file.")
 
 
 def check_row(dtype: str, shape: tuple[int, ...]) -> None:
@@ -51,7 +49,7 @@ def check_chunks(files: Iterable[tuple[str, int, int, int]]) -> None:
             )
 
 
-def check_depth(value: Any, left: int = MAX_DEPTH) -> None:
+def check_depth(value: object, left: int = MAX_DEPTH) -> None:
     """Lists and mappings inside of each other: not everybody could read or write deep ones again."""
     if left == 0:
         raise ValueError(f"its metadata is nested more than {MAX_DEPTH} deep.")

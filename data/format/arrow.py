@@ -268,7 +268,7 @@ def _opened_regular(task: _Task, array: pa.Array, size: int, unit: int, row_of: 
         row = int(task.rows(row_of(wrong[:1] // unit))[0])
         raise task.error(
             f"has {counts[int(wrong[0])]} values in row {row} where {size} were expected, for a row of shape "
-            f"{task.column.shape}. Leave the shape out to keep it as a list, or make all rows alike."
+            f"{task.column.shape}. Declare it as a list column, or make all rows alike."
         )
     flat = array.flatten()  # leaves missing lists out
     if not array.null_count:

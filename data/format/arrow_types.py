@@ -69,8 +69,14 @@ def column_of(name: str, type: pa.DataType) -> Column:
 
 
 def _why_not(name: str, type: pa.DataType) -> str:
-    if _types.is_null(type):
-        return f"Column {name!r} has only missing values, which say nothing about their type. Fill it or leave it out."
+    inside = type
+    while is_nested(inside):
+        inside = inside.value_type
+    if _types.is_null(inside):
+        return (
+            f"Column {name!r} has Arrow type {type}: only missing values or empty lists, which say nothing about their "
+            "numbers. Declare it (columns=), fill it, or leave it out."
+        )
     return (
         f"Column {name!r} has Arrow type {type}; a dataset holds numbers, bools, text, bytes and lists of numbers. "
         "Turn dates and decimals into numbers, and structs into columns of their own, before."

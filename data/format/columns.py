@@ -86,16 +86,25 @@ class LengthStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NanStatistics:
+    """How many values of a column are NaN, and the (stored) row of the first."""
+
+    count: int
+    first_row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnStatistics:
     """The smallest and largest value of a column: int for integer and bool columns, float otherwise.
 
     NaN values are left out; both are NaN if there is nothing else, and for strings and bytes. `lengths` is there for
-    columns of variable length.
+    columns of variable length, `nans` for columns in which NaN values were found.
     """
 
     min: int | float
     max: int | float
     lengths: LengthStatistics | None = None
+    nans: NanStatistics | None = None
 
 
 def named_columns(dataset: str | Path, known: Mapping[str, Column], names: Sequence[str] | None) -> dict[str, Column]:

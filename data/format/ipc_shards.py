@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import ShardError
+from .arrow_types import arrow_schema
 from .manifest import Column, Shard
-from .shards import UNREADABLE, arrow_schema, check_names, check_shard_size, schema_text
+from .shards import UNREADABLE, check_names, check_shard_size, schema_text
 
 _SPLIT_BYTES = 8
 

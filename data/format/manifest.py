@@ -6,17 +6,21 @@ import glob
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import xxhash
 
 from ..errors import DatasetNotFoundError, ManifestError
-from .announced import check_chunks, check_depth, check_row, natural, plain_file_name
-from .columns import DTYPE_NAMES, Column, ColumnKind, ColumnStatistics, LengthStatistics
+from .account import Entry
+from .announced import Count, Natural, check_chunks, check_depth, check_file_name, check_row
+from .columns import DTYPE_NAMES, Column, ColumnKind, ColumnStatistics, LengthStatistics, NanStatistics
+from .files import replace_file
 
 __all__ = [
     "DTYPE_NAMES",
@@ -42,7 +46,7 @@ ShardFormat = Literal["arrow", "parquet", "plain"]
 """What the files are: "arrow", Arrow IPC as this format lays it out (read through a memory map), "parquet", or "plain":
 Arrow or Parquet files of other programs, whose columns are converted while they are read."""
 
-_SHARD_FORMATS: tuple[ShardFormat, ...] = ("arrow", "parquet", "plain")
+_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +58,18 @@ class Shard:
     """
 
     file: str
-    num_rows: int
-    num_bytes: int
+    num_rows: Natural
+    num_bytes: Natural
     xxh3_128: str
-    chunk_rows: tuple[int, ...] | None = None
+    chunk_rows: tuple[Count, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything that is known about a dataset without opening a shard.
 
-    `metadata` is what the writer of the dataset wanted to keep with it: values that JSON can hold.
+    `metadata` is what the writer of the dataset wanted to keep with it: values that JSON can hold; `account` what was
+    left out or changed when it was written. Neither is part of the fingerprint.
     """
 
     columns: tuple[Column, ...]
@@ -73,6 +78,7 @@ class Manifest:
     statistics: Mapping[str, ColumnStatistics]
     shard_format: ShardFormat = "arrow"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    account: tuple[Entry, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -113,15 +119,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "columns": [column_to_json(column) for column in manifest.columns],
         "statistics": {name: statistics_to_json(value) for name, value in manifest.statistics.items()},
         "metadata": dict(manifest.metadata),
-        "shards": [shard_to_json(shard) for shard in manifest.shards],
+        "account": [without_none(entry) for entry in manifest.account],
+        "shards": [without_none(shard) for shard in manifest.shards],
     }
-    unfinished = folder / f".{MANIFEST_NAME}.writing"
-    with open(unfinished, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, folder / MANIFEST_NAME)
+    # Not msgspec's own JSON: class names may come from files whose names are no UTF-8.
+    replace_file(folder / MANIFEST_NAME, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -149,17 +151,20 @@ def manifest_from_bytes(data: bytes, path: str | os.PathLike[str]) -> Manifest:
         ) from error
     _check_version(content, path)
     try:
-        manifest = _manifest_from_json(content)
-        stated = (int(content["num_rows"]), str(content["fingerprint"]))
-    except KeyError as error:
+        told = msgspec.convert(content, ManifestContent)
+        manifest = _manifest_of(told)
+    except msgspec.ValidationError as error:
+        missing = _MISSING.search(str(error))
+        if missing is None:
+            raise _senseless(path, error) from error
         raise ManifestError(
-            f"{path} lacks the key {error}. It was edited by hand or by another program: write the dataset again.",
+            f"{path} lacks the key {missing[1]!r}. It was edited by hand or by another program: write the dataset "
+            "again.",
             path=path,
         ) from error
-    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ManifestError(
-            f"{path} holds a value that makes no sense: {error} Write the dataset again.", path=path
-        ) from error
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _senseless(path, error) from error
+    stated = told.num_rows, told.fingerprint
     if stated != (manifest.num_rows, manifest.fingerprint):
         raise ManifestError(
             f"{path} states {stated[0]} rows and fingerprint {stated[1]}, but what it lists amounts to "
@@ -203,28 +208,86 @@ def _check_version(content: Any, path: str | os.PathLike[str]) -> None:
         )
 
 
-def _manifest_from_json(content: Mapping[str, Any]) -> Manifest:
-    columns = tuple(column_from_json(item) for item in content["columns"])
-    shards = tuple(shard_from_json(item) for item in content["shards"])
-    if not columns or not shards or len({column.name for column in columns}) < len(columns):
+def _senseless(path: str | os.PathLike[str], error: Exception) -> ManifestError:
+    return ManifestError(f"{path} holds a value that makes no sense: {error} Write the dataset again.", path=path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnContent:
+    """A column as manifest and journal have it."""
+
+    name: str
+    dtype: str
+    shape: tuple[Natural, ...]
+    kind: ColumnKind = "tensor"
+
+    def column(self) -> Column:
+        """The column; raises ValueError."""
+        check_row(self.dtype, self.shape)
+        return Column(name=self.name, dtype=np.dtype(self.dtype), shape=self.shape, kind=self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsContent:
+    """The statistics of a column as manifest and journal have them: JSON has no NaN and no infinities."""
+
+    min: int | float | str
+    max: int | float | str
+    lengths: LengthStatistics | None = None
+    nans: NanStatistics | None = None
+
+    def statistics(self, column: Column) -> ColumnStatistics:
+        """The statistics; raises ValueError, OverflowError."""
+        low, high = (
+            float(value) if column.dtype.kind == "f" or value == "nan" else int(value) for value in (self.min, self.max)
+        )
+        return ColumnStatistics(min=low, max=high, lengths=self.lengths, nans=self.nans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestContent:
+    """What a manifest must hold, and may."""
+
+    num_rows: Natural
+    rows_per_batch: Natural
+    fingerprint: str
+    columns: tuple[ColumnContent, ...]
+    statistics: dict[str, StatisticsContent]
+    shards: tuple[Shard, ...]
+    shard_format: ShardFormat = "arrow"
+    metadata: dict[str, Any] = field(default_factory=dict)
+    account: tuple[Entry, ...] = ()
+
+
+def _manifest_of(told: ManifestContent) -> Manifest:
+    columns = tuple(item.column() for item in told.columns)
+    if not columns or not told.shards or len({column.name for column in columns}) < len(columns):
         raise ValueError("there must be columns with different names, and shards.")
-    known = content["statistics"]
-    statistics = {column.name: statistics_from_json(column, known[column.name]) for column in columns}
-    rows_per_batch = natural(content["rows_per_batch"])
-    check_chunks((shard.file, shard.num_rows, shard.num_bytes, _num_chunks(shard, rows_per_batch)) for shard in shards)
-    metadata = content.get("metadata", {})
-    check_depth(metadata)
-    shard_format = content.get("shard_format", "arrow")
-    if shard_format not in _SHARD_FORMATS:
-        raise ValueError(f"{shard_format!r} is none of the shard formats {', '.join(_SHARD_FORMATS)}.")
+    for shard in told.shards:
+        check_shard(shard)
+    check_chunks(
+        (shard.file, shard.num_rows, shard.num_bytes, _num_chunks(shard, told.rows_per_batch)) for shard in told.shards
+    )
+    check_depth(told.metadata)
+    missing = next((column.name for column in columns if column.name not in told.statistics), None)
+    if missing is not None:
+        raise ValueError(f"it has no statistics of column {missing!r}.")
     return Manifest(
         columns=columns,
-        shards=shards,
-        rows_per_batch=rows_per_batch,
-        statistics=statistics,
-        shard_format=shard_format,
-        metadata=dict(metadata),
+        shards=told.shards,
+        rows_per_batch=told.rows_per_batch,
+        statistics={column.name: told.statistics[column.name].statistics(column) for column in columns},
+        shard_format=told.shard_format,
+        metadata=told.metadata,
+        account=told.account,
     )
+
+
+def check_shard(shard: Shard) -> None:
+    """Raise ValueError for a shard that cannot be, beyond what its types say."""
+    check_file_name(shard.file)
+    if shard.chunk_rows is not None and sum(shard.chunk_rows) != shard.num_rows:
+        raise ValueError(f"{shard.file} has {shard.num_rows} rows, but its chunks have {sum(shard.chunk_rows)}.")
 
 
 def _num_chunks(shard: Shard, rows_per_batch: int) -> int:
@@ -238,63 +301,15 @@ def column_to_json(column: Column) -> dict[str, Any]:
     return {"name": column.name, **kind, "dtype": column.dtype.name, "shape": list(column.shape)}
 
 
-def column_from_json(item: Mapping[str, Any]) -> Column:
-    """The column that `column_to_json` described; raises KeyError, TypeError, ValueError."""
-    shape, dtype = tuple(natural(size) for size in item["shape"]), str(item["dtype"])
-    check_row(dtype, shape)
-    return Column(name=item["name"], dtype=np.dtype(dtype), shape=shape, kind=item.get("kind", "tensor"))
-
-
-def shard_to_json(shard: Shard) -> dict[str, Any]:
-    """A shard as the manifest has it."""
-    content: dict[str, Any] = {
-        "file": shard.file,
-        "num_rows": shard.num_rows,
-        "num_bytes": shard.num_bytes,
-        "xxh3_128": shard.xxh3_128,
-    }
-    return content if shard.chunk_rows is None else {**content, "chunk_rows": list(shard.chunk_rows)}
-
-
-def shard_from_json(item: Mapping[str, Any]) -> Shard:
-    """The shard that `shard_to_json` described; raises KeyError, TypeError, ValueError."""
-    shard = Shard(
-        file=plain_file_name(item["file"]),
-        num_rows=natural(item["num_rows"]),
-        num_bytes=natural(item["num_bytes"]),
-        xxh3_128=str(item["xxh3_128"]),
-        chunk_rows=tuple(natural(rows, least=0) for rows in item["chunk_rows"]) if "chunk_rows" in item else None,
-    )
-    if shard.chunk_rows is not None and sum(shard.chunk_rows) != shard.num_rows:
-        raise ValueError(f"{shard.file} has {shard.num_rows} rows, but its chunks have {sum(shard.chunk_rows)}.")
-    return shard
-
-
 def statistics_to_json(value: ColumnStatistics) -> dict[str, Any]:
     """The statistics of a column as the manifest has them."""
-    content: dict[str, Any] = {"min": _number_to_json(value.min), "max": _number_to_json(value.max)}
-    if value.lengths is not None:
-        lengths = value.lengths
-        content["lengths"] = {"min": lengths.min, "max": lengths.max, "total": lengths.total}
+    content = without_none(value)
+    for name in ("min", "max"):
+        if not math.isfinite(content[name]):
+            content[name] = str(content[name])
     return content
 
 
-def statistics_from_json(column: Column, item: Mapping[str, Any]) -> ColumnStatistics:
-    """The statistics that `statistics_to_json` described; raises KeyError, TypeError, ValueError."""
-    lengths = item.get("lengths")
-    return ColumnStatistics(
-        min=_number_from_json(column, item["min"]),
-        max=_number_from_json(column, item["max"]),
-        lengths=None
-        if lengths is None
-        else LengthStatistics(min=int(lengths["min"]), max=int(lengths["max"]), total=int(lengths["total"])),
-    )
-
-
-def _number_to_json(value: int | float) -> int | float | str:
-    # JSON has no NaN and no infinities.
-    return value if math.isfinite(value) else str(value)
-
-
-def _number_from_json(column: Column, value: Any) -> int | float:
-    return float(value) if column.dtype.kind == "f" or value == "nan" else int(value)
+def without_none(value: Any) -> dict[str, Any]:
+    """A dataclass as JSON can hold it, without the fields that are None: earlier versions know those only as absent."""
+    return {name: inner for name, inner in asdict(value).items() if inner is not None}

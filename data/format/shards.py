@@ -1,25 +1,16 @@
-"""Shard files: how columns are laid out in Arrow, what is written and hashed, and whether a file is still the same.
-
-A scalar column is a plain Arrow array, any other of fixed shape a fixed-shape tensor array; lists, text and bytes are
-Arrow's large (64-bit) ones. Arrow packs bools into bits, which cannot be gathered as bytes: they are stored as uint8
-and the manifest keeps the dtype.
-"""
+"""Shard files: whether one is there, whole, and still the same."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
 from ..errors import ShardError
-from .manifest import Column, Shard
+from .manifest import Shard
 from .ragged import Ragged
 
 _HASH_BLOCK_BYTES = 1 << 24
@@ -30,103 +21,6 @@ be. A caller turns these into a ShardError, which names the file."""
 
 Values = npt.NDArray[Any] | Ragged
 """Rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
-
-
-def stored_dtype(column: Column) -> np.dtype[Any]:
-    """The dtype of the column's values inside the file."""
-    return np.dtype(np.uint8) if column.dtype.kind == "b" else column.dtype
-
-
-def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of a shard with these columns, none of them nullable."""
-    return pa.schema([pa.field(column.name, arrow_type(column), nullable=False) for column in columns])
-
-
-def arrow_type(column: Column) -> pa.DataType:
-    """The Arrow type that a column is stored as."""
-    if column.kind == "string":
-        return pa.large_string()
-    if column.kind == "bytes":
-        return pa.large_binary()
-    value_type = pa.from_numpy_dtype(stored_dtype(column))
-    if column.kind == "list":
-        element = pa.list_(value_type, math.prod(column.shape)) if column.shape else value_type
-        return pa.large_list(pa.field("item", element, nullable=False))
-    return pa.fixed_shape_tensor(value_type, column.shape) if column.shape else value_type
-
-
-def record_batch(columns: Sequence[Column], values: Sequence[Values]) -> pa.RecordBatch:
-    """An Arrow record batch over C-contiguous values of the columns' dtypes, without copying them."""
-    parts = [_arrow_array(column, part) for column, part in zip(columns, values, strict=True)]
-    return pa.RecordBatch.from_arrays(parts, schema=arrow_schema(columns))
-
-
-def _arrow_array(column: Column, part: Values) -> pa.Array:
-    if isinstance(part, Ragged):
-        return _arrow_ragged(column, part)
-    values = _flat(part, column)
-    if not column.shape:
-        return values
-    rows = pa.FixedSizeListArray.from_arrays(values, math.prod(column.shape))
-    return pa.ExtensionArray.from_storage(arrow_type(column), rows)
-
-
-def _arrow_ragged(column: Column, rows: Ragged) -> pa.Array:
-    splits = pa.py_buffer(rows.row_splits)
-    if column.kind != "list":
-        return pa.Array.from_buffers(arrow_type(column), len(rows), [None, splits, pa.py_buffer(rows.values)])
-    values = _flat(rows.values, column)
-    if column.shape:
-        values = pa.FixedSizeListArray.from_arrays(values, math.prod(column.shape))
-    return pa.Array.from_buffers(arrow_type(column), len(rows), [None, splits], children=[values])
-
-
-def _flat(array: npt.NDArray[Any], column: Column) -> pa.Array:
-    dtype = stored_dtype(column)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(dtype), array.size, [None, pa.py_buffer(array.view(dtype))])
-
-
-class HashedFile:
-    """A new file that knows the size and hash of what was written to it, so that it need not be read again."""
-
-    def __init__(self, path: Path) -> None:
-        self._file, self._digest = open(path, "wb"), xxhash.xxh3_128()  # noqa: SIM115 (closed by close)
-        self.num_bytes = 0
-
-    @property
-    def closed(self) -> bool:
-        """Whether the file is closed."""
-        return self._file.closed
-
-    @property
-    def xxh3_128(self) -> str:
-        """The hash (hex) of the bytes so far."""
-        return self._digest.hexdigest()
-
-    def write(self, data: Any) -> int:
-        """Append bytes; raises OSError."""
-        block = memoryview(data)
-        self._file.write(block)
-        self._digest.update(block)
-        self.num_bytes += block.nbytes
-        return block.nbytes
-
-    def tell(self) -> int:
-        """The bytes written so far."""
-        return self.num_bytes
-
-    def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Wait until the bytes are on the disk; raises OSError."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def hash_file(path: Path) -> str:

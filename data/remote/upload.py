@@ -19,7 +19,7 @@ from ..format.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
 from ..format.shards import hash_file
 from ..stored import StoredDataset
 from ..views.statistics import column_statistics
-from ..write.dataset_writer import DatasetWriter
+from ..write.folder_writer import FolderWriter, Writing
 from .filesystem import RemoteFolder
 from .remote_dataset import RemoteDataset, fetch_manifest, open_remote
 from .remote_source import local_name
@@ -114,10 +114,11 @@ def _as_stored(dataset: Dataset, work_dir: str | None) -> Iterator[StoredDataset
         yield dataset
         return
     with tempfile.TemporaryDirectory(prefix="heliostat-", dir=work_dir) as place:
-        with DatasetWriter(Path(place) / "dataset", columns=list(dataset.schema.values())) as writer:
-            for batch in dataset.batches(_ROWS_PER_WRITE, shuffle=False):
-                writer.write(batch)
-        yield writer.dataset
+        writer = FolderWriter(Path(place) / "dataset", Writing(columns=list(dataset.schema.values())))
+        for batch in dataset.batches(_ROWS_PER_WRITE, shuffle=False):
+            writer.write(batch)
+        writer.close()
+        yield StoredDataset.open(Path(place) / "dataset")
 
 
 def _path_of(dataset: StoredDataset, number: int) -> Path:

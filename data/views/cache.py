@@ -11,7 +11,7 @@ from ..errors import DatasetExistsError, DatasetNotFoundError, SelectionError
 from ..format.columns import ColumnStatistics
 from ..read.reader import Reader
 from ..stored import StoredDataset, open_dataset
-from ..write.dataset_writer import DatasetWriter
+from ..writer import DatasetWriter
 from .view import View, chosen_columns, local_place, rows_per_scan
 
 _CACHE_KEY = "heliostat_cache_of"

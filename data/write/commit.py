@@ -8,14 +8,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DatasetExistsError
+from ..format.files import flush_folder
 from ..format.manifest import MANIFEST_NAME
-
-# So say network shares and file systems in user space of which no folder can be flushed, or not this one.
-_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 def unfinished_folder(target: Path) -> Path:
@@ -59,37 +57,15 @@ def put_in_place(folder: Path, target: Path, overwrite: bool) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def flush_folder(folder: str | os.PathLike[str]) -> None:
-    """Wait until the names in a folder are on the disk, if its file system can do that; raises OSError."""
-    try:
-        with _opened(folder) as descriptor:
-            os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FLUSH:
-            raise
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; raises OSError."""
-    unfinished = path.with_name(f".{path.name}.writing")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        with suppress(OSError):  # a full disk needs the room
-            unfinished.unlink()
-        raise
-
-
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, waiting for it; on a file system without locks nothing is held."""
-    with _opened(folder) as descriptor:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         try_lock(descriptor, wait=True)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int, *, wait: bool = False) -> bool:
@@ -100,12 +76,3 @@ def try_lock(descriptor: int, *, wait: bool = False) -> bool:
         # Some network file systems have no locks: then nobody can be kept out.
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True
-
-
-@contextmanager
-def _opened(folder: str | os.PathLike[str]) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

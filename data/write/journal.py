@@ -10,32 +10,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+import msgspec
+
 from ..errors import DatasetExistsError
+from ..format.account import Entry
 from ..format.columns import Column, ColumnStatistics
 from ..format.manifest import (
+    ColumnContent,
     Shard,
-    column_from_json,
+    StatisticsContent,
+    check_shard,
     column_to_json,
-    shard_from_json,
-    shard_to_json,
-    statistics_from_json,
     statistics_to_json,
+    without_none,
 )
 from .commit import locked_folder, try_lock, unfinished_folder
 
 JOURNAL_NAME = "journal.jsonl"
+_NEW_NAME = f".{JOURNAL_NAME}.new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What is finished: columns (None before the first rows), shards, the statistics of their rows, and how many source
-    rows and buffers of rows to shuffle they hold."""
+    """What is finished: columns (None before the first rows), shards, the statistics of their rows, how many source
+    rows and buffers of rows to shuffle they hold, and what of those rows was left out or changed."""
 
     columns: tuple[Column, ...] | None = None
     shards: tuple[Shard, ...] = ()
     statistics: Mapping[str, ColumnStatistics] | None = None
     rows_done: int = 0
     buffers_done: int = 0
+    account: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A line after the first: the columns, or a shard and what is known with it; `rows_done` None: no place to go on
+    from."""
+
+    columns: tuple[ColumnContent, ...] | None = None
+    shard: Shard | None = None
+    statistics: dict[str, StatisticsContent] | None = None
+    rows_done: int | None = None
+    buffers_done: int | None = None
+    account: tuple[Entry, ...] = ()
 
 
 class Journal:
@@ -56,28 +74,37 @@ class Journal:
         """
         folder = unfinished_folder(target)
         with locked_folder(target.parent):
-            progress = _locked_progress(folder, target, options) if resume else None
-            if progress is None:
-                _remove_unfinished(folder, target)
-                folder.mkdir()
-            file = open(folder / JOURNAL_NAME, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            if (folder / JOURNAL_NAME).is_file():
+                _check_idle(folder / JOURNAL_NAME, target)
+            progress = _progress_in(folder, options) if resume else None
+            if progress is None and folder.is_dir():
+                shutil.rmtree(folder)
+            folder.mkdir(exist_ok=True)
+            # Beside the old one, which stays the truth until all of it is written anew.
+            file = open(folder / _NEW_NAME, "w", encoding="utf-8")  # noqa: SIM115 (closed by close)
             try_lock(file.fileno())
-        journal = cls(folder, file, progress or Progress())
-        if progress is None:
-            journal._append(options)
-        else:
-            journal._rewrite(options)
+            journal = cls(folder, file, progress or Progress())
+            journal._begin_with(options)
+            os.replace(folder / _NEW_NAME, folder / JOURNAL_NAME)
+        journal._remove_others()
         return journal
 
     def set_columns(self, columns: tuple[Column, ...]) -> None:
         """Note the columns of the dataset."""
         self._append({"columns": [column_to_json(column) for column in columns]})
 
-    def add_shard(
-        self, shard: Shard, statistics: Mapping[str, ColumnStatistics], rows_done: int | None, buffers_done: int
-    ) -> None:
-        """Note a finished shard, whose bytes are on the disk."""
-        self._append(_shard_entry(shard, statistics, rows_done, buffers_done))
+    def add_shard(self, shard: Shard, progress: Progress, *, is_resumable: bool) -> None:
+        """Note a finished shard, whose bytes are on the disk, what is known with it, and if writing can go on there."""
+        statistics = progress.statistics or {}
+        self._append(
+            {
+                "shard": without_none(shard),
+                "statistics": {name: statistics_to_json(value) for name, value in statistics.items()},
+                "rows_done": progress.rows_done if is_resumable else None,
+                "buffers_done": progress.buffers_done,
+                "account": [without_none(entry) for entry in progress.account],
+            }
+        )
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the folder; `remove` deletes the journal (the dataset is complete)."""
@@ -90,78 +117,73 @@ class Journal:
         # Not waited for: a line that a power failure takes away costs one shard, which is then written again.
         self._file.flush()
 
-    def _rewrite(self, options: Mapping[str, Any]) -> None:
-        """Leave only whole lines of shards that are kept, and only their files."""
+    def _begin_with(self, options: Mapping[str, Any]) -> None:
+        """Write the options, and what is finished already: whole lines of shards that are kept."""
         progress = self.progress
-        self._file.truncate(0)
         self._append(options)
-        if progress.columns is not None and progress.statistics is not None:
+        if progress.columns is not None and progress.shards:
             self.set_columns(progress.columns)
-            *before, last = progress.shards
-            for shard in before:
-                self._append({"shard": shard_to_json(shard)})
-            self.add_shard(last, progress.statistics, progress.rows_done, progress.buffers_done)
-        kept = {JOURNAL_NAME, *(shard.file for shard in progress.shards)}
+            for shard in progress.shards[:-1]:
+                self._append({"shard": without_none(shard)})
+            self.add_shard(progress.shards[-1], progress, is_resumable=True)
+
+    def _remove_others(self) -> None:
+        """Remove the files of shards that are not finished."""
+        kept = {JOURNAL_NAME, *(shard.file for shard in self.progress.shards)}
         for name in os.listdir(self.folder):
             if name not in kept:
                 os.remove(self.folder / name)
 
 
-def _shard_entry(
-    shard: Shard, statistics: Mapping[str, ColumnStatistics], rows_done: int | None, buffers_done: int
-) -> dict[str, Any]:
-    return {
-        "shard": shard_to_json(shard),
-        "statistics": {name: statistics_to_json(value) for name, value in statistics.items()},
-        "rows_done": rows_done,
-        "buffers_done": buffers_done,
-    }
-
-
-def _locked_progress(folder: Path, target: Path, options: Mapping[str, Any]) -> Progress | None:
+def _progress_in(folder: Path, options: Mapping[str, Any]) -> Progress | None:
     """What an interrupted writer left, None if there is nothing to go on from."""
     path = folder / JOURNAL_NAME
-    if not path.is_file():
+    lines = _lines(path) if path.is_file() else []
+    if not lines:
         return None
-    _check_idle(path, target)
-    entries = _entries(path)
-    if not entries:
-        return None
-    if entries[0] != json.loads(json.dumps(options)):
-        changed = sorted(name for name in options if entries[0].get(name) != options[name])
+    before = lines[0]
+    if before != json.loads(json.dumps(options)):
+        changed = sorted(name for name in options if before.get(name) != json.loads(json.dumps(options[name])))
         raise DatasetExistsError(
             f"The unfinished dataset in {folder} was begun with other options ({', '.join(changed)}). Give the same "
             "options to go on with it, or resume=False to begin again.",
             path=folder,
         )
-    return progress_of(entries[1:], folder)
+    return progress_of(lines[1:], folder)
 
 
-def progress_of(entries: list[dict[str, Any]], folder: Path) -> Progress:
+def progress_of(lines: list[dict[str, Any]], folder: Path) -> Progress:
     """Progress up to the last shard from which writing can go on and whose files are all there."""
     progress, columns, shards = Progress(), None, []
-    for entry in entries:
-        if "columns" in entry:
-            columns = tuple(column_from_json(item) for item in entry["columns"])
-            continue
-        shard = shard_from_json(entry["shard"])
-        path = folder / shard.file
-        if columns is None or not path.is_file() or path.stat().st_size != shard.num_bytes:
+    for content in lines:
+        try:
+            line = msgspec.convert(content, _Line)
+            if line.columns is not None:
+                columns = tuple(item.column() for item in line.columns)
+                continue
+            if columns is None or line.shard is None:
+                break
+            check_shard(line.shard)
+        except (ValueError, OverflowError):  # no line that this version can go on from
             break
-        shards.append(shard)
-        if "rows_done" in entry and entry["rows_done"] is not None:
-            known = entry["statistics"]
+        path = folder / line.shard.file
+        if not path.is_file() or path.stat().st_size != line.shard.num_bytes:
+            break
+        shards.append(line.shard)
+        if line.rows_done is not None and line.statistics is not None:
+            known = line.statistics
             progress = Progress(
                 columns=columns,
                 shards=tuple(shards),
-                statistics={column.name: statistics_from_json(column, known[column.name]) for column in columns},
-                rows_done=entry["rows_done"],
-                buffers_done=entry["buffers_done"],
+                statistics={column.name: known[column.name].statistics(column) for column in columns},
+                rows_done=line.rows_done,
+                buffers_done=line.buffers_done or 0,
+                account=line.account,
             )
     return progress
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a journal; the last one may have been cut short."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -179,11 +201,3 @@ def _check_idle(path: Path, target: Path) -> None:
                 f"Another process is writing the dataset {target} right now. Wait for it, or write to another path.",
                 path=target,
             )
-
-
-def _remove_unfinished(folder: Path, target: Path) -> None:
-    """Remove what a writer left that was interrupted."""
-    if (folder / JOURNAL_NAME).is_file():
-        _check_idle(folder / JOURNAL_NAME, target)
-    if folder.is_dir():
-        shutil.rmtree(folder)

@@ -2,74 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-from ..format.bounds import Bounds
-from ..format.manifest import Column, ColumnStatistics, Shard, ShardFormat
-from .blocks import Block, BlockQueue
-from .journal import Journal
-from .shard_writer import ShardWriter, shard_name
+import pyarrow as pa
+
+from ..format.account import Account
+from ..format.arrow_types import arrow_schema
+from ..format.columns import Column
+from ..format.statistics import array_statistics, merged_statistics
+from .cut import RowQueue
+from .journal import Journal, Progress
+from .shard_file import ShardFile, shard_name
 
 _MAX_BATCH_ROWS = 4096
-# A row group of Parquet is decoded as a whole when one of its rows is read: they are small.
-_MAX_BATCH_BYTES: Mapping[ShardFormat, int] = {"arrow": 8 << 20, "parquet": 1 << 20}
+_MAX_BATCH_BYTES = 8 << 20
 
 
 class ShardSequence:
     """The shards of a dataset in the making; goes on after those that its journal holds. Raises OSError.
 
-    Hashes are computed while the bytes pass. Encoding in a thread was tried and did not pay (two cores, both formats).
+    Hashes are computed while the bytes pass. Encoding in a thread was tried and did not pay (two cores).
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        columns: Sequence[Column],
-        shard_format: ShardFormat,
-        *,
-        shard_bytes: int,
-        num_rows: int | None,
+        self, journal: Journal, columns: Sequence[Column], account: Account, *, shard_bytes: int, num_rows: int | None
     ) -> None:
-        self._journal, self._columns, self._format = journal, tuple(columns), shard_format
+        self._journal, self._columns, self._account = journal, tuple(columns), account
+        self._schema = arrow_schema(columns)
         row_bytes = sum(column.row_bytes for column in columns)
         is_variable = any(column.is_variable for column in columns)
-        most_bytes = _MAX_BATCH_BYTES[shard_format]
-        self.rows_per_batch = max(1, min(_MAX_BATCH_ROWS, most_bytes // max(1, row_bytes)))
-        self._batch_bytes = min(most_bytes, shard_bytes) if is_variable else most_bytes
+        self.rows_per_batch = max(1, min(_MAX_BATCH_ROWS, _MAX_BATCH_BYTES // max(1, row_bytes)))
+        self._batch_bytes = min(_MAX_BATCH_BYTES, shard_bytes) if is_variable else _MAX_BATCH_BYTES
         self._shard_rows, self._shard_bytes = num_rows, shard_bytes
         if num_rows is None and not is_variable:
             self._shard_rows = self.rows_per_batch * max(1, shard_bytes // (row_bytes * self.rows_per_batch))
-        progress = journal.progress
-        known = progress.statistics or {}
-        self._bounds = {column.name: Bounds(column, known.get(column.name)) for column in columns}
-        self._shards = list(progress.shards)
-        self._rows_done, self._buffers_done = progress.rows_done, progress.buffers_done
-        self._queue = BlockQueue(columns)
-        self._writer: ShardWriter | None = None
+        self.progress: Progress = journal.progress
+        self._shards = list(journal.progress.shards)
+        self._statistics = dict(journal.progress.statistics or {})
+        self._rows_written = journal.progress.rows_done
+        self._queue = RowQueue(columns)
+        self._file: ShardFile | None = None
         self._rows_in_shard = self._bytes_in_shard = 0
 
-    def write(self, block: Block, num_rows: int, *, is_resumable: bool = True) -> None:
-        """Append rows; their memory may be used again afterwards."""
-        self._queue.push(block, num_rows)
+    def write(self, batch: pa.RecordBatch, *, is_resumable: bool = True) -> None:
+        """Append rows as they are stored; their memory may be used again afterwards."""
+        self._queue.push(batch)
         self._write_batches(at_end=False, is_resumable=is_resumable)
         self._queue.keep()
 
     def end_shard(self, buffers_done: int) -> None:
         """Write all rows that wait and complete the shard: writing can go on from here."""
-        self._buffers_done = buffers_done
+        self.progress = replace(self.progress, buffers_done=buffers_done)
         self._write_batches(at_end=True, is_resumable=False)
         self._finish_shard(is_resumable=True)
 
-    def finish(self) -> tuple[tuple[Shard, ...], dict[str, ColumnStatistics]]:
+    def finish(self) -> Progress:
         """Write all rows that wait; all shards and the statistics of all rows."""
         self._write_batches(at_end=True, is_resumable=True)
         self._finish_shard(is_resumable=True)
-        return tuple(self._shards), self._statistics()
+        return replace(self.progress, shards=tuple(self._shards))
 
     def abandon(self) -> None:
         """Close the shard in the making without completing it."""
-        if self._writer is not None:
-            self._writer.abandon()
+        if self._file is not None:
+            self._file.abandon()
 
     def _write_batches(self, *, at_end: bool, is_resumable: bool) -> None:
         while True:
@@ -80,35 +77,40 @@ class ShardSequence:
             popped = self._queue.pop(limit, self._batch_bytes, at_end=at_end)
             if popped is None:
                 return
-            block, num_rows, num_bytes = popped
+            batch, num_bytes = popped
             if self._shard_rows is None and self._bytes_in_shard + num_bytes > self._shard_bytes:
                 self._finish_shard(is_resumable=is_resumable)
-            self._write_batch(block, num_rows, num_bytes)
+            self._write_batch(batch, num_bytes)
             if self._rows_in_shard == self._shard_rows:
                 self._finish_shard(is_resumable=is_resumable)
 
-    def _write_batch(self, block: Block, num_rows: int, num_bytes: int) -> None:
-        if self._writer is None:
-            path = self._journal.folder / shard_name(len(self._shards), self._format)
-            self._writer = ShardWriter(path, self._columns, self._format)
-        self._writer.write(block, num_rows)
-        self._rows_in_shard += num_rows
+    def _write_batch(self, batch: pa.RecordBatch, num_bytes: int) -> None:
+        if self._file is None:
+            path = self._journal.folder / shard_name(len(self._shards))
+            self._file = ShardFile(path, self._schema)
+        self._file.write(batch)
+        for column, array in zip(self._columns, batch.columns, strict=True):
+            found = array_statistics(column, array, first_row=self._rows_written)
+            before = self._statistics.get(column.name)
+            self._statistics[column.name] = found if before is None else merged_statistics([before, found])
+        self._rows_in_shard += batch.num_rows
+        self._rows_written += batch.num_rows
         self._bytes_in_shard += num_bytes
-        for name, bounds in self._bounds.items():
-            bounds.add(block[name])
 
     def _finish_shard(self, *, is_resumable: bool) -> None:
         """Complete the shard in the making, if there is one, and note it."""
-        if self._writer is None:
+        if self._file is None:
             return
-        shard = self._writer.finish(self.rows_per_batch)
-        self._writer = None
+        shard = self._file.finish(self.rows_per_batch)
+        self._file = None
         self._shards.append(shard)
-        self._rows_done += shard.num_rows
         self._rows_in_shard = self._bytes_in_shard = 0
-        self._journal.add_shard(
-            shard, self._statistics(), self._rows_done if is_resumable else None, self._buffers_done
+        rows_done = self.progress.rows_done + shard.num_rows
+        self.progress = replace(
+            self.progress,
+            columns=self._columns,
+            statistics=dict(self._statistics),
+            rows_done=rows_done,
+            account=self._account.settle(rows_done) if is_resumable else self.progress.account,
         )
-
-    def _statistics(self) -> dict[str, ColumnStatistics]:
-        return {name: bounds.statistics() for name, bounds in self._bounds.items()}
+        self._journal.add_shard(shard, self.progress, is_resumable=is_resumable)

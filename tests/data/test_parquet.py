@@ -12,6 +12,8 @@ from heliostat.data.foreign.chunk_reader import ChunkReader
 from heliostat.data.format.manifest import DTYPE_NAMES
 from heliostat.data.format.ragged import Ragged
 
+from .old_parquet import write_parquet
+
 NUM_ROWS = 3000
 
 
@@ -32,7 +34,7 @@ def columns():
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, columns):
     path = tmp_path_factory.mktemp("parquet") / "set"
-    write_dataset(path, columns, format="parquet", rows_per_shard=1100)
+    write_parquet(path, columns, rows_per_shard=1100)
     return open_dataset(path)
 
 
@@ -50,7 +52,7 @@ def assert_rows(found, columns, ids) -> None:
 def many_groups(path, columns):
     """A dataset with row groups of 64 rows."""
     padding = {"padding": np.zeros((len(columns["y"]), 1 << 14), np.uint8)}
-    return write_dataset(path, {**columns, **padding}, format="parquet", rows_per_shard=500)
+    return write_parquet(path, {**columns, **padding}, rows_per_shard=500)
 
 
 def test_rows_come_in_the_order_asked(dataset, columns):
@@ -69,7 +71,7 @@ def test_every_dtype_comes_back(tmp_path, name, shape):
     bits = np.random.default_rng(1).integers(0, 256, (23, *shape, np.dtype(name).itemsize), dtype=np.uint8)
     values = (bits[..., 0] & 1).astype(bool) if name == "bool" else bits.view(name)[..., 0]
     rows = Ragged(np.concatenate([values, values]), np.arange(0, 47, 2), "list")
-    dataset = write_dataset(tmp_path / "set", {"x": values, "l": rows}, format="parquet", rows_per_shard=9)
+    dataset = write_parquet(tmp_path / "set", {"x": values, "l": rows}, rows_per_shard=9)
     with open_dataset(dataset.path).reader() as reader:
         found = reader.gather(np.arange(23))
     assert found["x"].dtype == values.dtype
@@ -129,7 +131,7 @@ def test_a_chunk_larger_than_the_bound_is_read_all_the_same(dataset, columns):
 
 
 def test_more_files_than_stay_open_are_read(tmp_path):
-    dataset = write_dataset(tmp_path / "set", {"x": np.arange(200)}, format="parquet", rows_per_shard=2)
+    dataset = write_parquet(tmp_path / "set", {"x": np.arange(200)}, rows_per_shard=2)
     with dataset.reader() as reader:
         ids = np.random.default_rng(0).permutation(200)
         assert reader.gather(ids)["x"].tolist() == ids.tolist()

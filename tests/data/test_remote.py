@@ -34,9 +34,10 @@ from heliostat.data.remote.retry import RetryPolicy
 from heliostat.data.remote.shard_cache import FOLDER_NAME
 from heliostat.data.remote.upload import upload_dataset
 from heliostat.data.verify import verify
-from heliostat.data.write.dataset_writer import DatasetWriter
+from heliostat.data.writer import DatasetWriter
 
 from .object_store import MISSING, REASON, SECRET, ObjectStore
+from .old_parquet import write_parquet
 from .slow_relay import Fault, SlowRelay
 
 pytestmark = [
@@ -429,11 +430,10 @@ def test_verify_finds_a_damaged_copy_in_the_cache(opened):
 
 def test_parquet_shards_are_read_too(opened, store, tmp_path):
     values = np.arange(1000)
-    with DatasetWriter(tmp_path / "set", format="parquet", rows_per_shard=300) as writer:
-        writer.write({"x": values})
+    local = write_parquet(tmp_path / "set", {"x": values}, rows_per_shard=300)
     where = f"{store.new_bucket()}/set"
-    upload_dataset(writer.dataset, store.uri(where))
-    dataset = opened(where, cache_bytes=2 * max(shard.num_bytes for shard in writer.dataset.shards))
+    upload_dataset(local, store.uri(where))
+    dataset = opened(where, cache_bytes=2 * max(shard.num_bytes for shard in local.shards))
     found = np.concatenate([batch["x"] for batch in dataset.batches(64, shuffle=False)])
     np.testing.assert_array_equal(found, values)
 

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, DatasetNotFoundError, open_dataset, write_dataset
-from heliostat.data.format import shards as shards_module
-from heliostat.data.write import dataset_writer as writer_module
+from heliostat.data.write import folder_writer as writer_module
+from heliostat.data.write import shard_file as file_module
 
 
 class DiskFullError(OSError):
@@ -26,8 +26,8 @@ def fail(*_arguments) -> None:
 
 
 MOMENTS = {
-    "a write": (shards_module.HashedFile, "write"),
-    "a flush": (shards_module.HashedFile, "sync"),
+    "a write": (file_module.HashedFile, "write"),
+    "a flush": (file_module.HashedFile, "sync"),
     "the manifest": (writer_module, "write_manifest"),
     "the rename": (writer_module, "put_in_place"),
 }
@@ -70,8 +70,8 @@ def test_a_process_that_dies_while_writing_leaves_the_old_dataset_or_none(tmp_pa
         write_dataset(tmp_path / "set", {"x": np.arange(3)})
     program = (
         "import os, sys, numpy as np\n"
-        "from heliostat.data import write_dataset\nfrom heliostat.data.write import dataset_writer\n"
-        "dataset_writer.write_manifest = lambda *_: os._exit(9)\n"
+        "from heliostat.data import write_dataset\nfrom heliostat.data.write import folder_writer\n"
+        "folder_writer.write_manifest = lambda *_: os._exit(9)\n"
         "write_dataset(sys.argv[1], {'x': np.arange(9)}, overwrite=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "set")], timeout=60)
@@ -150,18 +150,18 @@ def test_a_senseless_shard_size_is_refused(tmp_path, rows_per_shard):
 
 
 BAD_COLUMNS = {
-    "objects": (np.array([object(), object()]), "'bad' has dtype object"),
-    "lists of text": ([["a"], ["b", "c"]], "'bad' has dtype <U1"),
-    "text and numbers": (["a", 3], "'bad' is string, but row 1 is 3"),
+    "objects": (np.array([object(), object()]), "'bad' cannot be stored as it is"),
+    "lists of text": ([["a"], ["b", "c"]], "'bad' has Arrow type large_list<item: large_string>"),
+    "text and numbers": (["a", 3], "'bad' is string, but row 1 of those given is 3"),
     "complex": (np.zeros(2, complex), "'bad' has dtype complex128"),
     "dates": (np.zeros(2, "M8[s]"), "'bad' has dtype datetime64"),
     "records": (np.zeros(2, [("a", "f4")]), "'bad' has dtype"),
     "long double": (np.zeros(2, np.longdouble), "'bad' has dtype float128"),
     "one value": (np.float32(3), "'bad' is a single value"),
-    "ragged twice": ([[[1], [2, 3]], [[1]]], "'bad' is no regular array"),
-    "missing": ([1, None], "'bad' has 1 missing values, the first in row 1"),
-    "missing text": (["a", None], "'bad' has 1 missing values, the first in row 1"),
-    "masked": (np.ma.masked_equal([1, 2], 2), "'bad' is a masked array"),
+    "ragged twice": ([[[1], [2, 3]], [[1]]], "'bad' has Arrow type large_list<item: large_list"),
+    "missing": ([1, None], "'bad' has 1 missing value, the first in row 1"),
+    "missing text": (["a", None], "'bad' has 1 missing value, the first in row 1"),
+    "masked": (np.ma.masked_equal([1, 2], 2), "'bad' has 1 missing value, the first in row 1"),
     "other length": (np.arange(3), "'bad' has 3 rows and column 'good' has 2"),
     "no values": (np.zeros((2, 0)), r"'bad' has rows of shape \(0,\)"),
 }

@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
-from heliostat.data.write.commit import flush_folder, replace_file
+from heliostat.data.format.files import flush_folder, replace_file
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from .manifest import (

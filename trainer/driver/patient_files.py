@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from heliostat.data.write.commit import replace_file
+from heliostat.data.format.files import replace_file
 
 from ..errors import StorageError
 from .lease import Lease

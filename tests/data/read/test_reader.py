@@ -20,6 +20,8 @@ from heliostat.data.read.batches import gather_block
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .old_parquet import write_parquet
+
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory, arrays):
@@ -163,7 +165,7 @@ def several_shards(tmp_path_factory) -> list[Dataset]:
     }
     one = write_dataset(folder / "one", columns)
     many = write_dataset(folder / "many", columns, rows_per_shard=9)
-    parquet = write_dataset(folder / "parquet", columns, rows_per_shard=60, format="parquet")
+    parquet = write_parquet(folder / "parquet", columns, rows_per_shard=60)
     split = many.split(0.7)[0].rename({"x": "y"})
     mapped = parquet.map(lambda rows: {**rows, "x": rows["x"] + 1})
     return [one, many, parquet, split, mapped, one.select_columns(["text", "id"]).take(300)]
