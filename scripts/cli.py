@@ -96,7 +96,7 @@ def runs(json_wanted: bool, folders: tuple[Path, ...]) -> None:
     """
     from .commands.runs import show_runs
 
-    show_runs(folders or (Path("runs"),), console(), as_json=json_wanted)
+    show_runs(folders or (Path("runs"),), console(), json_wanted=json_wanted)
 
 
 @main.command()
@@ -129,7 +129,7 @@ def replay(step: int, microbatch: int | None, json_wanted: bool, run_dir: Path) 
     from .commands.replay import replay as compute_again
 
     wanted = ReplayWanted(step=step, microbatch=microbatch)
-    compute_again(run_dir, wanted, console(), as_json=json_wanted, show_traceback=shows_tracebacks())
+    compute_again(run_dir, wanted, console(), json_wanted=json_wanted, show_traceback=shows_tracebacks())
 
 
 # Options of chaos may follow the script; all that chaos does not know is the script's.

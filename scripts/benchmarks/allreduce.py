@@ -1,12 +1,12 @@
-"""The all-reduce alone, on this machine, beside TensorFlow's ring, gloo and a plain copy of the same memory.
+"""The all-reduce alone, on this machine, beside TensorFlow's ring and a plain copy of the same memory.
 
-    python scripts/benchmarks/allreduce.py [--gloo-python /tmp/other/bin/python] [--workers 2,4] [--save]
+    python scripts/benchmarks/allreduce.py [--workers 2,4] [--save]
 
 All ways are started once per number of workers and measured in turn, block after block, in an order that changes from
 round to round; those whose turn it is not wait for their input. The slowest worker counts for each call. Reported per
 way and size: the median over all calls, the medians of the blocks (lowest and highest are the spread), the processor
-time of a worker per call, and the ratio to Heliostat of the blocks of the same round. Gloo needs a Python of another
-environment that has PyTorch. `copy` is the limit that memory sets: each worker copies the vector once.
+time of a worker per call, and the ratio to Heliostat of the blocks of the same round. `copy` is the limit that memory
+sets: each worker copies the vector once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SIZES_BYTES = (4_096, 16_384, 65_536, 262_144, 1_000_000, 4_000_000, 20_000_000,
 
 
 class Processes:
-    """One process per rank of a way to all-reduce (`allreduce_process.py`), by a Python."""
+    """One process per rank of a way to all-reduce (`allreduce_process.py`)."""
 
-    def __init__(self, name: str, python: str, num_workers: int, stack: contextlib.ExitStack) -> None:
+    def __init__(self, name: str, num_workers: int, stack: contextlib.ExitStack) -> None:
         self._name, ports = name, run.free_ports(num_workers)
         self._processes = []
         for rank in range(num_workers):
-            command = [python, str(run.HERE / "allreduce_process.py"), name]
+            command = [sys.executable, str(run.HERE / "allreduce_process.py"), name]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             stack.callback(process.wait)
             stack.callback(process.kill)
@@ -67,11 +67,11 @@ def num_calls(once_s: float, block_s: float) -> int:
 
 
 def measure(
-    names: Sequence[str], pythons: dict[str, str], num_workers: int, sizes: Sequence[int], rounds: int, block_s: float
+    names: Sequence[str], num_workers: int, sizes: Sequence[int], rounds: int, block_s: float
 ) -> list[run.Found]:
     rows = []
     with contextlib.ExitStack() as stack:
-        ways = {name: Processes(name, pythons.get(name, sys.executable), num_workers, stack) for name in names}
+        ways = {name: Processes(name, num_workers, stack) for name in names}
         for size in sizes:
             calls = {name: num_calls(statistics.median(way.run(size, 3)[0]), block_s) for name, way in ways.items()}
             blocks: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -109,15 +109,12 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(map(str, SIZES_BYTES)), help="bytes per vector, comma-separated")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each way per size")
     parser.add_argument("--block-s", type=float, default=0.15, help="about how long a block takes")
-    parser.add_argument("--gloo-python", help="a Python that has PyTorch; without it gloo is left out")
-    parser.add_argument("--ways", default="heliostat,heliostat-sockets,tensorflow,gloo,copy", help="comma-separated")
+    parser.add_argument("--ways", default="heliostat,heliostat-sockets,tensorflow,copy", help="comma-separated")
     options = parser.parse_args()
-    names = [name for name in options.ways.split(",") if name != "gloo" or options.gloo_python]
-    pythons = {"gloo": options.gloo_python} if options.gloo_python else {}
-    sizes = [int(size) for size in options.sizes.split(",")]
+    names, sizes = options.ways.split(","), [int(size) for size in options.sizes.split(",")]
     rows: list[run.Found] = []
     for num_workers in map(int, options.workers.split(",")):
-        rows += measure(names, pythons, num_workers, sizes, options.rounds, options.block_s)
+        rows += measure(names, num_workers, sizes, options.rounds, options.block_s)
     run.finish(options, "allreduce", {"rows": rows})
 
 

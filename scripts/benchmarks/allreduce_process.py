@@ -102,28 +102,6 @@ def tensorflow(place: dict[str, Any], meet: Meet) -> Prepare:
     return prepare
 
 
-def gloo(place: dict[str, Any], meet: Meet) -> Prepare:
-    """Gloo through PyTorch, in place, one thread per process; zeros are summed, so that repeating changes nothing."""
-    import torch
-
-    meet()
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"tcp://127.0.0.1:{place['ports'][0]}",
-        rank=place["rank"],
-        world_size=place["num_workers"],
-    )
-
-    def prepare(length: int) -> tuple[Callable[[], Any], Callable[[], float]]:
-        check = torch.full([length], float(place["rank"] + 1))
-        torch.distributed.all_reduce(check)
-        vector = torch.zeros(length)
-        return lambda: torch.distributed.all_reduce(vector), lambda: float(check[-1])
-
-    return prepare
-
-
 def copy(place: dict[str, Any], meet: Meet) -> Prepare:
     """The limit: every process reads the vector once and writes it once, all at the same time."""
     meet()
@@ -140,7 +118,6 @@ WAYS: dict[str, Callable[[dict[str, Any], Meet], Prepare]] = {
     "heliostat": lambda place, meet: heliostat(place, meet, share_memory=True),
     "heliostat-sockets": lambda place, meet: heliostat(place, meet, share_memory=False),
     "tensorflow": tensorflow,
-    "gloo": gloo,
     "copy": copy,
 }
 

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import threading
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import keras
 import numpy as np
@@ -32,30 +30,15 @@ LONG, SHORT = {"steps": 600, "epochs": 4}, {"steps": 8, "epochs": 40}
 LOOK_EVERY_S = 0.02
 
 
-class Watch:
-    """Notes the processor time of some processes again and again."""
+def used(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    """Processor seconds of each process so far."""
+    return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
-    def __init__(self, pids: dict[str, int]) -> None:
-        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
-        self._looks: list[tuple[float, dict[str, float]]] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
 
-    def close(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def between(self, name: str, began: float, ended: float) -> float:
-        """Processor seconds of a process between two moments."""
-        times = [at for at, _ in self._looks]
-        used = [each[name] for _, each in self._looks]
-        return float(np.interp(ended, times, used) - np.interp(began, times, used))
-
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_EVERY_S):
-            used = {name: sum(process.cpu_times()[:2]) for name, process in self._processes.items()}
-            self._looks.append((time.time(), used))
+def between(watch: run.Watch, name: str, began: float, ended: float) -> float:
+    """Processor seconds of a process between two moments."""
+    times, seconds = [at for at, _ in watch.looks], [each[name] for _, each in watch.looks]
+    return float(np.interp(ended, times, seconds) - np.interp(began, times, seconds))
 
 
 def build() -> keras.Model:
@@ -73,9 +56,10 @@ def two_fits(workers: int) -> run.Found:
     with run.training(build, {"x": x, "y": x[:, :1]}, **settings) as (trainer, data):
         fit = {"global_batch_size": workers, "checkpoint_every": None, "verbose": 0}
         first = trainer.fit(data, epochs=1, steps_per_epoch=1, **fit)
-        pids = {str(each["worker"]): each["pid"] for each in run.record_of(first)["workers"]}
+        workers_of = {str(each["worker"]): psutil.Process(each["pid"]) for each in run.record_of(first)["workers"]}
+        processes = workers_of | {"driver": psutil.Process()}
         for name, size in (("long", LONG), ("short", SHORT)):
-            watch = Watch(pids | {"driver": os.getpid()})
+            watch = run.Watch(partial(used, processes), LOOK_EVERY_S)
             result = trainer.fit(data, epochs=size["epochs"], steps_per_epoch=size["steps"], **fit)
             watch.close()
             lines = run.epochs_of(result)
@@ -84,8 +68,8 @@ def two_fits(workers: int) -> run.Found:
                 "seconds": ended - began,
                 "epochs": epochs,
                 "steps": epochs * size["steps"],
-                "driver": watch.between("driver", began, ended),
-                "worker": float(np.mean([watch.between(pid, began, ended) for pid in pids])),
+                "driver": between(watch, "driver", began, ended),
+                "worker": float(np.mean([between(watch, name, began, ended) for name in workers_of])),
             }
     return found
 
@@ -108,7 +92,7 @@ def fitted(
     solution = np.linalg.lstsq(matrix, target, rcond=None)[0]
     rest, freedom = target - matrix @ solution, len(numbers) - len(terms)
     variance = float(rest @ rest) / freedom if freedom > 0 else float("nan")
-    errors = np.sqrt(np.diag(variance * np.linalg.inv(matrix.T @ matrix)))
+    errors = np.sqrt(np.diag(variance * np.linalg.pinv(matrix.T @ matrix)))
     return {name: [float(c), float(e)] for name, c, e in zip(terms, solution, errors, strict=True)}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from run import status_bytes  # type: ignore[import-not-found]
+from run import Watch, status_bytes  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     import keras
@@ -16,23 +16,16 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.002
 
 
-class Peak:
-    """Follows the largest RssAnon from a thread of its own."""
+class Peak(Watch):
+    """Follows the largest RssAnon of this process."""
 
     def __init__(self) -> None:
-        self.num_bytes = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
+        super().__init__(lambda: status_bytes("RssAnon"), LOOK_EVERY_S)
 
     def close(self) -> int:
-        self._over.set()
-        self._thread.join()
-        return self.num_bytes
-
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_EVERY_S):
-            self.num_bytes = max(self.num_bytes, status_bytes("RssAnon"))
+        """Look no more; returns it, in bytes."""
+        super().close()
+        return max(num_bytes for _, num_bytes in self.looks)
 
 
 def build_probed(build_model: Callable[[], keras.Model], folder: str, last_step: int) -> keras.Model:

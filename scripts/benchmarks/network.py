@@ -5,9 +5,7 @@
 Needs root, network namespaces and the kernel's tbf; the hosts are those of the tests (`tests/trainer/hosts.py`), each
 with a node of Ray and one worker. A step is compared with the sum of what cannot be saved without overlap: this run's
 own gradient, local sum, update and input, and 2(P-1)/P * bytes of the gradient at the link's nominal rate. What is
-above 1 is headers, latency, waiting for the slower of the two, and everything that happens between steps. Beside it
-stands the same with the time that two bare sockets take to exchange as many bytes over this link, both ways at once, as
-often and with the same pauses: no program that uses TCP can do better.
+above 1 is headers, latency, waiting for the slower of the two, and everything that happens between steps.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 import run  # type: ignore[import-not-found] # noqa: E402
 
-from tests.trainer.hosts import ADDRESSES, Hosts, why_not  # noqa: E402
+from tests.trainer.hosts import Hosts, why_not  # noqa: E402
 
 NUM_WORKERS, STEPS_PER_EPOCH, TIMED_EPOCHS = 2, 8, 4
 NEEDED = ("compute_s", "local_sum_s", "apply_s", "input_s")
@@ -42,37 +40,6 @@ with Trainer(lambda: models.build_model(name), workers={NUM_WORKERS}, min_worker
                          global_batch_size=models.WORKLOADS[name].global_batch_size, verbose=0)
     with open(folder + ".json", "w") as file:
         json.dump([[link.bytes_per_s, link.latency_s] for link in links], file)
-"""
-
-# Prints how long an exchange takes, in the mean: every host sends and receives that many bytes, then computes nothing.
-BARE = f"""
-import socket, sys, threading, time
-host, num_bytes, pause_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-if host == 0:
-    with socket.create_server(({ADDRESSES[0]!r}, 26400)) as server:
-        connection, _ = server.accept()
-else:
-    while True:
-        try:
-            connection = socket.create_connection(({ADDRESSES[0]!r}, 26400), 60)
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-connection.settimeout(None)
-connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-out, into, took = bytes(num_bytes), memoryview(bytearray(num_bytes)), []
-for _ in range({(1 + TIMED_EPOCHS) * STEPS_PER_EPOCH}):
-    time.sleep(pause_s)
-    began = time.perf_counter()
-    sender = threading.Thread(target=connection.sendall, args=(out,))
-    sender.start()
-    got = 0
-    while got < num_bytes:
-        got += connection.recv_into(into[got:])
-    sender.join()
-    took.append(time.perf_counter() - began)
-timed = took[{STEPS_PER_EPOCH}:]
-print(sum(timed) / len(timed))
 """
 
 
@@ -101,9 +68,8 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: s
     if process.returncode:
         raise SystemExit(f"the run failed:\n{said[-3000:]}")
     ((link_bytes_per_s, latency_s),) = json.loads(run_dir.with_suffix(".json").read_text())
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     record = json.loads((run_dir / "run.json").read_text())
-    timed = [each for line in lines[1:] for each in line["seconds_by_worker"].values()]
+    timed = [each for line in run.lines(run_dir / "metrics.jsonl")[1:] for each in line["seconds_by_worker"].values()]
     steps = TIMED_EPOCHS * STEPS_PER_EPOCH
 
     def step_ms(*parts: str) -> float:
@@ -115,7 +81,6 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: s
     transfer_ms = 1000 * moved / bytes_per_s(rate)
     local_ms = step_ms(*NEEDED)
     needed_ms = local_ms + transfer_ms
-    bare_ms = bare_exchange_ms(hosts, round(moved), local_ms)
     return {
         "model": model,
         "rate": rate,
@@ -126,20 +91,9 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: s
         "transfer_ms": transfer_ms,
         "needed_ms": needed_ms,
         "ratio": whole_ms / needed_ms,
-        "bare_ms": bare_ms,
-        "ratio_to_bare": whole_ms / (local_ms + bare_ms),
         "link_mb_per_s": link_bytes_per_s / 1e6,
         "latency_ms": 1000 * latency_s,
     }
-
-
-def bare_exchange_ms(hosts: Hosts, num_bytes: int, pause_ms: float) -> float:
-    """How long two sockets take to exchange so many bytes each way, with pauses as long as a step's own work."""
-    processes = [hosts.run(BARE, str(host), str(num_bytes), str(pause_ms / 1000), host=host) for host in (0, 1)]
-    said = [process.communicate(timeout=600)[0] for process in processes]
-    if any(process.returncode for process in processes):
-        raise SystemExit(f"the exchange of bare sockets failed:\n{said}")
-    return max(1000 * float(each) for each in said)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Rows per second of shuffled batches of 256: Heliostat, tf.data, TFRecord, Ray Data, Hugging Face, MosaicML, Grain.
+"""Rows per second of shuffled batches of 256: Heliostat, tf.data, TFRecord, Ray Data, Hugging Face, Grain.
 
     python scripts/benchmarks/reader.py [--kinds fixed tokens images] [--rounds 3] [--seconds 2] [--save]
-        [--sources NAME ...] [--python "MosaicML Streaming=/path/to/python"] [--fashion-mnist IMAGES.idx]
+        [--sources NAME ...] [--python "Grain=/path/to/python"]
 
 Three datasets, made here: 60,000 rows of 784 bytes; 200,000 rows of 10 to 400 tokens, padded to 200 in the batch;
 20,000 JPEGs of 28×28 to 64×64, decoded and resized to 32×32. In every round each source runs once in a fresh process,
@@ -60,7 +60,6 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--python", action="append", default=[], metavar="SOURCE=PATH", help="another interpreter")
-    parser.add_argument("--fashion-mnist", type=Path, metavar="FILE", help="IDX file of images to make the JPEGs of")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--part", type=float, default=1.0, help="of the rows, to try it out")
@@ -71,7 +70,7 @@ def main() -> None:
     rows: list[Found] = []
     for kind in chosen.kinds:
         with tempfile.TemporaryDirectory(prefix="heliostat-bench-", dir=chosen.folder) as name:
-            make_rows(kind, int(NUM_ROWS[kind] * chosen.part), chosen.fashion_mnist).save(Path(name) / "arrays")
+            make_rows(kind, int(NUM_ROWS[kind] * chosen.part)).save(Path(name) / "arrays")
             rows += measure(kind, pythons, Path(name), chosen.rounds, chosen.seconds)
         finish(chosen, "reader", {"rows": rows})  # now, because the whole takes half an hour
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -46,8 +46,8 @@ class Rows:
         return cls(kind=kind, **{name: np.load(folder / f"{name}.npy") for name in ("values", "splits", "y")})
 
 
-def make_rows(kind: Kind, num_rows: int, idx_images: Path | None = None) -> Rows:
-    """Rows of a kind; images are cut from an IDX file (such as Fashion-MNIST's) if one is given."""
+def make_rows(kind: Kind, num_rows: int) -> Rows:
+    """Rows of a kind."""
     numbers = np.random.default_rng(0)
     y = numbers.integers(0, NUM_CLASSES, num_rows)
     if kind == "fixed":
@@ -57,7 +57,7 @@ def make_rows(kind: Kind, num_rows: int, idx_images: Path | None = None) -> Rows
         splits = _splits(numbers.integers(MIN_TOKENS, MAX_TOKENS + 1, num_rows))
         values = numbers.integers(1, VOCABULARY, splits[-1], dtype=np.int32)
         return Rows(kind=kind, values=values, splits=splits, y=y)
-    encoded = _jpegs(numbers, num_rows, idx_images)
+    encoded = _jpegs(numbers, num_rows)
     splits = _splits(np.array([len(data) for data in encoded]))
     return Rows(kind=kind, values=np.frombuffer(b"".join(encoded), np.uint8), splits=splits, y=y)
 
@@ -94,20 +94,15 @@ def _splits(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
-def _jpegs(numbers: np.random.Generator, num_rows: int, idx_images: Path | None) -> list[bytes]:
+def _jpegs(numbers: np.random.Generator, num_rows: int) -> list[bytes]:
     import tensorflow as tf
 
     sides = numbers.integers(MIN_SIDE, MAX_SIDE + 1, num_rows)
-    source: Any = numbers.random((num_rows, 8, 8, 1)) * 255
-    if idx_images is not None:
-        from heliostat.data import read_idx
-
-        images = read_idx(idx_images)[..., None]
-        source = images[np.arange(num_rows) % len(images)]
+    source = numbers.random((num_rows, 8, 8, 1), np.float32) * 255
     encoded = [b""] * num_rows
     for side in range(MIN_SIDE, MAX_SIDE + 1):
         places = np.flatnonzero(sides == side)
-        scaled = tf.image.resize(source[places].astype(np.float32), (side, side), method="bilinear")
+        scaled = tf.image.resize(source[places], (side, side), method="bilinear")
         for place, image in zip(places.tolist(), tf.cast(tf.round(scaled), tf.uint8), strict=True):
             encoded[place] = tf.io.encode_jpeg(image, format="grayscale", quality=90).numpy()
     return encoded

@@ -49,7 +49,8 @@ def memory(path: Path, shuffle: str) -> Found:
 
 def start(shuffle: str) -> Found:
     """Milliseconds to the row ids of the first batch, of the next epoch's, and of a batch in the middle."""
-    from heliostat.data.order import BatchPlan, RowOrder, row_ids
+    from heliostat.data.order.order import RowOrder
+    from heliostat.data.order.plan import BatchPlan, row_ids
 
     found, plan = {}, BatchPlan(num_rows=MANY_ROWS, global_batch_size=BATCH_SIZE, num_microbatches=1)
     order = RowOrder(num_rows=BATCH_SIZE, shuffle=shuffle)

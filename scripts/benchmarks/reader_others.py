@@ -20,7 +20,6 @@ from reader_data import (  # type: ignore[import-not-found]
 )
 from reader_sources import NUM_FILES, Pass, Source, TfDataMemory, tf_pass  # type: ignore[import-not-found]
 
-NUM_WORKERS = 2
 _LABEL_BYTES = 8
 
 
@@ -120,40 +119,6 @@ class Grain(Source):
             return (len(batch["y"]) for batch in batches.to_iter_dataset(options))
 
         return run
-
-
-class MosaicStreaming(Source):
-    """`StreamingDataset` (default shuffle, whose blocks hold all rows here) through torch's DataLoader."""
-
-    folder_name = "mds"
-
-    def prepare(self, rows: Rows, folder: Path) -> None:
-        from streaming import MDSWriter
-
-        encodings = {
-            "fixed": f"ndarray:uint8:{ROW_BYTES}",
-            "tokens": "ndarray:int32",
-            "images": "bytes",
-        }
-        with MDSWriter(out=str(folder), columns={"x": encodings[rows.kind], "y": "int64"}) as writer:
-            for number in range(len(rows)):
-                x: Any = rows.row(number)
-                writer.write({"x": x.tobytes() if rows.kind == "images" else x, "y": rows.y[number]})
-
-    def open(self, kind: Kind, folder: Path, exits: ExitStack) -> Pass:
-        from streaming import StreamingDataset
-        from streaming.base.util import clean_stale_shared_memory
-        from torch.utils.data import DataLoader
-
-        clean_stale_shared_memory()
-        dataset = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH_SIZE)
-        collect = change_batch(kind)
-
-        def collate(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-            return collect({name: [row[name] for row in rows] for name in "xy"})
-
-        batches = DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collate, num_workers=NUM_WORKERS)
-        return lambda _epoch: (len(batch["y"]) for batch in batches)
 
 
 # What a row's values become, by kind.

@@ -19,7 +19,6 @@ from run import Found, status_bytes  # type: ignore[import-not-found]
 SOURCES: dict[str, sources.Source] = {
     "Heliostat, batches": sources.Heliostat(),
     "Heliostat, own buffers": sources.HeliostatBuffers(),
-    "Heliostat, tensors": sources.HeliostatTensors(),
     "Heliostat, tf.data": sources.HeliostatTfData(),
     "Heliostat, twelve lines": sources.HeliostatTwelveLines(),
     "tf.data in memory": sources.TfDataMemory(),
@@ -27,7 +26,6 @@ SOURCES: dict[str, sources.Source] = {
     "TFRecord": sources.TfRecord(),
     "Ray Data": others.RayData(),
     "Hugging Face": others.HuggingFace(),
-    "MosaicML Streaming": others.MosaicStreaming(),
     "Grain": others.Grain(),
 }
 _BATCHES_PER_LOOK = 100

@@ -70,7 +70,9 @@ class HeliostatBuffers(Heliostat):
     """A reader that fills the same few buffers again and again."""
 
     def open(self, kind: Kind, folder: Path, exits: ExitStack) -> Pass:
-        from heliostat.data import BatchPlan, RowOrder, aligned_empty, row_ids
+        from heliostat.data.format.memory import aligned_empty
+        from heliostat.data.order.order import RowOrder
+        from heliostat.data.order.plan import BatchPlan, row_ids
 
         view = self.view(kind, folder)
         reader = exits.enter_context(view.reader())
@@ -92,22 +94,6 @@ class HeliostatBuffers(Heliostat):
         return run
 
 
-class HeliostatTensors(Heliostat):
-    """The arrays of `dataset.batches` as tensors over the same memory."""
-
-    def open(self, kind: Kind, folder: Path, exits: ExitStack) -> Pass:
-        from tensorflow.experimental.dlpack import from_dlpack
-
-        view = self.view(kind, folder)
-
-        def run(epoch: int) -> Iterator[int]:
-            for batch in view.batches(BATCH_SIZE, epoch=epoch):
-                tensors = {name: from_dlpack(array.__dlpack__()) for name, array in batch.items()}
-                yield int(tensors["y"].shape[0])
-
-        return run
-
-
 class HeliostatTfData(Heliostat):
     """`dataset.tf`; one iteration is one pass, the next goes on with the next epoch."""
 
@@ -120,7 +106,8 @@ class HeliostatTwelveLines(Heliostat):
 
     def open(self, kind: Kind, folder: Path, exits: ExitStack) -> Pass:
         import tensorflow as tf
-        from heliostat.data.order import BatchPlan, RowOrder, row_ids
+        from heliostat.data.order.order import RowOrder
+        from heliostat.data.order.plan import BatchPlan, row_ids
 
         view = self.view(kind, folder)
         reader = exits.enter_context(view.reader())

@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -147,6 +148,26 @@ def status_bytes(field: str) -> int:
     """A field of this process's ``/proc/self/status``: RssAnon, what it takes for itself, or VmHWM, the peak of all."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{field}:"))
+
+
+class Watch:
+    """Looks at something again and again, from a thread of its own, until it is closed."""
+
+    def __init__(self, look: Callable[[], Any], every_s: float) -> None:
+        self.looks: list[tuple[float, Any]] = [(time.time(), look())]
+        self._over = threading.Event()
+
+        def watch() -> None:
+            while not self._over.wait(every_s):
+                self.looks.append((time.time(), look()))
+
+        self._thread = threading.Thread(target=watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
 
 
 # -- rounds -----------------------------------------------------------------------------------------------------------

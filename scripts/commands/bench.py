@@ -157,48 +157,36 @@ def bench(
     epochs: int,
     say: Callable[[str], None],
 ) -> Bench:
-    """Train with each of these numbers of workers, and measure the links of the largest; see `measure`."""
-    found: list[Measured] = []
-    links: tuple[PairBandwidth, ...] = ()
-    hosts: dict[int, str] = {}
-    for number in sorted(numbers):
-        say(f"training on {number} worker(s)")
-        with_links = number == max(numbers) and number > 1
-        one, links, hosts = measure(build_model, rows, number, arguments, epochs=epochs, with_links=with_links)
-        found.append(one)
-    return Bench(measured=found, links=links, hosts=hosts)
+    """Train with each of these numbers of workers, and measure the links of the largest.
 
-
-def measure(
-    build_model: Callable[[], Any],
-    rows: Mapping[str, Any] | str,
-    workers: int,
-    arguments: Mapping[str, Any],
-    *,
-    epochs: int,
-    with_links: bool = False,
-) -> tuple[Measured, tuple[PairBandwidth, ...], dict[int, str]]:
-    """Train `epochs` epochs after a first one; `arguments` are those of `Trainer.fit`, of `rows` (arrays or a path).
-
-    Returns what was reached, the links between the workers if they are wanted, and the workers' machines.
+    Args:
+        build_model: of the user, without arguments.
+        rows: arrays, or the path of a dataset.
+        numbers: how many workers.
+        arguments: those of `Trainer.fit`, and `address` of a Ray cluster.
+        epochs: so many are timed, after a first one.
+        say: gets a line for each number of workers.
     """
     from heliostat.data import write_dataset
     from heliostat.trainer import Trainer
     from heliostat.trainer.driver.run_folder import read_record
 
+    found: list[Measured] = []
+    links: tuple[PairBandwidth, ...] = ()
+    fit = {name: value for name, value in arguments.items() if name != "address"}
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as name:
-        folder = Path(name)
-        if not isinstance(rows, str):
-            write_dataset(folder / "data", rows)
-        data = rows if isinstance(rows, str) else folder / "data"
-        with Trainer(build_model, workers=workers, run_dir=folder / "run", address=arguments.get("address")) as trainer:
-            fit = {name: value for name, value in arguments.items() if name != "address"}
-            links = trainer.measure_links() if with_links else ()
-            result = trainer.fit(data, epochs=epochs + 1, verbose=0, checkpoint_every=None, **fit)
-            hosts = trainer.hosts
-        lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
-        num_weights = read_record(result.run_dir)["num_weights"]
-    return measured(workers, lines, fit["global_batch_size"], num_weights), links, hosts
+        data = rows if isinstance(rows, str) else write_dataset(Path(name) / "data", rows).path
+        for number in sorted(numbers):
+            say(f"training on {number} worker(s)")
+            run_dir = Path(name) / f"run-{number}"
+            with Trainer(build_model, workers=number, run_dir=run_dir, address=arguments.get("address")) as trainer:
+                links = trainer.measure_links() if number == max(numbers) and number > 1 else ()
+                result = trainer.fit(data, epochs=epochs + 1, verbose=0, checkpoint_every=None, **fit)
+                hosts = trainer.hosts
+            lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+            num_weights = read_record(result.run_dir)["num_weights"]
+            found.append(measured(number, lines, fit["global_batch_size"], num_weights))
+    return Bench(measured=found, links=links, hosts=hosts)
 
 
 def measured(

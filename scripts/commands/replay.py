@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from heliostat.data import BatchPlan, Dataset, DatasetError, open_dataset
-from heliostat.trainer.checkpoints.values import to_words
+from heliostat.data import Dataset, DatasetError, open_dataset
+from heliostat.data.order.plan import BatchPlan
 from heliostat.trainer.driver.run_folder import REPLAY_FILE, read_json
 from heliostat.trainer.environment import ReplayWanted
 from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
 from rich.console import Console
 from rich.table import Table
 
+from ..commandline import as_json
 from ..console import cell, table
 from ..errors import ScriptError
 from .recorded import RecordedRun, recorded_run, run_again
@@ -43,14 +44,14 @@ class Rows:
     num_values: dict[str, int]
 
 
-def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, as_json: bool, show_traceback: bool) -> None:
+def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, json_wanted: bool, show_traceback: bool) -> None:
     """Have a step computed again and print what was found.
 
     Args:
         run_dir: the run folder.
         wanted: the step, and one of its microbatches or all.
         console: where to print.
-        as_json: print one JSON object, and nothing else on standard output.
+        json_wanted: print one JSON object, and nothing else on standard output.
         show_traceback: show tracebacks of Heliostat's errors.
 
     Raises:
@@ -62,7 +63,7 @@ def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, as_json: bo
     path = recorded.run_dir / REPLAY_FILE
     path.unlink(missing_ok=True)
     # With --json standard output (1) is for the object alone.
-    status = run_again(recorded, show_traceback=show_traceback, replay=wanted, stdout=2 if as_json else None)
+    status = run_again(recorded, show_traceback=show_traceback, replay=wanted, stdout=2 if json_wanted else None)
     if not path.exists():
         if status:
             sys.exit(exit_status(status))
@@ -70,35 +71,19 @@ def replay(run_dir: Path, wanted: ReplayWanted, console: Console, *, as_json: bo
             f"{recorded.script} ended without the replay: it did not come to its fit number {recorded.fit}, which made "
             "the run, or it let no error of that fit through. It was changed, or does something else than it did then."
         )
-    report = report_of(read_json(path))
+    report = msgspec.convert(read_json(path), ReplayReport)
     rows: Sequence[Rows | None]
     try:
         rows, no_rows = read_rows(recorded_dataset(recorded), recorded.record["identity"]["seed"], report), ""
     except (DatasetError, ScriptError, OSError) as error:
         rows, no_rows = [None] * len(report.microbatches), f"The values of the rows cannot be shown: {error}"
-    if as_json:
-        console.file.write(json.dumps(as_object(report, wanted, rows) | ({"note": no_rows} if no_rows else {})) + "\n")
+    if json_wanted:
+        console.file.write(as_json(as_object(report, wanted, rows) | ({"note": no_rows} if no_rows else {})) + "\n")
         return
     for line in (headline(report, wanted), *([no_rows] if no_rows else [])):
         console.print(line, markup=False, soft_wrap=True)
     for each, of_it in zip(report.microbatches, rows, strict=True):
         show_microbatch(each, of_it, console)
-
-
-def report_of(stored: Mapping[str, Any]) -> ReplayReport:
-    """The report in a ``replay.json``."""
-    microbatches = tuple(
-        MicrobatchReplay(**{**each, "row_ids": tuple(each["row_ids"]), "nonfinite": tuple(each["nonfinite"])})
-        for each in stored["microbatches"]
-    )
-    present = tuple(stored["present"])
-    return ReplayReport(
-        epoch=stored["epoch"],
-        step=stored["step"],
-        present=present,
-        microbatches=microbatches,
-        pass_number=stored["pass_number"],
-    )
 
 
 def recorded_dataset(recorded: RecordedRun) -> Dataset:
@@ -184,20 +169,12 @@ def as_object(report: ReplayReport, wanted: ReplayWanted, rows: Sequence[Rows | 
         rows: of every microbatch; None, which is null, where they cannot be read.
     """
     microbatches = [
-        {
-            **asdict(each),
-            "first_rows": None if of_it is None else {"row_ids": of_it.row_ids, "first_values": of_it.values},
-        }
+        {**asdict(each), "first_rows": of_it and {"row_ids": of_it.row_ids, "first_values": of_it.values}}
         for each, of_it in zip(report.microbatches, rows, strict=True)
     ]
-    found = {
-        "step": wanted.step,
-        "epoch": report.epoch,
-        "step_of_epoch": report.step,
-        "present": list(report.present),
-        "microbatches": microbatches,
-    }
-    return {name: to_words(value) for name, value in found.items()}
+    present = list(report.present)
+    step = {"step": wanted.step, "epoch": report.epoch, "step_of_epoch": report.step, "present": present}
+    return {**step, "microbatches": microbatches}
 
 
 def headline(report: ReplayReport, wanted: ReplayWanted) -> str:

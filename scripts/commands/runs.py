@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from heliostat.trainer.checkpoints.values import to_line
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
@@ -24,6 +23,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from ..commandline import as_json
 from ..console import cell
 
 # A run that is alive writes at every epoch, checkpoint and loss; one that is silent for so long may be dead.
@@ -61,26 +61,20 @@ class RunSummary:
     problem: str = ""
     damaged: Sequence[str] = ()
 
-    def as_json(self) -> str:
-        """One JSON object on one line; numbers that JSON lacks are strings, as in the run folder."""
-        names = ("state", "epochs_done", "epochs", "logs", "num_workers", "num_lost", "checkpoint", "last_wrote_s")
-        values = {"path": str(self.path), **{name: getattr(self, name) for name in names}, "problem": self.problem}
-        return to_line(values | {"damaged": list(self.damaged)})
 
-
-def show_runs(folders: Sequence[Path], console: Console, *, as_json: bool) -> None:
+def show_runs(folders: Sequence[Path], console: Console, *, json_wanted: bool) -> None:
     """Print the runs below some folders, the last to have written last.
 
     Args:
         folders: where to look, and one level below.
         console: where to print.
-        as_json: print one JSON object per line instead of a table.
+        json_wanted: print one JSON object per line instead of a table.
     """
     paths = [path for folder in folders for path in run_paths(folder)]
     runs = sorted((summary_of(path) for path in dict.fromkeys(paths)), key=lambda run: run.last_wrote_s)
-    if as_json:
+    if json_wanted:
         for run in runs:
-            console.file.write(run.as_json() + "\n")
+            console.file.write(as_json(run) + "\n")
         return
     if not runs:
         where = ", ".join(str(folder) for folder in folders)
