@@ -1,27 +1,75 @@
-"""What tells one Python function from another: its code and the values it refers to, not where it is written."""
+"""What tells one Python function from another of other effect, in every process: or that nothing can.
+
+A fingerprint is the promise that equal ones mean equal rows: a cache is used again because of it, a run goes on. So a
+function is taken apart until only values are left that are certain to be the same: its byte code and constants, what
+its closure, defaults and globals hold, and of an object the code of its class and what pickle would keep of it. What
+is installed (the standard library and packages) counts by name; the user's own modules by those of their names that
+the code uses. Arrays, frames, tensors and the weights of Keras objects count by their bytes. What is none of this is
+refused by name, and the user says with `version=` when the effect changes.
+
+Not done: hashing what `cloudpickle` writes, which differs from process to process (sets, memos, the order in which
+things were imported) and leaves out modules; leaving out what is not known, which made functions of different effect
+equal. Line numbers, names of files, comments and docstrings do not matter.
+"""
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import dis
+import enum
+import fractions
 import functools
+import importlib
+import importlib.util
+import pathlib
+import re
+import sys
+import sysconfig
 import types
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import xxhash
 
-_MAX_DEPTH = 8
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+from ..dataset import Dataset
+from ..errors import TransformError
+
+IDENTITY_VERSION = 2
+"""Changes whenever the fingerprint of any function changes."""
+
+_VALUES = (
+    *(bool, int, float, complex, str, bytes, bytearray, range, slice, type(None), type(Ellipsis), type(NotImplemented)),
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone),
+    *(decimal.Decimal, fractions.Fraction, uuid.UUID),
+)
+_LRU_CACHE = type(functools.cache(lambda: None))
+_NAMED: tuple[type, ...] = (types.BuiltinFunctionType, np.ufunc, types.GetSetDescriptorType, types.MemberDescriptorType)
+_NAMED += (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that is made when code runs
+# Of a class: what differs without a difference, or is in its code and annotations as well.
+_NOT_OF_A_CLASS = {
+    *("__doc__", "__module__", "__dict__", "__weakref__", "__annotations__", "__annotate__", "__abstractmethods__"),
+    *("__dataclass_fields__", "__dataclass_params__", "__firstlineno__", "__static_attributes__", "__orig_bases__"),
+    *("__parameters__", "__type_params__", "__match_args__", "__annotate_func__", "__annotations_cache__", "_abc_impl"),
+}
 
 
 def function_fingerprint(function: Callable[..., Any]) -> str:
-    """xxh3_128 (hex) over a function's byte code, constants, defaults, closure and the globals that it names.
+    """xxh3_128 (hex) over all that decides what a function computes; equal in every process of one Python version.
 
-    Functions among them are followed, modules and classes count by name, other objects by their class and those of
-    their attributes that are numbers, text or arrays. Equal in every process of one Python version; line numbers,
-    comments and the rest of the file do not matter.
+    Raises TransformError if that cannot be told for certain.
     """
-    return xxhash.xxh3_128_hexdigest(repr(_identity(function, _MAX_DEPTH)).encode())
+    what = function_name(function)
+    try:
+        found = _Identity().of(function)
+    except RecursionError as error:
+        raise _refused(what, "something that is nested too deeply") from error
+    except _UncertainError as error:
+        raise _refused(what, str(error)) from error
+    return xxhash.xxh3_128_hexdigest(f"{IDENTITY_VERSION} {found}".encode())
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -31,83 +79,333 @@ def function_name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__)).replace("<locals>.", "")
 
 
-def _identity(value: Any, depth: int) -> Any:
-    """A value made of strings and tuples whose repr tells values apart and does not depend on the process."""
-    if isinstance(value, _PLAIN):
-        return repr(value)
-    if depth == 0:
-        return ("deep", type(value).__qualname__)
-    if isinstance(value, types.CodeType):
-        return _code(value, depth)
-    if isinstance(value, types.FunctionType):
-        return _function(value, depth)
-    return _object(value, depth)
-
-
-def _function(function: types.FunctionType, depth: int) -> Any:
-    cells = [_cell(cell, depth - 1) for cell in function.__closure__ or ()]
-    named = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    return (
-        "function",
-        _code(function.__code__, depth, function.__doc__),
-        _identity(function.__defaults__, depth - 1),
-        _identity(function.__kwdefaults__, depth - 1),
-        tuple(cells),
-        # A function that calls itself by name would never end; its code is here already.
-        tuple((n, _identity(v, depth - 1)) for n, v in sorted(named.items()) if v is not function),
+def _refused(what: str, refers_to: str) -> TransformError:
+    return TransformError(
+        f"The function {what} refers to {refers_to}, of which cannot be told for certain whether it is the same "
+        "another time; a cache or a run that goes on could use rows of another function without a word. Say it "
+        'yourself: map(..., version="1"), and another text whenever the effect changes. Or let the function refer to '
+        "plain values, arrays, frames, functions and objects of these only."
     )
 
 
-def _cell(cell: Any, depth: int) -> Any:
-    try:
-        return _identity(cell.cell_contents, depth)
-    except ValueError:  # not filled yet
-        return "empty"
+class _UncertainError(Exception):
+    """Something of which cannot be told whether it is the same another time; the message says what and where."""
+
+    def __init__(self, value: object, path: str, why: str = "") -> None:
+        kind = f"the module {value.__name__}" if isinstance(value, types.ModuleType) else f"a {_name(type(value))}"
+        where = path.lstrip(".")
+        super().__init__(f"{kind}{f' (in {where})' if where else ''}{why}")
 
 
-def _names(code: types.CodeType) -> set[str]:
-    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*inner)
+class _Identity:
+    """Takes one function apart; what it has met is known again, so that circles end."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+        self._alive: list[object] = []  # an id is taken again when its object is gone
+        self._depth = 0
+        self._modules: set[tuple[str, frozenset[str]]] = set()
+
+    def of(self, value: object, path: str = "") -> str:
+        """A text that two values share only if they have the same effect; `path` says where it was found."""
+        if type(value) in _VALUES or isinstance(value, pathlib.PurePath):
+            return f"{_name(type(value))} {value!r}"
+        if id(value) in self._known:
+            return self._known[id(value)]
+        self._alive.append(value)
+        self._known[id(value)] = f"circle {self._depth}"
+        self._depth += 1
+        parts = [part if isinstance(part, str) else self.of(*part) for part in self._parts(value, path)]
+        self._depth -= 1
+        found = self._known[id(value)] = xxhash.xxh3_128_hexdigest("\0".join(parts).encode("utf-8", "surrogatepass"))
+        return found
+
+    def _parts(self, value: Any, path: str) -> Iterator[str | tuple[object, str]]:
+        """Texts, and further values with their paths."""
+        kind = type(value)
+        yield _name(kind)
+        if isinstance(value, types.CodeType):
+            yield from self._code(value, path)
+        elif isinstance(value, types.FunctionType):
+            yield from self._function(value, path)
+        elif isinstance(value, type):
+            yield from self._class(value, path)
+        elif isinstance(value, types.ModuleType):
+            yield value.__name__
+            if not _is_installed(value.__name__):
+                raise _UncertainError(value, path, " as a whole")
+        elif isinstance(value, types.MethodType):
+            yield from ((value.__func__, path), (value.__self__, f"{path}.__self__"))
+        elif isinstance(value, types.BuiltinMethodType) and not isinstance(value.__self__, types.ModuleType | None):
+            yield value.__name__
+            yield value.__self__, f"{path}.__self__"
+        elif isinstance(value, _NAMED):
+            yield f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
+        elif isinstance(value, Dataset):
+            yield value.fingerprint
+        elif isinstance(value, re.Pattern):
+            yield from ((value.pattern, path), str(value.flags))
+        elif isinstance(value, enum.Enum):
+            yield from (value.name, (kind, path))
+        elif isinstance(value, property):
+            yield from ((one, path) for one in (value.fget, value.fset, value.fdel))
+        elif isinstance(value, staticmethod | classmethod):
+            yield value.__func__, path
+        elif isinstance(value, _LRU_CACHE):
+            yield value.__wrapped__, path
+        elif isinstance(value, functools.cached_property):
+            yield value.func, path
+        elif kind in (set, frozenset):
+            yield from sorted(self.of(item, path) for item in value)
+        elif kind in (list, tuple, dict) and _is_plain(value):
+            yield repr(value)
+        elif kind in (list, tuple):
+            yield from ((item, f"{path}[{number}]") for number, item in enumerate(value))
+        elif kind is dict or isinstance(value, types.MappingProxyType):
+            for key, item in value.items():
+                yield from ((key, path), (item, f"{path}[{key!r}]"))
+        else:
+            yield from self._object(value, path)
+
+    def _code(self, code: types.CodeType, path: str) -> Iterator[str | tuple[object, str]]:
+        yield code.co_code.hex() + getattr(code, "co_exceptiontable", b"").hex()
+        yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags))
+        yield from ((constant, path) for constant in code.co_consts)
+
+    def _function(self, function: types.FunctionType, path: str) -> Iterator[str | tuple[object, str]]:
+        if _is_named(function):
+            yield f"{function.__module__} {function.__qualname__}"
+            return
+        code = function.__code__
+        if function.__doc__ is not None and code.co_consts[:1] == (function.__doc__,):
+            code = code.replace(co_consts=(None, *code.co_consts[1:]))
+        yield code, path
+        yield from ((value, path) for value in (function.__defaults__, function.__kwdefaults__, function.__dict__))
+        attributes = frozenset(_names(code, "ATTR", "METHOD", "FROM"))
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                contents = cell.cell_contents
+            except ValueError:  # not filled yet
+                yield "empty"
+                continue
+            yield from self._used(contents, attributes, f"{path}.{name}")
+        for name in sorted(set(_names(code, "GLOBAL", "NAME"))):
+            if name in function.__globals__:
+                yield name
+                yield from self._used(function.__globals__[name], attributes, f"{path}.{name}")
+        package = function.__globals__.get("__package__") or ""
+        for name in sorted(set(_names(code, "IMPORT_NAME"))):
+            yield name
+            yield from self._imported(name, package, attributes, path)
+
+    def _imported(
+        self, name: str, package: str, attributes: frozenset[str], path: str
+    ) -> Iterator[str | tuple[object, str]]:
+        if not _is_installed(name or package):
+            try:
+                module = importlib.import_module(name)
+            except ImportError:
+                raise _UncertainError(
+                    name, path, f", the name of a module that it imports: {name or package}"
+                ) from None
+            yield from self._used(module, attributes, f"{path}.{name}")
+
+    def _used(self, value: object, attributes: frozenset[str], path: str) -> Iterator[str | tuple[object, str]]:
+        """A global of a function: of a module of the user's own, those of its names that the code uses."""
+        if not isinstance(value, types.ModuleType) or _is_installed(value.__name__):
+            yield value, path
+            return
+        yield f"module {value.__name__}"
+        if (value.__name__, attributes) in self._modules:
+            return
+        self._modules.add((value.__name__, attributes))
+        for name in sorted(attributes & vars(value).keys()):
+            yield name
+            yield from self._used(vars(value)[name], attributes, f"{path}.{name}")
+
+    def _class(self, kind: type, path: str) -> Iterator[str | tuple[object, str]]:
+        yield _name(kind)
+        if _is_named(kind):
+            return
+        yield from ((base, path) for base in (*kind.__bases__, type(kind)))
+        if issubclass(kind, enum.Enum):
+            for name, member in kind.__members__.items():
+                yield from (name, (member.value, f"{path}.{name}"))
+        for name, member in sorted(vars(kind).items()):
+            if name in _NOT_OF_A_CLASS or (issubclass(kind, enum.Enum) and not callable(member)):
+                continue
+            yield from (name, (member, f"{path}.{name}"))
+
+    def _object(self, value: Any, path: str) -> Iterator[str | tuple[object, str]]:
+        """An object: the code of its class, and what is the same whenever it is made anew."""
+        try:
+            known = _contents(value)
+        except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
+            raise _UncertainError(value, path) from error
+        if known is not None:
+            yield from ((type(value), path), (known, path))
+            return
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception as error:  # its class's code may raise anything
+            raise _UncertainError(value, path) from error
+        yield type(value), path
+        if isinstance(reduced, str):  # the name of a global
+            yield reduced
+            return
+        maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        yield from ((maker, path), (arguments, path))
+        if isinstance(state, dict):
+            state = dict(sorted(state.items(), key=lambda item: str(item[0])))
+        yield from ((state, path), (None if items is None else list(items), path))
+        yield None if pairs is None else list(pairs), path
 
 
-def _code(code: types.CodeType, depth: int, documentation: str | None = None) -> Any:
-    constants = code.co_consts
-    if documentation is not None and constants[:1] == (documentation,):
-        constants = (None, *constants[1:])
-    return (
-        "code",
-        code.co_code.hex(),
-        tuple(_identity(constant, depth - 1) for constant in constants),
-        code.co_names,
-        code.co_varnames,
-    )
+def _names(code: types.CodeType, *kinds: str) -> Iterator[str]:
+    """The names that a code and the codes within it load in these ways."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname.endswith(kinds) and isinstance(instruction.argval, str):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant, *kinds)
 
 
-def _object(value: Any, depth: int) -> Any:
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if isinstance(value, types.ModuleType):
-        return ("module", value.__name__)
-    if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
-        return ("named", getattr(value, "__module__", None), getattr(value, "__qualname__", repr(value)))
-    if isinstance(value, functools.partial):
-        return ("partial", *(_identity(part, depth - 1) for part in (value.func, value.args, value.keywords)))
-    if isinstance(value, types.MethodType):
-        return ("method", _identity(value.__func__, depth - 1), _identity(value.__self__, depth - 1))
+def _is_plain(values: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bool:
+    items = (*values.keys(), *values.values()) if isinstance(values, dict) else values
+    return all(type(item) in _VALUES for item in items)
+
+
+def _contents(value: Any) -> object | None:
+    """Plain values instead of arrays, frames, tensors and Keras objects; None for any other object.
+
+    Raises NotImplementedError, AttributeError, ValueError, TypeError for those that cannot be told from their values.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        return ["masked", np.ma.getmaskarray(value), value.filled(), value.fill_value]
     if isinstance(value, np.ndarray | np.generic):
-        array = np.ascontiguousarray(value)
-        return ("array", str(array.dtype), array.shape, xxhash.xxh3_128_hexdigest(array.tobytes()))
-    if isinstance(value, set | frozenset):
-        return (kind, tuple(sorted(repr(_identity(item, depth - 1)) for item in value)))
-    if isinstance(value, Mapping):
-        return (kind, tuple((repr(key), _identity(item, depth - 1)) for key, item in value.items()))
-    if isinstance(value, list | tuple):
-        return (kind, tuple(_identity(item, depth - 1) for item in value))
-    call = vars(type(value)).get("__call__")
-    code = _identity(call, depth - 1) if isinstance(call, types.FunctionType) else None
-    # Only values that are certain to be the same in every process.
-    state = {
-        name: item
-        for name, item in getattr(value, "__dict__", {}).items()
-        if isinstance(item, (*_PLAIN, np.ndarray, np.generic))
-    }
-    return (kind, code, _identity(state, depth - 1))
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            return [str(array.dtype), array.shape, array.tolist()]
+        return [str(array.dtype), array.shape, xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).tobytes())]
+    roots = [one.__module__.partition(".")[0] for one in type(value).__mro__]
+    if roots[0] == "pandas":
+        return _pandas_contents(value)
+    if "keras" in roots:
+        return _keras_contents(value)
+    return _tensorflow_contents(value) if roots[0] == "tensorflow" else None
+
+
+def _pandas_contents(value: Any) -> object | None:
+    import pandas as pd
+
+    if isinstance(value, pd.DataFrame):
+        columns = [_pandas_contents(value.iloc[:, number]) for number in range(value.shape[1])]
+        return [list(value.columns), list(value.columns.names), value.index, columns]
+    if isinstance(value, pd.MultiIndex):
+        return [_pandas_contents(value.get_level_values(number)) for number in range(value.nlevels)]
+    if isinstance(value, pd.Series | pd.Index):
+        index = value.index if isinstance(value, pd.Series) else None
+        values = value.to_numpy() if isinstance(value.dtype, np.dtype) else value.astype(object).tolist()
+        return [value.name, str(value.dtype), index, values]
+    return None
+
+
+def _tensorflow_contents(value: Any) -> object:
+    import tensorflow as tf
+
+    if isinstance(value, tf.RaggedTensor):
+        return [value.flat_values, list(value.nested_row_splits)]
+    if isinstance(value, tf.DType | tf.TensorShape | tf.TypeSpec):
+        return repr(value)
+    if hasattr(value, "python_function"):  # tf.function
+        return [value.python_function, value.input_signature]
+    return value.numpy()  # of a tensor or variable that has values
+
+
+def _keras_contents(value: Any) -> object:
+    """Settings and weights. What gets its weights later is not known yet."""
+    import keras
+
+    if isinstance(value, list | tuple):  # as Keras keeps them in layers
+        return list(value)
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, keras.Variable):
+        return [str(value.dtype), np.asarray(value)]
+    if not isinstance(value, keras.layers.Layer):
+        return [value.get_config(), vars(value)]
+    has_vocabulary = hasattr(value, "get_vocabulary")
+    if not value.built and not has_vocabulary and type(value).build is not keras.layers.Layer.build:
+        raise ValueError("it has no weights yet")
+    config = value.get_config()
+    names = {name: f"layer {number}" for number, name in enumerate(dict.fromkeys(_layer_names(config)))}
+    known: list[object] = [_renamed(config, names), [np.asarray(one) for one in value.variables]]
+    known.append(list(getattr(value, "layers", ())))
+    if has_vocabulary:
+        known.append(value.get_vocabulary())
+    # Settings name functions, and of a layer of the user's own they need not be all.
+    plain = vars(keras.layers.Layer()).keys()
+    own = {name: one for name, one in vars(value).items() if name not in plain and not name.startswith("_self_")}
+    is_own = not _is_installed(type(value).__module__)
+    known.append({name: one for name, one in own.items() if is_own or isinstance(one, types.FunctionType)})
+    return known
+
+
+def _layer_names(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if isinstance(config.get("name"), str):
+            yield config["name"]
+        for item in config.values():
+            yield from _layer_names(item)
+    elif isinstance(config, list | tuple):
+        for item in config:
+            yield from _layer_names(item)
+
+
+def _renamed(config: Any, names: dict[str, str]) -> object:
+    """Settings without the names of layers, which count how many were made before."""
+    if isinstance(config, dict):
+        return {key: _renamed(item, names) for key, item in config.items()}
+    if isinstance(config, list | tuple):
+        return [_renamed(item, names) for item in config]
+    return names.get(config, config) if isinstance(config, str) else config
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a function or class is one of an installed module, found there under its name."""
+    if isinstance(value, type) and not value.__flags__ & _HEAP_TYPE:
+        return True  # written in C
+    module = value.__module__
+    if not isinstance(module, str):  # of what Cython makes it is a descriptor
+        return type(value) is type
+    if not _is_installed(module):
+        return False
+    found: Any = sys.modules.get(module)
+    for name in value.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is value
+
+
+@functools.cache
+def _is_installed(module: str) -> bool:
+    """Whether a module is of the standard library or of an installed package, rather than the user's own."""
+    root = module.partition(".")[0]
+    if root == "__main__":
+        return False
+    if root in sys.stdlib_module_names or root == __name__.partition(".")[0]:
+        return True
+    try:
+        spec = importlib.util.find_spec(root)
+    except (ImportError, ValueError):
+        return False
+    places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin]
+    folders = {pathlib.Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    return any(
+        {"site-packages", "dist-packages"} & set(path.parts) or folders & set(path.parents)
+        for path in map(pathlib.Path, filter(None, places))
+    )

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from heliostat.data import BatchPlan, Column, Dataset, RowError, RowOrder, UnknownColumnError, row_ids, write_dataset
 from heliostat.data.errors import SelectionError, TransformError
 from heliostat.data.format.ragged import Ragged
-from heliostat.data.views.function_identity import function_fingerprint
 from heliostat.data.views.randomness import row_keys, row_seeds, row_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -330,66 +325,6 @@ def test_errors_in_tensorflow_name_the_rows(stored):
 
     with pytest.raises(TransformError, match=r"checked for row 150 of .* raised InvalidArgumentError"):
         rows_of(stored.map(checked, ["id"], tensorflow=True), [150])
-
-
-def test_a_fingerprint_covers_code_and_values_and_nothing_else(stored):
-    def make(offset, scale=1):
-        def change(rows):
-            """Words that do nothing."""
-            return {"y": helper(rows["id"]) * scale + offset}
-
-        return change
-
-    def helper(values):
-        return values
-
-    one = function_fingerprint(make(1))
-    assert one == function_fingerprint(make(1))
-    different = [make(2), make(1, 2), make(np.arange(3)), make(np.arange(1, 4)), functools.partial(make(1), 5)]
-    different += [lambda rows: rows, lambda rows: {"y": 1}, lambda rows: {"y": 2}, np.abs, np.sin]
-    assert len({one, *map(function_fingerprint, different)}) == len(different) + 1
-    views = [
-        stored.map(make(1)),
-        stored.map(make(2)),
-        stored.map(make(1), version="a"),
-        stored.map(make(1), version="b"),
-    ]
-    assert len({view.fingerprint for view in views}) == 4
-    assert stored.map(make(1), version="a").fingerprint == stored.map(make(2), version="a").fingerprint
-
-
-class Settings:
-    def __init__(self, scale):
-        self.scale, self.table = scale, {object(): 1}
-
-
-def test_objects_that_a_function_refers_to_count_by_their_plain_values():
-    one, same, other = Settings(1.5), Settings(1.5), Settings(2.5)
-    prints = [function_fingerprint(lambda rows, s=s: {"y": rows["id"] * s.scale}) for s in (one, same, other)]
-    assert prints[0] == prints[1] != prints[2]
-
-
-def test_a_fingerprint_is_the_same_in_every_process():
-    program = (
-        "from heliostat.data.views.function_identity import function_fingerprint\n"
-        "import numpy as np\n"
-        "names = {'b', 'a', 'c'}\n"
-        "def change(rows):\n"
-        "    return {'y': [n for n in rows['id'] if n in {'x', 'y', 'z', 1, 2.5} or n in names], 'z': np.abs(1)}\n"
-        "print(function_fingerprint(change))\n"
-    )
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", "\n" * int(seed) + program],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout
-        for seed in ("1", "2", "3")
-    }
-    assert len(found) == 1
 
 
 @pytest.mark.parametrize("truncate", ["end", "start"])
