@@ -55,6 +55,16 @@ class Dataset(ABC):
     def statistics(self) -> Mapping[str, ColumnStatistics]:
         """Smallest and largest value of the columns for which they are known."""
 
+    @property
+    def bounds(self) -> Mapping[str, ColumnStatistics]:
+        """What is known of columns without reading a row: no value lies outside of their smallest and largest."""
+        return self.statistics
+
+    @property
+    def bounds_are_reached(self) -> bool:
+        """Whether the smallest and largest values of `bounds` occur; some rows of a dataset need not have them."""
+        return True
+
     @abstractmethod
     def reader(self, columns: Sequence[str] | None = None) -> Reader:
         """A new reader of these columns (all for None); raises UnknownColumnError."""

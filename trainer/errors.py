@@ -365,13 +365,21 @@ class NonfiniteGradientError(TrainerError):
         microbatch: index of the first microbatch it came from; None if only the sum over them is not finite, or
             another worker computed it.
         variables: paths of the variables concerned, empty without a microbatch.
+        value: the first value in its rows that is not finite, with column and row; empty if all are finite.
 
     Attributes:
         microbatch: see above.
     """
 
     def __init__(
-        self, *, epoch: int, step: int, num_steps: int, microbatch: int | None, variables: Sequence[str] = ()
+        self,
+        *,
+        epoch: int,
+        step: int,
+        num_steps: int,
+        microbatch: int | None,
+        variables: Sequence[str] = (),
+        value: str = "",
     ) -> None:
         self.microbatch = microbatch
         where = f"step {step} of epoch {epoch + 1}"
@@ -383,10 +391,11 @@ class NonfiniteGradientError(TrainerError):
             )
             return
         more = f" and {len(variables) - _MAX_NAMES} more" if len(variables) > _MAX_NAMES else ""
+        causes = f"In the data {value}. Likely causes: such a value" if value else "Likely causes: a value in its rows"
         super().__init__(
             f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
-            f"{', '.join(variables[:_MAX_NAMES])}{more}. Nothing of this step was applied. Likely causes: a value in "
-            "its rows that is not finite or far out of range, a learning rate that is too high, a division by zero or "
+            f"{', '.join(variables[:_MAX_NAMES])}{more}. Nothing of this step was applied. {causes} that "
+            "is not finite or far out of range, a learning rate that is too high, a division by zero or "
             "a log of zero in the loss. Look at its rows with: heliostat replay RUN_DIR --step "
             f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "
             'fit(on_nonfinite="skip").'

@@ -45,6 +45,14 @@ class CachedDataset(View):
         """Those that were found when the rows were written."""
         return self._stored.statistics
 
+    @property
+    def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        return self._stored.bounds
+
+    @property
+    def bounds_are_reached(self) -> bool:  # noqa: D102
+        return True
+
     def check(self) -> None:
         """Look whether the written rows are there; the base is not needed any more."""
         self._stored.check()

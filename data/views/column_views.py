@@ -30,6 +30,11 @@ class ColumnsView(View):
         known, names = self.base.statistics, self._base_names
         return LazyStatistics([name for name in names if names[name] in known], lambda name: known[names[name]])
 
+    @property
+    def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        known = self.base.bounds
+        return {name: known[base] for name, base in self._base_names.items() if base in known}
+
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         names = {name: self._base_names[name] for name in chosen_columns(self, columns)}
         return _ColumnsReader(self.base.reader(list(names.values())), self.name, len(self), names)

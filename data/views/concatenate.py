@@ -28,31 +28,32 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     return datasets[0] if len(datasets) == 1 else Concatenation(datasets)
 
 
-class Concatenation(Dataset):
-    """The rows of several datasets with equal columns, one dataset after the other."""
+class Joined(Dataset):
+    """Rows of several datasets with equal columns."""
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        self.datasets = tuple(datasets)
-        self._starts = np.cumsum([0, *map(len, datasets)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
+    def __init__(self, datasets: Sequence[Dataset], call: str) -> None:
+        self.datasets, self._call = tuple(datasets), call
 
     @property
     def name(self) -> str:  # noqa: D102
-        return f"concatenate({', '.join(dataset.name for dataset in self.datasets)})"
+        return f"{self._call}({', '.join(dataset.name for dataset in self.datasets)})"
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
         return self.datasets[0].schema
 
     @property
-    def fingerprint(self) -> str:  # noqa: D102
-        return fingerprint_of("Concatenation", [dataset.fingerprint for dataset in self.datasets])
+    def statistics(self) -> Mapping[str, ColumnStatistics]:
+        """Those of all rows of all datasets, for the columns for which all know them."""
+        return _merged(self.schema, [dataset.statistics for dataset in self.datasets])
 
     @property
-    def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
-        return joined_statistics(self.datasets)
+    def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        return _merged(self.schema, [dataset.bounds for dataset in self.datasets])
+
+    @property
+    def bounds_are_reached(self) -> bool:  # noqa: D102
+        return all(dataset.bounds_are_reached for dataset in self.datasets)
 
     @property
     def num_skipped(self) -> int:  # noqa: D102
@@ -65,6 +66,21 @@ class Concatenation(Dataset):
     def check(self) -> None:  # noqa: D102
         for dataset in self.datasets:
             dataset.check()
+
+
+class Concatenation(Joined):
+    """The rows of several datasets with equal columns, one dataset after the other."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        super().__init__(datasets, "concatenate")
+        self._starts = np.cumsum([0, *map(len, datasets)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def fingerprint(self) -> str:  # noqa: D102
+        return fingerprint_of("Concatenation", [dataset.fingerprint for dataset in self.datasets])
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen = chosen_columns(self, columns)
@@ -111,8 +127,8 @@ class _PartOrder:
         return ids[(ids >= self.first) & (ids < self.end)] - self.first
 
 
-def joined_statistics(datasets: Sequence[Dataset]) -> Mapping[str, ColumnStatistics]:
-    """Statistics of the rows of all datasets together, for the columns for which all know them."""
-    known, schema = [dataset.statistics for dataset in datasets], datasets[0].schema
+def _merged(
+    schema: Mapping[str, Column], known: Sequence[Mapping[str, ColumnStatistics]]
+) -> Mapping[str, ColumnStatistics]:
     names = [name for name in schema if all(name in one for one in known)]
     return LazyStatistics(names, lambda name: merged_statistics(schema[name], [one[name] for one in known]))

@@ -17,14 +17,14 @@ import numpy as np
 
 from ..dataset import Dataset
 from ..errors import PlanError, SelectionError
-from ..format.columns import Column, ColumnStatistics
+from ..format.columns import Column
 from ..order.bijection import Integers, hashed
 from ..order.order import MAX_ROWS, ORDER_VERSION, RowIds, RowOrder, Shuffle, checked_integer
 from ..order.window import parse_shuffle
 from ..read.reader import Out, Reader
 from ..read.upcoming import Order
 from .assemble import Part, assembled, check_same_columns
-from .concatenate import joined_statistics
+from .concatenate import Joined
 from .view import chosen_columns, fingerprint_of
 
 MIX_VERSION = 1
@@ -88,25 +88,18 @@ def _rounded_share(counts: Integers, share: int) -> Integers:
     return (counts >> _SHARE_BITS) * share + (low >> np.uint64(_SHARE_BITS)).astype(np.int64)
 
 
-class Mix(Dataset):
+class Mix(Joined):
     """Rows of several datasets with equal columns, in proportion to weights; made by `mix`."""
 
     def __init__(
         self, datasets: Sequence[Dataset], weights: Sequence[float], num_rows: int, seed: int, shuffle: Shuffle
     ) -> None:
-        self.datasets, self.weights = tuple(datasets), tuple(weights)
+        super().__init__(datasets, "mix")
+        self.weights = tuple(weights)
         self._num_rows, self._seed, self._shuffle = num_rows, seed, shuffle
 
     def __len__(self) -> int:
         return self._num_rows
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        return f"mix({', '.join(dataset.name for dataset in self.datasets)})"
-
-    @property
-    def schema(self) -> Mapping[str, Column]:  # noqa: D102
-        return self.datasets[0].schema
 
     @property
     def fingerprint(self) -> str:  # noqa: D102
@@ -118,22 +111,9 @@ class Mix(Dataset):
         )
 
     @property
-    def num_skipped(self) -> int:  # noqa: D102
-        return sum(dataset.num_skipped for dataset in self.datasets)
-
-    @property
     def varies(self) -> bool:
         """True: a pass goes on where the one before it stopped."""
         return True
-
-    @property
-    def statistics(self) -> Mapping[str, ColumnStatistics]:
-        """Those of all rows of all datasets: bounds for every pass, reached in some."""
-        return joined_statistics(self.datasets)
-
-    def check(self) -> None:  # noqa: D102
-        for dataset in self.datasets:
-            dataset.check()
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen = chosen_columns(self, columns)

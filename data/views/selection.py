@@ -103,6 +103,10 @@ class Selection(View):
             self._statistics = LazyStatistics(self.base.statistics, lambda name: column_statistics(self, name))
         return self._statistics
 
+    @property
+    def bounds_are_reached(self) -> bool:  # noqa: D102
+        return False
+
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen_columns(self, columns)
         return _SelectionReader(self.base.reader(columns), self.name, self._rows)

@@ -79,6 +79,10 @@ class ChangedDataset(View):
             )
         return self._statistics
 
+    @property
+    def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        return {name: known for name, known in self.base.bounds.items() if name not in self.change.outputs}
+
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen = chosen_columns(self, columns)
         passed = [name for name in chosen if name not in self.change.outputs]

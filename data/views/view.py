@@ -53,6 +53,14 @@ class View(Dataset):
         return self.base.statistics
 
     @property
+    def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
+        return self.base.bounds
+
+    @property
+    def bounds_are_reached(self) -> bool:  # noqa: D102
+        return self.base.bounds_are_reached
+
+    @property
     def num_skipped(self) -> int:  # noqa: D102
         return self.base.num_skipped
 

@@ -54,6 +54,10 @@ class Windows(View):
         known = self.base.statistics
         return {name: ColumnStatistics(min=known[name].min, max=known[name].max) for name in known}
 
+    @property
+    def bounds_are_reached(self) -> bool:  # noqa: D102
+        return False
+
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen = chosen_columns(self, columns)
         base = self.base.reader(list(chosen))

@@ -12,6 +12,7 @@ from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty,
 from heliostat.data.read.ahead import Ahead
 
 from ..columns import Columns
+from .labels import LabelRange
 from .layout import microbatch_weights
 from .tensors import to_tensor
 
@@ -51,13 +52,22 @@ class Feed:
         seed: seed of the run.
         shuffle: ``"full"``, ``"window"``, ``"window:ROWS"`` or False.
         reduction: how the loss reduces over rows.
+        labels: those that are not known to be classes and are looked at as they come.
     """
 
     def __init__(
-        self, dataset: Dataset, columns: Columns, plan: BatchPlan, *, seed: int, shuffle: Shuffle, reduction: str
+        self,
+        dataset: Dataset,
+        columns: Columns,
+        plan: BatchPlan,
+        *,
+        seed: int,
+        shuffle: Shuffle,
+        reduction: str,
+        labels: LabelRange | None = None,
     ) -> None:
         self.plan, self.dataset = plan, dataset
-        self._seed, self._shuffle, self._reduction = seed, shuffle, reduction
+        self._seed, self._shuffle, self._reduction, self._labels = seed, shuffle, reduction, labels
         self._reader = dataset.reader(columns.names)
         by_weight = reduction == "mean_with_sample_weight" and columns.sample_weight is not None
         self._weight_column = columns.sample_weight if by_weight else None
@@ -98,6 +108,19 @@ class Feed:
             found.append(Microbatch(index=index, batch=batch, weights=weights))
         return found
 
+    def nonfinite_value(self, step: int, index: int) -> str:
+        """The first value of a microbatch that is not finite, in words; empty if all are."""
+        ids = self.row_ids(step, index)
+        with self.dataset.pass_reader(list(self._reader.columns), seed=self._seed, epoch=self._order.epoch) as reader:
+            rows = reader.gather(ids)
+        for name, values in rows.items():
+            is_bad = ~np.isfinite(values.reshape(len(ids), -1)) if values.dtype.kind == "f" else np.zeros((1, 1), bool)
+            if is_bad.any():
+                place = int(np.argmax(is_bad.any(axis=1)))
+                value = values.reshape(len(ids), -1)[place][is_bad[place]][0]
+                return f"column {name!r} of row {ids[place]} of {self.dataset.name!r} is {value}"
+        return ""
+
     def close(self) -> None:
         """Unmap the shards."""
         self._ahead.close()
@@ -121,6 +144,8 @@ class Feed:
             ids = self.row_ids(step, index)
             # The step before still computes from its own buffers while this one is read ahead.
             found.append(self._reader.gather(ids, self._buffer(step % 2, position, ids.size)))
+            if self._labels is not None:
+                self._labels.check(found[-1][self._labels.column], ids)
         self._read_s = time.perf_counter() - began
         return found
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
-from heliostat.data import Dataset
 
 from ..columns import Columns
 from ..errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
@@ -229,25 +228,6 @@ def _build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Col
         model.optimizer.build(model.trainable_variables)
 
 
-def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) -> None:
-    """Raise `DataError` when integer labels lie outside the classes of a model with sparse labels.
-
-    TensorFlow would compute NaN or garbage from them on a GPU, and stop in the middle of a run on a CPU.
-    """
-    classes = _num_classes(model)
-    if classes is None or not isinstance(columns.targets, str):
-        return
-    statistics = dataset.statistics.get(columns.targets)
-    if statistics is None:  # computed when rows are read
-        return
-    if statistics.min < 0 or statistics.max >= classes:
-        raise DataError(
-            f"The labels in column {columns.targets!r} of {dataset.name!r} range from {statistics.min} to "
-            f"{statistics.max}, and the model's output has {classes} classes (0 to {classes - 1}). Give the last layer "
-            "as many units as there are classes, or renumber the labels."
-        )
-
-
 def check_can_be_saved(model: keras.Model) -> None:
     """Raise `ModelError` when the model could not be written at the end of the run."""
     try:
@@ -257,17 +237,6 @@ def check_can_be_saved(model: keras.Model) -> None:
             f"The model cannot be saved, so the run's result would be lost: {type(error).__name__}: {error} Give your "
             "layers, losses and schedules a get_config(), as keras.Model.save needs it."
         ) from error
-
-
-def _num_classes(model: keras.Model) -> int | None:
-    """Size of the output's last axis, for a model with one output and sparse labels."""
-    loss = model.loss if isinstance(model.loss, str) else type(model.loss).__name__
-    if loss.replace("_", "").lower() != "sparsecategoricalcrossentropy":
-        return None
-    if getattr(model.loss, "ignore_class", None) is not None:
-        return None
-    shape = getattr(model, "output_shape", None)
-    return int(shape[-1]) if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else None
 
 
 def _describe(

@@ -164,6 +164,7 @@ class Step:
                 num_steps=self.steps_per_epoch,
                 microbatch=index,
                 variables=variables,
+                value="" if index is None else phase.microbatches.feed.nonfinite_value(step, index),
             )
 
     # -- an epoch of steps ----------------------------------------------------------------------------------------

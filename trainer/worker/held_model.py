@@ -13,7 +13,8 @@ from heliostat.data import Dataset
 from ..checkpoints.snapshot import Snapshot, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
-from ..engine.model import BuiltModel, build_keras_model, check_label_range, prepare_model
+from ..engine.labels import check_label_range
+from ..engine.model import BuiltModel, build_keras_model, prepare_model
 from ..engine.runtime import Runtime
 from ..errors import CheckpointError, ModelError
 from ..jobs import FitJob, ModelState, PassJob

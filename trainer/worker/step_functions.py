@@ -14,6 +14,7 @@ from ..columns import Columns, sample_rows
 from ..config import FitConfig
 from ..engine.feed import Feed
 from ..engine.gradients import GradientFunction, Kind, StepFunction
+from ..engine.labels import labels_to_check
 from ..engine.microbatches import Microbatches
 from ..engine.model import MEAN_REDUCTIONS, REDUCTIONS, BuiltModel
 from ..engine.private_api import with_autograph
@@ -199,5 +200,6 @@ def open_microbatches(
         steps_per_epoch=steps_per_epoch,
     )
     seed, reduction = job.settings.seed, gradients.reduction
-    feed = Feed(dataset, gradients.columns, plan, seed=seed, shuffle=shuffle, reduction=reduction)
+    labels = labels_to_check(built.model, dataset, gradients.columns)
+    feed = Feed(dataset, gradients.columns, plan, seed=seed, shuffle=shuffle, reduction=reduction, labels=labels)
     return Microbatches(built, gradients, feed, seed)

@@ -27,8 +27,9 @@ from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..columns import sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
+from ..engine.labels import check_label_range
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
-from ..engine.model import BuiltModel, check_can_be_saved, check_label_range
+from ..engine.model import BuiltModel, check_can_be_saved
 from ..engine.phase import Phase
 from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up

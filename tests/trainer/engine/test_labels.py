@@ -1,0 +1,102 @@
+"""Labels are held against the model's classes without reading the dataset; those that are not known, as they come."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from heliostat.data import BatchPlan, Dataset, mix, write_dataset
+from heliostat.data.read.shard_reader import ShardReader
+from heliostat.trainer.columns import Columns
+from heliostat.trainer.engine.feed import Feed
+from heliostat.trainer.engine.labels import LabelRange, check_label_range, labels_to_check
+from heliostat.trainer.errors import DataError
+
+pytestmark = pytest.mark.engine
+COLUMNS = Columns(inputs="x", targets="y")
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    built = keras.Sequential([keras.Input((1,)), keras.layers.Dense(5)])
+    built.compile("sgd", "sparse_categorical_crossentropy")
+    return built
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Dataset:
+    ids = np.arange(200)
+    columns = {"x": np.ones((200, 1), np.float32), "y": ids % 5, "wide": ids % 7}
+    return write_dataset(tmp_path_factory.mktemp("labels") / "set", columns, rows_per_shard=50)
+
+
+@pytest.fixture
+def rows_read(monkeypatch) -> list[int]:
+    found: list[int] = []
+    gather = ShardReader.gather_checked
+
+    def counted(self, ids, out):
+        found.append(ids.size)
+        return gather(self, ids, out)
+
+    monkeypatch.setattr(ShardReader, "gather_checked", counted)
+    return found
+
+
+VIEWS = {
+    "split": lambda whole: whole.split(0.5)[1],
+    "take": lambda whole: whole.take(20),
+    "filter of a split": lambda whole: whole.select(np.arange(50)).split(0.5)[0],
+    "concatenate": lambda whole: whole.take(5).concatenate(whole.skip(9)),
+    "mix": lambda whole: mix([whole.split(0.3)[0], whole]),
+    "rename": lambda whole: whole.rename({"wide": "other"}),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_bounds_of_what_is_stored_hold_for_its_rows_and_nothing_is_read(model, stored, rows_read, name):
+    view = VIEWS[name](stored)
+    check_label_range(model, view, COLUMNS)
+    assert labels_to_check(model, view, COLUMNS) is None
+    assert rows_read == []
+
+
+def test_labels_that_are_made_are_looked_at_as_they_come_and_not_before(model, stored, rows_read):
+    view = stored.map(lambda rows: {"y": rows["wide"]}, ["wide"])
+    rows_read.clear()
+    check_label_range(model, view, COLUMNS)
+    assert labels_to_check(model, view, COLUMNS) == LabelRange(dataset=view.name, column="y", classes=5)
+    assert rows_read == []
+
+
+def test_rows_of_a_column_with_more_classes_may_be_selected(model, stored, rows_read):
+    wide = stored.select_columns(["x", "wide"]).rename({"wide": "y"})
+    with pytest.raises(DataError, match="range from 0 to 6, and the model's output has 5 classes"):
+        check_label_range(model, wide, COLUMNS)
+    few = wide.select([0, 1, 7])
+    check_label_range(model, few, COLUMNS)
+    assert labels_to_check(model, few, COLUMNS) is not None
+    assert rows_read == []
+
+
+def feed(dataset: Dataset, labels: LabelRange | None) -> Feed:
+    plan = BatchPlan(num_rows=len(dataset), global_batch_size=20, num_microbatches=2)
+    return Feed(dataset, COLUMNS, plan, seed=0, shuffle=False, reduction="mean", labels=labels)
+
+
+def test_the_first_label_that_is_no_class_is_named_with_its_row(model, stored):
+    view = stored.map(lambda rows: {"y": np.where(rows["y"] + rows["wide"] > 9, 9, rows["y"])}, ["y", "wide"])
+    opened = feed(view, labels_to_check(model, view, COLUMNS))
+    opened.read(0, [0, 1])
+    with pytest.raises(DataError, match=r"label in column 'y' of row 34 of .*map.* is 9, and the model's .* 5 classes"):
+        opened.read(1, [0, 1])
+    opened.close()
+
+
+def test_a_value_that_is_not_finite_is_named_with_column_and_row(tmp_path):
+    y = np.array([0.0, 1.0, 0.0, np.nan] + [1.0] * 36)
+    opened = feed(write_dataset(tmp_path / "set", {"x": np.ones((40, 1), np.float32), "y": y}), None)
+    assert opened.nonfinite_value(0, 0).startswith("column 'y' of row 3 of ")
+    assert opened.nonfinite_value(0, 0).endswith(" is nan")
+    assert opened.nonfinite_value(1, 1) == ""
+    opened.close()
