@@ -20,7 +20,7 @@ from heliostat.data.read.batches import gather_block
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .old_parquet import write_parquet
+from ..old_parquet import write_parquet
 
 
 @pytest.fixture(scope="module")
