@@ -18,6 +18,8 @@ from .tables import Table, TablePart
 
 _FILE_MARK = b"ARROW1"
 _FEATHER_1_MARK = b"FEA1"
+_SAMPLE_ROWS = 16
+_READ_BYTES = 8 << 20
 _Result = TypeVar("_Result")
 
 
@@ -130,9 +132,11 @@ class ParquetTable(ColumnarTable):
             while first < len(groups) and skipped >= groups[first].num_rows:
                 skipped -= groups[first].num_rows
                 first += 1
-            row_bytes = sum(group.total_byte_size for group in groups)
-            rows = max(1, min(PIECE_ROWS, (8 << 20) * file.metadata.num_rows // max(1, row_bytes)))
             chosen = [name for name in names if name in file.schema_arrow.names]
+            # A text that is the same in many rows is there once: only rows tell what it comes to in memory.
+            sample = next(file.iter_batches(batch_size=_SAMPLE_ROWS, columns=chosen, use_threads=False))
+            row_bytes = max(sample.nbytes / sample.num_rows, sum(g.total_byte_size for g in groups) / sum(self._rows))
+            rows = max(1, min(PIECE_ROWS, int(_READ_BYTES / max(1, row_bytes))))
             batches = file.iter_batches(
                 batch_size=rows, row_groups=list(range(first, len(groups))), columns=chosen, use_threads=False
             )

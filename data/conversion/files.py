@@ -89,7 +89,10 @@ def find_files(
         names = [Path(source).name]  # what is wrong with it shows when it is opened
     choice = _Choice(names)
     is_file = len(names) == 1 and Path(source) == root / names[0]
+    if is_file and _is_special(root / names[0]):
+        raise SourceError(f"{source} is no regular file, and it is read twice: write it to a file first.", path=source)
     if not is_file:
+        choice.keep(lambda name: not _is_special(root / name), "no regular file")
         _choose_kind(choice, source, kind)
     if are_joined:
         _choose_split(choice, source, split)
@@ -117,7 +120,7 @@ def listed(source: str) -> tuple[Path, list[str]]:
     if not found:
         raise SourceError(f"No file fits the pattern {source}.", path=source)
     root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(source).parts))
-    names = [str(one.relative_to(root)) for one in found if one.is_file()]
+    names = [str(one.relative_to(root)) for one in found if not one.is_dir()]
     inside = [f"{one.relative_to(root)}/{name}" for one in found if one.is_dir() for name in _below(one)]
     return root, sorted(dict.fromkeys([*names, *inside]), key=_parts)
 
@@ -208,8 +211,13 @@ def _below(folder: Path, above: tuple[str, ...] = (), prefix: str = "") -> Itera
     for entry in entries:
         if entry.is_dir():
             yield from _below(Path(entry.path), (*above, here), f"{prefix}{entry.name}/")
-        elif entry.is_file():
+        else:
             yield prefix + entry.name
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device; a link that leads nowhere is a file that cannot be opened."""
+    return path.exists() and not path.is_file()
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -213,10 +213,11 @@ class TableSource(Source):
 
     def _column(self, name: str) -> Column:
         kind, requested = self._types[name], self._requested.get(name)
-        if requested is None and name in self._table.drift:
+        drift = next((why for one, why in self._table.drift.items() if f"{name}.".startswith(f"{one}.")), None)
+        if requested is None and drift is not None:
             raise self._error(
                 name,
-                f"{self._table.drift[name]}. No type holds both exactly: say what it should become, such as "
+                f"{drift}. No type holds both exactly: say what it should become, such as "
                 f"--column {name}=string (columns=), or leave it out.",
             )
         if pa.types.is_null(kind) and requested is None:
@@ -247,7 +248,7 @@ class TableSource(Source):
         return x, Column(name="y", dtype=y if target in self._requested else self._table.target_dtype(target, y))
 
     def _arrays(self, batch: pa.RecordBatch, path: Path | str, row: int, first_row: int) -> list[pa.Array]:
-        arrays = unwrapped(batch)
+        arrays = {**dict.fromkeys(self._columns, pa.nulls(batch.num_rows)), **unwrapped(batch)}
         if self._target is None:
             return [self._cast(column, arrays[name], path, row, first_row) for name, column in self._columns.items()]
         x, y = self.columns or ()
@@ -274,7 +275,8 @@ class TableSource(Source):
         try:  # again, with the row as the file counts it
             return as_stored(column, array, first_row=row, fill=fill)
         except BadColumnError as error:
-            what = f"{path}: {error}{self._stacked_hint(column.name)}"
+            hint = "" if "missing" in str(error) else self._stacked_hint(column.name)
+            what = f"{path}: {error}{hint}"
             raise BadColumnError(what, path=path, column=error.column) from error
 
     def _stacked_hint(self, name: str) -> str:

@@ -45,7 +45,7 @@ def joined_schema(files: Iterable[tuple[str, pa.Schema]]) -> JoinedSchema:
         for field in schema:
             before = types.setdefault(field.name, field.type)
             first = first_files.setdefault(field.name, file)
-            both = widened(before, field.type)
+            both = _both(before, field.type)
             if both is None:
                 drift.setdefault(
                     field.name, (f"{file} has column {field.name!r} of type {field.type}; in {first} it is {before}")
@@ -69,6 +69,16 @@ def partition_keys(names: Sequence[str]) -> dict[str, pa.Array]:
     found = [_keys_of(name) for name in names]
     keys = dict.fromkeys(key for one in found for key in one)
     return {key: _typed([one.get(key) for one in found]) for key in keys}
+
+
+def _both(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both exactly, None if there is none; of objects all fields that any has."""
+    if not (pa.types.is_struct(one) and pa.types.is_struct(other)):
+        return widened(one, other)
+    types = {field.name: field.type for field in one}
+    for field in other:
+        types[field.name] = _both(types.get(field.name, pa.null()), field.type)
+    return None if None in types.values() else pa.struct(list(types.items()))
 
 
 def _keys_of(name: str) -> dict[str, str | None]:

@@ -59,7 +59,8 @@ def convert(
 def _pairs(texts: Sequence[str], option: str, what: str) -> dict[str, str]:
     found = {}
     for text in texts:
-        name, equals, value = text.partition("=")
+        # A name may hold a sign of equality, a kind does not.
+        name, equals, value = text.rpartition("=") if what == "KIND" else text.partition("=")
         if not name or not equals or (not value and what == "KIND"):
             raise ScriptError(f"{option} {text!r} should be NAME={what}.")
         found[name] = value

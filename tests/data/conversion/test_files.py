@@ -192,3 +192,14 @@ def test_a_key_that_the_files_have_too_is_told(tmp_path):
     (tmp_path / "a=1").mkdir()
     pq.write_table(pa.table({"a": [5]}), tmp_path / "a=1" / "0.parquet")
     assert told(tmp_path) == ["a=: 1 folder left out: the files have a column 'a' themselves"]
+
+
+def test_what_is_no_regular_file_is_told_and_links_to_nothing_are_refused(tmp_path):
+    write(tmp_path / "in", "a.csv")
+    os.mkfifo(tmp_path / "in" / "b.csv")
+    assert found(tmp_path / "in") == (["a.csv"], {"b.csv": 1})
+    with pytest.raises(SourceError, match="no regular file"):
+        found(tmp_path / "in" / "b.csv")
+    os.symlink(tmp_path / "nowhere", tmp_path / "in" / "c.csv")
+    with pytest.raises(SourceError, match=r"c\.csv cannot be read as CSV: No such file"):
+        convert(tmp_path / "in", tmp_path / "set")

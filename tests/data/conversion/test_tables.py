@@ -185,6 +185,24 @@ def test_columns_that_a_file_does_not_have_are_missing_values(tmp_path):
     assert account == ["b: 1 value filled: missing, '-' took the place"]
 
 
+def test_fields_of_objects_that_drift_are_joined(tmp_path):
+    parquet(tmp_path / "0.parquet", s=pa.array([{"a": 1, "b": "x"}]))
+    parquet(tmp_path / "1.parquet", s=pa.array([{"c": 1.5, "a": 1 << 40}]))
+    fills = {"s.b": "-", "s.c": 0}
+    assert read(tmp_path, fill_nulls=fills)[0].to_pydict() == {"s.a": [1, 1 << 40], "s.b": ["x", "-"], "s.c": [0, 1.5]}
+    assert "1.parquet: Column 's.b' has 1 missing value, the first in row 0" in refused(tmp_path, fill_nulls={"s.c": 0})
+    parquet(tmp_path / "2.parquet", s=pa.array([{"a": "text"}]))
+    assert "2.parquet has column 's'" in refused(tmp_path)
+
+
+def test_a_text_that_is_the_same_in_many_rows_is_read_in_bounded_pieces(tmp_path):
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(200, np.int32)), pa.array(["x" * (1 << 18)]))
+    pq.write_table(pa.table({"t": texts}), tmp_path / "a.parquet", store_schema=False)
+    batches = [rows.batch for rows in open_source(tmp_path / "a.parquet", None, SourceOptions()).record_batches()]
+    assert sum(batch.num_rows for batch in batches) == 200
+    assert max(batch.nbytes for batch in batches) <= 9 << 20
+
+
 # -- what needs an answer
 
 
