@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .conversion.convert import Conversion, convert, convert_csv, convert_npz
+from .conversion.convert import Conversion, convert
 from .conversion.from_objects import (
     from_arrow,
     from_dataset,
@@ -82,8 +82,6 @@ __all__ = [
     "aligned_empty",
     "concatenate",
     "convert",
-    "convert_csv",
-    "convert_npz",
     "fit_preprocessing",
     "from_arrow",
     "from_dataset",

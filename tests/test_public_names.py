@@ -22,7 +22,7 @@ DATA = """
     ColumnStatistics Conversion Dataset DatasetError DatasetExistsError DatasetNotFoundError
     DatasetWriter FittedPreprocessing LengthStatistics ManifestError PlanError Ragged Reader RemoteDataset
     RemoteError RowError RowOrder SelectionError ShardError Shuffle SourceError StoredDataset TransformError
-    UnknownColumnError VerifyReport aligned_empty concatenate convert convert_csv convert_npz
+    UnknownColumnError VerifyReport aligned_empty concatenate convert
     fit_preprocessing from_arrow from_dataset from_generator from_pandas from_ray_dataset from_tf_dataset
     load_preprocessing mix open_dataset parse_shuffle read_idx row_ids row_uniform
     upload_dataset verify write_dataset

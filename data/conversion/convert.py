@@ -58,36 +58,52 @@ def convert(
     piece_bytes: int = PIECE_BYTES,
     on_progress: OnProgress | None = None,
 ) -> StoredDataset:
-    """Write a file, the files of a folder or pattern (`*`), or a data set of Keras as a dataset, in bounded memory.
+    """Write a file, the files of a folder or pattern, or a data set of Keras as a dataset, in bounded memory.
 
-    `kind` (None: from the name, or from what is in the folder): "npz", "npy", "csv", "json" (lines), "parquet", "arrow"
-    (files and streams, Feather), "huggingface" (a folder of `save_to_disk`), "tfrecord" (of `tf.train.Example`),
-    "images" (a sub-folder per class), "keras" (`keras:mnist`), "idx", or "dataset" (another one of ours).
+    A value that is stored equals the one in the source, or an error names its file, column and row, or it is an entry
+    of `account` of the dataset that is returned: what was left out or changed, with counts.
 
-    `features` chooses columns. With `target` the features of a table are stacked into "x", float32 [rows, features],
-    and the target becomes "y". `columns` says what columns become: a kind, a dtype or both, such as "string",
-    "float32", "list:int32", "tensor:uint8[28,28]". Missing values are refused unless `fill_nulls` has a value for their
-    column. `split` chooses one of a source that has several. Images that cannot be decoded are refused by their names;
-    `bad_pictures` "drop" leaves them out, "keep" does not look at them. `upright` turns those with an EXIF orientation.
-    The metadata of the dataset holds the class names that the source has, and where it came from.
+    Args:
+        source: a path, "~" being the home folder; a pattern (`*`); a name such as "keras:mnist"; or the URI of a
+            dataset, or of a folder of Parquet or Arrow files. A folder is taken with what lies below it; `year=2023/`
+            in a path is a column "year".
+        destination: a folder of this host.
+        kind: None: from the name, or from what is in the folder; "npz", "npy", "csv", "json" (lines), "parquet",
+            "arrow" (files and streams, Feather), "huggingface" (a folder of `save_to_disk`), "tfrecord" (of
+            `tf.train.Example`), "images" (a sub-folder per class), "keras", "idx", or "dataset" (another of ours).
+        target: this column of a table becomes "y", and the features are stacked into "x", float32 [rows, features].
+        features: the columns that are taken.
+        columns: what columns become: a kind, a dtype or both, such as "string", "float32", "list:int32",
+            "tensor:uint8[28,28]".
+        fill_nulls: by column what takes the place of missing values, which are refused without it.
+        split: one of a source that has several, by its names of files or by what it notes; "all" joins those of names.
+        bad_pictures: what to do with images that cannot be decoded: None refuses them by name, "drop" leaves them out,
+            "keep" does not look at them.
+        upright: turn images that have an EXIF orientation.
+        overwrite: replace a dataset that is there.
+        resume: go on from the complete shards of an interrupted conversion of the same source with the same options,
+            and leave them also after an error; the result is that of an uninterrupted one. Without it, an error leaves
+            nothing behind, and an interruption (Ctrl-C, a kill) the shards that were complete.
+        shuffle_seed: see `DatasetWriter`, as for `rows_per_shard` and `shard_bytes`.
+        rows_per_shard: rows of a file.
+        shard_bytes: or bytes of a file.
+        piece_bytes: about so many bytes of rows are read and written at once: fewer take less memory.
+        on_progress: called after each such piece.
 
-    Without `resume`, an error leaves nothing behind, an interruption (Ctrl-C, a kill) the shards that were complete;
-    `resume` goes on from those of an interrupted conversion of the same source with the same options, and leaves them
-    also after an error. The result is that of an uninterrupted one. About `piece_bytes` bytes of rows are read and
-    written at once, and `on_progress` is called after each such piece: fewer bytes take less memory. The other options
-    are those of `DatasetWriter`.
+    The metadata of the dataset holds where it came from, the class names that the source has, and the columns that a
+    model is fed with where they can be told, which `Trainer.fit` then takes.
 
     Raises SourceError for what cannot be read, BadColumnError for what cannot be stored, DatasetExistsError, OSError.
     """
-    # Before a large source is looked at.
-    if is_uri(destination) and local_path(str(destination)) is None:
+    folder = local_path(str(destination)) if is_uri(destination) else Path(os.path.expanduser(destination))
+    if folder is None:
+        name = shown_uri(str(destination))
         raise RemoteError(
-            f"{shown_uri(str(destination))}: a conversion is resumable, so it writes to a folder of this host. Convert "
-            "to one, then upload_dataset(open_dataset(FOLDER), URI).",
-            path=shown_uri(str(destination)),
+            f"{name}: a conversion is resumable, so it writes to a folder of this host. Convert to one, then "
+            "upload_dataset(open_dataset(FOLDER), URI).",
+            path=name,
         )
-    destination = os.path.expanduser(destination)
-    check_target(Path(os.path.abspath(destination)), overwrite)
+    check_target(folder.absolute(), overwrite)  # before a large source is looked at
     options = SourceOptions(
         target=target,
         features=features,
@@ -112,7 +128,7 @@ def convert(
         "metadata": metadata,
         "overwrite": overwrite,
     }
-    return write_source(opened, destination, writing, resume=resume, on_progress=on_progress)
+    return write_source(opened, folder, writing, resume=resume, on_progress=on_progress)
 
 
 def _model_columns(columns: Sequence[Column]) -> dict[str, Any]:
@@ -187,44 +203,3 @@ def _options_json(options: SourceOptions) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) and value == value else repr(value)
-
-
-def convert_npz(
-    source: _Path, destination: _Path, *, overwrite: bool = False, rows_per_shard: int | None = None
-) -> StoredDataset:
-    """Write the arrays of an .npz file as the columns of a dataset; see `convert`.
-
-    Raises SourceError, BadColumnError, DatasetExistsError.
-    """
-    return convert(source, destination, kind="npz", overwrite=overwrite, rows_per_shard=rows_per_shard)
-
-
-def convert_csv(
-    source: _Path,
-    destination: _Path,
-    *,
-    target: str | None = None,
-    features: Sequence[str] | None = None,
-    columns: Requested | None = None,
-    fill_nulls: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-    rows_per_shard: int | None = None,
-) -> StoredDataset:
-    """Write a CSV file with a header line (plain or .gz) as a dataset; see `convert`.
-
-    With `target`, the numeric `features` (None: all other columns) are stacked into "x", float32 [rows, features], and
-    the target becomes "y", int64 if all its values are whole, else float32. Without, each column becomes a column of
-    its own: numbers, bools, or text. Raises SourceError, BadColumnError for text where numbers are needed and for
-    missing values (naming the first), DatasetExistsError.
-    """
-    return convert(
-        source,
-        destination,
-        kind="csv",
-        target=target,
-        features=features,
-        columns=columns,
-        fill_nulls=fill_nulls,
-        overwrite=overwrite,
-        rows_per_shard=rows_per_shard,
-    )

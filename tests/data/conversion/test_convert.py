@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from heliostat.data import BadColumnError, DatasetExistsError, SourceError, convert_csv, convert_npz, read_idx
+from heliostat.data import BadColumnError, DatasetExistsError, SourceError, read_idx
 from heliostat.data.conversion.convert import convert
 from heliostat.data.errors import RemoteError
 
@@ -25,7 +25,7 @@ def csv_file(tmp_path, text: str):
 def test_arrays_of_an_npz_become_columns(tmp_path):
     arrays = {"x": np.arange(12.0).reshape(4, 3), "flag": np.array([True, False, True, True])}
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    dataset = convert_npz(tmp_path / "a.npz", tmp_path / "set", rows_per_shard=3)
+    dataset = convert(tmp_path / "a.npz", tmp_path / "set", rows_per_shard=3)
     assert len(dataset.shards) == 2
     for name, values in columns_of(dataset).items():
         assert np.array_equal(values, arrays[name])
@@ -34,16 +34,16 @@ def test_arrays_of_an_npz_become_columns(tmp_path):
 
 def test_overwrite_is_passed_on(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.arange(4))
-    convert_npz(tmp_path / "a.npz", tmp_path / "set")
+    convert(tmp_path / "a.npz", tmp_path / "set")
     with pytest.raises(DatasetExistsError):
-        convert_npz(tmp_path / "a.npz", tmp_path / "set")
-    assert len(convert_npz(tmp_path / "a.npz", tmp_path / "set", overwrite=True)) == 4
+        convert(tmp_path / "a.npz", tmp_path / "set")
+    assert len(convert(tmp_path / "a.npz", tmp_path / "set", overwrite=True)) == 4
 
 
 def test_an_npz_with_objects_names_the_array(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.arange(2), names=np.array(["a", None], object))
     with pytest.raises(BadColumnError, match=r"'names' of .* holds Python objects"):
-        convert_npz(tmp_path / "a.npz", tmp_path / "set")
+        convert(tmp_path / "a.npz", tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 
@@ -53,15 +53,15 @@ def test_files_that_are_no_npz_are_named(tmp_path):
     np.save(tmp_path / "one.npy", np.arange(3))
     for name, message in (("text", "cannot be read"), ("cut", "cannot be read"), ("missing", "No such file")):
         with pytest.raises(SourceError, match=message) as caught:
-            convert_npz(tmp_path / f"{name}.npz", tmp_path / "set")
+            convert(tmp_path / f"{name}.npz", tmp_path / "set")
         assert caught.value.path == str(tmp_path / f"{name}.npz")
     with pytest.raises(SourceError, match="one array without a name"):
-        convert_npz(tmp_path / "one.npy", tmp_path / "set")
+        convert(tmp_path / "one.npy", tmp_path / "set", kind="npz")
 
 
 def test_each_column_of_a_csv_becomes_a_column(tmp_path):
     path = csv_file(tmp_path, "a,b,c\n1,0.5,true\n-2,1e3,false\n")
-    found = columns_of(convert_csv(path, tmp_path / "set"))
+    found = columns_of(convert(path, tmp_path / "set"))
     assert found["a"].tolist() == [1, -2]
     assert found["a"].dtype == np.int64
     assert found["b"].tolist() == [0.5, 1000.0]
@@ -72,7 +72,7 @@ def test_each_column_of_a_csv_becomes_a_column(tmp_path):
 
 def test_features_are_stacked_beside_the_target(tmp_path):
     path = csv_file(tmp_path, "a,label,b\n1,3,0.5\n-2,4,7\n")
-    dataset = convert_csv(path, tmp_path / "set", target="label")
+    dataset = convert(path, tmp_path / "set", target="label")
     found = columns_of(dataset)
     assert found["x"].tolist() == [[1.0, 0.5], [-2.0, 7.0]]
     assert found["x"].dtype == np.float32
@@ -86,21 +86,21 @@ def test_features_are_stacked_beside_the_target(tmp_path):
 def test_a_target_is_integer_if_its_values_are(tmp_path, values, dtype):
     first, second = values.split()
     path = csv_file(tmp_path, f"a,t\n0,{first}\n0,{second}\n")
-    assert convert_csv(path, tmp_path / "set", target="t").schema["y"].dtype == dtype
+    assert convert(path, tmp_path / "set", target="t").schema["y"].dtype == dtype
 
 
 def test_chosen_features_leave_text_columns_out(tmp_path):
     path = csv_file(tmp_path, "name,a,t,b\nx,1,0,2\ny,3,1,4\n")
-    dataset = convert_csv(path, tmp_path / "set", target="t", features=["b", "a"])
+    dataset = convert(path, tmp_path / "set", target="t", features=["b", "a"])
     assert columns_of(dataset)["x"].tolist() == [[2, 1], [4, 3]]
-    assert set(convert_csv(path, tmp_path / "some", features=["a"]).schema) == {"a"}
+    assert set(convert(path, tmp_path / "some", features=["a"]).schema) == {"a"}
 
 
 def test_a_text_column_is_named_with_its_first_text(tmp_path):
     path = csv_file(tmp_path, "a,b\n1,2\n2,3.5\n3,many\n4,few\n")
     for target in ("a", "b"):
         with pytest.raises(BadColumnError, match=r"Column 'b' of .* 'many' in data row 3") as caught:
-            convert_csv(path, tmp_path / "set", target=target)
+            convert(path, tmp_path / "set", target=target)
         assert caught.value.column == "b"
     assert os.listdir(tmp_path) == ["table.csv"]
 
@@ -108,12 +108,12 @@ def test_a_text_column_is_named_with_its_first_text(tmp_path):
 def test_dates_are_no_numbers(tmp_path):
     path = csv_file(tmp_path, "day,y\n2024-05-06,1\n2024-05-07,2\n")
     with pytest.raises(BadColumnError, match="'2024-05-06' in data row 1"):
-        convert_csv(path, tmp_path / "set", target="y")
+        convert(path, tmp_path / "set", target="y")
 
 
 def test_text_columns_stay_text_without_a_target(tmp_path):
     path = csv_file(tmp_path, 'a,day,said\n1,2024-05-06,"x, ""y"""\n2,2024-05-07,"two\nlines"\n3,,\n')
-    dataset = convert_csv(path, tmp_path / "set")
+    dataset = convert(path, tmp_path / "set")
     found = columns_of(dataset)
     assert found["a"].tolist() == [1, 2, 3]
     assert found["day"].to_list() == ["2024-05-06", "2024-05-07", ""]
@@ -125,14 +125,14 @@ def test_text_columns_stay_text_without_a_target(tmp_path):
 def test_a_missing_value_is_named_with_its_row(tmp_path, empty):
     path = csv_file(tmp_path, f"a,b\n1,2\n2,{empty}\n")
     with pytest.raises(BadColumnError, match=r"Column 'b' of .* has 1 missing value, the first in data row 2"):
-        convert_csv(path, tmp_path / "set")
+        convert(path, tmp_path / "set")
 
 
 @pytest.mark.parametrize("arguments", [{"target": "z"}, {"features": ["a", "z"]}])
 def test_an_unknown_csv_column_is_named(tmp_path, arguments):
     path = csv_file(tmp_path, "a,b\n1,2\n")
     with pytest.raises(BadColumnError, match="no column 'z'; it has 'a', 'b'"):
-        convert_csv(path, tmp_path / "set", **arguments)
+        convert(path, tmp_path / "set", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -141,17 +141,17 @@ def test_an_unknown_csv_column_is_named(tmp_path, arguments):
 )
 def test_a_malformed_csv_is_refused(tmp_path, text, message):
     with pytest.raises(SourceError, match=message):
-        convert_csv(csv_file(tmp_path, text), tmp_path / "set")
+        convert(csv_file(tmp_path, text), tmp_path / "set")
 
 
 def test_a_target_without_features_is_refused(tmp_path):
     with pytest.raises(BadColumnError, match="no feature column beside 't'"):
-        convert_csv(csv_file(tmp_path, "t\n1\n"), tmp_path / "set", target="t")
+        convert(csv_file(tmp_path, "t\n1\n"), tmp_path / "set", target="t")
 
 
 def test_a_csv_without_rows_is_refused(tmp_path):
     with pytest.raises(BadColumnError, match="0 rows"):
-        convert_csv(csv_file(tmp_path, "a,b\n"), tmp_path / "set")
+        convert(csv_file(tmp_path, "a,b\n"), tmp_path / "set")
 
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
