@@ -1,4 +1,4 @@
-"""A conversion that is killed whenever its journal is written ends with the rows and the account of an undisturbed one."""
+"""Conversions that are killed whenever the journal is written end with the rows and the account of undisturbed ones."""
 
 from __future__ import annotations
 
