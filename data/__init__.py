@@ -1,8 +1,23 @@
-"""Heliostat's data layer: which rows a run reads, in what order, and reading them (no TensorFlow, no Ray)."""
+"""Heliostat's data layer: which rows a run reads, in what order, and reading them (no TensorFlow, no Ray).
+
+open_dataset      a dataset that is there: written before, or Parquet and Arrow files, on this host or an object store
+write_dataset     one from arrays; DatasetWriter, from batch after batch
+convert           one from files: CSV, JSON lines, Parquet, TFRecord, pictures and others, exactly or with an account
+from_generator    one from what Python yields; from_pandas, from_arrow, from_tf_dataset, from_ray_dataset, and
+                  from_dataset, which writes what a view computes
+Dataset           what all of them return: its methods look at rows, choose and change them, and feed a model
+mix               rows of several datasets, in proportions
+fit_preprocessing what a Keras layer learns from a column, for `Dataset.vectorize`
+upload_dataset    a dataset to an object store
+verify            every byte of a dataset, compared with its hashes
+
+`Column` says what a column holds, `Ragged` are rows of different lengths, `row_uniform` draws numbers that belong
+to a row; errors are in a tree below `DatasetError`. Everything else is an inner matter.
+"""
 
 from __future__ import annotations
 
-from .conversion.convert import Conversion, convert
+from .conversion.convert import convert
 from .conversion.from_objects import (
     from_arrow,
     from_dataset,
@@ -11,7 +26,6 @@ from .conversion.from_objects import (
     from_ray_dataset,
     from_tf_dataset,
 )
-from .conversion.idx import read_idx
 from .dataset import Dataset
 from .errors import (
     BadColumnError,
@@ -29,58 +43,35 @@ from .errors import (
     TransformError,
     UnknownColumnError,
 )
-from .format.columns import Column, ColumnKind, ColumnStatistics, LengthStatistics
-from .format.memory import ALIGNMENT_BYTES, aligned_empty
+from .format.columns import Column
 from .format.ragged import Ragged
-from .order.order import ORDER_VERSION, RowOrder, Shuffle
-from .order.plan import BatchPlan, row_ids
-from .order.window import parse_shuffle
-from .read.reader import Reader
-from .remote.remote_dataset import RemoteDataset
 from .remote.upload import upload_dataset
-from .stored import StoredDataset, open_dataset
-from .verify import VerifyReport, verify
-from .views.concatenate import concatenate
+from .stored import open_dataset
+from .verify import verify
 from .views.mix import mix
-from .views.preprocess import FittedPreprocessing, fit_preprocessing, load_preprocessing
+from .views.preprocess import fit_preprocessing
 from .views.randomness import row_uniform
 from .writer import DatasetWriter, write_dataset
 
 __all__ = [
-    "ALIGNMENT_BYTES",
-    "ORDER_VERSION",
     "BadColumnError",
-    "BatchPlan",
     "CacheError",
     "Column",
-    "ColumnKind",
-    "ColumnStatistics",
-    "Conversion",
     "Dataset",
     "DatasetError",
     "DatasetExistsError",
     "DatasetNotFoundError",
     "DatasetWriter",
-    "FittedPreprocessing",
-    "LengthStatistics",
     "ManifestError",
     "PlanError",
     "Ragged",
-    "Reader",
-    "RemoteDataset",
     "RemoteError",
     "RowError",
-    "RowOrder",
     "SelectionError",
     "ShardError",
-    "Shuffle",
     "SourceError",
-    "StoredDataset",
     "TransformError",
     "UnknownColumnError",
-    "VerifyReport",
-    "aligned_empty",
-    "concatenate",
     "convert",
     "fit_preprocessing",
     "from_arrow",
@@ -89,12 +80,8 @@ __all__ = [
     "from_pandas",
     "from_ray_dataset",
     "from_tf_dataset",
-    "load_preprocessing",
     "mix",
     "open_dataset",
-    "parse_shuffle",
-    "read_idx",
-    "row_ids",
     "row_uniform",
     "upload_dataset",
     "verify",

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import xxhash
-from heliostat.data import PlanError, Shuffle, parse_shuffle
+from heliostat.data import PlanError
+from heliostat.data.order.window import Shuffle, parse_shuffle
 
 from .columns import Columns
 from .errors import ConfigurationError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from heliostat.cluster.links import PairBandwidth
-from heliostat.data import Shuffle
+from heliostat.data.order.window import Shuffle
 
 from .arguments import (
     check_build_model,

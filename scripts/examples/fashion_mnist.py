@@ -8,7 +8,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from heliostat.data import read_idx, write_dataset
+from heliostat.data import write_dataset
+from heliostat.data.conversion.idx import read_idx
 from heliostat.trainer import Trainer
 
 

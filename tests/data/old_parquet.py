@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from heliostat.data import StoredDataset, open_dataset, write_dataset
+from heliostat.data import open_dataset, write_dataset
 from heliostat.data.format.manifest import Manifest, Shard, write_manifest
 from heliostat.data.format.shards import hash_file
+from heliostat.data.stored import StoredDataset
 
 _GROUP_ROWS, _GROUP_BYTES = 4096, 1 << 20
 

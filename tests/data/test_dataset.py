@@ -11,18 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from heliostat.data import (
-    ColumnStatistics,
-    Dataset,
-    PlanError,
-    RowOrder,
-    UnknownColumnError,
-    open_dataset,
-    write_dataset,
-)
-from heliostat.data.format.columns import NanStatistics
+from heliostat.data import Dataset, PlanError, UnknownColumnError, open_dataset, write_dataset
+from heliostat.data.format.columns import ColumnStatistics, NanStatistics
 from heliostat.data.format.manifest import DTYPE_NAMES, Column, Manifest, Shard
 from heliostat.data.format.ragged import Ragged
+from heliostat.data.order.order import RowOrder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -13,8 +13,9 @@ import tracemalloc
 import numpy as np
 import pyarrow as pa
 import pytest
-from heliostat.data import DatasetError, ManifestError, SourceError, open_dataset, read_idx, write_dataset
+from heliostat.data import DatasetError, ManifestError, SourceError, open_dataset, write_dataset
 from heliostat.data.conversion.from_numpy import npy_source
+from heliostat.data.conversion.idx import read_idx
 from heliostat.data.format.manifest import Manifest, read_manifest, write_manifest
 from heliostat.data.format.shards import hash_file
 

@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from heliostat.data import PlanError, RowOrder
+from heliostat.data import PlanError
+from heliostat.data.order.order import RowOrder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,7 +109,8 @@ def test_orders_are_the_same_for_ever(num_rows, seed, epoch, expected):
 
 def test_another_process_computes_the_same_order():
     program = (
-        "from heliostat.data import RowOrder; print(RowOrder(num_rows=60000, seed=5, epoch=2).rows(90, 99).tolist())"
+        "from heliostat.data.order.order import RowOrder; "
+        "print(RowOrder(num_rows=60000, seed=5, epoch=2).rows(90, 99).tolist())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == str(RowOrder(num_rows=60_000, seed=5, epoch=2).rows(90, 99).tolist())

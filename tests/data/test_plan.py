@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heliostat.data import BatchPlan, PlanError, RowOrder, row_ids
+from heliostat.data import PlanError
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan, row_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -20,19 +20,19 @@ from heliostat.data import (
     DatasetExistsError,
     DatasetNotFoundError,
     ManifestError,
-    RowOrder,
     ShardError,
-    StoredDataset,
     open_dataset,
     write_dataset,
 )
 from heliostat.data.errors import CacheError, RemoteError
+from heliostat.data.order.order import RowOrder
 from heliostat.data.remote.filesystem import RemoteFolder, shown_uri
 from heliostat.data.remote.remote_dataset import RemoteDataset, open_remote
 from heliostat.data.remote.remote_source import local_name
 from heliostat.data.remote.retry import RetryPolicy
 from heliostat.data.remote.shard_cache import FOLDER_NAME
 from heliostat.data.remote.upload import upload_dataset
+from heliostat.data.stored import StoredDataset
 from heliostat.data.verify import verify
 from heliostat.data.writer import DatasetWriter
 

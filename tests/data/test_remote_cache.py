@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
-from heliostat.data import RowOrder, write_dataset
+from heliostat.data import write_dataset
 from heliostat.data.errors import CacheError, RemoteError, ShardError
+from heliostat.data.order.order import RowOrder
 from heliostat.data.read.upcoming import ShardTable, Upcoming
 from heliostat.data.remote.byte_locks import ByteLocks, byte_locked
 from heliostat.data.remote.fetch_ahead import ShardPrefetcher

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data import DatasetExistsError, UnknownColumnError, read_idx, write_dataset
+from heliostat.data import DatasetExistsError, UnknownColumnError, write_dataset
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.from_objects import (
     from_arrow,
@@ -18,6 +18,7 @@ from heliostat.data.conversion.from_objects import (
     from_pandas,
     from_ray_dataset,
 )
+from heliostat.data.conversion.idx import read_idx
 from heliostat.data.errors import BadColumnError, SourceError
 from heliostat.data.format.columns import DTYPE_NAMES
 from heliostat.data.format.ragged import Ragged

@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from heliostat.data import BatchPlan, PlanError, RowOrder, row_ids
+from heliostat.data import PlanError
 from heliostat.data.order.bijection import permuted, permuted_back, round_keys
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.order.window import Window, parse_shuffle
 from hypothesis import given, settings
 from hypothesis import strategies as st

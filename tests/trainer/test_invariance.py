@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from heliostat.cluster.allreduce.collective import Alone
 from heliostat.cluster.vectors import reduce_nodes
-from heliostat.data import BatchPlan, RowOrder
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan
 
 from .conftest import dense_data, fingerprint, text_data
 from .models import attention, chapter, linear, normalised, recurrent

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from heliostat.data import BatchPlan, Dataset, RowOrder, Shuffle, aligned_empty, row_ids
+from heliostat.data import Dataset
+from heliostat.data.format.memory import aligned_empty
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan, row_ids
+from heliostat.data.order.window import Shuffle
 from heliostat.data.read.ahead import Ahead
 
 from ..columns import Columns

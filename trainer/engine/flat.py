@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
-from heliostat.data import ALIGNMENT_BYTES
+from heliostat.data.format.memory import ALIGNMENT_BYTES
 
 from . import private_api
 from .layout import small_on_average

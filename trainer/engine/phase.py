@@ -14,7 +14,7 @@ from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.results import Buckets
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector
-from heliostat.data import aligned_empty
+from heliostat.data.format.memory import aligned_empty
 
 from ..config import GradientDtype
 from ..errors import WorkersDisagreeError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from heliostat.cluster.vectors import Vector
-from heliostat.data import ALIGNMENT_BYTES, aligned_empty
+from heliostat.data.format.memory import ALIGNMENT_BYTES, aligned_empty
 from ml_dtypes import bfloat16
 
 from .layout import VectorLayout

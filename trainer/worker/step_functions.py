@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from heliostat.data import BatchPlan, Dataset, Shuffle
+from heliostat.data import Dataset
+from heliostat.data.order.plan import BatchPlan
+from heliostat.data.order.window import Shuffle
 
 from ..columns import Columns, sample_rows
 from ..config import FitConfig

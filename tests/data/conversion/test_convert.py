@@ -8,8 +8,9 @@ import struct
 
 import numpy as np
 import pytest
-from heliostat.data import BadColumnError, DatasetExistsError, SourceError, read_idx
+from heliostat.data import BadColumnError, DatasetExistsError, SourceError
 from heliostat.data.conversion.convert import convert
+from heliostat.data.conversion.idx import read_idx
 from heliostat.data.errors import RemoteError
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from heliostat.data import DatasetExistsError, SourceError, StoredDataset
+from heliostat.data import DatasetExistsError, SourceError
 from heliostat.data.conversion.convert import convert, write_source
 from heliostat.data.conversion.from_keras import labelled_source
 from heliostat.data.conversion.from_objects import from_generator, from_tf_dataset
+from heliostat.data.stored import StoredDataset
 from PIL import Image
 
 pytestmark = pytest.mark.engine

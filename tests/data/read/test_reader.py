@@ -6,16 +6,9 @@ import os
 
 import numpy as np
 import pytest
-from heliostat.data import (
-    Dataset,
-    Ragged,
-    RowError,
-    RowOrder,
-    ShardError,
-    UnknownColumnError,
-    aligned_empty,
-    write_dataset,
-)
+from heliostat.data import Dataset, Ragged, RowError, ShardError, UnknownColumnError, write_dataset
+from heliostat.data.format.memory import aligned_empty
+from heliostat.data.order.order import RowOrder
 from heliostat.data.read.batches import gather_block
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -7,7 +7,8 @@ import inspect
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, RowOrder, mix, write_dataset
+from heliostat.data import Dataset, mix, write_dataset
+from heliostat.data.order.order import RowOrder
 from heliostat.data.read.reader import Reader
 from heliostat.data.read.shard_reader import ShardReader
 from heliostat.data.read.upcoming import ShardTable, refetches

@@ -6,8 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-from heliostat.data import BatchPlan, Dataset, PlanError, RowError, RowOrder, row_ids, write_dataset
+from heliostat.data import Dataset, PlanError, RowError, write_dataset
 from heliostat.data.errors import SelectionError
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.views.mix import mix, mix_streams
 from hypothesis import given, settings
 from hypothesis import strategies as st

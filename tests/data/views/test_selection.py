@@ -6,19 +6,11 @@ import pickle
 
 import numpy as np
 import pytest
-from heliostat.data import (
-    BatchPlan,
-    Dataset,
-    PlanError,
-    RowError,
-    RowOrder,
-    ShardError,
-    UnknownColumnError,
-    row_ids,
-    write_dataset,
-)
+from heliostat.data import Dataset, PlanError, RowError, ShardError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError, TransformError
 from heliostat.data.format.ragged import Ragged
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.views.concatenate import concatenate
 from heliostat.data.views.split import SplitSide
 from hypothesis import given, settings

@@ -7,8 +7,9 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.data import Dataset, PlanError, RowOrder, UnknownColumnError, write_dataset
+from heliostat.data import Dataset, PlanError, UnknownColumnError, write_dataset
 from heliostat.data.errors import TransformError
+from heliostat.data.order.order import RowOrder
 
 pytestmark = pytest.mark.engine
 

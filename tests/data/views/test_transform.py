@@ -6,9 +6,11 @@ import pickle
 
 import numpy as np
 import pytest
-from heliostat.data import BatchPlan, Column, Dataset, RowError, RowOrder, UnknownColumnError, row_ids, write_dataset
+from heliostat.data import Column, Dataset, RowError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError, TransformError
 from heliostat.data.format.ragged import Ragged
+from heliostat.data.order.order import RowOrder
+from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.views.randomness import row_keys, row_seeds, row_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,7 +134,7 @@ def test_an_unchanged_column_may_be_returned_and_none_can_be_written_to(stored):
 
 
 def test_a_function_may_use_its_arrays_again(stored):
-    from heliostat.data import aligned_empty
+    from heliostat.data.format.memory import aligned_empty
 
     own, many = aligned_empty((4,), np.int64), aligned_empty((4,), np.int64)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from heliostat.data import BatchPlan, Dataset, mix, write_dataset
+from heliostat.data import Dataset, mix, write_dataset
+from heliostat.data.order.plan import BatchPlan
 from heliostat.data.read.shard_reader import ShardReader
 from heliostat.trainer.columns import Columns
 from heliostat.trainer.engine.feed import Feed
