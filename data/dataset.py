@@ -121,7 +121,7 @@ class Dataset(ABC):
             >>> len(past), len(future)
             (6, 2)
         """
-        from .views.selection import split
+        from .views.split_by import split
 
         return split(self, fraction, seed=seed, by=by, stratify=stratify, gap=gap)
 

@@ -1,7 +1,8 @@
 """Imports go down or stay on their floor, those for types and inside of functions too, and never in a circle.
 
 A floor is a row of files and folders that may import each other and what stands below. Whoever adds a file or a folder
-to `cluster/` or `trainer/` says here on which floor it stands. Nothing is imported to find out: files are parsed.
+to `cluster/`, `data/` or `trainer/` says here on which floor it stands. Nothing is imported to find out, files are
+parsed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ FLOORS: Mapping[str, Floors] = {
         {"group"},
         {"pools", "__init__"},
     ],
+    "data": [
+        {"errors"},
+        {"order"},
+        {"format"},
+        {"read", "write"},
+        {"foreign", "remote", "damage"},
+        {"dataset", "views", "stored", "writer"},
+        {"conversion", "verify", "__init__"},
+    ],
     "trainer": [
         {"arguments", "code_digests", "columns", "config", "environment", "errors", "events", "hardware"}
         | {"jobs", "shipping"},
@@ -35,6 +45,8 @@ FLOORS: Mapping[str, Floors] = {
         {"trainer", "__init__"},
     ],
 }
+# A dataset has methods that make views, which are datasets: the one pair of files and folders that know each other.
+PAIR = (("data", "dataset"), ("data", "views"))
 FORBIDDEN = {"data": {"ray"}, "cluster": {"tensorflow", "keras"}}
 NO_PACKAGES = {"build", "dist", "docs", "tests"}
 
@@ -70,6 +82,16 @@ def unit_of(parts: Sequence[str], floors: Floors) -> str:
     return parts[1] if len(parts) > 1 and any(parts[1] in floor for floor in floors) else "__init__"
 
 
+# Those of today; whoever mends one strikes it.
+EXCEPTIONS = {
+    ("data/remote/remote_dataset.py", "data.stored.StoredDataset"),
+    ("data/remote/remote_dataset.py", "data.views.view.chosen_columns"),
+    ("data/remote/upload.py", "data.dataset.Dataset"),
+    ("data/remote/upload.py", "data.stored.StoredDataset"),
+    ("data/remote/upload.py", "data.views.statistics.column_statistics"),
+}
+
+
 def steps_up(root: Path) -> list[str]:
     """The imports that go up, into the house next door, or to a package that a folder must not know."""
     found = []
@@ -77,6 +99,8 @@ def steps_up(root: Path) -> list[str]:
         for path in sources(root, folder):
             here = path.relative_to(root).with_suffix("").parts
             for line, parts in imports_of(path, root):
+                if (str(path.relative_to(root)), ".".join(parts)) in EXCEPTIONS:
+                    continue
                 said = f"{path.relative_to(root)}:{line} imports {'.'.join(filter(None, parts))}"
                 if parts[0] == folder and folder in FLOORS:
                     floors = FLOORS[folder]
@@ -112,6 +136,8 @@ def circle(root: Path, folder: str) -> list[str]:
         for _, parts in imports_of(path, root):
             # A module, a name in a module, a name in a package, or a package.
             tries = [parts, parts[:-1], (*parts[:-1], "__init__"), (*parts, "__init__")]
+            if (here, parts[:2]) == PAIR or ("/".join(here) + ".py", ".".join(parts)) in EXCEPTIONS:
+                continue
             graph[here].update([each for each in tries if each in files and each != here][:1])
     try:
         TopologicalSorter(graph).prepare()
@@ -153,6 +179,10 @@ def tree(tmp_path):
 
 
 UP = [
+    ("data/order.py", "from .format import columns"),
+    ("data/read/reader.py", "from ..views.view import checked_row_ids"),
+    ("data/remote/cache.py", "def late():\n    from ..stored import StoredDataset"),
+    ("data/views/tf.py", "from heliostat.data import Dataset"),
     ("cluster/tree.py", "from heliostat.cluster.group import pool"),
     ("cluster/allreduce.py", "import heliostat.cluster.group"),
     ("trainer/config.py", "from .engine import step"),
@@ -187,7 +217,8 @@ DOWN = [
     ("trainer/engine/step.py", "from ..config import FitConfig\nfrom . import phase\nfrom .phase import Phase"),
     ("trainer/trainer.py", "from .driver import fit_run\nfrom heliostat import cluster, data\nimport tensorflow, ray"),
     ("scripts/cli.py", "from heliostat.trainer import Trainer\nfrom heliostat.data import Dataset"),
-    ("data/views/tf.py", "import tensorflow\nfrom heliostat.data import Dataset"),
+    ("data/views/tf.py", "import tensorflow\nfrom ..dataset import Dataset\nfrom ..read.reader import Reader"),
+    ("data/dataset.py", "def late():\n    from .views.tf import tf_dataset"),
     ("cluster/pools/ray.py", "import ray\nfrom ..group import pool"),
 ]
 
@@ -221,5 +252,11 @@ def test_a_circle_is_found(tree):
     root = tree("trainer/engine/c.py", "if TYPE_CHECKING:\n    import heliostat.trainer.engine.d")
     assert circle(root, "trainer") == []
     tree("trainer/engine/d.py", "from . import a")
+    tree("data/views/view.py", "from ..dataset import Dataset")
+    tree("data/dataset.py", "def late():\n    from .views.view import View")
+    assert circle(root, "data") == []
+    tree("data/stored.py", "from .dataset import Dataset")
+    tree("data/dataset.py", "from .stored import StoredDataset")
+    assert len(set(circle(root, "data"))) == 2
     assert len(set(circle(root, "trainer"))) == 4
     assert circle(root, "cluster") == []

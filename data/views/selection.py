@@ -17,7 +17,6 @@ from ..format.shards import Values
 from ..order.order import RowIds, checked_integer
 from ..read.reader import Out, Reader, checked_row_ids
 from ..read.upcoming import Order
-from .split import SplitSide
 from .statistics import LazyStatistics, column_statistics
 from .view import View, ViewReader, chosen_columns, rows_per_scan
 
@@ -142,47 +141,6 @@ class _SelectionReader(ViewReader):
         self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
     ) -> dict[str, Any]:
         return self._base.gather_parts(self._rows.at(ids), starts, length, names, out)
-
-
-def split(
-    dataset: Dataset,
-    fraction: float,
-    *,
-    seed: int = 0,
-    by: str | None = None,
-    stratify: str | None = None,
-    gap: int | None = None,
-) -> tuple[Dataset, Dataset]:
-    """See `Dataset.split`."""
-    from .split_by import split_by_columns, split_with_gap
-
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
-        raise SelectionError(
-            f"{dataset.name}.split({fraction!r}): the share of the first part must lie between 0 and 1, such as 0.9.",
-            path=dataset.name,
-        )
-    seed, num_rows = checked_integer("seed", seed, 0, 1 << 64), len(dataset)
-    if gap is not None:
-        if seed or by is not None or stratify is not None:
-            raise SelectionError(
-                f"{dataset.name}.split: gap= divides the rows in stored order; it does not go together with seed=, by= "
-                "or stratify=.",
-                path=dataset.name,
-            )
-        return split_with_gap(dataset, fraction, gap)
-    if by is not None or stratify is not None:
-        return split_by_columns(dataset, fraction, seed, by, stratify)
-    num_chosen = round(fraction * num_rows)
-    call = f"split({fraction}, seed={seed})"
-    first, second = (
-        Selection(
-            dataset,
-            SplitSide(num_rows=num_rows, num_chosen=num_chosen, seed=seed, first=side == 0),
-            f"{call}[{side}]",
-        )
-        for side in (0, 1)
-    )
-    return first, second
 
 
 def take(dataset: Dataset, num_rows: int) -> Dataset:

@@ -22,12 +22,52 @@ from ..format.shards import Values
 from ..order.bijection import Words, hashed, round_keys, two_words
 from ..order.order import checked_integer
 from .selection import RowIndex, Selection, Span
+from .split import SplitSide
 from .view import chosen_columns
 
 SPLIT_BY_VERSION = 1
 """Changes whenever any split by columns changes."""
 
 _SCAN_ROWS = 1 << 16
+
+
+def split(
+    dataset: Dataset,
+    fraction: float,
+    *,
+    seed: int = 0,
+    by: str | None = None,
+    stratify: str | None = None,
+    gap: int | None = None,
+) -> tuple[Dataset, Dataset]:
+    """See `Dataset.split`."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise SelectionError(
+            f"{dataset.name}.split({fraction!r}): the share of the first part must lie between 0 and 1, such as 0.9.",
+            path=dataset.name,
+        )
+    seed, num_rows = checked_integer("seed", seed, 0, 1 << 64), len(dataset)
+    if gap is not None:
+        if seed or by is not None or stratify is not None:
+            raise SelectionError(
+                f"{dataset.name}.split: gap= divides the rows in stored order; it does not go together with seed=, by= "
+                "or stratify=.",
+                path=dataset.name,
+            )
+        return split_with_gap(dataset, fraction, gap)
+    if by is not None or stratify is not None:
+        return split_by_columns(dataset, fraction, seed, by, stratify)
+    num_chosen = round(fraction * num_rows)
+    call = f"split({fraction}, seed={seed})"
+    first, second = (
+        Selection(
+            dataset,
+            SplitSide(num_rows=num_rows, num_chosen=num_chosen, seed=seed, first=side == 0),
+            f"{call}[{side}]",
+        )
+        for side in (0, 1)
+    )
+    return first, second
 
 
 def split_with_gap(dataset: Dataset, fraction: float, gap: int) -> tuple[Dataset, Dataset]:
