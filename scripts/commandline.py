@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib import metadata
@@ -56,7 +57,8 @@ class LocalPath(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         """As click does; a URI is refused."""
         if "://" in str(value):
-            self.fail(f"{value!r} is a URI, and this must be a {self.name} of this machine.", param, ctx)
+            shown = re.sub("://[^/]*@", "://***@", str(value))
+            self.fail(f"{shown!r} is a URI, and this must be a {self.name} of this machine.", param, ctx)
         return super().convert(str(Path(str(value)).expanduser()), param, ctx)
 
 

@@ -108,6 +108,12 @@ def test_json_is_one_object_on_a_line(tmp_path, table):
     assert verified["damage"] == []
 
 
+def test_no_credential_is_shown_where_a_folder_is_wanted(tmp_path):
+    said = failed("convert", tmp_path / "a.csv", "s3://KEY:SECRET@bucket/there", status=2)
+    assert "bucket/there" in said
+    assert "SECRET" not in said
+
+
 def test_upload_wants_a_uri(tmp_path):
     assert "no URI" in failed("upload", tmp_path, tmp_path / "there", status=2)
 
