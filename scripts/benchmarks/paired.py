@@ -15,12 +15,11 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from run import document  # type: ignore[import-not-found]
+from run import Found, child  # type: ignore[import-not-found]
 
 # One-sided 95 % quantiles of Student's t, by degrees of freedom from 1 on; beyond the last the normal distribution's.
 T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
@@ -30,38 +29,34 @@ SIZES_BYTES = (4_096, 65_536, 1_000_000, 20_000_000)
 Durations = dict[str, float]
 
 
-def output_of(checkout: Path, script: str, *arguments: str) -> str:
-    """What a benchmark of a checkout prints; raises RuntimeError with its last words if it fails."""
-    folder = checkout / "scripts" / "benchmarks"
-    command = [str(checkout / ".venv" / "bin" / "python"), str(folder / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return done.stdout
+def of_checkout(checkout: Path, key: str, script: str, *arguments: object) -> Found:
+    """What a benchmark of a checkout finds; raises BenchmarkError with its last words if it fails."""
+    python = checkout / ".venv" / "bin" / "python"
+    return child(str(checkout / "scripts" / "benchmarks" / script), *arguments, key=key, python=str(python))
 
 
 def training(checkout: Path, only: list[str]) -> Durations:
     """Seconds per step of `fit` with two workers, by model."""
     found = {}
     for model in only or MODELS:
-        printed = output_of(checkout, "heliostat_process.py", model, "--workers", "2", "--seconds", "4")
-        found[f"step of {model}"] = 1.0 / document(printed, "steps_per_s")["steps_per_s"]
+        options = ("--workers", 2, "--seconds", 4)
+        each = of_checkout(checkout, "steps_per_s", "heliostat_process.py", model, *options)
+        found[f"step of {model}"] = 1.0 / each["steps_per_s"]
     return found
 
 
 def allreduce(checkout: Path, only: list[str]) -> Durations:
     """Seconds per all-reduce of two workers, by bytes, with shared memory and without."""
     sizes = ",".join(only or map(str, SIZES_BYTES))
-    ways = "heliostat,heliostat-sockets"
-    printed = output_of(checkout, "allreduce.py", "--workers", "2", "--sizes", sizes, "--rounds", "3", "--ways", ways)
-    rows = document(printed, "rows")["rows"]
+    options = ("--workers", 2, "--sizes", sizes, "--rounds", 3, "--ways", "heliostat,heliostat-sockets")
+    rows = of_checkout(checkout, "rows", "allreduce.py", *options)["rows"]
     return {f"{row['way']}, {row['bytes']} bytes": row["median_ms"] / 1e3 for row in rows}
 
 
 def recovery(checkout: Path, only: list[str]) -> Durations:
     """Seconds from a kill to the next step, and what else a kill costs: medians."""
-    printed = output_of(checkout, "recovery.py", "--workers", "2", "--kills", only[0] if only else "12", "--stops", "0")
-    report = document(printed, "heliostat")["heliostat"]
+    options = ("--workers", 2, "--kills", only[0] if only else 12, "--stops", 0)
+    report = of_checkout(checkout, "heliostat", "recovery.py", *options)["heliostat"]
     costs = {
         name: report["SIGKILL"][name]["p50"] / 1e3 for name in ("detection_ms", "stall_ms", "stall_of_the_join_ms")
     }

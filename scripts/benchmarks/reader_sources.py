@@ -144,14 +144,14 @@ class TfDataMemory(Source):
         rows = Rows.load(kind, folder)
         x = _tensor(rows)
         shuffled = tf.data.Dataset.from_tensor_slices({"x": x, "y": rows.y}).shuffle(len(rows), seed=0)
-        if kind == "fixed":
-            return tf_pass(shuffled.batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE))
         if kind == "tokens":
             cut = shuffled.map(lambda row: {"x": row["x"][:TOKENS_PADDED], "y": row["y"]}, tf.data.AUTOTUNE)
             # Quicker than ragged batches that are padded as a whole (measured).
-            padded = cut.padded_batch(BATCH_SIZE, padded_shapes={"x": [TOKENS_PADDED], "y": []})
-            return tf_pass(padded.prefetch(tf.data.AUTOTUNE))
-        return tf_pass(shuffled.map(_decoded, tf.data.AUTOTUNE).batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE))
+            batches = cut.padded_batch(BATCH_SIZE, padded_shapes={"x": [TOKENS_PADDED], "y": []})
+        else:
+            rows_of_kind = shuffled.map(_decoded, tf.data.AUTOTUNE) if kind == "images" else shuffled
+            batches = rows_of_kind.batch(BATCH_SIZE)
+        return tf_pass(batches.prefetch(tf.data.AUTOTUNE))
 
 
 class TfDataIndices(TfDataMemory):
@@ -167,13 +167,12 @@ class TfDataIndices(TfDataMemory):
         def gathered(batch: Any) -> dict[str, Any]:
             return {"x": tf.gather(x, batch), "y": tf.gather(y, batch)}
 
-        if kind == "fixed":
-            return tf_pass(ids.batch(BATCH_SIZE).map(gathered, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
-        if kind == "tokens":
-            batches = ids.batch(BATCH_SIZE).map(lambda batch: _padded(gathered(batch)), tf.data.AUTOTUNE)
-            return tf_pass(batches.prefetch(tf.data.AUTOTUNE))
-        decoded = ids.map(lambda row: _decoded(gathered(row)), tf.data.AUTOTUNE)
-        return tf_pass(decoded.batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE))
+        if kind == "images":
+            batches = ids.map(lambda row: _decoded(gathered(row)), tf.data.AUTOTUNE).batch(BATCH_SIZE)
+        else:
+            change = _padded if kind == "tokens" else dict
+            batches = ids.batch(BATCH_SIZE).map(lambda batch: change(gathered(batch)), tf.data.AUTOTUNE)
+        return tf_pass(batches.prefetch(tf.data.AUTOTUNE))
 
 
 class TfRecord(Source):

@@ -92,18 +92,17 @@ def read_fits(path: Path) -> list[Fit]:
     Raises:
         TrainerError: a file in a run folder is damaged.
     """
-    found: list[Fit] = []
-    for folder in run_folders(path):
-        record = read_record(folder)
-        fit = Fit(
-            number=len(found) + 1,
+    return [
+        Fit(
+            number=number,
             state=record["state"],
             sha256=record.get("sha256", {}),
             epochs=[epoch.logs for epoch in read_epochs(folder)],
             events=read_events(folder),
         )
-        found.append(fit)
-    return found
+        for number, folder in enumerate(run_folders(path), start=1)
+        for record in [read_record(folder)]
+    ]
 
 
 def kills_of(fit: Fit) -> list[Kill]:
