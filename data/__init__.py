@@ -45,8 +45,8 @@ from .errors import (
 )
 from .format.columns import Column
 from .format.ragged import Ragged
-from .remote.upload import upload_dataset
 from .stored import open_dataset
+from .upload import upload_dataset
 from .verify import verify
 from .views.mix import mix
 from .views.preprocess import fit_preprocessing

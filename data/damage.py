@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import ShardError
-from .foreign.chunk_source import ChunkFile, open_checked
-from .foreign.footers import EDGE_PREFIX, edge_hash
+from .errors import BadColumnError, ShardError
+from .foreign.decode import ForeignFiles
 from .format.chunks import Skipped
 from .format.ipc_shards import MappedShard
-from .format.manifest import Manifest, Shard
-from .format.shards import check_shard_hash, check_shard_size
+from .format.manifest import Manifest
+from .format.quick_hash import EDGE_PREFIX
+from .format.shards import check_shard_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +28,26 @@ class Damage:
         return str(self.error)
 
 
-def find_damage(folder: Path, manifest: Manifest) -> Iterator[Damage]:
-    """All damage in the files of a dataset, file by file, whole files or the chunks that cannot be read."""
-    for shard in manifest.shards:
-        yield from _damage_of(folder, manifest, shard)
+def find_damage(
+    manifest: Manifest, path_of: Callable[[int], Path], foreign: ForeignFiles | None = None
+) -> Iterator[Damage]:
+    """All damage in the files of a dataset, file by file, whole files or the chunks that cannot be read.
+
+    `path_of` gives the path of a file on this host, `foreign` decodes those that are no Arrow shards. Raises
+    BadColumnError for whole files with values that no dataset holds, RemoteError, CacheError.
+    """
+    for number, shard in enumerate(manifest.shards):
+        try:
+            if foreign is None:
+                path = path_of(number)
+                local = replace(shard, file=path.name)
+                check_shard_hash(path.parent, local)
+                MappedShard(path.parent, local, manifest.columns, manifest.chunk_rows(shard)).column_places()
+            else:
+                yield from _damaged_chunks(manifest, number, path_of, foreign)
+        except ShardError as error:
+            chunks = tuple(range(len(manifest.chunk_rows(shard))))
+            yield Damage(file=shard.file, chunks=chunks, num_rows=shard.num_rows, error=error)
 
 
 def damaged_chunks(damage: tuple[Damage, ...]) -> Skipped:
@@ -42,59 +58,25 @@ def damaged_chunks(damage: tuple[Damage, ...]) -> Skipped:
     return {file: tuple(sorted(chunks)) for file, chunks in found.items()}
 
 
-def _damage_of(folder: Path, manifest: Manifest, shard: Shard) -> Iterator[Damage]:
-    if manifest.shard_format == "arrow":
+def _damaged_chunks(
+    manifest: Manifest, number: int, path_of: Callable[[int], Path], foreign: ForeignFiles
+) -> list[Damage]:
+    """The chunks of a foreign file that cannot be decoded; raises ShardError if it is not to be trusted as a whole."""
+    shard, found, bad_values = manifest.shards[number], [], None
+    file = foreign.opened(number)
+    for chunk, num_rows in enumerate(manifest.chunk_rows(shard)):
         try:
-            check_shard_hash(folder, shard)
-            MappedShard(folder, shard, manifest.columns, manifest.chunk_rows(shard)).column_places()
+            for _ in foreign.stored_batches(file, number, chunk):
+                pass
         except ShardError as error:
-            yield _whole(manifest, shard, error)
-        return
-    try:
-        file = open_checked(folder, manifest, shard)
-    except ShardError as error:
-        yield _whole(manifest, shard, error)
-        return
-    chunks = list(_damaged_chunks(file, manifest, shard))
+            found.append(Damage(file=shard.file, chunks=(chunk,), num_rows=num_rows, error=error))
+        except BadColumnError as error:
+            bad_values = bad_values or error
     file.close()
-    differs = _hash_error(folder, shard)
-    if differs is not None and not (chunks and manifest.shard_format == "parquet"):
-        # Only shards with page checksums tell for certain which row groups are whole.
-        yield _whole(manifest, shard, differs)
-    else:
-        yield from chunks
-
-
-def _damaged_chunks(file: ChunkFile, manifest: Manifest, shard: Shard) -> Iterator[Damage]:
-    names = [column.name for column in manifest.columns]
-    for number, num_rows in enumerate(manifest.chunk_rows(shard)):
-        try:
-            file.load(number, names)
-        except ShardError as error:
-            yield Damage(file=shard.file, chunks=(number,), num_rows=num_rows, error=error)
-
-
-def _hash_error(folder: Path, shard: Shard) -> ShardError | None:
-    try:
-        if shard.xxh3_128.startswith(EDGE_PREFIX):
-            _check_edges(folder, shard)
-        else:
-            check_shard_hash(folder, shard)
-    except ShardError as error:
-        return error
-    return None
-
-
-def _check_edges(folder: Path, shard: Shard) -> None:
-    check_shard_size(folder, shard)
-    if edge_hash(folder / shard.file) != shard.xxh3_128:
-        raise ShardError(
-            f"File {shard.file} of {folder} changed after the dataset was opened: open it again, and do not write to "
-            "it while it is read.",
-            path=folder / shard.file,
-        )
-
-
-def _whole(manifest: Manifest, shard: Shard, error: ShardError) -> Damage:
-    chunks = tuple(range(len(manifest.chunk_rows(shard))))
-    return Damage(file=shard.file, chunks=chunks, num_rows=shard.num_rows, error=error)
+    # Only shards with page checksums tell for certain which row groups are whole.
+    if not shard.xxh3_128.startswith(EDGE_PREFIX) and not (found and manifest.shard_format == "parquet"):
+        path = path_of(number)
+        check_shard_hash(path.parent, replace(shard, file=path.name))
+    if bad_values is not None:
+        raise bad_values
+    return found

@@ -1,10 +1,12 @@
-"""A dataset on disk: a folder with a manifest and shards."""
+"""A dataset in files, on this host or elsewhere, and opening one."""
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,31 +14,48 @@ import xxhash
 
 from .damage import Damage, damaged_chunks, find_damage
 from .dataset import Dataset
-from .errors import ShardError
-from .foreign.chunk_reader import ChunkReader
-from .foreign.chunk_source import open_checked
-from .foreign.folder import add_manifest, is_plain, scan
+from .errors import DatasetNotFoundError, ShardError
+from .foreign.decode import ForeignFiles
+from .foreign.folder import ForeignFolder, is_foreign, scan, scan_remote
 from .format.account import Entry
 from .format.chunks import ChunkTable, Skipped
+from .format.columns import Column, ColumnStatistics
 from .format.ipc_shards import MappedShard
-from .format.manifest import Column, ColumnStatistics, Manifest, Shard, read_manifest
+from .format.manifest import Manifest, Shard, read_manifest
+from .format.manifest import write_manifest as write_manifest_file
+from .format.shards import hash_file
 from .read.reader import Reader
 from .read.shard_reader import KeptMap, ShardReader
 from .read.stored_reader import Stamps, stamps_of
-from .remote.filesystem import is_uri, local_path
+from .remote.cache import CacheSettings
+from .remote.cached_reader import CachedReader
+from .remote.files import LocalFiles, RemoteFiles, fetch_manifest
+from .remote.filesystem import RemoteFolder, is_uri, local_path, shown_uri
+from .views.statistics import column_statistics
+
+_TOLD_BYTES = 256 << 20
 
 
 class StoredDataset(Dataset):
-    """A dataset on disk, cut into shard files, described by a manifest; made by `open_dataset` and `write_dataset`.
+    """A dataset in files, described by a manifest; made by `open_dataset` and `write_dataset`.
 
-    Arrow shards that were read stay mapped as long as it lives; no file is held open. Pickles as its path, its manifest
-    and what is left out of it.
+    Arrow shards of this host are mapped where they lie, and stay mapped as long as it lives; no file is held open. What
+    lies elsewhere or was written by other programs is read through the cache of this host: `files` fetches it. Pickles
+    as its path or URI (with the credentials that it may hold), its manifest, the settings of the cache and what is left
+    out of it.
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, *, skipped: Skipped | None = None, name: str | None = None
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        skipped: Skipped | None = None,
+        name: str | None = None,
+        files: RemoteFiles | ForeignFiles | None = None,
     ) -> None:
         self._path, self._manifest, self._name = path, manifest, str(path) if name is None else name
+        self._files = files
         self._skipped = dict(sorted((skipped or {}).items()))
         self._num_rows = ChunkTable.of(manifest, self._skipped).total_rows
         self._fingerprint = _fingerprint(manifest, self._skipped)
@@ -61,8 +80,24 @@ class StoredDataset(Dataset):
 
     @property
     def path(self) -> Path:
-        """The absolute path of the dataset's folder."""
+        """The absolute path of the dataset's folder; of a remote one, of the folder that its shards are fetched to."""
         return self._path
+
+    def path_of(self, number: int) -> Path:
+        """The path of a shard on this host, fetched unless it is here; raises ShardError, RemoteError, CacheError."""
+        match self._files:
+            case None:
+                return self._path / self.shards[number].file
+            case ForeignFiles(place=place):
+                return place.path_of(number)
+            case _:
+                return self._files.path_of(number)
+
+    @property
+    def can_be_copied(self) -> bool:
+        """Whether its files and manifest are all of it, wherever they lie."""
+        of_folders = isinstance(self._files, ForeignFiles) and not self._files.is_flat
+        return not self._skipped and not of_folders
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
@@ -109,27 +144,26 @@ class StoredDataset(Dataset):
         return dict(self._manifest.statistics)
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
-        if self._manifest.shard_format != "arrow":
-            return ChunkReader(self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps)
+        if self._files is not None:
+            return CachedReader(self._files, self._manifest.columns, columns, self._skipped)
         return ShardReader(
             self._path, self._manifest, columns, skipped=self._skipped, stamps=self._stamps, maps=self._maps
         )
 
     def check(self) -> None:  # noqa: D102
+        used = sorted(set(ChunkTable.of(self._manifest, self._skipped).shards.tolist()))
+        if self._files is not None:
+            self._files.check(used)
+            return
         # Before the files are looked at: what changes meanwhile is seen when they are read.
         self._stamps = stamps_of(self._path, self._manifest)
-        used = set(ChunkTable.of(self._manifest, self._skipped).shards.tolist())
-        for number, shard in enumerate(self._manifest.shards):
-            if number not in used:
-                continue
-            if self._manifest.shard_format == "arrow":
-                MappedShard(self._path, shard, self._manifest.columns, self._manifest.chunk_rows(shard))
-            else:
-                open_checked(self._path, self._manifest, shard).close()
+        for shard in (self.shards[number] for number in used):
+            MappedShard(self._path, shard, self._manifest.columns, self._manifest.chunk_rows(shard))
 
     def find_damage(self) -> Iterator[Damage]:
-        """Read every shard and report all damage."""
-        return find_damage(self._path, self._manifest)
+        """Read every shard, fetched if it is not here, and report all damage; raises RemoteError, CacheError."""
+        foreign = self._files if isinstance(self._files, ForeignFiles) else None
+        return find_damage(self._manifest, self.path_of, foreign)
 
     def verify(self) -> None:
         """Read every shard and compare its hash with the manifest's; raises ShardError for the first damage.
@@ -147,11 +181,10 @@ class StoredDataset(Dataset):
         """
         skipped = damaged_chunks(tuple(self.find_damage()))
         if not ChunkTable.of(self._manifest, skipped).first_rows.size:
-            raise ShardError(
-                f"Every shard of dataset {self._path} is damaged; copy or write it again.", path=self._path
-            )
-        dataset = StoredDataset(self._path, self._manifest, skipped=skipped, name=self._name)
-        dataset.check()
+            raise ShardError(f"Every shard of dataset {self.name} is damaged; copy or write it again.", path=self._path)
+        dataset = StoredDataset(self._path, self._manifest, skipped=skipped, name=self._name, files=self._files)
+        if self._files is None:
+            dataset.check()
         return dataset
 
 
@@ -166,14 +199,16 @@ def open_dataset(
     """Open the dataset in a folder, checking manifest, sizes, columns and row counts, but not every byte
     (`heliostat.data.verify`).
 
-    A folder of Parquet or Arrow files without a manifest, or one such file, opens too: its footers are read.
-    `write_manifest=True` reads such a folder once and writes a manifest with hashes and statistics into it.
-    `on_corrupt="skip"` reads everything and leaves out what is damaged (`StoredDataset.without_corrupt`).
+    A folder of Parquet, Arrow or TFRecord files without a manifest, or one such file, opens too, with what lies below
+    it: footers are read (TFRecord files whole), and their rows are decoded into the cache when they are read, which is
+    told. The keys of hive partitions are columns. `write_manifest=True` reads such a folder once and writes a manifest
+    with hashes and statistics into it. `on_corrupt="skip"` reads everything and leaves out what is damaged
+    (`StoredDataset.without_corrupt`).
 
-    A path such as s3://bucket/folder (any URI of pyarrow or fsspec) is a `RemoteDataset`: whole shards are fetched into
-    `cache_dir` (~/.cache/heliostat if None), up to `cache_bytes` of them. A file:// URI is a path unless `cache_dir` is
-    given. Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError, BadColumnError for plain files with
-    columns that cannot be used.
+    Of a path such as s3://bucket/folder (any URI of pyarrow or fsspec) the manifest is fetched; whole shards are
+    fetched as they are read, into `cache_dir` (~/.cache/heliostat if None), up to `cache_bytes` of them. A file:// URI
+    is a path unless `cache_dir` is given. Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError,
+    BadColumnError for foreign files with columns that cannot be used.
     """
     if on_corrupt not in ("raise", "skip"):
         raise ValueError(f'on_corrupt is {on_corrupt!r}; it must be "raise" or "skip".')
@@ -195,21 +230,81 @@ def open_unchecked(
     if is_uri(path):
         here = local_path(str(path)) if cache_dir is None else None
         if here is None and write_manifest:
-            raise ValueError(f"write_manifest is for folders of this host; {path} is a URI.")
+            raise ValueError(f"write_manifest is for folders of this host; {shown_uri(str(path))} is a URI.")
         if here is None:
-            from .remote.remote_dataset import open_remote
-
             return open_remote(str(path), cache_dir=cache_dir, cache_bytes=cache_bytes)
         path = here
-    place = Path(os.path.abspath(path))
-    return _open_plain(place, write_manifest) if is_plain(place) else StoredDataset(place, read_manifest(place))
+    settings = _settings(cache_dir, cache_bytes=cache_bytes)
+    place = Path(os.path.abspath(os.path.expanduser(path)))
+    if is_foreign(place):
+        return _open_foreign(place, settings, write_manifest)
+    manifest = read_manifest(place)
+    return StoredDataset(place, manifest, files=_decoded(place, manifest, settings))
 
 
-def _open_plain(path: Path, is_kept: bool) -> StoredDataset:
+def _decoded(place: Path, manifest: Manifest, settings: CacheSettings) -> ForeignFiles | None:
+    """The files of a dataset whose manifest lists others than Arrow shards of ours."""
+    if manifest.shard_format == "arrow":
+        return None
+    files = LocalFiles(place, manifest)
+    return ForeignFiles(name=str(place), folder=ForeignFolder.of(manifest), place=files, settings=settings)
+
+
+def open_remote(
+    uri: str, *, cache_dir: str | os.PathLike[str] | None = None, cache_bytes: int | None = None, **settings: Any
+) -> StoredDataset:
+    """The dataset at a URI: its manifest is fetched and checked, its shards are not looked at.
+
+    Of a folder of Parquet files without a manifest the footers are fetched. `cache_dir` and `cache_bytes` as in
+    `open_dataset`; for further settings see `CacheSettings`. Raises DatasetNotFoundError, ManifestError, RemoteError,
+    and for Parquet files that make no dataset ShardError and BadColumnError.
+    """
+    chosen = _settings(cache_dir, cache_bytes=cache_bytes, **settings)
+    folder = RemoteFolder(uri, timeout_s=chosen.timeout_s, retry=chosen.retry)
+    try:
+        manifest = fetch_manifest(folder)
+        known = None if manifest.shard_format == "arrow" else ForeignFolder.of(manifest)
+    except DatasetNotFoundError:
+        known = scan_remote(folder)
+        if known is None:
+            raise
+        manifest = known.manifest
+    remote = RemoteFiles(folder, manifest, chosen)
+    decoded = None if known is None else ForeignFiles(name=folder.name, folder=known, place=remote, settings=chosen)
+    return StoredDataset(chosen.folder(), manifest, name=folder.name, files=decoded or remote)
+
+
+def _settings(cache_dir: str | os.PathLike[str] | None, **settings: Any) -> CacheSettings:
+    place = None if cache_dir is None else os.path.abspath(os.path.expanduser(cache_dir))
+    return CacheSettings(cache_dir=place, **settings)
+
+
+def _open_foreign(path: Path, settings: CacheSettings, is_kept: bool) -> StoredDataset:
     if is_kept and not path.is_dir():
         raise ValueError(f"{path} is a file; a manifest is for a folder of files.")
-    folder, manifest = scan(path)
-    return StoredDataset(folder, add_manifest(folder, manifest) if is_kept else manifest, name=str(path))
+    folder, known = scan(path)
+    files = ForeignFiles(name=str(path), folder=known, place=LocalFiles(folder, known.manifest), settings=settings)
+    if not is_kept and files.num_bytes > _TOLD_BYTES:
+        warnings.warn(
+            f"{path} holds files of other programs: as its rows are read they are decoded into {settings.folder()}, "
+            f"about {files.num_bytes:,} bytes in all. Converted (heliostat convert) they are read where they lie.",
+            stacklevel=4,
+        )
+    dataset = StoredDataset(folder, known.manifest, name=str(path), files=files)
+    return _with_manifest(dataset) if is_kept else dataset
+
+
+def _with_manifest(dataset: StoredDataset) -> StoredDataset:
+    """Read a folder of foreign files once, write its manifest (whole hashes, all statistics), and open it again."""
+    if not dataset.can_be_copied:
+        raise ValueError(
+            f"{dataset.name} has files in folders below it, or TFRecord files, of which a manifest does not tell all: "
+            "convert it (heliostat convert)."
+        )
+    shards = tuple(replace(one, xxh3_128=hash_file(dataset.path_of(n))) for n, one in enumerate(dataset.shards))
+    statistics = {name: column_statistics(dataset, name) for name in dataset.schema}
+    write_manifest_file(dataset.path, replace(dataset.manifest, shards=shards, statistics=statistics))
+    return open_unchecked(dataset.path)
 
 
 def _fingerprint(manifest: Manifest, skipped: Skipped) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Self
 from .format.account import Account
 from .format.columns import Column
 from .remote.filesystem import is_uri, local_path
-from .remote.upload import Upload
 from .stored import StoredDataset
+from .upload import Upload
 from .write.folder_writer import SHARD_BYTES, FolderWriter, Rows, Writing
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import BadColumnError, SourceError
-from ..foreign.footers import first_null
+from ..foreign.footers import first_null, open_parquet
 from ..foreign.schemas import joined_schema
 from .sources import PIECE_ROWS, size_of
 from .tables import Table, TablePart
@@ -107,14 +106,14 @@ class ParquetTable(ColumnarTable):
     kind, what = "parquet", "Parquet"
 
     def _look(self, path: Path) -> tuple[pa.Schema, int]:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             return file.schema_arrow, file.metadata.num_rows
 
     def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
         super().check_nulls(names, fills)
         open_names = [name for name in names if fills.get(name) is None]
         for path in self.files:
-            with pq.ParquetFile(path) as file:
+            with open_parquet(path) as file:
                 found = first_null(file.metadata, open_names)
             if found is not None:
                 name, group = found
@@ -126,7 +125,7 @@ class ParquetTable(ColumnarTable):
                 )
 
     def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
             first = 0
             while first < len(groups) and skipped >= groups[first].num_rows:

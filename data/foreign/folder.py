@@ -1,151 +1,311 @@
-"""A folder of Parquet or Arrow files (or one file) without a manifest, as a dataset: footers are read, nothing more."""
+"""A folder of Parquet, Arrow or TFRecord files (or one file) without a manifest, as a dataset.
+
+Of Parquet and Arrow files footers are read, nothing more; TFRecord files, which have none, are read once. What they
+say together is decided as for a conversion (`schemas`): types that drift are widened where that is exact, the keys of
+hive partitions are columns. There is no account here, so what cannot be read as it is is refused.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import BinaryIO, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import BadColumnError, DatasetNotFoundError, ShardError
-from ..format.arrow_values import column_of_arrow
-from ..format.bounds import Bounds
-from ..format.columns import ColumnStatistics
-from ..format.manifest import MANIFEST_NAME, Column, Manifest, Shard, write_manifest
+from ..format.arrow import column_of
+from ..format.columns import Column
+from ..format.manifest import MANIFEST_NAME, Manifest, Shard
+from ..format.quick_hash import edge_hash, edge_hash_of
 from ..format.shards import UNREADABLE, hash_file
-from .chunk_source import PARQUET_SUFFIXES, ChunkFile, ParquetFile, open_chunk_file
-from .footers import edge_hash, first_null, parquet_statistics
+from ..remote.filesystem import RemoteFolder
+from .examples import Feature
+from .files import ARROW_SUFFIXES, PARQUET_SUFFIXES, ArrowFile, ForeignFile, ParquetFile
+from .footers import first_null, parquet_statistics, uncompressed_bytes
+from .schemas import JoinedSchema, joined_schema, partition_keys
+from .tfrecord import Run, is_tfrecord, scan_records
 
 MAX_CHUNK_ROWS = 2**40
-SUFFIXES = (*PARQUET_SUFFIXES, ".arrow", ".feather", ".ipc")
+SUFFIXES = (*PARQUET_SUFFIXES, *ARROW_SUFFIXES)
+_NUM_THREADS = 8
 
 
-def is_plain(path: Path) -> bool:
-    """Whether a path is a Parquet or Arrow file, or a folder without a manifest that has some."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a file says of itself: its rows by chunk, its schema, and for Parquet its footer."""
+
+    file: ForeignFile
+    shard: Shard
+    metadata: pq.FileMetaData | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignFolder:
+    """What is known of a folder of foreign files.
+
+    Args:
+        manifest: its columns and files, in the order of their names.
+        keys: for every key of hive partitions its value for each of the files.
+        row_bytes: about how many bytes a row has in memory, over all columns.
+        runs: for every TFRecord file the runs of records that it is read by; none for files with footers.
+        features: what the records of TFRecord files hold.
+    """
+
+    manifest: Manifest
+    row_bytes: float
+    keys: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    runs: tuple[tuple[Run, ...], ...] = ()
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """What a manifest tells."""
+        return cls(manifest=manifest, row_bytes=_row_bytes(manifest, ()))
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a path is a file of another program, or a folder without a manifest that has some."""
     if path.is_dir():
-        return not (path / MANIFEST_NAME).exists() and bool(_file_names(path))
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+        return not (path / MANIFEST_NAME).exists() and next(_below(path), None) is not None
+    return path.is_file() and is_foreign_name(path.name)
 
 
-def scan(path: Path) -> tuple[Path, Manifest]:
-    """The folder and the manifest that a plain folder or file would have, its files in the order of their names.
+def is_foreign_name(name: str) -> bool:
+    """Whether a file of that name, from its folder on, is part of a folder of foreign files."""
+    parts = PurePath(name).parts
+    return (name.lower().endswith(SUFFIXES) or is_tfrecord(name)) and not any(p.startswith((".", "_")) for p in parts)
 
-    Hashes cover size and ends of the files only; statistics are those of Parquet footers. Hidden files, names that
-    begin with "_" and files without rows are left out. Raises ShardError for files that cannot be read or differ in
-    their columns, BadColumnError for columns that cannot be stored or have missing values.
+
+def scan(path: Path) -> tuple[Path, ForeignFolder]:
+    """The folder of foreign files at a path, and what is known of it.
+
+    Hashes cover size and ends of files with footers only. Hidden files, names that begin with "_" and files without
+    rows are left out. Raises ShardError for files that cannot be read or do not go together, BadColumnError for columns
+    that cannot be stored or have missing values, DatasetNotFoundError if there are no rows.
     """
-    folder, names = (path, _file_names(path)) if path.is_dir() else (path.parent, [path.name])
-    shards = ((folder, name, (folder / name).stat().st_size) for name in names)
-    files = (
-        open_chunk_file(folder, Shard(file=name, num_rows=0, num_bytes=size, xxh3_128=edge_hash(folder / name)), ())
-        for folder, name, size in shards
-    )
-    return folder, manifest_of(path, files)
-
-
-def manifest_of(place: Path | str, files: Iterable[ChunkFile]) -> Manifest:
-    """The manifest of a folder of plain files, whose shards have their names, bytes and hashes; closes them.
-
-    Raises as `scan`.
-    """
-    columns: tuple[Column, ...] = ()
-    first, num_files = "", 0
-    shards, footers = [], []
-    for file in files:
-        first, num_files = first or file.shard.file, num_files + 1
-        found = _columns(file)
-        _check_alike(file, first, columns or found, found)
-        columns = columns or found
-        _refuse_nulls(file, columns)
-        if isinstance(file, ParquetFile):
-            footers.append(file.metadata)
-        rows = file.chunk_rows()
-        if not all(0 <= count <= MAX_CHUNK_ROWS for count in rows):
-            raise file.error(f"is said to have {', '.join(map(str, rows))} rows in its {file.chunk_name}s")
-        file.close()
-        if sum(rows):
-            shards.append(replace(file.shard, num_rows=sum(rows), chunk_rows=rows))
-    if not shards:
-        raise DatasetNotFoundError(
-            f"There is no dataset at {place}: its Parquet and Arrow files have no rows.", path=place
+    folder = path if path.is_dir() else path.parent
+    names = sorted(_below(path), key=lambda name: PurePath(name).parts) if path.is_dir() else [path.name]
+    records = [name for name in names if is_tfrecord(name)]
+    if not records:
+        return folder, folder_of(path, (_look(folder / name, name) for name in names))
+    if len(records) < len(names):
+        other = next(name for name in names if not is_tfrecord(name))
+        raise ShardError(
+            f"{path} has TFRecord files ({records[0]}) and others ({other}): give one file, or a folder of one format.",
+            path=path,
         )
-    return Manifest(
+    return folder, _folder_of_records(path, folder, names)
+
+
+def scan_remote(folder: RemoteFolder) -> ForeignFolder | None:
+    """The same of a remote folder of Parquet files, None if it has none.
+
+    Arrow and TFRecord files are refused (DatasetNotFoundError): to know their rows they would have to be fetched.
+    """
+    sizes = folder.list()
+    names = sorted(filter(is_foreign_name, sizes), key=lambda name: PurePath(name).parts)
+    for name in names:
+        if not name.lower().endswith(PARQUET_SUFFIXES):
+            raise DatasetNotFoundError(
+                f"{folder.name_of(name)} is an Arrow file or TFRecord of a folder without a manifest; on another host "
+                "only Parquet files open so. Upload the folder as a dataset: upload_dataset(open_dataset(FOLDER), "
+                "URI).",
+                path=folder.name_of(name),
+            )
+
+    def look(name: str) -> Looked:
+        def look_at(source: BinaryIO) -> Looked:
+            shard = _shard(name, sizes[name], edge_hash_of(source, sizes[name]))
+            file = ParquetFile(folder.name_of(name), folder.name_of(name), source)
+            return Looked(file=file, shard=shard, metadata=file.metadata)
+
+        return folder.inspect(name, look_at)
+
+    with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="heliostat-scan") as pool:
+        return folder_of(folder.name, list(pool.map(look, names))) if names else None
+
+
+def folder_of(place: Path | str, looked: Iterable[Looked]) -> ForeignFolder:
+    """What files say together; closes them. Raises as `scan`."""
+    found = []
+    for one in looked:
+        one.file.close()
+        rows = one.file.chunk_rows
+        if not all(0 <= count <= MAX_CHUNK_ROWS for count in rows):
+            raise one.file.damaged(f"is said to have {', '.join(map(str, rows))} rows in its {one.file.chunk_name}s")
+        found.append(one)
+    with_rows = [one for one in found if sum(one.file.chunk_rows)]
+    if not with_rows:
+        raise DatasetNotFoundError(f"There is no dataset at {place}: its files have no rows.", path=place)
+    keys = _keys(found)
+    columns = _columns(found, keys)
+    for one in found:
+        _refuse_nulls(one, columns)
+    shards = [
+        replace(one.shard, num_rows=sum(one.file.chunk_rows), chunk_rows=one.file.chunk_rows) for one in with_rows
+    ]
+    footers = [one.metadata for one in found if one.metadata is not None]
+    manifest = Manifest(
         columns=columns,
         shards=tuple(shards),
         rows_per_batch=max(max(shard.chunk_rows or (1,)) for shard in shards),
-        statistics=parquet_statistics(footers, columns) if len(footers) == num_files else {},
+        statistics=parquet_statistics(footers, columns) if len(footers) == len(found) else {},
         shard_format="plain",
+    )
+    kept = [number for number, one in enumerate(found) if sum(one.file.chunk_rows)]
+    return ForeignFolder(
+        manifest=manifest,
+        row_bytes=_row_bytes(manifest, footers if len(footers) == len(found) else ()),
+        keys={name: tuple(values[number] for number in kept) for name, values in keys.items()},
     )
 
 
-def add_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Read a plain folder once, write its manifest (whole hashes, statistics of all columns) into it and return it.
-
-    Raises ShardError for rows that cannot be read, OSError.
-    """
-    bounds = {column.name: Bounds(column) for column in manifest.columns}
-    for shard in manifest.shards:
-        file = open_chunk_file(folder, shard, manifest.columns)
-        for number, num_rows in enumerate(file.chunk_rows()):
-            block = file.load(number, list(bounds)) if num_rows else {}
-            for name, values in block.items():
-                bounds[name].add(values)
-        file.close()
-    shards = tuple(replace(shard, xxh3_128=hash_file(folder / shard.file)) for shard in manifest.shards)
-    statistics: Mapping[str, ColumnStatistics] = {name: value.statistics() for name, value in bounds.items()}
-    complete = replace(manifest, shards=shards, statistics=statistics)
-    write_manifest(folder, complete)
-    return complete
-
-
-def _file_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if is_plain_name(entry.name) and entry.is_file())
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a file of that name is part of a plain folder."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith((".", "_"))
+def _folder_of_records(place: Path, folder: Path, names: Sequence[str]) -> ForeignFolder:
+    """What is known of TFRecord files, after reading all of them once."""
+    scanned = scan_records([folder / name for name in names])
+    kept = [number for number, runs in enumerate(scanned.runs) if runs]
+    if not kept or not scanned.columns:
+        raise DatasetNotFoundError(f"There is no dataset at {place}: its TFRecord files hold no rows.", path=place)
+    shards = []
+    for number in kept:
+        path, rows = folder / names[number], tuple(run.num_rows for run in scanned.runs[number])
+        shard = _shard(names[number], path.stat().st_size, hash_file(path))
+        shards.append(replace(shard, num_rows=sum(rows), chunk_rows=rows))
+    manifest = Manifest(
+        columns=scanned.columns,
+        shards=tuple(shards),
+        rows_per_batch=max(max(shard.chunk_rows or (1,)) for shard in shards),
+        statistics={},
+        shard_format="plain",
+    )
+    return ForeignFolder(
+        manifest=manifest,
+        row_bytes=scanned.num_bytes / manifest.num_rows,
+        runs=tuple(scanned.runs[number] for number in kept),
+        features=scanned.features,
+    )
 
 
-def _columns(file: ChunkFile) -> tuple[Column, ...]:
-    schema = file.arrow_schema()
-    try:
-        return tuple(column_of_arrow(field.name, field.type) for field in schema)
-    except BadColumnError as error:
-        raise BadColumnError(f"{file.path}: {error}", path=file.path, column=error.column) from error
-
-
-def _check_alike(file: ChunkFile, first: str, columns: Sequence[Column], found: Sequence[Column]) -> None:
-    expected, here = {c.name: c for c in columns}, {c.name: c for c in found}
-    types = {field.name: field.type for field in file.arrow_schema()}
-    for name in [*expected, *here]:
-        if name not in here:
-            what = f"has no column {name!r}, which {first} has"
-        elif name not in expected:
-            what = f"has a column {name!r} ({types[name]}), which {first} does not have"
-        elif here[name] != expected[name]:
-            what = f"has column {name!r} of type {types[name]} ({here[name]}); in {first} it is {expected[name]}"
-        else:
+def _row_bytes(manifest: Manifest, footers: Sequence[pq.FileMetaData]) -> float:
+    variable, unknown = 0, False
+    for column in manifest.columns:
+        if not column.is_variable:
             continue
-        raise ShardError(
-            f"File {file.path} {what}. The files of a dataset need the same columns: convert them, or give another "
-            "folder.",
-            path=file.path,
-            column=name,
-        )
+        known = manifest.statistics[column.name].lengths if column.name in manifest.statistics else None
+        if known is not None:
+            variable += known.total * column.element_bytes
+        elif footers:
+            variable += uncompressed_bytes(footers, column.name)
+        else:
+            unknown = True
+        variable += 8 * manifest.num_rows
+    if unknown:
+        variable += sum(shard.num_bytes for shard in manifest.shards)
+    return manifest.row_bytes + variable / manifest.num_rows
 
 
-def _refuse_nulls(file: ChunkFile, columns: Sequence[Column]) -> None:
+def _look(path: Path, name: str) -> Looked:
+    shard = _shard(name, path.stat().st_size, edge_hash(path))
+    if name.lower().endswith(PARQUET_SUFFIXES):
+        parquet = ParquetFile(path, str(path))
+        return Looked(file=parquet, shard=shard, metadata=parquet.metadata)
+    return Looked(file=ArrowFile(path, str(path)), shard=shard)
+
+
+def _shard(name: str, num_bytes: int, digest: str) -> Shard:
+    return Shard(file=name, num_rows=0, num_bytes=num_bytes, xxh3_128=digest)
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """The foreign files in and below a folder, by their names from it on; folders that are datasets are left out."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        if here in seen or (MANIFEST_NAME in files and place != str(folder)):
+            folders.clear()
+            continue
+        seen.add(here)  # a link may lead back
+        names = (os.path.relpath(os.path.join(place, name), folder) for name in files)
+        yield from (name for name in names if is_foreign_name(name))
+
+
+def _keys(found: Sequence[Looked]) -> dict[str, list[int | str]]:
+    """The keys of hive partitions, which all files must have."""
+    keys = {}
+    for name, values in partition_keys([one.shard.file for one in found]).items():
+        if values.null_count:
+            outside = found[int(values.is_null().index(True).as_py())]
+            raise ShardError(
+                f"File {outside.file.name} does not lie in a folder {name}=VALUE, as others do, so it has no value of "
+                f"{name!r}. Move it, or open the folders one by one.",
+                path=outside.file.path,
+                column=name,
+            )
+        keys[name] = values.to_pylist()
+    return keys
+
+
+def _columns(found: Sequence[Looked], keys: Mapping[str, Sequence[int | str]]) -> tuple[Column, ...]:
+    for one in found:
+        for column in one.file.schema:
+            _column_of(column.name, column.type, one.file)  # each by itself: what it is in others hides nothing
+    joined = joined_schema((one.shard.file, one.file.schema) for one in found)
+    for one in found:
+        for name in joined.schema.names:
+            what = _what_is_wrong(one, name, joined, keys, found)
+            if what:
+                raise ShardError(
+                    f"{what}. The files of a dataset need the same columns: convert them (heliostat convert, --column "
+                    f"{name}=TYPE gives a type that holds all), or give another folder.",
+                    path=one.file.path,
+                    column=name,
+                )
+    types = {field.name: field.type for field in joined.schema}
+    for name, values in keys.items():
+        types[name] = pa.int64() if isinstance(values[0], int) else pa.string()
+    return tuple(_column_of(name, type, found[0].file) for name, type in types.items())
+
+
+def _column_of(name: str, type: pa.DataType, file: ForeignFile) -> Column:
     try:
-        names = [column.name for column in columns]
-        found = first_null(file.metadata, names) if isinstance(file, ParquetFile) else None
+        return column_of(name, type)
+    except BadColumnError as error:
+        raise BadColumnError(f"{file.name}: {error}", path=file.path, column=name) from error
+
+
+def _what_is_wrong(
+    one: Looked, name: str, joined: JoinedSchema, keys: Mapping[str, object], found: Sequence[Looked]
+) -> str:
+    """Why a column of a file does not go together with those of the others; empty if it does."""
+    names, file = one.file.schema.names, one.file.name
+    if names.count(name) > 1 or name in keys:
+        return f"{file} has column {name!r} more than once, or as the key of its folder too"
+    if name not in names:
+        return f"{file} has no column {name!r}, which {_first_with(found, name)} has"
+    return f"{joined.drift[name]}, and no type holds both exactly" if name in joined.drift else ""
+
+
+def _first_with(found: Sequence[Looked], name: str) -> str:
+    return next(one.shard.file for one in found if name in one.file.schema.names)
+
+
+def _refuse_nulls(one: Looked, columns: Sequence[Column]) -> None:
+    if one.metadata is None:
+        return
+    try:
+        null = first_null(one.metadata, [column.name for column in columns])
     except UNREADABLE as error:
-        raise file.error(f"has an unreadable footer ({error})") from error
-    if found is not None:
-        name, group = found
+        raise one.file.unreadable("has an unreadable footer", error) from error
+    if null is not None:
+        name, group = null
         raise BadColumnError(
-            f"Column {name!r} of {file.path} has missing values in {file.where(group)}. Convert the files with "
+            f"Column {name!r} of {one.file.name} has missing values in {one.file.where(group)}. Convert the files with "
             "fill_nulls, which fills them.",
-            path=file.path,
+            path=one.file.path,
             column=name,
         )

@@ -1,33 +1,37 @@
-"""What the footers of Arrow and Parquet files tell without reading their rows."""
+"""Opening Parquet files, and what their footers tell of values without reading their rows."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
-import xxhash
 
 from ..format.columns import Column, ColumnStatistics
 
-EDGE_PREFIX = "edge-"
-_EDGE_BYTES = 1 << 16
+_END_BYTES = 8  # the bytes of the footer, and the mark
+_SIGNATURE_BYTES = 28  # of a footer that can be read, in a file whose columns are encrypted
 
 
-def edge_hash(path: Path) -> str:
-    """`edge-` and xxh3_128 (hex) over a file's size, its first 64 KiB and its last 64 KiB (with most of a footer)."""
-    with open(path, "rb") as file:
-        return edge_hash_of(file, path.stat().st_size)
+def open_parquet(source: str | Path | BinaryIO) -> pq.ParquetFile:
+    """A Parquet file, opened; page checksums are compared when rows are read, and little is read ahead.
 
-
-def edge_hash_of(file: Any, num_bytes: int) -> str:
-    """The same of an open file of that size."""
-    head = file.read(_EDGE_BYTES)
-    file.seek(max(0, num_bytes - _EDGE_BYTES))
-    digest = xxhash.xxh3_128(num_bytes.to_bytes(8, "little") + bytes(head) + bytes(file.read()))
-    return EDGE_PREFIX + digest.hexdigest()
+    Raises OSError and pyarrow's own errors for what cannot be read. A file with encrypted columns is such a one:
+    asking its footer for what belongs to them ends the process (pyarrow 26).
+    """
+    place = str(source) if isinstance(source, Path) else source
+    file = pq.ParquetFile(place, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20)
+    with open(place, "rb") if isinstance(place, str) else nullcontext(place) as opened:
+        opened.seek(-_END_BYTES, os.SEEK_END)
+        footer_bytes = int.from_bytes(opened.read(4), "little")
+    if footer_bytes == file.metadata.serialized_size + _SIGNATURE_BYTES:
+        file.close()
+        raise OSError("some of its columns are encrypted, and no keys are given")
+    return file
 
 
 def parquet_statistics(files: Sequence[pq.FileMetaData], columns: Sequence[Column]) -> dict[str, ColumnStatistics]:
@@ -44,6 +48,16 @@ def parquet_statistics(files: Sequence[pq.FileMetaData], columns: Sequence[Colum
     return found
 
 
+def uncompressed_bytes(files: Sequence[pq.FileMetaData], name: str) -> int:
+    """Bytes of the pages of a column and of all fields inside of it; values that repeat may be there once."""
+    return sum(
+        chunk.total_uncompressed_size
+        for metadata in files
+        for chunk in _all_chunks(metadata)
+        if f"{chunk.path_in_schema}.".startswith(f"{name}.")
+    )
+
+
 def first_null(metadata: pq.FileMetaData, names: Sequence[str]) -> tuple[str, int] | None:
     """A scalar column with missing values and the row group of the first, as far as statistics tell."""
     for number in range(metadata.num_row_groups):
@@ -57,16 +71,19 @@ def first_null(metadata: pq.FileMetaData, names: Sequence[str]) -> tuple[str, in
     return None
 
 
-def _chunks(files: Sequence[pq.FileMetaData], name: str) -> Iterator[Any]:
+def _chunks(files: Sequence[pq.FileMetaData], name: str) -> Iterator[pq.ColumnChunkMetaData]:
     for metadata in files:
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            for place in range(group.num_columns):
-                if group.column(place).path_in_schema == name and group.num_rows:
-                    yield group.column(place)
+        yield from (chunk for chunk in _all_chunks(metadata) if chunk.path_in_schema == name)
 
 
-def _range(chunk: Any) -> tuple[Any, Any] | None:
+def _all_chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows:
+            yield from (group.column(place) for place in range(group.num_columns))
+
+
+def _range(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
     statistics = chunk.statistics
     if statistics is None or not statistics.has_min_max:
         return None

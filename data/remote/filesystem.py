@@ -7,10 +7,11 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
@@ -19,8 +20,21 @@ from .retry import GaveUpError, RetryPolicy, with_retries
 
 _Result = TypeVar("_Result")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_OPTIONS = re.compile(r"[\w.-]+=[^&]*(&[\w.-]+=[^&]*)*")
+_SECRET_OPTION = re.compile(r"(?i)key|secret|token|password|sig")
 _BLOCK_BYTES = 16 << 20
 _CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A URI: what is before "://", user and password, the rest of the host part, path, and options."""
+
+    scheme: str
+    user: str
+    host: str
+    path: str
+    options: str
 
 
 def is_uri(path: str | os.PathLike[str]) -> bool:
@@ -30,17 +44,36 @@ def is_uri(path: str | os.PathLike[str]) -> bool:
 
 def shown_uri(uri: str) -> str:
     """A URI as messages may show it: without user, password, and options, which hold credentials."""
-    parts = urlsplit(uri)
-    user, _, host = parts.netloc.rpartition("@")
+    parts = _parts_of(uri)
     # For Azure the user is the container.
-    kept = f"{user.partition(':')[0]}@" if parts.scheme.startswith("abfs") and user else ""
-    return f"{parts.scheme}://{kept}{host}{parts.path}".rstrip("/")
+    kept = f"{parts.user.partition(':')[0]}@" if parts.scheme.startswith("abfs") and parts.user else ""
+    return f"{parts.scheme}://{kept}{parts.host}{parts.path}".rstrip("/")
 
 
 def local_path(uri: str) -> Path | None:
     """The path that a file:// URI means, None for any other one."""
-    parts = urlsplit(uri)
-    return Path(connect(uri)[1]) if parts.scheme == "file" else None
+    return Path(connect(uri)[1]) if _parts_of(uri).scheme == "file" else None
+
+
+def _parts_of(uri: str) -> _Parts:
+    """A URI taken apart; "#" and "?" belong to names unless options (key=value&key=value) follow the last "?"."""
+    scheme, _, rest = uri.partition("://")
+    authority, slash, tail = rest.partition("/")
+    if not slash and "?" in authority:
+        authority, mark, tail = authority.partition("?")
+        tail = mark + tail
+    path, mark, options = tail.rpartition("?")
+    if not mark or not _OPTIONS.fullmatch(options) or scheme == "file":
+        path, options = tail, ""
+    user, _, host = authority.rpartition("@")
+    return _Parts(scheme, user, host, f"{slash}{path}", options)
+
+
+def _uri_of(parts: _Parts) -> str:
+    """The URI as pyarrow understands it: signs, blanks and letters of names are escaped unless they are already."""
+    user = f"{parts.user}@" if parts.user else ""
+    path = quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", parts.path), safe="/%:@!$&'()*+,;=~")
+    return f"{parts.scheme}://{user}{parts.host}{path}" + (f"?{parts.options}" if parts.options else "")
 
 
 class RemoteFolder:
@@ -72,12 +105,12 @@ class RemoteFolder:
         return self._attempt(read, "be read", file)
 
     def download(
-        self, file: str, write: Callable[[Any], object], *, most_bytes: int, stop: threading.Event | None = None
+        self, file: str, write: Callable[[memoryview], object], *, most_bytes: int, stop: threading.Event
     ) -> None:
         """Hand all bytes of a file to `write`, block by block; ends when there are more than `most_bytes`.
 
-        After a broken connection reading goes on with the block that was interrupted. When `stop` is set, nothing is
-        attempted again.
+        After a broken connection reading goes on with the block that was interrupted. When `stop` is set, nothing more
+        is read (RemoteError).
         """
         opened: list[Any] = []
         offset = 0
@@ -93,10 +126,12 @@ class RemoteFolder:
                 raise
 
         while offset <= most_bytes:
+            if stop.is_set():
+                raise RemoteError(f"Fetching {self.name_of(file)} was stopped: its reader was closed.")
             block = self._attempt(read_block, "be read", file, stop)
             if not block:
                 return
-            write(block)
+            write(memoryview(block))
             offset += len(block)
 
     def inspect(self, file: str, look: Callable[[Any], _Result]) -> _Result:
@@ -110,35 +145,32 @@ class RemoteFolder:
         return self._attempt(inspect, "be read", file)
 
     def list(self) -> dict[str, int]:
-        """The files in the folder and their bytes; none where folders cannot be listed."""
-
-        def files() -> dict[str, int]:
-            from pyarrow import fs
-
-            filesystem, folder = self._place()
-            listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-            return {info.base_name: info.size or 0 for info in listed if info.type == fs.FileType.File}
-
-        return self._attempt(files, "be listed")
+        """The files in and below the folder, by their names from it on, and their bytes; none where folders cannot be
+        listed."""
+        return self._attempt(lambda: self._listed(is_deep=True), "be listed")
 
     def sizes(self, files: Iterable[str]) -> dict[str, int]:
         """The bytes of those of the files that are there."""
-        wanted = set(files)
+        requested = set(files)
 
         def sizes() -> dict[str, int]:
-            from pyarrow import fs
-
-            filesystem, folder = self._place()
-            listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-            found = {info.base_name: info.size for info in listed if info.type == fs.FileType.File}
-            # Not every file system can list its folders.
-            missing = sorted(wanted - found.keys()) if not listed else []
-            for info in filesystem.get_file_info([self._place(name)[1] for name in missing]) if missing else []:
-                if info.type == fs.FileType.File:
-                    found[info.base_name] = info.size
-            return {name: size for name, size in found.items() if name in wanted and size is not None}
+            found = self._listed(is_deep=any("/" in file for file in requested))
+            if not found and requested:
+                # Not every file system can list its folders.
+                filesystem = self._place()[0]
+                infos = filesystem.get_file_info([self._place(file)[1] for file in sorted(requested)])
+                found = {file: info.size for file, info in zip(sorted(requested), infos, strict=True) if info.is_file}
+            return {name: size for name, size in found.items() if name in requested}
 
         return self._attempt(sizes, "be listed")
+
+    def _listed(self, *, is_deep: bool) -> dict[str, int]:
+        from pyarrow import fs
+
+        filesystem, folder = self._place()
+        listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=is_deep))
+        start = len(folder) + 1
+        return {info.path[start:]: info.size or 0 for info in listed if info.is_file}
 
     def upload(self, file: str, blocks: Callable[[], Iterable[Any]], *, at_once: bool = False) -> None:
         """Write a file; `blocks` is called for every attempt and gives its bytes.
@@ -188,7 +220,7 @@ class RemoteFolder:
         except (OSError, pa.ArrowException) as error:
             self._fail(error, f"could not {what}:", file)
 
-    def _fail(self, error: Exception, what: str, file: str | None) -> NoReturn:
+    def _fail(self, error: BaseException, what: str, file: str | None) -> NoReturn:
         name = self.name if file is None else self.name_of(file)
         text = hide(str(error), self.uri)
         raise RemoteError(
@@ -199,12 +231,14 @@ class RemoteFolder:
 
 
 def hide(text: str, uri: str) -> str:
-    """A text without the credentials of a URI."""
-    parts = urlsplit(uri)
-    user = parts.netloc.rpartition("@")[0]
-    for secret in (uri, user, user.partition(":")[2], parts.query):
+    """A text without the credentials of a URI, as they stand in it or unescaped."""
+    parts = _parts_of(uri)
+    values = [option.partition("=")[2] for option in parts.options.split("&") if _SECRET_OPTION.search(option)]
+    secrets = [parts.options, parts.user, *parts.user.split(":", 1), *values]
+    text = text.replace(uri, shown_uri(uri)).replace(_uri_of(parts), shown_uri(uri))
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if len(secret) > 2:
-            text = text.replace(secret, shown_uri(uri) if secret == uri else "***")
+            text = text.replace(secret, "***")
     return text
 
 
@@ -218,7 +252,7 @@ def _connected(uri: str, timeout_s: float, process: int) -> tuple[Any, str]:
     from pyarrow import fs
 
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, path = fs.FileSystem.from_uri(_uri_of(_parts_of(uri)))
     except pa.ArrowInvalid as error:
         if "Unrecognized filesystem type" not in str(error):
             raise RemoteError(
@@ -246,7 +280,7 @@ def _with_timeouts(filesystem: Any, timeout_s: float) -> Any:
 def _by_fsspec(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
-    scheme = urlsplit(uri).scheme
+    scheme = _parts_of(uri).scheme
     try:
         filesystem, path = importlib.import_module("fsspec").core.url_to_fs(uri)
     except (ImportError, ValueError) as error:

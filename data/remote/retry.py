@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import pyarrow as pa
+import tenacity
 
 Result = TypeVar("Result")
 
@@ -38,12 +37,12 @@ class RetryPolicy:
 class GaveUpError(Exception):
     """Every attempt failed; `attempts` says how many there were, the cause is the last failure."""
 
-    def __init__(self, attempts: int, last: Exception) -> None:
+    def __init__(self, attempts: int, last: BaseException) -> None:
         super().__init__(f"{attempts} attempts failed, the last one with {type(last).__name__}: {last}")
         self.attempts, self.last = attempts, last
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether another attempt makes sense: broken connections and time-outs, not missing files or refused access."""
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
         return False
@@ -53,21 +52,17 @@ def may_pass(error: Exception) -> bool:
 def with_retries(action: Callable[[], Result], policy: RetryPolicy, stop: threading.Event | None = None) -> Result:
     """What `action` returns, attempted again after failures that may pass.
 
-    Raises GaveUpError after the last attempt, or when `stop` is set during a wait; any other failure at once.
+    Raises GaveUpError after the last attempt, or when `stop` is set; any other failure at once.
     """
-    num_failures = 0
-    while True:
-        try:
-            return action()
-        except (OSError, pa.ArrowException) as error:
-            if not may_pass(error):
-                raise
-            num_failures += 1
-            if num_failures >= policy.attempts:
-                raise GaveUpError(num_failures, error) from error
-            last = error
-        wait_s = policy.wait_s(num_failures, random.random())
-        if stop is None:
-            time.sleep(wait_s)
-        elif stop.wait(wait_s):
-            raise GaveUpError(num_failures, last) from last
+    is_stopped = threading.Event() if stop is None else stop
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(may_pass),
+        stop=tenacity.stop_after_attempt(policy.attempts) | tenacity.stop_when_event_set(is_stopped),
+        wait=lambda state: policy.wait_s(state.attempt_number, random.random()),
+        sleep=tenacity.sleep_using_event(is_stopped),
+    )
+    try:
+        return attempts(action)
+    except tenacity.RetryError as error:
+        last = error.last_attempt.exception() or error
+        raise GaveUpError(error.last_attempt.attempt_number, last) from last

@@ -1,139 +1,33 @@
-"""Putting a dataset onto an object store or another remote file system: shards in parallel, the manifest last."""
+"""Putting files onto an object store or another remote file system: shards in parallel, the manifest last."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import xxhash
 
-from ..dataset import Dataset
-from ..errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
+from ..errors import ShardError
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
-from ..format.shards import hash_file
-from ..stored import StoredDataset
-from ..views.statistics import column_statistics
-from ..write.folder_writer import FolderWriter, Writing
 from .filesystem import RemoteFolder
-from .remote_dataset import RemoteDataset, fetch_manifest, open_remote
-from .remote_source import local_name
-from .retry import RetryPolicy
 
 _BLOCK_BYTES = 8 << 20
-_ROWS_PER_WRITE = 4096
 
 
-def upload_dataset(
-    dataset: Dataset,
-    uri: str,
-    *,
-    overwrite: bool = False,
-    num_threads: int = 4,
-    work_dir: str | None = None,
-    retry: RetryPolicy | None = None,
-) -> RemoteDataset:
-    """Put a dataset at a URI and open it there (with default settings of the cache).
+def upload_files(folder: RemoteFolder, manifest: Manifest, path_of: Callable[[int], Path], num_threads: int) -> None:
+    """Upload the shards of a manifest that are not there yet, then the manifest; `path_of` gives a shard's local file.
 
-    The shards of a stored dataset are uploaded as they are, named by their hashes: what an interrupted upload left is
-    not sent again, and whoever reads the dataset that was there before goes on undisturbed. The manifest comes last; a
-    crash leaves the dataset before, or none. With `overwrite` the shards of the dataset before are deleted in the end.
-    A view is first written into a temporary folder (in `work_dir`). Raises DatasetExistsError, ShardError if a shard
-    is damaged, RemoteError, OSError.
+    What is there already is known by name and size, since names are hashes. Raises ShardError if a shard is not the one
+    that its hash says, RemoteError.
     """
-    folder = RemoteFolder(uri, retry=retry)
-    before = _before(folder, overwrite)
-    with _as_stored(dataset, work_dir) as stored:
-        shards = stored.manifest.shards
-        # Hashes of a dataset that was opened without a manifest are made now.
-        if any(shard.xxh3_128.startswith("edge-") for shard in shards):
-            shards = tuple(replace(shard, xxh3_128=hash_file(_path_of(stored, n))) for n, shard in enumerate(shards))
-        renamed = tuple(replace(shard, file=local_name(shard)) for shard in shards)
-        known = stored.manifest.statistics
-        # Nor does it know all statistics.
-        statistics = {name: known.get(name) or column_statistics(stored, name) for name in stored.schema}
-        manifest = replace(stored.manifest, shards=renamed, statistics=statistics)
-        _upload_shards(folder, stored, manifest, num_threads)
-        _upload_manifest(folder, manifest)
-    _delete(folder, before, manifest)
-    return open_remote(uri) if retry is None else open_remote(uri, retry=retry)
-
-
-class Upload:
-    """A dataset that is written in a temporary folder first; raises DatasetExistsError at once."""
-
-    def __init__(self, uri: str, *, overwrite: bool, work_dir: str | os.PathLike[str] | None) -> None:
-        self._uri, self._overwrite = uri, overwrite
-        _before(RemoteFolder(uri), overwrite)
-        self._place = tempfile.mkdtemp(prefix="heliostat-", dir=work_dir)
-
-    @property
-    def folder(self) -> Path:
-        """Where it is written."""
-        return Path(self._place) / "dataset"
-
-    def send(self, dataset: StoredDataset) -> RemoteDataset:
-        """Upload it and remove the folder, which stays if that fails, as the error says. Raises as upload_dataset."""
-        try:
-            sent = upload_dataset(dataset, self._uri, overwrite=self._overwrite)
-        except RemoteError as error:
-            raise RemoteError(
-                f"{error} The finished dataset is kept in {self.folder}: upload it from there with upload_dataset.",
-                path=error.path,
-            ) from error
-        self.remove()
-        return sent
-
-    def remove(self) -> None:
-        """Remove the temporary folder."""
-        shutil.rmtree(self._place, ignore_errors=True)
-
-
-def _before(folder: RemoteFolder, overwrite: bool) -> Manifest | None:
-    """The manifest of the dataset that is there already."""
-    try:
-        manifest = fetch_manifest(folder)
-    except DatasetNotFoundError:
-        return None
-    if not overwrite:
-        raise DatasetExistsError(
-            f"There is a dataset at {folder.name} already. Give another URI, or overwrite=True to replace it.",
-            path=folder.name,
-        )
-    return manifest
-
-
-@contextmanager
-def _as_stored(dataset: Dataset, work_dir: str | None) -> Iterator[StoredDataset]:
-    if isinstance(dataset, StoredDataset) and not dataset.skipped:
-        yield dataset
-        return
-    with tempfile.TemporaryDirectory(prefix="heliostat-", dir=work_dir) as place:
-        writer = FolderWriter(Path(place) / "dataset", Writing(columns=list(dataset.schema.values())))
-        for batch in dataset.batches(_ROWS_PER_WRITE, shuffle=False):
-            writer.write(batch)
-        writer.close()
-        yield StoredDataset.open(Path(place) / "dataset")
-
-
-def _path_of(dataset: StoredDataset, number: int) -> Path:
-    if isinstance(dataset, RemoteDataset):
-        return dataset.local_copy(number)
-    return dataset.path / dataset.shards[number].file
-
-
-def _upload_shards(folder: RemoteFolder, dataset: StoredDataset, manifest: Manifest, num_threads: int) -> None:
     there = folder.sizes(shard.file for shard in manifest.shards)
     # Equal shards have one file.
-    wanted = {shard.file: number for number, shard in enumerate(manifest.shards)}
-    numbers = [number for file, number in wanted.items() if there.get(file) != manifest.shards[number].num_bytes]
+    requested = {shard.file: number for number, shard in enumerate(manifest.shards)}
+    numbers = [number for file, number in requested.items() if there.get(file) != manifest.shards[number].num_bytes]
     with ThreadPoolExecutor(num_threads, thread_name_prefix="heliostat-upload") as pool:
-        sent = [pool.submit(_upload_shard, folder, dataset, number, manifest.shards[number]) for number in numbers]
+        sent = [pool.submit(_upload_shard, folder, path_of, number, manifest.shards[number]) for number in numbers]
         try:
             for each in sent:
                 each.result()
@@ -141,10 +35,11 @@ def _upload_shards(folder: RemoteFolder, dataset: StoredDataset, manifest: Manif
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     _check_sizes(folder, manifest.shards)
+    _upload_manifest(folder, manifest)
 
 
-def _upload_shard(folder: RemoteFolder, dataset: StoredDataset, number: int, shard: Shard) -> None:
-    path = _path_of(dataset, number)
+def _upload_shard(folder: RemoteFolder, path_of: Callable[[int], Path], number: int, shard: Shard) -> None:
+    path = path_of(number)
     digest = ""
 
     def blocks() -> Iterator[bytes]:
@@ -184,8 +79,8 @@ def _upload_manifest(folder: RemoteFolder, manifest: Manifest) -> None:
     folder.upload(MANIFEST_NAME, lambda: [data], at_once=True)
 
 
-def _delete(folder: RemoteFolder, before: Manifest | None, manifest: Manifest) -> None:
-    """Delete the files that only the dataset before had."""
+def delete_before(folder: RemoteFolder, before: Manifest | None, manifest: Manifest) -> None:
+    """Delete the files that only the dataset before had; raises RemoteError."""
     kept = {shard.file for shard in manifest.shards}
     for file in {shard.file for shard in before.shards} - kept if before is not None else ():
         try:

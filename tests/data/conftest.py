@@ -11,6 +11,12 @@ from heliostat.data import Dataset, write_dataset
 NUM_ROWS = 10_007
 
 
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fetched or decoded lies in no user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def arrays() -> dict[str, np.ndarray]:
     numbers = np.random.default_rng(5)

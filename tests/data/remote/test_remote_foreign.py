@@ -11,15 +11,14 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import BadColumnError, DatasetNotFoundError, ShardError, open_dataset
+from heliostat.data.remote.cache import FOLDER_NAME
 from heliostat.data.remote.filesystem import RemoteFolder
-from heliostat.data.remote.remote_dataset import RemoteDataset
-from heliostat.data.remote.upload import upload_dataset
+from heliostat.data.upload import upload_dataset
 from heliostat.data.verify import verify
 
-from .object_store import MISSING, REASON, ObjectStore
+from ..object_store import ObjectStore
 
 pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=REASON),
     pytest.mark.filterwarnings("ignore:A full shuffle of:UserWarning"),
 ]
 
@@ -64,7 +63,6 @@ def test_it_is_the_dataset_that_it_would_be_here(store, here, tmp_path):
     local = open_dataset(here)
     uri = put(store, here)
     remote = open_dataset(uri, cache_dir=tmp_path / "cache")
-    assert isinstance(remote, RemoteDataset)
     assert len(remote) == len(local) == 1200
     assert remote.schema == local.schema
     assert remote.fingerprint == local.fingerprint
@@ -77,7 +75,9 @@ def test_it_is_the_dataset_that_it_would_be_here(store, here, tmp_path):
             assert found["id"].tolist() == rows["id"].tolist()
             assert found["v"].tolist() == rows["v"].tolist()
             assert found["text"].to_list() == rows["text"].to_list()
-    assert len(list((tmp_path / "cache").rglob("*.parquet"))) == 2
+    # Whole files, each once, and their row groups.
+    assert len(list((tmp_path / "cache" / FOLDER_NAME).glob("*.parquet"))) == 2
+    assert len(list((tmp_path / "cache" / FOLDER_NAME).glob("*.decoded"))) == 4 + 6
     assert verify(remote).num_damaged_rows == 0
     remote.check()
 

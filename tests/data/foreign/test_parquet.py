@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import ShardError, open_dataset, write_dataset
-from heliostat.data.foreign.chunk_reader import ChunkReader
 from heliostat.data.format.manifest import DTYPE_NAMES
 from heliostat.data.format.ragged import Ragged
 
-from .old_parquet import write_parquet
+from ..old_parquet import write_parquet
 
 NUM_ROWS = 3000
 
@@ -100,34 +99,6 @@ def test_row_groups_are_small(tmp_path, columns):
     dataset = many_groups(tmp_path / "set", columns)
     file = pq.ParquetFile(dataset.path / dataset.shards[0].file)
     assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [63] * 7 + [59]
-
-
-@pytest.mark.filterwarnings("ignore:Dataset .* does not fit")
-def test_what_is_decoded_is_bounded_and_used_again(tmp_path, columns):
-    dataset = many_groups(tmp_path / "set", {"y": columns["y"][:1000]})
-    group_bytes = 63 * ((1 << 14) + 8)
-    limit = 3 * group_bytes
-    ids = np.random.default_rng(0).permutation(1000)
-    with ChunkReader(dataset.path, dataset.manifest, decoded_bytes=limit) as reader:
-        for _ in range(2):
-            for low in range(0, 1000, 100):
-                assert reader.gather(ids[low : low + 100])["y"].tolist() == ids[low : low + 100].tolist()
-                assert 0 < reader.decoded_bytes <= limit
-        assert reader.num_decoded > 100
-    assert reader.decoded_bytes == 0
-    with ChunkReader(dataset.path, dataset.manifest, decoded_bytes=limit) as reader:
-        for low in range(0, 1000, 10):
-            reader.gather(np.arange(low, low + 10))
-        assert reader.num_decoded == 16
-    with dataset.reader() as reader:
-        for _ in range(3):
-            reader.gather(ids)
-        assert reader.num_decoded == 16
-
-
-def test_a_chunk_larger_than_the_bound_is_read_all_the_same(dataset, columns):
-    with ChunkReader(dataset.path, dataset.manifest, ["y"], decoded_bytes=1) as reader:
-        assert reader.gather(np.array([2999, 0, 1500]))["y"].tolist() == [2999, 0, 1500]
 
 
 def test_more_files_than_stay_open_are_read(tmp_path):

@@ -11,7 +11,9 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import BadColumnError, DatasetNotFoundError, ShardError, open_dataset
+from heliostat.data.errors import CacheError
 from heliostat.data.format.ragged import Ragged
+from heliostat.data.remote.cache import FOLDER_NAME
 from heliostat.data.verify import verify
 
 NUM_ROWS = 1000
@@ -143,17 +145,16 @@ def test_a_manifest_is_written_when_asked(tmp_path, name):
         open_dataset(folder / f"0-{name}", write_manifest=True)
 
 
-def drifted(change):
-    return change(table()[334:668])
-
-
 DRIFTS = {
     "type": (
-        lambda part: part.set_column(0, "y", part.column("y").cast(pa.int32())),
-        r"1-part\.parquet has column 'y' of type int32 .*int64",
+        lambda part: part.set_column(0, "y", part.column("y").cast(pa.uint64())),
+        r"1-part\.parquet has column 'y' of type uint64; .*int64.*no type holds both.*--column y=TYPE",
     ),
     "missing": (lambda part: part.drop_columns(["w"]), r"1-part\.parquet has no column 'w', which 0-part"),
-    "more": (lambda part: part.append_column("z", part.column("y")), r"1-part\.parquet has a column 'z' \(int64\)"),
+    "more": (
+        lambda part: part.append_column("z", part.column("y")),
+        r"0-part\.parquet has no column 'z', which 1-part",
+    ),
 }
 
 
@@ -175,6 +176,141 @@ def test_text_in_either_width_is_the_same_column(tmp_path):
     assert_rows(open_dataset(folder), np.arange(NUM_ROWS))
 
 
+WIDENED = {
+    "int32 and int64": (pa.array([1, 2], pa.int32()), pa.array([3, 1 << 40]), np.int64),
+    "int64 and int32": (pa.array([3, 1 << 40]), pa.array([1, 2], pa.int32()), np.int64),
+    "uint32 and int8": (pa.array([2**32 - 1], pa.uint32()), pa.array([-1], pa.int8()), np.int64),
+    "int32 and float32": (pa.array([2**31 - 1], pa.int32()), pa.array([0.5], pa.float32()), np.float64),
+    "lists": (pa.array([[1], [2]]), pa.array([[3]], pa.large_list(pa.int64())), np.int64),
+    "dictionary": (pa.array(["x", "y"]).dictionary_encode(), pa.array(["z"]), np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", WIDENED)
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_types_that_drift_are_widened_where_that_is_exact(tmp_path, kind, format):
+    first, second, dtype = WIDENED[kind]
+    for number, values in enumerate((first, second)):
+        part, path = pa.table({"a": values}), tmp_path / f"{number}.{format}"
+        pq.write_table(part, path) if format == "parquet" else write_ipc(part, path)
+    dataset = open_dataset(tmp_path)
+    assert dataset.schema["a"].dtype == dtype
+    with dataset.reader() as reader:
+        found = reader.gather(np.arange(len(dataset)))["a"]
+    values = found.to_list() if isinstance(found, Ragged) else found.tolist()
+    assert values == first.to_pylist() + second.to_pylist()
+
+
+def test_keys_of_partitions_are_columns(tmp_path):
+    for year, city in ((2024, "Ulm"), (2023, "Bad%20Ems")):
+        place = tmp_path / "set" / f"year={year}" / f"city={city}"
+        place.mkdir(parents=True)
+        pq.write_table(pa.table({"a": [year % 10, 7]}), place / "0.parquet")
+    dataset = open_dataset(tmp_path / "set")
+    (rows,) = dataset.batches(10, shuffle=False)
+    assert rows["year"].tolist() == [2023, 2023, 2024, 2024]
+    assert rows["city"].to_list() == ["Bad Ems", "Bad Ems", "Ulm", "Ulm"]
+    assert rows["a"].tolist() == [3, 7, 4, 7]
+    with pytest.raises(ValueError, match="files in folders below it"):
+        open_dataset(tmp_path / "set", write_manifest=True)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "set" / "z.parquet")
+    with pytest.raises(ShardError, match=r"z\.parquet does not lie in a folder year=VALUE"):
+        open_dataset(tmp_path / "set")
+
+
+def test_files_in_folders_below_are_part_of_it_and_links_that_lead_back_are_not_followed(tmp_path):
+    folder = write_folder(tmp_path / "files")
+    (folder / "more").mkdir()
+    os.rename(folder / "2-part.parquet", folder / "more" / "2-part.parquet")
+    (folder / "more" / "again").symlink_to(folder)
+    (folder / ".hidden").mkdir()
+    pq.write_table(table(), folder / ".hidden" / "0.parquet")
+    assert_rows(open_dataset(folder), np.arange(NUM_ROWS))
+
+
+def test_missing_values_inside_of_lists_are_named_with_column_and_row(tmp_path):
+    pq.write_table(pa.table({"a": pa.array([[1], [2, None], [3]])}), tmp_path / "lists.parquet")
+    dataset = open_dataset(tmp_path / "lists.parquet")
+    with dataset.reader() as reader, pytest.raises(BadColumnError, match=r"lists\.parquet .*'a' .*row 1\b") as caught:
+        reader.gather(np.array([0]))
+    assert "damaged" not in str(caught.value)
+
+
+def test_encrypted_files_are_not_called_damaged(tmp_path):
+    pytest.importorskip("pyarrow.parquet.encryption")
+    from pyarrow.parquet import encryption
+
+    class Keys(encryption.KmsClient):
+        def wrap_key(self, key_bytes, master_key_identifier):
+            return key_bytes.hex()
+
+        def unwrap_key(self, wrapped_key, master_key_identifier):
+            return bytes.fromhex(wrapped_key)
+
+    for name, is_plain_footer in (("footer", False), ("columns", True)):
+        settings = encryption.EncryptionConfiguration(
+            footer_key="f", column_keys={"c": ["y"]}, plaintext_footer=is_plain_footer, double_wrapping=False
+        )
+        factory = encryption.CryptoFactory(lambda _: Keys())
+        properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+        with pq.ParquetWriter(tmp_path / f"{name}.parquet", table().schema, encryption_properties=properties) as writer:
+            writer.write_table(table())
+        with pytest.raises(ShardError, match=rf"{name}\.parquet.* is encrypted") as caught:
+            list(open_dataset(tmp_path / f"{name}.parquet").batches(10))
+        assert "damaged" not in str(caught.value)
+
+
+def test_more_text_than_32_bits_can_say_in_a_row_group_is_decoded_bit_by_bit(tmp_path):
+    """What is decoded at once is bounded by rows, whatever a row group has."""
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(3000, dtype=np.int32) % 2), pa.array(["x" * 5000, "y"]))
+    pq.write_table(pa.table({"t": texts}), tmp_path / "a.parquet", row_group_size=3000, store_schema=False)
+    dataset = open_dataset(tmp_path / "a.parquet", cache_dir=tmp_path / "cache")
+    with dataset.reader() as reader:
+        found = reader.gather(np.array([0, 2999, 2000]))["t"].to_list()
+    assert [len(one) for one in found] == [5000, 1, 5000]
+    (decoded,) = {
+        path for path in dataset._files.settings.folder().glob("*.decoded") if path.stat().st_size > 7_000_000
+    }
+    with pa.memory_map(str(decoded)) as file:
+        assert pa.ipc.open_file(file).num_record_batches == 3
+
+
+def test_a_full_shuffle_is_refused_where_the_rows_do_not_fit(tmp_path):
+    folder = write_folder(tmp_path / "files")
+    dataset = open_dataset(folder, cache_dir=tmp_path / "cache", cache_bytes=60_000)
+    with pytest.raises(CacheError, match=r"full shuffle of .*files needs all .* bytes; .* is limited to 60,000"):
+        next(dataset.batches(10))
+    with pytest.raises(CacheError, match=r"shuffle window of .* larger blocks"):
+        next(dataset.batches(10, shuffle="window:400:2"))
+    for view in (dataset.split(0.9)[0], dataset.take(900), dataset.skip(10)):
+        with pytest.raises(CacheError, match="full shuffle"):
+            next(view.batches(10))
+    rows = [row for batch in dataset.batches(10, shuffle="window:180:90") for row in batch["y"].tolist()]
+    assert sorted(rows) == list(range(NUM_ROWS))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache" / FOLDER_NAME).glob("*.decoded")) <= 60_000
+
+
+def test_rows_are_decoded_once(tmp_path):
+    dataset = open_dataset(write_folder(tmp_path / "files"), cache_dir=tmp_path / "cache")
+    times = []
+    for epoch in range(2):
+        list(dataset.batches(100, epoch=epoch))
+        decoded = (tmp_path / "cache" / FOLDER_NAME).glob("*.decoded")
+        times.append({path: path.stat().st_mtime_ns for path in decoded})
+    assert times[0] == times[1]
+    assert len(times[0]) == 12
+
+
+def test_what_decoding_takes_is_told(tmp_path):
+    rows = np.zeros((300, 1 << 20), np.uint8)
+    type = pa.list_(pa.uint8(), 1 << 20)
+    pq.write_table(
+        pa.table({"x": pa.FixedSizeListArray.from_arrays(rows.reshape(-1), type=type)}), tmp_path / "a.parquet"
+    )
+    with pytest.warns(UserWarning, match=r"decoded into .*heliostat.*, about 314,\d+,\d+ bytes in all"):
+        open_dataset(tmp_path)
+
+
 def test_missing_values_in_parquet_are_told_at_once(tmp_path):
     folder = write_folder(tmp_path / "files")
     part = table()[334:668]
@@ -189,7 +325,8 @@ def test_missing_values_in_arrow_are_told_when_they_are_read(tmp_path):
     write_ipc(part.set_column(0, "y", pa.array([1] * 300 + [None] + [1] * 33)), folder / "1-part.arrow")
     with open_dataset(folder).reader() as reader:
         reader.gather(np.array([0, 400]))
-        with pytest.raises(ShardError, match=r"record batch 3 \(rows 270 to 333 of the file\).*'y' has 1 missing"):
+        message = r"1-part\.arrow .*record batch 3 \(rows 270 to 333 of the file\).*'y' has 1 missing value, .*row 300"
+        with pytest.raises(BadColumnError, match=message):
             reader.gather(np.array([334 + 271]))
 
 

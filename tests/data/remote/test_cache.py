@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,48 +10,51 @@ import numpy as np
 import pytest
 import xxhash
 from heliostat.data import write_dataset
-from heliostat.data.errors import CacheError, RemoteError, ShardError
-from heliostat.data.order.order import RowOrder
-from heliostat.data.read.upcoming import ShardTable, Upcoming
-from heliostat.data.remote.byte_locks import ByteLocks, byte_locked
-from heliostat.data.remote.fetch_ahead import ShardPrefetcher
-from heliostat.data.remote.filesystem import is_uri, shown_uri
-from heliostat.data.remote.remote_dataset import open_remote
-from heliostat.data.remote.retry import GaveUpError, RetryPolicy, may_pass, with_retries
-from heliostat.data.remote.shard_cache import (
-    CachedFile,
+from heliostat.data.errors import CacheError, ShardError
+from heliostat.data.remote.cache import (
+    CacheFile,
+    PresentFile,
     ShardCache,
-    WantedFile,
     eviction_order,
     missing_bytes,
-    shard_cache,
 )
+from heliostat.data.remote.filesystem import connect, hide, is_uri, local_path, shown_uri
+from heliostat.data.remote.retry import GaveUpError, RetryPolicy, may_pass, with_retries
+from heliostat.data.stored import open_remote
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SIZE = 1000
 
 
-def wanted(number: int, *, arrives: bytes | None = None, log: list[int] | None = None) -> WantedFile:
-    data = bytes([number]) * SIZE
-    digest = xxhash.xxh3_128_hexdigest(data)
+class Source:
+    """A file of one byte many times, and its fetcher."""
 
-    def download(write: Callable) -> None:
-        if log is not None:
-            log.append(number)
-        write(data if arrives is None else arrives)
+    def __init__(self, number: int, *, arrives: bytes | None = None, log: list[int] | None = None) -> None:
+        data = bytes([number]) * SIZE
+        self._number, self._log, self._arrives = number, log, data if arrives is None else arrives
+        digest = xxhash.xxh3_128_hexdigest(data)
+        self.file = CacheFile(name=f"{digest}.arrow", num_bytes=SIZE, xxh3_128=digest, origin=f"s3://bucket/{number}")
 
-    return WantedFile(
-        name=f"{digest}.arrow", num_bytes=SIZE, xxh3_128=digest, origin=f"s3://bucket/{number}", download=download
-    )
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    def fetch(self, file: CacheFile, write: Callable, stop: threading.Event) -> None:
+        if self._log is not None:
+            self._log.append(self._number)
+        write(self._arrives)
 
 
-def fetch(cache: ShardCache, file: WantedFile, **options) -> bool:
-    cache.use(file.name)
-    try:
-        return cache.fetch(file, **options)
-    finally:
-        cache.release(file.name)
+wanted = Source
+
+
+def shard_cache(folder: Path, max_bytes: int | None) -> ShardCache:
+    return ShardCache(folder / "shards", max_bytes)
+
+
+def fetch(cache: ShardCache, source: Source, **options) -> bool:
+    return cache.fetch(source.file, source, **options)
 
 
 def names(cache: ShardCache) -> set[str]:
@@ -78,6 +79,28 @@ def test_a_file_of_another_size_is_fetched_again(tmp_path):
     (cache.folder / file.name).write_bytes(b"cut")
     assert fetch(cache, file)
     assert (cache.folder / file.name).stat().st_size == SIZE
+
+
+def test_what_is_made_here_may_be_larger_or_smaller_than_was_thought(tmp_path):
+    cache = shard_cache(tmp_path, 3 * SIZE)
+    fetch(cache, wanted(1))
+    for number, num_bytes in enumerate((10, 2500)):
+        made = CacheFile(name=f"{number:032x}.decoded", num_bytes=SIZE, xxh3_128=None, origin="a.parquet")
+
+        class Maker:
+            def fetch(self, file, write, stop, num_bytes=num_bytes):
+                for _ in range(num_bytes // 10):
+                    write(b"0123456789")
+
+        assert cache.fetch(made, Maker())
+        assert cache.size(made) == num_bytes
+    assert sum(path.stat().st_size for path in cache.folder.glob("[!.]*")) <= 3 * SIZE
+    made = CacheFile(name=f"{7:032x}.decoded", num_bytes=SIZE, xxh3_128=None, origin="a.parquet")
+    num_bytes = 4 * SIZE
+    Maker.fetch.__defaults__ = (num_bytes,)
+    with pytest.raises(CacheError, match=r"no room for a\.parquet"):
+        cache.fetch(made, Maker())
+    assert not [name for name in names(cache) if name.startswith(f"{7:032x}")]
 
 
 def test_those_used_longest_ago_go_first_and_foreign_files_never(tmp_path):
@@ -105,62 +128,25 @@ def test_those_used_longest_ago_go_first_and_foreign_files_never(tmp_path):
     assert (cache.folder / f"{'c' * 32}.arrow").is_dir()
 
 
-def test_files_in_use_are_never_deleted(tmp_path):
-    cache = shard_cache(tmp_path, 2 * SIZE)
-    first, second, third = (wanted(number) for number in range(3))
+def test_rows_of_a_deleted_file_stay_readable(tmp_path):
+    cache, first = shard_cache(tmp_path, SIZE), wanted(1)
     fetch(cache, first)
-    cache.use(first.name)
-    cache.use(first.name)
-    fetch(cache, second)
-    fetch(cache, third)
-    assert names(cache) == {first.name, third.name}
-    cache.use(third.name)
-    cache.release(first.name)  # one of two uses
-    with pytest.raises(
-        CacheError, match=r"no room for s3://bucket/1 \(1,000 bytes\): its limit is 2,000 bytes, and 2,000"
-    ):
-        fetch(cache, second)
-    cache.release(first.name)
-    fetch(cache, second)
-    assert names(cache) == {second.name, third.name}
-    cache.release(third.name)
-
-
-_USER = """
-import sys
-from pathlib import Path
-from heliostat.data.remote.shard_cache import shard_cache
-cache = shard_cache(Path(sys.argv[1]), 2000)
-cache.use(sys.argv[2])
-print("in use", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_files_that_another_process_uses_stay_until_it_is_dead(tmp_path):
-    cache, files = shard_cache(tmp_path, 2 * SIZE), [wanted(number) for number in range(4)]
-    fetch(cache, files[0])
-    command = [sys.executable, "-c", _USER, str(tmp_path), files[0].name]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"in use\n"
-        fetch(cache, files[1])
-        fetch(cache, files[2])
-        assert names(cache) == {files[0].name, files[2].name}
-        other.kill()
-    fetch(cache, files[3])
-    assert names(cache) == {files[2].name, files[3].name}
+    mapped = np.memmap(cache.folder / first.name, mode="r")
+    fetch(cache, wanted(2))
+    assert names(cache) == {wanted(2).name}
+    assert (mapped == 1).all()
 
 
 def test_threads_share_one_fetch(tmp_path):
     cache, log, begun, go = shard_cache(tmp_path, None), [], threading.Event(), threading.Event()
-    plain = wanted(7, log=log)
 
-    def download(write: Callable) -> None:
-        begun.set()
-        assert go.wait(60)
-        plain.download(write)
+    class Slow(Source):
+        def fetch(self, file: CacheFile, write: Callable, stop: threading.Event) -> None:
+            begun.set()
+            assert go.wait(60)
+            super().fetch(file, write, stop)
 
-    file = WantedFile(name=plain.name, num_bytes=SIZE, xxh3_128=plain.xxh3_128, origin="s3://b/7", download=download)
+    file = Slow(7, log=log)
     found: list[bool] = []
     threads = [threading.Thread(target=lambda: found.append(fetch(cache, file))) for _ in range(3)]
     for thread in threads:
@@ -176,11 +162,10 @@ def test_threads_share_one_fetch(tmp_path):
 def test_a_file_larger_than_the_cache_is_refused_before_anything_is_deleted(tmp_path):
     cache = shard_cache(tmp_path, SIZE)
     fetch(cache, wanted(1))
-    large = WantedFile(
-        name=f"{'e' * 32}.arrow", num_bytes=SIZE + 1, xxh3_128="e" * 32, origin="s3://b/x", download=print
-    )
+    large = wanted(2, arrives=b"")
+    large.file = CacheFile(name=f"{'e' * 32}.arrow", num_bytes=SIZE + 1, xxh3_128="e" * 32, origin="s3://b/x")
     with pytest.raises(CacheError, match=r"1,001 bytes\): its limit is 1,000"):
-        fetch(cache, large, wait_s=60)
+        fetch(cache, large)
     assert names(cache) == {wanted(1).name}
 
 
@@ -192,47 +177,10 @@ def test_what_a_dead_fetcher_left_is_removed_when_room_is_needed(tmp_path):
     assert names(cache) == {wanted(2).name, wanted(3).name}
 
 
-def test_idle_holders_of_the_process_make_room(tmp_path):
-    cache, file = shard_cache(tmp_path, SIZE), wanted(1)
-    fetch(cache, file)
-    cache.use(file.name)
-
-    class Holder:
-        holds = True
-
-        def release_idle(self) -> bool:
-            held, self.holds = self.holds, False
-            if held:
-                cache.release(file.name)
-            return held
-
-    holder = Holder()
-    cache.add_holder(holder)
-    with pytest.raises(CacheError):
-        fetch(cache, wanted(2))
-    assert fetch(cache, wanted(2), wait_s=60)
-    assert not holder.holds
-
-
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CacheError, match=r"The cache of remote shards cannot use .*file"):
+    with pytest.raises(CacheError, match=r"The cache of shards cannot use .*file"):
         ShardCache(tmp_path / "file", None)
-
-
-def test_byte_locks_exclude_and_share(tmp_path):
-    first, second = ByteLocks(tmp_path / "locks"), ByteLocks(tmp_path / "locks")
-    first.share(2**61)
-    second.share(2**61)
-    assert not second.try_take(2**61)
-    first.release(2**61)
-    assert second.try_take(2**61)
-    assert first.try_take(5)
-    second.close()
-    with byte_locked(tmp_path / "locks", 2**61):
-        assert not first.try_take(2**61)
-    assert first.try_take(2**61)
-    first.close()
 
 
 @settings(deadline=None, derandomize=True)
@@ -244,7 +192,7 @@ def test_byte_locks_exclude_and_share(tmp_path):
 )
 def test_eviction_order(present, order, num_coming, target):
     coming = [str(number) for number in order[:num_coming]]
-    files = [CachedFile(name=str(n), num_bytes=1, last_used_ns=n, is_part=is_part) for n, is_part in present]
+    files = [PresentFile(name=str(n), num_bytes=1, last_used_ns=n, is_part=is_part) for n, is_part in present]
     result = eviction_order(files, coming, str(target))
     whole = [file.name for file in result if not file.is_part]
     assert [file.is_part for file in result] == sorted((file.is_part for file in result), reverse=True)
@@ -262,65 +210,6 @@ def test_room_is_limited_by_cache_and_disk():
     assert missing_bytes(11, 90, 100, gib) == 1
     assert missing_bytes(11, 90, None, gib) <= 0
     assert missing_bytes(gib, 0, None, gib) > 0
-
-
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(
-    st.integers(1, 9000),
-    st.integers(1, 900),
-    st.sampled_from([False, "full", "window:700:50"]),
-    st.lists(st.integers(0, 8999), min_size=1, max_size=6),
-    st.integers(0, 20),
-)
-def test_lookahead_knows_what_comes(num_rows, rows_per_shard, shuffle, positions, ahead_shards):
-    order = RowOrder(num_rows=num_rows, seed=3, shuffle=shuffle)
-    first = np.arange(0, num_rows, rows_per_shard)
-    table = ShardTable(first, np.arange(first.size))
-    lookahead = Upcoming(order, table, [10] * first.size, ahead_shards * 10)
-    for position in (position % num_rows for position in positions):
-        coming = lookahead.advance(position)
-        next_rows = table.of_rows(order.rows(position, min(position + 50, num_rows)))
-        assert set(next_rows.tolist()) <= set(coming)
-        assert len(coming) == len(set(coming))
-        rest = set(table.of_rows(order.rows(position, num_rows)).tolist())
-        assert len(coming) > ahead_shards or rest <= set(coming)
-        assert lookahead.advance(position) is coming
-
-
-def test_what_is_needed_is_fetched_although_all_threads_are_busy_ahead():
-    busy, go, fetched = threading.Semaphore(0), threading.Event(), []
-
-    def fetch_one(shard: int, patience_s: float | None) -> None:
-        if patience_s is None:
-            busy.release()
-            assert go.wait(60)
-        fetched.append(shard)
-
-    prefetcher = ShardPrefetcher(fetch_one, num_threads=2)
-    prefetcher.want([1, 2, 3])
-    for _ in range(2):
-        assert busy.acquire(timeout=60)
-    prefetcher.need([9, 8])
-    assert sorted(fetched) == [8, 9]
-    go.set()
-    prefetcher.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "heliostat-fetch"]
-
-
-def test_errors_ahead_are_forgotten_and_errors_of_needs_raised():
-    failed = threading.Event()
-
-    def fail(shard: int, patience_s: float | None) -> None:
-        if patience_s is None:
-            failed.set()
-        raise RemoteError(f"shard {shard}")
-
-    prefetcher = ShardPrefetcher(fail)
-    prefetcher.want([1])
-    assert failed.wait(60)
-    with pytest.raises(RemoteError, match="shard 4"):
-        prefetcher.need([4])
-    prefetcher.close()
 
 
 @settings(deadline=None, derandomize=True)
@@ -367,6 +256,30 @@ def test_uris():
     assert not is_uri(Path("s3://bucket"))
     assert shown_uri("s3://user:password@bucket/a/b/?endpoint_override=h:1") == "s3://bucket/a/b"
     assert shown_uri("abfss://box:password@account/a?key=1") == "abfss://box@account/a"
+
+
+@pytest.mark.parametrize("name", ["run#1", "what?", "a?b=c d", "50%", "50%2", "ö #?"])
+def test_signs_in_names_do_not_cut_a_uri(tmp_path, name):
+    local = write_dataset(tmp_path / name, {"x": np.arange(5)})
+    write_dataset(tmp_path / "run", {"x": np.arange(6)})
+    uri = f"file://{tmp_path}/{name}"
+    assert local_path(uri) == local.path
+    assert len(open_remote(uri, cache_dir=tmp_path / "cache")) == 5
+
+
+def test_options_of_a_uri_are_not_its_path():
+    uri = "s3://key:secret@bucket/run#1?/set?region=us-east-1&scheme=http&endpoint_override=127.0.0.1:1"
+    assert connect(uri)[1] == "bucket/run#1?/set"
+    assert shown_uri(uri) == "s3://bucket/run#1?/set"
+
+
+def test_credentials_are_hidden_as_they_stand_and_unescaped():
+    uri = "s3://KEYKEY:se%2Fcr%23et@bucket/a?session_token=tok%3Den&region=us-east-1"
+    for text in (f"cannot open {uri}", "refused se/cr#et for KEYKEY", "bad tok=en, tok%3Den, se%2Fcr%23et"):
+        hidden = hide(text, uri)
+        for secret in ("KEYKEY", "se/cr#et", "se%2Fcr%23et", "tok=en", "tok%3Den"):
+            assert secret not in hidden
+    assert hide("nothing about us-east-1", uri) == "nothing about us-east-1"
 
 
 def test_other_file_systems_are_read_through_fsspec(tmp_path):
