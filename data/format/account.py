@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,6 @@ Change = Literal["left out", "read as", "rounded", "filled", "changed", "noticed
 """What became of it: it is not in the dataset; it is there as another type; its fractions were rounded as asked; a
 missing value got the value that was given; it is there otherwise than it was; it is as it was, and somebody should know
 (such as pictures with a rotation that was not applied)."""
-
-CHANGES: tuple[Change, ...] = get_args(Change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,24 +96,4 @@ def _entries(counts: Mapping[_Key, int]) -> tuple[Entry, ...]:
     return tuple(
         Entry(change=key.change, name=key.name, count=count, unit=key.unit, detail=key.detail)
         for key, count in counts.items()
-    )
-
-
-def entry_to_json(entry: Entry) -> dict[str, Any]:
-    """An entry as manifest and journal have it."""
-    found = {"change": entry.change, "name": entry.name, "count": entry.count, "unit": entry.unit}
-    return {**found, "detail": entry.detail} if entry.detail else found
-
-
-def entry_from_json(item: Mapping[str, Any]) -> Entry:
-    """The entry that `entry_to_json` described; raises KeyError, ValueError."""
-    change = item["change"]
-    if change not in CHANGES:
-        raise ValueError(f"{change!r} is none of {', '.join(CHANGES)}.")
-    return Entry(
-        change=change,
-        name=str(item["name"]),
-        count=int(item["count"]),
-        unit=str(item["unit"]),
-        detail=str(item.get("detail", "")),
     )

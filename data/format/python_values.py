@@ -220,6 +220,13 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
     filled = [(place, part) for place, part in enumerate(parts) if part is not None and part.size]
     found = next(((part.shape[1:], part.dtype) for _, part in filled), ((), np.dtype(np.float64)))
     dtype = np.result_type(*(part.dtype for _, part in filled)).newbyteorder("=") if filled else found[1]
+    if dtype.kind == "f" and all(part.dtype.kind != "f" for _, part in filled):
+        found_dtypes = sorted({part.dtype.name for _, part in filled})
+        raise BadColumnError(
+            f"Column {name!r} has arrays of {' and '.join(found_dtypes)}, of which no whole numbers hold both. Convert "
+            "them before.",
+            column=name,
+        )
     values = []
     for place, part in filled:
         if part.shape[1:] != found[0]:

@@ -1,40 +1,33 @@
-"""From what a user's function returned to the rows of a column."""
+"""Rows in memory from what was given and from what is stored: arrays [rows, *shape] and `Ragged`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from .columns import Column, ColumnKind
+from .arrow import arrow_of, as_stored, column_of
+from .columns import Column
 from .ragged import Ragged
 from .shards import Values
 
 
 def as_values(returned: Any, column: Column | None = None) -> Values:
-    """Rows as an array [rows, *shape] or `Ragged`: from one of these, nested sequences, or a sequence of str or bytes.
+    """Rows of a user's function: from an array, `Ragged`, nested sequences, or a sequence of str or bytes.
 
-    `column` is what is expected, if that is known; numbers are never converted. Raises ValueError, TypeError.
+    `column` is what is expected, if that is known. Arrays of numbers are handed on as they are, others follow the rules
+    of what is stored. Raises BadColumnError.
     """
     if isinstance(returned, Ragged):
         return returned if column is None or column.is_variable else _rectangular(returned)
-    kind = _text_kind(returned) if column is None else column.kind
-    if kind in ("string", "bytes"):
-        return _text(list(returned), kind)
-    if kind == "list":
-        return _lists(list(returned), column)
-    if isinstance(returned, np.ndarray) and returned.dtype != object:
+    is_tensor = column is None or column.kind == "tensor"
+    if is_tensor and isinstance(returned, np.ndarray) and returned.dtype.kind in "biuf" and returned.ndim:
         return returned
-    try:
-        array = np.asarray(returned)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0, object)
-    if array.dtype != object:
-        return array
-    if column is not None:
-        raise ValueError("its rows have different shapes")
-    return _lists(list(returned), None)
+    name = "output" if column is None else column.name
+    array = arrow_of(name, returned)
+    expected = column_of(name, array.type) if column is None else column
+    return values_of(expected, as_stored(expected, array))
 
 
 def as_column(name: str, values: Values) -> Column:
@@ -44,17 +37,21 @@ def as_column(name: str, values: Values) -> Column:
     return Column(name=name, dtype=values.dtype, shape=values.shape[1:])
 
 
-def _text_kind(rows: Any) -> ColumnKind:
-    if isinstance(rows, np.ndarray):
-        if rows.ndim == 1 and rows.dtype.kind in "US":
-            return "string" if rows.dtype.kind == "U" else "bytes"
-        if rows.dtype != object:
-            return "tensor"
-    if not isinstance(rows, Sequence | np.ndarray) or not len(rows):
-        return "tensor"
-    if isinstance(rows[0], str):
-        return "string"
-    return "bytes" if isinstance(rows[0], bytes | bytearray) else "tensor"
+def values_of(column: Column, array: pa.Array) -> Values:
+    """The rows of a stored array, sharing its memory."""
+    if column.kind == "tensor":
+        flat = array.storage.flatten() if column.shape else array
+        return flat.to_numpy().view(column.dtype).reshape(len(array), *column.shape)
+    splits = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    if not len(array):
+        splits = np.zeros(1, np.int64)
+    if column.kind == "list":
+        flat = array.flatten().flatten() if column.shape else array.flatten()
+        values = flat.to_numpy().view(column.dtype).reshape(-1, *column.shape)
+        return Ragged(values, splits - splits[0], "list")
+    data = array.buffers()[2]
+    values = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[splits[0] : splits[-1]]
+    return Ragged(values, splits - splits[0], column.kind)
 
 
 def _rectangular(rows: Ragged) -> Values:
@@ -63,22 +60,3 @@ def _rectangular(rows: Ragged) -> Values:
     if rows.kind != "list" or not lengths.size or (lengths != lengths[0]).any():
         return rows
     return rows.values.reshape(len(rows), int(lengths[0]), *rows.values.shape[1:])
-
-
-def _text(rows: list[Any], kind: ColumnKind) -> Ragged:
-    if kind == "string" and rows and isinstance(rows[0], bytes):  # as TensorFlow gives text
-        encoded = Ragged.from_rows(rows, "bytes")
-        encoded.values.tobytes().decode()
-        return Ragged(encoded.values, encoded.row_splits, "string")
-    return Ragged.from_rows(rows, kind)
-
-
-def _lists(rows: list[Any], column: Column | None) -> Ragged:
-    if column is None:
-        arrays = [np.asarray(row) for row in rows]
-        shape = next((array.shape[1:] for array in arrays if array.size), ())
-        return Ragged.from_rows(rows, "list", None, shape)
-    found = Ragged.from_rows(rows, "list", None, column.shape)
-    if found.values.size == 0:  # nothing tells a dtype
-        return Ragged(np.empty((0, *column.shape), column.dtype), found.row_splits, "list")
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from ..dataset import Dataset
 from ..format.columns import Column, ColumnStatistics
+from ..format.statistics import merged_statistics
 from ..order.order import RowIds
 from ..read.reader import Out, Reader
 from ..read.upcoming import Order
 from .assemble import assembled, check_same_columns
-from .statistics import LazyStatistics, merged_statistics
+from .statistics import LazyStatistics
 from .view import chosen_columns, fingerprint_of
 
 
@@ -131,4 +132,5 @@ def _merged(
     schema: Mapping[str, Column], known: Sequence[Mapping[str, ColumnStatistics]]
 ) -> Mapping[str, ColumnStatistics]:
     names = [name for name in schema if all(name in one for one in known)]
-    return LazyStatistics(names, lambda name: merged_statistics(schema[name], [one[name] for one in known]))
+    # Where NaN values lie is known of the rows of each, not of those of all.
+    return LazyStatistics(names, lambda name: merged_statistics([replace(one[name], nans=None) for one in known]))
