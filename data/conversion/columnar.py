@@ -64,16 +64,15 @@ class ColumnarTable(Table):
                 row = after
             done, bytes_before = done + num_rows, bytes_before + num_bytes
 
-    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
-        for name in names:
-            file = self._joined.absent.get(name)
-            if file is not None and fills.get(name) is None:
-                raise BadColumnError(
-                    f"{file} has no column {name!r}, which other files have: its rows would miss a value. Fill them "
-                    f"with fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or leave the column out.",
-                    path=file,
-                    column=name,
-                )
+    def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: D102
+        file = self._joined.absent.get(name)
+        if file is not None and fills.get(name) is None:
+            raise BadColumnError(
+                f"{file} has no column {name!r}, which other files have: its rows would miss a value. Fill them "
+                f"with fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or leave the column out.",
+                path=file,
+                column=name,
+            )
 
     def _aligned(self, batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
         """The named columns of a batch, missing values for those that its file does not have."""
@@ -109,14 +108,13 @@ class ParquetTable(ColumnarTable):
         with open_parquet(path) as file:
             return file.schema_arrow, file.metadata.num_rows
 
-    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
-        super().check_nulls(names, fills)
-        open_names = [name for name in names if fills.get(name) is None]
-        for path in self.files:
+    def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: D102
+        super().take(name, fills)
+        for path in self.files if fills.get(name) is None else ():
             with open_parquet(path) as file:
-                found = first_null(file.metadata, open_names)
+                found = first_null(file.metadata, [name])
             if found is not None:
-                name, group = found
+                group = found[1]
                 raise BadColumnError(
                     f"Column {name!r} of {path} has missing values, the first in row group {group}. Fill them with "
                     f"fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or drop these rows.",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ..errors import SourceError
-from .sources import PIECE_BYTES, size_of
-from .tables import Table, TablePart
-from .text_files import blocks
-from .text_values import Asked, ColumnScan, check_missing, note_text, refused_number
+from .sources import PIECE_BYTES
+from .text_tables import TextTable, blocks
+from .text_values import Asked, ColumnScan
 
 _BLOCK_BYTES = 1 << 21
 _HEADER_BYTES = 1 << 20
@@ -41,61 +40,64 @@ _TEXT = pyarrow.csv.ConvertOptions(
 
 
 @dataclass(frozen=True, slots=True)
-class _CsvFile:
-    """A file, how its characters and fields are written, and the names of its columns."""
+class _Dialect:
+    """How the characters and fields of a file are written, the names of its columns, and how many rows stand before
+    these: empty lines, where they are rows."""
 
-    path: Path
     encoding: str
     delimiter: str
     names: tuple[str, ...]
-    header: int = 0
-    """How many rows stand before the header: empty lines, where they are rows."""
+    empty_lines: int
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one column: of that an empty line is a row, otherwise nothing."""
+        return len(self.names) == 1
 
 
-class CsvTable(Table):
+class CsvTable(TextTable):
     """CSV files with a header line, plain or packed (.gz, .bz2, .zst), with fields between commas, `;` or tabs.
 
     A column holds bools or numbers if all its values are written as such; everything else is text. An empty field is a
-    missing number or bool; in text it is the empty text, and counted in the account. Rows are counted from 1, the
+    missing value; in text the empty text takes its place, unless another fill is given. Rows are counted from 1, the
     header not counted.
 
     Args:
         files: Paths of files with the same header.
         asked: By column, what it is read as whatever it holds.
-        filled: Columns whose empty fields are missing values also where they are text.
         piece_bytes: Bound of the blocks that are read at once, but not of a row, which may be larger.
 
-    Raises SourceError, BadColumnError.
+    Raises SourceError.
     """
 
-    kind = "csv"
+    kind, what = "csv", "CSV"
+    has_codes, counted_from = True, 1
+    missing_text = "Column {name} of {path} has {count}, the first in {row}"
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        *,
-        asked: Mapping[str, Asked] | None = None,
-        filled: Collection[str] = (),
-        piece_bytes: int = PIECE_BYTES,
+        self, files: Sequence[Path], *, asked: Mapping[str, Asked] | None = None, piece_bytes: int = PIECE_BYTES
     ) -> None:
-        self.files, self.num_bytes = tuple(files), size_of(files, "CSV")
-        self._filled = frozenset(filled)
-        self._block_bytes = min(piece_bytes, _BLOCK_BYTES)
-        self._files = [self._looked_at(path) for path in files]
-        self._scans = {name: ColumnScan() for name in self._files[0].names}
-        self._rows = [self._scan(file) for file in self._files]
+        super().__init__(files, asked, min(piece_bytes, _BLOCK_BYTES))
+        self._dialects = {path: self._dialect(path) for path in self.files}
+        names = self._dialects[self.files[0]].names
+        self._scans = {name: ColumnScan() for name in names}
+        for path, dialect in self._dialects.items():
+            if dialect.names != names:
+                raise SourceError(
+                    f"{path} has the columns {', '.join(dialect.names)}; {self.files[0].name} has {', '.join(names)}. "
+                    "All files need the same header.",
+                    path=path,
+                )
+            num_rows = 0
+            for batch, _ in self._texts(path, names):
+                for name, texts in zip(names, batch.columns, strict=True):
+                    self._scans[name].add(texts, path, range(num_rows + 1, num_rows + batch.num_rows + 1))
+                num_rows += batch.num_rows
+            self._rows.append(num_rows)
         self.num_rows = sum(self._rows)
-        self.schema = pa.schema([(name, self._decided(name, (asked or {}).get(name))) for name in self._scans])
-
-    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
-        done = 0
-        for file, num_rows in zip(self._files, self._rows, strict=True):
-            row = max(0, first_row - done)
-            for batch in self._batches(file, row, names) if row < num_rows else ():
-                row += batch.num_rows
-                num_bytes = self.num_bytes * (done + row) // max(1, self.num_rows or 0)
-                yield TablePart(self._values(batch, file, row), file.path, row - batch.num_rows + 1, num_bytes)
-            done += num_rows
+        kinds = {name: self._scans[name].decided(self._asked.get(name), has_codes=True)[0] for name in names}
+        self.schema = pa.schema(list(kinds.items()))
+        self.default_fills = {name: "" for name, kind in kinds.items() if pa.types.is_string(kind)}
 
     def target_dtype(self, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype of a target: int64 if all its values are whole, else float32; uint64 beyond int64."""
@@ -106,24 +108,7 @@ class CsvTable(Table):
     def row_text(self, row: int) -> str:  # noqa: D102
         return f"data row {row} (the header not counted)"
 
-    def why_not_numeric(self, name: str) -> str:  # noqa: D102
-        first = self._scans[name].first
-        known = ("text", "bool", "code", "exponent", "inexact", "beyond")
-        example = next((first[trait] for trait in known if trait in first), None)
-        where = "it is text" if example is None else f"{example.text!r} in {self.row_text(example.row)}"
-        return f"{where}. Turn it into integer ids, ask for a number (--column {name}=float64)"
-
-    def check_nulls(self, names: Sequence[str], fills: Mapping[str, Any]) -> None:  # noqa: D102
-        kinds = {name: self.schema.field(name).type for name in names if fills.get(name) is None}
-        found = {
-            name: (self._scans[name].num_missing(kind), self._scans[name].first_missing(kind))
-            for name, kind in kinds.items()
-            if not pa.types.is_string(kind)
-        }
-        said = "Column {name} of {path} has {count}, the first in data row {row} (the header not counted)."
-        check_missing(found, said)
-
-    def _looked_at(self, path: Path) -> _CsvFile:
+    def _dialect(self, path: Path) -> _Dialect:
         start, _ = next(blocks(path, "CSV", _HEADER_BYTES, len), (b"", 0))
         text, encoding = _decoded(path, start)
         if encoding == _LATIN:
@@ -141,87 +126,48 @@ class CsvTable(Table):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise SourceError(f"{path} names these columns more than once: {', '.join(repeated)}.", path=path)
-        empty_lines = re.match(r"(\r\n|\r|\n)*", text) if len(names) == 1 else None
-        header = 0 if empty_lines is None else len(empty_lines[0].splitlines())
-        return _CsvFile(path, encoding, delimiter, names, header)
+        empty_lines = re.match(r"[\r\n]*", text) if len(names) == 1 else None
+        return _Dialect(encoding, delimiter, names, len(empty_lines[0].splitlines()) if empty_lines else 0)
 
-    def _scan(self, file: _CsvFile) -> int:
-        expected = tuple(self._scans)
-        if file.names != expected:
-            raise SourceError(
-                f"{file.path} has the columns {', '.join(file.names)}; {self.files[0].name} has "
-                f"{', '.join(expected)}. All files need the same header.",
-                path=file.path,
-            )
-        num_rows = 0
-        for batch in self._batches(file, 0, file.names):
-            rows = range(num_rows + 1, num_rows + batch.num_rows + 1)
-            for name, texts in zip(file.names, batch.columns, strict=True):
-                self._scans[name].add(texts, file.path, rows)
-            num_rows += batch.num_rows
-        return num_rows
-
-    def _decided(self, name: str, asked: Asked | None) -> pa.DataType:
-        scan = self._scans[name]
-        kind, doubt = scan.decided(asked, has_codes=True)
-        if doubt is not None:
-            where = self.row_text(scan.first[doubt].row)
-            if asked == "number":
-                raise refused_number(name, scan, doubt, where)
-            note_text(self.account, name, scan, doubt, f"{where} of {scan.first[doubt].path.name}")
-        if pa.types.is_string(kind) and scan.num_empty and name not in self._filled:
-            why = f"the empty text, as nothing stands there; --fill-null {name}=VALUE (fill_nulls=) fills them"
-            self.account.add("read as", name, count=scan.num_empty, unit="field", detail=why)
-        return kind
-
-    def _values(self, batch: pa.RecordBatch, file: _CsvFile, row: int) -> pa.RecordBatch:
-        arrays = []
-        for name, texts in zip(batch.schema.names, batch.columns, strict=True):
-            kind = self.schema.field(name).type
-            if pa.types.is_string(kind) and name not in self._filled:
-                texts = texts.fill_null("")
+    def _batches(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
+        schema = pa.schema([field for field in self.schema if field.name in names])
+        for batch, num_bytes in self._texts(path, schema.names):
+            columns = zip(schema, batch.columns, strict=True)
             try:
-                arrays.append(self._scans[name].values(texts, kind))
+                arrays = [self._scans[field.name].values(texts, field.type) for field, texts in columns]
             except pa.ArrowException as error:
-                raise SourceError(
-                    f"{file.path}, column {name!r}, before {self.row_text(row + 1)}: {error}. The file was changed "
-                    "while it was read.",
-                    path=file.path,
-                    column=name,
-                ) from error
-        return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+                raise SourceError(f"{path} was changed while it was read: {error}", path=path) from error
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema), num_bytes
 
-    def _batches(self, file: _CsvFile, skipped: int, names: Collection[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of a file but the first ones, these columns as text."""
-        chosen = [name for name in file.names if name in names]
-        done, skipped = -file.header - 1, skipped + file.header + 1
-        for block, _ in blocks(file.path, "CSV", self._block_bytes, lambda data: _end(data, file.delimiter)):
+    def _texts(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """The rows of a file, these columns as the text that they are, and the bytes of the file up to their end."""
+        dialect, done = self._dialects[path], 0
+        skipped = dialect.empty_lines + 1  # and the header
+        for block, num_bytes in blocks(path, "CSV", self._block_bytes, lambda data: _end(data, dialect.delimiter)):
             try:
-                text = block if file.encoding != _LATIN else block.decode(_LATIN).encode()
-                batch = _parsed(text, file)
+                batch = _parsed(block, dialect).select(list(names))
             except (pa.ArrowException, UnicodeError) as error:
-                where = f"(rows counted after {self.row_text(done)})" if done > 0 else "(the header is row 1)"
-                raise SourceError(f"{file.path} cannot be read as CSV: {error} {where}", path=file.path) from error
-            done += batch.num_rows
-            kept = batch.slice(min(skipped, batch.num_rows)).select(chosen)
-            skipped -= batch.num_rows - kept.num_rows
-            if kept.num_rows:
-                yield kept
+                where = f"rows counted after {self.row_text(done)}" if done else "the header is row 1"
+                raise SourceError(f"{path} cannot be read as CSV: {error} ({where})", path=path) from error
+            kept = batch.slice(min(skipped, batch.num_rows))
+            skipped, done = skipped - batch.num_rows + kept.num_rows, done + kept.num_rows
+            yield kept, num_bytes
 
 
-def _parsed(text: bytes, file: _CsvFile) -> pa.RecordBatch:
-    is_single = len(file.names) == 1  # of a single column an empty line is a row, otherwise nothing
-    if not is_single and not text.strip(b"\r\n"):
-        return pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in file.names]))
+def _parsed(block: bytes, dialect: _Dialect) -> pa.RecordBatch:
+    text = block.decode(_LATIN).encode() if dialect.encoding == _LATIN else block
+    schema = pa.schema([(name, pa.string()) for name in dialect.names])
+    if not dialect.is_single and not text.strip(b"\r\n"):
+        return pa.RecordBatch.from_pylist([], schema)
     table = pyarrow.csv.read_csv(
         pa.py_buffer(text),
-        read_options=pyarrow.csv.ReadOptions(block_size=len(text) + 1, use_threads=False, column_names=file.names),
+        read_options=pyarrow.csv.ReadOptions(block_size=len(text) + 1, use_threads=False, column_names=schema.names),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=file.delimiter, newlines_in_values=True, ignore_empty_lines=not is_single
+            delimiter=dialect.delimiter, newlines_in_values=True, ignore_empty_lines=not dialect.is_single
         ),
         convert_options=_TEXT,
     )
-    return table.combine_chunks().to_batches()[0]
+    return pa.RecordBatch.from_arrays([column.combine_chunks() for column in table.columns], schema=schema)
 
 
 def _end(data: bytes, delimiter: str) -> int:

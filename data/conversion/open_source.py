@@ -191,8 +191,7 @@ def _table(
     kind: SourceKind, files: SourceFiles, requested: Mapping[str, RequestedColumn], options: SourceOptions
 ) -> Table:
     if kind == "csv":
-        filled = tuple(options.fill_nulls or ())
-        return CsvTable(files.paths, asked=asked_of(requested), filled=filled, piece_bytes=options.piece_bytes)
+        return CsvTable(files.paths, asked=asked_of(requested), piece_bytes=options.piece_bytes)
     if kind == "json":
         return JsonTable(files.paths, asked=asked_of(requested), piece_bytes=options.piece_bytes)
     return ParquetTable(files.paths) if kind == "parquet" else ArrowTable(files.paths)

@@ -42,7 +42,8 @@ class Table(ABC):
     """Rows of one or several files with the same columns. Raises SourceError when it is made or read.
 
     `schema` has the columns in types that hold exactly what is in the files; `drift` says, by column, why there is no
-    such type, which stops those who take the column without saying what it should become.
+    such type, which stops those who take the column without saying what it should become. `default_fills` take the
+    place of missing values where no others are given.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Table(ABC):
     num_rows: int | None = None
     num_bytes: int = 0
     drift: Mapping[str, str] = {}
+    default_fills: Mapping[str, object] = {}
 
     @cached_property
     def account(self) -> Account:
@@ -69,8 +71,8 @@ class Table(ABC):
         """What is in a column that should be numbers, and what to do."""
         return f"it is {self.schema.field(name).type}. Turn it into single numbers"
 
-    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: B027 (not known by all)
-        """Raise BadColumnError for missing values of these columns that are not filled, if that is known already."""
+    def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: B027 (not known by all)
+        """A column is taken: raise BadColumnError for missing values that are not filled, if that is known already."""
 
 
 class PartitionedTable(Table):
@@ -80,6 +82,7 @@ class PartitionedTable(Table):
         self._table = table
         self._keys = {key: values for key, values in keys.items() if key not in table.schema.names}
         self.kind, self.files, self.account, self.drift = table.kind, table.files, table.account, table.drift
+        self.default_fills = table.default_fills
         self.num_rows, self.num_bytes, self.schema = table.num_rows, table.num_bytes, table.schema
         for key, values in self._keys.items():
             self.schema = self.schema.append(pa.field(key, values.type))
@@ -100,8 +103,9 @@ class PartitionedTable(Table):
     def why_not_numeric(self, name: str) -> str:  # noqa: D102
         return super().why_not_numeric(name) if name in self._keys else self._table.why_not_numeric(name)
 
-    def check_nulls(self, names: Sequence[str], fills: Mapping[str, object]) -> None:  # noqa: D102
-        self._table.check_nulls([name for name in names if name not in self._keys], fills)
+    def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: D102
+        if name not in self._keys:
+            self._table.take(name, fills)
 
 
 class TableSource(Source):
@@ -132,7 +136,7 @@ class TableSource(Source):
         fill_nulls: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        self._table, self._target, self._fills = table, target, dict(fill_nulls or {})
+        self._table, self._target, self._fills = table, target, {**table.default_fills, **(fill_nulls or {})}
         self.kind, self.name, self.account = table.kind, name, table.account
         self.num_rows, self.num_bytes, self.metadata = table.num_rows, table.num_bytes, dict(metadata or {})
         self._types = {key: array.type for key, array in unwrapped(_empty(table.schema)).items()}
@@ -198,7 +202,7 @@ class TableSource(Source):
         errors: list[BadColumnError] = []
         for name in names:
             try:
-                self._table.check_nulls([name], self._fills)
+                self._table.take(name, self._fills)
                 columns[name] = self._column(name)
             except BadColumnError as error:
                 errors.append(error)

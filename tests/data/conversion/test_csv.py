@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from heliostat.data.conversion import text_files
+from heliostat.data.conversion import text_tables
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.csv_table import CsvTable, _end
+from heliostat.data.conversion.tables import TableSource
 from heliostat.data.errors import BadColumnError, SourceError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,8 @@ def rows_of(table: CsvTable, first_row: int = 0) -> dict[str, list[Any]]:
 
 
 def told(table: CsvTable) -> list[str]:
+    for name in table.schema.names:
+        table.take(name, dict.fromkeys(table.schema.names, 0))
     return [f"{entry.name} {entry.change} {entry.count}" for entry in table.account.entries]
 
 
@@ -79,7 +82,7 @@ def test_numbers_are_what_is_written(tmp_path, name, block_bytes):
     found = rows_of(table)["a"]
     assert table.schema.field("a").type == kind
     assert [repr(one) for one in found] == [repr(one) for one in values]  # -0.0 is not 0.0
-    assert not table.account.entries
+    assert told(table) == []
 
 
 @pytest.mark.parametrize("block_bytes", [4, 1 << 20])
@@ -96,13 +99,14 @@ def test_what_a_number_would_lose_stays_text_and_is_told(tmp_path, name, is_late
     assert "a.csv" in entry.detail
     asked = table_of(tmp_path / "b.csv", content, asked={"a": "text"})
     assert rows_of(asked)["a"] == texts
-    assert not asked.account.entries
+    assert told(asked) == []
 
 
 def test_text_is_no_number_whatever_stands_beside_it(tmp_path):
     table = table_of(tmp_path / "a.csv", "a,b,c\n007,2024-05-06,5\nx,12:30,\n5,,NA\n")
-    assert rows_of(table) == {"a": ["007", "x", "5"], "b": ["2024-05-06", "12:30", ""], "c": [5, None, None]}
-    assert told(table) == ["b read as 1"]  # the empty field
+    assert rows_of(table) == {"a": ["007", "x", "5"], "b": ["2024-05-06", "12:30", None], "c": [5, None, None]}
+    assert told(table) == []
+    assert table.default_fills == {"a": "", "b": ""}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_text_is_no_number_whatever_stands_beside_it(tmp_path):
 def test_numbers_that_are_asked_for_are_read_however_they_are_written(tmp_path, texts, values):
     table = table_of(tmp_path / "a.csv", "a,b\n" + "".join(f"{text},x\n" for text in texts), asked={"a": "number"})
     assert rows_of(table)["a"] == values
-    assert not table.account.entries
+    assert told(table) == []
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_numbers_that_are_asked_for_are_read_however_they_are_written(tmp_path, 
 )
 def test_numbers_that_are_asked_for_and_not_there_are_refused(tmp_path, texts, said):
     with pytest.raises(BadColumnError, match=rf"'a' of .*a\.csv should be numbers, but {said}"):
-        table_of(tmp_path / "a.csv", "a,b\n" + "".join(f"{text},x\n" for text in texts), asked={"a": "number"})
+        told(table_of(tmp_path / "a.csv", "a,b\n" + "".join(f"{text},x\n" for text in texts), asked={"a": "number"}))
 
 
 def test_a_declared_column_does_not_disturb_the_others(tmp_path):
@@ -148,35 +152,36 @@ def test_a_declared_column_does_not_disturb_the_others(tmp_path):
 @pytest.mark.parametrize("line", ["\n", "\r\n", "\r"])
 def test_an_empty_line_of_a_single_column_is_a_row(tmp_path, line):
     table = table_of(tmp_path / "a.csv", line.join(["text", "first", "", "third", ""]), piece_bytes=4)
-    assert rows_of(table)["text"] == ["first", "", "third"]
-    assert told(table) == ["text read as 1"]
+    assert rows_of(table)["text"] == ["first", None, "third"]
     numbers = table_of(tmp_path / "b.csv", line.join(["", "", "n", "1", "", "3", ""]))
     assert rows_of(numbers)["n"] == [1, None, 3]
     with pytest.raises(BadColumnError, match=r"'n' of .* 1 missing value, the first in data row 2"):
-        numbers.check_nulls(["n"], {})
+        numbers.take("n", {})
     several = table_of(tmp_path / "c.csv", line.join(["a,b", "1,2", "", "3,4", "", ""]), piece_bytes=4)
     assert rows_of(several) == {"a": [1, 3], "b": [2, 4]}
 
 
 def test_empty_text_is_told_or_filled(tmp_path):
     (tmp_path / "a.csv").write_text('t,u\n,""\nx,y\n')
-    table = CsvTable([tmp_path / "a.csv"])
-    assert rows_of(table) == {"t": ["", "x"], "u": ["", "y"]}
-    assert told(table) == ["t read as 1"]  # "" in quotes is an empty text
-    filled = convert(tmp_path / "a.csv", tmp_path / "set", fill_nulls={"t": "?"})
+    source = TableSource(CsvTable([tmp_path / "a.csv"]), name="a.csv")
+    (rows,) = source.record_batches()
+    assert rows.batch.to_pylist() == [{"t": "", "u": ""}, {"t": "x", "u": "y"}]
+    assert [str(entry) for entry in source.account.entries] == ["t: 1 value filled: missing, '' took the place"]
+    filled = convert(tmp_path / "a.csv", tmp_path / "filled", fill_nulls={"t": "?", "u": "?"})
     assert [filled.row(row)["t"] for row in (0, 1)] == ["?", "x"]
+    assert filled.row(0)["u"] == ""  # in quotes it is a text
 
 
 def test_words_for_a_missing_number_are_text_in_text(tmp_path):
     table = table_of(tmp_path / "a.csv", "n,f,t\nNA,nan,NA\n1,NaN,x\n2,0.5,null\n")
     assert rows_of(table) == {"n": [None, 1, 2], "f": [None, None, 0.5], "t": ["NA", "x", "null"]}
-    with pytest.raises(BadColumnError) as caught:
-        table.check_nulls(["n", "f", "t"], {})
-    first, second = str(caught.value).splitlines()
-    assert "'n'" in first
-    assert "1 missing value, the first in data row 1" in first
-    assert "--fill-null f=VALUE" in second
-    table.check_nulls(["n", "f", "t"], {"n": 0, "f": 0.5})
+    with pytest.raises(BadColumnError, match=r"1 missing value, the first in data row 1 .*--fill-null n=VALUE"):
+        table.take("n", {})
+    with pytest.raises(BadColumnError, match=r"2 missing values, the first in data row 1 .*--fill-null f=VALUE"):
+        table.take("f", {"n": 0})
+    table.take("t", {})
+    with pytest.raises(BadColumnError, match=r"2 columns of .* need an answer"):
+        convert(tmp_path / "a.csv", tmp_path / "set")
 
 
 @pytest.mark.parametrize("padding", range(6))
@@ -267,8 +272,15 @@ def test_what_is_no_csv_is_refused(tmp_path, content, said):
         table_of(tmp_path / "a.csv", content)
 
 
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path):
+    table = table_of(tmp_path / "a.csv", "a,b\n1,2\n")
+    (tmp_path / "a.csv").write_text("a,b\nx,2\n")
+    with pytest.raises(SourceError, match=r"a\.csv was changed while it was read: .*'x'"):
+        rows_of(table)
+
+
 def test_a_packed_row_without_end_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "MAX_ROW_BYTES", 1 << 18)
+    monkeypatch.setattr(text_tables, "MAX_ROW_BYTES", 1 << 18)
     with gzip.open(tmp_path / "a.csv.gz", "wb", compresslevel=1) as file:
         file.write(b"a,b\n1," + b" " * (1 << 24))
     with pytest.raises(SourceError, match=r"a\.csv\.gz has a line of more than 262144 bytes"):

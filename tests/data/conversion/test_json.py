@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from heliostat.data.conversion import text_files
+from heliostat.data.conversion import text_tables
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.json_table import JsonTable
 from heliostat.data.errors import BadColumnError, SourceError
@@ -24,7 +24,9 @@ def rows_of(table: JsonTable) -> list[dict[str, Any]]:
     return [row for part in table.parts(0, table.schema.names) for row in part.batch.to_pylist()]
 
 
-def told(table: JsonTable) -> list[str]:
+def told(table: JsonTable, *names: str) -> list[str]:
+    for name in names:
+        table.take(name, dict.fromkeys(names, 0))
     return [f"{entry.name} {entry.change} {entry.count}" for entry in table.account.entries]
 
 
@@ -64,17 +66,19 @@ def test_numbers_are_what_python_reads(tmp_path, name, form, piece_bytes):
 @pytest.mark.parametrize("form", ['{"a": %s, "b": [1, null], "c": {"d": null}}', '{"o": {"a": %s}, "t": "1"}'])
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_a_number_would_lose_is_text_and_told(tmp_path, name, form, piece_bytes):
-    lines = [form % text for text in ["5", *TEXTS[name]]]
+    texts = ["5", *TEXTS[name]]
+    lines = [form % text for text in texts]
     table = table_of(tmp_path / "a.jsonl", lines, piece_bytes=piece_bytes)
-    assert rows_of(table) == [json.loads(form % f'"{text}"') for text in ["5", *TEXTS[name]]]
-    assert told(table) == ["o.a read as 3" if "o" in table.schema.names else "a read as 3"]
+    assert rows_of(table) == [json.loads(form % f'"{text}"') for text in texts]
+    name = "o.a" if "o" in table.schema.names else "a"
+    assert told(table, name) == [f"{name} read as 3"]
     asked = table_of(tmp_path / "b.jsonl", lines, asked={"a": "text", "o.a": "text"}, piece_bytes=piece_bytes)
     assert rows_of(asked) == rows_of(table)
-    assert not asked.account.entries
-    with pytest.raises(BadColumnError, match=rf"b\.jsonl should be numbers, but '{TEXTS[name][0]}' in row 1"):
-        JsonTable([tmp_path / "b.jsonl"], asked={"a": "number", "o.a": "number"}, piece_bytes=piece_bytes)
+    assert told(asked, name) == []
+    with pytest.raises(BadColumnError, match=rf"b\.jsonl should be numbers, but '{texts[1]}' in row 1"):
+        JsonTable([tmp_path / "b.jsonl"], asked={name: "number"}, piece_bytes=piece_bytes).take(name, {})
     with pytest.raises(BadColumnError, match=r"'a' of .*c\.jsonl should be numbers"):
-        table_of(tmp_path / "c.jsonl", [f'{{"a": [{text}]}}' for text in TEXTS[name]], piece_bytes=piece_bytes)
+        table_of(tmp_path / "c.jsonl", [f'{{"a": [{text}]}}' for text in texts], piece_bytes=piece_bytes).take("a", {})
 
 
 def test_a_number_that_is_asked_for_as_text_keeps_its_digits(tmp_path):
@@ -99,7 +103,7 @@ def test_nulls_before_any_value_of_a_list_are_not_lost(tmp_path):
     table = table_of(tmp_path / "a.jsonl", lines)
     assert rows_of(table) == [json.loads(line) for line in lines]
     with pytest.raises(BadColumnError, match=r"'l' has 1 missing value, the first in row 0"):
-        table.check_nulls(["l"], {})
+        table.take("l", {})
 
 
 def test_objects_without_fields_are_told(tmp_path):
@@ -112,18 +116,17 @@ def test_all_missing_values_are_named_at_once(tmp_path, piece_bytes):
     lines = ['{"a": 1, "t": "NaN"}', '{"a": NaN, "t": "x", "l": [1]}', '{"l": [NaN, 2], "o": {"p": 1}}', '{"l": null}']
     table = table_of(tmp_path / "a.jsonl", lines, piece_bytes=piece_bytes)
     assert rows_of(table)[1] == {"a": None, "t": "x", "l": [1.0], "o": None}
-    with pytest.raises(BadColumnError) as caught:
-        table.check_nulls(["a", "t", "l", "o.p"], {})
-    said = [
-        (line.split("'")[1], line.partition(" has ")[2].partition(" (")[0]) for line in str(caught.value).splitlines()
-    ]
-    assert said == [
-        ("a", "3 missing values, the first in row 1"),
-        ("t", "2 missing values, the first in row 2"),
-        ("l", "3 missing values, the first in row 0"),
-        ("o.p", "3 missing values, the first in row 0"),
-    ]
-    table.check_nulls(["a", "t", "l", "o.p"], {"a": 0, "t": "", "l": 0, "o.p": 0})
+    for name, said in {
+        "a": "3 missing values, the first in row 1",
+        "t": "2 missing values, the first in row 2",
+        "l": "3 missing values, the first in row 0",
+        "o.p": "3 missing values, the first in row 0",
+    }.items():
+        with pytest.raises(BadColumnError, match=rf"a\.jsonl: Column '{name}' has {said}"):
+            table.take(name, {})
+        table.take(name, {name: 0})
+    with pytest.raises(BadColumnError, match=r"4 columns of .*a\.jsonl need an answer"):
+        convert(tmp_path / "a.jsonl", tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 
 def test_a_gzip_bomb_for_json_lines_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "MAX_ROW_BYTES", 1 << 18)
+    monkeypatch.setattr(text_tables, "MAX_ROW_BYTES", 1 << 18)
     path = tmp_path / "a.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b" " * (1 << 24))

@@ -1,0 +1,144 @@
+"""Text files (CSV, JSON lines) as tables: blocks of whole rows, and what both kinds say of their columns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from ..errors import BadColumnError, SourceError
+from .sources import size_of
+from .tables import Table, TablePart
+from .text_values import Asked, ColumnScan, Trait
+
+MAX_ROW_BYTES = 1 << 28
+"""A larger row is refused: a small packed file may hold one without end."""
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_WHY: Mapping[Trait, str] = {
+    "code": "is written like a code; --column {name}={number} (columns=) makes it a number",
+    "exponent": "is written like a code; --column {name}=float64 (columns=) makes it a number",
+    "inexact": "is a number that float64 does not hold, which fractions need; --column {name}=string says so",
+    "beyond": "is beyond 64 bits, together with the others; --column {name}=string says so",
+    "bool": "stands beside numbers; --column {name}=bool (columns=) takes true, false, 1 and 0",
+    "hex": "stands beside fractions",
+    "text": "is no number",
+}
+
+
+class TextTable(Table):
+    """Text files whose columns are decided by a scan of all values, each row read once more when it is handed on."""
+
+    what: ClassVar[str]
+    has_codes: ClassVar[bool]
+    """Whether numbers that are written like codes may be codes."""
+    counted_from: ClassVar[int]
+    """The number of the first row of a file."""
+    missing_text: ClassVar[str]
+    """How missing values are told, with {name}, {path}, {count} and {row}."""
+
+    def __init__(self, files: Sequence[Path], asked: Mapping[str, Asked] | None, piece_bytes: int) -> None:
+        self.files, self.num_bytes = tuple(files), size_of(files, self.what)
+        self._asked, self._block_bytes = dict(asked or {}), piece_bytes
+        self._scans: dict[str, ColumnScan] = {}
+        self._rows: list[int] = []
+        self.lists: set[str] = set()
+        """Columns whose rows are lists."""
+
+    @abstractmethod
+    def _batches(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """The rows of a file in the types of the schema, and the bytes of the file up to their end."""
+
+    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
+        done = bytes_before = 0
+        for path, num_rows in zip(self.files, self._rows, strict=True):
+            row = 0
+            for batch, num_bytes in self._batches(path, names) if done + num_rows > first_row else ():
+                skipped = min(batch.num_rows, max(0, first_row - done - row))
+                if skipped < batch.num_rows:
+                    start = row + skipped + self.counted_from
+                    yield TablePart(batch.slice(skipped), path, start, bytes_before + num_bytes)
+                row += batch.num_rows
+            done, bytes_before = done + num_rows, bytes_before + path.stat().st_size
+
+    def row_text(self, row: int) -> str:
+        """A row of a file in words."""
+        return f"row {row}"
+
+    def why_not_numeric(self, name: str) -> str:  # noqa: D102
+        first = self._scans[name].first if name in self._scans else {}
+        for trait in _WHY:
+            if trait in first:
+                where = f"{first[trait].text[:80]!r} in {self.row_text(first[trait].row)}"
+                return f"{where}. Turn it into integer ids, ask for a number (--column {name}=float64)"
+        return super().why_not_numeric(name)
+
+    def take(self, name: str, fills: Mapping[str, object]) -> None:
+        """Enter into the account that a column is text for the sake of a value; raises BadColumnError if numbers were
+        asked for, and for missing values that are not filled."""
+        scan = self._scans[name]
+        asked = self._asked.get(name)
+        kind, doubt = scan.decided(asked, has_codes=self.has_codes)
+        if doubt is not None:
+            found = scan.first[doubt]
+            value, number = repr(found.text[:80]), "float64" if scan.seen & {"float", "exponent"} else "int64"
+            why = f"{value} in {self.row_text(found.row)} {_WHY[doubt].format(name=name, number=number)}"
+            if asked == "number" or name in self.lists:
+                raise BadColumnError(
+                    f"Column {name!r} of {found.path} should be numbers, but {why.partition(';')[0]}. Ask for text "
+                    f"(--column {name}=string), which lists do not hold, or mend the value.",
+                    path=found.path,
+                    column=name,
+                )
+            count = scan.num_values - scan.num_words
+            self.account.add("read as", name, count=count, detail=f"text, since in {found.path.name} {why}")
+        count, first = scan.missing(kind)
+        if first is not None and fills.get(name) is None:
+            plural = "s" if count > 1 else ""
+            said = self.missing_text.format(
+                name=repr(name), path=first.path, count=f"{count} missing value{plural}", row=self.row_text(first.row)
+            )
+            raise BadColumnError(
+                f"{said}. Fill them with fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or drop these "
+                "rows.",
+                path=first.path,
+                column=name,
+            )
+
+
+def blocks(path: Path, what: str, block_bytes: int, end: Callable[[bytes], int]) -> Iterator[tuple[bytes, int]]:
+    """Whole rows of a file, unpacked as its ending says, and the bytes of the file that were read up to their end.
+
+    Args:
+        path: The file.
+        what: What it is read as, for errors.
+        block_bytes: About so many bytes at once; a larger row is read whole.
+        end: Where the last whole row of some bytes ends that begin with a row; 0 if there is no end.
+
+    Raises SourceError.
+    """
+    try:
+        with pa.OSFile(str(path)) as raw:
+            codec = _CODECS.get(path.suffix.lower())
+            stream = raw if codec is None else pa.CompressedInputStream(raw, codec)
+            rest = stream.read(max(block_bytes, len(_BYTE_ORDER_MARK))).removeprefix(_BYTE_ORDER_MARK)
+            while data := stream.read(max(block_bytes, len(rest))):
+                length = end(rest)
+                if length:
+                    yield rest[:length], raw.tell()
+                rest = rest[length:] + data
+                if len(rest) > max(MAX_ROW_BYTES, 2 * block_bytes) and not end(rest):
+                    raise SourceError(
+                        f"{path} has a line of more than {MAX_ROW_BYTES} bytes, which is no {what}. Probably a "
+                        "quotation mark or a line break is missing.",
+                        path=path,
+                    )
+            if end(rest + b"\n") <= len(rest):
+                raise SourceError(f"{path} cannot be read as {what}: it ends inside of quotation marks.", path=path)
+            if rest:
+                yield rest, raw.tell()
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path} cannot be read as {what}: {error}", path=path) from error
