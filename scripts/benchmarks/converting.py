@@ -11,7 +11,6 @@ writes them into an Arrow file. Reported: medians of seconds, the ratio within a
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -26,8 +25,7 @@ import pyarrow.csv as pc
 import pyarrow.dataset as pd
 import pyarrow.json as pj
 import pyarrow.parquet as pq
-from memory_probe import Peak  # type: ignore[import-not-found]
-from run import Found, child, finish, in_turn, median, parser_of  # type: ignore[import-not-found]
+from run import Found, Peak, child, finish, in_turn, median, parsed, parser_of  # type: ignore[import-not-found]
 
 # How often a format is read: to know its types, and to convert it.
 READINGS = {"csv": 2, "json": 2, "parquet": 1}
@@ -101,11 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--before", metavar="PYTHON", help="of another checkout, whose conversion is timed too")
     parser.add_argument("--folder", type=Path, help="where the files go for the time  [default: the temporary folder]")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one:
-        print(json.dumps(one(chosen.one, chosen.folder)))
-        return
+    chosen = parsed(parser, lambda chosen: one(chosen.one, chosen.folder))
     ways = ["heliostat", *(["before"] if chosen.before else []), "plain"]
     rows: list[Found] = []
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-", dir=chosen.folder) as name:

@@ -10,9 +10,7 @@ afterwards, and the largest RssAnon. What another checkout (`--before`) cannot d
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -20,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import run  # type: ignore[import-not-found]
-from memory_probe import Peak  # type: ignore[import-not-found]
 from reader_page_cache import files_below  # type: ignore[import-not-found]
 
 ROW_BYTES, NUM_FILES, BATCH_SIZE = 784, 8, 256
@@ -66,7 +63,7 @@ def one(folder: Path, shuffle: str) -> run.Found:
     """In a process of its own: open, and read twice."""
     from heliostat.data import open_dataset
 
-    peak, times = Peak(), [time.perf_counter()]
+    peak, times = run.Peak(), [time.perf_counter()]
     try:
         dataset = open_dataset(folder)
         times.append(time.perf_counter())
@@ -91,11 +88,7 @@ def main() -> None:
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--before", metavar="PYTHON", help="of another checkout, which is measured too")
     parser.add_argument("--folder", type=Path, help="where the files go for the time  [default: the temporary folder]")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one:
-        print(json.dumps({"foreign": one(chosen.folder, chosen.one)}))
-        return
+    chosen = run.parsed(parser, lambda chosen: {"foreign": one(chosen.folder, chosen.one)})
     pythons = {"heliostat": sys.executable} | ({"before": chosen.before} if chosen.before else {})
     rows: list[run.Found] = []
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-", dir=chosen.folder) as name:

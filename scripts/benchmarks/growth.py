@@ -1,4 +1,4 @@
-"""How overhead grows with the number of workers: measured on a tiny model, and fitted.
+"""How overhead grows with the number of workers: processor time on a tiny model.
 
     python scripts/benchmarks/growth.py [--workers 1 2 4 8] [--save]
 
@@ -6,18 +6,12 @@ What is measured is processor time, of every worker and of the driver, since her
 their elapsed times would mean nothing. Two fits with each number of workers: long epochs, whose cost is that of steps,
 and short ones, from which the cost of an epoch's end follows. Every worker has one microbatch of one row, so that a
 worker's own work is the same for any number of them: with a fixed number of microbatches their cost and that of peers
-cannot be told apart. Then, by least squares over the numbers of workers:
-
-    a worker's step         fixed + any_peer * (P > 1) + per_peer * (P - 1)
-    the driver, per second  fixed + per_worker * P      (heartbeats: it is not asked in a step)
-    the driver, per epoch   fixed + per_worker * P
+cannot be told apart. Reported, in milliseconds: a worker's step, the driver's second (heartbeats: it is not asked in a
+step), and the driver's end of an epoch.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import keras
@@ -83,44 +77,14 @@ def costs(found: run.Found) -> dict[str, float]:
     return {"step": step_ms, "driver_second": second_ms, "driver_epoch": max(0.0, epoch_ms)}
 
 
-def fitted(
-    numbers: Sequence[int], measured: Sequence[float], terms: dict[str, Callable[[int], float]]
-) -> dict[str, list[float]]:
-    """Coefficient and standard error of every term, by least squares; nothing is left out that comes out negative."""
-    matrix = np.array([[term(number) for term in terms.values()] for number in numbers], float)
-    target = np.array(measured)
-    solution = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    rest, freedom = target - matrix @ solution, len(numbers) - len(terms)
-    variance = float(rest @ rest) / freedom if freedom > 0 else float("nan")
-    errors = np.sqrt(np.diag(variance * np.linalg.pinv(matrix.T @ matrix)))
-    return {name: [float(c), float(e)] for name, c, e in zip(terms, solution, errors, strict=True)}
-
-
-def model_of(found: Sequence[run.Found]) -> run.Found:
-    """The fitted coefficients with their standard errors, in milliseconds of processor time."""
-    numbers = [each["workers"] for each in found]
-    by_number = [costs(each) for each in found]
-    step = {"fixed": lambda _: 1.0, "any_peer": lambda p: float(p > 1), "per_peer": lambda p: p - 1.0}
-    driver = {"fixed": lambda _: 1.0, "per_worker": float}
-    return {
-        "step": fitted(numbers, [each["step"] for each in by_number], step),
-        "driver_second": fitted(numbers, [each["driver_second"] for each in by_number], driver),
-        "driver_epoch": fitted(numbers, [each["driver_epoch"] for each in by_number], driver),
-    }
-
-
 def main() -> None:
     """Measure every number of workers, then fit."""
     parser = run.parser_of(__doc__)
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 3, 4, 6, 8])
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one is not None:
-        print(json.dumps(two_fits(chosen.one)))
-        return
+    chosen = run.parsed(parser, lambda chosen: two_fits(int(chosen.one)))
     found = [run.child("growth.py", "--one", number, key="long") for number in sorted(chosen.workers)]
     rows = [{"workers": each["workers"], **{name: round(ms, 3) for name, ms in costs(each).items()}} for each in found]
-    run.finish(chosen, "growth", {"rows": rows, "model": model_of(found)})
+    run.finish(chosen, "growth", {"rows": rows})
 
 
 if __name__ == "__main__":

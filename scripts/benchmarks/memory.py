@@ -12,14 +12,40 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import run  # type: ignore[import-not-found]
-from memory_probe import Peak, build_probed  # type: ignore[import-not-found]
 from models import WORKLOADS, build_model, make_data  # type: ignore[import-not-found]
 
+if TYPE_CHECKING:
+    import keras
+
 NUM_STEPS = 12
+
+
+def build_probed(build_model: Callable[[], keras.Model], folder: str, last_step: int) -> keras.Model:
+    """Build the model in a worker; at its last step write what its process holds into a file in `folder`."""
+    from heliostat.cluster import instruments
+
+    points = {"loaded": run.status_bytes("RssAnon")}
+    model = build_model()
+    points["built"] = run.status_bytes("RssAnon")
+    peak = run.Peak()
+
+    def on_point(point: str, step: int | None) -> None:
+        if point == "compute" and step == 0:
+            points["warm"] = run.status_bytes("RssAnon")
+        elif point == "applied" and step == last_step:
+            found = {"points": points, "peak_rss_anon": peak.close(), "vm_hwm": run.status_bytes("VmHWM")}
+            name = threading.current_thread().name
+            (Path(folder) / f"{name}.json").write_text(json.dumps(found))
+
+    instruments.listen(on_point)
+    return model
 
 
 def heliostat(name: str, workers: int) -> run.Found:
@@ -47,10 +73,16 @@ def plain_keras(name: str) -> run.Found:
     before = run.status_bytes("RssAnon")
     model = build_model(name)
     points["built"] = points["loaded"] + run.status_bytes("RssAnon") - before
-    peak = Peak()
+    peak = run.Peak()
     model.fit(x, y, batch_size=batch, epochs=1, verbose=0)
     rows = before - points["loaded"]  # they lie in arrays here, and in files for Heliostat
     return {"points": points, "rows": rows, "peak_rss_anon": peak.close() - rows, "vm_hwm": run.status_bytes("VmHWM")}
+
+
+def one(chosen: argparse.Namespace) -> run.Found:
+    """In a process of its own: what so many workers take, or plain Keras for none."""
+    (name,), workers = chosen.models, int(chosen.one)
+    return heliostat(name, workers) if workers else plain_keras(name)
 
 
 def row(model: str, workers: int) -> run.Found:
@@ -66,12 +98,7 @@ def main() -> None:
     parser = run.parser_of(__doc__)
     parser.add_argument("--models", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one is not None:
-        name = chosen.models[0]
-        print(json.dumps(heliostat(name, chosen.one) if chosen.one else plain_keras(name)))
-        return
+    chosen = run.parsed(parser, one)
     rows: list[run.Found] = []
     for name in chosen.models:
         rows += [row(name, workers) for workers in (0, *chosen.workers)]

@@ -10,14 +10,13 @@ and batch plan, no data), of the next epoch, and of one in the middle, in fresh 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from reader_data import BATCH_SIZE, NUM_CLASSES, ROW_BYTES  # type: ignore[import-not-found]
-from run import Found, child, finish, in_turn, median, parser_of, status_bytes  # type: ignore[import-not-found]
+from run import Found, child, finish, in_turn, median, parsed, parser_of, status_bytes  # type: ignore[import-not-found]
 
 SIZES = (60_000, 600_000)
 MANY_ROWS = 100_000_000
@@ -63,23 +62,24 @@ def start(shuffle: str) -> Found:
     return found
 
 
+def one(chosen: argparse.Namespace) -> Found:
+    """In a process of its own: memory of a pass over the dataset that is named, or the start."""
+    return {"limits": memory(chosen.path, chosen.one) if chosen.path else start(chosen.one)}
+
+
 def main() -> None:
     """Measure both."""
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="ROWS")
     parser.add_argument("--folder", type=Path, help="where the files go for the time  [default: the temporary folder]")
-    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one:
-        shuffle, *path = chosen.one
-        print(json.dumps({"limits": memory(Path(path[0]), shuffle) if path else start(shuffle)}))
-        return
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    chosen = parsed(parser, one)
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-", dir=chosen.folder) as name:
         jobs = {f"start of {MANY_ROWS:,} rows, {shuffle}": [shuffle] for shuffle in SHUFFLES}
         for num_rows in chosen.sizes:
             write(Path(name) / str(num_rows), num_rows)
-            jobs |= {f"memory, {num_rows:,} rows, {each}": [each, f"{name}/{num_rows}"] for each in SHUFFLES}
+            jobs |= {f"memory, {num_rows:,} rows, {each}": [each, "--path", f"{name}/{num_rows}"] for each in SHUFFLES}
         runs = in_turn(
             list(jobs),
             chosen.rounds,

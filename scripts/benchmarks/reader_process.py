@@ -18,7 +18,6 @@ from run import Found, status_bytes  # type: ignore[import-not-found]
 
 SOURCES: dict[str, sources.Source] = {
     "Heliostat, batches": sources.Heliostat(),
-    "Heliostat, own buffers": sources.HeliostatBuffers(),
     "Heliostat, tf.data": sources.HeliostatTfData(),
     "Heliostat, twelve lines": sources.HeliostatTwelveLines(),
     "tf.data in memory": sources.TfDataMemory(),

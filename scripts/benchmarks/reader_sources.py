@@ -22,7 +22,6 @@ Pass = Callable[[int], Iterator[int]]
 """Makes one pass of an epoch and yields the rows of every batch."""
 
 NUM_FILES = 4
-_RING_LENGTH = 4
 
 
 class Source(ABC):
@@ -64,34 +63,6 @@ class Heliostat(Source):
         if kind == "tokens":
             return dataset.pad("x", TOKENS_PADDED)
         return dataset.decode("x", (DECODED_SIDE, DECODED_SIDE), channels=1) if kind == "images" else dataset
-
-
-class HeliostatBuffers(Heliostat):
-    """A reader that fills the same few buffers again and again."""
-
-    def open(self, kind: Kind, folder: Path, exits: ExitStack) -> Pass:
-        from heliostat.data.format.memory import aligned_empty
-        from heliostat.data.order.order import RowOrder
-        from heliostat.data.order.plan import BatchPlan, row_ids
-
-        view = self.view(kind, folder)
-        reader = exits.enter_context(view.reader())
-        plan = BatchPlan(num_rows=len(view), global_batch_size=BATCH_SIZE, num_microbatches=1)
-        columns = view.schema.items()
-        ring = [
-            {name: aligned_empty((BATCH_SIZE, *column.shape), column.dtype) for name, column in columns}
-            for _ in range(_RING_LENGTH)
-        ]
-
-        def run(epoch: int) -> Iterator[int]:
-            order = RowOrder(num_rows=len(view), epoch=epoch)
-            for step in range(plan.num_steps):
-                ids = row_ids(order, plan, step, 0)
-                buffers = ring[step % _RING_LENGTH]
-                reader.gather(ids, out={name: buffer[: ids.size] for name, buffer in buffers.items()})
-                yield ids.size
-
-        return run
 
 
 class HeliostatTfData(Heliostat):

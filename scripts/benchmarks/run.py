@@ -40,7 +40,7 @@ PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ray", "pyarrow", "numpy")
 QUIET = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
 # No run lasts so long: something ends it.
 ENDLESS_EPOCHS = 1_000_000
-LIMIT_S, POLL_S = 600.0, 0.05
+LIMIT_S, POLL_S, PEAK_EVERY_S = 600.0, 0.05, 0.002
 
 Found = dict[str, Any]
 """What was found, as JSON has it."""
@@ -170,6 +170,18 @@ class Watch:
         self._thread.join()
 
 
+class Peak(Watch):
+    """Follows the largest RssAnon of this process."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: status_bytes("RssAnon"), PEAK_EVERY_S)
+
+    def close(self) -> int:
+        """Look no more; returns it, in bytes."""
+        super().close()
+        return max(num_bytes for _, num_bytes in self.looks)
+
+
 # -- rounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +263,16 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result there")
     parser.add_argument("--save", action="store_true", help="keep the result in docs/benchmarks")
     return parser
+
+
+def parsed(parser: argparse.ArgumentParser, one: Callable[[argparse.Namespace], Found]) -> argparse.Namespace:
+    """The options. In a process that got `--one`, what `one` makes of them is printed, and the process ends."""
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one is not None:
+        print(json.dumps(one(chosen)))
+        sys.exit()
+    return chosen
 
 
 def finish(chosen: argparse.Namespace, name: str, found: Found) -> None:

@@ -9,8 +9,6 @@ second `fit` of the same trainer, whose workers run already, is timed as well.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from functools import partial
@@ -67,11 +65,7 @@ def main() -> None:
     parser.add_argument("--model", default="chapter")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one is not None:
-        print(json.dumps(two_fits(chosen.model, chosen.workers, chosen.one)))
-        return
+    chosen = run.parsed(parser, lambda chosen: two_fits(chosen.model, chosen.workers, float(chosen.one)))
     options = ("--model", chosen.model, "--workers", chosen.workers)
     rounds = [run.child("start.py", *options, "--one", time.time(), key="cold") for _ in range(chosen.rounds + 1)]
     run.finish(chosen, "start", {"rows": rows_of(rounds[1:])})

@@ -46,5 +46,5 @@ def test_a_result_has_its_origin_and_a_column_for_every_figure(render: ModuleTyp
 def test_every_benchmark_has_a_row_in_the_list_of_questions() -> None:
     """A script that can be run by itself and is no part of another."""
     listed = set(re.findall(r"\| `(\w+\.py)`", (FOLDER / "README.md").read_text()))
-    parts = re.compile(r".*_(process|probe|data|sources|others|page_cache)\.py|(models|clock|disturb|run|render)\.py")
+    parts = re.compile(r".*_(process|data|sources|others|page_cache)\.py|(models|clock|disturb|run|render)\.py")
     assert listed == {path.name for path in FOLDER.glob("*.py") if not parts.fullmatch(path.name)}
