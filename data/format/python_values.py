@@ -22,6 +22,7 @@ from .exact import exactly
 from .ragged import Ragged, splits_of
 
 _NO_ROWS = (str, bytes, bytearray, memoryview)
+_PLAIN = {type(None), bool, int, float, str, bytes, list}
 
 
 def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
@@ -145,17 +146,17 @@ def _check_padding(name: str, array: npt.NDArray[np.bytes_]) -> None:
 
 
 def _of_rows(name: str, rows: list[Any]) -> pa.Array:
-    rows = [_plain_row(row) for row in rows]
-    first = next((row for row in rows if row is not None), None)
-    if isinstance(first, str | bytes):
-        return _of_text(name, rows, type(first))
-    if any(isinstance(row, np.ndarray) for row in rows):
+    if not set(map(type, rows)) <= _PLAIN:
+        rows = [_plain_row(row) for row in rows]
+    kinds = set(map(type, rows)) - {type(None)}
+    if kinds & {str, bytes}:
+        return _of_text(name, rows)
+    if np.ndarray in kinds:
         return _of_arrays(name, rows)
-    if any(isinstance(row, list) for row in rows):
+    if list in kinds:
         lengths = [_length(name, place, row) for place, row in enumerate(rows)]
-        inside = _of_rows(name, list(chain.from_iterable(row for row in rows if row is not None)))
-        return _wrapped(inside, lengths)
-    return _of_scalars(name, rows)
+        return _wrapped(_of_rows(name, list(chain.from_iterable(filter(None, rows)))), lengths)
+    return _of_scalars(name, rows, kinds)
 
 
 def _plain_row(row: Any) -> Any:
@@ -186,8 +187,9 @@ def _length(name: str, place: int, row: Any) -> int | None:
     )
 
 
-def _of_text(name: str, rows: list[Any], kind: type[str] | type[bytes]) -> pa.Array:
+def _of_text(name: str, rows: list[Any]) -> pa.Array:
     rows = [None if isinstance(row, float) and math.isnan(row) else row for row in rows]  # so pandas says missing
+    kind = next(type(row) for row in rows if row is not None)
     wrong = next((place for place, row in enumerate(rows) if row is not None and not isinstance(row, kind)), None)
     if wrong is not None:
         raise BadColumnError(
@@ -197,26 +199,29 @@ def _of_text(name: str, rows: list[Any], kind: type[str] | type[bytes]) -> pa.Ar
         )
     try:
         return pa.array(rows, pa.large_string() if kind is str else pa.large_binary())
-    except UnicodeEncodeError as error:
+    except (UnicodeEncodeError, pa.ArrowException) as error:
         raise BadColumnError(f"Column {name!r} has text that cannot be UTF-8 ({error}).", column=name) from error
 
 
-def _of_scalars(name: str, rows: list[Any]) -> pa.Array:
-    dtypes = {row.dtype if isinstance(row, np.generic) else None for row in rows}
-    if len(dtypes) == 1 and None not in dtypes:
-        return _of_numpy(name, np.array(rows))
-    plain = [row.item() if isinstance(row, np.generic) else row for row in rows]
-    if all(row is None or type(row) is int for row in plain) and max(filter(None, plain), default=0) > 2**63 - 1:
+def _of_scalars(name: str, rows: list[Any], kinds: set[type]) -> pa.Array:
+    if any(issubclass(kind, np.generic) for kind in kinds):
+        if len(kinds) == 1 and None not in rows:
+            return _of_numpy(name, np.array(rows))
+        rows = [row.item() if isinstance(row, np.generic) else row for row in rows]
+        kinds = set(map(type, rows)) - {type(None)}
+    if kinds == {int} and max(row for row in rows if row is not None) >= 1 << 63:
         try:
-            return pa.array(plain, pa.uint64())
+            return pa.array(rows, pa.uint64())
         except (pa.ArrowException, OverflowError):
             pass  # so says the next line, with the reason
-    return _through_arrow(name, plain)
+    return _through_arrow(name, rows)
 
 
 def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
     """Rows of which some are arrays of numbers: together in the dtype that they all need."""
-    parts = [row if isinstance(row, np.ndarray) or row is None else _part(name, row) for row in rows]
+    parts = [
+        row if isinstance(row, np.ndarray) or row is None else _part(name, place, row) for place, row in enumerate(rows)
+    ]
     filled = [(place, part) for place, part in enumerate(parts) if part is not None and part.size]
     found = next(((part.shape[1:], part.dtype) for _, part in filled), ((), np.dtype(np.float64)))
     dtype = np.result_type(*(part.dtype for _, part in filled)).newbyteorder("=") if filled else found[1]
@@ -247,37 +252,35 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
     return _wrapped(_fixed(flat, found[0]), [None if part is None else len(part) for part in parts])
 
 
-def _part(name: str, row: Any) -> npt.NDArray[Any]:
-    if not isinstance(row, list):
-        _length(name, 0, row)
-    found = _of_rows(name, row)
-    if found.null_count and not pa.types.is_null(found.type):
-        raise BadColumnError(f"Column {name!r} has missing values inside of {row!r:.60}.", column=name)
-    if isinstance(found.type, pa.FixedShapeTensorType):
-        return np.asarray(found.to_numpy_ndarray())
-    return np.empty(0) if not len(found) else np.asarray(found.to_numpy(zero_copy_only=False))
+def _part(name: str, place: int, row: Any) -> npt.NDArray[Any]:
+    """A list among arrays as an array."""
+    _length(name, place, row)
+    shape, flat = _unfixed(_of_rows(name, row))
+    if not len(flat):
+        return np.empty(0)
+    if flat.null_count or not is_number(flat.type):
+        raise BadColumnError(
+            f"Column {name!r} has a missing value or no number in {row!r:.60}, among arrays (entry {place}).",
+            column=name,
+        )
+    return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(-1, *shape)
 
 
 # Wrapping up.
 
 
 def _wrapped(inside: pa.Array, lengths: list[int | None]) -> pa.Array:
-    """Rows of these lengths over their elements: a tensor if all are alike and of numbers, else a list."""
+    """Rows of these lengths over their elements: of a fixed size if all are alike and of numbers, else lists."""
     size = lengths[0]
-    if isinstance(inside.type, pa.FixedShapeTensorType):
-        shape: tuple[int, ...] = tuple(inside.type.shape)
-        flat = inside.storage.values
-    else:
-        shape, flat = _shape(inside)
-    if size and is_number(flat.type) and all(length == size for length in lengths):
-        return _tensor(flat, (size, *shape))
-    splits = splits_of(np.array([length or 0 for length in lengths], np.int64))
+    if size and is_number(_unfixed(inside)[1].type) and all(length == size for length in lengths):
+        return pa.FixedSizeListArray.from_arrays(inside, size)
     missing = np.array([length is None for length in lengths], bool)
-    values = _fixed(flat, shape) if is_number(flat.type) else inside
-    return _listed(values, splits, missing if missing.any() else None)
+    splits = splits_of(np.array([length or 0 for length in lengths], np.int64))
+    return _listed(inside, splits, missing if missing.any() else None)
 
 
-def _shape(array: pa.Array) -> tuple[tuple[int, ...], pa.Array]:
+def _unfixed(array: pa.Array) -> tuple[tuple[int, ...], pa.Array]:
+    """The shape and the values of lists of fixed sizes."""
     shape = []
     while pa.types.is_fixed_size_list(array.type):
         shape.append(array.type.list_size)
