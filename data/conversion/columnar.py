@@ -10,7 +10,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from ..errors import BadColumnError, SourceError
-from ..foreign.footers import first_null, open_parquet
+from ..foreign.footers import null_groups, open_parquet
 from ..foreign.schemas import joined_schema
 from .sources import PIECE_ROWS, size_of
 from .tables import Table, TablePart
@@ -104,23 +104,26 @@ class ParquetTable(ColumnarTable):
 
     kind, what = "parquet", "Parquet"
 
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._nulls: dict[str, tuple[Path, int]] = {}  # the first that a footer tells of, by column
+        super().__init__(files)
+
     def _look(self, path: Path) -> tuple[pa.Schema, int]:
         with open_parquet(path) as file:
+            for name, group in null_groups(file.metadata).items():
+                self._nulls.setdefault(name, (path, group))
             return file.schema_arrow, file.metadata.num_rows
 
     def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: D102
         super().take(name, fills)
-        for path in self.files if fills.get(name) is None else ():
-            with open_parquet(path) as file:
-                found = first_null(file.metadata, [name])
-            if found is not None:
-                group = found[1]
-                raise BadColumnError(
-                    f"Column {name!r} of {path} has missing values, the first in row group {group}. Fill them with "
-                    f"fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or drop these rows.",
-                    path=path,
-                    column=name,
-                )
+        if name in self._nulls and fills.get(name) is None:
+            path, group = self._nulls[name]
+            raise BadColumnError(
+                f"Column {name!r} of {path} has missing values, the first in row group {group}. Fill them with "
+                f"fill_nulls={{{name!r}: value}} (--fill-null {name}=VALUE), or drop these rows.",
+                path=path,
+                column=name,
+            )
 
     def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with open_parquet(path) as file:
@@ -132,8 +135,9 @@ class ParquetTable(ColumnarTable):
             chosen = [name for name in names if name in file.schema_arrow.names]
             # A text that is the same in many rows is there once: only rows tell what it comes to in memory.
             sample = next(file.iter_batches(batch_size=_SAMPLE_ROWS, columns=chosen, use_threads=False))
-            row_bytes = max(sample.nbytes / sample.num_rows, sum(g.total_byte_size for g in groups) / sum(self._rows))
-            rows = max(1, min(PIECE_ROWS, int(_READ_BYTES / max(1, row_bytes))))
+            mean_bytes = sum(group.total_byte_size for group in groups) / file.metadata.num_rows
+            row_bytes = max(1, sample.nbytes / sample.num_rows, mean_bytes)
+            rows = max(1, min(PIECE_ROWS, int(_READ_BYTES / row_bytes)))
             batches = file.iter_batches(
                 batch_size=rows, row_groups=list(range(first, len(groups))), columns=chosen, use_threads=False
             )

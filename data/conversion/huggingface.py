@@ -61,10 +61,11 @@ class HuggingFaceTable(Table):
         self._folder = folder
 
     def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
-        del names
+        chosen = [name for name in self.schema.names if any(f"{one}.".startswith(f"{name}.") for one in names)]
+        dataset = self._dataset.select_columns(chosen)
         row, total = first_row, self.num_rows or 1
         while row < total:
-            for batch in self._dataset[row : row + _ROWS_AT_ONCE].combine_chunks().to_batches():
+            for batch in dataset[row : row + _ROWS_AT_ONCE].combine_chunks().to_batches():
                 after = row + batch.num_rows
                 yield TablePart(batch, self._folder, row, self.num_bytes * after // total)
                 row = after

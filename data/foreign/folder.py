@@ -26,7 +26,7 @@ from ..format.shards import UNREADABLE, hash_file
 from ..remote.filesystem import RemoteFolder
 from .examples import Feature
 from .files import ARROW_SUFFIXES, PARQUET_SUFFIXES, ArrowFile, ForeignFile, ParquetFile
-from .footers import first_null, parquet_statistics, uncompressed_bytes
+from .footers import null_groups, parquet_statistics, uncompressed_bytes
 from .schemas import JoinedSchema, joined_schema, partition_keys
 from .tfrecord import Run, is_tfrecord, scan_records
 
@@ -298,14 +298,13 @@ def _refuse_nulls(one: Looked, columns: Sequence[Column]) -> None:
     if one.metadata is None:
         return
     try:
-        null = first_null(one.metadata, [column.name for column in columns])
+        found = null_groups(one.metadata)
     except UNREADABLE as error:
         raise one.file.unreadable("has an unreadable footer", error) from error
-    if null is not None:
-        name, group = null
+    for name in (column.name for column in columns if column.name in found):
         raise BadColumnError(
-            f"Column {name!r} of {one.file.name} has missing values in {one.file.where(group)}. Convert the files with "
-            "fill_nulls, which fills them.",
+            f"Column {name!r} of {one.file.name} has missing values in {one.file.where(found[name])}. Convert the "
+            "files with fill_nulls, which fills them.",
             path=one.file.path,
             column=name,
         )

@@ -58,17 +58,18 @@ def uncompressed_bytes(files: Sequence[pq.FileMetaData], name: str) -> int:
     )
 
 
-def first_null(metadata: pq.FileMetaData, names: Sequence[str]) -> tuple[str, int] | None:
-    """A scalar column with missing values and the row group of the first, as far as statistics tell."""
+def null_groups(metadata: pq.FileMetaData) -> dict[str, int]:
+    """The scalar columns that have missing values, and the row group of the first, as far as statistics tell."""
+    found: dict[str, int] = {}
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in range(group.num_columns):
             chunk = group.column(place)
             statistics = chunk.statistics
-            # Inside of lists an empty list counts as missing too.
-            if chunk.path_in_schema in names and statistics is not None and statistics.null_count:
-                return str(chunk.path_in_schema), number
-    return None
+            # Inside of lists an empty list counts as missing too, but the path of what is inside is longer.
+            if statistics is not None and statistics.null_count:
+                found.setdefault(str(chunk.path_in_schema), number)
+    return found
 
 
 def _chunks(files: Sequence[pq.FileMetaData], name: str) -> Iterator[pq.ColumnChunkMetaData]:

@@ -183,6 +183,7 @@ def test_columns_that_a_file_does_not_have_are_missing_values(tmp_path):
     table, account = read(tmp_path, fill_nulls={"b": "-"})
     assert table.to_pydict() == {"a": [1, 2], "b": ["-", "x"]}
     assert account == ["b: 1 value filled: missing, '-' took the place"]
+    assert read(tmp_path, fill_nulls={"b": "-"}, features=["b"])[0].to_pydict() == {"b": ["-", "x"]}
 
 
 def test_fields_of_objects_that_drift_are_joined(tmp_path):
