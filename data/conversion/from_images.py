@@ -7,9 +7,8 @@ its name, not by its row in a step of the training. What lies in the folder and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -60,23 +59,32 @@ class ImageSource(Source):
         if bad not in get_args(BadPictures):
             raise SourceError(f"bad_pictures= is {bad!r}; it must be one of {', '.join(get_args(BadPictures))}.")
         self.name, self._bad, self._upright = str(root), bad, upright
-        found = _look_through(root)
-        self._files = found.files
+        left_out: dict[str, list[str]] = {}
+
+        def leave_out(path: str, reason: str) -> None:
+            left_out.setdefault(reason, []).append(os.path.relpath(path, root))
+
+        classes = sorted(entry.name for entry in os.scandir(root) if _is_class(entry))
+        self._files: list[_File] = []
+        for number, name in enumerate(classes):
+            paths = sorted(_walk(str(root / name), (os.path.realpath(root),), leave_out))
+            self._files += [_File(path, number, path.stat().st_size) for path in paths]
+            if not paths:
+                self.account.add("noticed", name, unit="class", detail="its folder has no pictures")
         if not self._files:
             raise SourceError(
                 f"Folder {root} has no images ({', '.join(ENDINGS)}) in sub-folders. The images of every class lie in "
                 "a folder named after it.",
                 path=root,
             )
+        for entry in os.scandir(root):
+            if not _is_class(entry):
+                leave_out(entry.path, "it lies beside the folders of classes")
+        for reason, names in sorted(left_out.items()):
+            note_left_out(self.account, sorted(names), reason)
         self.num_rows = None if bad == "drop" else len(self._files)
         self.num_bytes = sum(file.num_bytes for file in self._files)
-        self.metadata = {"class_names": {"y": found.classes}}
-        for reason, names in found.left_out.items():
-            note_left_out(self.account, names, reason)
-        with_pictures = {file.label for file in self._files}
-        for number, name in enumerate(found.classes):
-            if number not in with_pictures:
-                self.account.add("noticed", name, unit="class", detail="its folder has no pictures")
+        self.metadata = {"class_names": {"y": classes}}
 
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         return {**file_identity(self.kind, [file.path for file in self._files]), "name": Path(self.name).name}
@@ -93,12 +101,11 @@ class ImageSource(Source):
                 pictures = list(threads.map(self._picture, group))
                 bad = [f"{one.file.path}: {one.why_not}" for one in pictures if one.why_not]
                 refused += bad if self._bad == "refuse" else []
-                good = [one for one in pictures if not one.why_not]
-                if refused or not good:  # the others are looked at, so that all are named
+                if refused:  # the others are looked at, so that all are named
                     continue
-                first, row = row, row + len(good)
-                self._note(pictures, first, first_row)
-                kept = good[max(0, first_row - first) :]
+                self._note(pictures, row, first_row)
+                good = [one for one in pictures if not one.why_not]
+                kept, row = good[max(0, first_row - row) :], row + len(good)
                 if kept:
                     images = pa.array([one.data for one in kept], pa.large_binary())
                     labels = pa.array([one.file.label for one in kept], pa.int64())
@@ -122,13 +129,16 @@ class ImageSource(Source):
     def _picture(self, file: _File) -> _Picture:
         try:
             data = file.path.read_bytes()
-            wrong = None if self._bad == "keep" else why_not(data)
-            is_turned = orientation(data) != 1
-            return _Picture(
-                file, upright(data) if is_turned and self._upright and not wrong else data, wrong, is_turned
-            )
-        except (OSError, ValueError) as error:
-            return _Picture(file, b"", str(error), False)
+        except OSError as error:
+            raise SourceError(f"{file.path} cannot be read: {error.strerror}.", path=file.path) from error
+        wrong = None if self._bad == "keep" else why_not(data)
+        is_turned = wrong is None and orientation(data) != 1
+        if is_turned and self._upright:
+            try:
+                data = upright(data)
+            except ValueError:  # only of one that is kept as it is
+                is_turned = False
+        return _Picture(file, data, wrong, is_turned)
 
     def _note(self, pictures: list[_Picture], row: int, first_row: int) -> None:
         """Note what was left out and turned among pictures of which the first that is kept is this row.
@@ -169,61 +179,37 @@ class _Picture(NamedTuple):
     is_turned: bool
 
 
-@dataclass(slots=True)
-class _Found:
-    """What a folder of classes holds; what is left out by the reason."""
-
-    root: Path
-    classes: list[str] = field(default_factory=list)
-    files: list[_File] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-
-    def leave_out(self, path: str, reason: str) -> None:
-        """Note a file, link or folder."""
-        self.left_out.setdefault(reason, []).append(str(Path(path).relative_to(self.root)))
-
-
-def _look_through(root: Path) -> _Found:
-    found = _Found(root)
-    for entry in sorted(os.scandir(root), key=lambda one: one.name):
-        if _is_class(entry):
-            files: list[Path] = []
-            _walk(found, Path(entry.path), [_number(root)], files)
-            found.files += [_File(path, len(found.classes), path.stat().st_size) for path in sorted(files)]
-            found.classes.append(entry.name)
-        else:
-            found.leave_out(entry.path, "hidden" if entry.name[0] == "." else "it lies beside the folders of classes")
-    return found
-
-
-def _walk(found: _Found, folder: Path, above: list[tuple[int, int]], files: list[Path]) -> None:
-    """Add the pictures in a folder; `above` are the folders that it lies in, to which a link may lead back."""
-    here = _number(folder)
+def _walk(folder: str, above: tuple[str, ...], leave_out: Callable[[str, str], None]) -> Iterator[Path]:
+    """The pictures in a folder; `above` are the folders that it lies in, to which a link may lead back."""
+    here = os.path.realpath(folder)
     if here in above:
-        found.leave_out(str(folder), "a link that leads back to a folder that it lies in")
+        leave_out(folder, "a link that leads back to a folder that it lies in")
         return
-    for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-        if entry.name.startswith("."):
-            found.leave_out(entry.path, "hidden")
+    for entry in os.scandir(folder):
+        reason = _why_left_out(entry)
+        if reason is not None:
+            leave_out(entry.path, reason)
         elif entry.is_dir():
-            _walk(found, Path(entry.path), [*above, here], files)
-        elif not os.path.exists(entry.path):
-            found.leave_out(entry.path, "a link to what is not there")
-        elif not entry.is_file():
-            found.leave_out(entry.path, "a pipe, socket or device")
-        elif entry.name.lower().endswith(ENDINGS):
-            files.append(Path(entry.path))
+            yield from _walk(entry.path, (*above, here), leave_out)
         else:
-            found.leave_out(entry.path, f"no picture by its ending ({', '.join(ENDINGS)})")
+            yield Path(entry.path)
+
+
+def _why_left_out(entry: os.DirEntry[str]) -> str | None:
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.is_dir():
+        return None
+    if not os.path.exists(entry.path):
+        return "a link to what is not there"
+    if not entry.is_file():
+        return "a pipe, socket or device"
+    is_picture = entry.name.lower().endswith(ENDINGS)
+    return None if is_picture else f"no picture by its ending ({', '.join(ENDINGS)})"
 
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir() and not entry.name.startswith(".")
-
-
-def _number(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
 
 
 def _cannot_be_decoded(refused: list[str]) -> SourceError:

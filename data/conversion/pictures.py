@@ -47,9 +47,11 @@ def decoded(data: bytes) -> npt.NDArray[np.uint8]:
 
 def orientation(data: bytes) -> int:
     """The EXIF orientation of a JPEG or PNG, 1 (upright) to 8; 1 if there is none."""
+    mark = b"eXIf" if data.startswith(_PNG) else b"Exif\0\0"
+    _, _, exif = data.partition(mark)
     try:
-        found = _tag(_exif_of_png(data) if data.startswith(_PNG) else _exif_of_jpeg(data))
-    except (struct.error, IndexError):  # cut short
+        found = _tag(exif)
+    except struct.error:  # cut short
         return 1
     return found if 1 <= found <= 8 else 1
 
@@ -91,32 +93,9 @@ def _why_not_bmp(data: bytes) -> str | None:
     return None
 
 
-def _exif_of_jpeg(data: bytes) -> bytes:
-    """The TIFF data of the EXIF segment, nothing if there is none."""
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker, length = data[place + 1], struct.unpack_from(">H", data, place + 2)[0]
-        if marker == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
-            return data[place + 10 : place + 2 + length]
-        if marker == 0xDA:  # pixels follow
-            break
-        place += 2 + length
-    return b""
-
-
-def _exif_of_png(data: bytes) -> bytes:
-    place = len(_PNG)
-    while place < len(data):
-        length, name = struct.unpack_from(">I4s", data, place)
-        if name == b"eXIf":
-            return data[place + 8 : place + 8 + length]
-        place += 12 + length
-    return b""
-
-
 def _tag(exif: bytes) -> int:
     """The orientation in the first directory of TIFF data, 1 without one."""
-    if exif[:2] not in (b"II", b"MM"):
+    if not exif.startswith((b"II*\0", b"MM\0*")):
         return 1
     order = "<" if exif.startswith(b"II") else ">"
     place = struct.unpack_from(f"{order}I", exif, 4)[0]

@@ -68,8 +68,9 @@ def test_what_is_no_picture_of_a_class_is_told(root):
     (root / ".git").mkdir()
     (root / "emu").mkdir()
     found = account_of(root)
-    assert len(found) == 5
-    assert "*: 2 files left out: hidden (.git, cat/.DS_Store)" in found
+    assert len(found) == 6
+    assert "cat/.DS_Store: 1 file left out: hidden" in found
+    assert ".git: 1 file left out: it lies beside the folders of classes" in found
     assert any(line.startswith("cat/notes.txt: 1 file left out: no picture by its ending") for line in found)
     assert any(line.startswith("*.webp: 4 files left out: no picture by its ending") for line in found)
     assert any(line.startswith("labels.csv: 1 file left out: it lies beside") for line in found)
@@ -207,8 +208,28 @@ def test_leaving_out_goes_on_where_it_was_interrupted(bad, first_row):
     assert set(rest.account.entries) == set(whole.account.entries)
 
 
-def test_pictures_can_be_kept_as_they_are(bad):
-    assert sum(len(rows.batch) for rows in ImageSource(bad, bad="keep").record_batches()) == 9
+@pytest.mark.parametrize("upright", [False, True])
+def test_pictures_can_be_kept_as_they_are(bad, upright):
+    cut = (picture(bad / "cat" / "turned.jpg", 6)).read_bytes()[:200]
+    (bad / "cat" / "turned.jpg").write_bytes(cut)
+    batches = ImageSource(bad, bad="keep", upright=upright).record_batches()
+    images = [image for rows in batches for image in rows.batch["image"].to_pylist()]
+    assert len(images) == 10
+    assert cut in images
+
+
+def test_a_folder_in_which_the_first_pictures_are_bad_tells_all_of_them(bad):
+    source = ImageSource(bad, bad="drop")
+    source.piece_bytes = 1
+    assert sum(len(rows.batch) for rows in source.record_batches()) == 6
+    assert [entry.name for entry in source.account.entries] == ["cat/0.jpg", "cat/3b.jpg", "dog/0.png"]
+
+
+def test_a_file_that_cannot_be_read_stops_the_conversion(bad):
+    source = ImageSource(bad, bad="drop")
+    (bad / "cat" / "2.png").unlink()
+    with pytest.raises(SourceError, match=r"cat/2\.png cannot be read: No such file"):
+        list(source.record_batches())
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
