@@ -13,7 +13,7 @@ from ..errors import BadColumnError, SourceError
 from ..foreign.examples import Feature, Features, parse, records_of, scan
 from ..format.arrow import arrow_schema, as_stored
 from ..format.columns import Column
-from .requested import Requested, RequestedColumn, requested_columns
+from .requested import Requested, RequestedColumn, fill_value, requested_columns
 from .sources import Source, SourceRows, file_identity, size_of
 
 
@@ -56,6 +56,11 @@ class TFRecordSource(Source):
         }
         names = [*sorted(found.known), *(key for key in requested if key not in found.known)]
         self.columns: tuple[Column, ...] = self._columns(found, names if features is None else features, requested)
+        self._fills = {
+            column.name: fill_value(column, self._fills[column.name])
+            for column in self.columns
+            if column.name in self._fills
+        }
         self._row_bytes = found.num_bytes / found.num_records
         self._note(found, features is None)
 

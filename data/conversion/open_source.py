@@ -22,7 +22,7 @@ from .files import ENDINGS, SourceFiles, find_files, has_ending, listed, split_o
 from .from_dataset import DatasetSource
 from .from_numpy import idx_source, npy_source, npz_source
 from .json_table import JsonTable
-from .requested import Requested, RequestedColumn, fill_value, requested_columns
+from .requested import Requested, RequestedColumn, requested_columns
 from .sources import PIECE_BYTES, Source, check_piece_bytes
 from .tables import PartitionedTable, Table, TableSource
 from .text_values import asked_of
@@ -219,7 +219,7 @@ def _open_tfrecord(source: str, options: SourceOptions, account: Account) -> Sou
         name=source,
         features=options.features,
         columns=options.columns,
-        fill_nulls={name: fill_value(None, value) for name, value in (options.fill_nulls or {}).items()},
+        fill_nulls=options.fill_nulls,
     )
 
 

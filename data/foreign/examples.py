@@ -29,6 +29,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "float_list": np.dtype(np.float32),
     "bytes_list": np.dtype(np.uint8),
 }
+_AT_ONCE_BYTES = 8 << 20
 _RECORD_BYTES = 16  # 12 before and 4 after every record
 
 
@@ -107,10 +108,10 @@ class Features:
 
 
 def records_of(path: Path, step: int) -> Iterator[list[bytes]]:
-    """The records of a file, `step` at once, gzip and zlib undone; raises SourceError where it is damaged or cut."""
+    """The records of a file, up to `step` at once, unpacked; raises SourceError where it is damaged or cut."""
     import tensorflow as tf
 
-    row = 0
+    row, step = 0, max(1, min(step, _AT_ONCE_BYTES // _first_bytes(path)))
     try:
         with tf.device("CPU:0"):
             # Eager batches of tf.string: one object array, its bytes are handed on as they are.
@@ -188,6 +189,13 @@ def _array(column: Column, values: npt.NDArray[Any], splits: npt.NDArray[np.int6
     if not is_bytes and column.shape:
         flat = pa.FixedSizeListArray.from_arrays(flat, width)
     return flat.take(pa.array(splits[:-1] // width, mask=lengths == 0))
+
+
+def _first_bytes(path: Path) -> int:
+    """Bytes of the first record, by which the others are judged; of a packed file a guess."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    return 1 << 16 if compression(path) or len(start) < 8 else max(1, int.from_bytes(start, "little"))
 
 
 def is_text(value: bytes) -> bool:

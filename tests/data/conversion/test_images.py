@@ -7,11 +7,13 @@ import os
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from heliostat.data import SourceError
 from heliostat.data.conversion.convert import convert, write_source
 from heliostat.data.conversion.from_images import ImageSource
 from heliostat.data.conversion.pictures import orientation, turned, upright, why_not
 from heliostat.data.views.decode import decode_image
+from heliostat.scripts.cli import main
 from PIL import Image, ImageOps
 
 pytestmark = pytest.mark.engine
@@ -230,6 +232,42 @@ def test_a_file_that_cannot_be_read_stops_the_conversion(bad):
     (bad / "cat" / "2.png").unlink()
     with pytest.raises(SourceError, match=r"cat/2\.png cannot be read: No such file"):
         list(source.record_batches())
+
+
+def test_an_interrupted_conversion_has_the_account_of_an_undisturbed_one(bad, tmp_path):
+    """Dropped pictures, turned ones and what lies beside them, on the command line's way."""
+    picture(bad / "cat" / "a.jpg", 6)
+    (bad / "notes.txt").write_text("")
+    options = {"bad_pictures": "drop", "upright": True, "rows_per_shard": 1, "piece_bytes": 1}
+    whole = convert(bad, tmp_path / "whole", **options)
+    names = ["notes.txt", "cat/0.jpg", "cat/3b.jpg", "image", "dog/0.png"]
+    assert sorted(entry.name for entry in whole.account) == sorted(names)
+
+    def stop(now):
+        if now.num_rows == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(bad, tmp_path / "set", on_progress=stop, **options)
+    again = convert(bad, tmp_path / "set", resume=True, **options)
+    assert again.fingerprint == whole.fingerprint
+    assert set(again.account) == set(whole.account)
+
+
+def test_options_for_pictures_are_refused_for_others(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(3))
+    for options, flag in (({"bad_pictures": "drop"}, "--bad-pictures"), ({"upright": True}, "--upright")):
+        with pytest.raises(SourceError, match=f"{flag}. is for images"):
+            convert(tmp_path / "x.npy", tmp_path / "set", **options)
+
+
+def test_the_command_line_drops_and_turns_pictures(bad, tmp_path):
+    picture(bad / "cat" / "a.jpg", 6)
+    arguments = ["convert", str(bad), str(tmp_path / "set"), "--bad-pictures", "drop", "--upright"]
+    result = CliRunner().invoke(main, arguments, prog_name="heliostat")
+    assert result.exit_code == 0, result.output
+    assert "cat/0.jpg: 1 picture left out" in result.output
+    assert "image: 1 picture changed" in result.output
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):

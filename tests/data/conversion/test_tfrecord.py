@@ -7,6 +7,7 @@ import tensorflow as tf
 from heliostat.data import BadColumnError, SourceError
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.from_tfrecord import TFRecordSource
+from heliostat.data.foreign.examples import records_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,20 @@ def test_fractions_that_are_rounded_as_requested_are_counted(tmp_path):
     path = write(tmp_path / "a.tfrecord", [example(n=floats(0.1))] * 2 + [example(n=floats(0.5))])
     (entry,) = account_of(path, columns={"n": "float16"})
     assert entry.startswith("n: 2 values rounded")
+
+
+@pytest.mark.parametrize(("name", "fill", "expected"), [("t", "007", "007"), ("n", "7", 7), ("b", "x", b"x")])
+def test_a_fill_value_that_is_given_as_text_is_read_as_the_column_says(tmp_path, name, fill, expected):
+    features = {"t": data(b"text"), "n": ints(1), "b": data(b"\xff")}
+    path = write(tmp_path / "a.tfrecord", [example(y=ints(1), **{name: features[name]}), example(y=ints(1))])
+    found = columns_of(convert(path, tmp_path / "set", fill_nulls={name: fill}))[name]
+    assert (found.to_list() if hasattr(found, "to_list") else found.tolist())[1] == expected
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, 9 << 20])
+def test_few_large_records_are_read_at_once(tmp_path, size):
+    path = write(tmp_path / "a.tfrecord", [example(b=data(bytes(size)))] * 20)
+    assert max(sum(map(len, records)) for records in records_of(path, 1024)) <= max(8 << 20, size + 100)
 
 
 INTS = st.one_of(
