@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ..errors import BadColumnError, RemoteError
 from ..format.columns import Column
 from ..remote.filesystem import is_uri, local_path, shown_uri
@@ -173,7 +175,7 @@ def write_source(
         raise
 
 
-def _write(writer: DatasetWriter, rows: Any, source: Source) -> None:
+def _write(writer: DatasetWriter, rows: pa.RecordBatch, source: Source) -> None:
     try:
         writer.write(rows)
     except BadColumnError as error:
@@ -201,5 +203,5 @@ def _options_json(options: SourceOptions) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value if isinstance(value, bool | int | float | str) and value == value else repr(value)

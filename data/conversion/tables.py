@@ -69,7 +69,8 @@ class Table(ABC):
 
     def why_not_numeric(self, name: str) -> str:
         """What is in a column that should be numbers, and what to do."""
-        return f"it is {self.schema.field(name).type}. Turn it into single numbers"
+        whole = next(one for one in self.schema.names if f"{name}.".startswith(f"{one}."))  # of a field of an object
+        return f"it is {self.schema.field(whole).type}. Turn it into single numbers"
 
     def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: B027 (not known by all)
         """A column is taken: raise BadColumnError for missing values that are not filled, if that is known already."""
@@ -79,7 +80,7 @@ class PartitionedTable(Table):
     """Another table, with the keys of the hive partitions that its files lie in as columns after its own."""
 
     def __init__(self, table: Table, keys: Mapping[str, pa.Array]) -> None:
-        self._table = table
+        self._table, self._numbers = table, {path: number for number, path in enumerate(table.files)}
         self._keys = {key: values for key, values in keys.items() if key not in table.schema.names}
         self.kind, self.files, self.account, self.drift = table.kind, table.files, table.account, table.drift
         self.default_fills = table.default_fills
@@ -92,7 +93,7 @@ class PartitionedTable(Table):
     def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
         own = [name for name in names if name not in self._keys] or self._table.schema.names[:1]
         for part in self._table.parts(first_row, own):
-            batch, file = part.batch, self.files.index(Path(part.path))
+            batch, file = part.batch, self._numbers[Path(part.path)]
             for key, values in self._keys.items():
                 batch = batch.append_column(key, pa.repeat(values[file], batch.num_rows))
             yield replace(part, batch=batch)

@@ -94,6 +94,13 @@ def test_text_columns_are_filled_with_text_that_looks_like_something_else(tmp_pa
         assert read(source, fill_nulls={"t": fill})[0]["t"].to_pylist() == ["x", fill]
 
 
+def test_features_that_are_no_numbers_are_named_all_at_once(tmp_path):
+    objects = pa.array([{"a": "x", "b": [1]}])
+    text = refused(parquet(tmp_path / "a.parquet", s=objects, t=["x"], y=[1]), target="y")
+    assert [name in text for name in ("'s.a'", "'s.b'", "'t'")] == [True] * 3
+    assert text.count("is not numeric") == 3
+
+
 # -- names
 
 
