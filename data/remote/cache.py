@@ -41,13 +41,13 @@ from ..format.quick_hash import EDGE_PREFIX, edge_hash
 from .retry import RetryPolicy
 
 FOLDER_NAME = "heliostat-shards"
-_LOCK_FOLDER = ".locks"
+_LOCK_FOLDER = ".fetch-locks"  # ".locks" is a file of earlier versions
 _PART_SUFFIX = ".fetching"
 _OWN_NAME = re.compile(rf"([0-9a-f]{{32}})\.[a-z0-9]{{1,12}}({re.escape(_PART_SUFFIX)})?")
 _FETCHES_OF_WRONG_BYTES = 3
 # What is left free on the disk.
 _SPARE_BYTES = 64 << 20
-_ROOM_WAIT_S = 30.0
+ROOM_WAIT_S = 30.0
 _WAIT_STEP_S = 0.02
 
 Write = Callable[[bytes | memoryview], object]
@@ -111,11 +111,13 @@ class Fetcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A file to fetch, by what, before which others (their names), and what stops it."""
+    """A file to fetch, by what, before which others (their names), how long it waits for room, and what
+    stops it."""
 
     file: CacheFile
     fetcher: Fetcher
     coming: Sequence[str]
+    wait_s: float
     stop: threading.Event
 
 
@@ -170,13 +172,20 @@ class ShardCache:
         return num_bytes <= (self._free_bytes() if self.max_bytes is None else self.max_bytes)
 
     def fetch(
-        self, file: CacheFile, fetcher: Fetcher, *, coming: Sequence[str] = (), stop: threading.Event | None = None
+        self,
+        file: CacheFile,
+        fetcher: Fetcher,
+        *,
+        coming: Sequence[str] = (),
+        wait_s: float = ROOM_WAIT_S,
+        stop: threading.Event | None = None,
     ) -> bool:
         """Fetch a file unless it is there; whether it was fetched.
 
         While another process or thread fetches it, this waits for that one. `coming` names the files that will be
-        needed next, in order: room is made as `eviction_order` says. Raises CacheError if there is none, ShardError if
-        wrong bytes arrive again and again, and what the fetcher raises.
+        needed next, in order: room is made as `eviction_order` says; if that is not enough, this waits `wait_s` for
+        those that are being fetched. Raises CacheError if there is none, ShardError if wrong bytes arrive again and
+        again, and what the fetcher raises.
         """
         if self.size(file) is not None:
             return False
@@ -186,7 +195,7 @@ class ShardCache:
             part = self.folder / f"{file.name}{_PART_SUFFIX}"
             part.unlink(missing_ok=True)  # left by a process that died
             try:
-                self._fill(part, _Request(file, fetcher, coming, stop or threading.Event()))
+                self._fill(part, _Request(file, fetcher, coming, wait_s, stop or threading.Event()))
                 # Whoever counts what is there must not miss the file between its two names.
                 with self._lock():
                     os.replace(part, self.folder / file.name)
@@ -266,13 +275,13 @@ class ShardCache:
 
     def _make_room(self, request: _Request, num_bytes: int) -> None:
         """Delete what may go until there is room for so many more bytes; waits for what others are fetching now."""
-        file, give_up = request.file, time.monotonic() + _ROOM_WAIT_S
+        file, give_up = request.file, time.monotonic() + request.wait_s
         is_possible = self.max_bytes is None or num_bytes <= self.max_bytes
         while True:
             missing, used, num_parts = self._try_to_make_room(request, num_bytes) if is_possible else (num_bytes, 0, 0)
             if missing <= 0:
                 return
-            if not num_parts or time.monotonic() > give_up or request.stop.wait(_WAIT_STEP_S):
+            if not num_parts or time.monotonic() >= give_up or request.stop.wait(_WAIT_STEP_S):
                 break
         limit = "what the disk holds" if self.max_bytes is None else f"{self.max_bytes:,} bytes"
         raise CacheError(
@@ -288,13 +297,14 @@ class ShardCache:
             files = self._files()
             used = sum(each.num_bytes for each in files)
             missing = missing_bytes(num_bytes, used, self.max_bytes, shutil.disk_usage(self.folder).free)
-            num_parts = sum(each.is_part and each.name != request.file.name for each in files)
+            # What has no bytes yet waits for room itself.
+            num_parts = sum(f.is_part and f.num_bytes > 0 and f.name != request.file.name for f in files)
             for victim in eviction_order(files, request.coming, request.file.name):
                 if missing <= 0:
                     break
                 if self._delete(victim):
                     missing, used = missing - victim.num_bytes, used - victim.num_bytes
-                    num_parts -= victim.is_part
+                    num_parts -= victim.is_part and victim.num_bytes > 0
         return missing, used, num_parts
 
     def _files(self) -> list[PresentFile]:

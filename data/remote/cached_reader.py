@@ -128,8 +128,9 @@ class CachedReader(ShardReader):
         if self._stop.is_set():
             return
         with suppress(DatasetError):  # it comes again when the file is needed
-            # What is fetched ahead displaces only what comes later.
-            self._cache.fetch(self._files[number], self._source, coming=self._names(self._coming), stop=self._stop)
+            # What is fetched ahead displaces only what comes later, and waits for nothing.
+            coming = self._names(self._coming)
+            self._cache.fetch(self._files[number], self._source, coming=coming, wait_s=0.0, stop=self._stop)
 
     def _map(self, shards: RowIds) -> None:
         absent = np.unique(shards[~self._is_open[shards]]).tolist()
