@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 
 class Dataset(ABC):
-    """Columns of equal length, read by row id; a value that pickles and holds no file open."""
+    """Columns of equal length, read by row id; a value that pickles and holds no file open.
+
+    Example:
+        >>> red = dataset.filter(lambda rows: np.array(rows["colour"].to_list()) == "red", ["colour"])
+        >>> for batch in red.select_columns(["customer"]).batches(3, shuffle=False):
+        ...     print(batch["customer"].tolist())
+        [0, 2, 4]
+        [1, 3]
+    """
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -126,13 +134,23 @@ class Dataset(ABC):
         return split(self, fraction, seed=seed, by=by, stratify=stratify, gap=gap)
 
     def take(self, num_rows: int) -> Dataset:
-        """The first rows, all if there are fewer; raises PlanError."""
+        """The first rows, all if there are fewer; raises PlanError.
+
+        Example:
+            >>> len(dataset.take(3))
+            3
+        """
         from .views.selection import take
 
         return take(self, num_rows)
 
     def skip(self, num_rows: int) -> Dataset:
-        """All but the first rows; raises PlanError, SelectionError if none is left."""
+        """All but the first rows; raises PlanError, SelectionError if none is left.
+
+        Example:
+            >>> dataset.skip(3).row(0)["customer"]
+            3
+        """
         from .views.selection import skip
 
         return skip(self, num_rows)
@@ -141,6 +159,10 @@ class Dataset(ABC):
         """The rows with these ids [rows], in that order; one may come more than once.
 
         Takes 4 bytes of memory per row (8 in a dataset of 2**32 rows or more). Raises RowError, SelectionError.
+
+        Example:
+            >>> [row["customer"] for row in dataset.select([4, 0, 4]).head()]
+            [4, 0, 4]
         """
         from .views.selection import select
 
@@ -154,25 +176,44 @@ class Dataset(ABC):
         It is called now, for up to 4096 rows (16 MiB) at a time, with a dict of `columns` (all for None), and returns
         bool [rows]. Takes memory as `select` does. Raises UnknownColumnError, TransformError, SelectionError if no
         row is left.
+
+        Example:
+            >>> len(dataset.filter(lambda rows: rows["customer"] < 2, ["customer"]))
+            4
         """
         from .views.selection import filtered
 
         return filtered(self, predicate, columns)
 
     def concatenate(self, *others: Dataset) -> Dataset:
-        """These rows and then those of the others; the columns must be alike. Raises SelectionError."""
+        """These rows and then those of the others; the columns must be alike. Raises SelectionError.
+
+        Example:
+            >>> len(dataset.concatenate(dataset))
+            20
+        """
         from .views.concatenate import concatenate
 
         return concatenate([self, *others])
 
     def select_columns(self, names: Sequence[str]) -> Dataset:
-        """Some columns, in this order; raises UnknownColumnError."""
+        """Some columns, in this order; raises UnknownColumnError.
+
+        Example:
+            >>> dataset.select_columns(["y"]).row(0)
+            {'y': 0}
+        """
         from .views.column_views import select_columns
 
         return select_columns(self, names)
 
     def rename(self, names: Mapping[str, str]) -> Dataset:
-        """Columns under other names (old name -> new name); raises UnknownColumnError, SelectionError."""
+        """Columns under other names (old name -> new name); raises UnknownColumnError, SelectionError.
+
+        Example:
+            >>> list(dataset.rename({"y": "label"}).schema)
+            ['customer', 'colour', 'label']
+        """
         from .views.column_views import rename
 
         return rename(self, names)
@@ -199,6 +240,10 @@ class Dataset(ABC):
         numpy Generator, in TensorFlow a seed [2]) that depend on (seed of the pass, epoch, row id) only. The
         fingerprint covers the function's code and the values it refers to, or `version` instead. Raises
         UnknownColumnError, SelectionError, TransformError.
+
+        Example:
+            >>> dataset.map(lambda rows: rows["y"] * 10, ["y"], "tens").row(1)["tens"]
+            10
         """
         from .views.map_function import mapped
 
@@ -226,6 +271,11 @@ class Dataset(ABC):
 
         Of longer rows the end or the start is cut off, or they are an error (TransformError when they are read).
         `output` names a new column for it. Raises UnknownColumnError, SelectionError.
+
+        Example:
+            >>> words = write_dataset("words", {"ids": [[1, 2, 3], [4]]})
+            >>> words.pad("ids", 2).row(1)["ids"].tolist()
+            [4, 0]
         """
         from .views.padding import padded
 
@@ -264,6 +314,11 @@ class Dataset(ABC):
         Images of another `size` (height, width) are resized: bilinear with antialiasing, not keeping proportions,
         rounded; with None all must have the size of the first one. Decoding uses TensorFlow, in threads. Raises
         UnknownColumnError, SelectionError, and TransformError for images that cannot be decoded when they are read.
+
+        Example:
+            >>> photos = write_dataset("photos", {"image": [jpeg, jpeg]})
+            >>> photos.decode("image", (32, 32)).schema["image"].shape
+            (32, 32, 3)
         """
         from .views.decode import decoded
 
@@ -275,6 +330,11 @@ class Dataset(ABC):
         A path is used again if it holds a cache of a dataset with the same fingerprint, and replaced if of another one.
         Raises SelectionError if the rows differ from pass to pass or the path is a URI, DatasetExistsError if something
         else is at the path.
+
+        Example:
+            >>> scaled = dataset.map(lambda rows: rows["y"] / 2, ["y"], "y").cache("scaled")
+            >>> scaled.row(1)["y"]
+            0.5
         """
         from .views.cache import cached
 
@@ -284,6 +344,11 @@ class Dataset(ABC):
         """A column through a fitted preprocessing layer, see `fit_preprocessing`; `output` names a new column for it.
 
         Raises UnknownColumnError, SelectionError, TransformError.
+
+        Example:
+            >>> fitted = fit_preprocessing(dataset, "y", keras.layers.Normalization())
+            >>> dataset.vectorize("y", fitted).row(0)["y"]
+            -1.0
         """
         from .views.preprocess import vectorized
 
@@ -294,7 +359,7 @@ class Dataset(ABC):
 
         Example:
             >>> dataset.head(2)
-            [{'customer': 7, 'colour': 'red', 'y': 0}, {'customer': 8, 'colour': 'blue', 'y': 1}]
+            [{'customer': 0, 'colour': 'red', 'y': 0}, {'customer': 1, 'colour': 'blue', 'y': 1}]
         """
         from .views.export import head
 
@@ -339,8 +404,8 @@ class Dataset(ABC):
         UnknownColumnError, ShardError, ImportError.
 
         Example:
-            >>> dataset.to_pandas().groupby("colour")["y"].mean()["blue"]
-            1.0
+            >>> dataset.to_pandas().groupby("colour")["y"].sum().to_dict()
+            {'blue': 5, 'red': 0}
         """
         from .views.export import to_pandas
 
@@ -422,6 +487,13 @@ class Dataset(ABC):
         the last batch may be short.
 
         Raises PlanError and UnknownColumnError at once, ShardError on the way.
+
+        Example:
+            >>> for batch in dataset.batches(4, seed=1, epoch=0):
+            ...     print(len(batch["y"]))
+            4
+            4
+            2
         """
         order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
         return iterate_batches(self.pass_reader(columns, seed=seed, epoch=epoch), order, batch_size)
@@ -456,6 +528,12 @@ class Dataset(ABC):
         them, or begins anew the one during which an iteration was left. Up to `prefetch_bytes` of batches are read
         ahead by `num_threads` threads of TensorFlow, in which functions of `map` then run; 0 reads on demand. Raises
         PlanError, UnknownColumnError.
+
+        Example:
+            >>> model = keras.Sequential([keras.layers.Dense(1)])
+            >>> model.compile("sgd", "mse")
+            >>> inputs = dataset.map(lambda rows: rows["y"].astype("float32")[:, None], ["y"], "x")
+            >>> history = model.fit(inputs.tf(5, inputs="x", targets="y"), verbose=0)
         """
         from .views.tf_dataset import TfOptions, tf_dataset
 

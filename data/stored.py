@@ -209,6 +209,12 @@ def open_dataset(
     fetched as they are read, into `cache_dir` (~/.cache/heliostat if None), up to `cache_bytes` of them. A file:// URI
     is a path unless `cache_dir` is given. Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError,
     BadColumnError for foreign files with columns that cannot be used.
+
+    Example:
+        >>> dataset = open_dataset("shop")
+        >>> len(dataset), list(dataset.schema)
+        (10, ['customer', 'colour', 'y'])
+        >>> tables = open_dataset("tables")  # Parquet files
     """
     if on_corrupt not in ("raise", "skip"):
         raise ValueError(f'on_corrupt is {on_corrupt!r}; it must be "raise" or "skip".')

@@ -42,6 +42,11 @@ def upload_dataset(
     crash leaves the dataset before, or none. With `overwrite` the shards of the dataset before are deleted in the end.
     A view is first written into a temporary folder (in `work_dir`). Raises DatasetExistsError, ShardError if a shard
     is damaged, RemoteError, OSError.
+
+    Example:
+        >>> remote = upload_dataset(dataset, f"file://{folder}/bucket/shop")  # such as s3://bucket/shop
+        >>> remote.fingerprint == dataset.fingerprint
+        True
     """
     folder = RemoteFolder(uri, retry=retry)
     before = _before(folder, overwrite)

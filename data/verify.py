@@ -46,6 +46,10 @@ def verify(dataset: StoredDataset | str | os.PathLike[str]) -> VerifyReport:
     Hashes are compared with the manifest; Parquet shards are decoded with their page checksums, so that damage is known
     by row group. Files that were opened without a manifest have no hash: they are decoded, which does not find every
     flipped bit. Raises DatasetNotFoundError, ManifestError.
+
+    Example:
+        >>> verify("shop").is_whole
+        True
     """
     if not isinstance(dataset, StoredDataset):
         dataset = open_unchecked(dataset)

@@ -96,6 +96,13 @@ def convert(
     model is fed with where they can be told, which `Trainer.fit` then takes.
 
     Raises SourceError for what cannot be read, BadColumnError for what cannot be stored, DatasetExistsError, OSError.
+
+    Example:
+        >>> dataset = convert("rows.csv", "converted", columns={"size": "float32"})
+        >>> dataset.row(1)
+        {'id': '007', 'size': 2.5}
+        >>> [str(entry)[:20] for entry in dataset.account]
+        ['id: 2 values read as']
     """
     folder = local_path(str(destination)) if is_uri(destination) else Path(os.path.expanduser(destination))
     if folder is None:

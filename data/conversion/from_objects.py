@@ -57,6 +57,13 @@ def from_generator(
     `piece_bytes` bytes (8 MiB) unless `columns` gives them. With `resume` the iterable must yield the same rows again:
     those that are written are passed over. Raises BadColumnError, SourceError for rows that are neither,
     DatasetExistsError, OSError.
+
+    Example:
+        >>> def rows():
+        ...     for number in range(3):
+        ...         yield {"image": np.zeros((2, 2), np.uint8), "caption": f"picture {number}"}
+        >>> from_generator(rows, "pictures").row(2)["caption"]
+        'picture 2'
     """
     make_batches = _batches(generator) if batched else _batches_of_rows(generator, _piece_bytes(options))
     fills = options.get("fill_nulls")
@@ -77,6 +84,11 @@ def from_tf_dataset(
     `batched` a batch of rows. Ragged tensors, and tensors with an unknown dimension, become lists; `tf.string` becomes
     text if the first rows are UTF-8, else bytes, unless `columns` says it. With `resume` the same elements must come
     again, so nothing may shuffle them anew. Raises BadColumnError, SourceError, DatasetExistsError, OSError.
+
+    Example:
+        >>> numbers = tf.data.Dataset.range(6).map(lambda n: {"n": n, "half": n / 2})
+        >>> from_tf_dataset(numbers, "numbers").row(3)
+        {'n': 3, 'half': 1.5}
     """
     batches = TensorBatches(tf_dataset, batched=batched, piece_bytes=_piece_bytes(options))
     fills, num_rows = options.get("fill_nulls"), batches.num_rows
@@ -90,6 +102,11 @@ def from_ray_dataset(
 
     Its tensors keep their shape, rows come as Ray gives them (`resume` needs the same order again). `columns` is that
     of `convert`. Raises BadColumnError, SourceError if there are no rows, DatasetExistsError, OSError.
+
+    Example:
+        >>> frame = ray.data.range(100)  # doctest: +SKIP
+        >>> len(from_ray_dataset(frame, "from-ray"))  # doctest: +SKIP
+        100
     """
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -109,6 +126,11 @@ def from_arrow(
     """Write Arrow data: a table, a record batch, or a stream of record batches of one schema.
 
     `columns` is that of `convert`. Raises BadColumnError, SourceError, DatasetExistsError, OSError.
+
+    Example:
+        >>> table = pa.table({"x": [1, 2], "words": ["a", "b"]})
+        >>> from_arrow(table, "from-arrow").row(1)
+        {'x': 2, 'words': 'b'}
     """
     batches = _record_batches(table)
     schema = getattr(table, "schema", None)
@@ -123,6 +145,11 @@ def from_pandas(
 
     NaN in columns of numpy floats stays NaN; missing values of other columns (None, `pd.NA`) are refused or filled.
     Categories become what they stand for. Raises BadColumnError, DatasetExistsError, OSError.
+
+    Example:
+        >>> frame = pd.DataFrame({"age": [30, 41], "city": ["Bonn", "Ulm"]})
+        >>> from_pandas(frame, "people").row(0)
+        {'age': 30, 'city': 'Bonn'}
     """
     return _write(frame_source(frame, columns or (), options.get("fill_nulls")), path, options)
 
@@ -131,6 +158,11 @@ def from_dataset(dataset: Dataset, path: _Path, **options: Unpack[WriterOptions]
     """Write the rows of any dataset, such as a view, as a dataset of its own, in stored order.
 
     A view is computed once. Raises what reading it raises, DatasetExistsError, OSError.
+
+    Example:
+        >>> copy = from_dataset(dataset.filter(lambda rows: rows["y"] == 1), "ones")
+        >>> len(copy)
+        5
     """
     return _write(DatasetSource(dataset), path, options)
 

@@ -29,6 +29,10 @@ class Column:
     A row of a "list" column holds any number of elements of that dtype and shape; a row of a "string" or "bytes" column
     any number of bytes (uint8, text as UTF-8). Raises BadColumnError for a dtype that is not numeric or bool, and for a
     shape without values.
+
+    Example:
+        >>> Column(name="tokens", dtype=np.dtype(np.int32), kind="list").is_variable
+        True
     """
 
     name: str

@@ -21,6 +21,11 @@ class Ragged:
 
     `values` [total, *shape] holds the elements of all rows (uint8 for text and bytes), `row_splits` int64 [rows + 1]
     where each row begins and the last ends: the arguments of `tf.RaggedTensor.from_row_splits`.
+
+    Example:
+        >>> rows = Ragged.from_rows([[1, 2], [], [3]])
+        >>> rows.lengths.tolist(), rows.row(2).tolist()
+        ([2, 0, 1], [3])
     """
 
     values: npt.NDArray[Any]

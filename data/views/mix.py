@@ -48,6 +48,11 @@ def mix(
     A pass has `num_rows` rows (None: those of all datasets together). Each dataset is read in passes of its own, in the
     row order of (`seed`, `shuffle`), and goes on in the next pass of the mix where it stopped; one that is small or
     heavy comes several times per pass. The columns must be alike. Raises SelectionError, PlanError.
+
+    Example:
+        >>> red, blue = dataset.take(5), dataset.skip(5)
+        >>> len(mix([red, blue], weights=[0.8, 0.2], num_rows=100))
+        100
     """
     check_same_columns(datasets, "mix")
     shares = [len(dataset) for dataset in datasets] if weights is None else list(weights)

@@ -91,7 +91,7 @@ def fit_preprocessing(
     Example:
         >>> fitted = fit_preprocessing(dataset, "colour", keras.layers.StringLookup())
         >>> dataset.vectorize("colour", fitted).row(0)["colour"]
-        2
+        1
     """
     chosen_columns(dataset, [column])
     kind, config = type(layer).__name__, _config(layer)

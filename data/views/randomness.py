@@ -40,6 +40,13 @@ def row_uniform(seeds: npt.NDArray[np.int32], shape: Sequence[int] = (), *, draw
     """Uniform numbers in [0, 1), float64 [rows, *shape], from the seeds int32 [rows, 2] that a `map` function is given.
 
     Each row's numbers depend on its seed, on `shape` and on `draw` (other numbers for each, below 2**16) only.
+
+    Example:
+        >>> def noisy(rows, seeds):
+        ...     return rows["y"] + row_uniform(seeds)
+        >>> view = dataset.map(noisy, ["y"], "y", random=True)
+        >>> bool(0 <= view.row(0)["y"] < 1)
+        True
     """
     words = np.ascontiguousarray(seeds, np.int32).view(np.uint64)
     counters = np.arange(1, prod(shape) + 1, dtype=np.uint64) + (np.uint64(draw) << np.uint64(48))
