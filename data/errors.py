@@ -24,15 +24,7 @@ import os
 
 
 class DatasetError(Exception):
-    """Something is wrong with a dataset or with what was asked of it.
-
-    Example:
-        >>> try:
-        ...     open_dataset("nowhere")
-        ... except DatasetError as error:
-        ...     print(type(error).__name__, error.path == f"{folder}/nowhere")
-        DatasetNotFoundError True
-    """
+    """Something is wrong with a dataset or with what was asked of it."""
 
     def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None, column: str | None = None) -> None:
         # Optional fields only: the default pickling calls cls(message) and then restores __dict__.
