@@ -5,7 +5,7 @@ names, and every other one is an entry of the account, so that nothing vanishes 
 say by their names is heard: `train` and `test` are not joined unless that is asked for, shards that are missing from
 `-00000-of-00008` are told, and `year=2023/` is a column (see `foreign.schemas`). Looking is one walk through the
 folder, deciding a function of the names alone. Left out without a word is only what carries no rows: the notes that
-Hadoop, Spark, macOS and this package leave beside theirs.
+Hadoop, Spark, Hugging Face, macOS and this package leave beside theirs.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _SPLIT = re.compile(
 _SHARD = re.compile(r"(?P<start>.*)-(?P<number>[0-9]{3,})-of-(?P<total>[0-9]{3,})(?P<end>.*)")
 _NOTES = re.compile(
     r"_SUCCESS|_metadata|_common_metadata|_committed_.*|_started_.*|\..*\.crc|\..*\.writing.*|\.DS_Store"
+    r"|dataset_infos?\.json"
 )
 _NUM_NAMED = 5
 
@@ -153,12 +154,18 @@ def has_ending(name: str, kind: str) -> bool:
     return bare.endswith(ENDINGS[kind]) or (kind == "tfrecord" and ".tfrecord" in bare)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether files of that name carry no rows, or are those that their owner does not want to be seen."""
+    return _is_note(name) or any(part.startswith((".", "_")) for part in PurePath(name).parts)
+
+
+def _is_note(name: str) -> bool:
+    return any(map(_NOTES.fullmatch, PurePath(name).parts))
+
+
 def _choose_kind(choice: _Choice, source: str, kind: str) -> None:
-    choice.taken = [name for name in choice.taken if not any(map(_NOTES.fullmatch, PurePath(name).parts))]
-    choice.keep(
-        lambda name: not any(part.startswith((".", "_")) for part in PurePath(name).parts),
-        "its name begins with . or _; rename it to take it",
-    )
+    choice.taken = [name for name in choice.taken if not _is_note(name)]
+    choice.keep(lambda name: not is_hidden(name), "its name begins with . or _; rename it to take it")
     if not _is_pattern(source) or any(has_ending(name, kind) for name in choice.taken):
         choice.keep(lambda name: has_ending(name, kind), f"not of kind {kind}; --kind chooses another")
 

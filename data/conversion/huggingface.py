@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -73,7 +74,10 @@ class HuggingFaceTable(Table):
 
 def is_folder(path: Path) -> bool:
     """Whether a folder looks like one that the library wrote."""
-    return any((path / name).is_file() for name in (DICT_NAME, STATE_NAME, INFO_NAME))
+    names = set(os.listdir(path))
+    return bool(names & {DICT_NAME, STATE_NAME}) or (
+        INFO_NAME in names and any(one.endswith(".arrow") for one in names)
+    )
 
 
 def schema_features(schema: pa.Schema) -> Features:

@@ -18,7 +18,7 @@ from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
 from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable
-from .files import ENDINGS, SourceFiles, find_files, has_ending, listed, split_of
+from .files import ENDINGS, SourceFiles, find_files, has_ending, is_hidden, listed, split_of
 from .from_dataset import DatasetSource
 from .from_numpy import idx_source, npy_source, npz_source
 from .json_table import JsonTable
@@ -77,8 +77,12 @@ def open_source(source: str | os.PathLike[str], kind: SourceKind | None, options
     if found not in KINDS:
         raise SourceError(f"There is no kind of source {found!r}; there are {', '.join(KINDS)}.", path=source)
     _check_options(found, text, options)
+    return _finished(_OPENERS[found], text, options)
+
+
+def _finished(opener: _Open, source: str, options: SourceOptions) -> Source:
     account = Account()
-    opened = _OPENERS[found](text, options, account)
+    opened = opener(source, options, account)
     for entry in account.entries:
         opened.account.add(entry.change, entry.name, count=entry.count, unit=entry.unit, detail=entry.detail)
     opened.piece_bytes = options.piece_bytes
@@ -116,7 +120,7 @@ def _kind_of_folder(path: Path) -> SourceKind:
         return "dataset"
     if huggingface.is_folder(path):
         return "huggingface"
-    names = [name for name in listed(str(path))[1] if not any(part.startswith((".", "_")) for part in Path(name).parts)]
+    names = [name for name in listed(str(path))[1] if not is_hidden(name)]
     # What lies right in the folder says what it is; what lies below only if there is nothing else.
     here = [name for name in names if "/" not in name and _kinds_of([name])]
     found = _kinds_of(here)
@@ -153,9 +157,7 @@ def _open_uri(uri: str, kind: SourceKind | None, options: SourceOptions) -> Sour
             "first.",
             path=name,
         )
-    opened = _open_dataset(uri, options, Account())
-    opened.piece_bytes = options.piece_bytes
-    return opened
+    return _finished(_open_dataset, uri, options)
 
 
 def _open_table(kind: SourceKind, source: str, options: SourceOptions, account: Account) -> Source:
@@ -236,9 +238,10 @@ def _open_images(source: str, options: SourceOptions, account: Account) -> Sourc
         )
     if options.split is not None and not splits:
         raise SourceError(f"{source} has no splits: leave split= (--split) out.", path=source)
-    for split, folder in splits.items():
-        if split != options.split:
-            account.add("left out", folder.name, unit="folder", detail="of another split; --split chooses it")
+    for path in sorted(root.iterdir()) if splits else ():
+        if path != splits[options.split or ""]:
+            unit, why = ("folder", "of another split; --split chooses it") if path.is_dir() else ("file", "no image")
+            account.add("left out", path.name, unit=unit, detail=why)
     root = splits.get(options.split or "", root)
     return from_images.ImageSource(root, bad=options.bad_pictures or "refuse", upright=options.upright)
 
@@ -251,13 +254,15 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _open_keras(source: str, options: SourceOptions, account: Account) -> Source:
-    del account
+    if options.split is None:
+        account.add("left out", "test", unit="split", detail="train is taken; --split test takes this one")
     return from_keras.keras_source(source, split=options.split, features=options.features)
 
 
 def _open_dataset(source: str, options: SourceOptions, account: Account) -> Source:
-    del account
     stored = open_dataset(source)
+    for entry in stored.account:  # what it does not have is not in this one either
+        account.add(entry.change, entry.name, count=entry.count, unit=entry.unit, detail=entry.detail)
     dataset = stored if options.features is None else stored.select_columns(options.features)
     return DatasetSource(dataset, metadata=stored.metadata)
 

@@ -30,7 +30,8 @@ def found(source, kind="csv", **options) -> tuple[list[str], dict[str, int]]:
 
 def told(source, **options) -> list[str]:
     """What the account of an opened source says."""
-    return [str(entry) for entry in open_source(source, None, SourceOptions(**options)).account.entries]
+    kind = options.pop("kind", None)
+    return [str(entry) for entry in open_source(source, kind, SourceOptions(**options)).account.entries]
 
 
 def test_files_of_sub_folders_are_rows_and_all_others_are_told(tmp_path):
@@ -146,7 +147,11 @@ def test_splits_of_pictures_are_folders(tmp_path):
     opened = open_source(tmp_path, None, SourceOptions(split="train"))
     assert opened.num_rows == 2
     assert opened.metadata["class_names"] == {"y": ["cat", "dog"]}
-    assert "test" in {entry.name for entry in opened.account.entries}
+    (tmp_path / "labels.csv").write_text("file,y\n")
+    assert told(tmp_path, split="train", kind="images") == [
+        "labels.csv: 1 file left out: no image",
+        "test: 1 folder left out: of another split; --split chooses it",
+    ]
 
 
 def test_uris_and_home_folders_are_places(tmp_path, monkeypatch):
@@ -203,3 +208,17 @@ def test_what_is_no_regular_file_is_told_and_links_to_nothing_are_refused(tmp_pa
     os.symlink(tmp_path / "nowhere", tmp_path / "in" / "c.csv")
     with pytest.raises(SourceError, match=r"c\.csv cannot be read as CSV: No such file"):
         convert(tmp_path / "in", tmp_path / "set")
+
+
+def test_what_a_dataset_does_not_have_is_told_of_its_copy(tmp_path):
+    write(tmp_path / "in", "a.csv", "notes.txt")
+    first = convert(tmp_path / "in", tmp_path / "set")
+    assert [entry.name for entry in first.account] == ["notes.txt"]
+    assert convert(tmp_path / "set", tmp_path / "copy").account == first.account
+
+
+def test_parquet_with_the_notes_of_hugging_face_is_parquet(tmp_path):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "train-00000-of-00001.parquet")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert guess_kind(str(tmp_path)) == "parquet"
+    assert told(tmp_path) == []
