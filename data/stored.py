@@ -25,8 +25,7 @@ from .format.manifest import Manifest, Shard, read_manifest
 from .format.manifest import write_manifest as write_manifest_file
 from .format.shards import hash_file
 from .read.reader import Reader
-from .read.shard_reader import KeptMap, ShardReader
-from .read.stored_reader import Stamps, stamps_of
+from .read.shard_reader import KeptMap, ShardReader, Stamps, stamps_of
 from .remote.cache import CacheSettings
 from .remote.cached_reader import CachedReader
 from .remote.files import LocalFiles, RemoteFiles, fetch_manifest

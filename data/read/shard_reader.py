@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,24 +12,30 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ShardError
-from ..format.chunks import Skipped
+from ..format.chunks import ChunkTable, Skipped
+from ..format.columns import named_columns
 from ..format.ipc_shards import MappedShard
 from ..format.manifest import Column, Manifest
 from ..format.memory import aligned_empty
 from ..format.ragged import Ragged, splits_of
 from ..format.runs import Runs, copy_runs, elements_at_every_byte
-from ..format.shards import FileStamp, Values, stamp_of
+from ..format.shards import FileStamp, Values, check_shard_size, check_stamp, stamp_of
 from ..order.order import RowIds
-from .reader import Out, output_array, part_column
-from .stored_reader import Stamps, StoredReader
+from .copies import Places, as_rows, by_shard, copy_rows, only_shard
+from .reader import Out, Reader, output_array, part_column
 
-# Rows pass through a temporary array, which should stay in the processor's cache.
-_COPY_BYTES = 256 << 10
-# With fewer rows than this per shard, indexing shard by shard costs more than row by row (measured).
-_ROWS_PER_GROUP = 8
 _SPLIT_BYTES = 8
+_LOOKS_AT_ONCE = 16
+_LOOK_AGAIN_S = 0.02
 
-_Places = slice | npt.NDArray[np.int64]
+
+Stamps = Mapping[str, FileStamp | None]
+"""What the files were when the dataset was opened: file name -> stamp."""
+
+
+def stamps_of(folder: Path, manifest: Manifest) -> Stamps:
+    """The stamps of all shards as they are now."""
+    return {shard.file: stamp_of(folder / shard.file) for shard in manifest.shards}
 
 
 class _Located(NamedTuple):
@@ -36,7 +44,7 @@ class _Located(NamedTuple):
     ids: RowIds
     chunks: RowIds
     shards: RowIds
-    groups: Sequence[tuple[int, _Places]] | None
+    groups: Sequence[tuple[int, Places]] | None
 
 
 class KeptMap(NamedTuple):
@@ -48,12 +56,20 @@ class KeptMap(NamedTuple):
     places: Mapping[str, npt.NDArray[np.int64]]
 
 
-class ShardReader(StoredReader):
+class ShardReader(Reader):
     """Rows of some columns of a dataset in Arrow shards.
 
     Shards are mapped when their first row is asked for and stay mapped until `close`, or as long as `maps` lives, which
     the readers of a dataset share: mapping anew in every pass takes a page fault for every 64 KiB. Arrays that were
     handed out stay valid.
+
+    Args:
+        folder: where the shards lie.
+        manifest: what they are.
+        columns: those to read; None for all.
+        skipped: chunks that are left out.
+        stamps: of the files when the dataset was opened; None: as they are now.
+        maps: shards that are mapped already, by file.
     """
 
     def __init__(
@@ -66,27 +82,41 @@ class ShardReader(StoredReader):
         stamps: Stamps | None = None,
         maps: dict[str, KeptMap] | None = None,
     ) -> None:
-        super().__init__(folder, manifest, columns, skipped=skipped, stamps=stamps)
+        self._folder, self._manifest, self._maps = folder, manifest, maps
+        self._chunks = ChunkTable.of(manifest, skipped or {})
+        chosen = named_columns(folder, {column.name: column for column in manifest.columns}, columns)
+        super().__init__(str(folder), self._chunks.total_rows, chosen)
+        self._tensors = [column for column in chosen.values() if not column.is_variable]
+        self._variable = [column for column in chosen.values() if column.is_variable]
+        self._stamps = stamps_of(folder, manifest) if stamps is None else stamps
+        self._is_open = np.zeros(len(manifest.shards), bool)
+        self._paths = [str(folder / shard.file) for shard in manifest.shards]
+        self._looked_s = np.zeros(len(manifest.shards))
         num_chunks = len(self._chunks.first_rows)
         # Byte offsets in the file for every record batch: the values, their end, the row splits.
-        self._places = {name: np.zeros((3, num_chunks), np.int64) for name in self._columns}
-        self._variable = [column for column in self._columns.values() if column.is_variable]
+        self._places = {name: np.zeros((3, num_chunks), np.int64) for name in chosen}
         self._row_types = {column.name: np.dtype(f"V{column.row_bytes}") for column in self._tensors}
         # Where row 0 would lie if all rows lay as those of a chunk do: a row's place is this and its id.
         self._starts = {name: np.zeros(num_chunks, np.int64) for name in self._row_types}
-        self._maps = maps
         self._data: dict[int, npt.NDArray[np.uint8]] = {}
         self._views: dict[int, dict[int, npt.NDArray[np.void]]] = {
-            width: {} for width in {_copied_bytes(column) for column in self._columns.values()}
+            width: {} for width in {_copied_bytes(column) for column in chosen.values()}
         }
+
+    def start_pass(self, *, seed: int, epoch: int) -> None:
+        """Look whether the files that were read from are still the same; raises ShardError."""
+        for number in np.flatnonzero(self._is_open).tolist():
+            self._check_unchanged(number)
 
     def close(self) -> None:  # noqa: D102
         self._data.clear()
         self._views.clear()
         super().close()
 
-    def _fill(self, ids: RowIds, arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Values]:
-        return self._filled(self._locate(ids), arrays, self._variable)
+    def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:  # noqa: D102
+        arrays = {column.name: output_array(column, ids.size, out) for column in self._tensors}
+        found = self._filled(self._locate(ids), arrays, self._variable)
+        return {name: found[name] for name in self._columns}
 
     def gather_parts_checked(  # noqa: D102
         self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
@@ -103,9 +133,9 @@ class ShardReader(StoredReader):
         chunks = self._chunks.of_rows(ids)
         shards = self._chunks.shards[chunks]
         self._map(shards)
-        shard = _only(shards)
+        shard = only_shard(shards)
         self._look_at_sizes(shards if shard is None else [shard])
-        groups = [] if not ids.size else _group(shards) if shard is None else [(shard, slice(0, ids.size))]
+        groups = [] if not ids.size else by_shard(shards) if shard is None else [(shard, slice(0, ids.size))]
         return _Located(ids, chunks, shards, groups)
 
     def _filled(
@@ -115,7 +145,7 @@ class ShardReader(StoredReader):
             for name, array in arrays.items():
                 kind = self._row_types[name]
                 offsets = self._starts[name][rows.chunks] + rows.ids * kind.itemsize
-                _copy(self._views[kind.itemsize], rows.shards, offsets, rows.groups, array.reshape(-1).view(kind))
+                copy_rows(self._views[kind.itemsize], rows.shards, offsets, rows.groups, array.reshape(-1).view(kind))
         return {**arrays, **{column.name: self._ragged(column, rows) for column in variable}} if variable else arrays
 
     def _parts(self, rows: _Located, column: Column, starts: RowIds, length: int, out: Out | None) -> npt.NDArray[Any]:
@@ -136,7 +166,7 @@ class ShardReader(StoredReader):
                 for number in np.unique(rows.shards).tolist()
             }
             offsets = firsts + starts * (part.row_bytes // length)
-            _copy(views, rows.shards, offsets, rows.groups, array.reshape(-1).view(kind))
+            copy_rows(views, rows.shards, offsets, rows.groups, array.reshape(-1).view(kind))
         return array
 
     def _ragged(self, column: Column, rows: _Located) -> Ragged:
@@ -154,7 +184,7 @@ class ShardReader(StoredReader):
         bounds = np.empty((len(chunks), 2), np.int64)
         if len(chunks):
             places = splits[chunks] + within * _SPLIT_BYTES
-            _copy(self._views[2 * _SPLIT_BYTES], rows.shards, places, groups, _as_rows(bounds))
+            copy_rows(self._views[2 * _SPLIT_BYTES], rows.shards, places, groups, as_rows(bounds))
         lengths = bounds[:, 1] - bounds[:, 0]
         first_bytes = values[chunks] + bounds[:, 0] * column.element_bytes
         num_elements = (ends - values) // column.element_bytes
@@ -201,54 +231,33 @@ class ShardReader(StoredReader):
             column=column.name,
         )
 
+    def _check_unchanged(self, shard: int) -> None:
+        described = self._manifest.shards[shard]
+        check_stamp(self._folder, described, self._stamps.get(described.file))
+
+    def _look_at_sizes(self, shards: Sequence[int] | RowIds) -> None:
+        """Raise ShardError for a mapped file that was cut short: reading beyond its end would end the process.
+
+        A look takes 1.5 µs. Where a batch has rows of many files, one is looked at again only after 20 ms. A file that
+        is cut within them, or between the look and the end of the copy, is not noticed in time.
+        """
+        if len(shards) > _LOOKS_AT_ONCE:
+            now_s = time.monotonic()
+            shards = np.unique(shards)
+            if len(shards) > _LOOKS_AT_ONCE:
+                shards = shards[self._looked_s[shards] < now_s - _LOOK_AGAIN_S]
+                self._looked_s[shards] = now_s
+            shards = shards.tolist()
+        for number in shards:
+            shard = self._manifest.shards[number]
+            try:
+                is_short = os.stat(self._paths[number]).st_size < shard.num_bytes
+            except OSError:
+                continue  # deleted: what is mapped stays as it was
+            if is_short:
+                check_shard_size(self._folder, shard)
+
 
 def _copied_bytes(column: Column) -> int:
     """Bytes per row that are copied as they stand: the row, or its begin and end among the row splits."""
     return 2 * _SPLIT_BYTES if column.is_variable else column.row_bytes
-
-
-def _as_rows(array: npt.NDArray[Any]) -> npt.NDArray[np.void]:
-    flat = array.reshape(len(array), -1)
-    return flat.view(f"V{flat.shape[1] * flat.itemsize}")[:, 0]
-
-
-def _only(shards: RowIds) -> int | None:
-    """The shard of all these rows; None if there are several, or no rows."""
-    return int(shards[0]) if shards.size and shards[0] == shards[-1] and (shards == shards[0]).all() else None
-
-
-def _group(shards: npt.NDArray[np.int64]) -> list[tuple[int, _Places]] | None:
-    """(shard, places of its rows), or None if one by one is quicker because the shards have too few rows each."""
-    by_shard = np.argsort(shards, kind="stable")
-    cuts = np.flatnonzero(np.diff(shards[by_shard])) + 1
-    if (cuts.size + 1) * _ROWS_PER_GROUP > shards.size:
-        return None
-    return [(int(shards[places[0]]), places) for places in np.split(by_shard, cuts)]
-
-
-def _copy(
-    views: Mapping[int, npt.NDArray[np.void]],
-    shards: npt.NDArray[np.int64],
-    offsets: npt.NDArray[np.int64],
-    groups: Sequence[tuple[int, _Places]] | None,
-    target: npt.NDArray[np.void],
-) -> None:
-    if groups is None:
-        for place, (shard, offset) in enumerate(zip(shards.tolist(), offsets.tolist(), strict=True)):
-            target[place] = views[shard][offset]
-        return
-    for shard, group in groups:
-        if target.nbytes <= _COPY_BYTES:
-            target[group] = views[shard][offsets[group]]
-            continue
-        for places in _parts(group, max(1, _COPY_BYTES // target.itemsize)):
-            target[places] = views[shard][offsets[places]]
-
-
-def _parts(group: _Places, length: int) -> Iterator[_Places]:
-    if isinstance(group, slice):
-        for low in range(group.start, group.stop, length):
-            yield slice(low, min(low + length, group.stop))
-    else:
-        for low in range(0, group.size, length):
-            yield group[low : low + length]

@@ -291,3 +291,8 @@ def test_other_file_systems_are_read_through_fsspec(tmp_path):
     found = [batch["x"].tolist() for batch in dataset.batches(40, shuffle=False)]
     assert [row for batch in found for row in batch] == list(range(100))
     fsspec.filesystem("memory").rm("/heliostat-test", recursive=True)
+
+
+def test_the_cache_of_an_earlier_version_is_used_on(tmp_path):
+    (tmp_path / ".locks").touch()
+    assert ShardCache(tmp_path, None).max_bytes is None
