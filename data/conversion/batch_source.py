@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,11 +28,8 @@ Rows: TypeAlias = npt.NDArray[Any] | pa.Array
 """Rows of one column in memory, which can be cut."""
 
 
-class Batch(NamedTuple):
-    """Values by column, the same number of each, and the row of the source that the first one is."""
-
-    first_row: int
-    values: Mapping[str, Sized]
+Batches: TypeAlias = tuple[int, Iterator[Any]]
+"""The row of the source at which some batches begin, and the batches: values by column, or tuples (`named_values`)."""
 
 
 class BatchSource(Source):
@@ -45,7 +42,7 @@ class BatchSource(Source):
     def __init__(
         self,
         kind: str,
-        batches: Callable[[int], Iterator[Batch]],
+        batches: Callable[[int], Batches],
         *,
         name: str | None = None,
         columns: Sequence[Column] | None = None,
@@ -54,7 +51,7 @@ class BatchSource(Source):
     ) -> None:
         self.kind, self.name, self.num_rows = kind, name or kind, num_rows
         self._batches, self._fills = batches, dict(fills or {})
-        self._begun: Iterator[Batch] | None = None
+        self._begun: Batches | None = None
         self._columns = self._first_columns() if columns is None else tuple(columns)
         self.columns = self._columns
         known = [column.name for column in self._columns]
@@ -65,13 +62,14 @@ class BatchSource(Source):
                 )
 
     def _first_columns(self) -> tuple[Column, ...]:
-        waiting = self._batches(0)
-        first = next((batch for batch in waiting if _num_rows(batch)), None)
-        if first is None:
-            raise SourceError(f"The {self.name} has no rows; a dataset needs at least one.")
-        self._begun = chain([first], waiting)
-        with self._named_errors():
-            return tuple(column_of(name, arrow_of(name, values).type) for name, values in first.values.items())
+        _, waiting = self._batches(0)
+        for element in waiting:
+            first = named_values(element, 0)
+            if _num_rows(first):
+                self._begun = 0, chain([element], waiting)
+                with self._named_errors():
+                    return tuple(column_of(name, arrow_of(name, values).type) for name, values in first.items())
+        raise SourceError(f"The {self.name} has no rows; a dataset needs at least one.")
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -81,15 +79,17 @@ class BatchSource(Source):
             raise BadColumnError(f"{self.name}: {error}", path=self.name, column=error.column) from error
 
     def record_batches(self, first_row: int = 0) -> Iterator[SourceRows]:  # noqa: D102
-        batches, self._begun = self._begun or self._batches(first_row), None
-        schema, row = arrow_schema(self._columns), self.num_rows or 0
-        for batch in batches:
-            count = _num_rows(batch)
-            row, skipped = batch.first_row + count, min(count, max(0, first_row - batch.first_row))
+        (row, batches), self._begun = self._begun or self._batches(first_row), None
+        schema = arrow_schema(self._columns)
+        for element in batches:
+            values = named_values(element, row)
+            count = _num_rows(values)
+            skipped = min(count, max(0, first_row - row))
             if skipped < count:
                 with self._named_errors():
-                    stored = self._stored(batch, skipped)
-                yield SourceRows(pa.RecordBatch.from_arrays(stored, schema=schema), self.bytes_until(row))
+                    stored = self._stored(values, row, skipped)
+                yield SourceRows(pa.RecordBatch.from_arrays(stored, schema=schema), self.bytes_until(row + count))
+            row += count
         check_rows_came(self.name, row, first_row)
 
     def bytes_until(self, row: int) -> int:
@@ -97,22 +97,23 @@ class BatchSource(Source):
         del row
         return 0
 
-    def _stored(self, batch: Batch, skipped: int) -> list[pa.Array]:
+    def _stored(self, values: Mapping[str, Any], row: int, skipped: int) -> list[pa.Array]:
+        """The rows of a batch, of which the first one is `row`, without those that are skipped."""
         names = [column.name for column in self._columns]
-        check_names(self.name, names, batch.values, batch.first_row)
-        arrays = {name: arrow_of(name, batch.values[name]) for name in names}
+        check_names(self.name, names, values, row)
+        arrays = {name: arrow_of(name, values[name]) for name in names}
         for name, array in arrays.items():
             if len(array) != len(arrays[names[0]]):
                 raise BadColumnError(
                     f"Column {name!r} has {len(array)} rows and column {names[0]!r} has {len(arrays[names[0]])} from "
-                    f"row {batch.first_row} on; all columns need the same number.",
+                    f"row {row} on; all columns need the same number.",
                     column=name,
                 )
         return [
             as_stored(
                 column,
                 arrays[column.name].slice(skipped),
-                first_row=batch.first_row + skipped,
+                first_row=row + skipped,
                 fill=self._fills.get(column.name),
                 account=self.account,
             )
@@ -150,10 +151,10 @@ class ArraySource(BatchSource):
     def bytes_until(self, row: int) -> int:  # noqa: D102
         return int(row * self._row_bytes)
 
-    def _cut(self, first_row: int) -> Iterator[Batch]:
+    def _cut(self, first_row: int) -> Batches:
         step = min(_MAX_ROWS, self.rows_per_piece(self._row_bytes))
-        for low in range(first_row, self.num_rows or 0, step):
-            yield Batch(low, {name: array[low : low + step] for name, array in self._arrays.items()})
+        starts = range(first_row, self.num_rows or 0, step)
+        return first_row, ({name: array[low : low + step] for name, array in self._arrays.items()} for low in starts)
 
 
 def named_values(element: Any, row: int) -> Mapping[str, Any]:
@@ -203,5 +204,5 @@ def common_rows(name: str, arrays: Mapping[str, Sized]) -> int:
     return num_rows
 
 
-def _num_rows(batch: Batch) -> int:
-    return len(next(iter(batch.values.values())))
+def _num_rows(values: Mapping[str, Sized]) -> int:
+    return len(next(iter(values.values())))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dataset import Dataset
 from ..order.order import RowOrder
-from .batch_source import Batch, BatchSource
+from .batch_source import BatchSource
 
 _FIRST_ROWS = 64
 
@@ -21,7 +21,9 @@ class DatasetSource(BatchSource):
     def __init__(self, dataset: Dataset, *, metadata: Mapping[str, Any] | None = None) -> None:
         self._dataset = dataset
         columns, num_rows = tuple(dataset.schema.values()), len(dataset)
-        super().__init__("dataset", self._read, name=dataset.name, columns=columns, num_rows=num_rows)
+        super().__init__(
+            "dataset", lambda row: (row, self._read(row)), name=dataset.name, columns=columns, num_rows=num_rows
+        )
         self.metadata = dict(metadata or {})
         if dataset.num_skipped:
             why = "the dataset leaves them out because they are damaged"
@@ -30,7 +32,7 @@ class DatasetSource(BatchSource):
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         return {"kind": self.kind, "name": Path(self.name).name, "fingerprint": self._dataset.fingerprint}
 
-    def _read(self, first_row: int) -> Iterator[Batch]:
+    def _read(self, first_row: int) -> Iterator[dict[str, Any]]:
         """Few rows first where rows differ in length, then as many as have about `piece_bytes` bytes."""
         columns, num_rows = self._dataset.schema.values(), len(self._dataset)
         order = RowOrder(num_rows=num_rows, seed=0, epoch=0, shuffle=False)
@@ -43,7 +45,7 @@ class DatasetSource(BatchSource):
                 reader.prefetch(order, first_row)
                 row_ids = np.arange(first_row, min(first_row + rows, num_rows))
                 values = reader.gather(row_ids)
-                yield Batch(first_row, values)
+                yield values
                 first_row += len(row_ids)
                 row_bytes = sum(one.nbytes for one in values.values()) / len(row_ids)
                 rows = min(4 * rows, self.rows_per_piece(row_bytes))

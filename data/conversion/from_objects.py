@@ -14,7 +14,7 @@ from ..errors import BadColumnError, SourceError
 from ..format.arrow import arrow_of
 from ..format.columns import Column
 from ..stored import StoredDataset
-from .batch_source import ArraySource, Batch, BatchSource, check_names, named_values
+from .batch_source import ArraySource, Batches, BatchSource, check_names, named_values
 from .convert import OnProgress, write_source
 from .from_dataset import DatasetSource
 from .from_tensors import TensorBatches
@@ -65,9 +65,14 @@ def from_generator(
         >>> from_generator(rows, "pictures").row(2)["caption"]
         'picture 2'
     """
-    make_batches = _batches(generator) if batched else _batches_of_rows(generator, _piece_bytes(options))
-    fills = options.get("fill_nulls")
-    return _write(BatchSource("generator", make_batches, columns=columns, fills=fills), path, options)
+    piece_bytes, fills = _piece_bytes(options), options.get("fill_nulls")
+    source = BatchSource(
+        "generator",
+        lambda _: _batches(generator, batched=batched, piece_bytes=piece_bytes),
+        columns=columns,
+        fills=fills,
+    )
+    return _write(source, path, options)
 
 
 def from_tf_dataset(
@@ -207,42 +212,28 @@ def _write_table(table: Table, path: _Path, columns: Requested | None, options: 
 Rows = Iterable[Any] | Callable[[], Iterable[Any]]
 
 
-def _batches(generator: Rows) -> Callable[[int], Iterator[Batch]]:
-    """What yields several rows at a time, as batches; all of them come, whatever the first row that is asked for."""
-
-    def batches(first_row: int) -> Iterator[Batch]:
-        del first_row
-        row = 0
-        for values in generator() if callable(generator) else generator:
-            named = named_values(values, row)
-            yield Batch(row, named)
-            row += len(next(iter(named.values())))
-
-    return batches
+def _batches(generator: Rows, *, batched: bool, piece_bytes: int) -> Batches:
+    """What a generator yields as batches, all of them, whatever the first row that is asked for."""
+    elements = generator() if callable(generator) else generator
+    return 0, iter(elements) if batched else _together(elements, piece_bytes)
 
 
-def _batches_of_rows(generator: Rows, piece_bytes: int) -> Callable[[int], Iterator[Batch]]:
-    """What yields rows, as batches of about so many bytes; all of them come, as above."""
-
-    def batches(first_row: int) -> Iterator[Batch]:
-        del first_row
-        start, num_bytes = 0, 0
-        waiting: list[Mapping[str, Any]] = []
-        for row, values in enumerate(generator() if callable(generator) else generator):
-            waiting.append(named_values(values, row))
-            check_names("generator", list(waiting[0]), waiting[-1], row)
-            num_bytes += sum(map(_size, waiting[-1].values()))
-            if num_bytes >= piece_bytes or len(waiting) == PIECE_ROWS:
-                yield _batch(start, waiting)
-                start, num_bytes, waiting = row + 1, 0, []
-        if waiting:
-            yield _batch(start, waiting)
-
-    return batches
-
-
-def _batch(start: int, rows: Sequence[Mapping[str, Any]]) -> Batch:
-    return Batch(start, {name: [row[name] for row in rows] for name in rows[0]})
+def _together(rows: Iterable[Any], piece_bytes: int) -> Iterator[Mapping[str, Sequence[Any]]]:
+    """Rows by column, about so many bytes of them at a time."""
+    columns: dict[str, list[Any]] = {}
+    num_bytes = 0
+    for number, row in enumerate(rows):
+        named = named_values(row, number)
+        columns = columns or {name: [] for name in named}
+        check_names("generator", list(columns), named, number)
+        for name, values in columns.items():
+            values.append(named[name])
+        num_bytes += sum(map(_size, named.values()))
+        if num_bytes >= piece_bytes or len(values) == PIECE_ROWS:
+            yield columns
+            columns, num_bytes = {}, 0
+    if columns:
+        yield columns
 
 
 def _size(value: object) -> int:

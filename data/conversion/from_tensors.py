@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..errors import BadColumnError, SourceError
 from ..foreign.examples import is_text
 from ..format.ragged import Ragged
-from .batch_source import Batch, named_values
+from .batch_source import Batches, named_values
 
 _ROWS_AT_ONCE = 1024
 _ROW_BYTES = 1024  # of a row whose shape is not known
@@ -33,14 +33,11 @@ class TensorBatches:
         self.num_rows = count if count >= 0 and not batched else None
         self._batches = tf_dataset if batched else _in_batches(tf_dataset, specs, piece_bytes)
 
-    def __call__(self, first_row: int) -> Iterator[Batch]:
+    def __call__(self, first_row: int) -> Batches:
         """All batches: what is before `first_row` comes as well."""
-        row = 0
-        for element in self._batches:
-            named = named_values(_parts(element), row)
-            values = {name: _values(name, tensor) for name, tensor in named.items()}
-            yield Batch(row, values)
-            row += len(next(iter(values.values())))
+        del first_row
+        named = (named_values(_parts(element), 0) for element in self._batches)
+        return 0, ({name: _values(name, tensor) for name, tensor in values.items()} for values in named)
 
 
 def _in_batches(tf_dataset: Any, specs: Mapping[str, Any], piece_bytes: int) -> Any:

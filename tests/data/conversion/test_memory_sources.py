@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from heliostat.data import BadColumnError, SourceError, write_dataset
-from heliostat.data.conversion.batch_source import ArraySource, Batch, BatchSource
+from heliostat.data.conversion.batch_source import ArraySource, BatchSource
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.from_dataset import DatasetSource
 from heliostat.data.conversion.from_numpy import npy_source, npz_source
@@ -105,8 +105,8 @@ def test_columns_of_different_length_are_refused_from_their_row_on(tmp_path):
 @pytest.mark.parametrize("first_row", [0, 1, 5, 9])
 def test_a_generator_goes_on_with_the_columns_of_its_first_rows(first_row):
     """The rows that follow would be a tensor of ints; the column is a list of floats, as the first rows say."""
-    batches = [Batch(0, {"a": [[0.5], []]}), Batch(2, {"a": [[1, 2]] * 8})]
-    source = BatchSource("generator", lambda _: iter(batches))
+    batches = [{"a": [[0.5], []]}, {"a": [[1, 2]] * 8}]
+    source = BatchSource("generator", lambda _: (0, iter(batches)))
     rows = [row for part in source.record_batches(first_row) for row in part.batch["a"].to_pylist()]
     assert rows == [[0.5], [], *[[1.0, 2.0]] * 8][first_row:]
     assert source.columns == (Column(name="a", dtype=np.dtype(np.float64), kind="list"),)
