@@ -157,7 +157,7 @@ class CsvTable(TextTable):
 def _parsed(block: bytes, dialect: _Dialect) -> pa.RecordBatch:
     text = block.decode(_LATIN).encode() if dialect.encoding == _LATIN else block
     schema = pa.schema([(name, pa.string()) for name in dialect.names])
-    if not dialect.is_single and not text.strip(b"\r\n"):
+    if not dialect.is_single and text[:1] in b"\r\n" and not text.strip(b"\r\n"):
         return pa.RecordBatch.from_pylist([], schema)
     table = pyarrow.csv.read_csv(
         pa.py_buffer(text),

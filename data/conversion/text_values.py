@@ -31,18 +31,16 @@ Asked: TypeAlias = Literal["text", "number"]
 """What was asked for: text as it stands, or a number however it is written."""
 Spelling: TypeAlias = Literal["whole", "float", "exponent", "code", "bool", "text"]
 """How a value is written: 12 or -3; 1.5, 1e-05 or inf; 12E3 (a code or a number); 007, +5 or 0x1F; true; other."""
-Trait: TypeAlias = Literal[Spelling, "hex", "inexact", "beyond", "word", "empty"]
-"""What else is remembered of a column: hexadecimal digits, numbers that float64 or int64 does not hold, words for a
-missing value, and nothing at all (an empty field, null)."""
+Trait: TypeAlias = Literal[Spelling, "hex", "blank", "inexact", "beyond", "word", "empty"]
+"""What else is remembered of a column: hexadecimal digits, blanks around a value, numbers that float64 or int64 does
+not hold, words for a missing value, and nothing at all (an empty field, null)."""
 Rows: TypeAlias = Sequence[int] | npt.NDArray[np.int64]
 
-MISSING_WORDS = pa.array(
-    [
-        *("", "#N/A", "#N/A N/A", "#NA", "N/A", "NA", "n/a", "NULL", "null"),
-        *("-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "-NaN", "-nan", "NaN", "nan"),
-    ]
+# What stands for a missing number or bool; in a column of text these words are text, and "" is in quotes.
+_WORDS: tuple[str, ...] = (
+    *("", "#N/A", "#N/A N/A", "#NA", "N/A", "NA", "n/a", "NULL", "null"),
+    *("-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "-NaN", "-nan", "NaN", "nan"),
 )
-"""What stands for a missing number or bool; in a column of text these words are text, and "" is in quotes."""
 _SPELLINGS: Mapping[Spelling, re.Pattern[str]] = {
     "whole": re.compile(r"-?(0|[1-9][0-9]*)"),
     "exponent": re.compile(r"-?(0|[1-9][0-9]*)[eE][0-9]+"),
@@ -80,21 +78,20 @@ class ColumnScan:
 
     def add(self, texts: pa.Array, path: Path, rows: Rows) -> None:
         """Look at values as they are written, null where there is none; `rows` are the numbers of their rows."""
-        self.add_missing(path, np.asarray(rows)[texts.is_null().to_numpy(zero_copy_only=False)])
+        if texts.null_count:
+            self.add_missing(path, np.asarray(rows)[texts.is_null().to_numpy(zero_copy_only=False)])
         self.num_values += len(texts) - texts.null_count
-        if "text" in self.seen:
+        if "text" in self.seen or texts.null_count == len(texts):
             return
-        texts = pc.ascii_trim(texts, " \t")
-        is_word = pc.is_in(texts, value_set=MISSING_WORDS)
-        num_words = pc.sum(is_word).as_py() or 0
-        if num_words:
-            self.num_words += num_words
-            self._remember("word", Example("", path, int(rows[pc.index(is_word, True).as_py()])))
-        values = texts.filter(pc.invert(is_word)).drop_null()
-        for text in self._unusual(values).unique().to_pylist() if len(values) else ():
-            for trait in self._look(text):
+        for one in self._unusual(texts.drop_null()).value_counts().to_pylist():
+            bare = one["values"].strip(" \t")
+            traits: list[Trait] = ["word"] if bare in _WORDS else self._look(bare)
+            self.num_words += one["counts"] if bare in _WORDS else 0
+            if bare != one["values"]:
+                traits.append("blank")
+            for trait in traits:
                 if trait not in self.first:
-                    self._remember(trait, Example(text, path, int(rows[pc.index(texts, text).as_py()])))
+                    self._remember(trait, Example(bare, path, int(rows[pc.index(texts, one["values"]).as_py()])))
             if "text" in self.seen:
                 return
 
@@ -138,11 +135,12 @@ class ColumnScan:
         """Values as they are written as the type that was decided; raises pa.ArrowException for others."""
         if pa.types.is_null(kind) or pa.types.is_string(kind):
             return pa.nulls(len(texts)) if pa.types.is_null(kind) else texts
-        texts = pc.ascii_trim(texts, " \t")
+        if "blank" in self.seen:
+            texts = pc.ascii_trim(texts, " \t")
         if "code" in self.seen:
             texts = pc.replace_substring_regex(texts, r"^\+", "")
         if "word" in self.seen:
-            texts = pc.if_else(pc.is_in(texts, value_set=MISSING_WORDS), None, texts)
+            texts = pc.if_else(pc.is_in(texts, value_set=pa.array(_WORDS)), None, texts)
         return texts.cast(kind)
 
     def missing(self, kind: pa.DataType) -> tuple[int, Example | None]:
@@ -169,11 +167,11 @@ class ColumnScan:
         if numbers is None:
             return values
         found = numbers.to_numpy(zero_copy_only=False)
-        if (found == np.trunc(found)).all():
+        if not (np.isfinite(found) & (found != np.trunc(found))).any():
             return values
         self.seen.add("float")
         self.is_whole = False
-        return values.filter(pa.array((np.abs(found) >= _EXACT) | (found == 0)))
+        return values.filter(pa.array((np.abs(found) >= _EXACT) | (found == 0) | np.isnan(found)))
 
     def _look(self, text: str) -> list[Trait]:
         """What there is to remember of a value."""
