@@ -126,7 +126,9 @@ def _plain(task: _Task, array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         raise task.error(f"has the extension type {array.type}; give its values as numbers, text or bytes.")
     if _types.is_list_view(array.type) or _types.is_large_list_view(array.type):
-        return array.cast(pa.large_list(array.type.value_type))
+        # Not by a cast, whose offsets are wrong (pyarrow 26).
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return pa.LargeListArray.from_arrays(splits_of(lengths), array.flatten(), mask=array.is_null())
     return array
 
 

@@ -42,7 +42,7 @@ def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, np.ndarray):
         return _of_numpy(name, values)
     dtype = getattr(values, "dtype", None)
-    if hasattr(values, "array") and hasattr(values, "index") and not isinstance(dtype, np.dtype):
+    if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(values, "array"):
         return _through_arrow(name, values.array)  # a pandas series of a dtype that numpy does not have
     if hasattr(values, "__arrow_array__") or type(values).__name__ == "Categorical":
         return _through_arrow(name, values)
@@ -189,7 +189,7 @@ def _length(name: str, place: int, row: Any) -> int | None:
 
 def _of_text(name: str, rows: list[Any]) -> pa.Array:
     rows = [None if isinstance(row, float) and math.isnan(row) else row for row in rows]  # so pandas says missing
-    kind = next(type(row) for row in rows if row is not None)
+    kind = next(type(row) for row in rows if isinstance(row, str | bytes))
     wrong = next((place for place, row in enumerate(rows) if row is not None and not isinstance(row, kind)), None)
     if wrong is not None:
         raise BadColumnError(

@@ -261,6 +261,20 @@ def test_lists_become_rows_of_a_shape():
     assert values(as_stored(column("int32", (2,)), raw)) == [[0, 1]]
 
 
+@pytest.mark.parametrize("kind", [pa.list_view(pa.int64()), pa.large_list_view(pa.int64())], ids=str)
+def test_views_of_lists_are_lists(kind):
+    array = pa.array([[9], [1], [2, 3], None, []], kind)[1:]
+    for given_array in (array, pa.chunked_array([array, array])):
+        found = as_stored(column_of("x", kind), given_array, fill=0)
+        found.validate(full=True)
+        assert found.to_pylist()[:4] == [[1], [2, 3], [], []]
+
+
+def test_an_index_of_several_levels_is_rows_of_several_values():
+    index = pd.MultiIndex.from_tuples([(1, 2), (3, 4)])
+    assert values(arrow_of("x", index)) == [[1, 2], [3, 4]]
+
+
 def test_dictionaries_and_views_are_what_they_stand_for():
     text = column("uint8", kind="string")
     array = pa.array(["a", "b", "a"])
