@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from .arrow import arrow_of, as_stored, column_of
 from .columns import Column
 from .ragged import Ragged
 from .shards import Values
+from .stored_arrays import values_of
 
 
 def as_values(returned: Any, column: Column | None = None) -> Values:
@@ -35,23 +35,6 @@ def as_column(name: str, values: Values) -> Column:
     if isinstance(values, Ragged):
         return Column(name=name, dtype=values.values.dtype, shape=values.values.shape[1:], kind=values.kind)
     return Column(name=name, dtype=values.dtype, shape=values.shape[1:])
-
-
-def values_of(column: Column, array: pa.Array) -> Values:
-    """The rows of a stored array, sharing its memory."""
-    if column.kind == "tensor":
-        flat = array.storage.flatten() if column.shape else array
-        return flat.to_numpy().view(column.dtype).reshape(len(array), *column.shape)
-    splits = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    if not len(array):
-        splits = np.zeros(1, np.int64)
-    if column.kind == "list":
-        flat = array.flatten().flatten() if column.shape else array.flatten()
-        values = flat.to_numpy().view(column.dtype).reshape(-1, *column.shape)
-        return Ragged(values, splits - splits[0], "list")
-    data = array.buffers()[2]
-    values = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[splits[0] : splits[-1]]
-    return Ragged(values, splits - splits[0], column.kind)
 
 
 def _rectangular(rows: Ragged) -> Values:

@@ -23,8 +23,9 @@ from ..errors import BadColumnError
 from ..format.account import Account
 from ..format.arrow import arrow_of, as_stored, column_of
 from ..format.arrow_types import arrow_schema, arrow_type
+from ..format.column_json import column_to_json
 from ..format.columns import Column
-from ..format.manifest import Manifest, column_to_json, write_manifest
+from ..format.manifest import Manifest, write_manifest
 from ..order.order import RowOrder
 from .commit import check_target, put_in_place
 from .cut import RowQueue
