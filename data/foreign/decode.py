@@ -21,8 +21,9 @@ import xxhash
 from ..errors import BadColumnError, ShardError
 from ..format.arrow import arrow_schema, as_stored
 from ..format.chunks import ChunkTable, Skipped
+from ..format.column_json import column_to_json
 from ..format.columns import Column
-from ..format.manifest import Manifest, Shard, column_to_json
+from ..format.manifest import Manifest, Shard
 from ..format.quick_hash import EDGE_PREFIX, edge_hash
 from ..format.shards import schema_text
 from ..remote.cache import CacheFile, CacheSettings, Write
