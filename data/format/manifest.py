@@ -208,7 +208,9 @@ def _check_version(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _senseless(path: str | os.PathLike[str], error: Exception) -> ManifestError:
-    return ManifestError(f"{path} holds a value that makes no sense: {error} Write the dataset again.", path=path)
+    return ManifestError(
+        f"{path} holds a value that makes no sense: {str(error).rstrip('.')}. Write the dataset again.", path=path
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,10 +85,13 @@ def nest(depth):
     ("change", "what"),
     [
         (lambda content: content.update(metadata={"a": nest(120)}), "nested more than 100 deep"),
-        (lambda content: content.update(rows_per_batch=2**63), "is not an integer from 1 to"),
+        (
+            lambda content: content.update(rows_per_batch=2**63),
+            r"Expected `int` <= 9223372036854775807 - at `\$\.rows_per_batch`\. Write",
+        ),
         (lambda content: content["columns"][0].update(shape=[2**40, 2**40]), "a row of float64 and shape"),
         (lambda content: content["columns"][0].update(dtype="O"), "a row of O and shape"),
-        (lambda content: content["shards"][0].update(file="a\0b"), "is not a plain file name"),
+        (lambda content: content["shards"][0].update(file="a\0b"), "is not the bare name of a file"),
         (lambda content: content["statistics"]["x"].update(min=10**400), "too large"),
     ],
 )
