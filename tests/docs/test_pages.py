@@ -54,6 +54,7 @@ def bucket():
         store.close()
 
 
+@pytest.mark.slow
 def test_the_page_about_data(tmp_path, bucket):
     from tensorflow.io import TFRecordWriter
     from tensorflow.train import Example, Feature, Features, FloatList, Int64List
