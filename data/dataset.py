@@ -90,7 +90,7 @@ class Dataset(ABC):
         return 0
 
     @property
-    def varies(self) -> bool:
+    def is_random(self) -> bool:
         """Whether a row may differ from pass to pass, because it is drawn or changed at random."""
         return False
 

@@ -19,7 +19,7 @@ _CACHE_KEY = "heliostat_cache_of"
 
 def cached(dataset: Dataset, path: str | os.PathLike[str]) -> Dataset:
     """See `Dataset.cache`."""
-    if dataset.varies:
+    if dataset.is_random:
         raise SelectionError(
             f"The rows of {dataset.name} differ from pass to pass; a cache would repeat those of the first one. Cache "
             "what comes before the random map or the mix.",

@@ -61,8 +61,8 @@ class Joined(Dataset):
         return sum(dataset.num_skipped for dataset in self.datasets)
 
     @property
-    def varies(self) -> bool:  # noqa: D102
-        return any(dataset.varies for dataset in self.datasets)
+    def is_random(self) -> bool:  # noqa: D102
+        return any(dataset.is_random for dataset in self.datasets)
 
     def check(self) -> None:  # noqa: D102
         for dataset in self.datasets:

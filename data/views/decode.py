@@ -25,7 +25,7 @@ from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.order import RowIds, checked_integer
 from .image_header import JPEG_MAGIC, image_size, with_true_colours
-from .transform import ChangedDataset, RowChange
+from .transform import Transform, TransformedDataset
 from .view import chosen_columns
 
 _CHANNELS = (1, 3, 4)
@@ -52,11 +52,11 @@ def decoded(
         resizes = False
     else:
         size, resizes = _checked_size(size), True
-    change = DecodeChange(column, size, channels, output or column, dataset.name, resizes=resizes)
-    return ChangedDataset(dataset, change, f"decode({column}, {size[0]}×{size[1]})")
+    change = DecodeTransform(column, size, channels, output or column, dataset.name, resizes=resizes)
+    return TransformedDataset(dataset, change, f"decode({column}, {size[0]}×{size[1]})")
 
 
-class DecodeChange(RowChange):
+class DecodeTransform(Transform):
     """Images uint8 [height, width, channels] of a column of encoded ones."""
 
     def __init__(

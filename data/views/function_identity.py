@@ -21,11 +21,9 @@ import enum
 import fractions
 import functools
 import importlib
-import importlib.util
 import pathlib
 import re
 import sys
-import sysconfig
 import types
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,6 +34,7 @@ import xxhash
 
 from ..dataset import Dataset
 from ..errors import TransformError
+from .object_contents import contents_of, is_installed
 
 IDENTITY_VERSION = 2
 """Changes whenever the fingerprint of any function changes."""
@@ -132,7 +131,7 @@ class _Identity:
             yield from self._class(value, path)
         elif isinstance(value, types.ModuleType):
             yield value.__name__
-            if not _is_installed(value.__name__):
+            if not is_installed(value.__name__):
                 raise _UncertainError(value, path, " as a whole")
         elif isinstance(value, types.MethodType):
             yield from ((value.__func__, path), (value.__self__, f"{path}.__self__"))
@@ -201,7 +200,7 @@ class _Identity:
     def _imported(
         self, name: str, package: str, attributes: frozenset[str], path: str
     ) -> Iterator[str | tuple[object, str]]:
-        if not _is_installed(name or package):
+        if not is_installed(name or package):
             try:
                 module = importlib.import_module(name)
             except ImportError:
@@ -212,7 +211,7 @@ class _Identity:
 
     def _used(self, value: object, attributes: frozenset[str], path: str) -> Iterator[str | tuple[object, str]]:
         """A global of a function: of a module of the user's own, those of its names that the code uses."""
-        if not isinstance(value, types.ModuleType) or _is_installed(value.__name__):
+        if not isinstance(value, types.ModuleType) or is_installed(value.__name__):
             yield value, path
             return
         yield f"module {value.__name__}"
@@ -239,7 +238,7 @@ class _Identity:
     def _object(self, value: Any, path: str) -> Iterator[str | tuple[object, str]]:
         """An object: the code of its class, and what is the same whenever it is made anew."""
         try:
-            known = _contents(value)
+            known = contents_of(value)
         except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
             raise _UncertainError(value, path) from error
         if known is not None:
@@ -276,102 +275,6 @@ def _is_plain(values: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bool:
     return all(type(item) in _VALUES for item in items)
 
 
-def _contents(value: Any) -> object | None:
-    """Plain values instead of arrays, frames, tensors and Keras objects; None for any other object.
-
-    Raises NotImplementedError, AttributeError, ValueError, TypeError for those that cannot be told from their values.
-    """
-    if isinstance(value, np.ma.MaskedArray):
-        return ["masked", np.ma.getmaskarray(value), value.filled(), value.fill_value]
-    if isinstance(value, np.ndarray | np.generic):
-        array = np.asarray(value)
-        if array.dtype.hasobject:
-            return [str(array.dtype), array.shape, array.tolist()]
-        return [str(array.dtype), array.shape, xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).tobytes())]
-    roots = [one.__module__.partition(".")[0] for one in type(value).__mro__]
-    if roots[0] == "pandas":
-        return _pandas_contents(value)
-    if "keras" in roots:
-        return _keras_contents(value)
-    return _tensorflow_contents(value) if roots[0] == "tensorflow" else None
-
-
-def _pandas_contents(value: Any) -> object | None:
-    import pandas as pd
-
-    if isinstance(value, pd.DataFrame):
-        columns = [_pandas_contents(value.iloc[:, number]) for number in range(value.shape[1])]
-        return [list(value.columns), list(value.columns.names), value.index, columns]
-    if isinstance(value, pd.MultiIndex):
-        return [_pandas_contents(value.get_level_values(number)) for number in range(value.nlevels)]
-    if isinstance(value, pd.Series | pd.Index):
-        index = value.index if isinstance(value, pd.Series) else None
-        values = value.to_numpy() if isinstance(value.dtype, np.dtype) else value.astype(object).tolist()
-        return [value.name, str(value.dtype), index, values]
-    return None
-
-
-def _tensorflow_contents(value: Any) -> object:
-    import tensorflow as tf
-
-    if isinstance(value, tf.RaggedTensor):
-        return [value.flat_values, list(value.nested_row_splits)]
-    if isinstance(value, tf.DType | tf.TensorShape | tf.TypeSpec):
-        return repr(value)
-    if hasattr(value, "python_function"):  # tf.function
-        return [value.python_function, value.input_signature]
-    return value.numpy()  # of a tensor or variable that has values
-
-
-def _keras_contents(value: Any) -> object:
-    """Settings and weights. What gets its weights later is not known yet."""
-    import keras
-
-    if isinstance(value, list | tuple):  # as Keras keeps them in layers
-        return list(value)
-    if isinstance(value, dict):
-        return dict(value)
-    if isinstance(value, keras.Variable):
-        return [str(value.dtype), np.asarray(value)]
-    if not isinstance(value, keras.layers.Layer):
-        return [value.get_config(), vars(value)]
-    has_vocabulary = hasattr(value, "get_vocabulary")
-    if not value.built and not has_vocabulary and type(value).build is not keras.layers.Layer.build:
-        raise ValueError("it has no weights yet")
-    config = value.get_config()
-    names = {name: f"layer {number}" for number, name in enumerate(dict.fromkeys(_layer_names(config)))}
-    known: list[object] = [_renamed(config, names), [np.asarray(one) for one in value.variables]]
-    known.append(list(getattr(value, "layers", ())))
-    if has_vocabulary:
-        known.append(value.get_vocabulary())
-    # Settings name functions, and of a layer of the user's own they need not be all.
-    plain = vars(keras.layers.Layer()).keys()
-    own = {name: one for name, one in vars(value).items() if name not in plain and not name.startswith("_self_")}
-    is_own = not _is_installed(type(value).__module__)
-    known.append({name: one for name, one in own.items() if is_own or isinstance(one, types.FunctionType)})
-    return known
-
-
-def _layer_names(config: Any) -> Iterator[str]:
-    if isinstance(config, dict):
-        if isinstance(config.get("name"), str):
-            yield config["name"]
-        for item in config.values():
-            yield from _layer_names(item)
-    elif isinstance(config, list | tuple):
-        for item in config:
-            yield from _layer_names(item)
-
-
-def _renamed(config: Any, names: dict[str, str]) -> object:
-    """Settings without the names of layers, which count how many were made before."""
-    if isinstance(config, dict):
-        return {key: _renamed(item, names) for key, item in config.items()}
-    if isinstance(config, list | tuple):
-        return [_renamed(item, names) for item in config]
-    return names.get(config, config) if isinstance(config, str) else config
-
-
 def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -383,29 +286,9 @@ def _is_named(value: Any) -> bool:
     module = value.__module__
     if not isinstance(module, str):  # of what Cython makes it is a descriptor
         return type(value) is type
-    if not _is_installed(module):
+    if not is_installed(module):
         return False
     found: Any = sys.modules.get(module)
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is value
-
-
-@functools.cache
-def _is_installed(module: str) -> bool:
-    """Whether a module is of the standard library or of an installed package, rather than the user's own."""
-    root = module.partition(".")[0]
-    if root == "__main__":
-        return False
-    if root in sys.stdlib_module_names or root == __name__.partition(".")[0]:
-        return True
-    try:
-        spec = importlib.util.find_spec(root)
-    except (ImportError, ValueError):
-        return False
-    places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin]
-    folders = {pathlib.Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
-    return any(
-        {"site-packages", "dist-packages"} & set(path.parts) or folders & set(path.parents)
-        for path in map(pathlib.Path, filter(None, places))
-    )

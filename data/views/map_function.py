@@ -18,7 +18,7 @@ from ..order.bijection import Words
 from ..order.order import RowIds
 from .function_identity import function_fingerprint, function_name
 from .randomness import row_generator, row_keys, row_seeds
-from .transform import ChangedDataset, RowChange, check_values, read_only, rows_text
+from .transform import Transform, TransformedDataset, check_values, read_only, rows_text
 from .view import View, chosen_columns
 
 _SAMPLE_ROWS = 8
@@ -43,7 +43,7 @@ def mapped(
     if plain is not None:
         function, tensorflow = plain, True
     inputs = [columns] if isinstance(columns, str) else columns
-    change = MapChange(
+    change = MapTransform(
         dataset,
         function,
         tuple(chosen_columns(dataset, inputs)),
@@ -53,10 +53,10 @@ def mapped(
         tensorflow=tensorflow,
         version=version,
     )
-    return ChangedDataset(dataset, change, f"map({change.function_name})")
+    return TransformedDataset(dataset, change, f"map({change.function_name})")
 
 
-class MapChange(RowChange):
+class MapTransform(Transform):
     """A user's function; its columns are those that it returns for the first rows of the dataset."""
 
     makes_new = False  # it may return the same array again and again
@@ -200,7 +200,7 @@ def _output_names(output: Output | None) -> tuple[str, ...] | None:
 
 def _num_random(dataset: Dataset) -> int:
     """Random changes in what a dataset is made of, so that each one draws other numbers."""
-    own = int(isinstance(dataset, ChangedDataset) and dataset.change.is_random)
+    own = int(isinstance(dataset, TransformedDataset) and dataset.transform.is_random)
     if isinstance(dataset, View):
         return own + _num_random(dataset.base)
     return max((_num_random(one) for one in getattr(dataset, "datasets", ())), default=0)

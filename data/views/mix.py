@@ -116,7 +116,7 @@ class Mix(Joined):
         )
 
     @property
-    def varies(self) -> bool:
+    def is_random(self) -> bool:
         """True: a pass goes on where the one before it stopped."""
         return True
 
@@ -139,7 +139,7 @@ class _Stream:
 
     def __init__(self, dataset: Dataset, columns: Sequence[str], order_seed: int, shuffle: Shuffle) -> None:
         self._num_rows, self._order_seed, self._shuffle = len(dataset), order_seed, shuffle
-        self._varies, self._pass_seed, self._epoch = dataset.varies, 0, -1
+        self._is_random, self._pass_seed, self._epoch = dataset.is_random, 0, -1
         self.reader = dataset.reader(columns)
 
     def start_pass(self, seed: int) -> None:
@@ -156,7 +156,7 @@ class _Stream:
     def parts(self, places: Integers, numbers: Integers) -> Iterator[Part]:
         """The rows with these numbers, to stand at these places."""
         ids, passes = self.rows(numbers), self._passes(numbers)
-        if self._varies:
+        if self._is_random:
             for epoch, group in passes:
                 self._read_for(epoch)
                 yield places[group], self.reader.gather(ids[group])

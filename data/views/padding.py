@@ -13,7 +13,7 @@ from ..format.columns import Column
 from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.order import RowIds, checked_integer
-from .transform import ChangedDataset, RowChange
+from .transform import Transform, TransformedDataset
 from .view import chosen_columns
 
 Truncate = Literal["end", "start", "error"]
@@ -36,11 +36,11 @@ def padded(
         raise SelectionError(f'pad: truncate is {truncate!r}; it must be "end", "start" or "error".', column=column)
     if not _fits(value, source.dtype):
         raise SelectionError(f"pad: {value!r} is no value of the {source.dtype} column {column!r}.", column=column)
-    change = PadChange(source, length, value, truncate, output or column, dataset.name)
-    return ChangedDataset(dataset, change, f"pad({column}, {length})")
+    change = PadTransform(source, length, value, truncate, output or column, dataset.name)
+    return TransformedDataset(dataset, change, f"pad({column}, {length})")
 
 
-class PadChange(RowChange):
+class PadTransform(Transform):
     """Rows [length, *shape] of a column of variable length."""
 
     def __init__(

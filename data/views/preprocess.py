@@ -16,7 +16,7 @@ from ..errors import BadColumnError, DatasetNotFoundError, ManifestError, Select
 from ..format.shards import Values
 from ..format.values import as_column, as_values
 from ..order.order import RowIds
-from .transform import ChangedDataset, RowChange, check_values, rows_text
+from .transform import Transform, TransformedDataset, check_values, rows_text
 from .view import chosen_columns, fingerprint_of, local_place, rows_per_scan
 
 FORMAT_NAME = "heliostat-preprocessing"
@@ -95,7 +95,7 @@ def fit_preprocessing(
     """
     chosen_columns(dataset, [column])
     kind, config = type(layer).__name__, _config(layer)
-    if dataset.varies:
+    if dataset.is_random:
         raise SelectionError(
             f"The rows of {dataset.name} differ from pass to pass, so a layer cannot be adapted to them.",
             path=dataset.name,
@@ -145,14 +145,14 @@ def load_preprocessing(path: str | os.PathLike[str]) -> FittedPreprocessing:
 def vectorized(dataset: Dataset, column: str, fitted: FittedPreprocessing, *, output: str | None) -> Dataset:
     """See `Dataset.vectorize`."""
     chosen_columns(dataset, [column])
-    return ChangedDataset(
+    return TransformedDataset(
         dataset,
-        VectorizeChange(dataset, column, fitted, output or column),
+        VectorizeTransform(dataset, column, fitted, output or column),
         f"vectorize({column}, {fitted.layer_class})",
     )
 
 
-class VectorizeChange(RowChange):
+class VectorizeTransform(Transform):
     """What a fitted layer makes of a column."""
 
     def __init__(self, dataset: Dataset, column: str, fitted: FittedPreprocessing, output: str) -> None:

@@ -95,7 +95,7 @@ class Selection(View):
 
     @property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
-        if self.varies:  # one pass would not show the bounds of all
+        if self.is_random:  # one pass would not show the bounds of all
             return self.base.statistics
         if self._statistics is None:
             # The bounds of all rows need not be those of some.
@@ -163,7 +163,7 @@ def select(dataset: Dataset, row_ids: npt.ArrayLike) -> Dataset:
 
 def filtered(dataset: Dataset, predicate: Predicate, columns: Sequence[str] | None) -> Dataset:
     """See `Dataset.filter`."""
-    if dataset.varies:
+    if dataset.is_random:
         raise SelectionError(
             f"The rows of {dataset.name} differ from pass to pass, so a filter would not hold. Filter first, then mix "
             "or change at random.",

@@ -90,7 +90,7 @@ def split_by_columns(
     dataset: Dataset, fraction: float, seed: int, by: str | None, stratify: str | None
 ) -> tuple[Dataset, Dataset]:
     """The two parts of a split by the values of columns, both in stored order; raises SelectionError."""
-    if dataset.varies:
+    if dataset.is_random:
         raise SelectionError(
             f"The rows of {dataset.name} differ from pass to pass, so a split by their values would not hold. Split "
             "first, then mix or change at random.",

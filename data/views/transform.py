@@ -23,7 +23,7 @@ from .view import View, ViewReader, chosen_columns
 _NAMED_ROWS = 8
 
 
-class RowChange(ABC):
+class Transform(ABC):
     """Columns computed from others; a value that pickles.
 
     `inputs` are the columns it reads, `outputs` those it makes (in place of ones of the same name), `content` (JSON can
@@ -46,16 +46,18 @@ class RowChange(ABC):
         """The new columns of at least one row; `rows` are read only. Raises TransformError."""
 
 
-class ChangedDataset(View):
-    """The base with the columns that a `RowChange` computes.
+class TransformedDataset(View):
+    """The base with the columns that a `Transform` computes.
 
-    Statistics of these columns are computed when they are first asked for, and not known if the change is random.
+    Statistics of these columns are computed when they are first asked for, and not known if the transform is random.
     """
 
-    def __init__(self, base: Dataset, change: RowChange, call: str) -> None:
-        outputs = [[c.name, c.kind, c.dtype.name, c.shape] for c in change.outputs.values()]
-        super().__init__(base, call, [list(change.inputs), outputs, change.content])
-        self.change = change
+    kind = "ChangedDataset"  # as it was once called
+
+    def __init__(self, base: Dataset, transform: Transform, call: str) -> None:
+        outputs = [[c.name, c.kind, c.dtype.name, c.shape] for c in transform.outputs.values()]
+        super().__init__(base, call, [list(transform.inputs), outputs, transform.content])
+        self.transform = transform
         self._statistics: Mapping[str, ColumnStatistics] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,17 +65,17 @@ class ChangedDataset(View):
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
-        return {**self.base.schema, **self.change.outputs}
+        return {**self.base.schema, **self.transform.outputs}
 
     @property
-    def varies(self) -> bool:  # noqa: D102
-        return self.base.varies or self.change.is_random
+    def is_random(self) -> bool:  # noqa: D102
+        return self.base.is_random or self.transform.is_random
 
     @property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
         if self._statistics is None:
-            known, made = self.base.statistics, self.change.outputs
-            names = [name for name in self.schema if (not self.varies if name in made else name in known)]
+            known, made = self.base.statistics, self.transform.outputs
+            names = [name for name in self.schema if (not self.is_random if name in made else name in known)]
             self._statistics = LazyStatistics(
                 names, lambda name: column_statistics(self, name) if name in made else known[name]
             )
@@ -81,22 +83,22 @@ class ChangedDataset(View):
 
     @property
     def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
-        return {name: known for name, known in self.base.bounds.items() if name not in self.change.outputs}
+        return {name: known for name, known in self.base.bounds.items() if name not in self.transform.outputs}
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen = chosen_columns(self, columns)
-        passed = [name for name in chosen if name not in self.change.outputs]
-        inputs = self.change.inputs if len(passed) < len(chosen) else ()
+        passed = [name for name in chosen if name not in self.transform.outputs]
+        inputs = self.transform.inputs if len(passed) < len(chosen) else ()
         base = self.base.reader(list(dict.fromkeys([*passed, *inputs])))
-        return _ChangingReader(base, self.name, len(self), chosen, self.change)
+        return _TransformingReader(base, self.name, len(self), chosen, self.transform)
 
 
-class _ChangingReader(ViewReader):
+class _TransformingReader(ViewReader):
     def __init__(
-        self, base: Reader, name: str, num_rows: int, columns: Mapping[str, Column], change: RowChange
+        self, base: Reader, name: str, num_rows: int, columns: Mapping[str, Column], transform: Transform
     ) -> None:
-        self._change = change
-        self._made = [name for name in columns if name in change.outputs]
+        self._transform = transform
+        self._made = [name for name in columns if name in transform.outputs]
         self.computes = bool(self._made)
         super().__init__(base, name, num_rows, columns)
         self._seed, self._epoch = 0, 0
@@ -111,8 +113,8 @@ class _ChangingReader(ViewReader):
             return base
         made: Mapping[str, Values] = {}
         if ids.size:
-            rows = {name: read_only(base[name]) for name in self._change.inputs}
-            made = self._change.apply(rows, ids, seed=self._seed, epoch=self._epoch)
+            rows = {name: read_only(base[name]) for name in self._transform.inputs}
+            made = self._transform.apply(rows, ids, seed=self._seed, epoch=self._epoch)
         return {
             name: self._placed(column, made, ids.size, out) if name in self._made else base[name]
             for name, column in self._columns.items()
@@ -131,9 +133,9 @@ class _ChangingReader(ViewReader):
         """A computed column where the caller wants it: in `out`, else in aligned memory."""
         if column.is_variable:
             found = made[column.name] if made else Ragged(_empty(column), np.zeros(1, np.int64), column.kind)
-            return found if self._change.makes_new or not isinstance(found, Ragged) else _copied(found)
+            return found if self._transform.makes_new or not isinstance(found, Ragged) else _copied(found)
         values = made[column.name] if made else _empty(column)
-        if out is None and self._change.makes_new and isinstance(values, np.ndarray):
+        if out is None and self._transform.makes_new and isinstance(values, np.ndarray):
             return aligned(values)
         array = output_array(column, num_rows, out)
         array[...] = values

@@ -28,10 +28,13 @@ class View(Dataset):
     `call` says how it was made (it is added to the name), `content` (JSON can hold it) all that decides what it does.
     """
 
+    kind = ""
+    """What the fingerprint calls this kind of view, if not by its class."""
+
     def __init__(self, base: Dataset, call: str, content: Any) -> None:
         self.base = base
         self._name = f"{base.name}.{call}"
-        self._fingerprint = fingerprint_of(type(self).__name__, base.fingerprint, content)
+        self._fingerprint = fingerprint_of(self.kind or type(self).__name__, base.fingerprint, content)
 
     def __len__(self) -> int:
         return len(self.base)
@@ -65,8 +68,8 @@ class View(Dataset):
         return self.base.num_skipped
 
     @property
-    def varies(self) -> bool:  # noqa: D102
-        return self.base.varies
+    def is_random(self) -> bool:  # noqa: D102
+        return self.base.is_random
 
     def check(self) -> None:  # noqa: D102
         self.base.check()

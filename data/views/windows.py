@@ -113,7 +113,7 @@ def windowed(dataset: Dataset, columns: str | Sequence[str], length: int, stride
     length = checked_integer("length", length, 1, 1 << 40)
     step = length if stride is None else checked_integer("stride", stride, 1, 1 << 40)
     chosen = chosen_columns(dataset, names)
-    if dataset.varies and any(column.is_variable for column in chosen.values()):
+    if dataset.is_random and any(column.is_variable for column in chosen.values()):
         raise SelectionError(
             f"The rows of {dataset.name} differ from pass to pass, and so may their lengths. Cut windows first, then "
             "mix or change at random.",

@@ -176,11 +176,11 @@ def test_fingerprints_and_statistics_of_mixes(datasets):
     assert len({one.fingerprint for one in mixes}) == len(mixes)
     assert mix(datasets).fingerprint == mixes[0].fingerprint
     assert (mixes[0].statistics["id"].min, mixes[0].statistics["id"].max) == (0, 2006)
-    assert mixes[0].varies
+    assert mixes[0].is_random
     mixes[0].check()
 
 
 def test_a_part_of_a_mix_is_bounded_by_all_its_rows(datasets):
     part = mix(datasets, num_rows=40).take(3)
     assert (part.statistics["id"].min, part.statistics["id"].max) == (0, 2006)
-    assert part.varies
+    assert part.is_random

@@ -247,9 +247,9 @@ def test_random_numbers_differ_by_row_pass_seed_and_change(stored):
     assert np.array_equal(both["first"], rows_of(view)["noise"])
     found = [rows_of(view, seed=seed, epoch=epoch)["noise"] for seed, epoch in ((0, 0), (0, 1), (1, 0), (2**32, 0))]
     assert np.unique(np.stack([*found, both["noise"]])).size == 5 * 2 * NUM_ROWS
-    assert view.varies
-    assert not stored.varies
-    assert view.take(3).varies
+    assert view.is_random
+    assert not stored.is_random
+    assert view.take(3).is_random
     assert "noise" not in view.statistics
     with pytest.raises(SelectionError, match="differ from pass to pass"):
         view.filter(lambda rows: rows["id"] > 0)
