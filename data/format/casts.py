@@ -115,7 +115,7 @@ def _exact(task: Cast, array: pa.Array, row_of: RowOf) -> Numbers:
             f"cannot be {column.dtype.name}. Declare a wider type (columns=, --column {column.name}=TYPE), such as "
             "int64, uint64, float64 or string, or change the values before."
         )
-    places = np.union1d(rounded, lost)
+    places = np.union1d(rounded, lost) if lost.size else rounded
     if places.size and task.account is not None:
         detail = f"fractions, to {column.dtype.name} as asked"
         task.account.add_rows("rounded", column.name, task.rows(row_of(places)), detail=detail)
