@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class CsvTable(TextTable):
     ) -> None:
         super().__init__(files, asked, min(piece_bytes, _BLOCK_BYTES))
         self._dialects = {path: self._dialect(path) for path in self.files}
+        self._tell_dialects()
         names = self._dialects[self.files[0]].names
         self._scans = {name: ColumnScan() for name in names}
         for path, dialect in self._dialects.items():
@@ -108,18 +110,22 @@ class CsvTable(TextTable):
     def row_text(self, row: int) -> str:  # noqa: D102
         return f"data row {row} (the header not counted)"
 
+    def _tell_dialects(self) -> None:
+        latin = "Windows-1252 (Latin-1), since it is not UTF-8; turn it into UTF-8 if it was written in another"
+        told = [(path.name, latin) for path, dialect in self._dialects.items() if dialect.encoding == _LATIN]
+        for path, dialect in self._dialects.items():
+            if dialect.delimiter not in (",", "\t"):
+                told.append((path.name, f"fields between {dialect.delimiter!r}"))
+        for (name, detail), count in Counter(told).items():
+            self.account.add("read as", name, count=count, unit="file", detail=detail)
+
     def _dialect(self, path: Path) -> _Dialect:
         start, _ = next(blocks(path, "CSV", _HEADER_BYTES, len), (b"", 0))
         text, encoding = _decoded(path, start)
-        if encoding == _LATIN:
-            why = "Windows-1252 (Latin-1), since it is not UTF-8; turn it into UTF-8 if it was written in another"
-            self.account.add("read as", path.name, unit="file", detail=why)
         rows = {one: _first_rows(text, one) for one in ("\t" if ".tsv" in path.suffixes else _DELIMITERS)}
         # What splits the header, and the first row alike; not into fields with a quotation mark inside, if possible.
         fitting = [one for one in rows if len(rows[one][0]) > 1 and len({len(row) for row in rows[one]}) == 1]
         delimiter = min(fitting, key=lambda one: any('"' in name for name in rows[one][0]), default=next(iter(rows)))
-        if delimiter not in (",", "\t"):
-            self.account.add("read as", path.name, unit="file", detail=f"fields between {delimiter!r}")
         names = tuple(rows[delimiter][0])
         if not names:
             raise SourceError(f"{path} cannot be read as CSV: it has no header line.", path=path)

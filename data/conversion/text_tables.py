@@ -85,16 +85,19 @@ class TextTable(Table):
         if doubt is not None:
             found = scan.first[doubt]
             value, number = repr(found.text[:80]), "float64" if scan.seen & {"float", "exponent"} else "int64"
-            why = f"{value} in {self.row_text(found.row)} {_WHY[doubt].format(name=name, number=number)}"
+            why, _, way_out = _WHY[doubt].format(name=name, number=number).partition("; ")
+            where = f"{value} in {self.row_text(found.row)}"
             if asked == "number" or name in self.lists:
                 raise BadColumnError(
-                    f"Column {name!r} of {found.path} should be numbers, but {why.partition(';')[0]}. Ask for text "
+                    f"Column {name!r} of {found.path} should be numbers, but {where} {why}. Ask for text "
                     f"(--column {name}=string), which lists do not hold, or mend the value.",
                     path=found.path,
                     column=name,
                 )
             count = scan.num_values - scan.num_words
-            self.account.add("read as", name, count=count, detail=f"text, since in {found.path.name} {why}")
+            self.account.add(
+                "read as", name, count=count, detail=f"text, since in {found.path.name} {where} {why}; {way_out}"
+            )
         count, first = scan.missing(kind)
         if first is not None and fills.get(name) is None:
             plural = "s" if count > 1 else ""
