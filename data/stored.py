@@ -14,7 +14,7 @@ import xxhash
 
 from .damage import Damage, damaged_chunks, find_damage
 from .dataset import Dataset
-from .errors import DatasetNotFoundError, ShardError
+from .errors import DatasetNotFoundError, SelectionError, ShardError
 from .foreign.decode import ForeignFiles
 from .foreign.folder import ForeignFolder, is_foreign, scan, scan_remote
 from .format.account import Entry
@@ -194,20 +194,22 @@ def open_dataset(
     write_manifest: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     cache_bytes: int | None = None,
+    split: str | None = None,
 ) -> StoredDataset:
     """Open the dataset in a folder, checking manifest, sizes, columns and row counts, but not every byte
     (`heliostat.data.verify`).
 
     A folder of Parquet, Arrow or TFRecord files without a manifest, or one such file, opens too, with what lies below
     it: footers are read (TFRecord files whole), and their rows are decoded into the cache when they are read, which is
-    told. The keys of hive partitions are columns. `write_manifest=True` reads such a folder once and writes a manifest
+    told. The keys of hive partitions are columns; where names of files or folders say several splits (train, test),
+    `split` chooses one, "all" joins them. `write_manifest=True` reads such a folder once and writes a manifest
     with hashes and statistics into it. `on_corrupt="skip"` reads everything and leaves out what is damaged
     (`StoredDataset.without_corrupt`).
 
     Of a path such as s3://bucket/folder (any URI of pyarrow or fsspec) the manifest is fetched; whole shards are
     fetched as they are read, into `cache_dir` (~/.cache/heliostat if None), up to `cache_bytes` of them. A file:// URI
     is a path unless `cache_dir` is given. Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError,
-    BadColumnError for foreign files with columns that cannot be used.
+    SelectionError for splits, BadColumnError for foreign files with columns that cannot be used.
 
     Example:
         >>> dataset = open_dataset("shop")
@@ -217,7 +219,9 @@ def open_dataset(
     """
     if on_corrupt not in ("raise", "skip"):
         raise ValueError(f'on_corrupt is {on_corrupt!r}; it must be "raise" or "skip".')
-    dataset = open_unchecked(path, write_manifest=write_manifest, cache_dir=cache_dir, cache_bytes=cache_bytes)
+    dataset = open_unchecked(
+        path, write_manifest=write_manifest, cache_dir=cache_dir, cache_bytes=cache_bytes, split=split
+    )
     if on_corrupt == "skip":
         return dataset.without_corrupt()
     dataset.check()
@@ -230,6 +234,7 @@ def open_unchecked(
     write_manifest: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     cache_bytes: int | None = None,
+    split: str | None = None,
 ) -> StoredDataset:
     """Same as `open_dataset`, but shards that a manifest lists are not looked at: damage shows when they are read."""
     if is_uri(path):
@@ -237,13 +242,14 @@ def open_unchecked(
         if here is None and write_manifest:
             raise ValueError(f"write_manifest is for folders of this host; {shown_uri(str(path))} is a URI.")
         if here is None:
-            return open_remote(str(path), cache_dir=cache_dir, cache_bytes=cache_bytes)
+            return open_remote(str(path), cache_dir=cache_dir, cache_bytes=cache_bytes, split=split)
         path = here
     settings = _settings(cache_dir, cache_bytes=cache_bytes)
     place = Path(os.path.abspath(os.path.expanduser(path)))
     if is_foreign(place):
-        return _open_foreign(place, settings, write_manifest)
+        return _open_foreign(place, settings, write_manifest, split)
     manifest = read_manifest(place)
+    _refuse_split(str(place), split)
     return StoredDataset(place, manifest, files=_decoded(place, manifest, settings))
 
 
@@ -256,7 +262,12 @@ def _decoded(place: Path, manifest: Manifest, settings: CacheSettings) -> Foreig
 
 
 def open_remote(
-    uri: str, *, cache_dir: str | os.PathLike[str] | None = None, cache_bytes: int | None = None, **settings: Any
+    uri: str,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
+    split: str | None = None,
+    **settings: Any,
 ) -> StoredDataset:
     """The dataset at a URI: its manifest is fetched and checked, its shards are not looked at.
 
@@ -268,9 +279,10 @@ def open_remote(
     folder = RemoteFolder(uri, timeout_s=chosen.timeout_s, retry=chosen.retry)
     try:
         manifest = fetch_manifest(folder)
+        _refuse_split(folder.name, split)
         known = None if manifest.shard_format == "arrow" else ForeignFolder.of(manifest)
     except DatasetNotFoundError:
-        known = scan_remote(folder)
+        known = scan_remote(folder, split)
         if known is None:
             raise
         manifest = known.manifest
@@ -279,15 +291,24 @@ def open_remote(
     return StoredDataset(chosen.folder(), manifest, name=folder.name, files=decoded or remote)
 
 
+def _refuse_split(name: str, split: str | None) -> None:
+    if split is not None:
+        raise SelectionError(
+            f"{name} is one dataset, written by Heliostat; its files have no splits. Leave split= out; dataset.split() "
+            "makes parts of it.",
+            path=name,
+        )
+
+
 def _settings(cache_dir: str | os.PathLike[str] | None, **settings: Any) -> CacheSettings:
     place = None if cache_dir is None else os.path.abspath(os.path.expanduser(cache_dir))
     return CacheSettings(cache_dir=place, **settings)
 
 
-def _open_foreign(path: Path, settings: CacheSettings, is_kept: bool) -> StoredDataset:
+def _open_foreign(path: Path, settings: CacheSettings, is_kept: bool, split: str | None) -> StoredDataset:
     if is_kept and not path.is_dir():
         raise ValueError(f"{path} is a file; a manifest is for a folder of files.")
-    folder, known = scan(path)
+    folder, known = scan(path, split)
     files = ForeignFiles(name=str(path), folder=known, place=LocalFiles(folder, known.manifest), settings=settings)
     if not is_kept and files.num_bytes > _TOLD_BYTES:
         warnings.warn(

@@ -19,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 
 from ..errors import SourceError
+from ..foreign.schemas import ALL_SPLITS, split_of
 from ..format.account import Account
 from ..format.manifest import MANIFEST_NAME
 
@@ -33,13 +34,7 @@ ENDINGS: Mapping[str, tuple[str, ...]] = {
     "tfrecord": (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz"),
     "idx": ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz"),
 }
-ALL_SPLITS = "all"
-"""As a split: all files, whatever splits their names say."""
 
-_SPLIT = re.compile(
-    r"(train(?:ing|set|data)?|test(?:ing|set|data)?|val(?:id|idation|set|data)?|eval(?:uation)?|dev(?:set)?|holdout|t10k)"
-    r"[0-9]*"
-)
 _SHARD = re.compile(r"(?P<start>.*)-(?P<number>[0-9]{3,})-of-(?P<total>[0-9]{3,})(?P<end>.*)")
 _NOTES = re.compile(
     r"_SUCCESS|_metadata|_common_metadata|_committed_.*|_started_.*|\..*\.crc|\..*\.writing.*|\.DS_Store"
@@ -136,16 +131,6 @@ def note_left_out(account: Account, names: Sequence[str], reason: str) -> None:
         name = group[0] if len(group) == 1 else f"*{ending}"
         detail = reason if len(group) == 1 else f"{reason} ({shown})"
         account.add("left out", name, count=len(group), unit="file", detail=detail)
-
-
-def split_of(name: str) -> str | None:
-    """The split that the name of a file, or of a folder above it, says: "train" of `data/train-00000-of-00002.csv`."""
-    for part in PurePath(name.lower()).parts:
-        for word in re.split(r"[^a-z0-9]+", part):
-            found = _SPLIT.fullmatch(word)
-            if found is not None:
-                return "test" if found[1] == "t10k" else found[1]
-    return None
 
 
 def has_ending(name: str, kind: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import SourceError
-from .files import split_of
+from ..foreign.schemas import split_of
 from .requested import RequestedColumn
 from .tables import Table, TablePart
 

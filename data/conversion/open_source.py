@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import SourceError
-from ..foreign.schemas import partition_keys
+from ..foreign.schemas import partition_keys, split_of
 from ..format.account import Account
 from ..format.manifest import MANIFEST_NAME
 from ..remote.filesystem import is_uri, local_path, shown_uri
@@ -18,7 +18,7 @@ from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
 from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable
-from .files import ENDINGS, SourceFiles, find_files, has_ending, is_hidden, listed, split_of
+from .files import ENDINGS, SourceFiles, find_files, has_ending, is_hidden, listed
 from .from_dataset import DatasetSource
 from .from_numpy import idx_source, npy_source, npz_source
 from .json_table import JsonTable

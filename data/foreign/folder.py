@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import BadColumnError, DatasetNotFoundError, ShardError
+from ..errors import BadColumnError, DatasetNotFoundError, SelectionError, ShardError
 from ..format.arrow import column_of
 from ..format.columns import Column
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard
@@ -27,7 +27,7 @@ from ..remote.filesystem import RemoteFolder
 from .examples import Feature
 from .files import ARROW_SUFFIXES, PARQUET_SUFFIXES, ArrowFile, ForeignFile, ParquetFile
 from .footers import null_groups, parquet_statistics, uncompressed_bytes
-from .schemas import JoinedSchema, joined_schema, partition_keys
+from .schemas import ALL_SPLITS, JoinedSchema, joined_schema, partition_keys, split_of
 from .tfrecord import Run, is_tfrecord, scan_records
 
 MAX_CHUNK_ROWS = 2**40
@@ -81,8 +81,8 @@ def is_foreign_name(name: str) -> bool:
     return (name.lower().endswith(SUFFIXES) or is_tfrecord(name)) and not any(p.startswith((".", "_")) for p in parts)
 
 
-def scan(path: Path) -> tuple[Path, ForeignFolder]:
-    """The folder of foreign files at a path, and what is known of it.
+def scan(path: Path, split: str | None = None) -> tuple[Path, ForeignFolder]:
+    """The folder of foreign files at a path, and what is known of it; only of the files whose names say `split`.
 
     Hashes cover size and ends of files with footers only. Hidden files, names that begin with "_" and files without
     rows are left out. Raises ShardError for files that cannot be read or do not go together, BadColumnError for columns
@@ -90,6 +90,7 @@ def scan(path: Path) -> tuple[Path, ForeignFolder]:
     """
     folder = path if path.is_dir() else path.parent
     names = sorted(_below(path), key=lambda name: PurePath(name).parts) if path.is_dir() else [path.name]
+    names = _of_split(path, names, split) if path.is_dir() else names
     records = [name for name in names if is_tfrecord(name)]
     if not records:
         return folder, folder_of(path, (_look(folder / name, name) for name in names))
@@ -102,13 +103,14 @@ def scan(path: Path) -> tuple[Path, ForeignFolder]:
     return folder, _folder_of_records(path, folder, names)
 
 
-def scan_remote(folder: RemoteFolder) -> ForeignFolder | None:
+def scan_remote(folder: RemoteFolder, split: str | None = None) -> ForeignFolder | None:
     """The same of a remote folder of Parquet files, None if it has none.
 
     Arrow and TFRecord files are refused (DatasetNotFoundError): to know their rows they would have to be fetched.
     """
     sizes = folder.list()
     names = sorted(filter(is_foreign_name, sizes), key=lambda name: PurePath(name).parts)
+    names = _of_split(folder.name, names, split)
     for name in names:
         if not name.lower().endswith(PARQUET_SUFFIXES):
             raise DatasetNotFoundError(
@@ -128,6 +130,23 @@ def scan_remote(folder: RemoteFolder) -> ForeignFolder | None:
 
     with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="heliostat-scan") as pool:
         return folder_of(folder.name, list(pool.map(look, names))) if names else None
+
+
+def _of_split(place: Path | str, names: Sequence[str], split: str | None) -> list[str]:
+    """The files of a split; raises SelectionError if there are several and none was chosen, or not this one."""
+    found = {name: split_of(name) for name in names}
+    splits = list(dict.fromkeys(one for one in found.values() if one is not None))
+    if (split is None and len(splits) < 2) or split == ALL_SPLITS:
+        return list(names)
+    if split not in splits:
+        told = ", ".join(f"{one!r} ({next(name for name in names if found[name] == one)})" for one in splits) or "none"
+        what = "none was chosen" if split is None else f"{split!r} is none of them"
+        raise SelectionError(
+            f"{place} has by the names of its files the splits {told}; {what}. Open one with split=, or all as one "
+            f"dataset with split={ALL_SPLITS!r}.",
+            path=place,
+        )
+    return [name for name in names if found[name] == split]
 
 
 def folder_of(place: Path | str, looked: Iterable[Looked]) -> ForeignFolder:

@@ -1,4 +1,4 @@
-"""What the files of one folder say together: one schema for all rows, and the keys of hive partitions.
+"""What the files of one folder say together: one schema for all rows, keys of hive partitions, splits in names.
 
 Files that were written at different times drift: a column is int32 in one and int64 in the next, text here and a
 dictionary there, or missing. Opening such a folder and converting it ask here, so both give one answer: a column
@@ -18,6 +18,13 @@ import pyarrow as pa
 
 from ..format.arrow import widened
 
+ALL_SPLITS = "all"
+"""As a split: all files, whatever splits their names say."""
+
+_SPLIT = re.compile(
+    r"(train(?:ing|set|data)?|test(?:ing|set|data)?|val(?:id|idation|set|data)?|eval(?:uation)?|dev(?:set)?|holdout|t10k)"
+    r"[0-9]*"
+)
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -90,3 +97,13 @@ def _typed(values: Sequence[str | None]) -> pa.Array:
     if all(value is None or _WHOLE.fullmatch(value) for value in values):
         return pa.array([None if value is None else int(value) for value in values], pa.int64())
     return pa.array(values, pa.string())
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a file, or of a folder above it, says: "train" of `data/train-00000-of-00002.csv`."""
+    for part in PurePath(name.lower()).parts:
+        for word in re.split(r"[^a-z0-9]+", part):
+            found = _SPLIT.fullmatch(word)
+            if found is not None:
+                return "test" if found[1] == "t10k" else found[1]
+    return None

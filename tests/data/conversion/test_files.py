@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data.conversion.convert import convert
-from heliostat.data.conversion.files import find_files, split_of
+from heliostat.data.conversion.files import find_files
 from heliostat.data.conversion.open_source import SourceOptions, guess_kind, open_source
 from heliostat.data.errors import SourceError
-from heliostat.data.foreign.schemas import partition_keys
+from heliostat.data.foreign.schemas import partition_keys, split_of
 from heliostat.data.format.account import Account
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data import BadColumnError, DatasetNotFoundError, ShardError, open_dataset
+from heliostat.data import BadColumnError, DatasetNotFoundError, SelectionError, ShardError, open_dataset, write_dataset
 from heliostat.data.errors import CacheError
 from heliostat.data.format.ragged import Ragged
 from heliostat.data.remote.cache import FOLDER_NAME
@@ -226,6 +226,24 @@ def test_files_in_folders_below_are_part_of_it_and_links_that_lead_back_are_not_
     (folder / ".hidden").mkdir()
     pq.write_table(table(), folder / ".hidden" / "0.parquet")
     assert_rows(open_dataset(folder), np.arange(NUM_ROWS))
+
+
+def test_train_and_test_are_not_joined_unless_that_is_asked_for(tmp_path):
+    for name, y in (("train-0.parquet", 0), ("train-1.parquet", 1), ("test/a.parquet", 2)):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"y": [y]}), path)
+    with pytest.raises(
+        SelectionError, match=r"the splits 'test' \(test/a\.parquet\), 'train' \(train-0\.parquet\); none"
+    ):
+        open_dataset(tmp_path / "set")
+    for split, expected in (("train", [0, 1]), ("test", [2]), ("all", [2, 0, 1])):
+        (rows,) = open_dataset(tmp_path / "set", split=split).batches(9, shuffle=False)
+        assert rows["y"].tolist() == expected
+    with pytest.raises(SelectionError, match="'valid' is none of them"):
+        open_dataset(tmp_path / "set", split="valid")
+    with pytest.raises(SelectionError, match="one dataset, written by Heliostat"):
+        open_dataset(write_dataset(tmp_path / "own", {"y": [1]}).path, split="train")
 
 
 def test_missing_values_inside_of_lists_are_named_with_column_and_row(tmp_path):
