@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .columns import ColumnKind
+from .exact import exactly, why_wrong
 from .memory import aligned_empty
 from .runs import Runs, copy_runs
 
@@ -117,14 +118,35 @@ class Ragged:
             data = [row.encode() if kind == "string" else bytes(memoryview(row)) for row in rows]
             values = _aligned([np.frombuffer(b"".join(data), np.uint8)])
             return cls(values, splits_of(np.fromiter(map(len, data), np.int64, len(data))), kind)
-        arrays = [np.asarray(row, dtype) for row in rows]
+        arrays = [_numbers(number, row) for number, row in enumerate(rows)]
         arrays = [array if array.size else array.reshape(0, *shape) for array in arrays]
         for number, array in enumerate(arrays):
             if array.shape[1:] != tuple(shape) or array.ndim == 0:
                 raise ValueError(f"row {number} has shape {array.shape}; its elements should have shape {tuple(shape)}")
-        filled = [array for array in arrays if array.size]
-        values = _aligned(filled or [np.empty((0, *shape), np.float64 if dtype is None else dtype)])
+        dtypes = [array.dtype for array in arrays if array.size] or [np.dtype(np.float64)]
+        found = np.result_type(*dtypes) if dtype is None else np.dtype(dtype)
+        values = _aligned([np.empty((0, *shape), found), *(_cast(n, array, found) for n, array in enumerate(arrays))])
         return cls(values, splits_of(np.fromiter(map(len, arrays), np.int64, len(arrays))), kind)
+
+
+def _numbers(number: int, row: Any) -> npt.NDArray[Any]:
+    """A row as an array; raises TypeError for what are no numbers, ValueError for those that no dtype holds exactly."""
+    array = np.asarray(row)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"row {number} has missing values, or such that are no numbers")
+    if array.dtype.kind == "f" and not isinstance(row, np.ndarray):
+        pairs = zip(np.asarray(row, object).reshape(-1), array.reshape(-1).tolist(), strict=True)
+        if any(isinstance(one, int) and one != other for one, other in pairs):
+            raise ValueError(f"row {number} has whole numbers beside others that no dtype holds together exactly")
+    return array
+
+
+def _cast(number: int, row: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    cast = exactly(row.reshape(-1), dtype)
+    if cast.wrong.size:
+        value = row.reshape(-1)[cast.wrong[0]].item()
+        raise ValueError(f"row {number} has {value!r}, which {why_wrong(value, dtype)}")
+    return cast.numbers.reshape(row.shape)
 
 
 def _aligned(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 
 from ..errors import BadColumnError
 from ..format.account import Account
-from ..format.arrow import arrow_of, as_stored, column_of
-from ..format.arrow_types import arrow_schema, arrow_type
+from ..format.arrow import arrow_of, as_stored
+from ..format.arrow_types import arrow_schema
 from ..format.column_json import column_to_json
 from ..format.columns import Column
 from ..format.manifest import Manifest, write_manifest
 from ..order.order import RowOrder
 from .commit import check_target, put_in_place
 from .cut import RowQueue
+from .given import all_empty, check_alike, check_different, check_names, first_column
 from .journal import Journal
 from .shard_sequence import ShardSequence
 
@@ -131,7 +131,7 @@ class FolderWriter:
         """
         self._check_open()
         if isinstance(rows, pa.Table | pa.RecordBatch):
-            _check_different(rows.schema.names)
+            check_different(rows.schema.names)
             for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
                 self._write(dict(zip(batch.schema.names, batch.columns, strict=True)))
         else:
@@ -178,13 +178,13 @@ class FolderWriter:
         self._buffer = RowQueue(columns)
 
     def _write(self, rows: Mapping[str, Any]) -> None:
-        if self._columns is None and _all_empty(rows):
+        if self._columns is None and all_empty(rows):
             # An empty list says nothing about the kind of its column.
             self._names = self._names or tuple(rows)
             return
         given = {name: arrow_of(name, values) for name, values in rows.items()}
         if self._columns is None:
-            self._begin([_first_column(name, array, rows[name]) for name, array in given.items()])
+            self._begin([first_column(name, array, rows[name]) for name, array in given.items()])
         batch = self._stored(self._columns or {}, given, rows)
         self.rows_written += batch.num_rows
         if self._writing.shuffle_seed is None:
@@ -198,10 +198,10 @@ class FolderWriter:
         self, columns: Mapping[str, Column], given: Mapping[str, pa.Array], rows: Mapping[str, Any]
     ) -> pa.RecordBatch:
         """The record batch of the rows as they are stored."""
-        _check_names(columns, given)
+        check_names(columns, given)
         arrays = []
         for name, column in columns.items():
-            _check_alike(column, given[name], rows[name])
+            check_alike(column, given[name], rows[name])
             fill = self._writing.fill_nulls.get(name)
             arrays.append(as_stored(column, given[name], first_row=self.rows_written, fill=fill, account=self.account))
             if len(arrays[-1]) != len(arrays[0]):
@@ -265,81 +265,3 @@ def _taken(array: pa.Array, places: pa.Array) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         return pa.ExtensionArray.from_storage(array.type, array.storage.take(places))
     return array.take(places)
-
-
-def _all_empty(rows: Mapping[str, Any]) -> bool:
-    return bool(rows) and all(hasattr(values, "__len__") and len(values) == 0 for values in rows.values())
-
-
-def _check_different(names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
-    if repeated:
-        raise BadColumnError(
-            f"Rows were given with several columns named {', '.join(map(repr, repeated))}. Rename all but one.",
-            column=repeated[0],
-        )
-
-
-def _first_column(name: str, array: pa.Array, values: Any) -> Column:
-    """The column that the first rows make."""
-    shape = values.shape[1:] if isinstance(values, np.ndarray) else ()
-    if 0 in shape:
-        raise BadColumnError(f"Column {name!r} has rows of shape {shape}, which hold no value.", column=name)
-    return column_of(name, array.type)
-
-
-def _check_alike(column: Column, array: pa.Array, values: Any) -> None:
-    """Raise BadColumnError for rows of another kind, and of another dtype or shape if those who gave them know it."""
-    inside = array.type
-    while pa.types.is_list(inside) or pa.types.is_large_list(inside):
-        inside = inside.value_type
-    if pa.types.is_null(inside) or array.type == arrow_type(column):
-        return
-    found = column_of(column.name, array.type)
-    if not _says_its_dtype(values):
-        # Python's numbers say nothing about their width, nor do rows that happen to be of one length.
-        is_alike = {found.kind, column.kind} <= {"tensor", "list"} or found.kind == column.kind
-        has_shape = column.kind != "tensor" or found.shape == column.shape
-    else:
-        is_alike = found == column or (
-            (column.kind, found.kind, column.dtype, column.shape) == ("list", "tensor", found.dtype, found.shape[1:])
-            and bool(found.shape)
-        )
-        has_shape = is_alike or found.kind != column.kind or found.dtype != column.dtype or column.kind != "tensor"
-    if not has_shape:
-        raise BadColumnError(
-            f"Column {column.name!r} has rows of shape {column.shape}, but rows of shape {found.shape} were given. If "
-            "their length differs, declare it in columns= as a list column.",
-            column=column.name,
-        )
-    if not is_alike:
-        raise BadColumnError(
-            f"Column {column.name!r} is {_text(column)}, but rows of {_text(found)} were given. Every write needs the "
-            "same columns: convert these values before.",
-            column=column.name,
-        )
-
-
-def _says_its_dtype(values: Any) -> bool:
-    if isinstance(values, list | tuple):
-        return any(isinstance(row, np.ndarray) and row.ndim and row.dtype != object for row in values)
-    return not isinstance(values, np.ndarray) or values.dtype != object
-
-
-def _text(column: Column) -> str:
-    if column.kind in ("string", "bytes"):
-        return column.kind
-    shape = "×".join(map(str, column.shape)) or "scalar"
-    return f"{'list of ' if column.kind == 'list' else ''}{column.dtype.name} {shape}"
-
-
-def _check_names(known: Mapping[str, Column], given: Mapping[str, object]) -> None:
-    missing, unknown = [n for n in known if n not in given], [n for n in given if n not in known]
-    if missing or unknown:
-        text = "; ".join(
-            [*(f"column {name!r} is missing" for name in missing), *(f"column {name!r} is unknown" for name in unknown)]
-        )
-        raise BadColumnError(
-            f"Rows were given with other columns than the dataset has: {text}. It has {', '.join(map(repr, known))}.",
-            column=str((missing or unknown)[0]),
-        )

@@ -237,3 +237,20 @@ def test_any_columns_come_back_in_any_order_from_any_files(tmp_path_factory, dat
     for name, values in found.items():
         assert (values.to_list() if isinstance(values, Ragged) else values.tolist()) == [rows[name][row] for row in ids]
         assert (values.values if isinstance(values, Ragged) else values).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [
+        ([[1, None], [2, 3, 4]], None),
+        ([[object()]], None),
+        ([[9007199254740993, 0.5]], None),
+        ([np.array([9007199254740993]), np.array([0.5])], None),
+        ([[0.5]], np.int64),
+        ([[300]], np.int8),
+        ([[70000.0]], np.float16),
+    ],
+)
+def test_rows_that_no_array_holds_exactly_are_refused(rows, dtype):
+    with pytest.raises((TypeError, ValueError), match="row 0"):
+        Ragged.from_rows(rows, dtype=dtype)
