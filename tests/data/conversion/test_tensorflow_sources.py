@@ -162,6 +162,15 @@ def test_token_lists_as_keras_gives_them():
     assert source.metadata == {"class_names": {"y": ["bad", "good"]}}
 
 
+def test_the_rows_of_the_other_split_are_told_unless_one_is_chosen(monkeypatch):
+    train, test = ((np.zeros((rows, 2), np.uint8), np.arange(rows)) for rows in (5, 2))
+    monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: (train, test))
+    (entry,) = keras_source("keras:mnist").account.entries
+    assert str(entry) == "test: 2 rows left out: choose it with split= (--split)"
+    assert keras_source("keras:mnist", split="train").account.entries == ()
+    assert keras_source("keras:mnist", split="test").num_rows == 2
+
+
 def test_names_and_splits_that_keras_does_not_have():
     with pytest.raises(SourceError, match="no 'imagenet'; there are mnist"):
         keras_source("keras:imagenet")
