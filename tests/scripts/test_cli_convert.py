@@ -123,3 +123,25 @@ def test_mistakes_end_in_a_message(people, tmp_path, options, said):
     assert result.exit_code == 1
     assert said in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["people.jsonl"]
+
+
+def test_what_is_left_out_or_changed_is_printed_and_in_the_manifest(tmp_path):
+    source = tmp_path / "in"
+    (source / "year=2023").mkdir(parents=True)
+    (source / "year=2023" / "a.csv").write_text("a,y\n0.1,0\n0.5,1\n")
+    (source / "readme.txt").write_text("not a table")
+    result = heliostat("convert", source, tmp_path / "set", "--target", "y")
+    assert result.exit_code == 0
+    for line in ("readme.txt: 1 file left out", "a: 1 value rounded: fractions, to float32"):
+        assert line in result.stdout
+    account = json.loads((tmp_path / "set" / "manifest.json").read_text())["account"]
+    assert [(entry["name"], entry["change"]) for entry in account] == [("readme.txt", "left out"), ("a", "rounded")]
+
+
+def test_no_credential_of_a_source_is_shown(tmp_path):
+    uri = "s3://KEY:SECRET-0123@bucket/a.csv?endpoint_override=127.0.0.1:1&scheme=http"
+    for options in (["--kind", "csv"], ["--target", "y"]):
+        result = heliostat("convert", uri, tmp_path / "set", *options)
+        assert result.exit_code == 1
+        assert "s3://bucket/a.csv: a conversion reads files of this host" in result.stderr
+        assert "SECRET" not in result.stdout + result.stderr
