@@ -29,7 +29,7 @@ from .text_values import Asked, ColumnScan
 
 _MAX_DEPTH = 100  # of lists and objects inside of each other: parsers and schemas are recursive
 _OTHERS = bytes(sorted(set(range(256)) - set(b'[]{}"\n')))
-_STEPS = np.zeros(256, np.int32)
+_STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _NAN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|-?\bNaN\b', re.DOTALL)
 _TINY = re.compile(rb"[eE]-[0-9]{3}")
@@ -256,7 +256,7 @@ def _check_text(block: bytes, path: Path, row: int) -> None:
     unescaped = block.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in block else block
     marks = np.frombuffer(unescaped.translate(None, _OTHERS), np.uint8)
     is_text = np.cumsum(marks == ord('"'), dtype=np.uint8) & 1
-    too_deep = np.flatnonzero(np.cumsum(_STEPS[marks] * (1 - is_text)) > _MAX_DEPTH)
+    too_deep = np.flatnonzero(np.cumsum(np.where(is_text, 0, _STEPS[marks]), dtype=np.int32) > _MAX_DEPTH)
     if too_deep.size:
         line = row + 1 + int(np.count_nonzero(marks[: too_deep[0]] == ord("\n")))
         raise SourceError(
