@@ -29,8 +29,9 @@ class Ahead(Generic[Key, Made]):
 
     def prefetch(self, keys: Sequence[Key]) -> None:
         """Make these next, in this order; of those that were told before and are not among them, none is begun."""
+        told = set(keys)
         for key, future in list(self._futures.items()):
-            if key not in keys and (future.cancel() or future.done()):
+            if key not in told and (future.cancel() or future.done()):
                 del self._futures[key]
         for key in keys:
             if key not in self._futures:
