@@ -1,9 +1,7 @@
 """What is in an encoded picture: whether it can be decoded to the pixels that its file shows, and how it is turned.
 
-Training decodes with TensorFlow, which reads JPEG, PNG, BMP and GIF but passes over two things without a word: the
-palette of a BMP, whose numbers it gives as if they were shades of grey, and the EXIF orientation of a JPEG or PNG, with
-which a camera says how it was held. The first is refused here, the second is counted or applied. (Layouts: CIPA DC-008
-for EXIF, Microsoft's BITMAPINFOHEADER for BMP.)
+Training decodes with TensorFlow (`views.decode`), which passes over the EXIF orientation of a JPEG or PNG, with which a
+camera says how it was held. It is counted or applied here. (Layout: CIPA DC-008.)
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ from ..views.decode import decode_image
 _JPEG, _PNG, _BMP, _GIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8"
 _OF_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*\]")
 _ORIENTATION = 0x0112
-_GREY_PALETTE = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
-_MASKS = ((0xFF0000, 0xFF00, 0xFF), (0, 0, 0))
 
 
 def why_not(data: bytes) -> str | None:
@@ -29,15 +25,10 @@ def why_not(data: bytes) -> str | None:
         start = data[:8].hex(" ") or "nothing"
         return f"it is no JPEG, PNG, BMP or GIF: it starts with {start}"
     try:
-        wrong = _why_not_bmp(data) if data.startswith(_BMP) else None
-    except struct.error:
-        return "its header was cut short"
-    if wrong is None:
-        try:
-            decoded(data)
-        except ValueError as error:
-            return _OF_TENSORFLOW.sub("", str(error))
-    return wrong
+        decoded(data)
+    except ValueError as error:
+        return _OF_TENSORFLOW.sub("", str(error))
+    return None
 
 
 def decoded(data: bytes) -> npt.NDArray[np.uint8]:
@@ -73,24 +64,6 @@ def upright(data: bytes) -> bytes:
 
     with tf.device("CPU:0"):
         return bytes(tf.io.encode_png(turned(decoded(data), orientation(data))).numpy())
-
-
-def _why_not_bmp(data: bytes) -> str | None:
-    header_bytes, bits = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<H", data, 28)[0]
-    if header_bytes < 40:
-        return "it is a BMP of OS/2, whose header is another one; save it as PNG"
-    compression = struct.unpack_from("<I", data, 30)[0]
-    if compression not in (0, 3):
-        return "it is a compressed BMP, which would be decoded to other pixels; save it as PNG"
-    if compression == 3 and struct.unpack_from("<3I", data, 54) not in _MASKS:
-        return "it is a BMP with the bits of its colours in an order of its own; save it as PNG"
-    if bits > 8:
-        return None
-    num_colours = struct.unpack_from("<I", data, 46)[0] or 1 << bits
-    palette = np.frombuffer(data[14 + header_bytes :][: 4 * num_colours], np.uint8).reshape(-1, 4)
-    if bits < 8 or not np.array_equal(palette[:, :3], _GREY_PALETTE[: len(palette)]):
-        return "it is a BMP with a palette, whose numbers would be taken for shades of grey; save it as PNG"
-    return None
 
 
 def _tag(exif: bytes) -> int:

@@ -82,7 +82,7 @@ class DecodeTransform(Transform):
         if not isinstance(encoded, Ragged):
             raise TypeError(f"column {self.inputs[0]!r} holds no bytes")
         images = aligned_empty((ids.size, *self._size, self._channels), np.uint8)
-        data = [self._true_colours(one, row_id) for one, row_id in zip(encoded.to_list(), ids.tolist(), strict=True)]
+        data = encoded.to_list()
 
         def decode(places: range) -> None:
             images[places.start : places.stop] = self._images(data[places.start : places.stop], ids[places.start :])
@@ -106,7 +106,9 @@ class DecodeTransform(Transform):
         if len(are_jpeg) == 1:
             try:
                 with tf.device("CPU:0"):
-                    return self._graph_for(is_jpeg=are_jpeg.pop())(tf.constant(data, tf.string)).numpy()
+                    return self._graph_for(is_jpeg=are_jpeg.pop())(
+                        tf.constant(list(map(with_true_colours, data)), tf.string)
+                    ).numpy()
             except (tf.errors.OpError, ValueError):
                 pass  # one by one it shows which
         return [self._image(one, row_id) for one, row_id in zip(data, ids.tolist(), strict=False)]
@@ -117,12 +119,6 @@ class DecodeTransform(Transform):
                 resize = _resizing(self._size, self._channels) if self._resizes else None
                 self._graphs[is_jpeg] = _decoding(self._size, self._channels, resize, is_jpeg=is_jpeg)
             return self._graphs[is_jpeg]
-
-    def _true_colours(self, data: bytes, row_id: int) -> bytes:
-        try:
-            return with_true_colours(data)
-        except ValueError as error:
-            raise _undecodable(row_id, self._dataset_name, self.inputs[0], data, error) from error
 
     def _decoded(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
         try:
@@ -149,6 +145,7 @@ def decode_image(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
     """An encoded image as uint8 [height, width, channels]; raises ValueError."""
     import tensorflow as tf
 
+    data = with_true_colours(data)
     try:
         with tf.device("CPU:0"):
             image = _decoded(data, channels, is_jpeg=data.startswith(JPEG_MAGIC))

@@ -16,6 +16,7 @@ _BITMAP_MAGIC = b"BM"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 _FILE_HEADER = 14
+_BIT_FIELDS, _USUAL_FIELDS = 3, ((0xFF0000, 0xFF00, 0xFF), (0, 0, 0))
 _TRUE_COLOUR = "<2sIHHIIiiHHIIiiII"
 
 
@@ -70,15 +71,24 @@ def _is_old_bitmap(data: bytes) -> bool:
 def with_true_colours(data: bytes) -> bytes:
     """A bitmap with a palette as one of 24 bits per pixel, which TensorFlow takes for what it is; others as they are.
 
-    TensorFlow takes the indices into the palette for greys. Raises ValueError for one that is packed or cut short.
+    TensorFlow takes the indices into a palette for greys, and passes over how pixels are packed. Raises ValueError for
+    a bitmap that it would decode to other pixels, and for one that is cut short.
     """
-    if not data.startswith(_BITMAP_MAGIC) or len(data) < _FILE_HEADER + 40 or _is_old_bitmap(data):
+    if not data.startswith(_BITMAP_MAGIC):
         return data
+    if len(data) < _FILE_HEADER + 40:
+        raise ValueError("its header was cut short")
+    if _is_old_bitmap(data):
+        raise ValueError("it is a BMP of OS/2, whose header is another one; save it as PNG")
     first_pixel, header_bytes, width, height, _, num_bits, packing = struct.unpack_from("<IIiiHHI", data, 10)
+    if packing not in (0, _BIT_FIELDS):
+        raise ValueError("it is a compressed BMP, which would be decoded to other pixels; save it as PNG")
+    if (num_bits < 8 and num_bits not in (1, 4)) or width < 1 or not height:
+        raise ValueError(f"it is a bitmap of {height}×{width} pixels of {num_bits} bits")
+    if packing == _BIT_FIELDS and struct.unpack_from("<3I", data + bytes(12), _FILE_HEADER + 40) not in _USUAL_FIELDS:
+        raise ValueError("it is a BMP with the bits of its colours in an order of its own; save it as PNG")
     if num_bits > 8:
         return data
-    if packing or num_bits not in (1, 4, 8) or width < 1 or not height:
-        raise ValueError(f"it is a bitmap of {height}×{width} pixels of {num_bits} bits, compression {packing}")
     num_colours = struct.unpack_from("<I", data, 46)[0] or 1 << num_bits
     palette = np.frombuffer(data, np.uint8, num_colours * 4, _FILE_HEADER + header_bytes).reshape(-1, 4)[:, :3]
     line_bytes = (width * num_bits + 31) // 32 * 4

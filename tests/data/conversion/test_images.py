@@ -135,14 +135,7 @@ def test_turned_pictures_are_counted_or_turned(root, tmp_path):
     assert np.array_equal(decode_image(image, 3), turned(decode_image(path.read_bytes(), 3), 6))
 
 
-def test_a_bmp_with_a_palette_is_refused_by_its_name(root, tmp_path):
-    Image.fromarray(PIXELS).quantize(8).save(root / "cat" / "indexed.bmp")
-    with pytest.raises(SourceError, match=r"cat/indexed\.bmp: it is a BMP with a palette"):
-        convert(root, tmp_path / "set")
-    assert not (tmp_path / "set").exists()
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
 def test_other_bmps_have_the_pixels_that_pillow_sees(tmp_path, mode):
     path = tmp_path / "a.bmp"
     Image.fromarray(PIXELS).convert(mode).save(path)
