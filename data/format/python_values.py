@@ -223,9 +223,11 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
         row if isinstance(row, np.ndarray) or row is None else _part(name, place, row) for place, row in enumerate(rows)
     ]
     filled = [(place, part) for place, part in enumerate(parts) if part is not None and part.size]
-    found = next(((part.shape[1:], part.dtype) for _, part in filled), ((), np.dtype(np.float64)))
-    dtype = np.result_type(*(part.dtype for _, part in filled)).newbyteorder("=") if filled else found[1]
-    if dtype.kind == "f" and all(part.dtype.kind != "f" for _, part in filled):
+    # Where all are empty, they still have a dtype.
+    typed = [part for _, part in filled] or [row for row in rows if isinstance(row, np.ndarray)]
+    found = (typed[0].shape[1:], typed[0].dtype)
+    dtype = np.result_type(*(part.dtype for part in typed)).newbyteorder("=")
+    if filled and dtype.kind == "f" and all(part.dtype.kind != "f" for _, part in filled):
         found_dtypes = sorted({part.dtype.name for _, part in filled})
         raise BadColumnError(
             f"Column {name!r} has arrays of {' and '.join(found_dtypes)}, of which no whole numbers hold both. Convert "

@@ -104,6 +104,7 @@ def test_a_function_of_one_row_sees_numbers_text_and_lists(stored):
     assert rows["length"].tolist() == [5, 0]
     assert rows["flag"].tolist() == [True, False]
     assert rows_of(view, [12])["reversed"].values.dtype == np.int32
+    assert rows_of(view, [12])["reversed"].to_list() == [[]]
 
 
 def test_output_names_what_a_function_returns(stored):
