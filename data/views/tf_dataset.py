@@ -73,25 +73,31 @@ def tf_dataset(
     def batches(rows: Mapping[str, Any], num_rows: Any, epoch: Any, first: Any, last: Any) -> tf.data.Dataset:
         """The batches of a block; those of it that could not be read are asked for once more."""
         rows_each = tf.minimum(num_rows, options.batch_size) if static_rows is None else static_rows
-        whole = tf.data.Dataset.from_tensor_slices(_cut(rows, passes.columns, rows_each, static_rows))
+        cut = {name: tf.reshape(values, [-1, rows_each, *values.shape[1:]]) for name, values in rows.items()}
+        whole = tf.data.Dataset.from_tensor_slices(cut)
         missing = tf.data.Dataset.range(first + -(-num_rows // options.batch_size), last)
         return whole.concatenate(missing.map(lambda step: _fetched(passes, epoch, step, step + 1, static_rows)[0]))
 
-    def fetched(epoch: Any, first: Any, last: Any) -> Any:
-        return *_fetched(passes, epoch, first, last, None), epoch, first, last
-
     def one_pass(epoch: Any) -> tf.data.Dataset:
         steps = tf.data.Dataset.from_tensor_slices((passes.blocks[:-1, 0], passes.blocks[:-1, 1]))
+        end = tf.data.Dataset.from_tensors((passes.blocks[-1, 0], passes.blocks[-1, 1]))
+
+        def fetched(first: Any, last: Any) -> Any:
+            if passes.batches_per_block == 1:
+                return _fetched(passes, epoch, first, last, static_rows)[0]
+            return *_fetched(passes, epoch, first, last, None), epoch, first, last
+
         parallel = {"num_parallel_calls": options.num_threads, "deterministic": True} if options.num_threads > 1 else {}
-        blocks = steps.map(lambda first, last: fetched(epoch, first, last), **parallel)
+        blocks = steps.map(fetched, **parallel)
         if options.prefetch_bytes:
             blocks = blocks.prefetch(passes.blocks_ahead)
-        end = tf.data.Dataset.from_tensors(passes.blocks[-1])
-        return blocks.concatenate(end.map(lambda block: fetched(epoch, block[0], block[1]))).flat_map(batches)
+        whole = blocks.concatenate(end.map(fetched))
+        return whole if passes.batches_per_block == 1 else whole.flat_map(batches)
 
     begun = tf.data.Dataset.range(1).map(lambda _: tf.py_function(lambda: passes.next_epoch, [], tf.int64))
-    epochs = begun.flat_map(lambda first: tf.data.Dataset.range(first, first + options.epochs))
-    found = epochs.flat_map(one_pass)
+    if options.epochs > 1:
+        begun = begun.flat_map(lambda first: tf.data.Dataset.range(first, first + options.epochs))
+    found = begun.flat_map(one_pass)
     if structure is not None:
         found = found.map(lambda rows: tf.nest.map_structure(rows.__getitem__, structure))
     num_batches = passes.num_steps * options.epochs
@@ -113,13 +119,13 @@ class _Passes:
         self.num_steps = _num_steps(len(dataset), options)
         self._idle: list[tuple[int, Reader]] = []
         with dataset.reader(list(columns)) as reader:
-            num_bytes = max(
-                1, min(_BLOCK_BYTES, options.prefetch_bytes // 2) if options.prefetch_bytes else _BLOCK_BYTES
-            )
-            row = row_bytes(reader, len(dataset))
-            together = min(_MAX_BATCHES, batches_together(reader, options.batch_size, row, num_bytes))
-        self.blocks_ahead = max(1, min(_MAX_BLOCKS_AHEAD, options.prefetch_bytes // num_bytes))
-        cuts = np.append(np.arange(0, self.num_steps - 1, together), [self.num_steps - 1, self.num_steps])
+            block_bytes = max(1, options.prefetch_bytes // 2 if options.prefetch_bytes else _BLOCK_BYTES)
+            block_bytes, row = min(_BLOCK_BYTES, block_bytes), row_bytes(reader, len(dataset))
+            together = min(_MAX_BATCHES, batches_together(reader, options.batch_size, row, block_bytes))
+        self.blocks_ahead = max(1, min(_MAX_BLOCKS_AHEAD, options.prefetch_bytes // block_bytes))
+        # Cutting ragged tensors takes longer than a call of Python.
+        self.batches_per_block = each = 1 if any(column.kind == "list" for column in columns.values()) else together
+        cuts = np.append(np.arange(0, self.num_steps - 1, each), [self.num_steps - 1, self.num_steps])
         self.blocks = np.stack([cuts[:-1], cuts[1:]], axis=1)
 
     def rows(self, epoch: int, first: int, last: int) -> tuple[Mapping[str, Values], int]:
@@ -170,19 +176,6 @@ def _fetched(passes: _Passes, epoch: Any, first: Any, last: Any, static_rows: in
     num_rows, *tensors = tf.py_function(fetch, [epoch, first, last], [tf.int64, *dtypes])
     flat = iter(tensors)
     return {name: _joined(spec, flat) for name, spec in specs.items()}, tf.ensure_shape(num_rows, [])
-
-
-def _cut(rows: Mapping[str, Any], columns: Mapping[str, Column], rows_each: Any, static_rows: int | None) -> Any:
-    """The rows of a block in batches of `rows_each`, along a first axis."""
-    import tensorflow as tf
-
-    cut = {}
-    for name, values in rows.items():
-        if isinstance(values, tf.RaggedTensor):
-            cut[name] = tf.RaggedTensor.from_uniform_row_length(values, tf.cast(rows_each, tf.int64))
-        else:
-            cut[name] = tf.reshape(values, [-1, rows_each, *values.shape[1:]])
-    return cut
 
 
 def _flat_dtypes(spec: Any) -> list[tf.DType]:
