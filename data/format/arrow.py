@@ -175,7 +175,8 @@ def _numeric(task: Cast, array: pa.Array) -> pa.Array:
     def row_of(elements: Places) -> Places:
         return np.searchsorted(ends, elements, side="right")
 
-    flat = _unwrapped(task, inside, column.shape, row_of)
+    # Where all lists are empty, their elements need not have the shape.
+    flat = _unwrapped(task, inside, column.shape, row_of) if len(inside) else pa.nulls(0)
     return list_array(column, splits_of(lengths), cast_numbers(task, flat, lambda places: row_of(places // size)))
 
 

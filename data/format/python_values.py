@@ -223,23 +223,23 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
         row if isinstance(row, np.ndarray) or row is None else _part(name, place, row) for place, row in enumerate(rows)
     ]
     filled = [(place, part) for place, part in enumerate(parts) if part is not None and part.size]
-    # Where all are empty, they still have a dtype.
-    typed = [part for _, part in filled] or [row for row in rows if isinstance(row, np.ndarray)]
-    found = (typed[0].shape[1:], typed[0].dtype)
-    dtype = np.result_type(*(part.dtype for part in typed)).newbyteorder("=")
-    if filled and dtype.kind == "f" and all(part.dtype.kind != "f" for _, part in filled):
-        found_dtypes = sorted({part.dtype.name for _, part in filled})
+    # What is empty has a say only where nothing else has one.
+    heard = [part for _, part in filled] or [row for row in rows if isinstance(row, np.ndarray)]
+    shape = heard[0].shape[1:]
+    dtype = np.result_type(*(part.dtype for part in heard)).newbyteorder("=")
+    if dtype.kind == "f" and all(part.dtype.kind != "f" for part in heard):
+        given = sorted({part.dtype.name for part in heard})
         raise BadColumnError(
-            f"Column {name!r} has arrays of {' and '.join(found_dtypes)}, of which no whole numbers hold both. Convert "
+            f"Column {name!r} has arrays of {' and '.join(given)}, of which no whole numbers hold both. Convert "
             "them before.",
             column=name,
         )
     values = []
     for place, part in filled:
-        if part.shape[1:] != found[0]:
+        if part.shape[1:] != shape:
             raise BadColumnError(
                 f"Column {name!r} is no regular array and no list of arrays: entry {place} has shape {part.shape}; its "
-                f"elements should have shape {found[0]}.",
+                f"elements should have shape {shape}.",
                 column=name,
             )
         cast = exactly(part.reshape(-1), dtype)
@@ -251,7 +251,7 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
             )
         values.append(cast.numbers)
     flat = pa.array(np.concatenate(values) if values else np.empty(0, dtype))
-    return _wrapped(_fixed(flat, found[0]), [None if part is None else len(part) for part in parts])
+    return _wrapped(_fixed(flat, shape), [None if part is None else len(part) for part in parts])
 
 
 def _part(name: str, place: int, row: Any) -> npt.NDArray[Any]:

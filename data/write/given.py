@@ -71,7 +71,7 @@ def check_alike(column: Column, array: pa.Array, values: Any) -> None:
 
 def _says_its_dtype(values: Any) -> bool:
     if isinstance(values, list | tuple):
-        return any(isinstance(row, np.ndarray) and row.ndim and row.dtype != object for row in values)
+        return any(isinstance(row, np.ndarray) and row.size and row.ndim and row.dtype != object for row in values)
     return not isinstance(values, np.ndarray) or values.dtype != object
 
 

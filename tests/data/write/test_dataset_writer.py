@@ -463,3 +463,24 @@ def test_manifests_of_the_first_format_version_still_open(tmp_path):
     again = open_dataset(dataset.path)
     assert again.fingerprint == dataset.fingerprint
     assert gathered(again)["x"].tolist() == np.arange(20).reshape(10, 2).tolist()
+
+
+@pytest.mark.parametrize("empty", [np.zeros((0, 4), np.float32), np.zeros(0), []], ids=["as declared", "flat", "list"])
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_rows_that_are_all_empty_arrays_fit_a_list_column_like_empty_ones_beside_others(tmp_path, empty, is_declared):
+    """Boxes of pictures, of which a whole write may have none."""
+    box = np.ones((1, 4), np.float32)
+    columns = [Column(name="x", dtype=np.dtype(np.float32), shape=(4,), kind="list")] if is_declared else None
+    writes = [[empty, empty], [box, empty], [empty]] if is_declared else [[box, empty], [empty, empty], [empty]]
+    with DatasetWriter(tmp_path / "set", columns=columns) as writer:
+        for rows in writes:
+            writer.write({"x": rows})
+    found = writer.dataset.reader().gather(np.arange(5))["x"].to_list()
+    assert sorted(map(len, found)) == [0, 0, 0, 0, 1]
+
+
+def test_empty_arrays_make_a_column_of_their_dtype_and_shape(tmp_path):
+    with DatasetWriter(tmp_path / "set") as writer:
+        writer.write({"x": [np.zeros((0, 4), np.int16)] * 2})
+        writer.write({"x": [np.ones((2, 4), np.int16)]})
+    assert writer.dataset.schema["x"] == Column(name="x", dtype=np.dtype(np.int16), shape=(4,), kind="list")
