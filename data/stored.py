@@ -308,7 +308,7 @@ def _settings(cache_dir: str | os.PathLike[str] | None, **settings: Any) -> Cach
 def _open_foreign(path: Path, settings: CacheSettings, is_kept: bool, split: str | None) -> StoredDataset:
     if is_kept and not path.is_dir():
         raise ValueError(f"{path} is a file; a manifest is for a folder of files.")
-    folder, known = scan(path, split)
+    folder, known = scan(path, split, settings)
     files = ForeignFiles(name=str(path), folder=known, place=LocalFiles(folder, known.manifest), settings=settings)
     if not is_kept and files.num_bytes > _TOLD_BYTES:
         warnings.warn(

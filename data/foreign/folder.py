@@ -1,8 +1,8 @@
 """A folder of Parquet, Arrow or TFRecord files (or one file) without a manifest, as a dataset.
 
-Of Parquet and Arrow files footers are read, nothing more; TFRecord files, which have none, are read once. What they
-say together is decided as for a conversion (`schemas`): types that drift are widened where that is exact, the keys of
-hive partitions are columns. There is no account here, so what cannot be read as it is is refused.
+Of Parquet and Arrow files footers are read, nothing more; TFRecord files, which have none, are read once on a host.
+What they say together is decided as for a conversion (`schemas`): types that drift are widened where that is exact, the
+keys of hive partitions are columns. There is no account here, so what cannot be read as it is is refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from ..format.arrow import column_of
 from ..format.columns import Column
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard
 from ..format.quick_hash import edge_hash, edge_hash_of
-from ..format.shards import UNREADABLE, hash_file
+from ..format.shards import UNREADABLE
+from ..remote.cache import CacheSettings
 from ..remote.filesystem import RemoteFolder
 from .examples import Feature
 from .files import ARROW_SUFFIXES, PARQUET_SUFFIXES, ArrowFile, ForeignFile, ParquetFile
 from .footers import null_groups, parquet_statistics, uncompressed_bytes
 from .schemas import ALL_SPLITS, JoinedSchema, joined_schema, partition_keys, split_of
-from .tfrecord import Run, is_tfrecord, scan_records
+from .tfrecord import Run, index_of, is_tfrecord
 
 MAX_CHUNK_ROWS = 2**40
 SUFFIXES = (*PARQUET_SUFFIXES, *ARROW_SUFFIXES)
@@ -81,12 +82,13 @@ def is_foreign_name(name: str) -> bool:
     return (name.lower().endswith(SUFFIXES) or is_tfrecord(name)) and not any(p.startswith((".", "_")) for p in parts)
 
 
-def scan(path: Path, split: str | None = None) -> tuple[Path, ForeignFolder]:
+def scan(path: Path, split: str | None, settings: CacheSettings) -> tuple[Path, ForeignFolder]:
     """The folder of foreign files at a path, and what is known of it; only of the files whose names say `split`.
 
-    Hashes cover size and ends of files with footers only. Hidden files, names that begin with "_" and files without
-    rows are left out. Raises ShardError for files that cannot be read or do not go together, BadColumnError for columns
-    that cannot be stored or have missing values, DatasetNotFoundError if there are no rows.
+    `settings` say where the index of TFRecord files is kept. Hashes cover size and ends of files with footers only.
+    Hidden files, names that begin with "_" and files without rows are left out. Raises ShardError for files that cannot
+    be read or do not go together, BadColumnError for columns that cannot be stored or have missing values,
+    DatasetNotFoundError if there are no rows.
     """
     folder = path if path.is_dir() else path.parent
     names = sorted(_below(path), key=lambda name: PurePath(name).parts) if path.is_dir() else [path.name]
@@ -100,7 +102,7 @@ def scan(path: Path, split: str | None = None) -> tuple[Path, ForeignFolder]:
             f"{path} has TFRecord files ({records[0]}) and others ({other}): give one file, or a folder of one format.",
             path=path,
         )
-    return folder, _folder_of_records(path, folder, names)
+    return folder, _folder_of_records(path, folder, names, settings)
 
 
 def scan_remote(folder: RemoteFolder, split: str | None = None) -> ForeignFolder | None:
@@ -184,19 +186,20 @@ def folder_of(place: Path | str, looked: Iterable[Looked]) -> ForeignFolder:
     )
 
 
-def _folder_of_records(place: Path, folder: Path, names: Sequence[str]) -> ForeignFolder:
-    """What is known of TFRecord files, after reading all of them once."""
-    scanned = scan_records([folder / name for name in names])
-    kept = [number for number, runs in enumerate(scanned.runs) if runs]
-    if not kept or not scanned.columns:
+def _folder_of_records(place: Path, folder: Path, names: Sequence[str], settings: CacheSettings) -> ForeignFolder:
+    """What is known of TFRecord files by their index."""
+    index = index_of([folder / name for name in names], settings)
+    columns = index.columns(place)
+    kept = [number for number, runs in enumerate(index.runs) if runs]
+    if not kept or not columns:
         raise DatasetNotFoundError(f"There is no dataset at {place}: its TFRecord files hold no rows.", path=place)
     shards = []
     for number in kept:
-        path, rows = folder / names[number], tuple(run.num_rows for run in scanned.runs[number])
-        shard = _shard(names[number], path.stat().st_size, hash_file(path))
+        path, rows = folder / names[number], tuple(run.num_rows for run in index.runs[number])
+        shard = _shard(names[number], path.stat().st_size, index.hashes[number])
         shards.append(replace(shard, num_rows=sum(rows), chunk_rows=rows))
     manifest = Manifest(
-        columns=scanned.columns,
+        columns=columns,
         shards=tuple(shards),
         rows_per_batch=max(max(shard.chunk_rows or (1,)) for shard in shards),
         statistics={},
@@ -204,9 +207,9 @@ def _folder_of_records(place: Path, folder: Path, names: Sequence[str]) -> Forei
     )
     return ForeignFolder(
         manifest=manifest,
-        row_bytes=scanned.num_bytes / manifest.num_rows,
-        runs=tuple(scanned.runs[number] for number in kept),
-        features=scanned.features,
+        row_bytes=index.features.num_bytes / manifest.num_rows,
+        runs=tuple(index.runs[number] for number in kept),
+        features=index.features.known,
     )
 
 

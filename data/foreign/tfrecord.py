@@ -5,27 +5,41 @@ there are, without reading all of it. That is done once, when the dataset is ope
 the checksums, gives the records; their lengths say where they lie; all of them say what the features are (`examples`).
 What is kept is a few numbers for every run of some thousand records, with a hash, which the records must have when
 they are decoded. Decoding records one by one as rows are asked for was not tried: each would be parsed in every epoch.
+
+The scan parses every record in Python, some megabytes a second, so what it notes lies in the cache of this host as an
+*index*: whoever opens the same files later, also another process, reads that. They are the same files if place, size,
+time of change (the kernel's, which nobody sets) and ends are. What is changed behind all of these is still found where
+it matters: its run has another hash when it is decoded. Without a cache that can be used, every opening scans.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+import msgspec
 import pyarrow as pa
 import xxhash
 
-from ..errors import ShardError, SourceError
+from ..errors import CacheError, ShardError, SourceError
 from ..format.columns import Column
+from ..format.quick_hash import edge_hash
+from ..format.shards import hash_file
+from ..remote.cache import CacheFile, CacheSettings, ShardCache, Write
 from .examples import Feature, Features, compression, parse, records_of
 from .files import BATCH_ROWS, ForeignFile
 
 _RUN_ROWS = 4 * BATCH_ROWS
 _RUN_BYTES = 8 << 20
 _HEAD_BYTES, _TAIL_BYTES = 12, 4
+
+INDEX_VERSION = 1
+"""Part of the names of indices; changes whenever a scan would note something else of the same files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +53,23 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class ScannedRecords:
-    """The columns and features of all files, and the runs of each."""
+class Index:
+    """What a scan of all records notes: the features of all files; for each file its runs and the hash of its bytes."""
 
-    columns: tuple[Column, ...]
-    features: Mapping[str, Feature]
+    features: Features
     runs: tuple[tuple[Run, ...], ...]
-    num_bytes: int
+    hashes: tuple[str, ...]
+
+    def columns(self, place: Path) -> tuple[Column, ...]:
+        """What the features become; raises ShardError, BadColumnError for those that are no columns as they are."""
+        if self.features.lists:
+            raise ShardError(
+                f"{place} holds tf.train.SequenceExample with the feature lists "
+                f"{', '.join(map(repr, self.features.lists))}, which are no columns. Convert it and choose features of "
+                "the context (heliostat convert --features).",
+                path=place,
+            )
+        return tuple(self.features.column(name) for name in sorted(self.features.known))
 
 
 def is_tfrecord(name: str) -> bool:
@@ -53,23 +77,49 @@ def is_tfrecord(name: str) -> bool:
     return ".tfrecord" in PurePath(name).name.lower()
 
 
-def scan_records(paths: Sequence[Path]) -> ScannedRecords:
-    """Read all records once; raises ShardError, BadColumnError for what cannot be read as columns as it is."""
-    features, runs = Features(), []
+def index_of(paths: Sequence[Path], settings: CacheSettings) -> Index:
+    """The index of files, from the cache if it has it, else after reading all records once; raises ShardError,
+    BadColumnError for records that do not go together."""
+    indexing = _Indexing(paths)
     try:
-        for path in paths:
-            runs.append(tuple(_runs(path, features)))
+        cache, file = ShardCache(settings.folder(), settings.cache_bytes), indexing.file()
+        cache.fetch(file, indexing, wait_s=0.0)
+        return indexing.index or msgspec.json.decode((cache.folder / file.name).read_bytes(), type=Index)
+    except (CacheError, OSError, msgspec.DecodeError):  # no room, no rights, evicted just now, damaged
+        return indexing.index or _scanned(paths)
+
+
+class _Indexing:
+    """The fetcher of an index; `index` is the one that it made, if it did."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self.index: Index | None = None
+
+    def file(self) -> CacheFile:
+        """The index as the cache has it, named by what tells the files from others and from what they were before."""
+        found = [(path, path.stat()) for path in self._paths]
+        stamps = [
+            (str(path.resolve()), stat.st_size, stat.st_ctime_ns, stat.st_ino, edge_hash(path)) for path, stat in found
+        ]
+        identity = json.dumps([INDEX_VERSION, _RUN_ROWS, _RUN_BYTES, stamps])
+        name = f"{xxhash.xxh3_128_hexdigest(identity.encode())}.index"
+        return CacheFile(name=name, num_bytes=0, xxh3_128=None, origin=f"the index of {self._paths[0].parent}")
+
+    def fetch(self, file: CacheFile, write: Write, stop: threading.Event) -> None:
+        """Read all records."""
+        del file, stop
+        self.index = _scanned(self._paths)
+        write(msgspec.json.encode(self.index))
+
+
+def _scanned(paths: Sequence[Path]) -> Index:
+    features = Features()
+    try:
+        runs = tuple(tuple(_runs(path, features)) for path in paths)
     except SourceError as error:
         raise ShardError(str(error), path=error.path) from error
-    if features.lists:
-        raise ShardError(
-            f"{paths[0].parent} holds tf.train.SequenceExample with the feature lists "
-            f"{', '.join(map(repr, features.lists))}, which are no columns. Convert it and choose features of the "
-            "context (heliostat convert --features).",
-            path=paths[0].parent,
-        )
-    columns = tuple(features.column(name) for name in sorted(features.known))
-    return ScannedRecords(columns, dict(features.known), tuple(runs), features.num_bytes)
+    return Index(features, runs, tuple(map(hash_file, paths)))
 
 
 def _runs(path: Path, features: Features) -> Iterator[Run]:

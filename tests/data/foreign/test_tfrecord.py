@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
@@ -133,3 +134,48 @@ def test_damage_is_found_when_it_is_opened_and_when_it_comes_later(folder, place
         with pytest.raises(ShardError, match=r"a\.tfrecord-00001-of-00002 .*changed"):
             reader.gather(np.array([350]))
     assert [item.file for item in verify(dataset).damage] == ["a.tfrecord-00001-of-00002"]
+
+
+def test_files_are_scanned_once_on_a_host_and_anew_when_they_change(folder, tmp_path, monkeypatch):
+    scans = []
+    scanned = tfrecord._scanned
+    monkeypatch.setattr(tfrecord, "_scanned", lambda paths: scans.append(len(paths)) or scanned(paths))
+    first = open_dataset(folder, cache_dir=tmp_path / "cache")
+    again = open_dataset(folder, cache_dir=tmp_path / "cache")
+    assert scans == [2]
+    assert (again.fingerprint, again.schema, again.shards) == (first.fingerprint, first.schema, first.shards)
+    (rows,) = again.batches(NUM_ROWS, shuffle=False)
+    assert_rows(rows, range(NUM_ROWS))
+    (index,) = (tmp_path / "cache").rglob("?" * 32 + ".index")
+    index.chmod(0o600)
+    index.write_bytes(index.read_bytes()[:-9])
+    assert open_dataset(folder, cache_dir=tmp_path / "cache").fingerprint == first.fingerprint
+    assert scans == [2, 2]
+    path = folder / "a.tfrecord-00000-of-00002"
+    path.write_bytes(path.read_bytes())  # the same bytes: the same dataset, after another look
+    assert open_dataset(folder, cache_dir=tmp_path / "cache").fingerprint == first.fingerprint
+    path.write_bytes((folder / "a.tfrecord-00001-of-00002").read_bytes())
+    assert open_dataset(folder, cache_dir=tmp_path / "cache").fingerprint != first.fingerprint
+    assert scans == [2, 2, 2, 2]
+
+
+def test_a_cache_that_cannot_be_used_costs_the_index_only(folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    dataset = open_dataset(folder, cache_dir=tmp_path / "file")
+    assert len(dataset) == NUM_ROWS
+    assert len(open_dataset(folder, cache_dir=tmp_path / "cache", cache_bytes=10)) == NUM_ROWS
+
+
+def test_a_change_behind_the_index_is_found_when_its_rows_are_read(tf, tmp_path, monkeypatch):
+    path = tmp_path / "a.tfrecord"
+    write(tf, path, range(NUM_ROWS), names=[b"a" * 500])
+    seen = path.stat()
+    dataset = open_dataset(path, cache_dir=tmp_path / "cache")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(type(path), "stat", lambda self, **more: seen if self == path else os.stat(self, **more))
+    again = open_dataset(path, cache_dir=tmp_path / "cache")
+    assert again.fingerprint == dataset.fingerprint
+    with pytest.raises(ShardError, match=r"a\.tfrecord .*has other records than when it was opened"):
+        list(again.batches(NUM_ROWS))
