@@ -7,7 +7,8 @@ from_generator    one from what Python yields; from_pandas, from_arrow, from_tf_
                   from_dataset, which writes what a view computes
 Dataset           what all of them return: its methods look at rows, choose and change them, and feed a model
 mix               rows of several datasets, in proportions
-fit_preprocessing what a Keras layer learns from a column, for `Dataset.vectorize`
+fit_preprocessing what a Keras layer learns from a column, for `Dataset.vectorize`: a FittedPreprocessing, that
+                  is saved, loaded, and made a layer again
 upload_dataset    a dataset to an object store
 verify            every byte of a dataset, compared with its hashes
 
@@ -49,7 +50,7 @@ from .stored import open_dataset
 from .upload import upload_dataset
 from .verify import verify
 from .views.mix import mix
-from .views.preprocess import fit_preprocessing
+from .views.preprocess import FittedPreprocessing, fit_preprocessing
 from .views.randomness import row_uniform
 from .writer import DatasetWriter, write_dataset
 
@@ -62,6 +63,7 @@ __all__ = [
     "DatasetExistsError",
     "DatasetNotFoundError",
     "DatasetWriter",
+    "FittedPreprocessing",
     "ManifestError",
     "PlanError",
     "Ragged",

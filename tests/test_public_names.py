@@ -19,9 +19,9 @@ TRAINER = """
 """
 DATA = """
     BadColumnError CacheError Column Dataset DatasetError DatasetExistsError DatasetNotFoundError DatasetWriter
-    ManifestError PlanError Ragged RemoteError RowError SelectionError ShardError SourceError TransformError
-    UnknownColumnError convert fit_preprocessing from_arrow from_dataset from_generator from_pandas from_ray_dataset
-    from_tf_dataset mix open_dataset row_uniform upload_dataset verify write_dataset
+    FittedPreprocessing ManifestError PlanError Ragged RemoteError RowError SelectionError ShardError SourceError
+    TransformError UnknownColumnError convert fit_preprocessing from_arrow from_dataset from_generator from_pandas
+    from_ray_dataset from_tf_dataset mix open_dataset row_uniform upload_dataset verify write_dataset
 """
 # Of cluster nobody imports from the package itself: its errors reach users through the trainer's.
 ERRORS = {"data": "DatasetError", "trainer": "TrainerError", "cluster": "ClusterError"}

@@ -1,4 +1,14 @@
-"""Preprocessing layers of Keras, adapted once over a dataset, kept as plain JSON, and applied as a view."""
+"""Preprocessing layers of Keras, adapted once over a dataset, kept as plain JSON, and applied as a view.
+
+What a layer learns (a vocabulary, a mean) decides every row of training, so it must be the same on every worker, after
+every restart, and in the service that uses the model later. So it is kept as values, not as an object: a file that
+people can read, that another version of Keras can read, and that runs no code when it is opened. The view's
+fingerprint is that of these values.
+
+Not done: pickling the adapted layer, or keeping it in Keras's own format, both of which can name any class; learning
+vocabularies with code of our own, which would have to follow Keras in every detail of standardizing and splitting text.
+Only layers are taken of which it is known where they keep what they learned (`_LAYERS`).
+"""
 
 from __future__ import annotations
 
@@ -29,10 +39,16 @@ _LAYERS = ("TextVectorization", "StringLookup", "Normalization")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedPreprocessing:
-    """What a layer learned from a dataset: plain values that JSON can hold.
+    """What a layer learned from a dataset, of `fit_preprocessing` or a file: plain values that JSON can hold.
 
     `layer_class` is the name of its class in `keras.layers`, `config` its `get_config()`, `state` its vocabulary (and
     idf weights) or mean and variance; `dataset` and `column` say what it was adapted to, by name and `fingerprint`.
+
+    Example:
+        >>> fit_preprocessing(dataset, "colour", keras.layers.StringLookup()).save("colours.json")
+        >>> layer = FittedPreprocessing.load("colours.json").layer()  # such as in a service, without the dataset
+        >>> layer(tf.constant(["red"])).numpy().tolist()
+        [1]
     """
 
     layer_class: str
@@ -68,6 +84,28 @@ class FittedPreprocessing:
         finally:
             temporary.unlink(missing_ok=True)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FittedPreprocessing:
+        """What `save` wrote; raises DatasetNotFoundError, ManifestError."""
+        try:
+            content = json.loads(local_place(path).read_bytes())
+            if content["format"] != FORMAT_NAME or content["layer_class"] not in _LAYERS:
+                raise ValueError("it is not marked as fitted preprocessing")
+            if not all(isinstance(content["config"].get(name), str | None) for name in ("standardize", "split")):
+                # Keras would make an object of whatever class it names.
+                raise ValueError("it names a Python function")
+            if content["format_version"] > FORMAT_VERSION:
+                raise ValueError(
+                    f"it has format version {content['format_version']}; this Heliostat reads {FORMAT_VERSION}"
+                )
+            return cls(**{name: content[name] for name in cls.__slots__})
+        except FileNotFoundError as error:
+            raise DatasetNotFoundError(f"There is no fitted preprocessing at {os.fspath(path)}.", path=path) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"{os.fspath(path)} is no fitted preprocessing ({error}). Remove it and fit again.", path=path
+            ) from error
+
 
 def fit_preprocessing(
     dataset: Dataset, column: str, layer: Any, path: str | os.PathLike[str] | None = None
@@ -101,7 +139,7 @@ def fit_preprocessing(
             path=dataset.name,
         )
     if path is not None and local_place(path).exists():
-        kept = load_preprocessing(path)
+        kept = FittedPreprocessing.load(path)
         same = (kept.layer_class, kept.config, kept.column, kept.fingerprint)
         if same == (kind, config, column, dataset.fingerprint):
             return kept
@@ -118,28 +156,6 @@ def fit_preprocessing(
     if path is not None:
         fitted.save(path)
     return fitted
-
-
-def load_preprocessing(path: str | os.PathLike[str]) -> FittedPreprocessing:
-    """What `FittedPreprocessing.save` wrote; raises DatasetNotFoundError, ManifestError."""
-    try:
-        content = json.loads(local_place(path).read_bytes())
-        if content["format"] != FORMAT_NAME or content["layer_class"] not in _LAYERS:
-            raise ValueError("it is not marked as fitted preprocessing")
-        if not all(isinstance(content["config"].get(name), str | None) for name in ("standardize", "split")):
-            # Keras would make an object of whatever class it names.
-            raise ValueError("it names a Python function")
-        if content["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"it has format version {content['format_version']}; this Heliostat reads {FORMAT_VERSION}"
-            )
-        return FittedPreprocessing(**{name: content[name] for name in FittedPreprocessing.__slots__})
-    except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"There is no fitted preprocessing at {os.fspath(path)}.", path=path) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ManifestError(
-            f"{os.fspath(path)} is no fitted preprocessing ({error}). Remove it and fit again.", path=path
-        ) from error
 
 
 def vectorized(dataset: Dataset, column: str, fitted: FittedPreprocessing, *, output: str | None) -> Dataset:

@@ -8,9 +8,16 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from heliostat.data import Dataset, DatasetNotFoundError, ManifestError, UnknownColumnError, write_dataset
+from heliostat.data import (
+    Dataset,
+    DatasetNotFoundError,
+    FittedPreprocessing,
+    ManifestError,
+    UnknownColumnError,
+    fit_preprocessing,
+    write_dataset,
+)
 from heliostat.data.errors import SelectionError
-from heliostat.data.views.preprocess import fit_preprocessing, load_preprocessing
 
 pytestmark = pytest.mark.engine
 
@@ -57,7 +64,7 @@ def texts_of(stored: Dataset) -> list[str]:
 def test_text_is_vectorized_as_the_adapted_layer_does(stored, tmp_path, options):
     layer = keras.layers.TextVectorization(**options)
     fitted = fit_preprocessing(stored, "text", layer, tmp_path / "fitted.json")
-    view = pickle.loads(pickle.dumps(stored.vectorize("text", load_preprocessing(tmp_path / "fitted.json"))))
+    view = pickle.loads(pickle.dumps(stored.vectorize("text", FittedPreprocessing.load(tmp_path / "fitted.json"))))
     expected = layer(texts_of(stored))
     found = column_of(view, "text")
     if options.get("ragged"):
@@ -86,7 +93,7 @@ def test_text_is_vectorized_as_the_adapted_layer_does(stored, tmp_path, options)
 def test_words_are_numbered_as_the_adapted_layer_does(stored, tmp_path, options):
     layer = keras.layers.StringLookup(**options)
     fit_preprocessing(stored, "word", layer, tmp_path / "fitted.json")
-    view = pickle.loads(pickle.dumps(stored.vectorize("word", load_preprocessing(tmp_path / "fitted.json"))))
+    view = pickle.loads(pickle.dumps(stored.vectorize("word", FittedPreprocessing.load(tmp_path / "fitted.json"))))
     counts = options.get("output_mode") in ("multi_hot", "count", "tf_idf")
     words = column_of(stored, "word").to_list()
     expected = np.asarray(layer(np.array(words)[:, None] if counts else np.array(words)))
@@ -116,7 +123,7 @@ def test_a_keras_without_the_private_part_that_holds_the_weights_is_named(stored
 @pytest.mark.parametrize(("column", "axis"), [("x", -1), ("x", None), ("age", -1), ("image", (1, 2)), ("image", -1)])
 def test_numbers_are_normalized_over_all_rows(stored, tmp_path, column, axis):
     fit_preprocessing(stored, column, keras.layers.Normalization(axis=axis), tmp_path / "fitted.json")
-    view = stored.vectorize(column, load_preprocessing(tmp_path / "fitted.json"), output="scaled")
+    view = stored.vectorize(column, FittedPreprocessing.load(tmp_path / "fitted.json"), output="scaled")
     values = column_of(stored, column).astype(np.float64)
     if axis is None:
         along = tuple(range(values.ndim))
@@ -172,14 +179,14 @@ def test_what_cannot_be_fitted_is_refused(stored, tmp_path):
     with pytest.raises(SelectionError, match="output_sequence_length"):
         stored.vectorize("text", fitted)
     with pytest.raises(DatasetNotFoundError, match="no fitted preprocessing"):
-        load_preprocessing(tmp_path / "none.json")
+        FittedPreprocessing.load(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "heliostat-preprocessing"}', '{"format": "other"}'])
 def test_other_files_are_no_fitted_preprocessing(tmp_path, content):
     (tmp_path / "file.json").write_text(content)
     with pytest.raises(ManifestError, match="no fitted preprocessing"):
-        load_preprocessing(tmp_path / "file.json")
+        FittedPreprocessing.load(tmp_path / "file.json")
 
 
 def test_a_file_that_names_a_function_is_refused(stored, tmp_path):
@@ -189,4 +196,4 @@ def test_a_file_that_names_a_function_is_refused(stored, tmp_path):
     content["config"]["standardize"] = {"module": "builtins", "class_name": "function", "config": "print"}
     path.write_text(json.dumps(content))
     with pytest.raises(ManifestError, match="names a Python function"):
-        load_preprocessing(path)
+        FittedPreprocessing.load(path)
