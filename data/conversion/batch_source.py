@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..errors import BadColumnError, SourceError
 from ..format.arrow import arrow_of, arrow_schema, as_stored, column_of
+from ..format.arrow_types import is_nested
 from ..format.columns import Column
 from .sources import Source, SourceRows, check_rows_came
 
@@ -53,6 +54,9 @@ class BatchSource(Source):
         self._batches, self._fills = batches, dict(fills or {})
         self._begun: Batches | None = None
         self._columns = self._first_columns() if columns is None else tuple(columns)
+        self._single = {
+            column.name for column in self._columns if columns is None and (column.kind, column.shape) == ("tensor", ())
+        }
         self.columns = self._columns
         known = [column.name for column in self._columns]
         for key in self._fills:
@@ -107,6 +111,12 @@ class BatchSource(Source):
                 raise BadColumnError(
                     f"Column {name!r} has {len(array)} rows and column {names[0]!r} has {len(arrays[names[0]])} from "
                     f"row {row} on; all columns need the same number.",
+                    column=name,
+                )
+            if name in self._single and is_nested(array.type):  # not even [1] for 1
+                raise BadColumnError(
+                    f"Column {name!r} has lists from row {row} on, and single values before. Give all rows as lists, "
+                    "or all as single values.",
                     column=name,
                 )
         return [

@@ -15,8 +15,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path, PurePath
+from typing import TypeAlias
 
 from ..errors import SourceError
 from ..foreign.schemas import ALL_SPLITS, split_of
@@ -41,6 +43,7 @@ _NOTES = re.compile(
     r"|dataset_infos?\.json"
 )
 _NUM_NAMED = 5
+_Pattern: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ def find_files(
     if is_file and _is_special(root / names[0]):
         raise SourceError(f"{source} is no regular file, and it is read twice: write it to a file first.", path=source)
     if not is_file:
+        choice.keep(lambda name: not name.endswith("/"), "a link that leads back to a folder that it lies in")
         choice.keep(lambda name: not _is_special(root / name), "no regular file")
         _choose_kind(choice, source, kind)
     if are_joined:
@@ -108,17 +112,16 @@ def listed(source: str) -> tuple[Path, list[str]]:
     A folder that is a dataset of ours, below the one that is given, is listed by its manifest.
     """
     path = Path(source)
-    if path.is_dir():
-        return path, sorted(_below(path), key=_parts)
     if path.exists() or not _is_pattern(source):
-        return path.parent, [path.name] if path.exists() else []
-    found = sorted(Path(name) for name in glob.glob(source, recursive=True))
+        is_folder = path.is_dir()
+        names = _below(path, {()}) if is_folder else [path.name] if path.exists() else []
+        return path if is_folder else path.parent, sorted(names, key=_parts)
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    pattern = (*path.parts[len(root.parts) :], *(["**"] if source.endswith("/") else []))
+    found = sorted(_below(root, {pattern}), key=_parts) if root.is_dir() else []
     if not found:
         raise SourceError(f"No file fits the pattern {source}.", path=source)
-    root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(source).parts))
-    names = [str(one.relative_to(root)) for one in found if not one.is_dir()]
-    inside = [f"{one.relative_to(root)}/{name}" for one in found if one.is_dir() for name in _below(one)]
-    return root, sorted(dict.fromkeys([*names, *inside]), key=_parts)
+    return root, found
 
 
 def note_left_out(account: Account, names: Sequence[str], reason: str) -> None:
@@ -191,20 +194,39 @@ def _note_missing_shards(account: Account, names: Sequence[str]) -> None:
             )
 
 
-def _below(folder: Path, above: tuple[str, ...] = (), prefix: str = "") -> Iterator[str]:
-    """All files below a folder; links are followed, but not those that lead back to where they lie."""
-    here = os.path.realpath(folder)
-    if here in above:
-        return
+def _below(
+    folder: Path, patterns: set[tuple[str, ...]], above: tuple[str, ...] = (), prefix: str = ""
+) -> Iterator[str]:
+    """The files below a folder that fit one of the patterns, given by their parts; all is ().
+
+    Not `glob`, which goes in circles: links are followed, but one to a folder that it lies in is a name that ends in /.
+    """
+    here = (*above, os.path.realpath(folder))
     entries = list(os.scandir(folder))
-    if above and any(entry.name == MANIFEST_NAME for entry in entries):
+    if above and () in patterns and any(entry.name == MANIFEST_NAME for entry in entries):
         yield prefix + MANIFEST_NAME
         return
     for entry in entries:
-        if entry.is_dir():
-            yield from _below(Path(entry.path), (*above, here), f"{prefix}{entry.name}/")
+        left = _after(patterns, entry.name)
+        if not left or not os.path.isdir(entry.path):
+            yield from [prefix + entry.name] if () in left else []
+        elif os.path.realpath(entry.path) in here:
+            yield f"{prefix}{entry.name}/"
         else:
-            yield prefix + entry.name
+            yield from _below(Path(entry.path), left, here, f"{prefix}{entry.name}/")
+
+
+def _after(patterns: set[_Pattern], name: str) -> set[_Pattern]:
+    """What is left of patterns behind a name that they begin with; of one that ends here (), which fits all below."""
+    found = {pattern for pattern in patterns if not pattern}
+    for first, *others in patterns - found:
+        if name.startswith(".") and not first.startswith("."):
+            continue
+        if first == "**":
+            found |= {(first, *others)} | _after({tuple(others)}, name)
+        elif fnmatchcase(name, first):
+            found.add(tuple(others))
+    return found
 
 
 def _is_special(path: Path) -> bool:

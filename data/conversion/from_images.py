@@ -198,7 +198,7 @@ def _walk(folder: str, above: tuple[str, ...], leave_out: Callable[[str, str], N
 def _why_left_out(entry: os.DirEntry[str]) -> str | None:
     if entry.name.startswith("."):
         return "hidden"
-    if entry.is_dir():
+    if os.path.isdir(entry.path):
         return None
     if not os.path.exists(entry.path):
         return "a link to what is not there"
@@ -209,7 +209,7 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
 
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    return os.path.isdir(entry.path) and not entry.name.startswith(".")
 
 
 def _cannot_be_decoded(refused: list[str]) -> SourceError:

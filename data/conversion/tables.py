@@ -22,6 +22,7 @@ import pyarrow as pa
 from ..errors import BadColumnError
 from ..format.account import Account
 from ..format.arrow import arrow_schema, as_stored, column_of
+from ..format.arrow_types import is_nested
 from ..format.columns import Column
 from .requested import Requested, fill_value, requested_columns
 from .sources import Source, SourceRows, file_identity
@@ -273,6 +274,14 @@ class TableSource(Source):
         fill = self._fills.get(column.name)
         if column.kind == "string" and _has_text_form(array.type):
             array = array.cast(pa.large_string())
+        requested = self._requested.get(column.name)
+        if requested and requested.kind is None and is_nested(array.type) > is_nested(self._types[column.name]):
+            raise BadColumnError(
+                f"{path}: Column {column.name!r} has lists, and single values in other files. Make them alike, or "
+                f"take lists of one number as that number: --column {column.name}=tensor:{column.dtype.name}.",
+                path=path,
+                column=column.name,
+            )
         try:
             return as_stored(column, array, first_row=first_row, fill=fill, account=self.account)
         except BadColumnError:

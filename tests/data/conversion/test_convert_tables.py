@@ -286,3 +286,13 @@ def test_a_taken_path_is_refused_before_the_source_is_read(tmp_path):
     (tmp_path / "set").mkdir()
     with pytest.raises(DatasetExistsError):
         convert(tmp_path / "missing.csv", tmp_path / "set")
+
+
+def test_lists_of_one_number_beside_numbers_need_to_be_asked_for(tmp_path):
+    for number, rows in enumerate([[1, 2], [[3], [4]]]):
+        pq.write_table(pa.table({"a": rows}), tmp_path / f"{number}.parquet")
+    for columns, message in ((None, "list<element: int64>; in"), ({"a": "int64"}, "1.parquet: Column 'a' has lists")):
+        with pytest.raises(BadColumnError, match=message):
+            convert(tmp_path, tmp_path / "set", columns=columns)
+    found = convert(tmp_path, tmp_path / "set", columns={"a": "tensor:int64"})
+    assert [found.row(row)["a"] for row in range(4)] == [1, 2, 3, 4]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data.conversion.convert import convert
-from heliostat.data.conversion.files import find_files
+from heliostat.data.conversion.files import find_files, listed
 from heliostat.data.conversion.open_source import SourceOptions, guess_kind, open_source
 from heliostat.data.errors import SourceError
 from heliostat.data.foreign.schemas import partition_keys, split_of
@@ -57,11 +59,44 @@ def test_what_is_left_out_is_in_the_account_of_the_source(tmp_path):
     assert told(tmp_path) == ["notes.txt: 1 file left out: not of kind csv; --kind chooses another"]
 
 
-def test_links_that_lead_back_are_not_followed(tmp_path):
-    write(tmp_path, "a/1.csv")
+@pytest.mark.parametrize("pattern", ["", "**/*.csv", "*", "**", "[ab]*"])
+def test_links_that_lead_back_are_told_and_not_followed(tmp_path, pattern):
+    write(tmp_path, "a/1.csv", "a/deep/2.csv")
     os.symlink(tmp_path, tmp_path / "a" / "again")
+    os.symlink(tmp_path / "a", tmp_path / "a" / "deep" / "back")
     os.symlink(tmp_path / "a", tmp_path / "b")
-    assert found(tmp_path)[0] == ["a/1.csv", "b/1.csv"]
+    os.symlink("itself", tmp_path / "a" / "itself")  # is left out for another reason
+    account = Account()
+    files = find_files(f"{tmp_path}/{pattern}".rstrip("/"), "csv", account)
+    assert list(files.names) == ["a/1.csv", "a/deep/2.csv", "b/1.csv", "b/deep/2.csv"]
+    told = [entry.count for entry in account.entries if entry.detail.startswith("a link that leads back")]
+    assert told == [4]
+
+
+def test_what_is_no_file_is_told(tmp_path):
+    write(tmp_path, "a.csv")
+    os.mkfifo(tmp_path / "b.csv")
+    os.symlink(tmp_path / "b.csv", tmp_path / "c.csv")
+    os.symlink("nowhere", tmp_path / "d.txt")
+    assert found(tmp_path) == (["a.csv"], {"*.csv": 2, "d.txt": 1})
+    os.symlink("nowhere", tmp_path / "e.csv")
+    os.mkdir(tmp_path / "more")
+    os.symlink("itself", tmp_path / "more" / "itself")
+    with pytest.raises(SourceError, match=r"e\.csv cannot be read as CSV: No such file"):
+        open_source(tmp_path, None, SourceOptions())
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*.csv", "**/*.csv", "*/*.csv", "**/deep/**", "a/**", "[!a].csv", "a/*/", ".h/*", "**/a/**/*.csv"]
+)
+def test_patterns_fit_what_they_fit_elsewhere(tmp_path, pattern):
+    """Python's glob, with what lies below the folders that it finds."""
+    write(tmp_path, "a/1.csv", "a/deep/2.csv", "a/deep/a/3.csv", "b.csv", ".h/4.csv", ".i.csv", "c/.j/5.csv")
+    expected = set()
+    for path in map(Path, glob.glob(f"{tmp_path}/{pattern}", recursive=True)):
+        expected |= {str(one) for one in path.rglob("*") if one.is_file()} if path.is_dir() else {str(path)}
+    root, names = listed(f"{tmp_path}/{pattern}")
+    assert {str(root / name) for name in names} == expected
 
 
 def test_datasets_of_ours_below_a_folder_are_told_and_not_read(tmp_path):

@@ -27,6 +27,14 @@ def columns_of(dataset) -> dict:
 # Generators.
 
 
+def test_lists_of_one_number_are_not_taken_for_it_in_later_rows(tmp_path):
+    batches = [{"a": [1, 2]}, {"a": [[3], [4]]}, {"a": [5, 6]}]
+    with pytest.raises(BadColumnError, match="'a' has lists from row 2 on, and single values before"):
+        from_generator(batches, tmp_path / "set", batched=True, piece_bytes=1)
+    found = from_generator(batches[1:2], tmp_path / "set", batched=True)
+    assert columns_of(found)["a"].tolist() == [[3], [4]]
+
+
 @pytest.mark.parametrize(
     ("values", "dtype"),
     [
