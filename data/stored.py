@@ -61,11 +61,6 @@ class StoredDataset(Dataset):
         self._stamps: Stamps | None = None
         self._maps: dict[str, KeptMap] = {}
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> StoredDataset:
-        """Same as `open_dataset` without options."""
-        return open_dataset(path)
-
     def __getstate__(self) -> dict[str, Any]:
         # On another host the same file has another time of change.
         return {**self.__dict__, "_stamps": None, "_maps": {}}

@@ -19,7 +19,7 @@ from .remote.files import fetch_manifest, local_name
 from .remote.filesystem import RemoteFolder
 from .remote.retry import RetryPolicy
 from .remote.upload import delete_before, upload_files
-from .stored import StoredDataset, open_remote
+from .stored import StoredDataset, open_dataset, open_remote
 from .views.statistics import column_statistics
 from .write.folder_writer import FolderWriter, Writing
 
@@ -121,4 +121,4 @@ def _as_stored(dataset: Dataset, work_dir: str | None) -> Iterator[StoredDataset
         for batch in dataset.batches(_ROWS_PER_WRITE, shuffle=False):
             writer.write(batch)
         writer.close()
-        yield StoredDataset.open(Path(place) / "dataset")
+        yield open_dataset(Path(place) / "dataset")

@@ -11,7 +11,7 @@ from typing import Any, Self
 from .format.account import Account
 from .format.columns import Column
 from .remote.filesystem import is_uri, local_path
-from .stored import StoredDataset
+from .stored import StoredDataset, open_dataset
 from .upload import Upload
 from .write.folder_writer import SHARD_BYTES, FolderWriter, Rows, Writing
 
@@ -122,7 +122,7 @@ class DatasetWriter:
             except BaseException:
                 self.abort()
                 raise
-            self._dataset = StoredDataset.open(self._target)
+            self._dataset = open_dataset(self._target)
             if self._upload is not None:
                 self._dataset = self._upload.send(self._dataset)
         return self._dataset

@@ -44,10 +44,6 @@ class ShardTable:
         """For every row id its shard."""
         return self._shards[np.searchsorted(self._first_rows, row_ids, side="right") - 1]
 
-    def of_all(self) -> npt.NDArray[np.int64]:
-        """All shards that have rows."""
-        return self._shards
-
     def of_positions(self, order: Order, start: int, stop: int) -> list[int]:
         """The shards that these positions of a pass need, in the order in which they need them first."""
         found, first = np.unique(self.of_rows(order.rows(start, stop)), return_index=True)

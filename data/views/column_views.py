@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..dataset import Dataset
@@ -52,11 +53,7 @@ class _ColumnsReader(ViewReader):
 
 
 def _renamed(schema: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
-    found = {}
-    for name, base in names.items():
-        column = schema[base]
-        found[name] = Column(name=name, dtype=column.dtype, shape=column.shape, kind=column.kind)
-    return found
+    return {name: replace(schema[base], name=name) for name, base in names.items()}
 
 
 def select_columns(dataset: Dataset, names: Sequence[str]) -> Dataset:

@@ -26,7 +26,7 @@ from ..format.shards import Values
 from ..order.order import RowIds, checked_integer
 from .image_header import JPEG_MAGIC, image_size, with_true_colours
 from .transform import Transform, TransformedDataset
-from .view import chosen_columns
+from .view import chosen_columns, rows_at
 
 _CHANNELS = (1, 3, 4)
 _MAX_THREADS = 16
@@ -206,9 +206,7 @@ def _undecodable(row_id: int, dataset_name: str, column: str, data: bytes, error
 
 
 def _first_size(dataset: Dataset, column: str) -> tuple[int, int]:
-    with dataset.reader([column]) as reader:
-        encoded: Any = reader.gather(np.zeros(1, np.int64))[column]
-    data = encoded.row(0)
+    data = rows_at(dataset, np.zeros(1, np.int64), [column])[column].row(0)
     try:
         return image_size(data)
     except ValueError as error:

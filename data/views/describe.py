@@ -18,7 +18,7 @@ from ..format.shards import Values
 from ..order.order import Shuffle
 from ..stored import StoredDataset
 from .mixing import shuffle_quality
-from .view import rows_per_scan
+from .view import rows_at, rows_per_scan
 
 _MAX_CLASSES = 1000
 _NUM_BINS = 8
@@ -184,11 +184,8 @@ def described(
 
 def sample_rows(dataset: Dataset, num_rows: int) -> tuple[Mapping[str, str], ...]:
     """The first rows as short text by column; raises ShardError."""
-    if num_rows < 1:
-        return ()
-    count = min(num_rows, len(dataset))
-    with dataset.reader() as reader:
-        rows = reader.gather(np.arange(count, dtype=np.int64))
+    count = max(0, min(num_rows, len(dataset)))
+    rows = rows_at(dataset, np.arange(count)) if count else {}
     return tuple({name: _short(values, place) for name, values in rows.items()} for place in range(count))
 
 

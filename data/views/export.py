@@ -20,7 +20,7 @@ from ..format.columns import Column
 from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.order import checked_integer
-from .view import local_place, rows_per_scan
+from .view import local_place, rows_at, rows_per_scan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +83,7 @@ def to_parquet(
 def head(dataset: Dataset, num_rows: int) -> list[dict[str, Any]]:
     """See `Dataset.head`."""
     count = min(checked_integer("num_rows", num_rows, 0, 1 << 62), len(dataset))
-    with dataset.reader() as reader:
-        rows = reader.gather(np.arange(count, dtype=np.int64))
+    rows = rows_at(dataset, np.arange(count))
     return [row_of(rows, place) for place in range(count)]
 
 
@@ -93,8 +92,7 @@ def row(dataset: Dataset, row_id: int) -> dict[str, Any]:
     number, num_rows = checked_integer("row_id", row_id, -(1 << 62), 1 << 62), len(dataset)
     if not -num_rows <= number < num_rows:
         raise RowError(f"Row {number} was asked of {dataset.name}, which has {num_rows:,} rows.", path=dataset.name)
-    with dataset.reader() as reader:
-        return row_of(reader.gather(np.array([number % num_rows])), 0)
+    return row_of(rows_at(dataset, np.array([number % num_rows])), 0)
 
 
 def row_of(rows: Mapping[str, Values], place: int) -> dict[str, Any]:

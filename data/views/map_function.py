@@ -19,7 +19,7 @@ from ..order.order import RowIds
 from .function_identity import function_fingerprint, function_name
 from .randomness import row_generator, row_keys, row_seeds
 from .transform import Transform, TransformedDataset, check_values, read_only, rows_text
-from .view import View, chosen_columns
+from .view import View, chosen_columns, rows_at
 
 _SAMPLE_ROWS = 8
 
@@ -115,9 +115,7 @@ class MapTransform(Transform):
     def _sampled(self, dataset: Dataset) -> dict[str, Column]:
         """The columns that the function returns for the first rows."""
         ids = np.arange(min(_SAMPLE_ROWS, len(dataset)), dtype=np.int64)
-        with dataset.reader(self.inputs) as reader:
-            reader.start_pass(seed=0, epoch=0)
-            rows = {name: read_only(values) for name, values in reader.gather(ids).items()}
+        rows = {name: read_only(values) for name, values in rows_at(dataset, ids, self.inputs).items()}
         keys = row_keys(0, 0, ids, self._stream) if self.is_random else None
         returned = self._called(rows, ids, keys)
         found = {}

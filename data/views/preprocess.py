@@ -27,7 +27,7 @@ from ..format.shards import Values
 from ..format.values import as_column, as_values
 from ..order.order import RowIds
 from .transform import Transform, TransformedDataset, check_values, rows_text
-from .view import chosen_columns, fingerprint_of, local_place, rows_per_scan
+from .view import chosen_columns, fingerprint_of, local_place, rows_at, rows_per_scan
 
 FORMAT_NAME = "heliostat-preprocessing"
 FORMAT_VERSION = 1
@@ -206,8 +206,7 @@ class VectorizeTransform(Transform):
 
     def _sampled(self, dataset: Dataset) -> Any:
         ids = np.arange(min(_SAMPLE_ROWS, len(dataset)), dtype=np.int64)
-        with dataset.reader(self.inputs) as reader:
-            values = self._computed(reader.gather(ids), ids)
+        values = self._computed(rows_at(dataset, ids, self.inputs), ids)
         try:
             return as_column(self._output, values)
         except BadColumnError as error:

@@ -113,17 +113,17 @@ class Selection(View):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenRows:
-    """The rows of a pass over a selection, by the ids that they have in the base."""
+    """The rows of a pass over a view, by the ids that they have in its base: what `base_ids` makes of their own."""
 
     order: Order
-    chosen: RowChoice
+    base_ids: Callable[[RowIds], RowIds]
 
     @property
     def num_rows(self) -> int:  # noqa: D102
         return self.order.num_rows
 
     def rows(self, start: int, stop: int) -> RowIds:  # noqa: D102
-        return self.chosen.at(self.order.rows(start, stop))
+        return self.base_ids(self.order.rows(start, stop))
 
 
 class _SelectionReader(ViewReader):
@@ -132,7 +132,7 @@ class _SelectionReader(ViewReader):
         self._rows = rows
 
     def base_orders(self, order: Order) -> Sequence[tuple[Reader, Order]]:
-        return [(self._base, ChosenRows(order, self._rows))]
+        return [(self._base, ChosenRows(order, self._rows.at))]
 
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
         return self._base.gather(self._rows.at(ids), out)

@@ -14,6 +14,7 @@ import xxhash
 from ..dataset import Dataset
 from ..errors import SelectionError
 from ..format.columns import Column, ColumnStatistics, named_columns
+from ..order.order import RowIds
 from ..read.reader import Reader, num_bytes
 from ..remote.filesystem import is_uri, shown_uri
 
@@ -107,6 +108,12 @@ def rows_per_scan(dataset: Dataset, columns: Sequence[str] | None = None) -> int
     """How many rows to read at once of all rows: up to 4096 of about 16 MiB, judged by the first ones."""
     with dataset.reader(columns) as reader:
         return max(1, min(_SCAN_ROWS, _SCAN_BYTES // row_bytes(reader, len(dataset))))
+
+
+def rows_at(dataset: Dataset, ids: RowIds, columns: Sequence[str] | None = None) -> dict[str, Any]:
+    """These rows as `Reader.gather` gives them, of pass 0 of seed 0: to look at, or to try something on."""
+    with dataset.pass_reader(columns, seed=0, epoch=0) as reader:
+        return reader.gather(ids)
 
 
 def row_bytes(reader: Reader, num_rows: int) -> int:

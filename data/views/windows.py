@@ -31,7 +31,7 @@ class Windows(View):
         self._cut = tuple(columns)
         self._length, self._stride = length, stride
         counts = np.maximum(0, (_lengths(base, columns) - length) // stride + 1)
-        self._splits = splits_of(counts)
+        self._splits = splits_of(counts)  # where the windows of each base row begin, int64 [base rows + 1]
         if not len(self):
             raise SelectionError(
                 f"{self.name}: no row of {len(base):,} has {length:,} elements. Give a smaller length, or pad the rows "
@@ -62,26 +62,7 @@ class Windows(View):
         chosen = chosen_columns(self, columns)
         base = self.base.reader(list(chosen))
         cut = [name for name in self._cut if name in chosen]
-        return _WindowsReader(base, self.name, chosen, LongRows(self._splits), cut, self._length, self._stride)
-
-
-class LongRows:
-    """Which base row each window lies in; `splits` int64 [base rows + 1] says where each one's windows begin."""
-
-    def __init__(self, splits: npt.NDArray[np.int64]) -> None:
-        self.splits = splits
-
-    def __len__(self) -> int:
-        return int(self.splits[-1])
-
-    @property
-    def content(self) -> Any:
-        """Unused: what decides it is in the fingerprints of base and view."""
-        return None
-
-    def at(self, ids: RowIds) -> RowIds:
-        """The base row of each window."""
-        return np.searchsorted(self.splits, ids, side="right") - 1
+        return _WindowsReader(base, self.name, chosen, self._splits, cut, self._length, self._stride)
 
 
 class _WindowsReader(ViewReader):
@@ -90,21 +71,25 @@ class _WindowsReader(ViewReader):
         base: Reader,
         name: str,
         columns: Mapping[str, Column],
-        rows: LongRows,
+        splits: npt.NDArray[np.int64],
         cut: Sequence[str],
         length: int,
         stride: int,
     ) -> None:
-        super().__init__(base, name, len(rows), columns)
-        self._rows, self._cut, self._length, self._stride = rows, cut, length, stride
+        super().__init__(base, name, int(splits[-1]), columns)
+        self._splits, self._cut, self._length, self._stride = splits, cut, length, stride
 
     def base_orders(self, order: Order) -> Sequence[tuple[Reader, Order]]:
-        return [(self._base, ChosenRows(order, self._rows))]
+        return [(self._base, ChosenRows(order, self._long_rows))]
 
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
-        rows = self._rows.at(ids)
-        starts = (ids - self._rows.splits[rows]) * self._stride
+        rows = self._long_rows(ids)
+        starts = (ids - self._splits[rows]) * self._stride
         return self._base.gather_parts(rows, starts, self._length, self._cut, out)
+
+    def _long_rows(self, ids: RowIds) -> RowIds:
+        """The base row that each window lies in."""
+        return np.searchsorted(self._splits, ids, side="right") - 1
 
 
 def windowed(dataset: Dataset, columns: str | Sequence[str], length: int, stride: int | None) -> Dataset:
