@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,19 +34,16 @@ class Order(Protocol):
         """Ids of the rows that the positions [start, stop) need, any number of them."""
 
 
-class ShardTable:
-    """The shards of a dataset by the first row id of each; shards without rows are left out."""
+class ShardTable(NamedTuple):
+    """The shards of a dataset in row order, all with rows: the first row id of each, and its bytes."""
 
-    def __init__(self, first_rows: npt.NDArray[np.int64], shards: npt.NDArray[np.int64]) -> None:
-        self._first_rows, self._shards = first_rows, shards
-
-    def of_rows(self, row_ids: RowIds) -> npt.NDArray[np.int64]:
-        """For every row id its shard."""
-        return self._shards[np.searchsorted(self._first_rows, row_ids, side="right") - 1]
+    first_rows: npt.NDArray[np.int64]
+    num_bytes: Sequence[int]
 
     def of_positions(self, order: Order, start: int, stop: int) -> list[int]:
         """The shards that these positions of a pass need, in the order in which they need them first."""
-        found, first = np.unique(self.of_rows(order.rows(start, stop)), return_index=True)
+        shards = np.searchsorted(self.first_rows, order.rows(start, stop), side="right") - 1
+        found, first = np.unique(shards, return_index=True)
         return [int(shard) for shard in found[np.argsort(first)]]
 
 
@@ -57,8 +54,8 @@ class Upcoming:
     call.
     """
 
-    def __init__(self, order: Order, table: ShardTable, shard_bytes: Sequence[int], ahead_bytes: int) -> None:
-        self._order, self._table, self._shard_bytes, self._ahead_bytes = order, table, shard_bytes, ahead_bytes
+    def __init__(self, order: Order, table: ShardTable, ahead_bytes: int) -> None:
+        self._order, self._table, self._ahead_bytes = order, table, ahead_bytes
         self._stretches: deque[tuple[int, list[int]]] = deque()
         self._first = self._end = 0
         self._counts: dict[int, int] = {}
@@ -95,7 +92,7 @@ class Upcoming:
         shards = self._table.of_positions(self._order, self._end, stop)
         for shard in shards:
             if shard not in self._counts:
-                self._num_bytes += self._shard_bytes[shard]
+                self._num_bytes += self._table.num_bytes[shard]
                 self._is_changed = True
             self._counts[shard] = self._counts.get(shard, 0) + 1
         self._stretches.append((stop, shards))
@@ -107,10 +104,10 @@ class Upcoming:
             if not self._counts[shard]:
                 del self._counts[shard]
                 self._is_changed = True
-                self._num_bytes -= self._shard_bytes[shard]
+                self._num_bytes -= self._table.num_bytes[shard]
 
 
-def refetches(order: Order, table: ShardTable, shard_bytes: Sequence[int], max_bytes: int) -> bool:
+def refetches(order: Order, table: ShardTable, max_bytes: int) -> bool:
     """Whether a pass would fetch shards again and again through a cache of `max_bytes`, whatever views it is of.
 
     The first rows are followed through a cache that drops what was used longest ago: once each shard was fetched two
@@ -129,9 +126,9 @@ def refetches(order: Order, table: ShardTable, shard_bytes: Sequence[int], max_b
             again += shard in seen
             seen.add(shard)
             held[shard] = None
-            num_bytes += shard_bytes[shard]
+            num_bytes += table.num_bytes[shard]
             while num_bytes > max_bytes and held:
-                num_bytes -= shard_bytes[held.popitem(last=False)[0]]
+                num_bytes -= table.num_bytes[held.popitem(last=False)[0]]
         if again > _TIMES_AGAIN * len(seen) and again * _ROWS_PER_FETCH > stop:
             return True
     return False

@@ -62,7 +62,7 @@ class CachedReader(ShardReader):
         self._name = source.name
         self._sizes = [file.num_bytes for file in self._files]
         first_rows = np.cumsum([0, *(sum(file.rows) for file in self._files)])[:-1]
-        self._table = ShardTable(first_rows, np.arange(len(self._files)))
+        self._table = ShardTable(first_rows, self._sizes)
         self._order: Order | None = None
         self._upcoming: Upcoming | None = None
         self._coming: tuple[int, ...] = ()
@@ -95,7 +95,7 @@ class CachedReader(ShardReader):
         capacity = self._capacity()
         num_bytes = sum(self._sizes)
         is_tight = max(self._sizes) <= capacity < num_bytes
-        if is_tight and refetches(order, self._table, self._sizes, capacity):
+        if is_tight and refetches(order, self._table, capacity):
             limit = "is limited to" if self._cache.max_bytes is not None else "has on its disk room for"
             is_window = isinstance(order, RowOrder) and order.shuffle != "full"
             what = "This shuffle window" if is_window else "A full shuffle"
@@ -108,7 +108,7 @@ class CachedReader(ShardReader):
         if isinstance(order, RowOrder) and order.shuffle == "full":
             self._warn_of_absent(num_bytes)
         ahead = _AHEAD_BYTES if self._cache.max_bytes is None else min(_AHEAD_BYTES, self._cache.max_bytes // 2)
-        self._order, self._upcoming = order, Upcoming(order, self._table, self._sizes, ahead)
+        self._order, self._upcoming = order, Upcoming(order, self._table, ahead)
 
     def _warn_of_absent(self, num_bytes: int) -> None:
         fetched = (file for file in self._files if file.xxh3_128 is not None)  # and not made of what is on this host
