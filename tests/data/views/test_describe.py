@@ -165,13 +165,13 @@ def test_a_sample_reads_the_begin_the_middle_and_the_end(tmp_path, monkeypatch):
     columns = {"y": np.arange(count) % 7, "x": np.where(np.arange(count) == count - 1, np.nan, 1.0)}
     dataset = write_dataset(tmp_path / "set", columns, rows_per_shard=1000)
     read = set()
-    fill = ShardReader._fill
+    gather = ShardReader.gather_checked
 
-    def seen(self, ids, arrays):
+    def seen(self, ids, out):
         read.update((ids // 1000).tolist())
-        return fill(self, ids, arrays)
+        return gather(self, ids, out)
 
-    monkeypatch.setattr(ShardReader, "_fill", seen)
+    monkeypatch.setattr(ShardReader, "gather_checked", seen)
     found = dataset.describe(full=False)
     assert found.num_looked_at == 12_288
     assert len(read) <= 17
