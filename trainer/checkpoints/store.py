@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
 from heliostat.data.format.files import flush_folder, replace_file
+from heliostat.data.remote.filesystem import hide, is_uri, shown_uri
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from .manifest import (
@@ -67,6 +67,10 @@ class InitialCheckpoint:
 class CheckpointStore:
     """The checkpoints under one location. It pickles, as its location.
 
+    Attributes:
+        location: as it was given, a local path made absolute.
+        shown: the same without credentials, for messages.
+
     Args:
         location: a local path, or a URI for ``pyarrow.fs.FileSystem.from_uri`` (s3://, gs://, hdfs://, file://). It
             need not exist yet.
@@ -77,10 +81,11 @@ class CheckpointStore:
 
     def __init__(self, location: str | Path) -> None:
         text = os.fspath(location)
-        self.location = text if "://" in text else str(Path(text).expanduser().absolute())
-        self._shown = _without_credentials(self.location).rstrip("/")
+        self._is_uri = is_uri(text)
+        self.location = text if self._is_uri else str(Path(text).expanduser().absolute())
+        self.shown = shown_uri(text) if self._is_uri else self.location
         try:
-            if "://" in text:
+            if self._is_uri:
                 self._filesystem, root = pafs.FileSystem.from_uri(self.location)
             else:
                 self._filesystem, root = pafs.LocalFileSystem(), self.location
@@ -88,18 +93,18 @@ class CheckpointStore:
             kind = self._filesystem.get_file_info(root).type
         except (OSError, pa.ArrowException) as error:
             raise CheckpointError(
-                f"Checkpoints cannot be kept at {self._shown}: {_without_credentials(str(error))} "
+                f"Checkpoints cannot be kept at {self.shown}: {self._hidden(str(error))} "
                 "Give a local path or a URI that pyarrow can open, with the credentials it needs."
             ) from None  # the cause's text may hold credentials
         if kind == pafs.FileType.File:
-            raise CheckpointError(f"Checkpoints cannot be kept at {self._shown}: it is a file. Give a folder.")
+            raise CheckpointError(f"Checkpoints cannot be kept at {self.shown}: it is a file. Give a folder.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CheckpointStore, (self.location,)
 
     def below(self, folder: str) -> CheckpointStore:
         """The store in a folder of this one."""
-        if "://" not in self.location:
+        if not self._is_uri:
             return CheckpointStore(Path(self.location) / folder)
         place, *options = self.location.split("?", 1)  # a URI's options stand behind its path
         return CheckpointStore("?".join([f"{place.rstrip('/')}/{folder}", *options]))
@@ -123,7 +128,7 @@ class CheckpointStore:
         entries = tuple(tensor_entry(tensor_name, array) for tensor_name, array in tensors.items())
         if self._info(name, MANIFEST_FILE).type != pafs.FileType.NotFound:
             raise CheckpointError(
-                f"{self._shown}/{name} is a committed checkpoint and will not be overwritten. Two worker groups have "
+                f"{self.shown}/{name} is a committed checkpoint and will not be overwritten. Two worker groups have "
                 "the same generation: start counting at next_generation()."
             )
         try:
@@ -182,7 +187,7 @@ class CheckpointStore:
         Raises DamagedCheckpointError if it is missing, altered or of another format version, and CheckpointError if it
         cannot be reached.
         """
-        (path,), shown = self._paths(name, MANIFEST_FILE), f"{self._shown}/{name}/{MANIFEST_FILE}"
+        (path,), shown = self._paths(name, MANIFEST_FILE), f"{self.shown}/{name}/{MANIFEST_FILE}"
         size = self._info(name, MANIFEST_FILE).size or 0
         if size > MAX_MANIFEST_BYTES:
             raise DamagedCheckpointError(f"{shown} has {size} bytes, more than {MAX_MANIFEST_BYTES}. It was altered.")
@@ -279,17 +284,17 @@ class CheckpointStore:
         expected = len(state_layout(entries)[0]) + sum(entry.num_bytes for entry in entries)
         info = self._info(name, STATE_FILE)
         if info.type != pafs.FileType.File:
-            raise DamagedCheckpointError(f"{self._shown}/{name}/{STATE_FILE} is missing.")
+            raise DamagedCheckpointError(f"{self.shown}/{name}/{STATE_FILE} is missing.")
         if info.size != expected:
             raise DamagedCheckpointError(
-                f"{self._shown}/{name}/{STATE_FILE} has {info.size} bytes, the manifest amounts to {expected}. "
+                f"{self.shown}/{name}/{STATE_FILE} has {info.size} bytes, the manifest amounts to {expected}. "
                 f"It was {'cut short' if info.size < expected else 'altered'}."
             )
 
     def _verified_tensors(self, name: str, entries: Sequence[TensorEntry]) -> Iterator[tuple[TensorEntry, np.ndarray]]:
         # Nothing is allocated before the file is known to be as long as all tensors together.
         self._check_length(name, entries)
-        (path,), shown = self._paths(name, STATE_FILE), f"{self._shown}/{name}/{STATE_FILE}"
+        (path,), shown = self._paths(name, STATE_FILE), f"{self.shown}/{name}/{STATE_FILE}"
         header, ordered = state_layout(entries)
         with self._files("read", name, STATE_FILE):
             with self._filesystem.open_input_stream(path, compression=None) as file:
@@ -323,9 +328,14 @@ class CheckpointStore:
             hint = " The storage is full or a limit is reached: make room." if number in _FULL else ""
             hint += " Earlier checkpoints are as they were." if verb == "write" else ""
             reason = f"{os.strerror(number)} (errno {number})" if number else str(error)
+            text = self._hidden(reason)
             raise (DamagedCheckpointError if lost else CheckpointError)(
-                f"Cannot {verb} {'/'.join((self._shown, *names))}: {_without_credentials(reason)}.{hint}"
-            ) from error
+                f"Cannot {verb} {'/'.join((self.shown, *names))}: {text}.{hint}"
+            ) from (error if text == reason else None)
+
+    def _hidden(self, text: str) -> str:
+        """A text of a file system without the credentials of the location."""
+        return hide(text, self.location) if self._is_uri else text
 
 
 def _position(name: str) -> tuple[int, int, int]:
@@ -335,7 +345,3 @@ def _position(name: str) -> tuple[int, int, int]:
             f"{name!r} is not the name of a checkpoint; one looks like {checkpoint_name(3, 120, 7)!r}."
         )
     return numbers
-
-
-def _without_credentials(text: str) -> str:
-    return re.sub(r"://[^\s?]*@", "://***@", text)

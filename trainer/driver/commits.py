@@ -57,13 +57,13 @@ class Commits:
 
     @property
     def place(self) -> str | None:
-        """Where checkpoints lie; None without."""
-        return None if self._store is None else self._store.location
+        """Where checkpoints lie, for messages; None without."""
+        return None if self._store is None else self._store.shown
 
     @property
     def final_place(self) -> str:
-        """Where the state lies in which the run ends."""
-        return self._final_store.location
+        """Where the state lies in which the run ends, for messages."""
+        return self._final_store.shown
 
     def begin_from(self, manifest: CheckpointManifest) -> None:
         """The group goes on from this checkpoint, which stays until it has written another."""

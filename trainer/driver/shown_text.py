@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 MASK = "***"
 # The last word of the name of what nobody else is to know: hf-token, API_KEY, dbPassword.
-_SECRETS = {"credential", "credentials", "key", "pass", "passphrase", "passwd", "password", "pwd", "secret", "token"}
+_SECRETS = {"credential", "credentials", "key", "pass", "passphrase", "passwd", "password", "pwd", "secret", "sig"}
+_SECRETS |= {"signature", "token"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Whatever moves a cursor, ends a line or turns the direction of writing; but for newlines and tabs.

@@ -108,7 +108,7 @@ class Saver:
         """Save the state and wait for it, on any worker, unless it is saved."""
         if self._store is None:
             return
-        with waiting_told(self._member, self._store.location):
+        with waiting_told(self._member, self._store.shown):
             self._wait()
             if position != self._saved_step and (snapshot := self._taken(position)) is not None:
                 self._saved_step, self._unwritten = position, _Copy(snapshot, 0.0)
@@ -118,7 +118,7 @@ class Saver:
         """Wait until everything is written; what could not be written is tried once more."""
         if self._store is None:
             return
-        with waiting_told(self._member, self._store.location):
+        with waiting_told(self._member, self._store.shown):
             self._wait()
             self._write_unwritten()
 

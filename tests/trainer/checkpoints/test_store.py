@@ -573,6 +573,10 @@ def test_a_location_that_cannot_be_used(tmp_path):
     with pytest.raises(CheckpointError, match="nosuch") as caught:
         CheckpointStore("nosuch://user:secret@host/run")
     assert "secret" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="bucket/run") as caught:
+        CheckpointStore("s3://id:hidden%2Fword@bucket/run?region=x&sas_token=tick&nosuch=option")
+    assert not any(word in str(caught.value) for word in ("hidden", "tick"))
+    assert caught.value.__cause__ is None, "its text has the URI"
     with pytest.raises(CheckpointError, match=STATE):
         save(CheckpointStore(tmp_path / "file" / "inside"), 0)
 

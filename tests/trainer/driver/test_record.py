@@ -17,13 +17,18 @@ from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.data import write_dataset
 from heliostat.trainer import ConfigurationError, RunPausedError, TrainingFailedError
-from heliostat.trainer.checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkpoint_name
+from heliostat.trainer.checkpoints.manifest import (
+    CheckpointManifest,
+    CheckpointWritten,
+    FinalStateWritten,
+    checkpoint_name,
+)
 from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
 from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
 from heliostat.trainer.driver import storage_thread
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.display import Display
-from heliostat.trainer.driver.record import Record
+from heliostat.trainer.driver.record import Record, _OriginHeard
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events, read_record
 from heliostat.trainer.driver.storage_thread import StorageThread
 from heliostat.trainer.engine.times import StartTimes
@@ -384,6 +389,19 @@ def test_the_end_of_a_run_says_what_it_waits_for_and_loses_nothing(tmp_path, mon
     assert f"for checkpoint {content.manifest.name} to count in {store.location}. There is no limit" in said[0]
     assert f"kill -9 {os.getpid()}" in said[0]
     assert record.commits.checkpoint == content.manifest.name
+
+
+def test_who_waits_for_checkpoints_shows_no_credentials(tmp_path):
+    said, screen = [], Display()
+    screen.say = said.append
+    store = CheckpointStore("mock://id:hidden@host/run?token=hidden")
+    assert (store.shown, store.below("final").shown) == ("mock://host/run", "mock://host/run/final")
+    folder = RunFolder(tmp_path / "run", resume=False)
+    record = Record(job(tmp_path), folder, screen, store, store.below("final"), Group(), StartTimes(), 0.0)
+    record._tell_waiting(FinalStateWritten(manifest=None), 20.0)
+    record._tell_waiting(_OriginHeard(None), 20.0)
+    assert "count in mock://host/run/final." in said[0]
+    assert "deleted in mock://host/run." in said[1]
 
 
 def test_a_worker_that_waits_for_its_storage_is_shown_while_the_driver_s_hangs_too(tmp_path):
