@@ -53,6 +53,7 @@ class Commits:
         self.checkpoint: str | None = None
         self.final: str | None = None
         self._loading: str | None = None  # the checkpoint that the group begins from, until it has written another
+        self._manifests: dict[str, CheckpointManifest] = {}  # of all that a group that is lost may begin from
         self._said_not_made = False
 
     @property
@@ -68,10 +69,16 @@ class Commits:
     def begin_from(self, manifest: CheckpointManifest) -> None:
         """The group goes on from this checkpoint, which stays until it has written another."""
         self.checkpoint = self._loading = manifest.name
+        self._manifests[manifest.name] = manifest
 
-    def manifest(self, name: str) -> CheckpointManifest | None:
-        """That of a checkpoint; None without checkpoints. Raises CheckpointError."""
-        return None if self._store is None else self._store.manifest(name)
+    def begin_again_from(self, name: str) -> CheckpointManifest:
+        """All workers were lost, and the next ones load this checkpoint: one that `begin_from` was given, or `commit`.
+
+        Its manifest is known, so that storage which does not answer now is asked for nothing.
+        """
+        manifest = self._manifests[name]
+        self.begin_from(manifest)
+        return manifest
 
     def last(self) -> str | None:
         """The last checkpoint that the store lists, which the run would go on from; None without."""
@@ -97,6 +104,7 @@ class Commits:
             return
         self._said_not_made = False
         self.checkpoint = manifest.name
+        self._manifests[manifest.name] = manifest
         origin = InitialCheckpoint(location=self._store.location, name=manifest.name)
         position = manifest.epoch, manifest.step
         self._group.pool.inbox.put(InitialStateChanged(initial_state=origin, position=position))
@@ -136,6 +144,8 @@ class Commits:
         if self._store is None:
             return
         self._folder.files.check_lease()
+        known = self._manifests
+        self._manifests = {name: known[name] for name in (self.checkpoint, self._loading) if name is not None}
         try:
             self._store.prune(self._keep, spare=self._loading)
         except CheckpointError as error:

@@ -146,7 +146,8 @@ class Record:
     def take_up(self, manifest: CheckpointManifest) -> None:
         """Go on from a checkpoint, before the block."""
         self._computers.look_back(self.folder)
-        self._go_back_to(manifest)
+        self.commits.begin_from(manifest)
+        self.epochs = _epochs_of(manifest)
         self._at_beginning.append(_Rewound(tuple(self.epochs)))
 
     def begin_again(self) -> None:
@@ -172,10 +173,6 @@ class Record:
             self._at_beginning += [fields, *([] if resumed is None else [resumed])]
         else:
             self.folder.update(**fields)
-
-    def _go_back_to(self, manifest: CheckpointManifest) -> None:
-        self.commits.begin_from(manifest)
-        self.epochs = [EpochRecord.from_json(line) for line in manifest.history]
 
     def check(self, ready: Ready, *, before_training: bool) -> None:
         """Raise `ConfigurationError` if a worker has another model than the run had until now, or other hardware.
@@ -327,7 +324,8 @@ class Record:
         if self._lost is not None:
             return
         try:
-            self._handle(item, happened_s)
+            with self.folder.files.all_tried():  # an event may go into several files
+                self._handle(item, happened_s)
         except LeaseLostError as error:  # the other driver goes on: the group is let go at its next step
             self._lost = error
             self._group.pool.inbox.put(PauseWanted(reason="another driver has taken the run folder"))
@@ -405,24 +403,28 @@ class Record:
         num_steps = self.job.wanted.num_steps(len(self.job.data))
         if line := line_of(event, num_steps):
             self._screen.say(line)
-        if isinstance(event, GroupFormed) and event.restarted:
-            self._restart(event)
         if isinstance(event, FirstStepDone) and not self._said_start:
             self._said_start = True
             driver = self._start.rounded()
             self._screen.say(start_line(event.after_s, driver, event.seconds))
             self.folder.update(start_s={"first_step": event.after_s, "driver": driver, "worker": event.seconds})
         self.folder.add_event(event)
+        if isinstance(event, GroupFormed) and event.restarted:
+            self._restart(event)
 
     def _restart(self, formed: GroupFormed) -> None:
         """All workers were lost, and new ones have begun at a checkpoint, or at the beginning."""
-        manifest = None if formed.checkpoint is None else self.commits.manifest(formed.checkpoint)
-        if manifest is None:
+        if formed.checkpoint is None:
             self._screen.say("all workers were lost before a checkpoint: the run begins again")
             self.epochs = []
             self.folder.set_epochs([])
             return
-        self._screen.say(f"all workers were lost: going on from checkpoint {manifest.name}")
-        self._computers.look_back(self.folder)
-        self._go_back_to(manifest)
+        self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
+        self.epochs = _epochs_of(self.commits.begin_again_from(formed.checkpoint))
         self.folder.set_epochs(self.epochs)
+        self._computers.look_back(self.folder)  # at last: it reads a file, which may be out of reach
+
+
+def _epochs_of(manifest: CheckpointManifest) -> list[EpochRecord]:
+    """The epochs that were done when a checkpoint was written."""
+    return [EpochRecord.from_json(line) for line in manifest.history]

@@ -32,9 +32,9 @@ from heliostat.trainer.driver.record import Record, _OriginHeard
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events, read_record
 from heliostat.trainer.driver.storage_thread import StorageThread
 from heliostat.trainer.engine.times import StartTimes
-from heliostat.trainer.errors import StorageError
-from heliostat.trainer.events import EpochRecord, GroupFormed
-from heliostat.trainer.jobs import FitJob, StillSaving
+from heliostat.trainer.errors import CheckpointError, StorageError
+from heliostat.trainer.events import EpochRecord, FirstStepDone, GroupFormed
+from heliostat.trainer.jobs import FitJob, Ready, StillSaving
 
 from ..conftest import dense_data
 from ..helpers import local_trainer
@@ -404,6 +404,39 @@ def test_who_waits_for_checkpoints_shows_no_credentials(tmp_path):
     assert "deleted in mock://host/run." in said[1]
 
 
+def test_what_one_event_writes_into_several_files_is_lost_in_none_of_them(tmp_path):
+    store, folder = CheckpointStore(tmp_path / "checkpoints"), RunFolder(tmp_path / "run", resume=False)
+    blocked = folder.path / "run.json"
+    blocked.mkdir()
+    with Record(job(tmp_path), folder, Display(), store, store.below("final"), Group(), StartTimes(), 0.0) as record:
+        record.take(TaskEvent(worker=0, content=ready()), Coordinator())
+        record.take(TaskEvent(worker=0, content=FirstStepDone(worker=0, seconds={"step": 1.0})), Coordinator())
+    assert [each.event for each in read_events(folder.path)] == ["first_step"]
+    assert (folder.path / "model.json").exists()
+    blocked.rmdir()
+    with folder.files.all_tried():
+        pass
+    assert {"platform", "model", "start_s"} <= read_record(folder.path).keys()
+
+
+def test_a_restart_goes_back_to_the_epochs_of_a_checkpoint_though_the_storage_does_not_answer(tmp_path):
+    class OutOfReach(CheckpointStore):
+        def manifest(self, name):
+            raise CheckpointError("out of reach")
+
+    store, folder, group = OutOfReach(tmp_path / "checkpoints"), RunFolder(tmp_path / "run", resume=False), Group()
+    with Record(job(tmp_path), folder, Display(), store, store.below("final"), group, StartTimes(), 0.0) as record:
+        record.note(epoch(0))
+        record.take(TaskEvent(worker=0, content=written(store, 1)), Coordinator())
+        record.take(group.pool.inbox.get(timeout=60), Coordinator())
+        record.note(epoch(1))
+        first = InitialCheckpoint(location=store.location, name=checkpoint_name(1, 0, 0))
+        restarted = Formed(generation=1, members=(1,), joined=(1,), restarted=True, initial_state=first)
+        record.take(restarted, Coordinator())
+    assert [each.epoch for each in record.epochs] == [0]
+    assert [each.epoch for each in read_epochs(folder.path)] == [0]
+
+
 def test_a_worker_that_waits_for_its_storage_is_shown_while_the_driver_s_hangs_too(tmp_path):
     store, said = CheckpointStore(tmp_path / "checkpoints"), []
     screen = Display()
@@ -413,6 +446,17 @@ def test_a_worker_that_waits_for_its_storage_is_shown_while_the_driver_s_hangs_t
     record.take(TaskEvent(worker=3, content=StillSaving(location="s3://a/b", seconds=20.4)), Coordinator())
     (line,) = said
     assert line.startswith("worker 3 on an unknown host has waited 20 s for its state to be written to s3://a/b.")
+
+
+def ready():
+    return Ready(
+        shapes="s",
+        platform={"device_type": "CPU"},
+        model={"layers": "l"},
+        num_weights=1,
+        settings={"name": "m"},
+        notes=(),
+    )
 
 
 def epoch(number):
