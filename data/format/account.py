@@ -10,7 +10,8 @@ again are not counted twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,10 @@ Change = Literal["left out", "read as", "rounded", "filled", "changed", "noticed
 """What became of it: it is not in the dataset; it is there as another type; its fractions were rounded as asked; a
 missing value got the value that was given; it is there otherwise than it was; it is as it was, and somebody should know
 (such as pictures with a rotation that was not applied)."""
+
+
+_ROWS_PER_VALUE = 8
+"""Rows that lie closer are counted one by one, a byte each; others are kept by their numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +51,21 @@ class _Key(NamedTuple):
     detail: str
 
 
+class _Noted(NamedTuple):
+    """How many values of each of some rows, by rising number; a byte a row for most, however many values."""
+
+    key: _Key
+    rows: Sequence[int] | npt.NDArray[np.int64]
+    counts: npt.NDArray[np.unsignedinteger]
+
+
 class Account:
     """Collects the entries of one conversion; `entries` is the whole so far, in order of their first appearance."""
 
     def __init__(self) -> None:
         self._whole: dict[_Key, int] = {}
         self._settled: dict[_Key, int] = {}
-        self._coming: list[tuple[_Key, npt.NDArray[np.int64]]] = []
+        self._coming: list[_Noted] = []
 
     def add(self, change: Change, name: str, *, count: int = 1, unit: str = "value", detail: str = "") -> None:
         """Note what is known when the source is opened; the same entry again replaces its count."""
@@ -63,19 +76,26 @@ class Account:
     ) -> None:
         """Note what happened in these rows of the source (numbered through from 0; one number per value)."""
         numbers = np.asarray(row_numbers, np.int64)
-        if numbers.size:
-            self._coming.append((_Key(change, name, unit, detail), numbers))
+        if not numbers.size:
+            return
+        first, end = int(numbers.min()), int(numbers.max()) + 1
+        rows: Sequence[int] | npt.NDArray[np.int64] = range(first, end)
+        if end - first <= _ROWS_PER_VALUE * numbers.size:
+            counts = np.bincount(numbers - first)
+        else:
+            rows, counts = np.unique(numbers, return_counts=True)
+        small = counts.astype(np.min_scalar_type(counts.max()))
+        self._coming.append(_Noted(_Key(change, name, unit, detail), rows, small))
 
     def settle(self, num_rows: int) -> tuple[Entry, ...]:
         """Count what happened in the first `num_rows` rows; returns all that was noted so, for a journal."""
         waiting = []
-        for key, numbers in self._coming:
-            is_done = numbers < num_rows
-            count = int(np.count_nonzero(is_done))
-            if count:
-                self._settled[key] = self._settled.get(key, 0) + count
-            if count < numbers.size:
-                waiting.append((key, numbers[~is_done]))
+        for key, rows, counts in self._coming:
+            done = bisect_left(rows, num_rows)
+            if done:
+                self._settled[key] = self._settled.get(key, 0) + int(counts[:done].sum())
+            if done < len(rows):
+                waiting.append(_Noted(key, rows[done:], counts[done:]))
         self._coming = waiting
         return _entries(self._settled)
 
@@ -87,8 +107,8 @@ class Account:
     def entries(self) -> tuple[Entry, ...]:
         """All so far."""
         counted = dict(self._settled)
-        for key, numbers in self._coming:
-            counted[key] = counted.get(key, 0) + numbers.size
+        for key, _, counts in self._coming:
+            counted[key] = counted.get(key, 0) + int(counts.sum())
         return (*_entries(self._whole), *_entries(counted))
 
 
