@@ -81,35 +81,36 @@ def _part(values: Values, low: int, high: int) -> Values:
     return Ragged(aligned(values.values[first:last]), values.row_splits[low : high + 1] - first, values.kind)
 
 
-def gather_block(reader: Reader, ids: RowIds, batch_size: int) -> tuple[dict[str, Any], int]:
-    """The rows of several batches, in memory that follows each other, and how many of them there are: those of the
-    batches before the first that cannot be read.
+def gather_block(reader: Reader, ids: RowIds, batch_size: int) -> tuple[dict[str, Any], Exception | None]:
+    """The rows of several batches, in memory that follows each other; where one cannot be read those of the batches
+    before it, and the error.
 
     Functions are called for one batch at a time. Raises what `gather` raises for the first batch.
     """
     if len(ids) <= batch_size:
-        return reader.gather(ids), len(ids)
+        return reader.gather(ids), None
     if not reader.computes:
         try:
-            return reader.gather(ids), len(ids)
+            return reader.gather(ids), None
         except DatasetError:
             pass  # batch by batch it shows how many can be read
     columns = reader.columns
     arrays = {n: aligned_empty((len(ids), *c.shape), c.dtype) for n, c in columns.items() if not c.is_variable}
     parts: dict[str, list[Ragged]] = {name: [] for name, column in columns.items() if column.is_variable}
-    done = 0
+    done, failed = 0, None
     for low in range(0, len(ids), batch_size):
         high = min(low + batch_size, len(ids))
         try:
             rows = reader.gather(ids[low:high], {name: array[low:high] for name, array in arrays.items()})
-        except Exception:  # it comes again when the next batch is asked for
+        except Exception as error:
             if not low:
                 raise
+            failed = error
             break
         for name, found in parts.items():
             found.append(rows[name])
         done = high
-    return {name: _joined(column, arrays, parts, done) for name, column in columns.items()}, done
+    return {name: _joined(column, arrays, parts, done) for name, column in columns.items()}, failed
 
 
 def _joined(

@@ -1,11 +1,17 @@
 """A dataset as a plain `tf.data.Dataset`, for plain Keras and every other user of TensorFlow.
 
-TensorFlow pays some 100 µs for every call of Python, more than gathering a batch of small rows takes. So a call returns
-a block of several batches, which TensorFlow cuts: the blocks of a pass are `from_tensor_slices(steps)`, mapped by a
-`py_function`, prefetched, and cut by `flat_map`. What is fetched is a function of (epoch, steps) alone, so nothing has
-to be kept for an iteration. The last batch of a pass is a block of its own that is not prefetched: when it is fetched
-all batches before it have been taken, and the pass counts as done. What cannot be read comes after what can: a block
-that was cut short is followed by the batches that are missing, one by one, of which the first raises the error.
+What a pipeline of TensorFlow costs beside its rows is paid three times: for every call of Python (some 100 µs, more
+than gathering a batch of small rows), for every element (little), and for every nested dataset or function when an
+iteration begins (some 20 ms each, which is a short pass). So this is one `scan` of the steps whose only function calls
+Python and returns the rows, prefetched; in a long pass of small batches a call returns a block of several, which
+`unbatch` cuts.
+
+Which pass an iteration is comes out of that scan, too: its state is -1 until the first call has said it, so that
+iterations know of nobody but themselves. A pass counts as done when its last batch is taken, behind the prefetching.
+What cannot be read comes after what can: a block ends before the first batch that cannot be read, and the next call,
+which the scan makes behind it and never beside it, raises the error. The last batch of a pass is a block of its own.
+
+With `num_threads` steps are read beside each other, which `scan` cannot: there a nested `map` does it, batch by batch.
 
 Not done: a generator (2 to 5 times slower, measured), and threads of our own beside those of TensorFlow.
 """
@@ -37,6 +43,7 @@ ColumnChoice = str | Sequence[str] | Mapping[str, str]
 _BLOCK_BYTES = 4 << 20
 _MAX_BATCHES = 32
 _MAX_BLOCKS_AHEAD = 4
+_CUT_FROM_STEPS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,40 +75,30 @@ def tf_dataset(
     structure = _structure(columns, inputs, targets, sample_weight)
     names = columns if structure is None else list(dict.fromkeys(tf.nest.flatten(structure)))
     passes = _Passes(dataset, chosen_columns(dataset, names), options)
-    static_rows = options.batch_size if options.drop_remainder else None
+    steps = tf.data.Dataset.from_tensor_slices(tuple(passes.blocks.T))
 
-    def batches(rows: Mapping[str, Any], num_rows: Any, epoch: Any, first: Any, last: Any) -> tf.data.Dataset:
-        """The batches of a block; those of it that could not be read are asked for once more."""
-        rows_each = tf.minimum(num_rows, options.batch_size) if static_rows is None else static_rows
-        cut = {name: tf.reshape(values, [-1, rows_each, *values.shape[1:]]) for name, values in rows.items()}
-        whole = tf.data.Dataset.from_tensor_slices(cut)
-        missing = tf.data.Dataset.range(first + -(-num_rows // options.batch_size), last)
-        return whole.concatenate(missing.map(lambda step: _fetched(passes, epoch, step, step + 1, static_rows)[0]))
+    def fetched(pass_: Any, number: Any, first: Any, last: Any) -> Any:
+        pass_, *tensors = tf.py_function(passes.fetch, [pass_, number, first, last], [tf.int64, *passes.flat_dtypes])
+        return tf.ensure_shape(pass_, []), (tf.ensure_shape(pass_, []) + number, last, tuple(tensors))
 
-    def one_pass(epoch: Any) -> tf.data.Dataset:
-        steps = tf.data.Dataset.from_tensor_slices((passes.blocks[:-1, 0], passes.blocks[:-1, 1]))
-        end = tf.data.Dataset.from_tensors((passes.blocks[-1, 0], passes.blocks[-1, 1]))
+    if options.num_threads > 1:
+        parallel = {"num_parallel_calls": options.num_threads, "deterministic": True}
+        begun = tf.data.Dataset.range(1).map(lambda _: tf.py_function(lambda: passes.next_epoch, [], tf.int64))
+        found = begun.flat_map(lambda pass_: steps.map(lambda *step: fetched(pass_, *step)[1], **parallel))
+    else:
+        found = steps.scan(np.int64(-1), lambda pass_, step: fetched(pass_, *step))
+    if options.prefetch_bytes:
+        found = found.prefetch(passes.blocks_ahead)
 
-        def fetched(first: Any, last: Any) -> Any:
-            if passes.batches_per_block == 1:
-                return _fetched(passes, epoch, first, last, static_rows)[0]
-            return *_fetched(passes, epoch, first, last, None), epoch, first, last
+    def taken(epoch: Any, last: Any, tensors: Any) -> Any:
+        with tf.control_dependencies([tf.numpy_function(passes.taken, [epoch, last], tf.int64)]):
+            rows = passes.joined(iter(map(tf.identity, tensors)))
+        return rows if structure is None else tf.nest.map_structure(rows.__getitem__, structure)
 
-        parallel = {"num_parallel_calls": options.num_threads, "deterministic": True} if options.num_threads > 1 else {}
-        blocks = steps.map(fetched, **parallel)
-        if options.prefetch_bytes:
-            blocks = blocks.prefetch(passes.blocks_ahead)
-        whole = blocks.concatenate(end.map(fetched))
-        return whole if passes.batches_per_block == 1 else whole.flat_map(batches)
-
-    begun = tf.data.Dataset.range(1).map(lambda _: tf.py_function(lambda: passes.next_epoch, [], tf.int64))
-    if options.epochs > 1:
-        begun = begun.flat_map(lambda first: tf.data.Dataset.range(first, first + options.epochs))
-    found = begun.flat_map(one_pass)
-    if structure is not None:
-        found = found.map(lambda rows: tf.nest.map_structure(rows.__getitem__, structure))
-    num_batches = passes.num_steps * options.epochs
-    return found.apply(tf.data.experimental.assert_cardinality(num_batches))
+    found = found.map(taken)
+    if passes.batches_per_block > 1:
+        found = found.unbatch()
+    return found.apply(tf.data.experimental.assert_cardinality(passes.num_steps * options.epochs))
 
 
 class _Passes:
@@ -118,32 +115,81 @@ class _Passes:
         self._order(options.epoch)  # raises for bad arguments now
         self.num_steps = _num_steps(len(dataset), options)
         self._idle: list[tuple[int, Reader]] = []
+        self._errors: dict[tuple[int, int], Exception] = {}  # of the steps before these, not raised yet
         with dataset.reader(list(columns)) as reader:
             block_bytes = max(1, options.prefetch_bytes // 2 if options.prefetch_bytes else _BLOCK_BYTES)
             block_bytes, row = min(_BLOCK_BYTES, block_bytes), row_bytes(reader, len(dataset))
             together = min(_MAX_BATCHES, batches_together(reader, options.batch_size, row, block_bytes))
         self.blocks_ahead = max(1, min(_MAX_BLOCKS_AHEAD, options.prefetch_bytes // block_bytes))
-        # Cutting ragged tensors takes longer than a call of Python.
-        self.batches_per_block = each = 1 if any(column.kind == "list" for column in columns.values()) else together
+        # Cutting takes longer than calls of Python where there are few, and for ragged tensors.
+        is_cut = self.num_steps >= _CUT_FROM_STEPS and options.num_threads == 1
+        is_cut = is_cut and all(column.kind != "list" for column in columns.values())
+        self.batches_per_block = each = together if is_cut else 1
         cuts = np.append(np.arange(0, self.num_steps - 1, each), [self.num_steps - 1, self.num_steps])
-        self.blocks = np.stack([cuts[:-1], cuts[1:]], axis=1)
+        numbers = np.repeat(np.arange(options.epochs), len(cuts) - 1)
+        self.blocks = np.stack([numbers, *np.tile([cuts[:-1], cuts[1:]], options.epochs)], axis=1)
 
-    def rows(self, epoch: int, first: int, last: int) -> tuple[Mapping[str, Values], int]:
-        """The rows of the steps [first, last) of a pass, and how many there are: fewer if some cannot be read."""
+    # -- in the graph --------------------------------------------------------------------------------------------
+
+    @property
+    def flat_dtypes(self) -> list[tf.DType]:
+        """Of the tensors that `fetch` returns beside the number of the pass."""
+        return [dtype for spec in self._specs().values() for dtype in _flat_dtypes(spec)]
+
+    def joined(self, tensors: Iterator[tf.Tensor]) -> dict[str, Any]:
+        """Those tensors by column, with their static shapes."""
+        return {name: _joined(spec, tensors, self.batches_per_block > 1) for name, spec in self._specs().items()}
+
+    def _specs(self) -> dict[str, Any]:
+        from .tensors import tensor_spec
+
+        num_rows = self._options.batch_size if self._options.drop_remainder else None
+        return {name: tensor_spec(column, num_rows) for name, column in self.columns.items()}
+
+    # -- called by the graph -------------------------------------------------------------------------------------
+
+    def fetch(self, pass_: Any, number: Any, first: Any, last: Any) -> list[Any]:
+        """The number of the iteration's first pass (given: -1 while it is not known), and the tensors of some steps of
+        the pass that comes `number` after it; of a block of several steps [steps, rows, ...]."""
+        import tensorflow as tf
+
+        from .tensors import flat_tensors
+
+        begun = self.next_epoch if int(pass_) < 0 else int(pass_)
+        rows = self._rows(begun + int(number), int(first), int(last))
+        tensors = [tensor for name in self.columns for tensor in flat_tensors(rows[name])]
+        if self.batches_per_block > 1:
+            size = self._options.batch_size
+            steps = [-1, size] if int(last) < self.num_steps else [1, -1]
+            tensors = [tf.reshape(tensor, [*steps, *tensor.shape[1:]]) for tensor in tensors]
+        return [np.int64(begun), *tensors]
+
+    def taken(self, epoch: Any, last: Any) -> np.int64:
+        """Note that somebody has got the steps before `last`."""
+        if last == self.num_steps:
+            self.next_epoch = int(epoch) + 1
+        return np.int64(last)
+
+    def _rows(self, epoch: int, first: int, last: int) -> Mapping[str, Values]:
+        """The rows of the steps [first, last) of a pass, or of those of them before the first that cannot be read."""
         order, size = self._order(epoch), self._options.batch_size
+        if (error := self._errors.pop((epoch, first), None)) is not None:
+            raise error
         reader = self._reader(epoch)
         try:
             reader.prefetch(order, first * size)
-            rows, num_rows = gather_block(reader, order.rows(first * size, min(last * size, order.num_rows)), size)
+            rows, error = gather_block(reader, order.rows(first * size, min(last * size, order.num_rows)), size)
         except BaseException:
             reader.close()
             raise
+        self._errors.pop((epoch, last), None)  # of an iteration that was left
+        if error is not None:
+            self._errors[epoch, last] = error
         if last < self.num_steps:
             self._idle.append((epoch, reader))
         else:
-            self.next_epoch = epoch + 1
             reader.close()
-        return rows, num_rows
+        return rows
 
     def _order(self, epoch: int) -> RowOrder:
         options = self._options
@@ -160,37 +206,19 @@ class _Passes:
         return reader
 
 
-def _fetched(passes: _Passes, epoch: Any, first: Any, last: Any, static_rows: int | None) -> tuple[dict[str, Any], Any]:
-    """The tensors of some steps of a pass by column, and the number of their rows, in a graph."""
-    import tensorflow as tf
-
-    from .tensors import flat_tensors, tensor_spec
-
-    specs = {name: tensor_spec(column, static_rows) for name, column in passes.columns.items()}
-    dtypes = [dtype for spec in specs.values() for dtype in _flat_dtypes(spec)]
-
-    def fetch(*numbers: Any) -> list[Any]:
-        rows, num_rows = passes.rows(*map(int, numbers))
-        return [np.int64(num_rows), *(tensor for name in specs for tensor in flat_tensors(rows[name]))]
-
-    num_rows, *tensors = tf.py_function(fetch, [epoch, first, last], [tf.int64, *dtypes])
-    flat = iter(tensors)
-    return {name: _joined(spec, flat) for name, spec in specs.items()}, tf.ensure_shape(num_rows, [])
-
-
 def _flat_dtypes(spec: Any) -> list[tf.DType]:
     import tensorflow as tf
 
     return [spec.dtype, tf.int64] if isinstance(spec, tf.RaggedTensorSpec) else [spec.dtype]
 
 
-def _joined(spec: Any, flat: Iterator[Any]) -> Any:
+def _joined(spec: Any, flat: Iterator[Any], is_block: bool) -> Any:
     """The next tensor or ragged tensor of plain ones, with its static shape."""
     import tensorflow as tf
 
     values = next(flat)
     if not isinstance(spec, tf.RaggedTensorSpec):
-        return tf.ensure_shape(values, spec.shape)
+        return tf.ensure_shape(values, [None, *spec.shape] if is_block else spec.shape)
     splits = tf.ensure_shape(next(flat), [None if spec.shape[0] is None else spec.shape[0] + 1])
     values = tf.ensure_shape(values, [None, *spec.shape[2:]])
     return tf.RaggedTensor.from_row_splits(values, splits, validate=False)

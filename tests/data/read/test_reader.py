@@ -170,9 +170,9 @@ def test_a_block_of_batches_holds_the_rows_of_each(several_shards, data, batch_s
     dataset = data.draw(st.sampled_from(several_shards))
     ids = np.array(data.draw(st.lists(st.integers(0, len(dataset) - 1), min_size=1, max_size=200)), np.int64)
     with dataset.reader() as reader:
-        found, num_rows = gather_block(reader, ids, batch_size)
+        found, error = gather_block(reader, ids, batch_size)
         wanted = reader.gather(ids)
-    assert num_rows == len(ids)
+    assert error is None
     assert list(found) == list(wanted)
     for name, values in wanted.items():
         if isinstance(values, Ragged):
@@ -186,11 +186,10 @@ def test_a_block_ends_before_the_first_batch_that_cannot_be_read(several_shards)
     for dataset in several_shards:
         ids = np.array([0, 1, 2, 3, len(dataset), 0], np.int64)
         with dataset.reader() as reader:
-            found, num_rows = gather_block(reader, ids, 2)
-            assert num_rows == 4
+            found, error = gather_block(reader, ids, 2)
             assert all(len(values) == 4 for values in found.values())
-            with pytest.raises(RowError, match=f"rows 0 to {len(dataset) - 1}"):
-                gather_block(reader, ids[4:], 2)
+            assert isinstance(error, RowError)
+            assert f"rows 0 to {len(dataset) - 1}" in str(error)
 
 
 @pytest.mark.parametrize(("batch_size", "row_bytes"), [(64, 5), (64, 5000), (400, 5000), (37, 5)])
