@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +47,18 @@ class _ColumnsReader(ViewReader):
         self._names = names
 
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
-        given = None if out is None else {base: out[name] for name, base in self._names.items() if name in out}
-        found = self._base.gather(ids, given)
+        return self._named(self._base.gather(ids, self._base_out(out)))
+
+    def gather_parts_checked(
+        self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
+    ) -> dict[str, Any]:
+        base_names = [self._names[name] for name in names]
+        return self._named(self._base.gather_parts(ids, starts, length, base_names, self._base_out(out)))
+
+    def _base_out(self, out: Out | None) -> Out | None:
+        return None if out is None else {base: out[name] for name, base in self._names.items() if name in out}
+
+    def _named(self, found: Mapping[str, Any]) -> dict[str, Any]:
         return {name: found[base] for name, base in self._names.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..dataset import Dataset
 from ..format.columns import Column, ColumnStatistics
 from ..format.statistics import merged_statistics
 from ..order.order import RowIds
-from ..read.reader import Out, Reader
+from ..read.reader import Out, Reader, part_column
 from ..read.upcoming import Order
 from .assemble import assembled, check_same_columns
 from .statistics import LazyStatistics
@@ -100,15 +100,28 @@ class _ConcatenationReader(Reader):
         return [(base, _PartOrder(order, *self._starts[n : n + 2].tolist())) for n, base in enumerate(self._bases)]
 
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
-        numbers = np.searchsorted(self._starts, ids, side="right") - 1
-        used = np.unique(numbers).tolist()
-        if len(used) == 1:
-            return self._bases[used[0]].gather(ids - self._starts[used[0]], out)
-        return assembled(self._columns, ids.size, [self._part(number, numbers, ids) for number in used], out)
+        groups = self._groups(ids)
+        if len(groups) == 1:
+            ((base, _, base_ids),) = groups
+            return base.gather(base_ids, out)
+        parts = [(places, base.gather(base_ids)) for base, places, base_ids in groups]
+        return assembled(self._columns, ids.size, parts, out)
 
-    def _part(self, number: int, numbers: RowIds, ids: RowIds) -> tuple[RowIds, dict[str, Any]]:
-        places = np.flatnonzero(numbers == number)
-        return places, self._bases[number].gather(ids[places] - self._starts[number])
+    def gather_parts_checked(
+        self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
+    ) -> dict[str, Any]:
+        columns = {name: part_column(one, length) if name in names else one for name, one in self._columns.items()}
+        parts = [
+            (places, base.gather_parts(base_ids, starts[places], length, names))
+            for base, places, base_ids in self._groups(ids)
+        ]
+        return assembled(columns, ids.size, parts, out)
+
+    def _groups(self, ids: RowIds) -> list[tuple[Reader, RowIds, RowIds]]:
+        """(base, places of its rows, their ids there) for every base that has some of these rows."""
+        numbers = np.searchsorted(self._starts, ids, side="right") - 1
+        groups = [(number, np.flatnonzero(numbers == number)) for number in np.unique(numbers).tolist()]
+        return [(self._bases[number], places, ids[places] - self._starts[number]) for number, places in groups]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

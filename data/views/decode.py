@@ -85,7 +85,9 @@ class DecodeTransform(Transform):
         data = encoded.to_list()
 
         def decode(places: range) -> None:
-            images[places.start : places.stop] = self._images(data[places.start : places.stop], ids[places.start :])
+            images[places.start : places.stop] = self._images(
+                data[places.start : places.stop], ids[places.start : places.stop]
+            )
 
         num_parts = min(ids.size, _num_threads())
         cuts = [ids.size * part // num_parts for part in range(num_parts + 1)]
@@ -111,7 +113,7 @@ class DecodeTransform(Transform):
                     ).numpy()
             except (tf.errors.OpError, ValueError):
                 pass  # one by one it shows which
-        return [self._image(one, row_id) for one, row_id in zip(data, ids.tolist(), strict=False)]
+        return [self._image(one, row_id) for one, row_id in zip(data, ids.tolist(), strict=True)]
 
     def _graph_for(self, *, is_jpeg: bool) -> Callable[[Any], Any]:
         with _TRACING:

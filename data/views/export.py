@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..format.columns import Column
 from ..format.ragged import Ragged
 from ..format.shards import Values
 from ..order.order import checked_integer
-from .view import local_place, rows_at, rows_per_scan
+from .view import appearing_whole, local_place, rows_at, rows_per_scan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,16 +66,11 @@ def to_parquet(
         raise DatasetExistsError(
             f"{target} exists already. Give another path, or overwrite=True to replace a file.", path=target
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.parent / f".{target.name}.writing-{uuid.uuid4().hex[:12]}"
     reader = to_record_batches(dataset, columns)
-    try:
+    with appearing_whole(target) as unfinished:
         with pq.ParquetWriter(unfinished, reader.schema, compression=compression, write_page_checksum=True) as writer:
             for batch in reader:
                 writer.write_batch(batch)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return target
 
 

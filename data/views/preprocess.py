@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from ..format.shards import Values
 from ..format.values import as_column, as_values
 from ..order.order import RowIds
 from .transform import Transform, TransformedDataset, check_values, rows_text
-from .view import chosen_columns, fingerprint_of, local_place, rows_at, rows_per_scan
+from .view import appearing_whole, chosen_columns, fingerprint_of, local_place, rows_at, rows_per_scan
 
 FORMAT_NAME = "heliostat-preprocessing"
 FORMAT_VERSION = 1
@@ -76,13 +75,8 @@ class FittedPreprocessing:
         target = local_place(path)
         content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
         content |= {name: getattr(self, name) for name in self.__slots__}
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}"
-        try:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with appearing_whole(target) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FittedPreprocessing:

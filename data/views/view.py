@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,18 @@ def local_place(path: str | os.PathLike[str]) -> Path:
             f"{shown_uri(text)} is a URI, and this writes to a path of this host. Give a path, and copy the file."
         )
     return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+@contextmanager
+def appearing_whole(target: Path) -> Iterator[Path]:
+    """A path to write to that replaces `target` in the end; what an error leaves unfinished is deleted."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.parent / f".{target.name}.writing-{uuid.uuid4().hex[:12]}"
+    try:
+        yield unfinished
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def rows_per_scan(dataset: Dataset, columns: Sequence[str] | None = None) -> int:

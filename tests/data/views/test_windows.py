@@ -80,9 +80,19 @@ def test_windows_lie_above_and_below_other_views(series):
     assert all(np.array_equal(one["twice"], one["load"] * 2) for one in batches)
 
 
-def test_of_a_long_row_only_the_windows_are_copied(tmp_path):
-    long = write_dataset(tmp_path / "set", {"load": [np.arange(1_000_000.0)], "image": np.zeros((1, 1000, 1000))})
-    view = long.skip(0).windows(["load"], 10).select_columns(["load"])
+BEFORE_IT_IS_CUT = {
+    "as it is": lambda long: long,
+    "rows": lambda long: long.skip(0),
+    "columns": lambda long: long.select_columns(["image", "load"]).rename({"load": "x"}).rename({"x": "load"}),
+    "several": lambda long: long.concatenate(long),
+}
+
+
+@pytest.mark.parametrize("before", BEFORE_IT_IS_CUT)
+def test_of_a_long_row_only_the_windows_are_copied(tmp_path, before):
+    stored = write_dataset(tmp_path / "set", {"load": [np.arange(1_000_000.0)], "image": np.zeros((1, 1000, 1000))})
+    long = BEFORE_IT_IS_CUT[before](stored)
+    view = long.windows(["load"], 10).select_columns(["load"])
     pictures = long.windows("image", 2).select_columns(["image"])
     with view.reader() as reader, pictures.reader() as other:
         reader.gather(np.arange(1)), other.gather(np.arange(1))
@@ -91,6 +101,27 @@ def test_of_a_long_row_only_the_windows_are_copied(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 200_000
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(length=st.integers(1, 4), data=st.data())
+def test_windows_of_several_datasets_are_those_of_each(series, length, data):
+    other = series.rename({"load": "x", "y": "load"}).rename({"load": "y", "x": "load"}).select([5, 1, 3])
+    view = series.concatenate(other).windows(["load", "pair"], length, stride=2)
+    parts = [one.windows(["load", "pair"], length, stride=2) for one in (series, other)]
+    assert len(view) == sum(map(len, parts))
+    ids = np.array(data.draw(st.lists(st.integers(0, len(view) - 1), max_size=12)), np.int64)
+    out = None
+    if data.draw(st.booleans()):
+        columns = [column for column in view.schema.values() if not column.is_variable]
+        out = {column.name: np.empty((len(ids), *column.shape), column.dtype) for column in columns}
+    whole = [rows_of(part) for part in parts]
+    with view.reader() as reader:
+        rows = reader.gather(ids, out)
+    for name in ("load", "pair", "y", "image"):
+        assert np.array_equal(rows[name], np.concatenate([one[name] for one in whole])[ids])
+        assert out is None or rows[name] is out[name]
+    assert rows["text"].to_list() == [[*whole[0]["text"].to_list(), *whole[1]["text"].to_list()][one] for one in ids]
 
 
 def test_a_damaged_row_is_named(series):
