@@ -23,6 +23,7 @@ from .format.columns import Column, ColumnStatistics
 from .format.ipc_shards import MappedShard
 from .format.manifest import Manifest, Shard, read_manifest
 from .format.manifest import write_manifest as write_manifest_file
+from .format.quick_hash import EDGE_PREFIX
 from .format.shards import hash_file
 from .read.reader import Reader
 from .read.shard_reader import KeptMap, ShardReader, Stamps, stamps_of
@@ -106,6 +107,19 @@ class StoredDataset(Dataset):
     def manifest(self) -> Manifest:
         """What the dataset's manifest says, damaged parts included."""
         return self._manifest
+
+    def whole_manifest(self, known: Mapping[str, ColumnStatistics]) -> Manifest:
+        """The manifest with hashes of whole files and statistics of all columns.
+
+        What files that were opened without a manifest lack is read now, but for the statistics that are `known`. Raises
+        ShardError, RemoteError, CacheError.
+        """
+        shards = list(self.shards)
+        for number, shard in enumerate(shards):
+            if shard.xxh3_128.startswith(EDGE_PREFIX):
+                shards[number] = replace(shard, xxh3_128=hash_file(self.path_of(number)))
+        statistics = {name: known.get(name) or column_statistics(self, name) for name in self.schema}
+        return replace(self._manifest, shards=tuple(shards), statistics=statistics)
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -322,9 +336,7 @@ def _with_manifest(dataset: StoredDataset) -> StoredDataset:
             f"{dataset.name} has files in folders below it, or TFRecord files, of which a manifest does not tell all: "
             "convert it (heliostat convert)."
         )
-    shards = tuple(replace(one, xxh3_128=hash_file(dataset.path_of(n))) for n, one in enumerate(dataset.shards))
-    statistics = {name: column_statistics(dataset, name) for name in dataset.schema}
-    write_manifest_file(dataset.path, replace(dataset.manifest, shards=shards, statistics=statistics))
+    write_manifest_file(dataset.path, dataset.whole_manifest({}))
     return open_unchecked(dataset.path)
 
 

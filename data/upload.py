@@ -13,14 +13,11 @@ from pathlib import Path
 from .dataset import Dataset
 from .errors import DatasetExistsError, DatasetNotFoundError, RemoteError
 from .format.manifest import Manifest
-from .format.quick_hash import EDGE_PREFIX
-from .format.shards import hash_file
 from .remote.files import fetch_manifest, local_name
 from .remote.filesystem import RemoteFolder
 from .remote.retry import RetryPolicy
 from .remote.upload import delete_before, upload_files
 from .stored import StoredDataset, open_dataset, open_remote
-from .views.statistics import column_statistics
 from .write.folder_writer import FolderWriter, Writing
 
 _ROWS_PER_WRITE = 4096
@@ -51,17 +48,9 @@ def upload_dataset(
     folder = RemoteFolder(uri, retry=retry)
     before = _before(folder, overwrite)
     with _as_stored(dataset, work_dir) as stored:
-        shards = stored.manifest.shards
-        # Hashes of a dataset that was opened without a manifest are made now.
-        if any(shard.xxh3_128.startswith(EDGE_PREFIX) for shard in shards):
-            shards = tuple(replace(one, xxh3_128=hash_file(stored.path_of(n))) for n, one in enumerate(shards))
-        known = stored.manifest.statistics
-        manifest = replace(
-            stored.manifest,
-            shards=tuple(replace(shard, file=local_name(shard)) for shard in shards),
-            # Nor does it know all statistics.
-            statistics={name: known.get(name) or column_statistics(stored, name) for name in stored.schema},
-        )
+        manifest = stored.whole_manifest(stored.statistics)
+        shards = tuple(replace(shard, file=local_name(shard)) for shard in manifest.shards)
+        manifest = replace(manifest, shards=shards)
         upload_files(folder, manifest, stored.path_of, num_threads)
     delete_before(folder, before, manifest)
     return open_remote(uri) if retry is None else open_remote(uri, retry=retry)

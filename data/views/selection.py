@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,22 +86,16 @@ class Selection(View):
             )
         super().__init__(base, call, rows.content)
         self._rows = rows
-        self._statistics: Mapping[str, ColumnStatistics] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_statistics": None}
-
-    @property
+    @cached_property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
         if self.is_random:  # one pass would not show the bounds of all
             return self.base.statistics
-        if self._statistics is None:
-            # The bounds of all rows need not be those of some.
-            self._statistics = LazyStatistics(self.base.statistics, lambda name: column_statistics(self, name))
-        return self._statistics
+        # The bounds of all rows need not be those of some.
+        return LazyStatistics(self.base.statistics, lambda name: column_statistics(self, name))
 
     @property
     def bounds_are_reached(self) -> bool:  # noqa: D102

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,6 @@ class TransformedDataset(View):
         outputs = [[c.name, c.kind, c.dtype.name, c.shape] for c in transform.outputs.values()]
         super().__init__(base, call, [list(transform.inputs), outputs, transform.content])
         self.transform = transform
-        self._statistics: Mapping[str, ColumnStatistics] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_statistics": None}
 
     @property
     def schema(self) -> Mapping[str, Column]:  # noqa: D102
@@ -71,15 +68,11 @@ class TransformedDataset(View):
     def is_random(self) -> bool:  # noqa: D102
         return self.base.is_random or self.transform.is_random
 
-    @property
+    @cached_property
     def statistics(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102
-        if self._statistics is None:
-            known, made = self.base.statistics, self.transform.outputs
-            names = [name for name in self.schema if (not self.is_random if name in made else name in known)]
-            self._statistics = LazyStatistics(
-                names, lambda name: column_statistics(self, name) if name in made else known[name]
-            )
-        return self._statistics
+        known, made = self.base.statistics, self.transform.outputs
+        names = [name for name in self.schema if (not self.is_random if name in made else name in known)]
+        return LazyStatistics(names, lambda name: column_statistics(self, name) if name in made else known[name])
 
     @property
     def bounds(self) -> Mapping[str, ColumnStatistics]:  # noqa: D102

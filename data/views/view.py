@@ -39,6 +39,10 @@ class View(Dataset):
         self._name = f"{base.name}.{call}"
         self._fingerprint = fingerprint_of(self.kind or type(self).__name__, base.fingerprint, content)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Statistics that were computed by reading are computed again where they are asked for again.
+        return {name: value for name, value in self.__dict__.items() if name != "statistics"}
+
     def __len__(self) -> int:
         return len(self.base)
 
