@@ -1,26 +1,38 @@
-"""Putting a dataset onto an object store or another remote file system."""
+"""Putting a dataset onto an object store or another remote file system.
+
+The idea: a shard is called by the hash of its bytes, and the manifest comes last. So what lies there under the name and
+with the size of a shard *is* that shard (an interrupted upload goes on where it ended), nobody who reads the dataset
+before sees a file change, and whoever dies in the middle leaves that dataset, or none. Every shard is hashed while it
+is sent: a damaged one is taken back and refused. What a storage has damaged since has its name and size still, so the
+shards of a dataset that is replaced are not trusted, and sent again. Locks were not tried: object stores have none, and
+two who upload to one place only send twice what both have; the later manifest counts.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import xxhash
+
 from .dataset import Dataset
-from .errors import DatasetExistsError, DatasetNotFoundError, RemoteError
-from .format.manifest import Manifest
+from .errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
+from .format.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
 from .remote.files import fetch_manifest, local_name
 from .remote.filesystem import RemoteFolder
 from .remote.retry import RetryPolicy
-from .remote.upload import delete_before, upload_files
 from .stored import StoredDataset, open_dataset, open_remote
+from .views.view import rows_per_scan
 from .write.folder_writer import FolderWriter, Writing
 
-_ROWS_PER_WRITE = 4096
+_BLOCK_BYTES = 8 << 20
 
 
 def upload_dataset(
@@ -36,9 +48,10 @@ def upload_dataset(
 
     The shards of a stored dataset are uploaded as they are, named by their hashes: what an interrupted upload left is
     not sent again, and whoever reads the dataset that was there before goes on undisturbed. The manifest comes last; a
-    crash leaves the dataset before, or none. With `overwrite` the shards of the dataset before are deleted in the end.
-    A view is first written into a temporary folder (in `work_dir`). Raises DatasetExistsError, ShardError if a shard
-    is damaged, RemoteError, OSError.
+    crash leaves the dataset before, or none. With `overwrite` shards that the dataset before has too are sent again, so
+    that one which was damaged there is whole, and those that only it had are deleted in the end. A view is first
+    written into a temporary folder (in `work_dir`). Raises DatasetExistsError, ShardError if a shard is damaged,
+    RemoteError, OSError.
 
     Example:
         >>> remote = upload_dataset(dataset, f"file://{folder}/bucket/shop")  # such as s3://bucket/shop
@@ -49,10 +62,13 @@ def upload_dataset(
     before = _before(folder, overwrite)
     with _as_stored(dataset, work_dir) as stored:
         manifest = stored.whole_manifest(stored.statistics)
-        shards = tuple(replace(shard, file=local_name(shard)) for shard in manifest.shards)
-        manifest = replace(manifest, shards=shards)
-        upload_files(folder, manifest, stored.path_of, num_threads)
-    delete_before(folder, before, manifest)
+        manifest = replace(manifest, shards=tuple(replace(shard, file=local_name(shard)) for shard in manifest.shards))
+        _send(folder, before, manifest.shards, stored.path_of, num_threads)
+        _check_sizes(folder, manifest.shards)
+        _send_manifest(folder, manifest)
+    for file in before - {shard.file for shard in manifest.shards}:
+        with suppress(FileNotFoundError):
+            folder.delete(file)
     return open_remote(uri) if retry is None else open_remote(uri, retry=retry)
 
 
@@ -86,18 +102,18 @@ class Upload:
         shutil.rmtree(self._place, ignore_errors=True)
 
 
-def _before(folder: RemoteFolder, overwrite: bool) -> Manifest | None:
-    """The manifest of the dataset that is there already."""
+def _before(folder: RemoteFolder, overwrite: bool) -> frozenset[str]:
+    """The shards of the dataset that is there already, none if there is none; raises DatasetExistsError."""
     try:
         manifest = fetch_manifest(folder)
     except DatasetNotFoundError:
-        return None
+        return frozenset()
     if not overwrite:
         raise DatasetExistsError(
             f"There is a dataset at {folder.name} already. Give another URI, or overwrite=True to replace it.",
             path=folder.name,
         )
-    return manifest
+    return frozenset(shard.file for shard in manifest.shards)
 
 
 @contextmanager
@@ -107,7 +123,72 @@ def _as_stored(dataset: Dataset, work_dir: str | None) -> Iterator[StoredDataset
         return
     with tempfile.TemporaryDirectory(prefix="heliostat-", dir=work_dir) as place:
         writer = FolderWriter(Path(place) / "dataset", Writing(columns=list(dataset.schema.values())))
-        for batch in dataset.batches(_ROWS_PER_WRITE, shuffle=False):
+        for batch in dataset.batches(rows_per_scan(dataset), shuffle=False):
             writer.write(batch)
         writer.close()
         yield open_dataset(Path(place) / "dataset")
+
+
+def _send(
+    folder: RemoteFolder,
+    before: AbstractSet[str],
+    shards: Sequence[Shard],
+    path_of: Callable[[int], Path],
+    num_threads: int,
+) -> None:
+    """Upload the shards that are not there yet; `path_of` gives the local file of one by its number.
+
+    What is there is known by name and size, unless it is of the dataset `before`. Raises ShardError if a shard is not
+    the one that its hash says, RemoteError.
+    """
+    there = folder.sizes({shard.file for shard in shards} - before)
+    # Equal shards have one file.
+    numbers = {shard.file: number for number, shard in enumerate(shards) if there.get(shard.file) != shard.num_bytes}
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="heliostat-upload") as pool:
+        sent = [pool.submit(_send_shard, folder, path_of, n, shards[n]) for n in numbers.values()]
+        try:
+            for each in sent:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _send_shard(folder: RemoteFolder, path_of: Callable[[int], Path], number: int, shard: Shard) -> None:
+    path, digest = path_of(number), ""
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal digest
+        hashed = xxhash.xxh3_128()
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                hashed.update(block)
+                yield block
+        digest = hashed.hexdigest()
+
+    folder.upload(shard.file, blocks)
+    if digest != shard.xxh3_128:
+        folder.delete(shard.file)
+        raise ShardError(
+            f"{path} has xxh3_128 {digest}; its manifest says {shard.xxh3_128}. Its bytes changed after it was "
+            "written, so the dataset was not uploaded: copy or write it again.",
+            path=path,
+        )
+
+
+def _check_sizes(folder: RemoteFolder, shards: Sequence[Shard]) -> None:
+    found = folder.sizes(shard.file for shard in shards)
+    for shard in shards:
+        if found.get(shard.file) != shard.num_bytes:
+            raise ShardError(
+                f"{folder.name_of(shard.file)} has {found.get(shard.file)} bytes after it was uploaded; it should have "
+                f"{shard.num_bytes}. Somebody else writes there: upload the dataset to another URI.",
+                path=folder.name_of(shard.file),
+            )
+
+
+def _send_manifest(folder: RemoteFolder, manifest: Manifest) -> None:
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as place:
+        write_manifest(Path(place), manifest)
+        data = (Path(place) / MANIFEST_NAME).read_bytes()
+    folder.upload(MANIFEST_NAME, lambda: [data], at_once=True)

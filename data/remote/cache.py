@@ -5,27 +5,15 @@ a row group of a Parquet file or a run of TFRecords is decoded; either is a *fet
 file (`CacheFile`) into its bytes. The cache knows nothing of what they are. A file is named by a hash of what it holds,
 so that one copy serves all datasets, views and runs, and it gets that name only when it is complete and right.
 
-Fetching is: take the file's lock, look whether it is there by now, make room, write, check, rename. So a host fetches a
-file once, however many processes ask, and a process that dies leaves a lock that the kernel has let go of, and a part
-that the next one removes. There are 4096 locks for each ending (`filelock`), by the first digits of the name, rather
-than one for each file: they stay as empty files. One more is held while room is made.
-
-The bound is on what lies in the folder. Nobody says that a file is in use: a file that is mapped can be deleted, its
-rows stay readable until it is unmapped, and readers unmap what is behind them. (Counting uses, with locks between
-processes, was there before: three times the code, and a reader that was forgotten kept its files for ever.) What goes
-first is decided by `eviction_order`: what nobody is known to need, longest unused first, then what is needed last
-(L. A. Belady in IBM Systems Journal 5, 1966).
-
-Only files with names of this cache, in its own sub-folder, are ever counted, replaced or deleted.
+Fetching is: take the file's lock, look whether it is there by now, make room (`room`), write, check, rename. So a host
+fetches a file once, however many processes ask, and a process that dies leaves a lock that the kernel has let go of,
+and a part that the next one removes.
 """
 
 from __future__ import annotations
 
 import errno
-import math
 import os
-import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,22 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import filelock
 import xxhash
 
 from ..errors import CacheError, ShardError
 from ..format.quick_hash import EDGE_PREFIX, edge_hash
 from .retry import RetryPolicy
+from .room import PART_SUFFIX, ROOM_WAIT_S, Claim, Room
 
 FOLDER_NAME = "heliostat-shards"
-_LOCK_FOLDER = ".fetch-locks"  # ".locks" is a file of earlier versions
-_PART_SUFFIX = ".fetching"
-_OWN_NAME = re.compile(rf"([0-9a-f]{{32}})\.[a-z0-9]{{1,12}}({re.escape(_PART_SUFFIX)})?")
 _FETCHES_OF_WRONG_BYTES = 3
-# What is left free on the disk.
-_SPARE_BYTES = 64 << 20
-ROOM_WAIT_S = 30.0
-_WAIT_STEP_S = 0.02
 
 Write = Callable[[bytes | memoryview], object]
 
@@ -109,28 +90,6 @@ class Fetcher(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A file to fetch, by what, before which others (their names), how long it waits for room, and what
-    stops it."""
-
-    file: CacheFile
-    fetcher: Fetcher
-    coming: Sequence[str]
-    wait_s: float
-    stop: threading.Event
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresentFile:
-    """A file that lies in the cache; one that is still being fetched is a part."""
-
-    name: str
-    num_bytes: int
-    last_used_ns: int
-    is_part: bool = False
-
-
 class ShardCache:
     """The cache in one folder. For any number of threads and processes.
 
@@ -138,13 +97,7 @@ class ShardCache:
     """
 
     def __init__(self, folder: Path, max_bytes: int | None) -> None:
-        self.folder, self.max_bytes = folder, max_bytes
-        try:
-            (folder / _LOCK_FOLDER).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(
-                f"The cache of shards cannot use {folder} ({error.strerror}). Give another cache_dir.", path=folder
-            ) from error
+        self.folder, self.max_bytes, self._room = folder, max_bytes, Room(folder, max_bytes)
 
     def size(self, file: CacheFile) -> int | None:
         """The bytes of a file that is there, and right as far as they tell; marks it as used now."""
@@ -160,16 +113,12 @@ class ShardCache:
             pass
         return found.st_size
 
-    def capacity(self, files: Sequence[CacheFile]) -> int:
-        """Bytes that these files may have together."""
+    def capacity(self, files: Sequence[CacheFile], num_bytes: int) -> int:
+        """Bytes that these files, `num_bytes` together, may have: all if they fit, whatever lies there now."""
         if self.max_bytes is not None:
-            return self.max_bytes
-        here = sum(self.size(file) or 0 for file in files)
-        return here + self._free_bytes()
-
-    def has_room(self, num_bytes: int) -> bool:
-        """Whether so many bytes fit, whatever lies there now."""
-        return num_bytes <= (self._free_bytes() if self.max_bytes is None else self.max_bytes)
+            return min(num_bytes, self.max_bytes)
+        free = self._room.free_bytes()
+        return num_bytes if num_bytes <= free else free + sum(self.size(file) or 0 for file in files)
 
     def fetch(
         self,
@@ -189,34 +138,28 @@ class ShardCache:
         """
         if self.size(file) is not None:
             return False
-        with self._lock(file.name):
+        claim = Claim(file.name, file.origin, coming, wait_s, stop or threading.Event())
+        with self._room.lock(file.name):
             if self.size(file) is not None:
                 return False
-            part = self.folder / f"{file.name}{_PART_SUFFIX}"
+            part = self.folder / f"{file.name}{PART_SUFFIX}"
             part.unlink(missing_ok=True)  # left by a process that died
             try:
-                self._fill(part, _Request(file, fetcher, coming, wait_s, stop or threading.Event()))
+                self._fill(part, file, fetcher, claim)
                 # Whoever counts what is there must not miss the file between its two names.
-                with self._lock():
+                with self._room.lock():
                     os.replace(part, self.folder / file.name)
             finally:
                 part.unlink(missing_ok=True)
         return True
 
-    def _free_bytes(self) -> int:
-        return max(0, shutil.disk_usage(self.folder).free - _SPARE_BYTES)
-
-    def _lock(self, name: str | None = None) -> filelock.BaseFileLock:
-        place = "room" if name is None else f"{name[:3]}.{name.rpartition('.')[2]}"
-        return filelock.FileLock(self.folder / _LOCK_FOLDER / place, mode=0o666, poll_interval=0.01)
-
-    def _fill(self, part: Path, request: _Request) -> None:
+    def _fill(self, part: Path, file: CacheFile, fetcher: Fetcher, claim: Claim) -> None:
         """Write the right bytes into the part."""
-        file, found = request.file, ""
+        found = ""
         for _ in range(_FETCHES_OF_WRONG_BYTES):
             try:
                 with open(part, "wb") as out:
-                    digest = self._write(out, request)
+                    digest = self._write(out, file, fetcher, claim)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -240,16 +183,16 @@ class ShardCache:
             path=file.origin,
         )
 
-    def _write(self, out: BinaryIO, request: _Request) -> str:
+    def _write(self, out: BinaryIO, file: CacheFile, fetcher: Fetcher, claim: Claim) -> str:
         """Write what is fetched, into room that was made for it; the hash of it. It is on the disk then.
 
         Room is made when the first bytes come: what they are made of may have to be fetched before.
         """
-        file, digest, reserved, num_bytes = request.file, xxhash.xxh3_128(), 0, 0
+        digest, reserved, num_bytes = xxhash.xxh3_128(), 0, 0
 
         def reserve(requested: int) -> None:
             nonlocal reserved
-            self._make_room(request, requested - reserved)
+            self._room.make(claim, requested - reserved)
             reserved = requested
             out.truncate(reserved)  # so that others count it
 
@@ -265,96 +208,10 @@ class ShardCache:
             digest.update(view)
             num_bytes += view.nbytes
 
-        request.fetcher.fetch(file, write, request.stop)
+        fetcher.fetch(file, write, claim.stop)
         out.truncate(num_bytes)
         out.flush()
         # After a power failure a name must not stand for bytes that never reached the disk.
         os.fsync(out.fileno())
         os.fchmod(out.fileno(), 0o444)
         return digest.hexdigest()
-
-    def _make_room(self, request: _Request, num_bytes: int) -> None:
-        """Delete what may go until there is room for so many more bytes; waits for what others are fetching now."""
-        file, give_up = request.file, time.monotonic() + request.wait_s
-        is_possible = self.max_bytes is None or num_bytes <= self.max_bytes
-        while True:
-            missing, used, num_parts = self._try_to_make_room(request, num_bytes) if is_possible else (num_bytes, 0, 0)
-            if missing <= 0:
-                return
-            if not num_parts or time.monotonic() >= give_up or request.stop.wait(_WAIT_STEP_S):
-                break
-        limit = "what the disk holds" if self.max_bytes is None else f"{self.max_bytes:,} bytes"
-        raise CacheError(
-            f"The shard cache {self.folder} has no room for {file.origin} ({num_bytes:,} bytes): its limit is "
-            f"{limit}, and {used:,} bytes are being fetched or needed before. Give a larger cache_bytes, a smaller "
-            "shuffle window or smaller shards.",
-            path=self.folder,
-        )
-
-    def _try_to_make_room(self, request: _Request, num_bytes: int) -> tuple[int, int, int]:
-        """The bytes that are missing still, those that are used, and how many files others are fetching."""
-        with self._lock():
-            files = self._files()
-            used = sum(each.num_bytes for each in files)
-            missing = missing_bytes(num_bytes, used, self.max_bytes, shutil.disk_usage(self.folder).free)
-            # What has no bytes yet waits for room itself.
-            num_parts = sum(f.is_part and f.num_bytes > 0 and f.name != request.file.name for f in files)
-            for victim in eviction_order(files, request.coming, request.file.name):
-                if missing <= 0:
-                    break
-                if self._delete(victim):
-                    missing, used = missing - victim.num_bytes, used - victim.num_bytes
-                    num_parts -= victim.is_part and victim.num_bytes > 0
-        return missing, used, num_parts
-
-    def _files(self) -> list[PresentFile]:
-        found = []
-        for entry in os.scandir(self.folder):
-            match = _OWN_NAME.fullmatch(entry.name)
-            if match is None or not entry.is_file(follow_symlinks=False):
-                continue
-            try:
-                stat = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:  # another process has just renamed it
-                continue
-            name, is_part = entry.name.removesuffix(_PART_SUFFIX), match[2] is not None
-            found.append(PresentFile(name=name, num_bytes=stat.st_size, last_used_ns=stat.st_atime_ns, is_part=is_part))
-        return found
-
-    def _delete(self, file: PresentFile) -> bool:
-        """Delete a file, a part only if nobody fetches it any more."""
-        lock = self._lock(file.name)
-        try:
-            if file.is_part:
-                lock.acquire(timeout=0)
-            (self.folder / (file.name + (_PART_SUFFIX if file.is_part else ""))).unlink(missing_ok=True)
-        except (filelock.Timeout, PermissionError):  # it is being fetched; it is another user's
-            return False
-        finally:
-            lock.release()
-        return True
-
-
-def eviction_order(files: Sequence[PresentFile], coming: Sequence[str], requested: str) -> list[PresentFile]:
-    """Which files go first when room is made for the requested one.
-
-    Parts that nobody fetches any more; files not in `coming`, those used longest ago first; those of `coming` from its
-    end. Files that come before the requested one are not among them, all of `coming` are if it does not come at all.
-    """
-    place = {name: number for number, name in enumerate(coming)}
-    last = place.get(requested, -1)
-
-    def rank(file: PresentFile) -> tuple[int, int]:
-        if file.is_part:
-            return 0, 0
-        return (2, -place[file.name]) if file.name in place else (1, file.last_used_ns)
-
-    return sorted(
-        (f for f in files if f.name != requested and (f.is_part or place.get(f.name, math.inf) > last)), key=rank
-    )
-
-
-def missing_bytes(num_bytes: int, used_bytes: int, max_bytes: int | None, free_bytes: int) -> int:
-    """How many bytes must be deleted before so many can come; not positive if none."""
-    for_disk = num_bytes + _SPARE_BYTES - free_bytes
-    return for_disk if max_bytes is None else max(for_disk, used_bytes + num_bytes - max_bytes)

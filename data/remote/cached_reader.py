@@ -122,7 +122,7 @@ class CachedReader(ShardReader):
 
     def _capacity(self) -> int:
         """Bytes that the cache can hold of these files."""
-        return sum(self._sizes) if self._cache.has_room(sum(self._sizes)) else self._cache.capacity(self._files)
+        return self._cache.capacity(self._files, sum(self._sizes))
 
     def _fetch_ahead(self, number: int) -> None:
         if self._stop.is_set():

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+from pyarrow import fs
 
 from ..errors import RemoteError
 from .retry import GaveUpError, RetryPolicy, with_retries
@@ -21,7 +22,7 @@ from .retry import GaveUpError, RetryPolicy, with_retries
 _Result = TypeVar("_Result")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OPTIONS = re.compile(r"[\w.-]+=[^&]*(&[\w.-]+=[^&]*)*")
-_SECRET_OPTION = re.compile(r"(?i)key|secret|token|password|sig")
+_SECRET_OPTION = re.compile(r"(?i)key|secret|token|pass|pwd|cred|auth|sig")
 _BLOCK_BYTES = 16 << 20
 _CONNECT_TIMEOUT_S = 10.0
 
@@ -96,13 +97,7 @@ class RemoteFolder:
 
     def read(self, file: str) -> bytes:
         """All bytes of a small file."""
-
-        def read() -> bytes:
-            filesystem, path = self._place(file)
-            with filesystem.open_input_stream(path, compression=None) as stream:
-                return bytes(stream.read())
-
-        return self._attempt(read, "be read", file)
+        return self.inspect(file, lambda opened: bytes(opened.read()))
 
     def download(
         self, file: str, write: Callable[[memoryview], object], *, most_bytes: int, stop: threading.Event
@@ -165,8 +160,6 @@ class RemoteFolder:
         return self._attempt(sizes, "be listed")
 
     def _listed(self, *, is_deep: bool) -> dict[str, int]:
-        from pyarrow import fs
-
         filesystem, folder = self._place()
         listed = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=is_deep))
         start = len(folder) + 1
@@ -180,8 +173,6 @@ class RemoteFolder:
         """
 
         def upload() -> None:
-            from pyarrow import fs
-
             filesystem, path = self._place(file)
             has_folders = isinstance(filesystem, fs.LocalFileSystem | fs.HadoopFileSystem)
             if has_folders:
@@ -249,8 +240,6 @@ def connect(uri: str, timeout_s: float = 20.0) -> tuple[Any, str]:
 
 @lru_cache(maxsize=32)
 def _connected(uri: str, timeout_s: float, process: int) -> tuple[Any, str]:
-    from pyarrow import fs
-
     try:
         filesystem, path = fs.FileSystem.from_uri(_uri_of(_parts_of(uri)))
     except pa.ArrowInvalid as error:
@@ -268,8 +257,6 @@ def _connected(uri: str, timeout_s: float, process: int) -> tuple[Any, str]:
 
 def _with_timeouts(filesystem: Any, timeout_s: float) -> Any:
     """The same S3 file system, which gives up on a silent server and leaves attempts to us."""
-    from pyarrow import fs
-
     # A file system pickles as its options, which it does not tell otherwise.
     rebuild, (options,) = filesystem.__reduce__()
     once = fs.AwsStandardS3RetryStrategy(max_attempts=1)
@@ -278,8 +265,6 @@ def _with_timeouts(filesystem: Any, timeout_s: float) -> Any:
 
 
 def _by_fsspec(uri: str) -> tuple[Any, str]:
-    from pyarrow import fs
-
     scheme = _parts_of(uri).scheme
     try:
         filesystem, path = importlib.import_module("fsspec").core.url_to_fs(uri)

@@ -11,15 +11,10 @@ import pytest
 import xxhash
 from heliostat.data import write_dataset
 from heliostat.data.errors import CacheError, ShardError
-from heliostat.data.remote.cache import (
-    CacheFile,
-    PresentFile,
-    ShardCache,
-    eviction_order,
-    missing_bytes,
-)
+from heliostat.data.remote.cache import CacheFile, ShardCache
 from heliostat.data.remote.filesystem import connect, hide, is_uri, local_path, shown_uri
 from heliostat.data.remote.retry import GaveUpError, RetryPolicy, may_pass, with_retries
+from heliostat.data.remote.room import PresentFile, eviction_order, missing_bytes
 from heliostat.data.stored import open_remote
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -490,6 +490,16 @@ def test_a_dataset_is_replaced_only_when_asked(store, tmp_path, opened):
         before.check()
 
 
+def test_a_shard_that_the_storage_damaged_is_sent_again_when_the_dataset_is_replaced(store, local, opened, relay):
+    uri = store.uri(where := f"{store.new_bucket()}/set", relay.port)
+    stored = upload_dataset(local, uri)
+    victim = stored.shards[3]
+    RemoteFolder(uri).upload(victim.file, lambda: [bytes(victim.num_bytes)])
+    assert [damage.file for damage in verify(opened(where)).damage] == [victim.file]
+    upload_dataset(local, uri, overwrite=True)
+    assert verify(opened(where)).is_whole
+
+
 def test_a_damaged_source_is_not_uploaded(store, tmp_path, opened):
     dataset = write_dataset(tmp_path / "set", {"x": np.arange(1000)})
     path = dataset.path / dataset.shards[0].file
