@@ -28,7 +28,7 @@ from .text_tables import TextTable, blocks
 from .text_values import Asked, ColumnScan
 
 _MAX_DEPTH = 100  # of lists and objects inside of each other: parsers and schemas are recursive
-_OTHERS = bytes(sorted(set(range(256)) - set(b'[]{}"\n')))
+_OTHERS = bytes(sorted(set(range(256)) - set(b'[]{}"\n\0')))
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _NAN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|-?\bNaN\b', re.DOTALL)
@@ -241,8 +241,8 @@ def _is_valid(table: pa.Table) -> bool:
 
 
 def _check_text(block: bytes, path: Path, row: int) -> None:
-    """Raise SourceError for what Arrow takes without a look: text that is not UTF-8, and values nested too deep, which
-    would end the process."""
+    """Raise SourceError for what Arrow takes without a look: text that is not UTF-8, and what would end the process,
+    values nested too deep and a null that stands for a row."""
     try:
         block.decode()
     except UnicodeDecodeError as error:
@@ -254,9 +254,18 @@ def _check_text(block: bytes, path: Path, row: int) -> None:
         ) from error
     # Without these, a quotation mark begins or ends text, and the parity of their number so far says where it is open.
     unescaped = block.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in block else block
-    marks = np.frombuffer(unescaped.translate(None, _OTHERS), np.uint8)
+    marks = np.frombuffer(unescaped.replace(b"null", b"\0").translate(None, _OTHERS), np.uint8)
     is_text = np.cumsum(marks == ord('"'), dtype=np.uint8) & 1
-    too_deep = np.flatnonzero(np.cumsum(np.where(is_text, 0, _STEPS[marks]), dtype=np.int32) > _MAX_DEPTH)
+    depths = np.cumsum(np.where(is_text, 0, _STEPS[marks]), dtype=np.int32)
+    no_object = np.flatnonzero((marks == 0) & (depths == 0) & (is_text == 0))
+    if no_object.size:
+        line = row + 1 + int(np.count_nonzero(marks[: no_object[0]] == ord("\n")))
+        raise SourceError(
+            f"{path} cannot be read as JSON lines: line {line} has null or zero bytes where an object belongs. Leave it "
+            "out.",
+            path=path,
+        )
+    too_deep = np.flatnonzero(depths > _MAX_DEPTH)
     if too_deep.size:
         line = row + 1 + int(np.count_nonzero(marks[: too_deep[0]] == ord("\n")))
         raise SourceError(

@@ -141,7 +141,10 @@ class TableSource(Source):
         self._table, self._target, self._fills = table, target, {**table.default_fills, **(fill_nulls or {})}
         self.kind, self.name, self.account = table.kind, name, table.account
         self.num_rows, self.num_bytes, self.metadata = table.num_rows, table.num_bytes, dict(metadata or {})
-        self._types = {key: array.type for key, array in unwrapped(_empty(table.schema)).items()}
+        try:
+            self._types = {key: array.type for key, array in unwrapped(_empty(table.schema)).items()}
+        except BadColumnError as error:
+            raise self._error(error.column or "", f"{name}: {error}") from error
         self._requested = {**requested_shapes(table.schema), **requested_columns(columns)}
         self._check_names(*(features or ()), *([] if target is None else [target]), *(columns or ()), *self._fills)
         self._features = self._all_features() if features is None else list(features)
@@ -188,8 +191,14 @@ class TableSource(Source):
 
     def _check_not_empty(self) -> None:
         if not self._features:
-            raise BadColumnError(
-                f"{self.name} has no feature column beside {self._target!r}.", path=self.name, column=self._target
+            what = "no columns" if self._target is None else f"no feature column beside {self._target!r}"
+            raise BadColumnError(f"{self.name} has {what}.", path=self.name, column=self._target)
+        if "" in (*self._features, self._target):
+            others = " ".join(f"--feature {name}" for name in self._types if name not in ("", self._target))
+            raise self._error(
+                "",
+                f"{self.name} has a column without a name, such as the index that pandas writes. Name those that are to "
+                f"be taken ({others}; features=), or give it a name in the file.",
             )
         if self.num_rows == 0:
             raise BadColumnError(
@@ -305,7 +314,7 @@ class TableSource(Source):
 
 
 def _has_text_form(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_temporal(kind) or pa.types.is_decimal(kind))
+    return bool(pa.types.is_temporal(kind) or pa.types.is_decimal(kind)) and not pa.types.is_interval(kind)
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

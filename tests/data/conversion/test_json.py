@@ -173,3 +173,19 @@ def test_brackets_in_text_are_not_depth(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"a": "[" * 500 + '\\"' + "{" * 500}) + "\n" + json.dumps({"a": "x"}) + "\n")
     assert JsonTable([path]).num_rows == 2
+
+
+@pytest.mark.parametrize("before", [b"", b'{"a": "null", "b": [null]}\n'])
+@pytest.mark.parametrize("row", [b"null", b" null", b"\0\0\0"])
+def test_what_is_no_object_is_refused_with_its_line(tmp_path, before, row):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(before + row + b'\n{"a": "x"}\n')
+    line = 2 if before else 1
+    with pytest.raises(SourceError, match=rf"a\.jsonl .* line {line} has null or zero bytes where an object belongs"):
+        JsonTable([path])
+
+
+def test_null_in_objects_and_text_is_no_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a":\n null}\n{"a": "} null\\" null"}\n')
+    assert rows_of(JsonTable([path])) == [{"a": None}, {"a": '} null" null'}]

@@ -251,3 +251,25 @@ def test_the_manifest_says_what_a_model_is_fed_with(tmp_path):
     chosen = convert(source, tmp_path / "chosen", features=["a", "y"])
     assert chosen.metadata["model"] == {"inputs": "a", "targets": "y"}
     assert "model" not in convert(source, tmp_path / "plain").metadata
+
+
+def test_a_column_without_a_name_is_refused_with_those_that_have_one(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",a,y\n0,1,2\n1,5,6\n")
+    assert "Name those that are to be taken (--feature a; features=)" in refused(path, target="y")
+    table, _ = read(path, target="y", features=["a"])
+    assert table["x"].combine_chunks().to_numpy_ndarray().tolist() == [[1], [5]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": pa.array([{}], pa.struct([]))}, "a.arrow has no columns"),
+        ({"a": [{"b": 1}], "a.b": [2]}, "a.arrow: There are two columns 'a.b'"),
+        ({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}, "a.arrow: Column 'a' is string, but its rows are"),
+    ],
+)
+def test_what_no_column_holds_is_refused_by_file(tmp_path, columns, message):
+    pyarrow.feather.write_feather(pa.table(columns), tmp_path / "a.arrow", compression="uncompressed")
+    asked = {"a": "string"} if "rows are" in message else {}
+    assert message in refused(tmp_path / "a.arrow", columns=asked)
