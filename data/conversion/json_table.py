@@ -261,8 +261,8 @@ def _check_text(block: bytes, path: Path, row: int) -> None:
     if no_object.size:
         line = row + 1 + int(np.count_nonzero(marks[: no_object[0]] == ord("\n")))
         raise SourceError(
-            f"{path} cannot be read as JSON lines: line {line} has null or zero bytes where an object belongs. Leave it "
-            "out.",
+            f"{path} cannot be read as JSON lines: line {line} has null or zero bytes where an object belongs. Leave "
+            "it out.",
             path=path,
         )
     too_deep = np.flatnonzero(depths > _MAX_DEPTH)

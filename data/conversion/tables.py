@@ -197,8 +197,8 @@ class TableSource(Source):
             others = " ".join(f"--feature {name}" for name in self._types if name not in ("", self._target))
             raise self._error(
                 "",
-                f"{self.name} has a column without a name, such as the index that pandas writes. Name those that are to "
-                f"be taken ({others}; features=), or give it a name in the file.",
+                f"{self.name} has a column without a name, such as the index that pandas writes. Name those that are "
+                f"to be taken ({others}; features=), or give it a name in the file.",
             )
         if self.num_rows == 0:
             raise BadColumnError(
