@@ -154,7 +154,9 @@ class ArraySource(BatchSource):
                 raise BadColumnError(
                     f"{name} has no column {key!r}; it has {', '.join(map(repr, arrays))}.", column=key
                 )
-        known = [given.get(key) or column_of(key, arrow_of(key, array[:1]).type) for key, array in arrays.items()]
+        self.name = name
+        with self._named_errors():
+            known = [given.get(key) or column_of(key, arrow_of(key, array[:1]).type) for key, array in arrays.items()]
         super().__init__(kind, self._cut, name=name, columns=known, fills=fills, num_rows=num_rows)
         self.num_bytes = int(num_rows * self._row_bytes)
 

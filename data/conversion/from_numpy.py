@@ -68,8 +68,10 @@ def npy_source(files: Sequence[Path], *, name: str, features: Sequence[str] | No
             if "Array can't be memory-mapped" in str(error):
                 raise _objects(path.stem, str(path)) from error
             raise SourceError(f"{path} cannot be read as .npy: {error}", path=path) from error
-        if not isinstance(arrays[path.stem], np.ndarray):
+        if not isinstance(arrays[path.stem], np.memmap):
             raise SourceError(f"{path} cannot be read as .npy: it is an .npz file.", path=path)
+        end = arrays[path.stem].offset + arrays[path.stem].nbytes
+        _check_end(path.stem, path, path.stat().st_size - end)
     return ArrayFiles("npy", {key: arrays[key] for key in chosen(name, [*arrays], features)}, files, name=name)
 
 
@@ -114,17 +116,37 @@ def checked_arrays(name: str, arrays: Arrays) -> Arrays:
                 path=name,
                 column=key,
             )
+        if 0 in array.shape[1:]:
+            raise BadColumnError(
+                f"Array {key!r} of {name} has rows of shape {array.shape[1:]}, which hold no value.",
+                path=name,
+                column=key,
+            )
     return arrays
 
 
 def _read(archive: zipfile.ZipFile, key: str, path: Path) -> npt.NDArray[Any]:
     try:
         with archive.open(f"{key}.npy") as member:
-            return np.lib.format.read_array(member, allow_pickle=False)
+            array = np.lib.format.read_array(member, allow_pickle=False)
+            rest = len(member.read())
     except _DAMAGE as error:
         if "allow_pickle" in str(error):
             raise _objects(key, str(path)) from error
         raise SourceError(f"Array {key!r} of {path} is damaged: {error}", path=path, column=key) from error
+    _check_end(key, path, rest)
+    return array
+
+
+def _check_end(key: str, path: Path, num_bytes: int) -> None:
+    """Raise SourceError for what NumPy leaves out: whatever comes after an array, such as a second one."""
+    if num_bytes:
+        raise SourceError(
+            f"Array {key!r} of {path} is not all that is there: {num_bytes} bytes follow it, maybe of another np.save "
+            "to the same file. Save each array by itself, or all of them by np.savez.",
+            path=path,
+            column=key,
+        )
 
 
 def _check_once(path: Path, names: Sequence[str]) -> None:

@@ -194,11 +194,12 @@ class TableSource(Source):
             what = "no columns" if self._target is None else f"no feature column beside {self._target!r}"
             raise BadColumnError(f"{self.name} has {what}.", path=self.name, column=self._target)
         if "" in (*self._features, self._target):
-            others = " ".join(f"--feature {name}" for name in self._types if name not in ("", self._target))
+            others = [f"--feature {name}" for name in self._types if name not in ("", self._target)]
+            way_out = f"Name those that are to be taken ({' '.join(others)}; features=), or give" if others else "Give"
             raise self._error(
                 "",
-                f"{self.name} has a column without a name, such as the index that pandas writes. Name those that are "
-                f"to be taken ({others}; features=), or give it a name in the file.",
+                f"{self.name} has a column without a name, such as the index that pandas writes. {way_out} it a name "
+                "in the file.",
             )
         if self.num_rows == 0:
             raise BadColumnError(

@@ -43,6 +43,8 @@ class Column:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise BadColumnError(f"A column is named {self.name!r}; a name is a non-empty string.")
+        if self.name.encode(errors="ignore").decode() != self.name:
+            raise BadColumnError(f"A column is named {self.name!r}; a name is text that can be UTF-8.")
         if self.kind not in KINDS:
             raise BadColumnError(
                 f"Column {self.name!r} is of kind {self.kind!r}; there are {', '.join(KINDS)}.", column=self.name

@@ -221,7 +221,7 @@ class _Seen:
         if isinstance(values, Ragged):
             self.lengths.append(values.lengths)
         if self.may_hold_nan:
-            places = np.flatnonzero(np.isnan(numbers.reshape(len(numbers), -1)).any(1))
+            places = np.flatnonzero(np.isnan(numbers).reshape(len(numbers), math.prod(numbers.shape[1:])).any(1))
             if isinstance(values, Ragged):  # of elements to rows
                 places = np.unique(np.searchsorted(values.row_splits, places, side="right"))
             self.num_nan += places.size

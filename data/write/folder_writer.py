@@ -164,7 +164,6 @@ class FolderWriter:
     def _begin(self, columns: Sequence[Column]) -> None:
         if not columns:
             raise BadColumnError("A dataset needs at least one column; none was given.")
-        self._columns = {column.name: column for column in columns}
         if self._journal.progress.columns is None:
             self._journal.set_columns(tuple(columns))
         self._schema = arrow_schema(columns)
@@ -176,6 +175,7 @@ class FolderWriter:
             num_rows=self._writing.rows_per_shard,
         )
         self._buffer = RowQueue(columns)
+        self._columns = {column.name: column for column in columns}  # last: `abort` takes it for all of these
 
     def _write(self, rows: Mapping[str, Any]) -> None:
         if self._columns is None and all_empty(rows):

@@ -16,7 +16,14 @@ from ..format.columns import Column
 
 def all_empty(rows: Mapping[str, Any]) -> bool:
     """Whether rows of all columns were given, and none in any."""
-    return bool(rows) and all(hasattr(values, "__len__") and len(values) == 0 for values in rows.values())
+    return bool(rows) and all(_num_rows(values) == 0 for values in rows.values())
+
+
+def _num_rows(values: Any) -> int | None:
+    try:
+        return len(values)
+    except TypeError:  # no rows, which is told later: a number, an array without dimensions
+        return None
 
 
 def check_different(names: Sequence[str]) -> None:

@@ -183,6 +183,23 @@ def test_a_shape_that_an_array_does_not_hold_is_refused(tmp_path, shape):
         npz_source(npz(tmp_path / "a.npz", {"x.npy": head.getvalue() + bytes(24)}))
 
 
+def test_a_second_array_in_a_file_is_not_left_out(tmp_path):
+    two = npy(np.arange(3)) + npy(np.arange(4))
+    (tmp_path / "x.npy").write_bytes(two)
+    with pytest.raises(SourceError, match=r"Array 'x' of .*x\.npy is not all that is there: 160 bytes follow it"):
+        npy_source([tmp_path / "x.npy"], name="x.npy")
+    with pytest.raises(SourceError, match=r"Array 'x' of .*a\.npz is not all that is there: 160 bytes follow it"):
+        npz_source(npz(tmp_path / "a.npz", {"x.npy": two}))
+
+
+@pytest.mark.parametrize("array", [np.array(["2020"], "M8[D]"), np.array([1j]), np.zeros((3, 0))])
+def test_an_array_that_no_column_holds_is_refused_by_file(tmp_path, array):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(BadColumnError, match=r"'x'.*") as caught:
+        npy_source([tmp_path / "x.npy"], name="folder/x.npy")
+    assert "folder/x.npy" in str(caught.value)
+
+
 def test_two_files_of_one_name_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

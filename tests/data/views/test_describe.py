@@ -195,3 +195,10 @@ def test_what_a_conversion_left_out_is_shown(mixed, monkeypatch):
 def test_text_that_is_none_is_shown_as_such():
     rows = {"t": Ragged(np.array([0xFF, 0x41], np.uint8), np.array([0, 2]), "string")}
     assert _short(rows["t"], 0) == "text that is not UTF-8 (ff 41 …)"
+
+
+def test_lists_of_fractions_that_are_all_empty_are_described(tmp_path):
+    empty = Ragged(np.zeros(0), np.zeros(4, np.int64))
+    dataset = write_dataset(tmp_path / "set", {"x": empty})
+    (column,) = dataset.describe().columns
+    assert (column.num_nan, sum(column.lengths.counts)) == (0, 3)

@@ -242,3 +242,17 @@ def test_a_line_of_the_journal_that_makes_no_sense_ends_what_is_gone_on_with(tmp
     again = DatasetWriter(tmp_path / "set", columns=float32(), rows_per_shard=10, resume=True, fill_nulls={"x": 0.5})
     assert again.rows_done == 10
     again.abort()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"x": np.array(5)}, "'x' is a single value"),
+        ({"x": np.float32(5)}, "'x' is a single value"),
+        ({"\ud800": [1]}, "can be UTF-8"),
+    ],
+)
+def test_what_has_no_rows_or_no_name_is_refused(tmp_path, rows, message):
+    with pytest.raises(BadColumnError, match=message):
+        write_dataset(tmp_path / "set", rows)
+    assert not list(tmp_path.iterdir())
