@@ -63,15 +63,15 @@ def npy_source(files: Sequence[Path], *, name: str, features: Sequence[str] | No
                 path=path,
             )
         try:
-            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         except _DAMAGE as error:
             if "Array can't be memory-mapped" in str(error):
                 raise _objects(path.stem, str(path)) from error
             raise SourceError(f"{path} cannot be read as .npy: {error}", path=path) from error
-        if not isinstance(arrays[path.stem], np.memmap):
+        if not isinstance(found, np.memmap):
             raise SourceError(f"{path} cannot be read as .npy: it is an .npz file.", path=path)
-        end = arrays[path.stem].offset + arrays[path.stem].nbytes
-        _check_end(path.stem, path, path.stat().st_size - end)
+        _check_end(path.stem, path, path.stat().st_size - found.offset - found.nbytes)
+        arrays[path.stem] = found
     return ArrayFiles("npy", {key: arrays[key] for key in chosen(name, [*arrays], features)}, files, name=name)
 
 
