@@ -11,8 +11,7 @@ from .foreign.decode import ForeignFiles
 from .format.chunks import Skipped
 from .format.ipc_shards import MappedShard
 from .format.manifest import Manifest
-from .format.quick_hash import EDGE_PREFIX
-from .format.shards import check_shard_hash
+from .format.shards import EDGE_PREFIX, check_shard_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

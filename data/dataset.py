@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy.typing as npt
 
-from .format.manifest import Column, ColumnStatistics
+from .format.columns import Column, ColumnStatistics
 from .order.order import RowOrder, Shuffle
 from .read.batches import iterate_batches
 from .read.reader import Reader

@@ -23,8 +23,7 @@ from .format.columns import Column, ColumnStatistics
 from .format.ipc_shards import MappedShard
 from .format.manifest import Manifest, Shard, read_manifest
 from .format.manifest import write_manifest as write_manifest_file
-from .format.quick_hash import EDGE_PREFIX
-from .format.shards import hash_file
+from .format.shards import EDGE_PREFIX, hash_file
 from .read.reader import Reader
 from .read.shard_reader import KeptMap, ShardReader, Stamps, stamps_of
 from .remote.cache import CacheSettings

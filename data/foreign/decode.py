@@ -21,11 +21,9 @@ import xxhash
 from ..errors import BadColumnError, ShardError
 from ..format.arrow import arrow_schema, as_stored
 from ..format.chunks import ChunkTable, Skipped
-from ..format.column_json import column_to_json
-from ..format.columns import Column
+from ..format.columns import Column, column_to_json
 from ..format.manifest import Manifest, Shard
-from ..format.quick_hash import EDGE_PREFIX, edge_hash
-from ..format.shards import schema_text
+from ..format.shards import EDGE_PREFIX, edge_hash, schema_text
 from ..remote.cache import CacheFile, CacheSettings, Write
 from ..remote.files import DatasetFiles, LocalFiles
 from .examples import Feature

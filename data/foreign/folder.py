@@ -21,8 +21,7 @@ from ..errors import BadColumnError, DatasetNotFoundError, SelectionError, Shard
 from ..format.arrow import column_of
 from ..format.columns import Column
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard
-from ..format.quick_hash import edge_hash, edge_hash_of
-from ..format.shards import UNREADABLE
+from ..format.shards import UNREADABLE, edge_hash, edge_hash_of
 from ..remote.cache import CacheSettings
 from ..remote.filesystem import RemoteFolder
 from .examples import Feature

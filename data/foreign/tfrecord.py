@@ -28,8 +28,7 @@ import xxhash
 
 from ..errors import CacheError, ShardError, SourceError
 from ..format.columns import Column
-from ..format.quick_hash import edge_hash
-from ..format.shards import hash_file
+from ..format.shards import edge_hash, hash_file
 from ..remote.cache import CacheFile, CacheSettings, ShardCache, Write
 from .examples import Feature, Features, compression, parse, records_of
 from .files import BATCH_ROWS, ForeignFile

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -44,17 +44,10 @@ class Entry:
         return f"{self.name}: {self.count:,} {self.unit}{plural} {self.change}{reason}"
 
 
-class _Key(NamedTuple):
-    change: Change
-    name: str
-    unit: str
-    detail: str
-
-
 class _Noted(NamedTuple):
     """How many values of each of some rows, by rising number; a byte a row for most, however many values."""
 
-    key: _Key
+    key: Entry
     rows: Sequence[int] | npt.NDArray[np.int64]
     counts: npt.NDArray[np.unsignedinteger]
 
@@ -63,13 +56,14 @@ class Account:
     """Collects the entries of one conversion; `entries` is the whole so far, in order of their first appearance."""
 
     def __init__(self) -> None:
-        self._whole: dict[_Key, int] = {}
-        self._settled: dict[_Key, int] = {}
+        # How often by the entry of one time.
+        self._whole: dict[Entry, int] = {}
+        self._settled: dict[Entry, int] = {}
         self._coming: list[_Noted] = []
 
     def add(self, change: Change, name: str, *, count: int = 1, unit: str = "value", detail: str = "") -> None:
         """Note what is known when the source is opened; the same entry again replaces its count."""
-        self._whole[_Key(change, name, unit, detail)] = count
+        self._whole[Entry(change=change, name=name, unit=unit, detail=detail)] = count
 
     def add_rows(
         self, change: Change, name: str, row_numbers: npt.ArrayLike, *, unit: str = "value", detail: str = ""
@@ -85,7 +79,7 @@ class Account:
         else:
             rows, counts = np.unique(numbers, return_counts=True)
         small = counts.astype(np.min_scalar_type(counts.max()))
-        self._coming.append(_Noted(_Key(change, name, unit, detail), rows, small))
+        self._coming.append(_Noted(Entry(change=change, name=name, unit=unit, detail=detail), rows, small))
 
     def settle(self, num_rows: int) -> tuple[Entry, ...]:
         """Count what happened in the first `num_rows` rows; returns all that was noted so, for a journal."""
@@ -101,7 +95,7 @@ class Account:
 
     def restore(self, entries: Iterable[Entry]) -> None:
         """Go on from what `settle` returned to an interrupted writer."""
-        self._settled = {_Key(entry.change, entry.name, entry.unit, entry.detail): entry.count for entry in entries}
+        self._settled = {replace(entry, count=1): entry.count for entry in entries}
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -112,8 +106,5 @@ class Account:
         return (*_entries(self._whole), *_entries(counted))
 
 
-def _entries(counts: Mapping[_Key, int]) -> tuple[Entry, ...]:
-    return tuple(
-        Entry(change=key.change, name=key.name, count=count, unit=key.unit, detail=key.detail)
-        for key, count in counts.items()
-    )
+def _entries(counts: Mapping[Entry, int]) -> tuple[Entry, ...]:
+    return tuple(replace(entry, count=count) for entry, count in counts.items())

@@ -32,8 +32,8 @@ from .arrow_types import (
 )
 from .casts import Cast, Places, RowOf, cast_numbers, missing_error
 from .columns import Column
+from .memory import splits_of
 from .python_values import arrow_of
-from .ragged import splits_of
 from .stored_arrays import list_array, tensor_array
 
 __all__ = ["arrow_of", "arrow_schema", "arrow_type", "as_stored", "column_of", "missing_error", "widened"]

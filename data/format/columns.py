@@ -1,13 +1,20 @@
-"""What a column is: its kind, the dtype of its values, their shape, and what is known about all of them."""
+"""What a column is: its kind, the dtype of its values, their shape, and what is known about all of them.
+
+Four kinds and twelve dtypes are all there is, so that a row's bytes can be found and copied by arithmetic. What others
+have (dates, decimals, categories, structs) becomes numbers, text, or several columns before it is written. Columns and
+their statistics are also read here as manifests and journals have them, JSON that may come from anywhere: types and
+bounds are checked before anything of that size is made.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 import numpy as np
 
 from ..errors import BadColumnError, UnknownColumnError
@@ -20,6 +27,13 @@ DTYPE_NAMES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64"),
 )
+MAX_NUMBER = 2**63 - 1  # of rows, bytes and sizes: what Arrow counts with
+MAX_ROW_VALUES = 2**31 - 1  # of one column, in Arrow's lists of fixed size
+
+Natural = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
+"""A number of rows, bytes or values that is not 0."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
+"""The same, maybe 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +140,60 @@ def named_columns(dataset: str | Path, known: Mapping[str, Column], names: Seque
                 column=str(name),
             )
     return {name: known[name] for name in wanted}
+
+
+# As manifests and journals have them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnContent:
+    """A column as manifest and journal have it."""
+
+    name: str
+    dtype: str
+    shape: tuple[Natural, ...]
+    kind: ColumnKind = "tensor"
+
+    def column(self) -> Column:
+        """The column; raises ValueError."""
+        if self.dtype not in DTYPE_NAMES or math.prod(self.shape) > MAX_ROW_VALUES:
+            raise ValueError(f"a row of {self.dtype} and shape {self.shape} is none of a dataset.")
+        return Column(name=self.name, dtype=np.dtype(self.dtype), shape=self.shape, kind=self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsContent:
+    """The statistics of a column as manifest and journal have them: JSON has no NaN and no infinities."""
+
+    min: int | float | str
+    max: int | float | str
+    lengths: LengthStatistics | None = None
+    nans: NanStatistics | None = None
+
+    def statistics(self, column: Column) -> ColumnStatistics:
+        """The statistics; raises ValueError, OverflowError."""
+        low, high = (
+            float(value) if column.dtype.kind == "f" or value == "nan" else int(value) for value in (self.min, self.max)
+        )
+        return ColumnStatistics(min=low, max=high, lengths=self.lengths, nans=self.nans)
+
+
+def column_to_json(column: Column) -> dict[str, Any]:
+    """A column as the manifest has it; raises nothing."""
+    # Format version 1 knew no kinds: without the default one, fingerprints of both versions are alike.
+    kind = {"kind": column.kind} if column.is_variable else {}
+    return {"name": column.name, **kind, "dtype": column.dtype.name, "shape": list(column.shape)}
+
+
+def statistics_to_json(value: ColumnStatistics) -> dict[str, Any]:
+    """The statistics of a column as the manifest has them."""
+    content = without_none(value)
+    for name in ("min", "max"):
+        if not math.isfinite(content[name]):
+            content[name] = str(content[name])
+    return content
+
+
+def without_none(value: Any) -> dict[str, Any]:
+    """A dataclass as JSON can hold it, without the fields that are None: earlier versions know those only as absent."""
+    return {name: inner for name, inner in asdict(value).items() if inner is not None}

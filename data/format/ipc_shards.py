@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from ..errors import ShardError
 from .arrow_types import arrow_schema
-from .manifest import Column, Shard
+from .columns import Column
+from .manifest import Shard
 from .shards import UNREADABLE, check_names, check_shard_size, schema_text
 
 _SPLIT_BYTES = 8

@@ -19,7 +19,9 @@ from ..errors import BadColumnError
 from .arrow_types import is_number
 from .columns import Column
 from .exact import exactly
-from .ragged import Ragged, splits_of
+from .memory import splits_of
+from .ragged import Ragged
+from .stored_arrays import fixed, listed, ragged_array
 
 _NO_ROWS = (str, bytes, bytearray, memoryview)
 _PLAIN = {type(None), bool, int, float, str, bytes, list}
@@ -38,7 +40,7 @@ def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     if isinstance(values, Ragged):
-        return _of_ragged(name, values)
+        return ragged_array(name, values)
     if isinstance(values, np.ndarray):
         return _of_numpy(name, values)
     dtype = getattr(values, "dtype", None)
@@ -64,31 +66,6 @@ def _through_arrow(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
         ) from error
 
 
-def _of_ragged(name: str, rows: Ragged) -> pa.Array:
-    splits = np.ascontiguousarray(rows.row_splits, np.int64)
-    dtype = rows.values.dtype.newbyteorder("=")
-    column = Column(name=name, dtype=dtype, shape=rows.values.shape[1:], kind=rows.kind)
-    if (
-        splits.ndim != 1
-        or not splits.size
-        or splits[0] < 0
-        or (np.diff(splits) < 0).any()
-        or splits[-1] > len(rows.values)
-    ):
-        raise BadColumnError(
-            f"Column {name!r} has row splits that do not fit its {len(rows.values)} values: they begin at 0 or later, "
-            "never fall, and end within them.",
-            column=name,
-        )
-    if rows.kind == "list":
-        values = rows.values[splits[0] : splits[-1]]
-        flat = pa.array(np.ascontiguousarray(values, dtype).reshape(-1))
-        return _listed(_fixed(flat, column.shape), splits - splits[0])
-    kind = pa.large_string() if rows.kind == "string" else pa.large_binary()
-    data = pa.py_buffer(np.ascontiguousarray(rows.values))
-    return pa.Array.from_buffers(kind, len(rows), [None, pa.py_buffer(splits), data])
-
-
 def _of_numpy(name: str, array: npt.NDArray[Any]) -> pa.Array:
     mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
     array = np.asarray(array)
@@ -99,7 +76,7 @@ def _of_numpy(name: str, array: npt.NDArray[Any]) -> pa.Array:
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     shape = native.shape[1:]
     if shape == (0,):  # rows of a list column that are all empty
-        return _listed(pa.array(native.reshape(-1)), np.zeros(len(native) + 1, np.int64))
+        return listed(pa.array(native.reshape(-1)), np.zeros(len(native) + 1, np.int64))
     Column(name=name, dtype=native.dtype, shape=shape)  # what cannot be one is refused here
     flat = pa.array(native.reshape(-1), mask=None if mask is None else mask.reshape(-1))
     return flat if not shape else _tensor(flat, shape)
@@ -251,7 +228,7 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
             )
         values.append(cast.numbers)
     flat = pa.array(np.concatenate(values) if values else np.empty(0, dtype))
-    return _wrapped(_fixed(flat, shape), [None if part is None else len(part) for part in parts])
+    return _wrapped(fixed(flat, shape), [None if part is None else len(part) for part in parts])
 
 
 def _part(name: str, place: int, row: Any) -> npt.NDArray[Any]:
@@ -278,7 +255,7 @@ def _wrapped(inside: pa.Array, lengths: list[int | None]) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(inside, size)
     missing = np.array([length is None for length in lengths], bool)
     splits = splits_of(np.array([length or 0 for length in lengths], np.int64))
-    return _listed(inside, splits, missing if missing.any() else None)
+    return listed(inside, splits, missing if missing.any() else None)
 
 
 def _unfixed(array: pa.Array) -> tuple[tuple[int, ...], pa.Array]:
@@ -293,14 +270,3 @@ def _unfixed(array: pa.Array) -> tuple[tuple[int, ...], pa.Array]:
 def _tensor(flat: pa.Array, shape: tuple[int, ...]) -> pa.Array:
     storage = pa.FixedSizeListArray.from_arrays(flat, math.prod(shape))
     return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(flat.type, shape), storage)
-
-
-def _fixed(flat: pa.Array, shape: tuple[int, ...]) -> pa.Array:
-    for size in reversed(shape):
-        flat = pa.FixedSizeListArray.from_arrays(flat, size)
-    return flat
-
-
-def _listed(values: pa.Array, splits: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    mask = None if missing is None else pa.array(missing)
-    return pa.LargeListArray.from_arrays(pa.array(splits), values, mask=mask)

@@ -1,4 +1,10 @@
-"""Rows of different lengths, as a reader returns them: all values one after the other, and where each row begins."""
+"""Rows of different lengths, as a reader returns them: all values one after the other, and where each row begins.
+
+This is what TensorFlow, Arrow and a shard's bytes have in common, so no row is ever an object: a batch of texts is two
+arrays, whose memory TensorFlow takes as it is. numpy has no such array; its arrays of objects cost 60 bytes and a
+pointer per row and cannot be handed on, and `tf.RaggedTensor` would need TensorFlow in every process that reads.
+Whether the numbers are bytes of text is the `kind`: a str is made only where somebody asks for one row.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +18,7 @@ import numpy.typing as npt
 
 from .columns import ColumnKind
 from .exact import exactly, why_wrong
-from .memory import aligned_empty
-from .runs import Runs, copy_runs
+from .memory import Runs, aligned_empty, copy_runs, splits_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +134,10 @@ class Ragged:
         return cls(values, splits_of(np.fromiter(map(len, arrays), np.int64, len(arrays))), kind)
 
 
+Values = npt.NDArray[Any] | Ragged
+"""Rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
+
+
 def _numbers(number: int, row: Any) -> npt.NDArray[Any]:
     """A row as an array; raises TypeError for what are no numbers, ValueError for those that no dtype holds exactly."""
     array = np.asarray(row)
@@ -152,10 +161,3 @@ def _cast(number: int, row: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArr
 def _aligned(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     total, dtype = sum(map(len, parts)), np.result_type(*parts)
     return np.concatenate(parts, out=aligned_empty((total, *parts[0].shape[1:]), dtype))
-
-
-def splits_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Row splits int64 [rows + 1] of rows of these lengths."""
-    splits = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=splits[1:])
-    return splits

@@ -1,4 +1,8 @@
-"""Rows in memory from what was given and from what is stored: arrays [rows, *shape] and `Ragged`."""
+"""Rows in memory from what a user's function returned: arrays [rows, *shape] and `Ragged`.
+
+What a function returns obeys the rules of what is stored, because it may be stored (a cache) or not, and rows must be
+the same either way. So it takes the way into a dataset, and what comes out at its end, just not through a file.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,7 @@ import numpy as np
 
 from .arrow import arrow_of, as_stored, column_of
 from .columns import Column
-from .ragged import Ragged
-from .shards import Values
+from .ragged import Ragged, Values
 from .stored_arrays import values_of
 
 

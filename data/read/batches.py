@@ -15,8 +15,7 @@ import numpy as np
 from ..errors import DatasetError
 from ..format.columns import Column
 from ..format.memory import aligned, aligned_empty
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import RowIds, RowOrder
 from ..order.plan import BatchPlan
 from .reader import Reader, num_bytes

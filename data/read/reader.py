@@ -18,8 +18,7 @@ import numpy.typing as npt
 from ..errors import RowError
 from ..format.columns import Column
 from ..format.memory import aligned_empty
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import RowIds
 from .upcoming import Order
 

@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from ..errors import ShardError
 from ..format.chunks import ChunkTable, Skipped
-from ..format.columns import named_columns
+from ..format.columns import Column, named_columns
 from ..format.ipc_shards import MappedShard
-from ..format.manifest import Column, Manifest
-from ..format.memory import aligned_empty
-from ..format.ragged import Ragged, splits_of
-from ..format.runs import Runs, copy_runs, elements_at_every_byte
-from ..format.shards import FileStamp, Values, check_shard_size, check_stamp, stamp_of
+from ..format.manifest import Manifest
+from ..format.memory import Runs, aligned_empty, copy_runs, elements_at_every_byte, splits_of
+from ..format.ragged import Ragged, Values
+from ..format.shards import FileStamp, check_shard_size, check_stamp, stamp_of
 from ..order.order import RowIds
 from .copies import Places, as_rows, by_shard, copy_rows, only_shard
 from .reader import Out, Reader, output_array, part_column

@@ -24,7 +24,7 @@ from typing import BinaryIO, Protocol
 import xxhash
 
 from ..errors import CacheError, ShardError
-from ..format.quick_hash import EDGE_PREFIX, edge_hash
+from ..format.shards import EDGE_PREFIX, edge_hash
 from .retry import RetryPolicy
 from .room import PART_SUFFIX, ROOM_WAIT_S, Claim, Room
 

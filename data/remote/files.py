@@ -12,8 +12,7 @@ from pathlib import Path
 from ..errors import DatasetNotFoundError, ManifestError, ShardError
 from ..format.chunks import ChunkTable, Skipped
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard, manifest_from_bytes
-from ..format.quick_hash import EDGE_PREFIX
-from ..format.shards import FileStamp, check_shard_size, check_stamp, stamp_of
+from ..format.shards import EDGE_PREFIX, FileStamp, check_shard_size, check_stamp, stamp_of
 from .cache import CacheFile, CacheSettings, ShardCache, Write
 from .filesystem import RemoteFolder
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 from ..dataset import Dataset
 from ..errors import SelectionError
 from ..format.columns import Column
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.bijection import Integers
 from ..read.reader import Out, output_array
 

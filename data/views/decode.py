@@ -21,8 +21,7 @@ from ..dataset import Dataset
 from ..errors import SelectionError, TransformError
 from ..format.columns import Column
 from ..format.memory import aligned_empty
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import RowIds, checked_integer
 from .image_header import JPEG_MAGIC, image_size, with_true_colours
 from .transform import Transform, TransformedDataset

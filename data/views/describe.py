@@ -13,8 +13,7 @@ import numpy.typing as npt
 from ..dataset import Dataset
 from ..errors import SelectionError
 from ..format.columns import Column, ColumnStatistics
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import Shuffle
 from ..stored import StoredDataset
 from .mixing import shuffle_quality

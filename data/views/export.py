@@ -16,8 +16,7 @@ from ..dataset import Dataset
 from ..errors import DatasetExistsError, RowError
 from ..format.arrow import arrow_of, arrow_schema
 from ..format.columns import Column
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import checked_integer
 from .view import appearing_whole, local_place, rows_at, rows_per_scan
 

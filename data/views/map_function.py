@@ -11,8 +11,7 @@ import numpy as np
 from ..dataset import Dataset
 from ..errors import BadColumnError, DatasetError, SelectionError, TransformError
 from ..format.columns import Column
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..format.values import as_column, as_values
 from ..order.bijection import Words
 from ..order.order import RowIds

@@ -10,8 +10,7 @@ import numpy as np
 from ..dataset import Dataset
 from ..errors import SelectionError, TransformError
 from ..format.columns import Column
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import RowIds, checked_integer
 from .transform import Transform, TransformedDataset
 from .view import chosen_columns

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..dataset import Dataset
 from ..errors import BadColumnError, DatasetNotFoundError, ManifestError, SelectionError, TransformError
-from ..format.shards import Values
+from ..format.ragged import Values
 from ..format.values import as_column, as_values
 from ..order.order import RowIds
 from .transform import Transform, TransformedDataset, check_values, rows_text

@@ -14,7 +14,7 @@ import xxhash
 from ..dataset import Dataset
 from ..errors import SelectionError, TransformError
 from ..format.columns import ColumnStatistics
-from ..format.shards import Values
+from ..format.ragged import Values
 from ..order.order import RowIds, checked_integer
 from ..read.reader import Out, Reader, checked_row_ids
 from ..read.upcoming import Order

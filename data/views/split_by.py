@@ -17,8 +17,7 @@ import xxhash
 from ..dataset import Dataset
 from ..errors import SelectionError
 from ..format.columns import Column
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.bijection import Words, hashed, round_keys, two_words
 from ..order.order import checked_integer
 from .selection import RowIndex, Selection, Span

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from ..format.columns import Column
 from ..format.memory import ALIGNMENT_BYTES
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 
 # TensorFlow shares memory of these; bool it takes for uint8.
 _SHARED_KINDS = "iuf"

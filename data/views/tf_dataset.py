@@ -27,7 +27,7 @@ import numpy as np
 from ..dataset import Dataset
 from ..errors import PlanError, UnknownColumnError
 from ..format.columns import Column
-from ..format.shards import Values
+from ..format.ragged import Values
 from ..order.order import RowOrder, Shuffle, checked_integer
 from ..order.plan import BatchPlan
 from ..read.batches import batches_together, gather_block

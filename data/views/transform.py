@@ -14,8 +14,7 @@ from ..dataset import Dataset
 from ..errors import TransformError
 from ..format.columns import Column, ColumnStatistics
 from ..format.memory import aligned, aligned_empty
-from ..format.ragged import Ragged
-from ..format.shards import Values
+from ..format.ragged import Ragged, Values
 from ..order.order import RowIds
 from ..read.reader import Out, Reader, output_array
 from .statistics import LazyStatistics, column_statistics

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..dataset import Dataset
 from ..errors import SelectionError
 from ..format.columns import Column, ColumnStatistics
-from ..format.ragged import splits_of
+from ..format.memory import splits_of
 from ..order.order import RowIds, checked_integer
 from ..read.reader import Out, Reader, part_column
 from ..read.upcoming import Order

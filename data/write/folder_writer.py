@@ -22,8 +22,7 @@ from ..errors import BadColumnError
 from ..format.account import Account
 from ..format.arrow import arrow_of, as_stored
 from ..format.arrow_types import arrow_schema
-from ..format.column_json import column_to_json
-from ..format.columns import Column
+from ..format.columns import Column, column_to_json
 from ..format.manifest import Manifest, write_manifest
 from ..order.order import RowOrder
 from .commit import check_target, put_in_place

@@ -14,8 +14,15 @@ import msgspec
 
 from ..errors import DatasetExistsError
 from ..format.account import Entry
-from ..format.column_json import ColumnContent, StatisticsContent, column_to_json, statistics_to_json, without_none
-from ..format.columns import Column, ColumnStatistics
+from ..format.columns import (
+    Column,
+    ColumnContent,
+    ColumnStatistics,
+    StatisticsContent,
+    column_to_json,
+    statistics_to_json,
+    without_none,
+)
 from ..format.manifest import Shard, check_shard
 from .commit import locked_folder, try_lock, unfinished_folder
 

@@ -1,29 +1,100 @@
-"""Rows to record batches to shard files, one after the other."""
+"""Rows to record batches to shard files, one after the other.
+
+Where a batch and a shard end depends on the rows alone (`cut`), so equal rows make equal files and equal fingerprints.
+A record batch has up to 4,096 rows and 8 MiB: large enough that finding one costs nothing beside reading it, small
+enough that the writer and a cache of decoded batches stay bounded. A shard that is on the disk is noted in the journal
+with all that is known of the rows so far; without a place to go on from (inside of a buffer that is shuffled) it is
+noted as such. Hashes are computed while the bytes pass, so nothing is read again. Encoding in a thread was tried and
+did not pay (two cores).
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BufferedWriter, FileIO
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import xxhash
 
 from ..format.account import Account
 from ..format.arrow_types import arrow_schema
 from ..format.columns import Column
-from ..format.statistics import array_statistics, merged_statistics
+from ..format.manifest import Shard
+from ..format.statistics import merged_statistics, rows_statistics
+from ..format.stored_arrays import values_of
 from .cut import RowQueue
 from .journal import Journal, Progress
-from .shard_file import ShardFile, shard_name
 
 _MAX_BATCH_ROWS = 4096
 _MAX_BATCH_BYTES = 8 << 20
 
 
-class ShardSequence:
-    """The shards of a dataset in the making; goes on after those that its journal holds. Raises OSError.
+class HashedFile(BufferedWriter):
+    """A new file that knows the size and hash of what was written to it, so that it need not be read again."""
 
-    Hashes are computed while the bytes pass. Encoding in a thread was tried and did not pay (two cores).
-    """
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path, "w"))
+        self._digest = xxhash.xxh3_128()
+        self.num_bytes = 0
+
+    @property
+    def xxh3_128(self) -> str:
+        """The hash (hex) of the bytes so far."""
+        return self._digest.hexdigest()
+
+    def write(self, data: Any) -> int:
+        """Append bytes, in any buffer; raises OSError."""
+        self._digest.update(data)
+        written = super().write(data)
+        self.num_bytes += written
+        return written
+
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk; raises OSError."""
+        self.flush()
+        os.fsync(self.fileno())
+
+
+class ShardFile:
+    """One shard in the making. Raises OSError."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._file = HashedFile(path)
+        self._chunk_rows: list[int] = []
+        self._arrow = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append a record batch."""
+        self._arrow.write_batch(batch)
+        self._chunk_rows.append(batch.num_rows)
+
+    def finish(self, rows_per_batch: int) -> Shard:
+        """Complete the file and wait until it is on the disk."""
+        self._arrow.close()
+        self._file.sync()
+        self._file.close()
+        rows = self._chunk_rows
+        is_regular = all(count == rows_per_batch for count in rows[:-1]) and rows[-1] <= rows_per_batch
+        return Shard(
+            file=self._path.name,
+            num_rows=sum(rows),
+            num_bytes=self._file.num_bytes,
+            xxh3_128=self._file.xxh3_128,
+            chunk_rows=None if is_regular else tuple(rows),
+        )
+
+    def abandon(self) -> None:
+        """Close the file without completing it."""
+        self._file.close()
+
+
+class ShardSequence:
+    """The shards of a dataset in the making; goes on after those that its journal holds. Raises OSError."""
 
     def __init__(
         self, journal: Journal, columns: Sequence[Column], account: Account, *, shard_bytes: int, num_rows: int | None
@@ -86,11 +157,11 @@ class ShardSequence:
 
     def _write_batch(self, batch: pa.RecordBatch, num_bytes: int) -> None:
         if self._file is None:
-            path = self._journal.folder / shard_name(len(self._shards))
+            path = self._journal.folder / f"shard-{len(self._shards):05d}.arrow"
             self._file = ShardFile(path, self._schema)
         self._file.write(batch)
         for column, array in zip(self._columns, batch.columns, strict=True):
-            found = array_statistics(column, array, first_row=self._rows_written)
+            found = rows_statistics(column, values_of(column, array), first_row=self._rows_written)
             before = self._statistics.get(column.name)
             self._statistics[column.name] = found if before is None else merged_statistics([before, found])
         self._rows_in_shard += batch.num_rows

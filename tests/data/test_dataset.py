@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 from heliostat.data import Dataset, PlanError, UnknownColumnError, open_dataset, write_dataset
-from heliostat.data.format.columns import ColumnStatistics, NanStatistics
-from heliostat.data.format.manifest import DTYPE_NAMES, Column, Manifest, Shard
+from heliostat.data.format.columns import DTYPE_NAMES, Column, ColumnStatistics, NanStatistics
+from heliostat.data.format.manifest import Manifest, Shard
 from heliostat.data.format.ragged import Ragged
 from heliostat.data.order.order import RowOrder
 from hypothesis import given, settings

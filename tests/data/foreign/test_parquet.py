@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import ShardError, open_dataset, write_dataset
-from heliostat.data.format.manifest import DTYPE_NAMES
+from heliostat.data.format.columns import DTYPE_NAMES
 from heliostat.data.format.ragged import Ragged
 
 from ..old_parquet import write_parquet

@@ -7,8 +7,7 @@ import pickle
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, open_dataset, write_dataset
-from heliostat.data.format.columns import Column
-from heliostat.data.format.manifest import DTYPE_NAMES
+from heliostat.data.format.columns import DTYPE_NAMES, Column
 from heliostat.data.format.ragged import Ragged
 from heliostat.data.writer import DatasetWriter
 from hypothesis import given, settings

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetExistsError, DatasetNotFoundError, open_dataset, write_dataset
 from heliostat.data.write import folder_writer as writer_module
-from heliostat.data.write import shard_file as file_module
+from heliostat.data.write import shard_sequence as file_module
 
 
 class DiskFullError(OSError):
