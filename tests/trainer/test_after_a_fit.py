@@ -10,9 +10,8 @@ import threading
 import keras
 import numpy as np
 import pytest
-from heliostat.trainer import EverySteps, RunPausedError, TrainingFailedError
+from heliostat.trainer import EverySteps, RunPausedError, TrainingFailedError, storage_thread
 from heliostat.trainer.checkpoints.store import CheckpointStore
-from heliostat.trainer.driver import storage_thread
 from heliostat.trainer.driver.record import Record
 from heliostat.trainer.errors import StateNotKeptError
 

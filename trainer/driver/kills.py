@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +13,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 
 from ..environment import KillSchedule
 from ..events import WorkerKilled
+from ..storage_thread import beside
 from .record import Record
 
 POLL_S = 0.02
@@ -82,20 +82,14 @@ def killing(schedule: KillSchedule | None, group: WorkerGroup, loop: TaskLoop, r
     if schedule is None:
         yield
         return
-    over, killer = threading.Event(), killer_of(schedule)
+    killer = killer_of(schedule)
     killer.begin()
 
-    def kill() -> None:
-        while not over.wait(POLL_S):
-            victim = killer.victim(loop.state.status, loop.state.members, group.target, time.monotonic())
-            if victim is not None:
-                record.note(WorkerKilled(worker=victim, host=group.seen[victim].host))
-                group.pool.crash(victim)
+    def look(seconds: float) -> None:
+        victim = killer.victim(loop.state.status, loop.state.members, group.target, time.monotonic())
+        if victim is not None:
+            record.note(WorkerKilled(worker=victim, host=group.seen[victim].host))
+            group.pool.crash(victim)
 
-    thread = threading.Thread(target=kill, name="heliostat-kills", daemon=True)
-    thread.start()
-    try:
+    with beside(look, POLL_S, "heliostat-kills"):
         yield
-    finally:
-        over.set()
-        thread.join()

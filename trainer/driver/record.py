@@ -55,13 +55,13 @@ from ..jobs import (
     Ready,
     StillSaving,
 )
+from ..storage_thread import Newest, StorageThread
 from .commits import Commits
 from .computers import Computers
 from .coordinator import Coordinator
 from .display import Display, line_of, saving_line, start_line
 from .plan import check_ready, workers_record
 from .run_folder import SETTINGS_FILE, RunFolder
-from .storage_thread import Newest, StorageThread
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from ..errors import (
 )
 from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
+from ..storage_thread import telling
 from .coordinator import Coordinator
 from .display import Display, plan_lines
 from .failures import end_pauses_quietly, explained, pausing
@@ -54,7 +55,6 @@ from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_
 from .record import Record
 from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
-from .storage_thread import telling
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers

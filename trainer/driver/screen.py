@@ -23,8 +23,8 @@ from typing import Literal, TextIO
 from .. import jobs
 from ..errors import ConfigurationError
 from ..events import EpochRecord
+from ..storage_thread import Newest, StorageThread
 from .display import Display, PlainDisplay, TerminalDisplay
-from .storage_thread import Newest, StorageThread
 
 Verbose = Literal["auto", 0, 1, 2]
 PATIENCE_S = 10.0  # after the end of a run: how long a screen that stands still is waited for

@@ -4,7 +4,7 @@ A checkpoint that cannot be made ends nothing: whatever went wrong is told, and 
 The last state that could not be written is kept, and tried again when the run ends.
 
 At the end of a run, or where it pauses, the state is only in memory, so that its writing is waited for without a limit:
-as the activity that is never cut short, and the driver hears every ten seconds where it goes (`waiting_told`).
+as the activity that is never cut short, and the driver hears every ten seconds where it goes (`saving_told`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliostat.cluster import instruments
@@ -26,8 +26,7 @@ from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors import CheckpointError
 from ..events import CheckpointNotMade
 from ..jobs import StillSaving
-
-TELL_EVERY_S = 10.0
+from ..storage_thread import telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class Saver:
         """Save the state and wait for it, on any worker, unless it is saved."""
         if self._store is None:
             return
-        with waiting_told(self._member, self._store.shown):
+        with saving_told(self._member, self._store.shown):
             self._wait()
             if position != self._saved_step and (snapshot := self._taken(position)) is not None:
                 self._saved_step, self._unwritten = position, _Copy(snapshot, 0.0)
@@ -118,7 +117,7 @@ class Saver:
         """Wait until everything is written; what could not be written is tried once more."""
         if self._store is None:
             return
-        with waiting_told(self._member, self._store.shown):
+        with saving_told(self._member, self._store.shown):
             self._wait()
             self._write_unwritten()
 
@@ -171,26 +170,15 @@ class Saver:
         self._member.send(CheckpointWritten(manifest=manifest, seconds=copy.copy_s, write_s=write_s))
 
 
-@contextlib.contextmanager
-def waiting_told(member: Member, location: str) -> Iterator[None]:
+def saving_told(member: Member, location: str) -> contextlib.AbstractContextManager[None]:
     """While the block waits until a state is written, this worker is "saving", and the driver hears of it now and then.
 
     Args:
         member: this worker's membership.
-        location: where the state is written.
+        location: where the state is written, as it may be shown.
     """
     member.note_activity(Activity.SAVE)
-    began_s, is_over = time.monotonic(), threading.Event()
-
-    def tell() -> None:
-        while not is_over.wait(TELL_EVERY_S):
-            member.send(StillSaving(location=location, seconds=time.monotonic() - began_s))
-
-    threading.Thread(target=tell, name="heliostat-waiting-told", daemon=True).start()
-    try:
-        yield
-    finally:
-        is_over.set()
+    return telling(lambda seconds: member.send(StillSaving(location=location, seconds=seconds)))
 
 
 def written(

@@ -16,7 +16,7 @@ import pytest
 from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.data import write_dataset
-from heliostat.trainer import ConfigurationError, RunPausedError, TrainingFailedError
+from heliostat.trainer import ConfigurationError, RunPausedError, TrainingFailedError, storage_thread
 from heliostat.trainer.checkpoints.manifest import (
     CheckpointManifest,
     CheckpointWritten,
@@ -25,16 +25,15 @@ from heliostat.trainer.checkpoints.manifest import (
 )
 from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
 from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
-from heliostat.trainer.driver import storage_thread
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.record import Record, _OriginHeard
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_events, read_record
-from heliostat.trainer.driver.storage_thread import StorageThread
 from heliostat.trainer.engine.times import StartTimes
 from heliostat.trainer.errors import CheckpointError, StorageError
 from heliostat.trainer.events import EpochRecord, FirstStepDone, GroupFormed
 from heliostat.trainer.jobs import FitJob, Ready, StillSaving
+from heliostat.trainer.storage_thread import StorageThread
 
 from ..conftest import dense_data
 from ..helpers import local_trainer

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.group.liveness import Activity
-from heliostat.trainer import EverySteps
+from heliostat.trainer import EverySteps, storage_thread
 from heliostat.trainer.checkpoints.manifest import CheckpointWritten
 from heliostat.trainer.checkpoints.snapshot import Snapshot
 from heliostat.trainer.checkpoints.store import CheckpointStore
 from heliostat.trainer.config import FitConfig
 from heliostat.trainer.events import CheckpointNotMade
 from heliostat.trainer.jobs import StillSaving
-from heliostat.trainer.worker import saver
 from heliostat.trainer.worker.saver import Saver
 from heliostat.trainer.worker.session import Session
 
@@ -144,7 +143,7 @@ def snapshot():
 
 @pytest.mark.parametrize("ending", ["finish", "save_now"])
 def test_whoever_waits_for_its_storage_at_an_end_is_saving_and_tells_it(tmp_path, monkeypatch, when_written, ending):
-    monkeypatch.setattr(saver, "TELL_EVERY_S", 0.01, raising=False)
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
     alone, activities = Alone(), []
     kept = Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, snapshot)
 

@@ -1,6 +1,9 @@
-"""A thread that works through a queue of what is to be stored or shown, in order, while nobody waits for it.
+"""How somebody goes on while storage or a screen takes its time: a thread with a queue, and word of long waits.
 
-Of what only its newest value counts, `Newest` keeps that, so that the queue does not grow.
+A `StorageThread` works through a queue of what is to be stored or shown, in order, and nobody waits for it; of what
+only its newest value counts, `Newest` keeps that, so that the queue does not grow. Where somebody must wait after all,
+at an end, there is no limit that would be right: a network disk may answer in a second or in an hour, and what is not
+written is lost. So the wait is told again and again (`telling`, `StorageThread.end_telling`), and the user decides.
 """
 
 from __future__ import annotations
@@ -36,20 +39,31 @@ class Newest(Generic[_Item]):
             return item
 
 
-@contextlib.contextmanager
-def telling(tell: Callable[[float], None]) -> Iterator[None]:
+def telling(tell: Callable[[float], None]) -> contextlib.AbstractContextManager[None]:
     """While the block runs, which may take any time, somebody hears of it.
 
     Args:
         tell: called every `TELL_EVERY_S`, in a thread, with how many seconds the block has taken.
     """
+    return beside(tell, TELL_EVERY_S, "heliostat-telling")
+
+
+@contextlib.contextmanager
+def beside(act: Callable[[float], None], every_s: float, name: str) -> Iterator[None]:
+    """While the block runs, do something now and then in a thread, which has ended when the block has.
+
+    Args:
+        act: called with how many seconds the block has taken.
+        every_s: how long to wait before each call.
+        name: of the thread.
+    """
     began_s, is_over = time.monotonic(), threading.Event()
 
-    def tell_on() -> None:
-        while not is_over.wait(TELL_EVERY_S):
-            tell(time.monotonic() - began_s)
+    def act_on() -> None:
+        while not is_over.wait(every_s):
+            act(time.monotonic() - began_s)
 
-    thread = threading.Thread(target=tell_on, name="heliostat-telling", daemon=True)
+    thread = threading.Thread(target=act_on, name=name, daemon=True)
     thread.start()
     try:
         yield
