@@ -3,6 +3,11 @@
 A range that is a whole subtree of the sum (`tree.py`) is sent as one partial sum, any other as several. So ranges are
 cut along subtree borders where that costs little: never more than a third above the most even cut, or 2 % above the
 best one where workers differ in speed (`pace.py` says when that counts).
+
+Who asks: every worker, at the beginning of each step, finds out by itself what all bring (`group/calls.py`). Usually
+that is `assign`; after a loss `reassign`, of what the survivors hold of the step that is pending; and where the driver
+has dealt by speed, its ranges. The microbatches of validation and prediction are cut by the driver with `split`, and a
+lost worker's go to the others (`ShardQueue` in ``trainer/driver/coordinator.py``).
 """
 
 from __future__ import annotations

@@ -42,10 +42,7 @@ from .controller_state import (
     TaskState,
     WorkerDeath,
 )
-from .liveness import (
-    Activity,
-    Heartbeat,
-)
+from .liveness import Activity, Heartbeat
 from .messages import (
     Failure,
     InitialStateChanged,

@@ -21,7 +21,10 @@ What decides is what the worker does, since some of it may rightly take long:
 - Everything else has the deadline for silence. A member that the others wait for, to regroup, is ended after
   `LATE_AFTER_DEADLINES` of it, and after `FIRST_DEADLINE_S` while nobody knows how long a step takes.
 
-No clock is read here.
+No clock is read here: `overdue.py` holds the workers of a task against these limits, `worker_group.py` those that have
+no task yet, and `driver_loop.py` looks and acts. A worker whose process has *ended* is not found by them: its pool
+hears that at once (`pools/ray_pool.py`, `ray_death.py`), and its peers see a closed connection
+(`allreduce/exchange.py`).
 """
 
 from __future__ import annotations
@@ -199,12 +202,24 @@ def reason_to_end(life: Life, deadline_s: float, start_timeout_s: float, now_s: 
     """
     if (unheard_s := life.unheard_s(now_s)) > start_timeout_s:
         return f"nothing was heard of it for {unheard_s:.0f} s: there was no room for it, or it hung as it was started"
-    silent_s, still_s = life.silent_s(now_s), life.still_s(now_s)
-    if silent_s > silence_limit_s(life, deadline_s):
-        return f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off"
+    if silent := reason_of_silence(life, deadline_s, now_s):
+        return silent
+    still_s = life.still_s(now_s)
     if life.heartbeat is not None and still_s > lateness_limit_s(life.heartbeat, deadline_s):
-        return f"it stood still at '{life.heartbeat.activity.value}' for {still_s:.0f} s"
+        return reason_of_stillness(life.heartbeat, still_s)
     return ""
+
+
+def reason_of_silence(life: Life, deadline_s: float, now_s: float) -> str:
+    """Why a worker that does not answer is taken for lost; empty if it is not."""
+    silent_s = life.silent_s(now_s)
+    is_lost = silent_s > silence_limit_s(life, deadline_s)
+    return f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off" if is_lost else ""
+
+
+def reason_of_stillness(heartbeat: Heartbeat, seconds: float) -> str:
+    """Why a worker that goes on with nothing is taken for lost."""
+    return f"it stood still at '{heartbeat.activity.value}' for {seconds:.0f} s"
 
 
 def back_off_s(num_failed: int) -> float:

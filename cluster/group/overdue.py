@@ -18,8 +18,9 @@ from .liveness import (
     Life,
     lateness_limit_s,
     must_be_named,
+    reason_of_silence,
+    reason_of_stillness,
     reason_to_end,
-    silence_limit_s,
     stillness_limit_s,
 )
 
@@ -108,14 +109,14 @@ class Overdue:
 
     def _reason(self, state: TaskState, life: Life, heartbeat: Heartbeat, deadline_s: float, now_s: float) -> str:
         """Why a member that works is taken for lost; empty if it is not."""
-        if (silent_s := life.silent_s(now_s)) > silence_limit_s(life, deadline_s):
-            return f"it did not answer for {silent_s:.1f} s: it is stopped, or cut off"
+        if silent := reason_of_silence(life, deadline_s, now_s):
+            return silent
         limit_s = lateness_limit_s(heartbeat, deadline_s)
         if state.status in ("regrouping", "ending") and self._waited_s(now_s) > limit_s:
-            return f"it stood still at '{heartbeat.activity.value}' for {limit_s:.0f} s"
+            return reason_of_stillness(heartbeat, limit_s)
         still_s = life.told_still_s
         if state.status == "running" and still_s > stillness_limit_s(heartbeat, deadline_s):
-            return f"it stood still at '{heartbeat.activity.value}' for {still_s:.0f} s"
+            return reason_of_stillness(heartbeat, still_s)
         return ""
 
     def _late_s(self, state: TaskState, life: Life, heartbeat: Heartbeat, now_s: float) -> float:

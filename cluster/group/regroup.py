@@ -2,6 +2,9 @@
 
 `first_generation`, `next_generation` and `cut_off` find that out from the task's state. The other functions make
 the turn that follows: they wake the members, wait until each has reported, and give each its place, or close the task.
+
+A place tells what each member holds of the pending step (`NextGeneration.held`). Which microbatches are still to be
+computed by whom follows from that, and each worker works it out for itself (`calls.py`, by `assignment.reassign`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Which of a run's checkpoints count: the workers write them, the driver alone commits and prunes.
 
-All of it is done in the thread of the `Record`, one thing after another; what the driver's loop needs to know, that
-there is a newer checkpoint to begin from, comes to it as an event in its own queue.
+To commit is to write the manifest beside the tensors that a worker has written (`Saver` in ``worker/saver.py``), by
+`CheckpointStore.commit`; nothing counts before. All of it is done in the thread of the `Record`, one thing after
+another; what the driver's loop needs to know, that there is a newer checkpoint to begin from, comes to it as an event
+in its own queue.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ summed in the tree with the gradients. So AUC comes from global confusion counts
 by minimum is negated and merged by maximum; integer state of layers goes the same way, beside its negative.
 
 Numbers come out of the sums by the metric's own ``result()``, traced once on given state (`Results`). In training a
-pass is counted step by step (`EpochMetrics`); in a pass without training the driver adds up what workers hand in.
+pass is counted step by step (`EpochMetrics`, by `step.py`); in a pass without training the driver adds up what workers
+hand in (``driver/coordinator.py``).
 """
 
 from __future__ import annotations
