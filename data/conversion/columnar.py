@@ -3,46 +3,42 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 
 from ..errors import BadColumnError, SourceError
 from ..foreign.footers import null_groups, open_parquet
 from ..foreign.schemas import joined_schema
-from .sources import PIECE_ROWS, size_of
-from .tables import Table, TablePart
+from .sources import PIECE_ROWS
+from .tables import FileTable, check_repeated, without_first
 
 _FILE_MARK = b"ARROW1"
 _FEATHER_1_MARK = b"FEA1"
 _SAMPLE_ROWS = 16
 _READ_BYTES = 8 << 20
-_Result = TypeVar("_Result")
 
 
-class ColumnarTable(Table):
+class ColumnarTable(FileTable):
     """Files that say what they hold before they are read.
 
     Columns whose types differ between the files become what holds the values of all exactly; one that a file does not
     have is missing in its rows. Raises SourceError.
     """
 
-    what: str
-
     def __init__(self, files: Sequence[Path]) -> None:
-        self.files = tuple(files)
-        self._sizes = [size_of([path], self.what) for path in self.files]
-        self.num_bytes = sum(self._sizes)
-        looks = [self._guarded(path, self._look) for path in self.files]
-        for path, (schema, _) in zip(self.files, looks, strict=True):
-            repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
-            if repeated:
-                raise SourceError(f"{path} names these columns more than once: {', '.join(repeated)}.", path=path)
-        self._joined = joined_schema((str(path), schema) for path, (schema, _) in zip(self.files, looks, strict=True))
+        super().__init__(files)
+        schemas: dict[str, pa.Schema] = {}
+        for path in self.files:
+            with self._named_errors(path):
+                schema, num_rows = self._look(path)
+            check_repeated(schema.names, path)
+            schemas[str(path)] = schema
+            self._rows.append(num_rows)
+        self._joined = joined_schema(schemas.items())
         self.schema, self.drift = self._joined.schema, self._joined.drift
-        self._rows = [num_rows for _, num_rows in looks]
         self.num_rows = sum(self._rows)
 
     @abstractmethod
@@ -50,19 +46,13 @@ class ColumnarTable(Table):
         """Schema and rows of a file."""
 
     @abstractmethod
-    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of a file, its first ones skipped; at least these columns, as far as it has them."""
 
-    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
-        chosen = [name for name in self.schema.names if any(f"{one}.".startswith(f"{name}.") for one in names)]
-        done = bytes_before = 0
-        for path, num_rows, num_bytes in zip(self.files, self._rows, self._sizes, strict=True):
-            row = max(0, first_row - done)
-            for batch in self._guarded_batches(path, row, chosen) if row < num_rows else ():
-                after = row + batch.num_rows
-                yield TablePart(self._aligned(batch, chosen), path, row, bytes_before + num_bytes * after // num_rows)
-                row = after
-            done, bytes_before = done + num_rows, bytes_before + num_bytes
+    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with self._named_errors(path):
+            for batch in self._read(path, skipped, names):
+                yield self._aligned(batch, names)
 
     def take(self, name: str, fills: Mapping[str, object]) -> None:  # noqa: D102
         file = self._joined.absent.get(name)
@@ -84,14 +74,10 @@ class ColumnarTable(Table):
         ]
         return pa.RecordBatch.from_arrays(arrays, names=list(names))
 
-    def _guarded_batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        batches = self._batches(path, skipped, names)
-        while (batch := self._guarded(path, lambda _: next(batches, None))) is not None:
-            yield batch
-
-    def _guarded(self, path: Path, function: Callable[[Path], _Result]) -> _Result:
+    @contextmanager
+    def _named_errors(self, path: Path) -> Iterator[None]:
         try:
-            return function(path)
+            yield
         except (pa.ArrowException, OSError) as error:
             what = "It was probably cut short or damaged: copy it again."
             if "crypt" in str(error):
@@ -125,7 +111,7 @@ class ParquetTable(ColumnarTable):
                 column=name,
             )
 
-    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with open_parquet(path) as file:
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
             first = 0
@@ -141,7 +127,7 @@ class ParquetTable(ColumnarTable):
             batches = file.iter_batches(
                 batch_size=rows, row_groups=list(range(first, len(groups))), columns=chosen, use_threads=False
             )
-            yield from _without_first(batches, skipped)
+            yield from without_first(batches, skipped)
 
 
 class ArrowTable(ColumnarTable):
@@ -152,20 +138,11 @@ class ArrowTable(ColumnarTable):
     def _look(self, path: Path) -> tuple[pa.Schema, int]:
         return _opened(path).schema, sum(batch.num_rows for batch in _record_batches(path))
 
-    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for batch in _without_first(_record_batches(path), skipped):
+    def _read(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in without_first(_record_batches(path), skipped):
             # Damaged row splits would lead outside of the memory of the file.
             batch.validate(full=True)
             yield batch
-
-
-def _without_first(batches: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.RecordBatch]:
-    """The batches without their first `skipped` rows, none of them empty."""
-    for batch in batches:
-        kept = batch.slice(min(skipped, batch.num_rows))
-        skipped -= batch.num_rows - kept.num_rows
-        if kept.num_rows:
-            yield kept
 
 
 def _opened(path: Path) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:

@@ -28,6 +28,7 @@ import pyarrow.csv
 
 from ..errors import SourceError
 from .sources import PIECE_BYTES
+from .tables import check_repeated, without_first
 from .text_tables import TextTable, blocks
 from .text_values import Asked, ColumnScan
 
@@ -91,7 +92,7 @@ class CsvTable(TextTable):
                     path=path,
                 )
             num_rows = 0
-            for batch, _ in self._texts(path, names):
+            for batch in self._texts(path, names):
                 for name, texts in zip(names, batch.columns, strict=True):
                     self._scans[name].add(texts, path, range(num_rows + 1, num_rows + batch.num_rows + 1))
                 num_rows += batch.num_rows
@@ -103,7 +104,7 @@ class CsvTable(TextTable):
 
     def target_dtype(self, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype of a target: int64 if all its values are whole, else float32; uint64 beyond int64."""
-        if dtype == np.uint64:
+        if dtype == np.uint64 or name in self._keys:
             return dtype
         return np.dtype(np.int64 if self._scans[name].is_whole else np.float32)
 
@@ -120,7 +121,7 @@ class CsvTable(TextTable):
             self.account.add("read as", name, count=count, unit="file", detail=detail)
 
     def _dialect(self, path: Path) -> _Dialect:
-        start, _ = next(blocks(path, "CSV", _HEADER_BYTES, len), (b"", 0))
+        start = next(blocks(path, "CSV", _HEADER_BYTES, len), b"")
         text, encoding = _decoded(path, start)
         rows = {one: _first_rows(text, one) for one in ("\t" if ".tsv" in path.suffixes else _DELIMITERS)}
         # What splits the header, and the first row alike; not into fields with a quotation mark inside, if possible.
@@ -129,27 +130,25 @@ class CsvTable(TextTable):
         names = tuple(rows[delimiter][0])
         if not names:
             raise SourceError(f"{path} cannot be read as CSV: it has no header line.", path=path)
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise SourceError(f"{path} names these columns more than once: {', '.join(repeated)}.", path=path)
+        check_repeated(names, path)
         empty_lines = re.match(r"[\r\n]*", text) if len(names) == 1 else None
         return _Dialect(encoding, delimiter, names, len(empty_lines[0].splitlines()) if empty_lines else 0)
 
-    def _batches(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
-        schema = pa.schema([field for field in self.schema if field.name in names])
-        for batch, num_bytes in self._texts(path, schema.names):
+    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        schema = pa.schema([self.schema.field(name) for name in names])
+        for batch in without_first(self._texts(path, names), skipped):
             columns = zip(schema, batch.columns, strict=True)
             try:
                 arrays = [self._scans[field.name].values(texts, field.type) for field, texts in columns]
             except pa.ArrowException as error:
                 raise SourceError(f"{path} was changed while it was read: {error}", path=path) from error
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema), num_bytes
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _texts(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """The rows of a file, these columns as the text that they are, and the bytes of the file up to their end."""
+    def _texts(self, path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a file, these columns as the text that they are."""
         dialect, done = self._dialects[path], 0
         skipped = dialect.empty_lines + 1  # and the header
-        for block, num_bytes in blocks(path, "CSV", self._block_bytes, lambda data: _end(data, dialect.delimiter)):
+        for block in blocks(path, "CSV", self._block_bytes, lambda data: _end(data, dialect.delimiter)):
             try:
                 batch = _parsed(block, dialect).select(list(names))
             except (pa.ArrowException, UnicodeError) as error:
@@ -157,7 +156,7 @@ class CsvTable(TextTable):
                 raise SourceError(f"{path} cannot be read as CSV: {error} ({where})", path=path) from error
             kept = batch.slice(min(skipped, batch.num_rows))
             skipped, done = skipped - batch.num_rows + kept.num_rows, done + kept.num_rows
-            yield kept, num_bytes
+            yield kept
 
 
 def _parsed(block: bytes, dialect: _Dialect) -> pa.RecordBatch:

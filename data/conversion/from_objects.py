@@ -20,7 +20,8 @@ from .from_dataset import DatasetSource
 from .from_tensors import TensorBatches
 from .requested import Requested
 from .sources import PIECE_BYTES, PIECE_ROWS, Source, check_piece_bytes
-from .tables import Table, TablePart, TableSource
+from .table_source import TableSource
+from .tables import Table, TablePart
 
 _Path = str | os.PathLike[str]
 _RAY_ROWS = 4096

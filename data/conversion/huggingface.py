@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..errors import SourceError
 from ..foreign.schemas import split_of
 from .requested import RequestedColumn
-from .tables import Table, TablePart
+from .tables import Table, TablePart, whole_columns
 
 INFO_NAME, STATE_NAME, DICT_NAME = "dataset_info.json", "state.json", "dataset_dict.json"
 _ARRAYS = tuple(f"Array{dims}D" for dims in range(2, 6))
@@ -62,8 +62,7 @@ class HuggingFaceTable(Table):
         self._folder = folder
 
     def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
-        chosen = [name for name in self.schema.names if any(f"{one}.".startswith(f"{name}.") for one in names)]
-        dataset = self._dataset.select_columns(chosen)
+        dataset = self._dataset.select_columns(whole_columns(self.schema, names))
         row, total = first_row, self.num_rows or 1
         while row < total:
             for batch in dataset[row : row + _ROWS_AT_ONCE].combine_chunks().to_batches():

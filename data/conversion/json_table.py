@@ -24,6 +24,7 @@ import pyarrow.json
 
 from ..errors import SourceError
 from .sources import PIECE_BYTES
+from .tables import without_first
 from .text_tables import TextTable, blocks
 from .text_values import Asked, ColumnScan
 
@@ -67,26 +68,27 @@ class JsonTable(TextTable):
         found = pa.schema([])
         for path in self.files:
             self._rows.append(0)
-            for block, table, _ in self._tables(path, None):
+            for block, table in self._tables(path, None):
                 found = _unified(found, table.schema, path, self._rows[-1])
                 self._scan(block, table, path, self._rows[-1])
                 self._rows[-1] += table.num_rows
         self.num_rows = sum(self._rows)
         if not self.num_rows:
             raise SourceError(f"{self.files[0]} holds no JSON lines: it has 0 rows.", path=self.files[0])
-        self.schema = _changed(found, self._decided)
+        self.schema = self._written = _changed(found, self._decided)
 
-    def _batches(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         # Whole objects are read: a column may be a field inside of one.
         del names
-        for _, table, num_bytes in self._tables(path, self.schema):
-            for batch in table.combine_chunks().to_batches():
-                yield batch, num_bytes
+        tables = self._tables(path, self._written)
+        yield from without_first(
+            (batch for _, table in tables for batch in table.combine_chunks().to_batches()), skipped
+        )
 
-    def _tables(self, path: Path, schema: pa.Schema | None) -> Iterator[tuple[bytes, pa.Table, int]]:
-        """Blocks of lines, what is in them, and the bytes of the file up to their end."""
+    def _tables(self, path: Path, schema: pa.Schema | None) -> Iterator[tuple[bytes, pa.Table]]:
+        """Blocks of lines, and what is in them."""
         row = 0
-        for raw, num_bytes in blocks(path, "JSON lines", self._block_bytes, lambda data: data.rfind(b"\n") + 1):
+        for raw in blocks(path, "JSON lines", self._block_bytes, lambda data: data.rfind(b"\n") + 1):
             if raw.isspace():
                 continue
             _check_text(raw, path, row)
@@ -96,7 +98,7 @@ class JsonTable(TextTable):
                 table = _read(block, path, row, schema)
             else:
                 table = _parsed(block, path, row, schema)
-            yield block, table, num_bytes
+            yield block, table
             row += table.num_rows
 
     def _scan(self, block: bytes, table: pa.Table, path: Path, row: int) -> None:

@@ -18,13 +18,14 @@ from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
 from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable
-from .files import ENDINGS, SourceFiles, find_files, has_ending, is_hidden, listed
+from .files import ENDINGS, find_files, has_ending, is_hidden, listed
 from .from_dataset import DatasetSource
 from .from_numpy import idx_source, npy_source, npz_source
 from .json_table import JsonTable
 from .requested import Requested, RequestedColumn, requested_columns
 from .sources import PIECE_BYTES, Source, check_piece_bytes
-from .tables import PartitionedTable, Table, TableSource
+from .table_source import TableSource
+from .tables import FileTable, Table
 from .text_values import asked_of
 
 SourceKind = Literal[
@@ -167,9 +168,8 @@ def _open_table(kind: SourceKind, source: str, options: SourceOptions, account: 
         table: Table = huggingface.HuggingFaceTable(Path(source), options.split)
     else:
         files = find_files(source, kind, account, split=options.split)
-        table = _table(kind, files, requested, options)
-        if keys := partition_keys(files.names):
-            table = PartitionedTable(table, keys)
+        table = found = _file_table(kind, files.paths, requested, options)
+        found.add_keys(partition_keys(files.names))
     if kind in ("parquet", "arrow", "huggingface"):
         noted = huggingface.schema_features(table.schema)
     class_names = dict(noted.class_names)
@@ -189,14 +189,14 @@ def _open_table(kind: SourceKind, source: str, options: SourceOptions, account: 
     )
 
 
-def _table(
-    kind: SourceKind, files: SourceFiles, requested: Mapping[str, RequestedColumn], options: SourceOptions
-) -> Table:
+def _file_table(
+    kind: SourceKind, files: Sequence[Path], requested: Mapping[str, RequestedColumn], options: SourceOptions
+) -> FileTable:
     if kind == "csv":
-        return CsvTable(files.paths, asked=asked_of(requested), piece_bytes=options.piece_bytes)
+        return CsvTable(files, asked=asked_of(requested), piece_bytes=options.piece_bytes)
     if kind == "json":
-        return JsonTable(files.paths, asked=asked_of(requested), piece_bytes=options.piece_bytes)
-    return ParquetTable(files.paths) if kind == "parquet" else ArrowTable(files.paths)
+        return JsonTable(files, asked=asked_of(requested), piece_bytes=options.piece_bytes)
+    return ParquetTable(files) if kind == "parquet" else ArrowTable(files)
 
 
 def _open_npz(source: str, options: SourceOptions, account: Account) -> Source:

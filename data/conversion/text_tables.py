@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,8 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from ..errors import BadColumnError, SourceError
-from .sources import size_of
-from .tables import Table, TablePart
+from .tables import FileTable
 from .text_values import Asked, ColumnScan, Trait
 
 MAX_ROW_BYTES = 1 << 28
@@ -29,40 +27,20 @@ _WHY: Mapping[Trait, str] = {
 }
 
 
-class TextTable(Table):
+class TextTable(FileTable):
     """Text files whose columns are decided by a scan of all values, each row read once more when it is handed on."""
 
-    what: ClassVar[str]
     has_codes: ClassVar[bool]
     """Whether numbers that are written like codes may be codes."""
-    counted_from: ClassVar[int]
-    """The number of the first row of a file."""
     missing_text: ClassVar[str]
     """How missing values are told, with {name}, {path}, {count} and {row}."""
 
     def __init__(self, files: Sequence[Path], asked: Mapping[str, Asked] | None, piece_bytes: int) -> None:
-        self.files, self.num_bytes = tuple(files), size_of(files, self.what)
+        super().__init__(files)
         self._asked, self._block_bytes = dict(asked or {}), piece_bytes
         self._scans: dict[str, ColumnScan] = {}
-        self._rows: list[int] = []
         self.lists: set[str] = set()
         """Columns whose rows are lists."""
-
-    @abstractmethod
-    def _batches(self, path: Path, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """The rows of a file in the types of the schema, and the bytes of the file up to their end."""
-
-    def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102
-        done = bytes_before = 0
-        for path, num_rows in zip(self.files, self._rows, strict=True):
-            row = 0
-            for batch, num_bytes in self._batches(path, names) if done + num_rows > first_row else ():
-                skipped = min(batch.num_rows, max(0, first_row - done - row))
-                if skipped < batch.num_rows:
-                    start = row + skipped + self.counted_from
-                    yield TablePart(batch.slice(skipped), path, start, bytes_before + num_bytes)
-                row += batch.num_rows
-            done, bytes_before = done + num_rows, bytes_before + path.stat().st_size
 
     def row_text(self, row: int) -> str:
         """A row of a file in words."""
@@ -79,8 +57,9 @@ class TextTable(Table):
     def take(self, name: str, fills: Mapping[str, object]) -> None:
         """Enter into the account that a column is text for the sake of a value; raises BadColumnError if numbers were
         asked for, and for missing values that are not filled."""
-        scan = self._scans[name]
-        asked = self._asked.get(name)
+        if name in self._keys:
+            return
+        scan, asked = self._scans[name], self._asked.get(name)
         kind, doubt = scan.decided(asked, has_codes=self.has_codes)
         if doubt is not None:
             found = scan.first[doubt]
@@ -112,8 +91,8 @@ class TextTable(Table):
             )
 
 
-def blocks(path: Path, what: str, block_bytes: int, end: Callable[[bytes], int]) -> Iterator[tuple[bytes, int]]:
-    """Whole rows of a file, unpacked as its ending says, and the bytes of the file that were read up to their end.
+def blocks(path: Path, what: str, block_bytes: int, end: Callable[[bytes], int]) -> Iterator[bytes]:
+    """Whole rows of a file, unpacked as its ending says.
 
     Args:
         path: The file.
@@ -131,7 +110,7 @@ def blocks(path: Path, what: str, block_bytes: int, end: Callable[[bytes], int])
             while data := stream.read(max(block_bytes, len(rest))):
                 length = end(rest)
                 if length:
-                    yield rest[:length], raw.tell()
+                    yield rest[:length]
                 rest = rest[length:] + data
                 if len(rest) > max(MAX_ROW_BYTES, 2 * block_bytes) and not end(rest):
                     raise SourceError(
@@ -142,6 +121,6 @@ def blocks(path: Path, what: str, block_bytes: int, end: Callable[[bytes], int])
             if end(rest + b"\n") <= len(rest):
                 raise SourceError(f"{path} cannot be read as {what}: it ends inside of quotation marks.", path=path)
             if rest:
-                yield rest, raw.tell()
+                yield rest
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path} cannot be read as {what}: {error}", path=path) from error

@@ -15,7 +15,7 @@ import pytest
 from heliostat.data.conversion import text_tables
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.csv_table import CsvTable, _end
-from heliostat.data.conversion.tables import TableSource
+from heliostat.data.conversion.table_source import TableSource
 from heliostat.data.errors import BadColumnError, SourceError
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -12,7 +12,8 @@ from typing import Any
 from heliostat.data.conversion.csv_table import CsvTable
 from heliostat.data.conversion.json_table import JsonTable
 from heliostat.data.conversion.requested import requested_columns
-from heliostat.data.conversion.tables import Table, TableSource
+from heliostat.data.conversion.table_source import TableSource
+from heliostat.data.conversion.tables import Table
 from heliostat.data.conversion.text_values import asked_of, is_kept
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
