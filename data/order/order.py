@@ -3,6 +3,14 @@
 The order is a function of (ORDER_VERSION, seed, epoch, num_rows, shuffle) and of nothing else, so any worker can
 compute any part of it. A full shuffle is a keyed bijection of [0, num_rows) (`bijection`), a window shuffle one of
 blocks of rows and then of the rows of some blocks (`window`).
+
+What was not done:
+
+- A shuffled array of all row ids: 8 bytes a row, on every worker and anew in every epoch; a billion rows are 8 GB.
+- A shuffle buffer, as `tf.data` has: what it gives depends on all that went through it, so a run that goes on at step
+  70,000 has to read what came before, and workers that share a pass have to read all of it.
+- Orders of shards first, and of rows within them: the order would depend on how the rows are cut into files.
+- numpy's own permutations: their streams may change with numpy (NEP 19), and a run would go on with other rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Batch plan: which positions of a pass belong to which step and microbatch (pure arithmetic)."""
+"""Batch plan: which positions of a pass belong to which step and microbatch (pure arithmetic).
+
+A microbatch is a fixed part of its step, whoever computes it: no number of workers occurs here. So a loss or a join in
+the middle of a pass changes who reads which rows, and no row is read twice or left out. A short last batch is cut into
+as many parts as the others rather than into parts as large: all replicas still have something to do.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,12 @@ The rows are cut into logical blocks of consecutive row ids, whatever the shard 
 neighbours in that order form windows of at most `window_rows` rows, and the rows of a window are permuted among
 themselves. Only the last block can be short; where it stands is found by the inverse of the permutation, so that every
 position is plain arithmetic and nothing is stored.
+
+Why blocks: a full shuffle asks for rows of all shards in every batch, so all of them must be on this host. A window
+asks for the shards that its blocks lie in, 64 blocks if nothing else is said. A block has as many rows as a record
+batch; the rows of a window mix those of sixteen blocks or more, so that neighbours in the files are no neighbours in a
+batch. What it costs: rows of blocks that are in different windows never meet in a batch of that epoch. The next epoch
+has other windows.
 """
 
 from __future__ import annotations

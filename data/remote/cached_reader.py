@@ -1,4 +1,15 @@
-"""Reading rows of files that are fetched into the cache of this host, as they are asked for and ahead."""
+"""Reading rows of files that are fetched into the cache of this host, as they are asked for and ahead.
+
+A pass tells its order (`prefetch`), so which files its next rows lie in is arithmetic (`read.upcoming`); they are
+fetched by some threads, in that order, up to half of the cache ahead. Whoever asks for rows whose file is not here yet
+fetches it in his own thread, or waits for the one that does. What is fetched ahead fails in silence: the error comes
+where its rows come.
+
+With a cache that holds less than the dataset three things are added. Files that were passed are unmapped, for what is
+mapped takes room on the disk after it was deleted. What makes room names all files that are still to come, so that the
+next one is not deleted for one that is needed later. And an order that would fetch the same files over and over (a full
+shuffle, a window over too many files) is refused with the numbers: it would fetch a file for every few rows.
+"""
 
 from __future__ import annotations
 

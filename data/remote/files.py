@@ -1,4 +1,9 @@
-"""The files of a dataset on this host or elsewhere, and the first fetcher: download, whole and checked."""
+"""The files of a dataset on this host or elsewhere, and the first fetcher: download, whole and checked.
+
+Files elsewhere are known by the hashes of the manifest, so what was fetched once is right for ever, and the copy of one
+dataset serves others that have the same shard. Files on this host have a stamp (size, time of change, inode) instead:
+hashing them anew in every pass would read the dataset twice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Folders on object stores and other remote file systems, found by URI, with files that are read and written whole."""
+"""Folders on object stores and other remote file systems, found by URI, with files that are read and written whole.
+
+pyarrow's file systems do the work (fsspec's for schemes that pyarrow does not know). What is added here is what a run
+of days needs: attempts with growing waits that a closed dataset ends, downloads that go on at the block at which the
+connection broke, time-outs, and names for messages. A URI may hold a password, in front of the host or among its
+options, and file systems put URIs and keys into what they say; so a URI is shown without them, and everything that a
+file system says goes through `hide`. Names of folders may hold "#", "?", "%" and blanks, which a URI would cut at or
+take for escapes: `_parts_of` and `_uri_of` say what belongs to a name.
+
+Reading parts of shards where they lie was not tried: a shuffled pass would ask for every row by itself.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +24,11 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+import tenacity
 from pyarrow import fs
 
 from ..errors import RemoteError
-from .retry import GaveUpError, RetryPolicy, with_retries
+from .retry import RetryPolicy, retrying
 
 _Result = TypeVar("_Result")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -110,7 +121,7 @@ class RemoteFolder:
         opened: list[Any] = []
         offset = 0
 
-        def read_block() -> Any:
+        def read_block() -> bytes:
             try:
                 if not opened:
                     filesystem, path = self._place(file)
@@ -195,7 +206,7 @@ class RemoteFolder:
 
         self._attempt(delete, "be deleted", file)
 
-    def _place(self, file: str | None = None) -> tuple[Any, str]:
+    def _place(self, file: str | None = None) -> tuple[fs.FileSystem, str]:
         filesystem, folder = connect(self.uri, self.timeout_s)
         return filesystem, folder if file is None else f"{folder}/{file}"
 
@@ -203,11 +214,13 @@ class RemoteFolder:
         self, action: Callable[[], _Result], what: str, file: str | None = None, stop: threading.Event | None = None
     ) -> _Result:
         try:
-            return with_retries(action, self.retry, stop)
+            return retrying(self.retry, stop)(action)
         except FileNotFoundError:
             raise
-        except GaveUpError as error:
-            self._fail(error.last, f"could not {what}: {error.attempts} attempts failed, the last one with", file)
+        except tenacity.RetryError as error:
+            last = error.last_attempt
+            what = f"could not {what}: {last.attempt_number} attempts failed, the last one with"
+            self._fail(last.exception() or error, what, file)
         except (OSError, pa.ArrowException) as error:
             self._fail(error, f"could not {what}:", file)
 
@@ -233,13 +246,13 @@ def hide(text: str, uri: str) -> str:
     return text
 
 
-def connect(uri: str, timeout_s: float = 20.0) -> tuple[Any, str]:
+def connect(uri: str, timeout_s: float = 20.0) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, one per process, and the path in it; raises RemoteError, OSError."""
     return _connected(uri, timeout_s, os.getpid())
 
 
 @lru_cache(maxsize=32)
-def _connected(uri: str, timeout_s: float, process: int) -> tuple[Any, str]:
+def _connected(uri: str, timeout_s: float, process: int) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(_uri_of(_parts_of(uri)))
     except pa.ArrowInvalid as error:
@@ -255,7 +268,7 @@ def _connected(uri: str, timeout_s: float, process: int) -> tuple[Any, str]:
     return filesystem, path.rstrip("/")
 
 
-def _with_timeouts(filesystem: Any, timeout_s: float) -> Any:
+def _with_timeouts(filesystem: fs.S3FileSystem, timeout_s: float) -> fs.S3FileSystem:
     """The same S3 file system, which gives up on a silent server and leaves attempts to us."""
     # A file system pickles as its options, which it does not tell otherwise.
     rebuild, (options,) = filesystem.__reduce__()
@@ -264,7 +277,7 @@ def _with_timeouts(filesystem: Any, timeout_s: float) -> Any:
     return rebuild({**options, "request_timeout": timeout_s, "connect_timeout": connect_s, "retry_strategy": once})
 
 
-def _by_fsspec(uri: str) -> tuple[Any, str]:
+def _by_fsspec(uri: str) -> tuple[fs.FileSystem, str]:
     scheme = _parts_of(uri).scheme
     try:
         filesystem, path = importlib.import_module("fsspec").core.url_to_fs(uri)
