@@ -129,7 +129,7 @@ class Dataset(ABC):
             >>> len(past), len(future)
             (6, 2)
         """
-        from .views.split_by import split
+        from .views.split import split
 
         return split(self, fraction, seed=seed, by=by, stratify=stratify, gap=gap)
 

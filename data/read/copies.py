@@ -1,4 +1,8 @@
-"""Copying rows of one width from mapped shards, shard by shard where each has some."""
+"""Copying rows of one width from mapped shards, shard by shard where each has some.
+
+Numpy's indexing costs some microseconds per call whatever it copies, so rows are grouped by shard as long as each has
+enough of them; of rows from everywhere in many shards, each is copied by itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,23 @@
-"""Gathering rows from mapped shards into arrays: the only code that reads Arrow shards while training."""
+"""Gathering rows from mapped shards into arrays: the only code that reads Arrow shards while training.
+
+A shard is mapped, and a column of fixed width is then one array of bytes in which every row of the file, whatever
+record batch it lies in, is found by an offset: `first byte of its record batch's values + row · width`. An array "with
+an element at every byte" (`elements_at_every_byte`) makes any set of rows of a shard one indexing by numpy, which
+copies each row once, from the page cache to where the trainer wants it. So what costs is worked out per batch and not
+per row:
+
+1. `_locate`: row ids to record batches and shards (one `searchsorted`), and which rows lie in which shard;
+2. `_filled`: per column the offsets (two additions, see `_starts`), and one indexing per shard;
+3. columns of variable length: the begin and end of every row are gathered in the same way from the row splits, then the
+   runs of bytes between them are copied (`format.runs`).
+
+A mapped file that is cut short ends the process when it is read beyond its end, so the size of a file is looked at
+before rows are copied; a file that changed is noticed by its stamp when a pass begins. What lies in row splits is
+checked before it is used: a damaged shard is an error, never a read outside of it.
+
+Not done: pyarrow's `take` (it makes Arrow arrays of its own, which would be copied once more), threads for the columns
+of a batch (most copies are shorter than the start of a thread), hashes while training (that is `heliostat verify`).
+"""
 
 from __future__ import annotations
 

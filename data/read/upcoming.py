@@ -1,4 +1,14 @@
-"""Which shards the next rows of a pass lie in, worked out a bounded distance ahead (pure)."""
+"""Which shards the next rows of a pass lie in, worked out a bounded distance ahead (pure).
+
+The order of rows is known for a whole pass, so what will be needed need not be guessed: the order is followed some
+thousand rows further with every batch, and the shards of these rows, in the order in which they come, are what is
+fetched next (`Upcoming`). The same walk through a pretended cache tells before the first fetch whether a pass would
+fetch the same shards again and again (`refetches`), whatever views it is of: a view only says which rows of its base
+its own rows are (`Order`).
+
+Not done: rules per kind of shuffle and view, which every new view would have to be taught; working out the shards of a
+whole pass at once, which takes memory for every row.
+"""
 
 from __future__ import annotations
 

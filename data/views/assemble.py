@@ -1,4 +1,7 @@
-"""One batch of rows out of parts that come from several readers."""
+"""One batch of rows out of parts that come from several readers.
+
+Rows of fixed width are put in their places; of variable length they are joined and then put in order.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""`cache`: rows that are costly to compute, computed once and written as a dataset on this host's disk."""
+"""`cache`: rows that are costly to compute, computed once and written as a dataset on this host's disk.
+
+What lies at the path is used again only if it says that it is the cache of a dataset with this fingerprint; a cache of
+another one is replaced, and anything else is left alone, with an error. A half-written cache is never seen: the writer
+puts a dataset in place when all of it is there.
+
+Not done: a cache in memory (mapped files are one, shared by the processes of a host and given back when memory is
+needed), and computing into it while training, which writes rows in the order of an epoch and is of no use if that
+stops.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Views of some columns of a dataset, and of columns under other names."""
+"""Views of some columns of a dataset, and of columns under other names.
+
+No row is copied for it: the base is asked for fewer columns, and what it gives is named anew.
+"""
 
 from __future__ import annotations
 

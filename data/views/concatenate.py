@@ -1,4 +1,7 @@
-"""Datasets one after the other."""
+"""Datasets one after the other; and `Joined`, what datasets made of several have in common.
+
+Statistics and bounds of a whole are those of its parts together, where all parts know them.
+"""
 
 from __future__ import annotations
 

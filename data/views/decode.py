@@ -1,7 +1,13 @@
 """`decode`: encoded images of a bytes column as arrays of one size, decoded by TensorFlow in threads.
 
 Opening the view starts no TensorFlow: the size comes from the head of the first image. Decoding takes as many threads
-as TensorFlow has been given in the process, which in a worker is the worker's share of the machine.
+as TensorFlow has been given in the process, which in a worker is the worker's share of the machine: the rows of a batch
+are divided among them, and each part is one call of a graph, an eighth of the time of a call per image if they are
+small. A part in which something cannot be decoded is done again image by image, which names the row.
+
+Pixels must be the same everywhere, or a resumed run would train on others: so JPEGs are decoded with the exact
+transform, sizes are reached by one rounding rule, and bitmaps that TensorFlow takes for something else are rewritten or
+refused (`image_header`). Not done: Pillow, whose pixels depend on the JPEG library that it was built with.
 """
 
 from __future__ import annotations
@@ -100,7 +106,7 @@ class DecodeTransform(Transform):
         return {self._output: images}
 
     def _images(self, data: list[bytes], ids: RowIds) -> Any:
-        """The images of some rows, decoded in one graph, which costs an eighth of one by one if they are small."""
+        """The images of some rows, decoded in one graph."""
         import tensorflow as tf
 
         are_jpeg = {one.startswith(JPEG_MAGIC) for one in data}

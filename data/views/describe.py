@@ -1,4 +1,10 @@
-"""A summary of a dataset for people: rows, files, columns, classes, lengths, some rows, and how well it is shuffled."""
+"""A summary of a dataset for people: rows, files, columns, classes, lengths, some rows, and how well it is shuffled.
+
+Whatever a manifest knows is taken from it; read, in one pass over the columns concerned, is what it does not know:
+which classes there are and how many rows each has, how lengths are spread, which rows hold NaN. Of a remote dataset
+that pass is a download, so it can be made over a sample, which is said. Numbers are shown with all their digits, as
+many as tell them from their neighbours: a label of 1234567.0 is not 1.23457e+06.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +22,7 @@ from ..format.columns import Column, ColumnStatistics
 from ..format.ragged import Ragged, Values
 from ..order.order import Shuffle
 from ..stored import StoredDataset
-from .mixing import shuffle_quality
+from .shuffle_quality import shuffle_quality
 from .view import rows_at, rows_per_scan
 
 _MAX_CLASSES = 1000

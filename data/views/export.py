@@ -1,4 +1,9 @@
-"""Datasets to Arrow, pandas and Parquet: `Dataset.to_arrow`, `to_pandas`, `to_parquet`."""
+"""Taking rows out of a dataset: to look at (`head`, `row`), to Arrow, pandas and Parquet.
+
+What leaves is what is stored: the same dtypes, no value converted, no missing values made. Everything but pandas (whose
+frames are in memory anyway) goes through one stream of record batches, so that a dataset of any size becomes a Parquet
+file in bounded memory.
+"""
 
 from __future__ import annotations
 

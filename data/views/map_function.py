@@ -1,4 +1,13 @@
-"""`map`: a user's function as a change of rows, in Python or TensorFlow, for a batch or for one row at a time."""
+"""`map`: a user's function as a change of rows, in Python or TensorFlow, for a batch or for one row at a time.
+
+Columns, dtypes and shapes must be known before the first row is read, so the function is called once for the first
+rows when the view is made, and held to what it returned then; `output=` says what those rows do not show. Its errors
+name the rows for which it was called. It travels by value (`cloudpickle`: functions of notebooks have no module to be
+imported from), and counts in the fingerprint by its code and what it refers to (`function_identity`).
+
+What it draws at random comes from keys of (seed, epoch, row id) and of the number of random maps below it, so that two
+of them draw different numbers, and a row gets the same ones on any number of workers and after any recovery.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`pad`: a column of variable length as one of fixed shape."""
+"""`pad`: a column of variable length as one of fixed shape.
+
+A model that is traced once needs batches of one shape whatever rows they have, so the length is said beforehand, not
+taken from each batch.
+"""
 
 from __future__ import annotations
 

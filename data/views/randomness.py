@@ -1,4 +1,8 @@
-"""Random numbers that belong to a row: the same on any number of workers, in any batch, after any recovery."""
+"""Random numbers that belong to a row: the same on any number of workers, in any batch, after any recovery.
+
+A generator that is handed on from row to row gives a row other numbers when anything before it changes. So there is
+none: a row's numbers are hashes of (seed, epoch, row id, which of several random maps), made where they are needed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""Views of some rows of a dataset: stretches, sides of a split, rows by id, rows that pass a filter."""
+"""Views of some rows of a dataset: stretches, sides of a split, rows by id, rows that pass a filter.
+
+All of them are one view, `Selection`, over a `RowChoice`: a function from the ids of the view to those of its base.
+What can be said by arithmetic takes no memory (`Span`, `SplitSide`); what was found by looking at rows is a list of
+ids (`RowIndex`), in stored order for filters, so that neighbours stay neighbours on the disk.
+
+Not done: a bit per base row instead of an id per chosen row, which takes less for dense choices, and a search to find
+the k-th row. Filters that are asked for every row while training: lengths and orders must be known before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Statistics of columns that no manifest knows: computed by reading the column, when they are asked for."""
+"""Statistics of columns that no manifest knows: computed by reading the column, when they are asked for.
+
+A view must not read anything when it is made: it may be of a remote dataset, or of a costly function. So it has a
+mapping whose keys are known and whose values are computed, one column at a time.
+"""
 
 from __future__ import annotations
 

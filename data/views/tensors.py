@@ -1,4 +1,9 @@
-"""Between the arrays of a batch and TensorFlow's tensors; the only module besides its users that imports TensorFlow."""
+"""Between the arrays of a batch and TensorFlow's tensors; the only module besides its users that imports TensorFlow.
+
+On the way in memory is shared where TensorFlow can (DLPack, for numbers that begin at a multiple of 64 bytes, as all
+arrays of readers do), on the way out where numpy can. A column of variable length is a `tf.RaggedTensor` or
+`tf.string`.
+"""
 
 from __future__ import annotations
 

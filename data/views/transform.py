@@ -1,4 +1,14 @@
-"""Views that compute columns from the rows of its base, batch by batch, when they are read."""
+"""Views that compute columns from the rows of its base, batch by batch, when they are read.
+
+A `Transform` says which columns it reads, which it makes, and what it makes of some rows; here stands everything around
+it, once: only what was asked for is computed, columns that pass by go straight into the caller's buffers, what a
+function is given cannot be written to (`read_only`), what it returns is checked against the columns that were promised,
+and lies where and how the trainer needs it (aligned, the caller's own). Rows are computed for every batch anew, by
+whoever reads them; `cache` writes them once.
+
+Not done: computing in processes of its own (a worker is one already, and batches are made ahead in a thread while the
+step before computes), and keeping results in memory (the system's page cache does, of a `cache`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,17 @@
-"""What all views share: a dataset made of another one, and a reader over the reader of that one."""
+"""What all views share: a dataset made of another one, and a reader over the reader of that one.
+
+A view keeps nothing but how it was made: its base, and settings that pickle. It is sent to workers as that, and there
+it makes readers, each over a reader of its base, down to the files. Four things must be right in every view, and most
+of them are by default:
+
+* `fingerprint`: base, kind and `content`; two views of different rows never share one, or a cache would lie;
+* `bounds` and `statistics`: what is known without reading a row, and what may be read to be known (lazily, once);
+* `reader`: which columns of the base it needs, and no more;
+* `Reader.base_orders`: which rows of the base the rows of a pass are, so that remote shards are fetched ahead.
+
+Not done: views as functions over batches, without row ids. They would be shorter, and neither shuffle afterwards nor
+resume at any row, nor know their length.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from heliostat.data.format.account import Entry
 from heliostat.data.format.ragged import Ragged
 from heliostat.data.read.shard_reader import ShardReader
 from heliostat.data.views.describe import _short, length_histogram, sample_rows
-from heliostat.data.views.mixing import chi_squared, shuffle_quality
+from heliostat.data.views.shuffle_quality import chi_squared, shuffle_quality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

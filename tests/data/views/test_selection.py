@@ -12,7 +12,7 @@ from heliostat.data.format.ragged import Ragged
 from heliostat.data.order.order import RowOrder
 from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.views.concatenate import concatenate
-from heliostat.data.views.split import SplitSide
+from heliostat.data.views.split_side import SplitSide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
