@@ -1,6 +1,14 @@
 """What a dataset is to everybody who reads one: columns, a number of rows, a fingerprint, readers.
 
-The methods that make views import their modules when they are called: a view is itself a dataset.
+`Dataset` has two sides. What makes a dataset (the first, abstract part) is little: how many rows of which columns,
+what decides them, and a reader of rows by id; files and every view say it in their own way. What users do with one
+stands below it and is the same for all: each method names its arguments, says what it does in the words of a user,
+with an example that a test runs, and calls the function of `views/` that does it. Shuffling is none of them: in which
+order rows are read is said where they are read, so that one dataset serves every epoch.
+
+A view is itself a dataset, so the methods import their modules when they are called, and `dataset` and `views` are the
+one pair in the data layer that know each other. The file is long by what it tells users; it is not divided, because
+whoever looks for a method would have to know in which part of the class it is.
 """
 
 from __future__ import annotations
@@ -93,6 +101,174 @@ class Dataset(ABC):
     def is_random(self) -> bool:
         """Whether a row may differ from pass to pass, because it is drawn or changed at random."""
         return False
+
+    def pass_reader(self, columns: Sequence[str] | None = None, *, seed: int, epoch: int) -> Reader:
+        """A new reader of these columns that reads for this pass; raises UnknownColumnError."""
+        reader = self.reader(columns)
+        reader.start_pass(seed=seed, epoch=epoch)
+        return reader
+
+    # To look at it.
+
+    def head(self, num_rows: int = 5) -> list[dict[str, Any]]:
+        """The first rows, to look at; each as `row` gives it. Raises PlanError, ShardError.
+
+        Example:
+            >>> dataset.head(2)
+            [{'customer': 0, 'colour': 'red', 'y': 0}, {'customer': 1, 'colour': 'blue', 'y': 1}]
+        """
+        from .views.export import head
+
+        return head(self, num_rows)
+
+    def row(self, row_id: int) -> dict[str, Any]:
+        """One row by column: numbers, arrays, str and bytes; -1 is the last one. Raises RowError, ShardError.
+
+        Example:
+            >>> dataset.row(-1)["colour"]
+            'blue'
+        """
+        from .views.export import row
+
+        return row(self, row_id)
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise TypeError(
+            f"{self.name} is neither indexed nor iterated over as a list would be. dataset.row(0) is one row, "
+            "dataset.head(5) the first ones, dataset.select(ids) a dataset of some; for batch in "
+            "dataset.batches(256, shuffle=False) gives all of them, dataset.select_columns([name]) columns."
+        )
+
+    def describe(
+        self,
+        *,
+        num_samples: int = 0,
+        label: str | None = None,
+        shuffles: Sequence[Shuffle] = ("window", "full"),
+        batch_size: int = 1024,
+        full: bool = True,
+    ) -> DatasetDescription:
+        """What is in it, as `heliostat inspect` prints it; reads columns of few values and of variable length once.
+
+        Args:
+            num_samples: so many first rows are shown.
+            label: an integer or bool column; it is computed how well each of `shuffles` mixes its classes.
+            shuffles: see `batches`.
+            batch_size: of the batches in which classes are counted.
+            full: look at all rows; else at up to 12,288 from the begin, the middle and the end.
+
+        Raises:
+            UnknownColumnError, SelectionError: there is no such label, or it holds no classes.
+            ShardError: on the way.
+
+        Example:
+            >>> print(dataset.select_columns(["y"]).describe().columns[0])
+            y: int64 scalar, 0 to 1, 2 classes of 5 to 5 rows
+        """
+        from .views.describe import described
+
+        return described(
+            self, num_samples=num_samples, label=label, shuffles=shuffles, batch_size=batch_size, full=full
+        )
+
+    # To feed a loop or a model.
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle = "full",
+        seed: int = 0,
+        epoch: int = 0,
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Every row once, in row order, as dicts of new arrays [rows, *shape], `Ragged` for columns of variable length;
+        the last batch may be short.
+
+        Args:
+            batch_size: rows of a batch.
+            shuffle: "full", "window" (blocks of 4,096 rows, mixed in windows of them), "window:ROWS",
+                "window:ROWS:BLOCK_ROWS", or False for stored order.
+            seed: another one gives other orders.
+            epoch: which pass of that seed.
+            columns: their names; all for None.
+
+        Raises:
+            PlanError, UnknownColumnError: at once.
+            ShardError: on the way.
+
+        Example:
+            >>> for batch in dataset.batches(4, seed=1, epoch=0):
+            ...     print(len(batch["y"]))
+            4
+            4
+            2
+        """
+        order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
+        return iterate_batches(self.pass_reader(columns, seed=seed, epoch=epoch), order, batch_size)
+
+    def tf(
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle = "full",
+        seed: int = 0,
+        epoch: int = 0,
+        epochs: int = 1,
+        columns: Sequence[str] | None = None,
+        inputs: str | Sequence[str] | Mapping[str, str] | None = None,
+        targets: str | Sequence[str] | Mapping[str, str] | None = None,
+        sample_weight: str | None = None,
+        drop_remainder: bool = False,
+        prefetch_bytes: int = 64 << 20,
+        num_threads: int = 1,
+    ) -> Any:
+        """A `tf.data.Dataset` of batches in row order, for plain Keras and any other user of TensorFlow.
+
+        Elements are dicts of tensors by column, or (x, y) and (x, y, sample_weight) if `inputs` is given. Columns of
+        variable length are `tf.RaggedTensor`, text and bytes `tf.string`. One iteration is `epochs` passes from `epoch`
+        on; the next iteration goes on with the passes after them, or begins anew the one during which an iteration was
+        left.
+
+        Args:
+            batch_size: rows of a batch.
+            shuffle: see `batches`.
+            seed: another one gives other orders, and other numbers to random maps.
+            epoch: the first pass of the first iteration.
+            epochs: passes of an iteration.
+            columns: names of those in the dicts; all for None. Not together with `inputs`.
+            inputs: x: a column, a list of columns, or a dict of names to columns.
+            targets: y, in the same way.
+            sample_weight: a column.
+            drop_remainder: leave out the last rows of a pass that fill no batch.
+            prefetch_bytes: so many bytes of batches are read ahead; 0 reads on demand.
+            num_threads: threads of TensorFlow that read, in which functions of `map` then run.
+
+        Raises:
+            PlanError: arguments that do not go together, or no batch.
+            UnknownColumnError: there is no such column.
+
+        Example:
+            >>> model = keras.Sequential([keras.layers.Dense(1)])
+            >>> model.compile("sgd", "mse")
+            >>> inputs = dataset.map(lambda rows: rows["y"].astype("float32")[:, None], ["y"], "x")
+            >>> history = model.fit(inputs.tf(5, inputs="x", targets="y"), verbose=0)
+        """
+        from .views.tf_dataset import TfOptions, tf_dataset
+
+        options = TfOptions(
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            epochs=epochs,
+            drop_remainder=drop_remainder,
+            prefetch_bytes=prefetch_bytes,
+            num_threads=num_threads,
+        )
+        return tf_dataset(self, options, columns=columns, inputs=inputs, targets=targets, sample_weight=sample_weight)
+
+    # Some of its rows, and more of them.
 
     def split(
         self,
@@ -196,6 +372,8 @@ class Dataset(ABC):
 
         return concatenate([self, *others])
 
+    # Other columns, computed whenever rows are read.
+
     def select_columns(self, names: Sequence[str]) -> Dataset:
         """Some columns, in this order; raises UnknownColumnError.
 
@@ -231,15 +409,25 @@ class Dataset(ABC):
     ) -> Dataset:
         """New or replaced columns, computed by `function` whenever rows are read.
 
-        It is given a dict of `columns` (all for None): of some rows, read-only arrays [rows, *shape] and `Ragged`; with
-        `per_row` of one row, arrays, numbers, str and bytes; with `tensorflow` tensors, and it is traced once. It
-        returns a dict of columns, or what `output` names: one column, several (a tuple), or a mapping of names to
-        `Column` where the first rows do not show kind, dtype and shape (text from TensorFlow is taken for bytes).
+        Args:
+            function: it is given a dict of columns of some rows, read-only arrays [rows, *shape] and `Ragged`, and
+                returns a dict of columns, or what `output` names. It counts in the fingerprint by its code and the
+                values it refers to.
+            columns: what it is given; all for None.
+            output: what it returns: the name of one column, the names of several (a tuple of them is returned), or a
+                mapping of names to `Column` where the first rows do not show kind, dtype and shape (text from
+                TensorFlow is taken for bytes).
+            per_row: call it for one row at a time, with arrays, numbers, str and bytes.
+            random: give it seeds int32 [rows, 2] as well, for `tf.random.stateless_*` or `row_uniform` (per row: a
+                numpy Generator, in TensorFlow a seed [2]), that depend on (seed of the pass, epoch, row id) only.
+            tensorflow: give it tensors; it is traced once.
+            version: what counts in the fingerprint instead of the function; another text whenever its effect changes.
 
-        With `random` it is also given seeds int32 [rows, 2] for `tf.random.stateless_*` or `row_uniform` (per row: a
-        numpy Generator, in TensorFlow a seed [2]) that depend on (seed of the pass, epoch, row id) only. The
-        fingerprint covers the function's code and the values it refers to, or `version` instead. Raises
-        UnknownColumnError, SelectionError, TransformError.
+        Raises:
+            UnknownColumnError: there is no such column.
+            SelectionError: `output` names a column twice, or none.
+            TransformError: it raises, returns no columns, or others than for the first rows; or it refers to something
+                of which cannot be told whether it is the same another time, and there is no `version`.
 
         Example:
             >>> dataset.map(lambda rows: rows["y"] * 10, ["y"], "tens").row(1)["tens"]
@@ -269,8 +457,16 @@ class Dataset(ABC):
     ) -> Dataset:
         """A column of variable length as one of fixed shape [length, *shape], filled up with `value` at the end.
 
-        Of longer rows the end or the start is cut off, or they are an error (TransformError when they are read).
-        `output` names a new column for it. Raises UnknownColumnError, SelectionError.
+        Args:
+            column: its name.
+            length: elements of every row.
+            value: what the rest of shorter rows is filled with; for text and bytes the number of a byte.
+            truncate: what is cut off of longer rows, or "error" for none (TransformError when they are read).
+            output: a new column for it; the column is replaced for None.
+
+        Raises:
+            UnknownColumnError: there is no such column.
+            SelectionError: its rows all have one shape, or `value` is none of its dtype.
 
         Example:
             >>> words = write_dataset("words", {"ids": [[1, 2, 3], [4]]})
@@ -311,9 +507,19 @@ class Dataset(ABC):
     ) -> Dataset:
         """Encoded images (JPEG, PNG, BMP, GIF's first frame) of a bytes column as uint8 [height, width, channels].
 
-        Images of another `size` (height, width) are resized: bilinear with antialiasing, not keeping proportions,
-        rounded; with None all must have the size of the first one. Decoding uses TensorFlow, in threads. Raises
-        UnknownColumnError, SelectionError, and TransformError for images that cannot be decoded when they are read.
+        Decoding uses TensorFlow, in threads.
+
+        Args:
+            column: its name.
+            size: (height, width) that images of another size are resized to: bilinear with antialiasing, not keeping
+                proportions, rounded. With None all must have the size of the first one.
+            channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+            output: a new column for it; the column is replaced for None.
+
+        Raises:
+            UnknownColumnError: there is no such column.
+            SelectionError: it holds no bytes, or a size or number of channels that cannot be.
+            TransformError: when rows are read: an image that cannot be decoded; for the first row at once.
 
         Example:
             >>> photos = write_dataset("photos", {"image": [jpeg, jpeg]})
@@ -323,6 +529,20 @@ class Dataset(ABC):
         from .views.decode import decoded
 
         return decoded(self, column, size, channels=channels, output=output)
+
+    def vectorize(self, column: str, fitted: FittedPreprocessing, *, output: str | None = None) -> Dataset:
+        """A column through a fitted preprocessing layer, see `fit_preprocessing`; `output` names a new column for it.
+
+        Raises UnknownColumnError, SelectionError, TransformError.
+
+        Example:
+            >>> fitted = fit_preprocessing(dataset, "y", keras.layers.Normalization())
+            >>> dataset.vectorize("y", fitted).row(0)["y"]
+            -1.0
+        """
+        from .views.preprocess import vectorized
+
+        return vectorized(self, column, fitted, output=output)
 
     def cache(self, path: str | os.PathLike[str]) -> Dataset:
         """The same rows, computed once: now written to a path of this host, and read from there.
@@ -340,48 +560,7 @@ class Dataset(ABC):
 
         return cached(self, path)
 
-    def vectorize(self, column: str, fitted: FittedPreprocessing, *, output: str | None = None) -> Dataset:
-        """A column through a fitted preprocessing layer, see `fit_preprocessing`; `output` names a new column for it.
-
-        Raises UnknownColumnError, SelectionError, TransformError.
-
-        Example:
-            >>> fitted = fit_preprocessing(dataset, "y", keras.layers.Normalization())
-            >>> dataset.vectorize("y", fitted).row(0)["y"]
-            -1.0
-        """
-        from .views.preprocess import vectorized
-
-        return vectorized(self, column, fitted, output=output)
-
-    def head(self, num_rows: int = 5) -> list[dict[str, Any]]:
-        """The first rows, to look at; each as `row` gives it. Raises PlanError, ShardError.
-
-        Example:
-            >>> dataset.head(2)
-            [{'customer': 0, 'colour': 'red', 'y': 0}, {'customer': 1, 'colour': 'blue', 'y': 1}]
-        """
-        from .views.export import head
-
-        return head(self, num_rows)
-
-    def row(self, row_id: int) -> dict[str, Any]:
-        """One row by column: numbers, arrays, str and bytes; -1 is the last one. Raises RowError, ShardError.
-
-        Example:
-            >>> dataset.row(-1)["colour"]
-            'blue'
-        """
-        from .views.export import row
-
-        return row(self, row_id)
-
-    def __getitem__(self, key: object) -> NoReturn:
-        raise TypeError(
-            f"{self.name} is neither indexed nor iterated over as a list would be. dataset.row(0) is one row, "
-            "dataset.head(5) the first ones, dataset.select(ids) a dataset of some; for batch in "
-            "dataset.batches(256, shuffle=False) gives all of them, dataset.select_columns([name]) columns."
-        )
+    # To take it elsewhere.
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in stored order as an Arrow table in memory.
@@ -441,110 +620,3 @@ class Dataset(ABC):
         from .views.export import to_parquet
 
         return to_parquet(self, path, columns=columns, compression=compression, overwrite=overwrite)
-
-    def describe(
-        self,
-        *,
-        num_samples: int = 0,
-        label: str | None = None,
-        shuffles: Sequence[Shuffle] = ("window", "full"),
-        batch_size: int = 1024,
-        full: bool = True,
-    ) -> DatasetDescription:
-        """What is in it, as `heliostat inspect` prints it; reads columns of few values and of variable length once.
-
-        Args:
-            num_samples: so many first rows are shown.
-            label: an integer or bool column; it is computed how well each of `shuffles` mixes its classes.
-            shuffles: see `batches`.
-            batch_size: of the batches in which classes are counted.
-            full: look at all rows; else at up to 12,288 from the begin, the middle and the end.
-
-        Raises:
-            UnknownColumnError, SelectionError: there is no such label, or it holds no classes.
-            ShardError: on the way.
-
-        Example:
-            >>> print(dataset.select_columns(["y"]).describe().columns[0])
-            y: int64 scalar, 0 to 1, 2 classes of 5 to 5 rows
-        """
-        from .views.describe import described
-
-        return described(
-            self, num_samples=num_samples, label=label, shuffles=shuffles, batch_size=batch_size, full=full
-        )
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        shuffle: Shuffle = "full",
-        seed: int = 0,
-        epoch: int = 0,
-        columns: Sequence[str] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Every row once, in row order, as dicts of new arrays [rows, *shape], `Ragged` for columns of variable length;
-        the last batch may be short.
-
-        Raises PlanError and UnknownColumnError at once, ShardError on the way.
-
-        Example:
-            >>> for batch in dataset.batches(4, seed=1, epoch=0):
-            ...     print(len(batch["y"]))
-            4
-            4
-            2
-        """
-        order = RowOrder(num_rows=len(self), seed=seed, epoch=epoch, shuffle=shuffle)
-        return iterate_batches(self.pass_reader(columns, seed=seed, epoch=epoch), order, batch_size)
-
-    def pass_reader(self, columns: Sequence[str] | None = None, *, seed: int, epoch: int) -> Reader:
-        """A new reader of these columns that reads for this pass; raises UnknownColumnError."""
-        reader = self.reader(columns)
-        reader.start_pass(seed=seed, epoch=epoch)
-        return reader
-
-    def tf(
-        self,
-        batch_size: int,
-        *,
-        shuffle: Shuffle = "full",
-        seed: int = 0,
-        epoch: int = 0,
-        epochs: int = 1,
-        columns: Sequence[str] | None = None,
-        inputs: str | Sequence[str] | Mapping[str, str] | None = None,
-        targets: str | Sequence[str] | Mapping[str, str] | None = None,
-        sample_weight: str | None = None,
-        drop_remainder: bool = False,
-        prefetch_bytes: int = 64 << 20,
-        num_threads: int = 1,
-    ) -> Any:
-        """A `tf.data.Dataset` of batches in row order, for plain Keras and any other user of TensorFlow.
-
-        Elements are dicts of tensors by column, or (x, y) and (x, y, sample_weight) if `inputs` is given: a column, a
-        list of columns, or a dict of names to columns. Columns of variable length are `tf.RaggedTensor`, text and bytes
-        `tf.string`. One iteration is `epochs` passes from `epoch` on; the next iteration goes on with the passes after
-        them, or begins anew the one during which an iteration was left. Up to `prefetch_bytes` of batches are read
-        ahead by `num_threads` threads of TensorFlow, in which functions of `map` then run; 0 reads on demand. Raises
-        PlanError, UnknownColumnError.
-
-        Example:
-            >>> model = keras.Sequential([keras.layers.Dense(1)])
-            >>> model.compile("sgd", "mse")
-            >>> inputs = dataset.map(lambda rows: rows["y"].astype("float32")[:, None], ["y"], "x")
-            >>> history = model.fit(inputs.tf(5, inputs="x", targets="y"), verbose=0)
-        """
-        from .views.tf_dataset import TfOptions, tf_dataset
-
-        options = TfOptions(
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            epoch=epoch,
-            epochs=epochs,
-            drop_remainder=drop_remainder,
-            prefetch_bytes=prefetch_bytes,
-            num_threads=num_threads,
-        )
-        return tf_dataset(self, options, columns=columns, inputs=inputs, targets=targets, sample_weight=sample_weight)

@@ -1,4 +1,13 @@
-"""A dataset in files, on this host or elsewhere, and opening one."""
+"""A dataset in files, on this host or elsewhere, and opening one.
+
+There are four cases, and one class: shards that Heliostat wrote, on this host or elsewhere, and files of other programs,
+here or elsewhere. All four have a manifest; of foreign files it is made when they are opened, from their footers. What
+differs is how a shard becomes a mapped Arrow file: it is one (`files` is None), it is fetched (`RemoteFiles`), or it is
+decoded from a file that is here or fetched (`ForeignFiles`). From there on rows are read in one way.
+
+Opening looks at what can be known in moments: sizes, columns, row counts, stamps. That every byte is what was written
+takes reading all, and is asked for: `heliostat verify`, or `on_corrupt="skip"`, which leaves damaged parts out.
+"""
 
 from __future__ import annotations
 
@@ -209,15 +218,23 @@ def open_dataset(
 
     A folder of Parquet, Arrow or TFRecord files without a manifest, or one such file, opens too, with what lies below
     it: footers are read (TFRecord files whole), and their rows are decoded into the cache when they are read, which is
-    told. The keys of hive partitions are columns; where names of files or folders say several splits (train, test),
-    `split` chooses one, "all" joins them. `write_manifest=True` reads such a folder once and writes a manifest
-    with hashes and statistics into it. `on_corrupt="skip"` reads everything and leaves out what is damaged
-    (`StoredDataset.without_corrupt`).
+    told. The keys of hive partitions are columns.
 
-    Of a path such as s3://bucket/folder (any URI of pyarrow or fsspec) the manifest is fetched; whole shards are
-    fetched as they are read, into `cache_dir` (~/.cache/heliostat if None), up to `cache_bytes` of them. A file:// URI
-    is a path unless `cache_dir` is given. Raises DatasetNotFoundError, ManifestError, ShardError, RemoteError,
-    SelectionError for splits, BadColumnError for foreign files with columns that cannot be used.
+    Args:
+        path: a folder of this host, or a URI of pyarrow or fsspec such as s3://bucket/folder. Of a URI the manifest is
+            fetched now and whole shards as they are read; file:// is a path unless `cache_dir` is given.
+        on_corrupt: "skip" reads everything and leaves out what is damaged (`StoredDataset.without_corrupt`).
+        write_manifest: read a folder of foreign files once, and write a manifest with hashes and statistics into it.
+        cache_dir: where shards are fetched and foreign files decoded to; ~/.cache/heliostat for None.
+        cache_bytes: so many of them are kept there; None for all.
+        split: where names of files or folders say several splits (train, test), the one to open; "all" joins them.
+
+    Raises:
+        DatasetNotFoundError: there is no dataset.
+        ManifestError, ShardError: what is there is damaged, or not what the manifest says.
+        RemoteError: the store does not answer, or refuses.
+        SelectionError: there are several splits, or not this one.
+        BadColumnError: foreign files with columns that cannot be used.
 
     Example:
         >>> dataset = open_dataset("shop")

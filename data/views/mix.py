@@ -45,9 +45,19 @@ def mix(
 ) -> Dataset:
     """Rows of several datasets in proportion to `weights` (None: to their numbers of rows), evenly spread.
 
-    A pass has `num_rows` rows (None: those of all datasets together). Each dataset is read in passes of its own, in the
-    row order of (`seed`, `shuffle`), and goes on in the next pass of the mix where it stopped; one that is small or
-    heavy comes several times per pass. The columns must be alike. Raises SelectionError, PlanError.
+    Each dataset is read in passes of its own, and goes on in the next pass of the mix where it stopped; one that is
+    small or heavy comes several times per pass.
+
+    Args:
+        datasets: one or more; their columns must be alike.
+        weights: what each is read in proportion to; its number of rows for None.
+        num_rows: rows of a pass; those of all datasets together for None.
+        seed: of the orders in which the datasets are read.
+        shuffle: how each is read, see `Dataset.batches`.
+
+    Raises:
+        SelectionError: datasets that are not alike, or weights that are none.
+        PlanError: a number of rows, a seed or a shuffle that cannot be.
 
     Example:
         >>> red, blue = dataset.take(5), dataset.skip(5)
