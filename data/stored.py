@@ -1,9 +1,10 @@
 """A dataset in files, on this host or elsewhere, and opening one.
 
-There are four cases, and one class: shards that Heliostat wrote, on this host or elsewhere, and files of other programs,
-here or elsewhere. All four have a manifest; of foreign files it is made when they are opened, from their footers. What
-differs is how a shard becomes a mapped Arrow file: it is one (`files` is None), it is fetched (`RemoteFiles`), or it is
-decoded from a file that is here or fetched (`ForeignFiles`). From there on rows are read in one way.
+There are four cases, and one class: shards that Heliostat wrote, on this host or elsewhere, and files of other
+programs, here or elsewhere. All four have a manifest; of foreign files it is made when they are opened, from their
+footers. What differs is how a shard becomes a mapped Arrow file: it is one (`files` is None), it is fetched
+(`RemoteFiles`), or it is decoded from a file that is here or fetched (`ForeignFiles`). From there on rows are read in
+one way.
 
 Opening looks at what can be known in moments: sizes, columns, row counts, stamps. That every byte is what was written
 takes reading all, and is asked for: `heliostat verify`, or `on_corrupt="skip"`, which leaves damaged parts out.
