@@ -13,7 +13,7 @@ step before computes), and keeping results in memory (the system's page cache do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -110,7 +110,19 @@ class _TransformingReader(ViewReader):
         self._seed, self._epoch = seed, epoch
 
     def gather_checked(self, ids: RowIds, out: Out | None) -> dict[str, Any]:
-        base = self._base.gather(ids, None if out is None else self._base_out(ids.size, out))
+        return self._completed(self._base.gather(ids, self._base_out(ids.size, out)), ids, out)
+
+    def gather_parts_checked(
+        self, ids: RowIds, starts: RowIds, length: int, names: Collection[str], out: Out | None
+    ) -> dict[str, Any]:
+        used = {*self._made, *self._transform.inputs} if self._made else set()
+        if not used.isdisjoint(names):  # these take whole rows
+            return super().gather_parts_checked(ids, starts, length, names, out)
+        base = self._base.gather_parts(ids, starts, length, names, self._base_out(ids.size, out))
+        return self._completed(base, ids, out)
+
+    def _completed(self, base: dict[str, Any], ids: RowIds, out: Out | None) -> dict[str, Any]:
+        """What the base gave, and the columns that are made of it."""
         if not self._made:
             return base
         made: Mapping[str, Values] = {}
@@ -122,7 +134,9 @@ class _TransformingReader(ViewReader):
             for name, column in self._columns.items()
         }
 
-    def _base_out(self, num_rows: int, out: Out) -> dict[str, npt.NDArray[Any]]:
+    def _base_out(self, num_rows: int, out: Out | None) -> dict[str, npt.NDArray[Any]] | None:
+        if out is None:
+            return None
         return {
             name: out[name]
             if name in out and name in self._columns and name not in self._made

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from heliostat.data import Dataset, RowError, ShardError, UnknownColumnError, write_dataset
+from heliostat.data import Dataset, Ragged, RowError, ShardError, UnknownColumnError, write_dataset
 from heliostat.data.errors import SelectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +73,10 @@ def test_windows_lie_above_and_below_other_views(series):
     cut = [SERIES["load"][row][low : low + 9] for row, lows in ((5, (0, 2)), (3, range(0, 12, 2))) for low in lows]
     assert np.array_equal(rows_of(view)["load"], np.stack(cut))
     changed = series.map(lambda rows: rows["y"] * 2, ["y"], "y").rename({"load": "x"}).windows("x", 9, stride=2)
+    assert np.array_equal(rows_of(changed)["x"], np.stack([one for _, one in expected("load", 9, 2)]))
+    assert rows_of(changed)["y"].tolist() == [2 * row for row, _ in expected("load", 9, 2)]
+    made = series.map(lambda rows: {"load": Ragged(rows["load"].values * 2, rows["load"].row_splits, "list")}, ["load"])
+    assert np.array_equal(rows_of(made.windows("load", 9))["load"], rows_of(series.windows("load", 9))["load"] * 2)
     assert rows_of(changed.split(0.5, by="y")[0])["y"].size + rows_of(changed.split(0.5, by="y")[1])["y"].size == 9
     doubled = view.map(lambda rows: rows["load"] * 2, ["load"], "twice")
     batches = list(doubled.batches(3, seed=2))
@@ -85,15 +89,17 @@ BEFORE_IT_IS_CUT = {
     "rows": lambda long: long.skip(0),
     "columns": lambda long: long.select_columns(["image", "load"]).rename({"load": "x"}).rename({"x": "load"}),
     "several": lambda long: long.concatenate(long),
+    "another column": lambda long: long.map(lambda rows: rows["y"] + 1, ["y"], "z"),
 }
 
 
 @pytest.mark.parametrize("before", BEFORE_IT_IS_CUT)
 def test_of_a_long_row_only_the_windows_are_copied(tmp_path, before):
-    stored = write_dataset(tmp_path / "set", {"load": [np.arange(1_000_000.0)], "image": np.zeros((1, 1000, 1000))})
+    stored = write_dataset(tmp_path / "set", {"load": [np.arange(1e6)], "image": np.zeros((1, 1000, 1000)), "y": [3]})
     long = BEFORE_IT_IS_CUT[before](stored)
-    view = long.windows(["load"], 10).select_columns(["load"])
-    pictures = long.windows("image", 2).select_columns(["image"])
+    others = [name for name in long.schema if name not in ("load", "image")]
+    view = long.windows(["load"], 10).select_columns(["load", *others])
+    pictures = long.windows("image", 2).select_columns(["image", *others])
     with view.reader() as reader, pictures.reader() as other:
         reader.gather(np.arange(1)), other.gather(np.arange(1))
         tracemalloc.start()
