@@ -29,6 +29,7 @@ from .read.reader import Reader
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import tensorflow as tf
 
     from .views.describe import DatasetDescription
     from .views.preprocess import FittedPreprocessing
@@ -222,7 +223,7 @@ class Dataset(ABC):
         drop_remainder: bool = False,
         prefetch_bytes: int = 64 << 20,
         num_threads: int = 1,
-    ) -> Any:
+    ) -> tf.data.Dataset:
         """A `tf.data.Dataset` of batches in row order, for plain Keras and any other user of TensorFlow.
 
         Elements are dicts of tensors by column, or (x, y) and (x, y, sample_weight) if `inputs` is given. Columns of

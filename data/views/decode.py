@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from ..order.order import RowIds, checked_integer
 from .image_header import JPEG_MAGIC, image_size, with_true_colours
 from .transform import Transform, TransformedDataset
 from .view import chosen_columns, rows_at
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _CHANNELS = (1, 3, 4)
 _MAX_THREADS = 16
@@ -71,13 +74,13 @@ class DecodeTransform(Transform):
         self.outputs = {output: Column(name=output, dtype=np.dtype(np.uint8), shape=(*size, channels))}
         self._size, self._channels, self._resizes = size, channels, resizes
         self._output, self._dataset_name = output, dataset_name
-        self._graphs: dict[bool, Callable[[Any], Any]] = {}
+        self._graphs: dict[bool, Callable[[tf.Tensor], tf.Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_graphs": {}}
 
     @property
-    def content(self) -> Any:  # noqa: D102
+    def content(self) -> object:  # noqa: D102
         return [list(self._size), self._channels, self._resizes]
 
     def apply(  # noqa: D102
@@ -105,7 +108,7 @@ class DecodeTransform(Transform):
                 list(threads.map(decode, parts))
         return {self._output: images}
 
-    def _images(self, data: list[bytes], ids: RowIds) -> Any:
+    def _images(self, data: list[bytes], ids: RowIds) -> npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]:
         """The images of some rows, decoded in one graph."""
         import tensorflow as tf
 
@@ -120,7 +123,7 @@ class DecodeTransform(Transform):
                 pass  # one by one it shows which
         return [self._image(one, row_id) for one, row_id in zip(data, ids.tolist(), strict=True)]
 
-    def _graph_for(self, *, is_jpeg: bool) -> Callable[[Any], Any]:
+    def _graph_for(self, *, is_jpeg: bool) -> Callable[[tf.Tensor], tf.Tensor]:
         with _TRACING:
             if is_jpeg not in self._graphs:
                 resize = _resizing(self._size, self._channels) if self._resizes else None
@@ -161,7 +164,7 @@ def decode_image(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.numpy(), np.uint8)
 
 
-def _decoded(data: Any, channels: int, *, is_jpeg: bool) -> Any:
+def _decoded(data: bytes | tf.Tensor, channels: int, *, is_jpeg: bool) -> tf.Tensor:
     import tensorflow as tf
 
     if not is_jpeg:
@@ -173,30 +176,30 @@ def _decoded(data: Any, channels: int, *, is_jpeg: bool) -> Any:
 
 
 def _decoding(
-    size: tuple[int, int], channels: int, resize: Callable[[Any], Any] | None, *, is_jpeg: bool
-) -> Callable[[Any], Any]:
+    size: tuple[int, int], channels: int, resize: Callable[[tf.Tensor], tf.Tensor] | None, *, is_jpeg: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from encoded images [rows] to images of one size; one of another size is resized, or an error."""
     import tensorflow as tf
 
-    def one(data: Any) -> Any:
+    def one(data: tf.Tensor) -> tf.Tensor:
         image = _decoded(data, channels, is_jpeg=is_jpeg)
         if resize is not None:
             image = tf.ensure_shape(image, [None, None, channels])
             image = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, lambda: resize(image))
         return tf.ensure_shape(image, [*size, channels])
 
-    def batch(data: Any) -> Any:
+    def batch(data: tf.Tensor) -> tf.Tensor:
         return tf.map_fn(one, data, fn_output_signature=tf.TensorSpec([*size, channels], tf.uint8))
 
     return tf.function(batch, input_signature=[tf.TensorSpec([None], tf.string)])
 
 
 @lru_cache(maxsize=16)
-def _resizing(size: tuple[int, int], channels: int) -> Callable[[Any], Any]:
+def _resizing(size: tuple[int, int], channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from an image tensor of any size to one of `size`, traced once."""
     import tensorflow as tf
 
-    def resize(image: Any) -> Any:
+    def resize(image: tf.Tensor) -> tf.Tensor:
         scaled = tf.image.resize(image, size, method="bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(scaled), 0, 255), tf.uint8)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -103,7 +104,7 @@ def _scanned(dataset: Dataset) -> Iterator[Mapping[str, Values]]:
     return dataset.batches(rows_per_scan(dataset), shuffle=False)
 
 
-def _series(column: Column, parts: Sequence[Values]) -> tuple[Any, str | None]:
+def _series(column: Column, parts: Sequence[Values]) -> tuple[npt.NDArray[Any], str | None]:
     """The values of a pandas column and its dtype, None for that of the values."""
     if not column.is_variable:
         whole = np.concatenate([part for part in parts if not isinstance(part, Ragged)])
@@ -112,7 +113,7 @@ def _series(column: Column, parts: Sequence[Values]) -> tuple[Any, str | None]:
     return _objects(rows), "str" if column.kind == "string" else "object"
 
 
-def _objects(rows: Sequence[Any]) -> Any:
+def _objects(rows: Sequence[object]) -> npt.NDArray[np.object_]:
     values = np.empty(len(rows), object)
     # One by one: numpy would make rows of equal shape one array.
     for place, row in enumerate(rows):

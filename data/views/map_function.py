@@ -95,7 +95,7 @@ class MapTransform(Transform):
             self.outputs = {**self._sampled(dataset), **self.outputs}
 
     @property
-    def content(self) -> Any:  # noqa: D102
+    def content(self) -> object:  # noqa: D102
         return [self._identity, self._per_row, self._tensorflow, self.is_random, self._stream]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _keras_contents(value: Any) -> object:
     return known
 
 
-def _layer_names(config: Any) -> Iterator[str]:
+def _layer_names(config: object) -> Iterator[str]:
     if isinstance(config, dict):
         if isinstance(config.get("name"), str):
             yield config["name"]
@@ -102,7 +102,7 @@ def _layer_names(config: Any) -> Iterator[str]:
             yield from _layer_names(item)
 
 
-def _renamed(config: Any, names: dict[str, str]) -> object:
+def _renamed(config: object, names: dict[str, str]) -> object:
     """Settings without the names of layers, which count how many were made before."""
     if isinstance(config, dict):
         return {key: _renamed(item, names) for key, item in config.items()}

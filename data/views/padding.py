@@ -55,7 +55,7 @@ class PadTransform(Transform):
         self._length, self._value, self._truncate = length, value, truncate
 
     @property
-    def content(self) -> Any:  # noqa: D102
+    def content(self) -> object:  # noqa: D102
         return [self._length, self._value, self._truncate]
 
     def apply(  # noqa: D102

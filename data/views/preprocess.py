@@ -14,19 +14,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..dataset import Dataset
 from ..errors import BadColumnError, DatasetNotFoundError, ManifestError, SelectionError, TransformError
+from ..format.columns import Column
 from ..format.ragged import Values
 from ..format.values import as_column, as_values
 from ..order.order import RowIds
 from .transform import Transform, TransformedDataset, check_values, rows_text
 from .view import appearing_whole, chosen_columns, fingerprint_of, local_place, rows_at, rows_per_scan
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 FORMAT_NAME = "heliostat-preprocessing"
 FORMAT_VERSION = 1
@@ -62,7 +67,7 @@ class FittedPreprocessing:
         """All that decides what the layer computes."""
         return [self.layer_class, dict(self.config), dict(self.state)]
 
-    def layer(self) -> Any:
+    def layer(self) -> keras.Layer:
         """A new Keras layer that computes what the adapted one did."""
         import keras
 
@@ -102,7 +107,7 @@ class FittedPreprocessing:
 
 
 def fit_preprocessing(
-    dataset: Dataset, column: str, layer: Any, path: str | os.PathLike[str] | None = None
+    dataset: Dataset, column: str, layer: keras.Layer, path: str | os.PathLike[str] | None = None
 ) -> FittedPreprocessing:
     """Adapt a Keras layer that learns from data to a column, over all rows in batches; `Dataset.vectorize` applies it.
 
@@ -181,11 +186,11 @@ class VectorizeTransform(Transform):
         self.inputs = (column,)
         self._fitted, self._output, self._dataset_name = fitted, output, dataset.name
         self._column = dataset.schema[column]
-        self._graph: Any = None
+        self._graph: Callable[..., object] | None = None
         self.outputs = {output: self._sampled(dataset)}
 
     @property
-    def content(self) -> Any:  # noqa: D102
+    def content(self) -> object:  # noqa: D102
         return fingerprint_of(self._fitted.content)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,7 +203,7 @@ class VectorizeTransform(Transform):
         check_values(self.outputs[self._output], values, ids.size, self._what(ids))
         return {self._output: values}
 
-    def _sampled(self, dataset: Dataset) -> Any:
+    def _sampled(self, dataset: Dataset) -> Column:
         ids = np.arange(min(_SAMPLE_ROWS, len(dataset)), dtype=np.int64)
         values = self._computed(rows_at(dataset, ids, self.inputs), ids)
         try:
@@ -227,17 +232,17 @@ class VectorizeTransform(Transform):
         return f"The layer {self._fitted.layer_class} for {rows_text(ids)} of {self._dataset_name}"
 
 
-def _with_axis(values: Any, kind: str, config: Mapping[str, Any]) -> Any:
+def _with_axis(values: tf.Tensor, kind: str, config: Mapping[str, Any]) -> tf.Tensor:
     """A batch as the layer takes it: Keras takes numbers [rows] for one row, and so the words that it counts."""
     counts = kind == "StringLookup" and config["output_mode"] in ("multi_hot", "count", "tf_idf")
     return values[:, None] if (kind == "Normalization" or counts) and values.shape.rank == 1 else values
 
 
-def _like(result: Any, values: Any, kind: str) -> Any:
+def _like(result: tf.Tensor, values: tf.Tensor, kind: str) -> tf.Tensor:
     return result[:, 0] if kind == "Normalization" and values.shape.rank == 1 else result
 
 
-def _config(layer: Any) -> dict[str, Any]:
+def _config(layer: keras.Layer) -> dict[str, Any]:
     kind = type(layer).__name__
     if kind not in _LAYERS:
         raise SelectionError(f"fit_preprocessing takes a Keras layer {', '.join(_LAYERS)}; got {kind}.")
@@ -252,7 +257,7 @@ def _config(layer: Any) -> dict[str, Any]:
         ) from error
 
 
-def _state(layer: Any) -> dict[str, Any]:
+def _state(layer: keras.Layer) -> dict[str, Any]:
     if type(layer).__name__ == "Normalization":
         mean, variance = (np.asarray(value, np.float64) for value in (layer.adapt_mean, layer.adapt_variance))
         return {"mean": mean.tolist(), "variance": variance.tolist()}
@@ -264,7 +269,7 @@ def _state(layer: Any) -> dict[str, Any]:
     return state
 
 
-def _lookup_layer(layer: Any) -> Any:
+def _lookup_layer(layer: keras.Layer) -> keras.Layer:
     """The part of a TextVectorization that holds the weights of its words: the one private name of Keras in `data/`."""
     try:
         return layer._lookup_layer

@@ -39,7 +39,7 @@ class RowChoice(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def content(self) -> Any:
+    def content(self) -> object:
         """All that decides which rows there are; JSON can hold it."""
 
     def at(self, ids: RowIds) -> RowIds:
@@ -56,7 +56,7 @@ class Span:
         return self._stop - self._start
 
     @property
-    def content(self) -> Any:  # noqa: D102
+    def content(self) -> object:  # noqa: D102
         return ["span", self._start, self._stop]
 
     def at(self, ids: RowIds) -> RowIds:  # noqa: D102
@@ -73,7 +73,7 @@ class RowIndex:
         return len(self.ids)
 
     @property
-    def content(self) -> Any:  # noqa: D102
+    def content(self) -> object:  # noqa: D102
         return ["index", len(self.ids), self.ids.itemsize, xxhash.xxh3_128_hexdigest(self.ids.tobytes())]
 
     def at(self, ids: RowIds) -> RowIds:  # noqa: D102

@@ -8,7 +8,7 @@ arrays of readers do), on the way out where numpy can. A column of variable leng
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,14 @@ from ..format.columns import Column
 from ..format.memory import ALIGNMENT_BYTES
 from ..format.ragged import Ragged, Values
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 # TensorFlow shares memory of these; bool it takes for uint8.
 _SHARED_KINDS = "iuf"
 
 
-def to_tensor(values: Values) -> Any:
+def to_tensor(values: Values) -> tf.Tensor | tf.RaggedTensor:
     """A tensor on the CPU: over the same memory where that is possible, so nobody may write to an array afterwards.
 
     A "list" column becomes a `tf.RaggedTensor`, text and bytes `tf.string`.
@@ -46,7 +49,7 @@ def flat_tensors(values: Values) -> list[Any]:
     )
 
 
-def tensor_spec(column: Column, num_rows: int | None = None) -> Any:
+def tensor_spec(column: Column, num_rows: int | None = None) -> tf.TypeSpec:
     """The `tf.TypeSpec` of a batch of a column."""
     import tensorflow as tf
 
@@ -85,7 +88,7 @@ def row_graph(
     traced = tf.function(function).get_concrete_function(*row_specs)
     signature = tf.nest.map_structure(_output_spec, traced.structured_outputs)
 
-    def batch(*arguments: Any) -> Any:
+    def batch(*arguments: object) -> tf.Tensor:
         return tf.map_fn(lambda row: function(*row), arguments, fn_output_signature=signature)
 
     return tf.function(batch, input_signature=specs)
@@ -107,7 +110,7 @@ def call_graph(graph: Callable[..., Any], rows: Mapping[str, Values], seeds: npt
     return from_tensor(returned)
 
 
-def _shared(array: npt.NDArray[Any]) -> Any:
+def _shared(array: npt.NDArray[Any]) -> tf.Tensor:
     import tensorflow as tf
 
     shares = array.dtype.kind in _SHARED_KINDS and array.size and array.flags.c_contiguous and array.flags.writeable
@@ -121,13 +124,13 @@ def _encoded(values: Ragged) -> list[bytes]:
     return Ragged(values.values, values.row_splits, "bytes").to_list()
 
 
-def _row_spec(spec: Any) -> Any:
+def _row_spec(spec: tf.TypeSpec) -> tf.TensorSpec:
     import tensorflow as tf
 
     return tf.TensorSpec(spec.shape[1:], spec.dtype)
 
 
-def _output_spec(tensor: Any) -> Any:
+def _output_spec(tensor: tf.Tensor) -> tf.TypeSpec:
     import tensorflow as tf
 
     if tensor.shape.rank is None or tensor.shape.is_fully_defined():

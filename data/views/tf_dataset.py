@@ -77,7 +77,7 @@ def tf_dataset(
     passes = _Passes(dataset, chosen_columns(dataset, names), options)
     steps = tf.data.Dataset.from_tensor_slices(tuple(passes.blocks.T))
 
-    def fetched(pass_: Any, number: Any, first: Any, last: Any) -> Any:
+    def fetched(pass_: tf.Tensor, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, Any]:
         pass_, *tensors = tf.py_function(passes.fetch, [pass_, number, first, last], [tf.int64, *passes.flat_dtypes])
         return tf.ensure_shape(pass_, []), (tf.ensure_shape(pass_, []) + number, last, tuple(tensors))
 
@@ -90,7 +90,7 @@ def tf_dataset(
     if options.prefetch_bytes:
         found = found.prefetch(passes.blocks_ahead)
 
-    def taken(epoch: Any, last: Any, tensors: Any) -> Any:
+    def taken(epoch: tf.Tensor, last: tf.Tensor, tensors: tuple[tf.Tensor, ...]) -> object:
         with tf.control_dependencies([tf.numpy_function(passes.taken, [epoch, last], tf.int64)]):
             rows = passes.joined(iter(map(tf.identity, tensors)))
         return rows if structure is None else tf.nest.map_structure(rows.__getitem__, structure)
@@ -148,7 +148,7 @@ class _Passes:
 
     # -- called by the graph -------------------------------------------------------------------------------------
 
-    def fetch(self, pass_: Any, number: Any, first: Any, last: Any) -> list[Any]:
+    def fetch(self, pass_: tf.Tensor, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> list[Any]:
         """The number of the iteration's first pass (given: -1 while it is not known), and the tensors of some steps of
         the pass that comes `number` after it; of a block of several steps [steps, rows, ...]."""
         import tensorflow as tf
@@ -164,7 +164,7 @@ class _Passes:
             tensors = [tf.reshape(tensor, [*steps, *tensor.shape[1:]]) for tensor in tensors]
         return [np.int64(begun), *tensors]
 
-    def taken(self, epoch: Any, last: Any) -> np.int64:
+    def taken(self, epoch: np.int64, last: np.int64) -> np.int64:
         """Note that somebody has got the steps before `last`."""
         if last == self.num_steps:
             self.next_epoch = int(epoch) + 1
@@ -206,13 +206,13 @@ class _Passes:
         return reader
 
 
-def _flat_dtypes(spec: Any) -> list[tf.DType]:
+def _flat_dtypes(spec: tf.TypeSpec) -> list[tf.DType]:
     import tensorflow as tf
 
     return [spec.dtype, tf.int64] if isinstance(spec, tf.RaggedTensorSpec) else [spec.dtype]
 
 
-def _joined(spec: Any, flat: Iterator[Any], is_block: bool) -> Any:
+def _joined(spec: tf.TypeSpec, flat: Iterator[tf.Tensor], is_block: bool) -> tf.Tensor | tf.RaggedTensor:
     """The next tensor or ragged tensor of plain ones, with its static shape."""
     import tensorflow as tf
 
@@ -237,7 +237,7 @@ def _structure(
     inputs: ColumnChoice | None,
     targets: ColumnChoice | None,
     sample_weight: str | None,
-) -> Any:
+) -> tuple[object, ...] | None:
     """Nested tuples and dicts of column names as Keras takes their tensors, or None for a dict of all columns."""
     if inputs is None:
         if targets is not None or sample_weight is not None:
@@ -251,7 +251,7 @@ def _structure(
     return tuple(parts)
 
 
-def _choice(choice: ColumnChoice) -> Any:
+def _choice(choice: ColumnChoice) -> str | dict[str, str] | tuple[str, ...]:
     if isinstance(choice, str):
         return choice
     if not choice:

@@ -48,7 +48,7 @@ class Transform(ABC):
 
     @property
     @abstractmethod
-    def content(self) -> Any:
+    def content(self) -> object:
         """What the fingerprint covers besides inputs and outputs."""
 
     @abstractmethod

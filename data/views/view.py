@@ -47,7 +47,7 @@ class View(Dataset):
     kind = ""
     """What the fingerprint calls this kind of view, if not by its class."""
 
-    def __init__(self, base: Dataset, call: str, content: Any) -> None:
+    def __init__(self, base: Dataset, call: str, content: object) -> None:
         self.base = base
         self._name = f"{base.name}.{call}"
         self._fingerprint = fingerprint_of(self.kind or type(self).__name__, base.fingerprint, content)
@@ -103,7 +103,7 @@ class ViewReader(Reader):
         self._base = base
 
 
-def fingerprint_of(*content: Any) -> str:
+def fingerprint_of(*content: object) -> str:
     """xxh3_128 (hex) over values that JSON can hold."""
     return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
