@@ -1,7 +1,7 @@
 """The account of a conversion: what of the source was left out or changed, with counts.
 
-A value that is stored equals the value in the source, or the conversion stops, or it is here. Of what is left out as
-a whole (a file, a column, an attribute) the entry is made when the source is opened; what is changed row by row
+A value that is stored equals the value in the source, or the conversion stops, or it is here. Of what is left out as a
+whole (a file, a column, an attribute) the entry is made when the source is opened; what is changed row by row
 (rounded, filled, rotated) is noted with the numbers of its rows. So the count that a journal keeps beside a finished
 shard is that of the rows in the shards so far, however far the source has been read, and a conversion that is
 interrupted and resumed ends with the account of one that was not. Entries that come again when the source is opened

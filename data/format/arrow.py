@@ -96,6 +96,7 @@ def _plain(task: Cast, array: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _large(array: pa.Array) -> pa.Array:
+    """The same with 64-bit offsets."""
     if is_text(array.type):
         return array.cast(pa.large_string())
     if is_binary(array.type):
@@ -104,6 +105,7 @@ def _large(array: pa.Array) -> pa.Array:
 
 
 def _unpermuted(array: pa.ExtensionArray) -> pa.Array:
+    """The values of tensors in the order of their logical shape: Arrow may store the axes in another one."""
     shape, order = logical_shape(array.type), array.type.permutation
     if order is None or list(order) == sorted(order):
         return array.storage
@@ -141,6 +143,7 @@ def _text(task: Cast, array: pa.Array) -> pa.Array:
 
 
 def _not_utf8(task: Cast, array: pa.Array) -> BadColumnError:
+    """The error that names the first row that is no text: Arrow says only that there is one."""
     for place, row in enumerate(array.cast(pa.large_binary())):
         try:
             (row.as_py() or b"").decode()
@@ -157,6 +160,7 @@ def _not_utf8(task: Cast, array: pa.Array) -> BadColumnError:
 
 
 def _numeric(task: Cast, array: pa.Array) -> pa.Array:
+    """The rows of a tensor or list column."""
     column, num_rows = task.column, len(array)
     size = math.prod(column.shape)
     if is_binary(array.type):
@@ -218,11 +222,13 @@ def _opened_regular(task: Cast, array: pa.Array, size: int, unit: int, row_of: R
     flat = array.flatten()  # leaves missing lists out
     if not array.null_count:
         return flat
+    # They come back as so many missing numbers, which get the fill or are refused like every one.
     is_there = np.repeat(array.is_valid().to_numpy(zero_copy_only=False), size)
     return flat.take(pa.array(np.where(is_there, np.cumsum(is_there) - 1, 0), mask=~is_there))
 
 
 def _of_bytes(task: Cast, array: pa.Array) -> pa.Array:
+    """Bytes that are the memory of numbers, as many as a row has."""
     column = task.column
     if column.kind == "list":
         raise task.error(f"is a list of {column.dtype.name}, but its rows are bytes.")

@@ -50,6 +50,13 @@ def is_number(type: pa.DataType) -> bool:
     return bool(_types.is_integer(type) or _types.is_floating(type) or _types.is_boolean(type))
 
 
+def innermost(type: pa.DataType) -> pa.DataType:
+    """The type of what is inside of lists of lists; the type itself if there are none."""
+    while is_nested(type):
+        type = type.value_type
+    return type
+
+
 def column_of(name: str, type: pa.DataType) -> Column:
     """The column that an Arrow type becomes.
 
@@ -69,10 +76,7 @@ def column_of(name: str, type: pa.DataType) -> Column:
 
 
 def _why_not(name: str, type: pa.DataType) -> str:
-    inside = type
-    while is_nested(inside):
-        inside = inside.value_type
-    if _types.is_null(inside):
+    if _types.is_null(innermost(type)):
         return (
             f"Column {name!r} has Arrow type {type}: only missing values or empty lists, which say nothing about their "
             "numbers. Declare it (columns=), fill it, or leave it out."

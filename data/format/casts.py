@@ -1,7 +1,13 @@
 """Flat Arrow arrays (numbers, text, decimals, times) as numbers of a column's dtype: exactly, or the row is named.
 
 This is the row-by-row half of `as_stored`: it knows where in the source a value lies, what takes the place of missing
-ones, and the account.
+ones, and the account. Values lie flat, one after the other, whatever lists they came in; a function `row_of` leads
+from places there to rows, and is called only when there is something to tell.
+
+Numbers go through `exact`. Text is parsed by Arrow, at once to the dtype's widest relative, because it refuses what it
+cannot parse; but as float64 it reads 9007199254740993 as ...992, and decimals are rounded without a word, so for both
+the digits are compared with what came of them. Python's `float` of every text was not taken: it finds the same, one
+object after the other.
 """
 
 from __future__ import annotations
@@ -82,12 +88,14 @@ def cast_numbers(task: Cast, array: pa.Array, row_of: RowOf) -> Numbers:
         return _exact(task, array, row_of)
     places = task.take_missing(array, row_of)
     values = np.full(len(array), _fill_number(task), task.column.dtype)
+    # The others are cast by themselves, so a place among them is led back to one among all.
     kept = np.delete(np.arange(len(array)), places)
     values[kept] = _exact(task, array.drop_null(), lambda found: row_of(kept[found]))
     return values
 
 
 def _fill_number(task: Cast) -> Any:
+    """The fill in the column's dtype: it obeys what every value obeys."""
     found = arrow_of(task.column.name, [task.fill])
     if not is_number(found.type):
         raise task.bad_fill(f"is {task.column.dtype.name}")
@@ -132,6 +140,7 @@ def _parsed(task: Cast, array: pa.Array, row_of: RowOf) -> tuple[Numbers, Places
     elif column.dtype.kind == "b":
         target = pa.bool_()
     if is_text(kind):
+        # Arrow's parser knows neither blanks around a number nor a plus sign.
         array = pc.replace_substring_regex(pc.utf8_trim_whitespace(array), r"^\+([0-9.])", r"\1")
     try:
         found = array.cast(target)
@@ -142,6 +151,7 @@ def _parsed(task: Cast, array: pa.Array, row_of: RowOf) -> tuple[Numbers, Places
         return numbers, np.empty(0, np.int64)
     if _types.is_decimal(kind):
         return numbers, _rounded_decimals(task, array, numbers, row_of)
+    # Up to there every whole number is a float64 of its own.
     for place in np.flatnonzero(np.abs(numbers) >= 2.0**53):
         digits = array[int(place)].as_py()
         if digits.lstrip("-").isdigit() and int(digits) != int(numbers[place]):

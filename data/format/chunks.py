@@ -1,4 +1,9 @@
-"""The chunks of a dataset: the record batches or row groups that its rows lie in, in row order."""
+"""The chunks of a dataset: the record batches or row groups that its rows lie in, in row order.
+
+A row id says nothing about files; this table leads from one to the other. It knows only numbers of the manifest, so it
+is made before any file is opened. Where damaged chunks are left out (`on_corrupt="skip"`), the rows behind them move
+up: row ids always run from 0 without gaps, and what is left has an order of its own.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +38,9 @@ class ChunkTable:
         numbers = np.concatenate([np.arange(rows.size) for rows in counts])
         rows = np.concatenate(counts)
         kept = rows > 0
-        for shard, chunk_numbers in _by_shard(manifest, skipped).items():
-            kept &= ~((shards == shard) & np.isin(numbers, chunk_numbers))
+        places = {shard.file: number for number, shard in enumerate(manifest.shards)}
+        for file, chunk_numbers in skipped.items():
+            kept &= ~((shards == places[file]) & np.isin(numbers, chunk_numbers))
         rows, shards, numbers = rows[kept], shards[kept], numbers[kept]
         return cls(np.cumsum(rows) - rows, rows, shards, numbers)
 
@@ -61,8 +67,3 @@ class ChunkTable:
         """The places of a shard's chunks."""
         low, high = np.searchsorted(self.shards, [shard, shard + 1]).tolist()
         return slice(low, high)
-
-
-def _by_shard(manifest: Manifest, skipped: Skipped) -> dict[int, tuple[int, ...]]:
-    places = {shard.file: number for number, shard in enumerate(manifest.shards)}
-    return {places[file]: numbers for file, numbers in skipped.items()}

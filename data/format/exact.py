@@ -28,7 +28,7 @@ def exactly(numbers: npt.NDArray[Any], dtype: np.dtype[Any]) -> Exact:
     """Numbers or bools [n] as `dtype`, a number or bool."""
     if numbers.dtype == dtype:
         return Exact(numbers, _NOTHING, _NOTHING)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # what overflows is found by looking again
         if dtype.kind == "b":
             return _result(numbers != 0, (numbers != 0) & (numbers != 1))
         # numpy calls int64 to float64 safe, which it is not.
@@ -55,6 +55,7 @@ def _as_integers(numbers: npt.NDArray[Any], dtype: np.dtype[Any]) -> Exact:
 
 
 def _as_floats(numbers: npt.NDArray[Any], dtype: np.dtype[Any]) -> Exact:
+    """Whole numbers are led back and compared; of floats those that changed are fractions, or wrong."""
     cast = numbers.astype(dtype)
     if numbers.dtype.kind in "iu":
         back = _as_integers(cast.astype(np.float64), numbers.dtype)

@@ -1,4 +1,9 @@
-"""Files that appear whole: written beside their name, flushed, renamed."""
+"""Files that appear whole: written beside their name, flushed, renamed.
+
+A rename within one folder is atomic on every file system that matters, for readers of this and of other hosts; bytes
+that were not flushed before it may be missing after a power failure although the name is there. Locks would have to be
+known by every reader, and do not help against a crash.
+"""
 
 from __future__ import annotations
 

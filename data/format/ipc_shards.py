@@ -1,4 +1,14 @@
-"""Arrow IPC shards, read through a memory map."""
+"""Arrow IPC shards, read through a memory map.
+
+Arrow is asked once where things lie, not for every batch: a shard is opened, its schema and record batches compared
+with the manifest, and the addresses of all columns noted (`Place`). From then on rows are copied by arithmetic out of
+the mapped bytes, into the memory that a trainer trains from; a random row costs one copy and no object. Asking Arrow
+for every row would build arrays only to throw them away, and a format of our own would not be readable by every
+program that reads Arrow.
+
+What is noted is checked first, because nothing is afterwards: a buffer that ends outside of the file, or a missing
+value, would be memory of somebody else or a wrong number.
+"""
 
 from __future__ import annotations
 

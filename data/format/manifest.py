@@ -194,7 +194,7 @@ def _not_found_message(folder: Path) -> str:
     )
 
 
-def _check_version(content: Any, path: str | os.PathLike[str]) -> None:
+def _check_version(content: object, path: str | os.PathLike[str]) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise ManifestError(
             f'{path} is not a Heliostat manifest: it does not say "format": "{FORMAT_NAME}".', path=path

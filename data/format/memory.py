@@ -4,8 +4,8 @@ A batch of texts or token lists is a few hundred runs of different lengths, from
 Two ways of copying them were measured. A slice per run costs 0.35 µs whatever it holds, which is nothing for pictures
 and most of the time for words. An index per element costs nothing per run, so short runs are gathered like that: the
 file is looked at as an array that has an element at every byte (`elements_at_every_byte`; numpy reads unaligned ones),
-and one indexing finds elements in whatever record batches they lie. `take` of Arrow was not used: it copies into memory
-of its own, which then is copied again, and wants one array of one type where there are many files.
+and one indexing finds elements in whatever record batches they lie. `take` of Arrow was not used: it copies into
+memory of its own, which then is copied again, and wants one array of one type where there are many files.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def _copy_elements(
         source = 0 if runs.sources is None else int(runs.sources[0])
         elements[:] = elements_at_every_byte(data[source], runs.element_bytes)[_elements_of(runs.first_bytes, runs)]
         return
+    # One indexing for every source: the runs of each, wherever they go.
     by_source = np.argsort(runs.sources, kind="stable")
     cuts = np.flatnonzero(np.diff(runs.sources[by_source])) + 1
     for rows in np.split(by_source, cuts):

@@ -1,7 +1,15 @@
 """Values of Python, numpy, pandas and others as Arrow arrays: nothing is rounded or wrapped.
 
-`numpy.asarray` of a list is not asked, because it makes floats of large integers beside others; Arrow's conversion
-raises instead. Rows that all have one shape become a tensor, others a list.
+Whoever gives rows knows best what they are, so the ways in are tried from the surest to the vaguest: Arrow data is
+taken as it is, an array of numbers has a dtype, others offer Arrow's own protocols (`__arrow_array__`, and
+`__arrow_c_stream__` of frames and series), and what is left is a sequence that is looked at row by row.
+
+There, lists are flattened one level at a time until only numbers, texts or arrays are left, which are converted
+together, and wrapped up again: in lists of a fixed size where all have one length, else in lists. So a regular nested
+list is the tensor that it looks like, and one longer row makes it a list column, without an array of objects between.
+
+`numpy.asarray` of a list is not asked, because it makes floats of large integers beside others (2^63 beside -1, 2^53 +
+1 beside 0.5) and text of numbers beside text; Arrow's conversion raises instead. Only uint64 has to be asked of it.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ _NO_ROWS = (str, bytes, bytearray, memoryview)
 _PLAIN = {type(None), bool, int, float, str, bytes, list}
 
 
-def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+def arrow_of(name: str, values: object) -> pa.Array | pa.ChunkedArray:
     """The rows of a column as an Arrow array of the type that they have; missing ones (None, masked) stay missing.
 
     Args:
@@ -46,6 +54,7 @@ def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
     dtype = getattr(values, "dtype", None)
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(values, "array"):
         return _through_arrow(name, values.array)  # a pandas series of a dtype that numpy does not have
+    # A categorical of pandas has no protocol, but pyarrow knows it.
     if hasattr(values, "__arrow_array__") or type(values).__name__ == "Categorical":
         return _through_arrow(name, values)
     if hasattr(values, "__arrow_c_stream__") and not isinstance(dtype, np.dtype):
@@ -55,7 +64,7 @@ def arrow_of(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
     return _of_numpy(name, np.asarray(values))
 
 
-def _through_arrow(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+def _through_arrow(name: str, values: object) -> pa.Array | pa.ChunkedArray:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError, ValueError, UnicodeEncodeError) as error:
@@ -67,6 +76,7 @@ def _through_arrow(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
 
 
 def _of_numpy(name: str, array: npt.NDArray[Any]) -> pa.Array:
+    """An array of numpy: numbers without a copy if they lie as Arrow wants them, others one by one."""
     mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
     array = np.asarray(array)
     if array.ndim == 0:
@@ -92,7 +102,7 @@ def _objects(name: str, array: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | N
         )
     if array.dtype.kind == "S":
         _check_padding(name, array)
-    missing = getattr(array.dtype, "na_object", None)
+    missing = getattr(array.dtype, "na_object", None)  # of numpy's own variable-length text
     if mask is not None:
         array = array.astype(object)
         array[mask] = None
@@ -123,6 +133,7 @@ def _check_padding(name: str, array: npt.NDArray[np.bytes_]) -> None:
 
 
 def _of_rows(name: str, rows: list[Any]) -> pa.Array:
+    """Rows one by one: texts, arrays, lists (whose elements come here again) or scalars; None is missing."""
     if not set(map(type, rows)) <= _PLAIN:
         rows = [_plain_row(row) for row in rows]
     kinds = set(map(type, rows)) - {type(None)}
@@ -136,7 +147,7 @@ def _of_rows(name: str, rows: list[Any]) -> pa.Array:
     return _of_scalars(name, rows, kinds)
 
 
-def _plain_row(row: Any) -> Any:
+def _plain_row(row: object) -> object:
     """A row as None, a number, str, bytes, a list, or an array of numbers with dimensions."""
     if row is None or isinstance(row, int | float | str | bytes | list | np.generic | pa.Scalar):
         return row.item() if isinstance(row, np.str_ | np.bytes_) else row
@@ -154,7 +165,7 @@ def _plain_row(row: Any) -> Any:
     return row
 
 
-def _length(name: str, place: int, row: Any) -> int | None:
+def _length(name: str, place: int, row: object) -> int | None:
     if row is None or isinstance(row, list):
         return None if row is None else len(row)
     raise BadColumnError(
@@ -165,6 +176,7 @@ def _length(name: str, place: int, row: Any) -> int | None:
 
 
 def _of_text(name: str, rows: list[Any]) -> pa.Array:
+    """Rows that are str, or bytes, not both: which of them a column would be depended on the rows of one write."""
     rows = [None if isinstance(row, float) and math.isnan(row) else row for row in rows]  # so pandas says missing
     kind = next(type(row) for row in rows if isinstance(row, str | bytes))
     wrong = next((place for place, row in enumerate(rows) if row is not None and not isinstance(row, kind)), None)
@@ -181,6 +193,7 @@ def _of_text(name: str, rows: list[Any]) -> pa.Array:
 
 
 def _of_scalars(name: str, rows: list[Any], kinds: set[type]) -> pa.Array:
+    """Numbers and bools (and what is neither, which Arrow refuses); numpy's keep their dtype if they are of one."""
     if any(issubclass(kind, np.generic) for kind in kinds):
         if len(kinds) == 1 and None not in rows:
             return _of_numpy(name, np.array(rows))
@@ -231,7 +244,7 @@ def _of_arrays(name: str, rows: list[Any]) -> pa.Array:
     return _wrapped(fixed(flat, shape), [None if part is None else len(part) for part in parts])
 
 
-def _part(name: str, place: int, row: Any) -> npt.NDArray[Any]:
+def _part(name: str, place: int, row: list[Any]) -> npt.NDArray[Any]:
     """A list among arrays as an array."""
     _length(name, place, row)
     shape, flat = _unfixed(_of_rows(name, row))

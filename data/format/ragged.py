@@ -1,9 +1,9 @@
 """Rows of different lengths, as a reader returns them: all values one after the other, and where each row begins.
 
 This is what TensorFlow, Arrow and a shard's bytes have in common, so no row is ever an object: a batch of texts is two
-arrays, whose memory TensorFlow takes as it is. numpy has no such array; its arrays of objects cost 60 bytes and a
-pointer per row and cannot be handed on, and `tf.RaggedTensor` would need TensorFlow in every process that reads.
-Whether the numbers are bytes of text is the `kind`: a str is made only where somebody asks for one row.
+arrays, whose memory TensorFlow takes as it is. numpy has no such array; its arrays of objects have a Python object for
+each row and cannot be handed on, and `tf.RaggedTensor` would need TensorFlow in every process that reads. Whether the
+numbers are bytes of text is the `kind`: a str is made only where somebody asks for one row.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ Values = npt.NDArray[Any] | Ragged
 """Rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
 
 
-def _numbers(number: int, row: Any) -> npt.NDArray[Any]:
+def _numbers(number: int, row: object) -> npt.NDArray[Any]:
     """A row as an array; raises TypeError for what are no numbers, ValueError for those that no dtype holds exactly."""
     array = np.asarray(row)
     if array.dtype.kind not in "biuf":

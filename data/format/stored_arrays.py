@@ -39,6 +39,7 @@ def list_array(column: Column, row_splits: npt.NDArray[np.int64], values: npt.ND
 
 
 def _flat(column: Column, values: npt.NDArray[Any]) -> pa.Array:
+    """Without `pa.array`, which would pack bools."""
     dtype = stored_dtype(column)
     flat = np.ascontiguousarray(values, column.dtype).reshape(-1).view(dtype)
     return pa.Array.from_buffers(pa.from_numpy_dtype(dtype), flat.size, [None, pa.py_buffer(flat)])
@@ -49,6 +50,7 @@ def values_of(column: Column, array: pa.Array) -> Values:
     if column.kind == "tensor":
         flat = array.storage.flatten() if column.shape else array
         return flat.to_numpy().view(column.dtype).reshape(len(array), *column.shape)
+    # A slice has the buffers of the whole, and begins anywhere in them; without rows there may be no buffer.
     splits = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     if not len(array):
         splits = np.zeros(1, np.int64)

@@ -6,8 +6,6 @@ the same either way. So it takes the way into a dataset, and what comes out at i
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .arrow import arrow_of, as_stored, column_of
@@ -16,7 +14,7 @@ from .ragged import Ragged, Values
 from .stored_arrays import values_of
 
 
-def as_values(returned: Any, column: Column | None = None) -> Values:
+def as_values(returned: object, column: Column | None = None) -> Values:
     """Rows of a user's function: from an array, `Ragged`, nested sequences, or a sequence of str or bytes.
 
     `column` is what is expected, if that is known. Arrays of numbers are handed on as they are, others follow the rules

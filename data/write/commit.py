@@ -1,4 +1,14 @@
-"""Folders that appear complete or not at all: a folder in the making beside its target, and the rename at the end."""
+"""Folders that appear complete or not at all: a folder in the making beside its target, and the rename at the end.
+
+POSIX can replace a file by a rename, but not a folder that is not empty. So the old dataset gets another name for the
+moment between two renames, and its name back if the second one fails; a process that dies between them leaves no
+dataset at the target, and whoever opens it is told where the old one is. Readers that have the old files mapped go on
+with them. Linux could exchange two folders in one step (`renameat2`), but not on every file system, and Python does
+not offer it.
+
+Locks are `flock`, on folders and on the journal, because they end with the process that holds them. Where a network
+file system has none, nobody is kept out: two writers of one dataset are then a mistake that is not noticed.
+"""
 
 from __future__ import annotations
 

@@ -64,6 +64,7 @@ class RowQueue:
         if not self.num_rows or not (at_end or self.num_rows >= max_rows or self.num_bytes >= max_bytes):
             return None
         parts, rows, num_bytes = [], 0, 0
+        # Head by head: of each as many rows as still fit; a row that is too large for any batch has one of its own.
         while self._waiting and rows < max_rows:
             head = self._waiting[0]
             row_bytes = head.row_bytes[head.low : head.low + max_rows - rows]

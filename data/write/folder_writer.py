@@ -161,6 +161,7 @@ class FolderWriter:
             raise ValueError(f"The writer of dataset {self._target} is closed; make another.")
 
     def _begin(self, columns: Sequence[Column]) -> None:
+        """What can be made when the columns are known: declared ones, those of the journal, or of the first rows."""
         if not columns:
             raise BadColumnError("A dataset needs at least one column; none was given.")
         if self._journal.progress.columns is None:
@@ -212,7 +213,9 @@ class FolderWriter:
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _shuffle(self, *, at_end: bool) -> None:
+        """Write the buffers that are full, in an order of their own; a shard ends with each, to go on from there."""
         while (popped := self._buffer.pop(_SHUFFLE_ROWS, self._writing.buffer_bytes, at_end=at_end)) is not None:
+            # Inside of a buffer there is no place to go on from: its rows come from everywhere in it.
             for part in _shuffled(popped[0], self._writing.shuffle_seed or 0, self._buffers_done):
                 self._shards.write(part, is_resumable=False)
             self._buffers_done += 1
@@ -256,11 +259,4 @@ def _shuffled(batch: pa.RecordBatch, seed: int, number: int) -> Iterator[pa.Reco
     """The rows of buffer `number` in pseudo-random order, in pieces."""
     order = RowOrder(num_rows=batch.num_rows, seed=seed, epoch=number).rows(0, batch.num_rows)
     for low in range(0, batch.num_rows, _SHUFFLED_TOGETHER):
-        places = pa.array(order[low : low + _SHUFFLED_TOGETHER])
-        yield pa.RecordBatch.from_arrays([_taken(array, places) for array in batch.columns], schema=batch.schema)
-
-
-def _taken(array: pa.Array, places: pa.Array) -> pa.Array:
-    if isinstance(array, pa.ExtensionArray):
-        return pa.ExtensionArray.from_storage(array.type, array.storage.take(places))
-    return array.take(places)
+        yield batch.take(pa.array(order[low : low + _SHUFFLED_TOGETHER]))

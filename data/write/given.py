@@ -1,4 +1,11 @@
-"""Rows as they are given to a writer: whether they go with the dataset's columns."""
+"""Rows as they are given to a writer: whether they go with the dataset's columns.
+
+The first rows make the columns, if none are declared, and all others must be of them. Whether float64 may be given for
+a column of int64 depends on who gives it. A numpy array, a table, a frame say their dtype, and another one than before
+is a mistake that is told at once, before some value happens not to fit. A list of Python's numbers says nothing: 1 and
+1.5 come in any order, so there the values decide (`as_stored` refuses the one that is no whole number). Nor does an
+array say anything that has no elements, or one of objects.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,7 @@ import pyarrow as pa
 
 from ..errors import BadColumnError
 from ..format.arrow import column_of
-from ..format.arrow_types import arrow_type, is_nested
+from ..format.arrow_types import arrow_type, innermost
 from ..format.columns import Column
 
 
@@ -19,9 +26,9 @@ def all_empty(rows: Mapping[str, Any]) -> bool:
     return bool(rows) and all(_num_rows(values) == 0 for values in rows.values())
 
 
-def _num_rows(values: Any) -> int | None:
+def _num_rows(values: object) -> int | None:
     try:
-        return len(values)
+        return len(values)  # type: ignore[arg-type]
     except TypeError:  # no rows, which is told later: a number, an array without dimensions
         return None
 
@@ -36,7 +43,7 @@ def check_different(names: Sequence[str]) -> None:
         )
 
 
-def first_column(name: str, array: pa.Array, values: Any) -> Column:
+def first_column(name: str, array: pa.Array, values: object) -> Column:
     """The column that the first rows make."""
     shape = values.shape[1:] if isinstance(values, np.ndarray) else ()
     if 0 in shape:
@@ -44,19 +51,17 @@ def first_column(name: str, array: pa.Array, values: Any) -> Column:
     return column_of(name, array.type)
 
 
-def check_alike(column: Column, array: pa.Array, values: Any) -> None:
+def check_alike(column: Column, array: pa.Array, values: object) -> None:
     """Raise BadColumnError for rows of another kind, and of another dtype or shape if those who gave them know it."""
-    inside = array.type
-    while is_nested(inside):
-        inside = inside.value_type
-    if pa.types.is_null(inside) or array.type == arrow_type(column):
-        return
+    if pa.types.is_null(innermost(array.type)) or array.type == arrow_type(column):
+        return  # nothing but missing values and empty lists, or just what is stored
     found = column_of(column.name, array.type)
     if not _says_its_dtype(values):
         # Python's numbers say nothing about their width, nor do rows that happen to be of one length.
         is_alike = {found.kind, column.kind} <= {"tensor", "list"} or found.kind == column.kind
         has_shape = column.kind != "tensor" or found.shape == column.shape
     else:
+        # A column of lists takes an array too, whose rows are lists of one length.
         is_alike = found == column or (
             (column.kind, found.kind, column.dtype, column.shape) == ("list", "tensor", found.dtype, found.shape[1:])
             and bool(found.shape)
@@ -76,13 +81,15 @@ def check_alike(column: Column, array: pa.Array, values: Any) -> None:
         )
 
 
-def _says_its_dtype(values: Any) -> bool:
+def _says_its_dtype(values: object) -> bool:
+    """Whether it was somebody's decision which dtype these rows have."""
     if isinstance(values, list | tuple):
         return any(isinstance(row, np.ndarray) and row.size and row.ndim and row.dtype != object for row in values)
     return not isinstance(values, np.ndarray) or values.dtype != object
 
 
 def _text(column: Column) -> str:
+    """A column in words: its kind, or its dtype and shape."""
     if column.kind in ("string", "bytes"):
         return column.kind
     shape = "×".join(map(str, column.shape)) or "scalar"

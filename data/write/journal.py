@@ -1,4 +1,15 @@
-"""The journal of a dataset that is being written: which shards are finished, so that another process can go on."""
+"""The journal of a dataset that is being written: which shards are finished, so that another process can go on.
+
+A file of lines in the folder in the making. Each line stands for something that is on the disk already, so a process
+may be killed at any moment: what is not in the journal did not happen, and is removed by the next writer. Lines are
+not flushed to the disk themselves; one that a power failure takes away costs a shard that is written again. A last
+line that was cut short ends the story there.
+
+A line says all that is known of the rows so far (statistics, account), not only of its shard: the last one is enough
+to go on from. A writer that goes on does not append to the journal that it found, whose end may be damaged, but begins
+a new file with what it kept, locks it, and renames it over the old one; a kill in between leaves the old one, which is
+still true. The lock is on the open file, not a file beside it: it ends with its process, and nothing is left over.
+"""
 
 from __future__ import annotations
 
@@ -121,6 +132,7 @@ class Journal:
         """Write the options, and what is finished already: whole lines of shards that are kept."""
         progress = self.progress
         self._append(options)
+        # Only the last of the shards is a place to go on from: what is known with it holds for all.
         if progress.columns is not None and progress.shards:
             self.set_columns(progress.columns)
             for shard in progress.shards[:-1]:

@@ -106,6 +106,7 @@ class ShardSequence:
         self.rows_per_batch = max(1, min(_MAX_BATCH_ROWS, _MAX_BATCH_BYTES // max(1, row_bytes)))
         self._batch_bytes = min(_MAX_BATCH_BYTES, shard_bytes) if is_variable else _MAX_BATCH_BYTES
         self._shard_rows, self._shard_bytes = num_rows, shard_bytes
+        # Rows of one size: a number of whole batches. Others are counted in bytes as they come.
         if num_rows is None and not is_variable:
             self._shard_rows = self.rows_per_batch * max(1, shard_bytes // (row_bytes * self.rows_per_batch))
         self.progress: Progress = journal.progress
