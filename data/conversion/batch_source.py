@@ -105,7 +105,7 @@ class BatchSource(Source):
         """The rows of a batch, of which the first one is `row`, without those that are skipped."""
         names = [column.name for column in self._columns]
         check_names(self.name, names, values, row)
-        arrays = {name: arrow_of(name, values[name]) for name in names}
+        arrays = {name: _arrow_of(name, values[name], row) for name in names}
         for name, array in arrays.items():
             if len(array) != len(arrays[names[0]]):
                 raise BadColumnError(
@@ -172,8 +172,10 @@ class ArraySource(BatchSource):
 def named_values(element: Any, row: int) -> Mapping[str, Any]:
     """A row or batch by column: a dict as it is, (x, y, sample_weight) under these names, dicts inside by their own.
 
-    Raises SourceError.
+    A named tuple has names of its own. Raises SourceError.
     """
+    if isinstance(element, tuple) and hasattr(element, "_asdict"):
+        element = element._asdict()
     if isinstance(element, Mapping) and element:
         return element
     if isinstance(element, tuple) and 0 < len(element) <= len(_TUPLE_NAMES):
@@ -183,7 +185,8 @@ def named_values(element: Any, row: int) -> Mapping[str, Any]:
                 if inner in named:
                     raise SourceError(f"Row {row} has two columns {inner!r}; give them different names.")
                 named[inner] = value
-        return named
+        if named:
+            return named
     raise SourceError(
         f"Row {row} is {type(element).__name__}: {element!r:.60}. A row is a dict of columns, or a tuple (x, y) or "
         "(x, y, sample_weight)."
@@ -216,5 +219,20 @@ def common_rows(name: str, arrays: Mapping[str, Sized]) -> int:
     return num_rows
 
 
-def _num_rows(values: Mapping[str, Sized]) -> int:
-    return len(next(iter(values.values())))
+def _num_rows(values: Mapping[str, Any]) -> int:
+    name, first = next(iter(values.items()))
+    try:
+        return len(first)
+    except TypeError as error:
+        raise BadColumnError(
+            f"Column {name!r} of a batch is a single value ({first!r:.60}); it has one entry per row.", column=name
+        ) from error
+
+
+def _arrow_of(name: str, values: Rows, row: int) -> pa.Array:
+    """Values of the rows from this one on; messages of `arrow_of` count from the first of these."""
+    try:
+        return arrow_of(name, values)
+    except BadColumnError as error:
+        where = f" (in the rows from {row} on)" if row else ""
+        raise BadColumnError(f"{error}{where}", column=error.column) from error

@@ -7,7 +7,7 @@ its name, not by its row in a step of the training. What lies in the folder and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -20,7 +20,7 @@ from ..format.account import Change
 from ..format.arrow import arrow_schema
 from ..format.columns import Column
 from .files import note_left_out
-from .pictures import orientation, upright, why_not
+from .pictures import orientation, passed_over, upright, why_not
 from .sources import Source, SourceRows, file_identity
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -32,6 +32,7 @@ _AT_ONCE = 1024
 _MAX_THREADS = 16
 _NUM_NAMED = 20
 _TURNED = "EXIF orientation, which decode() does not apply; upright=True (--upright) does"
+_LEADS_BACK = "a link that leads back to a folder that it lies in"
 _UPRIGHT = "turned as its EXIF orientation says, stored as PNG"
 
 
@@ -64,10 +65,13 @@ class ImageSource(Source):
         def leave_out(path: str, reason: str) -> None:
             left_out.setdefault(reason, []).append(os.path.relpath(path, root))
 
-        classes = sorted(entry.name for entry in os.scandir(root) if _is_class(entry))
+        here = os.path.realpath(root)
+        classes = sorted(
+            entry.name for entry in os.scandir(root) if _is_class(entry) and os.path.realpath(entry.path) != here
+        )
         self._files: list[_File] = []
         for number, name in enumerate(classes):
-            paths = sorted(_walk(str(root / name), (os.path.realpath(root),), leave_out))
+            paths = sorted(_walk(str(root / name), (here,), leave_out))
             self._files += [_File(path, number, path.stat().st_size) for path in paths]
             if not paths:
                 self.account.add("noticed", name, unit="class", detail="its folder has no pictures")
@@ -78,8 +82,8 @@ class ImageSource(Source):
                 path=root,
             )
         for entry in os.scandir(root):
-            if not _is_class(entry):
-                leave_out(entry.path, "it lies beside the folders of classes")
+            if entry.name not in classes:
+                leave_out(entry.path, _LEADS_BACK if _is_class(entry) else "it lies beside the folders of classes")
         for reason, names in sorted(left_out.items()):
             note_left_out(self.account, sorted(names), reason)
         self.num_rows = None if bad == "drop" else len(self._files)
@@ -112,6 +116,8 @@ class ImageSource(Source):
                     yield SourceRows(pa.RecordBatch.from_arrays([images, labels], schema=schema), num_bytes)
         if refused:
             raise _cannot_be_decoded(refused)
+        if not row:
+            raise SourceError(f"{self.name}: none of its {len(self._files):,} pictures can be decoded.", path=self.name)
 
     def _groups(self, files: Iterable[_File]) -> Iterator[list[_File]]:
         """Some files at a time, of about `piece_bytes` bytes."""
@@ -132,13 +138,18 @@ class ImageSource(Source):
         except OSError as error:
             raise SourceError(f"{file.path} cannot be read: {error.strerror}.", path=file.path) from error
         wrong = None if self._bad == "keep" else why_not(data)
-        is_turned = wrong is None and orientation(data) != 1
-        if is_turned and self._upright:
+        if wrong is not None:
+            return _Picture(file, data, wrong, ())
+        notes: list[tuple[Change, str]] = [("noticed", one) for one in passed_over(data)]
+        if orientation(data) != 1 and self._upright:
             try:
                 data = upright(data)
+                notes.append(("changed", _UPRIGHT))
             except ValueError:  # only of one that is kept as it is
-                is_turned = False
-        return _Picture(file, data, wrong, is_turned)
+                pass
+        elif orientation(data) != 1:
+            notes.append(("noticed", _TURNED))
+        return _Picture(file, data, None, notes)
 
     def _note(self, pictures: list[_Picture], row: int, first_row: int) -> None:
         """Note what was left out and turned among pictures of which the first that is kept is this row.
@@ -149,9 +160,7 @@ class ImageSource(Source):
             if row >= first_row and one.why_not:
                 name = str(one.file.path.relative_to(self.name))
                 self.account.add_rows("left out", name, [row], unit="picture", detail=one.why_not)
-            elif row >= first_row and one.is_turned:
-                change: Change = "changed" if self._upright else "noticed"
-                why = _UPRIGHT if self._upright else _TURNED
+            for change, why in one.notes if row >= first_row else ():
                 self.account.add_rows(change, "image", [row], unit="picture", detail=why)
             row += not one.why_not
 
@@ -176,14 +185,14 @@ class _Picture(NamedTuple):
     file: _File
     data: bytes
     why_not: str | None
-    is_turned: bool
+    notes: Sequence[tuple[Change, str]]
 
 
 def _walk(folder: str, above: tuple[str, ...], leave_out: Callable[[str, str], None]) -> Iterator[Path]:
     """The pictures in a folder; `above` are the folders that it lies in, to which a link may lead back."""
     here = os.path.realpath(folder)
     if here in above:
-        leave_out(folder, "a link that leads back to a folder that it lies in")
+        leave_out(folder, _LEADS_BACK)
         return
     for entry in os.scandir(folder):
         reason = _why_left_out(entry)

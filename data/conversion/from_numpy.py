@@ -17,7 +17,7 @@ from .batch_source import ArraySource
 from .idx import read_idx
 from .sources import file_identity, size_of
 
-_DAMAGE = (OSError, ValueError, EOFError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (OSError, ValueError, EOFError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, RuntimeError)
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -133,7 +133,9 @@ def _read(archive: zipfile.ZipFile, key: str, path: Path) -> npt.NDArray[Any]:
     except _DAMAGE as error:
         if "allow_pickle" in str(error):
             raise _objects(key, str(path)) from error
-        raise SourceError(f"Array {key!r} of {path} is damaged: {error}", path=path, column=key) from error
+        # RuntimeError: it is encrypted, or packed in a way that this Python does not know.
+        what = "cannot be read" if isinstance(error, RuntimeError) else "is damaged"
+        raise SourceError(f"Array {key!r} of {path} {what}: {error}", path=path, column=key) from error
     _check_end(key, path, rest)
     return array
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
@@ -183,6 +184,8 @@ def frame_source(frame: Any, columns: Sequence[Column] = (), fills: Mapping[str,
     if not _is_plain_index(frame.index):
         why = "frame.reset_index() makes it a column"
         source.account.add("left out", "index", count=len(frame), detail=why)
+    for name in frame.attrs:
+        source.account.add("left out", str(name), unit="attribute", detail="of frame.attrs; metadata= keeps it")
     return source
 
 
@@ -241,7 +244,9 @@ def _size(value: object) -> int:
     """About how many bytes a value of a row has."""
     if isinstance(value, str | bytes):
         return len(value)
-    return int(getattr(value, "nbytes", 8 * len(value) if isinstance(value, Sized) else 8))
+    if isinstance(value, list | tuple):
+        return 8 + len(value) * _size(value[0]) if value else 8
+    return int(getattr(value, "nbytes", 8 * math.prod(getattr(value, "shape", ()))))
 
 
 def _is_plain_index(index: Any) -> bool:

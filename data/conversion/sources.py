@@ -76,7 +76,7 @@ def file_identity(kind: str, files: Sequence[Path]) -> Mapping[str, Any]:
         "name": files[0].name if len(files) == 1 else files[0].parent.name,
         "num_files": len(files),
         "num_bytes": sum(found.st_size for _, found in stats),
-        "stamp": xxhash.xxh3_128_hexdigest(text.encode()),
+        "stamp": xxhash.xxh3_128_hexdigest(text.encode(errors="surrogateescape")),
     }
 
 

@@ -270,3 +270,55 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
         ImageSource(tmp_path)
     with pytest.raises(SourceError, match="no folder of images"):
         convert(tmp_path / "none", tmp_path / "set", kind="images")
+
+
+def test_a_link_to_all_classes_gets_no_number(root):
+    os.symlink(root, root / "all")
+    assert ImageSource(root).metadata == {"class_names": {"y": ["cat", "dog"]}}
+
+
+def test_names_that_are_no_utf8_are_names(root, tmp_path):
+    os.rename(root / "cat" / "1.png", os.fsencode(root / "cat") + b"/\xff.png")
+    os.rename(root / "dog", os.fsencode(root) + b"/\xfe")
+    dataset = convert(root, tmp_path / "set")
+    assert columns_of(dataset)["y"].tolist() == [0, 0, 1]
+    assert dataset.metadata["class_names"] == {"y": ["cat", "\udcfe"]}
+
+
+def save(path, mode: str, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(PIXELS).convert("RGB" if mode == "I;16" else mode).save(path, **options)
+
+
+def test_what_decoding_does_not_give_of_a_picture_is_told(root):
+    others = [Image.fromarray(PIXELS + 9), Image.fromarray(PIXELS + 99)]
+    save(root / "cat" / "3.png", "RGBA")
+    save(root / "cat" / "4.png", "LA")
+    save(root / "cat" / "5.png", "P", transparency=3)
+    Image.fromarray(PIXELS[:, :, 0].astype(np.uint16) * 257).save(root / "cat" / "6.png")
+    save(root / "cat" / "7.png", "RGB", save_all=True, append_images=others)
+    save(root / "dog" / "8.gif", "RGB", save_all=True, append_images=others)
+    save(root / "dog" / "9.gif", "RGB")
+    save(root / "dog" / "9.jpg", "CMYK")
+    assert account_of(root) == [
+        "image: 3 pictures noticed: an alpha channel, which decode() leaves out unless channels=4",
+        "image: 1 picture noticed: 16 bits per channel, of which decode() gives the upper 8",
+        "image: 2 pictures noticed: an animation, of which decode() gives the first picture",
+    ]
+
+
+def test_a_picture_that_is_turned_keeps_its_alpha_channel(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    found = Image.open(io.BytesIO(upright((tmp_path / "a.png").read_bytes())))
+    np.testing.assert_array_equal(
+        np.asarray(found), np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    )
+
+
+def test_a_folder_in_which_no_picture_can_be_decoded_is_refused(tmp_path):
+    picture(tmp_path / "cat" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(SourceError, match="none of its 1 pictures can be decoded"):
+        account_of(tmp_path, bad="drop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from heliostat.data.conversion.batch_source import ArraySource, BatchSource
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.from_dataset import DatasetSource
 from heliostat.data.conversion.from_numpy import npy_source, npz_source
-from heliostat.data.conversion.from_objects import frame_source, from_dataset, from_generator, from_pandas
+from heliostat.data.conversion.from_objects import _together, frame_source, from_dataset, from_generator, from_pandas
 from heliostat.data.format.columns import Column
 
 HUGE = (1 << 63) + 1
@@ -271,3 +272,62 @@ def test_arrow_arrays_are_cut_like_others():
     source.piece_bytes = 1
     rows = [part.batch.to_pylist() for part in source.record_batches(1)]
     assert rows == [[{"a": 2, "t": "y"}], [{"a": 3, "t": "z"}]]
+
+
+# What is no row, and what lies beside rows.
+
+
+@pytest.mark.parametrize("value", [3, None, np.array(3)])
+def test_a_batch_without_rows_is_refused_by_its_column(tmp_path, value):
+    with pytest.raises(BadColumnError, match="Column 'x' of a batch is a single value"):
+        from_generator([{"x": value}], tmp_path / "set", batched=True)
+
+
+def test_arrays_of_no_dimension_are_numbers(tmp_path):
+    found = columns_of(from_generator([{"x": np.array(3)}, {"x": np.int64(4)}], tmp_path / "set"))
+    assert found["x"].tolist() == [3, 4]
+
+
+def test_the_fields_of_a_named_tuple_keep_their_names(tmp_path):
+    point = namedtuple("Point", "left right")
+    found = columns_of(from_generator([point(1, 2), point(3, 4)], tmp_path / "set"))
+    assert {name: values.tolist() for name, values in found.items()} == {"left": [1, 3], "right": [2, 4]}
+
+
+@pytest.mark.parametrize("row", [({},), {}, ()])
+def test_rows_without_columns_are_refused(tmp_path, row):
+    with pytest.raises(SourceError, match="Row 0 is"):
+        from_generator([row], tmp_path / "set")
+
+
+def test_an_error_in_a_later_batch_says_where_it_begins(tmp_path):
+    with pytest.raises(BadColumnError, match=r"generator: Column 'x' .* \(in the rows from 2 on\)"):
+        from_generator([{"x": [1, 2]}, {"x": [3, "text"]}], tmp_path / "set", batched=True)
+
+
+def test_rows_of_nested_lists_are_handed_on_by_their_bytes():
+    rows = ({"x": [[1.0] * 100] * 100} for _ in range(10))
+    sizes = [len(values["x"]) for values in _together(rows, piece_bytes=160_000)]
+    assert sizes == [2, 2, 2, 2, 2]
+
+
+def test_attributes_of_a_frame_are_told():
+    frame = pd.DataFrame({"a": [1]})
+    frame.attrs["unit"] = "metre"
+    assert [str(entry) for entry in frame_source(frame).account.entries] == [
+        "unit: 1 attribute left out: of frame.attrs; metadata= keeps it"
+    ]
+
+
+# Files that cannot be read.
+
+
+@pytest.mark.parametrize(("place", "bits", "said"), [(8, 1, "encrypted"), (10, 93, "not supported")])
+def test_arrays_that_zipfile_cannot_unpack_are_named(tmp_path, place, bits, said):
+    np.savez(tmp_path / "x.npz", x=np.arange(3))
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    for start in (data.find(b"PK\x01\x02") + place, place - 2):  # in the directory, and before the array
+        data[start] = bits
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(SourceError, match=f"Array 'x' of .* cannot be read: .*{said}"):
+        npz_source(tmp_path / "x.npz")
