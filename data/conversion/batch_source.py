@@ -174,8 +174,9 @@ def named_values(element: Any, row: int) -> Mapping[str, Any]:
 
     A named tuple has names of its own. Raises SourceError.
     """
-    if isinstance(element, tuple) and hasattr(element, "_asdict"):
-        element = element._asdict()
+    fields = getattr(element, "_fields", None)  # of named tuples, documented in spite of its name
+    if isinstance(element, tuple) and fields:
+        element = dict(zip(fields, element, strict=True))
     if isinstance(element, Mapping) and element:
         return element
     if isinstance(element, tuple) and 0 < len(element) <= len(_TUPLE_NAMES):
