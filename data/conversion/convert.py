@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ _Path = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """How far a conversion is: rows and bytes of the source; None where the whole is not known."""
+    """How far a conversion is: rows and bytes of the source; None where the whole is not known.
+
+    Without columns it has not begun: the source is looked through to know what it holds.
+    """
 
     kind: str
     columns: tuple[Column, ...] | None
@@ -90,7 +94,7 @@ def convert(
         rows_per_shard: rows of a file.
         shard_bytes: or bytes of a file.
         piece_bytes: about so many bytes of rows are read and written at once: fewer take less memory.
-        on_progress: called after each such piece.
+        on_progress: called after each such piece, and while records of TFRecord are looked through before.
 
     The metadata of the dataset holds where it came from, the class names that the source has, and the columns that a
     model is fed with where they can be told, which `Trainer.fit` then takes.
@@ -122,6 +126,7 @@ def convert(
         bad_pictures=bad_pictures,
         upright=upright,
         piece_bytes=piece_bytes,
+        on_read=None if on_progress is None else partial(_opening, on_progress, kind or "source"),
     )
     opened = open_source(source, kind, options)
     metadata = {
@@ -138,6 +143,10 @@ def convert(
         "overwrite": overwrite,
     }
     return write_source(opened, folder, writing, resume=resume, on_progress=on_progress)
+
+
+def _opening(on_progress: OnProgress, kind: str, num_bytes: int) -> None:
+    on_progress(Conversion(kind=kind, columns=None, num_rows=0, total_rows=None, num_bytes=num_bytes, total_bytes=None))
 
 
 def _model_columns(columns: Sequence[Column]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 from ..errors import SourceError
 from ..foreign.schemas import ALL_SPLITS, split_of
+from ..foreign.tfrecord import is_tfrecord
 from ..format.account import Account
 from ..format.manifest import MANIFEST_NAME
 
@@ -139,7 +140,9 @@ def note_left_out(account: Account, names: Sequence[str], reason: str) -> None:
 def has_ending(name: str, kind: str) -> bool:
     """Whether files of that name are of the kind; shards of TFRecord are often called train.tfrecord-00000-of-00008."""
     bare = PurePath(name).name.lower()
-    return bare.endswith(ENDINGS[kind]) or (kind == "tfrecord" and ".tfrecord" in bare)
+    if kind == "tfrecord":
+        return is_tfrecord(bare)
+    return bare.endswith(ENDINGS[kind]) and not (kind == "idx" and ".tfrecord" in bare)
 
 
 def is_hidden(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,21 @@ class TensorBatches:
     def __call__(self, first_row: int) -> Batches:
         """All batches: what is before `first_row` comes as well."""
         del first_row
-        named = (named_values(_parts(element), 0) for element in self._batches)
+        named = (named_values(_parts(element), 0) for element in self._elements())
         return 0, ({name: _values(name, tensor) for name, tensor in values.items()} for values in named)
+
+    def _elements(self) -> Iterator[Any]:
+        import tensorflow as tf
+
+        try:
+            yield from self._batches
+        except tf.errors.InvalidArgumentError as error:
+            if "Cannot batch tensors with different shapes" not in error.message:
+                raise  # of the caller's own functions
+            raise SourceError(
+                "The tf.data.Dataset has elements whose shape is not known before they come, and they differ: give it "
+                f"with tf.ensure_shape, None where it varies ({error.message.split('component')[-1].strip()})."
+            ) from error
 
 
 def _in_batches(tf_dataset: Any, specs: Mapping[str, Any], piece_bytes: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import BadColumnError, SourceError
-from ..foreign.examples import Feature, Features, parse, records_of, scan
+from ..foreign.examples import Feature, Features, parse
+from ..foreign.tfrecord import records_of, scan
 from ..format.arrow import arrow_schema, as_stored
 from ..format.columns import Column
 from .requested import Requested, RequestedColumn, fill_value, requested_columns
@@ -30,6 +31,7 @@ class TFRecordSource(Source):
         features: which become columns; None: all.
         columns: what features become, by name, also of features that no record has.
         fill_nulls: the values of records that lack a scalar, a tensor, text or bytes.
+        on_read: hears how many bytes have been scanned.
 
     Raises SourceError for files that hold something else, BadColumnError for what cannot be stored.
     """
@@ -44,10 +46,11 @@ class TFRecordSource(Source):
         features: Sequence[str] | None = None,
         columns: Requested | None = None,
         fill_nulls: Mapping[str, object] | None = None,
+        on_read: Callable[[int], None] | None = None,
     ) -> None:
         self.name, self._files, self._fills = name, tuple(files), dict(fill_nulls or {})
         self.num_bytes = size_of(self._files, "TFRecord")
-        found = scan(self._files)
+        found = scan(self._files, on_read)
         self.num_rows = found.num_records
         requested = requested_columns(columns)
         self._check_found(found, features, requested)
@@ -141,13 +144,10 @@ class TFRecordSource(Source):
             feature = found.known.get(column.name)
             missing = 0 if feature is None else found.num_records - feature.num_records
             if column.kind == "list" and missing:
-                self.account.add(
-                    "noticed",
-                    column.name,
-                    count=missing,
-                    unit="record",
-                    detail="the feature is missing: an empty list is stored (with a fill value it may be a number)",
-                )
+                is_filled = column.name in self._fills
+                why = "lists cannot be filled" if is_filled else "with a fill value it may be a number"
+                detail = f"the feature is missing: an empty list is stored ({why})"
+                self.account.add("noticed", column.name, count=missing, unit="record", detail=detail)
 
     def _stored(self, records: list[bytes], path: Path, row: int) -> list[pa.Array]:
         try:

@@ -36,7 +36,10 @@ KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """What is taken of a source, and how much at once, see `convert`."""
+    """What is taken of a source, and how much at once, see `convert`.
+
+    `on_read` hears how many bytes have been read to open a source that has to be read whole for that.
+    """
 
     target: str | None = None
     features: Sequence[str] | None = None
@@ -46,6 +49,7 @@ class SourceOptions:
     bad_pictures: from_images.BadPictures | None = None
     upright: bool = False
     piece_bytes: int = PIECE_BYTES
+    on_read: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
         check_piece_bytes(self.piece_bytes)
@@ -222,6 +226,7 @@ def _open_tfrecord(source: str, options: SourceOptions, account: Account) -> Sou
         features=options.features,
         columns=options.columns,
         fill_nulls=options.fill_nulls,
+        on_read=options.on_read,
     )
 
 

@@ -11,7 +11,7 @@ tensorflow.org/tutorials/load_data/tfrecord.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -29,7 +29,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "float_list": np.dtype(np.float32),
     "bytes_list": np.dtype(np.uint8),
 }
-_AT_ONCE_BYTES = 8 << 20
 _RECORD_BYTES = 16  # 12 before and 4 after every record
 
 
@@ -107,37 +106,6 @@ class Features:
         return Column(name=name, dtype=_DTYPES[feature.list_name], kind="list")
 
 
-def records_of(path: Path, step: int) -> Iterator[list[bytes]]:
-    """The records of a file, up to `step` at once, unpacked; raises SourceError where it is damaged or cut."""
-    import tensorflow as tf
-
-    row, step = 0, max(1, min(step, _AT_ONCE_BYTES // _first_bytes(path)))
-    try:
-        with tf.device("CPU:0"):
-            # Eager batches of tf.string: one object array, its bytes are handed on as they are.
-            for batch in tf.data.TFRecordDataset(str(path), compression(path)).batch(step).as_numpy_iterator():
-                row += len(batch)
-                yield batch.tolist()
-    except tf.errors.OpError as error:
-        raise SourceError(
-            f"{path} cannot be read as TFRecord after row {row}: {error.message}. It was probably cut short or "
-            "damaged: copy it again.",
-            path=path,
-        ) from error
-
-
-def scan(files: Iterable[Path], step: int = 1024) -> Features:
-    """What the records of all files hold; raises SourceError, BadColumnError."""
-    found = Features()
-    for path in files:
-        row = 0
-        for records in records_of(path, step):
-            for record in records:
-                found.add(record, path, row)
-                row += 1
-    return found
-
-
 def parse(
     records: Sequence[bytes], columns: Sequence[Column], features: Mapping[str, Feature], row: int
 ) -> dict[str, pa.Array]:
@@ -191,13 +159,6 @@ def _array(column: Column, values: npt.NDArray[Any], splits: npt.NDArray[np.int6
     return flat.take(pa.array(splits[:-1] // width, mask=lengths == 0))
 
 
-def _first_bytes(path: Path) -> int:
-    """Bytes of the first record, by which the others are judged; of a packed file a guess."""
-    with open(path, "rb") as file:
-        start = file.read(8)
-    return 1 << 16 if compression(path) or len(start) < 8 else max(1, int.from_bytes(start, "little"))
-
-
 def is_text(value: bytes) -> bool:
     """Whether bytes are text: UTF-8, and no NUL in it."""
     try:
@@ -222,13 +183,3 @@ def _parsed(record: bytes, path: Path, row: int) -> Any:
             f"{path} holds something else than tf.train.Example in row {row}: a message with other fields.", path=path
         )
     return parsed
-
-
-def compression(path: Path) -> str:
-    """How a file is packed, as TensorFlow names it; empty if it is not."""
-    with open(path, "rb") as file:
-        start = file.read(12)
-    if start.startswith(b"\x1f\x8b"):
-        return "GZIP"
-    # A record begins with its length, 8 bytes in all: the upper ones are zero in every file that is none of zlib.
-    return "ZLIB" if start[:1] == b"\x78" and len(start) > 8 and start[4:8] != bytes(4) else ""

@@ -92,6 +92,11 @@ def scan(path: Path, split: str | None, settings: CacheSettings) -> tuple[Path, 
     folder = path if path.is_dir() else path.parent
     names = sorted(_below(path), key=lambda name: PurePath(name).parts) if path.is_dir() else [path.name]
     names = _of_split(path, names, split) if path.is_dir() else names
+    for name in names:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise ShardError(
+                f"{folder / name} is no regular file: move it away, or open the others.", path=folder / name
+            )
     records = [name for name in names if is_tfrecord(name)]
     if not records:
         return folder, folder_of(path, (_look(folder / name, name) for name in names))
@@ -242,17 +247,19 @@ def _shard(name: str, num_bytes: int, digest: str) -> Shard:
     return Shard(file=name, num_rows=0, num_bytes=num_bytes, xxh3_128=digest)
 
 
-def _below(folder: Path) -> Iterator[str]:
+def _below(folder: Path | str, above: tuple[str, ...] = (), prefix: str = "") -> Iterator[str]:
     """The foreign files in and below a folder, by their names from it on; folders that are datasets are left out."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        here = os.path.realpath(place)
-        if here in seen or (MANIFEST_NAME in files and place != str(folder)):
-            folders.clear()
-            continue
-        seen.add(here)  # a link may lead back
-        names = (os.path.relpath(os.path.join(place, name), folder) for name in files)
-        yield from (name for name in names if is_foreign_name(name))
+    here = (*above, os.path.realpath(folder))
+    entries = list(os.scandir(folder))
+    if above and any(entry.name == MANIFEST_NAME for entry in entries):
+        return
+    for entry in entries:
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            # A link that leads back is not followed; the files behind any other are there as often as they have names.
+            yield from [] if os.path.realpath(entry.path) in here else _below(entry.path, here, f"{name}/")
+        elif is_foreign_name(name):
+            yield name
 
 
 def _keys(found: Sequence[Looked]) -> dict[str, list[int | str]]:

@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -30,12 +33,16 @@ from ..errors import CacheError, ShardError, SourceError
 from ..format.columns import Column
 from ..format.shards import edge_hash, hash_file
 from ..remote.cache import CacheFile, CacheSettings, ShardCache, Write
-from .examples import Feature, Features, compression, parse, records_of
+from .examples import Feature, Features, parse
 from .files import BATCH_ROWS, ForeignFile
 
 _RUN_ROWS = 4 * BATCH_ROWS
 _RUN_BYTES = 8 << 20
 _HEAD_BYTES, _TAIL_BYTES = 12, 4
+_AT_ONCE_BYTES = 8 << 20
+_TOLD_BYTES = 256 << 20
+_PLACE_IN_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:.*\].*")
+_NOT_RECORDS = (".idx", ".index")  # of other programs, beside their records
 
 INDEX_VERSION = 1
 """Part of the names of indices; changes whenever a scan would note something else of the same files."""
@@ -72,8 +79,9 @@ class Index:
 
 
 def is_tfrecord(name: str) -> bool:
-    """Whether a file of that name holds TFRecords; those of several are often called train.tfrecord-00000-of-00008."""
-    return ".tfrecord" in PurePath(name).name.lower()
+    """Whether a file of that name holds TFRecords; shards are often called train.tfrecord-00000-of-00008."""
+    bare = PurePath(name).name.lower()
+    return ".tfrecord" in bare and not bare.endswith(_NOT_RECORDS)
 
 
 def index_of(paths: Sequence[Path], settings: CacheSettings) -> Index:
@@ -108,6 +116,13 @@ class _Indexing:
     def fetch(self, file: CacheFile, write: Write, stop: threading.Event) -> None:
         """Read all records."""
         del file, stop
+        num_bytes = sum(path.stat().st_size for path in self._paths)
+        if num_bytes > _TOLD_BYTES:
+            warnings.warn(
+                f"{self._paths[0].parent}: all {num_bytes:,} bytes of TFRecord are read once to know their rows, which "
+                "takes minutes for some gigabytes; the next opening here reads what was found.",
+                stacklevel=2,
+            )
         self.index = _scanned(self._paths)
         write(msgspec.json.encode(self.index))
 
@@ -121,7 +136,16 @@ def _scanned(paths: Sequence[Path]) -> Index:
     return Index(features, runs, tuple(map(hash_file, paths)))
 
 
-def _runs(path: Path, features: Features) -> Iterator[Run]:
+def scan(paths: Sequence[Path], on_read: Callable[[int], None] | None = None) -> Features:
+    """What the records of all files hold; `on_read` hears the bytes so far. Raises SourceError, BadColumnError."""
+    features = Features()
+    for path in paths:
+        for _ in _runs(path, features, on_read):
+            pass
+    return features
+
+
+def _runs(path: Path, features: Features, on_read: Callable[[int], None] | None = None) -> Iterator[Run]:
     place = begin = num_rows = row = 0
     digest = xxhash.xxh3_128()
     # A compressed file cannot be read from the middle: it is one run.
@@ -135,8 +159,91 @@ def _runs(path: Path, features: Features) -> Iterator[Run]:
             if num_rows == most[0] or place - begin >= most[1]:
                 yield Run(begin, num_rows, digest.hexdigest())
                 digest, begin, num_rows = xxhash.xxh3_128(), place, 0
+        if on_read is not None:
+            on_read(features.num_bytes)
     if num_rows:
         yield Run(begin, num_rows, digest.hexdigest())
+
+
+def records_of(path: Path, step: int) -> Iterator[list[bytes]]:
+    """The records of a file, up to `step` at once, unpacked; raises SourceError where it is damaged or cut."""
+    import tensorflow as tf
+
+    row = num_bytes = 0
+    step = max(1, min(step, _AT_ONCE_BYTES // _first_bytes(path)))
+    try:
+        with tf.device("CPU:0"):
+            # Eager batches of tf.string: one object array, its bytes are handed on as they are.
+            for batch in tf.data.TFRecordDataset(str(path), compression(path)).batch(step).as_numpy_iterator():
+                records = batch.tolist()
+                row += len(records)
+                num_bytes += sum(_HEAD_BYTES + len(record) + _TAIL_BYTES for record in records)
+                yield records
+    except tf.errors.OpError as error:
+        raise _cut_short(path, row, _PLACE_IN_TENSORFLOW.sub("", error.message)) from error
+    # TensorFlow takes a head that was cut, and compressed data without its end, for the end of the file.
+    more = _unpacked_bytes(path, row) - num_bytes
+    if more:
+        raise _cut_short(path, row, f"{more:,} bytes follow that are no record")
+
+
+def compression(path: Path) -> str:
+    """How a file is packed, as TensorFlow names it; empty if it is not.
+
+    A record may be as long as the number that marks gzip: its length has a checksum, which decides.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_HEAD_BYTES)
+    if start[8:] == _checksum(start[:8]):
+        return ""
+    if start.startswith(b"\x1f\x8b"):
+        return "GZIP"
+    return "ZLIB" if start[:1] == b"\x78" and int.from_bytes(start[:2]) % 31 == 0 else ""
+
+
+def _checksum(data: bytes) -> bytes:
+    """The CRC-32C of a few bytes, masked and stored as in TFRecord files."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _unpacked_bytes(path: Path, row: int) -> int:
+    """The bytes of all records of a file; raises SourceError if it is packed and was cut short."""
+    if not compression(path):
+        return path.stat().st_size
+    num_bytes, unpacking = 0, zlib.decompressobj(wbits=47)  # gzip or zlib, as its head says
+    try:
+        with open(path, "rb") as file:
+            while data := unpacking.unconsumed_tail or unpacking.unused_data or file.read(1 << 20):
+                if unpacking.eof:  # another member follows
+                    unpacking = zlib.decompressobj(wbits=47)
+                num_bytes += len(unpacking.decompress(data, 1 << 20))
+        num_bytes += len(unpacking.flush())
+    except zlib.error as error:
+        raise _cut_short(path, row, str(error)) from error
+    if not unpacking.eof:
+        raise _cut_short(path, row, "the end of the compressed data is missing")
+    return num_bytes
+
+
+def _first_bytes(path: Path) -> int:
+    """Bytes of the first record, by which the others are judged; of a packed file a guess."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    return 1 << 16 if compression(path) or len(start) < 8 else max(1, int.from_bytes(start, "little"))
+
+
+def _cut_short(path: Path, row: int, what: str) -> SourceError:
+    return SourceError(
+        f"{path} cannot be read as TFRecord after row {row}: {what}. It was probably cut short or damaged: copy it "
+        "again.",
+        path=path,
+    )
 
 
 class TFRecordFile(ForeignFile):

@@ -84,12 +84,16 @@ def _shown(console: Console) -> Iterator[Callable[[Conversion], None]]:
         state = {"is_new": True}
 
         def on_progress(now: Conversion) -> None:
+            if now.columns is None:
+                bar.update(task, description="looking through the source", size=f"{now.num_bytes / 1e6:,.1f} MB")
+                return
             if state["is_new"]:
                 state["is_new"] = False
                 bar.print(found_text(now), markup=False, highlight=False, soft_wrap=True)
             by_bytes = bool(now.total_bytes)
             bar.update(
                 task,
+                description="converting",
                 completed=now.num_bytes if by_bytes else now.num_rows,
                 total=now.total_bytes if by_bytes else now.total_rows,
                 rows=_of(now.num_rows, now.total_rows),

@@ -211,3 +211,12 @@ def test_data_sets_of_keras_as_keras_loads_them(tmp_path):
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
     )
     assert done.stdout.split("\n")[-3:] == ["30 Ankle boot", "12 Ankle boot", ""], done.stderr
+
+
+def test_shapes_that_are_known_only_when_they_come_and_differ_are_refused(tf, tmp_path):
+    spec = tf.TensorSpec(None, tf.float32)
+    pairs = tf.data.Dataset.from_generator(lambda: iter([[1.0], [2.0, 3.0]]), output_signature=spec)
+    with pytest.raises(SourceError, match=r"tf\.ensure_shape"):
+        from_tf_dataset(pairs, tmp_path / "set")
+    known = pairs.map(lambda x: tf.ensure_shape(x, [None]))
+    assert columns_of(from_tf_dataset(known, tmp_path / "set"))["x"].to_list() == [[1.0], [2.0, 3.0]]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+
 import pytest
 import tensorflow as tf
 from heliostat.data import BadColumnError, SourceError
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.from_tfrecord import TFRecordSource
-from heliostat.data.foreign.examples import records_of
+from heliostat.data.foreign.tfrecord import records_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -211,3 +214,83 @@ def test_what_tensorflow_reads_is_stored_and_the_account_is_empty(tmp_path_facto
             assert flat.dtype == there.dtype
             assert flat.tobytes() == there.tobytes()
     assert account_of(path) == []
+
+
+# The frames of records: TensorFlow's reader takes some of what was cut short for the end.
+
+
+def of_length(length: int) -> bytes:
+    """A record of so many bytes."""
+    found = length - 20
+    while len(record := example(x=data(b"\xff" * found))) != length:
+        found += length - len(record)
+    return record
+
+
+@pytest.mark.parametrize("length", [0x8B1F, 0x88B1F, 0x9C78])
+def test_a_record_as_long_as_the_mark_of_compressed_files_is_no_mark(tmp_path, length):
+    path = write(tmp_path / "a.tfrecord", [of_length(length), example(x=data(b"\xfe"))])
+    found = columns_of(convert(path, tmp_path / "set"))
+    assert [len(value) for value in found["x"].to_list()][1:] == [1]
+
+
+@pytest.mark.parametrize("cut", [1, 8])
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, lambda data: gzip.compress(data) + gzip.compress(b"")])
+def test_compressed_data_without_its_end_is_refused(tmp_path, pack, cut):
+    packed = pack(write(tmp_path / "plain.tfrecord", [example(x=ints(row)) for row in range(50)]).read_bytes())
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(packed)
+    assert columns_of(convert(path, tmp_path / "set"))["x"].tolist() == [*range(50)]
+    path.write_bytes(packed[:-cut])
+    with pytest.raises(SourceError, match="a.tfrecord cannot be read as TFRecord after row"):
+        convert(path, tmp_path / "cut")
+
+
+def test_members_of_gzip_that_follow_one_another_are_all_read(tmp_path):
+    parts = [write(tmp_path / "p.tfrecord", [example(x=ints(row))]).read_bytes() for row in range(3)]
+    (tmp_path / "a.tfrecord.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    assert columns_of(convert(tmp_path / "a.tfrecord.gz", tmp_path / "set"))["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_a_record_of_which_only_the_head_is_there_is_refused(tmp_path, length):
+    path = write(tmp_path / "a.tfrecord", [example(x=ints(1))])
+    path.write_bytes(path.read_bytes() * 3 + path.read_bytes()[:length])
+    with pytest.raises(SourceError, match=f"after row 3: ({length} bytes follow that are no record|truncated)"):
+        convert(path, tmp_path / "set")
+
+
+def test_what_tensorflow_says_of_damage_is_told_without_its_own_places(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(x=ints(row)) for row in range(3)])
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(SourceError, match="cannot be read as TFRecord after row 0: truncated record at") as error:
+        convert(path, tmp_path / "set")
+    assert "function_node" not in str(error.value)
+
+
+def test_an_index_of_another_program_is_no_tfrecord(tmp_path):
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.tfrecord", [example(x=ints(1))])
+    (tmp_path / "in" / "a.tfrecord.idx").write_text("0 25\n")
+    dataset = convert(tmp_path / "in", tmp_path / "set")
+    assert [str(entry) for entry in dataset.account] == [
+        "a.tfrecord.idx: 1 file left out: not of kind tfrecord; --kind chooses another"
+    ]
+
+
+def test_looking_through_records_is_told_before_rows_are_written(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(x=ints(row)) for row in range(3000)])
+    told = []
+    convert(path, tmp_path / "set", on_progress=told.append)
+    looked = [now.num_bytes for now in told if now.columns is None]
+    assert looked == sorted(looked)
+    assert looked[-1] == path.stat().st_size
+    assert [now.columns is None for now in told] == sorted((now.columns is None for now in told), reverse=True)
+
+
+def test_a_fill_value_of_a_list_is_told_not_to_be_used(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(x=ints(1, 2)), example(x=ints(1)), example(y=ints(1))])
+    assert (
+        "x: 1 record noticed: the feature is missing: an empty list is stored (lists cannot be filled)"
+        in account_of(path, fill_nulls={"x": 7, "y": 0})
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 from heliostat.data import BadColumnError, DatasetNotFoundError, ShardError, open_dataset
+from heliostat.data.conversion.convert import convert
 from heliostat.data.errors import CacheError
 from heliostat.data.foreign import tfrecord
 from heliostat.data.verify import verify
@@ -179,3 +181,29 @@ def test_a_change_behind_the_index_is_found_when_its_rows_are_read(tf, tmp_path,
     assert again.fingerprint == dataset.fingerprint
     with pytest.raises(ShardError, match=r"a\.tfrecord .*has other records than when it was opened"):
         list(again.batches(NUM_ROWS))
+
+
+def test_files_behind_links_are_those_that_a_conversion_takes(tf, tmp_path):
+    root = tmp_path / "set"
+    (root / "sub").mkdir(parents=True)
+    write(tf, root / "sub" / "a.tfrecord", range(3))
+    (root / "other").symlink_to("sub")
+    (root / "sub" / "back").symlink_to("..")
+    opened, converted = open_dataset(root), convert(root, tmp_path / "out")
+    for dataset in (opened, converted):
+        assert [dataset.row(number)["y"] for number in range(len(dataset))] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_pipe_among_files_is_refused_and_not_waited_for(folder):
+    os.mkfifo(folder / "b.tfrecord")
+    with pytest.raises(ShardError, match=r"b\.tfrecord is no regular file"):
+        open_dataset(folder)
+
+
+def test_a_large_scan_is_told_once(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(tfrecord, "_TOLD_BYTES", 1)
+    with pytest.warns(UserWarning, match="all .* bytes of TFRecord are read once"):
+        open_dataset(folder, cache_dir=tmp_path / "cache")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_dataset(folder, cache_dir=tmp_path / "cache")
