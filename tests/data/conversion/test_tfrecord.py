@@ -242,7 +242,7 @@ def test_compressed_data_without_its_end_is_refused(tmp_path, pack, cut):
     path.write_bytes(packed)
     assert columns_of(convert(path, tmp_path / "set"))["x"].tolist() == [*range(50)]
     path.write_bytes(packed[:-cut])
-    with pytest.raises(SourceError, match="a.tfrecord cannot be read as TFRecord after row"):
+    with pytest.raises(SourceError, match=r"a\.tfrecord cannot be read as TFRecord after row"):
         convert(path, tmp_path / "cut")
 
 
