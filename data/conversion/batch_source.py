@@ -8,7 +8,7 @@ TensorFlow and Keras, and what is refused is refused in the same words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -174,9 +174,9 @@ def named_values(element: Any, row: int) -> Mapping[str, Any]:
 
     A named tuple has names of its own. Raises SourceError.
     """
-    fields = getattr(element, "_fields", None)  # of named tuples, documented in spite of its name
-    if isinstance(element, tuple) and fields:
-        element = dict(zip(fields, element, strict=True))
+    if isinstance(element, tuple) and type(element) is not tuple:
+        with suppress(AttributeError):  # a tuple of another class
+            element = element._asdict()
     if isinstance(element, Mapping) and element:
         return element
     if isinstance(element, tuple) and 0 < len(element) <= len(_TUPLE_NAMES):
