@@ -175,8 +175,9 @@ def named_values(element: Any, row: int) -> Mapping[str, Any]:
     A named tuple has names of its own. Raises SourceError.
     """
     if isinstance(element, tuple) and type(element) is not tuple:
-        with suppress(AttributeError):  # a tuple of another class
-            element = element._asdict()
+        of_class: Any = element
+        with suppress(AttributeError):  # another class than those of named tuples
+            element = of_class._asdict()
     if isinstance(element, Mapping) and element:
         return element
     if isinstance(element, tuple) and 0 < len(element) <= len(_TUPLE_NAMES):
