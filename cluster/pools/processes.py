@@ -9,10 +9,11 @@ import signal
 
 
 def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since its machine did; 0 if there is no such process, or no ``/proc``."""
+    """When a process started, in clock ticks since its machine did; 0 if it has ended, or there is no ``/proc``."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            state, *numbers = file.read().rpartition(b")")[2].split()
+        return 0 if state in b"ZX" else int(numbers[18])
     except (OSError, ValueError, IndexError):
         return 0
 

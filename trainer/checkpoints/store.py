@@ -64,6 +64,11 @@ class InitialCheckpoint:
     name: str
 
 
+def shown_place(location: str) -> str:
+    """A place of checkpoints without credentials, for messages."""
+    return shown_uri(location) if is_uri(location) else location
+
+
 class CheckpointStore:
     """The checkpoints under one location. It pickles, as its location.
 
@@ -83,7 +88,7 @@ class CheckpointStore:
         text = os.fspath(location)
         self._is_uri = is_uri(text)
         self.location = text if self._is_uri else str(Path(text).expanduser().absolute())
-        self.shown = shown_uri(text) if self._is_uri else self.location
+        self.shown = shown_place(self.location)
         try:
             if self._is_uri:
                 self._filesystem, root = pafs.FileSystem.from_uri(self.location)

@@ -22,7 +22,7 @@ class Computers:
         self.platform: Platform = {}
         self.where = "where the run began"
         self.model = ModelRecord()
-        self._told: list[Platform] = []  # of those that differ
+        self._told: list[Platform] = []  # one of each kind that workers have had
 
     def look_back(self, folder: RunFolder) -> None:
         """Take from its folder what the run that goes on was computed with; raises StorageError."""
@@ -35,14 +35,12 @@ class Computers:
 
     def compare(self, platform: Platform, folder: RunFolder, screen: Display, *, may_differ: bool) -> None:
         """Say and note, once for each kind, that workers compute on mixed hardware; unless it is refused."""
-        known = [self.platform, *self._told]
-        differences = [each for each in (differing(one, platform, HARDWARE) for one in known) if each]
-        is_new = all(differing(one, platform, HARDWARE) for one in self._told)
-        if not is_new:
-            return
+        if not all(differing(one, platform, HARDWARE) for one in self._told):
+            return  # one of its kind has told already
+        differences = [differing(one, platform, HARDWARE) for one in (self.platform, *self._told)]
         self._told.append(platform)
-        if differences and may_differ:
-            screen.say(permission(told(differences[0], "at first", "now")))
+        if may_differ and (found := next(filter(None, differences), None)):
+            screen.say(permission(told(found, "at first", "now")))
             folder.update(mixed_hardware=[dict(each) for each in self._told])
 
     def lines(self, ready: Ready) -> list[str]:

@@ -62,7 +62,7 @@ def opened(data: Data, columns: Columns) -> Data:
     Raises:
         DataError, DatasetError: the dataset cannot be opened or lacks a column.
     """
-    data = _dataset_at(data) if isinstance(data, (str, Path)) else data
+    data = open_dataset(data) if isinstance(data, (str, Path)) else data
     if isinstance(data, Dataset):
         columns.check(data)
     return data
@@ -82,7 +82,7 @@ def noted_columns(
     if inputs is None or targets is None:
         if isinstance(data, (str, Path)):
             with contextlib.suppress(DatasetError, OSError):  # told where the run opens it
-                data = _dataset_at(data)
+                data = open_dataset(data)
         noted = _notes(data)
     chosen = noted.get("inputs", "x") if inputs is None else inputs
     return data, chosen, noted.get("targets", "y") if targets is None else targets
@@ -97,10 +97,6 @@ def _notes(data: Data) -> Mapping[str, ColumnChoice]:
         return {}
     noted = getattr(base, "metadata", {}).get("model", {})
     return {key: column for key, column in noted.items() if column in data.schema}
-
-
-def _dataset_at(place: str | Path) -> Dataset:
-    return open_dataset(place if "://" in str(place) else Path(place).expanduser().absolute())
 
 
 def _placed(data: Data, place: Path, columns: Columns, *, began: bool) -> Dataset:

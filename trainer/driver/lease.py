@@ -33,6 +33,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from heliostat.cluster.pools.processes import start_ticks
+
 from ..errors import LeaseHeldError, LeaseLostError, StorageError
 from ..jobs import LEASE_FILE
 from .shown_text import printable
@@ -213,9 +215,8 @@ def _process_ended(holder: Holder, own: Holder) -> bool | None:
 
 
 def _process_began(pid: int) -> str:
-    """The start time in ``/proc/PID/stat``; empty if there is no such process, or it has ended as a zombie."""
-    fields = _text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return "" if not fields or fields[0] in "ZX" else fields[19]
+    """The start time as a lease has it; empty if the process has ended, or there is none."""
+    return str(start_ticks(pid) or "")
 
 
 def _read(path: Path) -> Holder | None:

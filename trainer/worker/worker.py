@@ -23,7 +23,7 @@ from heliostat.data import Dataset
 
 from ..checkpoints.manifest import FinalStateWritten
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, model_settings, restore_state
-from ..checkpoints.store import CheckpointStore, InitialCheckpoint
+from ..checkpoints.store import CheckpointStore, InitialCheckpoint, shown_place
 from ..columns import sample_rows
 from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
@@ -57,7 +57,7 @@ from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .held_model import HeldModel
 from .predict import Predictor
-from .saver import reason_of, written
+from .saver import reason_of, saving_told, written
 from .session import Session
 from .step_functions import open_microbatches, open_step, steps_of, test_step
 
@@ -263,8 +263,8 @@ class Worker:
     def _fit_report(self, job: FitJob, built: BuiltModel, member: Member, sha256: dict[str, str]) -> FitReport:
         """What the run came to, whose state has these hashes; it is kept where later passes and fits find it."""
         if job.final_dir is not None:
-            member.note_activity(Activity.SAVE)
-            _keep_end(job.final_dir, job, built, member)
+            with saving_told(member, shown_place(job.final_dir)):
+                _keep_end(job.final_dir, job, built, member)
         return FitReport(sha256=sha256, model_file=_saved(built.model))
 
 

@@ -47,6 +47,13 @@ def test_another_process_with_the_number_is_left_alone(sleeper):
     assert sleeper.poll() is None
 
 
+def test_a_process_that_has_ended_and_that_nobody_has_asked_for_is_gone():
+    gone = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+    assert start_ticks(gone.pid) == 0
+    gone.wait()
+
+
 def test_a_process_that_is_gone_is_not_opened():
     gone = subprocess.Popen(["true"])
     started = start_ticks(gone.pid)

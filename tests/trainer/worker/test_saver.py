@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.group.liveness import Activity
 from heliostat.trainer import EverySteps, storage_thread
-from heliostat.trainer.checkpoints.manifest import CheckpointWritten
+from heliostat.trainer.checkpoints.manifest import CheckpointWritten, FinalStateWritten
 from heliostat.trainer.checkpoints.snapshot import Snapshot
 from heliostat.trainer.checkpoints.store import CheckpointStore
 from heliostat.trainer.config import FitConfig
 from heliostat.trainer.events import CheckpointNotMade
 from heliostat.trainer.jobs import StillSaving
+from heliostat.trainer.worker import worker
 from heliostat.trainer.worker.saver import Saver
 from heliostat.trainer.worker.session import Session
 
@@ -164,6 +166,23 @@ def test_whoever_waits_for_its_storage_at_an_end_is_saving_and_tells_it(tmp_path
     assert first.location == second.location == CheckpointStore(str(tmp_path)).location
     assert 0 < first.seconds < second.seconds
     assert len(alone.told(CheckpointWritten)) == 1
+
+
+def test_who_waits_until_the_run_s_final_state_is_written_tells_it(tmp_path, monkeypatch, when_written):
+    monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(worker, "make_snapshot", lambda built, **where: snapshot())
+    monkeypatch.setattr(worker, "_saved", lambda model: b"")
+    alone, final = Alone(), SimpleNamespace(final_dir=str(tmp_path), first_generation=0)
+
+    def hangs(number):
+        until_s = time.monotonic() + 20
+        while not alone.told(StillSaving) and time.monotonic() < until_s:
+            time.sleep(0.001)
+
+    when_written(hangs)
+    worker.Worker._fit_report(None, final, SimpleNamespace(model=None), alone, {})
+    assert alone.told(StillSaving)[0].location == str(tmp_path)
+    assert len(alone.told(FinalStateWritten)) == 1
 
 
 def test_a_copy_that_finds_no_memory_at_a_pause_is_told(tmp_path):
