@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from .. import instruments
 from ..allreduce.slices import SumSpec
@@ -123,8 +124,20 @@ def _sum_spec(
     )
 
 
-def broadcast(member: Member, produce: Callable[[], memoryview], max_bytes: int, wait_s: float) -> memoryview:
-    """Return on every worker what the chief produced; a worker that becomes the chief meanwhile produces it itself.
+class Told(NamedTuple):
+    """What the chief of a broadcast has produced, and whether that was this worker.
+
+    Who is the chief when the broadcast is over says nothing: its last words may have reached one worker only, and the
+    one that has taken its place hears them from there.
+    """
+
+    payload: memoryview
+    is_own: bool
+
+
+def broadcast(member: Member, produce: Callable[[], memoryview], max_bytes: int, wait_s: float) -> Told:
+    """Return on every worker what the chief produced; a worker that becomes the chief meanwhile produces it itself,
+    unless somebody has heard what the last one did.
 
     Args:
         member: this worker's membership.
@@ -136,6 +149,7 @@ def broadcast(member: Member, produce: Callable[[], memoryview], max_bytes: int,
         ProtocolError: the chief has produced more than `max_bytes`.
     """
     made: memoryview | None = None
+    is_own = False
     while member.call not in member.results:
         member.note_activity(Activity.CALLBACKS if member.is_chief else Activity.AWAIT_CALLBACKS)
         if member.is_chief and made is None:
@@ -151,5 +165,6 @@ def broadcast(member: Member, produce: Callable[[], memoryview], max_bytes: int,
         else:
             instruments.note("broadcast", began_s)
             member.results.keep(member.call, told)
+            is_own = own is not None
     member.call += 1
-    return member.results.payload(member.call - 1)
+    return Told(member.results.payload(member.call - 1), is_own)

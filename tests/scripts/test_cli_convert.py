@@ -83,7 +83,13 @@ def test_an_interrupted_conversion_goes_on_with_resume(tmp_path):
     path.mkdir()
     for part in range(200):
         pq.write_table(pa.table({"x": np.arange(1000) + 1000 * part}), path / f"{part:03}.parquet")
-    arguments = ("convert", path, tmp_path / "set", "--rows-per-shard", 500)
+    arguments = (
+        "convert",
+        path,
+        tmp_path / "set",
+        "--rows-per-shard",
+        100,
+    )  # so many that it is not done before it is noticed
     child = subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment(), stderr=subprocess.PIPE, text=True)
     try:
         until_s = time.monotonic() + 60

@@ -7,11 +7,14 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from heliostat.cluster.allreduce.mesh import TcpMesh
+from heliostat.cluster.errors import PeerError
 from heliostat.trainer import (
     ConfigurationError,
     EverySteps,
@@ -23,6 +26,7 @@ from heliostat.trainer.checkpoints.store import CheckpointStore
 
 from ..slow import SLOW
 from .conftest import dense_data
+from .faults import events_of
 from .helpers import die, local_trainer
 from .models import linear, normalised
 
@@ -132,6 +136,43 @@ def test_the_full_product_of_deaths(undisturbed, at, tmp_path, point, step, work
     with local_trainer(normalised, tmp_path, workers=3) as trainer:
         result = fit(trainer, loop=loop, callbacks=callbacks() if with_callbacks else [])
     assert outcome(result) == undisturbed(with_callbacks)[0]
+
+
+class Weigh(keras.callbacks.Callback):
+    """Changes weights between epochs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.set_weights([values * 0.9 for values in self.model.get_weights()])
+
+
+@pytest.mark.parametrize(("act", "message"), [(RateByStep, 6), (Weigh, 2)])
+def test_the_next_chief_has_not_heard_what_the_last_one_said_and_another_has(at, tmp_path, monkeypatch, act, message):
+    """The last words of a chief reach one worker; the one that takes its place hears them from there."""
+    with local_trainer(normalised, tmp_path / "undisturbed") as trainer:
+        undisturbed = fit(trainer, callbacks=[act()])
+    heard, told = threading.Event(), TcpMesh._broadcast
+    counts = Counter()
+
+    def tell(self, call, payload, root, max_bytes, deadline_s):
+        name = threading.current_thread().name
+        counts[name] += 1
+        found = told(self, call, payload, root, max_bytes, deadline_s)
+        if counts[name] == message and name == "heliostat-worker-0":
+            assert heard.wait(60)
+            die()
+        if counts[name] == message and name == "heliostat-worker-1":
+            assert heard.wait(60)
+            raise PeerError.lost(call, 0, "its last words were cut off")
+        if counts[name] == message and name == "heliostat-worker-2":
+            heard.set()
+        return found
+
+    monkeypatch.setattr(TcpMesh, "_broadcast", tell)
+    with local_trainer(normalised, tmp_path / "disturbed", workers=3) as trainer:
+        result = fit(trainer, callbacks=[act()])
+    assert outcome(result) == outcome(undisturbed)
+    (lost,) = events_of(result.run_dir, "lost")
+    assert lost["worker"] == 0
 
 
 class KillInHook(keras.callbacks.Callback):

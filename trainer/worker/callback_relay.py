@@ -228,9 +228,9 @@ class CallbackRelay:
             control = _CONTROL.pack(_learning_rate(built), stop, over, states is not None)
             return joined([control, np.frombuffer(states, np.uint8)]) if states is not None else memoryview(control)
 
-        message = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        message, is_own = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         rate, built.model.stop_training, self._position.steps_over, with_states = _CONTROL.unpack_from(message)
-        if not self._member.is_chief:
+        if not is_own:
             _set_learning_rate(built, rate)
         self._agree(message[_CONTROL.size :] if with_states else None)
 
@@ -250,10 +250,10 @@ class CallbackRelay:
             last = [] if states is None else [np.frombuffer(states, np.uint8)]
             return joined([_CHANGES.pack(stop, states is not None, num_bytes), *state, *last])
 
-        message = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        message, is_own = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         self._digest = ""
         built.model.stop_training, with_states, num_bytes = _CHANGES.unpack_from(message)
-        if not self._member.is_chief and num_bytes:
+        if not is_own and num_bytes:
             assign_state(built, message[_CHANGES.size : _CHANGES.size + num_bytes])
         self._agree(message[_CHANGES.size + num_bytes :] if with_states else None)
 

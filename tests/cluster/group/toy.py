@@ -179,7 +179,7 @@ class Toy:
     def _talk(self, job: Job, member: Member) -> None:
         due = self.state.step // job.talk_every
         while len(self.state.payloads) < due:
-            payload = broadcast(member, lambda: memoryview(self._produce(job, member)), 1 << 20, GUARD_S)
+            payload, _ = broadcast(member, lambda: memoryview(self._produce(job, member)), 1 << 20, GUARD_S)
             self.state = told(self.state, bytes(payload))
         while len(self.state.answers) < due:
             self.script.reached("ask", member.step)
