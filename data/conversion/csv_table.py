@@ -153,7 +153,9 @@ class CsvTable(TextTable):
                 batch = _parsed(block, dialect).select(list(names))
             except (pa.ArrowException, UnicodeError) as error:
                 where = f"rows counted after {self.row_text(done)}" if done else "the header is row 1"
-                raise SourceError(f"{path} cannot be read as CSV: {error} ({where})", path=path) from error
+                is_text = "UTF8" not in str(error)
+                remedy = "" if is_text else ". Turn it into UTF-8, such as with iconv -f latin1 -t utf-8"
+                raise SourceError(f"{path} cannot be read as CSV: {error} ({where}){remedy}", path=path) from error
             kept = batch.slice(min(skipped, batch.num_rows))
             skipped, done = skipped - batch.num_rows + kept.num_rows, done + kept.num_rows
             yield kept

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import SourceError
+from ..errors import BadColumnError, SourceError
 from ..foreign.schemas import partition_keys, split_of
 from ..format.account import Account
 from ..format.manifest import MANIFEST_NAME
@@ -149,6 +149,15 @@ def _check_options(kind: SourceKind, source: str, options: SourceOptions) -> Non
             flag = _FLAGS.get(name, f"--{name}")
             raise SourceError(
                 f"{name}= ({flag}) is for {', '.join(kinds)}; {source} is of kind {kind}. Leave it out.", path=source
+            )
+    named = [*(options.features or ()), *([] if options.target is None else [options.target])]
+    for name in named:
+        if named.count(name) > 1:
+            raise BadColumnError(
+                f"Column {name!r} of {source} is named twice, in features= (--feature) or as target= (--target) too. "
+                "Name every column once.",
+                path=source,
+                column=name,
             )
 
 

@@ -89,21 +89,14 @@ class TableSource(Source):
         names = [name for name in self._types if name != self._target]
         index = index_columns(self._table.schema) if self._target is not None else ()
         for name in index:
-            self.account.add(
-                "left out",
-                name,
-                unit="column",
-                detail="pandas' index; a feature only if it is named",
-            )
+            self.account.add("left out", name, unit="column", detail="pandas' index; a feature only if it is named")
         return [name for name in names if name not in index]
 
     def _check_names(self, *names: str) -> None:
         for name in names:
             if name not in self._types:
                 known = ", ".join(map(repr, self._types))
-                raise BadColumnError(
-                    f"{self.name} has no column {name!r}; it has {known}.", path=self.name, column=name
-                )
+                raise self._error(name, f"{self.name} has no column {name!r}; it has {known}.")
 
     def _check_not_empty(self) -> None:
         if not self._features:
@@ -118,11 +111,8 @@ class TableSource(Source):
                 "in the file.",
             )
         if self.num_rows == 0:
-            raise BadColumnError(
-                f"Column {self._features[0]!r} of {self.name} has 0 rows; a dataset needs at least one.",
-                path=self.name,
-                column=self._features[0],
-            )
+            first = self._features[0]
+            raise self._error(first, f"Column {first!r} of {self.name} has 0 rows; a dataset needs at least one.")
 
     def _checked_columns(self, names: Sequence[str]) -> dict[str, Column]:
         """The columns that the named ones become; all that cannot be stored as they are in one error."""

@@ -220,6 +220,14 @@ def test_features_of_any_table_are_stacked_beside_the_target(tmp_path):
         assert found["x"].dtype == found["y"].dtype == np.float32
 
 
+@pytest.mark.parametrize("options", [{"features": ["a", "a"]}, {"features": ["a", "y"], "target": "a"}])
+def test_a_column_is_named_once(tmp_path, options):
+    pq.write_table(pa.table({"a": [1], "y": [2]}), tmp_path / "a.parquet")
+    with pytest.raises(BadColumnError, match=r"Column 'a' of .*a\.parquet is named twice") as caught:
+        convert(tmp_path / "a.parquet", tmp_path / "set", **options)
+    assert caught.value.column == "a"
+
+
 def test_files_with_other_columns_are_refused(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": [1.5]}), tmp_path / "2.parquet")
