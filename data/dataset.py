@@ -520,7 +520,8 @@ class Dataset(ABC):
         Raises:
             UnknownColumnError: there is no such column.
             SelectionError: it holds no bytes, or a size or number of channels that cannot be.
-            TransformError: when rows are read: an image that cannot be decoded; for the first row at once.
+            TransformError: an image cannot be decoded, when it is read; at once if `size` is None and the first one
+                does not tell its own.
 
         Example:
             >>> photos = write_dataset("photos", {"image": [jpeg, jpeg]})

@@ -14,6 +14,7 @@ import numpy as np
 from ..dataset import Dataset
 from ..errors import SelectionError, TransformError
 from ..format.columns import Column
+from ..format.exact import exactly
 from ..format.ragged import Ragged, Values
 from ..order.order import RowIds, checked_integer
 from .transform import Transform, TransformedDataset
@@ -86,9 +87,6 @@ def _last(source: Ragged, length: int) -> Ragged:
 
 
 def _fits(value: float, dtype: np.dtype[Any]) -> bool:
-    try:
-        with np.errstate(over="ignore"):
-            cast = np.asarray(value).astype(dtype)
-    except (ValueError, TypeError, OverflowError):
-        return False
-    return dtype.kind == "f" or bool(cast == value)
+    """Whether it could be stored: by the same rule, which rounds fractions and nothing else."""
+    numbers = np.asarray(value).reshape(-1)
+    return np.ndim(value) == 0 and numbers.dtype.kind in "biuf" and not exactly(numbers, dtype).wrong.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import numpy as np
@@ -357,9 +358,17 @@ def test_pad_beside_the_column_and_refusals(stored):
         stored.pad("x", 3)
     with pytest.raises(SelectionError, match="truncate is 'middle'"):
         stored.pad("tokens", 3, truncate="middle")
-    for value in (0.5, 2**40, "a"):
+    for value in (0.5, 2**40, 2**70, "a", [1]):
         with pytest.raises(SelectionError, match="no value of the int32 column"):
             stored.pad("tokens", 3, value=value)
+    floats = stored.map(
+        lambda rows: {"f": Ragged(rows["tokens"].values.astype(np.float32), rows["tokens"].row_splits)}, ["tokens"]
+    )
+    for value in (2**24 + 1, 1e300):  # neither would be stored so
+        with pytest.raises(SelectionError, match="no value of the float32 column"):
+            floats.pad("f", 3, value=value)
+    assert np.isnan(rows_of(floats.pad("f", 3, value=math.nan), [0])["f"]).any()
+    assert rows_of(floats.pad("f", 3, value=0.1), [0])["f"].max() == np.float32(0.1)
 
 
 def test_ragged_rows_are_kept_apart(stored):
