@@ -40,23 +40,18 @@ def iterate_batches(reader: Reader, order: RowOrder, batch_size: int) -> Iterato
 def _batches(reader: Reader, order: RowOrder, batch_size: int) -> Iterator[dict[str, Any]]:
     with reader:
         start, row_bytes = 0, sum(column.row_bytes for column in reader.columns.values())
-        one_by_one_to = 0
         while start < order.num_rows:
             together = batches_together(reader, batch_size, row_bytes, _TOGETHER_BYTES)
-            together = 1 if start < one_by_one_to else together
             ids = order.rows(start, min(start + together * batch_size, order.num_rows))
             reader.prefetch(order, start)
-            try:
-                rows = reader.gather(ids)
-            except DatasetError:
-                if len(ids) <= batch_size:
-                    raise
-                one_by_one_to = start + len(ids)  # so that the error comes with the batch that it is about
-                continue
-            for low in range(0, len(ids), batch_size):
-                yield cut(rows, low, min(low + batch_size, len(ids)))
-            start += len(ids)
-            row_bytes = max(row_bytes, num_bytes(rows) // len(ids))
+            rows, error = gather_block(reader, ids, batch_size)
+            num_rows = len(next(iter(rows.values())))
+            for low in range(0, num_rows, batch_size):
+                yield cut(rows, low, min(low + batch_size, num_rows))
+            if error is not None:
+                raise error
+            start += num_rows
+            row_bytes = max(row_bytes, num_bytes(rows) // num_rows)
 
 
 def batches_together(reader: Reader, batch_size: int, row_bytes: int, most_bytes: int) -> int:
@@ -76,8 +71,8 @@ def _part(values: Values, low: int, high: int) -> Values:
         return values
     if not isinstance(values, Ragged):
         return aligned(values[low:high])
-    first, last = values.row_splits[low], values.row_splits[high]
-    return Ragged(aligned(values.values[first:last]), values.row_splits[low : high + 1] - first, values.kind)
+    part = values.slice(low, high)
+    return Ragged(aligned(part.values), part.row_splits, part.kind)
 
 
 def gather_block(reader: Reader, ids: RowIds, batch_size: int) -> tuple[dict[str, Any], Exception | None]:
