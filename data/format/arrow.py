@@ -30,7 +30,7 @@ from .arrow_types import (
     logical_shape,
     widened,
 )
-from .casts import Cast, Places, RowOf, cast_numbers, missing_error
+from .casts import Cast, Places, RowOf, cast_numbers, fill_number, missing_error
 from .columns import Column
 from .memory import splits_of
 from .python_values import arrow_of
@@ -188,7 +188,9 @@ def _opened(task: Cast, array: pa.Array) -> tuple[Places, pa.Array]:
     """The number of elements of each list (0 for a missing one that may be filled), and the elements."""
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     if array.null_count:
-        lengths[task.take_missing(array)] = 0
+        if task.fill not in (None, []):
+            fill_number(task)  # what cannot stand for a number says nothing about a list
+        lengths[task.take_missing(array, instead=[])] = 0
     return lengths, array.flatten()
 
 

@@ -12,6 +12,7 @@ object after the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ from .python_values import arrow_of
 _types = pa.types
 Numbers = npt.NDArray[Any]
 Places = npt.NDArray[np.int64]
+_WHOLE = re.compile(r"(-?[0-9]+)(?:\.0*)?")
+_INFINITE = ("inf", "infinity")
 RowOf = Callable[[Places], Places]
 """The places of the rows that hold the values at these places."""
 
@@ -61,14 +64,15 @@ class Cast:
         """The error for a fill that is no value of the column."""
         return self.error(f"has missing values that cannot be filled with {self.fill!r}: it {why}.")
 
-    def take_missing(self, array: pa.Array, row_of: RowOf | None = None) -> Places:
-        """The places of missing values, which get the fill and are noted; raises BadColumnError without one."""
+    def take_missing(self, array: pa.Array, row_of: RowOf | None = None, instead: object = None) -> Places:
+        """The places of missing values, which are noted with what they get, the fill or what is said; raises
+        BadColumnError without a fill."""
         places = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
         rows = places if row_of is None else row_of(places)
         if self.fill is None:
             raise missing_error(self.column.name, len(places), self.row(rows))
         if self.account is not None:
-            detail = f"missing, {self.fill!r} took the place"
+            detail = f"missing, {(self.fill if instead is None else instead)!r} took the place"
             self.account.add_rows("filled", self.column.name, self.rows(rows), detail=detail)
         return places
 
@@ -87,18 +91,20 @@ def cast_numbers(task: Cast, array: pa.Array, row_of: RowOf) -> Numbers:
     if not array.null_count:
         return _exact(task, array, row_of)
     places = task.take_missing(array, row_of)
-    values = np.full(len(array), _fill_number(task), task.column.dtype)
+    values = np.full(len(array), fill_number(task), task.column.dtype)
     # The others are cast by themselves, so a place among them is led back to one among all.
     kept = np.delete(np.arange(len(array)), places)
     values[kept] = _exact(task, array.drop_null(), lambda found: row_of(kept[found]))
     return values
 
 
-def _fill_number(task: Cast) -> Any:
+def fill_number(task: Cast) -> Any:
     """The fill in the column's dtype: it obeys what every value obeys."""
     found = arrow_of(task.column.name, [task.fill])
     if not is_number(found.type):
-        raise task.bad_fill(f"is {task.column.dtype.name}")
+        is_list = task.column.kind == "list"
+        hint = " in lists: give a number, or [] if only whole lists are missing" if is_list else ""
+        raise task.bad_fill(f"is {task.column.dtype.name}{hint}")
     cast, wrong, _ = exactly(found.to_numpy(zero_copy_only=False), task.column.dtype)
     if wrong.size:
         raise task.bad_fill(f"is {task.column.dtype.name}, and {task.fill!r} {why_wrong(task.fill, cast.dtype)}")  # type: ignore[arg-type]
@@ -153,9 +159,17 @@ def _parsed(task: Cast, array: pa.Array, row_of: RowOf) -> tuple[Numbers, Places
         return numbers, _rounded_decimals(task, array, numbers, row_of)
     # Up to there every whole number is a float64 of its own.
     for place in np.flatnonzero(np.abs(numbers) >= 2.0**53):
-        digits = array[int(place)].as_py()
-        if digits.lstrip("-").isdigit() and int(digits) != int(numbers[place]):
-            raise _not_whole(task, digits, row_of(np.array([place])))
+        text, places = array[int(place)].as_py(), row_of(np.array([place]))
+        whole = _WHOLE.fullmatch(text)
+        if np.isinf(numbers[place]):
+            if text.lstrip("-").lower() not in _INFINITE:
+                raise task.error(
+                    f"has {text:.60} in row {task.row(places)}, which would become {numbers[place]}: it is beyond "
+                    f"float64. Declare it as string (columns=, --column {task.column.name}=string), or change the "
+                    "value before."
+                )
+        elif whole is not None and int(whole[1]) != int(numbers[place]):
+            raise _not_whole(task, text, places)
     return numbers, np.empty(0, np.int64)
 
 

@@ -137,7 +137,7 @@ def _of_rows(name: str, rows: list[Any]) -> pa.Array:
     if not set(map(type, rows)) <= _PLAIN:
         rows = [_plain_row(row) for row in rows]
     kinds = set(map(type, rows)) - {type(None)}
-    if kinds & {str, bytes}:
+    if any(issubclass(kind, str | bytes) for kind in kinds):
         return _of_text(name, rows)
     if np.ndarray in kinds:
         return _of_arrays(name, rows)
@@ -178,7 +178,7 @@ def _length(name: str, place: int, row: object) -> int | None:
 def _of_text(name: str, rows: list[Any]) -> pa.Array:
     """Rows that are str, or bytes, not both: which of them a column would be depended on the rows of one write."""
     rows = [None if isinstance(row, float) and math.isnan(row) else row for row in rows]  # so pandas says missing
-    kind = next(type(row) for row in rows if isinstance(row, str | bytes))
+    kind = next(str if isinstance(row, str) else bytes for row in rows if isinstance(row, str | bytes))
     wrong = next((place for place, row in enumerate(rows) if row is not None and not isinstance(row, kind)), None)
     if wrong is not None:
         raise BadColumnError(

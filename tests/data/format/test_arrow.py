@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import enum
 import math
 
 import numpy as np
@@ -337,3 +338,35 @@ def test_the_limits_of_both_types_are_kept_in_the_wider_one(one, other):
 def test_types_go_there_and_back(name):
     for one in (column(name), column(name, (2, 3)), column(name, (), "list"), column(name, (2,), "list")):
         assert column_of("x", arrow_type(one, bools=True)) == one
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("text", ["1e400", "-1e999", "9007199254740993.0", "-9007199254740993.", "+9007199254740993.0"])
+def test_text_of_numbers_that_no_float_is_is_refused(dtype, text):
+    with pytest.raises(BadColumnError, match=r"in row 1, (which would become -?inf|a whole number that float)"):
+        as_stored(column(dtype), pa.array(["0.5", text]))
+
+
+@pytest.mark.parametrize("text", ["inf", "-Infinity", "1e22", "1e23", "9007199254740994.0", "-1.5e300", "nan"])
+def test_text_of_large_and_infinite_numbers_is_what_python_reads(text):
+    (found,) = values(as_stored(column("float64"), pa.array([text])))
+    assert found == float(text) or math.isnan(found) == math.isnan(float(text))
+
+
+def test_a_missing_list_becomes_empty_and_the_account_says_so():
+    account, lists = Account(), pa.array([[1], None, [None, 2]])
+    found = as_stored(column("int64", kind="list"), lists, fill=7, account=account)
+    assert values(found) == [[1], [], [7, 2]]
+    assert [str(entry) for entry in account.entries] == [
+        "x: 1 value filled: missing, [] took the place",
+        "x: 1 value filled: missing, 7 took the place",
+    ]
+    assert values(as_stored(column("int64", kind="list"), lists[:2], fill=[])) == [[1], []]
+    for fill in ([1], "a"):
+        with pytest.raises(BadColumnError, match=r"cannot be filled .* give a number, or \[\] if only whole lists"):
+            as_stored(column("int64", kind="list"), lists, fill=fill)
+
+
+def test_members_of_enums_of_text_are_text():
+    kinds = enum.Enum("Kind", {"A": "a"}, type=str)
+    assert arrow_of("x", [kinds.A, "b"]).to_pylist() == ["a", "b"]
