@@ -1,4 +1,9 @@
-"""TFRecord files of `tf.train.Example` as a source; TensorFlow is imported when one is opened."""
+"""TFRecord files of `tf.train.Example` as a source; TensorFlow is imported when one is opened.
+
+What a feature becomes is decided by a scan of all records (`foreign.tfrecord.scan`), as when such files are trained
+where they lie, and the records are then read a second time. A conversion has answers where opening refuses: features
+that are chosen, types that are requested, values for what is missing, and the account for what is left out.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +133,7 @@ class TFRecordSource(Source):
     def _column(self, found: Features, key: str, requested: RequestedColumn | None) -> Column:
         if key not in found.known:
             feature = self._features[key]
-            plain = Column(name=key, dtype=_dtype(feature), kind="bytes" if feature.is_bytes else "list")
+            plain = Column(name=key, dtype=feature.dtype, kind="bytes" if feature.is_bytes else "list")
         elif requested is None or not found.known[key].is_bytes:
             plain = found.column(key, is_filled=key in self._fills)
         else:
@@ -176,7 +181,3 @@ def _declared(requested: RequestedColumn) -> Feature:
 
 def _is_complete(requested: RequestedColumn) -> bool:
     return requested.kind in ("string", "bytes") or requested.dtype is not None
-
-
-def _dtype(feature: Feature) -> np.dtype[Any]:
-    return np.dtype({"int64_list": np.int64, "float_list": np.float32, "bytes_list": np.uint8}[feature.list_name])

@@ -46,6 +46,11 @@ class Feature:
         """Whether its values are text or bytes."""
         return self.list_name == "bytes_list"
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its values in a column."""
+        return _DTYPES[self.list_name]
+
 
 @dataclass(slots=True)
 class Features:
@@ -99,11 +104,11 @@ class Features:
                     "out with features= (--feature NAME), or fill it where it is missing.",
                     column=name,
                 )
-            return Column(name=name, dtype=_DTYPES["bytes_list"], kind="string" if feature.is_text else "bytes")
+            return Column(name=name, dtype=feature.dtype, kind="string" if feature.is_text else "bytes")
         if len(lengths) == 1 and lengths != {0}:
             (length,) = lengths
-            return Column(name=name, dtype=_DTYPES[feature.list_name], shape=() if length == 1 else (length,))
-        return Column(name=name, dtype=_DTYPES[feature.list_name], kind="list")
+            return Column(name=name, dtype=feature.dtype, shape=() if length == 1 else (length,))
+        return Column(name=name, dtype=feature.dtype, kind="list")
 
 
 def parse(
@@ -123,7 +128,7 @@ def parse(
 
     specs = {
         column.name: tf.io.RaggedFeature(
-            tf.string if features[column.name].is_bytes else tf.as_dtype(_DTYPES[features[column.name].list_name]),
+            tf.string if features[column.name].is_bytes else tf.as_dtype(features[column.name].dtype),
             row_splits_dtype=tf.int64,
         )
         for column in columns

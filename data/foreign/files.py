@@ -116,12 +116,12 @@ class ArrowFile(ForeignFile):
             self.schema = self._file.schema
             check_names(self.schema)
         except UNREADABLE as error:
-            raise self.damaged(f"is {self._other_format()} ({error})") from error
-
-    def _other_format(self) -> str:
-        with open(self.path, "rb") as file:
-            is_stream = file.read(len(_STREAM_MARK)) == _STREAM_MARK
-        return "an Arrow stream, which has no footer: convert it" if is_stream else "not a readable Arrow file"
+            with open(path, "rb") as opened:
+                is_stream = opened.read(len(_STREAM_MARK)) == _STREAM_MARK
+            if is_stream:
+                message = f"File {name} is an Arrow stream, which has no footer: convert it (heliostat convert)."
+                raise ShardError(message, path=path) from error
+            raise self.damaged(f"is not a readable Arrow file ({error})") from error
 
     def record_batches(self, chunk: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:  # noqa: D102
         batch = self._file.get_batch(chunk)

@@ -93,10 +93,9 @@ def scan(path: Path, split: str | None, settings: CacheSettings) -> tuple[Path, 
     names = sorted(_below(path), key=lambda name: PurePath(name).parts) if path.is_dir() else [path.name]
     names = _of_split(path, names, split) if path.is_dir() else names
     for name in names:
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise ShardError(
-                f"{folder / name} is no regular file: move it away, or open the others.", path=folder / name
-            )
+        if not (folder / name).is_file():
+            what = "no regular file" if (folder / name).exists() else "a link to what is not there"
+            raise ShardError(f"{folder / name} is {what}: move it away, or open the others.", path=folder / name)
     records = [name for name in names if is_tfrecord(name)]
     if not records:
         return folder, folder_of(path, (_look(folder / name, name) for name in names))

@@ -358,7 +358,7 @@ def test_columns_that_cannot_be_stored_are_named(tmp_path):
 def test_an_arrow_stream_is_told_apart(tmp_path):
     with pa.ipc.new_stream(tmp_path / "data.arrow", table().schema) as writer:
         writer.write_table(table())
-    with pytest.raises(ShardError, match=r"data\.arrow .*is an Arrow stream"):
+    with pytest.raises(ShardError, match=r"data\.arrow is an Arrow stream, .* \(heliostat convert\)\.$"):
         open_dataset(tmp_path)
 
 

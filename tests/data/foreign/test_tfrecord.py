@@ -207,3 +207,9 @@ def test_a_large_scan_is_told_once(folder, monkeypatch, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_dataset(folder, cache_dir=tmp_path / "cache")
+
+
+def test_a_link_to_what_is_not_there_is_refused_by_name(folder):
+    (folder / "b.tfrecord").symlink_to("nowhere")
+    with pytest.raises(ShardError, match=r"b\.tfrecord is a link to what is not there"):
+        open_dataset(folder)
