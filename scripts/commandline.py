@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib import metadata
@@ -57,8 +56,9 @@ class LocalPath(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         """As click does; a URI is refused."""
         if "://" in str(value):
-            shown = re.sub("://[^/]*@", "://***@", str(value))
-            self.fail(f"{shown!r} is a URI, and this must be a {self.name} of this machine.", param, ctx)
+            from heliostat.trainer.driver.shown_text import masked  # not before it is needed: it is slow to import
+
+            self.fail(f"{masked(str(value))!r} is a URI, and this must be a {self.name} of this machine.", param, ctx)
         return super().convert(str(Path(str(value)).expanduser()), param, ctx)
 
 

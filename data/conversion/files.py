@@ -100,6 +100,8 @@ def find_files(
     if not choice.taken:
         what = f"Folder {source} has" if Path(source).is_dir() else f"{source} gives"
         raise SourceError(f"{what} no {kind} files ({', '.join(ENDINGS[kind])}).", path=source)
+    for name in choice.taken:
+        check_utf8(name)
     for reason, left_out in choice.left_out.items():
         note_left_out(account, left_out, reason)
     if are_joined:
@@ -135,6 +137,14 @@ def note_left_out(account: Account, names: Sequence[str], reason: str) -> None:
         name = group[0] if len(group) == 1 else f"*{ending}"
         detail = reason if len(group) == 1 else f"{reason} ({shown})"
         account.add("left out", name, count=len(group), unit="file", detail=detail)
+
+
+def check_utf8(path: str) -> None:
+    """Raise SourceError for a path that is no UTF-8, which neither Arrow opens nor a manifest holds."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"The name {os.fsencode(path)!r} is no UTF-8 text: rename it.") from error
 
 
 def has_ending(name: str, kind: str) -> bool:

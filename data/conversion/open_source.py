@@ -18,7 +18,7 @@ from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
 from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable
-from .files import ENDINGS, find_files, has_ending, is_hidden, listed
+from .files import ENDINGS, check_utf8, find_files, has_ending, is_hidden, listed
 from .from_dataset import DatasetSource
 from .from_numpy import idx_source, npy_source, npz_source
 from .json_table import JsonTable
@@ -73,6 +73,7 @@ _Open = Callable[[str, SourceOptions, Account], Source]
 def open_source(source: str | os.PathLike[str], kind: SourceKind | None, options: SourceOptions) -> Source:
     """The source at a path or URI, or of the name of a data set of Keras; raises SourceError, BadColumnError."""
     text = os.path.expanduser(os.fspath(source))
+    check_utf8(text)
     if is_uri(text):
         local = local_path(text)
         if local is None:

@@ -72,7 +72,7 @@ class Index:
             raise ShardError(
                 f"{place} holds tf.train.SequenceExample with the feature lists "
                 f"{', '.join(map(repr, self.features.lists))}, which are no columns. Convert it and choose features of "
-                "the context (heliostat convert --features).",
+                "the context (heliostat convert --feature NAME).",
                 path=place,
             )
         return tuple(self.features.column(name) for name in sorted(self.features.known))

@@ -33,6 +33,8 @@ from .retry import RetryPolicy, retrying
 _Result = TypeVar("_Result")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OPTIONS = re.compile(r"[\w.-]+=[^&]*(&[\w.-]+=[^&]*)*")
+# A user and a password with slashes, as secret keys of AWS have them; not a host and its port.
+_SLASHED_USER = re.compile(r"([^/@:]+:(?![0-9]*/)[^/@]*/[^@]*)@")
 _SECRET_OPTION = re.compile(r"(?i)key|secret|token|pass|pwd|cred|auth|sig")
 _BLOCK_BYTES = 16 << 20
 _CONNECT_TIMEOUT_S = 10.0
@@ -70,6 +72,8 @@ def local_path(uri: str) -> Path | None:
 def _parts_of(uri: str) -> _Parts:
     """A URI taken apart; "#" and "?" belong to names unless options (key=value&key=value) follow the last "?"."""
     scheme, _, rest = uri.partition("://")
+    slashed = _SLASHED_USER.match(rest)
+    rest = rest if slashed is None else f"{quote(slashed[1], safe=':%')}{rest[slashed.end() - 1 :]}"
     authority, slash, tail = rest.partition("/")
     if not slash and "?" in authority:
         authority, mark, tail = authority.partition("?")

@@ -14,6 +14,7 @@ equal. Line numbers, names of files, comments and docstrings do not matter.
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import decimal
 import dis
@@ -47,6 +48,8 @@ _VALUES = (
 _LRU_CACHE = type(functools.cache(lambda: None))
 _NAMED: tuple[type, ...] = (types.BuiltinFunctionType, np.ufunc, types.GetSetDescriptorType, types.MemberDescriptorType)
 _NAMED += (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+# They find by a text what the code of a function does not name.
+_BY_TEXT = frozenset({"eval", "exec", "globals", "__import__"})
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that is made when code runs
 # Of a class: what differs without a difference, or is in its code and annotations as well.
 _NOT_OF_A_CLASS = {
@@ -192,6 +195,8 @@ class _Identity:
             if name in function.__globals__:
                 yield name
                 yield from self._used(function.__globals__[name], attributes, f"{path}.{name}")
+            elif name in _BY_TEXT:
+                raise _UncertainError(getattr(builtins, name), f"{path}.{name}")
         package = function.__globals__.get("__package__") or ""
         for name in sorted(set(_names(code, "IMPORT_NAME"))):
             yield name

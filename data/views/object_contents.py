@@ -46,7 +46,8 @@ def _pandas_contents(value: Any) -> object | None:
     if isinstance(value, pd.Series | pd.Index):
         index = value.index if isinstance(value, pd.Series) else None
         values = value.to_numpy() if isinstance(value.dtype, np.dtype) else value.astype(object).tolist()
-        return [value.name, str(value.dtype), index, values]
+        categories = value.dtype.categories if isinstance(value.dtype, pd.CategoricalDtype) else None
+        return [value.name, str(value.dtype), getattr(value.dtype, "ordered", None), categories, index, values]
     return None
 
 

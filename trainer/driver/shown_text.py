@@ -10,6 +10,8 @@ MASK = "***"
 _SECRETS = {"credential", "credentials", "key", "pass", "passphrase", "passwd", "password", "pwd", "secret", "sig"}
 _SECRETS |= {"signature", "token"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# A password may have slashes, as secret keys of AWS have; a port is none.
+_USER = re.compile(r"(?<=://)(?:[^\s/@:]+:(?![0-9]*(?:[/?#]|$))[^\s@]*|[^\s/?#]*)@")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Whatever moves a cursor, ends a line or turns the direction of writing; but for newlines and tabs.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -22,7 +24,7 @@ def printable(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text with the user, password, and secret parameters of every URI in it masked."""
-    text = re.sub(r"(?<=://)[^\s/?#]*@", f"{MASK}@", text)
+    text = _USER.sub(f"{MASK}@", text)
     return re.sub(
         r"([?&])([^=&\s]+)=([^&\s#]*)",
         lambda found: f"{found[1]}{found[2]}={MASK if _is_secret(found[2]) else found[3]}",

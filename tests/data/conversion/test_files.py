@@ -257,3 +257,12 @@ def test_parquet_with_the_notes_of_hugging_face_is_parquet(tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     assert guess_kind(str(tmp_path)) == "parquet"
     assert told(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [b"x\xff.csv", b"sub\xff/x.csv"])
+def test_a_name_that_is_no_utf_8_is_refused_by_name(tmp_path, name):
+    write(tmp_path, "a.csv", os.fsdecode(name))
+    for source in (tmp_path, f"{tmp_path}/*", tmp_path / os.fsdecode(name)):
+        with pytest.raises(SourceError, match=r"\\xff.* is no UTF-8 text: rename it") as caught:
+            convert(source, tmp_path / "set")
+        assert str(caught.value).isascii()

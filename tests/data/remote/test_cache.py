@@ -252,6 +252,9 @@ def test_uris():
     assert not is_uri("C:/data")
     assert not is_uri(Path("s3://bucket"))
     assert shown_uri("s3://user:password@bucket/a/b/?endpoint_override=h:1") == "s3://bucket/a/b"
+    assert shown_uri("s3://KEY:se/cr/et@bucket/a@b") == "s3://bucket/a@b"
+    assert shown_uri("http://host:8080/a@b/c") == "http://host:8080/a@b/c"
+    assert "cr" not in hide("cannot parse s3://KEY:se/cr@bucket", "s3://KEY:se/cr@bucket")
     assert shown_uri("abfss://box:password@account/a?key=1") == "abfss://box@account/a"
 
 

@@ -94,6 +94,8 @@ VALUES = {
     "a frame": lambda n: pd.DataFrame({"a": [1, 2], "b": ["x", "yz"[n]]}),
     "a frame's index": lambda n: pd.DataFrame({"a": [1, 2]}, index=[0, 1 + n]),
     "a series of categories": lambda n: pd.Series(["a", "bc"[n]], dtype="category"),
+    "other categories than are there": lambda n: pd.Series(pd.Categorical(["a"], categories=["a", "bc"[n]])),
+    "an order of categories": lambda n: pd.Series(pd.Categorical(["a"], categories=["a", "b"], ordered=bool(n))),
     "a series with missing numbers": lambda n: pd.Series([1, None if n else 2], dtype="Int64"),
     "a point in time": lambda n: pd.Timestamp(2020, 1, 1 + n),
     "a table": lambda n: pa.table({"a": [1, n], "s": ["x", None]}),
@@ -155,6 +157,14 @@ def test_what_cannot_be_known_again_is_refused_with_the_way_out(stored, name):
     assert view.fingerprint != stored.fingerprint
     if hasattr(value, "close"):
         value.close()
+
+
+@pytest.mark.parametrize(
+    "found", ["globals()['K']", "eval('K')", "[eval(k) for k in 'K']", "__import__('of_a_user').K"]
+)
+def test_what_is_found_by_a_text_is_refused(found):
+    with pytest.raises(TransformError, match=r"refers to a builtins.builtin_function_or_method \(in (eval|glob|__imp)"):
+        function_fingerprint(code(f"K = 1\ndef g(rows): return {found}"))
 
 
 def test_a_cache_of_another_effect_is_not_used(stored, tmp_path):

@@ -44,3 +44,4 @@ def test_secrets_of_a_command_line_are_masked_and_nothing_else(given, kept):
 
 def test_uris_in_an_error_are_masked():
     assert masked("no s3://id:pw@b/x; nor hdfs://u@h") == "no s3://***@b/x; nor hdfs://***@h"
+    assert masked("no s3://id:p/w#/?@b/x@y nor http://h:80/a@b") == "no s3://***@b/x@y nor http://h:80/a@b"
