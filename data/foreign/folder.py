@@ -258,6 +258,9 @@ def _below(folder: Path | str, above: tuple[str, ...] = (), prefix: str = "") ->
             # A link that leads back is not followed; the files behind any other are there as often as they have names.
             yield from [] if os.path.realpath(entry.path) in here else _below(entry.path, here, f"{name}/")
         elif is_foreign_name(name):
+            if os.path.exists(entry.path) and not entry.is_file():
+                what = f"{entry.path} is a pipe, socket or device, no file: take it out of the folder."
+                raise ShardError(what, path=entry.path)
             yield name
 
 

@@ -331,3 +331,8 @@ def test_arrays_that_zipfile_cannot_unpack_are_named(tmp_path, place, bits, said
     (tmp_path / "x.npz").write_bytes(data)
     with pytest.raises(SourceError, match=f"Array 'x' of .* cannot be read: .*{said}"):
         npz_source(tmp_path / "x.npz")
+
+
+def test_arrays_without_dimensions_are_values_of_a_row(tmp_path):
+    rows = [{"a": np.array(1), "b": np.array(0.5)}, {"a": np.array(2), "b": np.array(1)}]
+    assert from_generator(rows, tmp_path / "set").head(2) == [{"a": 1, "b": 0.5}, {"a": 2, "b": 1.0}]

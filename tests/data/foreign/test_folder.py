@@ -402,3 +402,10 @@ def test_row_groups_that_cannot_be_decoded_are_found_and_left_out(tmp_path):
     assert (rest.skipped, len(rest)) == ({"a.parquet": 100}, 900)
     with rest.reader(["y"]) as reader:
         assert reader.gather(np.array([299, 300, 899]))["y"].tolist() == [299, 400, 999]
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    os.mkfifo(tmp_path / "b.parquet")
+    with pytest.raises(ShardError, match=r"b\.parquet is a pipe, socket or device, no file"):
+        open_dataset(tmp_path)
