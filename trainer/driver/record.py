@@ -23,30 +23,16 @@ from types import TracebackType
 from typing import Self
 
 from heliostat.cluster.errors import PlacementError
-from heliostat.cluster.group import driver_loop, worker_group
-from heliostat.cluster.group.controller_state import Formed, WorkerDeath
+from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import InitialStateChanged, PauseWanted, TaskEvent
-from heliostat.cluster.group.worker_group import WorkerGroup
-from heliostat.cluster.pace import Change, Measured
+from heliostat.cluster.group.worker_group import WorkerGroup, WorkerNotStarted
 
 from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalStateWritten
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
 from ..errors import LeaseLostError, StorageError
-from ..events import (
-    BalanceMeasured,
-    CheckpointNotMade,
-    EpochRecord,
-    Event,
-    FirstStepDone,
-    GroupFormed,
-    Rebalanced,
-    Resumed,
-    WorkerLate,
-    WorkerLost,
-    WorkerNotStarted,
-)
+from ..events import CheckpointNotMade, EpochRecord, Event, FirstStepDone, GroupFormed, Resumed
 from ..hardware import Platform
 from ..jobs import (
     EpochLogs,
@@ -60,6 +46,7 @@ from .commits import Commits
 from .computers import Computers
 from .coordinator import Coordinator
 from .display import Display, line_of, saving_line, start_line
+from .group_events import event_of_run
 from .plan import check_ready, workers_record
 from .run_folder import SETTINGS_FILE, RunFolder
 
@@ -194,38 +181,21 @@ class Record:
                 self._screen.say(saving_line(saving, worker, self._host(worker)))  # the storage may be what hangs
             case TaskEvent(content=content):
                 self._told(content, coordinator)
-            case WorkerDeath(failure=lost, num_left=left):
-                host = self._host(lost.worker)
-                self.note(WorkerLost(worker=lost.worker, host=host, step=lost.step, reason=lost.reason, left=left))
-            case Formed():
-                self._formed(event)
-            case worker_group.WorkerNotStarted(failure=lost, again_s=again_s, said=said):
-                host = self._host(lost.worker)
-                failed = WorkerNotStarted(worker=lost.worker, host=host, reason=lost.reason, again_s=again_s)
-                self.note(_Said(failed) if said else failed)
-            case driver_loop.Rebalanced(change=change):
-                self.note(self._rebalanced(change))
-            case Measured(change=change, step_s=step_s):
-                self.note(
-                    BalanceMeasured(
-                        before_s=round(change.step_s, 6),
-                        expected_s=round(change.expected_s, 6),
-                        step_s=None if step_s is None else round(step_s, 6),
-                    )
-                )
-            case driver_loop.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
-                self.note(
-                    WorkerLate(
-                        worker=worker,
-                        host=self._host(worker),
-                        step=heartbeat.step,
-                        activity=heartbeat.activity.value,
-                        activity_s=round(heartbeat.activity_s, 3),
-                        stacks=stacks,
-                    )
-                )
             case InitialStateChanged(initial_state=InitialCheckpoint(name=name)):
                 self.note(_OriginHeard(name))
+            case Formed():
+                for item in self._at_beginning:
+                    self.note(item)
+                self._at_beginning = []
+                self._note_event(event)
+                self.note({"workers": workers_record(self._group)})
+            case _:
+                self._note_event(event)
+
+    def _note_event(self, event: GroupEvent) -> None:
+        found = event_of_run(event, self._host)
+        if found is not None:
+            self.note(_Said(found) if isinstance(event, WorkerNotStarted) and event.said else found)
 
     def note(self, item: _Item) -> None:
         """Put something into the queue; from any thread."""
@@ -245,37 +215,6 @@ class Record:
                 self.note(replace(content, time=time.time()))
             case Ready() | CheckpointWritten() | FinalStateWritten():
                 self.note(content)
-
-    def _formed(self, formed: Formed) -> None:
-        for item in self._at_beginning:
-            self.note(item)
-        self._at_beginning = []
-        began_from = formed.initial_state
-        self.note(
-            GroupFormed(
-                generation=formed.generation,
-                workers=formed.members,
-                joined=formed.joined,
-                hosts={worker: self._host(worker) for worker in formed.joined},
-                restarted=formed.restarted,
-                checkpoint=began_from.name if isinstance(began_from, InitialCheckpoint) else None,
-            )
-        )
-        self.note({"workers": workers_record(self._group)})
-
-    def _rebalanced(self, change: Change) -> Rebalanced:
-        before, after = (
-            {worker: hi - lo for worker, (lo, hi) in zip(change.members, ranges, strict=True)}
-            for ranges in (change.before, change.after)
-        )
-        return Rebalanced(
-            before=before,
-            after=after,
-            hosts={worker: self._host(worker) for worker in change.members},
-            compute_s={worker: round(seconds, 6) for worker, seconds in change.times_s.items()},
-            step_s=round(change.step_s, 6),
-            expected_s=round(change.expected_s, 6),
-        )
 
     def _host(self, worker: int) -> str:
         info = self._group.seen.get(worker)
