@@ -1,4 +1,10 @@
-"""Converters: what people have (files, folders, names of known data sets) to datasets."""
+"""Converters: what people have (files, folders, names of known data sets) to datasets.
+
+A conversion is a source, which gives record batches of the stored schema from any row on, and a writer, which keeps a
+journal of finished shards; neither knows of the other. So every conversion can go on after it was killed, whatever the
+source is, and `resume` only says whether what is found of an earlier one may be used. That it is the same conversion
+is told by the identity of the source and its options, which are in the manifest, and in the journal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""What the `datasets` library of Hugging Face wrote: its folders, read by it, and its notes in Parquet and Arrow."""
+"""What the `datasets` library of Hugging Face wrote: its folders, read by it, and its notes in Parquet and Arrow.
+
+A folder looks like Arrow files and is not: a dataset that was filtered or sorted has its rows by a list of indices, and
+one of concatenated parts has them in other folders. So the library reads its folders, and its Arrow rows are a table
+like others. Its notes are read without it: class names and shapes of arrays lie as JSON in the schema of every file.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +54,10 @@ class HuggingFaceTable(Table):
             ) from error
         try:
             dataset = _opened(library, folder, split)
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
             raise SourceError(
-                f"{folder} cannot be read by Hugging Face's datasets: {error}. It was probably not copied whole.",
+                f"{folder} cannot be read by Hugging Face's datasets: {error}. It has no rows, or was "
+                "not copied whole.",
                 path=folder,
             ) from error
         self._dataset = dataset.with_format("arrow")

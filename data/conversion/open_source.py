@@ -1,4 +1,13 @@
-"""From a path or a name to the source that it is."""
+"""From a path or a name to the source that it is.
+
+What something is, is told by what lies there: the ending of a file, the notes that a library leaves in a folder, the
+files right in it before those below. Where several kinds fit, none is guessed but all are named, for a wrong guess
+is a dataset of other rows. Options that a kind of source does not take are refused as well: one that were passed over
+would change nothing, and nobody would know.
+
+Each opener is given the options and an account; what it notes of files and splits goes before what the source itself
+tells of its columns.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,11 @@
 """What a column of a source is requested to become, in a few characters: "string", "float32", "list:int32", ...;
-and what takes the place of its missing values."""
+and what takes the place of its missing values.
+
+The words are those of `Column`, its kinds and dtypes, with a shape behind them. Names of Arrow's types were not taken:
+they tell `int32` from `list<item: int32>`, but not a list from rows of one shape. What is left out is as the source has
+it, so "float32" makes floats of a column of numbers and of one of lists. A fill comes from a command line as text, and
+the column says how it is meant: `0` is text in a column of text, and a number in one of numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""Text files (CSV, JSON lines) as tables: blocks of whole rows, and what both kinds say of their columns."""
+"""Text files (CSV, JSON lines) as tables: blocks of whole rows, and what both kinds say of their columns.
+
+A text file is read twice: a scan of all values decides what every column is (`text_values`), a second reading hands on
+the rows. So types, numbers of rows and missing values are known before the first row is written, for the price of
+parsing twice. Keeping what the first reading parsed was not taken: it would need the memory, or the disk, of all rows.
+
+Files are cut into blocks here and not by Arrow, whose readers infer the types of every block anew. Packed files are
+unpacked while they are read; since a small one may hold a line without end, the length of a row has a bound.
+"""
 
 from __future__ import annotations
 

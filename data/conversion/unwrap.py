@@ -1,4 +1,9 @@
-"""Columns of other programs without their wrapping: structs, extension types, encoded images, pandas' index."""
+"""Columns of other programs without their wrapping: structs, extension types, encoded images, pandas' index.
+
+A dataset holds columns of numbers, text and bytes; other programs put these into objects, and objects into objects.
+What is unwrapped here gets names that say where it lay (`object.field`), and what can not be kept is for the account
+(`left_inside`). Two ways to one name are refused: whichever came last would take the place of the other.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import glob
 import os
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -250,6 +251,12 @@ def test_what_a_dataset_does_not_have_is_told_of_its_copy(tmp_path):
     first = convert(tmp_path / "in", tmp_path / "set")
     assert [entry.name for entry in first.account] == ["notes.txt"]
     assert convert(tmp_path / "set", tmp_path / "copy").account == first.account
+
+
+def test_a_folder_of_hugging_face_without_rows_is_refused(tmp_path):
+    datasets.Dataset.from_dict({"a": []}).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(SourceError, match=r"set cannot be read by Hugging Face's datasets: .* It has no rows"):
+        open_source(tmp_path / "set", None, SourceOptions())
 
 
 def test_parquet_with_the_notes_of_hugging_face_is_parquet(tmp_path):
