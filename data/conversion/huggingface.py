@@ -64,7 +64,6 @@ class HuggingFaceTable(Table):
         self.files = tuple(Path(file["filename"]) for file in dataset.cache_files)
         self.num_rows, self.schema = dataset.num_rows, dataset.features.arrow_schema
         self.num_bytes = sum(path.stat().st_size for path in self.files)
-        self.features = schema_features(self.schema)
         self._folder = folder
 
     def parts(self, first_row: int, names: Sequence[str]) -> Iterator[TablePart]:  # noqa: D102

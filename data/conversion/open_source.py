@@ -186,15 +186,13 @@ def _open_uri(uri: str, kind: SourceKind | None, options: SourceOptions) -> Sour
 
 def _open_table(kind: SourceKind, source: str, options: SourceOptions, account: Account) -> Source:
     requested = requested_columns(options.columns)
-    noted = huggingface.Features({}, {})
     if kind == "huggingface":
         table: Table = huggingface.HuggingFaceTable(Path(source), options.split)
     else:
         files = find_files(source, kind, account, split=options.split)
         table = found = _file_table(kind, files.paths, requested, options)
         found.add_keys(partition_keys(files.names))
-    if kind in ("parquet", "arrow", "huggingface"):
-        noted = huggingface.schema_features(table.schema)
+    noted = huggingface.schema_features(table.schema)
     class_names = dict(noted.class_names)
     if options.target is not None:
         class_names = {"y": class_names[options.target]} if options.target in class_names else {}

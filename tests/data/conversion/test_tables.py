@@ -273,3 +273,13 @@ def test_what_no_column_holds_is_refused_by_file(tmp_path, columns, message):
     pyarrow.feather.write_feather(pa.table(columns), tmp_path / "a.arrow", compression="uncompressed")
     asked = {"a": "string"} if "rows are" in message else {}
     assert message in refused(tmp_path / "a.arrow", columns=asked)
+
+
+def test_an_empty_list_takes_the_place_of_a_missing_one(tmp_path):
+    pq.write_table(pa.table({"a": [[1], None, [None]]}), tmp_path / "a.parquet")
+    found = convert(tmp_path / "a.parquet", tmp_path / "set", fill_nulls={"a": 7})
+    assert [found.row(row)["a"].tolist() for row in range(3)] == [[1], [], [7]]
+    assert [str(entry) for entry in found.account] == [
+        "a: 1 value filled: missing, [] took the place",
+        "a: 1 value filled: missing, 7 took the place",
+    ]
