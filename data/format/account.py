@@ -81,6 +81,10 @@ class Account:
         small = counts.astype(np.min_scalar_type(counts.max()))
         self._coming.append(_Noted(Entry(change=change, name=name, unit=unit, detail=detail), rows, small))
 
+    def add_all(self, other: Account) -> None:
+        """Note what another one noted of rows, which are taken now."""
+        self._coming += other._coming
+
     def settle(self, num_rows: int) -> tuple[Entry, ...]:
         """Count what happened in the first `num_rows` rows; returns all that was noted so, for a journal."""
         waiting = []

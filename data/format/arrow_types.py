@@ -159,6 +159,7 @@ def widened(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def _wider_number(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The first of the integers, or of the floats, from small to large."""
     if not all(_types.is_integer(type) or _types.is_floating(type) for type in (one, other)):
         return None
     candidates = _FLOATS if _types.is_floating(one) or _types.is_floating(other) else _INTEGERS
@@ -183,6 +184,7 @@ def _range(type: pa.DataType) -> tuple[int, int]:
 
 
 def _wider_decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """With as many digits before and behind the point as either has, if Arrow has so many."""
     scale = max(one.scale, other.scale)
     precision = scale + max(one.precision - one.scale, other.precision - other.scale)
     if precision > 76:
@@ -191,6 +193,7 @@ def _wider_decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def _wider_struct(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Field by field; others, or in another order, are another struct."""
     if [field.name for field in one] != [field.name for field in other]:
         return None
     types = [widened(mine.type, theirs.type) for mine, theirs in zip(one, other, strict=True)]

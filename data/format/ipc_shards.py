@@ -71,6 +71,7 @@ class MappedShard:
         }
 
     def _open(self, buffer: pa.Buffer) -> pa.RecordBatchFileReader:
+        """The file, if it is what the manifest says; reads its footer and the last record batch's lengths."""
         try:
             file = pa.ipc.open_file(pa.BufferReader(buffer))
             check_names(file.schema)
@@ -89,6 +90,7 @@ class MappedShard:
         return file
 
     def _load(self, file: pa.RecordBatchFileReader, index: int) -> pa.RecordBatch:
+        """A record batch over the mapped bytes, checked."""
         start, expected = self._first_rows[index], self._chunk_rows[index]
         try:
             batch = file.get_batch(index)
@@ -111,6 +113,7 @@ class MappedShard:
             start, end = self._span(column, values.buffers()[1], values.offset, len(array), column.element_bytes)
             return Place(start, end, 0)
         self._refuse_nulls(column, array)
+        # The splits lead to the values; where those begin in the file is that of the whole buffer.
         splits, _ = self._span(column, array.buffers()[1], array.offset, len(array) + 1, _SPLIT_BYTES)
         buffer = array.buffers()[-1]
         if buffer is None or not buffer.size:

@@ -180,6 +180,7 @@ def manifest_from_bytes(data: bytes, path: str | os.PathLike[str]) -> Manifest:
 
 
 def _not_found_message(folder: Path) -> str:
+    """What there is instead of a dataset, and what to do about it."""
     if not folder.exists() and (replaced := sorted(folder.parent.glob(f".{glob.escape(folder.name)}.replaced-*"))):
         return (
             f"There is no dataset at {folder}: replacing it was interrupted. The one before is in {replaced[-1]}: "
@@ -234,6 +235,7 @@ class ManifestContent:
 
 
 def _manifest_of(told: ManifestContent) -> Manifest:
+    """What the file told, checked beyond its types; raises ValueError, whose text becomes part of the message."""
     columns = tuple(item.column() for item in told.columns)
     if not columns or not told.shards or len({column.name for column in columns}) < len(columns):
         raise ValueError("there must be columns with different names, and shards.")

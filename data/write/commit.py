@@ -51,6 +51,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 def put_in_place(folder: Path, target: Path, overwrite: bool) -> None:
     """Rename the finished folder to `target`; what was there before is removed afterwards. Raises OSError."""
     flush_folder(folder)
+    # A name that nobody has: what an earlier crash left under it may be the only copy of somebody's dataset.
     replaced = target.parent / f".{target.name}.replaced-{uuid.uuid4().hex[:12]}"
     check_target(target, overwrite)
     had_old = os.path.lexists(target)

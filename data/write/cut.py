@@ -31,6 +31,8 @@ def bytes_of_rows(batch: pa.RecordBatch, columns: Sequence[Column]) -> npt.NDArr
 
 @dataclass(slots=True)
 class _Waiting:
+    """Rows that wait, as they came in; those before `low` are out already."""
+
     batch: pa.RecordBatch
     row_bytes: npt.NDArray[np.int64]
     low: int = 0

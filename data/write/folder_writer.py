@@ -32,7 +32,7 @@ from .journal import Journal
 from .shard_sequence import ShardSequence
 
 SHARD_BYTES = 64 << 20
-_SHUFFLE_ROWS = 1 << 62
+_SHUFFLE_ROWS = 1 << 62  # no limit: a buffer is full by its bytes
 _SHUFFLED_TOGETHER = 4096
 
 Rows: TypeAlias = Mapping[str, Any] | pa.RecordBatch | pa.Table
@@ -178,6 +178,7 @@ class FolderWriter:
         self._columns = {column.name: column for column in columns}  # last: `abort` takes it for all of these
 
     def _write(self, rows: Mapping[str, Any]) -> None:
+        """Append rows; nothing of them is taken if a column is refused, so a caller may leave them out and go on."""
         if self._columns is None and all_empty(rows):
             # An empty list says nothing about the kind of its column.
             self._names = self._names or tuple(rows)
@@ -200,16 +201,19 @@ class FolderWriter:
         """The record batch of the rows as they are stored."""
         check_names(columns, given)
         arrays = []
+        # By itself, until the rows are taken: a caller may go on after a refusal.
+        account = Account()
         for name, column in columns.items():
             check_alike(column, given[name], rows[name])
             fill = self._writing.fill_nulls.get(name)
-            arrays.append(as_stored(column, given[name], first_row=self.rows_written, fill=fill, account=self.account))
+            arrays.append(as_stored(column, given[name], first_row=self.rows_written, fill=fill, account=account))
             if len(arrays[-1]) != len(arrays[0]):
                 raise BadColumnError(
                     f"Column {name!r} has {len(arrays[-1])} rows and column {next(iter(columns))!r} has "
                     f"{len(arrays[0])}; all columns need the same number.",
                     column=name,
                 )
+        self.account.add_all(account)
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _shuffle(self, *, at_end: bool) -> None:
@@ -222,6 +226,7 @@ class FolderWriter:
             self._shards.end_shard(self._buffers_done)
 
     def _finish(self) -> Manifest:
+        """The manifest, the last file of the folder, and the rename: only now there is a dataset."""
         columns = self._columns or {}
         if not self.rows_written:
             first = next(iter(columns or self._names), None)
@@ -235,6 +240,7 @@ class FolderWriter:
             self._shuffle(at_end=True)
         progress = self._shards.finish()
         statistics = progress.statistics or {}
+        # Told at the end, with what is known of all rows: an interrupted writer would tell them twice.
         for name, known in statistics.items():
             if known.nans is not None:
                 detail = f"NaN, the first in row {known.nans.first_row} of the dataset; a loss over it is NaN too"

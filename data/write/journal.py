@@ -124,6 +124,7 @@ class Journal:
         self._file.close()
 
     def _append(self, entry: Mapping[str, Any]) -> None:
+        """Write a line."""
         self._file.write(json.dumps(entry) + "\n")
         # Not waited for: a line that a power failure takes away costs one shard, which is then written again.
         self._file.flush()
@@ -154,6 +155,7 @@ def _progress_in(folder: Path, options: Mapping[str, Any]) -> Progress | None:
     if not lines:
         return None
     before = lines[0]
+    # As they come back from JSON: a tuple is a list then.
     if before != json.loads(json.dumps(options)):
         changed = sorted(name for name in options if before.get(name) != json.loads(json.dumps(options[name])))
         raise DatasetExistsError(
@@ -178,6 +180,7 @@ def progress_of(lines: list[dict[str, Any]], folder: Path) -> Progress:
             check_shard(line.shard)
         except (ValueError, OverflowError):  # no line that this version can go on from
             break
+        # A file that was cut short or is gone ends what can be gone on from, whatever the lines after it say.
         path = folder / line.shard.file
         if not path.is_file() or path.stat().st_size != line.shard.num_bytes:
             break

@@ -79,6 +79,7 @@ class ShardFile:
         self._file.sync()
         self._file.close()
         rows = self._chunk_rows
+        # Then the manifest need not list them: it says how many each has.
         is_regular = all(count == rows_per_batch for count in rows[:-1]) and rows[-1] <= rows_per_batch
         return Shard(
             file=self._path.name,
@@ -105,7 +106,8 @@ class ShardSequence:
         is_variable = any(column.is_variable for column in columns)
         self.rows_per_batch = max(1, min(_MAX_BATCH_ROWS, _MAX_BATCH_BYTES // max(1, row_bytes)))
         self._batch_bytes = min(_MAX_BATCH_BYTES, shard_bytes) if is_variable else _MAX_BATCH_BYTES
-        self._shard_rows, self._shard_bytes = num_rows, shard_bytes
+        self._shard_rows = num_rows
+        self._shard_bytes = shard_bytes
         # Rows of one size: a number of whole batches. Others are counted in bytes as they come.
         if num_rows is None and not is_variable:
             self._shard_rows = self.rows_per_batch * max(1, shard_bytes // (row_bytes * self.rows_per_batch))
@@ -115,16 +117,25 @@ class ShardSequence:
         self._rows_written = journal.progress.rows_done
         self._queue = RowQueue(columns)
         self._file: ShardFile | None = None
+        # Of the shard in the making.
         self._rows_in_shard = self._bytes_in_shard = 0
 
     def write(self, batch: pa.RecordBatch, *, is_resumable: bool = True) -> None:
-        """Append rows as they are stored; their memory may be used again afterwards."""
+        """Append rows as they are stored; their memory may be used again afterwards.
+
+        Args:
+            batch: of the columns of the dataset.
+            is_resumable: whether a shard that these rows complete is a place to go on from.
+        """
         self._queue.push(batch)
         self._write_batches(at_end=False, is_resumable=is_resumable)
         self._queue.keep()
 
     def end_shard(self, buffers_done: int) -> None:
-        """Write all rows that wait and complete the shard: writing can go on from here."""
+        """Write all rows that wait and complete the shard: writing can go on from here.
+
+        `buffers_done` is the number of buffers of shuffled rows that are written with it.
+        """
         self.progress = replace(self.progress, buffers_done=buffers_done)
         self._write_batches(at_end=True, is_resumable=False)
         self._finish_shard(is_resumable=True)
@@ -141,6 +152,7 @@ class ShardSequence:
             self._file.abandon()
 
     def _write_batches(self, *, at_end: bool, is_resumable: bool) -> None:
+        """Write the record batches that are full, or (`at_end`) all rows; end every shard that is."""
         while True:
             # A shard ends where it is full; whether a further batch fits is known only when there is one.
             limit = self.rows_per_batch
@@ -157,6 +169,7 @@ class ShardSequence:
                 self._finish_shard(is_resumable=is_resumable)
 
     def _write_batch(self, batch: pa.RecordBatch, num_bytes: int) -> None:
+        """Write a record batch to the shard in the making, and add it to what is known of all rows."""
         if self._file is None:
             path = self._journal.folder / f"shard-{len(self._shards):05d}.arrow"
             self._file = ShardFile(path, self._schema)

@@ -166,6 +166,15 @@ def test_the_account_is_in_the_manifest_and_not_in_the_fingerprint(tmp_path):
     assert writer.dataset.fingerprint == plain.fingerprint
 
 
+def test_rows_that_are_refused_are_not_on_the_account(tmp_path):
+    with DatasetWriter(tmp_path / "set", fill_nulls={"x": 7}) as writer:
+        writer.write({"x": [0], "y": [1]})
+        with pytest.raises(BadColumnError, match=r"'y' has 0\.5 in row 1"):
+            writer.write({"x": [None], "y": [0.5]})
+        writer.write({"x": [None], "y": [2]})
+    assert [str(entry) for entry in writer.dataset.account] == ["x: 1 value filled: missing, 7 took the place"]
+
+
 # Interruptions.
 
 
