@@ -237,8 +237,11 @@ def _open_idx(source: str, options: SourceOptions, account: Account) -> Source:
 def _open_tfrecord(source: str, options: SourceOptions, account: Account) -> Source:
     from .from_tfrecord import TFRecordSource
 
+    files = find_files(source, "tfrecord", account, split=options.split)
+    for key in partition_keys(files.names):
+        account.add("left out", key, unit="column", detail="a key in the names of folders, which only tables get")
     return TFRecordSource(
-        find_files(source, "tfrecord", account, split=options.split).paths,
+        files.paths,
         name=source,
         features=options.features,
         columns=options.columns,

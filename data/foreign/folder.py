@@ -94,8 +94,9 @@ def scan(path: Path, split: str | None, settings: CacheSettings) -> tuple[Path, 
     names = _of_split(path, names, split) if path.is_dir() else names
     for name in names:
         if not (folder / name).is_file():
-            what = "no regular file" if (folder / name).exists() else "a link to what is not there"
-            raise ShardError(f"{folder / name} is {what}: move it away, or open the others.", path=folder / name)
+            is_there = (folder / name).exists()
+            what = "a pipe, socket or device, no file" if is_there else "a link to what is not there"
+            raise ShardError(f"{folder / name} is {what}: take it out of the folder.", path=folder / name)
     records = [name for name in names if is_tfrecord(name)]
     if not records:
         return folder, folder_of(path, (_look(folder / name, name) for name in names))
@@ -191,6 +192,13 @@ def folder_of(place: Path | str, looked: Iterable[Looked]) -> ForeignFolder:
 
 def _folder_of_records(place: Path, folder: Path, names: Sequence[str], settings: CacheSettings) -> ForeignFolder:
     """What is known of TFRecord files by their index."""
+    for key in partition_keys(names):
+        raise ShardError(
+            f"{place} has TFRecord files in folders {key}=VALUE, whose key would be lost. Open the folders one by one, "
+            "or write it as a feature.",
+            path=place,
+            column=key,
+        )
     index = index_of([folder / name for name in names], settings)
     columns = index.columns(place)
     kept = [number for number, runs in enumerate(index.runs) if runs]
@@ -258,9 +266,6 @@ def _below(folder: Path | str, above: tuple[str, ...] = (), prefix: str = "") ->
             # A link that leads back is not followed; the files behind any other are there as often as they have names.
             yield from [] if os.path.realpath(entry.path) in here else _below(entry.path, here, f"{name}/")
         elif is_foreign_name(name):
-            if os.path.exists(entry.path) and not entry.is_file():
-                what = f"{entry.path} is a pipe, socket or device, no file: take it out of the folder."
-                raise ShardError(what, path=entry.path)
             yield name
 
 

@@ -196,7 +196,7 @@ def test_files_behind_links_are_those_that_a_conversion_takes(tf, tmp_path):
 
 def test_a_pipe_among_files_is_refused_and_not_waited_for(folder):
     os.mkfifo(folder / "b.tfrecord")
-    with pytest.raises(ShardError, match=r"b\.tfrecord is no regular file"):
+    with pytest.raises(ShardError, match=r"b\.tfrecord is a pipe, socket or device"):
         open_dataset(folder)
 
 
@@ -213,3 +213,13 @@ def test_a_link_to_what_is_not_there_is_refused_by_name(folder):
     (folder / "b.tfrecord").symlink_to("nowhere")
     with pytest.raises(ShardError, match=r"b\.tfrecord is a link to what is not there"):
         open_dataset(folder)
+
+
+def test_keys_in_the_names_of_folders_are_not_lost_without_a_word(tf, tmp_path):
+    for year in (2023, 2024):
+        (tmp_path / "set" / f"year={year}").mkdir(parents=True)
+        write(tf, tmp_path / "set" / f"year={year}" / "a.tfrecord", range(3))
+    with pytest.raises(ShardError, match="year=VALUE, whose key would be lost"):
+        open_dataset(tmp_path / "set")
+    told = [str(entry) for entry in convert(tmp_path / "set", tmp_path / "out").account]
+    assert "year: 1 column left out: a key in the names of folders, which only tables get" in told
