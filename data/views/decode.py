@@ -112,6 +112,7 @@ class DecodeTransform(Transform):
         """The images of some rows, decoded in one graph."""
         import tensorflow as tf
 
+        # A graph decodes one kind, since that of JPEGs is told which transform to use.
         are_jpeg = {one.startswith(JPEG_MAGIC) for one in data}
         if len(are_jpeg) == 1:
             try:
@@ -130,14 +131,12 @@ class DecodeTransform(Transform):
                 self._graphs[is_jpeg] = _decoding(self._size, self._channels, resize, is_jpeg=is_jpeg)
             return self._graphs[is_jpeg]
 
-    def _decoded(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
+    def _image(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
+        """One image by itself; raises TransformError with its row."""
         try:
-            return decode_image(data, self._channels)
+            image = decode_image(data, self._channels)
         except ValueError as error:
             raise _undecodable(row_id, self._dataset_name, self.inputs[0], data, error) from error
-
-    def _image(self, data: bytes, row_id: int) -> npt.NDArray[np.uint8]:
-        image = self._decoded(data, row_id)
         if image.shape[:2] == self._size:
             return image
         if not self._resizes:

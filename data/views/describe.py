@@ -209,6 +209,7 @@ class _Seen:
     """What the rows of a column that were looked at hold."""
 
     def __init__(self, column: Column, statistics: ColumnStatistics | None) -> None:
+        # Which columns are read is decided here, before any is: those of few values, of lengths, and that may hold NaN.
         is_scalar = not column.is_variable and not column.shape
         self.has_classes = is_scalar and column.dtype.kind in "biu" and _is_narrow(statistics)
         self.may_hold_nan = column.dtype.kind == "f" and column.row_bytes <= _MAX_SCANNED_ROW_BYTES

@@ -139,6 +139,7 @@ class MapTransform(Transform):
         return found
 
     def _called(self, rows: Mapping[str, Values], ids: RowIds, keys: Words | None) -> Returned:
+        """What the function returns for some rows, by column: in one call, or a list of what it returned for each."""
         if self._tensorflow:
             return self._guarded(lambda: self._tensors(rows, ids, keys), ids)
         if not self._per_row:
@@ -148,12 +149,14 @@ class MapTransform(Transform):
         return {name: [one[name] for one in found] for name in found[0]}
 
     def _one_row(self, rows: Mapping[str, Values], place: int, ids: RowIds, keys: Words | None) -> Returned:
+        """One call; its errors name this row alone."""
         own = ids[place : place + 1]
         row = {name: v.row(place) if isinstance(v, Ragged) else v[place] for name, v in rows.items()}
         arguments = () if keys is None else (row_generator(keys[place]),)
         return self._guarded(lambda: self._named(self._function(row, *arguments), own), own)
 
     def _guarded(self, call: Callable[[], Returned], ids: RowIds) -> Returned:
+        """What a call returns; whatever it raises becomes an error that names function and rows."""
         try:
             return call()
         except DatasetError:
@@ -175,6 +178,7 @@ class MapTransform(Transform):
         )
 
     def _values(self, returned: Any, column: Column | None, ids: RowIds) -> Values:
+        """Rows of one column out of what the function returned for it."""
         try:
             return as_values(returned, column)
         except (ValueError, TypeError) as error:
@@ -184,6 +188,7 @@ class MapTransform(Transform):
             ) from error
 
     def _tensors(self, rows: Mapping[str, Values], ids: RowIds, keys: Words | None) -> Returned:
+        """The same with tensors, in a graph that is traced at the first call in a process."""
         from .tensors import call_graph, row_graph
 
         if self._graph is None:

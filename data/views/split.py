@@ -112,6 +112,7 @@ def split_by_columns(
 
 def _is_first(groups: Words, classes: Words, fraction: float) -> npt.NDArray[np.bool_]:
     """bool [rows]: which rows the first part gets."""
+    # All rows of a class stand together, in it all rows of a group, and the groups in the order of their hashes.
     order = np.lexsort((groups, classes))
     is_first = np.zeros(len(groups), bool)
     num_done = 0

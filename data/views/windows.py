@@ -133,6 +133,7 @@ def _lengths(dataset: Dataset, names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 def _lengths_of(dataset: Dataset, name: str) -> npt.NDArray[np.int64]:
     column = dataset.schema[name]
+    # Of tensors all rows are equally long; the lengths of lists stand nowhere but beside their values.
     if not column.is_variable:
         return np.full(len(dataset), column.shape[0], np.int64)
     batches = dataset.batches(rows_per_scan(dataset, [name]), shuffle=False, columns=[name])
