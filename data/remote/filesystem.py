@@ -1,13 +1,12 @@
 """Folders on object stores and other remote file systems, found by URI, with files that are read and written whole.
 
-pyarrow's file systems do the work (fsspec's for schemes that pyarrow does not know). What is added here is what a run
-of days needs: attempts with growing waits that a closed dataset ends, downloads that go on at the block at which the
-connection broke, time-outs, and names for messages. A URI may hold a password, in front of the host or among its
-options, and file systems put URIs and keys into what they say; so a URI is shown without them, and everything that a
-file system says goes through `hide`. Names of folders may hold "#", "?", "%" and blanks, which a URI would cut at or
-take for escapes: `_parts_of` and `_uri_of` say what belongs to a name.
-
-Reading parts of shards where they lie was not tried: a shuffled pass would ask for every row by itself.
+pyarrow's file systems do the work (fsspec's for schemes that pyarrow does not know). Added are attempts with growing
+waits that a closed dataset ends, downloads that go on at the block at which the connection broke, time-outs, and names
+for messages. A URI may hold a password, in front of the host or among its options, and file systems put URIs and keys
+into what they say; so a URI is shown without them, and everything that a file system says goes through `hide`. Names
+of folders may hold "#", "?", "%" and blanks, which a URI would cut at or take for escapes: `_parts_of` and `_uri_of`
+say what belongs to a name. Reading parts of shards where they lie was not tried: a shuffled pass would ask for every
+row by itself.
 """
 
 from __future__ import annotations
@@ -33,8 +32,10 @@ from .retry import RetryPolicy, retrying
 _Result = TypeVar("_Result")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OPTIONS = re.compile(r"[\w.-]+=[^&]*(&[\w.-]+=[^&]*)*")
-# A user and a password with slashes, as secret keys of AWS have them; not a host and its port.
-_SLASHED_USER = re.compile(r"([^/@:]+:(?![0-9]*/)[^/@]*/[^@]*)@")
+# A password may have "/" in it, as keys of Amazon have, where nobody escaped it.
+_USER = re.compile(r"[^/@:?]*:[^@]*@")
+_PORT = re.compile(r"[^/@:?]*:[0-9]+(/|$)")
+_WITHOUT_PORTS = ("s3", "gs", "gcs", "abfs", "abfss")
 _SECRET_OPTION = re.compile(r"(?i)key|secret|token|pass|pwd|cred|auth|sig")
 _BLOCK_BYTES = 16 << 20
 _CONNECT_TIMEOUT_S = 10.0
@@ -72,24 +73,30 @@ def local_path(uri: str) -> Path | None:
 def _parts_of(uri: str) -> _Parts:
     """A URI taken apart; "#" and "?" belong to names unless options (key=value&key=value) follow the last "?"."""
     scheme, _, rest = uri.partition("://")
-    slashed = _SLASHED_USER.match(rest)
-    rest = rest if slashed is None else f"{quote(slashed[1], safe=':%')}{rest[slashed.end() - 1 :]}"
-    authority, slash, tail = rest.partition("/")
+    scheme = scheme.lower()
+    found = _USER.match(rest) if scheme in _WITHOUT_PORTS or not _PORT.match(rest) else None
+    start = found.end() if found else 0
+    authority, slash, tail = rest[start:].partition("/")
     if not slash and "?" in authority:
         authority, mark, tail = authority.partition("?")
         tail = mark + tail
     path, mark, options = tail.rpartition("?")
     if not mark or not _OPTIONS.fullmatch(options) or scheme == "file":
         path, options = tail, ""
-    user, _, host = authority.rpartition("@")
+    user, _, host = (rest[:start] + authority).rpartition("@")
     return _Parts(scheme, user, host, f"{slash}{path}", options)
 
 
 def _uri_of(parts: _Parts) -> str:
-    """The URI as pyarrow understands it: signs, blanks and letters of names are escaped unless they are already."""
-    user = f"{parts.user}@" if parts.user else ""
-    path = quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", parts.path), safe="/%:@!$&'()*+,;=~")
+    """The URI as pyarrow understands it."""
+    user = f"{_escaped(parts.user, ':')}@" if parts.user else ""
+    path = _escaped(parts.path, "/:@")
     return f"{parts.scheme}://{user}{parts.host}{path}" + (f"?{parts.options}" if parts.options else "")
+
+
+def _escaped(text: str, kept: str) -> str:
+    """With signs, blanks and letters escaped, unless they are already."""
+    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe=f"{kept}%!$&'()*+,;=~")
 
 
 class RemoteFolder:
@@ -242,7 +249,8 @@ def hide(text: str, uri: str) -> str:
     """A text without the credentials of a URI, as they stand in it or unescaped."""
     parts = _parts_of(uri)
     values = [option.partition("=")[2] for option in parts.options.split("&") if _SECRET_OPTION.search(option)]
-    secrets = [parts.options, parts.user, *parts.user.split(":", 1), *values]
+    user = _escaped(parts.user, ":")
+    secrets = [parts.options, *(part for one in (parts.user, user) for part in (one, *one.split(":", 1))), *values]
     text = text.replace(uri, shown_uri(uri)).replace(_uri_of(parts), shown_uri(uri))
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if len(secret) > 2:

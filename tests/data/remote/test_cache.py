@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -280,6 +281,21 @@ def test_credentials_are_hidden_as_they_stand_and_unescaped():
         for secret in ("KEYKEY", "se/cr#et", "se%2Fcr%23et", "tok=en", "tok%3Den"):
             assert secret not in hidden
     assert hide("nothing about us-east-1", uri) == "nothing about us-east-1"
+
+
+@pytest.mark.parametrize("secret", ["se/cret", "a/b+c=", "/xyz", "p@ss", "q?r/s#t", "12/34x", "se%2Fcret"])
+def test_a_password_with_a_slash_is_shown_nowhere_and_understood(secret):
+    uri = f"s3://KEYKEY:{secret}@bucket/some/set?region=us-east-1"
+    assert shown_uri(uri) == "s3://bucket/some/set"
+    assert connect(uri)[1] == "bucket/some/set"
+    hidden = hide(f"{uri}: refused {secret} and {unquote(secret)} for KEYKEY", uri)
+    assert not any(text in hidden for text in (secret, unquote(secret), "KEYKEY"))
+
+
+def test_an_at_sign_in_a_name_is_no_password():
+    for uri in ("s3://bucket/a@b", "hdfs://host:9000/a:b@c", "s3://bucket/a:b@c", "abfss://box@account/a@b"):
+        assert shown_uri(uri) == uri
+    assert shown_uri("S3://key:secret@bucket/a") == "s3://bucket/a"
 
 
 def test_other_file_systems_are_read_through_fsspec(tmp_path):

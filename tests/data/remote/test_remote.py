@@ -378,7 +378,7 @@ def test_credentials_are_in_no_message(opened, store, place, relay):
         assert SECRET not in text
         assert "test-key" not in text
     for uri in (
-        f"s3://key:{SECRET} x@bucket/a",
+        f"s3://key:{SECRET}@buc ket/a",
         f"s3://key:{SECRET}@bucket/a?nonsense=1",
         f"nosuch://key:{SECRET}@host/a",
     ):
