@@ -286,6 +286,8 @@ def _open_keras(source: str, options: SourceOptions, account: Account) -> Source
 def _open_dataset(source: str, options: SourceOptions, account: Account) -> Source:
     stored = open_dataset(source)
     for entry in stored.account:  # what it does not have is not in this one either
+        if options.features is not None and entry.name in set(stored.schema) - set(options.features):
+            continue
         account.add(entry.change, entry.name, count=entry.count, unit=entry.unit, detail=entry.detail)
     dataset = stored if options.features is None else stored.select_columns(options.features)
     return DatasetSource(dataset, metadata=stored.metadata)

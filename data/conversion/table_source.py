@@ -153,8 +153,19 @@ class TableSource(Source):
         try:
             column = column_of(name, kind) if requested is None else requested.column_of(name, kind)
         except BadColumnError as error:
-            way_out = f" Or say what it should become, such as --column {name}=string (columns=), or leave it out."
-            raise self._error(name, f"{self.name}: {error}{way_out}") from error
+            ways_out = (
+                "" if is_nested(kind) else f"say what it should become, such as --column {name}=string (columns=), or "
+            )
+            raise self._error(name, f"{self.name}: {error} Or {ways_out}leave it out.") from error
+        inside = kind.value_type if is_nested(kind) else kind
+        is_duration = pa.types.is_duration(inside)
+        if drift is not None and pa.types.is_temporal(inside) and (column.kind != "string" or is_duration):
+            as_text = "" if is_duration else f", or ask for text (--column {name}=string, columns=)"
+            raise self._error(
+                name,
+                f"{drift}. They count in other units or from other zones, so their numbers cannot stand in one column. "
+                f"Write them in one type{as_text}.",
+            )
         if self._target is not None and (column.is_variable or column.shape):
             raise self._error(
                 name,

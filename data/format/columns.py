@@ -36,6 +36,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 """The same, maybe 0."""
 
 
+_MOST_NUMBERS = (1 << 31) - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column: its name, the numpy dtype of its values and the shape of one row (() for a scalar).
@@ -72,6 +75,12 @@ class Column:
         if any(size < 1 for size in self.shape):
             raise BadColumnError(
                 f"Column {self.name!r} has rows of shape {self.shape}, which hold no value.", column=self.name
+            )
+        if math.prod(self.shape) > _MOST_NUMBERS:
+            raise BadColumnError(
+                f"Column {self.name!r} has rows of shape {self.shape}, {math.prod(self.shape)} numbers; Arrow holds up to "
+                f"{_MOST_NUMBERS} in a row.",
+                column=self.name,
             )
         if self.kind in ("string", "bytes") and (self.dtype != np.uint8 or self.shape):
             raise BadColumnError(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from heliostat.data import write_dataset
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.open_source import SourceOptions, open_source
 from heliostat.data.conversion.requested import fill_value
@@ -283,3 +284,32 @@ def test_an_empty_list_takes_the_place_of_a_missing_one(tmp_path):
         "a: 1 value filled: missing, [] took the place",
         "a: 1 value filled: missing, 7 took the place",
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "taken"),
+    [
+        (pa.timestamp("ms"), pa.timestamp("us"), ["1970-01-01 00:00:00.001", "1970-01-01 00:00:00.000001"]),
+        (pa.time64("us"), pa.time64("ns"), ["00:00:00.000001", "00:00:00.000000001"]),
+        (pa.duration("s"), pa.duration("ms"), None),
+    ],
+)
+def test_times_of_other_units_do_not_become_numbers_of_one_column(tmp_path, one, other, taken):
+    for name, kind in (("0", one), ("1", other)):
+        parquet(tmp_path / f"{name}.parquet", t=pa.array([1], pa.int64()).cast(kind))
+    assert "They count in other units" in refused(tmp_path, columns={"t": "int64"})
+    if taken is None:
+        assert "They count in other units" in refused(tmp_path, columns={"t": "string"})
+    else:
+        assert read(tmp_path, columns={"t": "string"})[0]["t"].to_pylist() == taken
+
+
+def test_a_shape_beyond_what_arrow_holds_is_refused(tmp_path):
+    source = parquet(tmp_path / "a.parquet", a=[b"x"])
+    assert "Arrow holds up to 2147483647 in a row" in refused(source, columns={"a": "int8[999999999999]"})
+
+
+def test_of_columns_that_are_not_taken_nothing_is_told(tmp_path):
+    write_dataset(tmp_path / "set", {"a": [1.0, np.nan], "b": [np.nan, 2.0]})
+    _, account = read(tmp_path / "set", features=["b"])
+    assert [line.split(":")[0] for line in account] == ["b"]
