@@ -78,8 +78,8 @@ class Column:
             )
         if math.prod(self.shape) > _MOST_NUMBERS:
             raise BadColumnError(
-                f"Column {self.name!r} has rows of shape {self.shape}, {math.prod(self.shape)} numbers; Arrow holds up to "
-                f"{_MOST_NUMBERS} in a row.",
+                f"Column {self.name!r} has rows of shape {self.shape}, {math.prod(self.shape)} numbers; Arrow holds up "
+                f"to {_MOST_NUMBERS} in a row.",
                 column=self.name,
             )
         if self.kind in ("string", "bytes") and (self.dtype != np.uint8 or self.shape):
