@@ -219,9 +219,10 @@ def test_a_full_shuffle_says_what_it_fetches(opened):
 def test_a_small_ahead_distance_fetches_few_shards(opened, relay, local):
     """Half of the cache is looked ahead, so a cache of four shards is not filled with all eight of them."""
     dataset = opened(cache_bytes=4 * max(shard.num_bytes for shard in local.shards))
-    batches = dataset.batches(100, shuffle=False)
-    next(batches)
-    batches.close()
+    order = RowOrder(num_rows=len(dataset), shuffle=False)
+    with dataset.reader() as reader:
+        reader.prefetch(order, 0)
+        reader.gather(order.rows(0, 100))
     assert relay.count("GET", ".arrow") < len(local.shards)
 
 
