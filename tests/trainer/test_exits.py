@@ -104,7 +104,9 @@ def test_a_worker_whose_rows_are_slow_is_named_and_waited_for(tmp_path, train):
     with local_trainer(linear(), tmp_path, workers=2, deadline_s=3) as trainer:
         result = trainer.fit(stored.map(stalling, ["x"], "x"), **job)
     assert stalled
-    assert [each["activity"] for each in events_of(result.run_dir, "late")] == ["reading"]
+    assert {each["activity"] for each in events_of(result.run_dir, "late")} == {
+        "reading"
+    }  # by a loaded machine more than once
     assert not events_of(result.run_dir, "lost")
     assert result.sha256 == train(linear(), stored, workers=0, **job).sha256
 
