@@ -19,7 +19,7 @@ NAMES = ("heliostat-a", "heliostat-b")
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 LINKS = ("heliostat-la", "heliostat-lb")
 RAY_PORT = 26379
-START_S = 120 * SLOW
+START_S = round(120 * SLOW)
 
 
 def why_not() -> str:
@@ -126,9 +126,7 @@ class Hosts:
 
     def _wait_for_head(self) -> None:
         probe = f"import socket; socket.create_connection({(ADDRESSES[0], RAY_PORT)!r}, 1)"
-        script = (
-            f"import time\nfor _ in range({round(START_S)}):\n try:\n  {probe}; break\n except OSError: time.sleep(1)"
-        )
+        script = f"import time\nfor _ in range({START_S}):\n try:\n  {probe}; break\n except OSError: time.sleep(1)"
         _run(*_on(0, sys.executable, "-c", script))
 
     def _env(self) -> dict[str, str]:
