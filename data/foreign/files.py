@@ -5,6 +5,7 @@ A chunk is what is read as a whole: a row group of Parquet, a record batch of Ar
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,7 +102,11 @@ class ParquetFile(ForeignFile):
 
 
 class ArrowFile(ForeignFile):
-    """An Arrow IPC file (Feather version 2) of any program, mapped; compressed ones are decompressed batch by batch."""
+    """An Arrow IPC file (Feather version 2) of any program, mapped; compressed ones are decompressed batch by batch.
+
+    Mapped, because its record batches may be larger than memory. So its size is looked at before rows are: to touch
+    what was cut off ends the process.
+    """
 
     chunk_name = "record batch"
 
@@ -109,7 +114,9 @@ class ArrowFile(ForeignFile):
         super().__init__(path, name)
         try:
             with pa.memory_map(str(path), "r") as file:
-                self._file = pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
+                mapped = file.read_buffer()
+            self._num_bytes = mapped.size
+            self._file = pa.ipc.open_file(pa.BufferReader(mapped))
             numbers = range(self._file.num_record_batches)
             known = None if chunk_rows is None or len(chunk_rows) != len(numbers) else chunk_rows
             self.chunk_rows = tuple(known or (self._file.get_batch(number).num_rows for number in numbers))
@@ -124,11 +131,18 @@ class ArrowFile(ForeignFile):
             raise self.damaged(f"is not a readable Arrow file ({error})") from error
 
     def record_batches(self, chunk: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:  # noqa: D102
+        self._check_size()
         batch = self._file.get_batch(chunk)
         # Damaged row splits would lead outside of the memory of the file.
         batch.validate(full=True)
         for first in range(0, batch.num_rows, BATCH_ROWS):
+            self._check_size()
             yield batch.select(list(names)).slice(first, BATCH_ROWS)
+
+    def _check_size(self) -> None:
+        num_bytes = os.stat(self.path).st_size
+        if num_bytes < self._num_bytes:
+            raise self.damaged(f"has {num_bytes} bytes; it had {self._num_bytes} when it was opened")
 
 
 def guarded(file: ForeignFile, chunk: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:

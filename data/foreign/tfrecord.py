@@ -15,7 +15,7 @@ it matters: its run has another hash when it is decoded. Without a cache that ca
 from __future__ import annotations
 
 import json
-import mmap
+import os
 import re
 import struct
 import threading
@@ -270,23 +270,24 @@ class TFRecordFile(ForeignFile):
         """The records of a run; raises ShardError if they are not those that were scanned."""
         run, digest = self._runs[chunk], xxhash.xxh3_128()
         is_whole = bool(compression(Path(self.path)))
-        for records in records_of(Path(self.path), BATCH_ROWS) if is_whole else self._mapped(run):
+        for records in records_of(Path(self.path), BATCH_ROWS) if is_whole else self._read(run):
             for record in records:
                 digest.update(record)
             yield records
         if digest.hexdigest() != run.xxh3_128:
             raise self.damaged(f"has other records than when it was opened, in {self.where(chunk)}")
 
-    def _mapped(self, run: Run) -> Iterator[list[bytes]]:
-        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            place, left = run.place, run.num_rows
-            while left:
+    def _read(self, run: Run) -> Iterator[list[bytes]]:
+        with open(self.path, "rb") as file:
+            place, num_bytes = file.seek(run.place), os.fstat(file.fileno()).st_size
+            for first in range(0, run.num_rows, BATCH_ROWS):
                 records = []
-                for _ in range(min(left, BATCH_ROWS)):
-                    (length,) = struct.unpack_from("<Q", data, place)
-                    if place + _HEAD_BYTES + length + _TAIL_BYTES > len(data):
+                for _ in range(min(run.num_rows - first, BATCH_ROWS)):
+                    head = file.read(_HEAD_BYTES)
+                    length = int.from_bytes(head[:8], "little")
+                    after = place + _HEAD_BYTES + length + _TAIL_BYTES
+                    if len(head) < _HEAD_BYTES or after > num_bytes:
                         raise self.damaged(f"has a record that leads beyond its end, at byte {place}")
-                    records.append(data[place + _HEAD_BYTES : place + _HEAD_BYTES + length])
-                    place += _HEAD_BYTES + length + _TAIL_BYTES
-                left -= len(records)
+                    records.append(file.read(length))
+                    place = file.seek(after)
                 yield records

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import threading
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -62,8 +64,13 @@ def test_a_model_outlives_its_workers(tmp_path, trained):
 
 
 class Raises(keras.callbacks.Callback):
+    """Fails once there is a checkpoint: one that is being written when a run fails does not count."""
+
     def on_train_batch_end(self, batch, logs=None):
         if batch == 3:
+            until_s = time.monotonic() + 60
+            while not list(Path("checkpoints").glob("*/manifest.json")) and time.monotonic() < until_s:
+                time.sleep(0.01)
             raise ZeroDivisionError("a mistake in my callback")
 
 

@@ -142,7 +142,7 @@ def test_an_interrupted_conversion_goes_on_to_the_same_result(tmp_path, name):
     # What was complete was not written again.
     first = [shard.file for shard in again.shards][:8]
     assert [(again.path / name).stat().st_mtime_ns for name in first] == [kept[name] for name in first]
-    assert rows[0] > 700
+    assert next(row for row in rows if row) > 700  # 0 is told while a source is looked through
 
 
 @pytest.mark.parametrize("name", ["TFRecord", "Hugging Face", "IDX"])
