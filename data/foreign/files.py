@@ -5,7 +5,6 @@ A chunk is what is read as a whole: a row group of Parquet, a record batch of Ar
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -102,24 +101,22 @@ class ParquetFile(ForeignFile):
 
 
 class ArrowFile(ForeignFile):
-    """An Arrow IPC file (Feather version 2) of any program, mapped; compressed ones are decompressed batch by batch.
+    """An Arrow IPC file (Feather version 2) of any program, read record batch by record batch.
 
-    Mapped, because its record batches may be larger than memory. So its size is looked at before rows are: to touch
-    what was cut off ends the process.
+    Not mapped: who touches rows that somebody cut off meanwhile is ended by the system, and decoding is done beside
+    the training, where nobody has just looked whether the file is whole.
     """
 
     chunk_name = "record batch"
 
     def __init__(self, path: Path, name: str, chunk_rows: Sequence[int] | None = None) -> None:
         super().__init__(path, name)
+        self._source = pa.OSFile(str(path))
         try:
-            with pa.memory_map(str(path), "r") as file:
-                mapped = file.read_buffer()
-            self._num_bytes = mapped.size
-            self._file = pa.ipc.open_file(pa.BufferReader(mapped))
-            numbers = range(self._file.num_record_batches)
-            known = None if chunk_rows is None or len(chunk_rows) != len(numbers) else chunk_rows
-            self.chunk_rows = tuple(known or (self._file.get_batch(number).num_rows for number in numbers))
+            self._file = pa.ipc.open_file(self._source)
+            count = self._file.num_record_batches
+            is_known = chunk_rows is not None and len(chunk_rows) == count
+            self.chunk_rows = tuple(chunk_rows or ()) if is_known else _rows_of_batches(path)
             self.schema = self._file.schema
             check_names(self.schema)
         except UNREADABLE as error:
@@ -131,18 +128,21 @@ class ArrowFile(ForeignFile):
             raise self.damaged(f"is not a readable Arrow file ({error})") from error
 
     def record_batches(self, chunk: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:  # noqa: D102
-        self._check_size()
         batch = self._file.get_batch(chunk)
-        # Damaged row splits would lead outside of the memory of the file.
+        # Damaged row splits would lead outside of the memory of the batch.
         batch.validate(full=True)
         for first in range(0, batch.num_rows, BATCH_ROWS):
-            self._check_size()
             yield batch.select(list(names)).slice(first, BATCH_ROWS)
 
-    def _check_size(self) -> None:
-        num_bytes = os.stat(self.path).st_size
-        if num_bytes < self._num_bytes:
-            raise self.damaged(f"has {num_bytes} bytes; it had {self._num_bytes} when it was opened")
+    def close(self) -> None:  # noqa: D102
+        self._source.close()
+
+
+def _rows_of_batches(path: Path) -> tuple[int, ...]:
+    """The rows of every record batch, without reading them: in a map only their heads are touched."""
+    with pa.memory_map(str(path), "r") as source:
+        file = pa.ipc.open_file(source)
+        return tuple(file.get_batch(number).num_rows for number in range(file.num_record_batches))
 
 
 def guarded(file: ForeignFile, chunk: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:

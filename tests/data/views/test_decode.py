@@ -146,6 +146,7 @@ def test_bitmaps_with_a_palette_have_their_colours(tmp_path):
         rows_of(broken)
 
 
+@pytest.mark.engine  # the pictures are made by TensorFlow
 def test_a_view_without_a_size_starts_no_tensorflow(encoded):
     program = (
         "import sys; from heliostat.data import open_dataset; view = open_dataset(sys.argv[1]).decode('jpeg');"
