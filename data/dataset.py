@@ -93,6 +93,24 @@ class Dataset(ABC):
         Raises DatasetNotFoundError, ManifestError, ShardError.
         """
 
+    def folders(self) -> frozenset[str]:
+        """The folders and single files of this host that its rows are read from; none of what is fetched."""
+        return frozenset()
+
+    def reached(self, uri_of: Callable[[str], str]) -> Dataset:
+        """The same rows, as this machine reaches the files of the one that opened the dataset.
+
+        What has the same content at the same path here stays as it is; other files are fetched into the cache of this
+        machine, when their rows are needed. Rows, their order and the fingerprint are the same. Raises nothing for what
+        is missing: that is seen when it is read.
+
+        Args:
+            uri_of: for a path of the other machine the URI of the same folder, such as driver:///home/me/shop; the path
+                itself if this machine has that disk.
+        """
+        del uri_of
+        return self
+
     @property
     def num_skipped(self) -> int:
         """Rows that are left out of what is stored because they are damaged."""

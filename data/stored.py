@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ from .remote.cache import CacheSettings
 from .remote.cached_reader import CachedReader
 from .remote.files import LocalFiles, RemoteFiles, fetch_manifest
 from .remote.filesystem import RemoteFolder, is_uri, local_path, shown_uri
+from .same_files import has_same_files, places_of
 from .views.statistics import column_statistics
 
 _TOLD_BYTES = 256 << 20
@@ -62,9 +63,10 @@ class StoredDataset(Dataset):
         skipped: Skipped | None = None,
         name: str | None = None,
         files: RemoteFiles | ForeignFiles | None = None,
+        settings: CacheSettings | None = None,
     ) -> None:
         self._path, self._manifest, self._name = path, manifest, str(path) if name is None else name
-        self._files = files
+        self._files, self._settings = files, settings or CacheSettings()
         self._skipped = dict(sorted((skipped or {}).items()))
         self._num_rows = ChunkTable.of(manifest, self._skipped).total_rows
         self._fingerprint = _fingerprint(manifest, self._skipped)
@@ -168,14 +170,41 @@ class StoredDataset(Dataset):
         )
 
     def check(self) -> None:  # noqa: D102
-        used = sorted(set(ChunkTable.of(self._manifest, self._skipped).shards.tolist()))
         if self._files is not None:
-            self._files.check(used)
+            self._files.check(self._used)
             return
         # Before the files are looked at: what changes meanwhile is seen when they are read.
         self._stamps = stamps_of(self._path, self._manifest)
-        for shard in (self.shards[number] for number in used):
+        for shard in (self.shards[number] for number in self._used):
             MappedShard(self._path, shard, self._manifest.columns, self._manifest.chunk_rows(shard))
+
+    def folders(self) -> frozenset[str]:  # noqa: D102
+        return places_of(self._path, self._manifest) if self._is_of_a_host else frozenset()
+
+    def reached(self, uri_of: Callable[[str], str]) -> Dataset:  # noqa: D102
+        foreign = self._files if isinstance(self._files, ForeignFiles) else None
+        edges = () if foreign is None else foreign.folder.edges
+        if not self._is_of_a_host or has_same_files(self._path, self._manifest, self._used, edges):
+            return self
+        uri = uri_of(str(self._path))
+        if not is_uri(uri):
+            return self
+        settings = self._settings if foreign is None else foreign.settings
+        folder = RemoteFolder(uri, timeout_s=settings.timeout_s, retry=settings.retry)
+        remote = RemoteFiles(folder, self._manifest, settings, is_looked_at=True)
+        files = remote if foreign is None else replace(foreign, place=remote)
+        return StoredDataset(settings.folder(), self._manifest, skipped=self._skipped, name=self._name, files=files)
+
+    @property
+    def _used(self) -> list[int]:
+        """The numbers of the files that have rows to be read."""
+        return sorted(set(ChunkTable.of(self._manifest, self._skipped).shards.tolist()))
+
+    @property
+    def _is_of_a_host(self) -> bool:
+        """Whether its files lie in a folder of the host that opened it."""
+        place = self._files.place if isinstance(self._files, ForeignFiles) else self._files
+        return not isinstance(place, RemoteFiles)
 
     def find_damage(self) -> Iterator[Damage]:
         """Read every shard, fetched if it is not here, and report all damage; raises RemoteError, CacheError."""
@@ -199,7 +228,9 @@ class StoredDataset(Dataset):
         skipped = damaged_chunks(tuple(self.find_damage()))
         if not ChunkTable.of(self._manifest, skipped).first_rows.size:
             raise ShardError(f"Every shard of dataset {self.name} is damaged; copy or write it again.", path=self._path)
-        dataset = StoredDataset(self._path, self._manifest, skipped=skipped, name=self._name, files=self._files)
+        dataset = StoredDataset(
+            self._path, self._manifest, skipped=skipped, name=self._name, files=self._files, settings=self._settings
+        )
         if self._files is None:
             dataset.check()
         return dataset
@@ -276,7 +307,7 @@ def open_unchecked(
         return _open_foreign(place, settings, write_manifest, split)
     manifest = read_manifest(place)
     _refuse_split(str(place), split)
-    return StoredDataset(place, manifest, files=_decoded(place, manifest, settings))
+    return StoredDataset(place, manifest, files=_decoded(place, manifest, settings), settings=settings)
 
 
 def _decoded(place: Path, manifest: Manifest, settings: CacheSettings) -> ForeignFiles | None:

@@ -31,7 +31,7 @@ FLOORS: Mapping[str, Floors] = {
         {"order"},
         {"format"},
         {"read", "write"},
-        {"foreign", "remote", "damage"},
+        {"foreign", "remote", "damage", "same_files"},
         {"dataset", "views", "stored", "upload", "writer"},
         {"conversion", "verify", "__init__"},
     ],

@@ -54,6 +54,7 @@ class ForeignFolder:
         row_bytes: about how many bytes a row has in memory, over all columns.
         runs: for every TFRecord file the runs of records that it is read by; none for files with footers.
         features: what the records of TFRecord files hold.
+        edges: the edge hashes of TFRecord files, whose hashes are those of all bytes.
     """
 
     manifest: Manifest
@@ -61,6 +62,7 @@ class ForeignFolder:
     keys: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     runs: tuple[tuple[Run, ...], ...] = ()
     features: Mapping[str, Feature] = field(default_factory=dict)
+    edges: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -221,6 +223,7 @@ def _folder_of_records(place: Path, folder: Path, names: Sequence[str], settings
         row_bytes=index.features.num_bytes / manifest.num_rows,
         runs=tuple(index.runs[number] for number in kept),
         features=index.features.known,
+        edges=tuple(edge_hash(folder / names[number]) for number in kept),
     )
 
 

@@ -179,7 +179,7 @@ class ShardCache:
         raise ShardError(
             f"{file.origin} arrived {_FETCHES_OF_WRONG_BYTES} times with {found}; its manifest says "
             f"{file.num_bytes:,} bytes with xxh3_128 {file.xxh3_128}. It was damaged or replaced after it was written: "
-            "upload the dataset again.",
+            "write or upload the dataset again.",
             path=file.origin,
         )
 

@@ -77,11 +77,16 @@ class LocalFiles(DatasetFiles):
 
 @dataclass(frozen=True)
 class RemoteFiles(DatasetFiles):
-    """Files of a remote folder; a fetcher that downloads them. Raises ManifestError for files that have no hash."""
+    """Files of a remote folder; a fetcher that downloads them. Raises ManifestError for files that have no hash.
+
+    `is_looked_at`: whoever opened the dataset has its folder on a disk of his own and has looked at its files there, so
+    that `check` need not do it for every process that fetches some of them.
+    """
 
     folder: RemoteFolder
     manifest: Manifest
     settings: CacheSettings
+    is_looked_at: bool = False
 
     def __post_init__(self) -> None:
         for shard in self.manifest.shards:
@@ -118,9 +123,10 @@ class RemoteFiles(DatasetFiles):
         try:
             self.folder.download(self.manifest.shards[file.shard].file, write, most_bytes=file.num_bytes, stop=stop)
         except FileNotFoundError as error:
+            remedy = "write it again" if self.is_looked_at else "upload the dataset again"
             raise ShardError(
                 f"Shard {self.manifest.shards[file.shard].file} of dataset {self.name} cannot be found. It was deleted "
-                "or not uploaded along with the manifest: upload the dataset again.",
+                f"or not copied along with the manifest: {remedy}.",
                 path=file.origin,
             ) from error
 
@@ -132,6 +138,8 @@ class RemoteFiles(DatasetFiles):
 
     def check(self, numbers: Sequence[int]) -> None:
         """Look also whether the manifest at the URI is still this one; raises ManifestError, DatasetNotFoundError."""
+        if self.is_looked_at:
+            return
         if self.manifest.shard_format != "plain":
             found = fetch_manifest(self.folder)
             if found.fingerprint != self.manifest.fingerprint:

@@ -12,7 +12,7 @@ stops.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..dataset import Dataset
@@ -65,6 +65,12 @@ class CachedDataset(View):
     def check(self) -> None:
         """Look whether the written rows are there; the base is not needed any more."""
         self._stored.check()
+
+    def folders(self) -> frozenset[str]:  # noqa: D102
+        return self._stored.folders()
+
+    def reached(self, uri_of: Callable[[str], str]) -> Dataset:  # noqa: D102
+        return CachedDataset(self.base, self._stored.reached(uri_of))
 
     def reader(self, columns: Sequence[str] | None = None) -> Reader:  # noqa: D102
         chosen_columns(self, columns)

@@ -5,7 +5,8 @@ Statistics and bounds of a whole are those of its parts together, where all part
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +71,14 @@ class Joined(Dataset):
     def check(self) -> None:  # noqa: D102
         for dataset in self.datasets:
             dataset.check()
+
+    def folders(self) -> frozenset[str]:  # noqa: D102
+        return frozenset().union(*(dataset.folders() for dataset in self.datasets))
+
+    def reached(self, uri_of: Callable[[str], str]) -> Dataset:  # noqa: D102
+        moved = copy.copy(self)
+        moved.datasets = tuple(dataset.reached(uri_of) for dataset in self.datasets)
+        return moved
 
 
 class Concatenation(Joined):

@@ -15,10 +15,11 @@ resume at any row, nor know their length.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ class View(Dataset):
 
     def check(self) -> None:  # noqa: D102
         self.base.check()
+
+    def folders(self) -> frozenset[str]:  # noqa: D102
+        return self.base.folders()
+
+    def reached(self, uri_of: Callable[[str], str]) -> Dataset:  # noqa: D102
+        moved = copy.copy(self)  # with its fingerprint and whatever was found by reading
+        moved.base = self.base.reached(uri_of)
+        return moved
 
 
 class ViewReader(Reader):
