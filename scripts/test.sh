@@ -2,7 +2,8 @@
 # Checks and tests, in tiers with a time budget each (for two idle cores). Makes its own environment in .venv.
 #   bash scripts/test.sh               what every change must pass
 #   bash scripts/test.sh --all         the full products, soak and slow tests as well
-#   bash scripts/test.sh --all faults  one part of that alone, or several: checks, pure, engine, ray, faults
+#   bash scripts/test.sh --all faults  one part of that alone, or several: checks, pure, engine, ray, faults, reach
+#                                      (reach needs root: machines as network namespaces with a disk each)
 #   bash scripts/test.sh --slow 6      on a slow or loaded machine: every budget and every wait of a test is six times as long
 #   bash scripts/test.sh -k NAME       further arguments go to pytest
 set -euo pipefail
@@ -13,7 +14,7 @@ while (($#)); do
   case $1 in
     --all) all=true && shift ;;
     --slow) slow=$2 && shift 2 ;;
-    checks | pure | engine | ray | faults) parts+=("$1") && shift ;;
+    checks | pure | engine | ray | faults | reach) parts+=("$1") && shift ;;
     *) break ;;
   esac
 done
@@ -61,10 +62,11 @@ $all && fast=""
 pytest=(.venv/bin/python -m pytest -q --durations=5)
 
 tier checks "tier 0: ruff and mypy" 210 bash -c checks
-tier pure "tier 1: pure" 90 "${pytest[@]}" -n 2 -m "not engine and not ray and not faults $fast" "${extra[@]}"
+tier pure "tier 1: pure" 90 "${pytest[@]}" -n 2 -m "not engine and not ray and not faults and not reach $fast" "${extra[@]}"
 tier engine "tier 2: engine" 240 "${pytest[@]}" -n 2 -m "engine $fast" "${extra[@]}"
 tier ray "tier 3: real Ray" 240 "${pytest[@]}" -m "ray $fast" "${extra[@]}"
 tier faults "tier 4: faults" 240 "${pytest[@]}" -m "faults $fast" "${extra[@]}"
+if $all; then tier reach "machines that share nothing" 1500 "${pytest[@]}" -m reach "${extra[@]}"; fi
 
 printf '%s\n' "${ran[@]}"
 echo "all tiers: $SECONDS s"

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from .slow import stretch_waits, watch
+from .slow import WATCH_S, stretch_waits, watch
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -23,7 +23,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    timer = watch(item.nodeid, item.config.stash[_STDERR])
+    usual_s = 5 * WATCH_S if item.get_closest_marker("reach") else WATCH_S
+    timer = watch(item.nodeid, item.config.stash[_STDERR], usual_s)
     try:
         return (yield)
     finally:
