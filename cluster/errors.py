@@ -3,6 +3,7 @@
     ClusterError                    anything this package raises
     ├── SpecError                   a group is asked for that cannot be
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
+    │   ├── PreflightError          machines of workers lack something; knows all of it
     │   └── UnreachableError        two workers that are up cannot reach each other; knows all such pairs
     ├── TaskFailed                  the end of a task: a worker died or raised; knows who, why and at which step
     ├── Dismissed                   the task is over for this worker, which has done nothing wrong
@@ -65,6 +66,53 @@ class PlacementError(ClusterError):
             "it when memory runs out, as may whoever tidies up processes. It can start no worker any more; the same "
             "command starts another."
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """Something that the machine of a worker lacks.
+
+    Attributes:
+        host: the machine.
+        what: is wrong there, without a full stop.
+        remedy: what to do about it, without a full stop.
+    """
+
+    host: str
+    what: str
+    remedy: str
+
+
+class PreflightError(PlacementError):
+    """Machines of workers do not have what the run needs; nothing was trained.
+
+    Attributes:
+        complaints: all that was found.
+    """
+
+    def __init__(self, complaints: Sequence[Complaint]) -> None:
+        """Make the sentence: what is wrong on several machines stands there once.
+
+        Args:
+            complaints: what was found; the same may be there twice.
+        """
+        hosts: dict[tuple[str, str], list[str]] = {}
+        for each in complaints:
+            named = hosts.setdefault((each.what, each.remedy), [])
+            named += [] if each.host in named else [each.host]
+        lines = [f"{', '.join(named)}: {what}. {remedy}." for (what, remedy), named in hosts.items()]
+        machines = len({each.host for each in complaints})
+        if len(lines) == 1:
+            super().__init__(f"Looked at before training: on {lines[0]}")
+        else:
+            heading = f"Looked at before training, {len(lines)} things are not right on {machines} machine(s):"
+            super().__init__("\n  ".join([heading, *lines]))
+        self.complaints = tuple(dict.fromkeys(complaints))
+
+    @classmethod
+    def of_all(cls, errors: Sequence[PreflightError]) -> PreflightError:
+        """What several workers have found, in one message."""
+        return cls([each for error in errors for each in error.complaints])
 
 
 class UnreachableError(PlacementError):

@@ -21,7 +21,7 @@ TOP: Floors = [{"cluster", "data"}, {"trainer"}, {"scripts"}]
 BESIDE = {"cluster", "data"}
 FLOORS: Mapping[str, Floors] = {
     "cluster": [
-        {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"},
+        {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"} | {"knocking", "preflight"},
         {"allreduce", "links"},
         {"group"},
         {"pools", "__init__"},

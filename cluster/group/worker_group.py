@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ..allreduce.listener import shown
-from ..errors import ClusterError, PlacementError, UnreachableError
+from ..errors import ClusterError, PlacementError, PreflightError, UnreachableError
 from ..links import LinksJob, PairBandwidth, Unreached
 from ..spec import CONNECT_LIMIT_S, GroupSpec, WorkerInfo
 from .liveness import Life, back_off_s, must_be_named, reason_to_end
@@ -21,6 +21,7 @@ STACKS_S = 1.0
 STALLED_S = 2.0  # a driver that did not look for so long was held up itself: it knows nothing of anybody's silence
 LINKS_S = 600.0  # all links are measured within this, or not at all
 NUM_CONNECT_TRIES = 2  # so often two workers must miss each other, to be called cut off
+HEAR_OUT_S = 3.0  # so long after one machine was found not to do, the others are heard
 ANSWER_S = 20.0  # to say what became of it, a worker that has tried its connections may take this much longer
 
 
@@ -131,17 +132,27 @@ class WorkerGroup:
             Every few seconds a line that says what is waited for; one for every worker that is lost, or stands still.
 
         Raises:
+            PreflightError: their machines do not have what it takes; it tells of all that have answered.
             PlacementError: there was no room for enough of them until the time was over, or they died.
             Exception: what a worker's own set-up raised.
         """
         self.launch()
         began_s = said_s = time.monotonic()
         named: set[int] = set()
-        while len(self.up) < self.num_to_begin:
+        refused: list[PreflightError] = []
+        refused_s = began_s
+        while len(self.up) < self.num_to_begin or refused:
             message = self.pool.receive(TICK_S)
             self.take(message)
             now_s = time.monotonic()
             self.look(now_s)
+            if isinstance(message, TaskEnded) and (error := _refusal(message)) is not None:
+                refused_s = refused_s if refused else now_s
+                refused.append(error)
+            if refused:
+                if now_s - refused_s > HEAR_OUT_S or not self.launched:
+                    raise PreflightError.of_all(refused)
+                continue
             if isinstance(message, TaskEnded) and message.failure is not None and message.failure.kind != "died":
                 raise _raised_in_set_up(message.failure)  # the next one would raise as well
             if late := self.to_be_named(now_s, named):
@@ -346,6 +357,12 @@ class WorkerGroup:
 
 def _line_of(stacks: tuple[int, str]) -> str:
     return f"waiting for worker {stacks[0]}, which stands still while it loads, or takes long:\n{stacks[1]}".rstrip()
+
+
+def _refusal(ended: TaskEnded) -> PreflightError | None:
+    """Why a worker's machine will not do, if that is how it ended."""
+    error = None if ended.failure is None else ended.failure.error
+    return error if isinstance(error, PreflightError) else None
 
 
 def _raised_in_set_up(failure: Failure) -> Exception:

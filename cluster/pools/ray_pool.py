@@ -15,17 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import ray
 from ray import ObjectRef, ObjectRefGenerator
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
-from ..errors import PlacementError
+from ..errors import PlacementError, PreflightError
 from ..group.messages import Failure, Message, TaskEnded, Wish, WorkerAlive, WorkerUp
 from ..group.pool import PoolStatistics, WorkerPool
 from ..group.worker_process import take_mark
+from ..preflight import Wanted
 from ..spec import GroupSpec, WorkerInfo
+from .arrival import Arrivals, import_failure, refusal_of, without_answer
 from .private_api import dead_process, draining_nodes, started_here
 from .processes import end_process, open_process
 from .ray_death import Absence, evidence_of, oom_kills, reason_of
@@ -59,10 +63,14 @@ class RayPool(WorkerPool):
         spec: of the group, with the resources of a worker.
         loopback: whether Ray is this process's own and all workers on this machine: then they are reachable from
             nowhere else, and hold no cores, so that every trainer of the process finds room.
+        wanted: what the machines of workers must have as the driver's has it; None where they are the driver's.
     """
 
-    def __init__(self, factory: Callable[[int], object], spec: GroupSpec, *, loopback: bool) -> None:
+    def __init__(
+        self, factory: Callable[[int], object], spec: GroupSpec, *, loopback: bool, wanted: Wanted | None = None
+    ) -> None:
         super().__init__()
+        self._arrivals = None if wanted is None else Arrivals(wanted)
         self._factory, self._spec, self._loopback = factory, spec, loopback
         self._wants = {"CPU": 0 if loopback else spec.cpus_per_worker, "GPU": spec.gpus_per_worker or 0}
         self._node = ray.get_runtime_context().get_node_id()
@@ -89,8 +97,7 @@ class RayPool(WorkerPool):
             "scheduling_strategy": "SPREAD",
         }
         known = self._workers[worker] = _Worker(ray.remote(**options)(RayWorker).remote(worker))
-        prepared = known.actor.prepare.remote(self._factory, self._spec, self._loopback)
-        self._listen(worker, known, iter([prepared]))
+        self._listen(worker, known, self._prepared(worker, known))
         return worker
 
     def begin(self, worker: int, method: str, job: object, log_path: str | None) -> None:
@@ -231,6 +238,24 @@ class RayPool(WorkerPool):
         finally:
             over.set()
 
+    def _prepared(self, worker: int, known: _Worker) -> Iterator[ObjectRef]:
+        """The reference of a worker's answer that it is up, once its machine is known to do."""
+        if self._arrivals is not None:
+            ask = partial(_answer_of, known)
+            try:
+                complaints = self._arrivals.complaints_of(worker, known.actor, ask)
+            except RayTaskError as error:
+                complaints = without_answer(worker, error)
+            if complaints:
+                self._refuse(worker, PreflightError(complaints))
+        if not known.ended.is_set():
+            yield known.actor.prepare.remote(self._factory, self._spec, self._loopback)
+
+    def _refuse(self, worker: int, error: PreflightError) -> None:
+        """End a worker whose machine will not do."""
+        self.kill(worker)
+        self.inbox.put(TaskEnded(worker=worker, failure=refusal_of(worker, error)))
+
     def _beat(self, worker: int, known: _Worker, over: threading.Event) -> None:
         """Call a worker for heartbeats until that is over; one that does not answer is not called again."""
         with contextlib.suppress(RayError):  # who reads its messages tells of its death
@@ -278,6 +303,9 @@ class RayPool(WorkerPool):
         known = self._drop(worker)
         if known is None:  # it was ended, or its death was told
             return
+        if (unfit := import_failure(worker, error)) is not None:
+            self.inbox.put(TaskEnded(worker=worker, failure=refusal_of(worker, unfit)))
+            return
         kills, before = oom_kills(), self._oom_kills
         self._oom_kills = kills
         is_here = known.info is not None and known.info.node == self._node
@@ -287,6 +315,11 @@ class RayPool(WorkerPool):
         failure = Failure(worker=worker, kind="died", reason=reason, step=mark.step, evidence=evidence)
         self._start(self._end, worker, known)  # if only Ray thinks that it died
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
+
+
+def _answer_of(known: _Worker, reference: ObjectRef) -> Any:
+    """What a worker answers; None if it is ended before. Raises RayError."""
+    return ray.get(reference, timeout=FETCH_S) if _is_there(known, reference) else None
 
 
 def _is_death(ended: TaskEnded) -> bool:

@@ -7,6 +7,7 @@ import faulthandler
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,6 +26,8 @@ from ..group.liveness import Activity, Heartbeat
 from ..group.mailbox import Mailbox
 from ..group.messages import Failure, TaskEnded, TaskEvent, WorkerUp
 from ..group.worker_process import StepMark, WorkerKilled, WorkerProcess, failure_of, host_name
+from ..knocking import Address, open_door, unreached
+from ..preflight import answered
 from ..spec import GroupSpec, WorkerInfo
 from .processes import start_ticks
 
@@ -69,6 +72,7 @@ class RayWorker:
     def __init__(self, worker: int) -> None:
         self._worker = worker
         self._process: WorkerProcess | None = None
+        self._door: socket.socket | None = None  # stays open as long as the process lives
         self._outbox: queue.SimpleQueue[TaskEvent | TaskEnded] = queue.SimpleQueue()
         self._made_s = time.monotonic()
         self._driver = DriverWatch()
@@ -80,6 +84,16 @@ class RayWorker:
             node=ray.get_runtime_context().get_node_id(),
             started=start_ticks(os.getpid()),
         )
+
+    def look(self, question: bytes) -> tuple[bytes, Address]:
+        """What this machine has of what is asked, and where other workers may knock; before anything else."""
+        self._door = open_door(ray.util.get_node_ip_address())
+        host, port = self._door.getsockname()[:2]
+        return answered(question), (host, port)
+
+    def knock(self, doors: dict[int, Address]) -> dict[int, str]:
+        """Which other workers cannot be reached from here, and why."""
+        return unreached(doors)
 
     def prepare(self, factory: Callable[[int], object], spec: GroupSpec, loopback: bool) -> WorkerUp | TaskEnded:
         """Make the hosted object.

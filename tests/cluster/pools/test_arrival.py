@@ -1,0 +1,73 @@
+"""The first words with real actors: who may go on to load, and what is said of those that may not."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import ray
+from heliostat.cluster.errors import PreflightError
+from heliostat.cluster.group.worker_group import WorkerGroup
+from heliostat.cluster.pools.arrival import import_failure
+from heliostat.cluster.pools.ray_pool import RayPool
+from heliostat.cluster.pools.ray_worker import RayWorker
+from heliostat.cluster.preflight import Wanted
+from heliostat.cluster.spec import GroupSpec
+from ray.exceptions import RayActorError
+
+from ...slow import SLOW
+
+pytestmark = pytest.mark.ray
+
+
+def hosted(slot):
+    return f"worker {slot} of process {os.getpid()}"
+
+
+@pytest.fixture
+def group_of(ray_here):
+    """group_of(wanted) -> a group of two actors, whose machines must have that."""
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["hosted"]))  # workers cannot import a test
+    made = []
+
+    def make(wanted):
+        spec = GroupSpec(num_workers=2, start_timeout_s=120.0 * SLOW)
+        made.append(WorkerGroup(RayPool(hosted, spec, loopback=False, wanted=wanted), spec))
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.close()
+
+
+def test_workers_on_machines_that_will_do_come_up(group_of):
+    group = group_of(Wanted(packages={"numpy": ("numpy",)}, modules=("numpy",), folders=("~",), memory_bytes=1))
+    list(group.start())
+    assert sorted(group.infos) == [0, 1]
+
+
+def test_what_machines_lack_is_told_in_one_message_and_nobody_is_left(group_of, tmp_path):
+    file = tmp_path / "no folder"
+    file.write_text("")
+    group = group_of(Wanted(folders=(str(file),), memory_bytes=1 << 60))
+    with pytest.raises(PreflightError, match=r"[23] things are not right on 1 machine") as raised:
+        list(group.start())
+    host = socket.gethostname()
+    assert f"{host}: nothing can be written in {file}: {file} is no folder. " in str(raised.value)
+    assert " MB of memory are free, and a worker needs 1,152,921,504,607 MB to load" in str(raised.value)
+    assert not group.up
+
+
+def test_a_machine_without_heliostat_is_told_from_a_death(ray_here, tmp_path):
+    (tmp_path / "heliostat").mkdir()
+    (tmp_path / "heliostat" / "__init__.py").write_text("")  # a package that hides ours, and holds nothing
+    env = {"env_vars": {"PYTHONPATH": str(tmp_path)}}
+    actor = ray.remote(num_cpus=0, runtime_env=env)(RayWorker).remote(0)
+    with pytest.raises(RayActorError) as raised:
+        ray.get(actor.stacks.remote(), timeout=60.0 * SLOW)
+    found = import_failure(0, raised.value)
+    assert "Heliostat cannot be loaded: ModuleNotFoundError: No module named 'heliostat.cluster'" in str(found)
+    assert found.complaints[0].host == socket.gethostname()
