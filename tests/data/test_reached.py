@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 from heliostat.data import Dataset, mix, open_dataset, write_dataset
 from heliostat.data.remote.cache import FOLDER_NAME
@@ -103,6 +108,84 @@ def test_views_hand_it_down(disks):
     assert folders["joined"] == folders["mix"] == both
     assert folders["cache"] == {str(home / "cache" / "shard-00000.arrow")}
     assert folders["selection"] == {str(home / "one")}
+
+
+def parquet(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"part={number}").mkdir(parents=True)
+        part = {"id": np.arange(number * 300, number * 300 + 300), "text": [f"{number}"] * 300}
+        pq.write_table(pa.table(part), folder / f"part={number}" / "a.parquet", row_group_size=100)
+
+
+def arrow(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, type in enumerate((pa.int32(), pa.int64())):  # which is widened
+        ids = pa.array(range(number * 400, number * 400 + 400), type)
+        pyarrow.feather.write_feather(pa.table({"id": ids}), folder / f"{number}.arrow", compression="lz4")
+
+
+def tfrecord(folder: Path, compression: str = "") -> None:
+    import tensorflow as tf
+
+    folder.mkdir(parents=True)
+    for number in range(2):
+        options = tf.io.TFRecordOptions(compression_type=compression)
+        with tf.io.TFRecordWriter(str(folder / f"{number}.tfrecord"), options) as file:
+            for row in range(200):
+                values = tf.train.Int64List(value=range(row % 3 + 1))
+                features = tf.train.Features(feature={"tokens": tf.train.Feature(int64_list=values)})
+                file.write(tf.train.Example(features=features).SerializeToString())
+
+
+def packed_tfrecord(folder: Path) -> None:
+    tfrecord(folder, "GZIP")
+
+
+def own_parquet(folder: Path) -> None:
+    parquet(folder)
+    for path in sorted(folder.rglob("*.parquet")):
+        path.rename(folder / f"{path.parent.name}.parquet")
+        path.parent.rmdir()
+    open_dataset(folder, write_manifest=True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("write", [parquet, arrow, tfrecord, packed_tfrecord, own_parquet])
+def test_files_of_other_programs(disks, write: Callable[[Path], None]):
+    home, elsewhere = disks
+    write(home / "set")
+    dataset = open_dataset(home / "set")
+    expected = read(dataset)
+    assert dataset.folders() == {str(home / "set")}
+
+    def uri_of(path: str) -> str:
+        return f"file://{path.replace(str(home), str(elsewhere))}"
+
+    shutil.copytree(home, elsewhere)
+    assert not fetched(sent(dataset).reached(uri_of))  # a copy is as good
+    # Of the same size, but other bytes.
+    victim = sorted(path for path in (home / "set").rglob("*.*") if path.is_file())[0]
+    victim.write_bytes(bytes(len(victim.read_bytes())))
+    assert fetched(sent(dataset).reached(uri_of))
+    shutil.rmtree(home)
+    there = sent(dataset).reached(uri_of)
+    there.check()
+    assert fetched(there)
+    assert there.fingerprint == dataset.fingerprint
+    assert read(there) == expected
+    assert read(sent(there.take(150)), shuffle="window") == read(there.take(150), shuffle="window")
+
+
+def test_of_a_single_file_that_file_is_read_and_of_links_what_they_lead_to(tmp_path):
+    arrow(tmp_path / "all")
+    (tmp_path / "links" / "below").mkdir(parents=True)
+    (tmp_path / "links" / "0.arrow").symlink_to("../all/0.arrow")
+    (tmp_path / "links" / "below" / "1.arrow").symlink_to(tmp_path / "all" / "1.arrow")
+    one = open_dataset(tmp_path / "all" / "0.arrow")
+    assert one.folders() == {str(tmp_path / "all" / "0.arrow")}
+    linked = open_dataset(tmp_path / "links")
+    files = {str(tmp_path / "all" / f"{number}.arrow") for number in range(2)}
+    assert linked.folders() == {str(tmp_path / "links"), *files}
 
 
 def test_the_settings_of_the_cache_go_with_it(disks, tmp_path):
