@@ -40,6 +40,8 @@ _SECRET_OPTION = re.compile(r"(?i)key|secret|token|pass|pwd|cred|auth|sig")
 _BLOCK_BYTES = 16 << 20
 _CONNECT_TIMEOUT_S = 10.0
 
+_OPENERS: dict[str, Callable[[], fs.FileSystem]] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
@@ -81,7 +83,7 @@ def _parts_of(uri: str) -> _Parts:
         authority, mark, tail = authority.partition("?")
         tail = mark + tail
     path, mark, options = tail.rpartition("?")
-    if not mark or not _OPTIONS.fullmatch(options) or scheme == "file":
+    if not mark or not _OPTIONS.fullmatch(options) or scheme == "file" or scheme in _OPENERS:
         path, options = tail, ""
     user, _, host = (rest[:start] + authority).rpartition("@")
     return _Parts(scheme, user, host, f"{slash}{path}", options)
@@ -258,6 +260,15 @@ def hide(text: str, uri: str) -> str:
     return text
 
 
+def open_with(scheme: str, opener: Callable[[], fs.FileSystem]) -> None:
+    """From now on in this process, open the URIs of a scheme by the file system that `opener` makes.
+
+    What follows "://" is the path in it as it stands: nothing is escaped, and there are no options.
+    """
+    _OPENERS[scheme] = opener
+    _connected.cache_clear()
+
+
 def connect(uri: str, timeout_s: float = 20.0) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, one per process, and the path in it; raises RemoteError, OSError."""
     return _connected(uri, timeout_s, os.getpid())
@@ -265,6 +276,9 @@ def connect(uri: str, timeout_s: float = 20.0) -> tuple[fs.FileSystem, str]:
 
 @lru_cache(maxsize=32)
 def _connected(uri: str, timeout_s: float, process: int) -> tuple[fs.FileSystem, str]:
+    scheme, _, rest = uri.partition("://")
+    if scheme in _OPENERS:
+        return _OPENERS[scheme](), rest.rstrip("/")
     try:
         filesystem, path = fs.FileSystem.from_uri(_uri_of(_parts_of(uri)))
     except pa.ArrowInvalid as error:
