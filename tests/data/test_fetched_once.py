@@ -1,0 +1,136 @@
+"""What lies on another machine's disk is read from there once per machine, however many processes need it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from heliostat.data import Dataset, open_dataset, write_dataset
+from heliostat.data.remote.cache import FOLDER_NAME
+
+from ..slow import SLOW
+from .counted_disk import bytes_read, mounted
+
+pytestmark = pytest.mark.filterwarnings("ignore:A full shuffle of:UserWarning")
+NUM_ROWS, NUM_FILES = 6000, 6
+
+READER = """
+import hashlib, pickle, sys
+from pathlib import Path
+from heliostat.data.remote import filesystem
+from tests.data.counted_disk import mounted
+filesystem._BLOCK_BYTES = 1 << 14
+pickled, root, log, shuffle = sys.argv[1:]
+uri_of = mounted(Path(root), Path(log))
+dataset = pickle.loads(Path(pickled).read_bytes()).reached(uri_of)
+dataset.check()
+digest = hashlib.sha256()
+for epoch in range(2):
+    for batch in dataset.batches(100, seed=1, epoch=epoch, shuffle=shuffle):
+        digest.update(batch["x"].tobytes() + batch["id"].tobytes())
+print(digest.hexdigest())
+"""
+
+
+class Machines:
+    """The driver's disk, and processes of one machine that does not have it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path, self.log, self.home = tmp_path, tmp_path / "log", tmp_path / "home"
+        self.root = tmp_path / "disk"
+        self.uri_of = mounted(self.root, self.log)
+
+    def hide(self) -> None:
+        """Let nobody find the files under their own path."""
+        place = self.root / self.home.relative_to("/")
+        place.parent.mkdir(parents=True)
+        self.home.rename(place)
+
+    def start(self, dataset: Dataset, shuffle: str = "full") -> subprocess.Popen[str]:
+        pickled = self.tmp_path / "dataset.pickle"
+        pickled.write_bytes(pickle.dumps(dataset))
+        arguments = [sys.executable, "-c", READER, str(pickled), str(self.root), str(self.log), shuffle]
+        root = Path(__file__).parents[2]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ})
+
+    def sizes(self) -> dict[str, int]:
+        """Of the files that hold rows, by their paths."""
+        found = {f"/{path.relative_to(self.root)}": path.stat().st_size for path in self.root.rglob("*.*")}
+        return {path: size for path, size in found.items() if not path.endswith(".json")}
+
+
+@pytest.fixture
+def machines(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Machines(tmp_path)
+
+
+def rows() -> dict[str, np.ndarray]:
+    numbers = np.random.default_rng(2)
+    return {"id": np.arange(NUM_ROWS), "x": numbers.integers(0, 256, (NUM_ROWS, 100), dtype=np.uint8)}
+
+
+def stored(home: Path) -> None:
+    write_dataset(home / "set", rows(), rows_per_shard=NUM_ROWS // NUM_FILES)
+
+
+def parquet(home: Path) -> None:
+    (home / "set").mkdir(parents=True)
+    for number in range(NUM_FILES):
+        some = slice(number * NUM_ROWS // NUM_FILES, (number + 1) * NUM_ROWS // NUM_FILES)
+        x = pa.FixedSizeListArray.from_arrays(pa.array(rows()["x"][some].ravel()), 100)
+        part = pa.table({"id": rows()["id"][some], "x": x})
+        pq.write_table(part, home / "set" / f"{number}.parquet", row_group_size=300)
+
+
+def digest_of(dataset: Dataset, shuffle: str) -> str:
+    digest = hashlib.sha256()
+    for epoch in range(2):
+        for batch in dataset.batches(100, seed=1, epoch=epoch, shuffle=shuffle):
+            digest.update(batch["x"].tobytes() + batch["id"].tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("write", [stored, parquet])
+@pytest.mark.parametrize("shuffle", ["full", "window"])
+def test_processes_of_a_machine_fetch_a_file_once(machines, write, shuffle):
+    write(machines.home)
+    dataset = open_dataset(machines.home / "set")
+    expected = digest_of(dataset, shuffle)
+    machines.hide()
+    readers = [machines.start(dataset, shuffle) for _ in range(3)]
+    assert [reader.communicate(timeout=120)[0].strip() for reader in readers] == [expected] * 3
+    assert bytes_read(machines.log) == machines.sizes()  # neither a footer nor a manifest besides
+
+
+def test_a_process_that_is_killed_while_it_fetches_leaves_the_others_going(machines):
+    stored(machines.home)
+    dataset = open_dataset(machines.home / "set")
+    expected = digest_of(dataset, "full")
+    machines.hide()
+    machines.log.with_name("hold").touch()
+    killed = machines.start(dataset)
+    give_up = time.monotonic() + 60 * SLOW
+    while not bytes_read(machines.log) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    other = machines.start(dataset)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert sum(bytes_read(machines.log).values()) < sum(machines.sizes().values())
+    machines.log.with_name("hold").unlink()
+    assert other.communicate(timeout=120)[0].strip() == expected
+    again = sum(bytes_read(machines.log).values()) - sum(machines.sizes().values())
+    assert 0 < again <= 4 * (1 << 14)  # what its threads had begun to read
+    cache = Path(os.environ["XDG_CACHE_HOME"], "heliostat", FOLDER_NAME)
+    assert not list(cache.glob("*.fetching"))
