@@ -184,6 +184,15 @@ class Machines:
         """Kill all that runs on a machine at once."""
         subprocess.run([*self._within(name), "sh", "-c", "kill -9 -1"], capture_output=True, check=False)
 
+    def kill(self, name: str, pid: int) -> None:
+        """``kill -9`` of a process, by its number on its machine."""
+        _run(*self._within(name), "kill", "-9", str(pid))
+
+    def restart(self, name: str, **env: str) -> None:
+        """Ray anew on a node, with environment variables beside the usual ones."""
+        self.crash(name)
+        self._start_ray(name, **env)
+
     def cut(self, one: str, *others: str) -> None:
         """From now on nothing arrives between a machine and others, and nobody is told."""
         for here, there in _pairs(one, others):
@@ -262,14 +271,14 @@ class Machines:
             first.kill()
             raise RuntimeError(f"{ns} did not come up: {first.communicate()[0]}")
 
-    def _start_ray(self, name: str) -> None:
+    def _start_ray(self, name: str, **env: str) -> None:
         place = (
             ("--head", f"--port={RAY_PORT}", "--dashboard-host=0.0.0.0")
             if name == HEAD
             else (f"--address={address(HEAD)}:{RAY_PORT}",)
         )
         options = (f"--node-ip-address={address(name)}", "--disable-usage-stats", *self._start, *place)
-        started = self.python(name, "-m", "ray.scripts.scripts", "start", *options)
+        started = self.python(name, "-m", "ray.scripts.scripts", "start", *options, **env)
         if started.wait(START_S):
             raise RuntimeError(f"Ray did not start on {host(name)}:\n{started.text}")
 

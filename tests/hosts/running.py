@@ -33,7 +33,8 @@ class Running:
     def __init__(self, process: subprocess.Popen[str], name: str) -> None:
         self._process, self._name, self._began_s = process, name, time.monotonic()
         self._lines: list[Line] = []
-        self._news, self._is_over = threading.Condition(), False
+        self._is_over = False
+        self._news = threading.Condition()
         self._reading = threading.Thread(target=self._read, name="reading", daemon=True)
         self._reading.start()
 
@@ -42,6 +43,12 @@ class Running:
         """All that it has printed."""
         with self._news:
             return "\n".join(line.text for line in self._lines)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        with self._news:
+            return self._is_over
 
     @property
     def seconds(self) -> float:

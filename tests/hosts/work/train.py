@@ -26,6 +26,19 @@ def build_model():
     return model
 
 
+class Pace(keras.callbacks.Callback):
+    """Makes every step slow, until the gate of the chief's machine is open."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def on_train_batch_begin(self, batch, logs=None):
+        until = time.monotonic() + self.seconds
+        while not GATE.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+
+
 class Gate(keras.callbacks.Callback):
     """Waits in the middle of an epoch, on whatever machine the chief is, until that machine's gate is open."""
 
@@ -91,7 +104,8 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--address")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--gate", type=int)
+    parser.add_argument("--gate", type=int, help="the epoch that waits for the gate")
+    parser.add_argument("--pace", type=float, help="seconds of a step while the gate is shut")
     parser.add_argument("--files", action="store_true", help="callbacks that write files")
     parser.add_argument("--passes", action="store_true", help="evaluate and predict behind each fit")
     parser.add_argument("--start-timeout", type=float, default=float(os.environ.get("START_TIMEOUT_S", "300")))
@@ -113,6 +127,7 @@ def main():
     ) as trainer:
         for kind in options.kinds:
             callbacks = [] if options.gate is None else [Gate(options.gate)]
+            callbacks += [] if options.pace is None else [Pace(options.pace)]
             result = trainer.fit(
                 data_of(kind, options.data),
                 validation_data=options.data / "valid",
