@@ -76,6 +76,7 @@ class Machines:
         folder: for their disks; removed at the end.
         nodes: names of the nodes, a letter each.
         cpus: that each node says it has.
+        head_cpus: those of the head, where they are others: 0 keeps workers away from the driver's machine.
         store_bytes: of each node's object store.
         shared: a folder that all have as ``/mnt``; None for nothing shared.
     """
@@ -86,13 +87,16 @@ class Machines:
         nodes: str = "abc",
         *,
         cpus: int = 2,
+        head_cpus: int | None = None,
         store_bytes: int = 100_000_000,
         shared: Path | None = None,
     ) -> None:
         self._folder, self._nodes, self._shared = folder, nodes, shared
-        self._start = (f"--num-cpus={cpus}", f"--object-store-memory={store_bytes}")
+        self._cpus, self._head_cpus = cpus, cpus if head_cpus is None else head_cpus
+        self._store_bytes = store_bytes
         self._token = secrets.token_hex(32)
         self._first: dict[str, subprocess.Popen[str]] = {}
+        self._inits: dict[int, int] = {}
 
     def __enter__(self) -> Machines:
         _remove_namespaces()
@@ -238,8 +242,15 @@ class Machines:
         """What lies in a machine's ``/dev/shm``."""
         return os.listdir(f"/proc/{self._init(name)}/root/dev/shm")
 
+    def num_memory_bytes(self, name: str) -> int:
+        """Bytes of a machine's ``/dev/shm`` that are in use, files without a name included."""
+        return shutil.disk_usage(f"/proc/{self._init(name)}/root/dev/shm").used
+
     def _init(self, name: str) -> int:
-        return psutil.Process(self._first[name].pid).children()[0].pid
+        first = self._first[name].pid
+        if first not in self._inits:  # below unshare, which waits for it
+            self._inits[first] = psutil.Process(first).children()[0].pid
+        return self._inits[first]
 
     def _within(self, name: str) -> list[str]:
         return ["nsenter", "-t", str(self._init(name)), "-m", "-u", "-i", "-n", "-p", "--"]
@@ -277,7 +288,11 @@ class Machines:
             if name == HEAD
             else (f"--address={address(HEAD)}:{RAY_PORT}",)
         )
-        options = (f"--node-ip-address={address(name)}", "--disable-usage-stats", *self._start, *place)
+        room = (
+            f"--num-cpus={self._head_cpus if name == HEAD else self._cpus}",
+            f"--object-store-memory={self._store_bytes}",
+        )
+        options = (f"--node-ip-address={address(name)}", "--disable-usage-stats", *room, *place)
         started = self.python(name, "-m", "ray.scripts.scripts", "start", *options, **env)
         if started.wait(START_S):
             raise RuntimeError(f"Ray did not start on {host(name)}:\n{started.text}")

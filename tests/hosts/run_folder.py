@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -42,9 +44,6 @@ def _assert_same_weights(path: Path, other: Path) -> None:
 
 def _weights(path: Path) -> dict[str, np.ndarray]:
     """Every array of a file of weights, or of the one in a ``.keras`` file."""
-    import io
-    import zipfile
-
     file = io.BytesIO(zipfile.ZipFile(path).read("model.weights.h5")) if path.suffix == ".keras" else path
     found: dict[str, np.ndarray] = {}
     with h5py.File(file) as weights:

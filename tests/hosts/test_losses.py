@@ -59,8 +59,7 @@ def test_the_chiefs_machine_is_lost_in_the_middle_of_an_epoch(machines, undistur
     if seen.host_of(chief) == host(HEAD):  # the head is the driver's machine: there the process alone dies
         machines.kill(HEAD, seen.pid_of(chief))
         lost.append(chief)
-        chief = wait_for(lambda: next(iter(each for each in seen.members() if each not in lost), None), running)
-        wait_for(lambda: len(seen.events("lost")) == 1, running)
+        wait_for(lambda: lost[0] not in seen.members(), running)
         chief = seen.members()[0]
     name = seen.host_of(chief)[-1]
     machines.crash(name)
