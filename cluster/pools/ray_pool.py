@@ -33,6 +33,7 @@ from .arrival import Arrivals, import_failure, refusal_of, without_answer
 from .private_api import dead_process, draining_nodes, started_here
 from .processes import end_process, open_process
 from .ray_death import Absence, evidence_of, oom_kills, reason_of
+from .ray_placement import Placement
 from .ray_room import ANSWER_S, check_room, machines, within
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
@@ -64,38 +65,44 @@ class RayPool(WorkerPool):
         loopback: whether Ray is this process's own and all workers on this machine: then they are reachable from
             nowhere else, and hold no cores, so that every trainer of the process finds room.
         wanted: what the machines of workers must have as the driver's has it; None where they are the driver's.
+        reserved: so many workers get room together or not at all; None for those that a task begins with.
     """
 
     def __init__(
-        self, factory: Callable[[int], object], spec: GroupSpec, *, loopback: bool, wanted: Wanted | None = None
+        self,
+        factory: Callable[[int], object],
+        spec: GroupSpec,
+        *,
+        loopback: bool,
+        wanted: Wanted | None = None,
+        reserved: int | None = None,
     ) -> None:
         super().__init__()
         self._arrivals = None if wanted is None else Arrivals(wanted)
         self._factory, self._spec, self._loopback = factory, spec, loopback
         self._wants = {"CPU": 0 if loopback else spec.cpus_per_worker, "GPU": spec.gpus_per_worker or 0}
         self._node = ray.get_runtime_context().get_node_id()
+        self._placement = Placement(self._wants, spec.num_to_begin if reserved is None else reserved)
         self._workers: dict[int, _Worker] = {}
         self._next = 0
         self._looked_at_s = self._checked_s = 0.0
         self._leaving: frozenset[int] = frozenset()
+        self._leaving_nodes: frozenset[str] = frozenset()
         self._looking: threading.Thread | None = None
         self._oom_kills, self._absence = oom_kills(), Absence()
         self._threads: list[threading.Thread] = []
         self._threads_lock = threading.Lock()
 
     def launch(self) -> int | None:
-        """See `WorkerPool.launch`: Ray starts the actor once there is room."""
+        """See `WorkerPool.launch`: Ray starts the actor once there is room; see `Placement`."""
         if not self._next:
             atexit.register(self.close)  # before Ray's own, which ends workers without asking, and says that they died
         worker = self._next
+        placed = self._placement.options(worker, self._leaving_nodes)
+        if placed is None:
+            return None
         self._next += 1
-        options = {
-            "num_cpus": self._wants["CPU"],
-            "num_gpus": self._wants["GPU"],
-            "max_concurrency": CONCURRENT_CALLS,
-            "max_restarts": 0,
-            "scheduling_strategy": "SPREAD",
-        }
+        options = {"max_concurrency": CONCURRENT_CALLS, "max_restarts": 0, **placed}
         known = self._workers[worker] = _Worker(ray.remote(**options)(RayWorker).remote(worker))
         self._listen(worker, known, self._prepared(worker, known))
         return worker
@@ -149,7 +156,7 @@ class RayPool(WorkerPool):
 
     def _look_for_leaving(self) -> None:
         with contextlib.suppress(RayError):
-            nodes = draining_nodes()
+            nodes = self._leaving_nodes = frozenset(draining_nodes())
             infos = (known.info for known in list(self._workers.values()))
             self._leaving = frozenset(info.worker for info in infos if info is not None and info.node in nodes)
 
@@ -210,6 +217,7 @@ class RayPool(WorkerPool):
         looking = [] if self._looking is None else [self._looking]
         for thread in [*self._threads, *looking]:  # when they have ended, so have the workers, and Ray may go away
             thread.join(max(0.0, until_s - time.monotonic()))
+        self._placement.close()
 
     # -- threads that hear the workers, and end them --------------------------------------------------------------
 
@@ -297,6 +305,7 @@ class RayPool(WorkerPool):
         known = self._workers.pop(worker, None)
         if known is not None:
             known.ended.set()
+            self._placement.left(worker, "" if known.info is None else known.info.node)
         return known
 
     def _died(self, worker: int, error: RayError) -> None:
