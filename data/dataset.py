@@ -105,8 +105,8 @@ class Dataset(ABC):
         is missing: that is seen when it is read.
 
         Args:
-            uri_of: for a path of the other machine the URI of the same folder, such as driver:///home/me/shop; the path
-                itself if this machine has that disk.
+            uri_of: for the path of a file of the other machine its URI, such as driver:///home/me/shop/manifest.json;
+                the path itself if this machine has that disk.
         """
         del uri_of
         return self

@@ -186,7 +186,8 @@ class StoredDataset(Dataset):
         edges = () if foreign is None else foreign.folder.edges
         if not self._is_of_a_host or has_same_files(self._path, self._manifest, self._used, edges):
             return self
-        uri = uri_of(str(self._path))
+        file = self._manifest.shards[0].file  # it may be the only one that the other machine lets us read
+        uri = uri_of(str(self._path / file)).removesuffix(f"/{file}")
         if not is_uri(uri):
             return self
         settings = self._settings if foreign is None else foreign.settings

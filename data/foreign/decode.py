@@ -24,8 +24,9 @@ from ..format.chunks import ChunkTable, Skipped
 from ..format.columns import Column, column_to_json
 from ..format.manifest import Manifest, Shard
 from ..format.shards import EDGE_PREFIX, edge_hash, schema_text
-from ..remote.cache import CacheFile, CacheSettings, Write
-from ..remote.files import DatasetFiles, LocalFiles
+from ..remote.cache import CacheFile, CacheSettings, ShardCache, Write
+from ..remote.files import DatasetFiles, LocalFiles, RemoteFiles
+from ..remote.room import PART_SUFFIX
 from .examples import Feature
 from .files import BATCH_ROWS, PARQUET_SUFFIXES, ArrowFile, ForeignFile, ParquetFile, guarded
 from .folder import ForeignFolder
@@ -86,7 +87,7 @@ class ForeignFiles:
         rows = (BATCH_ROWS,) * full + ((rest,) if rest else ())
         overhead = _COLUMN_OVERHEAD_BYTES * (2 + len(self.manifest.columns))
         return CacheFile(
-            name=f"{xxhash.xxh3_128_hexdigest(f'{identity} {chunk}'.encode())}.decoded",
+            name=_name(identity, chunk),
             num_bytes=int(num_rows * self.folder.row_bytes) + overhead * (1 + len(rows)),
             xxh3_128=None,
             origin=f"{self.manifest.shards[shard].file} of {self.name}, chunk {chunk}",
@@ -106,6 +107,16 @@ class ForeignFiles:
                     writer.write_batch(batch)
         finally:
             opened.close()
+        if isinstance(self.place, RemoteFiles) and self._is_decoded(file):
+            self.place.let_go(file.shard)
+
+    def _is_decoded(self, file: CacheFile) -> bool:
+        """Whether all chunks of the file that this one is of are in the cache, or will be soon."""
+        cache = ShardCache(self.settings.folder(), self.settings.cache_bytes)
+        identity = self._identity(file.shard, [column_to_json(column) for column in self.manifest.columns])
+        rows = self.manifest.chunk_rows(self.manifest.shards[file.shard])
+        paths = [cache.folder / _name(identity, chunk) for chunk, num_rows in enumerate(rows) if num_rows]
+        return all(path.exists() or path.with_name(f"{path.name}{PART_SUFFIX}").exists() for path in paths)
 
     def look_again(self, numbers: Iterable[int]) -> None:
         """Look whether these files are still the same; raises ShardError."""
@@ -188,6 +199,10 @@ class ForeignFiles:
         if column.name in self.folder.keys:
             return pa.repeat(self.folder.keys[column.name][number], batch.num_rows)
         return batch.column(column.name)
+
+
+def _name(identity: str, chunk: int) -> str:
+    return f"{xxhash.xxh3_128_hexdigest(f'{identity} {chunk}'.encode())}.decoded"
 
 
 class _Sink:

@@ -7,10 +7,12 @@ hashing them anew in every pass would read the dataset twice.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,6 +137,12 @@ class RemoteFiles(DatasetFiles):
         cache, file = ShardCache(self.settings.folder(), self.settings.cache_bytes), self.file(number)
         cache.fetch(file, self)
         return cache.folder / file.name
+
+    def let_go(self, number: int) -> None:
+        """Say that a file in the cache is not needed any more: it goes first when room is made."""
+        with suppress(OSError):  # gone already, or another user's
+            path = self.settings.folder() / self.file(number).name
+            os.utime(path, ns=(0, path.stat().st_mtime_ns))
 
     def check(self, numbers: Sequence[int]) -> None:
         """Look also whether the manifest at the URI is still this one; raises ManifestError, DatasetNotFoundError."""

@@ -134,3 +134,37 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_the_others_going(machi
     assert 0 < again <= 4 * (1 << 14)  # what its threads had begun to read
     cache = Path(os.environ["XDG_CACHE_HOME"], "heliostat", FOLDER_NAME)
     assert not list(cache.glob("*.fetching"))
+
+
+def passes(dataset: Dataset, log: Path, shuffle: str | bool) -> list[int]:
+    """The bytes that each of three passes reads from the other machine."""
+    found, before = [], sum(bytes_read(log).values())
+    for epoch in range(3):
+        list(dataset.batches(100, seed=1, epoch=epoch, shuffle=shuffle))
+        now = sum(bytes_read(log).values())
+        found.append(now - before)
+        before = now
+    return found
+
+
+@pytest.mark.parametrize(("write", "room"), [(stored, 1.1), (parquet, 1.8)])  # four files are decoded at once
+def test_a_cache_with_little_more_room_than_the_rows_take_is_enough(machines, tmp_path, write, room):
+    write(machines.home)
+    num_bytes = sum(path.stat().st_size for path in (machines.home / "set").glob("[0-9s]*"))
+    dataset = open_dataset(machines.home / "set", cache_dir=tmp_path / "small", cache_bytes=int(room * num_bytes))
+    machines.hide()
+    assert passes(dataset.reached(machines.uri_of), machines.log, shuffle=False) == [num_bytes, 0, 0]
+
+
+@pytest.mark.parametrize(("write", "times"), [(stored, 1.0), (parquet, 3.0)])  # of Parquet both lie there
+def test_a_cache_that_is_smaller_than_the_data_holds_its_limit(machines, tmp_path, write, times):
+    write(machines.home)
+    num_bytes = sum(path.stat().st_size for path in (machines.home / "set").glob("[0-9s]*"))
+    limit = int(0.5 * num_bytes)
+    dataset = open_dataset(machines.home / "set", cache_dir=tmp_path / "small", cache_bytes=limit)
+    expected = [batch["id"].tolist() for batch in dataset.batches(100, shuffle=False)]
+    machines.hide()
+    there = dataset.reached(machines.uri_of)
+    assert [batch["id"].tolist() for batch in there.batches(100, shuffle=False)] == expected
+    assert max(passes(there, machines.log, shuffle=False)) <= times * num_bytes
+    assert sum(path.stat().st_size for path in (tmp_path / "small" / FOLDER_NAME).glob("[!.]*")) <= limit
