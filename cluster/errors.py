@@ -2,6 +2,7 @@
 
     ClusterError                    anything this package raises
     ├── SpecError                   a group is asked for that cannot be
+    ├── DiskError                   Ray's processes on the driver's machine do not see the driver's disk
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
     │   ├── PreflightError          machines of workers lack something; knows all of it
     │   └── UnreachableError        two workers that are up cannot reach each other; knows all such pairs
@@ -39,6 +40,24 @@ class ClusterError(Exception):
 
 class SpecError(ClusterError):
     """A worker group is asked for that cannot be."""
+
+
+class DiskError(ClusterError):
+    """Processes of Ray on the driver's machine do not see the driver's disk, so nobody can serve it to others."""
+
+    @classmethod
+    def not_seen(cls, path: str, why: str) -> DiskError:
+        """A folder of the driver's is another one for Ray.
+
+        Args:
+            path: of the folder.
+            why: what its processes find there.
+        """
+        return cls(
+            f"Ray's processes on the driver's machine do not see the driver's folder {path}: {why}. They run as "
+            "another user, or in another container than this script. Give a folder that both see (run_dir=), or start "
+            "the script where Ray runs, with 'ray job submit'."
+        )
 
 
 class PlacementError(ClusterError):

@@ -22,7 +22,7 @@ BESIDE = {"cluster", "data"}
 FLOORS: Mapping[str, Floors] = {
     "cluster": [
         {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"} | {"knocking", "preflight"},
-        {"allreduce", "links"},
+        {"allreduce", "disk", "links"},
         {"group"},
         {"pools", "__init__"},
     ],

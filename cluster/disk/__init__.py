@@ -1,0 +1,1 @@
+"""The driver's disk, for machines that do not see it."""

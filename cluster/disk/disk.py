@@ -1,0 +1,112 @@
+"""The disk of the driver, as a value that travels with a job: one actor on the driver's machine serves it.
+
+The actor takes no core, lies where the driver is, and ends with it, since the driver owns it. Where a machine has the
+driver's folders at the same paths (the driver's own, or all that mount one disk) nothing goes through it: the driver
+writes a token into each folder, and whoever reads it there opens files in place (`reach.Reach`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..errors import DiskError
+from .served import Root, ServedDisk
+
+TOKEN = ".heliostat-driver"
+CALLS_AT_ONCE = 8
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The driver's disk, or what of it is served.
+
+    Attributes:
+        id: of this one, other than that of every other.
+        actor: serves it, a `ServedDisk`. (Any: Ray gives an actor's methods no types.)
+        roots: what is served.
+    """
+
+    id: str
+    actor: Any
+    roots: tuple[Root, ...] = ()
+
+    def serving(self, *roots: Root) -> Disk:
+        """This disk, on which these are served, too; on the driver. Marked ones get their token.
+
+        Raises:
+            DiskError: the processes of Ray on this machine do not see what the driver sees.
+            OSError: a token cannot be written.
+        """
+        known = set(self.roots)
+        for root in (each for each in roots if each not in known):
+            if root.is_marked:
+                Path(root.path, TOKEN).write_text(self.id)
+            if why := self.call("serve", root, TOKEN, self.id):
+                raise DiskError.not_seen(root.path, why)
+        return replace(self, roots=(*self.roots, *(root for root in roots if root not in known)))
+
+    def root_of(self, path: str) -> Root | None:
+        """The innermost root that a path is in; None if it is not served."""
+        return max((root for root in self.roots if root.holds(path)), key=lambda root: len(root.path), default=None)
+
+    def unmark(self) -> None:
+        """Take the tokens away; on the driver, when nobody needs the disk any more."""
+        for root in self.roots:
+            with contextlib.suppress(OSError):
+                token = Path(root.path, TOKEN)
+                if root.is_marked and token.read_text() == self.id:
+                    token.unlink()
+
+    def asked(self, method: str, *arguments: object, **options: object) -> ray.ObjectRef:
+        """A reference of what a method of the `ServedDisk` will return."""
+        return getattr(self.actor, method).remote(*arguments, **options)
+
+    def call(self, method: str, *arguments: object, **options: object) -> Any:
+        """What a method of the `ServedDisk` returns, and raises: OSError, if nothing else."""
+        return fetched(self.asked(method, *arguments, **options))
+
+
+def start_disk() -> Disk:
+    """Serve this process's disk, nothing of it at first; Ray must be connected."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE, "scheduling_strategy": here}
+    return Disk(id=uuid.uuid4().hex, actor=ray.remote(**options)(ServedDisk).remote())
+
+
+def stop_disk(disk: Disk) -> None:
+    """Serve it no more."""
+    disk.unmark()
+    if ray.is_initialized():
+        with contextlib.suppress(RayError):
+            ray.kill(disk.actor)
+
+
+def fetched(reference: ray.ObjectRef) -> Any:
+    """What a call has returned; an error of the driver's system is raised as if it were one of this one's.
+
+    Raises:
+        OSError: as there; ConnectionError if the driver is gone.
+    """
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, OSError):
+            raise error.cause from None
+        raise
+    except RayError as error:
+        raise ConnectionError(f"the driver's disk does not answer any more: {type(error).__name__}") from error
+
+
+def here(path: str | os.PathLike[str]) -> str:
+    """An absolute path, as roots have it."""
+    return os.path.abspath(os.path.expanduser(path))

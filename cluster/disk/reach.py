@@ -1,0 +1,82 @@
+"""How a machine that has workers reaches what lies on the driver's disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from pyarrow import fs
+
+from .disk import TOKEN, Disk
+from .driver_files import SCHEME, filesystem
+
+# Network file systems show new files late; what is not there at all is sooner taken for another disk.
+_TOKEN_WITHIN_S, _FOLDER_WITHIN_S, _LOOK_S = 5.0, 1.0, 0.1
+
+
+class Reach:
+    """How this machine reaches paths of the driver's machine: in place where it has the same folders, else through it.
+
+    For any number of threads.
+
+    Args:
+        disk: the driver's; None where all machines are the driver's own, and everything is in place.
+    """
+
+    def __init__(self, disk: Disk | None) -> None:
+        self.disk = disk
+        self._seen: dict[str, bool] = {}
+        self._lock = threading.Lock()
+
+    def sees(self, path: str) -> bool:
+        """Whether this machine has the same file or folder at this path; what is not served is taken to be.
+
+        A root without a token is not seen: whoever knows what is in it looks at that.
+        """
+        root = None if self.disk is None else self.disk.root_of(path)
+        if root is None or self.disk is None:
+            return True
+        with self._lock:
+            if root.path not in self._seen:
+                self._seen[root.path] = root.is_marked and _has_token(Path(root.path), self.disk.id)
+            return self._seen[root.path]
+
+    def uri(self, path: str) -> str:
+        """What opens a path of the driver's on this machine: itself where it is seen, else ``driver://`` before it."""
+        return path if self.sees(path) else f"{SCHEME}://{path}"
+
+    def scratch(self, path: str) -> Path:
+        """Where this machine keeps what belongs to a path of the driver's that it does not see. It need not exist."""
+        folder = scratch_of(self.disk.id if self.disk is not None else "here")
+        return folder / os.path.abspath(path).lstrip("/")
+
+    def filesystem(self) -> fs.FileSystem:
+        """The driver's disk, or this machine's where that is the same."""
+        return fs.LocalFileSystem() if self.disk is None else filesystem(self.disk)
+
+
+def scratch_of(disk_id: str) -> Path:
+    """The folder of this machine in which everything lies that belongs to a driver's disk which it does not see."""
+    return _cache_home() / "heliostat" / "scratch" / disk_id
+
+
+def _cache_home() -> Path:
+    """Where this user keeps what can be made again; in the folder for temporary files if his home cannot be written."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    above = next((each for each in (home, *home.parents) if each.exists()), home)
+    return home if os.access(above, os.W_OK) else Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}"
+
+
+def _has_token(folder: Path, token: str) -> bool:
+    began_s = time.monotonic()
+    while True:
+        try:
+            return (folder / TOKEN).read_text() == token
+        except OSError:
+            limit_s = _TOKEN_WITHIN_S if folder.is_dir() else _FOLDER_WITHIN_S
+        if time.monotonic() - began_s > limit_s:
+            return False
+        time.sleep(_LOOK_S)

@@ -1,0 +1,170 @@
+"""What the driver's machine lets other machines do with its disk: read and write below a few folders, the roots.
+
+A worker's process runs the user's code, and others of the cluster may call an actor whose name they know. So nothing
+is served but what the run needs, and paths are believed as little as those of a web server: each is resolved, with all
+symbolic links in it, and what it then is must lie below a root; only some roots can be written to. Errors are those of
+the operating system, with their numbers, so that "not found" and "disk full" mean far away what they mean here.
+
+What was not done: descriptors that stay open between calls (whoever opened one may be gone, and nobody would close it;
+opening a file takes microseconds, a call a millisecond), and locks (the driver decides who writes what).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A folder, or a file, of the driver's that is served.
+
+    Attributes:
+        path: absolute.
+        is_writable: whether others may change what is below it.
+        is_marked: whether a file in it tells which disk it is on (`disk.TOKEN`), so that a machine that has the same
+            folder at the same path finds that out.
+    """
+
+    path: str
+    is_writable: bool = False
+    is_marked: bool = True
+
+    def holds(self, path: str) -> bool:
+        """Whether a path is the root or below it, by its name."""
+        return path == self.path or path.startswith(self.path.rstrip("/") + "/")
+
+
+class Found(NamedTuple):
+    """What lies at a path: "file", "folder", "other" or "nothing"; bytes, and when it was changed, of files."""
+
+    path: str
+    kind: str
+    num_bytes: int = 0
+    changed_ns: int = 0
+
+
+class ServedDisk:
+    """Files and folders below some roots. Everything raises OSError; PermissionError outside of the roots."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, Root] = {}
+
+    def serve(self, root: Root, token_file: str, token: str) -> str:
+        """Serve a root from now on; what hinders that, in a sentence, else nothing.
+
+        Args:
+            root: which.
+            token_file: the name of the file in it that the driver has written, if it is marked.
+            token: what is in that.
+        """
+        try:
+            if root.is_marked and Path(root.path, token_file).read_text() != token:
+                return "another folder is there"
+            os.stat(root.path)
+        except OSError as error:
+            return error.strerror or str(error)
+        self._roots[root.path] = root
+        return ""
+
+    def info(self, paths: Sequence[str]) -> list[Found]:
+        """What lies at these paths."""
+        return [_found(path, self._real(path)) for path in paths]
+
+    def list(self, folder: str, *, is_deep: bool) -> list[Found]:
+        """What is in a folder, with `is_deep` also below it; links to folders are not gone into."""
+        real, found = self._real(folder), []
+        for base, folders, files in os.walk(real, onerror=_raise):
+            shown = folder.rstrip("/") + base[len(real) :]
+            found += [_found(f"{shown}/{name}", f"{base}/{name}") for name in sorted(folders + files)]
+            if not is_deep:
+                break
+        return found
+
+    def read(self, path: str, offset: int, count: int) -> np.ndarray:
+        """Up to `count` bytes of a file from `offset` on, uint8; fewer at its end."""
+        with open(self._real(path), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            piece = np.empty(max(0, min(count, size - offset)), np.uint8)
+            memory, done = memoryview(piece.data), 0
+            while done < len(piece) and (got := os.preadv(file.fileno(), [memory[done:]], offset + done)):
+                done += got
+        return piece[:done]
+
+    def write(self, path: str, offset: int, piece: np.ndarray, *, is_first: bool) -> None:
+        """Write bytes at `offset`; `is_first` makes the file anew, or empties it."""
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if is_first else 0)
+        descriptor = os.open(self._real(path, writes=True), flags, 0o644)
+        try:
+            rest = memoryview(np.ascontiguousarray(piece).data).cast("B")
+            while rest:
+                written = os.pwrite(descriptor, rest, offset)
+                rest, offset = rest[written:], offset + written
+        finally:
+            os.close(descriptor)
+
+    def sync(self, path: str) -> None:
+        """Wait until the bytes of a file are on the disk."""
+        descriptor = os.open(self._real(path, writes=True), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder and those above it, unless they are there."""
+        os.makedirs(self._real(path, writes=True), exist_ok=True)
+
+    def remove(self, path: str) -> None:
+        """Delete a file, or a link."""
+        folder, name = os.path.split(path)
+        os.unlink(os.path.join(self._real(folder, writes=True), name))
+
+    def remove_folder(self, path: str, *, keep: bool = False) -> None:
+        """Delete a folder and all in it; with `keep` only what is in it. A root itself stays."""
+        real = self._real(path, writes=True)
+        if keep or any(real == os.path.realpath(root) for root in self._roots):
+            for each in os.scandir(real):
+                shutil.rmtree(each.path) if each.is_dir(follow_symlinks=False) else os.unlink(each.path)
+        else:
+            shutil.rmtree(real)
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file or folder; a file at the target is replaced at once."""
+        os.replace(self._real(source, writes=True), self._real(target, writes=True))
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file."""
+        shutil.copyfile(self._real(source), self._real(target, writes=True))
+
+    def _real(self, path: str, *, writes: bool = False) -> str:
+        """Where a path leads to; raises PermissionError unless that is below a root, which can be written to."""
+        real = os.path.realpath(path)
+        for root in self._roots.values():
+            if (root.is_writable or not writes) and Root(path=os.path.realpath(root.path)).holds(real):
+                return real
+        may = "written to" if writes else "read"
+        raise PermissionError(
+            errno.EACCES, f"The driver lets workers reach its run folder and data; {may} may not be", path
+        )
+
+
+def _found(path: str, real: str) -> Found:
+    try:
+        status = os.stat(real)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(path, "nothing")
+    if os.path.isfile(real):
+        return Found(path, "file", status.st_size, status.st_mtime_ns)
+    return Found(path, "folder" if os.path.isdir(real) else "other", 0, status.st_mtime_ns)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,123 @@
+"""The driver's disk through a real actor: files as pyarrow has them, tokens, and what a machine sees by itself."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import numpy as np
+import pytest
+import ray
+from heliostat.cluster.disk import reach as reach_module
+from heliostat.cluster.disk.disk import TOKEN, start_disk, stop_disk
+from heliostat.cluster.disk.driver_files import PIECE_BYTES, DriverWriter, filesystem
+from heliostat.cluster.disk.reach import Reach
+from heliostat.cluster.disk.served import Root
+from heliostat.cluster.errors import DiskError
+from pyarrow import fs
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def disk(ray_here, tmp_path):
+    (tmp_path / "run").mkdir()
+    started = start_disk()
+    yield started.serving(Root(path=f"{tmp_path}/run", is_writable=True))
+    stop_disk(started)
+
+
+def elsewhere(disk, path):
+    """As a machine has it that has no such folder: the token there is another's."""
+    (path / TOKEN).write_text("of another disk")
+    return disk
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES + 17])
+def test_what_is_written_is_read_again(disk, tmp_path, num_bytes):
+    content = np.random.default_rng(num_bytes).integers(0, 256, num_bytes, np.uint8).tobytes()
+    files, path = filesystem(disk), f"{tmp_path}/run/file"
+    with files.open_output_stream(path, compression=None) as out:
+        for start in range(0, num_bytes, 1_000_003):
+            out.write(content[start : start + 1_000_003])
+    assert (tmp_path / "run/file").read_bytes() == content
+    with files.open_input_file(path) as file:
+        assert file.read() == content
+        assert file.size() == num_bytes
+        assert file.read_at(7, num_bytes // 2) == content[num_bytes // 2 :][:7]
+    assert files.get_file_info(path).size == num_bytes
+
+
+def test_large_memory_is_handed_over_as_it_is(disk, tmp_path):
+    content = np.random.default_rng(1).integers(0, 256, 2 * PIECE_BYTES + 5, np.uint8)
+    writer = DriverWriter(disk, f"{tmp_path}/run/state")
+    for part in (content[:3], content[3:], np.empty(0, np.uint8)):
+        assert writer.write(memoryview(part)) == len(part)
+    assert writer.tell() == len(content)
+    writer.close()
+    assert np.array_equal(np.fromfile(tmp_path / "run/state", np.uint8), content)
+
+
+def test_folders_and_errors_are_those_of_a_file_system(disk, tmp_path):
+    files, run = filesystem(disk), f"{tmp_path}/run"
+    files.create_dir(f"{run}/a/b", recursive=True)
+    with files.open_output_stream(f"{run}/a/b/file") as out:
+        out.write(b"x")
+    files.copy_file(f"{run}/a/b/file", f"{run}/a/copy")
+    files.move(f"{run}/a/copy", f"{run}/a/moved")
+    listed = files.get_file_info(fs.FileSelector(f"{run}/a", recursive=True))
+    assert sorted(info.path for info in listed) == [f"{run}/a/b", f"{run}/a/b/file", f"{run}/a/moved"]
+    files.delete_file(f"{run}/a/moved")
+    files.delete_dir(f"{run}/a")
+    assert files.get_file_info(f"{run}/a").type == fs.FileType.NotFound
+    assert files.get_file_info(fs.FileSelector(f"{run}/none", allow_not_found=True)) == []
+    with pytest.raises(FileNotFoundError):
+        files.open_input_file(f"{run}/none")
+    with pytest.raises(PermissionError) as refused:
+        files.open_output_stream("/etc/of-a-worker")
+    assert refused.value.errno == errno.EACCES
+
+
+def test_a_full_disk_far_away_is_a_full_disk(disk, tmp_path):
+    (tmp_path / "run/full").symlink_to("/dev/full")
+    with pytest.raises(PermissionError):  # a link that leads out is no way to a device either
+        filesystem(disk).open_output_stream(f"{tmp_path}/run/full")
+
+
+def test_the_disk_travels_and_a_token_tells_which_machine_sees_it(disk, tmp_path, monkeypatch):
+    run = f"{tmp_path}/run"
+
+    @ray.remote(num_cpus=0)
+    def looked(disk, path):
+        reach = Reach(disk)
+        return reach.sees(path), reach.uri(path), reach.sees("/not/served"), Reach(None).sees(path)
+
+    assert pickle.loads(pickle.dumps(disk.roots)) == disk.roots
+    assert ray.get(looked.remote(disk, f"{run}/x")) == (True, f"{run}/x", True, True)
+    monkeypatch.setattr(reach_module, "_TOKEN_WITHIN_S", 0.0)
+    there = Reach(elsewhere(disk, tmp_path / "run"))
+    assert not there.sees(f"{run}/x")
+    assert there.uri(f"{run}/x") == f"driver://{run}/x"
+    assert there.scratch(f"{run}/x").parts[-len((tmp_path / "run/x").parts) + 1 :] == (tmp_path / "run/x").parts[1:]
+
+
+def test_a_folder_without_a_token_is_not_seen_and_tokens_go(disk, tmp_path):
+    (tmp_path / "data").mkdir()
+    more = disk.serving(Root(path=f"{tmp_path}/data", is_marked=False))
+    assert not Reach(more).sees(f"{tmp_path}/data/shard")
+    assert (tmp_path / "run" / TOKEN).read_text() == disk.id
+    more.unmark()
+    assert not (tmp_path / "run" / TOKEN).exists()
+    assert not (tmp_path / "data" / TOKEN).exists()
+
+
+def test_a_folder_that_ray_does_not_see_is_refused(disk, tmp_path):
+    with pytest.raises(DiskError, match="No such file"):
+        disk.serving(Root(path=f"{tmp_path}/none", is_marked=False))
+
+
+def test_without_its_driver_the_disk_is_a_lost_connection(ray_here, tmp_path):
+    gone = start_disk().serving(Root(path=f"{tmp_path}", is_marked=False))
+    stop_disk(gone)
+    with pytest.raises(ConnectionError, match="does not answer any more"):
+        gone.call("info", [f"{tmp_path}"])
