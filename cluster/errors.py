@@ -73,8 +73,49 @@ class PlacementError(ClusterError):
             why: what became of a connection.
         """
         return cls(
-            f"There is no Ray cluster at {address} (from {origin}): {why}. Start one there with 'ray start --head'; or "
-            "use this machine alone: leave address out, after ray.shutdown() if this process is connected to a Ray."
+            f"There is no Ray cluster at {address} (from {origin}): {why}. If a firewall is between, submit the script "
+            "as a job: ray job submit --address http://HEAD:8265 --working-dir . -- python SCRIPT. Else start a Ray "
+            "there with 'ray start --head'; or use this machine alone: leave address out, after ray.shutdown() if this "
+            "process is connected to a Ray."
+        )
+
+    @classmethod
+    def no_cluster_here(cls, origin: str) -> PlacementError:
+        """This machine is no node of a Ray cluster; `origin` is who asks for the cluster of this machine."""
+        return cls(
+            f"'auto' (from {origin}) joins the Ray cluster of this machine, but none runs here. Start one with 'ray "
+            "start --head'; from outside of a cluster submit the script as a job: ray job submit --address "
+            "http://HEAD:8265 --working-dir . -- python SCRIPT; or leave the address out to use this machine alone."
+        )
+
+    @classmethod
+    def token(cls, address: str, fault: str) -> PlacementError:
+        """A cluster takes commands only from who has its token.
+
+        Args:
+            address: of its head, as host and port.
+            fault: what is the matter with this machine's.
+        """
+        return cls(
+            f"The Ray cluster at {address} takes commands only with its token, and {fault}. The right one is in "
+            "~/.ray/auth_token on the cluster's head (ray get-auth-token prints it there): copy that file to the same "
+            "place here, readable by you alone (chmod 600), and set RAY_AUTH_MODE=token."
+        )
+
+    @classmethod
+    def other_versions(cls, address: str, theirs: tuple[str, str], ours: tuple[str, str]) -> PlacementError:
+        """A cluster runs other versions than this process.
+
+        Args:
+            address: of its head, as host and port.
+            theirs: versions of Ray and of Python on the cluster.
+            ours: likewise, of this process.
+        """
+        return cls(
+            f"The Ray cluster at {address} runs Ray {theirs[0]} with Python {theirs[1]}, this process Ray {ours[0]} "
+            f"with Python {ours[1]}: they must be the same. Start the script with the Python of the cluster's machines "
+            "('which ray' there is beside it), or submit it as a job, which does so: ray job submit --address "
+            "http://HEAD:8265 --working-dir . -- python SCRIPT."
         )
 
     @classmethod

@@ -79,8 +79,8 @@ class TrainerConfig:
             first start of a run, 1 with `in_process`.
         device: what to compute on; "auto" means GPUs where there are some.
         mixed_hardware: what to do about a worker whose hardware selects other kernels.
-        address: the Ray cluster; None for this machine alone, or in a job for the job's; "auto" for the cluster this
-            machine belongs to.
+        address: the Ray cluster; None for the job's, the connection's or that of `HELIOSTAT_ADDRESS`, else this machine
+            alone; "auto" for the cluster this machine belongs to, "local" for this machine.
         seed: of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
         min_workers: a run begins with so many and goes on with so many; None begins with all and goes on with one.
@@ -129,6 +129,11 @@ class TrainerConfig:
         _check_count("seed", self.seed, least=0)
         if self.seed >= 2**32:
             raise ConfigurationError(f"seed={self.seed} is too large: Keras and numpy take 32 bits.")
+        if self.address is not None and not (isinstance(self.address, str) and self.address):
+            raise ConfigurationError(
+                f"address={self.address!r}; it takes 'auto', 'local', or host and port of a Ray cluster's head, "
+                "such as '10.0.0.1:6379'."
+            )
         if self.local and self.address is not None:
             raise ConfigurationError(
                 f"workers=0 and in_process=True compute in this process, so address={self.address!r} has no use. Leave "

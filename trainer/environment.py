@@ -14,6 +14,13 @@ The first `fit` of the process reads all of them and removes them, so that no pr
 After a replay or a trace `fit` ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes behind does
 not. The command then looks at the files in the run folder; what the script made of that exit does not matter.
 
+Two more are a user's own, and stay::
+
+    HELIOSTAT_ADDRESS   the Ray cluster of trainers that are given no address=, like that argument
+    HELIOSTAT_HOME      absolute path of a folder; relative run folders of a Ray job lie below it, in a folder with the
+                        name of the script, for the current directory of a job is another one after any edit of the
+                        script. Without it that is ~/heliostat
+
 Nothing else was wanted of this interface than to be dull. Objects handed over inside one process (as it was once) need
 a global that the trainer looks at, exceptions of our own that fly through the user's code, and a script that cannot be
 told from the command around it; a variable is seen in ``ps`` and can be set by hand.
@@ -28,10 +35,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from heliostat.cluster.pools.ray_address import in_job
+
 from .errors import ConfigurationError, EnvironmentVariableError
 
 RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
 REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
+ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
 
 # Of processes that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
@@ -170,6 +180,24 @@ def begin_fit() -> tuple[int, Command | None]:
     _process.num_fits += 1
     command, number = _process.command, _process.num_fits
     return number, command if command is not None and command.fit in (None, number) else None
+
+
+def named_address() -> str | None:
+    """The address of a Ray cluster that the user has set for all scripts, None without."""
+    return os.environ.get(ADDRESS) or None
+
+
+def is_job() -> bool:
+    """Whether this process belongs to a Ray job."""
+    return in_job(os.environ)
+
+
+def job_home() -> Path:
+    """Below which folder scripts that are Ray jobs keep what is theirs; raises ConfigurationError."""
+    given = os.environ.get(HOME)
+    if given and not os.path.isabs(given):
+        raise ConfigurationError(f"The environment variable {HOME} is {given!r}; it must be an absolute path.")
+    return Path(given) if given else Path.home() / "heliostat"
 
 
 def quiet_tensorflow() -> None:

@@ -43,7 +43,7 @@ from .driver.passes import replay, run_pass
 from .driver.plan import Run
 from .driver.result import Result
 from .driver.run import fit
-from .driver.run_paths import new_run_path, numbered_run_path, run_dir_of
+from .driver.run_paths import checkpoint_dir_of, job_line, new_run_path, numbered_run_path, run_dir_of
 from .driver.screen import Verbose, make_display
 from .driver.trained import TrainedModel
 from .driver.workers import Workers
@@ -75,9 +75,13 @@ class Trainer:
             machine among the workers there can be on it when a run begins (1 with `in_process`, and with `workers=0`
             what TensorFlow has already, if it runs); the run then keeps that number, wherever it goes on.
         device: "auto" computes on GPUs where machines have some, "gpu" refuses to do without, "cpu" leaves them alone.
-        address: None uses this machine, or within a Ray job its cluster; "auto" joins the Ray cluster in `RAY_ADDRESS`
-            or of this machine; or the address of one as "host:port".
+        address: the Ray cluster to join: "host:port" of its head; "auto" for the one in `RAY_ADDRESS`, or that this
+            machine is a node of; "local" for a Ray of this process's own. Within a Ray job its cluster is used,
+            whatever is given here. None uses the connection that this process has, else the address in
+            `HELIOSTAT_ADDRESS`, else "local".
         run_dir: folder of the run, on a disk of this machine (``~`` is your home); None makes ``runs/<name>-<time>``.
+            Within a Ray job, whose current directory changes with every edit, relative ones are below
+            ``HELIOSTAT_HOME/<script>`` (``~/heliostat/<script>``).
         seed: seed of initial weights, row order and random layers.
         deterministic: ask TensorFlow for deterministic kernels.
         in_process: run the workers as threads of this process instead of Ray actors, joined by real sockets: a quick
@@ -252,7 +256,7 @@ class Trainer:
             prepare=None if prepare is None else ship(prepare, "prepare", stays=self._settings.local),
             initial_weights=checked_weights(initial_weights),
             checkpoint_every=checkpoint_every,
-            checkpoint_dir=checkpoint_dir,
+            checkpoint_dir=checkpoint_dir_of(checkpoint_dir),
             keep=keep,
             resume=resume,
             take_over=take_over,
@@ -285,6 +289,8 @@ class Trainer:
         result = None
         try:
             with contextlib.closing(screen):
+                if line := job_line(run.path):
+                    screen.say(line)
                 if command is not None and command.replay is not None:
                     replay(run, screen)
                 else:
@@ -301,7 +307,8 @@ class Trainer:
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be: before the first task, between two, or from another thread in one.
 
-        Workers join or leave between two steps; results do not change.
+        Workers join or leave between two steps; results do not change. On a cluster of several machines the cores of
+        the first `min_workers` stay reserved until the trainer is closed.
 
         Raises:
             ConfigurationError: less than one, or more than `max_workers`.

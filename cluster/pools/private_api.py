@@ -20,6 +20,7 @@ TRIED_RAY = "2.60.0"
 NAMES = (
     ("ray._private.state", "state.get_draining_nodes"),
     ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
+    ("ray._raylet", "AuthenticationTokenLoader.get_token_for_http_header"),
     ("ray._private.services", "canonicalize_bootstrap_address"),
     ("ray._private.worker", "_global_node"),
     ("ray._private.node", "Node.is_head"),
@@ -60,6 +61,17 @@ def asks_for_tokens() -> bool:
     from ray._private.authentication import authentication_utils
 
     return bool(authentication_utils.is_token_auth_enabled())
+
+
+def authorization() -> str:
+    """The header with this machine's token, whether Ray would send it or not; empty if there is none."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    try:
+        found = AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True)
+    except RuntimeError:  # a file that cannot be read, or holds nothing
+        return ""
+    return str(found.get("authorization", ""))
 
 
 def find_cluster() -> str:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import threading
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from ..errors import PlacementError
-from .private_api import asks_for_tokens, check_private_api, dead_process, find_cluster
-from .ray_address import Cluster, choose_cluster, probe
+from .private_api import asks_for_tokens, authorization, check_private_api, dead_process, find_cluster
+from .ray_address import (
+    ARGUMENT,
+    AUTO,
+    LOCAL,
+    MODE,
+    Asked,
+    Cluster,
+    choose_cluster,
+    not_followed,
+    probe,
+    same_head,
+    token_fault,
+)
 
 _QUIET: dict[str, object] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
 
@@ -20,37 +35,43 @@ class _Users:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.count = 0
-        self.address: str | None = None
+        self.asked: Asked | None = None
         self.local = False
 
 
 _users = _Users()
 
 
-def join_ray(address: str | None, *, num_cpus: int) -> bool:
+def join_ray(asked: Asked | None, *, num_cpus: int) -> bool:
     """Connect this process to Ray; True when `leave_ray` must be called for it.
 
     Args:
-        address: None uses the Ray this process is connected to, else the cluster of the job this process belongs to,
+        asked: None uses the Ray this process is connected to, else the cluster of the job this process belongs to,
             else starts one on this machine; ``"auto"`` joins the cluster of this machine; other addresses as host and
             port.
         num_cpus: cores that a Ray started here must offer, if this machine has fewer (workers then share cores).
 
     Raises:
-        PlacementError: no cluster at that address, this process is connected to another, or Ray lacks something.
+        PlacementError: no cluster at that address, it does not take this machine's token or versions, this process is
+            connected to another, or Ray lacks something.
     """
     check_private_api()
     with _users.lock:
         if ray.is_initialized() and not _is_gone():
-            _check_connection(address)
+            _check_connection(asked)
             _users.count += int(_users.count > 0)
             return _users.count > 0
-        cluster = choose_cluster(address, os.environ, find_cluster)
+        cluster = choose_cluster(asked, os.environ, find_cluster)
         if cluster is not None:
-            probe(cluster, os.environ)
+            _probe(cluster)
         _connect(cluster, num_cpus)
-        _users.count, _users.address, _users.local = _users.count + 1, address, cluster is None
+        _users.count, _users.asked, _users.local = _users.count + 1, asked, cluster is None
         return True
+
+
+def left_out(asked: Asked | None) -> str:
+    """What to say of an address that is not followed; else nothing."""
+    return not_followed(asked, os.environ)
 
 
 def leave_ray() -> None:
@@ -69,31 +90,51 @@ def _is_gone() -> bool:
     return True
 
 
-def _check_connection(address: str | None) -> None:
-    """Raise PlacementError if the connection that this process has is no use for an address."""
+def _check_connection(asked: Asked | None) -> None:
+    """Raise PlacementError if the connection that this process has is no use for what is asked."""
     if dead := dead_process():
         raise PlacementError.ray_is_gone(dead)
     here = ray.get_runtime_context().gcs_address
-    if address not in (None, "auto", here, _users.address):
-        raise PlacementError(
-            f"This process is connected to a Ray cluster already, so it cannot join the one at {address!r}. Leave "
-            "address out to use the one it has, or call ray.shutdown() first."
-        )
-    probe(Cluster(address=here, origin="the connection that this process has"), os.environ)
+    if asked is not None and asked.origin == ARGUMENT and asked != _users.asked and asked.address != AUTO:
+        own = (ray.util.get_node_ip_address(), socket.gethostname())
+        if asked.address == LOCAL or not same_head(asked.address, here, own):
+            raise PlacementError(
+                f"This process is connected to the Ray cluster at {here} already, so it cannot use another one: "
+                f"{asked.address!r} (from {asked.origin}). Leave that out to use the one it has, or call "
+                "ray.shutdown() first."
+            )
+    _probe(Cluster(address=here, origin="the connection that this process has"))
+
+
+def _probe(cluster: Cluster) -> None:
+    sends = asks_for_tokens() or (cluster.found and MODE not in os.environ)
+    probe(cluster, os.environ, authorization(), sends=sends)
 
 
 def _connect(cluster: Cluster | None, num_cpus: int) -> None:
-    """Connect to a cluster, or start a Ray of this process's own."""
+    """Connect to a cluster, or start a Ray of this process's own; after a failure there is no half of a connection."""
     try:
         if cluster is not None:
             ray.init(address="auto" if cluster.found else cluster.address, **_QUIET)
         else:  # without an address Ray would look for one in the environment and under /tmp
             cores = max(num_cpus, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **_QUIET)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if cluster is not None:
-            raise PlacementError.no_answer(cluster.address, cluster.origin, str(error)) from error
-        raise PlacementError(f"Ray could not be started on this machine: {error}.") from error
+    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+        ray.shutdown()
+        raise _explained(error, cluster) from error
+
+
+def _explained(error: Exception, cluster: Cluster | None) -> PlacementError:
+    """What a failed `ray.init` says, in words of ours."""
+    if cluster is None:
+        return PlacementError(f"Ray could not be started on this machine: {str(error).rstrip('.')}.")
+    if isinstance(error, AuthenticationError):
+        fault = token_fault(os.environ, has_token=bool(authorization()), sends=asks_for_tokens())
+        return PlacementError.token(cluster.address, fault)
+    versions = re.findall(r"^ *Ray: (\S+)\s+Python: (\S+)", str(error), re.MULTILINE)
+    if len(versions) == 2:
+        return PlacementError.other_versions(cluster.address, *versions)
+    return PlacementError.no_answer(cluster.address, cluster.origin, str(error).rstrip("."))
 
 
 def one_machine() -> bool:

@@ -1,18 +1,31 @@
-"""Where run folders are, and what they are called."""
+"""Where run folders are, and what they are called.
+
+A relative path is one from the current directory; but that of a Ray job is a copy of the submitted folder in a cache of
+Ray's, named by a hash of what is in there. After any edit of the script it is another one, and the same command would
+begin anew without a word, until Ray deletes both. So relative paths of a job lie below a folder that stays
+(`environment.job_home`), in one with the name of the script.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
+import sys
 import time
 from pathlib import Path
 
+from ..environment import HOME, is_job, job_home
 from ..errors import ConfigurationError, StorageError
 from .run_folder import RUN_FILE
 
 
 def run_dir_of(run_dir: object) -> Path:
-    """The folder that a user names as `run_dir`, ``~`` being his home; raises ConfigurationError if it is none."""
+    """The folder that a user names as `run_dir`, ``~`` being his home; see above for a job.
+
+    Raises:
+        ConfigurationError: it is no path.
+    """
     if not isinstance(run_dir, (str, os.PathLike)) or not isinstance(os.fspath(run_dir), str):
         raise ConfigurationError(f"run_dir={run_dir!r}; it takes a path.")
     text = os.fspath(run_dir)
@@ -22,13 +35,41 @@ def run_dir_of(run_dir: object) -> Path:
             f"checkpoints may be elsewhere: fit(checkpoint_dir={re.sub(':/+', '://', text, count=1)!r})."
         )
     try:
-        return Path(text).expanduser()
+        return placed(Path(text).expanduser())
     except RuntimeError as error:
         raise ConfigurationError(f"run_dir={text!r}: {error} Give a path from the root.") from error
 
 
-def new_run_path(name: str, root: Path = Path("runs")) -> Path:
-    """``runs/<name>-<time>``, with a number behind it if that exists."""
+def placed(path: Path) -> Path:
+    """A path as it is; within a job a relative one below the script's folder. Raises ConfigurationError."""
+    return job_home() / _script_name() / path if is_job() and not path.is_absolute() else path
+
+
+def checkpoint_dir_of(given: str | Path | None) -> str | Path | None:
+    """What a user gives as `checkpoint_dir`, with a path `placed`; URIs stay what they are."""
+    if given is None or "://" in os.fspath(given):
+        return given
+    return placed(Path(given).expanduser())
+
+
+def job_line(path: Path) -> str:
+    """What a job says of the folder of its run before all else; empty where the path needs no explanation."""
+    if not is_job() or not path.is_relative_to(job_home()):
+        return ""
+    return (
+        f"run folder {path} on {socket.gethostname()}: relative paths of a job lie below {job_home()}; {HOME} sets "
+        "another place"
+    )
+
+
+def new_run_path(name: str, root: Path | None = None) -> Path:
+    """``runs/<name>-<time>``, with a number behind it if that exists.
+
+    Args:
+        name: of the model, or of what is done.
+        root: what takes the place of ``runs``; None for that, where relative paths lie.
+    """
+    root = placed(Path("runs")) if root is None else root
     stem = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-') or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, number = root / stem, 2
     while path.exists():
@@ -48,6 +89,13 @@ def make_new(path: Path) -> Path:
             number += 1
         except OSError as error:
             raise StorageError(new.absolute(), error) from error
+
+
+def _script_name() -> str:
+    """What a folder of this script is called: its name without the ending, or that of its package."""
+    path = Path(sys.argv[0])
+    name = path.absolute().parent.name if path.stem == "__main__" else path.stem
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "script"
 
 
 def numbered_run_path(path: Path, number: int) -> Path:

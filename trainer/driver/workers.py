@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
@@ -12,6 +11,7 @@ from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
+from heliostat.cluster.pools.ray_address import ARGUMENT, AUTO, LOCAL, Asked, reason_against
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .. import environment
@@ -34,10 +34,14 @@ class Workers:
 
     Args:
         settings: the trainer's.
+
+    Raises:
+        ConfigurationError: the address of the cluster is none.
     """
 
     def __init__(self, settings: TrainerConfig) -> None:
         self._settings = settings
+        self._asked = asked_address(settings)
         self.share = WorkerShare()
         self._group: WorkerGroup | None = None
         self._forsaken: weakref.finalize | None = None
@@ -168,10 +172,9 @@ class Workers:
         return WorkerGroup(LocalPool(self._factory(policy), spec), spec)
 
     def _ray_group(self, screen: Display, threads: int | None) -> WorkerGroup:
-        from heliostat.cluster.pools.ray_address import overlooked  # Ray takes a second to load
-        from heliostat.cluster.pools.ray_pool import RayPool
+        from heliostat.cluster.pools.ray_pool import RayPool  # Ray takes a second to load
         from heliostat.cluster.pools.ray_room import gpus_by_machine, gpus_per_worker, grant_line, machines_for_workers
-        from heliostat.cluster.pools.ray_session import join_ray, one_machine, warning_without_tokens
+        from heliostat.cluster.pools.ray_session import join_ray, left_out, one_machine, warning_without_tokens
 
         settings = self._settings
         replicas = None if settings.replicas_per_worker == "auto" else settings.replicas
@@ -179,7 +182,7 @@ class Workers:
             settings.microbatches(replicas)
         screen.say(f"starting {settings.workers} worker(s)")
         threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
-        self._uses_ray = join_ray(settings.address, num_cpus=settings.max_size * threads_here)
+        self._uses_ray = join_ray(self._asked, num_cpus=settings.max_size * threads_here)
         by_machine = gpus_by_machine()
         gpus = 0 if settings.device == "cpu" else gpus_per_worker(self._spec(gpus=replicas, cores=1), by_machine)
         if settings.device == "gpu" and not gpus:
@@ -194,10 +197,10 @@ class Workers:
         self.share = WorkerShare(replicas=replicas, threads=threads, device="gpu" if gpus else "cpu")
         cores = cores_to_ask(threads, [each.granted for each in machines], settings.max_size)
         spec = self._spec(gpus=gpus, cores=cores)
-        pool = RayPool(self._factory(None), spec, loopback=one_machine())
-        lines = [warning_without_tokens(), grant_line(gpus, settings.workers, by_machine), pool.check_room()]
-        if one_machine():
-            lines += [overlooked(settings.address, os.environ), _shared_cores_line(settings.group_size, threads)]
+        reserved = min(spec.num_to_begin, spec.num_to_begin if self._size is None else self._size)
+        pool = RayPool(self._factory(None), spec, loopback=one_machine(), reserved=reserved)
+        lines = [left_out(self._asked), warning_without_tokens(), grant_line(gpus, settings.workers, by_machine)]
+        lines += [pool.check_room(), _shared_cores_line(settings.group_size, threads) if one_machine() else ""]
         for line in filter(None, lines):
             screen.say(line)
         return WorkerGroup(pool, spec)
@@ -217,6 +220,26 @@ class Workers:
             deadline_s=settings.deadline_s,
             env=dict(environment.TENSORFLOW),
         )
+
+
+def asked_address(settings: TrainerConfig) -> Asked | None:
+    """The Ray cluster that a user asks for, by the argument or for all scripts; None if he does not.
+
+    Raises:
+        ConfigurationError: that is no address of a cluster; within a job it does not count, and may be anything.
+    """
+    if settings.local:
+        return None
+    asked = None
+    if settings.address is not None:
+        asked = Asked(address=settings.address, origin=ARGUMENT)
+    elif (named := environment.named_address()) is not None:
+        asked = Asked(address=named, origin=f"the environment variable {environment.ADDRESS}")
+    if asked is None or asked.address in (AUTO, LOCAL) or environment.is_job():
+        return asked
+    if wrong := reason_against(asked.address):
+        raise ConfigurationError(f"{asked.address!r} (from {asked.origin}) {wrong}")
+    return asked
 
 
 def _free(group: WorkerGroup | None, uses_ray: bool) -> None:

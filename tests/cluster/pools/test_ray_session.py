@@ -80,9 +80,7 @@ def test_trainers_of_a_process_share_a_ray_of_its_own_which_ends_with_them_quiet
     third, second, refused, connected, pid = told
     assert third == "third while two others are open: ['loss']"
     assert second == "second after the others are gone: ['loss']"
-    assert refused.startswith(
-        "This process is connected to a Ray cluster already, so it cannot join the one at '127.0.0.1:1'"
-    )
+    assert refused.startswith("This process is connected to the Ray cluster at ")
     assert connected == "connected: True"
     assert not Path("/proc", pid.split()[-1]).exists(), "a trainer that was not closed has left a worker"
     assert f"RAY_ADDRESS={misleading['RAY_ADDRESS']} is not followed" in done.stdout
