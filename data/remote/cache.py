@@ -17,6 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -119,6 +120,10 @@ class ShardCache:
             return min(num_bytes, self.max_bytes)
         free = self._room.free_bytes()
         return num_bytes if num_bytes <= free else free + sum(self.size(file) or 0 for file in files)
+
+    def turn(self, stop: threading.Event) -> AbstractContextManager[None]:
+        """A few of all threads of this host are in such a block at once; the others wait, or until `stop` is set."""
+        return self._room.turn(stop)
 
     def fetch(
         self,

@@ -12,7 +12,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,8 +122,13 @@ class RemoteFiles(DatasetFiles):
         )
 
     def fetch(self, file: CacheFile, write: Write, stop: threading.Event) -> None:  # noqa: D102
+        cache = ShardCache(self.settings.folder(), self.settings.cache_bytes)
+        # Another machine's disk, and the memory that what it sends waits in, serve all processes of all machines.
+        turn = cache.turn(stop) if self.is_looked_at else nullcontext()
         try:
-            self.folder.download(self.manifest.shards[file.shard].file, write, most_bytes=file.num_bytes, stop=stop)
+            with turn:
+                name = self.manifest.shards[file.shard].file
+                self.folder.download(name, write, most_bytes=file.num_bytes, stop=stop)
         except FileNotFoundError as error:
             remedy = "write it again" if self.is_looked_at else "upload the dataset again"
             raise ShardError(

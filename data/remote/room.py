@@ -21,6 +21,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _OWN_NAME = re.compile(rf"([0-9a-f]{{32}}\.[a-z0-9]{{1,12}})({re.escape(PART_SUF
 # What is left free on the disk.
 _SPARE_BYTES = 64 << 20
 _WAIT_STEP_S = 0.02
+_TURNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,23 @@ class Room:
 
     def lock(self, name: str | None = None) -> filelock.BaseFileLock:
         """The lock of a file of the cache; without a name, that of all that lies there."""
-        place = "room" if name is None else f"{name[:3]}.{name.rpartition('.')[2]}"
-        return filelock.FileLock(self._folder / _LOCK_FOLDER / place, mode=0o666, poll_interval=0.01)
+        return self._place("room" if name is None else f"{name[:3]}.{name.rpartition('.')[2]}")
+
+    def _place(self, name: str) -> filelock.BaseFileLock:
+        return filelock.FileLock(self._folder / _LOCK_FOLDER / name, mode=0o666, poll_interval=0.01)
+
+    @contextmanager
+    def turn(self, stop: threading.Event) -> Iterator[None]:
+        """Wait until fewer than four threads of all processes of this host are at it, or until `stop` is set."""
+        locks = [self._place(f"turn-{number}") for number in range(_TURNS)]
+        while not any(map(_is_taken, locks)):
+            if stop.wait(_WAIT_STEP_S):
+                break
+        try:
+            yield
+        finally:
+            for lock in locks:
+                lock.release()  # of those that it does not have nothing comes
 
     def free_bytes(self) -> int:
         """What the disk has free, but for some that stays so."""
@@ -140,6 +157,15 @@ class Room:
         finally:
             lock.release()
         return True
+
+
+def _is_taken(lock: filelock.BaseFileLock) -> bool:
+    """Whether the lock could be taken at once."""
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    return True
 
 
 def eviction_order(files: Sequence[PresentFile], coming: Sequence[str], requested: str) -> list[PresentFile]:

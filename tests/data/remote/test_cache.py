@@ -156,6 +156,29 @@ def test_threads_share_one_fetch(tmp_path):
     assert log == [7]
 
 
+def test_four_threads_at_most_have_a_turn_at_once(tmp_path):
+    at_it, most, stop = [], [], threading.Event()
+    four = threading.Barrier(4)
+
+    def work(number: int) -> None:
+        with ShardCache(tmp_path, None).turn(stop):  # each its own, as processes have
+            at_it.append(number)
+            most.append(len(at_it))
+            four.wait(60)
+            at_it.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(most) == 12
+    assert max(most) == 4
+    stop.set()
+    with ShardCache(tmp_path, None).turn(stop):
+        pass  # nothing is waited for
+
+
 def test_a_file_larger_than_the_cache_is_refused_before_anything_is_deleted(tmp_path):
     cache = shard_cache(tmp_path, SIZE)
     fetch(cache, wanted(1))
