@@ -46,7 +46,7 @@ from .errors import (
 )
 from .format.columns import Column
 from .format.ragged import Ragged
-from .stored import open_dataset
+from .opening import open_dataset
 from .upload import upload_dataset
 from .verify import verify
 from .views.mix import mix

@@ -25,10 +25,11 @@ import xxhash
 from .dataset import Dataset
 from .errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
 from .format.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
+from .opening import open_dataset, open_remote
 from .remote.files import fetch_manifest, local_name
 from .remote.filesystem import RemoteFolder
 from .remote.retry import RetryPolicy
-from .stored import StoredDataset, open_dataset, open_remote
+from .stored import StoredDataset
 from .views.view import rows_per_scan
 from .write.folder_writer import FolderWriter, Writing
 

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 
 from .damage import Damage
-from .stored import StoredDataset, open_unchecked
+from .opening import open_unchecked
+from .stored import StoredDataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

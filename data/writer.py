@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from .format.account import Account
 from .format.columns import Column
+from .opening import open_dataset
 from .remote.filesystem import is_uri, local_path
-from .stored import StoredDataset, open_dataset
+from .stored import StoredDataset
 from .upload import Upload
 from .write.folder_writer import SHARD_BYTES, FolderWriter, Rows, Writing
 

@@ -32,7 +32,7 @@ FLOORS: Mapping[str, Floors] = {
         {"format"},
         {"read", "write"},
         {"foreign", "remote", "damage", "same_files"},
-        {"dataset", "views", "stored", "upload", "writer"},
+        {"dataset", "views", "opening", "stored", "upload", "writer"},
         {"conversion", "verify", "__init__"},
     ],
     "trainer": [

@@ -22,8 +22,8 @@ from ..errors import BadColumnError, SourceError
 from ..foreign.schemas import partition_keys, split_of
 from ..format.account import Account
 from ..format.manifest import MANIFEST_NAME
+from ..opening import open_dataset
 from ..remote.filesystem import is_uri, local_path, shown_uri
-from ..stored import open_dataset
 from . import from_images, from_keras, huggingface
 from .columnar import ArrowTable, ParquetTable
 from .csv_table import CsvTable

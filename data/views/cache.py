@@ -18,8 +18,9 @@ from pathlib import Path
 from ..dataset import Dataset
 from ..errors import DatasetExistsError, DatasetNotFoundError, SelectionError
 from ..format.columns import ColumnStatistics
+from ..opening import open_dataset
 from ..read.reader import Reader
-from ..stored import StoredDataset, open_dataset
+from ..stored import StoredDataset
 from ..writer import DatasetWriter
 from .view import View, chosen_columns, local_place, rows_per_scan
 

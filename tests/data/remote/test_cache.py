@@ -13,11 +13,11 @@ import tenacity
 import xxhash
 from heliostat.data import write_dataset
 from heliostat.data.errors import CacheError, ShardError
+from heliostat.data.opening import open_remote
 from heliostat.data.remote.cache import CacheFile, ShardCache
 from heliostat.data.remote.filesystem import connect, hide, is_uri, local_path, shown_uri
 from heliostat.data.remote.retry import RetryPolicy, may_pass, retrying
 from heliostat.data.remote.room import PresentFile, eviction_order, missing_bytes
-from heliostat.data.stored import open_remote
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -25,12 +25,13 @@ from heliostat.data import (
     write_dataset,
 )
 from heliostat.data.errors import CacheError, RemoteError
+from heliostat.data.opening import open_remote
 from heliostat.data.order.order import RowOrder
 from heliostat.data.remote.cache import FOLDER_NAME
 from heliostat.data.remote.files import RemoteFiles, local_name
 from heliostat.data.remote.filesystem import RemoteFolder, shown_uri
 from heliostat.data.remote.retry import RetryPolicy
-from heliostat.data.stored import StoredDataset, open_remote
+from heliostat.data.stored import StoredDataset
 from heliostat.data.upload import upload_dataset
 from heliostat.data.verify import verify
 from heliostat.data.writer import DatasetWriter
