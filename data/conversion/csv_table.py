@@ -1,6 +1,7 @@
 """CSV files as a table: read twice, first to find out what every column holds, then to hand on its values.
 
-Both times every field is read as the text that it is, by Arrow; what the text stands for is decided in `text_values`.
+First every field is read as the text that it is, by Arrow; what the text stands for is decided in `text_values`. Then
+Arrow reads numbers as numbers where all of a column are written as programs write them, and the rest is made of text.
 Columns are read by number, so their names may hold anything, and the header is a row like others that is left away.
 
 What was not done. Arrow's recognition of types looks at the first block, rounds, and reads again from the start for
@@ -16,10 +17,11 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +29,18 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ..errors import SourceError
+from ..read.ahead import made_in_order
 from .sources import PIECE_BYTES
 from .tables import check_repeated, without_first
-from .text_tables import TextTable, blocks
+from .text_blocks import TextBlocks
+from .text_tables import TextTable
 from .text_values import Asked, ColumnScan
 
 _BLOCK_BYTES = 1 << 21
 _HEADER_BYTES = 1 << 20
 _DELIMITERS = (",", ";", "\t", "|")
+_Kinds: TypeAlias = Mapping[str, pa.DataType]
 _LATIN = "cp1252"  # what editors and spreadsheets write that do not write UTF-8; ISO 8859-1 but for 32 characters
-_TEXT = pyarrow.csv.ConvertOptions(
-    default_column_type=pa.string(), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class CsvTable(TextTable):
         super().__init__(files, asked, min(piece_bytes, _BLOCK_BYTES))
         self._dialects = {path: self._dialect(path) for path in self.files}
         self._tell_dialects()
+        self._blocks: dict[Path, TextBlocks] = {}
+        self._header_blocks: dict[Path, int] = {}
         names = self._dialects[self.files[0]].names
         self._scans = {name: ColumnScan() for name in names}
         for path, dialect in self._dialects.items():
@@ -92,7 +96,7 @@ class CsvTable(TextTable):
                     path=path,
                 )
             num_rows = 0
-            for batch in self._texts(path, names):
+            for batch in self._first_reading(path):
                 for name, texts in zip(names, batch.columns, strict=True):
                     self._scans[name].add(texts, path, range(num_rows + 1, num_rows + batch.num_rows + 1))
                 num_rows += batch.num_rows
@@ -121,7 +125,7 @@ class CsvTable(TextTable):
             self.account.add("read as", name, count=count, unit="file", detail=detail)
 
     def _dialect(self, path: Path) -> _Dialect:
-        start = next(blocks(path, "CSV", _HEADER_BYTES, len), b"")
+        start = next(TextBlocks(path, "CSV", _HEADER_BYTES, len).first(), b"")
         text, encoding = _decoded(path, start)
         rows = {one: _first_rows(text, one) for one in ("\t" if ".tsv" in path.suffixes else _DELIMITERS)}
         # What splits the header, and the first row alike; not into fields with a quotation mark inside, if possible.
@@ -136,43 +140,73 @@ class CsvTable(TextTable):
 
     def _batches(self, path: Path, skipped: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         schema = pa.schema([self.schema.field(name) for name in names])
-        for batch in without_first(self._texts(path, names), skipped):
+        for batch in without_first(self._second_reading(path, names), skipped):
             columns = zip(schema, batch.columns, strict=True)
             try:
-                arrays = [self._scans[field.name].values(texts, field.type) for field, texts in columns]
+                arrays = [self._scans[field.name].values(values, field.type) for field, values in columns]
             except pa.ArrowException as error:
                 raise SourceError(f"{path} was changed while it was read: {error}", path=path) from error
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _texts(self, path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of a file, these columns as the text that they are."""
+    def _first_reading(self, path: Path) -> Iterator[pa.RecordBatch]:
+        """The rows of a file, all columns as the text that they are."""
+        delimiter = self._dialects[path].delimiter
+        self._blocks[path] = TextBlocks(path, "CSV", self._block_bytes, lambda data: _end(data, delimiter))
+        texts = dict.fromkeys(self._dialects[path].names, pa.string())
+        return self._rows_of(path, ((block, texts) for block in self._blocks[path].first()))
+
+    def _second_reading(self, path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a file, these columns as `ColumnScan.values` takes them."""
+        texts = dict.fromkeys(names, pa.string())
+        kinds = {name: self._scans[name].parsed_type(self.schema.field(name).type) for name in names}
+        # The header is no number.
+        num_texts = self._header_blocks[path]
+        blocks = enumerate(self._blocks[path].again())
+        return self._rows_of(path, ((block, texts if number < num_texts else kinds) for number, block in blocks))
+
+    def _rows_of(self, path: Path, blocks: Iterable[tuple[bytes, _Kinds]]) -> Iterator[pa.RecordBatch]:
+        """The rows in blocks, of the columns that are named and as the types that are given for each."""
         dialect, done = self._dialects[path], 0
         skipped = dialect.empty_lines + 1  # and the header
-        for block in blocks(path, "CSV", self._block_bytes, lambda data: _end(data, dialect.delimiter)):
-            try:
-                batch = _parsed(block, dialect).select(list(names))
-            except (pa.ArrowException, UnicodeError) as error:
-                where = f"rows counted after {self.row_text(done)}" if done else "the header is row 1"
-                is_text = "UTF8" not in str(error)
-                remedy = "" if is_text else ". Turn it into UTF-8, such as with iconv -f latin1 -t utf-8"
-                raise SourceError(f"{path} cannot be read as CSV: {error} ({where}){remedy}", path=path) from error
-            kept = batch.slice(min(skipped, batch.num_rows))
-            skipped, done = skipped - batch.num_rows + kept.num_rows, done + kept.num_rows
-            yield kept
+        making = made_in_order(lambda one: _parsed(*one, dialect), blocks, name="heliostat-csv")
+        with closing(making):
+            for number, (_, parsed) in enumerate(making):
+                try:
+                    batch = parsed.result()
+                except (pa.ArrowException, UnicodeError) as error:
+                    raise self._unreadable(path, done, error) from error
+                kept = batch.slice(min(skipped, batch.num_rows))
+                skipped, done = skipped - batch.num_rows + kept.num_rows, done + kept.num_rows
+                if not skipped:
+                    self._header_blocks.setdefault(path, number + 1)
+                yield kept
+
+    def _unreadable(self, path: Path, rows_before: int, error: Exception) -> SourceError:
+        where = f"rows counted after {self.row_text(rows_before)}" if rows_before else "the header is row 1"
+        is_text = "UTF8" not in str(error)
+        remedy = "" if is_text else ". Turn it into UTF-8, such as with iconv -f latin1 -t utf-8"
+        return SourceError(f"{path} cannot be read as CSV: {error} ({where}){remedy}", path=path)
 
 
-def _parsed(block: bytes, dialect: _Dialect) -> pa.RecordBatch:
+def _parsed(block: bytes, kinds: _Kinds, dialect: _Dialect) -> pa.RecordBatch:
     text = block.decode(_LATIN).encode() if dialect.encoding == _LATIN else block
-    schema = pa.schema([(name, pa.string()) for name in dialect.names])
+    schema = pa.schema(list(kinds.items()))
     if not dialect.is_single and text[:1] in b"\r\n" and not text.strip(b"\r\n"):
         return pa.RecordBatch.from_pylist([], schema)
+    names = list(dialect.names)
     table = pyarrow.csv.read_csv(
         pa.py_buffer(text),
-        read_options=pyarrow.csv.ReadOptions(block_size=len(text) + 1, use_threads=False, column_names=schema.names),
+        read_options=pyarrow.csv.ReadOptions(block_size=len(text) + 1, use_threads=False, column_names=names),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=dialect.delimiter, newlines_in_values=True, ignore_empty_lines=not dialect.is_single
         ),
-        convert_options=_TEXT,
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=schema,
+            include_columns=schema.names,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
     )
     return pa.RecordBatch.from_arrays([column.combine_chunks() for column in table.columns], schema=schema)
 
@@ -182,7 +216,7 @@ def _end(data: bytes, delimiter: str) -> int:
     marks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord('"'))
     if marks.size:
         before = np.frombuffer(data, np.uint8)[marks - 1]
-        opens = np.isin(before, list(f"{delimiter}\r\n".encode())) | (marks == 0)
+        opens = (before == ord(delimiter)) | (before == ord("\r")) | (before == ord("\n")) | (marks == 0)
         if not (opens | (before == ord('"')))[::2].all():
             marks = _borders(data, marks.tolist(), opens.tolist())
     # Outside is before each mark that opens, and after the last one that closes.

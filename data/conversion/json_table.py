@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,15 +24,14 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..errors import SourceError
+from ..read.ahead import made_in_order
+from .json_text import check_text
 from .sources import PIECE_BYTES
 from .tables import without_first
-from .text_tables import TextTable, blocks
+from .text_blocks import TextBlocks
+from .text_tables import TextTable
 from .text_values import Asked, ColumnScan
 
-_MAX_DEPTH = 100  # of lists and objects inside of each other: parsers and schemas are recursive
-_OTHERS = bytes(sorted(set(range(256)) - set(b'[]{}"\n\0')))
-_STEPS = np.zeros(256, np.int8)
-_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _NAN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|-?\bNaN\b', re.DOTALL)
 _TINY = re.compile(rb"[eE]-[0-9]{3}")
 _Rows: TypeAlias = npt.NDArray[np.int64]
@@ -65,6 +65,7 @@ class JsonTable(TextTable):
     ) -> None:
         super().__init__(files, asked, piece_bytes)
         self._has_text_numbers = False
+        self._blocks: dict[Path, TextBlocks] = {}
         found = pa.schema([])
         for path in self.files:
             self._rows.append(0)
@@ -86,20 +87,31 @@ class JsonTable(TextTable):
         )
 
     def _tables(self, path: Path, schema: pa.Schema | None) -> Iterator[tuple[bytes, pa.Table]]:
-        """Blocks of lines, and what is in them."""
+        """Blocks of lines, and what is in them: of types that are found for each, the first time, or of the schema."""
+        if schema is None:
+            self._blocks[path] = TextBlocks(path, self.what, self._block_bytes, lambda data: data.rfind(b"\n") + 1)
+        blocks = self._blocks[path].first() if schema is None else self._blocks[path].again()
         row = 0
-        for raw in blocks(path, "JSON lines", self._block_bytes, lambda data: data.rfind(b"\n") + 1):
-            if raw.isspace():
-                continue
-            _check_text(raw, path, row)
-            # One rule for tables of text: NaN is a missing value.
-            block = raw if b"NaN" not in raw else _NAN.sub(lambda found: found[1] or b"null", raw)
-            if schema is not None and self._has_text_numbers:
-                table = _read(block, path, row, schema)
-            else:
-                table = _parsed(block, path, row, schema)
-            yield block, table
-            row += table.num_rows
+        making = made_in_order(lambda raw: self._table(raw, path, 0, schema), blocks, name="heliostat-json")
+        with closing(making):
+            for raw, made in making:
+                # What cannot be read is read again, for the sake of the error, with its row as the file counts it.
+                block, table = made.result() if made.exception() is None else self._table(raw, path, row, schema)
+                if table is not None:
+                    yield block, table
+                    row += table.num_rows
+
+    def _table(self, raw: bytes, path: Path, row: int, schema: pa.Schema | None) -> tuple[bytes, pa.Table | None]:
+        """A block as it is parsed, and what is in it; None if that is only blanks."""
+        if raw.isspace():
+            return raw, None
+        if schema is None:
+            check_text(raw, path, row)
+        # One rule for tables of text: NaN is a missing value.
+        block = raw if b"NaN" not in raw else _NAN.sub(lambda found: found[1] or b"null", raw)
+        if schema is not None and self._has_text_numbers:
+            return block, _read(block, path, row, schema)
+        return block, _parsed(block, path, row, schema)
 
     def _scan(self, block: bytes, table: pa.Table, path: Path, row: int) -> None:
         rows = np.arange(row, row + table.num_rows)
@@ -115,7 +127,10 @@ class JsonTable(TextTable):
         for name in self._scans.keys() - {name for name, _, _ in leaves}:
             self._scans[name].add_missing(path, rows)
         for name, values, numbers in leaves:
-            if pa.types.is_int64(values.type) or pa.types.is_large_string(values.type):
+            if pa.types.is_int64(values.type):
+                self._scans[name].add_integers(values, path, numbers)
+                continue
+            if pa.types.is_large_string(values.type):
                 self._scans[name].add(values.cast(pa.string()), path, numbers)
                 continue
             self._scans[name].add_missing(path, numbers[values.is_null().to_numpy(zero_copy_only=False)])
@@ -240,40 +255,6 @@ def _is_valid(table: pa.Table) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
-
-
-def _check_text(block: bytes, path: Path, row: int) -> None:
-    """Raise SourceError for what Arrow takes without a look: text that is not UTF-8, and what would end the process,
-    values nested too deep and a null that stands for a row."""
-    try:
-        block.decode()
-    except UnicodeDecodeError as error:
-        line = row + 1 + block.count(b"\n", 0, error.start)
-        raise SourceError(
-            f"{path} cannot be read as JSON lines: line {line} is no UTF-8 text ({error.reason}). Turn it into UTF-8, "
-            "such as with iconv -f latin1 -t utf-8.",
-            path=path,
-        ) from error
-    # Without these, a quotation mark begins or ends text, and the parity of their number so far says where it is open.
-    unescaped = block.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in block else block
-    marks = np.frombuffer(unescaped.replace(b"null", b"\0").translate(None, _OTHERS), np.uint8)
-    is_text = np.cumsum(marks == ord('"'), dtype=np.uint8) & 1
-    depths = np.cumsum(np.where(is_text, 0, _STEPS[marks]), dtype=np.int32)
-    no_object = np.flatnonzero((marks == 0) & (depths == 0) & (is_text == 0))
-    if no_object.size:
-        line = row + 1 + int(np.count_nonzero(marks[: no_object[0]] == ord("\n")))
-        raise SourceError(
-            f"{path} cannot be read as JSON lines: line {line} has null or zero bytes where an object belongs. Leave "
-            "it out.",
-            path=path,
-        )
-    too_deep = np.flatnonzero(depths > _MAX_DEPTH)
-    if too_deep.size:
-        line = row + 1 + int(np.count_nonzero(marks[: too_deep[0]] == ord("\n")))
-        raise SourceError(
-            f"{path} has values nested more than {_MAX_DEPTH} deep in line {line}. Store them flat, or as text.",
-            path=path,
-        )
 
 
 def _unified(schema: pa.Schema, found: pa.Schema, path: Path, row: int) -> pa.Schema:

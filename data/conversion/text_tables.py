@@ -4,26 +4,20 @@ A text file is read twice: a scan of all values decides what every column is (`t
 the rows. So types, numbers of rows and missing values are known before the first row is written, for the price of
 parsing twice. Keeping what the first reading parsed was not taken: it would need the memory, or the disk, of all rows.
 
-Files are cut into blocks here and not by Arrow, whose readers infer the types of every block anew. Packed files are
-unpacked while they are read; since a small one may hold a line without end, the length of a row has a bound.
+Blocks of rows are parsed by threads, some blocks ahead of the one that is looked at: Arrow's parsers take most of the
+time and need no Python. Arrow's own threads parse a block, or read the next one, but not several at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import pyarrow as pa
-
-from ..errors import BadColumnError, SourceError
+from ..errors import BadColumnError
 from .tables import FileTable
 from .text_values import Asked, ColumnScan, Trait
 
-MAX_ROW_BYTES = 1 << 28
-"""A larger row is refused: a small packed file may hold one without end."""
-_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WHY: Mapping[Trait, str] = {
     "code": "is written like a code; --column {name}={number} (columns=) makes it a number",
     "exponent": "is written like a code; --column {name}=float64 (columns=) makes it a number",
@@ -97,38 +91,3 @@ class TextTable(FileTable):
                 path=first.path,
                 column=name,
             )
-
-
-def blocks(path: Path, what: str, block_bytes: int, end: Callable[[bytes], int]) -> Iterator[bytes]:
-    """Whole rows of a file, unpacked as its ending says.
-
-    Args:
-        path: The file.
-        what: What it is read as, for errors.
-        block_bytes: About so many bytes at once; a larger row is read whole.
-        end: Where the last whole row of some bytes ends that begin with a row; 0 if there is no end.
-
-    Raises SourceError.
-    """
-    try:
-        with pa.OSFile(str(path)) as raw:
-            codec = _CODECS.get(path.suffix.lower())
-            stream = raw if codec is None else pa.CompressedInputStream(raw, codec)
-            rest = stream.read(max(block_bytes, len(_BYTE_ORDER_MARK))).removeprefix(_BYTE_ORDER_MARK)
-            while data := stream.read(max(block_bytes, len(rest))):
-                length = end(rest)
-                if length:
-                    yield rest[:length]
-                rest = rest[length:] + data
-                if len(rest) > max(MAX_ROW_BYTES, 2 * block_bytes) and not end(rest):
-                    raise SourceError(
-                        f"{path} has a line of more than {MAX_ROW_BYTES} bytes, which is no {what}. Probably a "
-                        "quotation mark or a line break is missing.",
-                        path=path,
-                    )
-            if end(rest + b"\n") <= len(rest):
-                raise SourceError(f"{path} cannot be read as {what}: it ends inside of quotation marks.", path=path)
-            if rest:
-                yield rest
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path} cannot be read as {what}: {error}", path=path) from error

@@ -1,13 +1,15 @@
-"""What will be needed next, made by threads meanwhile: batches of a feed, shards of a cache."""
+"""What will be needed next, made by threads meanwhile: batches of a feed, shards of a cache, blocks of a text file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
 class Ahead(Generic[Key, Made]):
@@ -57,3 +59,41 @@ class Ahead(Generic[Key, Made]):
         if self._executor is not None:
             self._executor.shutdown()
             self._executor = None
+
+
+def made_in_order(
+    make: Callable[[Item], Made], items: Iterable[Item], *, name: str, num_threads: int = 2
+) -> Iterator[tuple[Item, Future[Made]]]:
+    """Every item with what `make` makes of it, in order, while threads make the next ones.
+
+    `result()` of the future raises what `make` raised. What the items raise comes after those before it. Nothing runs
+    any more when the iterator is at its end or closed.
+
+    Args:
+        make: called in threads.
+        items: taken by the calling thread, `num_threads` ahead.
+        name: what the threads are called.
+        num_threads: how many items are made at once.
+    """
+    waiting: deque[tuple[Item, Future[Made]]] = deque()
+    failed: list[Exception] = []
+
+    def told() -> Iterator[Item]:
+        try:
+            yield from items
+        except Exception as error:
+            failed.append(error)
+
+    with ThreadPoolExecutor(num_threads, thread_name_prefix=name) as executor:
+        try:
+            for item in told():
+                waiting.append((item, executor.submit(make, item)))
+                if len(waiting) > num_threads:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+    if failed:
+        raise failed[0]

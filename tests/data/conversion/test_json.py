@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from heliostat.data.conversion import text_tables
+from heliostat.data.conversion import text_blocks
 from heliostat.data.conversion.convert import convert
 from heliostat.data.conversion.json_table import JsonTable
 from heliostat.data.errors import BadColumnError, SourceError
@@ -152,7 +152,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 
 def test_a_gzip_bomb_for_json_lines_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_tables, "MAX_ROW_BYTES", 1 << 18)
+    monkeypatch.setattr(text_blocks, "MAX_ROW_BYTES", 1 << 18)
     path = tmp_path / "a.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b" " * (1 << 24))
