@@ -134,9 +134,7 @@ class ParquetTable(ColumnarTable):
             mean_bytes = sum(group.total_byte_size for group in groups) / file.metadata.num_rows
             row_bytes = max(1, sample.nbytes / sample.num_rows, mean_bytes)
             rows = max(1, min(PIECE_ROWS, int(_READ_BYTES / row_bytes)))
-            batches = file.iter_batches(
-                batch_size=rows, row_groups=list(range(first, len(groups))), columns=chosen, use_threads=False
-            )
+            batches = file.iter_batches(batch_size=rows, row_groups=list(range(first, len(groups))), columns=chosen)
             yield from without_first(batches, skipped)
 
 

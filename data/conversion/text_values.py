@@ -234,9 +234,10 @@ class _Characters:
         return cls(texts, np.frombuffer(texts.buffers()[2], np.uint8), offsets[:-1], offsets[1:])
 
     def are_plain_whole(self) -> bool:
-        """Whether texts that a cast took for int64 are written as programs write them: without a leading zero, 0x."""
-        digits, starts = self._after_minus()
-        return bool(((digits >= ord("1")) | ((digits == ord("0")) & (self.ends - starts == 1))).all())
+        """Whether texts that a cast took for int64 are written as programs write them: without leading zeros, -0, 0x."""
+        digits, _ = self._after_minus()
+        is_zero = (digits == ord("0")) & (self.ends - self.starts == 1)
+        return bool(((digits >= ord("1")) | is_zero).all())
 
     def may_be_codes(self) -> bool:
         """Whether of texts that a cast took for floats one begins with a plus sign or a leading zero, or is 12E3."""

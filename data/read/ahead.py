@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
@@ -63,7 +63,7 @@ class Ahead(Generic[Key, Made]):
 
 def made_in_order(
     make: Callable[[Item], Made], items: Iterable[Item], *, name: str, num_threads: int = 2
-) -> Iterator[tuple[Item, Future[Made]]]:
+) -> Generator[tuple[Item, Future[Made]]]:
     """Every item with what `make` makes of it, in order, while threads make the next ones.
 
     `result()` of the future raises what `make` raised. What the items raise comes after those before it. Nothing runs

@@ -113,7 +113,8 @@ class ShardSequence:
             self._shard_rows = self.rows_per_batch * max(1, shard_bytes // (row_bytes * self.rows_per_batch))
         self.progress: Progress = journal.progress
         self._shards = list(journal.progress.shards)
-        self._statistics = dict(journal.progress.statistics or {})
+        # Of the shards so far, and of each batch since.
+        self._statistics = {name: [known] for name, known in (journal.progress.statistics or {}).items()}
         self._rows_written = journal.progress.rows_done
         self._queue = RowQueue(columns)
         self._file: ShardFile | None = None
@@ -176,8 +177,7 @@ class ShardSequence:
         self._file.write(batch)
         for column, array in zip(self._columns, batch.columns, strict=True):
             found = rows_statistics(column, values_of(column, array), first_row=self._rows_written)
-            before = self._statistics.get(column.name)
-            self._statistics[column.name] = found if before is None else merged_statistics([before, found])
+            self._statistics.setdefault(column.name, []).append(found)
         self._rows_in_shard += batch.num_rows
         self._rows_written += batch.num_rows
         self._bytes_in_shard += num_bytes
@@ -191,10 +191,12 @@ class ShardSequence:
         self._shards.append(shard)
         self._rows_in_shard = self._bytes_in_shard = 0
         rows_done = self.progress.rows_done + shard.num_rows
+        merged = {name: merged_statistics(parts) for name, parts in self._statistics.items()}
+        self._statistics = {name: [known] for name, known in merged.items()}
         self.progress = replace(
             self.progress,
             columns=self._columns,
-            statistics=dict(self._statistics),
+            statistics=merged,
             rows_done=rows_done,
             account=self._account.settle(rows_done) if is_resumable else self.progress.account,
         )

@@ -9,12 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from heliostat.data.conversion.csv_table import CsvTable
 from heliostat.data.conversion.json_table import JsonTable
 from heliostat.data.conversion.requested import requested_columns
 from heliostat.data.conversion.table_source import TableSource
 from heliostat.data.conversion.tables import Table
-from heliostat.data.conversion.text_values import asked_of, is_kept
+from heliostat.data.conversion.text_values import _Characters, asked_of, is_kept
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -109,3 +111,30 @@ def test_a_whole_number_is_kept_if_its_float_is_it(value):
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_what_a_program_writes_of_a_float_is_kept(value):
     assert is_kept(repr(value))
+
+
+PARTS = st.lists(
+    st.sampled_from(["0", "1", "9", "-", "+", ".", "e", "E", "x", "inf", "00", "e-5"]), min_size=1, max_size=5
+)
+
+
+@given(st.lists(PARTS.map("".join), min_size=1, max_size=12), st.integers(0, 3))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_characters_tell_what_casting_back_and_a_regular_expression_tell(texts, first):
+    for kind in (pa.int64(), pa.float64()):
+        taken = [text for text in texts if is_taken(text, kind)]
+        array = pa.array(["before"] * first + taken + ["behind"], pa.string()).slice(first, len(taken))
+        if taken and kind == pa.int64():
+            is_plain = array.cast(kind).cast(pa.string()).equals(array)
+            assert _Characters.of(array).are_plain_whole() == is_plain
+        elif taken:
+            codes = pc.match_substring_regex(array, r"^[+]|^[+-]?0[0-9]|^[+-]?[0-9]+[eE][0-9]")
+            assert _Characters.of(array).may_be_codes() == pc.any(codes).as_py()
+
+
+def is_taken(text: str, kind: pa.DataType) -> bool:
+    try:
+        pa.array([text]).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from heliostat.data.read.ahead import Ahead
+from heliostat.data.read.ahead import Ahead, made_in_order
 
 
 def threads() -> list[str]:
@@ -76,3 +76,31 @@ def test_nothing_runs_after_settling(gate):
     ahead.close()
     ahead.close()
     assert threads() == []
+
+
+def test_items_come_in_order_with_what_was_made_and_nothing_runs_after_the_end():
+    made = [
+        (item, future.result()) for item, future in made_in_order(lambda item: -item, range(20), name="heliostat-t")
+    ]
+    assert made == [(item, -item) for item in range(20)]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("heliostat-t")]
+
+
+def test_what_items_raise_comes_after_those_before_it():
+    def items():
+        yield from (1, 2, 3)
+        raise OSError("no more")
+
+    taking = made_in_order(lambda item: 10 * item, items(), name="heliostat-t")
+    assert [next(taking)[1].result() for _ in range(3)] == [10, 20, 30]
+    with pytest.raises(OSError, match="no more"):
+        next(taking)
+
+
+def test_what_cannot_be_made_is_told_with_its_item_and_closing_ends_the_threads():
+    taking = made_in_order(lambda item: 1 // item, [1, 0, 2, 3, 4, 5], name="heliostat-t")
+    assert next(taking)[1].result() == 1
+    with pytest.raises(ZeroDivisionError):
+        next(taking)[1].result()
+    taking.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("heliostat-t")]
