@@ -234,7 +234,7 @@ class _Characters:
         return cls(texts, np.frombuffer(texts.buffers()[2], np.uint8), offsets[:-1], offsets[1:])
 
     def are_plain_whole(self) -> bool:
-        """Whether texts that a cast took for int64 are written as programs write them: without leading zeros, -0, 0x."""
+        """Whether texts that a cast took for int64 are written as programs do: no leading zeros, -0, 0x."""
         digits, _ = self._after_minus()
         is_zero = (digits == ord("0")) & (self.ends - self.starts == 1)
         return bool(((digits >= ord("1")) | is_zero).all())
