@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -51,11 +52,24 @@ class CacheSettings:
             raise ValueError(f"cache_bytes is {self.cache_bytes}; it must be at least 1, or None for no limit.")
 
     def folder(self) -> Path:
-        """Where the files lie on this host: in ~/.cache/heliostat (or that of XDG_CACHE_HOME), one per user."""
+        """Where the files lie on this host: in ~/.cache/heliostat (or that of XDG_CACHE_HOME), one per user.
+
+        Where nothing can be written there, as in many containers, among temporary files.
+        """
         if self.cache_dir is not None:
             return Path(self.cache_dir) / FOLDER_NAME
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home) / "heliostat" / FOLDER_NAME
+        homes = [os.environ.get("XDG_CACHE_HOME") or "", os.path.expanduser("~/.cache")]
+        found = next((Path(home) for home in homes if _can_be_made(home)), None)
+        if found is None:
+            return Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}" / FOLDER_NAME
+        return found / "heliostat" / FOLDER_NAME
+
+
+def _can_be_made(folder: str) -> bool:
+    """Whether this user may write to a folder, or make it; not where "~" means nothing, since he has no home."""
+    while folder and not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isabs(folder) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

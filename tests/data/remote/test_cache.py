@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import xxhash
 from heliostat.data import write_dataset
 from heliostat.data.errors import CacheError, ShardError
 from heliostat.data.opening import open_remote
-from heliostat.data.remote.cache import CacheFile, ShardCache
+from heliostat.data.remote.cache import FOLDER_NAME, CacheFile, CacheSettings, ShardCache
 from heliostat.data.remote.filesystem import connect, hide, is_uri, local_path, shown_uri
 from heliostat.data.remote.retry import RetryPolicy, may_pass, retrying
 from heliostat.data.remote.room import PresentFile, eviction_order, missing_bytes
@@ -195,6 +197,20 @@ def test_what_a_dead_fetcher_left_is_removed_when_room_is_needed(tmp_path):
     fetch(cache, wanted(2))
     fetch(cache, wanted(3))
     assert names(cache) == {wanted(2).name, wanted(3).name}
+
+
+def test_the_cache_lies_at_home_and_among_temporary_files_of_who_has_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", f"{tmp_path}/home")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/not/yet/there")
+    assert CacheSettings().folder() == tmp_path / "not/yet/there/heliostat" / FOLDER_NAME
+    for none in ("", "/dev/null", "/dev/null/cache", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", none)
+        assert CacheSettings().folder() == tmp_path / "home/.cache/heliostat" / FOLDER_NAME
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/temporary")
+    assert CacheSettings().folder() == tmp_path / f"temporary/heliostat-{os.getuid()}" / FOLDER_NAME
+    ShardCache(CacheSettings().folder(), None)
+    assert CacheSettings(cache_dir="/given").folder() == Path("/given", FOLDER_NAME)
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
