@@ -174,13 +174,13 @@ class StoredDataset(Dataset):
         return places_of(self._path, self._manifest) if self._is_of_a_host else frozenset()
 
     def reached(self, uri_of: Callable[[str], str]) -> Dataset:  # noqa: D102
-        foreign = self._files if isinstance(self._files, ForeignFiles) else None
-        edges = () if foreign is None else foreign.folder.edges
-        if not self._is_of_a_host or has_same_files(self._path, self._manifest, self._used, edges):
+        if not self._is_of_a_host:
             return self
         file = self._manifest.shards[0].file  # it may be the only one that the other machine lets us read
         uri = uri_of(str(self._path / file)).removesuffix(f"/{file}")
-        if not is_uri(uri):
+        foreign = self._files if isinstance(self._files, ForeignFiles) else None
+        edges = () if foreign is None else foreign.folder.edges
+        if not is_uri(uri) or has_same_files(self._path, self._manifest, self._used, edges):
             return self
         settings = self._settings if foreign is None else foreign.settings
         folder = RemoteFolder(uri, timeout_s=settings.timeout_s, retry=settings.retry)

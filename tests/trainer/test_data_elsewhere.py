@@ -64,7 +64,7 @@ def test_processes_of_another_machine_read_the_same_rows(disk, datasets, tmp_pat
         return found
 
     roots = sorted(frozenset().union(*(dataset.folders() for dataset in datasets.values())))
-    served = disk.serving(*(Root(path=path, is_marked=False) for path in roots))
+    served = disk.serving(*(Root(path=path) for path in roots))
     expected = {name: (digest(dataset), dataset.fingerprint, True) for name, dataset in datasets.items()}
     assert ray.get([read.remote(served, datasets) for _ in range(2)]) == [expected] * 2
     kept = {path.name for path in (tmp_path / "cache" / "heliostat" / "heliostat-shards").glob("[!.]*")}
