@@ -1,14 +1,17 @@
 """The private parts of Ray that Heliostat uses, all in this module, and the check that they are there.
 
 Ray tells by no public function which machines are about to be taken away, whether it asks callers for a token, where
-the cluster of this machine is, or whether a Ray that this process started still runs.
+the cluster of this machine is, or whether a Ray that this process started still runs; nor who else uses a cluster, or
+whether it brings machines by itself.
 `check_private_api` runs before a process connects to Ray; workers use none of these.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import ray
 
@@ -19,6 +22,10 @@ TRIED_RAY = "2.60.0"
 # What is used, as the module and the attributes that lead to it.
 NAMES = (
     ("ray._private.state", "state.get_draining_nodes"),
+    ("ray._private.state", "actors"),
+    ("ray._private.state", "jobs"),
+    ("ray._private.ray_constants", "DEBUG_AUTOSCALING_STATUS"),
+    ("ray.experimental.internal_kv", "_internal_kv_get"),
     ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
     ("ray._raylet", "AuthenticationTokenLoader.get_token_for_http_header"),
     ("ray._private.services", "canonicalize_bootstrap_address"),
@@ -54,6 +61,41 @@ def draining_nodes() -> Collection[str]:
     from ray._private.state import state
 
     return state.get_draining_nodes()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """The command line of a job of the cluster, and the address of the machine where it was started."""
+
+    command: str
+    host: str
+
+
+def living_jobs() -> dict[str, JobInfo]:
+    """The jobs that run on the cluster, by id."""
+    from ray._private import state
+
+    jobs = state.jobs()
+    return {job["JobID"]: JobInfo(job["Entrypoint"], job["DriverIPAddress"]) for job in jobs if not job["IsDead"]}
+
+
+def alive_actors() -> list[tuple[str, str]]:
+    """Job and class of every actor that lives on the cluster."""
+    from ray._private import state
+
+    return [(actor["JobID"], actor["ActorClassName"]) for actor in state.actors(actor_state_name="ALIVE").values()]
+
+
+def autoscales() -> bool:
+    """Whether the cluster brings machines by itself; one whose monitor only looks has types of nodes named by it."""
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if _internal_kv_get(b"__autoscaler_v2_enabled", namespace=b"__autoscaler") == b"1":
+        return True
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode()) or b"{}")
+    types = (status.get("autoscaler_report", {}).get("node_type_mapping") or {}).values()
+    return any(not str(each).startswith("node_") for each in types)
 
 
 def asks_for_tokens() -> bool:

@@ -49,6 +49,10 @@ class Bundles:
                 return bundle
         return None
 
+    def with_one(self, workers: Collection[int]) -> set[int]:
+        """Those of these workers that have a bundle."""
+        return {worker for worker in list(self._workers.values()) if worker in workers}
+
     def leave(self, worker: int, node: str) -> None:
         """A worker was ended, or died; `node` is where it was, empty if that is not known."""
         for bundle, holder in list(self._workers.items()):
@@ -93,6 +97,15 @@ class Placement:
             return self._bundles.num == 0
         ready, _ = ray.wait([self._granted], timeout=0)
         return bool(ready)
+
+    def placed(self, workers: Collection[int]) -> set[int]:
+        """Those of these workers that have a bundle which is granted."""
+        return self._bundles.with_one(workers) if self.is_granted else set()
+
+    @property
+    def group_id(self) -> str:
+        """Ray's id of what is reserved, empty while nothing is."""
+        return "" if self._group is None else self._group.id.hex()
 
     def left(self, worker: int, node: str) -> None:
         """A worker was ended, or died.

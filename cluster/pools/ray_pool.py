@@ -33,8 +33,9 @@ from .arrival import Arrivals, import_failure, refusal_of, without_answer
 from .private_api import dead_process, draining_nodes, started_here
 from .processes import end_process, open_process
 from .ray_death import Absence, evidence_of, oom_kills, reason_of
+from .ray_holders import held_by
 from .ray_placement import Placement
-from .ray_room import ANSWER_S, check_room, machines, within
+from .ray_room import ANSWER_S, check_room, machines, room_line, within
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
 HEARTBEAT_S = 1.0
@@ -162,20 +163,20 @@ class RayPool(WorkerPool):
 
     def room(self) -> str:
         """See `WorkerPool.room`."""
-        waiting = [known for known in list(self._workers.values()) if not known.is_up]
-        loading = sum(known.info is not None for known in waiting)
-        if waiting and loading == len(waiting):
-            return "They have found room, and load."
-        found = within(lambda: (ray.available_resources(), ray.cluster_resources()), ANSWER_S)
+        waiting = {worker: known for worker, known in list(self._workers.items()) if not known.is_up}
+        placed = self._placement.placed(waiting) | {each for each, known in waiting.items() if known.info is not None}
+        return self._room(len(waiting), len(placed))
+
+    def _room(self, waiting: int, placed: int) -> str:
+        """What so many workers that are not up lack, and who holds it; so many of them have a place."""
+        wanted, group = self._placement.wants, self._placement.group_id
+        if placed >= waiting or not wanted:
+            return room_line(waiting, waiting, wanted, {}, {})
+        found = within(lambda: (ray.available_resources(), ray.cluster_resources(), held_by(wanted, group)), ANSWER_S)
         if found is None:
             return f"The head of the Ray cluster has not answered for {ANSWER_S:g} s."
-        free, total = found
-        names = [name for name in self._wants if total.get(name)]
-        have = " and ".join(f"{free.get(name, 0):g} of {total[name]:g} {name}s are free" for name in names)
-        wants = " and ".join(f"{amount:g} {name}" for name, amount in self._wants.items() if amount)
-        placed = f"{loading} of them have found room, and load. " if loading else ""
-        needs = f"; each worker needs {wants}" if wants else ""
-        return f"{placed}In the cluster {have or 'nothing is registered'}{needs}."
+        free, total, holders = found
+        return f"{room_line(waiting, placed, wanted, free, total)} {holders}".rstrip()
 
     def check_room(self) -> str:
         """What to say, before workers are launched, of a cluster that has no room for all of them; empty if it has.
@@ -187,7 +188,7 @@ class RayPool(WorkerPool):
             return short
         free, num = within(ray.available_resources, ANSWER_S), self._spec.num_workers
         taken = free is None or any(num * amount > free.get(name, 0) for name, amount in self._wants.items())
-        return f"{num} workers wait for room. {self.room()}" if taken else ""
+        return f"there is no room for all workers yet: {self._room(num, 0)}" if taken else ""
 
     def receive(self, wait_s: float) -> Message | Wish | None:
         """See `WorkerPool.receive`."""

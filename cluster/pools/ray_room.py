@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from ..cores import Machine, usable_cores
 from ..errors import PlacementError
 from ..spec import GroupSpec
+from .private_api import autoscales
 
 ANSWER_S = 3.0
 NODES_S = 30.0
@@ -54,6 +55,11 @@ def machines() -> list[Resources]:
 def gpus_by_machine() -> list[int]:
     """How many GPUs each living machine of the cluster has; raises PlacementError if its head does not answer."""
     return [int(machine.get("GPU", 0)) for machine in machines()]
+
+
+def has_autoscaler() -> bool:
+    """Whether the cluster brings machines by itself; it is taken to if its head does not answer."""
+    return within(autoscales, ANSWER_S) is not False
 
 
 def machines_for_workers(*, with_gpus: bool) -> list[Machine]:
@@ -112,6 +118,53 @@ def check_room(spec: GroupSpec, wanted: Resources, machines: Sequence[Resources]
     )
 
 
+def room_line(waiting: int, placed: int, wanted: Resources, free: Resources, total: Resources) -> str:
+    """How many of the workers that are not up have a place, and what the others lack.
+
+    Args:
+        waiting: how many are not up.
+        placed: how many of them have a place.
+        wanted: what each worker needs.
+        free: what the cluster has free, by Ray's names of resources.
+        total: what it has.
+    """
+    needed = {name: amount for name, amount in wanted.items() if amount}
+    started = f"{placed} of {waiting} have a place and are starting" if placed else ""
+    if placed >= waiting:
+        return f"{started}." if started else ""
+    needs = " and ".join(f"{amount:g} {name}" for name, amount in needed.items())
+    lacking = waiting - placed
+    wait = f"{lacking} wait{'s' if lacking == 1 else ''} for {needs or 'a place'}{' each' if lacking > 1 else ''}"
+    have = " and ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}(s) are free" for name in needed)
+    return f"{', '.join(filter(None, (started, wait)))}{'; ' if have else ''}{have}."
+
+
+def check_gpus(gpus: int, *, device: str, replicas: int | None, may_come: Callable[[], bool]) -> str:
+    """What to say of a cluster where workers get no GPU; empty if they do, or nobody has asked for one.
+
+    Args:
+        gpus: that each worker gets of the machines that there are.
+        device: what was asked for.
+        replicas: how many each worker was asked to have; None for as many as there are GPUs.
+        may_come: asks whether the cluster brings machines by itself.
+
+    Raises:
+        PlacementError: a GPU was asked for, and there will be none.
+    """
+    if gpus or device == "cpu":
+        return ""
+    if device == "gpu":
+        if may_come():
+            return "no machine of the cluster has a GPU yet: they are waited for, since an autoscaler brings machines"
+        raise PlacementError(
+            "device='gpu', and Ray knows of no GPU in the cluster (ray status shows what it has), nor of an autoscaler "
+            "that would bring some. Start Ray where the GPUs and their driver are, or leave device out."
+        )
+    if replicas is None or replicas == 1:
+        return ""
+    return f"no machine of the cluster has a GPU: the {replicas} replicas of each worker are devices of its processor"
+
+
 def gpus_per_worker(spec: GroupSpec, by_machine: Sequence[int]) -> int:
     """GPUs that each worker gets: as asked, or an equal share of every machine's; 0 on a cluster without GPUs.
 
@@ -130,6 +183,7 @@ def gpus_per_worker(spec: GroupSpec, by_machine: Sequence[int]) -> int:
     fitting = sum(count // max(wanted, 1) for count in having)
     if wanted < 1 or spec.num_to_begin > fitting:
         remedy = f"Give workers={fitting}" if fitting else "Give fewer replicas_per_worker"
+        remedy += ", or device='cpu' for workers that leave GPUs alone: some with and some without do not mix"
         raise PlacementError(
             f"{spec.num_to_begin} workers with {max(wanted, 1)} GPU(s) each do not fit the cluster's machines, which "
             f"have {_listed(having)} GPU(s). {remedy}."

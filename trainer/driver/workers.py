@@ -173,7 +173,14 @@ class Workers:
 
     def _ray_group(self, screen: Display, threads: int | None) -> WorkerGroup:
         from heliostat.cluster.pools.ray_pool import RayPool  # Ray takes a second to load
-        from heliostat.cluster.pools.ray_room import gpus_by_machine, gpus_per_worker, grant_line, machines_for_workers
+        from heliostat.cluster.pools.ray_room import (
+            check_gpus,
+            gpus_by_machine,
+            gpus_per_worker,
+            grant_line,
+            has_autoscaler,
+            machines_for_workers,
+        )
         from heliostat.cluster.pools.ray_session import join_ray, left_out, one_machine, warning_without_tokens
 
         settings = self._settings
@@ -185,11 +192,10 @@ class Workers:
         self._uses_ray = join_ray(self._asked, num_cpus=settings.max_size * threads_here)
         by_machine = gpus_by_machine()
         gpus = 0 if settings.device == "cpu" else gpus_per_worker(self._spec(gpus=replicas, cores=1), by_machine)
-        if settings.device == "gpu" and not gpus:
-            raise ConfigurationError(
-                "device='gpu', and Ray knows of no GPU in the cluster (ray status shows what it has). Start Ray where "
-                "the GPUs and their driver are, or leave device out."
-            )
+        if line := check_gpus(gpus, device=settings.device, replicas=replicas, may_come=has_autoscaler):
+            screen.say(line)
+        if settings.device == "gpu":
+            gpus = gpus or replicas or 1
         replicas = replicas or max(1, gpus)
         settings.microbatches(replicas)
         machines = machines_for_workers(with_gpus=gpus > 0)

@@ -5,14 +5,47 @@ from __future__ import annotations
 import sys
 
 import pytest
+import ray
 from heliostat.cluster.errors import PlacementError
-from heliostat.cluster.pools.private_api import check_private_api
+from heliostat.cluster.pools.private_api import (
+    alive_actors,
+    asks_for_tokens,
+    authorization,
+    autoscales,
+    check_private_api,
+    dead_process,
+    draining_nodes,
+    living_jobs,
+    started_here,
+)
 from heliostat.cluster.pools.ray_session import join_ray
 from ray._private import state
 
 
+@ray.remote(num_cpus=0)
+class Idle:
+    """An actor."""
+
+
 def test_ray_here_has_all_names():
     check_private_api()
+
+
+@pytest.mark.ray
+def test_what_is_read_of_a_real_ray_has_the_form_that_is_expected(ray_here):
+    own = ray.get_runtime_context().get_job_id()
+    assert own in living_jobs()
+    assert "pytest" in living_jobs()[own].command
+    actor = Idle.remote()
+    ray.get(actor.__ray_ready__.remote())
+    assert (own, "Idle") in alive_actors()
+    ray.kill(actor)
+    assert autoscales() is False
+    assert asks_for_tokens()
+    assert authorization().startswith("Bearer ")
+    assert started_here()
+    assert dead_process() == ""
+    assert list(draining_nodes()) == []
 
 
 def test_a_missing_name_is_told_with_the_versions_that_were_tried(monkeypatch):

@@ -7,7 +7,15 @@ import threading
 import pytest
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.pools import ray_room
-from heliostat.cluster.pools.ray_room import check_room, gpus_per_worker, grant_line, places, within
+from heliostat.cluster.pools.ray_room import (
+    check_gpus,
+    check_room,
+    gpus_per_worker,
+    grant_line,
+    places,
+    room_line,
+    within,
+)
 from heliostat.cluster.spec import GroupSpec
 
 SMALL, LARGE = {"CPU": 1.0, "memory": 1e9}, {"CPU": 4.0, "GPU": 2.0}
@@ -48,10 +56,37 @@ def test_gpus_are_granted_alike(num_workers, asked, by_machine, granted):
 
 
 def test_more_workers_than_gpus_offers_as_many_as_there_are():
-    with pytest.raises(PlacementError, match=r"2 workers with 1 GPU\(s\) each .* have 1 GPU\(s\)\. Give workers=1\."):
+    with pytest.raises(
+        PlacementError, match=r"2 workers with 1 GPU\(s\) each .* have 1 GPU\(s\)\. Give workers=1, or device='cpu'"
+    ):
         gpus_per_worker(GroupSpec(num_workers=2), [1])
-    with pytest.raises(PlacementError, match=r"have 4 GPU\(s\)\. Give fewer replicas_per_worker\."):
+    with pytest.raises(PlacementError, match=r"have 4 GPU\(s\)\. Give fewer replicas_per_worker, or"):
         gpus_per_worker(GroupSpec(num_workers=2, gpus_per_worker=5), [4])
+
+
+@pytest.mark.parametrize(("placed", "wanted", "said"), [
+    (0, {"CPU": 2}, "4 wait for 2 CPU each; 1 of 8 CPU(s) are free."),
+    (3, {"CPU": 2, "GPU": 0}, "3 of 4 have a place and are starting, 1 waits for 2 CPU; 1 of 8 CPU(s) are free."),
+    (4, {"CPU": 2}, "4 of 4 have a place and are starting."),
+    (1, {"GPU": 1}, "1 of 4 have a place and are starting, 3 wait for 1 GPU each; 0 of 0 GPU(s) are free."),
+])  # fmt: skip
+def test_the_line_says_how_many_are_starting_and_what_the_others_lack(placed, wanted, said):
+    assert room_line(4, placed, wanted, {"CPU": 1.0}, {"CPU": 8.0}) == said
+
+
+def test_a_gpu_that_was_asked_for_is_refused_or_waited_for():
+    with pytest.raises(PlacementError, match="knows of no GPU in the cluster"):
+        check_gpus(0, device="gpu", replicas=None, may_come=lambda: False)
+    assert "waited for" in check_gpus(0, device="gpu", replicas=None, may_come=lambda: True)
+
+
+@pytest.mark.parametrize(("gpus", "device", "replicas", "says"), [
+    (2, "gpu", None, False), (0, "cpu", 2, False), (0, "auto", None, False), (0, "auto", 1, False),
+    (0, "auto", 2, True),
+])  # fmt: skip
+def test_replicas_without_gpus_are_told_for_what_they_are(gpus, device, replicas, says):
+    line = check_gpus(gpus, device=device, replicas=replicas, may_come=lambda: False)
+    assert ("devices of its processor" in line) == bool(line) == says
 
 
 def test_the_grant_names_gpus_that_stay_idle_and_why():
