@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heliostat.cluster.instruments import Span
 from heliostat.cluster.tree import Node
@@ -39,6 +39,9 @@ from heliostat.data import Dataset
 from .config import FitConfig, PassConfig, TrainerConfig
 from .environment import ReplayWanted, TraceWanted
 from .shipping import Shipped
+
+if TYPE_CHECKING:
+    from heliostat.cluster.disk.disk import Disk  # which loads Ray
 
 # In a run folder: whose it is (`driver.lease`).
 LEASE_FILE = "driver.lease"
@@ -119,12 +122,14 @@ class PassJob:
         settings: the trainer's, with replicas and microbatches as numbers; `wanted` is what this call wants.
         data: the rows.
         model: the state that answers.
+        disk: the driver's, for machines that do not see it; None where all are the driver's own.
     """
 
     settings: TrainerConfig
     wanted: PassConfig
     data: Dataset
     model: ModelState
+    disk: Disk | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +141,13 @@ class FitJob:
             place of its checkpoints as `checkpoint_dir`.
         data, validation_data: the rows.
         run_dir: absolute path of the run folder.
-        lease: id of the run folder's lease, which every worker must find there; empty where that is not needed.
         begins: where the run begins.
         first_generation: added to the generation in the names of checkpoints.
         key: names the state in which the run ends, as `ModelState.key`.
         final_dir: where that state is kept; None keeps it nowhere.
         replay: compute this step only, and report on it.
         trace: record what happens in these steps.
+        disk: as in `PassJob`.
     """
 
     settings: TrainerConfig
@@ -150,13 +155,13 @@ class FitJob:
     data: Dataset
     validation_data: Dataset | None
     run_dir: str
-    lease: str = ""
     begins: Beginning = Beginning()
     first_generation: int = 0
     key: str = ""
     final_dir: str | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
+    disk: Disk | None = None
 
     @property
     def prepared(self) -> tuple[Shipped, ...]:

@@ -19,9 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..errors import DiskError
-from .served import Root, ServedDisk
+from .served import TOKEN, Root, ServedDisk
 
-TOKEN = ".heliostat-driver"
 CALLS_AT_ONCE = 8
 ANSWER_S = 30.0
 
@@ -41,7 +40,7 @@ class Disk:
     roots: tuple[Root, ...] = ()
 
     def serving(self, *roots: Root) -> Disk:
-        """This disk, on which these are served, too; on the driver. Marked ones get their token.
+        """This disk, on which these are served, too; on the driver. What others may write to gets its token.
 
         Raises:
             DiskError: the processes of Ray on this machine do not see what the driver sees.
@@ -49,9 +48,9 @@ class Disk:
         """
         known = set(self.roots)
         for root in (each for each in roots if each not in known):
-            if root.is_marked:
+            if root.is_writable:
                 Path(root.path, TOKEN).write_text(self.id)
-            if why := self.call("serve", root, TOKEN, self.id):
+            if why := self.call("serve", root, self.id):
                 raise DiskError.not_seen(root.path, why)
         return replace(self, roots=(*self.roots, *(root for root in roots if root not in known)))
 
@@ -64,7 +63,7 @@ class Disk:
         for root in self.roots:
             with contextlib.suppress(OSError):
                 token = Path(root.path, TOKEN)
-                if root.is_marked and token.read_text() == self.id:
+                if root.is_writable and token.read_text() == self.id:
                     token.unlink()
 
     def asked(self, method: str, *arguments: object, **options: object) -> ray.ObjectRef:

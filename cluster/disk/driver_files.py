@@ -24,9 +24,8 @@ import ray
 from pyarrow import fs
 
 from .disk import Disk, fetched
-from .served import Found
+from .served import SCHEME, Found
 
-SCHEME = "driver"
 PIECE_BYTES = 4 << 20
 UNDER_WAY = 2
 _TYPES = {"file": fs.FileType.File, "folder": fs.FileType.Directory, "nothing": fs.FileType.NotFound}
@@ -218,6 +217,10 @@ class DriverFiles(fs.FileSystemHandler):
     def open_output_stream(self, path: str, metadata: object = None) -> pa.NativeFile:  # noqa: D102
         del metadata
         return pa.PythonFile(DriverWriter(self.disk, path), mode="w")
+
+    def open_writer(self, path: str) -> DriverWriter:
+        """A new file, for large memory: what is written to it is not copied on its way, as pyarrow's streams do."""
+        return DriverWriter(self.disk, path)
 
     def open_append_stream(self, path: str, metadata: object = None) -> pa.NativeFile:  # noqa: D102
         raise NotImplementedError("files on the driver's disk are written whole, or by Disk.call('write', ...)")

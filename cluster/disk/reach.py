@@ -7,11 +7,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
-from .disk import TOKEN, Disk
-from .driver_files import SCHEME, filesystem
+from .served import SCHEME, TOKEN
+
+if TYPE_CHECKING:
+    from .disk import Disk  # which loads Ray; who has one has loaded it
 
 # Network file systems show new files late; what is not there at all is sooner taken for another disk.
 _TOKEN_WITHIN_S, _FOLDER_WITHIN_S, _LOOK_S = 5.0, 1.0, 0.1
@@ -41,7 +44,7 @@ class Reach:
             return True
         with self._lock:
             if root.path not in self._seen:
-                self._seen[root.path] = root.is_marked and _has_token(Path(root.path), self.disk.id)
+                self._seen[root.path] = root.is_writable and _has_token(Path(root.path), self.disk.id)
             return self._seen[root.path]
 
     def uri(self, path: str) -> str:
@@ -55,7 +58,11 @@ class Reach:
 
     def filesystem(self) -> fs.FileSystem:
         """The driver's disk, or this machine's where that is the same."""
-        return fs.LocalFileSystem() if self.disk is None else filesystem(self.disk)
+        if self.disk is None:
+            return fs.LocalFileSystem()
+        from .driver_files import filesystem
+
+        return filesystem(self.disk)
 
 
 def scratch_of(disk_id: str) -> Path:

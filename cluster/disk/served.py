@@ -21,6 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+# The file in a root that tells which disk it is on.
+TOKEN = ".heliostat-driver"
+# Of URIs of the driver's disk.
+SCHEME = "driver"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
@@ -28,14 +33,12 @@ class Root:
 
     Attributes:
         path: absolute.
-        is_writable: whether others may change what is below it.
-        is_marked: whether a file in it tells which disk it is on (`disk.TOKEN`), so that a machine that has the same
-            folder at the same path finds that out.
+        is_writable: whether others may change what is below it. Such a root has a token (`TOKEN`), by which a machine
+            that has the same folder at the same path finds that out.
     """
 
     path: str
     is_writable: bool = False
-    is_marked: bool = True
 
     def holds(self, path: str) -> bool:
         """Whether a path is the root or below it, by its name."""
@@ -57,16 +60,10 @@ class ServedDisk:
     def __init__(self) -> None:
         self._roots: dict[str, Root] = {}
 
-    def serve(self, root: Root, token_file: str, token: str) -> str:
-        """Serve a root from now on; what hinders that, in a sentence, else nothing.
-
-        Args:
-            root: which.
-            token_file: the name of the file in it that the driver has written, if it is marked.
-            token: what is in that.
-        """
+    def serve(self, root: Root, token: str) -> str:
+        """Serve a root from now on, which has this token if it can be written to; what hinders that, else nothing."""
         try:
-            if root.is_marked and Path(root.path, token_file).read_text() != token:
+            if root.is_writable and Path(root.path, TOKEN).read_text() != token:
                 return "another folder is there"
             os.stat(root.path)
         except OSError as error:

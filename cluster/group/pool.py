@@ -6,8 +6,12 @@ import queue
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .messages import Message, Wish
+
+if TYPE_CHECKING:
+    from ..disk.disk import Disk  # which loads Ray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +28,15 @@ class WorkerPool(ABC):
     Commands go down by its methods, which return at once. What happens comes up by one queue: threads of the pool's own
     hear the workers and put it there, and wait for nothing else, so that no event is lost when a worker dies. Anybody
     else may put something there, too, even a signal handler.
+
+    Attributes:
+        inbox: that queue.
+        disk: the driver's, where workers may be on machines that do not see it.
     """
 
     def __init__(self) -> None:
         self.inbox: queue.SimpleQueue[Message | Wish] = queue.SimpleQueue()
+        self.disk: Disk | None = None
 
     @abstractmethod
     def launch(self) -> int | None:

@@ -269,6 +269,12 @@ def open_with(scheme: str, opener: Callable[[], fs.FileSystem]) -> None:
     _connected.cache_clear()
 
 
+def opened_here(uri: str) -> tuple[fs.FileSystem, str] | None:
+    """The file system and path of a URI whose scheme this process opens itself (`open_with`); None for others."""
+    scheme, _, path = uri.partition("://")
+    return (_OPENERS[scheme](), path.rstrip("/")) if scheme in _OPENERS else None
+
+
 def connect(uri: str, timeout_s: float = 20.0) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, one per process, and the path in it; raises RemoteError, OSError."""
     return _connected(uri, timeout_s, os.getpid())
@@ -276,9 +282,8 @@ def connect(uri: str, timeout_s: float = 20.0) -> tuple[fs.FileSystem, str]:
 
 @lru_cache(maxsize=32)
 def _connected(uri: str, timeout_s: float, process: int) -> tuple[fs.FileSystem, str]:
-    scheme, _, rest = uri.partition("://")
-    if scheme in _OPENERS:
-        return _OPENERS[scheme](), rest.rstrip("/")
+    if (opened := opened_here(uri)) is not None:
+        return opened
     try:
         filesystem, path = fs.FileSystem.from_uri(_uri_of(_parts_of(uri)))
     except pa.ArrowInvalid as error:

@@ -15,7 +15,6 @@ from heliostat.trainer import ConfigurationError, ModelError, RunPausedError, Tr
 from heliostat.trainer.checkpoints.store import CheckpointStore
 from heliostat.trainer.driver import patient_files
 from heliostat.trainer.errors import StateNotKeptError, StorageError
-from heliostat.trainer.worker import worker
 
 from .conftest import dense_data
 from .faults import events_of
@@ -59,13 +58,10 @@ def test_fits_of_one_epoch_are_one_fit_of_all_epochs(tmp_path, whole, at):
     assert [result.run_dir.name for result in results] == ["run", "run-2", "run-3", "run-4"]
 
 
-def test_the_state_in_which_a_run_ends_goes_where_checkpoints_would(tmp_path, monkeypatch):
-    leases = []
-    monkeypatch.setattr(worker, "_check_run_folder", lambda job: leases.append(bool(job.lease)))
+def test_the_state_in_which_a_run_ends_goes_where_checkpoints_would(tmp_path):
     with local_trainer(linear(), tmp_path) as trainer:
         here = trainer.fit(DATA, checkpoint_every=None, **JOB)
         there = trainer.fit(DATA, checkpoint_every=None, checkpoint_dir=tmp_path / "shared", **JOB)
-    assert leases == [True, False], "who is to write into the run folder looks whether it is shared"
     assert CheckpointStore(here.run_dir / "checkpoints" / "final").names()
     assert not (there.run_dir / "checkpoints").exists()
     assert [len(CheckpointStore(each / "final").names()) for each in (tmp_path / "shared").iterdir()] == [1]

@@ -30,14 +30,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
 from heliostat.data.format.files import flush_folder, replace_file
-from heliostat.data.remote.filesystem import hide, is_uri, shown_uri
+from heliostat.data.remote.filesystem import hide, is_uri, opened_here, shown_uri
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from .manifest import (
@@ -91,7 +91,7 @@ class CheckpointStore:
         self.shown = shown_place(self.location)
         try:
             if self._is_uri:
-                self._filesystem, root = pafs.FileSystem.from_uri(self.location)
+                self._filesystem, root = opened_here(self.location) or pafs.FileSystem.from_uri(self.location)
             else:
                 self._filesystem, root = pafs.LocalFileSystem(), self.location
             self._root = root.rstrip("/")
@@ -139,7 +139,7 @@ class CheckpointStore:
         try:
             with self._files("write", name, STATE_FILE):
                 self._filesystem.create_dir(folder, recursive=True)
-                with self._filesystem.open_output_stream(path, compression=None) as file:
+                with self._opened_to_write(path) as file:
                     header, ordered = state_layout(entries)
                     file.write(header)
                     for entry in ordered:
@@ -311,6 +311,15 @@ class CheckpointStore:
                     )
                 for entry in ordered:
                     yield entry, read_tensor(file, entry, shown)
+
+    def _opened_to_write(self, path: str) -> IO[bytes]:
+        """A new file. One on the driver's disk takes memory as it is: pyarrow's streams copy it on its way."""
+        handler = getattr(self._filesystem, "handler", None)
+        opened = getattr(handler, "open_writer", None)
+        found: IO[bytes] = (
+            self._filesystem.open_output_stream(path, compression=None) if opened is None else opened(path)
+        )
+        return found
 
     def _flush(self, path: str) -> None:
         """Put a local file on the disk; object stores have done so on closing."""

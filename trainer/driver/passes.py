@@ -20,7 +20,7 @@ from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
 from .inputs import Data, open_input
-from .plan import Run, check_ready, check_run, stored_microbatches, stored_threads
+from .plan import Run, check_ready, check_run, roots_of, stored_microbatches, stored_threads
 from .run_folder import REPLAY_FILE
 from .trained import TrainedModel
 from .workers import Workers
@@ -66,6 +66,7 @@ def run_pass(
             wanted=wanted,
             data=dataset,
             model=state,
+            disk=workers.serve(roots_of([dataset], state)),
         )
         coordinator = Coordinator(settings.mixed_hardware)
         loop = TaskLoop(workers.group, Task(method=method, job=job))

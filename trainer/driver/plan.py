@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from heliostat.cluster.disk.served import Root
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Dealing
 from heliostat.data import Dataset
+from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.manifest import check_identity
 from ..checkpoints.model_record import ModelRecord
@@ -21,7 +23,7 @@ from ..config import FitConfig, TrainerConfig, WorkerShare
 from ..environment import Command
 from ..errors import ConfigurationError, MemoryExhaustedError, OtherBeginningError
 from ..hardware import HARDWARE, Platform, differing, refusal, told
-from ..jobs import Beginning, FitJob, Ready
+from ..jobs import Beginning, FitJob, ModelState, Ready
 from .inputs import Data, open_input, opened
 from .run_folder import RunFolder
 from .run_paths import make_new
@@ -133,7 +135,6 @@ class Run:
             data=data[0],
             validation_data=data[1],
             run_dir=str(folder.path),
-            lease=folder.lease_id if Path(final.location).is_relative_to(folder.path) else "",
             begins=self.begins,
             first_generation=max(each.next_generation() for each in (store, final) if each is not None),
             key=self.key,
@@ -141,6 +142,19 @@ class Run:
             replay=None if self.command is None else self.command.replay,
             trace=None if self.command is None else self.command.trace,
         )
+
+    def roots(self, data: tuple[Dataset, Dataset | None], folder: RunFolder, final: CheckpointStore) -> list[Root]:
+        """What of the driver's disk the run's workers read and write.
+
+        Args:
+            data: from `open_data`.
+            folder: the run folder.
+            final: from `final_store`, where checkpoints are as well.
+        """
+        written = [folder.path.absolute()]
+        if not is_uri(final.location):
+            written.append(Path(final.location).parent)
+        return [*roots_of(data, self.begins.state), *(Root(path=str(each), is_writable=True) for each in written)]
 
     @property
     def fit_before(self) -> FitEnd | None:
@@ -173,6 +187,14 @@ class Run:
     def can_shrink(self, folder: RunFolder) -> bool:
         """Whether its number of microbatches is still to be found; once a step is done in its folder it is fixed."""
         return self.settings.num_microbatches == "auto" and "start_s" not in folder.record
+
+
+def roots_of(data: Iterable[Dataset | None], state: ModelState) -> list[Root]:
+    """What of the driver's disk is read where these rows come and the model begins in this state."""
+    folders = set[str]().union(*(each.folders() for each in data if each is not None))
+    if state.location and not is_uri(state.location):
+        folders.add(state.location)
+    return [Root(path=each) for each in sorted(folders)]
 
 
 def stored_microbatches(folder: RunFolder) -> int | None:

@@ -115,7 +115,8 @@ def _fit(
         if not finished:
             workers.start(screen, times, run.threads(folder))
         share = stored_share(run.settings, folder) if finished else workers.share
-        job = run.job(share, data, folder, store, final)
+        disk = None if finished else workers.serve(run.roots(data, folder, final))
+        job = replace(run.job(share, data, folder, store, final), disk=disk)
         if finished:
             result = finished_result(run, job, folder, workers, screen)
             run.model.end = end_of_fit(job, folder, store, None, folder.record.get("final") or "", recorded=True)

@@ -12,6 +12,7 @@
     data/           arrays that were passed to fit, as datasets
     replay.json     the step that ``heliostat replay`` computed again last
     trace.json      what ``heliostat trace`` recorded
+    .heliostat-driver  while a fit runs on a cluster: whose disk this is (`cluster.disk`)
     driver.lease    while a fit runs: which driver it is (`lease`)
 
 The lines are those of `events`. JSON has no NaN and no infinity: such numbers are written as the strings "NaN",
@@ -187,11 +188,6 @@ class RunFolder:
         self._record |= {name: masked(each) if isinstance(each, str) else each for name, each in fields.items()}
         self._record = {name: each for name, each in self._record.items() if each is not None}
         self.save(RUN_FILE, self._record, indent=2)
-
-    @property
-    def lease_id(self) -> str:
-        """The id of the lease that is held; empty without."""
-        return "" if self.files.lease is None else self.files.lease.own.id
 
     @property
     def has_logs(self) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
+from heliostat.cluster.disk.served import Root
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
@@ -17,13 +20,14 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 from .. import environment
 from ..config import TrainerConfig, WorkerShare
 from ..engine.times import StartTimes
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StorageError
 from ..hardware import gpus_of_machine
 from .display import Display
 from .factory import WorkerFactory
 
 if TYPE_CHECKING:
     import keras
+    from heliostat.cluster.disk.disk import Disk
 
 
 class Workers:
@@ -46,6 +50,7 @@ class Workers:
         self._group: WorkerGroup | None = None
         self._forsaken: weakref.finalize | None = None
         self._uses_ray = self._started = False
+        self._disk: Disk | None = None  # where workers may be on other machines
         self._size: int | None = None  # what `resize` has said
 
     @property
@@ -85,7 +90,7 @@ class Workers:
             with times.part("devices" if self._settings.local else "ray"):
                 make_group = self._local_group if self._settings.local else self._ray_group
                 self._group = make_group(screen, self._settings.threads_per_worker or threads)
-                self._forsaken = weakref.finalize(self, _free_aside, self._group, self._uses_ray)
+                self._forsaken = weakref.finalize(self, _free_aside, self._group, self._disk, self._uses_ray)
                 self._forsaken.atexit = False  # workers end with the program by themselves
                 if self._size is not None:
                     self._group.resize(self._size)
@@ -133,6 +138,21 @@ class Workers:
             self.close()
             raise
 
+    def serve(self, roots: Sequence[Root]) -> Disk | None:
+        """Let workers on other machines reach these folders of this one; None where there are no other machines.
+
+        Raises:
+            StorageError, DiskError: they cannot be served.
+        """
+        if self._disk is None:
+            return None
+        try:
+            self._disk = self._disk.serving(*roots)
+        except OSError as error:
+            raise StorageError(Path(error.filename or "."), error) from error
+        self.group.pool.disk = self._disk
+        return self._disk
+
     def resize(self, num_workers: int) -> None:
         """Change how many there shall be, now or once they are started; from any thread."""
         self._size = num_workers
@@ -143,10 +163,10 @@ class Workers:
         """Stop the workers, and the Ray that was started for them."""
         if self._forsaken is not None:
             self._forsaken.detach()
-        group, uses_ray = self._group, self._uses_ray
-        self._group = self._forsaken = None
+        group, disk, uses_ray = self._group, self._disk, self._uses_ray
+        self._group = self._forsaken = self._disk = None
         self._uses_ray = self._started = False
-        _free(group, uses_ray)
+        _free(group, disk, uses_ray)
 
     def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
         from ..engine.runtime import fix_threads, no_gpus_seen, usable_gpus  # loads TensorFlow, which computes here
@@ -172,6 +192,7 @@ class Workers:
         return WorkerGroup(LocalPool(self._factory(policy), spec), spec)
 
     def _ray_group(self, screen: Display, threads: int | None) -> WorkerGroup:
+        from heliostat.cluster.disk.disk import start_disk
         from heliostat.cluster.pools.ray_pool import RayPool  # Ray takes a second to load
         from heliostat.cluster.pools.ray_room import (
             check_gpus,
@@ -190,6 +211,8 @@ class Workers:
         screen.say(f"starting {settings.workers} worker(s)")
         threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
         self._uses_ray = join_ray(self._asked, num_cpus=settings.max_size * threads_here)
+        if not one_machine():
+            self._disk = start_disk()
         by_machine = gpus_by_machine()
         gpus = 0 if settings.device == "cpu" else gpus_per_worker(self._spec(gpus=replicas, cores=1), by_machine)
         if line := check_gpus(gpus, device=settings.device, replicas=replicas, may_come=has_autoscaler):
@@ -248,18 +271,22 @@ def asked_address(settings: TrainerConfig) -> Asked | None:
     return asked
 
 
-def _free(group: WorkerGroup | None, uses_ray: bool) -> None:
+def _free(group: WorkerGroup | None, disk: Disk | None, uses_ray: bool) -> None:
     if group is not None:
         group.close()
+    if disk is not None:
+        from heliostat.cluster.disk.disk import stop_disk
+
+        stop_disk(disk)
     if uses_ray:
         from heliostat.cluster.pools.ray_session import leave_ray
 
         leave_ray()
 
 
-def _free_aside(group: WorkerGroup, uses_ray: bool) -> None:
+def _free_aside(group: WorkerGroup, disk: Disk | None, uses_ray: bool) -> None:
     """Free the workers of a trainer that is gone, on a thread: whoever collects garbage may hold any lock."""
-    threading.Thread(target=_free, args=(group, uses_ray), name="heliostat-free", daemon=True).start()
+    threading.Thread(target=_free, args=(group, disk, uses_ray), name="heliostat-free", daemon=True).start()
 
 
 def _shared_cores_line(workers: int, threads: int) -> str:

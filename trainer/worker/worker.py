@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 from heliostat.cluster import instruments
+from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
-from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
 from ..checkpoints.manifest import FinalStateWritten
@@ -36,10 +36,9 @@ from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
-from ..errors import ConfigurationError, StateNotKeptError, WorkersDisagreeError
+from ..errors import StateNotKeptError, WorkersDisagreeError
 from ..events import CheckpointNotMade
 from ..jobs import (
-    LEASE_FILE,
     Final,
     FitJob,
     FitReport,
@@ -56,6 +55,7 @@ from . import custom, fit, train_on_batch
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .held_model import HeldModel
+from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
 from .saver import reason_of, saving_told, written
 from .session import Session
@@ -67,7 +67,6 @@ LOOPS: dict[LoopName, Callable[[Session], None]] = {
     "train_on_batch": train_on_batch.run,
     "custom": custom.run,
 }
-_SHARED_WITHIN_S = 5.0
 
 
 def make_worker(settings: TrainerConfig, slot: int, imports_s: float) -> Worker:
@@ -95,24 +94,6 @@ def make_worker(settings: TrainerConfig, slot: int, imports_s: float) -> Worker:
     return Worker(runtime, times)
 
 
-def _check_run_folder(job: FitJob) -> None:
-    """Raise ConfigurationError if this machine has another disk at the run folder's place than the driver has."""
-    if not job.lease:
-        return
-    path, until_s = Path(job.run_dir, LEASE_FILE), time.monotonic() + _SHARED_WITHIN_S
-    while True:
-        with contextlib.suppress(OSError):
-            if job.lease in path.read_text(errors="replace"):
-                return
-        if time.monotonic() > until_s:
-            raise ConfigurationError(
-                f"The machine {host_name()} does not share the run folder {job.run_dir!r} with the driver, so that its "
-                "checkpoints would be on another disk than the driver's. Give a run_dir on a disk that all machines "
-                "have at the same path; or fit(checkpoint_dir='s3://bucket/folder'), or another place that all reach."
-            )
-        time.sleep(0.2)  # network file systems show new files late
-
-
 def _checked(dataset: Dataset) -> Dataset:
     """The dataset, which must be readable on this host as well."""
     dataset.check()
@@ -132,8 +113,9 @@ class Worker:
 
     def fit(self, job: FitJob, member: Member) -> object:
         """Train a whole run; the worker that delivers returns a `FitReport`; None when it pauses."""
+        reach = reach_of(job.disk)
+        job = fit_here(job, reach)
         wanted = job.wanted
-        _check_run_folder(job)
         times, self._times = self._times, StartTimes()
         with times.part("open"):
             dataset = _checked(job.data)
@@ -161,7 +143,7 @@ class Worker:
             with times.part("compile"):
                 _warm_up(engine, evaluator, job)
             with times.part("join"):
-                _begin(session, built, member, lacking)
+                _begin(session, built, member, lacking, reach)
             session.start(times)
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)
@@ -174,6 +156,7 @@ class Worker:
 
     def describe(self, job: FitJob, member: Member) -> object:
         """Build the model of a run and tell the driver what it is; no worker returns anything."""
+        job = fit_here(job, reach_of(job.disk))
         built, _ = self._model.for_run(job, _checked(job.data))
         self._announce(built, member)
         member.join(digest="", fresh=True)
@@ -181,6 +164,8 @@ class Worker:
 
     def evaluate(self, job: PassJob, member: Member) -> object:
         """Global metrics of a dataset; the worker that delivers returns a `PassReport`."""
+        reach = reach_of(job.disk)
+        job = pass_here(job, reach)
         dataset = _checked(job.data)
         built, lacking = self._model.for_pass(job, dataset)
         columns, sample = job.wanted.columns, sample_rows(dataset, job.wanted.columns)
@@ -189,7 +174,7 @@ class Worker:
         )
         with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
             evaluator = Evaluator(microbatches)
-            self._join(built, member, job.model, lacking)
+            self._join(built, member, job.model, lacking, reach)
             answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
                 for step in evaluator.start(answer.lo, answer.hi):
@@ -206,13 +191,15 @@ class Worker:
 
     def predict(self, job: PassJob, member: Member) -> object:
         """Predictions of all rows, told to the driver shard by shard."""
+        reach = reach_of(job.disk)
+        job = pass_here(job, reach)
         dataset = _checked(job.data)
         built, lacking = self._model.for_pass(job, dataset)
         columns = job.wanted.columns
         rows_at_once = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
         sample = sample_rows(dataset, columns)
         predictor = self._model.once("predict", columns, sample, lambda: Predictor(built, columns, sample))
-        self._join(built, member, job.model, lacking)
+        self._join(built, member, job.model, lacking, reach)
         # Cut alike for every number of workers: the same rows at once give the same bits.
         answer = member.request(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
         while isinstance(answer, Shard):
@@ -249,13 +236,21 @@ class Worker:
             raise WorkersDisagreeError(refused)
         member.note_activity(Activity.SET_UP)  # it goes on to compile
 
-    def _join(self, built: BuiltModel, member: Member, state: ModelState, lacking: str) -> None:
-        """Join the group of a pass; who lacks the state that is wanted gets it from the others, or gives up."""
+    def _join(self, built: BuiltModel, member: Member, state: ModelState, lacking: str, reach: Reach) -> None:
+        """Join the group of a pass; who lacks the state that is wanted gets it from the others, or gives up.
+
+        Args:
+            built: the model.
+            member: this worker's membership.
+            state: that the model is to be in.
+            lacking: why it is not; empty if it is.
+            reach: how this machine reaches the driver's disk.
+        """
         self._announce(built, member)
         member.take_state = lambda: make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra={})
         initial_state = member.join(digest=state_digest(built), fresh=bool(lacking))
         if initial_state is not None:
-            restore_state(built, _fetched(initial_state, member))
+            restore_state(built, _fetched(initial_state, member, reach))
         elif lacking:
             raise StateNotKeptError(lacking)
         self._model.key = state.key
@@ -292,24 +287,32 @@ def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
         raise memory_exhausted(engine.built, job.settings.total_microbatches, job.rows_per_microbatch, error) from error
 
 
-def _begin(session: Session, built: BuiltModel, member: Member, lacking: str) -> None:
-    """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it."""
+def _begin(session: Session, built: BuiltModel, member: Member, lacking: str, reach: Reach) -> None:
+    """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it.
+
+    Args:
+        session: of the run.
+        built: its model.
+        member: this worker's membership.
+        lacking: why the model is not in the state of the fit before; empty if it is.
+        reach: how this machine reaches the driver's disk.
+    """
     began_s = time.perf_counter()
     digest = state_digest(built)
     member.copy_s = time.perf_counter() - began_s  # it reads all of the state, as a copy does
     origin = member.join(digest=digest, fresh=bool(lacking))
     if origin is not None:
-        session.restore(_fetched(origin, member))
+        session.restore(_fetched(origin, member, reach))
     elif lacking:
         raise StateNotKeptError(lacking)
 
 
-def _fetched(initial_state: object, member: Member) -> Snapshot:
+def _fetched(initial_state: object, member: Member, reach: Reach) -> Snapshot:
     """The state to begin with: a checkpoint, or what another worker has parked."""
     if not isinstance(initial_state, InitialCheckpoint):
         found: Snapshot = member.mailbox.fetch(initial_state)
         return found
-    manifest, tensors = CheckpointStore(initial_state.location).load(initial_state.name)
+    manifest, tensors = CheckpointStore(reach.uri(initial_state.location)).load(initial_state.name)
     return Snapshot(
         epoch=manifest.epoch, step=manifest.step, begun=manifest.begun, tensors=tensors, extra=manifest.extra
     )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import ray
 from heliostat.cluster.disk import reach as reach_module
-from heliostat.cluster.disk.disk import TOKEN, start_disk, stop_disk
+from heliostat.cluster.disk.disk import start_disk, stop_disk
 from heliostat.cluster.disk.driver_files import PIECE_BYTES, DriverWriter, filesystem
 from heliostat.cluster.disk.reach import Reach
-from heliostat.cluster.disk.served import Root
+from heliostat.cluster.disk.served import TOKEN, Root
 from heliostat.cluster.errors import DiskError
 from pyarrow import fs
 
@@ -103,7 +103,7 @@ def test_the_disk_travels_and_a_token_tells_which_machine_sees_it(disk, tmp_path
 
 def test_a_folder_without_a_token_is_not_seen_and_tokens_go(disk, tmp_path):
     (tmp_path / "data").mkdir()
-    more = disk.serving(Root(path=f"{tmp_path}/data", is_marked=False))
+    more = disk.serving(Root(path=f"{tmp_path}/data"))
     assert not Reach(more).sees(f"{tmp_path}/data/shard")
     assert (tmp_path / "run" / TOKEN).read_text() == disk.id
     more.unmark()
@@ -113,11 +113,11 @@ def test_a_folder_without_a_token_is_not_seen_and_tokens_go(disk, tmp_path):
 
 def test_a_folder_that_ray_does_not_see_is_refused(disk, tmp_path):
     with pytest.raises(DiskError, match="No such file"):
-        disk.serving(Root(path=f"{tmp_path}/none", is_marked=False))
+        disk.serving(Root(path=f"{tmp_path}/none"))
 
 
 def test_without_its_driver_the_disk_is_a_lost_connection(ray_here, tmp_path):
-    gone = start_disk().serving(Root(path=f"{tmp_path}", is_marked=False))
+    gone = start_disk().serving(Root(path=f"{tmp_path}"))
     stop_disk(gone)
     with pytest.raises(ConnectionError, match="does not answer any more"):
         gone.call("info", [f"{tmp_path}"])

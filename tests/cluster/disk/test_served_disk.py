@@ -7,9 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from heliostat.cluster.disk.served import Root, ServedDisk
-
-TOKEN = "token"
+from heliostat.cluster.disk.served import TOKEN, Root, ServedDisk
 
 
 @pytest.fixture
@@ -20,8 +18,8 @@ def served(tmp_path):
     (tmp_path / "secret").write_text("not theirs")
     (tmp_path / "run" / TOKEN).write_text("mine")
     disk = ServedDisk()
-    assert disk.serve(Root(path=f"{tmp_path}/run", is_writable=True), TOKEN, "mine") == ""
-    assert disk.serve(Root(path=f"{tmp_path}/data", is_marked=False), TOKEN, "mine") == ""
+    assert disk.serve(Root(path=f"{tmp_path}/run", is_writable=True), "mine") == ""
+    assert disk.serve(Root(path=f"{tmp_path}/data"), "mine") == ""
     return disk
 
 
@@ -106,8 +104,8 @@ def test_errors_keep_their_number(served, tmp_path):
 
 def test_a_folder_that_is_another_one_for_ray_is_told(tmp_path):
     disk = ServedDisk()
-    assert "No such file" in disk.serve(Root(path=f"{tmp_path}"), TOKEN, "mine")
+    assert "No such file" in disk.serve(Root(path=f"{tmp_path}", is_writable=True), "mine")
     (tmp_path / TOKEN).write_text("of another")
-    assert disk.serve(Root(path=f"{tmp_path}"), TOKEN, "mine") == "another folder is there"
+    assert disk.serve(Root(path=f"{tmp_path}", is_writable=True), "mine") == "another folder is there"
     with pytest.raises(PermissionError):
         disk.info([f"{tmp_path}"])

@@ -20,8 +20,7 @@ from heliostat.trainer.driver.lease import EXPIRES_S, Lease, is_free
 from heliostat.trainer.driver.run_folder import RunFolder, read_events
 from heliostat.trainer.driver.run_paths import make_new, new_run_path
 from heliostat.trainer.errors import LeaseHeldError, LeaseLostError, StorageError
-from heliostat.trainer.jobs import LEASE_FILE, FitJob
-from heliostat.trainer.worker import worker
+from heliostat.trainer.jobs import LEASE_FILE
 
 from ...scripts.child import environment
 from ..conftest import dense_data
@@ -285,21 +284,6 @@ def test_two_programs_that_name_their_runs_alike_get_two_folders(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="Not a directory"):
         make_new(tmp_path / "file" / "run")
-
-
-def test_a_machine_that_does_not_share_the_run_folder_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "_SHARED_WITHIN_S", 0.0)
-    job = FitJob(settings=None, wanted=None, data=None, validation_data=None, run_dir=str(tmp_path))
-    worker._check_run_folder(job)
-    with Lease(tmp_path, take_over=False) as held:
-        worker._check_run_folder(replace(job, lease=held.own.id))
-        for elsewhere in (tmp_path / "not here", tmp_path / "another"):
-            (tmp_path / "another").mkdir(exist_ok=True)
-            with (
-                Lease(tmp_path / "another", take_over=False),
-                pytest.raises(ConfigurationError, match="does not share"),
-            ):
-                worker._check_run_folder(replace(job, run_dir=str(elsewhere), lease=held.own.id))
 
 
 @pytest.mark.engine
