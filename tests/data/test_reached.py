@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from heliostat.data import Dataset, mix, open_dataset, write_dataset
+from heliostat.data import Dataset, ShardError, mix, open_dataset, write_dataset
 from heliostat.data.remote.cache import FOLDER_NAME
 from heliostat.data.remote.files import RemoteFiles
 from heliostat.data.stored import StoredDataset
+
+from .counted_disk import mounted
 
 pytestmark = pytest.mark.filterwarnings("ignore:A full shuffle of:UserWarning")
 
@@ -186,6 +188,42 @@ def test_of_a_single_file_that_file_is_read_and_of_links_what_they_lead_to(tmp_p
     linked = open_dataset(tmp_path / "links")
     files = {str(tmp_path / "all" / f"{number}.arrow") for number in range(2)}
     assert linked.folders() == {str(tmp_path / "links"), *files}
+
+
+def test_signs_in_the_names_of_folders_are_names(tmp_path):
+    home = tmp_path / "home"
+    dataset = write_dataset(home / "a?b=1 %41#ü" / "set", rows())
+    expected = read(dataset)
+    uri_of = mounted(tmp_path / "elsewhere", tmp_path / "log")
+    shutil.move(home, tmp_path / "elsewhere" / str(home).lstrip("/"))
+    there = sent(dataset).reached(uri_of)
+    assert fetched(there)
+    assert read(there) == expected
+
+
+def test_what_is_deleted_meanwhile_is_named(disks):
+    home, elsewhere = disks
+    dataset = write_dataset(home / "set", {"gone": np.arange(77)})
+    shutil.move(home, elsewhere)
+    there = sent(dataset).reached(lambda path: f"file://{path.replace(str(home), str(elsewhere))}")
+    there.check()  # who opened it has looked at it
+    shutil.rmtree(elsewhere)
+    with pytest.raises(ShardError, match=r"Shard shard-00000\.arrow of dataset .*elsewhere/set cannot be found"):
+        read(there)
+
+
+def test_what_is_left_out_because_it_is_damaged_stays_out(disks):
+    home, elsewhere = disks
+    write_dataset(home / "set", rows(), rows_per_shard=ROWS_PER_SHARD)
+    damaged = home / "set" / "shard-00002.arrow"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    dataset = open_dataset(home / "set", on_corrupt="skip")
+    expected = read(dataset)
+    shutil.move(home, elsewhere)
+    there = sent(dataset).reached(lambda path: f"file://{path.replace(str(home), str(elsewhere))}")
+    assert fetched(there)
+    assert (there.num_skipped, there.fingerprint) == (ROWS_PER_SHARD, dataset.fingerprint)
+    assert read(there) == expected
 
 
 def test_the_settings_of_the_cache_go_with_it(disks, tmp_path):
