@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 # In a run folder: whose it is (`driver.lease`).
 LEASE_FILE = "driver.lease"
 
+
+def model_name(generation: int | str) -> str:
+    """The name under which a worker of a generation writes the model into the run folder; "*" stands for all."""
+    return f".model.g{generation}.keras"
+
+
 # The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
 BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
 
@@ -386,11 +392,13 @@ class FitReport:
 
     Attributes:
         sha256: hashes of weights and optimizer state.
-        model_file: bytes of ``model.keras``.
+        model_file: name of the model's file in the run folder, which the driver puts in place.
+        not_written: why there is no such file; None if there is.
     """
 
     sha256: dict[str, str]
-    model_file: bytes
+    model_file: str
+    not_written: OSError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

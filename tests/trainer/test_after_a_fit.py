@@ -114,7 +114,7 @@ def test_a_fit_that_was_paused_without_checkpoints_leaves_nothing_that_answers(t
 
 def test_a_disk_that_does_not_answer_at_the_end_is_named_until_it_does(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.05)
-    stuck, is_told = tmp_path / "run" / ".model.keras.writing", threading.Event()
+    stuck, is_told = tmp_path / "run" / ".run.json.writing", threading.Event()
     say = Record.tell_waiting
 
     def tell_waiting(self, what, seconds):

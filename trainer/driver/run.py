@@ -54,7 +54,7 @@ from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
 from .record import Record
 from .result import Result
-from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
+from .run_folder import MODEL_FILE, TRACE_FILE, RunFolder, read_epochs, read_events, read_record
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers
@@ -327,16 +327,18 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         raise TrainerError("The workers ended the run with different weights; this is a defect of Heliostat.")
     seconds, record.ended = time.monotonic() - record.began_s, True
     with telling(partial(record.tell_waiting, f"the model to be written in {folder.path}")):
+        if report.not_written is not None:
+            raise StorageError(folder.path / MODEL_FILE, report.not_written)
+        folder.take_model(report.model_file)
         with folder.files.all_tried():
-            folder.save_model(report.model_file)
-        folder.update(
-            state="finished",
-            epochs_done=len(epochs),
-            stopped_early=bool(epochs) and epochs[-1].stopped,
-            sha256=report.sha256,
-            final=record.commits.final,
-            seconds=round(seconds, 3),
-        )
+            folder.update(
+                state="finished",
+                epochs_done=len(epochs),
+                stopped_early=bool(epochs) and epochs[-1].stopped,
+                sha256=report.sha256,
+                final=record.commits.final,
+                seconds=round(seconds, 3),
+            )
     record.recorded = True
     if traced:
         _save_trace(coordinator, record, next_epoch=None)

@@ -23,6 +23,7 @@ then goes on.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import stat
 import uuid
@@ -30,12 +31,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from heliostat.data.format.files import flush_folder
+
 from ..checkpoints.manifest import identity_of_today
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
 from ..errors import ConfigurationError, DamagedRecordError, StorageError, TrainerError
 from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, event_of
+from ..jobs import model_name
 from .lease import Lease
 from .patient_files import PatientFiles
 from .shown_text import masked
@@ -219,9 +223,23 @@ class RunFolder:
         """
         self.files.write(name, (to_line(value, indent) + "\n").encode(), anew=True)
 
-    def save_model(self, content: bytes) -> None:
-        """Write ``model.keras``; raises StorageError."""
-        self.files.write(MODEL_FILE, content, anew=True)
+    def take_model(self, name: str) -> None:
+        """Make a file that a worker has written here ``model.keras``, and delete those of workers that died over it.
+
+        Raises:
+            StorageError: it is not there, or cannot be renamed.
+        """
+        self.files.check_lease()
+        written, model = self.path / Path(name).name, self.path / MODEL_FILE
+        try:
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
+            written.replace(model)
+            flush_folder(self.path)
+            for left in self.path.glob(model_name("*")):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(model, error) from error
 
 
 def has_checkpoints(path: Path) -> bool:

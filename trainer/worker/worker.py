@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.disk.reach import Reach
@@ -49,12 +47,14 @@ from ..jobs import (
     Ready,
     Shard,
     ShardResult,
+    model_name,
 )
 from ..shipping import UserCode, unship
 from . import custom, fit, train_on_batch
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .held_model import HeldModel
+from .model_file import write_model
 from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
 from .saver import reason_of, saving_told, written
@@ -150,7 +150,7 @@ class Worker:
             session.finish()
             sha256 = state_sha256(built)
             member.request(Final(sha256=sha256))
-            member.deliver = lambda at_end: self._fit_report(job, built, member, sha256)
+            member.deliver = lambda at_end: self._fit_report(job, built, member, sha256, reach)
             self._model.key = job.key
             return member.end()
 
@@ -255,12 +255,28 @@ class Worker:
             raise StateNotKeptError(lacking)
         self._model.key = state.key
 
-    def _fit_report(self, job: FitJob, built: BuiltModel, member: Member, sha256: dict[str, str]) -> FitReport:
-        """What the run came to, whose state has these hashes; it is kept where later passes and fits find it."""
+    def _fit_report(
+        self, job: FitJob, built: BuiltModel, member: Member, sha256: dict[str, str], reach: Reach
+    ) -> FitReport:
+        """What the run came to, kept where later passes and fits find it.
+
+        Args:
+            job: the run.
+            built: its model.
+            member: this worker's membership.
+            sha256: hashes of the state in which it ended.
+            reach: how this machine reaches the driver's disk.
+        """
         if job.final_dir is not None:
             with saving_told(member, shown_place(job.final_dir)):
                 _keep_end(job.final_dir, job, built, member)
-        return FitReport(sha256=sha256, model_file=_saved(built.model))
+        name, not_written = model_name(job.first_generation + member.generation), None
+        with saving_told(member, job.run_dir):
+            try:
+                write_model(built.model, Path(job.run_dir, name), reach)
+            except OSError as error:  # the driver raises it: the run is over, and no other worker could do better
+                not_written = error
+        return FitReport(sha256=sha256, model_file=name, not_written=not_written)
 
 
 def _keep_end(place: str, job: FitJob, built: BuiltModel, member: Member) -> None:
@@ -326,14 +342,6 @@ def _paused(session: Session, member: Member) -> None:
 def _scales_losses(built: BuiltModel) -> bool:
     """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
     return inner_optimizer(built.optimizer) is not None
-
-
-def _saved(model: keras.Model) -> bytes:
-    """The model as the bytes of a ``.keras`` file."""
-    with tempfile.TemporaryDirectory(prefix="heliostat-") as folder:
-        path = Path(folder) / "model.keras"
-        model.save(path)
-        return path.read_bytes()
 
 
 class _WorkingDirectory:

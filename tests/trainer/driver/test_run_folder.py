@@ -166,28 +166,28 @@ def test_a_line_that_found_room_for_a_part_leaves_nothing_of_it(tmp_path, file_s
     file_size_limit(len(before) + 20)
     with pytest.raises(StorageError, match=r"events\.jsonl' cannot be written: File too large.*raise the limit"):
         folder.add_event(event("two"))
-    with pytest.raises(StorageError, match=r"model\.keras' cannot be written: File too large"):
-        folder.save_model(bytes(1000))
+    with pytest.raises(StorageError, match=r"replay\.json' cannot be written: File too large"):
+        folder.save("replay.json", "r" * 1000)
     file_size_limit(None)
     assert (folder.path / "events.jsonl").read_bytes() == before
-    assert not list(folder.path.glob(".*")), "a part of the model's file takes no room"
+    assert not list(folder.path.glob(".*")), "a part of a file takes no room"
     with folder.files.all_tried():
         folder.add_event(event("three"))
     assert [each.reason for each in read_events(folder.path)] == ["one", "two", "three"]
-    assert (folder.path / "model.keras").stat().st_size == 1000
+    assert (folder.path / "replay.json").stat().st_size == 1003
 
 
 def test_a_file_that_cannot_be_written_keeps_no_other_from_being_written(tmp_path):
     folder = RunFolder(tmp_path / "run", resume=False)
-    (folder.path / "model.keras").mkdir(parents=True)
+    (folder.path / "replay.json").mkdir(parents=True)
 
     def finish():
         with folder.files.all_tried():
-            folder.save_model(b"model")
+            folder.save("replay.json", "replay")
             folder.add_event(event("one"))
             folder.update(state="finished")
 
-    with pytest.raises(StorageError, match=r"model\.keras"):
+    with pytest.raises(StorageError, match=r"replay\.json"):
         finish()
     assert [each.reason for each in read_events(folder.path)] == ["one"]
     assert read_record(folder.path)["state"] == "finished"
