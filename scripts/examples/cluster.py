@@ -3,7 +3,7 @@
     python scripts/examples/cluster.py --workers 2                    # two workers on this machine
     python scripts/examples/cluster.py --workers 8 --address auto     # on a machine of the cluster
 
-The dataset must lie where every worker can read it: `--folder` on a shared file system for a real cluster.
+The dataset lies on the disk of the machine where this runs; workers of other machines fetch it from there.
 The number of microbatches is fixed, so two workers and eight compute the same, bit for bit on one type of CPU.
 """
 
