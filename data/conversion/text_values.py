@@ -53,6 +53,7 @@ _SPELLINGS: Mapping[Spelling, re.Pattern[str]] = {
 _NUMBERS: frozenset[Trait] = frozenset({"whole", "float", "exponent", "code"})
 _EXPONENT = r"^[+-]?[0-9]+[eE][0-9]"
 _EXACT = 1 << 53  # up to here float64 holds every whole number
+_HEAD = 64  # rows that are asked before all are
 _DIGITS = 17  # of a float64 as programs write it
 
 
@@ -184,11 +185,12 @@ class ColumnScan:
         if numbers is None or _Characters.of(values).may_be_codes():
             return values
         found = numbers.to_numpy(zero_copy_only=False)
-        if not (np.isfinite(found) & (found != np.trunc(found))).any():
+        if not (_has_fraction(found[:_HEAD]) or _has_fraction(found)):
             return values
         self.seen.add("float")
         self.is_whole = False
-        return _chosen(values, (np.abs(found) >= _EXACT) | (found == 0) | np.isnan(found))
+        sizes = np.abs(found)
+        return _chosen(values, ~((sizes > 0) & (sizes < _EXACT)))  # NaN is neither
 
     def _look(self, text: str) -> list[Trait]:
         """What there is to remember of a value."""
@@ -287,6 +289,10 @@ def _whole_type(low: Decimal, high: Decimal) -> pa.DataType | None:
     if low >= -(1 << 63) and high < 1 << 63:
         return pa.int64()
     return pa.uint64() if low >= 0 and high < 1 << 64 else None
+
+
+def _has_fraction(numbers: npt.NDArray[np.float64]) -> bool:
+    return bool((np.isfinite(numbers) & (numbers != np.trunc(numbers))).any())
 
 
 def _chosen(values: pa.Array, are_chosen: npt.NDArray[np.bool_]) -> pa.Array:

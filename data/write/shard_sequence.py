@@ -26,11 +26,12 @@ from ..format.columns import Column
 from ..format.manifest import Shard
 from ..format.statistics import merged_statistics, rows_statistics
 from ..format.stored_arrays import values_of
-from .cut import RowQueue
+from .cut import RowQueue, joined
 from .journal import Journal, Progress
 
 _MAX_BATCH_ROWS = 4096
 _MAX_BATCH_BYTES = 8 << 20
+_SEEN_TOGETHER_BYTES = 1 << 20  # batches of few bytes: looking at one costs more than at its rows
 
 
 class HashedFile(BufferedWriter):
@@ -113,8 +114,10 @@ class ShardSequence:
             self._shard_rows = self.rows_per_batch * max(1, shard_bytes // (row_bytes * self.rows_per_batch))
         self.progress: Progress = journal.progress
         self._shards = list(journal.progress.shards)
-        # Of the shards so far, and of each batch since.
+        # Of the shards so far, and of the rows since; but for some batches, which are looked at together.
         self._statistics = {name: [known] for name, known in (journal.progress.statistics or {}).items()}
+        self._unseen: list[pa.RecordBatch] = []
+        self._unseen_bytes = 0
         self._rows_written = journal.progress.rows_done
         self._queue = RowQueue(columns)
         self._file: ShardFile | None = None
@@ -175,17 +178,30 @@ class ShardSequence:
             path = self._journal.folder / f"shard-{len(self._shards):05d}.arrow"
             self._file = ShardFile(path, self._schema)
         self._file.write(batch)
-        for column, array in zip(self._columns, batch.columns, strict=True):
-            found = rows_statistics(column, values_of(column, array), first_row=self._rows_written)
-            self._statistics.setdefault(column.name, []).append(found)
         self._rows_in_shard += batch.num_rows
         self._rows_written += batch.num_rows
         self._bytes_in_shard += num_bytes
+        self._unseen.append(batch)
+        self._unseen_bytes += num_bytes
+        if self._unseen_bytes >= _SEEN_TOGETHER_BYTES:
+            self._see()
+
+    def _see(self) -> None:
+        """Add the batches since the last call to what is known of all rows."""
+        if not self._unseen:
+            return
+        rows = joined(self._unseen) if len(self._unseen) > 1 else self._unseen[0]
+        self._unseen, self._unseen_bytes = [], 0
+        for column, array in zip(self._columns, rows.columns, strict=True):
+            first_row = self._rows_written - rows.num_rows
+            found = rows_statistics(column, values_of(column, array), first_row=first_row)
+            self._statistics.setdefault(column.name, []).append(found)
 
     def _finish_shard(self, *, is_resumable: bool) -> None:
         """Complete the shard in the making, if there is one, and note it."""
         if self._file is None:
             return
+        self._see()
         shard = self._file.finish(self.rows_per_batch)
         self._file = None
         self._shards.append(shard)

@@ -6,7 +6,8 @@
 One file of each format with the same rows: two whole numbers, two fractions, a word. In every round, in changing order
 and fresh processes: `heliostat convert` here, by another checkout's Python if one is given, and pyarrow alone, which
 reads the file in record batches as often as is needed (`pyarrow.dataset` for CSV, `open_json`, `ParquetFile`) and
-writes them into an Arrow file. Reported: medians of seconds, the ratio within a round, and the largest RssAnon.
+writes them into an Arrow file. Reported: medians of seconds and of processor seconds (of all threads, which say more
+where others use the machine too), their ratios within a round, and the largest RssAnon.
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ def one(way: str, path: Path) -> Found:
     from heliostat.data import convert
 
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-", dir=path.parent) as name:
-        peak, began = Peak(), time.perf_counter()
+        peak, began, processor = Peak(), time.perf_counter(), time.process_time()
         if way == "plain":
             plain(path, Path(name) / "plain.arrow")
         else:
             convert(path, Path(name) / "set")
-        return {"seconds": time.perf_counter() - began, "RssAnon MB": peak.close() / 1e6}
+        seconds = {"seconds": time.perf_counter() - began, "processor s": time.process_time() - processor}
+        return {**seconds, "RssAnon MB": peak.close() / 1e6}
 
 
 def main() -> None:
@@ -113,9 +115,11 @@ def main() -> None:
 
             runs = in_turn(ways, chosen.rounds, measure)
             for way, found in runs.items():
-                ratios = [{"x": mine["seconds"] / p["seconds"]} for mine, p in zip(found, runs["plain"], strict=True)]
                 figures = {name: round(median(found, name), 2) for name in found[0]}
-                rows.append({"format": kind, "way": way, **figures, "to plain": round(median(ratios, "x"), 2)})
+                for each in ("seconds", "processor s"):
+                    ratios = [{"x": mine[each] / p[each]} for mine, p in zip(found, runs["plain"], strict=True)]
+                    figures[f"{each} to plain"] = round(median(ratios, "x"), 2)
+                rows.append({"format": kind, "way": way, **figures})
             rows[-1]["MB"] = round(path.stat().st_size / 1e6, 1)
             finish(chosen, "converting", {"rows": rows})
 
