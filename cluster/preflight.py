@@ -192,11 +192,11 @@ def module_files(name: str) -> Sequence[Path]:
     return sorted(path for path in files if path.suffix in MODULE_SUFFIXES) or (Path(spec.origin or name),)
 
 
-def digest_of(files: Sequence[Path]) -> str:
-    """Hash of files and of their names below the folder that holds all of them; empty without files."""
+def digest_of(files: Sequence[Path], root: Path | None = None) -> str:
+    """Hash of files and of their names below a folder, of None the one that holds them all; empty without files."""
     if not files:
         return ""
-    root, found = Path(os.path.commonpath([path.parent for path in files])), hashlib.sha256()
+    root, found = root or Path(os.path.commonpath([path.parent for path in files])), hashlib.sha256()
     for path in files:
         try:
             contents = path.read_bytes()

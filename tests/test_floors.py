@@ -37,7 +37,7 @@ FLOORS: Mapping[str, Floors] = {
     ],
     "trainer": [
         {"arguments", "code_digests", "columns", "config", "environment", "errors", "events", "hardware"}
-        | {"jobs", "shipping", "storage_thread"},
+        | {"jobs", "preflight", "shipping", "source", "storage_thread"},
         {"engine"},
         {"checkpoints"},
         {"worker"},

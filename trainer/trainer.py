@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from heliostat.cluster.links import PairBandwidth
+from heliostat.data import Dataset
 from heliostat.data.order.window import Shuffle
 
 from .arguments import (
@@ -264,6 +265,8 @@ class Trainer:
             on_nonfinite=on_nonfinite,
             record_rows=record_rows,
         )
+        datasets = (each for each in (data, validation_data) if isinstance(each, Dataset))
+        self._workers.expect(wanted.code, wanted.prepare, *datasets)
         screen = make_display(verbose)
         number, command = begin_fit()
         end = self._model.end

@@ -80,7 +80,7 @@ class RayPool(WorkerPool):
     ) -> None:
         super().__init__()
         self._arrivals = None if wanted is None else Arrivals(wanted)
-        self._factory, self._spec, self._loopback = factory, spec, loopback
+        self._factory, self._spec, self._loopback = ray.put(factory), spec, loopback  # it may be large
         self._wants = {"CPU": 0 if loopback else spec.cpus_per_worker, "GPU": spec.gpus_per_worker or 0}
         self._node = ray.get_runtime_context().get_node_id()
         self._placement = Placement(self._wants, spec.num_to_begin if reserved is None else reserved)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..config import TrainerConfig
 from ..engine.private_names import check_private_names
+from ..preflight import Luggage, import_all
 
 if TYPE_CHECKING:
     import keras
@@ -17,20 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFactory:
-    """``factory(slot)`` makes the worker of a slot; raises RuntimeSetupError.
+    """``factory(slot)`` makes the worker of a slot; raises RuntimeSetupError, PreflightError.
 
     Attributes:
         settings: the trainer's.
         dtype_policy: Keras's, of the user's thread where the worker is another thread of the same process: Keras keeps
             it per thread. None leaves Keras's own.
+        luggage: what a worker on another machine needs of this one; None where it has all.
     """
 
     settings: TrainerConfig
     dtype_policy: keras.DTypePolicy | None = None
+    luggage: Luggage | None = None
 
     def __call__(self, slot: int) -> Worker:
         """Load TensorFlow and set it up in this process."""
         began = time.perf_counter()
+        if self.luggage is not None:
+            self.luggage.unpack()
         check_private_names()
         from ..worker.worker import make_worker  # not before the check; and the driver has no use for TensorFlow
 
@@ -38,4 +43,7 @@ class WorkerFactory:
             import keras
 
             keras.config.set_dtype_policy(self.dtype_policy)
-        return make_worker(self.settings, slot, time.perf_counter() - began)
+        worker = make_worker(self.settings, slot, time.perf_counter() - began)
+        if self.luggage is not None:
+            import_all(self.luggage.modules)  # they may use TensorFlow at once, so it is set up before
+        return worker

@@ -22,6 +22,8 @@ from ..config import TrainerConfig, WorkerShare
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StorageError
 from ..hardware import gpus_of_machine
+from ..preflight import Luggage, luggage_of
+from ..shipping import InProcess
 from .display import Display
 from .factory import WorkerFactory
 
@@ -52,6 +54,7 @@ class Workers:
         self._uses_ray = self._started = False
         self._disk: Disk | None = None  # where workers may be on other machines
         self._size: int | None = None  # what `resize` has said
+        self._code: list[object] = []
 
     @property
     def group(self) -> WorkerGroup:
@@ -69,6 +72,10 @@ class Workers:
     def seen(self) -> dict[int, WorkerInfo]:
         """Where workers run or ran, by number."""
         return {} if self._group is None else self._group.seen
+
+    def expect(self, *code: object) -> None:
+        """Tell which code these workers will be sent besides `build_model`, so that they are started where it runs."""
+        self._code = [each for each in code if not isinstance(each, InProcess) and each is not None]
 
     def launch(self, screen: Display, times: StartTimes, threads: int | None = None) -> None:
         """Begin to start the workers unless they run already, with as many threads: a run's bits depend on those.
@@ -227,15 +234,17 @@ class Workers:
         cores = cores_to_ask(threads, [each.granted for each in machines], settings.max_size)
         spec = self._spec(gpus=gpus, cores=cores)
         reserved = min(spec.num_to_begin, spec.num_to_begin if self._size is None else self._size)
-        pool = RayPool(self._factory(None), spec, loopback=one_machine(), reserved=reserved)
+        luggage = None if one_machine() else luggage_of([settings.build_model, *self._code])
+        factory, wanted = self._factory(None, luggage), None if luggage is None else luggage.wanted
+        pool = RayPool(factory, spec, loopback=one_machine(), reserved=reserved, wanted=wanted)
         lines = [left_out(self._asked), warning_without_tokens(), grant_line(gpus, settings.workers, by_machine)]
         lines += [pool.check_room(), _shared_cores_line(settings.group_size, threads) if one_machine() else ""]
         for line in filter(None, lines):
             screen.say(line)
         return WorkerGroup(pool, spec)
 
-    def _factory(self, dtype_policy: keras.DTypePolicy | None) -> WorkerFactory:
-        return WorkerFactory(self._settings.with_share(self.share), dtype_policy)
+    def _factory(self, dtype_policy: keras.DTypePolicy | None, luggage: Luggage | None = None) -> WorkerFactory:
+        return WorkerFactory(self._settings.with_share(self.share), dtype_policy, luggage)
 
     def _spec(self, *, gpus: int | None, cores: int) -> GroupSpec:
         settings = self._settings
