@@ -35,6 +35,7 @@ FaultPoint = Literal[
     "summed",
     "applied",
     "checkpoint",
+    "shipped",
     "regroup",
     "join",
     "validation",

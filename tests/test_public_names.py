@@ -11,11 +11,11 @@ import heliostat.trainer
 import pytest
 
 TRAINER = """
-    CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError DamagedRecordError DamagedStateError
-    DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError LeaseLostError MemoryExhaustedError
-    ModelError NonfiniteGradientError NotCompiledError OtherBeginningError Result RunPausedError RuntimeSetupError
-    StateNotKeptError StorageError Trainer TrainerError TrainingFailedError UnsupportedModelError UnsupportedStepError
-    ValueNotCarriedError WorkersDisagreeError
+    CallbackFilesError CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError
+    DamagedRecordError DamagedStateError DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError
+    LeaseLostError MemoryExhaustedError ModelError NonfiniteGradientError NotCompiledError OtherBeginningError
+    Result RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
+    UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
 """
 DATA = """
     BadColumnError CacheError Column Dataset DatasetError DatasetExistsError DatasetNotFoundError DatasetWriter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .config import EverySeconds, EverySteps
 from .driver.result import Result
 from .errors import (
+    CallbackFilesError,
     CallbackStateError,
     CheckpointError,
     ConfigurationError,
@@ -34,6 +35,7 @@ from .errors import (
 from .trainer import Trainer
 
 __all__ = [
+    "CallbackFilesError",
     "CallbackStateError",
     "CheckpointError",
     "ConfigurationError",

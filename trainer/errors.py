@@ -15,6 +15,7 @@
     ├── UnsupportedStepError      the training step does something that cannot be made exact
     ├── DataError                 the data does not fit the model
     ├── RuntimeSetupError         TensorFlow in this process cannot be set up as the run needs it
+    ├── CallbackFilesError        callbacks' files cannot be brought to where callbacks go on
     ├── CallbackStateError        a carried state of callbacks is damaged, or is not this callback's
     │   └── DamagedStateError     it is damaged, cut short, or of another version
     ├── CheckpointError           a checkpoint cannot be written, found or read
@@ -237,6 +238,27 @@ class DamagedStateError(CallbackStateError):
         return (
             f"A state of callbacks cannot be read: {self.reason}. It was damaged or cut on its way, or comes from "
             "another version of Heliostat. Start from an earlier checkpoint, or without one."
+        )
+
+
+class CallbackFilesError(TrainerError):
+    """The files of callbacks cannot be brought from the run folder to the machine on which callbacks go on.
+
+    Args:
+        run_dir: the run folder.
+        folder: where they were to be, on the chief's machine.
+        reason: why they are not.
+    """
+
+    def __init__(self, run_dir: str, folder: str, reason: str) -> None:
+        super().__init__(run_dir, folder, reason)
+        self.run_dir, self.folder, self.reason = run_dir, folder, reason
+
+    def __str__(self) -> str:
+        return (
+            f"The callbacks' files cannot be brought from {self.run_dir} on the driver's machine to {self.folder}, "
+            f"where the chief's callbacks go on: {self.reason}. Look after the disk that is named (is it full, may "
+            "this user write there?), and start the same command again: the run goes on from its last checkpoint."
         )
 
 

@@ -6,8 +6,8 @@ and ``event``, which names its class. The version of these forms is ``format_ver
 version before are read, too (`_OLD_FIELDS`, `_epoch_of_version_2`): a run of then that goes on today has both in one
 file.
 
-Some events a worker tells itself (`FirstStepDone`, `GradientNotFinite`, `CheckpointNotMade`, `LogLeftOut`); their time
-is that at which the driver hears of them, since clocks of machines differ.
+Some events a worker tells itself (`FirstStepDone`, `GradientNotFinite`, `CheckpointNotMade`, `LogLeftOut`,
+`FilesLeftOut`); their time is that at which the driver hears of them, since clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -271,6 +271,15 @@ class LogLeftOut(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilesLeftOut(Event):
+    """Of what callbacks wrote on `host`, `what` (a path, or words) could not be brought to the run folder."""
+
+    host: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Paused(Event):
     """The run was paused; `checkpoint` holds its state, None if nothing was saved."""
 
@@ -292,6 +301,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "checkpoint_failed": CheckpointNotMade,
     "nonfinite": GradientNotFinite,
     "log_left_out": LogLeftOut,
+    "files_left_out": FilesLeftOut,
     "paused": Paused,
 }
 _NAMES = {kind: name for name, kind in EVENTS.items()}

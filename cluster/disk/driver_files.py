@@ -37,17 +37,23 @@ def filesystem(disk: Disk) -> fs.FileSystem:
 
 
 class DriverWriter(io.RawIOBase):
-    """A new file on the driver's disk, written from its beginning to its end; it is on the disk when it is closed.
+    """A file on the driver's disk, written to its end; it is on the disk when it is closed.
 
     Memory of more than a piece goes into Ray's as it is, without another copy.
+
+    Args:
+        disk: the driver's.
+        path: of the file.
+        at: where to begin, at the end of a file that is there; 0 for a new one.
     """
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, at: int = 0) -> None:
         self._disk, self._path = disk, path
         self._pending = bytearray()
-        self._offset = 0
+        self._offset = at
         self._under_way: deque[ray.ObjectRef] = deque()
-        self._send(np.empty(0, np.uint8))  # there from now on, as a file that is opened is
+        if not at:
+            self._send(np.empty(0, np.uint8))  # there from now on, as a file that is opened is
 
     def writable(self) -> bool:
         """It is."""
@@ -71,7 +77,7 @@ class DriverWriter(io.RawIOBase):
         return len(view)
 
     def tell(self) -> int:
-        """Bytes so far."""
+        """Bytes of the file so far."""
         return self._offset + len(self._pending)
 
     def close(self) -> None:
@@ -222,8 +228,11 @@ class DriverFiles(fs.FileSystemHandler):
         """A new file, for large memory: what is written to it is not copied on its way, as pyarrow's streams do."""
         return DriverWriter(self.disk, path)
 
-    def open_append_stream(self, path: str, metadata: object = None) -> pa.NativeFile:  # noqa: D102
-        raise NotImplementedError("files on the driver's disk are written whole, or by Disk.call('write', ...)")
+    def open_append_stream(self, path: str, metadata: object = None) -> pa.NativeFile:
+        """The file's end as it is now: whatever somebody else appends meanwhile is written over."""
+        del metadata
+        (found,) = self.disk.call("info", [path])
+        return pa.PythonFile(DriverWriter(self.disk, path, found.num_bytes), mode="w")
 
 
 def _info(found: Found) -> fs.FileInfo:

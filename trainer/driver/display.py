@@ -19,6 +19,7 @@ from ..events import (
     CheckpointNotMade,
     EpochRecord,
     Event,
+    FilesLeftOut,
     GradientNotFinite,
     GroupFormed,
     LogLeftOut,
@@ -216,6 +217,8 @@ def line_of(event: Event, num_steps: int) -> str:
                 f"warning: the callback {callback} puts {what} into the logs of an epoch, under {key!r}: history "
                 "leaves it out (it keeps numbers, text, arrays, and lists and dicts of these)."
             )
+        case FilesLeftOut(host=host, what=what, reason=reason):
+            return f"warning: not brought from {host} to the run folder: {what}: {reason}"
         case GradientNotFinite(worker=worker, host=host, skipped=True):
             error = NonfiniteGradientError(
                 epoch=event.epoch,

@@ -14,7 +14,8 @@ hooks it broadcasts what they changed, so that the next step begins alike everyw
 the chief remembers each hook that it would have run, until it hears what the chief made of them. If it becomes the
 chief before that, it sets up its own copies, restores their states as of when all agreed, runs the hooks that it
 remembers, and broadcasts. Some hooks then run twice in the life of a run, the first time on a machine that is gone;
-files that callbacks append to are cut back to where they were (`callback_state`).
+files that callbacks append to are cut back to where they were (`callback_state`). Where the chief's machine does not
+see the run folder, files travel as states do, and are all as of when workers agreed (`callback_files`).
 
 **What was not done.** Running callbacks everywhere: each would write the same files, and what they read (a clock, a
 random number, a file) may differ between machines, so workers would drift apart. Comparing weights after every step:
@@ -26,7 +27,6 @@ callbacks are written for many workers by their users.
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -47,6 +47,7 @@ from ..engine.state import assign_state, state_bytes, state_digest, state_pieces
 from ..engine.step import Step
 from ..events import LogLeftOut
 from ..jobs import EpochLogs, FitJob
+from .callback_files import CallbackFiles
 from .callback_hooks import has_batch_hooks, hooks_of
 from .callback_state import State, callback_state, prepare_take_over, restore_callback
 from .carried_states import CarriedStates
@@ -56,8 +57,10 @@ from .position import Position
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.
 DEADLINE_S = 24 * 3600.0
 MAX_MESSAGE_BYTES = 1 << 40
-_CONTROL = struct.Struct("<d???")  # learning rate, stop after this step, no step follows, callbacks' states follow
-_CHANGES = struct.Struct("<??6xQ48x")  # stop, callbacks' states follow, bytes of training state, which lies aligned
+# Learning rate, stop after this step, no step follows, callbacks' states follow, version of callbacks' files.
+_CONTROL = struct.Struct("<d???5xQ")
+# Stop, callbacks' states follow, version of callbacks' files, bytes of training state, which lies aligned.
+_CHANGES = struct.Struct("<??6xQQ40x")
 
 
 class CallbackRelay:
@@ -69,16 +72,23 @@ class CallbackRelay:
         member: this worker's membership in the group.
         job: what is trained.
         position: where this worker is in the run.
+        files: where callbacks work.
 
     Attributes:
         batch_hooks: whether callbacks act between steps; then a control message precedes every step.
     """
 
     def __init__(
-        self, callbacks: Sequence[Callback], engine: Step, member: Member, job: FitJob, position: Position
+        self,
+        callbacks: Sequence[Callback],
+        engine: Step,
+        member: Member,
+        job: FitJob,
+        position: Position,
+        files: CallbackFiles,
     ) -> None:
         self._callbacks, self._engine, self._member = tuple(callbacks), engine, member
-        self._job, self._position = job, position
+        self._job, self._position, self._files = job, position, files
         self.batch_hooks = has_batch_hooks(callbacks)
         self._hooks = set().union(*map(hooks_of, self._callbacks))  # before they run: the same on all workers
         if self._callbacks:
@@ -151,8 +161,7 @@ class CallbackRelay:
 
     def _set_up(self) -> None:
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""
-        os.makedirs(self._job.run_dir, exist_ok=True)
-        os.chdir(self._job.run_dir)  # callbacks' relative paths are relative to the run folder
+        self._files.enter(self._generation)
         keras.callbacks.CallbackList(
             list(self._callbacks),
             model=self._engine.built.model,
@@ -225,14 +234,14 @@ class CallbackRelay:
             over = self._run_remembered() or ends_steps
             states = self._changed_states(between_steps=True)
             stop = bool(built.model.stop_training)
-            control = _CONTROL.pack(_learning_rate(built), stop, over, states is not None)
+            control = _CONTROL.pack(_learning_rate(built), stop, over, states is not None, self.files_version())
             return joined([control, np.frombuffer(states, np.uint8)]) if states is not None else memoryview(control)
 
         message, is_own = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
-        rate, built.model.stop_training, self._position.steps_over, with_states = _CONTROL.unpack_from(message)
+        rate, built.model.stop_training, self._position.steps_over, with_states, files = _CONTROL.unpack_from(message)
         if not is_own:
             _set_learning_rate(built, rate)
-        self._agree(message[_CONTROL.size :] if with_states else None)
+        self._agree(message[_CONTROL.size :] if with_states else None, files)
 
     def _follow_changes(self, epoch_logs: Logs | None) -> None:
         built = self._engine.built
@@ -248,14 +257,14 @@ class CallbackRelay:
             states = self._changed_states(between_steps=False)
             stop, num_bytes = bool(built.model.stop_training), sum(piece.size for piece in state)
             last = [] if states is None else [np.frombuffer(states, np.uint8)]
-            return joined([_CHANGES.pack(stop, states is not None, num_bytes), *state, *last])
+            return joined([_CHANGES.pack(stop, states is not None, self.files_version(), num_bytes), *state, *last])
 
         message, is_own = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
         self._digest = ""
-        built.model.stop_training, with_states, num_bytes = _CHANGES.unpack_from(message)
+        built.model.stop_training, with_states, files, num_bytes = _CHANGES.unpack_from(message)
         if not is_own and num_bytes:
             assign_state(built, message[_CHANGES.size : _CHANGES.size + num_bytes])
-        self._agree(message[_CHANGES.size + num_bytes :] if with_states else None)
+        self._agree(message[_CHANGES.size + num_bytes :] if with_states else None, files)
 
     def _report(self, logs: Logs) -> None:
         """Tell the driver the epoch's numbers, once the chief's callbacks have run."""
@@ -281,9 +290,21 @@ class CallbackRelay:
         """The callbacks' classes, in the order of `states`."""
         return self._states.names
 
-    def restore_states(self, states: list[State], names: list[str] | None) -> None:
-        """Go on from the states of a snapshot; see `CarriedStates.restore`."""
+    def files_version(self) -> int:
+        """The version of the callbacks' files that belongs to `states`; on the chief they are brought to the driver."""
+        version = self._files.ship(self._generation)
+        instruments.fault_point("shipped", self._member.step)
+        return version
+
+    def restore_states(self, states: list[State], names: list[str] | None, files_version: int) -> None:
+        """Go on from the states of a snapshot, see `CarriedStates.restore`, and from a version of the files."""
         self._states.restore(states, names)
+        self._files.agree(files_version)
+
+    @property
+    def _generation(self) -> int:
+        """The group's, counted on over all runs in the run folder."""
+        return self._job.first_generation + self._member.generation
 
     def _changed_states(self, *, between_steps: bool) -> memoryview | None:
         """What the others have to hear of the states of the chief's callbacks."""
@@ -291,9 +312,12 @@ class CallbackRelay:
             return None
         return self._states.changes(self._member.generation, between_steps=between_steps)
 
-    def _agree(self, message: memoryview | None) -> None:
+    def _agree(self, message: memoryview | None, files_version: int) -> None:
         """All workers have heard the same: hooks are done, and this is what changed of the callbacks' states."""
         self._states.agree(self._member.generation, message)
+        self._files.agree(files_version)
+        if self._member.num_workers == 1:
+            self._files.all_heard()
         self._remembered = []
 
 

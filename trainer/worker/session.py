@@ -21,6 +21,7 @@ from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..events import FirstStepDone
 from ..jobs import FitJob, Progress
+from .callback_files import CallbackFiles
 from .callback_relay import CallbackRelay
 from .epoch_end import EpochEnd, StepIndex, index_of
 from .epoch_logs import Logs
@@ -40,6 +41,7 @@ class Session:
         evaluator: validates, or None.
         member: this worker's membership in the group.
         callbacks: the user's, this worker's copies.
+        files: where they work.
 
     Attributes:
         model: the Keras model.
@@ -51,12 +53,18 @@ class Session:
     """
 
     def __init__(
-        self, job: FitJob, engine: Step, evaluator: Evaluator | None, member: Member, callbacks: Sequence[Callback]
+        self,
+        job: FitJob,
+        engine: Step,
+        evaluator: Evaluator | None,
+        member: Member,
+        callbacks: Sequence[Callback],
+        files: CallbackFiles,
     ) -> None:
-        self.job, self.engine, self._member = job, engine, member
+        self.job, self.engine, self._member, self._files = job, engine, member, files
         self.model: keras.Model = engine.built.model
         self.position = Position(epoch=job.wanted.initial_epoch, steps_per_epoch=engine.steps_per_epoch)
-        self.relay = CallbackRelay(callbacks, engine, member, job, self.position)
+        self.relay = CallbackRelay(callbacks, engine, member, job, self.position, files)
         self.end = EpochEnd(engine, evaluator, member, self.relay, self.position)
         self.saver = Saver(job.wanted, member, job.first_generation, self.snapshot)
         self.resumed = False
@@ -135,6 +143,7 @@ class Session:
             rows = settings.rows_per_microbatch(self.job.wanted.global_batch_size)
             raise memory_exhausted(self.engine.built, settings.total_microbatches, rows, error) from error
         position.heard_chief, self._stepped_s = False, time.perf_counter()
+        self._files.all_heard()
         instruments.note("step", began)
         self._tell_first_step()
         position.step = step + 1
@@ -210,6 +219,7 @@ class Session:
                 **position.for_snapshot(is_stopped=bool(self.model.stop_training)),
                 "callbacks": self.relay.states(),
                 "callback_names": self.relay.names,
+                "callback_files": self.relay.files_version(),
                 "rows": sums.rows,
                 "rows_by_worker": {str(worker): rows for worker, rows in self.engine.rows_by_worker.items()},
             },
@@ -223,7 +233,8 @@ class Session:
         self.resumed, self._restored = True, snapshot
         self.position.epoch, self.position.step, self.position.is_new = snapshot.epoch, snapshot.step, False
         values = snapshot.values()
-        self.relay.restore_states(values["callbacks"], values.get("callback_names"))
+        names, files_version = values.get("callback_names"), values.get("callback_files", 0)
+        self.relay.restore_states(values["callbacks"], names, files_version)
         self._member.step = self.position.of_run
 
     def _go_on(self, snapshot: Snapshot) -> None:

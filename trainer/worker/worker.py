@@ -17,6 +17,7 @@ from heliostat.cluster import instruments
 from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
+from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
 from ..checkpoints.manifest import FinalStateWritten
@@ -35,7 +36,7 @@ from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
 from ..engine.times import StartTimes
 from ..errors import StateNotKeptError, WorkersDisagreeError
-from ..events import CheckpointNotMade
+from ..events import CheckpointNotMade, FilesLeftOut
 from ..jobs import (
     Final,
     FitJob,
@@ -51,6 +52,7 @@ from ..jobs import (
 )
 from ..shipping import UserCode, unship
 from . import custom, fit, train_on_batch
+from .callback_files import CallbackFiles
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .held_model import HeldModel
@@ -135,11 +137,12 @@ class Worker:
                 valid_data = _checked(job.validation_data)
                 check_label_range(built.model, valid_data, wanted.columns)
                 evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
-            session = Session(job, engine, evaluator, member, code.callbacks)
+            files = stack.enter_context(_callback_files(job, reach, member))
+            session = Session(job, engine, evaluator, member, code.callbacks, files)
             notes = () if job.settings.local else notes_on_lost_state(code.callbacks)
             self._announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
             member.take_state = session.snapshot
-            member.deliver = lambda at_end: _paused(session, member)
+            member.deliver = lambda at_end: _paused(session, files, member)
             with times.part("compile"):
                 _warm_up(engine, evaluator, job)
             with times.part("join"):
@@ -150,7 +153,12 @@ class Worker:
             session.finish()
             sha256 = state_sha256(built)
             member.request(Final(sha256=sha256))
-            member.deliver = lambda at_end: self._fit_report(job, built, member, sha256, reach)
+
+            def deliver(at_end: bool) -> FitReport:
+                _bring(files, job, member)
+                return self._fit_report(job, built, member, sha256, reach)
+
+            member.deliver = deliver
             self._model.key = job.key
             return member.end()
 
@@ -334,9 +342,28 @@ def _fetched(initial_state: object, member: Member, reach: Reach) -> Snapshot:
     )
 
 
-def _paused(session: Session, member: Member) -> None:
+def _paused(session: Session, files: CallbackFiles, member: Member) -> None:
     member.note_activity(Activity.SAVE)
     session.saver.save_now(session.position.of_run)
+    _bring(files, session.job, member)
+
+
+def _bring(files: CallbackFiles, job: FitJob, member: Member) -> None:
+    """Let what callbacks have written count, on the worker that delivers."""
+    with saving_told(member, job.run_dir):
+        files.finish(job.first_generation + member.generation)
+
+
+@contextlib.contextmanager
+def _callback_files(job: FitJob, reach: Reach, member: Member) -> Iterator[CallbackFiles]:
+    """Where callbacks work, during a task."""
+
+    def tell(what: str, reason: str) -> None:
+        member.send(FilesLeftOut(host=host_name(), what=what, reason=reason))
+
+    files = CallbackFiles(job.run_dir, reach, tell)
+    with files.kept(lambda: job.first_generation + member.generation):
+        yield files
 
 
 def _scales_losses(built: BuiltModel) -> bool:

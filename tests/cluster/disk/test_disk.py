@@ -58,6 +58,16 @@ def test_large_memory_is_handed_over_as_it_is(disk, tmp_path):
     assert np.array_equal(np.fromfile(tmp_path / "run/state", np.uint8), content)
 
 
+def test_bytes_are_appended_to_a_file_that_is_there(disk, tmp_path):
+    files, path = filesystem(disk), tmp_path / "run" / "log.csv"
+    path.write_bytes(b"")
+    for row in (b"one\n", b"two\n", b"x" * (PIECE_BYTES + 1)):
+        before = path.read_bytes()
+        with files.open_append_stream(str(path), compression=None) as out:
+            out.write(row)
+        assert path.read_bytes() == before + row
+
+
 def test_folders_and_errors_are_those_of_a_file_system(disk, tmp_path):
     files, run = filesystem(disk), f"{tmp_path}/run"
     files.create_dir(f"{run}/a/b", recursive=True)

@@ -286,7 +286,8 @@ class OldNames(Callback):
 
 def test_the_relay_passes_on_the_hooks_that_a_callback_has_and_no_others():
     callbacks = [keras.callbacks.LambdaCallback(on_test_begin=print), OldNames()]
-    relay = CallbackRelay(callbacks, engine=None, member=SimpleNamespace(is_chief=False), job=None, position=None)
+    member = SimpleNamespace(is_chief=False)
+    relay = CallbackRelay(callbacks, engine=None, member=member, job=None, position=None, files=None)
     for hook in ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"):
         relay.run(hook, 0)
     assert relay.remembered == ("on_train_batch_end", "on_test_begin")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
+from heliostat.cluster.disk.disk import start_disk, stop_disk
+from heliostat.cluster.disk.driver_files import filesystem
+from heliostat.cluster.disk.served import Root
 from heliostat.trainer.worker import staged_files
 from heliostat.trainer.worker.staged_files import STAGING, StagedFiles
 from heliostat.trainer.worker.watched_folder import WatchedFolder
@@ -235,3 +238,27 @@ def test_files_of_any_size_and_name_arrive(chief, monkeypatch):
     chief.staged.take_in(2)
     chief.staged.clear()
     assert content(chief.run_dir) == content(chief.folder)
+
+
+@pytest.mark.ray
+def test_all_of_it_through_the_driver_s_disk(ray_here, tmp_path, monkeypatch):
+    monkeypatch.setattr(staged_files, "INLINE_BYTES", 20)
+    (tmp_path / "run").mkdir()
+    disk = start_disk()
+    try:
+        served = disk.serving(Root(path=str(tmp_path / "run"), is_writable=True))
+        chief = Chief(tmp_path / "scratch", tmp_path / "run", filesystem(served))
+        served.unmark()
+        for version, write in enumerate((first_writes, second_writes), 1):
+            write(chief.folder)
+            chief.stage(version)
+            before = content(chief.run_dir)
+            assert chief.staged.take_in(version) == []
+            assert content(chief.run_dir) != before
+        (tmp_path / "elsewhere").mkdir()
+        chief.staged.clear()
+        chief.staged.clear()
+        chief.staged.fetch(tmp_path / "elsewhere", lambda path: "")
+        assert content(tmp_path / "elsewhere") == content(chief.run_dir) == content(chief.folder)
+    finally:
+        stop_disk(disk)
