@@ -49,6 +49,7 @@ class Disk:
         known = set(self.roots)
         for root in (each for each in roots if each not in known):
             if root.is_writable:
+                os.makedirs(root.path, exist_ok=True)
                 Path(root.path, TOKEN).write_text(self.id)
             if why := self.call("serve", root, self.id):
                 raise DiskError.not_seen(root.path, why)

@@ -151,8 +151,9 @@ class Run:
             folder: the run folder.
             final: from `final_store`, where checkpoints are as well.
         """
-        written = [folder.path.absolute()]
-        if not is_uri(final.location):
+        own = folder.path.absolute()
+        written = [own]
+        if not is_uri(final.location) and not Path(final.location).is_relative_to(own):
             written.append(Path(final.location).parent)
         return [*roots_of(data, self.begins.state), *(Root(path=str(each), is_writable=True) for each in written)]
 
