@@ -13,19 +13,20 @@ import json
 import os
 from pathlib import Path
 
+NOTE = "stand-in.json"
 
-def stand_in(path: str, folder: Path, note: Path) -> bool:
-    """Let a path lead to a folder.
+
+def stand_in(path: str, folder: Path) -> bool:
+    """Let a path lead to a folder; a link that was made for a folder beside that one is led there.
 
     Args:
         path: absolute.
-        folder: where it is to lead.
-        note: a file that says what was made; a link that an earlier note of this name speaks of is led elsewhere.
+        folder: where it is to lead; the note lies beside it.
 
     Returns:
         Whether it leads there now; False where something else lies in the way, or nothing may be made.
     """
-    link = Path(path)
+    link, note = Path(path), folder.with_name(NOTE)
     try:
         if link.is_symlink() and _noted(note)[:1] == [path]:
             unready = link.with_name(f".{link.name}.new")
@@ -39,13 +40,18 @@ def stand_in(path: str, folder: Path, note: Path) -> bool:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(folder)
     except OSError:
-        remove_stand_in(note)
+        remove_stand_ins(folder.parent)
         return False
     return True
 
 
-def remove_stand_in(note: Path) -> None:
-    """Remove what a note speaks of, and the note; nothing without one."""
+def remove_stand_ins(scratch: Path) -> None:
+    """Remove what was made by `stand_in` for folders in this one, however deep; nothing where nothing was."""
+    for note in scratch.rglob(NOTE):
+        _remove(note)
+
+
+def _remove(note: Path) -> None:
     path, *made = _noted(note) or [""]
     with contextlib.suppress(OSError):
         if os.path.islink(path):

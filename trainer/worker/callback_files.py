@@ -11,7 +11,7 @@ and once all have heard it a thread takes it in. So the driver's copy is always 
 callbacks that go on elsewhere find their files as they find their states.
 
 All have heard of a version when the step after it is done, since a step ends when all have taken part; a broadcast ends
-when the chief has said something. Where the run ends or pauses everybody is there.
+when the chief has said something. So nothing counts that is later than the last checkpoint, unless a step is, too.
 
 What must be on the driver's disk when the others hear of it cannot travel beside the steps; renaming and appending it
 there can. A driver's disk that is full ends no training: what could not go is told once, and goes with the next.
@@ -30,7 +30,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 from heliostat.cluster.disk.reach import Reach
-from heliostat.cluster.disk.stand_in import remove_stand_in, stand_in
+from heliostat.cluster.disk.stand_in import remove_stand_ins, stand_in
 from heliostat.cluster.errors import Dismissed
 from heliostat.cluster.group.worker_process import WorkerKilled
 
@@ -41,11 +41,11 @@ from .staged_files import STAGING, StagedFiles
 from .watched_folder import WatchedFolder
 
 _GENERATION_BITS = 32  # versions count up from each generation's number, moved up by so many
-_FOLDER, _NOTE = "callbacks-", "stand-in.json"  # in the scratch; the first with the generation behind it
+_FOLDER = "callbacks-"  # in the scratch, with the generation behind it
 # What the driver keeps in a run folder; see `driver.run_folder`.
 _RUNS_OWN = re.compile(
     r"(run|model|replay|trace)\.json|(metrics|events)\.jsonl|driver\.lease.*|\.heliostat-.*|\..*\.writing"
-    r"|data/(train|valid).*|checkpoints/final|logs/worker-[^/]*|" + re.escape(STAGING)
+    r"|\.model\.g[^/]*\.keras|data/(train|valid).*|checkpoints/final|logs/worker-[^/]*|" + re.escape(STAGING)
 )
 
 
@@ -92,7 +92,7 @@ class CallbackFiles:
             self._away = _Away(folder, staged, self.version, self._hear)
         except (OSError, pa.ArrowException) as error:
             raise CallbackFilesError(self._run_dir, str(folder), str(error)) from error
-        if not stand_in(self._run_dir, folder, scratch / _NOTE):
+        if not stand_in(self._run_dir, folder):
             self._hear(
                 f"what is written below {self._run_dir} by an absolute path",
                 "this machine has something else there. Let callbacks write paths relative to the run folder",
@@ -112,14 +112,18 @@ class CallbackFiles:
         if self._away is not None:
             self._away.take_in(self.version)
 
-    def finish(self, generation: int) -> None:
-        """All workers are at the end, or the run pauses: let what is agreed on count, on the worker that delivers.
+    def finish(self, generation: int, version: int | None = None) -> None:
+        """All workers are at the end, or the run pauses: let files count, on the worker that delivers.
 
-        On the chief that is what its callbacks have written until now; what cannot go to the driver is kept here.
+        Args:
+            generation: of the group.
+            version: that with which the run will go on; what is later will be written again. None for the last: on the
+                chief that is what its callbacks have written until now. What cannot go to the driver is kept here.
         """
-        away, version = self._away, self.version
+        away = self._away
         if away is not None:
             away.end()
+        if version is None:
             version = self.ship(generation)
         try:
             _settle(self._staged() if away is None else away.staged, version)
@@ -150,7 +154,7 @@ class CallbackFiles:
     def _leave(self) -> None:
         if self._away is not None:
             self._away.end()
-            remove_stand_in(self._away.folder.with_name(_NOTE))
+            remove_stand_ins(self._away.folder.parent)
             shutil.rmtree(self._away.folder, ignore_errors=True)
             self._away = None
 

@@ -316,8 +316,6 @@ class CallbackRelay:
         """All workers have heard the same: hooks are done, and this is what changed of the callbacks' states."""
         self._states.agree(self._member.generation, message)
         self._files.agree(files_version)
-        if self._member.num_workers == 1:
-            self._files.all_heard()
         self._remembered = []
 
 

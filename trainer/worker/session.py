@@ -49,6 +49,7 @@ class Session:
         relay: the user's callbacks.
         end: the end of an epoch.
         saver: makes checkpoints.
+        saved_files: the version of callbacks' files in the last of them; None before the first.
         resumed: the run has begun elsewhere.
     """
 
@@ -66,7 +67,8 @@ class Session:
         self.position = Position(epoch=job.wanted.initial_epoch, steps_per_epoch=engine.steps_per_epoch)
         self.relay = CallbackRelay(callbacks, engine, member, job, self.position, files)
         self.end = EpochEnd(engine, evaluator, member, self.relay, self.position)
-        self.saver = Saver(job.wanted, member, job.first_generation, self.snapshot)
+        self.saver = Saver(job.wanted, member, job.first_generation, self._saved)
+        self.saved_files: int | None = None
         self.resumed = False
         self._restored: Snapshot | None = None
         self._logs: Logs = {}
@@ -224,6 +226,12 @@ class Session:
                 "rows_by_worker": {str(worker): rows for worker, rows in self.engine.rows_by_worker.items()},
             },
         )
+
+    def _saved(self) -> Snapshot:
+        """A snapshot for a checkpoint."""
+        snapshot = self.snapshot()
+        self.saved_files = snapshot.extra["callback_files"]
+        return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot; before the loop begins."""

@@ -345,13 +345,13 @@ def _fetched(initial_state: object, member: Member, reach: Reach) -> Snapshot:
 def _paused(session: Session, files: CallbackFiles, member: Member) -> None:
     member.note_activity(Activity.SAVE)
     session.saver.save_now(session.position.of_run)
-    _bring(files, session.job, member)
+    _bring(files, session.job, member, session.saved_files)
 
 
-def _bring(files: CallbackFiles, job: FitJob, member: Member) -> None:
-    """Let what callbacks have written count, on the worker that delivers."""
+def _bring(files: CallbackFiles, job: FitJob, member: Member, version: int | None = None) -> None:
+    """Let what callbacks have written count, on the worker that delivers; see `CallbackFiles.finish`."""
     with saving_told(member, job.run_dir):
-        files.finish(job.first_generation + member.generation)
+        files.finish(job.first_generation + member.generation, version)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 from pathlib import Path
 
 import keras
@@ -12,8 +13,8 @@ import pyarrow.fs as pafs
 import pytest
 from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.group.worker_process import WorkerKilled
+from heliostat.trainer import CallbackFilesError, Result, RunPausedError, Trainer, TrainingFailedError
 from heliostat.trainer.driver import lease, run_folder
-from heliostat.trainer.errors import CallbackFilesError, TrainingFailedError
 from heliostat.trainer.worker import worker
 from heliostat.trainer.worker.callback_files import CallbackFiles, whose
 from heliostat.trainer.worker.staged_files import STAGING
@@ -296,6 +297,28 @@ def test_files_are_as_without_the_death_of_the_chief(train, data, elsewhere, at,
     assert [each["worker"] for each in events_of(result.run_dir, "lost")] == [0]
     assert fingerprint(result) == fingerprint(reference)
     assert left(Path(result.run_dir)) == left(Path(reference.run_dir))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("step", [4, 6])  # in the middle of an epoch, and after the first step of one
+@pytest.mark.parametrize("diary", [Diary, StepDiary])
+def test_a_run_that_is_paused_goes_on_elsewhere_with_the_files_that_it_had(train, data, tmp_path, at, diary, step):
+    reference = train(SGD, data, workers=0, epochs=4, callbacks=callbacks(diary))
+
+    def begin(machine: str) -> Result:
+        arguments = {"num_microbatches": 4, "seed": 7, "run_dir": tmp_path / "run"}
+        with pytest.MonkeyPatch.context() as patch, Trainer(SGD, workers=2, in_process=True, **arguments) as trainer:
+            patch.setattr(worker, "reach_of", lambda disk: Elsewhere(tmp_path / machine))
+            job = {"epochs": 4, "global_batch_size": 16, "verbose": 0, "callbacks": callbacks(diary)}
+            return trainer.fit(data, **job)
+
+    at("reduce", step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunPausedError):
+        begin("b")
+    assert not (tmp_path / "run" / STAGING).exists()
+    result = begin("c")
+    assert fingerprint(result) == fingerprint(reference)
+    assert left(tmp_path / "run") == left(Path(reference.run_dir))
 
 
 class Breaks(keras.callbacks.Callback):
