@@ -119,6 +119,28 @@ class PlacementError(ClusterError):
         )
 
     @classmethod
+    def bad_runtime_env(cls, keys: Sequence[str], error: Exception) -> PlacementError:
+        """Ray does not take a runtime_env with these keys (its values may hold secrets), or cannot send what it names.
+
+        Args:
+            keys: of it.
+            error: what Ray says.
+        """
+        return cls(
+            f"Ray does not take runtime_env={{{', '.join(map(repr, keys))}: ...}}: {type(error).__name__}. Ray's own "
+            "words are above. Within a job, what the job's runtime_env names already cannot be named again: give all "
+            "of it to 'ray job submit --runtime-env-json'."
+        )
+
+    @classmethod
+    def connected_without(cls, keys: Sequence[str]) -> PlacementError:
+        """This process is connected to Ray already, so a runtime_env with these keys comes too late."""
+        return cls(
+            f"runtime_env={{{', '.join(map(repr, keys))}: ...}} comes too late: this process is connected to Ray "
+            "already, with another one or none. Give it to the ray.init() that connects, or leave that call out."
+        )
+
+    @classmethod
     def ray_is_gone(cls, process: str) -> PlacementError:
         """The Ray that this process started has died; `process` is which of its processes ended, and how."""
         return cls(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -100,6 +100,8 @@ class Trainer:
             machines in half the bytes. Results depend on it, and still not on workers or replicas.
         balance: let a worker that has been slower than the others for a while compute fewer microbatches, where there
             are more of them than replicas (`num_microbatches`). Results do not depend on it.
+        runtime_env: packages, variables and files that Ray is to bring to the workers' processes, as `ray.init` takes
+            them (``{"pip": ["scipy"]}``). The modules beside the script need none: they travel by themselves.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -130,6 +132,7 @@ class Trainer:
         gradient_dtype: GradientDtype | None = None,
         mixed_hardware: MixedHardware = "refuse",
         balance: bool = True,
+        runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
         check_build_model(build_model)
         self._settings = TrainerConfig(
@@ -153,7 +156,7 @@ class Trainer:
         )
         self._name = getattr(build_model, "__name__", "run").strip("<>")
         self._run_dir = None if run_dir is None else run_dir_of(run_dir)
-        self._workers = Workers(self._settings)
+        self._workers = Workers(self._settings, runtime_env)
         self._code = code_digests(build_model)
         self._num_fits, self._num_calls = 0, 0  # those that are over, finished or left for another; and all
         self._id, self._model = uuid.uuid4().hex, TrainedModel()

@@ -15,7 +15,7 @@ import msgspec
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from ..errors import Complaint, PreflightError
 from ..group.messages import Failure
@@ -89,8 +89,13 @@ def without_answer(worker: int, error: RayTaskError) -> tuple[Complaint, ...]:
 
 
 def import_failure(worker: int, error: RayError) -> PreflightError | None:
-    """What kept a worker's process from loading Heliostat, where Ray says that something did; else None."""
+    """What kept a worker's process from starting or from loading Heliostat, if Ray says that something did."""
     text = str(error)
+    if isinstance(error, RuntimeEnvSetupError):
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        what = f"Ray could not set up the runtime_env: {last}"
+        remedy = "Mend it, or install on all machines what it brings"
+        return PreflightError([Complaint(host=host_of(worker, error), what=what, remedy=remedy)])
     if not isinstance(error, RayActorError) or _NOT_IMPORTED not in text:
         return None
     causes = _CAUSE.findall(text)

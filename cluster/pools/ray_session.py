@@ -6,9 +6,11 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 
 from ..errors import PlacementError
 from .private_api import asks_for_tokens, authorization, check_private_api, dead_process, find_cluster
@@ -26,6 +28,7 @@ from .ray_address import (
     token_fault,
 )
 
+_OF_RUNTIME_ENV = (ValueError, TypeError, RuntimeEnvSetupError)  # how Ray refuses one, or fails to send what it names
 _QUIET: dict[str, object] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
 
 
@@ -37,12 +40,13 @@ class _Users:
         self.count = 0
         self.asked: Asked | None = None
         self.local = False
+        self.runtime_env: Mapping[str, Any] | None = None
 
 
 _users = _Users()
 
 
-def join_ray(asked: Asked | None, *, num_cpus: int) -> bool:
+def join_ray(asked: Asked | None, *, num_cpus: int, runtime_env: Mapping[str, Any] | None = None) -> bool:
     """Connect this process to Ray; True when `leave_ray` must be called for it.
 
     Args:
@@ -50,22 +54,26 @@ def join_ray(asked: Asked | None, *, num_cpus: int) -> bool:
             else starts one on this machine; ``"auto"`` joins the cluster of this machine; other addresses as host and
             port.
         num_cpus: cores that a Ray started here must offer, if this machine has fewer (workers then share cores).
+        runtime_env: what Ray is to set up for workers' processes, as `ray.init` takes it.
 
     Raises:
         PlacementError: no cluster at that address, it does not take this machine's token or versions, this process is
-            connected to another, or Ray lacks something.
+            connected to another or for another `runtime_env`, or Ray lacks something.
     """
     check_private_api()
     with _users.lock:
         if ray.is_initialized() and not _is_gone():
             _check_connection(asked)
+            if runtime_env is not None and (not _users.count or runtime_env != _users.runtime_env):
+                raise PlacementError.connected_without(sorted(runtime_env))
             _users.count += int(_users.count > 0)
             return _users.count > 0
         cluster = choose_cluster(asked, os.environ, find_cluster)
         if cluster is not None:
             _probe(cluster)
-        _connect(cluster, num_cpus)
+        _connect(cluster, num_cpus, runtime_env)
         _users.count, _users.asked, _users.local = _users.count + 1, asked, cluster is None
+        _users.runtime_env = runtime_env
         return True
 
 
@@ -111,16 +119,19 @@ def _probe(cluster: Cluster) -> None:
     probe(cluster, os.environ, authorization(), sends=sends)
 
 
-def _connect(cluster: Cluster | None, num_cpus: int) -> None:
+def _connect(cluster: Cluster | None, num_cpus: int, runtime_env: Mapping[str, Any] | None) -> None:
     """Connect to a cluster, or start a Ray of this process's own; after a failure there is no half of a connection."""
+    options = _QUIET if runtime_env is None else {**_QUIET, "runtime_env": dict(runtime_env)}
     try:
         if cluster is not None:
-            ray.init(address="auto" if cluster.found else cluster.address, **_QUIET)
+            ray.init(address="auto" if cluster.found else cluster.address, **options)
         else:  # without an address Ray would look for one in the environment and under /tmp
             cores = max(num_cpus, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **_QUIET)
-    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+    except (ConnectionError, ValueError, TypeError, RuntimeError, AuthenticationError, RuntimeEnvSetupError) as error:
         ray.shutdown()
+        if runtime_env is not None and isinstance(error, _OF_RUNTIME_ENV):
+            raise PlacementError.bad_runtime_env(sorted(runtime_env), error) from error
         raise _explained(error, cluster) from error
 
 

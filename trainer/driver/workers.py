@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
 from heliostat.cluster.disk.served import Root
@@ -40,13 +40,15 @@ class Workers:
 
     Args:
         settings: the trainer's.
+        runtime_env: what Ray is to set up for the workers' processes.
 
     Raises:
-        ConfigurationError: the address of the cluster is none.
+        ConfigurationError: the address of the cluster is none, or `runtime_env` has no use.
     """
 
-    def __init__(self, settings: TrainerConfig) -> None:
+    def __init__(self, settings: TrainerConfig, runtime_env: Mapping[str, Any] | None = None) -> None:
         self._settings = settings
+        self._runtime_env = _checked_runtime_env(runtime_env, settings)
         self._asked = asked_address(settings)
         self.share = WorkerShare()
         self._group: WorkerGroup | None = None
@@ -217,7 +219,8 @@ class Workers:
             settings.microbatches(replicas)
         screen.say(f"starting {settings.workers} worker(s)")
         threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
-        self._uses_ray = join_ray(self._asked, num_cpus=settings.max_size * threads_here)
+        num_cpus = settings.max_size * threads_here
+        self._uses_ray = join_ray(self._asked, num_cpus=num_cpus, runtime_env=self._runtime_env)
         if not one_machine():
             self._disk = start_disk()
         by_machine = gpus_by_machine()
@@ -258,6 +261,23 @@ class Workers:
             deadline_s=settings.deadline_s,
             env=dict(environment.TENSORFLOW),
         )
+
+
+def _checked_runtime_env(given: object, settings: TrainerConfig) -> Mapping[str, Any] | None:
+    """A `runtime_env` as a user gives it; Ray checks what is in it. Raises ConfigurationError."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ConfigurationError(
+            f"runtime_env is of type {type(given).__name__}; it takes a dict such as {{'pip': ['scipy']}}, as ray.init "
+            "takes it."
+        )
+    if settings.local:
+        raise ConfigurationError(
+            "workers=0 and in_process=True compute in this process, so runtime_env has no use. Leave it out, or give "
+            "workers=1 or more."
+        )
+    return given
 
 
 def asked_address(settings: TrainerConfig) -> Asked | None:
