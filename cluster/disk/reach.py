@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import threading
@@ -77,6 +78,7 @@ def _cache_home() -> Path:
     return home if os.access(above, os.W_OK) else Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}"
 
 
+@functools.cache  # a disk's id is never used again, and who makes a reach for every task shall not wait each time
 def _has_token(folder: Path, token: str) -> bool:
     if Path(os.path.realpath(folder)).is_relative_to(_cache_home() / "heliostat" / "scratch"):
         return False  # a link in its place (`stand_in`), of which nobody need wait for a token

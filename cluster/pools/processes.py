@@ -43,3 +43,11 @@ def end_process(descriptor: int, leave_s: float) -> None:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     finally:
         os.close(descriptor)
+
+
+def oom_kills() -> int:
+    """How many processes of this container, or machine, the kernel has killed for want of memory; 0 if unknown."""
+    for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):  # the first is there within a container
+        with contextlib.suppress(OSError, ValueError, KeyError), open(path) as file:
+            return int(dict(line.split() for line in file)["oom_kill"])
+    return 0

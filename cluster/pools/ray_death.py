@@ -1,17 +1,16 @@
-"""Why a worker's process ended, as far as Ray, its log, the kernel and the driver's own clock tell."""
+"""Why a worker's process ended, as far as Ray, its machine's keeper and the driver's own clock tell."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
 
 from ..group.messages import Evidence
+from .keeper import Remains
 from .ray_worker import DRIVER_GONE_S
 
-LOG_TAIL_BYTES = 20_000
 REASON_CHARACTERS = 300
 JUST_NOW_S = 15.0
 _NO_MEMORY = "what():  std::bad_alloc"  # native code that found no memory, and ended the process
@@ -50,61 +49,46 @@ class Absence:
         self._ticked_s = now_s
 
 
-def reason_of(error: RayError, absent_s: float, exit_status: int | None = None) -> str:
+def reason_of(error: RayError, absent_s: float, remains: Remains | None) -> str:
     """Why a worker died, in one line.
 
     Args:
         error: what Ray says.
         absent_s: how long the driver did not run just before.
-        exit_status: with which the process ended itself; None if it did not, or nobody knows.
+        remains: what its machine's keeper says; None if that does not answer any more.
     """
     if absent_s > DRIVER_GONE_S:
         return (
             f"it left, since the driver was gone for {absent_s:.0f} s (stopped, asleep or cut off): workers wait "
             f"{DRIVER_GONE_S:.0f} s for it"
         )
-    if exit_status is not None:
-        return f"its process ended itself, with exit status {exit_status}"
     if isinstance(error, RayActorError) and error.preempted:
         return "its machine was taken away (pre-empted)"
+    if remains is None:
+        return "its machine does not answer any more"
+    if remains.exit_status is not None:
+        return f"its process ended itself, with exit status {remains.exit_status}"
+    if isinstance(error, ActorUnavailableError):  # Ray's text is of remote calls, with an address and a number
+        if remains.is_running:
+            return "its connection to the driver is broken, though its machine answers and its process runs"
+        return "its process ended without a word: it was killed, or it crashed"
     lines = str(error).splitlines()
     if isinstance(error, ActorDiedError) and len(lines) > 1:  # a heading, indented names of no use, and the cause
         lines = [line for line in lines[1:] if not line.startswith("\t")]
     return " ".join(" ".join(lines).split())[:REASON_CHARACTERS]
 
 
-def evidence_of(error: RayError, log_path: str | None, exit_status: int | None, *, killed_here: bool) -> Evidence:
+def evidence_of(error: RayError, remains: Remains | None) -> Evidence:
     """What is known about why a process died.
 
     Args:
         error: what Ray says.
-        log_path: where it printed.
-        exit_status: see `reason_of`.
-        killed_here: whether the kernel has killed a process of the machine that it ran on for want of memory.
+        remains: see `reason_of`.
     """
-    if exit_status is not None:
-        return "exit"
-    if killed_here or isinstance(error, OutOfMemoryError):
-        return "out of memory"
-    tail = _tail(log_path)
-    return "out of memory" if _NO_MEMORY in tail else "crash" if _CRASH in tail else ""
-
-
-def oom_kills() -> int:
-    """How many processes of this container or machine the kernel has killed for want of memory; 0 if unknown."""
-    try:
-        with open("/sys/fs/cgroup/memory.events") as file:
-            counts = dict(line.split() for line in file)
-    except (OSError, ValueError):
-        return 0
-    return int(counts.get("oom_kill", 0))
-
-
-def _tail(log_path: str | None) -> str:
-    """The end of a worker's log, empty where there is none."""
-    try:
-        with open(log_path or "", "rb") as file:
-            file.seek(max(0, os.path.getsize(file.fileno()) - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
+    if remains is None:
         return ""
+    if remains.exit_status is not None:
+        return "exit"
+    if remains.was_killed or isinstance(error, OutOfMemoryError) or _NO_MEMORY in remains.tail:
+        return "out of memory"
+    return "crash" if _CRASH in remains.tail else ""

@@ -26,13 +26,12 @@ from ray.exceptions import RayError, RayTaskError
 from ..errors import PlacementError, PreflightError
 from ..group.messages import Failure, Message, TaskEnded, Wish, WorkerAlive, WorkerUp
 from ..group.pool import PoolStatistics, WorkerPool
-from ..group.worker_process import take_mark
 from ..preflight import Wanted
 from ..spec import GroupSpec, WorkerInfo
 from .arrival import Arrivals, import_failure, refusal_of, without_answer
+from .keepers import Keepers
 from .private_api import dead_process, draining_nodes, started_here
-from .processes import end_process, open_process
-from .ray_death import Absence, evidence_of, oom_kills, reason_of
+from .ray_death import Absence, evidence_of, reason_of
 from .ray_holders import held_by
 from .ray_placement import Placement
 from .ray_room import ANSWER_S, check_room, machines, room_line, within
@@ -82,7 +81,7 @@ class RayPool(WorkerPool):
         self._arrivals = None if wanted is None else Arrivals(wanted)
         self._factory, self._spec, self._loopback = ray.put(factory), spec, loopback  # it may be large
         self._wants = {"CPU": 0 if loopback else spec.cpus_per_worker, "GPU": spec.gpus_per_worker or 0}
-        self._node = ray.get_runtime_context().get_node_id()
+        self._keepers = Keepers(ray.get_runtime_context().get_node_id())
         self._placement = Placement(self._wants, spec.num_to_begin if reserved is None else reserved)
         self._workers: dict[int, _Worker] = {}
         self._next = 0
@@ -90,7 +89,7 @@ class RayPool(WorkerPool):
         self._leaving: frozenset[int] = frozenset()
         self._leaving_nodes: frozenset[str] = frozenset()
         self._looking: threading.Thread | None = None
-        self._oom_kills, self._absence = oom_kills(), Absence()
+        self._absence = Absence()
         self._threads: list[threading.Thread] = []
         self._threads_lock = threading.Lock()
 
@@ -112,7 +111,9 @@ class RayPool(WorkerPool):
         """See `WorkerPool.begin`."""
         if (known := self._workers.get(worker)) is not None:
             known.log_path = log_path
-            events = known.actor.run.options(num_returns="streaming").remote(method, job, log_path)
+            if known.info is not None and log_path is not None:
+                self._keepers.follow(known.info, log_path, self.disk)
+            events = known.actor.run.options(num_returns="streaming").remote(method, job, log_path, self.disk)
             self._listen(worker, known, _references(known, events))
 
     def answer(self, worker: int, number: int, reply: object) -> None:
@@ -218,6 +219,7 @@ class RayPool(WorkerPool):
         looking = [] if self._looking is None else [self._looking]
         for thread in [*self._threads, *looking]:  # when they have ended, so have the workers, and Ray may go away
             thread.join(max(0.0, until_s - time.monotonic()))
+        self._keepers.close()
         self._placement.close()
 
     # -- threads that hear the workers, and end them --------------------------------------------------------------
@@ -273,23 +275,20 @@ class RayPool(WorkerPool):
                 if _is_there(known, called, self._absence.tick):
                     info, heartbeat = ray.get(called, timeout=FETCH_S)
                     known.info = known.info or info
+                    self._keepers.watch(info)
                     if heartbeat is not None:  # else nobody takes messages: it is between tasks
                         self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat, info=info))
 
     def _end(self, worker: int, known: _Worker) -> None:
-        """End a worker by Ray, which then does not call it a death; and by a signal if it is here and stays.
+        """End a worker by Ray, which then does not call it a death; and by a signal if it stays.
 
         This reads the run folder, whose disk may be slow.
         """
-        info, process = known.info, None
-        if info is not None and info.node == self._node:
-            process = open_process(info.pid, info.started)
         if ray.is_initialized():  # else Ray would start anew to answer that
             with contextlib.suppress(RayError):
                 ray.kill(known.actor)
-        if process is not None:
-            end_process(process, LEAVE_S)
-        take_mark(known.log_path)  # nobody reads it any more
+        if known.info is not None:
+            self._keepers.end(known.info, known.log_path, self.disk, LEAVE_S)
 
     def _take(self, worker: int, message: Message) -> None:
         known = self._workers.get(worker)
@@ -297,8 +296,11 @@ class RayPool(WorkerPool):
             return
         if isinstance(message, WorkerUp):
             known.info, known.is_up = message.info, True
+            self._keepers.watch(message.info)
         elif isinstance(message, TaskEnded) and (not known.is_up or _is_death(message)):
             self.kill(worker)  # it could not be set up, or ends itself
+        elif isinstance(message, TaskEnded):
+            self._keepers.shipped(known.info, known.log_path)
         self.inbox.put(message)
 
     def _drop(self, worker: int) -> _Worker | None:
@@ -316,13 +318,14 @@ class RayPool(WorkerPool):
         if (unfit := import_failure(worker, error)) is not None:
             self.inbox.put(TaskEnded(worker=worker, failure=refusal_of(worker, unfit)))
             return
-        kills, before = oom_kills(), self._oom_kills
-        self._oom_kills = kills
-        is_here = known.info is not None and known.info.node == self._node
-        mark, absent_s = take_mark(known.log_path), self._absence.last_s()
-        reason = reason_of(error, absent_s, mark.exit_status)
-        evidence = evidence_of(error, known.log_path, mark.exit_status, killed_here=is_here and kills > before)
-        failure = Failure(worker=worker, kind="died", reason=reason, step=mark.step, evidence=evidence)
+        absent_s, remains = self._absence.last_s(), self._keepers.remains_of(known.info, known.log_path, self.disk)
+        failure = Failure(
+            worker=worker,
+            kind="died",
+            reason=reason_of(error, absent_s, remains),
+            step=None if remains is None else remains.step,
+            evidence=evidence_of(error, remains),
+        )
         self._start(self._end, worker, known)  # if only Ray thinks that it died
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
 

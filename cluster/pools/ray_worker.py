@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import ray
 from ray import cloudpickle
@@ -29,7 +29,11 @@ from ..group.worker_process import StepMark, WorkerKilled, WorkerProcess, failur
 from ..knocking import Address, open_door, unreached
 from ..preflight import answered
 from ..spec import GroupSpec, WorkerInfo
+from .keeper import place_of
 from .processes import start_ticks
+
+if TYPE_CHECKING:
+    from ..disk.disk import Disk
 
 # Without a call for a heartbeat for so long during a task there is no driver any more: leave, and free devices. This is
 # for a driver that is stopped or cut off, which is survived up to here; of one that died Ray ends the workers at once.
@@ -119,17 +123,21 @@ class RayWorker:
             return TaskEnded(worker=self._worker, failure=_portable(failure_of(error, self._worker, None)))
         return WorkerUp(info=self._info, address=address)
 
-    def run(self, method: str, job: object, log_path: str | None) -> Iterator[TaskEvent | TaskEnded]:
+    def run(
+        self, method: str, job: object, log_path: str | None, disk: Disk | None = None
+    ) -> Iterator[TaskEvent | TaskEnded]:
         """Run a task to its end: the stream of its events, the last one a `TaskEnded`.
 
         Args:
             method: of the hosted object.
             job: what to call it with.
             log_path: where this process prints from now on; None leaves that as it is.
+            disk: the driver's: where its file is not seen here, this process prints in a place of its machine's.
         """
         self._beside = (Activity.SET_UP, time.monotonic())
         mark: StepMark | None = None
         if log_path is not None:
+            log_path = place_of(log_path, disk)
             try:
                 _log_to(log_path)
             except OSError as error:

@@ -9,9 +9,10 @@ import sys
 import time
 
 from heliostat.cluster.pools import ray_death
+from heliostat.cluster.pools.keeper import Remains
 from heliostat.cluster.pools.ray_death import Absence, evidence_of, reason_of
 from heliostat.cluster.pools.ray_worker import DRIVER_GONE_S
-from ray.exceptions import ActorDiedError, OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError
 
 SCRIPT = """
 import time
@@ -56,32 +57,42 @@ def test_a_time_without_workers_is_no_absence(monkeypatch):
     assert absence.last_s() == 0.0
 
 
+HERE = Remains()
+
+
 def test_the_reason_of_a_loss_is_the_absence_of_the_driver():
-    assert f"the driver was gone for {DRIVER_GONE_S + 3:.0f} s" in reason_of(WorkerCrashedError(), DRIVER_GONE_S + 3)
-    assert "driver" not in reason_of(WorkerCrashedError(), DRIVER_GONE_S - 1)
+    long_s = DRIVER_GONE_S + 3
+    assert f"the driver was gone for {long_s:.0f} s" in reason_of(WorkerCrashedError(), long_s, None)
+    assert "driver" not in reason_of(WorkerCrashedError(), DRIVER_GONE_S - 1, HERE)
+
+
+def test_a_lost_machine_is_told_from_a_lost_process_and_both_from_a_lost_connection():
+    lost = ActorUnavailableError("RPC error: Socket closed rpc_code: 14", b"0" * 16)
+    assert reason_of(lost, 0.0, None) == "its machine does not answer any more"
+    assert reason_of(lost, 0.0, HERE) == "its process ended without a word: it was killed, or it crashed"
+    assert "its process runs" in reason_of(lost, 0.0, Remains(is_running=True))
+    assert evidence_of(lost, None) == ""
 
 
 def test_memory_is_evidence_by_the_type_of_rays_error_or_the_kernels_counter_of_that_machine():
-    assert evidence_of(OutOfMemoryError("killed"), None, None, killed_here=False) == "out of memory"
-    assert evidence_of(ActorDiedError(), None, None, killed_here=True) == "out of memory"
-    assert evidence_of(ActorDiedError(), None, None, killed_here=False) == ""
+    assert evidence_of(OutOfMemoryError("killed"), HERE) == "out of memory"
+    assert evidence_of(ActorDiedError(), Remains(was_killed=True)) == "out of memory"
+    assert evidence_of(ActorDiedError(), HERE) == ""
 
 
-def test_a_crash_is_evidence_by_the_workers_log(tmp_path):
-    log = tmp_path / "worker-0.log"
-    log.write_text("x" * 30_000 + "Fatal Python error: Segmentation fault\n")
-    assert evidence_of(ActorDiedError(), str(log), None, killed_here=False) == "crash"
+def test_a_crash_is_evidence_by_the_workers_log():
+    assert evidence_of(ActorDiedError(), Remains(tail="x\nFatal Python error: Segmentation fault\n")) == "crash"
 
 
-def test_native_code_that_finds_no_memory_says_so_in_the_workers_log(tmp_path):
-    log = tmp_path / "worker-0.log"
-    log.write_text(
+def test_native_code_that_finds_no_memory_says_so_in_the_workers_log():
+    tail = (
         "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
         "Fatal Python error: Aborted\n"
     )
-    assert evidence_of(ActorDiedError(), str(log), None, killed_here=False) == "out of memory"
+    assert evidence_of(ActorDiedError(), Remains(tail=tail)) == "out of memory"
 
 
 def test_a_process_that_ended_itself_is_said_with_its_status():
-    assert reason_of(ActorDiedError(), 0.0, 4) == "its process ended itself, with exit status 4"
-    assert evidence_of(ActorDiedError(), None, 4, killed_here=True) == "exit"
+    ended = Remains(exit_status=4, was_killed=True)
+    assert reason_of(ActorDiedError(), 0.0, ended) == "its process ended itself, with exit status 4"
+    assert evidence_of(ActorDiedError(), ended) == "exit"
