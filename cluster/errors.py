@@ -2,7 +2,7 @@
 
     ClusterError                    anything this package raises
     ├── SpecError                   a group is asked for that cannot be
-    ├── DiskError                   Ray's processes on the driver's machine do not see the driver's disk
+    ├── DiskError                   the driver's disk cannot be served to other machines
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
     │   ├── PreflightError          machines of workers lack something; knows all of it
     │   └── UnreachableError        two workers that are up cannot reach each other; knows all such pairs
@@ -43,7 +43,7 @@ class SpecError(ClusterError):
 
 
 class DiskError(ClusterError):
-    """Processes of Ray on the driver's machine do not see the driver's disk, so nobody can serve it to others."""
+    """The driver's disk cannot be served to other machines."""
 
     @classmethod
     def not_seen(cls, path: str, why: str) -> DiskError:
@@ -57,6 +57,15 @@ class DiskError(ClusterError):
             f"Ray's processes on the driver's machine do not see the driver's folder {path}: {why}. They run as "
             "another user, or in another container than this script. Give a folder that both see (run_dir=), or start "
             "the script where Ray runs, with 'ray job submit'."
+        )
+
+    @classmethod
+    def gone(cls, why: str) -> DiskError:
+        """The process that serves it has ended; `why` is a sentence."""
+        return cls(
+            f"Workers on other machines cannot reach this one's files: {why}. The process of Ray that serves them was "
+            "ended, perhaps for want of memory on this machine, or with its Ray ('ray status' shows that). The next "
+            "call of the trainer starts another."
         )
 
 

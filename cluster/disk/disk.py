@@ -40,24 +40,27 @@ class Disk:
     roots: tuple[Root, ...] = ()
 
     def serving(self, *roots: Root) -> Disk:
-        """This disk, on which these are served, too; on the driver. What others may write to gets its token.
+        """This disk, on which these are served, too; on the driver. What others may write to is made, with its token.
+
+        What is only read and is not there is left out: who wants to read it finds that it is gone.
 
         Raises:
             DiskError: the processes of Ray on this machine do not see what the driver sees.
             OSError: a token cannot be written.
         """
-        known = set(self.roots)
-        for root in (each for each in roots if each not in known):
+        added = [root for root in dict.fromkeys(roots) if root not in self.roots]
+        added = [root for root in added if root.is_writable or os.path.exists(root.path)]
+        for root in added:
             if root.is_writable:
                 os.makedirs(root.path, exist_ok=True)
                 Path(root.path, TOKEN).write_text(self.id)
             if why := self.call("serve", root, self.id):
                 raise DiskError.not_seen(root.path, why)
-        return replace(self, roots=(*self.roots, *(root for root in roots if root not in known)))
+        return replace(self, roots=(*self.roots, *added))
 
-    def root_of(self, path: str) -> Root | None:
-        """The innermost root that a path is in; None if it is not served."""
-        return max((root for root in self.roots if root.holds(path)), key=lambda root: len(root.path), default=None)
+    def roots_of(self, path: str) -> list[Root]:
+        """The roots that a path is in; none if it is not served."""
+        return [root for root in self.roots if root.holds(path)]
 
     def unmark(self) -> None:
         """Take the tokens away; on the driver, when nobody needs the disk any more."""

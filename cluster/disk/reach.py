@@ -38,15 +38,18 @@ class Reach:
     def sees(self, path: str) -> bool:
         """Whether this machine has the same file or folder at this path; what is not served is taken to be.
 
-        A root without a token is not seen: whoever knows what is in it looks at that.
+        What lies in no root with a token is not seen: whoever knows what it must be looks at that.
         """
-        root = None if self.disk is None else self.disk.root_of(path)
-        if root is None or self.disk is None:
+        roots = () if self.disk is None else self.disk.roots_of(path)
+        if self.disk is None or not roots:
             return True
         with self._lock:
-            if root.path not in self._seen:
-                self._seen[root.path] = root.is_writable and _has_token(Path(root.path), self.disk.id)
-            return self._seen[root.path]
+            for root in roots:
+                if root.path not in self._seen:
+                    self._seen[root.path] = root.is_writable and _has_token(Path(root.path), self.disk.id)
+                if self._seen[root.path]:
+                    return True
+        return False
 
     def uri(self, path: str) -> str:
         """What opens a path of the driver's on this machine: itself where it is seen, else ``driver://`` before it."""
@@ -72,10 +75,19 @@ def scratch_of(disk_id: str) -> Path:
 
 
 def _cache_home() -> Path:
-    """Where this user keeps what can be made again; in the folder for temporary files if his home cannot be written."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    above = next((each for each in (home, *home.parents) if each.exists()), home)
-    return home if os.access(above, os.W_OK) else Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}"
+    """Where this user keeps what can be made again; among temporary files where he has no home that he may write to.
+
+    The cache of shards has the same rule (`CacheSettings.folder` of the data).
+    """
+    homes = (os.environ.get("XDG_CACHE_HOME") or "", os.path.expanduser("~/.cache"))
+    found = next((Path(home) for home in homes if _can_be_made(home)), None)
+    return found or Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}"
+
+
+def _can_be_made(folder: str) -> bool:
+    while folder and not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isabs(folder) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 @functools.cache  # a disk's id is never used again, and who makes a reach for every task shall not wait each time

@@ -7,6 +7,8 @@ of another model. Callbacks and custom steps cannot be compared but by their cod
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
 
@@ -16,7 +18,7 @@ from ..jobs import FitJob, Ready
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
-from .plan import Run, check_run
+from .plan import Run, check_run, roots_of
 from .result import Result, stored_result
 from .run_folder import RunFolder, read_epochs
 from .workers import Workers
@@ -51,6 +53,7 @@ def _compare_model(job: FitJob, folder: RunFolder, workers: Workers, screen: Dis
     """Build the model of a finished run again; raises ConfigurationError if it is another one."""
     before, line = folder.model_record(), ""
     coordinator = Coordinator(job.settings.mixed_hardware)
+    job = replace(job, disk=workers.serve(roots_of([job.data], job.begins.state)))
     loop = TaskLoop(workers.group, Task(method="describe", job=job))
     with explained(workers, None):
         for event in loop.events():

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from heliostat.cluster.disk.served import TOKEN
 from heliostat.data.format.files import flush_folder
 
 from ..checkpoints.manifest import identity_of_today
@@ -124,6 +125,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Take away what a start has made."""
         with contextlib.suppress(OSError):
+            (self.path / TOKEN).unlink(missing_ok=True)
             Path(self.log_dir).rmdir()
         shutil.rmtree(self.path / DATA, ignore_errors=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
 from heliostat.cluster.disk.served import Root
-from heliostat.cluster.errors import PlacementError
+from heliostat.cluster.errors import DiskError, PlacementError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.pools.ray_address import ARGUMENT, AUTO, LOCAL, Asked, reason_against
@@ -157,6 +157,9 @@ class Workers:
             return None
         try:
             self._disk = self._disk.serving(*roots)
+        except ConnectionError as error:
+            self.close()
+            raise DiskError.gone(str(error)) from error
         except OSError as error:
             raise StorageError(Path(error.filename or "."), error) from error
         self.group.pool.disk = self._disk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 
 import numpy as np
@@ -122,8 +123,30 @@ def test_a_folder_without_a_token_is_not_seen_and_tokens_go(disk, tmp_path):
 
 
 def test_a_folder_that_ray_does_not_see_is_refused(disk, tmp_path):
-    with pytest.raises(DiskError, match="No such file"):
-        disk.serving(Root(path=f"{tmp_path}/none"))
+    here = os.open(tmp_path, os.O_RDONLY)
+    only_here = f"/proc/self/fd/{os.dup2(here, 900)}"  # means nothing in another process
+    try:
+        with pytest.raises(DiskError, match="No such file"):
+            disk.serving(Root(path=only_here))
+    finally:
+        os.close(900)
+        os.close(here)
+
+
+def test_what_is_written_is_made_and_what_is_gone_is_left_out(disk, tmp_path):
+    (tmp_path / "a").mkdir()
+    more = disk.serving(
+        Root(path=f"{tmp_path}/gone"), Root(path=f"{tmp_path}/a/b", is_writable=True), Root(path=f"{tmp_path}/a")
+    )
+    assert {root.path for root in more.roots} == {f"{tmp_path}/{name}" for name in ("run", "a/b", "a")}
+    assert Reach(more).sees(f"{tmp_path}/a/b/file")
+    assert not Reach(more).sees(f"{tmp_path}/a/file")
+
+
+def test_a_folder_to_be_read_in_one_that_is_seen_is_seen(disk, tmp_path):
+    (tmp_path / "run/checkpoints").mkdir()
+    more = disk.serving(Root(path=f"{tmp_path}/run/checkpoints"))
+    assert Reach(more).sees(f"{tmp_path}/run/checkpoints/1")
 
 
 def test_without_its_driver_the_disk_is_a_lost_connection(ray_here, tmp_path):
