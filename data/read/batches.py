@@ -55,7 +55,7 @@ def _batches(reader: Reader, order: RowOrder, batch_size: int) -> Iterator[dict[
 
 
 def batches_together(reader: Reader, batch_size: int, row_bytes: int, most_bytes: int) -> int:
-    """How many batches are gathered at once, if a row has so many bytes: one if functions are called for rows."""
+    """How many batches are gathered at once, if a row has so many bytes: one if functions of a user are called."""
     if reader.computes:
         return 1
     return max(1, min(_MOST_ROWS, most_bytes // max(1, row_bytes)) // batch_size)

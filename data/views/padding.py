@@ -47,6 +47,8 @@ def padded(
 class PadTransform(Transform):
     """Rows [length, *shape] of a column of variable length."""
 
+    is_of_each_row = True
+
     def __init__(
         self, source: Column, length: int, value: float, truncate: Truncate, output: str, dataset_name: str
     ) -> None:

@@ -38,13 +38,15 @@ class Transform(ABC):
 
     `inputs` are the columns it reads, `outputs` those it makes (in place of ones of the same name), `content` (JSON can
     hold it) all that decides what it does, `is_random` whether that depends on the pass, `makes_new` whether the arrays
-    that it returns are its caller's.
+    that it returns are its caller's. `is_of_each_row` says that several batches may be computed in one call: it calls
+    nothing of a user's, and takes no memory beside rows and result.
     """
 
     inputs: tuple[str, ...]
     outputs: Mapping[str, Column]
     is_random: bool = False
     makes_new: bool = True
+    is_of_each_row: bool = False
 
     @property
     @abstractmethod
@@ -101,7 +103,7 @@ class _TransformingReader(ViewReader):
     ) -> None:
         self._transform = transform
         self._made = [name for name in columns if name in transform.outputs]
-        self.computes = bool(self._made)
+        self.computes = bool(self._made) and not transform.is_of_each_row
         super().__init__(base, name, num_rows, columns)
         self._seed, self._epoch = 0, 0
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from heliostat.data import Dataset, PlanError, UnknownColumnError, write_dataset
 from heliostat.data.errors import TransformError
 from heliostat.data.order.order import RowOrder
+from heliostat.data.views.padding import PadTransform
 
 pytestmark = pytest.mark.engine
 
@@ -227,4 +228,28 @@ def test_an_error_comes_after_the_batches_before_it(stored, prefetch_bytes):
     for number in range(25):
         assert next(iterator)["z"].numpy().tolist() == list(range(8 * number, 8 * number + 8))
     with pytest.raises(tf.errors.OpError, match=r"rows 200.*cannot"):
+        next(iterator)
+
+
+def test_rows_are_padded_for_several_batches_at_once(stored, monkeypatch):
+    """Blocks of rows are padded in one call, and come as the batches that they are alone; so does what cannot be."""
+    sizes: list[int] = []
+    apply = PadTransform.apply
+
+    def counted(transform, rows, ids, **pass_):
+        sizes.append(len(ids))
+        return apply(transform, rows, ids, **pass_)
+
+    monkeypatch.setattr(PadTransform, "apply", counted)
+    monkeypatch.setattr("heliostat.data.views.tf_dataset._CUT_FROM_STEPS", 1)
+    padded = stored.pad("tokens", 4)
+    found = list(padded.tf(8, seed=3, columns=["id", "tokens"]))
+    assert max(sizes) > 8
+    for batch, rows in zip(found, padded.batches(8, seed=3, columns=["id", "tokens"]), strict=True):
+        assert batch["tokens"].numpy().tolist() == rows["tokens"].tolist()
+        assert batch["id"].numpy().tolist() == rows["id"].tolist()
+
+    iterator = iter(stored.pad("pairs", 1, truncate="error").skip(1).tf(1, shuffle=False, columns=["pairs"]))
+    assert next(iterator)["pairs"].numpy().tolist() == [[[1, 1]]]
+    with pytest.raises(tf.errors.OpError, match=r"Row 2 of .* has 2 elements"):
         next(iterator)
