@@ -31,8 +31,10 @@ from pathlib import Path
 
 import msgspec
 
+from .disk.reach import cache_home
 from .errors import Complaint
 
+CACHE = "the cache"
 MODULE_SUFFIXES = (".py", ".so")
 _OWN = ("cluster", "data", "trainer")  # what workers and driver both run
 _ABOUT = 100_000_000
@@ -48,7 +50,7 @@ class Wanted:
             may provide it.
         modules: top-level modules that must be found.
         contents: modules that are installed nowhere and do not travel, whose files must be the driver's.
-        folders: where room is needed; ``~`` is the home there.
+        folders: where room is needed; `CACHE` is where that machine keeps what it fetches.
         room_bytes: so much, in each.
         memory_bytes: so much memory must be free.
     """
@@ -158,7 +160,7 @@ def look(wanted: Wanted) -> Facts:
         versions={name: _version(names) for name, names in wanted.packages.items()},
         missing=tuple(name for name in wanted.modules if not module_files(name)),
         contents={name: digest_of(module_files(name)) for name in wanted.contents},
-        room={folder: _room(Path(folder).expanduser()) for folder in wanted.folders},
+        room={folder: _room(cache_home() if folder == CACHE else Path(folder)) for folder in wanted.folders},
         memory_bytes=_free_memory(),
     )
 

@@ -21,8 +21,8 @@ TOP: Floors = [{"cluster", "data"}, {"trainer"}, {"scripts"}]
 BESIDE = {"cluster", "data"}
 FLOORS: Mapping[str, Floors] = {
     "cluster": [
-        {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"} | {"knocking", "preflight"},
-        {"allreduce", "disk", "links"},
+        {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"} | {"knocking"},
+        {"allreduce", "disk", "links", "preflight"},
         {"group"},
         {"pools", "__init__"},
     ],

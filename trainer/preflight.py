@@ -22,7 +22,7 @@ from pathlib import Path
 
 from heliostat.cluster.errors import Complaint, PreflightError
 from heliostat.cluster.group.worker_process import host_name
-from heliostat.cluster.preflight import Wanted, module_files
+from heliostat.cluster.preflight import CACHE, Wanted, module_files
 
 from .shipping import Packed, pack
 from .source import Source, script_folder, source_of
@@ -34,7 +34,6 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
     "ray": ("ray",),
 }
-CACHE = "~/.cache"
 ROOM_BYTES = 200_000_000  # of the disk on which fetched data and what callbacks write are kept
 MEMORY_BYTES = 400_000_000  # of a process that has loaded TensorFlow, before it has a model
 _INSTALLED = ("site-packages", "dist-packages")
@@ -162,11 +161,12 @@ def _is_installed(name: str) -> bool:
 
 
 def _distributions_of(name: str) -> tuple[str, ...]:
-    """The distributions that provide a top-level module; empty where none does."""
+    """The distribution that provides a top-level module; empty where none does, or several share the name."""
     try:
         importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return tuple(dict.fromkeys(_distributions().get(name, ())))
+        found = tuple(dict.fromkeys(_distributions().get(name, ())))
+        return found if len(found) == 1 else ()
     return (name,)
 
 

@@ -71,10 +71,10 @@ class Reach:
 
 def scratch_of(disk_id: str) -> Path:
     """The folder of this machine in which everything lies that belongs to a driver's disk which it does not see."""
-    return _cache_home() / "heliostat" / "scratch" / disk_id
+    return cache_home() / "heliostat" / "scratch" / disk_id
 
 
-def _cache_home() -> Path:
+def cache_home() -> Path:
     """Where this user keeps what can be made again; among temporary files where he has no home that he may write to.
 
     The cache of shards has the same rule (`CacheSettings.folder` of the data).
@@ -92,7 +92,7 @@ def _can_be_made(folder: str) -> bool:
 
 @functools.cache  # a disk's id is never used again, and who makes a reach for every task shall not wait each time
 def _has_token(folder: Path, token: str) -> bool:
-    if Path(os.path.realpath(folder)).is_relative_to(_cache_home() / "heliostat" / "scratch"):
+    if Path(os.path.realpath(folder)).is_relative_to(cache_home() / "heliostat" / "scratch"):
         return False  # a link in its place (`stand_in`), of which nobody need wait for a token
     began_s = time.monotonic()
     while True:

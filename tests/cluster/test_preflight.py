@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from heliostat.cluster.errors import Complaint, PreflightError
 from heliostat.cluster.preflight import (
+    CACHE,
     Facts,
     Wanted,
     answered,
@@ -23,7 +24,7 @@ WANTED = Wanted(
     packages={"numpy": ("numpy",), "tensorflow": ("no-such-tensorflow", "tensorflow")},
     modules=("numpy", "nothing_of_that_name"),
     contents=("mine",),
-    folders=("~",),
+    folders=(CACHE,),
     room_bytes=10**6,
     memory_bytes=10**6,
 )
@@ -48,7 +49,7 @@ def test_a_process_finds_what_it_is_asked_for_without_importing_it(tmp_path, mon
     assert found.versions["tensorflow"]
     assert found.contents["mine"] == digest_of([tmp_path / "mine.py"])
     assert len(found.heliostat[0]) == 64
-    assert found.room["~"] > 0
+    assert found.room[CACHE] > 0
     assert found.memory_bytes > 0
     assert complaints_of(WANTED, found, found) == ()
 

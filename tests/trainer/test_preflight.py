@@ -35,9 +35,11 @@ def test_what_travels_is_looked_into_and_what_it_may_do_without_is_not_wanted(pr
     assert wanted.room_bytes > 0
 
 
-def test_a_package_may_have_another_name_than_its_module():
-    assert wanted_for(["google.protobuf.message"], None).packages["google"]
-    assert "protobuf" in wanted_for(["google.protobuf.message"], None).packages["google"]
+def test_a_package_may_have_another_name_than_its_module_or_share_it_with_others():
+    assert wanted_for(["yaml"], None).packages["yaml"] == ("PyYAML",)
+    shared = wanted_for(["google.protobuf.message"], None)
+    assert "google" in shared.modules
+    assert "google" not in shared.packages
 
 
 def test_all_that_cannot_be_imported_is_told_at_once(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.arrival import import_failure
 from heliostat.cluster.pools.ray_pool import RayPool
 from heliostat.cluster.pools.ray_worker import RayWorker
-from heliostat.cluster.preflight import Wanted
+from heliostat.cluster.preflight import CACHE, Wanted
 from heliostat.cluster.spec import GroupSpec
 from ray.exceptions import RayActorError
 
@@ -44,7 +44,7 @@ def group_of(ray_here):
 
 
 def test_workers_on_machines_that_will_do_come_up(group_of):
-    group = group_of(Wanted(packages={"numpy": ("numpy",)}, modules=("numpy",), folders=("~",), memory_bytes=1))
+    group = group_of(Wanted(packages={"numpy": ("numpy",)}, modules=("numpy",), folders=(CACHE,), memory_bytes=1))
     list(group.start())
     assert sorted(group.infos) == [0, 1]
 
