@@ -28,6 +28,7 @@ import numpy as np
 from ray.exceptions import RayError
 
 from ..disk.reach import Reach, scratch_of
+from ..disk.stand_in import remove_stand_ins
 from ..group.worker_process import take_mark
 from ..spec import WorkerInfo
 from .processes import end_process, oom_kills, open_process
@@ -138,7 +139,7 @@ class Keeper:
         if self._shipping is not None:
             self._shipping.join()
         for disk_id, held in self._held.items():
-            shutil.rmtree(scratch_of(disk_id), ignore_errors=True)
+            _remove(scratch_of(disk_id))
             _lock_of(disk_id).unlink(missing_ok=True)
             os.close(held)
 
@@ -202,8 +203,14 @@ def _remove_forsaken(lock: Path) -> None:
     """Remove what was kept for a driver that is gone, unless somebody holds its lock."""
     with contextlib.suppress(OSError), lock.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(lock.with_name(lock.name.removesuffix(_LOCK)), ignore_errors=True)
+        _remove(lock.with_name(lock.name.removesuffix(_LOCK)))
         lock.unlink()
+
+
+def _remove(scratch: Path) -> None:
+    """Remove what was kept for a driver, and links to it in place of its folders."""
+    remove_stand_ins(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _tail(path: str | None) -> str:

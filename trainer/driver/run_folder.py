@@ -14,6 +14,7 @@
     trace.json      what ``heliostat trace`` recorded
     .heliostat-driver  while a fit runs on a cluster: whose disk this is (`cluster.disk`)
     driver.lease    while a fit runs: which driver it is (`lease`)
+    .callbacks/     while a fit runs: callbacks' files that do not count yet (`worker.staged_files`)
 
 The lines are those of `events`. JSON has no NaN and no infinity: such numbers are written as the strings "NaN",
 "Infinity" and "-Infinity" (`values.to_line`). Version 3 of the format is written; version 2 is read, too, and a run of

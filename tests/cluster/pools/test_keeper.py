@@ -13,6 +13,7 @@ import pytest
 from heliostat.cluster.disk.disk import start_disk, stop_disk
 from heliostat.cluster.disk.reach import scratch_of
 from heliostat.cluster.disk.served import Root
+from heliostat.cluster.disk.stand_in import stand_in
 from heliostat.cluster.group.messages import TaskEnded, WorkerUp
 from heliostat.cluster.group.worker_process import StepMark
 from heliostat.cluster.pools.keeper import TAIL_BYTES, Keeper
@@ -114,7 +115,8 @@ def test_what_belongs_to_a_driver_that_is_gone_is_removed(elsewhere, tmp_path):
     home = scratch_of(elsewhere.id).parent
     gone, held = home / "gone", home / "held"
     for folder in (gone, held):
-        folder.mkdir(parents=True)
+        (folder / "run").mkdir(parents=True)
+        assert stand_in(str(tmp_path / "driver" / folder.name), folder / "run")
         folder.with_name(f"{folder.name}.lock").touch()
     other = Keeper()
     other.follow(str(tmp_path / "a.log"), replace(elsewhere, id="held"))
@@ -122,9 +124,11 @@ def test_what_belongs_to_a_driver_that_is_gone_is_removed(elsewhere, tmp_path):
     keeper.follow(str(tmp_path / "b.log"), elsewhere)
     assert not gone.exists()
     assert held.exists()
+    assert [path.name for path in (tmp_path / "driver").iterdir()] == ["held"]
     keeper.close()
     other.close()
     assert not held.exists()
+    assert not list((tmp_path / "driver").iterdir())  # the folder was made for the first link
 
 
 @pytest.fixture
