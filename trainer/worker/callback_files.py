@@ -32,6 +32,7 @@ import pyarrow.fs as pafs
 from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.disk.stand_in import remove_stand_ins, stand_in
 from heliostat.cluster.errors import Dismissed
+from heliostat.cluster.group.mailbox import MailboxClosed
 from heliostat.cluster.group.worker_process import WorkerKilled
 
 from ..checkpoints.manifest import parse_checkpoint_name
@@ -78,7 +79,7 @@ class CallbackFiles:
         """
         if self._reach.sees(self._run_dir):
             os.makedirs(self._run_dir, exist_ok=True)
-            _settle(StagedFiles(pafs.LocalFileSystem(), self._run_dir), self.version)
+            _settle(self._staged(), self.version)
             os.chdir(self._run_dir)  # callbacks' relative paths are relative to the run folder
             return
         scratch = self._reach.scratch(self._run_dir)
@@ -128,8 +129,8 @@ class CallbackFiles:
         try:
             _settle(self._staged() if away is None else away.staged, version)
             why = "" if away is None else away.failure
-        except (OSError, pa.ArrowException) as error:
-            why = str(error)
+        except Exception as error:  # whatever it is, the run's result does not need these files
+            why = f"{type(error).__name__}: {error}"
         if why:
             self._hear("files of callbacks at the end", why if away is None else f"{why}. They are in {_saved(away)}")
 
@@ -142,7 +143,7 @@ class CallbackFiles:
         """
         try:
             yield
-        except (Dismissed, WorkerKilled):  # this worker has delivered, or others go on
+        except (Dismissed, WorkerKilled, MailboxClosed):  # this worker has delivered, others go on, or nobody listens
             raise
         except BaseException:  # sys.exit(), too
             if self._away is not None:
@@ -159,7 +160,9 @@ class CallbackFiles:
             self._away = None
 
     def _staged(self) -> StagedFiles:
-        return StagedFiles(self._reach.filesystem(), self._run_dir)
+        """What waits in the run folder, in place or through the driver's disk."""
+        is_here = self._reach.sees(self._run_dir)
+        return StagedFiles(pafs.LocalFileSystem() if is_here else self._reach.filesystem(), self._run_dir)
 
     def _hear(self, what: str, why: str) -> None:
         """Tell of what cannot be brought; once of each."""

@@ -102,6 +102,9 @@ class WatchedFolder:
                 if before is not None:
                     yield Change("gone", path)
                 continue
+            except OSError as error:
+                self.left_out[path] = f"it cannot be opened: {error.strerror}"
+                continue
             with file:
                 yield from self._read(path, file, before, seen)
 
@@ -160,6 +163,8 @@ def _add(files: dict[str, _Stamp], path: str, entry: os.DirEntry[str]) -> str:
         return "its name is no UTF-8"
     except FileNotFoundError:  # gone already, or a link to nothing
         return ""
+    except OSError as error:  # a link to itself
+        return f"it cannot be looked at: {error.strerror}"
     if stat.S_ISREG(about.st_mode):
         files[path] = _stamp_of(about)
         return ""

@@ -150,6 +150,7 @@ def test_links_to_files_are_followed_and_what_cannot_be_copied_is_left_out_with_
     (root / "latest").symlink_to("file")
     (root / "to_nothing").symlink_to("nowhere")
     (root / "up").symlink_to("..")
+    (root / "itself").symlink_to("itself")
     os.mkfifo(root / "pipe")
     (root / "run.json").write_text("{}")
     (root / os.fsdecode(b"\xff")).write_text("1")
@@ -158,6 +159,7 @@ def test_links_to_files_are_followed_and_what_cannot_be_copied_is_left_out_with_
     assert watched.left_out == {
         "up": "it is a link to a folder",
         "pipe": "it is no file",
+        "itself": "it cannot be looked at: Too many levels of symbolic links",
         "run.json": "the run's own",
         os.fsdecode(b"\xff"): "its name is no UTF-8",
     }
