@@ -13,7 +13,7 @@ from .machines import HEAD, LAPTOP, Machines, why_not
 
 WORK = Path(__file__).parent / "work"
 ROWS = pytest.StashKey[list[str]]()
-GONE_S = 60 * SLOW
+GONE_S = 20 * SLOW
 RAYS_OWN = ("ray::IDLE", "ray::JobSupervisor", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 NEVER = (
     "core dumped",
