@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import ray
+from heliostat.cluster.pools.ray_address import Cluster
+from heliostat.cluster.pools.ray_session import _explained
+from ray._private.utils import check_version_info
 
 pytestmark = pytest.mark.ray
 
@@ -85,3 +90,32 @@ def test_trainers_of_a_process_share_a_ray_of_its_own_which_ends_with_them_quiet
     assert not Path("/proc", pid.split()[-1]).exists(), "a trainer that was not closed has left a worker"
     assert f"RAY_ADDRESS={misleading['RAY_ADDRESS']} is not followed" in done.stdout
     assert "A worker died" not in done.stdout + done.stderr
+
+
+def test_other_versions_are_told_in_one_sentence_without_wrong_advice():
+    theirs = {"ray_version": "2.59.0", "python_version": "3.11.2"}
+    with pytest.raises(RuntimeError) as raised:  # what Ray itself raises when it joins such a cluster
+        check_version_info(theirs, "node 10.0.0.2")
+    said = str(_explained(raised.value, Cluster(address="10.0.0.1:6379", origin="a test")))
+    ours = f"this process Ray {ray.__version__} with Python {platform.python_version()}"
+    assert f"at 10.0.0.1:6379 runs Ray 2.59.0 with Python 3.11.2, {ours}" in said
+    assert "ray start --head" not in said
+    assert "\n" not in said
+
+
+def test_a_cluster_that_wants_a_token_where_there_is_none_is_told_as_that(tmp_path):
+    script = (
+        "from heliostat.cluster.errors import PlacementError\n"
+        "from heliostat.cluster.pools.ray_address import Cluster\n"
+        "from heliostat.cluster.pools.ray_session import _connect\n"
+        "try:\n"
+        "    _connect(Cluster(address='127.0.0.1:1', origin='a test'), 1, None)\n"
+        "except PlacementError as error:\n"
+        "    print(error)\n"
+    )
+    given = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True, env=environ | given
+    )
+    assert "The Ray cluster at 127.0.0.1:1 takes commands only with its token, and this machine has none" in done.stdout
