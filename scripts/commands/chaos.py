@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from heliostat.trainer.driver.run_paths import new_run_path
+from heliostat.trainer.driver.run_paths import new_run_path, placed
 from heliostat.trainer.environment import Command, KillSchedule
 from heliostat.trainer.errors import RunPausedError
 from rich.console import Console
@@ -53,7 +53,7 @@ def chaos(
     Raises:
         ScriptError: the folder is taken, or the undisturbed run failed or trained nothing.
     """
-    folder = (run_dir or new_run_path("chaos")).absolute()
+    folder = placed(run_dir or new_run_path("chaos")).absolute()
     for name in (UNDISTURBED, DISTURBED):
         if (folder / name).exists():
             raise ScriptError(f"{str(folder / name)!r} exists already. Give another --run-dir, or none.")

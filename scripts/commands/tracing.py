@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.trainer.driver.run_folder import TRACE_FILE, read_json
-from heliostat.trainer.driver.run_paths import new_run_path, run_folders
+from heliostat.trainer.driver.run_paths import new_run_path, placed, run_folders
 from heliostat.trainer.environment import Command, TraceWanted
 from rich.console import Console
 
@@ -55,7 +55,7 @@ def trace(
     """
     if not output.absolute().parent.is_dir():
         raise ScriptError(f"There is no folder {str(output.absolute().parent)!r} to write the trace into.")
-    run_dir = (run_dir or new_run_path("trace")).absolute()
+    run_dir = placed(run_dir or new_run_path("trace")).absolute()
     for folder in run_folders(run_dir):  # of an earlier call with this run_dir
         (folder / TRACE_FILE).unlink(missing_ok=True)
     status = run_in_child(Command(run_dir=run_dir, trace=steps), script, arguments)
