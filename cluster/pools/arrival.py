@@ -63,6 +63,11 @@ class Arrivals:
             return found
         return self._cut_off(worker, there, answer[1], lambda doors: ask(actor.knock.remote(doors)))
 
+    def forget(self, worker: int) -> None:
+        """A worker is gone, and perhaps its machine: nobody has to reach it any more."""
+        with self._lock:
+            self._doors.pop(worker, None)
+
     def _cut_off(
         self, worker: int, there: Facts, door: Address, knock: Callable[[dict[int, Address]], dict[int, str] | None]
     ) -> tuple[Complaint, ...]:
@@ -70,6 +75,8 @@ class Arrivals:
             others = dict(self._doors)
             self._doors[worker] = there.host, (door[0], door[1])
         unreached = knock({other: address for other, (_, address) in others.items()}) if others else {}
+        with self._lock:
+            still_there = set(self._doors)
         return tuple(
             Complaint(
                 host=there.host,
@@ -79,6 +86,7 @@ class Arrivals:
                 "them with the --node-ip-address of the network that they share",
             )
             for other, why in (unreached or {}).items()
+            if other in still_there
         )
 
 

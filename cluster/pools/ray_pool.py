@@ -259,6 +259,8 @@ class RayPool(WorkerPool):
                 complaints = without_answer(worker, error)
             if complaints:
                 self._refuse(worker, PreflightError(complaints))
+            if known.ended.is_set():  # perhaps before its door was known
+                self._arrivals.forget(worker)
         if not known.ended.is_set():
             yield known.actor.prepare.remote(self._factory, self._spec, self._loopback)
 
@@ -308,6 +310,8 @@ class RayPool(WorkerPool):
         known = self._workers.pop(worker, None)
         if known is not None:
             known.ended.set()
+            if self._arrivals is not None:
+                self._arrivals.forget(worker)
             self._placement.left(worker, "" if known.info is None else known.info.node)
         return known
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 import ray
 from heliostat.cluster.errors import PreflightError
 from heliostat.cluster.group.worker_group import WorkerGroup
-from heliostat.cluster.pools.arrival import import_failure
+from heliostat.cluster.knocking import open_door, unreached
+from heliostat.cluster.pools.arrival import Arrivals, import_failure
 from heliostat.cluster.pools.ray_pool import RayPool
 from heliostat.cluster.pools.ray_worker import RayWorker
-from heliostat.cluster.preflight import CACHE, Wanted
+from heliostat.cluster.preflight import CACHE, Wanted, answered
 from heliostat.cluster.spec import GroupSpec
 from ray.exceptions import RayActorError
 
@@ -71,3 +73,42 @@ def test_a_machine_without_heliostat_is_told_from_a_death(ray_here, tmp_path):
     found = import_failure(0, raised.value)
     assert "Heliostat cannot be loaded: ModuleNotFoundError: No module named 'heliostat.cluster'" in str(found)
     assert found.complaints[0].host == socket.gethostname()
+
+
+def test_who_comes_reaches_those_that_are_there_and_nobody_who_is_gone():
+    """The doors are real; the actor is a stand-in that answers from this process, since one machine has no firewall."""
+    with open_door("127.0.0.1") as door, open_door("127.0.0.1") as silent:
+        silent.listen(0)
+        callers = [socket.socket() for _ in range(3)]
+        for caller in callers:  # the kernel has room for one, and drops what comes then, as a firewall does
+            caller.setblocking(False)
+            caller.connect_ex(silent.getsockname())
+        arrivals = Arrivals(Wanted())
+        at = {0: silent, 1: door, 2: door, 3: door}
+        for worker in (0, 1):
+            found = arrivals.complaints_of(worker, _Here(at[worker], limit_s=0.3), lambda answer: answer)
+            assert [each.what for each in found] == [
+                f"worker 1 cannot reach worker 0 on {socket.gethostname()} "
+                f"(127.0.0.1, port {silent.getsockname()[1]}): no answer within 0.3 s"
+            ] * (worker == 1)
+        forgets = _Here(door, limit_s=0.3, meanwhile=lambda: arrivals.forget(0))
+        assert arrivals.complaints_of(2, forgets, lambda answer: answer) == ()  # its machine was lost meanwhile
+        assert arrivals.complaints_of(3, _Here(door), lambda answer: answer) == ()
+        for caller in callers:
+            caller.close()
+
+
+class _Here:
+    """Answers as a worker's actor does."""
+
+    def __init__(self, door, limit_s=5.0, meanwhile=lambda: None):
+        self.look, self.knock = self, SimpleNamespace(remote=self._knock)
+        self._door, self._limit_s, self._meanwhile = door, limit_s, meanwhile
+
+    def remote(self, question):
+        return answered(question), self._door.getsockname()
+
+    def _knock(self, doors):
+        found = unreached(doors, self._limit_s)
+        self._meanwhile()
+        return found
