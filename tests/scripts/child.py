@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,11 @@ COMMAND = (sys.executable, "-P", "-m", "heliostat.scripts.cli")
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment, and what a child needs to find Heliostat where this process finds it."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables}
+
+
+def interruptible() -> None:
+    """For `Popen(preexec_fn=...)`: Ctrl-C reaches the child, also where a shell in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def heliostat(

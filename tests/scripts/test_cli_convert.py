@@ -17,7 +17,7 @@ from heliostat.data import open_dataset
 from heliostat.data.conversion.open_source import KINDS
 from heliostat.scripts.cli import _SOURCE_KINDS, main
 
-from .child import COMMAND, environment
+from .child import COMMAND, environment, interruptible
 
 
 def heliostat(*arguments: object) -> Result:
@@ -83,14 +83,10 @@ def test_an_interrupted_conversion_goes_on_with_resume(tmp_path):
     path.mkdir()
     for part in range(200):
         pq.write_table(pa.table({"x": np.arange(1000) + 1000 * part}), path / f"{part:03}.parquet")
-    arguments = (
-        "convert",
-        path,
-        tmp_path / "set",
-        "--rows-per-shard",
-        100,
-    )  # so many that it is not done before it is noticed
-    child = subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment(), stderr=subprocess.PIPE, text=True)
+    # So many that it is not done before it is noticed.
+    arguments = ("convert", path, tmp_path / "set", "--rows-per-shard", 100)
+    pipes = {"env": environment(), "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen([*COMMAND, *map(str, arguments)], preexec_fn=interruptible, **pipes)
     try:
         until_s = time.monotonic() + 60
         while len(list(unfinished.glob("*.arrow"))) < 5 and time.monotonic() < until_s and child.poll() is None:

@@ -21,7 +21,7 @@ from heliostat.trainer.driver.lease import Lease
 from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.environment import ReplayWanted
 
-from .child import environment, heliostat
+from .child import environment, heliostat, interruptible
 
 ROWS, BATCH, STEPS, EPOCHS, MICROBATCHES, BAD_ROW = 30, 8, 4, 10, 4, 17
 SCRIPT = """
@@ -327,7 +327,8 @@ def test_signals_are_left_to_the_script(tmp_path):
         "from heliostat.trainer.environment import Command\n"
         "raise SystemExit(exit_status(run_in_child(Command(run_dir=Path('/none')), Path('train.py'), [])))"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    pipes = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    parent = subprocess.Popen([sys.executable, "-c", code], preexec_fn=interruptible, **pipes)
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
