@@ -13,18 +13,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path, PurePath
-from typing import TypeAlias
 
 from ..errors import SourceError
 from ..foreign.schemas import ALL_SPLITS, split_of
 from ..foreign.tfrecord import is_tfrecord
 from ..format.account import Account
-from ..format.manifest import MANIFEST_NAME
+from ..format.walk import files_below
 
 _PACKED = ("", ".gz", ".bz2", ".zst")
 ENDINGS: Mapping[str, tuple[str, ...]] = {
@@ -44,7 +42,6 @@ _NOTES = re.compile(
     r"|dataset_infos?\.json"
 )
 _NUM_NAMED = 5
-_Pattern: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +114,11 @@ def listed(source: str) -> tuple[Path, list[str]]:
     path = Path(source)
     if path.exists() or not _is_pattern(source):
         is_folder = path.is_dir()
-        names = _below(path, {()}) if is_folder else [path.name] if path.exists() else []
+        names = files_below(path) if is_folder else [path.name] if path.exists() else []
         return path if is_folder else path.parent, sorted(names, key=_parts)
     root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     pattern = (*path.parts[len(root.parts) :], *(["**"] if source.endswith("/") else []))
-    found = sorted(_below(root, {pattern}), key=_parts) if root.is_dir() else []
+    found = sorted(files_below(root, {pattern}), key=_parts) if root.is_dir() else []
     if not found:
         raise SourceError(f"No file fits the pattern {source}.", path=source)
     return root, found
@@ -205,41 +202,6 @@ def _note_missing_shards(account: Account, names: Sequence[str]) -> None:
                 unit="file",
                 detail=f"by the names of the others there are {int(total)}, and {len(missing)} not here: give them all",
             )
-
-
-def _below(
-    folder: Path, patterns: set[tuple[str, ...]], above: tuple[str, ...] = (), prefix: str = ""
-) -> Iterator[str]:
-    """The files below a folder that fit one of the patterns, given by their parts; all is ().
-
-    Not `glob`, which goes in circles: links are followed, but one to a folder that it lies in is a name that ends in /.
-    """
-    here = (*above, os.path.realpath(folder))
-    entries = list(os.scandir(folder))
-    if above and () in patterns and any(entry.name == MANIFEST_NAME for entry in entries):
-        yield prefix + MANIFEST_NAME
-        return
-    for entry in entries:
-        left = _after(patterns, entry.name)
-        if not left or not os.path.isdir(entry.path):
-            yield from [prefix + entry.name] if () in left else []
-        elif os.path.realpath(entry.path) in here:
-            yield f"{prefix}{entry.name}/"
-        else:
-            yield from _below(Path(entry.path), left, here, f"{prefix}{entry.name}/")
-
-
-def _after(patterns: set[_Pattern], name: str) -> set[_Pattern]:
-    """What is left of patterns behind a name that they begin with; of one that ends here (), which fits all below."""
-    found = {pattern for pattern in patterns if not pattern}
-    for first, *others in patterns - found:
-        if name.startswith(".") and not first.startswith("."):
-            continue
-        if first == "**":
-            found |= {(first, *others)} | _after({tuple(others)}, name)
-        elif fnmatchcase(name, first):
-            found.add(tuple(others))
-    return found
 
 
 def _is_special(path: Path) -> bool:

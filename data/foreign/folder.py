@@ -7,7 +7,6 @@ keys of hive partitions are columns. There is no account here, so what cannot be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from ..format.arrow import column_of
 from ..format.columns import Column
 from ..format.manifest import MANIFEST_NAME, Manifest, Shard
 from ..format.shards import UNREADABLE, edge_hash, edge_hash_of
+from ..format.walk import files_below
 from ..remote.cache import CacheSettings
 from ..remote.filesystem import RemoteFolder
 from .examples import Feature
@@ -257,19 +257,9 @@ def _shard(name: str, num_bytes: int, digest: str) -> Shard:
     return Shard(file=name, num_rows=0, num_bytes=num_bytes, xxh3_128=digest)
 
 
-def _below(folder: Path | str, above: tuple[str, ...] = (), prefix: str = "") -> Iterator[str]:
-    """The foreign files in and below a folder, by their names from it on; folders that are datasets are left out."""
-    here = (*above, os.path.realpath(folder))
-    entries = list(os.scandir(folder))
-    if above and any(entry.name == MANIFEST_NAME for entry in entries):
-        return
-    for entry in entries:
-        name = f"{prefix}{entry.name}"
-        if entry.is_dir():
-            # A link that leads back is not followed; the files behind any other are there as often as they have names.
-            yield from [] if os.path.realpath(entry.path) in here else _below(entry.path, here, f"{name}/")
-        elif is_foreign_name(name):
-            yield name
+def _below(folder: Path) -> Iterator[str]:
+    """The foreign files in and below a folder, by their names from it on; datasets and links back are left out."""
+    return (name for name in files_below(folder) if is_foreign_name(name) and not name.endswith("/"))
 
 
 def _keys(found: Sequence[Looked]) -> dict[str, list[int | str]]:

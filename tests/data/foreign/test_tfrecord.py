@@ -189,6 +189,7 @@ def test_files_behind_links_are_those_that_a_conversion_takes(tf, tmp_path):
     write(tf, root / "sub" / "a.tfrecord", range(3))
     (root / "other").symlink_to("sub")
     (root / "sub" / "back").symlink_to("..")
+    (root / "sub" / "back.tfrecord").symlink_to("..")
     opened, converted = open_dataset(root), convert(root, tmp_path / "out")
     for dataset in (opened, converted):
         assert [dataset.row(number)["y"] for number in range(len(dataset))] == [0, 1, 2, 0, 1, 2]
