@@ -171,8 +171,8 @@ def test_whoever_waits_for_its_storage_at_an_end_is_saving_and_tells_it(tmp_path
 def test_who_waits_until_the_run_s_final_state_is_written_tells_it(tmp_path, monkeypatch, when_written):
     monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
     monkeypatch.setattr(worker, "make_snapshot", lambda built, **where: snapshot())
-    monkeypatch.setattr(worker, "_saved", lambda model: b"")
-    alone, final = Alone(), SimpleNamespace(final_dir=str(tmp_path), first_generation=0)
+    monkeypatch.setattr(worker, "write_model", lambda *arguments: None)
+    alone, final = Alone(), SimpleNamespace(final_dir=str(tmp_path), first_generation=0, run_dir=str(tmp_path / "run"))
 
     def hangs(number):
         until_s = time.monotonic() + 20
@@ -180,7 +180,7 @@ def test_who_waits_until_the_run_s_final_state_is_written_tells_it(tmp_path, mon
             time.sleep(0.001)
 
     when_written(hangs)
-    worker.Worker._fit_report(None, final, SimpleNamespace(model=None), alone, {})
+    worker.Worker._fit_report(None, final, SimpleNamespace(model=None), alone, {}, None)
     assert alone.told(StillSaving)[0].location == str(tmp_path)
     assert len(alone.told(FinalStateWritten)) == 1
 
