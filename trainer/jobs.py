@@ -306,6 +306,24 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """What a hook of the chief's callbacks has printed.
+
+    Attributes:
+        worker: the chief.
+        hook: its name.
+        step: of the run; `epoch` is the epoch's number.
+        text: what it printed.
+    """
+
+    worker: int
+    hook: str
+    step: int
+    epoch: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StillSaving:
     """A worker waits until its state is written at `location`, for so many seconds until now; told again and again."""
 

@@ -105,3 +105,19 @@ def test_a_mistake_in_the_model_is_raised_as_itself(warm_trainer):
     trainer = warm_trainer(lambda: keras.Sequential([keras.layers.Dense(2)]))
     with pytest.raises(NotCompiledError, match=r"compile\(\)"):
         trainer.fit(dense_data(), verbose=0)
+
+
+class Talking(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        print(f"the user's words after epoch {epoch}")
+
+
+def test_what_the_chiefs_callbacks_print_appears_once_before_the_epochs_line(warm_trainer, capsys):
+    warm_trainer(linear()).fit(dense_data(), epochs=2, global_batch_size=16, callbacks=[Talking()], verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "user's words" in line] == [
+        "the user's words after epoch 0",
+        "the user's words after epoch 1",
+    ]
+    first_epoch = next(number for number, line in enumerate(lines) if line.startswith("epoch 1/2"))
+    assert lines.index("the user's words after epoch 0") < first_epoch

@@ -37,6 +37,7 @@ from ..hardware import Platform
 from ..jobs import (
     EpochLogs,
     FitJob,
+    Printed,
     Progress,
     Ready,
     StillSaving,
@@ -48,6 +49,7 @@ from .coordinator import Coordinator
 from .display import Display, line_of, saving_line, start_line
 from .group_events import event_of_run
 from .plan import check_ready, workers_record
+from .printed_once import PrintedOnce
 from .run_folder import SETTINGS_FILE, RunFolder
 
 
@@ -80,6 +82,7 @@ _Item = (
     | EpochRecord
     | Ready
     | Progress
+    | Printed
     | CheckpointWritten
     | FinalStateWritten
     | _OriginHeard
@@ -127,6 +130,7 @@ class Record:
         self._clock_s = began_s
         self._at_beginning: list[_Item] = []  # waits until a group trains
         self._progress: Newest[Progress] = Newest()
+        self._printed = PrintedOnce()
         self._lost: LeaseLostError | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
@@ -213,7 +217,7 @@ class Record:
                 self.note(replace(content, time=time.time(), after_s=after_s))
             case Event():
                 self.note(replace(content, time=time.time()))
-            case Ready() | CheckpointWritten() | FinalStateWritten():
+            case Ready() | CheckpointWritten() | FinalStateWritten() | Printed():
                 self.note(content)
 
     def _host(self, worker: int) -> str:
@@ -277,6 +281,9 @@ class Record:
         match item:
             case Progress():
                 self._show_progress(happened_s)
+            case Printed():
+                for line in self._printed.new_lines(item):
+                    self._screen.say(line)
             case EpochRecord():
                 self._epoch(item, happened_s)
             case Ready():

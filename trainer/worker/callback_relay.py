@@ -53,6 +53,7 @@ from .callback_state import State, callback_state, prepare_take_over, restore_ca
 from .carried_states import CarriedStates
 from .epoch_logs import Logs, plain_logs
 from .position import Position
+from .printed import ChiefsWords
 
 # The chief's callbacks may take long (a checkpoint, a plot): its peers wait for it, its death still ends the wait.
 DEADLINE_S = 24 * 3600.0
@@ -96,6 +97,7 @@ class CallbackRelay:
         self._is_set_up = False
         self._remembered: list[tuple[str, tuple[object, ...]]] = []
         self._states = CarriedStates(self._callbacks)
+        self._words: ChiefsWords | None = None  # on a chief in a process of its own
         self._digest = ""  # of the training state before hooks ran; empty where none did
         self._authors: dict[str, str] = {}  # of what is in the epoch's logs: names of callbacks' classes
         self._said_left_out: set[tuple[str, str]] = set()
@@ -143,16 +145,22 @@ class CallbackRelay:
             self._set_up()
         began = time.perf_counter()
         logs: Logs = args[-1] if hook == "on_epoch_end" else {}
+        step, epoch = self._position.of_run, self._position.epoch
+        heard = contextlib.nullcontext() if self._words is None else self._words.heard(hook, step, epoch)
         try:
-            for callback in self._callbacks:
-                before = dict(logs)
-                getattr(callback, hook)(*args)
-                self._note_authors(callback, before, logs)
+            with heard:
+                self._call_all(hook, args, logs)
             self._states.hook_ran(hook)
         except BaseException:  # sys.exit(), too
             self._member.step = self._position.of_run
             raise
         instruments.note(hook, began)
+
+    def _call_all(self, hook: str, args: tuple[Any, ...], logs: Logs) -> None:
+        for callback in self._callbacks:
+            before = dict(logs)
+            getattr(callback, hook)(*args)
+            self._note_authors(callback, before, logs)
 
     def _note_authors(self, callback: Callback, before: Logs, logs: Logs) -> None:
         """Note which of an epoch's numbers are of this callback; `before` is what the logs were before its hook."""
@@ -161,6 +169,8 @@ class CallbackRelay:
 
     def _set_up(self) -> None:
         """Give the callbacks their model; make them go on where another chief's stopped, if there was one."""
+        if not self._job.settings.local:
+            self._words = ChiefsWords(self._member.worker, self._member.send)
         self._files.enter(self._generation)
         keras.callbacks.CallbackList(
             list(self._callbacks),
