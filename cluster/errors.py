@@ -135,10 +135,12 @@ class PlacementError(ClusterError):
             keys: of it.
             error: what Ray says.
         """
+        said = type(error).__name__
+        if "env_vars" not in keys and "Failed to merge" not in str(error):  # which shows the values, and the job's
+            said = f"{said}: {(str(error).splitlines() or [''])[0]}".rstrip(".: ")
         return cls(
-            f"Ray does not take runtime_env={{{', '.join(map(repr, keys))}: ...}}: {type(error).__name__}. Ray's own "
-            "words are above. Within a job, what the job's runtime_env names already cannot be named again: give all "
-            "of it to 'ray job submit --runtime-env-json'."
+            f"Ray does not take runtime_env={{{', '.join(map(repr, keys))}: ...}}: {said}. Within a job, what the "
+            "job's runtime_env names already cannot be named again: give all to 'ray job submit --runtime-env-json'."
         )
 
     @classmethod

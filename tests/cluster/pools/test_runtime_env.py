@@ -24,6 +24,7 @@ def refused(env):
 
 if __name__ == "__main__":
     refused({"env_vars": 3})
+    refused({"working_dir": "/no/such/folder"})
     print("connected:", ray.is_initialized())
     join_ray(None, num_cpus=1, runtime_env={"env_vars": {"SAID": "by the runtime_env"}})
     print("there:", ray.get(ray.remote(num_cpus=0)(lambda: os.environ["SAID"]).remote()))
@@ -41,9 +42,10 @@ def test_a_runtime_env_reaches_workers_or_is_refused():
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120 * SLOW, check=False
     )
     told = [line for line in done.stdout.splitlines() if line.split(":")[0] in ("refused", "connected", "there")]
-    assert len(told) == 5, done.stdout + done.stderr
+    assert len(told) == 6, done.stdout + done.stderr
     assert told[0].startswith("refused: Ray does not take runtime_env={'env_vars': ...}: TypeError.")
-    assert told[1:3] == ["connected: False", "there: by the runtime_env"]
-    for line in told[3:]:
+    assert "/no/such/folder" in told[1]
+    assert told[2:4] == ["connected: False", "there: by the runtime_env"]
+    for line in told[4:]:
         assert line.startswith("refused: runtime_env={'env_vars': ...} comes too late")
         assert "secret" not in line
