@@ -112,7 +112,8 @@ def left_behind(machines):
                 found.append(f"{name}: {line}")
         found += [f"{name}: /dev/shm/{each}" for each in machines.memory_files(name) if each.startswith("heliostat")]
         disk = machines.disk(name)
-        found += [f"{name}: {path}" for path in disk.glob("home/.cache/heliostat/scratch/*")]
+        if name not in machines.crashed:
+            found += [f"{name}: {path}" for path in disk.glob("home/.cache/heliostat/scratch/*")]
         found += [f"{name}: {path}" for path in disk.glob("*/.heliostat-driver")]
         found += [f"{name}: {path}" for path in disk.glob("data/*/.heliostat-driver")]
     return found

@@ -79,6 +79,9 @@ class Machines:
         head_cpus: those of the head, where they are others: 0 keeps workers away from the driver's machine.
         store_bytes: of each node's object store.
         shared: a folder that all have as ``/mnt``; None for nothing shared.
+
+    Attributes:
+        crashed: names of those that `crash` has hit.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Machines:
         self._token = secrets.token_hex(32)
         self._first: dict[str, subprocess.Popen[str]] = {}
         self._inits: dict[int, int] = {}
+        self.crashed: set[str] = set()
 
     def __enter__(self) -> Machines:
         _remove_namespaces()
@@ -185,7 +189,8 @@ class Machines:
         subprocess.run(["ip", "netns", "del", host(name)], capture_output=True, check=False)
 
     def crash(self, name: str) -> None:
-        """Kill all that runs on a machine at once."""
+        """Kill all that runs on a machine at once; nobody is left there to take its scratch folders away."""
+        self.crashed.add(name)
         subprocess.run([*self._within(name), "sh", "-c", "kill -9 -1"], capture_output=True, check=False)
 
     def kill(self, name: str, pid: int) -> None:
