@@ -110,9 +110,10 @@ def left_behind(machines):
             is_actor = line.startswith("ray::") and not line.startswith(RAYS_OWN)
             if is_actor or "train.py" in line:
                 found.append(f"{name}: {line}")
-        found += [f"{name}: /dev/shm/{each}" for each in machines.memory_files(name) if each.startswith("heliostat")]
         disk = machines.disk(name)
         if name not in machines.crashed:
+            in_memory = (each for each in machines.memory_files(name) if each.startswith("heliostat"))
+            found += [f"{name}: /dev/shm/{each}" for each in in_memory]
             found += [f"{name}: {path}" for path in disk.glob("home/.cache/heliostat/scratch/*")]
         found += [f"{name}: {path}" for path in disk.glob("*/.heliostat-driver")]
         found += [f"{name}: {path}" for path in disk.glob("data/*/.heliostat-driver")]
