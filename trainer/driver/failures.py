@@ -6,7 +6,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -66,16 +67,22 @@ def end_pauses_quietly() -> None:
     """Let a script that does not catch a pause end with the pause's message and exit status, without a traceback.
 
     A pause is no mistake, and it is still an `Exception` for whoever catches exceptions: so only Python's own way to
-    show what nobody has caught is changed, and where somebody else has changed it (a notebook, a debugger, a service
-    that collects errors), it is his.
+    show what nobody has caught is changed, or Ray's, which every process that loads Ray has; where somebody else has
+    changed it (a notebook, a debugger, a service that collects errors), it is his.
     """
-    if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _show_uncaught
+    usual = sys.excepthook
+    if usual is sys.__excepthook__ or getattr(usual, "__module__", "").partition(".")[0] == "ray":
+        sys.excepthook = partial(_show_uncaught, usual)
 
 
-def _show_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _show_uncaught(
+    usual: Callable[[type[BaseException], BaseException, TracebackType | None], object],
+    kind: type[BaseException],
+    error: BaseException,
+    traceback: TracebackType | None,
+) -> None:
     if not isinstance(error, RunPausedError):
-        sys.__excepthook__(kind, error, traceback)
+        usual(kind, error, traceback)
         return
     if sys.stderr is not None:
         print(*[str(error), *getattr(error, "__notes__", ())], sep="\n", file=sys.stderr)
