@@ -132,7 +132,7 @@ def _connect(cluster: Cluster | None, num_cpus: int, runtime_env: Mapping[str, A
         ray.shutdown()
         if runtime_env is not None and isinstance(error, _OF_RUNTIME_ENV):
             raise PlacementError.bad_runtime_env(sorted(runtime_env), error) from None  # it may name values
-        raise _explained(error, cluster) from error
+        raise _explained(error, cluster) from None  # its own words hold what Ray says
 
 
 def _explained(error: Exception, cluster: Cluster | None) -> PlacementError:
