@@ -1,0 +1,68 @@
+"""Workers that do not see the driver's folders: a run on them is that of one machine, and all of it comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import keras
+import pytest
+from heliostat.cluster.disk.served import TOKEN
+from heliostat.cluster.pools import ray_session
+from heliostat.trainer.driver.workers import Workers
+
+from ..slow import SLOW
+from .conftest import dense_data, fingerprint
+from .helpers import TrainerOn, local_trainer
+from .models import normalised
+
+pytestmark = pytest.mark.ray
+
+
+class Elsewhere(Workers):
+    """Workers whose machines have other folders at the paths of the driver's: there is another token in each."""
+
+    def serve(self, roots):
+        disk = super().serve(roots)
+        assert disk is not None, "workers may be on other machines"
+        for root in disk.roots:
+            if root.is_writable:
+                with open(f"{root.path}/{TOKEN}", "w") as token:
+                    token.write("of another disk")
+        return disk
+
+    def _spec(self, **resources):
+        spec = super()._spec(**resources)
+        return replace(spec, env={**spec.env, "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]})
+
+
+@pytest.fixture
+def elsewhere(ray_here, monkeypatch, tmp_path):
+    """elsewhere() -> a trainer on two such workers."""
+    monkeypatch.setattr(ray_session, "one_machine", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def make():
+        arguments = {"workers": 2, "num_microbatches": 4, "threads_per_worker": 1, "seed": 7}
+        return TrainerOn(Elsewhere, normalised, run_dir=tmp_path / "run", start_timeout_s=300 * SLOW, **arguments)
+
+    return make
+
+
+def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp_path):
+    data, valid = dense_data(), dense_data(rows=23, seed=1)
+    job = {"validation_data": valid, "global_batch_size": 16, "verbose": 0}
+    with local_trainer(normalised, tmp_path / "here") as trainer:
+        undisturbed = trainer.fit(data, epochs=3, **job)
+        loss = trainer.evaluate(valid)["loss"]
+    with elsewhere() as trainer:
+        trainer.fit(data, epochs=2, callbacks=[keras.callbacks.CSVLogger("log.csv", append=True)], **job)
+    with elsewhere() as trainer:  # others, which begin with the checkpoint
+        result = trainer.fit(data, epochs=3, callbacks=[keras.callbacks.CSVLogger("log.csv", append=True)], **job)
+        assert trainer.evaluate(valid)["loss"] == loss
+    assert fingerprint(result) == fingerprint(undisturbed)
+    assert result.model().count_params() > 0
+    run = tmp_path / "run"
+    assert len((run / "log.csv").read_text().splitlines()) == 4
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
