@@ -221,6 +221,8 @@ class RayPool(WorkerPool):
             thread.join(max(0.0, until_s - time.monotonic()))
         self._keepers.close()
         self._placement.close()
+        if self.disk is not None:
+            self.disk.unmark()  # also where the program ends without closing its trainer
 
     # -- threads that hear the workers, and end them --------------------------------------------------------------
 
