@@ -90,6 +90,7 @@ class RunFolder:
         if recorded:
             self._record = read_record(self.path)
         self._record.setdefault("id", f"{self.path.name}-{uuid.uuid4().hex[:8]}")
+        self._is_at_usual_place = is_new
         self._is_new = is_new or not self.path.exists()
         try:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
@@ -119,6 +120,8 @@ class RunFolder:
                     after.close()  # the lease is the last that is in there
                     with contextlib.suppress(OSError):
                         self.path.rmdir()
+                        if self._is_at_usual_place:
+                            self.path.parent.rmdir()  # runs/, unless others are in there
                 raise
             finally:
                 self.files.lease = None
