@@ -25,7 +25,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,15 +198,24 @@ def digest_of(files: Sequence[Path], root: Path | None = None) -> str:
     """Hash of files and of their names below a folder, of None the one that holds them all; empty without files."""
     if not files:
         return ""
-    root, found = root or Path(os.path.commonpath([path.parent for path in files])), hashlib.sha256()
-    for path in files:
-        try:
-            contents = path.read_bytes()
-        except OSError:  # it has no file, or one that cannot be read
-            contents = b""
-        found.update(f"{path.relative_to(root)} {len(contents)}\n".encode())
-        found.update(contents)
+    root = root or Path(os.path.commonpath([path.parent for path in files]))
+    return digest_of_contents((str(path.relative_to(root)), _contents(path)) for path in files)
+
+
+def digest_of_contents(contents: Iterable[tuple[str, bytes]]) -> str:
+    """Hash of names and contents of files."""
+    found = hashlib.sha256()
+    for name, content in contents:
+        found.update(f"{name} {len(content)}\n".encode())
+        found.update(content)
     return found.hexdigest()
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has no file, or one that cannot be read
+        return b""
 
 
 def _heliostat() -> tuple[str, str]:

@@ -19,6 +19,7 @@ modules that the script imports (which ones it imports later cannot be known).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib
 import io
@@ -33,7 +34,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import IO
 
-from heliostat.cluster.preflight import digest_of
+from heliostat.cluster.preflight import digest_of, digest_of_contents
 
 from .errors import ConfigurationError
 
@@ -41,6 +42,7 @@ LIMIT_BYTES = 80_000_000
 NUM_NAMED = 5
 _MODULES = (".py", *EXTENSION_SUFFIXES)
 _USED = ".used"  # in a copy: locked as long as a process uses it
+_ATTEMPTS = 10  # others may take a copy away that nobody uses yet
 _WHEN = (1980, 1, 1, 0, 0, 0)  # equal files make equal archives
 
 
@@ -111,8 +113,8 @@ class Source:
     def _copy(self) -> Path:
         """A folder of this machine that holds the files, which stays as long as this process does."""
         home = _home()
-        while True:
-            place = home / self.digest
+        place = home / self.digest
+        for _ in range(_ATTEMPTS):
             if not self._is_in(place):
                 self._extract(home, place)
             with contextlib.suppress(FileNotFoundError):  # somebody has taken it for one that nobody uses
@@ -123,6 +125,7 @@ class Source:
                     _remove_unused(home)
                     return place
                 lock.close()
+        raise OSError(errno.EIO, "what was written there is not what is read", str(place))
 
     def _extract(self, home: Path, place: Path) -> None:
         """Write the files, aside; the first process of the machine that has done so moves them to their place."""
@@ -181,7 +184,7 @@ def source_of(folder: Path) -> Source | None:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, data in contents.items():
             archive.writestr(zipfile.ZipInfo(name, _WHEN), data)
-    digest = digest_of([folder / name for name in contents], folder)
+    digest = digest_of_contents(contents.items())  # of what is packed: a file may be changing
     return Source(folder=str(folder), names=tuple(contents), digest=digest, archive=packed.getvalue())
 
 
@@ -193,8 +196,8 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_file() and entry.name.endswith(_MODULES):
             yield entry
-        elif (entry / "__init__.py").is_file() or (entry.name in loaded and _is_namespace(entry)):
-            yield from _package(entry)
+        elif os.path.isfile(entry / "__init__.py") or (entry.name in loaded and _is_namespace(entry)):
+            yield from _package(entry)  # folders of others that cannot be looked into are none
 
 
 def _is_namespace(folder: Path) -> bool:

@@ -12,6 +12,8 @@ from heliostat.trainer import source as source_module
 from heliostat.trainer.errors import ConfigurationError
 from heliostat.trainer.source import SourceTooLargeError, source_of
 
+from ..slow import SLOW
+
 
 @pytest.fixture
 def project(tmp_path):
@@ -76,6 +78,12 @@ def test_another_machine_gets_a_copy_also_where_an_old_one_lies(project, copies)
     assert used_elsewhere(found) == (3, copies / found.digest)
     (copies / found.digest / "mine.py").write_text("WIDTH = 98")
     assert used_elsewhere(found) == (3, copies / found.digest)
+
+
+def test_a_file_that_changes_all_the_time_travels_as_it_was_read(project, copies):
+    (project / "parts" / "now.txt").symlink_to("/proc/sys/kernel/random/uuid")  # another text whenever it is read
+    found = source_of(project)
+    assert used_elsewhere(found, timeout=60 * SLOW) == (3, copies / found.digest)
 
 
 def test_copies_that_nobody_uses_are_removed_and_others_stay(project, copies, monkeypatch):
