@@ -1,8 +1,9 @@
 """What the chief's callbacks print appears where the run was started, too, and not in the worker's log alone.
 
-Only what goes through Python's standard output while a hook runs is taken: native code and the chief's other threads
-print into the log. It travels with the end of the hook as an event of the run, so a line that a lost chief has told and
-its successor prints again can be left out (`PrintedOnce` on the driver's side, by the hook and where in the run it is).
+Only what goes through Python's standard output while a hook runs is taken: native code, and threads between hooks,
+print into the log alone. It travels with the end of the hook as an event of the run, so a line that a lost chief has
+told and its successor prints again can be left out (`PrintedOnce` on the driver's side, by the hook and where in the
+run it is).
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ class ChiefsWords:
         finally:
             if sys.stdout is tee:  # else the user has put something of his own there
                 sys.stdout = log
-            if text := tee.taken():
-                text = self._shortened(text)
+            if text := self._shortened(tee.taken()):
                 self._send(Printed(worker=self._worker, hook=hook, step=step, epoch=epoch, text=text))
 
     def _shortened(self, text: str) -> str:
-        """As much of a text as this second still takes."""
+        """As much of a text as this second still takes; that there is more is said once."""
         now_s = time.monotonic()
         if now_s > self._until_s:
             self._until_s, self._left = now_s + 1.0, LETTERS_PER_S
-        shown = text[: self._left]
-        self._left -= len(shown)
-        return shown if shown == text else f"{shown}\n(more than is shown; all of it is in the chief's log)"
+        left, self._left = self._left, self._left - len(text)
+        if left < 0:
+            return ""
+        return text if len(text) <= left else f"{text[:left]}\n(more than is shown; all of it is in the chief's log)"
 
 
 class _Tee(io.TextIOBase):
