@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from ..errors import DiskError
 from .served import TOKEN, Root, ServedDisk
 
 CALLS_AT_ONCE = 8
-ANSWER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,23 +40,33 @@ class Disk:
     roots: tuple[Root, ...] = ()
 
     def serving(self, *roots: Root) -> Disk:
-        """This disk, on which these are served, too; on the driver. What others may write to is made, with its token.
+        """This disk, on which these are served, and nothing else that can only be read; on the driver.
 
-        What is only read and is not there is left out: who wants to read it finds that it is gone.
+        What others may write to is made, with its token, and stays until there is other such: workers print into the
+        run folder of the last fit. What is only read and is not there is left out: who wants it finds that it is gone.
 
         Raises:
             DiskError: the processes of Ray on this machine do not see what the driver sees.
             OSError: a token cannot be written.
         """
-        added = [root for root in dict.fromkeys(roots) if root not in self.roots]
-        added = [root for root in added if root.is_writable or os.path.exists(root.path)]
-        for root in added:
-            if root.is_writable:
-                os.makedirs(root.path, exist_ok=True)
-                Path(root.path, TOKEN).write_text(self.id)
-            if why := self.call("serve", root, self.id):
-                raise DiskError.not_seen(root.path, why)
-        return replace(self, roots=(*self.roots, *added))
+        kept = () if any(root.is_writable for root in roots) else (root for root in self.roots if root.is_writable)
+        wanted = dict.fromkeys(root for root in (*kept, *roots) if root.is_writable or os.path.exists(root.path))
+        served, new = self._with_roots(wanted), self._with_roots(wanted.keys() - set(self.roots))
+        try:
+            for root in served.roots:
+                if root.is_writable and not self._marks(root):  # one that was served may have been deleted
+                    os.makedirs(root.path, exist_ok=True)
+                    Path(root.path, TOKEN).write_text(self.id)
+            if hindered := self.call("serve", served.roots, self.id):
+                raise DiskError.not_seen(*hindered)
+        except BaseException:
+            new.unmark()
+            raise
+        self._with_roots(set(self.roots) - wanted.keys()).unmark()
+        return served
+
+    def _with_roots(self, roots: Iterable[Root]) -> Disk:
+        return replace(self, roots=tuple(roots))
 
     def roots_of(self, path: str) -> list[Root]:
         """The roots that a path is in; none if it is not served."""
@@ -66,9 +76,13 @@ class Disk:
         """Take the tokens away; on the driver, when nobody needs the disk any more."""
         for root in self.roots:
             with contextlib.suppress(OSError):
-                token = Path(root.path, TOKEN)
-                if root.is_writable and token.read_text() == self.id:
-                    token.unlink()
+                if root.is_writable and self._marks(root):
+                    Path(root.path, TOKEN).unlink()
+
+    def _marks(self, root: Root) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(root.path, TOKEN).read_text() == self.id
+        return False
 
     def asked(self, method: str, *arguments: object, **options: object) -> ray.ObjectRef:
         """A reference of what a method of the `ServedDisk` will return."""

@@ -58,18 +58,23 @@ class ServedDisk:
     """Files and folders below some roots. Everything raises OSError; PermissionError outside of the roots."""
 
     def __init__(self) -> None:
-        self._roots: dict[str, Root] = {}
+        self._roots: tuple[Root, ...] = ()  # never changed in place: others read it meanwhile
 
-    def serve(self, root: Root, token: str) -> str:
-        """Serve a root from now on, which has this token if it can be written to; what hinders that, else nothing."""
-        try:
-            if root.is_writable and Path(root.path, TOKEN).read_text() != token:
-                return "another folder is there"
-            os.stat(root.path)
-        except OSError as error:
-            return error.strerror or str(error)
-        self._roots[root.path] = root
-        return ""
+    def serve(self, roots: Sequence[Root], token: str) -> tuple[str, str] | None:
+        """Serve these roots from now on and no others; those that can be written to have this token.
+
+        Returns:
+            A path that hinders it, and why: then all stays as it was. Else None.
+        """
+        for root in roots:
+            try:
+                if root.is_writable and Path(root.path, TOKEN).read_text() != token:
+                    return root.path, "another folder is there"
+                os.stat(root.path)
+            except OSError as error:
+                return root.path, error.strerror or str(error)
+        self._roots = tuple(roots)
+        return None
 
     def info(self, paths: Sequence[str]) -> list[Found]:
         """What lies at these paths."""
@@ -127,7 +132,7 @@ class ServedDisk:
     def remove_folder(self, path: str, *, keep: bool = False) -> None:
         """Delete a folder and all in it; with `keep` only what is in it. A root itself stays."""
         real = self._real(path, writes=True)
-        if keep or any(real == os.path.realpath(root) for root in self._roots):
+        if keep or any(real == os.path.realpath(root.path) for root in self._roots):
             for each in os.scandir(real):
                 shutil.rmtree(each.path) if each.is_dir(follow_symlinks=False) else os.unlink(each.path)
         else:
@@ -144,7 +149,7 @@ class ServedDisk:
     def _real(self, path: str, *, writes: bool = False) -> str:
         """Where a path leads to; raises PermissionError unless that is below a root, which can be written to."""
         real = os.path.realpath(path)
-        for root in self._roots.values():
+        for root in self._roots:
             if (root.is_writable or not writes) and Root(path=os.path.realpath(root.path)).holds(real):
                 return real
         may = "written to" if writes else "read"

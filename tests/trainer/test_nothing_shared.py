@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ..slow import SLOW
 from .conftest import dense_data, fingerprint
 from .helpers import TrainerOn, local_trainer
 from .models import normalised
+from .ray_pool import nothing_left
 
 pytestmark = pytest.mark.ray
 
@@ -66,3 +68,27 @@ def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp
     run = tmp_path / "run"
     assert len((run / "log.csv").read_text().splitlines()) == 4
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
+
+
+def test_each_task_is_served_what_it_needs_and_a_forgotten_trainer_leaves_no_token(ray_here, monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_session, "one_machine", lambda: False)
+    made = []
+
+    def make_workers(settings):
+        made.append(Workers(settings))
+        return made[0]
+
+    trainer = TrainerOn(make_workers, normalised, run_dir=tmp_path / "run", workers=1, threads_per_worker=1)
+    trainer.fit(dense_data(), epochs=1, global_batch_size=16, verbose=0)
+    before = [len(made[0]._disk.roots)]
+    for seed in (1, 2):
+        trainer.evaluate(dense_data(rows=23, seed=seed))
+        before.append(len(made[0]._disk.roots))
+    assert before == [2, 3, 3]
+    token, pids = tmp_path / "run" / TOKEN, [info.pid for info in made[0].infos.values()]
+    assert token.exists()
+    with nothing_left(pids):
+        del trainer
+        made.clear()
+        gc.collect()
+        assert not token.exists()

@@ -127,7 +127,9 @@ def test_a_folder_that_ray_does_not_see_is_refused(disk, tmp_path):
     only_here = f"/proc/self/fd/{os.dup2(here, 900)}"  # means nothing in another process
     try:
         with pytest.raises(DiskError, match="No such file"):
-            disk.serving(Root(path=only_here))
+            disk.serving(Root(path=only_here), Root(path=f"{tmp_path}/run-2", is_writable=True))
+        assert not (tmp_path / "run-2" / TOKEN).exists()
+        assert disk.call("info", [f"{tmp_path}/run"])[0].kind == "folder"
     finally:
         os.close(900)
         os.close(here)
@@ -138,9 +140,25 @@ def test_what_is_written_is_made_and_what_is_gone_is_left_out(disk, tmp_path):
     more = disk.serving(
         Root(path=f"{tmp_path}/gone"), Root(path=f"{tmp_path}/a/b", is_writable=True), Root(path=f"{tmp_path}/a")
     )
-    assert {root.path for root in more.roots} == {f"{tmp_path}/{name}" for name in ("run", "a/b", "a")}
+    assert {root.path for root in more.roots} == {f"{tmp_path}/{name}" for name in ("a/b", "a")}
     assert Reach(more).sees(f"{tmp_path}/a/b/file")
     assert not Reach(more).sees(f"{tmp_path}/a/file")
+
+
+def test_a_task_is_served_what_it_needs_and_the_last_run_folder_stays(disk, tmp_path):
+    run, rows = tmp_path / "run", [tmp_path / name for name in ("one", "two")]
+    for folder in rows:
+        folder.mkdir()
+        disk = disk.serving(Root(path=str(folder)))
+    assert [root.path for root in disk.roots] == [str(run), str(rows[1])]
+    with pytest.raises(PermissionError):
+        disk.call("info", [str(rows[0])])
+    (run / TOKEN).unlink()  # with a folder that a failed start took away
+    assert disk.serving(disk.roots[0]).roots == disk.roots[:1]
+    assert (run / TOKEN).read_text() == disk.id
+    other = disk.serving(Root(path=f"{tmp_path}/run-2", is_writable=True))
+    assert [root.path for root in other.roots] == [f"{tmp_path}/run-2"]
+    assert not (run / TOKEN).exists()
 
 
 def test_a_folder_to_be_read_in_one_that_is_seen_is_seen(disk, tmp_path):

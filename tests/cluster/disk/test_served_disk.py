@@ -18,8 +18,8 @@ def served(tmp_path):
     (tmp_path / "secret").write_text("not theirs")
     (tmp_path / "run" / TOKEN).write_text("mine")
     disk = ServedDisk()
-    assert disk.serve(Root(path=f"{tmp_path}/run", is_writable=True), "mine") == ""
-    assert disk.serve(Root(path=f"{tmp_path}/data"), "mine") == ""
+    roots = [Root(path=f"{tmp_path}/run", is_writable=True), Root(path=f"{tmp_path}/data")]
+    assert disk.serve(roots, "mine") is None
     return disk
 
 
@@ -103,9 +103,19 @@ def test_errors_keep_their_number(served, tmp_path):
 
 
 def test_a_folder_that_is_another_one_for_ray_is_told(tmp_path):
-    disk = ServedDisk()
-    assert "No such file" in disk.serve(Root(path=f"{tmp_path}", is_writable=True), "mine")
+    disk, path = ServedDisk(), f"{tmp_path}"
+    (found, why) = disk.serve([Root(path=path, is_writable=True)], "mine")
+    assert (found, "No such file" in why) == (path, True)
     (tmp_path / TOKEN).write_text("of another")
-    assert disk.serve(Root(path=f"{tmp_path}", is_writable=True), "mine") == "another folder is there"
+    assert disk.serve([Root(path=path, is_writable=True)], "mine") == (path, "another folder is there")
     with pytest.raises(PermissionError):
         disk.info([f"{tmp_path}"])
+
+
+def test_what_was_served_before_is_so_no_more_and_stays_so_where_others_cannot_be(served, tmp_path):
+    before = served.info([f"{tmp_path}/data"])
+    assert served.serve([Root(path=f"{tmp_path}/gone")], "mine") == (f"{tmp_path}/gone", "No such file or directory")
+    assert served.info([f"{tmp_path}/data"]) == before
+    assert served.serve([Root(path=f"{tmp_path}/run")], "mine") is None
+    with pytest.raises(PermissionError):
+        served.info([f"{tmp_path}/data"])
