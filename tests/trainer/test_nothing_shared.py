@@ -70,6 +70,17 @@ def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
 
 
+def test_checkpoints_lie_where_a_link_in_the_run_folder_leads(elsewhere, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "large").mkdir()
+    (tmp_path / "run/checkpoints").symlink_to(tmp_path / "large")
+    callbacks = [keras.callbacks.CSVLogger("log.csv")]
+    with elsewhere() as trainer:
+        trainer.fit(dense_data(), epochs=1, global_batch_size=16, callbacks=callbacks, verbose=0)
+    assert {path.parent.name for path in (tmp_path / "large").glob("*/manifest.json")}
+    assert (tmp_path / "run/log.csv").exists()
+
+
 def test_each_task_is_served_what_it_needs_and_a_forgotten_trainer_leaves_no_token(ray_here, monkeypatch, tmp_path):
     monkeypatch.setattr(ray_session, "one_machine", lambda: False)
     made = []

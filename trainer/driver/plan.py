@@ -152,9 +152,7 @@ class Run:
             final: from `final_store`, where checkpoints are as well.
         """
         own = folder.path.absolute()
-        written = [own]
-        if not is_uri(final.location) and not Path(final.location).is_relative_to(own):
-            written.append(Path(final.location).parent)
+        written = [own] if is_uri(final.location) else [own, *_written_beside(own, Path(final.location))]
         return [*roots_of(data, self.begins.state), *(Root(path=str(each), is_writable=True) for each in written)]
 
     @property
@@ -188,6 +186,14 @@ class Run:
     def can_shrink(self, folder: RunFolder) -> bool:
         """Whether its number of microbatches is still to be found; once a step is done in its folder it is fixed."""
         return self.settings.num_microbatches == "auto" and "start_s" not in folder.record
+
+
+def _written_beside(own: Path, final: Path) -> list[Path]:
+    """Where checkpoints are if that is not in the run folder, or in there by a link alone; `final` is beside them."""
+    if not final.is_relative_to(own):
+        return [final.parent]
+    real = Path(os.path.realpath(final))
+    return [] if real.is_relative_to(os.path.realpath(own)) else [real.parent]
 
 
 def roots_of(data: Iterable[Dataset | None], state: ModelState) -> list[Root]:
