@@ -95,30 +95,52 @@ class StagedFiles:
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.delete_dir(self._staging)
 
-    def fetch(self, into: Path, refused: Callable[[str], str]) -> None:
+    def fetch(self, into: Path, refused: Callable[[str], str]) -> list[str]:
         """Copy the run folder's files.
 
         Args:
             into: an empty folder of this machine.
             refused: of a path in the run folder, why it is not copied; empty where it is.
 
+        Returns:
+            Paths that may not be read: links lead out of what is served there.
+
         Raises:
-            OSError: they cannot be read, or this machine's disk does not take them.
+            OSError: others cannot be read, or this machine's disk does not take them.
         """
-        waiting = [""]
+        waiting, closed = [""], list[str]()
         while waiting:
             folder = waiting.pop()
             here = pafs.FileSelector(f"{self._run_dir}/{folder}".rstrip("/"), allow_not_found=True)
-            for info in self._filesystem.get_file_info(here):
+            try:
+                infos = self._filesystem.get_file_info(here)
+            except PermissionError:
+                if not folder:
+                    raise
+                closed.append(folder)
+                continue
+            (into / folder).mkdir(exist_ok=True)
+            for info in infos:
                 path = f"{folder}/{info.base_name}".lstrip("/")
                 if refused(path):
                     continue
                 if info.type == pafs.FileType.Directory:
-                    (into / path).mkdir()
                     waiting.append(path)
-                elif info.type == pafs.FileType.File:
-                    with (into / path).open("wb") as file:
-                        file.writelines(self._read(f"{self._run_dir}/{path}"))
+                elif info.type == pafs.FileType.File and not self._copied(path, into / path):
+                    closed.append(path)
+        return closed
+
+    def _copied(self, path: str, to: Path) -> bool:
+        """Copy a file of the run folder; False if it may not be read."""
+        try:
+            pieces = self._read(f"{self._run_dir}/{path}")
+            first = next(pieces, b"")
+        except PermissionError:
+            return False
+        with to.open("wb") as file:
+            file.write(first)
+            file.writelines(pieces)
+        return True
 
     # -- one change ---------------------------------------------------------------------------------------------------
 

@@ -260,5 +260,12 @@ def test_all_of_it_through_the_driver_s_disk(ray_here, tmp_path, monkeypatch):
         chief.staged.clear()
         chief.staged.fetch(tmp_path / "elsewhere", lambda path: "")
         assert content(tmp_path / "elsewhere") == content(chief.run_dir) == content(chief.folder)
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/file").write_text("of no run")
+        for name in ("mine", "mine/file"):
+            (tmp_path / "run" / name.replace("/", "-")).symlink_to(tmp_path / name)
+        (tmp_path / "again").mkdir()
+        assert sorted(chief.staged.fetch(tmp_path / "again", lambda path: "")) == ["mine", "mine-file"]
+        assert content(tmp_path / "again") == content(chief.folder)
     finally:
         stop_disk(disk)
