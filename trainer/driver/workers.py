@@ -55,7 +55,6 @@ class Workers:
         self._forsaken: weakref.finalize | None = None
         self._uses_ray = self._started = False
         self._disk: Disk | None = None  # where workers may be on other machines
-        self._marked: weakref.finalize | None = None  # takes its tokens away, also when the program ends
         self._size: int | None = None  # what `resize` has said
         self._code: list[object] = []
 
@@ -165,10 +164,7 @@ class Workers:
             raise DiskError.gone(str(error)) from error
         except OSError as error:
             raise StorageError(Path(error.filename or "."), error) from error
-        if self._marked is not None:
-            self._marked.detach()
-        self._marked = weakref.finalize(self, self._disk.unmark)
-        self.group.pool.disk = self._disk
+        self.group.pool.disk = self._disk  # the pool takes its tokens away, also when the program ends
         return self._disk
 
     def resize(self, num_workers: int) -> None:
@@ -185,9 +181,6 @@ class Workers:
         self._group = self._forsaken = self._disk = None
         self._uses_ray = self._started = False
         _free(group, disk, uses_ray)
-        if self._marked is not None:
-            self._marked.detach()
-            self._marked = None
 
     def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
         from ..engine.runtime import fix_threads, no_gpus_seen, usable_gpus  # loads TensorFlow, which computes here
