@@ -65,15 +65,18 @@ def machines(made):
 
 @pytest.fixture
 def told(request):
-    """told(running): keeps a line about a command for the report, and makes sure that it was no crash."""
+    """told(running): keeps a line about a command for the report, and makes sure that it was no crash.
 
-    def tell(running, what=""):
+    `but`: what Ray may say, since the test has killed a worker's process on the driver's own machine.
+    """
+
+    def tell(running, what="", but=()):
         status = running.wait()
         name = f"{request.node.name}{what and ': '}{what}"
         request.config.stash[ROWS].append(
             f"{name:70} {running.seconds:6.1f} s {running.longest_silence_s:6.1f} s  {status}"
         )
-        for word in NEVER:
+        for word in set(NEVER).difference(but):
             assert word not in running.text, running.text[-6000:]
         return running.text
 

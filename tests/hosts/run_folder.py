@@ -10,6 +10,11 @@ import h5py
 import numpy as np
 
 
+def is_at_the_gate(folder: Path) -> bool:
+    """Whether callbacks of a run wait at the gate (`work/train.py`), as a worker's log tells."""
+    return any("at the gate" in log.read_text() for log in (folder / "logs").glob("worker-*.log"))
+
+
 def files_of(folder: Path) -> set[str]:
     """What callbacks have written into a run folder: names below it, those of TensorBoard as their folders."""
     ours = {"run.json", "metrics.jsonl", "events.jsonl", "model.keras", "logs", "checkpoints", "final", "data"}
@@ -17,14 +22,14 @@ def files_of(folder: Path) -> set[str]:
     return {
         str(path.parent if ".tfevents." in path.name else path)
         for path in found
-        if path.parts[0] not in ours and not path.name.startswith(".")
+        if path.parts[0] not in ours and not any(part.startswith(".") for part in path.parts)
     }
 
 
 def assert_same_files(folder: Path, other: Path) -> None:
     """Callbacks' files in two run folders are the same: bytes of text, numbers of weights and of TensorBoard."""
     names = files_of(other)
-    assert files_of(folder) == names
+    assert files_of(folder) == names, sorted(files_of(folder) ^ names)
     for name in sorted(names):
         if name.startswith("board"):
             assert _scalars(folder / name) == _scalars(other / name), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import heliostat.trainer
@@ -13,6 +14,7 @@ import pytest
 from ..slow import SLOW
 from .conftest import outcome
 from .machines import HEAD, LAPTOP, RAY_PORT, address, host
+from .run_folder import is_at_the_gate
 
 pytestmark = [pytest.mark.reach, pytest.mark.slow]
 
@@ -106,7 +108,8 @@ def test_two_that_wait_for_room_do_not_starve_each_other(machines, undisturbed, 
     one = machines.python(HEAD, *options, "--run-dir=/tmp/one")
     other = machines.python(HEAD, *options, "--run-dir=/tmp/other-one")
     both = (one, other)
-    winner = next_with(both, "at the gate")
+    folders = [machines.disk(HEAD) / name for name in ("one", "other-one")]
+    winner = both[first_at_the_gate(both, folders)]
     (waiting,) = (each for each in both if each is not winner)
     waiting.wait_for("CPU")
     for name in machines.names:
@@ -116,16 +119,14 @@ def test_two_that_wait_for_room_do_not_starve_each_other(machines, undisturbed, 
         assert outcome(text)["stored"]["sha256"] == undisturbed[0]["sha256"]
 
 
-def next_with(commands, text):
-    """The first of some commands that prints something."""
-    import time
-
+def first_at_the_gate(commands, folders):
+    """The number of the first of some commands whose callbacks wait, as the logs in their run folders tell."""
     until_s = time.monotonic() + 240 * SLOW
     while time.monotonic() < until_s:
-        for running in commands:
+        for running, folder in zip(commands, folders, strict=True):
             assert not running.is_over, running.text[-6000:]
-            if text in running.text:
-                return running
+            if is_at_the_gate(folder):
+                return folders.index(folder)
         time.sleep(0.1)
     raise AssertionError([each.text[-3000:] for each in commands])
 

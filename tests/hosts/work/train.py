@@ -67,9 +67,12 @@ class Diary(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         with open(self.path, "a") as file:
             file.write(f"{epoch} {logs['loss']!r}\n")
+        print(f"the diary has epoch {epoch}")
 
 
 def callbacks_of(run_dir):
+    """Callbacks that write into the run folder, in which they work: a relative path begins there."""
+    run_dir = run_dir if run_dir.is_absolute() else Path()
     return [
         keras.callbacks.ModelCheckpoint(run_dir / "best.keras", monitor="loss", save_best_only=True),
         keras.callbacks.ModelCheckpoint(str(run_dir / "epoch-{epoch}.weights.h5"), save_weights_only=True),
