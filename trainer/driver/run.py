@@ -329,16 +329,16 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
     with telling(partial(record.tell_waiting, f"the model to be written in {folder.path}")):
         if report.not_written is not None:
             raise StorageError(folder.path / MODEL_FILE, report.not_written)
-        folder.take_model(report.model_file)
-        with folder.files.all_tried():
-            folder.update(
-                state="finished",
-                epochs_done=len(epochs),
-                stopped_early=bool(epochs) and epochs[-1].stopped,
-                sha256=report.sha256,
-                final=record.commits.final,
-                seconds=round(seconds, 3),
-            )
+        with folder.files.all_tried():  # a run of which not all is written is none that is finished
+            folder.take_model(report.model_file)
+        folder.update(
+            state="finished",
+            epochs_done=len(epochs),
+            stopped_early=bool(epochs) and epochs[-1].stopped,
+            sha256=report.sha256,
+            final=record.commits.final,
+            seconds=round(seconds, 3),
+        )
     record.recorded = True
     if traced:
         _save_trace(coordinator, record, next_epoch=None)
