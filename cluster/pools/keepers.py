@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -24,10 +24,14 @@ _CALLS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class _Remote:
-    """A keeper on another machine, and what it answers once it is there. (Any: actors have no types.)"""
+    """A keeper on another machine, and what it answers once it is there. (Any: actors have no types.)
+
+    Its calls run side by side: a log that is only about to be followed would be taken for one that is not.
+    """
 
     actor: Any
     first: ray.ObjectRef
+    followed: dict[str, ray.ObjectRef] = field(default_factory=dict)  # what `follow` will return, by the log
 
 
 class Keepers:
@@ -55,12 +59,13 @@ class Keepers:
     def follow(self, info: WorkerInfo, log_path: str, disk: Disk | None) -> None:
         """Have the driver sent what a worker prints, where its machine does not see the driver's file."""
         if disk is not None and (keeper := self._remote.get(info.node)) is not None:
-            keeper.actor.follow.remote(log_path, disk)
+            keeper.followed[log_path] = keeper.actor.follow.remote(log_path, disk)
 
     def shipped(self, info: WorkerInfo | None, log_path: str | None) -> None:
         """Wait until the driver has all that a worker has printed."""
         if info is not None and log_path is not None and (keeper := self._remote.get(info.node)) is not None:
             with contextlib.suppress(RayError):
+                _await_following(keeper, log_path, SHIP_WITHIN_S)
                 ray.get(keeper.actor.ship.remote(log_path), timeout=SHIP_WITHIN_S)
 
     def remains_of(self, info: WorkerInfo | None, log_path: str | None, disk: Disk | None) -> Remains | None:
@@ -79,6 +84,7 @@ class Keepers:
         if keeper is None or not ray.wait([keeper.first], timeout=0)[0]:
             return Remains()  # it was not there yet: then its silence says nothing
         try:
+            _await_following(keeper, log_path, ANSWER_S)
             found: Remains = ray.get(keeper.actor.remains_of.remote(info, log_path, disk), timeout=ANSWER_S)
         except (GetTimeoutError, ActorUnavailableError):
             return None
@@ -108,3 +114,9 @@ class Keepers:
             with contextlib.suppress(RayError):
                 ray.kill(keeper.actor)
         self._remote.clear()
+
+
+def _await_following(keeper: _Remote, log_path: str | None, limit_s: float) -> None:
+    """Wait, for so many seconds at most, until a keeper has begun to follow a log that it was asked to follow."""
+    if (asked := keeper.followed.get(log_path or "")) is not None:
+        ray.wait([asked], timeout=limit_s)
