@@ -56,7 +56,7 @@ class Where(keras.callbacks.Callback):
             file.write(f"{Path.cwd()}\n")
 
 
-@pytest.mark.parametrize("diary", [Diary, StepDiary])
+@pytest.mark.parametrize("diary", [pytest.param(Diary, marks=pytest.mark.slow), StepDiary])
 def test_files_after_three_deaths_of_chiefs(ray_here, train, tmp_path, disk, diary):
     faults = Faults(tmp_path / "faults", tmp_path / "run", SIZE)
     faults.order(

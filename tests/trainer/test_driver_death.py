@@ -93,6 +93,7 @@ def undisturbed(tmp_path_factory):
     return finish(tmp_path_factory.mktemp("undisturbed"), workers=0, pace=False)
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_stopped_for_longer_than_the_deadline_blames_nobody(undisturbed, tmp_path):
     process = start(tmp_path, workers=2, pace=True, deadline_s=4)
     wait_for_epochs(process, tmp_path, 3)
