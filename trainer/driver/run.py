@@ -331,14 +331,15 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
             raise StorageError(folder.path / MODEL_FILE, report.not_written)
         with folder.files.all_tried():  # a run of which not all is written is none that is finished
             folder.take_model(report.model_file)
-        folder.update(
-            state="finished",
-            epochs_done=len(epochs),
-            stopped_early=bool(epochs) and epochs[-1].stopped,
-            sha256=report.sha256,
-            final=record.commits.final,
-            seconds=round(seconds, 3),
-        )
+        with folder.files.all_tried():
+            folder.update(
+                state="finished",
+                epochs_done=len(epochs),
+                stopped_early=bool(epochs) and epochs[-1].stopped,
+                sha256=report.sha256,
+                final=record.commits.final,
+                seconds=round(seconds, 3),
+            )
     record.recorded = True
     if traced:
         _save_trace(coordinator, record, next_epoch=None)
