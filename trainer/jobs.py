@@ -43,9 +43,6 @@ from .shipping import Shipped
 if TYPE_CHECKING:
     from heliostat.cluster.disk.disk import Disk  # which loads Ray
 
-# In a run folder: whose it is (`driver.lease`).
-LEASE_FILE = "driver.lease"
-
 
 def model_name(generation: int | str) -> str:
     """The name under which a worker of a generation writes the model into the run folder; "*" stands for all."""

@@ -122,8 +122,3 @@ def fetched(reference: ray.ObjectRef) -> Any:
         raise
     except RayError as error:
         raise ConnectionError(f"the driver's disk does not answer any more: {type(error).__name__}") from error
-
-
-def here(path: str | os.PathLike[str]) -> str:
-    """An absolute path, as roots have it."""
-    return os.path.abspath(os.path.expanduser(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,24 +31,16 @@ class Reach:
 
     def __init__(self, disk: Disk | None) -> None:
         self.disk = disk
-        self._seen: dict[str, bool] = {}
-        self._lock = threading.Lock()
 
     def sees(self, path: str) -> bool:
         """Whether this machine has the same file or folder at this path; what is not served is taken to be.
 
         What lies in no root with a token is not seen: whoever knows what it must be looks at that.
         """
-        roots = () if self.disk is None else self.disk.roots_of(path)
-        if self.disk is None or not roots:
+        if self.disk is None:
             return True
-        with self._lock:
-            for root in roots:
-                if root.path not in self._seen:
-                    self._seen[root.path] = root.is_writable and _has_token(Path(root.path), self.disk.id)
-                if self._seen[root.path]:
-                    return True
-        return False
+        roots, token = self.disk.roots_of(path), self.disk.id
+        return not roots or any(root.is_writable and _has_token(Path(root.path), token) for root in roots)
 
     def uri(self, path: str) -> str:
         """What opens a path of the driver's on this machine: itself where it is seen, else ``driver://`` before it."""

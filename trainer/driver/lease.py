@@ -36,9 +36,9 @@ from typing import Literal, Self
 from heliostat.cluster.pools.processes import start_ticks
 
 from ..errors import LeaseHeldError, LeaseLostError, StorageError
-from ..jobs import LEASE_FILE
 from .shown_text import printable
 
+LEASE_FILE = "driver.lease"
 TOUCH_EVERY_S = 10.0
 EXPIRES_S = 300.0
 _MAX_BYTES = 1 << 16

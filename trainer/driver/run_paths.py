@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import time
 from pathlib import Path
+
+from heliostat.cluster.group.worker_process import host_name
 
 from ..environment import HOME, is_job, job_home
 from ..errors import ConfigurationError, StorageError
@@ -57,8 +58,7 @@ def job_line(path: Path) -> str:
     if not is_job() or not path.is_relative_to(job_home()):
         return ""
     return (
-        f"run folder {path} on {socket.gethostname()}: relative paths of a job lie below {job_home()}; {HOME} sets "
-        "another place"
+        f"run folder {path} on {host_name()}: relative paths of a job lie below {job_home()}; {HOME} sets another place"
     )
 
 

@@ -16,11 +16,10 @@ import pytest
 from heliostat.data import DatasetError
 from heliostat.trainer import ConfigurationError, Trainer
 from heliostat.trainer.driver import lease
-from heliostat.trainer.driver.lease import EXPIRES_S, Lease, is_free
+from heliostat.trainer.driver.lease import EXPIRES_S, LEASE_FILE, Lease, is_free
 from heliostat.trainer.driver.run_folder import RunFolder, read_events
 from heliostat.trainer.driver.run_paths import make_new, new_run_path
 from heliostat.trainer.errors import LeaseHeldError, LeaseLostError, StorageError
-from heliostat.trainer.jobs import LEASE_FILE
 
 from ...scripts.child import environment
 from ..conftest import dense_data
