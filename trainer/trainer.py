@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from heliostat.cluster.links import PairBandwidth
-from heliostat.data import Dataset
 from heliostat.data.order.window import Shuffle
 
 from .arguments import (
@@ -37,22 +35,12 @@ from .config import (
     Resume,
     TrainerConfig,
 )
-from .driver.coordinator import Coordinator, joined_outputs
-from .driver.display import Display
 from .driver.inputs import Data, checked_callbacks, noted_columns
-from .driver.passes import replay, run_pass
-from .driver.plan import Run
 from .driver.result import Result
-from .driver.run import fit
-from .driver.run_paths import checkpoint_dir_of, job_line, new_run_path, numbered_run_path, run_dir_of
+from .driver.run_paths import checkpoint_dir_of, run_dir_of
+from .driver.runs import FitCall, Runs
 from .driver.screen import Verbose, make_display
-from .driver.trained import TrainedModel
-from .driver.workers import Workers
 from .engine.private_names import CALLBACK_FIELDS
-from .engine.times import StartTimes
-from .environment import Command, begin_fit
-from .errors import ConfigurationError
-from .jobs import Beginning, PassReport
 from .shipping import UserCode, ship
 
 if TYPE_CHECKING:
@@ -154,13 +142,9 @@ class Trainer:
             mixed_hardware=mixed_hardware,
             balance=balance,
         )
-        self._name = getattr(build_model, "__name__", "run").strip("<>")
-        self._run_dir = None if run_dir is None else run_dir_of(run_dir)
-        self._workers = Workers(self._settings, runtime_env)
+        name = getattr(build_model, "__name__", "run").strip("<>")
+        self._runs = Runs(self._settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
         self._code = code_digests(build_model)
-        self._num_fits, self._num_calls = 0, 0  # those that are over, finished or left for another; and all
-        self._id, self._model = uuid.uuid4().hex, TrainedModel()
-        self._began_with: object = None  # the initial weights given for the last fit that began
 
     @refuses_unknown("fit")
     def fit(
@@ -268,46 +252,17 @@ class Trainer:
             on_nonfinite=on_nonfinite,
             record_rows=record_rows,
         )
-        datasets = (each for each in (data, validation_data) if isinstance(each, Dataset))
-        self._workers.expect(wanted.code, wanted.prepare, *datasets)
-        screen = make_display(verbose)
-        number, command = begin_fit()
-        end = self._model.end
-        begins_with = None if initial_weights is None else wanted.initial_weights_digest or "new"
-        unfinished, new_folder = end is not None and not end.finished, self._run_dir is None and command is None
-        again = unfinished and begins_with in (None, self._began_with) and (resume == "auto" or not new_folder)
-        left = unfinished and not again
-        self._num_calls += 1
-        run = Run(
-            settings=self._settings,
+        call = FitCall(
             wanted=wanted,
             data=data,
             validation_data=validation_data,
-            path=end.path if end is not None and again else self._next_run_path(number, command, left),
-            path_is_new=new_folder and not again,
-            begins=Beginning() if end is None or initial_weights is not None else end.begins,
-            number=number,
-            key=f"{self._id}.{self._num_calls}",
-            model=self._model,
+            anew=initial_weights is not None,
             code=self._code if prepare is None else {**self._code, **code_digests(prepare)},
-            command=command,
         )
-        result = None
-        try:
-            with contextlib.closing(screen):
-                if line := job_line(run.path):
-                    screen.say(line)
-                if command is not None and command.replay is not None:
-                    replay(run, screen)
-                else:
-                    result = fit(run, self._workers, screen)
-        finally:
-            if self._model.end is not end:  # it has begun
-                self._num_fits += left
-                self._began_with = self._began_with if again else begins_with
+        with contextlib.closing(make_display(verbose)) as screen:
+            result = self._runs.fit(call, screen)
         if result is None:
             sys.exit(0)  # a replay or a trace is done: see `environment`
-        self._num_fits += 1
         return result
 
     def resize(self, workers: int) -> None:
@@ -319,12 +274,7 @@ class Trainer:
         Raises:
             ConfigurationError: less than one, or more than `max_workers`.
         """
-        if not 1 <= workers <= self._settings.max_size or self._settings.workers == 0:
-            raise ConfigurationError(
-                f"resize({workers}): this trainer can have 1 to {self._settings.max_size} workers. Give max_workers= "
-                "when you make it, so that there are enough microbatches for more."
-            )
-        self._workers.resize(workers)
+        self._runs.resize(workers)
 
     @refuses_unknown("evaluate")
     def evaluate(
@@ -358,8 +308,8 @@ class Trainer:
         data, inputs, targets = noted_columns(data, inputs, targets)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
-        report, _ = self._run_pass("evaluate", data, wanted, verbose)
-        return dict(report.logs)
+        with contextlib.closing(make_display(verbose)) as screen:
+            return self._runs.evaluate(wanted, data, screen)
 
     @refuses_unknown("predict")
     def predict(
@@ -386,28 +336,21 @@ class Trainer:
         """
         data, inputs, _ = noted_columns(data, inputs, None)
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
-        _, coordinator = self._run_pass("predict", data, wanted, verbose)
-        return joined_outputs(coordinator.outputs)
+        with contextlib.closing(make_display(verbose)) as screen:
+            return self._runs.predict(wanted, data, screen)
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
         """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
-        self._workers.start(Display(), StartTimes())
-        if len(self._workers.infos) < 2:
-            return ()
-        try:
-            return self._workers.group.measure_links()
-        except BaseException:
-            self.close()  # some may still wait for each other
-            raise
+        return self._runs.measure_links()
 
     @property
     def hosts(self) -> dict[int, str]:
         """The machine of every worker that is up, by the worker's number."""
-        return {worker: info.host for worker, info in self._workers.infos.items()}
+        return self._runs.hosts
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""
-        self._workers.close()
+        self._runs.close()
 
     def __enter__(self) -> Self:
         return self
@@ -416,16 +359,3 @@ class Trainer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _run_pass(
-        self, method: Literal["evaluate", "predict"], data: Data, wanted: PassConfig, verbose: Verbose
-    ) -> tuple[PassReport, Coordinator]:
-        with contextlib.closing(make_display(verbose)) as screen:
-            return run_pass(method, self._settings, wanted, data, self._workers, screen, self._model)
-
-    def _next_run_path(self, number: int, command: Command | None, left: bool) -> Path:
-        """The folder of a fit that is not tried again; `left` says whether it leaves an unfinished one behind."""
-        given = self._run_dir
-        if command is not None:
-            return numbered_run_path(command.run_dir, 1 if command.fit is not None else number)
-        return new_run_path(self._name) if given is None else numbered_run_path(given, self._num_fits + 1 + left)

@@ -112,7 +112,7 @@ def noted(folder: Path, point: str) -> list[run.Found]:
 
 def kill(trainer: Trainer, workers: Sequence[int], fault: signal.Signals, *, chief: int) -> Kill:
     """Send a signal to the processes of workers."""
-    pids = [trainer._workers.infos[worker].pid for worker in workers]
+    pids = [trainer._runs.workers.infos[worker].pid for worker in workers]
     done = Kill(time.time(), tuple(workers), fault.name, chief in workers)
     for pid in pids:
         os.kill(pid, fault)

@@ -218,7 +218,7 @@ def disturb(
         time.sleep(LOOK_S)
         if time.time() < due:
             continue
-        here = [worker for worker in look() if worker in trainer._workers.infos]
+        here = [worker for worker in look() if worker in trainer._runs.workers.infos]
         next_s = next_kill(found, every_s, num)
         due = next_s if math.isfinite(next_s) else due
         if time.time() < next_s or len(here) < num:

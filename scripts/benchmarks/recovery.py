@@ -40,7 +40,7 @@ def disturb(
 
     def is_complete() -> bool:
         here = members(events_of(run_dir), kills)
-        return len(here) == num_workers and set(here) <= set(trainer._workers.infos)
+        return len(here) == num_workers and set(here) <= set(trainer._runs.workers.infos)
 
     for fault in faults:
         wait_until(is_complete, "not all workers were replaced")

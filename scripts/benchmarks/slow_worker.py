@@ -42,7 +42,7 @@ def slow_down(trainer: Trainer, run_dir: Path, busy: list[subprocess.Popen[bytes
     """Pin two workers to a core each once they work, and two busy processes to the second one's."""
     wait_until(lambda: any(event["event"] == "first_step" for event in events_of(run_dir)), "no step was made")
     cores = sorted(os.sched_getaffinity(0))
-    for (_, info), core in zip(sorted(trainer._workers.infos.items()), cores, strict=False):
+    for (_, info), core in zip(sorted(trainer._runs.workers.infos.items()), cores, strict=False):
         pin(info.pid, core)
     for _ in range(2):
         busy.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))

@@ -18,7 +18,7 @@ class TrainerOn(Trainer):
 
     def __init__(self, make_workers: Callable[[TrainerConfig], Workers], build_model: Any, **arguments: Any) -> None:
         super().__init__(build_model, **arguments)
-        self.workers = self._workers = make_workers(self._settings)
+        self.workers = self._runs.workers = make_workers(self._settings)
 
 
 def local_trainer(build_model, tmp_path, *, workers=0, replicas=1, num_microbatches=4, **arguments):

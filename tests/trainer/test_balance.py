@@ -214,7 +214,7 @@ def test_a_process_slowed_by_its_neighbours_gets_fewer_microbatches(tmp_path, ra
     def disturb(trainer):
         while not (tmp_path / "trains").exists():
             time.sleep(0.05)
-        infos = sorted(trainer._workers.infos.items())
+        infos = sorted(trainer._runs.workers.infos.items())
         for (_, info), core in zip(infos, cores, strict=False):
             pin(info.pid, core)
         for _ in range(2):

@@ -36,6 +36,26 @@ _PACKAGES = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """The program that asks for a run, and can ask for it again.
+
+    Attributes:
+        argv: the script and its arguments.
+        directory: where it runs.
+        fit: which `fit` of the program makes the run, counted from 1.
+    """
+
+    argv: tuple[str, ...]
+    directory: str
+    fit: int
+
+    @staticmethod
+    def here(fit: int) -> Program:
+        """This process."""
+        return Program(argv=tuple(sys.argv), directory=os.getcwd(), fit=fit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run that is to be made.
 
@@ -45,7 +65,7 @@ class Run:
         data: what to train on, as the caller gave it; likewise `validation_data`.
         path: its folder; `path_is_new` says whether that is to be a new one, which nobody else uses.
         begins: where it begins.
-        number: which fit of this process it is, counted from 1.
+        program: what asks for it.
         key: names the state in which it ends, as `ModelState.key`.
         model: the trainer's; `code` are the hashes of the user's code that makes it.
         command: what a command of `heliostat` wants of it, or None.
@@ -59,7 +79,7 @@ class Run:
     path: Path
     path_is_new: bool = False
     begins: Beginning
-    number: int
+    program: Program
     key: str
     model: TrainedModel
     code: Mapping[str, str]
@@ -288,9 +308,9 @@ def check_ready(
         raise ConfigurationError(refusal(told(differences, where, "here")))
 
 
-def run_record(job: FitJob, number: int) -> dict[str, object]:
-    """What ``run.json`` says of a run besides its state; `number` is which fit of this process it is, from 1."""
-    settings, wanted, arguments = job.settings, job.wanted, masked_arguments(sys.argv)
+def run_record(job: FitJob, program: Program) -> dict[str, object]:
+    """What ``run.json`` says of a run besides its state, and of the program that asks for it."""
+    settings, wanted, arguments = job.settings, job.wanted, masked_arguments(program.argv)
     datasets = {"train": job.data, "valid": job.validation_data}
     return {
         "plan": {
@@ -317,7 +337,12 @@ def run_record(job: FitJob, number: int) -> dict[str, object]:
             for name, data in datasets.items()
             if data is not None
         },
-        "command": {"argv": arguments, "directory": os.getcwd(), "fit": number, "masked": arguments != sys.argv},
+        "command": {
+            "argv": arguments,
+            "directory": program.directory,
+            "fit": program.fit,
+            "masked": tuple(arguments) != program.argv,
+        },
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -228,7 +228,7 @@ def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, wor
     fields = {
         "state": "running",
         "error": None,
-        **run_record(job, run.number),
+        **run_record(job, run.program),
         **codes,
         "workers": workers_record(workers.group),
     }
