@@ -42,7 +42,7 @@ FLOORS: Mapping[str, Floors] = {
         {"checkpoints"},
         {"worker"},
         {"driver"},
-        {"trainer", "__init__"},
+        {"trainer", "remote", "__init__"},
     ],
 }
 # A dataset has methods that make views, which are datasets: the one pair of files and folders that know each other.

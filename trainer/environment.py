@@ -14,8 +14,14 @@ The first `fit` of the process reads all of them and removes them, so that no pr
 After a replay or a trace `fit` ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes behind does
 not. The command then looks at the files in the run folder; what the script made of that exit does not matter.
 
-Two more are a user's own, and stay::
+Of a job that is watched from elsewhere, set in the job and read by each trainer of the script::
 
+    HELIOSTAT_EVENTS    absolute path: what there is to show is told in lines of JSON (`remote.wire`), and links to run
+                        folders are made, whose paths begin with this one (`remote.links`)
+
+Three more are a user's own, and stay::
+
+    HELIOSTAT_WORKERS   how many workers trainers have, whatever the script says, as ``heliostat run --workers`` sets it
     HELIOSTAT_ADDRESS   the Ray cluster of trainers that are given no address=, like that argument
     HELIOSTAT_HOME      absolute path of a folder; relative run folders of a Ray job lie below it, in a folder with the
                         name of the script, for the current directory of a job is another one after any edit of the
@@ -42,6 +48,7 @@ from .errors import ConfigurationError, EnvironmentVariableError
 RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
 REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
 ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
+WORKERS, EVENTS = "HELIOSTAT_WORKERS", "HELIOSTAT_EVENTS"
 
 # Of processes that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
@@ -185,6 +192,32 @@ def begin_fit() -> tuple[int, Command | None]:
 def named_address() -> str | None:
     """The address of a Ray cluster that the user has set for all scripts, None without."""
     return os.environ.get(ADDRESS) or None
+
+
+def wanted_workers() -> int | None:
+    """How many workers trainers are to have, whatever the script says; None for those that it says.
+
+    Raises:
+        EnvironmentVariableError: the variable holds no number.
+    """
+    given = os.environ.get(WORKERS)
+    if not given:
+        return None
+    if not re.fullmatch("[0-9]+", given):
+        raise EnvironmentVariableError(WORKERS, given, "a number of workers, or 0 for none")
+    return int(given)
+
+
+def links_wanted() -> Path | None:
+    """What the links to run folders are to begin with in a job that is watched from elsewhere; None in all others.
+
+    Raises:
+        EnvironmentVariableError: it is no absolute path.
+    """
+    given = os.environ.get(EVENTS)
+    if given and not os.path.isabs(given):
+        raise EnvironmentVariableError(EVENTS, given, "an absolute path")
+    return Path(given) if given else None
 
 
 def is_job() -> bool:

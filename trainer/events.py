@@ -20,8 +20,11 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 RowIds = tuple[tuple[tuple[int, ...], ...], ...]
 
 
-class _Lines:
-    """A dataclass with a JSON form: fields by name; tuples are lists, dicts with int keys have them as text."""
+class Lines:
+    """A dataclass with a JSON form: fields by name; tuples are lists, dicts with int keys have them as text.
+
+    A field, or the values of a dict, may be such dataclasses themselves.
+    """
 
     __slots__ = ()
 
@@ -47,7 +50,7 @@ class _Lines:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpochRecord(_Lines):
+class EpochRecord(Lines):
     """A finished epoch, as the driver publishes it.
 
     Attributes:
@@ -90,7 +93,7 @@ def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event(_Lines):
+class Event(Lines):
     """Something that happened to a run; `time` is seconds since 1970."""
 
     time: float = field(default_factory=time.time)
@@ -102,7 +105,7 @@ class Event(_Lines):
 
     def to_json(self) -> dict[str, Any]:
         """The event as JSON values: its time, its name, its other fields."""
-        found = _Lines.to_json(self)
+        found = Lines.to_json(self)
         return {"time": found.pop("time"), "event": self.event, **found}
 
 
@@ -324,6 +327,8 @@ def event_of(line: Mapping[str, Any]) -> Event:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Lines):
+        return value.to_json()
     if isinstance(value, (tuple, list)):
         return [_plain(each) for each in value]
     if isinstance(value, dict):
@@ -338,4 +343,6 @@ def _typed(value: object, kind: object) -> object:
         return tuple(_typed(each, arguments[0]) for each in value)
     if get_origin(kind) is dict and isinstance(value, dict):
         return {arguments[0](name): _typed(each, arguments[1]) for name, each in value.items()}
+    if isinstance(kind, type) and issubclass(kind, Lines) and isinstance(value, dict):
+        return kind.from_json(value)
     return value

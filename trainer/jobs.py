@@ -38,6 +38,7 @@ from heliostat.data import Dataset
 
 from .config import FitConfig, PassConfig, TrainerConfig
 from .environment import ReplayWanted, TraceWanted
+from .events import Lines
 from .shipping import Shipped
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Lines):
     """The chief's view of a running epoch, several times a second at most."""
 
     epoch: int

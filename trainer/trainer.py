@@ -39,8 +39,9 @@ from .driver.inputs import Data, checked_callbacks, noted_columns
 from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
 from .driver.runs import FitCall, Runs
-from .driver.screen import Verbose, make_display
+from .driver.screen import Verbose
 from .engine.private_names import CALLBACK_FIELDS
+from .remote.wire import display_for
 from .shipping import UserCode, ship
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ class Trainer:
             anew=initial_weights is not None,
             code=self._code if prepare is None else {**self._code, **code_digests(prepare)},
         )
-        with contextlib.closing(make_display(verbose)) as screen:
+        with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
         if result is None:
             sys.exit(0)  # a replay or a trace is done: see `environment`
@@ -308,7 +309,7 @@ class Trainer:
         data, inputs, targets = noted_columns(data, inputs, targets)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
-        with contextlib.closing(make_display(verbose)) as screen:
+        with contextlib.closing(display_for(verbose)) as screen:
             return self._runs.evaluate(wanted, data, screen)
 
     @refuses_unknown("predict")
@@ -336,7 +337,7 @@ class Trainer:
         """
         data, inputs, _ = noted_columns(data, inputs, None)
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
-        with contextlib.closing(make_display(verbose)) as screen:
+        with contextlib.closing(display_for(verbose)) as screen:
             return self._runs.predict(wanted, data, screen)
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:

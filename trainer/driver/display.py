@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from io import TextIOBase
+from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console
@@ -51,6 +52,9 @@ class Display:
             epochs: number of the last one.
             seconds: how long it took.
         """
+
+    def run_folder(self, path: Path) -> None:
+        """A run begins, or goes on, in this folder: for who watches from elsewhere."""
 
     def close(self) -> None:
         """The run is over."""

@@ -87,8 +87,10 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
         run = run.opened()  # before there is a folder
     folder = run.open_folder()
     if folder.is_finished(run.wanted):
+        screen.run_folder(folder.path)
         return _fit(run, folder, workers, screen, times, began_s)
     with folder.held(take_over=run.wanted.take_over):
+        screen.run_folder(folder.path)
         run = _with_data(run, folder, workers, screen, times)  # once, however many numbers of microbatches are tried
         while True:
             try:

@@ -12,12 +12,14 @@ import contextlib
 import io
 import os
 import select
+import stat
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Literal, TextIO
 
 from .. import jobs
@@ -44,6 +46,9 @@ class ScreenStream(io.TextIOBase):
         self._target, self._descriptor = target, _descriptor_of(target)
         self._encoding = getattr(target, "encoding", None) or "utf-8"
         self._until_s: float | None = None
+        self._piece_bytes = _PIECE_BYTES
+        if self._descriptor is not None and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self._piece_bytes = sys.maxsize  # a file takes all, and what others write to it gets into no line
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read-only there, too
@@ -69,7 +74,7 @@ class ScreenStream(io.TextIOBase):
                 self._target.flush()  # what the user has printed comes first
                 while content and self._is_ready(self._descriptor):
                     with contextlib.suppress(BlockingIOError):  # somebody else has filled it meanwhile
-                        content = content[os.write(self._descriptor, content[:_PIECE_BYTES]) :]
+                        content = content[os.write(self._descriptor, content[: self._piece_bytes]) :]
         return len(text)
 
     def hurry(self, within_s: float) -> None:
@@ -115,6 +120,10 @@ class ScreenThread(Display):
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
         """Have the epoch shown."""
         self._put(partial(self._shown.epoch, record, epochs, seconds))
+
+    def run_folder(self, path: Path) -> None:
+        """Have the folder told."""
+        self._put(partial(self._shown.run_folder, path))
 
     def close(self) -> None:
         """Wait until all is shown; if the screen stands still, for at most `PATIENCE_S`."""
