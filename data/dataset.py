@@ -106,7 +106,7 @@ class Dataset(ABC):
 
         Args:
             uri_of: for the path of a file of the other machine its URI, such as driver:///home/me/shop/manifest.json;
-                the path itself if this machine has that disk.
+                the path itself if this machine has that disk, another one where it has a copy of the files.
         """
         del uri_of
         return self

@@ -32,7 +32,7 @@ from .read.reader import Reader
 from .read.shard_reader import KeptMap, ShardReader, Stamps, stamps_of
 from .remote.cache import CacheSettings
 from .remote.cached_reader import CachedReader
-from .remote.files import RemoteFiles
+from .remote.files import LocalFiles, RemoteFiles
 from .remote.filesystem import RemoteFolder, is_uri
 from .same_files import has_same_files, places_of
 from .views.statistics import column_statistics
@@ -180,13 +180,22 @@ class StoredDataset(Dataset):
         uri = uri_of(str(self._path / file)).removesuffix(f"/{file}")
         foreign = self._files if isinstance(self._files, ForeignFiles) else None
         edges = () if foreign is None else foreign.folder.edges
-        if not is_uri(uri) or has_same_files(self._path, self._manifest, self._used, edges):
+        if not is_uri(uri):
+            return self if uri == str(self._path) else self._moved(Path(uri), foreign)
+        if has_same_files(self._path, self._manifest, self._used, edges):
             return self
         settings = self._settings if foreign is None else foreign.settings
         folder = RemoteFolder(uri, timeout_s=settings.timeout_s, retry=settings.retry)
         remote = RemoteFiles(folder, self._manifest, settings, is_looked_at=True)
         files = remote if foreign is None else replace(foreign, place=remote)
         return StoredDataset(settings.folder(), self._manifest, skipped=self._skipped, name=self._name, files=files)
+
+    def _moved(self, path: Path, foreign: ForeignFiles | None) -> Dataset:
+        """The same rows from a copy of the files at another path of this host."""
+        files = None if foreign is None else replace(foreign, place=LocalFiles(path, self._manifest))
+        return StoredDataset(
+            path, self._manifest, skipped=self._skipped, name=self._name, files=files, settings=self._settings
+        )
 
     @property
     def _used(self) -> list[int]:

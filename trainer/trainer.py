@@ -35,10 +35,10 @@ from .config import (
     Resume,
     TrainerConfig,
 )
-from .driver.inputs import Data, checked_callbacks, noted_columns
+from .driver.inputs import Data, checked_callbacks, noted_columns, undecided
 from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
-from .driver.runs import FitCall, Runs
+from .driver.runs import FitCall, PassCall, Runs
 from .driver.screen import Verbose
 from .engine.private_names import CALLBACK_FIELDS
 from .remote.wire import display_for
@@ -227,6 +227,7 @@ class Trainer:
             NonfiniteGradientError: a gradient is not finite.
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
         """
+        given = {"inputs": inputs, "targets": targets}
         data, inputs, targets = noted_columns(data, inputs, targets)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
@@ -259,6 +260,7 @@ class Trainer:
             validation_data=validation_data,
             anew=initial_weights is not None,
             code=self._code if prepare is None else {**self._code, **code_digests(prepare)},
+            undecided=undecided(data, given),
         )
         with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
@@ -306,11 +308,12 @@ class Trainer:
             ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
             TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
         """
+        given = {"inputs": inputs, "targets": targets}
         data, inputs, targets = noted_columns(data, inputs, targets)
         columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
         wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
         with contextlib.closing(display_for(verbose)) as screen:
-            return self._runs.evaluate(wanted, data, screen)
+            return self._runs.evaluate(PassCall(wanted=wanted, data=data, undecided=undecided(data, given)), screen)
 
     @refuses_unknown("predict")
     def predict(
@@ -335,10 +338,11 @@ class Trainer:
         Raises:
             what `evaluate` raises.
         """
+        given = {"inputs": inputs}
         data, inputs, _ = noted_columns(data, inputs, None)
         wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
         with contextlib.closing(display_for(verbose)) as screen:
-            return self._runs.predict(wanted, data, screen)
+            return self._runs.predict(PassCall(wanted=wanted, data=data, undecided=undecided(data, given)), screen)
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
         """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""

@@ -88,6 +88,11 @@ def noted_columns(
     return data, chosen, noted.get("targets", "y") if targets is None else targets
 
 
+def undecided(data: Data, given: Mapping[str, ColumnChoice | None]) -> tuple[str, ...]:
+    """Which of these choices of columns, as the caller gave them, are the dataset's to make, which is not open yet."""
+    return tuple(name for name, choice in given.items() if choice is None and isinstance(data, (str, Path)))
+
+
 def _notes(data: Data) -> Mapping[str, ColumnChoice]:
     """What is noted in the dataset that views were made of, as far as they still have these columns."""
     base: object = data

@@ -25,13 +25,12 @@ from ..errors import ConfigurationError, MemoryExhaustedError, OtherBeginningErr
 from ..hardware import HARDWARE, Platform, differing, refusal, told
 from ..jobs import Beginning, FitJob, ModelState, Ready
 from .inputs import Data, open_input, opened
-from .run_folder import RunFolder
+from .run_folder import FINAL_FOLDER, RunFolder
 from .run_paths import make_new
 from .shown_text import masked, masked_arguments
 from .trained import FitEnd, TrainedModel
 
 _IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
-FINAL_FOLDER = "final"
 _PACKAGES = ("heliostat", "tensorflow", "keras", "numpy", "ray", "pyarrow")
 
 

@@ -52,6 +52,7 @@ RUN_FILE, METRICS_FILE, EVENTS_FILE, MODEL_FILE = "run.json", "metrics.jsonl", "
 SETTINGS_FILE = "model.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 CHECKPOINTS, DATA = "checkpoints", "data"
+FINAL_FOLDER = "final"  # in the place of checkpoints: the state in which a run has ended
 _MAX_RECORD_BYTES = 64 << 20  # of run.json; a real one has some thousand
 
 

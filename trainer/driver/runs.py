@@ -37,6 +37,7 @@ class FitCall:
         data: what to train on, as the caller gave it; likewise `validation_data`.
         anew: whether it begins with a new model, whatever was trained before.
         code: hashes of the user's code that makes the model.
+        undecided: "inputs", "targets": columns that the dataset is to tell, and could not be opened for.
     """
 
     wanted: FitConfig
@@ -44,11 +45,27 @@ class FitCall:
     validation_data: Data | None
     anew: bool
     code: Mapping[str, str]
+    undecided: tuple[str, ...] = ()
 
     @property
     def begins_with(self) -> str | None:
         """What names the initial weights that were given; None where none were."""
         return (self.wanted.initial_weights_digest or "new") if self.anew else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassCall:
+    """What one call of `evaluate` or `predict` asks for.
+
+    Attributes:
+        wanted: its settings.
+        data: the rows, as the caller gave them.
+        undecided: as in `FitCall`.
+    """
+
+    wanted: PassConfig
+    data: Data
+    undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,18 +207,18 @@ class Runs:
             self._places.finished()
         return result
 
-    def evaluate(self, wanted: PassConfig, data: Data, screen: Display) -> dict[str, Any]:
-        """Metrics of the model over all rows of `data`; see `run_pass`."""
-        return dict(self._pass("evaluate", wanted, data, screen)[0].logs)
+    def evaluate(self, call: PassCall, screen: Display) -> dict[str, Any]:
+        """Metrics of the model over all rows; see `run_pass`."""
+        return dict(self._pass("evaluate", call, screen)[0].logs)
 
-    def predict(self, wanted: PassConfig, data: Data, screen: Display) -> Any:
-        """The model's outputs for all rows of `data`, in the structure that it has; see `run_pass`."""
-        return joined_outputs(self._pass("predict", wanted, data, screen)[1].outputs)
+    def predict(self, call: PassCall, screen: Display) -> Any:
+        """The model's outputs for all rows, in the structure that it has; see `run_pass`."""
+        return joined_outputs(self._pass("predict", call, screen)[1].outputs)
 
     def _pass(
-        self, method: Literal["evaluate", "predict"], wanted: PassConfig, data: Data, screen: Display
+        self, method: Literal["evaluate", "predict"], call: PassCall, screen: Display
     ) -> tuple[PassReport, Coordinator]:
-        return run_pass(method, self._settings, wanted, data, self.workers, screen, self.model)
+        return run_pass(method, self._settings, call.wanted, call.data, self.workers, screen, self.model)
 
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be, now or once they are started; from any thread.

@@ -1,13 +1,17 @@
-"""What the model of a trainer is at present: new, or as the last fit has left it."""
+"""What the model of a trainer is at present: new, or as the last fit has left it, here or in an earlier process."""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints.store import CheckpointStore
 from ..jobs import Beginning, FitJob, ModelState
-from .run_folder import RunFolder
+from ..shipping import Shipped
+from .run_folder import CHECKPOINTS, FINAL_FOLDER, RunFolder, read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +87,51 @@ def end_of_fit(
         begins=begins,
         num_microbatches=job.settings.total_microbatches,
         threads=job.settings.threads,
+    )
+
+
+def end_in_folder(path: Path, prepared: tuple[Shipped, ...], shared: CheckpointStore | None) -> FitEnd:
+    """How a fit of another process has left the model, by its run folder.
+
+    Args:
+        path: the run folder.
+        prepared: the user's functions that have changed the model up to then, in their order.
+        shared: where that fit kept its checkpoints, among others'; None for the run folder.
+
+    Raises:
+        ConfigurationError: there is no run.
+    """
+    record = read_record(path)
+    store = CheckpointStore(path / CHECKPOINTS) if shared is None else shared.below(str(record["id"]))
+    finished, identity = record["state"] == "finished", record.get("identity", {})
+    if finished:
+        store, name = store.below(FINAL_FOLDER), str(record.get("final") or "")
+    else:
+        latest, _ = store.latest()
+        name = "" if latest is None else latest.name
+    state = ModelState(key=uuid.uuid4().hex, location=store.location, name=name, prepared=prepared)
+    return FitEnd(
+        path=path,
+        finished=finished,
+        state=state,
+        begins=_beginning_after(path, record, state) if finished else Beginning(),
+        num_microbatches=identity["num_microbatches"],
+        threads=identity["threads_per_worker"],
+    )
+
+
+def _beginning_after(path: Path, record: Mapping[str, Any], state: ModelState) -> Beginning:
+    """Where a fit begins that follows a finished one, by the record of that."""
+    identity, done = record["identity"], record["epochs_done"]
+    steps = identity["steps_per_epoch"] or -(-record["data"]["train"]["rows"] // identity["global_batch_size"])
+    before = identity["begins_from"] or {
+        "epochs": identity["initial_epoch"],
+        "steps": identity["initial_epoch"] * steps,
+    }
+    return Beginning(
+        state=state,
+        epochs=before["epochs"] + done,
+        steps=before["steps"] + done * steps,
+        sha256=record["sha256"],
+        run_dir=str(path),
     )
