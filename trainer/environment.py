@@ -11,8 +11,13 @@
     HELIOSTAT_KILLS     SECONDS:SEED: kill a random worker so often (inf: never, but it must be possible)
 
 The first `fit` of the process reads all of them and removes them, so that no process it starts takes them for its own.
-After a replay or a trace `fit` ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes behind does
-not. The command then looks at the files in the run folder; what the script made of that exit does not matter.
+``heliostat run --plan`` has one that the first task reads, whatever it is::
+
+    HELIOSTAT_PLAN      1: say how that `fit`, `evaluate` or `predict` would be computed, and compute nothing
+
+After a plan, a replay or a trace the call ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes
+behind does not. After the others the command then looks at the files in the run folder; what the script made of that
+exit does not matter.
 
 Of a job that is watched from elsewhere, set in the job and read by each trainer of the script::
 
@@ -47,6 +52,7 @@ from .errors import ConfigurationError, EnvironmentVariableError
 
 RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
 REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
+PLAN = "HELIOSTAT_PLAN"
 ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
 WORKERS, EVENTS = "HELIOSTAT_WORKERS", "HELIOSTAT_EVENTS"
 
@@ -189,6 +195,29 @@ def begin_fit() -> tuple[int, Command | None]:
     return number, command if command is not None and command.fit in (None, number) else None
 
 
+def ask_for_plan() -> None:
+    """Let the first task of a script that is run in this process be planned, and no more."""
+    os.environ[PLAN] = "1"
+
+
+def is_plan_waiting() -> bool:
+    """Whether a plan was asked for, and no task has come yet."""
+    return PLAN in os.environ
+
+
+def is_plan_wanted() -> bool:
+    """Whether a task that begins is to be planned, and not done; the variable is removed, and that stays so.
+
+    Raises:
+        EnvironmentVariableError: it has another value than 1.
+    """
+    given = os.environ.pop(PLAN, None)
+    if given not in (None, "1"):
+        raise EnvironmentVariableError(PLAN, given, "1, or not set")
+    _process.plans = _process.plans or given is not None
+    return _process.plans
+
+
 def named_address() -> str | None:
     """The address of a Ray cluster that the user has set for all scripts, None without."""
     return os.environ.get(ADDRESS) or None
@@ -261,6 +290,7 @@ class _Process:
     def __init__(self) -> None:
         self.command: Command | None = None
         self.num_fits = 0
+        self.plans = False  # whoever catches the exit after a plan has not asked for more than plans
 
 
 _process = _Process()

@@ -332,6 +332,11 @@ class LeaseLostError(StorageError):
         )
 
 
+def memory_account(parts: Mapping[str, int]) -> str:
+    """What memory goes to, from bytes by name."""
+    return ", ".join(f"{name} {num_bytes / 1e6:,.1f} MB" for name, num_bytes in parts.items())
+
+
 class MemoryExhaustedError(TrainerError):
     """A step needs more memory than there is.
 
@@ -358,8 +363,7 @@ class MemoryExhaustedError(TrainerError):
     @property
     def account(self) -> str:
         """What happened, and what memory goes to."""
-        held = ", ".join(f"{name} {num_bytes / 1e6:,.1f} MB" for name, num_bytes in self._parts.items())
-        holds = f" A worker holds about: {held}." if held else ""
+        holds = f" A worker holds about: {memory_account(self._parts)}." if self._parts else ""
         return (
             f"Memory was exhausted by microbatches of {self.rows} row(s) (num_microbatches={self.num_microbatches}): "
             f"{self._cause}.{holds}"

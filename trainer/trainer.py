@@ -265,7 +265,7 @@ class Trainer:
         with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
         if result is None:
-            sys.exit(0)  # a replay or a trace is done: see `environment`
+            sys.exit(0)  # a plan, a replay or a trace is done: see `environment`
         return result
 
     def resize(self, workers: int) -> None:

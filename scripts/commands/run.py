@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 import click
-from heliostat.trainer.environment import Command
+from heliostat.trainer.environment import Command, ask_for_plan, is_plan_waiting
 from heliostat.trainer.errors import RunPausedError
 
 from ..failures import full_account, is_ours, is_pause, message_of
@@ -64,6 +64,18 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
             ) from error
         click.echo(full_account(error, path), err=True, nl=False)
         raise SystemExit(1) from error
+
+
+def plan_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) -> None:
+    """Run the script up to its first task, and let that be planned; arguments and errors are those of `run_script`.
+
+    Raises:
+        ClickException: the script has come to its end without a task.
+    """
+    ask_for_plan()
+    run_script(script, arguments, show_traceback=show_traceback)
+    if is_plan_waiting():
+        raise click.ClickException(f"{script} ended and called no fit, evaluate or predict: there is nothing to plan.")
 
 
 def run_in_child(

@@ -18,8 +18,8 @@ from heliostat.cluster.group import calls
 from heliostat.cluster.pools import local
 from heliostat.cluster.tree import additions_of
 from heliostat.trainer import ConfigurationError, Trainer
-from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
-from heliostat.trainer.driver.display import line_of, plan_lines
+from heliostat.trainer.config import TrainerConfig, WorkerShare
+from heliostat.trainer.driver.display import line_of
 from heliostat.trainer.driver.plan import dealing_of
 from heliostat.trainer.engine.replica_sum import nodes_among
 from heliostat.trainer.events import BalanceMeasured, Rebalanced
@@ -137,24 +137,6 @@ def test_balance_is_a_yes_or_no():
     assert dealing_of(TrainerConfig(workers=2, num_microbatches=8).for_run(WorkerShare(replicas=2))).num_replicas == 2
     with pytest.raises(ConfigurationError, match="balance='auto'; it takes True or False"):
         TrainerConfig(balance="auto")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        ({"workers": 2}, "num_microbatches=8 gives room for balancing"),
-        ({"workers": 3}, "as many microbatches as the others, 4 on 3 replicas"),
-        ({"workers": 2, "num_microbatches": 4}, ""),
-        ({"workers": 2, "balance": False}, ""),
-        ({"workers": 1}, ""),
-        ({"workers": 0}, ""),
-    ],
-)
-def test_the_plan_says_how_to_make_room(arguments, hint):
-    lines = plan_lines(TrainerConfig(**arguments).for_run(WorkerShare()), FitConfig(), 100)
-    said = " ".join(line for line in lines if "balancing" in line)
-    assert hint in said
-    assert bool(said) == bool(hint)
 
 
 def test_lines_of_a_balance():

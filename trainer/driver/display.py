@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any, cast
@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .. import jobs
-from ..config import FitConfig, TrainerConfig
 from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import NonfiniteGradientError
 from ..events import (
@@ -152,36 +151,6 @@ def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
     """
     rate = record.rows / seconds if seconds > 0 else 0.0
     return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
-
-
-def plan_lines(settings: TrainerConfig, wanted: FitConfig, num_rows: int) -> Iterator[str]:
-    """How a run is computed, and what its bits depend on.
-
-    Args:
-        settings: the trainer's, with replicas, threads and microbatches as numbers.
-        wanted: those of the run.
-        num_rows: rows of an epoch.
-    """
-    where = "this process" if settings.workers == 0 else f"{settings.workers} worker(s)"
-    num_microbatches, num_replicas = settings.total_microbatches, settings.group_size * settings.replicas
-    yield (
-        f"plan: {where} × {settings.replicas} replica(s), {settings.threads} thread(s) each; "
-        f"{wanted.num_steps(num_rows)} steps of {wanted.global_batch_size} rows in {num_microbatches} microbatches of "
-        f"up to {settings.rows_per_microbatch(wanted.global_batch_size)}"
-    )
-    yield f"the same bits on any workers with {', '.join(f'{k}={v}' for k, v in settings.for_equal_bits.items())}"
-    if num_microbatches < num_replicas:
-        yield (
-            f"the run began with {num_microbatches} microbatches, and keeps them; with {num_replicas} replicas "
-            f"{num_replicas - num_microbatches} of them have nothing to compute. Fewer workers are as fast, and a new "
-            f"run with num_microbatches={num_replicas} uses them all"
-        )
-    elif num_microbatches < 2 * num_replicas and settings.group_size > 1 and settings.balance:
-        yield (
-            f"a slow worker has as many microbatches as the others, {num_microbatches} on {num_replicas} replicas; "
-            f"num_microbatches={4 * num_replicas} gives room for balancing, and costs some time per step (results "
-            "depend on the number: batch statistics are those of a microbatch)"
-        )
 
 
 def line_of(event: Event, num_steps: int) -> str:

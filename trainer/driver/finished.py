@@ -7,6 +7,7 @@ of another model. Callbacks and custom steps cannot be compared but by their cod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
@@ -14,7 +15,7 @@ from heliostat.cluster.group.messages import TaskEvent
 
 from ..code_digests import changed_code
 from ..engine.times import StartTimes
-from ..jobs import FitJob, Ready
+from ..jobs import FitJob, PassJob, Ready
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
@@ -49,20 +50,38 @@ def finished_result(run: Run, job: FitJob, folder: RunFolder, workers: Workers, 
     return stored_result(folder.path, folder.record, read_epochs(folder.path))
 
 
-def _compare_model(job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> None:
-    """Build the model of a finished run again; raises ConfigurationError if it is another one."""
-    before, line = folder.model_record(), ""
+def describe(job: FitJob | PassJob, workers: Workers, hear: Callable[[Ready], None]) -> None:
+    """Let workers build the model of a task, and compute nothing.
+
+    Args:
+        job: the task.
+        workers: of the trainer; they run.
+        hear: called with what each worker tells; what it raises is raised here.
+
+    Raises:
+        what `explained` raises.
+    """
+    state = job.begins.state if isinstance(job, FitJob) else job.model
+    job = replace(job, disk=workers.serve(roots_of([job.data], state)))
     coordinator = Coordinator(job.settings.mixed_hardware)
-    job = replace(job, disk=workers.serve(roots_of([job.data], job.begins.state)))
     loop = TaskLoop(workers.group, Task(method="describe", job=job))
     with explained(workers, None):
         for event in loop.events():
             if isinstance(event, TaskEvent) and isinstance(event.content, Ready):
-                ready, keras = event.content, event.content.platform.get("keras", "")
-                before.check(ready.model, ready.settings, folder.path, keras)
-                line = before.not_compared(ready.settings, keras)
+                hear(event.content)
             loop.answer(coordinator.take(event))
-    if line:
+
+
+def _compare_model(job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> None:
+    """Build the model of a finished run again; raises ConfigurationError if it is another one."""
+    before, told = folder.model_record(), list[Ready]()
+
+    def compare(ready: Ready) -> None:
+        before.check(ready.model, ready.settings, folder.path, ready.platform.get("keras", ""))
+        told.append(ready)
+
+    describe(job, workers, compare)
+    if line := before.not_compared(told[-1].settings, told[-1].platform.get("keras", "")):
         screen.say(line)
 
 

@@ -1,15 +1,18 @@
-"""Tasks that leave a run as it is: evaluating, predicting, and computing one step of a run again."""
+"""Tasks that leave a run as it is: evaluating, predicting, planning, and computing one step of a run again."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.worker_process import host_name
+from heliostat.data import Dataset
 
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..config import PassConfig, TrainerConfig
@@ -19,9 +22,11 @@ from ..jobs import FitJob, ModelState, PassJob, PassReport, Ready, ReplayReport
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
+from .finished import describe, finished_result
 from .inputs import Data, open_input
-from .plan import Run, check_ready, check_run, roots_of, stored_microbatches, stored_threads
-from .run_folder import REPLAY_FILE
+from .plan import Run, check_ready, check_run, roots_of, stored_microbatches, stored_share, stored_threads
+from .plan_lines import model_line, pass_lines, plan_lines
+from .run_folder import REPLAY_FILE, RunFolder
 from .trained import TrainedModel
 from .workers import Workers
 
@@ -54,6 +59,20 @@ def run_pass(
         TrainerError, DatasetError: a mistake in arguments, data or model.
         StateNotKeptError: the state that is to answer is nowhere any more.
     """
+    with _job_of_pass(settings, wanted, data, workers, screen, model) as job:
+        coordinator = Coordinator(settings.mixed_hardware)
+        loop = TaskLoop(workers.group, Task(method=method, job=job))
+        with explained(workers, None):
+            for event in loop.events():
+                loop.answer(coordinator.take(event))
+    return next(iter(loop.results.values())), coordinator
+
+
+@contextlib.contextmanager
+def _job_of_pass(
+    settings: TrainerConfig, wanted: PassConfig, data: Data, workers: Workers, screen: Display, model: TrainedModel
+) -> Iterator[PassJob]:
+    """What workers, which run, are told of a pass; arrays lie on the disk in the block. Arguments as for `run_pass`."""
     end = model.end
     state = ModelState() if end is None else end.state
     if state.key and not state.name and not workers.infos:
@@ -61,19 +80,102 @@ def run_pass(
     with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
         dataset = open_input(data, "rows", wanted.columns, Path(scratch))
         workers.start(screen, StartTimes(), None if end is None else end.threads)
-        job = PassJob(
+        yield PassJob(
             settings=settings.for_run(workers.share, None if end is None else end.num_microbatches),
             wanted=wanted,
             data=dataset,
             model=state,
             disk=workers.serve(roots_of([dataset], state)),
         )
-        coordinator = Coordinator(settings.mixed_hardware)
-        loop = TaskLoop(workers.group, Task(method=method, job=job))
-        with explained(workers, None):
-            for event in loop.events():
-                loop.answer(coordinator.take(event))
-    return next(iter(loop.results.values())), coordinator
+
+
+def plan_pass(
+    method: Literal["evaluate", "predict"],
+    settings: TrainerConfig,
+    wanted: PassConfig,
+    data: Data,
+    workers: Workers,
+    screen: Display,
+    model: TrainedModel,
+) -> None:
+    """Say how a pass would be computed; its workers only build the model. Arguments, errors: those of `run_pass`."""
+    where = "" if isinstance(data, (str, Path, Dataset)) else "what the script passes"
+    with _job_of_pass(settings, wanted, data, workers, screen, model) as job:
+        _say_plan(pass_lines(method, job, workers.hosts, host_name(), where), job, workers, screen)
+
+
+def plan_fit(run: Run, workers: Workers, screen: Display) -> None:
+    """Say how a run would be computed: its workers only build the model, and no run folder is made.
+
+    Args:
+        run: what is wanted.
+        workers: of the trainer; started, and stopped.
+        screen: what the user sees.
+
+    Raises:
+        what `run.fit` raises before a run begins.
+    """
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
+        run, folder = run.opened(), run.look_at_folder()
+        store, final = run.open_store(folder), run.final_store(folder)
+        data = run.open_data(folder, None if folder.began else Path(scratch))
+        if folder.is_finished(run.wanted):
+            job = run.job(stored_share(run.settings, folder), data, folder, store, final)
+            finished_result(run, job, folder, workers, screen)
+            return
+        workers.start(screen, StartTimes(), run.threads(folder))
+        job = run.job(workers.share, data, folder, store, final)
+        job = replace(job, disk=workers.serve(roots_of(data, job.begins.state)))
+        screen.say(_beginning(run, folder, job, store))
+        lines = plan_lines(job, workers.hosts, host_name(), scratch)
+        _say_plan(lines, job, workers, screen, lambda ready: _check(ready, folder, job))
+
+
+def _beginning(run: Run, folder: RunFolder, job: FitJob, store: CheckpointStore | None) -> str:
+    """Where a run would begin; raises ConfigurationError if the folder holds another one."""
+    if not folder.resumes:
+        return f"run folder {folder.path} (it is not made for a plan)"
+    shared = run.shared_store()
+    identity = folder.record.get("identity", {})
+    manifest = None if store is None else store.latest()[0] or (shared and shared.latest(identity)[0])
+    if manifest is None:
+        return f"{folder.path} holds a run without a checkpoint: it would begin again"
+    check_run(manifest.identity, job, folder.path)
+    where = f"checkpoint {manifest.name}: epoch {manifest.epoch + 1}, step {manifest.step}"
+    return f"the run in {folder.path} would go on from {where}"
+
+
+def _check(ready: Ready, folder: RunFolder, job: FitJob) -> None:
+    check_ready(ready, folder.model_record(), folder.record.get("platform", {}), job, folder.path)
+
+
+def _say_plan(
+    lines: Iterable[str],
+    job: FitJob | PassJob,
+    workers: Workers,
+    screen: Display,
+    check: Callable[[Ready], None] = lambda _: None,
+) -> None:
+    """Say the lines, and that of the model, which the workers build for it; then stop them.
+
+    Args:
+        lines: what is known without a model.
+        job: the task.
+        workers: of the trainer; they run.
+        screen: what the user sees.
+        check: called with what each worker tells; may raise.
+    """
+    told: list[Ready] = []
+
+    def hear(ready: Ready) -> None:
+        check(ready)
+        told.append(ready)
+
+    describe(job, workers, hear)
+    workers.close()
+    for line in [*lines, model_line(told[0], job.settings.replicas)]:
+        screen.say(line)
+    screen.say("this was a plan: nothing was computed, and the script ends here")
 
 
 def replay(run: Run, screen: Display) -> None:

@@ -25,7 +25,7 @@ from ..errors import ConfigurationError, MemoryExhaustedError, OtherBeginningErr
 from ..hardware import HARDWARE, Platform, differing, refusal, told
 from ..jobs import Beginning, FitJob, ModelState, Ready
 from .inputs import Data, open_input, opened
-from .run_folder import FINAL_FOLDER, RunFolder
+from .run_folder import DATA, FINAL_FOLDER, RunFolder
 from .run_paths import make_new
 from .shown_text import masked, masked_arguments
 from .trained import FitEnd, TrainedModel
@@ -104,6 +104,11 @@ class Run:
         resume = self.wanted.resume == "auto" or self.command is not None
         return RunFolder(path, resume=resume, is_new=self.path_is_new)
 
+    def look_at_folder(self) -> RunFolder:
+        """The run folder as it is now, or would be: nothing is made."""
+        resume = self.wanted.resume == "auto" or self.command is not None
+        return RunFolder(self.path, resume=resume, is_made=False)
+
     def open_store(self, folder: RunFolder) -> CheckpointStore | None:
         """The run's checkpoints, None without."""
         return None if self.wanted.checkpoint_every is None else self._place(folder)
@@ -125,9 +130,9 @@ class Run:
         shared = self.shared_store()
         return CheckpointStore(folder.checkpoints) if shared is None else shared.below(folder.run_id)
 
-    def open_data(self, folder: RunFolder) -> tuple[Dataset, Dataset | None]:
-        """The datasets to train and to validate on; arrays and streams are written into the folder."""
-        place, columns, valid = folder.path / "data", self.wanted.columns, self.validation_data
+    def open_data(self, folder: RunFolder, scratch: Path | None = None) -> tuple[Dataset, Dataset | None]:
+        """The datasets to train and to validate on; arrays and streams are written into the folder, or into another."""
+        place, columns, valid = scratch or folder.path / DATA, self.wanted.columns, self.validation_data
         train = open_input(self.data, "train", columns, place, began=folder.began)
         return train, None if valid is None else open_input(valid, "valid", columns, place, began=folder.began)
 

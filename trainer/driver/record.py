@@ -49,6 +49,7 @@ from .coordinator import Coordinator
 from .display import Display, line_of, saving_line, start_line
 from .group_events import event_of_run
 from .plan import check_ready, workers_record
+from .plan_lines import ExpectedTime, model_line
 from .printed_once import PrintedOnce
 from .run_folder import SETTINGS_FILE, RunFolder
 
@@ -129,7 +130,8 @@ class Record:
         self._said_ready = self._said_start = self._said_storage = self._stepped = False
         self._clock_s = began_s
         self._at_beginning: list[_Item] = []  # waits until a group trains
-        self._progress: Newest[Progress] = Newest()
+        self._progress: Newest[tuple[Progress, float]] = Newest()  # and when it was told
+        self._expected = ExpectedTime(job.wanted.epochs, job.num_steps, validates=job.validation_data is not None)
         self._printed = PrintedOnce()
         self._lost: LeaseLostError | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
@@ -208,7 +210,7 @@ class Record:
     def _told(self, content: object, coordinator: Coordinator) -> None:
         match content:
             case Progress():
-                if self._progress.put(content):
+                if self._progress.put((content, time.monotonic())):
                     self.note(content)
             case EpochLogs():
                 self.note(coordinator.epoch_of(content))
@@ -314,18 +316,19 @@ class Record:
         self._said_ready = True
         for line in (*self._computers.lines(ready), *ready.notes):
             self._screen.say(line)
-        self._screen.say(f"workers are ready, the model has {ready.num_weights:,} weights; tracing and compiling")
+        self._screen.say(f"workers are ready, {model_line(ready, self.job.settings.replicas)}; tracing and compiling")
         self._clock_s = happened_s
         platform = self._computers.to_note(ready.platform)
         self.folder.update(platform=platform, model=ready.model, num_weights=ready.num_weights)
         self.folder.save(SETTINGS_FILE, ready.settings, indent=1)
 
     def _show_progress(self, happened_s: float) -> None:
-        progress = self._progress.take()
+        told = self._progress.take()
         if not self._stepped:
             self._stepped, self._clock_s = True, happened_s  # the first step traces and compiles
-        if progress is not None:
-            self._screen.progress(progress, self.job.wanted.epochs)
+        if told is not None:
+            self._screen.progress(told[0], self.job.wanted.epochs)
+            self._say(self._expected.after_steps(*told))
 
     def _epoch(self, epoch: EpochRecord, happened_s: float) -> None:
         if skipped := self.job.data.num_skipped:
@@ -336,6 +339,7 @@ class Record:
         if not again:
             seconds, self._clock_s = happened_s - self._clock_s, happened_s
             self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
+            self._say(self._expected.after_epoch(epoch.epoch, happened_s))
         try:
             is_there = self.folder.has_epochs  # somebody may have deleted it
         except StorageError:  # unknown for now: what is written anew holds all epochs in either case, or waits
@@ -346,9 +350,7 @@ class Record:
             self.folder.add_epoch(epoch)
 
     def _event(self, event: Event) -> None:
-        num_steps = self.job.wanted.num_steps(len(self.job.data))
-        if line := line_of(event, num_steps):
-            self._screen.say(line)
+        self._say(line_of(event, self.job.num_steps))
         if isinstance(event, FirstStepDone) and not self._said_start:
             self._said_start = True
             driver = self._start.rounded()
@@ -357,6 +359,11 @@ class Record:
         self.folder.add_event(event)
         if isinstance(event, GroupFormed) and event.restarted:
             self._restart(event)
+
+    def _say(self, line: str) -> None:
+        """Say a line, unless it is empty."""
+        if line:
+            self._screen.say(line)
 
     def _restart(self, formed: GroupFormed) -> None:
         """All workers were lost, and new ones have begun at a checkpoint, or at the beginning."""

@@ -29,6 +29,7 @@ from heliostat.cluster.group.controller_state import WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
 from heliostat.cluster.group.messages import Failure, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerNotStarted
+from heliostat.cluster.group.worker_process import host_name
 
 from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
@@ -46,12 +47,13 @@ from ..events import Paused, Resumed, history_of
 from ..jobs import FitJob, FitReport, Progress, Ready
 from ..storage_thread import telling
 from .coordinator import Coordinator
-from .display import Display, plan_lines
+from .display import Display
 from .failures import end_pauses_quietly, explained, pausing
 from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .inputs import is_stream
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
+from .plan_lines import plan_lines
 from .record import Record
 from .result import Result
 from .run_folder import MODEL_FILE, TRACE_FILE, RunFolder, read_epochs, read_events, read_record
@@ -246,7 +248,7 @@ def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, wor
             f"going on from the end of the fit in {job.begins.run_dir}, after {job.begins.epochs} epochs; "
             "initial_weights='new' or a new Trainer begins anew"
         )
-    for line in plan_lines(job.settings, job.wanted, len(job.data)):
+    for line in plan_lines(job, workers.hosts, host_name()):
         screen.say(line)
     for name, data in (("training", job.data), ("validation", job.validation_data)):
         if data is not None and data.num_skipped:

@@ -68,13 +68,14 @@ class RunFolder:
         path: where.
         resume: whether it may hold a run already.
         is_new: whether it was made for this run; it counts as such where it does not exist, too.
+        is_made: whether to make it where it does not exist; False only looks.
 
     Raises:
         ConfigurationError: it holds a run and may not, or its record cannot be read.
         StorageError: it cannot be made.
     """
 
-    def __init__(self, path: Path, *, resume: bool, is_new: bool = False) -> None:
+    def __init__(self, path: Path, *, resume: bool, is_new: bool = False, is_made: bool = True) -> None:
         self.path = path.absolute()
         self._record: dict[str, Any] = {"format_version": FORMAT_VERSION, "state": "starting"}
         self.files = PatientFiles(self.path)
@@ -93,6 +94,8 @@ class RunFolder:
         self._record.setdefault("id", f"{self.path.name}-{uuid.uuid4().hex[:8]}")
         self._is_at_usual_place = is_new
         self._is_new = is_new or not self.path.exists()
+        if not is_made:
+            return
         try:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from heliostat.data import Dataset
 
 from ..config import FitConfig, PassConfig, TrainerConfig
 from ..engine.times import StartTimes
-from ..environment import Command, begin_fit
+from ..environment import Command, begin_fit, is_plan_wanted
 from ..errors import ConfigurationError
 from ..jobs import Beginning, PassReport
 from .coordinator import Coordinator, joined_outputs
 from .display import Display
 from .inputs import Data
-from .passes import replay, run_pass
+from .passes import plan_fit, plan_pass, replay, run_pass
 from .plan import Program, Run
 from .result import Result
 from .run import fit
@@ -170,7 +171,7 @@ class Runs:
             program: what asks for it; None for this process.
 
         Returns:
-            The result; None after a replay or a trace (see `environment`).
+            The result; None after a plan, a replay or a trace (see `environment`).
         """
         wanted, data = call.wanted, (call.data, call.validation_data)
         self.workers.expect(wanted.code, wanted.prepare, *(each for each in data if isinstance(each, Dataset)))
@@ -196,6 +197,9 @@ class Runs:
         try:
             if line := job_line(run.path):
                 screen.say(line)
+            if is_plan_wanted():
+                plan_fit(run, self.workers, screen)
+                return None
             if command is not None and command.replay is not None:
                 replay(run, screen)
                 return None
@@ -218,7 +222,11 @@ class Runs:
     def _pass(
         self, method: Literal["evaluate", "predict"], call: PassCall, screen: Display
     ) -> tuple[PassReport, Coordinator]:
-        return run_pass(method, self._settings, call.wanted, call.data, self.workers, screen, self.model)
+        task = method, self._settings, call.wanted, call.data, self.workers, screen, self.model
+        if is_plan_wanted():
+            plan_pass(*task)
+            sys.exit(0)
+        return run_pass(*task)
 
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be, now or once they are started; from any thread.
@@ -247,7 +255,7 @@ class Runs:
     @property
     def hosts(self) -> dict[int, str]:
         """The machine of every worker that is up, by the worker's number."""
-        return {worker: info.host for worker, info in self.workers.infos.items()}
+        return self.workers.hosts
 
     def close(self) -> None:
         """Stop the workers, and the Ray that was started for them."""

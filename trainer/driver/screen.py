@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from .. import jobs
+from ..environment import is_plan_wanted
 from ..errors import ConfigurationError
 from ..events import EpochRecord
 from ..storage_thread import Newest, StorageThread
@@ -151,13 +152,15 @@ class ScreenThread(Display):
 def make_display(verbose: Verbose) -> Display:
     """The display for ``verbose``: "auto" (by whether standard output is a terminal), 0, 1 (live) or 2 (lines).
 
+    A plan is shown in any case.
+
     Raises:
         ConfigurationError: another value.
     """
     makers: dict[object, type[PlainDisplay]] = {1: TerminalDisplay, 2: PlainDisplay}
     if verbose not in ("auto", 0, *makers):
         raise ConfigurationError(f"verbose={verbose!r}; it takes 'auto', 0 (nothing), 1 (a live line) or 2 (lines).")
-    if verbose == 0 or sys.stdout is None:  # a program without a terminal may have none
+    if (verbose == 0 and not is_plan_wanted()) or sys.stdout is None:  # a program without a terminal may have none
         return Display()
     stream = ScreenStream(sys.stdout)
     automatic = TerminalDisplay if stream.isatty() else PlainDisplay

@@ -71,6 +71,11 @@ class Workers:
         return {} if self._group is None else self._group.infos
 
     @property
+    def hosts(self) -> dict[int, str]:
+        """Names of the machines where the workers run, by worker."""
+        return {worker: info.host for worker, info in self.infos.items()}
+
+    @property
     def seen(self) -> dict[int, WorkerInfo]:
         """Where workers run or ran, by number."""
         return {} if self._group is None else self._group.seen

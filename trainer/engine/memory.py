@@ -29,17 +29,20 @@ def memory_exhausted(built: BuiltModel, num_microbatches: int, rows: int, error:
     return MemoryExhaustedError(num_microbatches, rows, cause.strip().rstrip(".") or type(error).__name__, parts)
 
 
-def memory_parts(built: BuiltModel, rows: int) -> dict[str, int]:
+def memory_parts(built: BuiltModel, rows: int, *, trains: bool = True) -> dict[str, int]:
     """Bytes of what a worker holds, by name, with microbatches of so many rows; what a model does not tell is left out.
 
     Args:
         built: the model.
         rows: of a microbatch.
+        trains: whether it is trained.
     """
     weights = _num_bytes((v.shape, v.dtype) for v in [*built.trainable, *built.non_trainable])
     gradients = _num_bytes((v.shape, built.float_dtype) for v in built.trainable)
     optimizer = _num_bytes((v.shape, v.dtype) for v in built.optimizer.variables)
-    parts = {"weights": weights, "their gradients": gradients, "the optimizer's state": optimizer}
+    parts = {"weights": weights}
+    if trains:
+        parts |= {"their gradients": gradients, "the optimizer's state": optimizer}
     if given := _activations(built.model, rows):
         parts["what layers give out for a microbatch"] = given
     return parts

@@ -162,11 +162,16 @@ class Worker:
             self._model.key = job.key
             return member.end()
 
-    def describe(self, job: FitJob, member: Member) -> object:
-        """Build the model of a run and tell the driver what it is; no worker returns anything."""
-        job = fit_here(job, reach_of(job.disk))
-        built, _ = self._model.for_run(job, _checked(job.data))
-        self._announce(built, member)
+    def describe(self, job: FitJob | PassJob, member: Member) -> object:
+        """Build the model of a task and tell the driver what it is; no worker returns anything."""
+        if isinstance(job, FitJob):
+            job = fit_here(job, reach_of(job.disk))
+            built, _ = self._model.for_run(job, _checked(job.data))
+        else:
+            job = pass_here(job, reach_of(job.disk))
+            built, _ = self._model.for_pass(job, _checked(job.data))
+        rows = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
+        self._announce(built, member, (), memory_parts(built, rows, trains=isinstance(job, FitJob)))
         member.join(digest="", fresh=True)
         return member.end()
 
