@@ -30,6 +30,8 @@ from .run_folder import REPLAY_FILE, RunFolder
 from .trained import TrainedModel
 from .workers import Workers
 
+_PLAN_ENDS = "this was a plan: nothing was computed, and the script ends here"
+
 
 def run_pass(
     method: Literal["evaluate", "predict"],
@@ -122,6 +124,7 @@ def plan_fit(run: Run, workers: Workers, screen: Display) -> None:
         if folder.is_finished(run.wanted):
             job = run.job(stored_share(run.settings, folder), data, folder, store, final)
             finished_result(run, job, folder, workers, screen)
+            screen.say(_PLAN_ENDS)
             return
         workers.start(screen, StartTimes(), run.threads(folder))
         job = run.job(workers.share, data, folder, store, final)
@@ -135,9 +138,9 @@ def _beginning(run: Run, folder: RunFolder, job: FitJob, store: CheckpointStore 
     """Where a run would begin; raises ConfigurationError if the folder holds another one."""
     if not folder.resumes:
         return f"run folder {folder.path} (it is not made for a plan)"
-    shared = run.shared_store()
-    identity = folder.record.get("identity", {})
-    manifest = None if store is None else store.latest()[0] or (shared and shared.latest(identity)[0])
+    shared, manifest = run.shared_store(), None if store is None else store.latest()[0]
+    if manifest is None and shared is not None:
+        manifest = shared.latest(folder.record.get("identity", {}))[0]
     if manifest is None:
         return f"{folder.path} holds a run without a checkpoint: it would begin again"
     check_run(manifest.identity, job, folder.path)
@@ -175,7 +178,7 @@ def _say_plan(
     workers.close()
     for line in [*lines, model_line(told[0], job.settings.replicas)]:
         screen.say(line)
-    screen.say("this was a plan: nothing was computed, and the script ends here")
+    screen.say(_PLAN_ENDS)
 
 
 def replay(run: Run, screen: Display) -> None:
