@@ -4,8 +4,11 @@
     ├── SpecError                   a group is asked for that cannot be
     ├── DiskError                   the driver's disk cannot be served to other machines
     ├── PlacementError              the cluster has no room for the workers, or they did not start in time
+    │   ├── NoAnswerError           nobody answers at the address of a job server, or not to the end
     │   ├── PreflightError          machines of workers lack something; knows all of it
     │   └── UnreachableError        two workers that are up cannot reach each other; knows all such pairs
+    ├── JobServerError              a cluster's job server refuses; knows the status of its answer
+    │   └── NoSuchJobError          it does not know the job
     ├── TaskFailed                  the end of a task: a worker died or raised; knows who, why and at which step
     ├── Dismissed                   the task is over for this worker, which has done nothing wrong
     └── CollectiveError             a call between workers failed; knows which, and who is unresponsive
@@ -98,6 +101,27 @@ class PlacementError(ClusterError):
         )
 
     @classmethod
+    def no_address_of_jobs(cls, address: str) -> PlacementError:
+        """A text is not the address of a job server."""
+        return cls(
+            f"{address!r} is not the address of a cluster's job server, such as 'http://10.0.0.1:8265': the head's host, "
+            "and the port of Ray's dashboard there."
+        )
+
+    @classmethod
+    def no_job_server(cls, address: str, why: str) -> PlacementError:
+        """Something answers at an address, but no job server.
+
+        Args:
+            address: with http://.
+            why: what tells that, without a full stop.
+        """
+        return cls(
+            f"What listens at {address} is not the job server of a Ray cluster: {why}. That has port 8265 of the head, "
+            "unless Ray was started there with another --dashboard-port (port 6379 is for the cluster's own machines)."
+        )
+
+    @classmethod
     def token(cls, address: str, fault: str) -> PlacementError:
         """A cluster takes commands only from who has its token.
 
@@ -158,6 +182,74 @@ class PlacementError(ClusterError):
             f"The Ray that was started on this machine for this program is gone: its {process} ended. The kernel ends "
             "it when memory runs out, as may whoever tidies up processes. It can start no worker any more; the same "
             "command starts another."
+        )
+
+
+class NoAnswerError(PlacementError):
+    """Nobody answers at the address of a job server, or the answer did not come to its end; it may come yet."""
+
+    def __init__(self, address: str, why: str) -> None:
+        """Make the sentence.
+
+        Args:
+            address: with http://.
+            why: what became of the connection, without a full stop.
+        """
+        super().__init__(
+            f"The job server of a Ray cluster does not answer at {address}: {why}. It runs on the head, port 8265, and "
+            "is open to other machines where Ray was started with 'ray start --head --dashboard-host=0.0.0.0' (with "
+            "ray[default] installed). Through a firewall: ssh -L 8265:localhost:8265 HEAD, and the address "
+            "http://localhost:8265."
+        )
+
+
+class JobServerError(ClusterError):
+    """The job server of a cluster refuses.
+
+    Attributes:
+        status: of its answer, as in HTTP; 0 if it was not asked.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @classmethod
+    def refused(cls, address: str, request: str, status: int, text: str) -> JobServerError:
+        """A request is not taken.
+
+        Args:
+            address: of the server.
+            request: method and path.
+            status: of the answer.
+            text: of the answer, often a traceback of the server's, whose last line says what is wrong.
+        """
+        said = (text.strip().splitlines() or ["no reason"])[-1].strip()[:600]
+        return cls(f"The job server at {address} answers {request} with status {status}: {said}", status)
+
+    @classmethod
+    def too_large(cls, address: str, num_bytes: int, limit_bytes: int) -> JobServerError:
+        """A package has more bytes than are sent at once.
+
+        Args:
+            address: of the server.
+            num_bytes: of the package.
+            limit_bytes: that it may have.
+        """
+        return cls(
+            f"A package of {num_bytes / 1e6:,.0f} MB is more than the {limit_bytes / 1e6:,.0f} MB that go to the job "
+            f"server at {address} at once."
+        )
+
+
+class NoSuchJobError(JobServerError):
+    """A cluster does not know a job: it was never made there, was deleted, or Ray was started anew since."""
+
+    def __init__(self, address: str, submission_id: str) -> None:
+        super().__init__(
+            f"The cluster at {address} knows no job {submission_id}: it was never made there, somebody has deleted it, "
+            "or Ray has been started anew since, which forgets all jobs.",
+            404,
         )
 
 

@@ -51,6 +51,15 @@ def ray_here():
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def head():
+    """One head of a cluster with its job server for all tests that need it; see `ray_head.RayHead`."""
+    from .ray_head import ray_head
+
+    with ray_head() as made:
+        yield made
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Whoever computes first in this process decides how TensorFlow runs in it: alike, before any fixture computes."""

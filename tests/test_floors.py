@@ -24,7 +24,7 @@ FLOORS: Mapping[str, Floors] = {
         {"tree", "vectors", "assignment", "pace", "cores", "spec", "errors", "instruments"} | {"knocking"},
         {"allreduce", "disk", "links", "preflight"},
         {"group"},
-        {"pools", "__init__"},
+        {"pools", "head", "__init__"},
     ],
     "data": [
         {"errors"},

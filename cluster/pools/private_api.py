@@ -1,8 +1,8 @@
 """The private parts of Ray that Heliostat uses, all in this module, and the check that they are there.
 
 Ray tells by no public function which machines are about to be taken away, whether it asks callers for a token, where
-the cluster of this machine is, or whether a Ray that this process started still runs; nor who else uses a cluster, or
-whether it brings machines by itself.
+the cluster of this machine is, or whether a Ray that this process started still runs; nor who else uses a cluster,
+whether it brings machines by itself, what is in a package that was put there, or where the session's logs are.
 `check_private_api` runs before a process connects to Ray; workers use none of these.
 """
 
@@ -12,6 +12,7 @@ import importlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
@@ -26,12 +27,14 @@ NAMES = (
     ("ray._private.state", "jobs"),
     ("ray._private.ray_constants", "DEBUG_AUTOSCALING_STATUS"),
     ("ray.experimental.internal_kv", "_internal_kv_get"),
+    ("ray.experimental.internal_kv", "_internal_kv_del"),
     ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
     ("ray._raylet", "AuthenticationTokenLoader.get_token_for_http_header"),
     ("ray._private.services", "canonicalize_bootstrap_address"),
     ("ray._private.worker", "_global_node"),
     ("ray._private.node", "Node.is_head"),
     ("ray._private.node", "Node.dead_processes"),
+    ("ray._private.node", "Node.get_logs_dir_path"),
 )
 _VITAL = ("gcs_server", "raylet")
 
@@ -96,6 +99,28 @@ def autoscales() -> bool:
     status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode()) or b"{}")
     types = (status.get("autoscaler_report", {}).get("node_type_mapping") or {}).values()
     return any(not str(each).startswith("node_") for each in types)
+
+
+def package(uri: str) -> bytes | None:
+    """What was put on the cluster under this URI, by its job server; None if nothing is there any more."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    found: bytes | None = _internal_kv_get(uri.encode())
+    return found
+
+
+def delete_package(uri: str) -> None:
+    """Take away what was put on the cluster under this URI, if it is there."""
+    from ray.experimental.internal_kv import _internal_kv_del
+
+    _internal_kv_del(uri.encode())
+
+
+def log_folder() -> Path:
+    """The log folder of Ray's session on this machine, of which the job server hands out files."""
+    from ray._private import worker
+
+    return Path(worker._global_node.get_logs_dir_path())
 
 
 def asks_for_tokens() -> bool:

@@ -1,0 +1,1 @@
+"""The head of a cluster, from outside: its job server, and what goes there and comes back."""

@@ -1,0 +1,311 @@
+"""The job server of a cluster: all that this machine says to a cluster from outside goes to this one port.
+
+Ray's head answers HTTP on port 8265. Its routes for jobs are documented; those for packages and for logs are what Ray's
+own client and command line use. By them everything can be done that a run needs: code and data go up as packages, a job
+is made, its log comes as it is written, and a file of the cluster comes back through a link in the log folder (Ray
+resolves links there on purpose). Nothing else of the cluster has to be reachable, and no version has to agree.
+
+`ray.job_submission.JobSubmissionClient` was not taken. It waits without a limit, for a connection (two minutes behind a
+firewall) and for an answer (for ever, where a laptop has changed its network); it sends a token only where
+RAY_AUTH_MODE says so on this machine; and every failure is a RuntimeError with a traceback of the server's in it. What
+it does beyond a request is to pack folders, by `.gitignore`.
+
+The token is sent to who asks for it, and to nobody else: the first answer of 401 makes this client send it from then
+on. Environment variables for proxies are not followed. An answer that did not come leaves it open whether a job was
+made, so that is looked up. Sources: Ray 2.60, `dashboard/modules/job/job_head.py`, `state/state_head.py`,
+`log/log_agent.py`; reference/rest of Ray's documentation for jobs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
+from typing import Any, Literal
+from urllib.parse import quote, urlencode, urlsplit
+
+import xxhash
+
+from ..errors import JobServerError, NoAnswerError, NoSuchJobError, PlacementError
+from ..pools.private_api import authorization
+from ..pools.ray_address import token_fault
+from .tail import tail
+
+PACKAGE_BYTES = 90_000_000  # the job server takes 100 MiB at once
+CONNECT_S = 5.0
+ANSWER_S = 60.0
+PUT_S = 600.0  # from the last byte sent until the answer, which comes when the head has stored them
+LOOK_UP_S = 20.0
+_FILE_S = 24 * 3600  # how long Ray may send one file
+_PIECE_BYTES = 1 << 20
+_GATEWAY = (502, 503, 504)
+State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+_OVER = ("STOPPED", "SUCCEEDED", "FAILED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the cluster knows of a job.
+
+    Attributes:
+        submission_id: its name.
+        state: as Ray calls it.
+        message: what Ray says about that; of a failed job with the end of its log.
+        node_id: of the machine where its command runs; empty until it does.
+        exit_code: of that command, None where it has not ended by itself; below zero is a signal's number.
+        started_s: when it was submitted, in seconds since 1970 by the cluster's clock.
+        ended_s: likewise, when it was over; None until then.
+        metadata: what it was submitted with.
+    """
+
+    submission_id: str
+    state: State
+    message: str = ""
+    node_id: str = ""
+    exit_code: int | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
+    metadata: Mapping[str, str]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes from it."""
+        return self.state in _OVER
+
+
+class Head:
+    """The job server at an address.
+
+    Every method may raise `NoAnswerError` (nobody answers, or not to the end), `PlacementError` (no job server is
+    there, or it does not take this machine's token) and `JobServerError` (it refuses).
+    """
+
+    def __init__(self, address: str) -> None:
+        """Remember where it is; nobody is asked yet.
+
+        Args:
+            address: such as ``"http://10.0.0.1:8265"``.
+
+        Raises:
+            PlacementError: it is not of that form.
+        """
+        self.address = address.rstrip("/")
+        parts = urlsplit(self.address)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+            raise PlacementError.no_address_of_jobs(address)
+        try:
+            self._host, self._port = parts.hostname, parts.port
+        except ValueError:
+            raise PlacementError.no_address_of_jobs(address) from None
+        self._secure, self._prefix = parts.scheme == "https", parts.path
+        self._token: str | None = None
+
+    def check(self) -> str:
+        """The version of Ray that answers there, within some seconds."""
+        version = self._json("GET", "/api/version", answer_s=CONNECT_S).get("ray_version")
+        if not isinstance(version, str):
+            raise PlacementError.no_job_server(self.address, "it does not tell a version of Ray")
+        return version
+
+    def put(self, content: bytes) -> str:
+        """Bring a package there, unless it is there already; returns its URI.
+
+        Ray deletes a package when the last job that names it in its `runtime_env` is over, and one that none names ten
+        minutes after it was put or asked for last: put it again (which costs nothing while it is there) before the job.
+        """
+        if len(content) > PACKAGE_BYTES:
+            raise JobServerError.too_large(self.address, len(content), PACKAGE_BYTES)
+        name = f"_ray_pkg_{xxhash.xxh3_128_hexdigest(content)}.zip"
+        path = f"/api/packages/gcs/{name}"
+        try:
+            self._json("GET", path)
+        except JobServerError as error:
+            if error.status != 404:
+                raise
+            self._json("PUT", path, content, answer_s=PUT_S)
+        return f"gcs://{name}"
+
+    def submit(
+        self, *, submission_id: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str]
+    ) -> None:
+        """Make a job; where no answer comes, look whether it was made.
+
+        Args:
+            submission_id: its name, which no other job there has or had.
+            entrypoint: a line for the shell.
+            runtime_env: as Ray takes it (whose values are of any type), with URIs for what it names.
+            metadata: to keep with it.
+        """
+        wanted = {
+            "submission_id": submission_id,
+            "entrypoint": entrypoint,
+            "runtime_env": dict(runtime_env),
+            "metadata": dict(metadata),
+        }
+        try:
+            self._json("POST", "/api/jobs/", json.dumps(wanted).encode())
+        except NoAnswerError:
+            if not self._was_made(submission_id):
+                raise
+
+    def job(self, submission_id: str) -> Job:
+        """What the cluster knows of a job; raises `NoSuchJobError`."""
+        with self._of_job(submission_id):
+            found = self._json("GET", f"/api/jobs/{quote(submission_id, safe='')}")
+        return _job(submission_id, found)
+
+    def stop(self, submission_id: str) -> None:
+        """Send a job SIGTERM, and SIGKILL after its RAY_JOB_STOP_WAIT_TIME_S; does not wait for either.
+
+        Raises:
+            NoSuchJobError: the cluster does not know it.
+        """
+        with self._of_job(submission_id):
+            self._json("POST", f"/api/jobs/{quote(submission_id, safe='')}/stop")
+
+    def log_lines(self, submission_id: str) -> Iterator[str]:
+        """The lines of a job's log from the beginning on, as they are written, without their ends.
+
+        It ends when the connection does, for whatever reason: ask for the job's state, and begin anew. When it ends
+        after the job was over, all lines have come. Raises `NoSuchJobError` before the first.
+        """
+        self.job(submission_id)
+        num_seen, rest = 0, ""
+        url = f"{self.address}/api/jobs/{quote(submission_id, safe='')}/logs/tail"
+        for text in tail(url, self._headers()):
+            *lines, rest = (rest + text).split("\n")
+            num_seen += len(lines)
+            yield from lines
+        with suppress(NoAnswerError, JobServerError):
+            job = self.job(submission_id)
+            if job.is_over and job.node_id:  # whatever has ended the connection, this is the whole
+                whole = b"".join(self.read(job.node_id, f"job-driver-{submission_id}.log"))
+                yield from _lines(whole)[num_seen:]
+
+    def read(self, node_id: str, path: str) -> Iterator[bytes]:
+        """The bytes of a file on a machine of the cluster, in pieces.
+
+        Args:
+            node_id: of the machine.
+            path: of the file, in the log folder of Ray's session there; may lead through a link.
+
+        Raises:
+            JobServerError: there is no such file.
+        """
+        wanted = {"node_id": node_id, "filename": path, "lines": -1, "timeout": _FILE_S}
+        with self._answer("GET", f"/api/v0/logs/file?{urlencode(wanted)}") as answer:
+            while piece := answer.read(_PIECE_BYTES):
+                yield piece
+
+    def _was_made(self, submission_id: str) -> bool:
+        """Whether a job is there whose making was not answered: asked until an answer comes, for some time."""
+        until_s = time.monotonic() + LOOK_UP_S
+        while time.monotonic() < until_s:
+            with suppress(NoSuchJobError, NoAnswerError):
+                self.job(submission_id)
+                return True
+            time.sleep(0.5)
+        return False
+
+    @contextmanager
+    def _of_job(self, submission_id: str) -> Iterator[None]:
+        try:
+            yield
+        except JobServerError as error:
+            if error.status == 404:
+                raise NoSuchJobError(self.address, submission_id) from None
+            raise
+
+    def _json(self, method: str, path: str, body: bytes | None = None, answer_s: float = ANSWER_S) -> dict[str, Any]:
+        """The object that is answered, whose values are of any type; empty for an answer without one."""
+        with self._answer(method, path, body, answer_s) as answer:
+            text = answer.read()
+        try:
+            found = json.loads(text or b"{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise PlacementError.no_job_server(self.address, f"{path} is answered with {text[:40]!r}")
+        return found
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: bytes | None = None, answer_s: float = ANSWER_S
+    ) -> Iterator[HTTPResponse]:
+        """A good answer; it is read while this is held."""
+        connection = self._connection()
+        try:
+            answer = self._ask(connection, method, path, body, answer_s)
+            if answer.status == 401 and self._token is None and (token := authorization()):
+                connection.close()
+                self._token = token
+                answer = self._ask(connection, method, path, body, answer_s)
+            if answer.status != 200:
+                raise self._refusal(method, path, answer.status, answer.read(_PIECE_BYTES).decode(errors="replace"))
+            yield answer
+        except BadStatusLine as error:
+            if isinstance(error, RemoteDisconnected):
+                raise NoAnswerError(self.address, "the connection was closed") from error
+            raise PlacementError.no_job_server(self.address, "it does not speak HTTP") from error
+        except TimeoutError as error:
+            raise NoAnswerError(self.address, "no answer in time") from error
+        except (OSError, HTTPException) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NoAnswerError(self.address, why) from error
+        finally:
+            connection.close()
+
+    def _connection(self) -> HTTPConnection:
+        kind = HTTPSConnection if self._secure else HTTPConnection
+        return kind(self._host, self._port, timeout=CONNECT_S)
+
+    def _ask(
+        self, connection: HTTPConnection, method: str, path: str, body: bytes | None, answer_s: float
+    ) -> HTTPResponse:
+        """Connect and ask; a body goes in blocks, each of which has the time of an answer."""
+        connection.connect()
+        connection.sock.settimeout(answer_s)
+        headers = self._headers()
+        if body is not None:
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        connection.request(method, self._prefix + path, None if body is None else io.BytesIO(body), headers)
+        return connection.getresponse()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": self._token} if self._token else {}
+
+    def _refusal(self, method: str, path: str, status: int, text: str) -> Exception:
+        """The error for an answer that is not good."""
+        if status in (401, 403) and "authentication token" in text:
+            fault = token_fault(os.environ, has_token=self._token is not None, sends=True)
+            return PlacementError.token(self.address, fault)
+        if status in _GATEWAY:
+            return NoAnswerError(self.address, f"answer {status} of something between: {text[:80].strip()}")
+        if path == "/api/version":
+            return PlacementError.no_job_server(self.address, f"{path} is answered with status {status}")
+        return JobServerError.refused(self.address, f"{method} {path.partition('?')[0]}", status, text)
+
+
+def _job(submission_id: str, found: Mapping[str, Any]) -> Job:
+    started_ms, ended_ms = found.get("start_time"), found.get("end_time")
+    return Job(
+        submission_id=submission_id,
+        state=found["status"],
+        message=found.get("message") or "",
+        node_id=found.get("driver_node_id") or "",
+        exit_code=found.get("driver_exit_code"),
+        started_s=None if started_ms is None else started_ms / 1000,
+        ended_s=None if ended_ms is None else ended_ms / 1000,
+        metadata=found.get("metadata") or {},
+    )
+
+
+def _lines(content: bytes) -> list[str]:
+    """As Ray's tail cuts them, which also ends a line at a carriage return."""
+    text = content.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n") if text else []
