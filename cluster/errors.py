@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SUBMIT = "heliostat submit SCRIPT --address http://HEAD:8265"  # what leads to a cluster from everywhere
+
 
 def _restore(cls: type[ClusterError], args: tuple[Any, ...], fields: dict[str, Any]) -> ClusterError:
     error = cls.__new__(cls)
@@ -59,7 +61,7 @@ class DiskError(ClusterError):
         return cls(
             f"Ray's processes on the driver's machine do not see the driver's folder {path}: {why}. They run as "
             "another user, or in another container than this script. Give a folder that both see (run_dir=), or start "
-            "the script where Ray runs, with 'ray job submit'."
+            f"the script where Ray runs: {SUBMIT}."
         )
 
     @classmethod
@@ -85,10 +87,9 @@ class PlacementError(ClusterError):
             why: what became of a connection.
         """
         return cls(
-            f"There is no Ray cluster at {address} (from {origin}): {why}. If a firewall is between, submit the script "
-            "as a job: ray job submit --address http://HEAD:8265 --working-dir . -- python SCRIPT. Else start a Ray "
-            "there with 'ray start --head'; or use this machine alone: leave address out, after ray.shutdown() if this "
-            "process is connected to a Ray."
+            f"There is no Ray cluster at {address} (from {origin}): {why}. If a firewall is between, submit the "
+            f"script: {SUBMIT}. Else start a Ray there with 'ray start --head'; or use this machine alone: leave "
+            "address out, after ray.shutdown() if this process is connected to a Ray."
         )
 
     @classmethod
@@ -96,16 +97,16 @@ class PlacementError(ClusterError):
         """This machine is no node of a Ray cluster; `origin` is who asks for the cluster of this machine."""
         return cls(
             f"'auto' (from {origin}) joins the Ray cluster of this machine, but none runs here. Start one with 'ray "
-            "start --head'; from outside of a cluster submit the script as a job: ray job submit --address "
-            "http://HEAD:8265 --working-dir . -- python SCRIPT; or leave the address out to use this machine alone."
+            f"start --head'; from outside of a cluster submit the script: {SUBMIT}; or leave the address out to use "
+            "this machine alone."
         )
 
     @classmethod
     def no_address_of_jobs(cls, address: str) -> PlacementError:
         """A text is not the address of a job server."""
         return cls(
-            f"{address!r} is not the address of a cluster's job server, such as 'http://10.0.0.1:8265': the head's host, "
-            "and the port of Ray's dashboard there."
+            f"{address!r} is not the address of a cluster's job server, such as 'http://10.0.0.1:8265': the host of "
+            "the head, and the port of Ray's dashboard there."
         )
 
     @classmethod
@@ -147,8 +148,7 @@ class PlacementError(ClusterError):
         return cls(
             f"The Ray cluster at {address} runs Ray {theirs[0]} with Python {theirs[1]}, this process Ray {ours[0]} "
             f"with Python {ours[1]}: they must be the same. Start the script with the Python of the cluster's machines "
-            "('which ray' there is beside it), or submit it as a job, which does so: ray job submit --address "
-            "http://HEAD:8265 --working-dir . -- python SCRIPT."
+            f"('which ray' there is beside it), or submit it, which does so: {SUBMIT}."
         )
 
     @classmethod

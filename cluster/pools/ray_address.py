@@ -7,8 +7,8 @@ own. And whoever listens there must answer a first call with this machine's toke
 milliseconds and nothing of Ray.
 
 Addresses for the outside are refused by name. A script behind ``ray://`` would hold everything by one connection to a
-proxy that Ray's own maintainers advise against, and its workers could not be reached from it; ``http://`` is where jobs
-are submitted.
+proxy that Ray's own maintainers advise against, and its workers could not be reached from it; ``http://`` is the job
+server, which takes scripts and calls whole (`cluster/head/api.py`), and drives no workers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ..errors import PlacementError
+from ..errors import SUBMIT, PlacementError
 from .ray_probe import Answer, ask_head
 
 PROBE_S = 5.0
@@ -103,14 +103,14 @@ def reason_against(address: str) -> str:
     scheme = address.partition("://")[0].lower() if "://" in address else ""
     if scheme in ("http", "https"):
         return (
-            "is where a cluster takes jobs; a script cannot be driven through it from outside yet. Submit it there: "
-            f"ray job submit --address {address} --working-dir . -- python SCRIPT, and leave the address out in it."
+            "is where a cluster takes jobs; workers cannot be driven through it from here. Submit the script there: "
+            f"heliostat submit SCRIPT --address {address}. Calls of a Trainer go there by Trainer(address={address!r})."
         )
     if scheme:
         return (
-            "leads to a cluster from outside, where workers cannot be driven from. Three ways lead to one: submit the "
-            "script as a job (ray job submit --address http://HEAD:8265 --working-dir . -- python SCRIPT); on one of "
-            "its machines give 'auto'; or give the head's HOST:PORT, such as '10.0.0.1:6379'."
+            "leads to a cluster from outside, where workers cannot be driven from. Three ways lead to one: from "
+            f"everywhere the job server's address, such as 'http://10.0.0.1:8265' (or {SUBMIT}); on one of its "
+            "machines 'auto'; from one beside them the head's HOST:PORT, such as '10.0.0.1:6379'."
         )
     if _place(address) is None:
         return "is not the address of a Ray cluster, such as '10.0.0.1:6379' (host, colon, port), 'auto' or 'local'."

@@ -21,8 +21,8 @@ def test_an_address_left_in_the_environment_does_not_hinder_a_run_on_this_machin
 REFUSED = {
     "auto": "none runs here",
     f"{address(HEAD)}:{RAY_PORT}": "does not answer|no answer",
-    f"ray://{address(HEAD)}:10001": "ray job submit",
-    f"http://{address(HEAD)}:8265": "ray job submit",
+    f"ray://{address(HEAD)}:10001": "heliostat submit",
+    f"http://{address(HEAD)}:8265": "heliostat submit|does not answer",
     "10.0.0.1": "host, colon, port",
 }
 

@@ -76,9 +76,9 @@ class ScriptFolder:
     def _reason_against_link(self, target: str, above: tuple[str, ...]) -> str:
         if not os.path.exists(target):
             return "a link to nothing"
-        if not target.startswith(f"{self.root}{os.sep}".replace("//", "/")):
-            return f"a link to {target}"
-        return "a link back" if target in above else ""
+        if target in above:
+            return "a link back"
+        return "" if Path(target).is_relative_to(self.root) else f"a link to {target}"
 
 
 def data_files(name: str, place: Path, above: tuple[str, ...] = ()) -> dict[str, Path]:
@@ -97,7 +97,8 @@ def data_files(name: str, place: Path, above: tuple[str, ...] = ()) -> dict[str,
     here = (*above, os.path.realpath(place))
     found: dict[str, Path] = {}
     for path in sorted(place.iterdir()):
-        if not path.name.startswith(".") and os.path.realpath(path) not in here:
+        leads_back = any(Path(folder).is_relative_to(os.path.realpath(path)) for folder in here)
+        if not path.name.startswith(".") and not leads_back:
             found |= data_files(f"{name}/{path.name}", path, here)
     return found
 

@@ -163,7 +163,7 @@ def test_what_is_no_address_is_refused(address):
 
 @pytest.mark.parametrize(("address", "said"), [
     ("ray://10.0.0.1:10001", "Three ways lead to one"),
-    ("http://10.0.0.1:8265", "ray job submit --address http://10.0.0.1:8265 "),
+    ("http://10.0.0.1:8265", "heliostat submit SCRIPT --address http://10.0.0.1:8265. "),
     ("anyscale://mine", "Three ways lead to one"),
 ])  # fmt: skip
 def test_an_address_for_the_outside_is_refused_before_anybody_is_asked(address, said):
