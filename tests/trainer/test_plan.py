@@ -125,6 +125,25 @@ def test_mistakes_are_found_by_a_plan(tmp_path, planning):
     assert not (tmp_path / "run").exists()
 
 
+class StopsAtThree(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 2
+
+
+@pytest.mark.engine
+def test_the_expected_time_is_told_once_by_a_run(tmp_path, capfd):
+    with local_trainer(linear(), tmp_path) as trainer:
+        arguments = {"validation_data": VALID, "global_batch_size": 16, "checkpoint_every": None, "verbose": 2}
+        trainer.fit(DATA, epochs=1_000_000, callbacks=[StopsAtThree()], **arguments)
+    lines = capfd.readouterr().out.splitlines()
+    (line,) = [each for each in lines if each.startswith("expected: ")]
+    assert " more: 4,999,995 steps of " in line
+    assert " and 999,999 validations of " in line
+    before = lines[lines.index(line) - 1]
+    assert before.startswith("epoch 1/1000000 "), "an epoch that ends soon is waited for"
+    assert any(each.startswith("workers are ready, the model has 149 weights") for each in lines)
+
+
 def test_only_one_value_asks_for_a_plan(monkeypatch, planning):
     assert environment.is_plan_waiting()
     assert environment.is_plan_wanted()
