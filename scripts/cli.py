@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from .commandline import Commands, LocalPath, Place, as_json, console, show_versions, shows_tracebacks
+from .run_commands import COMMANDS
 
 # As in heliostat.data.conversion.open_source, which is not loaded for --help.
 _SOURCE_KINDS = [
@@ -313,6 +314,9 @@ def bench(
         console().print(parts.links_table(found))
     click.echo(found.advice)
 
+
+for command in COMMANDS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="heliostat")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Train": ("run", "resume", "runs"),
+    "Look after a run": ("status", "logs", "attach", "stop"),
     "Data": ("convert", "inspect", "verify", "upload"),
     "Look closer": ("replay", "trace", "bench", "chaos"),
     "Try": ("demo",),
@@ -30,7 +31,6 @@ OTHER_NAMES = {
     "continue": "resume",
     "ls": "runs",
     "list": "runs",
-    "status": "runs",
     "describe": "inspect",
     "show": "inspect",
     "info": "inspect",
@@ -40,6 +40,13 @@ OTHER_NAMES = {
     "profile": "trace",
     "benchmark": "bench",
     "debug": "replay",
+    "log": "logs",
+    "tail": "logs",
+    "follow": "attach",
+    "watch": "attach",
+    "cancel": "stop",
+    "kill": "stop",
+    "pause": "stop",
 }
 # Of tables in a file or a pipe: paths stay whole.
 _FILE_WIDTH = 160
@@ -121,6 +128,13 @@ def console(*, stderr: bool = False) -> SafeConsole:
     if not found.is_terminal:
         found.width = _FILE_WIDTH
     return found
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines, some of which hold texts of others."""
+    found = console()
+    for line in lines:
+        found.print(line, markup=False, soft_wrap=True)
 
 
 def shows_tracebacks() -> bool:

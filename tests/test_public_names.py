@@ -12,7 +12,8 @@ import pytest
 
 TRAINER = """
     CallbackFilesError CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError
-    DamagedRecordError DamagedStateError DataError EnvironmentVariableError EverySeconds EverySteps LeaseHeldError
+    DamagedRecordError DamagedStateError DataError EnvironmentVariableError EverySeconds EverySteps FetchError
+    HandleError LeaseHeldError
     LeaseLostError MemoryExhaustedError ModelError NonfiniteGradientError NotCompiledError OtherBeginningError
     Result RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
     UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError

@@ -6,6 +6,7 @@
     ├── ConfigurationError        an argument is wrong or does not fit the others; found before workers start
     │   ├── EnvironmentVariableError a variable of ours in the environment is malformed
     │   ├── DamagedRecordError    the run.json of a run folder cannot be read
+    │   ├── HandleError           the handle of a submitted run cannot be read
     │   ├── LeaseHeldError        another driver trains into this run folder
     │   ├── OtherBeginningError   a run cannot go on, because the fit before it has changed
     │   └── ValueNotCarriedError  a value of a kind that no checkpoint and no message can hold
@@ -23,6 +24,7 @@
     │   └── StateNotKeptError     the state that a fit has left is nowhere any more
     ├── StorageError              the run folder cannot be written
     │   └── LeaseLostError        another driver has taken it over
+    ├── FetchError                the run folders of a job cannot be brought here
     ├── MemoryExhaustedError      a step needs more memory than there is; knows a number of microbatches to try
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
@@ -102,6 +104,26 @@ class DamagedRecordError(ConfigurationError):
             else "There is no checkpoint beside it to go on from: give another run_dir."
         )
         return f"{str(self.path)!r} cannot be read: {self.reason}. It was cut short or altered. {way_out}"
+
+
+class HandleError(ConfigurationError):
+    """The handle of a submitted run cannot be read.
+
+    Args:
+        folder: where it should be.
+        reason: why not.
+    """
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(str(folder), reason)
+        self.folder, self.reason = str(folder), reason
+
+    def __str__(self) -> str:
+        return (
+            f"The handle of a submitted run, submitted.json in {self.folder!r}, cannot be read: {self.reason}. It was "
+            "moved, cut short or altered. Put it back; the job itself goes on without it, and 'ray job list --address "
+            "http://HEAD:8265' shows its name."
+        )
 
 
 class LeaseHeldError(ConfigurationError):
@@ -335,6 +357,51 @@ class LeaseLostError(StorageError):
 def memory_account(parts: Mapping[str, int]) -> str:
     """What memory goes to, from bytes by name."""
     return ", ".join(f"{name} {num_bytes / 1e6:,.1f} MB" for name, num_bytes in parts.items())
+
+
+class FetchError(TrainerError):
+    """The run folders of a job cannot be brought here, or not as they are there."""
+
+    @classmethod
+    def no_folder(cls, submission_id: str) -> FetchError:
+        """A job has opened no run folder."""
+        return cls(
+            f"The job {submission_id} has no run folder: no fit of it has begun, or it came to none. heliostat logs "
+            "shows what it printed."
+        )
+
+    @classmethod
+    def not_there(cls, path: str, host: str) -> FetchError:
+        """A run folder is not on the machine of the cluster where jobs run (any more).
+
+        Args:
+            path: the folder.
+            host: that machine.
+        """
+        return cls(
+            f"The run folder {path} is not on {host}, where the job that looks for it runs: somebody has deleted it, "
+            "or it is on another machine, where the driver of the run was."
+        )
+
+    @classmethod
+    def changed(cls, path: str, size: int, came: int) -> FetchError:
+        """A file did not come as it was told to be.
+
+        Args:
+            path: of the file there.
+            size: that it should have, in bytes.
+            came: how many bytes came.
+        """
+        return cls(
+            f"{path} did not come as the cluster told it to be ({came:,} bytes of {size:,} came"
+            f"{', others than told' if came == size else ''}): it changes there while it is read, or something on the "
+            "way alters it. Once the run has ended, fetch again: what is here already is not fetched twice."
+        )
+
+    @classmethod
+    def bad_name(cls, name: str) -> FetchError:
+        """A file would not lie in the run folder."""
+        return cls(f"The cluster names a file {name!r} of a run folder, which would lie outside of it here: refused.")
 
 
 class MemoryExhaustedError(TrainerError):

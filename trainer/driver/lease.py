@@ -69,6 +69,42 @@ class Holder:
     process_began: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """Who drives the run in a folder.
+
+    Attributes:
+        holder: the driver.
+        has_ended: whether its process is gone; None if that cannot be seen from here.
+        silent_s: how long it has not touched its lease.
+    """
+
+    holder: Holder
+    has_ended: bool | None
+    silent_s: float
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended without a word, as far as that can be told."""
+        return self.has_ended if self.has_ended is not None else self.silent_s > EXPIRES_S
+
+    def __str__(self) -> str:
+        return f"process {self.holder.pid} on {self.holder.host}"
+
+
+def driver_of(folder: Path) -> Driver | None:
+    """Who drives the run in a folder, without touching its lease; None if nobody does. Raises OSError."""
+    path = folder / LEASE_FILE
+    try:
+        holder, touched_s = _read(path), path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    if holder is None:
+        return None
+    ended = _process_ended(holder, _this_driver())
+    return Driver(holder=holder, has_ended=ended, silent_s=max(0.0, time.time() - touched_s))
+
+
 def is_free(
     holder: Holder | None, own: Holder, lock: Lock, process_ended: bool | None, silent_s: float, *, take_over: bool
 ) -> bool:
