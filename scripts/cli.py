@@ -70,9 +70,10 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
 # Options after the script's name are the script's.
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--plan", is_flag=True, help="Say how its first fit, evaluate or predict would be computed; end there.")
+@click.option("--workers", type=click.IntRange(0), help="How many, whatever SCRIPT says.  [default: as it says]")
 @_SCRIPT
 @_ARGUMENTS
-def run(plan: bool, script: Path, arguments: tuple[str, ...]) -> None:
+def run(plan: bool, workers: int | None, script: Path, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT with ARGUMENTS, as `python SCRIPT` does.
 
     Unlike there, an error of Heliostat is shown as its message alone, and the traceback of another error begins in the
@@ -82,8 +83,12 @@ def run(plan: bool, script: Path, arguments: tuple[str, ...]) -> None:
     The exit status is the script's; 1 after an error; and 75 when the run was paused, by Ctrl-C, SIGTERM or max_time_s:
     then `heliostat resume`, or the same command with the same run_dir, goes on with it.
     """
+    from heliostat.trainer.environment import name_workers
+
     from .commands.run import plan_script, run_script
 
+    if workers is not None:
+        name_workers(workers)
     (plan_script if plan else run_script)(script, arguments, show_traceback=shows_tracebacks())
 
 

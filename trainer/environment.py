@@ -223,6 +223,11 @@ def named_address() -> str | None:
     return os.environ.get(ADDRESS) or None
 
 
+def name_workers(number: int) -> None:
+    """Let trainers in this process have so many workers, whatever they are made with."""
+    os.environ[WORKERS] = str(number)
+
+
 def wanted_workers() -> int | None:
     """How many workers trainers are to have, whatever the script says; None for those that it says.
 

@@ -41,6 +41,7 @@ from .driver.run_paths import checkpoint_dir_of, run_dir_of
 from .driver.runs import FitCall, PassCall, Runs
 from .driver.screen import Verbose
 from .engine.private_names import CALLBACK_FIELDS
+from .environment import wanted_workers
 from .remote.wire import display_for
 from .shipping import UserCode, ship
 
@@ -55,7 +56,8 @@ class Trainer:
 
     Args:
         build_model: a function without arguments that returns a compiled `keras.Model`.
-        workers: worker processes (Ray actors); 0 computes in this process, without Ray.
+        workers: worker processes (Ray actors); 0 computes in this process, without Ray. The variable
+            `HELIOSTAT_WORKERS`, which ``heliostat run --workers`` sets, wins over it.
         replicas_per_worker: devices per worker; "auto" takes all its GPUs, or one CPU device. A number on a machine
             without GPUs makes that many logical CPU devices.
         num_microbatches: parts into which every global batch is cut; the unit of computation, fixed for a run. Results
@@ -124,6 +126,7 @@ class Trainer:
         runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
         check_build_model(build_model)
+        workers = workers if (wanted := wanted_workers()) is None else wanted
         self._settings = TrainerConfig(
             build_model=ship(build_model, "build_model", stays=workers == 0 or in_process),
             workers=workers,

@@ -2,7 +2,8 @@
 
 Ray tells by no public function which machines are about to be taken away, whether it asks callers for a token, where
 the cluster of this machine is, or whether a Ray that this process started still runs; nor who else uses a cluster,
-whether it brings machines by itself, what is in a package that was put there, or where the session's logs are.
+whether it brings machines by itself; nor, to a job, on which machine it is, where logs are there, and what is in a
+package that came with it.
 `check_private_api` runs before a process connects to Ray; workers use none of these.
 """
 
@@ -34,7 +35,8 @@ NAMES = (
     ("ray._private.worker", "_global_node"),
     ("ray._private.node", "Node.is_head"),
     ("ray._private.node", "Node.dead_processes"),
-    ("ray._private.node", "Node.get_logs_dir_path"),
+    ("ray._private.services", "get_node_to_connect_for_driver"),
+    ("ray._raylet", "GcsClient"),
 )
 _VITAL = ("gcs_server", "raylet")
 
@@ -101,26 +103,38 @@ def autoscales() -> bool:
     return any(not str(each).startswith("node_") for each in types)
 
 
-def package(uri: str) -> bytes | None:
-    """What was put on the cluster under this URI, by its job server; None if nothing is there any more."""
-    from ray.experimental.internal_kv import _internal_kv_get
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """The machine of a cluster that this process is on: its id, and the log folder of Ray's session there."""
 
-    found: bytes | None = _internal_kv_get(uri.encode())
+    node_id: str
+    log_dir: Path
+
+
+def own_node(address: str) -> OwnNode:
+    """The machine that a driver here connects to; raises RuntimeError if this is none of the cluster's.
+
+    Args:
+        address: host and port of the cluster's head.
+    """
+    from ray._private.services import get_node_to_connect_for_driver
+    from ray._raylet import GcsClient
+
+    node = get_node_to_connect_for_driver(GcsClient(address=address))
+    return OwnNode(node.node_id.hex(), Path(node.session_dir, "logs"))
+
+
+def package(address: str, uri: str) -> bytes | None:
+    """What was put on the cluster as a package; None if it is not there any more.
+
+    Args:
+        address: host and port of the cluster's head.
+        uri: of the package, ``gcs://...``.
+    """
+    from ray._raylet import GcsClient
+
+    found: bytes | None = GcsClient(address=address).internal_kv_get(uri.encode(), None)
     return found
-
-
-def delete_package(uri: str) -> None:
-    """Take away what was put on the cluster under this URI, if it is there."""
-    from ray.experimental.internal_kv import _internal_kv_del
-
-    _internal_kv_del(uri.encode())
-
-
-def log_folder() -> Path:
-    """The log folder of Ray's session on this machine, of which the job server hands out files."""
-    from ray._private import worker
-
-    return Path(worker._global_node.get_logs_dir_path())
 
 
 def asks_for_tokens() -> bool:

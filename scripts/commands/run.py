@@ -50,11 +50,8 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
         PausedExit: a run was paused.
     """
     path = str(script)
-    sys.argv[:] = [path, *arguments]
-    # Resolved as Python does it. Ray hands this folder to the workers, so that they find the script's neighbours.
-    sys.path.insert(0, str(script.resolve().parent))
     try:
-        runpy.run_path(path, run_name="__main__")
+        as_main(script, arguments)
     except Exception as error:
         if is_pause(error):
             raise PausedExit(message_of(error)) from error
@@ -64,6 +61,14 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
             ) from error
         click.echo(full_account(error, path), err=True, nl=False)
         raise SystemExit(1) from error
+
+
+def as_main(script: Path, arguments: Sequence[str]) -> None:
+    """Run the script to its end as ``__main__``, with its arguments; raises what it raises."""
+    sys.argv[:] = [str(script), *arguments]
+    # Resolved as Python does it. Ray hands this folder to the workers, so that they find the script's neighbours.
+    sys.path.insert(0, str(script.resolve().parent))
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def plan_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) -> None:

@@ -102,3 +102,10 @@ def test_run_shows_where_the_syntax_of_a_script_is_wrong(script):
 
 def test_run_of_no_script_is_a_mistake_in_usage(tmp_path):
     assert "nothing.py" in failed("run", tmp_path / "nothing.py", status=2)
+
+
+def test_run_hands_the_number_of_workers_to_the_script(script):
+    path = script("import os, sys\nprint(os.environ.get('HELIOSTAT_WORKERS'), sys.argv[1:])\n")
+    assert heliostat("run", "--workers", "3", path, "--workers", "5").stdout == "3 ['--workers', '5']\n"
+    assert heliostat("run", path).stdout == "None []\n"
+    assert "Invalid value for '--workers'" in failed("run", "--workers", "-1", path, status=2)

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from heliostat.trainer import Trainer
 from heliostat.trainer.environment import (
+    WORKERS,
     Command,
     KillSchedule,
     ReplayWanted,
@@ -18,6 +20,9 @@ from heliostat.trainer.environment import (
     take_command,
 )
 from heliostat.trainer.errors import ConfigurationError, EnvironmentVariableError
+
+from .conftest import dense_data
+from .models import linear
 
 RUN = Path("/runs/a b")
 
@@ -98,3 +103,22 @@ def test_fit_refuses_a_malformed_variable_before_anything_starts(tmp_path):
     assert done.stdout.startswith("False "), done.stderr
     assert "HELIOSTAT_FIT is 'first'" in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.engine
+def test_a_named_number_of_workers_wins_over_the_scripts_and_that_is_said(monkeypatch, capsys):
+    def workers_of(given: int, wanted: str | None) -> tuple[int, bool]:
+        monkeypatch.delenv(WORKERS, raising=False) if wanted is None else monkeypatch.setenv(WORKERS, wanted)
+        with Trainer(linear("sgd"), workers=given, in_process=given > 0, num_microbatches=4) as trainer:
+            trainer.evaluate(dense_data(16), verbose=2)
+            told = capsys.readouterr().out
+            return len(
+                trainer.hosts
+            ), f"workers={wanted}, as HELIOSTAT_WORKERS (--workers) says, not the script" in told
+
+    assert workers_of(1, "3") == (3, True)
+    assert workers_of(2, None) == (2, False)
+    assert workers_of(2, "") == (2, False)
+    monkeypatch.setenv(WORKERS, "many")
+    with pytest.raises(EnvironmentVariableError, match="HELIOSTAT_WORKERS is 'many'; it must be a number of workers"):
+        Trainer(linear("sgd"))

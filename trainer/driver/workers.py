@@ -100,6 +100,8 @@ class Workers:
             self.close()
         if self._group is not None:
             return
+        if environment.wanted_workers() is not None:
+            screen.say(f"workers={self._settings.workers}, as {environment.WORKERS} (--workers) says, not the script")
         try:
             with times.part("devices" if self._settings.local else "ray"):
                 make_group = self._local_group if self._settings.local else self._ray_group

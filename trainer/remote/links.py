@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from pathlib import Path
 import xxhash
 from heliostat.cluster.disk.served import TOKEN
 
-from ..driver.lease import LEASE_FILE
+from ..driver.lease import LEASE_FILE, Lease
+from ..driver.run_folder import RUN_FILE
+from ..errors import ConfigurationError, StorageError
 from ..events import Lines
 from ..worker.staged_files import STAGING
 
@@ -85,6 +88,28 @@ def unlink(prefix: Path, run_dir: Path) -> None:
     for name, path in linked(prefix).items():
         if path == run_dir:
             prefix.with_name(name).unlink()
+
+
+def remove(prefix: Path, run_dir: Path) -> None:
+    """Delete a run folder of a job, and its link; one that is gone already is no mistake.
+
+    Args:
+        prefix: of the job's links.
+        run_dir: the folder; absolute.
+
+    Raises:
+        ConfigurationError: it is no run folder; LeaseHeldError: a driver is at work there.
+        StorageError: it cannot be deleted.
+    """
+    if run_dir.exists() and run_dir not in linked(prefix).values() and not (run_dir / RUN_FILE).is_file():
+        raise ConfigurationError(f"{str(run_dir)!r} is no run folder: it is not deleted.")
+    try:
+        if run_dir.is_dir():
+            with Lease(run_dir, take_over=False):
+                shutil.rmtree(run_dir)
+        unlink(prefix, run_dir)
+    except OSError as error:
+        raise StorageError(run_dir, error) from error
 
 
 def marks_of(run_dir: Path) -> dict[str, FileMark]:

@@ -82,7 +82,7 @@ class Files(Lines):
     Attributes:
         path: the folder.
         node_id: of Ray, the machine it is on.
-        link: under which name it can be read below the log folder of that machine's session.
+        link: under which name it can be read below the log folder of that machine's session; empty if it is gone.
         files: by path in it, with slashes.
     """
 
@@ -104,14 +104,14 @@ class Failed(Lines):
     """What the job was to do has failed, or was paused.
 
     Attributes:
-        stage: in which it happened: "start", "unpickle", "train" ...
-        kind: the class of the error; of Heliostat's own with the module.
+        stage: in which it happened: "start", "data", "script", "unpickle", "train" ...
+        kind: the class of the error, with its module if it is none of Python's own.
         message: what it says, with its notes.
-        frames: of the traceback, from the first in the user's code on, each as Python shows it; empty for mistakes that
-            Heliostat has found.
+        frames: of the traceback those in the user's code, each as Python shows it.
         exit_status: of the job: 75 for a pause.
-        traceback: all of it as text, with a worker's.
+        traceback: all of it as text, from the first frame in the user's code on, with a worker's.
         details: the attributes of the error that are plain values; paths are text.
+        is_ours: whether Heliostat raised it on purpose: then its message says what to do.
     """
 
     stage: str
@@ -121,11 +121,7 @@ class Failed(Lines):
     exit_status: int = 1
     traceback: str = ""
     details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether Heliostat raised it on purpose: then its message says what to do."""
-        return self.kind.startswith("heliostat.")
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,18 +42,17 @@ def ended(here: Head, name: str):
 
 
 JOB = """
-import os, sys, ray
+import os, sys
 import heliostat.cluster.head.api as api
 from heliostat.cluster.pools import private_api
-ray.init(log_to_driver=False, logging_level="error")
 print("arguments", sys.argv[1:])
 print("interpreter", sys.executable, os.getcwd())
 print("heliostat", api.__file__)
-content = private_api.package(sys.argv[2])
-print("package", len(content), len(set(content)))
-private_api.delete_package(sys.argv[2])
-print("deleted", private_api.package(sys.argv[2]) is None)
-os.symlink(sys.argv[3], private_api.log_folder() / sys.argv[4])
+content, missing = (private_api.package(os.environ["RAY_ADDRESS"], sys.argv[2] + end) for end in ("", "x"))
+print("package", len(content), len(set(content)), missing)
+node = private_api.own_node(os.environ["RAY_ADDRESS"])
+print("node", node.node_id)
+os.symlink(sys.argv[3], node.log_dir / sys.argv[4])
 print("\\x1e{}", "größer")
 sys.exit(7)
 """
@@ -87,8 +86,8 @@ def test_a_job_takes_a_package_and_gives_a_file_back_through_the_port_alone(head
     assert interpreter == sys.executable
     assert "working_dir_files" in folder
     assert "py_modules_files" in told["heliostat"]
-    assert told["package"] == "3000000 256"
-    assert told["deleted"] == "True"
+    assert told["package"] == "3000000 256 None"
+    assert told["node"] == job.node_id
     assert lines[-1] == "\x1e{} größer"
     assert b"".join(here.read(job.node_id, "heliostat-test-link/model.keras")) == (result / "model.keras").read_bytes()
     assert b"".join(here.read(job.node_id, "heliostat-test-link/empty")) == b""
