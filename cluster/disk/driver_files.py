@@ -24,9 +24,8 @@ import ray
 from pyarrow import fs
 
 from .disk import Disk, fetched
-from .served import SCHEME, Found
+from .served import PIECE_BYTES, SCHEME, Found
 
-PIECE_BYTES = 4 << 20
 UNDER_WAY = 2
 _TYPES = {"file": fs.FileType.File, "folder": fs.FileType.Directory, "nothing": fs.FileType.NotFound}
 

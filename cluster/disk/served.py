@@ -25,6 +25,8 @@ import numpy as np
 TOKEN = ".heliostat-driver"
 # Of URIs of the driver's disk.
 SCHEME = "driver"
+# In pieces of so many bytes files are read, and go to the driver's disk and from it.
+PIECE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ import numpy as np
 from ray.exceptions import RayError
 
 from ..disk.reach import Reach, scratch_of
+from ..disk.served import PIECE_BYTES
 from ..disk.stand_in import remove_stand_ins
 from ..group.worker_process import take_mark
 from ..spec import WorkerInfo
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 SHIP_S = 1.0
 TAIL_BYTES = 20_000
-_PIECE_BYTES = 1 << 20
 _LOCK = ".lock"
 
 
@@ -182,7 +182,7 @@ class ShippedLog:
         """Send what is new; what fails is sent again by the next call, to the same place."""
         with self._lock, contextlib.suppress(OSError, RayError), open(self._local, "rb") as file:
             file.seek(self._sent)
-            while piece := file.read(_PIECE_BYTES):
+            while piece := file.read(PIECE_BYTES):
                 at = self._begin + self._sent
                 self._disk.call("write", self._path, at, np.frombuffer(piece, np.uint8), is_first=False)
                 self._sent += len(piece)

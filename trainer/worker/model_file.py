@@ -13,8 +13,7 @@ from pathlib import Path
 
 import keras
 from heliostat.cluster.disk.reach import Reach
-
-_PIECE_BYTES = 4 << 20
+from heliostat.cluster.disk.served import PIECE_BYTES
 
 
 def write_model(model: keras.Model, path: Path, reach: Reach) -> None:
@@ -42,7 +41,7 @@ def write_model(model: keras.Model, path: Path, reach: Reach) -> None:
         files = reach.filesystem()
         try:
             with copy.open("rb") as source, files.open_output_stream(str(path), compression=None) as target:
-                shutil.copyfileobj(source, target, _PIECE_BYTES)
+                shutil.copyfileobj(source, target, PIECE_BYTES)
         except BaseException:
             with contextlib.suppress(OSError):
                 files.delete_file(str(path))

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.fs as pafs
+from heliostat.cluster.disk.served import PIECE_BYTES
 
 from ..checkpoints.values import pack, unpack
-from .watched_folder import PIECE_BYTES, Change
+from .watched_folder import Change
 
 STAGING = ".callbacks"
 INLINE_BYTES = 4 << 20  # of a version's files lie inside of its changes

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import xxhash
+from heliostat.cluster.disk.served import PIECE_BYTES
 
-PIECE_BYTES = 4 << 20
 _RACY_NS = 100_000_000  # a file changed so shortly before it was looked at may change again unseen
 _Stamp = tuple[int, ...]
 

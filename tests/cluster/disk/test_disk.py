@@ -11,9 +11,9 @@ import pytest
 import ray
 from heliostat.cluster.disk import reach as reach_module
 from heliostat.cluster.disk.disk import start_disk, stop_disk
-from heliostat.cluster.disk.driver_files import PIECE_BYTES, DriverWriter, filesystem
+from heliostat.cluster.disk.driver_files import DriverWriter, filesystem
 from heliostat.cluster.disk.reach import Reach
-from heliostat.cluster.disk.served import TOKEN, Root
+from heliostat.cluster.disk.served import PIECE_BYTES, TOKEN, Root
 from heliostat.cluster.errors import DiskError
 from pyarrow import fs
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from heliostat.cluster.disk.served import PIECE_BYTES
 from heliostat.trainer.worker.watched_folder import Change, WatchedFolder
 
 LONG_AGO = time.time() - 3600
@@ -168,6 +169,6 @@ def test_links_to_files_are_followed_and_what_cannot_be_copied_is_left_out_with_
 def test_a_large_file_comes_in_pieces(root):
     watched = WatchedFolder(root)
     with (root / "large").open("wb") as file:
-        file.truncate(10 << 20)
+        file.truncate(2 * PIECE_BYTES + 5)
     (change,) = (list(each.pieces) for each in watched.changes())
-    assert [len(piece) for piece in change] == [4 << 20, 4 << 20, 2 << 20]
+    assert [len(piece) for piece in change] == [PIECE_BYTES, PIECE_BYTES, 5]
