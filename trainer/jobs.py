@@ -45,6 +45,30 @@ if TYPE_CHECKING:
     from heliostat.cluster.disk.disk import Disk  # which loads Ray
 
 
+MODEL_FILE = "model.keras"
+# All that a run keeps in its folder, by path ("*" stands for anything), and what it is; all else in there is of the
+# user's callbacks. Of checkpoints the names are those of `checkpoints.manifest`.
+RUN_FOLDER: Mapping[str, str] = {
+    "run.json": "configuration, plan, versions, data fingerprints, state of the run and, at its end, its hashes",
+    "model.json": "the settings of the model: what it is compiled with, its layers, names and shapes of its state",
+    "metrics.jsonl": "one line per epoch: global metrics, rows, seconds by worker and part of a step",
+    "events.jsonl": "one line per event: workers lost and joined, checkpoints, pauses, gradients that were not finite",
+    "logs/worker-*": "what each worker's process printed",
+    "checkpoints/final": "the state in which the run ended; beside it the last checkpoints",
+    MODEL_FILE: "the trained model, for plain Keras",
+    "data/train*": "arrays and streams that were passed to fit, as a dataset",
+    "data/valid*": "those to validate on",
+    "replay.json": "the step that `heliostat replay` computed again last",
+    "trace.json": "what `heliostat trace` recorded",
+    ".heliostat-*": "while a fit runs on a cluster: whose disk this is (`cluster.disk`)",
+    "driver.lease*": "while a fit runs: which driver it is (`driver.lease`)",
+    ".driver.lease*": "the same, while it is made",
+    ".callbacks": "while a fit runs: callbacks' files that do not count yet (`worker.staged_files`)",
+    ".model.g*.keras": "the model, while a worker writes it (`model_name`)",
+    ".*.writing": "any of these, while the driver writes it",
+}
+
+
 def model_name(generation: int | str) -> str:
     """The name under which a worker of a generation writes the model into the run folder; "*" stands for all."""
     return f".model.g{generation}.keras"

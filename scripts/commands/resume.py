@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heliostat.trainer.driver.run_folder import MODEL_FILE, RUN_FILE, read_epochs, read_record
+from heliostat.trainer.driver.run_folder import RUN_FILE, read_epochs, read_record
+from heliostat.trainer.jobs import MODEL_FILE
 from rich.console import Console
 
 from ..errors import ScriptError

@@ -44,7 +44,7 @@ from ..errors import (
     TrainingFailedError,
 )
 from ..events import Paused, Resumed, history_of
-from ..jobs import FitJob, FitReport, Progress, Ready
+from ..jobs import MODEL_FILE, FitJob, FitReport, Progress, Ready
 from ..storage_thread import telling
 from .coordinator import Coordinator
 from .display import Display
@@ -56,7 +56,7 @@ from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_
 from .plan_lines import plan_lines
 from .record import Record
 from .result import Result
-from .run_folder import MODEL_FILE, TRACE_FILE, RunFolder, read_epochs, read_events, read_record
+from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers

@@ -1,20 +1,6 @@
 """The run folder: plain files that say what a run was and what came out. Only the driver writes its top level.
 
-::
-
-    run.json        configuration, plan, versions, data fingerprints, state of the run and, at its end, its hashes
-    model.json      the settings of the model: what it is compiled with, its layers, names and shapes of its state
-    metrics.jsonl   one line per epoch: global metrics, rows, seconds by worker and part of a step
-    events.jsonl    one line per event: workers lost and joined, checkpoints, pauses, gradients that were not finite
-    logs/           worker-0.log ...: what each worker's process printed
-    checkpoints/    the last checkpoints
-    model.keras     the trained model, for plain Keras
-    data/           arrays that were passed to fit, as datasets
-    replay.json     the step that ``heliostat replay`` computed again last
-    trace.json      what ``heliostat trace`` recorded
-    .heliostat-driver  while a fit runs on a cluster: whose disk this is (`cluster.disk`)
-    driver.lease    while a fit runs: which driver it is (`lease`)
-    .callbacks/     while a fit runs: callbacks' files that do not count yet (`worker.staged_files`)
+What lies in it is listed once, in `jobs.RUN_FOLDER`, since workers must know it, too.
 
 The lines are those of `events`. JSON has no NaN and no infinity: such numbers are written as the strings "NaN",
 "Infinity" and "-Infinity" (`values.to_line`). Version 3 of the format is written; version 2 is read, too, and a run of
@@ -41,14 +27,14 @@ from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
 from ..errors import ConfigurationError, DamagedRecordError, StorageError, TrainerError
 from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, event_of
-from ..jobs import model_name
+from ..jobs import MODEL_FILE, model_name
 from .lease import Lease
 from .patient_files import PatientFiles
 from .shown_text import masked
 
 FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
 Line = TypeVar("Line")
-RUN_FILE, METRICS_FILE, EVENTS_FILE, MODEL_FILE = "run.json", "metrics.jsonl", "events.jsonl", "model.keras"
+RUN_FILE, METRICS_FILE, EVENTS_FILE = "run.json", "metrics.jsonl", "events.jsonl"
 SETTINGS_FILE = "model.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 CHECKPOINTS, DATA = "checkpoints", "data"

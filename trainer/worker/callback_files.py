@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,17 +37,14 @@ from heliostat.cluster.group.worker_process import WorkerKilled
 
 from ..checkpoints.manifest import parse_checkpoint_name
 from ..errors import CallbackFilesError
+from ..jobs import MODEL_FILE, RUN_FOLDER
 from ..storage_thread import StorageThread
-from .staged_files import STAGING, StagedFiles
+from .staged_files import StagedFiles
 from .watched_folder import WatchedFolder
 
 _GENERATION_BITS = 32  # versions count up from each generation's number, moved up by so many
 _FOLDER = "callbacks-"  # in the scratch, with the generation behind it
-# What the driver keeps in a run folder; see `driver.run_folder`.
-_RUNS_OWN = re.compile(
-    r"(run|model|replay|trace)\.json|(metrics|events)\.jsonl|driver\.lease.*|\.heliostat-.*|\..*\.writing"
-    r"|\.model\.g[^/]*\.keras|data/(train|valid).*|checkpoints/final|logs/worker-[^/]*|" + re.escape(STAGING)
-)
+_RUNS_OWN = RUN_FOLDER.keys() - {MODEL_FILE}  # which callbacks may write as well, until the run does
 
 
 class CallbackFiles:
@@ -252,5 +249,6 @@ class _Away:
 def whose(path: str) -> str:
     """Why a path in a run folder is none of the callbacks'; empty where it is theirs."""
     folder, _, name = path.partition("/")
-    own = _RUNS_OWN.fullmatch(path) or (folder == "checkpoints" and parse_checkpoint_name(name))
+    own = any(fnmatchcase(path, each) for each in _RUNS_OWN)
+    own = own or (folder == "checkpoints" and parse_checkpoint_name(name) is not None)
     return "the run keeps a file or folder of its own by this name" if own else ""

@@ -15,6 +15,7 @@ from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import CallbackFilesError, Result, RunPausedError, Trainer, TrainingFailedError
 from heliostat.trainer.driver import lease, run_folder
+from heliostat.trainer.jobs import RUN_FOLDER, model_name
 from heliostat.trainer.worker import worker
 from heliostat.trainer.worker.callback_files import CallbackFiles, whose
 from heliostat.trainer.worker.staged_files import STAGING
@@ -248,7 +249,18 @@ def test_an_absolute_path_leads_there_where_nothing_lies(tmp_path, monkeypatch):
 
 def test_the_runs_own_names_are_known(tmp_path):
     names = [value for name, value in vars(run_folder).items() if name.endswith("_FILE") and name != "MODEL_FILE"]
-    own_files = [*names, lease.LEASE_FILE, "data/train", "data/valid", "logs/worker-3.log", "checkpoints/final"]
+    assert set(names) <= set(RUN_FOLDER)
+    own_files = [
+        *names,
+        f".{lease.LEASE_FILE}.a1b2",
+        model_name(7),
+        "data/train-2",
+        lease.LEASE_FILE,
+        "data/train",
+        "data/valid",
+        "logs/worker-3.log",
+        "checkpoints/final",
+    ]
     own_files += ["checkpoints/000003-00000120.g7", ".run.json.writing", STAGING, ".heliostat-driver"]
     assert [path for path in own_files if not whose(path)] == []
     theirs = ["model.keras", "logs", "logs/train", "checkpoints", "checkpoints/best.keras", "data", "data/x.npy", "a"]
