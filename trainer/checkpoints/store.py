@@ -204,6 +204,12 @@ class CheckpointStore:
             raise DamagedCheckpointError(f"{shown} is the manifest of {manifest.name}. The folder was renamed.")
         return manifest
 
+    def manifest_of_whole(self, name: str) -> CheckpointManifest:
+        """As `manifest`, if the tensors' file is there as well, and as long as it says; raises CheckpointError."""
+        manifest = self.manifest(name)
+        self._check_length(name, manifest.tensors)
+        return manifest
+
     def load(self, name: str) -> tuple[CheckpointManifest, dict[str, np.ndarray]]:
         """A checkpoint's manifest and tensors, in the manifest's order, every byte of them verified.
 

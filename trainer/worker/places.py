@@ -9,6 +9,9 @@ from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.disk.served import SCHEME
 from heliostat.data.remote.filesystem import open_with
 
+from ..checkpoints.manifest import manifest_to_bytes
+from ..checkpoints.store import CheckpointStore
+from ..errors import CheckpointError
 from ..jobs import FitJob, ModelState, PassJob
 
 if TYPE_CHECKING:
@@ -43,4 +46,17 @@ def pass_here(job: PassJob, reach: Reach) -> PassJob:
 
 
 def _state_here(state: ModelState, reach: Reach) -> ModelState:
-    return replace(state, location=reach.uri(state.location)) if state.location else state
+    """The state of an earlier fit, beside which no token lies: opened in place where this machine has the same."""
+    if not state.location:
+        return state
+    uri = reach.uri(state.location)
+    return state if uri == state.location or _has_same(state, uri) else replace(state, location=uri)
+
+
+def _has_same(state: ModelState, uri: str) -> bool:
+    """Whether a state lies here as it lies at a URI: its manifest holds the hashes of all of it."""
+    try:
+        here = CheckpointStore(state.location).manifest_of_whole(state.name)  # before anybody is asked
+        return manifest_to_bytes(here) == manifest_to_bytes(CheckpointStore(uri).manifest(state.name))
+    except CheckpointError:  # what is wrong with it is told by whoever loads it
+        return False
