@@ -65,6 +65,15 @@ class DiskError(ClusterError):
         )
 
     @classmethod
+    def silent(cls, limit_s: float) -> DiskError:
+        """The process that serves it does not answer within so many seconds."""
+        return cls(
+            "Workers on other machines cannot reach this one's files: the process of Ray that serves them has not "
+            f"answered for {limit_s:g} s. The disk of the run folder, of checkpoints or data stands still, or Ray "
+            "could not start that process ('ray list actors' shows a ServedDisk). Then run the same command again."
+        )
+
+    @classmethod
     def gone(cls, why: str) -> DiskError:
         """The process that serves it has ended; `why` is a sentence."""
         return cls(

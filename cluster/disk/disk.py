@@ -8,6 +8,7 @@ writes a token into each folder, and whoever reads it there opens files in place
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterable
@@ -16,13 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..errors import DiskError
 from .served import TOKEN, Root, ServedDisk
 
 CALLS_AT_ONCE = 8
+# For an answer: as long as a worker may stand still that reads (`group.liveness`). What is written has no limit: it is
+# nowhere else, and who waits for it says so.
+LIMIT_S = 600.0
+SERVE_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +62,11 @@ class Disk:
                 if root.is_writable and not self._marks(root):  # one that was served may have been deleted
                     os.makedirs(root.path, exist_ok=True)
                     Path(root.path, TOKEN).write_text(self.id)
-            if hindered := self.call("serve", served.roots, self.id):
+            if hindered := fetched(self.asked("serve", served.roots, self.id), SERVE_WITHIN_S):
                 raise DiskError.not_seen(*hindered)
+        except TimeoutError:
+            new.unmark()
+            raise DiskError.silent(SERVE_WITHIN_S) from None
         except BaseException:
             new.unmark()
             raise
@@ -90,7 +98,7 @@ class Disk:
 
     def call(self, method: str, *arguments: object, **options: object) -> Any:
         """What a method of the `ServedDisk` returns, and raises: OSError, if nothing else."""
-        return fetched(self.asked(method, *arguments, **options))
+        return fetched(self.asked(method, *arguments, **options), LIMIT_S)
 
 
 def start_disk() -> Disk:
@@ -108,14 +116,20 @@ def stop_disk(disk: Disk) -> None:
             ray.kill(disk.actor)
 
 
-def fetched(reference: ray.ObjectRef) -> Any:
+def fetched(reference: ray.ObjectRef, limit_s: float | None) -> Any:
     """What a call has returned; an error of the driver's system is raised as if it were one of this one's.
 
+    Args:
+        reference: of what it returns.
+        limit_s: seconds to wait; None for as long as it takes.
+
     Raises:
-        OSError: as there; ConnectionError if the driver is gone.
+        OSError: as there; ConnectionError if the driver is gone, TimeoutError if its disk does not answer.
     """
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=limit_s)
+    except GetTimeoutError:
+        raise TimeoutError(errno.ETIMEDOUT, f"the driver's disk has not answered for {limit_s:g} s") from None
     except RayTaskError as error:
         if isinstance(error.cause, OSError):
             raise error.cause from None

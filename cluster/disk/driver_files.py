@@ -23,7 +23,7 @@ import pyarrow as pa
 import ray
 from pyarrow import fs
 
-from .disk import Disk, fetched
+from .disk import LIMIT_S, Disk, fetched
 from .served import PIECE_BYTES, SCHEME, Found
 
 UNDER_WAY = 2
@@ -87,18 +87,18 @@ class DriverWriter(io.RawIOBase):
             if self._pending:
                 self._send(np.frombuffer(self._pending, np.uint8))
             while self._under_way:
-                fetched(self._under_way.popleft())
-            self._disk.call("sync", self._path)
+                fetched(self._under_way.popleft(), None)
+            fetched(self._disk.asked("sync", self._path), None)
         finally:
             super().close()
 
     def _send(self, piece: np.ndarray) -> None:
         while len(self._under_way) >= UNDER_WAY:
-            fetched(self._under_way.popleft())
+            fetched(self._under_way.popleft(), None)
         is_first = self._offset == 0 and not piece.size
         self._under_way.append(self._disk.asked("write", self._path, self._offset, ray.put(piece), is_first=is_first))
         if is_first:
-            fetched(self._under_way.popleft())  # else the next piece could come before
+            fetched(self._under_way.popleft(), None)  # else the next piece could come before
         self._offset += piece.size
 
 
@@ -144,7 +144,7 @@ class DriverReader(io.RawIOBase):
                 num_bytes = min(PIECE_BYTES, count - requested)
                 asked.append(self._disk.asked("read", self._path, self._at + requested, num_bytes))
                 requested += num_bytes
-            piece = fetched(asked.popleft())
+            piece = fetched(asked.popleft(), LIMIT_S)
             pieces.append(piece.tobytes())
             came += min(PIECE_BYTES, count - came)
             if piece.size == 0:

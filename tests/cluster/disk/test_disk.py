@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
 import ray
+from heliostat.cluster.disk import disk as disk_module
 from heliostat.cluster.disk import reach as reach_module
 from heliostat.cluster.disk.disk import start_disk, stop_disk
 from heliostat.cluster.disk.driver_files import DriverWriter, filesystem
@@ -165,6 +167,37 @@ def test_a_folder_to_be_read_in_one_that_is_seen_is_seen(disk, tmp_path):
     (tmp_path / "run/checkpoints").mkdir()
     more = disk.serving(Root(path=f"{tmp_path}/run/checkpoints"))
     assert Reach(more).sees(f"{tmp_path}/run/checkpoints/1")
+
+
+def test_a_disk_that_does_not_answer_is_waited_for_up_to_a_limit(disk, tmp_path, monkeypatch):
+    stands_still = f"{tmp_path}/run/pipe"  # nobody is at its other end, so whoever opens it waits
+    os.mkfifo(stands_still)
+    monkeypatch.setattr(disk_module, "LIMIT_S", 0.2)
+    with pytest.raises(TimeoutError, match=r"has not answered for 0\.2 s"):
+        disk.call("read", stands_still, 0, 1)
+    with open(stands_still, "wb"):  # lets it go
+        pass
+    monkeypatch.setattr(disk_module, "SERVE_WITHIN_S", 0.0)
+    with pytest.raises(DiskError, match="has not answered for 0 s"):
+        disk.serving(Root(path=f"{tmp_path}/run-2", is_writable=True))
+    assert not (tmp_path / "run-2" / TOKEN).exists()
+
+
+def test_what_is_written_is_waited_for_without_a_limit(disk, tmp_path, monkeypatch):
+    stands_still = f"{tmp_path}/run/pipe"
+    os.mkfifo(stands_still)
+    monkeypatch.setattr(disk_module, "LIMIT_S", 0.0)
+
+    def write():
+        with pytest.raises(ConnectionError):
+            DriverWriter(disk, stands_still, at=1).write(bytes(3 * PIECE_BYTES))
+
+    waiting = threading.Thread(target=write)
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    stop_disk(disk)  # which lets it go
+    waiting.join()
 
 
 def test_without_its_driver_the_disk_is_a_lost_connection(ray_here, tmp_path):
