@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,13 @@ class Disk:
         id: of this one, other than that of every other.
         actor: serves it, a `ServedDisk`. (Any: Ray gives an actor's methods no types.)
         roots: what is served.
+        made: folders that had to be made for that. They go with the tokens, as long as nothing else came into them.
     """
 
     id: str
     actor: Any
     roots: tuple[Root, ...] = ()
+    made: frozenset[str] = frozenset()
 
     def serving(self, *roots: Root) -> Disk:
         """This disk, on which these are served, and nothing else that can only be read; on the driver.
@@ -56,7 +58,9 @@ class Disk:
         """
         kept = () if any(root.is_writable for root in roots) else (root for root in self.roots if root.is_writable)
         wanted = dict.fromkeys(root for root in (*kept, *roots) if root.is_writable or os.path.exists(root.path))
-        served, new = self._with_roots(wanted), self._with_roots(wanted.keys() - set(self.roots))
+        made = frozenset(each for root in wanted if root.is_writable for each in _missing(Path(root.path)))
+        served = replace(self, roots=tuple(wanted), made=self.made | made)
+        new = served._with_roots(wanted.keys() - set(self.roots))
         try:
             for root in served.roots:
                 if root.is_writable and not self._marks(root):  # one that was served may have been deleted
@@ -81,11 +85,15 @@ class Disk:
         return [root for root in self.roots if root.holds(path)]
 
     def unmark(self) -> None:
-        """Take the tokens away; on the driver, when nobody needs the disk any more."""
+        """Take the tokens away, and what was made for them; on the driver, when nobody needs the disk any more."""
         for root in self.roots:
             with contextlib.suppress(OSError):
                 if root.is_writable and self._marks(root):
                     Path(root.path, TOKEN).unlink()
+                    folder = root.path
+                    while folder in self.made:
+                        os.rmdir(folder)
+                        folder = os.path.dirname(folder)
 
     def _marks(self, root: Root) -> bool:
         with contextlib.suppress(OSError):
@@ -99,6 +107,11 @@ class Disk:
     def call(self, method: str, *arguments: object, **options: object) -> Any:
         """What a method of the `ServedDisk` returns, and raises: OSError, if nothing else."""
         return fetched(self.asked(method, *arguments, **options), LIMIT_S)
+
+
+def _missing(folder: Path) -> Iterator[str]:
+    """The folder and those above it, as far as they are not there."""
+    return (str(each) for each in (folder, *folder.parents) if not os.path.lexists(each))
 
 
 def start_disk() -> Disk:

@@ -147,6 +147,20 @@ def test_what_is_written_is_made_and_what_is_gone_is_left_out(disk, tmp_path):
     assert not Reach(more).sees(f"{tmp_path}/a/file")
 
 
+def test_folders_that_were_made_for_a_token_go_with_it_unless_something_came_into_them(disk, tmp_path):
+    (tmp_path / "users").mkdir()
+    paths = [tmp_path / name for name in ("users/made/run-1", "users", "used/run-2")]
+    more = disk.serving(*(Root(path=str(path), is_writable=True) for path in paths))
+    assert all((path / TOKEN).exists() for path in paths)
+    (tmp_path / "used/run-2/checkpoint").touch()
+    other = more.serving(Root(path=f"{tmp_path}/other", is_writable=True))
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*")) if path.name != "run"] == [
+        "other", f"other/{TOKEN}", "used", "used/run-2", "used/run-2/checkpoint", "users",
+    ]  # fmt: skip
+    other.unmark()
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_task_is_served_what_it_needs_and_the_last_run_folder_stays(disk, tmp_path):
     run, rows = tmp_path / "run", [tmp_path / name for name in ("one", "two")]
     for folder in rows:
