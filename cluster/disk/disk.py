@@ -1,6 +1,9 @@
 """The disk of the driver, as a value that travels with a job: one actor on the driver's machine serves it.
 
-The actor takes no core, lies where the driver is, and ends with it, since the driver owns it. Where a machine has the
+The actor takes no core, lies where the driver is, and ends with it, since the driver owns it. If its process dies
+alone, Ray starts another, which serves the same, and makes the calls again that were not answered. They may be made
+twice, since bytes are written to a place that the caller names; only a file whose removal or new name was not answered
+is then not found. Where a machine has the
 driver's folders at the same paths (the driver's own, or all that mount one disk) nothing goes through it: the driver
 writes a token into each folder, and whoever reads it there opens files in place (`reach.Reach`).
 """
@@ -28,6 +31,8 @@ CALLS_AT_ONCE = 8
 # nowhere else, and who waits for it says so.
 LIMIT_S = 600.0
 SERVE_WITHIN_S = 60.0
+FORGET_WITHIN_S = 3.0
+MAX_DEATHS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,13 @@ class Disk:
                         os.rmdir(folder)
                         folder = os.path.dirname(folder)
 
+    def forget(self) -> None:
+        """Serve nothing from now on, and leave nothing behind; on the driver."""
+        self.unmark()
+        if ray.is_initialized():
+            with contextlib.suppress(RayError):
+                ray.get(self.asked("forget"), timeout=FORGET_WITHIN_S)
+
     def _marks(self, root: Root) -> bool:
         with contextlib.suppress(OSError):
             return Path(root.path, TOKEN).read_text() == self.id
@@ -118,12 +130,14 @@ def start_disk() -> Disk:
     """Serve this process's disk, nothing of it at first; Ray must be connected."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE, "scheduling_strategy": here}
-    return Disk(id=uuid.uuid4().hex, actor=ray.remote(**options)(ServedDisk).remote())
+    again = {"max_restarts": MAX_DEATHS, "max_task_retries": MAX_DEATHS}
+    name = uuid.uuid4().hex
+    return Disk(id=name, actor=ray.remote(**options, **again)(ServedDisk).remote(name))
 
 
 def stop_disk(disk: Disk) -> None:
     """Serve it no more."""
-    disk.unmark()
+    disk.forget()
     if ray.is_initialized():
         with contextlib.suppress(RayError):
             ray.kill(disk.actor)

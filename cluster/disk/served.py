@@ -12,10 +12,12 @@ opening a file takes microseconds, a call a millisecond), and locks (the driver 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,10 +59,18 @@ class Found(NamedTuple):
 
 
 class ServedDisk:
-    """Files and folders below some roots. Everything raises OSError; PermissionError outside of the roots."""
+    """Files and folders below some roots. Everything raises OSError; PermissionError outside of the roots.
 
-    def __init__(self) -> None:
-        self._roots: tuple[Root, ...] = ()  # never changed in place: others read it meanwhile
+    All that it knows are its roots. They are kept in a file of this user's, too, so that Ray can start another process
+    in place of one that has died (`disk.start_disk`), which then serves what that one has served.
+
+    Args:
+        name: of the disk, which nobody else uses.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._memo = Path(tempfile.gettempdir(), f"heliostat-disk-{name}.json")
+        self._roots = _remembered(self._memo)  # never changed in place: others read it meanwhile
 
     def serve(self, roots: Sequence[Root], token: str) -> tuple[str, str] | None:
         """Serve these roots from now on and no others; those that can be written to have this token.
@@ -75,8 +85,17 @@ class ServedDisk:
                 os.stat(root.path)
             except OSError as error:
                 return root.path, error.strerror or str(error)
+        try:
+            _remember(roots, self._memo)
+        except OSError as error:
+            return str(self._memo), error.strerror or str(error)
         self._roots = tuple(roots)
         return None
+
+    def forget(self) -> None:
+        """Serve nothing any more, and leave nothing behind."""
+        self._roots = ()
+        self._memo.unlink(missing_ok=True)
 
     def info(self, paths: Sequence[str]) -> list[Found]:
         """What lies at these paths."""
@@ -158,6 +177,23 @@ class ServedDisk:
         raise PermissionError(
             errno.EACCES, f"The driver lets workers reach its run folder and data; {may} may not be", path
         )
+
+
+def _remember(roots: Sequence[Root], memo: Path) -> None:
+    """Keep roots in a file, which is whole at any moment and readable by this user alone; raises OSError."""
+    with tempfile.NamedTemporaryFile("w", dir=memo.parent, prefix=f"{memo.name}.", delete=False) as unready:
+        json.dump([asdict(root) for root in roots], unready)
+    os.replace(unready.name, memo)
+
+
+def _remembered(memo: Path) -> tuple[Root, ...]:
+    """The roots in a file; none where it is not there, or is somebody else's."""
+    try:
+        with memo.open() as file:
+            is_own = os.fstat(file.fileno()).st_uid == os.geteuid()
+            return tuple(Root(**root) for root in json.load(file)) if is_own else ()
+    except FileNotFoundError:
+        return ()
 
 
 def _found(path: str, real: str) -> Found:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SHIP_S = 1.0
 TAIL_BYTES = 20_000
 _LOCK = ".lock"
+_BEGIN = ".begin"  # of a log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,10 @@ class Keeper:
     def is_there(self) -> bool:
         """It is."""
         return True
+
+    def outlive(self) -> None:
+        """Return when it is closed: whoever waits for that hears of it if it ends before."""
+        self._closed.wait()
 
     def follow(self, log_path: str, disk: Disk) -> None:
         """Send the driver what a worker prints from now on, where this machine does not see the driver's file."""
@@ -163,19 +168,23 @@ class Keeper:
 class ShippedLog:
     """A file of this machine that grows, and its copy on the driver's disk, behind what the driver has of it already.
 
+    Where the copy begins is noted beside the file, so that a keeper that comes after one that has died finds how much
+    was sent: the copy is that much longer.
+
     Args:
         disk: the driver's.
         path: of the copy.
         local: the file, which need not exist yet.
 
     Raises:
-        OSError: the driver's disk does not tell how long the copy is.
+        OSError: the driver's disk does not tell how long the copy is, or nothing can be noted.
     """
 
     def __init__(self, disk: Disk, path: str, local: str) -> None:
         self._disk, self._path, self._local = disk, path, local
-        self._begin = sum(found.num_bytes for found in disk.call("info", [path]))
-        self._sent = 0
+        size = sum(found.num_bytes for found in disk.call("info", [path]))
+        self._begin = _noted(Path(f"{local}{_BEGIN}"), size)
+        self._sent = max(0, size - self._begin)
         self._lock = threading.Lock()
 
     def ship(self) -> None:
@@ -186,6 +195,17 @@ class ShippedLog:
                 at = self._begin + self._sent
                 self._disk.call("write", self._path, at, np.frombuffer(piece, np.uint8), is_first=False)
                 self._sent += len(piece)
+
+
+def _noted(note: Path, size: int) -> int:
+    """What a file says; it is made to say `size` if nobody has written to it."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with note.open("a+") as file:
+        file.seek(0)
+        if found := file.read():
+            return int(found)
+        file.write(str(size))
+    return size
 
 
 def place_of(log_path: str, disk: Disk | None) -> str:

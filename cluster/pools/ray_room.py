@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from .private_api import autoscales
 
 ANSWER_S = 3.0
 NODES_S = 30.0
+CONNECT_S = 1.0
 Resources = Mapping[str, float]
 _Answer = TypeVar("_Answer")
 
@@ -55,6 +57,21 @@ def machines() -> list[Resources]:
 def gpus_by_machine() -> list[int]:
     """How many GPUs each living machine of the cluster has; raises PlacementError if its head does not answer."""
     return [int(machine.get("GPU", 0)) for machine in machines()]
+
+
+def has_machine(node: str) -> bool:
+    """Whether a machine, by its id, is in the cluster: in Ray's table of nodes, and with a raylet that takes calls.
+
+    The table learns of a machine that is lost some seconds later. If nobody answers for it, it is not there.
+    """
+    living = (each for each in within(ray.nodes, ANSWER_S) or [] if each["NodeID"] == node and each["Alive"])
+    if (found := next(living, None)) is None:
+        return False
+    try:
+        socket.create_connection((found["NodeManagerAddress"], found["NodeManagerPort"]), CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def has_autoscaler() -> bool:

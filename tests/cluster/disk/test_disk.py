@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
+import tempfile
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 from heliostat.cluster.disk import disk as disk_module
@@ -18,6 +23,8 @@ from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.disk.served import PIECE_BYTES, TOKEN, Root
 from heliostat.cluster.errors import DiskError
 from pyarrow import fs
+
+from ...slow import SLOW
 
 pytestmark = pytest.mark.ray
 
@@ -195,6 +202,38 @@ def test_a_disk_that_does_not_answer_is_waited_for_up_to_a_limit(disk, tmp_path,
     with pytest.raises(DiskError, match="has not answered for 0 s"):
         disk.serving(Root(path=f"{tmp_path}/run-2", is_writable=True))
     assert not (tmp_path / "run-2" / TOKEN).exists()
+
+
+def test_a_process_that_dies_alone_is_replaced_and_nothing_is_lost(disk, tmp_path):
+    content = np.random.default_rng(1).integers(0, 256, 5 * PIECE_BYTES + 3, np.uint8).tobytes()
+    writer, before = DriverWriter(disk, f"{tmp_path}/run/file"), kill_the_serving_process()
+    for start in range(0, len(content), PIECE_BYTES):
+        writer.write(content[start : start + PIECE_BYTES])
+        if start == 2 * PIECE_BYTES:
+            assert kill_the_serving_process() != before
+    writer.close()
+    assert (tmp_path / "run/file").read_bytes() == content
+    kill_the_serving_process()
+    with filesystem(disk).open_input_file(f"{tmp_path}/run/file") as file:
+        assert file.read() == content
+    with pytest.raises(PermissionError):
+        disk.call("info", [str(tmp_path)])
+    stop_disk(disk)
+    assert not list(Path(tempfile.gettempdir()).glob(f"heliostat-disk-{disk.id}*"))
+
+
+def kill_the_serving_process():
+    """kill -9, once it is there; returns its number."""
+    until_s = time.monotonic() + 60 * SLOW
+    while time.monotonic() < until_s:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ServedDisk"):
+                    process.kill()
+                    psutil.wait_procs([process], timeout=60 * SLOW)
+                    return process.pid
+        time.sleep(0.05)
+    raise AssertionError("nobody serves")
 
 
 def test_what_is_written_is_waited_for_without_a_limit(disk, tmp_path, monkeypatch):

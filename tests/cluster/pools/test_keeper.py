@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 from heliostat.cluster.disk.disk import start_disk, stop_disk
 from heliostat.cluster.disk.reach import scratch_of
@@ -20,6 +22,7 @@ from heliostat.cluster.pools.keeper import TAIL_BYTES, Keeper
 from heliostat.cluster.pools.keepers import Keepers
 from heliostat.cluster.pools.processes import start_ticks
 from heliostat.cluster.pools.ray_pool import RayPool
+from heliostat.cluster.pools.ray_room import has_machine
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 GUARD_S = 60.0
@@ -96,7 +99,6 @@ def test_a_log_is_sent_behind_what_the_driver_has_and_nothing_stays(elsewhere, t
     path.write_text("earlier\n")
     keeper, local = Keeper(), scratch_of(elsewhere.id) / str(path).lstrip("/")
     keeper.follow(str(path), elsewhere)
-    local.parent.mkdir(parents=True)
     with local.open("w") as file:
         for text in ("one\n", "two\n"):
             file.write(text)
@@ -169,6 +171,57 @@ def test_a_stopped_worker_of_another_machine_is_ended_by_its_keeper(pool, tmp_pa
     wait_for(lambda: log.exists() and log.read_text() == "cold\n")
     pool.kill(worker)
     wait_for(lambda: start_ticks(info.pid) != info.started)
+
+
+def is_keeper(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::Keeper")
+    return False
+
+
+def kill_keeper():
+    """kill -9 of the one actor of that class that this process's Ray runs."""
+    (keeper,) = (each for each in psutil.Process().children(recursive=True) if is_keeper(each))
+    keeper.kill()
+    psutil.wait_procs([keeper], timeout=GUARD_S)
+
+
+@pytest.mark.ray
+def test_a_keeper_that_dies_alone_is_made_anew_and_sends_what_it_has_not_sent(pool, tmp_path):
+    log = tmp_path / "worker-0.log"
+    log.write_text("earlier\n")
+    worker = up(pool)
+    pool.begin(worker, "speak", "first words", str(log))
+    assert heard(pool, TaskEnded).failure is None
+    kill_keeper()
+    pool.begin(worker, "speak", "more words", str(log))
+    assert heard(pool, TaskEnded).failure is None
+    assert log.read_text() == "earlier\nfirst words\nmore words\n"
+    kill_keeper()
+    pool.begin(worker, "speak_and_die", "last words", str(log))
+    failure = heard(pool, TaskEnded).failure
+    assert (failure.kind, "machine" in failure.reason) == ("died", False)
+    wait_for(lambda: log.read_text() == "earlier\nfirst words\nmore words\nlast words\n")
+
+
+@pytest.mark.ray
+def test_a_stopped_worker_is_ended_by_the_keeper_that_follows_a_dead_one(pool, tmp_path):
+    log = tmp_path / "worker-0.log"
+    worker = up(pool)
+    info = pool._workers[worker].info
+    pool.begin(worker, "freeze", "cold", str(log))
+    wait_for(lambda: log.exists() and log.read_text() == "cold\n")
+    kill_keeper()
+    pool.kill(worker)
+    wait_for(lambda: start_ticks(info.pid) != info.started)
+
+
+@pytest.mark.ray
+def test_a_machine_is_there_if_ray_has_it(ray_here):
+    import ray
+
+    assert has_machine(ray.get_runtime_context().get_node_id())
+    assert not has_machine("0" * 56)
 
 
 def up(pool):
