@@ -25,16 +25,17 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from .disk.reach import cache_home
+from .disk.reach import SCRATCH, why_not_own
 from .errors import Complaint
 
-CACHE = "the cache"
+CACHE, TEMPORARY = "the cache", "temporary files"
 MODULE_SUFFIXES = (".py", ".so")
 _OWN = ("cluster", "data", "trainer")  # what workers and driver both run
 _ABOUT = 100_000_000
@@ -50,7 +51,10 @@ class Wanted:
             may provide it.
         modules: top-level modules that must be found.
         contents: modules that are installed nowhere and do not travel, whose files must be the driver's.
-        folders: where room is needed; `CACHE` is where that machine keeps what it fetches.
+        folders: where room is needed; `CACHE` is where that machine keeps what it fetches, and `TEMPORARY` where a run
+            keeps what goes to the driver's disk.
+        homes: where `CACHE` lies, in the first that can be written; "~" and variables are those of that machine. If
+            there is none, among temporary files.
         room_bytes: so much, in each.
         memory_bytes: so much memory must be free.
     """
@@ -59,6 +63,7 @@ class Wanted:
     modules: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    homes: tuple[str, ...] = ()
     room_bytes: int = 0
     memory_bytes: int = 0
 
@@ -100,12 +105,12 @@ def complaints_of(wanted: Wanted, here: Facts, there: Facts) -> tuple[Complaint,
     for folder, room in there.room.items():
         if isinstance(room, str):
             what = f"nothing can be written in {folder}: {room}"
-            found.append(
-                (what, "Give this user a home that can be written, or set XDG_CACHE_HOME to a folder that can")
-            )
+            home = "Give this user a home that can be written, or set XDG_CACHE_HOME to a folder that can"
+            found.append((what, "Set TMPDIR to a folder that can be written" if folder == TEMPORARY else home))
         elif room < wanted.room_bytes:
             what = f"the disk of {folder} has {_mb(room)} left, and {_mb(wanted.room_bytes)} are needed"
-            found.append((what, "Free some, or set XDG_CACHE_HOME to a folder on another disk"))
+            variable = "TMPDIR" if folder == TEMPORARY else "XDG_CACHE_HOME"
+            found.append((what, f"Free some, or set {variable} to a folder on another disk"))
     if there.memory_bytes is not None and there.memory_bytes < wanted.memory_bytes:
         free = there.memory_bytes // _ABOUT * _ABOUT  # workers of one machine say the same
         what = f"about {_mb(free)} of memory are free, and a worker needs {_mb(wanted.memory_bytes)} to load"
@@ -160,7 +165,7 @@ def look(wanted: Wanted) -> Facts:
         versions={name: _version(names) for name, names in wanted.packages.items()},
         missing=tuple(name for name in wanted.modules if not module_files(name)),
         contents={name: digest_of(module_files(name)) for name in wanted.contents},
-        room={folder: _room(cache_home() if folder == CACHE else Path(folder)) for folder in wanted.folders},
+        room={folder: _room_of(folder, wanted.homes) for folder in wanted.folders},
         memory_bytes=_free_memory(),
     )
 
@@ -232,6 +237,18 @@ def _version(distributions: Sequence[str]) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
+
+
+def _room_of(folder: str, homes: Sequence[str]) -> int | str:
+    """As `_room`, of one of `Wanted.folders`."""
+    if folder == TEMPORARY:
+        return why_not_own(SCRATCH) or _room(Path(tempfile.gettempdir()))
+    if folder != CACHE:
+        return _room(Path(folder))
+    places = (os.path.expandvars(os.path.expanduser(home)) for home in homes)
+    found = (_room(Path(place)) for place in places if os.path.isabs(place))
+    room = next((room for room in found if isinstance(room, int)), None)
+    return _room(Path(tempfile.gettempdir())) if room is None else room
 
 
 def _room(folder: Path) -> int | str:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from heliostat.cluster.errors import Complaint, PreflightError
 from heliostat.cluster.group.worker_process import host_name
-from heliostat.cluster.preflight import CACHE, Wanted, module_files
+from heliostat.cluster.preflight import CACHE, TEMPORARY, Wanted, module_files
+from heliostat.data.remote.cache import HOMES
 
 from .shipping import Packed, pack
 from .source import Source, script_folder, source_of
@@ -97,7 +98,8 @@ def wanted_for(modules: Iterable[str], source: Source | None) -> Wanted:
         packages=packages,
         modules=tuple(name for name in found if name not in contents),
         contents=tuple(contents),
-        folders=(CACHE,),
+        folders=(CACHE, TEMPORARY),
+        homes=HOMES,
         room_bytes=ROOM_BYTES,
         memory_bytes=MEMORY_BYTES,
     )

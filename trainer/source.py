@@ -34,6 +34,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import IO
 
+from heliostat.cluster.disk.reach import own_folder
 from heliostat.cluster.preflight import digest_of, digest_of_contents
 
 from .errors import ConfigurationError
@@ -220,12 +221,10 @@ def _package(folder: Path) -> Iterator[Path]:
 
 def _home() -> Path:
     """This user's folder for copies, which nobody else can write; raises OSError."""
-    home = Path(tempfile.gettempdir(), f"heliostat-{os.geteuid()}-source")
-    home.mkdir(mode=0o700, exist_ok=True)
-    status = home.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or home.is_symlink():
-        return Path(tempfile.mkdtemp(prefix=f"heliostat-{os.geteuid()}-source-"))  # the name is in other hands
-    return home
+    try:
+        return own_folder("source")
+    except PermissionError:  # the name is in other hands
+        return Path(tempfile.mkdtemp(prefix=f"heliostat-{os.geteuid()}-source-"))
 
 
 def _remove_unused(home: Path) -> None:

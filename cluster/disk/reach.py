@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +19,7 @@ from .served import SCHEME, TOKEN
 if TYPE_CHECKING:
     from .disk import Disk  # which loads Ray; who has one has loaded it
 
+SCRATCH = "scratch"
 # Network file systems show new files late; what is not there at all is sooner taken for another disk.
 _TOKEN_WITHIN_S, _FOLDER_WITHIN_S, _LOOK_S = 5.0, 1.0, 0.1
 
@@ -61,29 +65,48 @@ class Reach:
 
 
 def scratch_of(disk_id: str) -> Path:
-    """The folder of this machine in which everything lies that belongs to a driver's disk which it does not see."""
-    return cache_home() / "heliostat" / "scratch" / disk_id
+    """The folder of this machine in which everything lies that belongs to a driver's disk which it does not see.
 
-
-def cache_home() -> Path:
-    """Where this user keeps what can be made again; among temporary files where he has no home that he may write to.
-
-    The cache of shards has the same rule (`CacheSettings.folder` of the data).
+    Raises:
+        PermissionError: see `own_folder`.
     """
-    homes = (os.environ.get("XDG_CACHE_HOME") or "", os.path.expanduser("~/.cache"))
-    found = next((Path(home) for home in homes if _can_be_made(home)), None)
-    return found or Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}"
+    return own_folder(SCRATCH) / disk_id
 
 
-def _can_be_made(folder: str) -> bool:
-    while folder and not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    return os.path.isabs(folder) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+def own_folder(what: str) -> Path:
+    """A folder among temporary files, the same for all processes of this user, which nobody else may write to.
+
+    Raises:
+        PermissionError: somebody has made it who may put there what he likes.
+    """
+    folder = _path_of(what)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if why := why_not_own(what):
+        raise PermissionError(errno.EACCES, why, str(folder))
+    return folder
+
+
+def why_not_own(what: str) -> str:
+    """Why `own_folder` cannot be used; empty if it can, or is not there yet."""
+    try:
+        about = _path_of(what).lstat()
+    except (FileNotFoundError, NotADirectoryError):  # who makes it is told
+        return ""
+    if not stat.S_ISDIR(about.st_mode):
+        return "it is no folder"
+    if about.st_uid != os.geteuid():
+        return "it is another user's"
+    return "others may write to it" if about.st_mode & 0o022 else ""
+
+
+def _path_of(what: str) -> Path:
+    return Path(tempfile.gettempdir(), f"heliostat-{os.geteuid()}-{what}")
 
 
 @functools.cache  # a disk's id is never used again, and who makes a reach for every task shall not wait each time
 def _has_token(folder: Path, token: str) -> bool:
-    if Path(os.path.realpath(folder)).is_relative_to(cache_home() / "heliostat" / "scratch"):
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(_path_of(SCRATCH))):
         return False  # a link in its place (`stand_in`), of which nobody need wait for a token
     began_s = time.monotonic()
     while True:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -31,6 +32,9 @@ from .retry import RetryPolicy
 from .room import PART_SUFFIX, ROOM_WAIT_S, Claim, Room
 
 FOLDER_NAME = "heliostat-shards"
+# Where a user keeps what can be fetched again: in the first of these that can be written.
+HOMES = ("$XDG_CACHE_HOME", "~/.cache")
+_REMEDY = "Give another cache_dir, or set XDG_CACHE_HOME to a folder of yours."
 _FETCHES_OF_WRONG_BYTES = 3
 
 Write = Callable[[bytes | memoryview], object]
@@ -55,14 +59,30 @@ class CacheSettings:
         """Where the files lie on this host: in ~/.cache/heliostat (or that of XDG_CACHE_HOME), one per user.
 
         Where nothing can be written there, as in many containers, among temporary files.
+
+        Raises:
+            CacheError: the folder among those is in other hands.
         """
         if self.cache_dir is not None:
             return Path(self.cache_dir) / FOLDER_NAME
-        homes = [os.environ.get("XDG_CACHE_HOME") or "", os.path.expanduser("~/.cache")]
+        homes = (os.path.expandvars(os.path.expanduser(home)) for home in HOMES)
         found = next((Path(home) for home in homes if _can_be_made(home)), None)
-        if found is None:
-            return Path(tempfile.gettempdir()) / f"heliostat-{os.getuid()}" / FOLDER_NAME
-        return found / "heliostat" / FOLDER_NAME
+        return (_temporary() if found is None else found / "heliostat") / FOLDER_NAME
+
+
+def _temporary() -> Path:
+    """This user's folder among temporary files, whose name others know; raises CacheError if it is theirs."""
+    folder = Path(tempfile.gettempdir()) / f"heliostat-{os.geteuid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.lstat()
+    except OSError as error:
+        raise CacheError(
+            f"The cache of shards cannot use {folder} ({error.strerror}). {_REMEDY}", path=folder
+        ) from error
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        raise CacheError(f"{folder} is another user's, or others may write to it. {_REMEDY}", path=folder)
+    return folder
 
 
 def _can_be_made(folder: str) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
 from heliostat.cluster.errors import Complaint, PreflightError
 from heliostat.cluster.preflight import (
     CACHE,
+    TEMPORARY,
     Facts,
     Wanted,
     answered,
@@ -52,6 +55,22 @@ def test_a_process_finds_what_it_is_asked_for_without_importing_it(tmp_path, mon
     assert found.room[CACHE] > 0
     assert found.memory_bytes > 0
     assert complaints_of(WANTED, found, found) == ()
+
+
+def test_room_is_looked_for_where_the_cache_and_what_a_run_keeps_will_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("OF_THE_USER", f"{tmp_path}/not/yet/there")
+    asks = Wanted(folders=(CACHE, TEMPORARY), homes=("$NOT_SET", "/dev/null/home", "$OF_THE_USER"))
+    assert all(isinstance(room, int) and room > 0 for room in look(asks).room.values())
+    scratch = tmp_path / f"heliostat-{os.geteuid()}-scratch"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    assert look(asks).room[TEMPORARY] == "others may write to it"
+    (complaint,) = complaints_of(asks, HERE, replace(HERE, room=look(asks).room))
+    assert "nothing can be written in temporary files: others may write to it" in complaint.what
+    assert "TMPDIR" in complaint.remedy
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    assert look(replace(asks, homes=("/dev/null/home",))).room[CACHE] == "/dev/null is no folder"
 
 
 def test_a_question_of_a_later_version_is_answered_as_far_as_it_is_known():

@@ -117,7 +117,7 @@ def left_behind(machines):
         if name not in machines.crashed:
             in_memory = (each for each in machines.memory_files(name) if each.startswith("heliostat"))
             found += [f"{name}: /dev/shm/{each}" for each in in_memory]
-            found += [f"{name}: {path}" for path in disk.glob("home/.cache/heliostat/scratch/*")]
+            found += [f"{name}: {path}" for path in disk.glob("heliostat-*-scratch/*")]
         found += [f"{name}: {path}" for path in disk.glob("*/.heliostat-driver")]
         found += [f"{name}: {path}" for path in disk.glob("data/*/.heliostat-driver")]
     return found

@@ -187,6 +187,7 @@ def kill_keeper():
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_keeper_that_dies_alone_is_made_anew_and_sends_what_it_has_not_sent(pool, tmp_path):
     log = tmp_path / "worker-0.log"
     log.write_text("earlier\n")
@@ -205,6 +206,7 @@ def test_a_keeper_that_dies_alone_is_made_anew_and_sends_what_it_has_not_sent(po
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_stopped_worker_is_ended_by_the_keeper_that_follows_a_dead_one(pool, tmp_path):
     log = tmp_path / "worker-0.log"
     worker = up(pool)

@@ -213,6 +213,27 @@ def test_the_cache_lies_at_home_and_among_temporary_files_of_who_has_none(tmp_pa
     assert CacheSettings(cache_dir="/given").folder() == Path("/given", FOLDER_NAME)
 
 
+@pytest.mark.parametrize("made_by", ["another user", "a link", "a file", "mode"])
+def test_a_temporary_folder_that_others_have_made_is_not_used(tmp_path, monkeypatch, made_by):
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if made_by == "another user":
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    path = tmp_path / f"heliostat-{os.geteuid()}"
+    if made_by == "a link":
+        (tmp_path / "theirs").mkdir()
+        path.symlink_to(tmp_path / "theirs")
+    elif made_by == "a file":
+        path.touch()
+    else:
+        path.mkdir()
+        path.chmod(0o777 if made_by == "mode" else 0o700)
+    with pytest.raises(CacheError, match="set XDG_CACHE_HOME to a folder of yours"):
+        CacheSettings().folder()
+    assert CacheSettings(cache_dir="/given").folder() == Path("/given", FOLDER_NAME)
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(CacheError, match=r"The cache of shards cannot use .*file"):
