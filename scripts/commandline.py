@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Train": ("run", "resume", "runs"),
-    "Look after a run": ("status", "logs", "attach", "stop"),
+    "Train": ("run", "submit", "resume", "runs"),
+    "Look after a run": ("status", "logs", "attach", "stop", "fetch"),
     "Data": ("convert", "inspect", "verify", "upload"),
     "Look closer": ("replay", "trace", "bench", "chaos"),
     "Try": ("demo",),
@@ -47,6 +47,10 @@ OTHER_NAMES = {
     "cancel": "stop",
     "kill": "stop",
     "pause": "stop",
+    "launch": "submit",
+    "queue": "submit",
+    "download": "fetch",
+    "pull": "fetch",
 }
 # Of tables in a file or a pipe: paths stay whole.
 _FILE_WIDTH = 160

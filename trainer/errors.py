@@ -371,17 +371,22 @@ class FetchError(TrainerError):
         )
 
     @classmethod
-    def not_there(cls, path: str, host: str) -> FetchError:
-        """A run folder is not on the machine of the cluster where jobs run (any more).
+    def not_there(cls, paths: Sequence[str]) -> FetchError:
+        """Run folders are not where jobs of the cluster run (any more)."""
+        return cls(
+            f"{', '.join(paths)} is not on the machine of the cluster where jobs run: the run in it never began, "
+            "somebody has deleted it, or the job that made it ran on another machine."
+        )
+
+    @classmethod
+    def small_job(cls, what: str, reason: str) -> FetchError:
+        """A job that was to see to run folders has failed.
 
         Args:
-            path: the folder.
-            host: that machine.
+            what: it was to do with them: "list" or "remove".
+            reason: why it has not.
         """
-        return cls(
-            f"The run folder {path} is not on {host}, where the job that looks for it runs: somebody has deleted it, "
-            "or it is on another machine, where the driver of the run was."
-        )
+        return cls(f"The job that was to {what} run folders on the cluster has failed: {reason}")
 
     @classmethod
     def changed(cls, path: str, size: int, came: int) -> FetchError:

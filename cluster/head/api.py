@@ -22,7 +22,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
@@ -168,20 +168,31 @@ class Head:
         with self._of_job(submission_id):
             self._json("POST", f"/api/jobs/{quote(submission_id, safe='')}/stop")
 
-    def log_lines(self, submission_id: str) -> Iterator[str]:
+    def log_lines(self, submission_id: str, silent_s: float | None = None) -> Generator[str | None]:
         """The lines of a job's log from the beginning on, as they are written, without their ends.
 
         It ends when the connection does, for whatever reason: ask for the job's state, and begin anew. When it ends
-        after the job was over, all lines have come. Raises `NoSuchJobError` before the first.
+        after the job was over, all lines have come that can be read.
+
+        Args:
+            submission_id: of the job.
+            silent_s: None comes in the place of a line whenever nothing has come for so long; without it, never.
+
+        Raises:
+            NoSuchJobError: the cluster does not know it; before the first line.
+            NoAnswerError: at the end, if it cannot be asked whether that was the end of the job, too.
         """
         self.job(submission_id)
         num_seen, rest = 0, ""
         url = f"{self.address}/api/jobs/{quote(submission_id, safe='')}/logs/tail"
-        for text in tail(url, self._headers()):
+        for text in tail(url, self._headers(), silent_s):
+            if not text:
+                yield None
+                continue
             *lines, rest = (rest + text).split("\n")
             num_seen += len(lines)
             yield from lines
-        with suppress(NoAnswerError, JobServerError):
+        with suppress(JobServerError):
             job = self.job(submission_id)
             if job.is_over and job.node_id:  # whatever has ended the connection, this is the whole
                 whole = b"".join(self.read(job.node_id, f"job-driver-{submission_id}.log"))

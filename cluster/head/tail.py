@@ -22,12 +22,13 @@ _CLOSE_S = 0.5  # the server does not answer that either
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))  # dead after 40 s
 
 
-def tail(url: str, headers: Mapping[str, str]) -> Iterator[str]:
+def tail(url: str, headers: Mapping[str, str], silent_s: float | None = None) -> Iterator[str]:
     """Texts that arrive on a web socket, until it ends, for whatever reason.
 
     Args:
         url: where, as http:// or https://.
         headers: to send with the first request.
+        silent_s: an empty text comes whenever none has arrived for so long; None for never.
     """
     texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
@@ -35,12 +36,19 @@ def tail(url: str, headers: Mapping[str, str]) -> Iterator[str]:
     thread = threading.Thread(target=_run, args=(loop, reading, texts), name="heliostat-tail", daemon=True)
     thread.start()
     try:
-        while (text := texts.get()) is not None:
+        while (text := _next(texts, silent_s)) is not None:
             yield text
     finally:
         with suppress(RuntimeError):  # the loop is closed already
             loop.call_soon_threadsafe(reading.cancel)
         thread.join()
+
+
+def _next(texts: queue.SimpleQueue[str | None], silent_s: float | None) -> str | None:
+    try:
+        return texts.get(timeout=silent_s)
+    except queue.Empty:
+        return ""
 
 
 def _run(loop: asyncio.AbstractEventLoop, reading: asyncio.Task[None], texts: queue.SimpleQueue[str | None]) -> None:

@@ -31,6 +31,7 @@ from heliostat.trainer.errors import RunPausedError
 from heliostat.trainer.events import EpochRecord, Event, FirstStepDone
 from heliostat.trainer.storage_thread import telling
 
+from ..endings import LeftAlone
 from ..errors import ScriptError
 from .resume import result_lines
 from .runs import RunSummary, number_text, summary_of
@@ -166,8 +167,15 @@ def attach(folder: Path, screen: Display) -> int:
 
     Raises:
         TrainerError: the folder holds no run.
-        KeyboardInterrupt: Ctrl-C; the run goes on.
+        LeftAlone: Ctrl-C; the run goes on.
     """
+    try:
+        return _attach(folder, screen)
+    except KeyboardInterrupt:
+        raise LeftAlone(folder, ("attach", "status", "logs", "stop")) from None
+
+
+def _attach(folder: Path, screen: Display) -> int:
     screen.say(look(folder).state_line())
     shown, marks = Followed(), None
     while True:
@@ -206,6 +214,11 @@ def stop(folder: Path, screen: Display) -> int:
     for line in (found.state_line(), *found.next_lines()):
         screen.say(line)
     return 0 if found.run.state in _STATUS else 1
+
+
+def fetch(folder: Path, _screen: Display) -> None:
+    """There is nothing to fetch: raises ScriptError."""
+    raise ScriptError(f"There is nothing to fetch: {str(folder)!r} was not submitted to a cluster from this machine.")
 
 
 def send_signal(driver: Driver, folder: Path) -> None:

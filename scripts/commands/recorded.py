@@ -10,6 +10,7 @@ from typing import Any
 
 from heliostat.trainer.driver.run_folder import RUN_FILE, read_record
 from heliostat.trainer.environment import Command, ReplayWanted
+from heliostat.trainer.remote.handle import Handle
 
 from ..errors import ScriptError
 from .run import run_in_child
@@ -48,6 +49,13 @@ def recorded_run(run_dir: Path) -> RecordedRun:
             somebody else's.
     """
     run_dir = run_dir.absolute()
+    if Handle.is_in(run_dir):
+        handle = Handle.read(run_dir)
+        script = handle.script or "SCRIPT"
+        how = f"heliostat submit {script} --address {handle.address} --run-dir {run_dir}"
+        if handle.what == "call":
+            how = f"run {script} again, with run_dir={str(run_dir)!r}"
+        raise ScriptError(f"{str(run_dir)!r} stands for a run on a cluster. To go on with it there: {how}")
     record = read_record(run_dir)
     _check_owners(run_dir, run_dir / RUN_FILE)
     command = record.get("command")

@@ -30,6 +30,7 @@ from ..events import Lines
 
 HANDLE_FILE = "submitted.json"
 VERSION = 1
+SUCCEEDED = "SUCCEEDED"  # as Ray calls it
 What = Literal["script", "call"]
 _MAX_BYTES = 16 << 20
 

@@ -1,0 +1,146 @@
+"""``heliostat submit``: a script as a job of a cluster, shown here as if it ran here, and brought here at its end.
+
+A folder on this machine stands for the run (``RUN``): the handle is in it before the job is made (`remote.handle`), the
+run folder after its end. The same command with the same folder finds the handle: a job that lives is not made twice,
+and after one that has ended the script is submitted again, changed or not, and goes on with the run folder that it has
+on the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.cluster.errors import NoAnswerError, NoSuchJobError
+from heliostat.cluster.head.api import Head
+from heliostat.trainer.driver.display import Display
+from heliostat.trainer.driver.run_folder import RUN_FILE
+from heliostat.trainer.driver.run_paths import make_new, new_run_path
+from heliostat.trainer.driver.shown_text import masked_arguments
+from heliostat.trainer.environment import Command
+from heliostat.trainer.remote.handle import Handle, new_submission_id
+from heliostat.trainer.remote.job_wanted import JobWanted
+from heliostat.trainer.remote.listing import MODULE
+from heliostat.trainer.remote.packing import pack_folder
+from heliostat.trainer.remote.submitting import Shipment, submit_shipment
+
+from ..endings import LeftAlone
+from ..errors import ScriptError
+from .submitted import NEXT, watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What is to be run where.
+
+    Attributes:
+        script: the script; `arguments` are its own.
+        address: of the cluster's job server.
+        workers: how many workers its trainers have, whatever it says; None for those that it says.
+        run_dir: the folder here that stands for the run; None for a new one.
+    """
+
+    script: Path
+    arguments: tuple[str, ...]
+    address: str
+    workers: int | None = None
+    run_dir: Path | None = None
+
+
+def submit(wanted: Submission, screen: Display) -> int:
+    """Submit a script and follow it; returns the exit status of the run.
+
+    Raises:
+        ScriptError: the folder for the run is another run's, or its job lives.
+        ConfigurationError: the script's folder is too large.
+        ClusterError: the cluster does not answer, or refuses.
+        StorageError: the folder cannot be written.
+    """
+    head = Head(wanted.address)
+    version = head.check()
+    earlier = None if wanted.run_dir is None else earlier_handle(wanted.run_dir, wanted.script)
+    folder = wanted.script.resolve().parent
+    screen.say(f"Ray {version} answers at {head.address}; packing {folder}")
+    packing = pack_folder(folder)
+    num_bytes = len(packing.code) + sum(map(len, packing.data))
+    screen.say(f"{packing.num_files} files, {num_bytes / 1e6:,.1f} MB packed{packing.said and f'; {packing.said}'}")
+    handle = Handle(
+        address=head.address,
+        submission_id=new_submission_id(wanted.script.stem),
+        what="script",
+        script=str(wanted.script),
+        arguments=tuple(masked_arguments(wanted.arguments)),
+        workers=wanted.workers,
+        runs=() if earlier is None else earlier.runs,
+    )
+    run = make_new(new_run_path(wanted.script.stem)) if wanted.run_dir is None else wanted.run_dir
+
+    def argument(data: tuple[str, ...]) -> str:
+        return JobWanted(
+            what="script",
+            job=handle.submission_id,
+            script=wanted.script.name,
+            arguments=wanted.arguments,
+            data=data,
+            workers=wanted.workers,
+        ).to_text()
+
+    shipment = Shipment(
+        module=MODULE, argument=argument, code=packing.code, data=packing.data, variables=_going_on(handle.runs, screen)
+    )
+    screen.say(f"job {handle.submission_id} at {head.address}; it is {run} here, for attach, logs, stop and fetch")
+    try:
+        submit_shipment(head, handle, shipment, run, screen.say)
+    except KeyboardInterrupt:
+        if earlier is None and not Handle.is_in(run):
+            raise
+        raise LeftAlone(run, NEXT) from None
+    finally:
+        with suppress(OSError):
+            run.rmdir()  # if it is empty: nothing was submitted
+    return watch(head, handle, run, screen)
+
+
+def earlier_handle(run: Path, script: Path) -> Handle | None:
+    """The handle of the job that a folder had until now; None if it is free for a run.
+
+    Args:
+        run: the folder.
+        script: that is to be submitted.
+
+    Raises:
+        ScriptError: the folder is another run's, or its job lives.
+        HandleError: its handle cannot be read.
+        ClusterError: it cannot be known whether its job lives.
+    """
+    if not Handle.is_in(run):
+        if (run / RUN_FILE).exists():
+            raise ScriptError(f"{str(run)!r} holds a run of this machine. Give another --run-dir.")
+        return None
+    handle = Handle.read(run)
+    if handle.what != "script" or Path(handle.script).name != script.name:
+        made_by = handle.script or "a notebook"
+        raise ScriptError(f"{str(run)!r} holds a run of {made_by}, not of {script}. Give another --run-dir.")
+    try:
+        lives = not handle.ended and not Head(handle.address).job(handle.submission_id).is_over
+    except NoSuchJobError:
+        return handle
+    except NoAnswerError as error:
+        error.add_note(f"Whether the job lives that {run} stands for is not known. Give another --run-dir.")
+        raise
+    if lives:
+        raise ScriptError(
+            f"The job {handle.submission_id} of {str(run)!r} lives: heliostat attach {run} shows it, heliostat stop "
+            f"{run} pauses it; then the same command goes on with it."
+        )
+    return handle
+
+
+def _going_on(runs: Sequence[str], screen: Display) -> dict[str, str]:
+    """What lets a script go on with the last run folder that it has on the cluster."""
+    if not runs:
+        return {}
+    screen.say(f"going on with the run folder {runs[-1]} on the cluster")
+    return Command(run_dir=Path(runs[-1]), fit=len(runs)).variables()
