@@ -356,7 +356,13 @@ class LeaseLostError(StorageError):
 
 def memory_account(parts: Mapping[str, int]) -> str:
     """What memory goes to, from bytes by name."""
-    return ", ".join(f"{name} {num_bytes / 1e6:,.1f} MB" for name, num_bytes in parts.items())
+    return ", ".join(f"{name} {size_text(num_bytes)}" for name, num_bytes in parts.items())
+
+
+def size_text(num_bytes: int) -> str:
+    """A number of bytes as people say it: 12.0 kB, 3.4 MB, 5.6 GB."""
+    unit, size = next((each for each in (("GB", 1e9), ("MB", 1e6)) if num_bytes >= each[1]), ("kB", 1e3))
+    return f"{num_bytes / size:,.1f} {unit}"
 
 
 class FetchError(TrainerError):

@@ -18,7 +18,7 @@ def test_the_error_says_what_memory_goes_to_and_which_number_to_try():
     error = MemoryExhaustedError(4, 16, "OOM when allocating", {"weights": 1_500_000, "their gradients": 3_000_000_000})
     assert str(error) == (
         "Memory was exhausted by microbatches of 16 row(s) (num_microbatches=4): OOM when allocating. A worker holds "
-        "about: weights 1.5 MB, their gradients 3,000.0 MB. Smaller microbatches need less: begin a new run with "
+        "about: weights 1.5 MB, their gradients 3.0 GB. Smaller microbatches need less: begin a new run with "
         "num_microbatches=8 or more. num_microbatches='auto' finds the number."
     )
 

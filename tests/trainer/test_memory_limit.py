@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -94,5 +95,6 @@ def test_without_auto_the_error_says_what_memory_goes_to_and_which_number_to_try
     assert error.startswith(
         "Memory was exhausted by microbatches of 8192 row(s) (num_microbatches=1): OOM when allocating tensor"
     )
-    assert "weights 0.0 MB, their gradients 0.0 MB, the optimizer's state 0.0 MB, what layers give out" in error
+    parts = ("weights", "their gradients", "the optimizer's state")
+    assert re.search(", ".join(f"{name} [0-9.]+ [kM]B" for name in parts) + ", what layers give out", error)
     assert "begin a new run with num_microbatches=2 or more. num_microbatches='auto' finds the number" in error

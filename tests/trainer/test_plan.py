@@ -63,9 +63,9 @@ def test_a_run_is_planned_and_not_made(tmp_path, plan_of):
             "a checkpoint every epoch, the last 3 kept in the run folder",
             "the same bits on any workers with num_microbatches=4, threads_per_worker=1",
         ]
-        parts = "weights 0.0 MB, their gradients 0.0 MB, the optimizer's state 0.0 MB, what layers give out for a "
+        parts = "weights 0.6 kB, their gradients 0.6 kB, the optimizer's state 1.2 kB, what layers give out for a "
         assert lines[4].startswith("the model has 149 weights")
-        assert f"; each worker holds about {parts}" in lines[4]
+        assert f"; each worker holds about: {parts}" in lines[4]
         assert not trainer.hosts, "its workers are gone"
 
 
@@ -75,7 +75,7 @@ def test_passes_are_planned_and_so_is_what_follows_a_plan(tmp_path, plan_of):
         lines = plan_of(lambda: trainer.evaluate(DATA))
         assert "; evaluate: global batch 32, 16 per replica, in 4 microbatches of 8" in lines[0]
         assert lines[1] == "data: 71 rows in what the script passes"
-        assert "; each worker holds about weights 0.0 MB, what layers give out" in lines[2], "there are no gradients"
+        assert "; each worker holds about: weights 0.6 kB, what layers give out" in lines[2], "there are no gradients"
         assert "; predict: global batch 32" in plan_of(lambda: trainer.predict(DATA[0]))[0]  # the script goes on
 
 

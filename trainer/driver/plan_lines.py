@@ -81,7 +81,7 @@ def model_line(ready: Ready, replicas: int) -> str:
     device = ready.platform.get("gpu") or ready.platform.get("processor")
     line = f"the model has {_count(ready.num_weights, 'weight')}{f', on {device}' if device else ''}"
     who = "worker" if replicas == 1 else f"of a worker's {replicas} replicas"
-    return f"{line}; each {who} holds about {memory_account(ready.memory)}" if ready.memory else line
+    return f"{line}; each {who} holds about: {memory_account(ready.memory)}" if ready.memory else line
 
 
 def _workers(settings: TrainerConfig, hosts: Mapping[int, str]) -> str:

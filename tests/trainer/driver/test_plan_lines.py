@@ -159,8 +159,8 @@ def test_a_pass_is_two_lines(data):
 def test_memory_is_told_by_part():
     platform, memory = {"processor": "EPYC"}, {"weights": 5_000_000}
     ready = Ready(shapes="", num_weights=1_250_000, platform=platform, model={}, memory=memory)
-    assert model_line(ready, 1) == "the model has 1,250,000 weights, on EPYC; each worker holds about weights 5.0 MB"
-    assert "; each of a worker's 2 replicas holds about weights 5.0 MB" in model_line(ready, 2)
+    assert model_line(ready, 1) == "the model has 1,250,000 weights, on EPYC; each worker holds about: weights 5.0 MB"
+    assert "; each of a worker's 2 replicas holds about: weights 5.0 MB" in model_line(ready, 2)
     bare = Ready(shapes="", num_weights=1, platform={"processor": "EPYC", "gpu": "H200 (9.0)"}, model={})
     assert model_line(bare, 1) == "the model has 1 weight, on H200 (9.0)"
 
