@@ -69,6 +69,13 @@ class _Said:
 
 
 @dataclass(frozen=True, slots=True)
+class _Line:
+    """A line for the screen alone."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Rewound:
     """These epochs are done; whatever came after them is computed again."""
 
@@ -79,6 +86,7 @@ class _Rewound:
 _Item = (
     Event
     | _Said
+    | _Line
     | _Rewound
     | EpochRecord
     | Ready
@@ -130,7 +138,7 @@ class Record:
         self._said_ready = self._said_start = self._said_storage = self._stepped = False
         self._clock_s = began_s
         self._at_beginning: list[_Item] = []  # waits until a group trains
-        self._progress: Newest[tuple[Progress, float]] = Newest()  # and when it was told
+        self._progress: Newest[Progress] = Newest()
         self._expected = ExpectedTime(job.wanted.epochs, job.num_steps, validates=job.validation_data is not None)
         self._printed = PrintedOnce()
         self._lost: LeaseLostError | None = None
@@ -203,6 +211,11 @@ class Record:
         if found is not None:
             self.note(_Said(found) if isinstance(event, WorkerNotStarted) and event.said else found)
 
+    def _note_line(self, line: str) -> None:
+        """Have a line said after what was noted before, unless it is empty."""
+        if line:
+            self.note(_Line(line))
+
     def note(self, item: _Item) -> None:
         """Put something into the queue; from any thread."""
         self._thread.put(item)
@@ -210,10 +223,12 @@ class Record:
     def _told(self, content: object, coordinator: Coordinator) -> None:
         match content:
             case Progress():
-                if self._progress.put((content, time.monotonic())):
+                if self._progress.put(content):
                     self.note(content)
+                self._note_line(self._expected.after_steps(content, time.monotonic()))
             case EpochLogs():
                 self.note(coordinator.epoch_of(content))
+                self._note_line(self._expected.after_epoch(content.epoch, time.monotonic()))
             case FirstStepDone():
                 after_s = round(time.monotonic() - self.began_s, 4)
                 self.note(replace(content, time=time.time(), after_s=after_s))
@@ -303,6 +318,8 @@ class Record:
                 self._event(item)
             case _Said(event=event):
                 self.folder.add_event(event)
+            case _Line(text=text):
+                self._screen.say(text)
             case _Rewound(epochs=epochs):
                 self.folder.set_epochs(epochs)
             case Mapping():
@@ -323,12 +340,11 @@ class Record:
         self.folder.save(SETTINGS_FILE, ready.settings, indent=1)
 
     def _show_progress(self, happened_s: float) -> None:
-        told = self._progress.take()
+        progress = self._progress.take()
         if not self._stepped:
             self._stepped, self._clock_s = True, happened_s  # the first step traces and compiles
-        if told is not None:
-            self._screen.progress(told[0], self.job.wanted.epochs)
-            self._say(self._expected.after_steps(*told))
+        if progress is not None:
+            self._screen.progress(progress, self.job.wanted.epochs)
 
     def _epoch(self, epoch: EpochRecord, happened_s: float) -> None:
         if skipped := self.job.data.num_skipped:
@@ -339,7 +355,6 @@ class Record:
         if not again:
             seconds, self._clock_s = happened_s - self._clock_s, happened_s
             self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
-            self._say(self._expected.after_epoch(epoch.epoch, happened_s))
         try:
             is_there = self.folder.has_epochs  # somebody may have deleted it
         except StorageError:  # unknown for now: what is written anew holds all epochs in either case, or waits
@@ -350,7 +365,8 @@ class Record:
             self.folder.add_epoch(epoch)
 
     def _event(self, event: Event) -> None:
-        self._say(line_of(event, self.job.num_steps))
+        if line := line_of(event, self.job.num_steps):
+            self._screen.say(line)
         if isinstance(event, FirstStepDone) and not self._said_start:
             self._said_start = True
             driver = self._start.rounded()
@@ -359,11 +375,6 @@ class Record:
         self.folder.add_event(event)
         if isinstance(event, GroupFormed) and event.restarted:
             self._restart(event)
-
-    def _say(self, line: str) -> None:
-        """Say a line, unless it is empty."""
-        if line:
-            self._screen.say(line)
 
     def _restart(self, formed: GroupFormed) -> None:
         """All workers were lost, and new ones have begun at a checkpoint, or at the beginning."""
