@@ -204,12 +204,12 @@ def _ended(error: BaseException, stage: str, folder: Path) -> Done | Failed:
     if not isinstance(error, SystemExit):
         return failed(error, stage, folder)
     status = error.code
-    if status in (None, 0):
-        return Done()
     by_ray = status == signal.SIGTERM and "ray" in sys.modules  # so ends who is connected to Ray, at SIGTERM
     if by_ray or isinstance(error, _Stopped):
         said = "it was stopped (SIGTERM) while no run was being trained, so there was nothing to pause"
         return Failed(stage=stage, kind="SystemExit", message=said, exit_status=_BY_SIGNAL + signal.SIGTERM)
+    if status in (None, 0):
+        return Done()
     if isinstance(status, int):
         said = f"it ended with status {status}"
         return Failed(stage=stage, kind="SystemExit", message=said, exit_status=status & 0xFF)
