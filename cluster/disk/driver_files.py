@@ -3,7 +3,8 @@
 Everything that reads or writes files elsewhere does so by `pyarrow.fs`, so the driver's disk is one of those, and no
 other part has to know of it. Bytes travel in pieces, as objects of Ray: a writer puts a piece into shared memory, hands
 over its reference, and waits for the oldest when two are under way, so that a large file never fills the memory that
-Ray shares; a reader asks for the next piece while one is used.
+Ray shares; a reader asks for the next piece while one is used. What lies in that memory is mostly pieces that are read
+already (`served.PIECE_BYTES`).
 
 What was not done: pushing data to all machines before the first step (a machine reads what its workers' rows lie in,
 ahead of them), and sending through a tree of machines (each byte leaves the driver's once per machine; that is counted

@@ -9,6 +9,7 @@ import pickle
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,37 @@ def test_large_memory_is_handed_over_as_it_is(disk, tmp_path):
     assert writer.tell() == len(content)
     writer.close()
     assert np.array_equal(np.fromfile(tmp_path / "run/state", np.uint8), content)
+
+
+@pytest.mark.slow
+def test_shared_memory_holds_little_of_what_travels(disk, tmp_path):
+    for number in range(20):
+        with (tmp_path / "run" / str(number)).open("wb") as file:
+            file.truncate(100_000_000)
+
+    @ray.remote(num_cpus=1)
+    def read(disk, numbers):
+        def one(number):
+            with filesystem(disk).open_input_file(f"{tmp_path}/run/{number}") as file:
+                return sum(len(block) for block in iter(lambda: file.read(16 << 20), b""))
+
+        with ThreadPoolExecutor(4) as threads:  # as the cache fetches
+            return sum(threads.map(one, numbers))
+
+    before, most, reading = shared_memory_bytes(), 0, [read.remote(disk, range(each, 20, 2)) for each in range(2)]
+    while len(ray.wait(reading, num_returns=2, timeout=0.05)[0]) < 2:
+        most = max(most, shared_memory_bytes())
+    assert ray.get(reading) == [1_000_000_000] * 2
+    assert 20 * PIECE_BYTES < most - before < 300_000_000
+
+
+def shared_memory_bytes():
+    """What Ray's object store has taken, of which nothing is given back."""
+    found = [0]
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found.append(sum(each.rss for each in process.memory_maps() if "/dev/shm/plasma" in each.path))
+    return max(found)
 
 
 def test_bytes_are_appended_to_a_file_that_is_there(disk, tmp_path):
