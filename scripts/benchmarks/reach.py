@@ -29,7 +29,8 @@ import run  # type: ignore[import-not-found] # noqa: E402
 
 from tests.hosts.machines import HEAD, Machines, why_not  # noqa: E402
 
-NODES, HELPERS, STEPS, WIDTH = "abc", 2, 400, 1024
+NODES, HELPERS, STEPS, BATCH, WIDTH = "abc", 2, 400, 64, 1024
+PIECE_ROWS = 1000
 STORE_BYTES, LIMIT_S, EVERY_S = 1_500_000_000, 1200, 0.1
 
 
@@ -58,19 +59,21 @@ def started(folder: Path, shared: Path | None = None) -> Machines:
     return Machines(folder, NODES, head_cpus=0, store_bytes=STORE_BYTES, shared=shared)
 
 
-def write_rows(path: Path, megabytes: int) -> None:
+def write_rows(path: Path, num_rows: int) -> None:
     """Rows of 4 KB, written piece by piece."""
     from heliostat.data import DatasetWriter
 
     numbers = np.random.default_rng(1)
     with DatasetWriter(path) as writer:
-        for _ in range(megabytes // 4):
-            writer.write({"x": numbers.normal(size=(1000, WIDTH)).astype("float32"), "y": np.zeros(1000, "float32")})
+        for start in range(0, num_rows, PIECE_ROWS):
+            rows = min(PIECE_ROWS, num_rows - start)
+            writer.write({"x": numbers.normal(size=(rows, WIDTH)).astype("float32"), "y": np.zeros(rows, "float32")})
 
 
 def train(machines: Machines, mode: str, run_dir: str, megabytes: int) -> str:
     """One run from the head; what it printed."""
-    running = machines.python(HEAD, "reach_process.py", mode, "/tmp/data", run_dir, str(STEPS), str(megabytes))
+    numbers = map(str, (STEPS, BATCH, megabytes))
+    running = machines.python(HEAD, "reach_process.py", mode, "/tmp/data", run_dir, *numbers)
     if running.wait(LIMIT_S) or "ENDED" not in running.text:
         raise SystemExit(f"the run failed:\n{running.text[-3000:]}")
     return running.text
@@ -85,7 +88,7 @@ def data_of(folder: Path, megabytes: int) -> run.Found:
     """Two epochs on the driver's data."""
     with started(folder / "data") as machines:
         machines.put(HEAD, HERE / "reach_process.py")
-        write_rows(machines.disk(HEAD) / "data", megabytes)
+        write_rows(machines.disk(HEAD) / "data", megabytes * 1_000_000 // (4 * WIDTH))
         size = sum(path.stat().st_size for path in (machines.disk(HEAD) / "data").iterdir())
         before, memory = machines.num_sent_bytes(HEAD), Memory(machines)
         memory.start()
@@ -107,7 +110,7 @@ def state_of(folder: Path, megabytes: int, shared: bool) -> run.Found:
     common.mkdir(exist_ok=True)
     with started(folder / "state", common if shared else None) as machines:
         machines.put(HEAD, HERE / "reach_process.py")
-        write_rows(machines.disk(HEAD) / "data", 64)
+        write_rows(machines.disk(HEAD) / "data", STEPS * BATCH)
         memory = Memory(machines)
         memory.start()
         run_dir = "/mnt/run" if shared else "/tmp/run"

@@ -1,4 +1,4 @@
-"""A run for `reach.py`, on a machine of its cluster: MODE DATA RUN_DIR STEPS MEGABYTES.
+"""A run for `reach.py`, on a machine of its cluster: MODE DATA RUN_DIR STEPS BATCH MEGABYTES.
 
 Mode "data" trains a small model on what lies on this machine's disk; "state" one whose state has so many megabytes, and
 prints when each of its steps ended, and which of them a checkpoint travelled beside.
@@ -11,7 +11,7 @@ import time
 import keras
 from heliostat.trainer import EverySteps, Trainer
 
-WIDTH, BATCH = 1024, 64
+WIDTH = 1024
 
 
 def small():
@@ -49,14 +49,14 @@ class Times(keras.callbacks.Callback):
         print("TIMES", json.dumps(self.times), flush=True)
 
 
-def main(mode, data, run_dir, steps, megabytes):
+def main(mode, data, run_dir, steps, batch, megabytes):
     build, every = (small, None) if mode == "data" else (large(int(megabytes)), EverySteps(int(steps) // 2))
     options = {"workers": 2, "num_microbatches": 2, "threads_per_worker": 1, "run_dir": run_dir, "address": "auto"}
     with Trainer(build, **options) as trainer:
         trainer.fit(
             data,
             epochs=2 if mode == "data" else 1,
-            global_batch_size=BATCH,
+            global_batch_size=int(batch),
             checkpoint_every=every,
             steps_per_epoch=None if mode == "data" else int(steps),
             callbacks=[] if mode == "data" else [Times()],
