@@ -56,7 +56,7 @@ def _look_at_cluster(wanted: JobWanted, _work: Work) -> object:
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):  # its status is in what it prints
         heliostat(["doctor", "--json", *wanted.arguments], standalone_mode=False)
-    return json.loads(printed.getvalue())
+    return json.loads(printed.getvalue().strip().rpartition("\n")[2])  # before it may be what Ray prints
 
 
 _ACTS: Mapping[What, Callable[[JobWanted, Work], object]] = {

@@ -17,7 +17,7 @@ from heliostat.trainer.remote.fetch import fetch as fetch_folders
 from heliostat.trainer.remote.follow import Outcome, Told, follow, log_until_now, told_until_now
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.listing import list_folders
-from heliostat.trainer.remote.wire import show, split
+from heliostat.trainer.remote.wire import lines_of, show, split
 from heliostat.trainer.storage_thread import telling
 
 from ..endings import Ending, LeftAlone
@@ -100,7 +100,7 @@ def log_pieces(run: Path, worker: int | None) -> Iterator[bytes]:
     elif job.node_id:
         shown = io.StringIO()
         screen = PlainDisplay(shown)
-        for line in log_until_now(head, job).splitlines():
+        for line in lines_of(log_until_now(head, job)):
             printed, message = split(line)
             if printed or message is None:
                 screen.say(printed)

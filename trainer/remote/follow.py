@@ -31,7 +31,7 @@ from heliostat.cluster.head.api import Head, Job
 from ..driver.display import Display
 from ..storage_thread import telling
 from .handle import Handle
-from .wire import Done, EpochDone, Failed, Files, FolderOpened, Message, StageBegun, show, split
+from .wire import Done, EpochDone, Failed, Files, FolderOpened, Message, StageBegun, lines_of, show, split
 
 SILENT_S = 8.0  # so that nothing is silent for ten
 AGAIN_S = 1.0
@@ -162,7 +162,7 @@ def told_until_now(head: Head, handle: Handle) -> tuple[Job, Told]:
     job, told = head.job(handle.submission_id), Told()
     if job.node_id:
         with contextlib.suppress(ClusterError):  # there is no log yet, or its machine is gone
-            for line in log_until_now(head, job).splitlines():
+            for line in lines_of(log_until_now(head, job)):
                 told.take(line)
     return job, told
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +32,7 @@ from ..driver.error_text import frames_of, full_account, is_below, is_ours, mess
 from ..environment import EVENTS
 from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerError
 from .job_folder import job_folder
-from .links import link, linked, marks_of, prefix_of, unlink
+from .links import bytes_of, link, linked, marks_of, prefix_of, unlink
 from .packing import unpack
 from .wire import Done, Failed, Files, Said, StageBegun, tell
 
@@ -132,8 +131,7 @@ class Work:
                 tell(Files(path=str(run_dir), node_id=self._node.node_id, link="", files={}))
 
     def _tell_files_of(self, run_dir: Path, name: str) -> None:
-        num_bytes = sum(path.stat().st_size for path in run_dir.rglob("*") if path.is_file())
-        if num_bytes >= _TELL_FROM_BYTES:
+        if (num_bytes := bytes_of(run_dir)) >= _TELL_FROM_BYTES:
             tell(Said(text=f"computing the hashes of {run_dir}, {num_bytes / 1e9:,.1f} GB"))
         found = list(marks_of(run_dir).items())
         for first in range(0, len(found) or 1, _FILES_PER_MESSAGE):
@@ -170,8 +168,15 @@ def do_in_job(job: str, act: Callable[[Work], object], *, tells_files: bool = Tr
     if work is not None:
         with work.after:
             if tells_files:
-                work.tell_files()
+                _tell_files(work)
     return told.exit_status if isinstance(told, Failed) else 0
+
+
+def _tell_files(work: Work) -> None:
+    try:
+        work.tell_files()
+    except OSError as error:  # the job itself is over, well or not
+        tell(Said(text=f"warning: what is in run folders cannot be told: {error}"))
 
 
 def failed(error: BaseException, stage: str, folder: Path, exit_status: int = 1) -> Failed:
@@ -204,7 +209,8 @@ def _ended(error: BaseException, stage: str, folder: Path) -> Done | Failed:
     if not isinstance(error, SystemExit):
         return failed(error, stage, folder)
     status = error.code
-    by_ray = status == signal.SIGTERM and "ray" in sys.modules  # so ends who is connected to Ray, at SIGTERM
+    # Whoever connects to Ray gets a handler of Ray's, which ends the process with the number of the signal.
+    by_ray = status == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is not _end
     if by_ray or isinstance(error, _Stopped):
         said = "it was stopped (SIGTERM) while no run was being trained, so there was nothing to pause"
         return Failed(stage=stage, kind="SystemExit", message=said, exit_status=_BY_SIGNAL + signal.SIGTERM)

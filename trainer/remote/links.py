@@ -124,6 +124,15 @@ def marks_of(run_dir: Path) -> dict[str, FileMark]:
     return found
 
 
+def bytes_of(run_dir: Path) -> int:
+    """How large the files are that `marks_of` reads."""
+    found = 0
+    for path in _files_below(run_dir, ()):
+        with contextlib.suppress(OSError):
+            found += path.stat().st_size
+    return found
+
+
 def _number_of(name: str) -> int:
     """The number at the end of a link's name."""
     return int(name.rpartition("-")[2])

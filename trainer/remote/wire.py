@@ -155,6 +155,11 @@ def to_line(message: Message) -> str:
     return f"{MARK}{json.dumps(found, allow_nan=False)}\n"
 
 
+def lines_of(log: str) -> list[str]:
+    """The lines of a log, without their ends; `str.splitlines` would end one at each mark, too."""
+    return log.removesuffix("\n").split("\n") if log else []
+
+
 def split(line: str) -> tuple[str, Message | None]:
     """What somebody has printed, and the message behind it; None without one, or if it is none of ours."""
     printed, mark, rest = line.partition(MARK)

@@ -205,6 +205,31 @@ def test_sigterm_outside_of_a_run_ends_the_job_and_its_files_are_told(ended, tmp
     assert (files.path, files.link, list(files.files)) == (str(run_dir), "heliostat-job-1", ["run.json"])
 
 
+def test_sigterm_while_the_script_is_connected_to_ray_is_known_from_its_exit_status(ended):
+    def act(_work):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # what ray.init does
+        signal.raise_signal(signal.SIGTERM)
+
+    status, (told,) = ended(act)
+    assert (status, told.message[:25]) == (143, "it was stopped (SIGTERM) ")
+    assert ended(raising(SystemExit(15)))[0] == 15, "a status that only looks like it"
+
+
+def test_a_link_that_cannot_be_made_hides_no_end(ended, tmp_path, monkeypatch):
+    def refuses(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(in_job, "link", refuses)
+
+    def act(work):
+        work.run_dirs = (tmp_path,)
+        raise ValueError("x")
+
+    status, (told, warning) = ended(act)
+    assert (status, told.message) == (1, "x")
+    assert "No space left on device" in warning.text
+
+
 def test_a_run_folder_that_is_gone_is_told_so_and_loses_its_link(ended, tmp_path):
     def act(work):
         link(work.links, tmp_path / "gone")

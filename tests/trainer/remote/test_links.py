@@ -7,7 +7,7 @@ import socket
 
 import pytest
 import xxhash
-from heliostat.trainer.remote.links import FileMark, link, linked, marks_of, prefix_of, unlink
+from heliostat.trainer.remote.links import FileMark, bytes_of, link, linked, marks_of, prefix_of, unlink
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def test_every_file_of_a_run_folder_is_told_with_its_hash(tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(run_dir / "socket"))
         found = marks_of(run_dir)
+    assert bytes_of(run_dir) == sum(map(len, contents.values()))
     assert found == {
         name: FileMark(size=len(content), digest=xxhash.xxh3_128_hexdigest(content))
         for name, content in contents.items()

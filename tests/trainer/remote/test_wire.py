@@ -30,6 +30,7 @@ from heliostat.trainer.remote.wire import (
     Said,
     StageBegun,
     display_for,
+    lines_of,
     parse,
     show,
     split,
@@ -90,6 +91,13 @@ PROGRESS_FIELDS = {name: getattr(PROGRESS, name) for name in ("epoch", "step", "
 )
 def test_what_is_no_message_stays_a_line(line):
     assert split(line) == (line, None)
+
+
+def test_a_log_is_cut_at_the_ends_of_lines_and_nowhere_else():
+    log = f"printed\x0b\u2028 on\n\n{to_line(MESSAGES[0])}no end"
+    assert lines_of(log) == ["printed\x0b\u2028 on", "", to_line(MESSAGES[0]).rstrip("\n"), "no end"]
+    assert lines_of("one\n") == ["one"]
+    assert lines_of("") == []
 
 
 def test_a_field_that_a_later_version_adds_is_left_out():
