@@ -11,10 +11,12 @@ import heliostat.trainer
 import pytest
 
 TRAINER = """
+    CallDetachedError CallError
     CallbackFilesError CallbackStateError CheckpointError ConfigurationError DamagedCheckpointError
     DamagedRecordError DamagedStateError DataError EnvironmentVariableError EverySeconds EverySteps FetchError
     HandleError LeaseHeldError
     LeaseLostError MemoryExhaustedError ModelError NonfiniteGradientError NotCompiledError OtherBeginningError
+    OtherEnvironmentError
     Result RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
     UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
 """

@@ -7,6 +7,8 @@ from .driver.result import Result
 from .errors import (
     CallbackFilesError,
     CallbackStateError,
+    CallDetachedError,
+    CallError,
     CheckpointError,
     ConfigurationError,
     DamagedCheckpointError,
@@ -23,6 +25,7 @@ from .errors import (
     NonfiniteGradientError,
     NotCompiledError,
     OtherBeginningError,
+    OtherEnvironmentError,
     RunPausedError,
     RuntimeSetupError,
     StateNotKeptError,
@@ -37,6 +40,8 @@ from .errors import (
 from .trainer import Trainer
 
 __all__ = [
+    "CallDetachedError",
+    "CallError",
     "CallbackFilesError",
     "CallbackStateError",
     "CheckpointError",
@@ -57,6 +62,7 @@ __all__ = [
     "NonfiniteGradientError",
     "NotCompiledError",
     "OtherBeginningError",
+    "OtherEnvironmentError",
     "Result",
     "RunPausedError",
     "RuntimeSetupError",

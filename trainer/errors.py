@@ -28,6 +28,8 @@
     ├── MemoryExhaustedError      a step needs more memory than there is; knows a number of microbatches to try
     ├── NonfiniteGradientError    a step's gradient is NaN or infinite
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
+    ├── CallError                 a call on a cluster has failed there; knows in which stage, and as what
+    ├── OtherEnvironmentError     the cluster lacks what a call needs; found before anything of it is unpickled
     ├── WorkersDisagreeError      workers that must hold the same state do not
     └── TrainingFailedError       a run stopped: names the worker, its host, the step and the user's frame
 """
@@ -532,6 +534,71 @@ class RunPausedError(TrainerError):
             else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
         )
         return f"The run was paused: {self.reason}. {how}"
+
+
+class CallError(TrainerError):
+    """A call on a cluster has failed there; if the error there is of a class of ours, it is of that class as well.
+
+    Attributes:
+        address: of the cluster.
+        stage: in which it failed: "start", "unpickle" or "train".
+        class_there: the class of the error there, with its module.
+        frames: of the traceback there, from the first in the user's code on, as Python shows them.
+        traceback: all of it, as text.
+    """
+
+    class_there = traceback = ""
+    frames: tuple[str, ...] = ()
+
+    def __init__(self, message: str, address: str, stage: str) -> None:
+        super().__init__(message)
+        self.address, self.stage = address, stage
+
+    def __str__(self) -> str:
+        shown = "".join(f"\n{frame.rstrip()}" for frame in self.frames)
+        return f"{self.args[0]}{shown}\n(on the cluster at {self.address}, stage of the call: {self.stage})"
+
+
+class OtherEnvironmentError(TrainerError):
+    """The cluster lacks what a call needs; nothing of the call was unpickled.
+
+    Args:
+        host: the machine of the cluster.
+        python: its interpreter.
+        differences: what is there and what is here, by name: of Python, a package, a module.
+    """
+
+    def __init__(self, host: str, python: str, differences: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(host, python, {name: tuple(each) for name, each in differences.items()})
+        self.host, self.python, self.differences = host, python, dict(differences)
+
+    def __str__(self) -> str:
+        lines = [f"  {name}: {there} there, {here} here" for name, (there, here) in self.differences.items()]
+        return "\n".join(
+            [
+                f"The cluster ({self.python} on {self.host}) has not what this call needs:",
+                *lines,
+                "Functions are sent as bytecode and by the names of modules, so nothing was unpickled there. Make the "
+                "two alike: install the same versions on the cluster or here, put modules of your own beside the "
+                "script, from where they travel, or submit the script, which needs nothing here: heliostat submit.",
+            ]
+        )
+
+
+class CallDetachedError(KeyboardInterrupt):
+    """Ctrl-C has ended the watching of a call; the run on the cluster goes on.
+
+    Args:
+        commands: what can be done now, a line each.
+
+    Attributes:
+        exit_status: of a program that ends with it, as of one that Ctrl-C ends.
+    """
+
+    exit_status = 130
+
+    def __init__(self, commands: Sequence[str]) -> None:
+        super().__init__("\n".join(commands))
 
 
 class WorkersDisagreeError(TrainerError):

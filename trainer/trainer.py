@@ -40,6 +40,7 @@ from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
 from .driver.runs import FitCall, PassCall, Runs
 from .driver.screen import Verbose
+from .driver.workers import job_server
 from .engine.private_names import CALLBACK_FIELDS
 from .environment import wanted_workers
 from .remote.wire import display_for
@@ -47,6 +48,8 @@ from .shipping import UserCode, ship
 
 if TYPE_CHECKING:
     import keras
+
+    from .remote.call import RemoteRuns
 
 BuildModel = Callable[[], "keras.Model"]
 
@@ -68,7 +71,8 @@ class Trainer:
             what TensorFlow has already, if it runs); the run then keeps that number, wherever it goes on.
         device: "auto" computes on GPUs where machines have some, "gpu" refuses to do without, "cpu" leaves them alone.
         address: the Ray cluster to join: "host:port" of its head; "auto" for the one in `RAY_ADDRESS`, or that this
-            machine is a node of; "local" for a Ray of this process's own. Within a Ray job its cluster is used,
+            machine is a node of; "local" for a Ray of this process's own. "http://HEAD:8265" of any cluster that takes
+            jobs: calls are made there, and what comes out is brought here. Within a Ray job its cluster is used,
             whatever is given here. None uses the connection that this process has, else the address in
             `HELIOSTAT_ADDRESS`, else "local".
         run_dir: folder of the run, on a disk of this machine (``~`` is your home); None makes ``runs/<name>-<time>``.
@@ -147,7 +151,7 @@ class Trainer:
             balance=balance,
         )
         name = getattr(build_model, "__name__", "run").strip("<>")
-        self._runs = Runs(self._settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
+        self._runs = _runs_of(self._settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
         self._code = code_digests(build_model)
 
     @refuses_unknown("fit")
@@ -264,6 +268,7 @@ class Trainer:
             anew=initial_weights is not None,
             code=self._code if prepare is None else {**self._code, **code_digests(prepare)},
             undecided=undecided(data, given),
+            has_callbacks=bool(code.callbacks),
         )
         with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
@@ -367,3 +372,14 @@ class Trainer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _runs_of(
+    settings: TrainerConfig, name: str, run_dir: Path | None, runtime_env: Mapping[str, Any] | None
+) -> Runs | RemoteRuns:
+    """Who makes the runs of a trainer: this process, or a cluster that takes jobs. Arguments: those of `Runs`."""
+    if (address := job_server(settings)) is None:
+        return Runs(settings, name, run_dir, runtime_env)
+    from .remote.call import RemoteRuns  # and what speaks HTTP, which others have no use for
+
+    return RemoteRuns(settings, address, name, run_dir, runtime_env)

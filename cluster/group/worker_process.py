@@ -32,6 +32,7 @@ from .messages import Address, Failure, FailureKind, TaskEnded
 
 MEMORY_FOLDER = "/dev/shm"
 _DIGITS, _EXIT_DIGITS = 20, 4
+_BY_VALUE = "<dynamic-code>"  # the file that cloudpickle notes for a function which it has sent as code
 _GENERATED = "__autograph_generated_file"
 
 
@@ -171,6 +172,8 @@ def user_frame(error: BaseException) -> str:
         code, module = frame.f_code, frame.f_globals.get("__name__", "")
         if _is_users(code.co_filename, module):
             found = f'File "{code.co_filename}", line {line}, in {code.co_name}'
+        elif code.co_filename == _BY_VALUE:
+            found = f"{'the script' if module == '__main__' else module}, line {line}, in {code.co_name}"
         source = frame.f_globals.get("__file__") or module
         if _GENERATED in code.co_filename and _is_users(source, module):
             rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'

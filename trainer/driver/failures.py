@@ -18,7 +18,7 @@ from heliostat.cluster.group.worker_process import log_path
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.data import DatasetError
 
-from ..errors import NonfiniteGradientError, RunPausedError, TrainerError, TrainingFailedError
+from ..errors import CallDetachedError, NonfiniteGradientError, RunPausedError, TrainerError, TrainingFailedError
 from .workers import Workers
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -81,7 +81,7 @@ def _show_uncaught(
     error: BaseException,
     traceback: TracebackType | None,
 ) -> None:
-    if not isinstance(error, RunPausedError):
+    if not isinstance(error, (RunPausedError, CallDetachedError)):
         usual(kind, error, traceback)
         return
     if sys.stderr is not None:

@@ -141,14 +141,7 @@ class RunFolder:
     @property
     def has_epochs(self) -> bool:
         """Whether an epoch of the run was written down; raises StorageError if the disk does not tell."""
-        path = self.path / METRICS_FILE
-        try:
-            about = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise StorageError(path, error) from error
-        return stat.S_ISREG(about.st_mode) and about.st_size > 0
+        return has_epochs(self.path)
 
     def model_record(self) -> ModelRecord:
         """What the folder says of the model of the run; raises TrainerError if it cannot be read."""
@@ -171,11 +164,7 @@ class RunFolder:
     @property
     def began(self) -> bool:
         """Whether the run in it has made a step, with the data that is written there; raises StorageError."""
-        if has_checkpoints(self.path) or self.has_epochs:
-            return True
-        with contextlib.suppress(TrainerError):  # what cannot be read will be said when it is to be written
-            return any(isinstance(event, FirstStepDone | CheckpointCommitted) for event in read_events(self.path))
-        return False
+        return has_begun(self.path)
 
     def is_finished(self, wanted: FitConfig) -> bool:
         """Whether it holds a run that has done all that is wanted."""
@@ -244,6 +233,27 @@ def has_checkpoints(path: Path) -> bool:
         return any((path / CHECKPOINTS).glob("*/manifest.json"))
     except OSError as error:
         raise StorageError(path / CHECKPOINTS, error) from error
+
+
+def has_epochs(path: Path) -> bool:
+    """Whether an epoch was written down in a run folder; raises StorageError if the disk does not tell."""
+    path = path / METRICS_FILE
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StorageError(path, error) from error
+    return stat.S_ISREG(about.st_mode) and about.st_size > 0
+
+
+def has_begun(path: Path) -> bool:
+    """Whether the run in a folder has made a step; raises StorageError if the disk does not tell."""
+    if has_checkpoints(path) or has_epochs(path):
+        return True
+    with contextlib.suppress(TrainerError):  # what cannot be read will be said when it is to be written
+        return any(isinstance(event, FirstStepDone | CheckpointCommitted) for event in read_events(path))
+    return False
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class FitCall:
         anew: whether it begins with a new model, whatever was trained before.
         code: hashes of the user's code that makes the model.
         undecided: "inputs", "targets": columns that the dataset is to tell, and could not be opened for.
+        has_callbacks: whether there are any.
     """
 
     wanted: FitConfig
@@ -47,6 +48,7 @@ class FitCall:
     anew: bool
     code: Mapping[str, str]
     undecided: tuple[str, ...] = ()
+    has_callbacks: bool = False
 
     @property
     def begins_with(self) -> str | None:
@@ -195,7 +197,7 @@ class Runs:
             command=command,
         )
         try:
-            if line := job_line(run.path):
+            if program is None and (line := job_line(run.path)):
                 screen.say(line)
             if is_plan_wanted():
                 plan_fit(run, self.workers, screen)

@@ -48,7 +48,7 @@ class Workers:
 
     def __init__(self, settings: TrainerConfig, runtime_env: Mapping[str, Any] | None = None) -> None:
         self._settings = settings
-        self._runtime_env = _checked_runtime_env(runtime_env, settings)
+        self._runtime_env = checked_runtime_env(runtime_env, settings)
         self._asked = asked_address(settings)
         self.share = WorkerShare()
         self._group: WorkerGroup | None = None
@@ -275,7 +275,7 @@ class Workers:
         )
 
 
-def _checked_runtime_env(given: object, settings: TrainerConfig) -> Mapping[str, Any] | None:
+def checked_runtime_env(given: object, settings: TrainerConfig) -> Mapping[str, Any] | None:
     """A `runtime_env` as a user gives it; Ray checks what is in it. Raises ConfigurationError."""
     if given is None:
         return None
@@ -298,18 +298,30 @@ def asked_address(settings: TrainerConfig) -> Asked | None:
     Raises:
         ConfigurationError: that is no address of a cluster; within a job it does not count, and may be anything.
     """
-    if settings.local:
-        return None
-    asked = None
-    if settings.address is not None:
-        asked = Asked(address=settings.address, origin=ARGUMENT)
-    elif (named := environment.named_address()) is not None:
-        asked = Asked(address=named, origin=f"the environment variable {environment.ADDRESS}")
+    asked = _asked(settings)
     if asked is None or asked.address in (AUTO, LOCAL) or environment.is_job():
         return asked
     if wrong := reason_against(asked.address):
         raise ConfigurationError(f"{asked.address!r} (from {asked.origin}) {wrong}")
     return asked
+
+
+def job_server(settings: TrainerConfig) -> str | None:
+    """The job server that a trainer's calls are to go to; None if its runs are this process's."""
+    asked = _asked(settings)
+    if asked is None or environment.is_job() or not asked.address.lower().startswith(("http://", "https://")):
+        return None
+    return asked.address
+
+
+def _asked(settings: TrainerConfig) -> Asked | None:
+    """What a user gives as address, whatever it is."""
+    if settings.local:
+        return None
+    if settings.address is not None:
+        return Asked(address=settings.address, origin=ARGUMENT)
+    named = environment.named_address()
+    return None if named is None else Asked(address=named, origin=f"the environment variable {environment.ADDRESS}")
 
 
 def _free(group: WorkerGroup | None, disk: Disk | None, uses_ray: bool) -> None:
