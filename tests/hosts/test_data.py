@@ -40,6 +40,25 @@ def test_a_cluster_is_joined_by_a_script_that_is_no_job(machines, undisturbed, t
     text = told(running)
     assert outcome(text)["stored"]["sha256"] == undisturbed[0]["sha256"]
     assert (machines.disk("b") / "joined" / "model.keras").exists()
+    assert f"the disk of {host('b')} feeds 2 other machines, once each" in text
+
+
+def test_a_plan_names_the_machines_and_leaves_nothing_on_them(machines, told):
+    disks = [machines.disk(name) for name in "abc"]
+    before = [set(disk.iterdir()) for disk in disks]
+    command = ("train.py", "--address=auto", "--run-dir=/tmp/planned", "--epochs=3", "--data=/tmp/d")
+    running = machines.python("b", *command, HELIOSTAT_PLAN="1")
+    text = told(running)
+    assert running.wait() == 0
+    (plan,) = (line for line in text.splitlines() if line.startswith("plan: "))
+    assert plan.startswith("plan: 3 workers on ")
+    assert all(host(name) in plan for name in "abc")
+    assert "in /tmp/d/" in text
+    assert f"; the disk of {host('b')} feeds 2 other machines, once each" in text
+    assert "each worker holds about: weights " in text
+    assert text.splitlines()[-1] == "this was a plan: nothing was computed, and the script ends here"
+    new = [path.name for disk, had in zip(disks, before, strict=True) for path in set(disk.iterdir()) - had]
+    assert not new
 
 
 @pytest.fixture(autouse=True)
