@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -123,16 +125,33 @@ def _connect(cluster: Cluster | None, num_cpus: int, runtime_env: Mapping[str, A
     """Connect to a cluster, or start a Ray of this process's own; after a failure there is no half of a connection."""
     options = _QUIET if runtime_env is None else {**_QUIET, "runtime_env": dict(runtime_env)}
     try:
-        if cluster is not None:
-            ray.init(address="auto" if cluster.found else cluster.address, **options)
-        else:  # without an address Ray would look for one in the environment and under /tmp
-            cores = max(num_cpus, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+        with _sigterm_stays():
+            if cluster is not None:
+                ray.init(address="auto" if cluster.found else cluster.address, **options)
+            else:  # without an address Ray would look for one in the environment and under /tmp
+                cores = max(num_cpus, os.cpu_count() or 1)
+                ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
     except (ConnectionError, ValueError, TypeError, RuntimeError, AuthenticationError, RuntimeEnvSetupError) as error:
         ray.shutdown()
         if runtime_env is not None and isinstance(error, _OF_RUNTIME_ENV):
             raise PlacementError.bad_runtime_env(sorted(runtime_env), error) from None  # it may name values
         raise _explained(error, cluster) from None  # its own words hold what Ray says
+
+
+@contextlib.contextmanager
+def _sigterm_stays() -> Iterator[None]:
+    """Let SIGTERM mean after the block, which connects to Ray, what it meant before.
+
+    Ray takes the signal away from Python, and ends the process with a stack of C++, nothing cleaned up. Where nobody
+    had a handler, Python's way to end is set, as Ray means to do: by an exception.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            of_ray = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, of_ray if before in (signal.SIG_DFL, None) else before)
 
 
 def _explained(error: Exception, cluster: Cluster | None) -> PlacementError:

@@ -16,6 +16,8 @@ from heliostat.cluster.pools.private_api import (
     dead_process,
     draining_nodes,
     living_jobs,
+    own_node,
+    package,
     started_here,
 )
 from heliostat.cluster.pools.ray_session import join_ray
@@ -46,6 +48,11 @@ def test_what_is_read_of_a_real_ray_has_the_form_that_is_expected(ray_here):
     assert started_here()
     assert dead_process() == ""
     assert list(draining_nodes()) == []
+    context = ray.get_runtime_context()
+    node = own_node(context.gcs_address)
+    assert node.node_id == context.get_node_id()
+    assert (node.log_dir / "raylet.out").exists()
+    assert package(context.gcs_address, "gcs://_ray_pkg_never_put.zip") is None
 
 
 def test_a_missing_name_is_told_with_the_versions_that_were_tried(monkeypatch):

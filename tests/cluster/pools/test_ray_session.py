@@ -119,3 +119,37 @@ def test_a_cluster_that_wants_a_token_where_there_is_none_is_told_as_that(tmp_pa
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True, env=environ | given
     )
     assert "The Ray cluster at 127.0.0.1:1 takes commands only with its token, and this machine has none" in done.stdout
+
+
+SIGNALLED = """
+import os, signal, sys
+from heliostat.cluster.pools.ray_session import join_ray
+
+def own(number, frame):
+    print("the user's", number)
+
+if sys.argv[1] == "own":
+    signal.signal(signal.SIGTERM, own)
+join_ray(None, num_cpus=1)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("goes on")
+finally:
+    print("cleaned up")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("whose", "status", "said"), [("own", 0, "the user's 15\ngoes on\ncleaned up\n"), ("none", 15, "cleaned up\n")]
+)
+def test_sigterm_is_pythons_also_when_ray_is_joined(tmp_path, whose, status, said):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, whose],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, said), done.stderr

@@ -482,3 +482,23 @@ def test_a_stop_pauses_the_run_and_the_same_job_again_goes_on(head, tmp_path):
     assert [line for line in elsewhere.printed if line.startswith("weights")] == [
         line for line in again.printed if line.startswith("weights")
     ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_stop_while_workers_start_ends_the_job_and_leaves_nothing(head, tmp_path):
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "early.py").write_text(TRAINS)
+    wanted = JobWanted(what="script", job=new_name(), script="early.py", arguments=("0",), workers=2)
+    told = submit(head.address, wanted, code)
+    for each in told.follow():
+        if isinstance(each, Said) and each.text.startswith("starting"):
+            told.here.stop(told.name)
+            break
+    assert told.end().state == "STOPPED"
+    (stopped,), (files,) = told.of(Failed), told.of(Files)
+    assert (stopped.exit_status, stopped.message[:25]) == (143, "it was stopped (SIGTERM) ")
+    assert files.files == {}
+    assert told.of(EpochDone) == []
+    assert not (head.folder / "heliostat" / "early" / "run").exists()
