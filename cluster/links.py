@@ -35,6 +35,7 @@ FIRST_BYTES, MAX_BYTES, LONG_S = 1 << 20, 1 << 26, 0.05
 LIMIT_S = 60.0
 _NODES = ((0, 0), (0, 1))  # what the two bring: the leaves of the smallest tree
 _FOUND = struct.Struct("!dd")
+_FAR_SLOWER = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,18 @@ def measure_links(
             latency_s, bytes_per_s = _FOUND.unpack(told)
             found.append(PairBandwidth(workers=pair, latency_s=latency_s, bytes_per_s=bytes_per_s))
     return tuple(found)
+
+
+def far_slower(links: Sequence[PairBandwidth]) -> tuple[PairBandwidth, float] | None:
+    """The slowest link, and what half of all have at least, in bytes per second; None unless it has half of that."""
+    slowest = min(links, key=lambda link: link.bytes_per_s)
+    median = statistics.median(link.bytes_per_s for link in links)
+    return (slowest, median) if slowest.bytes_per_s < _FAR_SLOWER * median else None
+
+
+def shown_rate(bytes_per_s: float) -> str:
+    """A bandwidth in words."""
+    return f"{bytes_per_s / 1e9:.2g} GB/s" if bytes_per_s >= 1e8 else f"{bytes_per_s / 1e6:.2g} MB/s"
 
 
 def _connected(

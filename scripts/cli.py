@@ -320,8 +320,28 @@ def bench(
     click.echo(found.advice)
 
 
+@main.command()
+@click.option(
+    "--address", metavar="ADDRESS", help="A Ray cluster, such as auto or http://HEAD:8265.  [default: this machine]"
+)
+@_JSON
+def doctor(address: str | None, json_wanted: bool) -> None:
+    """Say whether this machine, or a cluster, is a place to train, and what mends what is wrong.
+
+    Looks at packages, tokens, memory, disks, clocks, GPUs and ports of all machines; then lets each read rows and write
+    and read a checkpoint on this machine's disk, and workers on all of them sum and train, with times of their links.
+
+    A line for each thing: ok, warn, or fail. The exit status is 1 if something failed.
+    """
+    from .commands.doctor import doctor as examine
+
+    if not examine(address, json_wanted=json_wanted):
+        raise SystemExit(1)
+
+
 for command in COMMANDS:
     main.add_command(command)
+
 
 if __name__ == "__main__":
     main(prog_name="heliostat")

@@ -21,7 +21,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Train": ("run", "submit", "resume", "runs"),
     "Look after a run": ("status", "logs", "attach", "stop", "fetch"),
     "Data": ("convert", "inspect", "verify", "upload"),
-    "Look closer": ("replay", "trace", "bench", "chaos"),
+    "Look closer": ("doctor", "replay", "trace", "bench", "chaos"),
     "Try": ("demo",),
 }
 # What others call them.
@@ -35,6 +35,8 @@ OTHER_NAMES = {
     "show": "inspect",
     "info": "inspect",
     "check": "verify",
+    "diagnose": "doctor",
+    "preflight": "doctor",
     "import": "convert",
     "push": "upload",
     "profile": "trace",

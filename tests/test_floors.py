@@ -43,6 +43,7 @@ FLOORS: Mapping[str, Floors] = {
         {"worker"},
         {"driver"},
         {"trainer", "remote", "__init__"},
+        {"doctor"},
     ],
 }
 # A dataset has methods that make views, which are datasets: the one pair of files and folders that know each other.

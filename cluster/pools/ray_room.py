@@ -39,8 +39,8 @@ def within(ask: Callable[[], _Answer], limit_s: float) -> _Answer | None:
         return None
 
 
-def _nodes() -> list[dict[str, Any]]:  # Ray gives no closer type
-    """The living machines of the cluster."""
+def living_nodes() -> list[dict[str, Any]]:  # Ray gives no closer type
+    """The living machines of the cluster, as `ray.nodes` has them; raises PlacementError if its head is silent."""
     if (nodes := within(ray.nodes, NODES_S)) is None:
         raise PlacementError(
             f"The head of the Ray cluster has not answered for {NODES_S:g} s. See on its machine whether Ray runs (ray "
@@ -51,7 +51,7 @@ def _nodes() -> list[dict[str, Any]]:  # Ray gives no closer type
 
 def machines() -> list[Resources]:
     """What each living machine of the cluster has, in use or not; raises PlacementError if its head does not answer."""
-    return [node["Resources"] for node in _nodes()]
+    return [node["Resources"] for node in living_nodes()]
 
 
 def gpus_by_machine() -> list[int]:
@@ -88,7 +88,7 @@ def machines_for_workers(*, with_gpus: bool) -> list[Machine]:
         PlacementError: the cluster's head does not answer.
     """
     here, found = ray.get_runtime_context().get_node_id(), []
-    for node in _nodes():
+    for node in living_nodes():
         granted = int(node["Resources"].get("CPU", 0))
         if granted and (not with_gpus or node["Resources"].get("GPU")):
             usable = min(granted, usable_cores()) if node["NodeID"] == here else granted

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heliostat.cluster.links import PairBandwidth
+from heliostat.cluster.links import PairBandwidth, far_slower, shown_rate
 
 from ..errors import ScriptError
 
@@ -28,7 +27,6 @@ _MOVING = ("local_sum", "all_reduce")
 STEPS_PER_EPOCH = 16
 _NOTEWORTHY = 0.2
 _POOR = 0.7
-_FAR_SLOWER = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +111,14 @@ def _about_links(links: Sequence[PairBandwidth], hosts: Mapping[int, str]) -> st
     """Which link is far slower than the others, or how fast they are."""
     if not links:
         return ""
-    slowest = min(links, key=lambda link: link.bytes_per_s)
-    median = statistics.median(link.bytes_per_s for link in links)
-    if slowest.bytes_per_s < _FAR_SLOWER * median:
+    if (found := far_slower(links)) is not None:
+        slowest, median = found
         one, other = (f"worker {worker} ({hosts.get(worker, '?')})" for worker in slowest.workers)
         return (
-            f" The link between {one} and {other} moves {_rate(slowest.bytes_per_s)}, half of all links move "
-            f"{_rate(median)} or more: look at the network of these machines."
+            f" The link between {one} and {other} moves {shown_rate(slowest.bytes_per_s)}, half of all links move "
+            f"{shown_rate(median)} or more: look at the network of these machines."
         )
-    return f" The slowest link moves {_rate(slowest.bytes_per_s)} each way."
-
-
-def _rate(bytes_per_s: float) -> str:
-    return f"{bytes_per_s / 1e9:.2g} GB/s" if bytes_per_s >= 1e8 else f"{bytes_per_s / 1e6:.2g} MB/s"
+    return f" The slowest link moves {shown_rate(min(link.bytes_per_s for link in links))} each way."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,4 +288,4 @@ def links_table(found: Bench) -> Table:
 
 
 def _cell(link: PairBandwidth) -> str:
-    return f"{_rate(link.bytes_per_s)}, {1000 * link.latency_s:.2g} ms"
+    return f"{shown_rate(link.bytes_per_s)}, {1000 * link.latency_s:.2g} ms"
