@@ -95,10 +95,11 @@ class _Saying:
 
 @dataclass(slots=True)
 class _Place:
-    """What is known of the place so far."""
+    """What is known of the place so far, and what was told."""
 
     nodes: list[Node] = field(default_factory=list)
     links: list[PairBandwidth] = field(default_factory=list)
+    told: list[Finding] = field(default_factory=list)
 
 
 def examine(address: str | None, tell: Callable[[Finding], None], say: Say) -> Report:
@@ -109,12 +110,12 @@ def examine(address: str | None, tell: Callable[[Finding], None], say: Say) -> R
         tell: gets each finding as soon as it is made.
         say: gets a line about what begins.
     """
-    place, findings, saying = _Place(), [], _Saying(say)
+    place, saying = _Place(), _Saying(say)
     with beside(saying.again, SAY_EVERY_S, "heliostat-doctor"):
         for each in _findings(address, place, saying.say):
-            findings.append(each)
+            place.told.append(each)
             tell(each)
-    return Report(findings=tuple(findings), nodes=tuple(place.nodes), links=tuple(place.links))
+    return Report(findings=tuple(place.told), nodes=tuple(place.nodes), links=tuple(place.links))
 
 
 def _findings(address: str | None, place: _Place, say: Say) -> Iterator[Finding]:
@@ -131,9 +132,9 @@ def _findings(address: str | None, place: _Place, say: Say) -> Iterator[Finding]
         yield warn("proofs", "nothing was tried, for there is no Ray to try it on", "")
         return
     try:
-        yield from _of_cluster(address, place, wanted, here, say)
         if line := left_out(asked_for):
             yield warn("Ray", line, "")
+        yield from _of_cluster(address, place, wanted, here, say)
     finally:
         if leaves:
             leave_ray()
@@ -206,7 +207,11 @@ def _of_machines(
     yield from looked.findings
     there: dict[str, tuple[Node, Facts, Address]] = {}
     for node, (answer, door) in looked.found:
-        facts = facts_of(answer)
+        try:
+            facts = facts_of(answer)
+        except msgspec.MsgspecError as error:
+            yield fail(FIRST, f"Heliostat there answers {error}", "Install the same build on all machines", node.host)
+            continue
         there[node.id] = replace(node, memory_bytes=facts.memory_bytes), facts, (door[0], door[1])
     yield from of_facts(wanted, here, [facts for _, facts, _ in there.values()])
     seen = [node for node, _, _ in there.values()]
@@ -295,8 +300,9 @@ def _of_training(address: str | None, place: _Place, say: Say) -> Iterator[Findi
         yield fail("workers", "no machine gives a CPU away", "Start Ray with --num-cpus=1 or more on one of them")
         return
     say(f"starting {layout.workers} worker(s), to sum and to train")
+    told = {each.what for each in place.told}
     with tempfile.TemporaryDirectory(prefix="heliostat-doctor-") as folder:
-        yield from proofs.of_training(address, place.nodes, layout, Path(folder), place.links)
+        yield from proofs.of_training(address, place.nodes, layout, Path(folder), place.links, told)
 
 
 def node_of(found: Mapping[str, Any]) -> Node:  # Ray gives no closer type

@@ -21,7 +21,7 @@ import msgspec
 from heliostat.cluster.cores import usable_cores
 from heliostat.cluster.group.worker_process import MEMORY_FOLDER
 
-from ..hardware import differing, gpus_of_machine, processor_of
+from ..hardware import HARDWARE, Platform, differing, gpus_of_machine, processor_of, told
 from ..preflight import MEMORY_BYTES
 from .finding import Finding, fail, merged, ok, warn
 
@@ -119,12 +119,12 @@ def _gpus_of_tensorflow() -> Gpus:
     command = [sys.executable, "-m", "heliostat.trainer.doctor.gpus"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=LOOK_AT_GPUS_S, check=False)
-        return msgspec.json.decode(done.stdout.splitlines()[-1], type=Gpus)
-    except subprocess.TimeoutExpired:
-        return Gpus(why=f"TensorFlow did not say within {LOOK_AT_GPUS_S:g} s.")
-    except (OSError, IndexError, msgspec.MsgspecError):
-        last = done.stderr.strip().splitlines()[-1:] if "done" in locals() else []
-        return Gpus(why=f"TensorFlow cannot be loaded: {''.join(last) or 'it ended without a word'}.")
+    except (subprocess.TimeoutExpired, OSError) as error:
+        return Gpus(why=f"TensorFlow did not say: {error}.")
+    try:
+        return msgspec.json.decode("".join(done.stdout.splitlines()[-1:]), type=Gpus)
+    except msgspec.MsgspecError:  # it has died, or could not be loaded
+        return Gpus(why=f"TensorFlow cannot be loaded: {''.join(done.stderr.strip().splitlines()[-1:])}.")
 
 
 # -- what is said of it -----------------------------------------------------------------------------------------------
@@ -191,21 +191,19 @@ def of_clocks(nodes: Sequence[Node]) -> list[Finding]:
 
 
 def of_hardware(nodes: Sequence[Node]) -> Finding:
-    """Whether processors select the same kernels, where workers compute on processors."""
-    first = nodes[0]
-    for node in nodes[1:]:
-        one, other = ({"instructions": each.machine.processor[1]} for each in (first, node))
-        if found := differing(one, other, ("instructions",)):
-            mine, theirs = (set(each.split()) for each in found["instructions"])
-            only = " and ".join(
-                f"{' '.join(sorted(has))} on {host} alone"
-                for has, host in ((mine - theirs, first.host), (theirs - mine, node.host))
-                if has
-            )
-            what = f"processors differ ({only}), so libraries select other kernels, with other bits"
+    """Whether the devices that workers compute on select the same kernels."""
+    first, *others = nodes
+    for node in others:
+        if found := differing(_kernels(first), _kernels(node), HARDWARE):
+            what = f"devices select other kernels, with other bits: {told(found, f'on {first.host}', 'here')}"
             return warn("hardware", what, "Use machines of one kind, or Trainer(mixed_hardware='allow')", node.host)
-    names = dict.fromkeys(each.machine.processor[0] or "a processor without a name" for each in nodes)
-    return ok("hardware", " and ".join(names))
+    return ok("hardware", " and ".join(dict.fromkeys(each.machine.processor[0] or "a processor" for each in nodes)))
+
+
+def _kernels(node: Node) -> Platform:
+    """What of a run's platform can be known of a machine before workers are on it."""
+    gpus = node.machine.gpus
+    return {"gpu": gpus.names} if gpus is not None and gpus.seen else {"instructions": node.machine.processor[1]}
 
 
 def of_gpus(nodes: Sequence[Node]) -> list[Finding]:

@@ -12,8 +12,7 @@ others than those of the machines there, and then differ where nothing is wrong.
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -42,6 +41,7 @@ STEPS, RATE = 3, 0.125
 ROWS_PER_WORKER = 64
 START_TIMEOUT_S = 180.0
 EXACT_TO = {"cpu": 1e-5, "gpu": 2e-3}  # of losses; GPUs round what they multiply to ten bits
+_DAMAGE = "Look for a damaged disk or memory: dmesg | tail"
 _SLOPES = ((1,), (-2,), (3,), (-1,))
 
 
@@ -84,7 +84,7 @@ def of_shards(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, disk:
     found = [*answers.findings]
     if wrong:
         what = f"{ROWS_BYTES // 1_000_000} MB of rows were read, and are others than those that were written"
-        found.append(fail("shards", what, "Look for a damaged disk or memory: dmesg | tail", *wrong))
+        found.append(fail("shards", what, _DAMAGE, *wrong))
     through = sum(came for _, (digest, came) in answers.found if digest == wanted)
     if right := len(answers.found) - len(wrong):
         what = f"{ROWS_BYTES // 1_000_000} MB of rows of this machine's disk were read on {right} machine(s)"
@@ -126,7 +126,7 @@ def of_checkpoints(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, 
     loaded = inspectors.ask("checkpoint", committed, "load", arguments)
     found += loaded.findings
     if other := [node.host for node, is_same in loaded.found if not is_same]:
-        found.append(fail("checkpoint", "what is read back is not what was written", "Try: heliostat doctor", *other))
+        found.append(fail("checkpoint", "what is read back is not what was written", _DAMAGE, *other))
     if right := sum(bool(is_same) for _, is_same in loaded.found):
         found.append(ok("checkpoint", f"written to this machine's disk and read back on {right} machine(s)"))
     return found
@@ -156,7 +156,12 @@ def layout_for(nodes: Sequence[Node]) -> Layout | None:
 
 
 def of_training(
-    address: str | None, nodes: Sequence[Node], layout: Layout, folder: Path, links: list[PairBandwidth]
+    address: str | None,
+    nodes: Sequence[Node],
+    layout: Layout,
+    folder: Path,
+    links: list[PairBandwidth],
+    told: Collection[str],
 ) -> Iterator[Finding]:
     """Workers start, sum, and train.
 
@@ -166,6 +171,7 @@ def of_training(
         layout: of the workers.
         folder: of this machine, for data and the run.
         links: what is measured between workers is added.
+        told: what machines were found to lack, which need not be told again.
     """
     trainer = Trainer(
         build_linear,
@@ -181,7 +187,9 @@ def of_training(
         try:
             links += trainer.measure_links()
         except PreflightError as error:
-            yield from of_complaints("workers", error.complaints)
+            hosts = dict.fromkeys(each.host for each in error.complaints)
+            yield from of_complaints("workers", (each for each in error.complaints if each.what not in told))
+            yield fail("workers", "none can begin, since these machines lack something: see above", "", *hosts)
             return
         except (PlacementError, TrainerError, DiskError) as error:
             yield fail("workers", str(error), "")
@@ -243,9 +251,8 @@ def of_steps(trainer: Trainer, layout: Layout, folder: Path) -> Iterator[Finding
     x, y = linear_rows(ROWS_PER_WORKER * layout.workers)
     try:
         dataset: Dataset = write_dataset(folder / "rows", {"x": x, "y": y})
-        with contextlib.redirect_stdout(sys.stderr):
-            fitted = trainer.fit(dataset, epochs=STEPS, global_batch_size=len(y), verbose=0)
-            found = [*fitted.history["loss"], trainer.evaluate(dataset)["loss"]]
+        fitted = trainer.fit(dataset, epochs=STEPS, global_batch_size=len(y), verbose=0)
+        found = [*fitted.history["loss"], trainer.evaluate(dataset)["loss"]]
     except (TrainerError, ClusterError, DatasetError, OSError) as error:
         yield fail("step", str(error), "")
         return
