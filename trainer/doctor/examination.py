@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 import ray
-from heliostat.cluster.errors import DiskError, PlacementError
+from heliostat.cluster.errors import ClusterError, DiskError, PlacementError
 from heliostat.cluster.knocking import Address
 from heliostat.cluster.links import PairBandwidth
 from heliostat.cluster.pools.ray_room import living_nodes
@@ -37,7 +37,7 @@ from ray.exceptions import RayError
 from ..config import TrainerConfig
 from ..driver.run_paths import placed
 from ..driver.workers import asked_address
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, TrainerError
 from ..preflight import wanted_for
 from ..storage_thread import beside
 from . import machine, proofs
@@ -194,7 +194,9 @@ def guarded(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     """The findings; what nobody has thought of is one, too, so that it hides no others."""
     try:
         yield from findings
-    except Exception as error:  # of Ray, of the system, of ours: a place that is not well may raise anything
+    except (DatasetError, TrainerError, ClusterError, OSError) as error:  # these say what to do
+        yield fail(check, str(error), "")
+    except Exception as error:  # of Ray, of ours: a place that is not well may raise anything
         yield fail(check, f"{type(error).__name__}: {error}", "Report it, with the output of: heliostat --version")
 
 
@@ -280,18 +282,14 @@ def _of_proofs(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, say:
         yield warn("proofs", "nothing was tried, for no machine answers", "")
         return
     say("reading rows and a checkpoint on each")
-    tries: dict[str, Callable[..., list[Finding]]] = {"shards": proofs.of_shards, "checkpoint": proofs.of_checkpoints}
     with contextlib.ExitStack() as stack:
         try:
             disk = stack.enter_context(proofs.served(folder, one_machine=one_machine()))
         except (DiskError, OSError) as error:
             yield fail("disk", f"this machine's disk cannot be served to the others: {error}", "")
             return
-        for check, proof in tries.items():
-            try:
-                yield from proof(inspectors, nodes, folder, disk)
-            except (DatasetError, OSError) as error:
-                yield fail(check, f"{type(error).__name__}: {error}", "")
+        yield from guarded("shards", proofs.of_shards(inspectors, nodes, folder, disk))
+        yield from guarded("checkpoint", proofs.of_checkpoints(inspectors, nodes, folder, disk))
 
 
 def _of_training(address: str | None, place: _Place, say: Say) -> Iterator[Finding]:

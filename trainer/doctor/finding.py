@@ -34,7 +34,7 @@ class Finding:
         """The finding as a line."""
         where = f"{', '.join(self.hosts)}: " if self.hosts else ""
         end = "" if self.what.endswith((".", "!", "?")) or not self.remedy else "."
-        return f"{self.state:4}  {self.check:10}  {where}{self.what}{end}{' ' if self.remedy else ''}{self.remedy}"
+        return f"{self.state:4}  {self.check:11}  {where}{self.what}{end}{' ' if self.remedy else ''}{self.remedy}"
 
 
 def ok(check: str, what: str, *hosts: str) -> Finding:

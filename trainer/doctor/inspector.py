@@ -101,7 +101,7 @@ def digest_of(columns: Mapping[str, Any]) -> str:
     """Hash of arrays (Any: what a reader gives) by the names of their columns."""
     found = xxhash.xxh3_128()
     for name in sorted(columns):
-        found.update(name)
+        found.update(name.encode())
         found.update(np.ascontiguousarray(columns[name]).tobytes())
     return found.hexdigest()
 

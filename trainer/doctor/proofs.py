@@ -63,7 +63,7 @@ def served(folder: Path, *, one_machine: bool) -> Iterator[Disk | None]:
         stop_disk(disk)
 
 
-def of_shards(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, disk: Disk | None) -> list[Finding]:
+def of_shards(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, disk: Disk | None) -> Iterator[Finding]:
     """Every machine reads a shard that lies on this one's disk.
 
     Args:
@@ -81,18 +81,17 @@ def of_shards(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, disk:
     answers = inspectors.ask("shards", nodes, "read", lambda node: (dataset, disk))
     inspectors.ask("shards", [node for node, _ in answers.found], "forget")
     wrong = [node.host for node, (digest, _) in answers.found if digest != wanted]
-    found = [*answers.findings]
+    yield from answers.findings
     if wrong:
         what = f"{ROWS_BYTES // 1_000_000} MB of rows were read, and are others than those that were written"
-        found.append(fail("shards", what, _DAMAGE, *wrong))
+        yield fail("shards", what, _DAMAGE, *wrong)
     through = sum(came for _, (digest, came) in answers.found if digest == wanted)
     if right := len(answers.found) - len(wrong):
         what = f"{ROWS_BYTES // 1_000_000} MB of rows of this machine's disk were read on {right} machine(s)"
-        found.append(ok("shards", f"{what}, on {through} of them through this one" if through else what))
-    return found
+        yield ok("shards", f"{what}, on {through} of them through this one" if through else what)
 
 
-def of_checkpoints(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, disk: Disk | None) -> list[Finding]:
+def of_checkpoints(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, disk: Disk | None) -> Iterator[Finding]:
     """Every machine writes a checkpoint to this one's disk, and reads it back once this one has committed it.
 
     Args:
@@ -105,7 +104,8 @@ def of_checkpoints(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, 
     names = {node.id: checkpoint_name(0, 0, number) for number, node in enumerate(nodes)}
     arguments: Callable[[Node], tuple[object, ...]] = lambda node: (store.location, names[node.id], disk)  # noqa: E731
     written = inspectors.ask("checkpoint", nodes, "write", arguments)
-    found, committed = [*written.findings], []
+    yield from written.findings
+    committed = []
     for node, entries in written.found:
         manifest = CheckpointManifest(
             generation=nodes.index(node),
@@ -120,16 +120,15 @@ def of_checkpoints(inspectors: Inspectors, nodes: Sequence[Node], folder: Path, 
         try:
             store.commit(names[node.id], manifest)
         except CheckpointError as error:
-            found.append(fail("checkpoint", str(error), "", node.host))
+            yield fail("checkpoint", str(error), "", node.host)
         else:
             committed.append(node)
     loaded = inspectors.ask("checkpoint", committed, "load", arguments)
-    found += loaded.findings
+    yield from loaded.findings
     if other := [node.host for node, is_same in loaded.found if not is_same]:
-        found.append(fail("checkpoint", "what is read back is not what was written", _DAMAGE, *other))
+        yield fail("checkpoint", "what is read back is not what was written", _DAMAGE, *other)
     if right := sum(bool(is_same) for _, is_same in loaded.found):
-        found.append(ok("checkpoint", f"written to this machine's disk and read back on {right} machine(s)"))
-    return found
+        yield ok("checkpoint", f"written to this machine's disk and read back on {right} machine(s)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

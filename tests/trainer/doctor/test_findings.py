@@ -52,9 +52,9 @@ def lines(findings):
 
 
 def test_a_line_has_state_check_machines_what_and_remedy():
-    assert ok("Ray", "2.60.0").line == "ok    Ray         2.60.0"
-    assert warn("clocks", "off", "date -s now", "a", "b").line == "warn  clocks      a, b: off. date -s now"
-    assert fail("step", "It failed.", "Look").line == "fail  step        It failed. Look"
+    assert ok("Ray", "2.60.0").line == "ok    Ray          2.60.0"
+    assert warn("clocks", "off", "date -s now", "a", "b").line == "warn  clocks       a, b: off. date -s now"
+    assert fail("step", "It failed.", "Look").line == "fail  step         It failed. Look"
 
 
 def test_the_same_of_several_machines_is_one_finding():
@@ -91,9 +91,9 @@ def test_more_cpus_than_cores():
 
 
 def test_memory_that_is_short():
-    assert state_of(machine.of_memory([node(memory_bytes=GB)])).startswith("warn  memory      a: 1.0 GB")
+    assert state_of(machine.of_memory([node(memory_bytes=GB)])).startswith("warn  memory       a: 1.0 GB")
     full = state_of(machine.of_memory([node("a"), node("b", shared=(20_000_000, 8 * GB))]))
-    assert full.startswith("fail  memory      b: /dev/shm has 20 MB of 8,000 MB left")
+    assert full.startswith("fail  memory       b: /dev/shm has 20 MB of 8,000 MB left")
     small = state_of(machine.of_memory([node(shared=(64_000_000, 64_000_000))]))
     assert small.startswith("warn")
     assert "--shm-size=3g" in small
@@ -108,8 +108,8 @@ def test_a_disk_that_is_nearly_full_and_one_that_is():
 @pytest.mark.parametrize(
     ("ahead_s", "says"),
     [
-        ((3.0, 0.1), "warn  clocks      b: its clock is 3.0 s ahead of"),
-        ((-90.0, 0.1), "fail  clocks      b: its clock is 90.0 s behind"),
+        ((3.0, 0.1), "warn  clocks       b: its clock is 3.0 s ahead of"),
+        ((-90.0, 0.1), "fail  clocks       b: its clock is 90.0 s behind"),
     ],
 )
 def test_clocks_that_differ(ahead_s, says):
@@ -133,10 +133,15 @@ def test_processors_that_select_other_kernels():
 @pytest.mark.parametrize(
     ("gpus", "granted", "driver", "says"),
     [
-        (Gpus(why="it is built for processors alone."), 4, 4, "fail  GPUs        a: Ray gives away 4 GPU(s), and Tens"),
-        (Gpus(why="it is built for processors alone."), 0, 4, "warn  GPUs        a: NVIDIA's driver has 4 GPU(s)"),
-        (Gpus(seen=4, names="H100"), 2, 4, "warn  GPUs        a: TensorFlow sees 4 GPU(s), and Ray gives away 2"),
-        (Gpus(seen=4, names="H100 (9.0)"), 4, 4, "ok    GPUs        a: 4 for Ray, 4 for TensorFlow: H100 (9.0)"),
+        (
+            Gpus(why="it is built for processors alone."),
+            4,
+            4,
+            "fail  GPUs         a: Ray gives away 4 GPU(s), and",
+        ),
+        (Gpus(why="it is built for processors alone."), 0, 4, "warn  GPUs         a: NVIDIA's driver has 4 GPU(s)"),
+        (Gpus(seen=4, names="H100"), 2, 4, "warn  GPUs         a: TensorFlow sees 4 GPU(s), and Ray gives away 2"),
+        (Gpus(seen=4, names="H100 (9.0)"), 4, 4, "ok    GPUs         a: 4 for Ray, 4 for TensorFlow: H100 (9.0)"),
     ],
 )
 def test_gpus_as_ray_and_tensorflow_see_them(gpus, granted, driver, says):
@@ -167,8 +172,8 @@ WANTED = Wanted(
 def test_machines_that_have_what_the_driver_has():
     found = list(of_facts(WANTED, facts("a"), [facts("a"), facts("b", room={CACHE: 2 * GB})]))
     assert lines(found) == [
-        "ok    versions    the same Python, packages and Heliostat on 2 machine(s)",
-        "ok    disk        2.0 GB or more left for what is fetched",
+        "ok    versions     the same Python, packages and Heliostat on 2 machine(s)",
+        "ok    disk         2.0 GB or more left for what is fetched",
     ]
 
 
@@ -191,8 +196,8 @@ def test_machines_that_lack_something_each_with_its_own_line():
 
 def test_what_this_process_lacks():
     found = list(of_packages(WANTED, facts("a", versions={"keras": "3.15.1", "tensorflow": ""})))
-    assert found[0].line == "fail  packages    tensorflow is not installed (/bin/python). pip install tensorflow"
-    assert found[1].line == "ok    packages    a: Python 3.11.7, keras 3.15.1"
+    assert found[0].line == "fail  packages     tensorflow is not installed (/bin/python). pip install tensorflow"
+    assert found[1].line == "ok    packages     a: Python 3.11.7, keras 3.15.1"
 
 
 def test_a_folder_for_runs_that_is_a_file(tmp_path):
@@ -231,7 +236,7 @@ def test_links():
     hosts = {0: "a", 1: "b", 2: "c"}
     assert (
         lines(of_links(fast, hosts))[1]
-        == "ok    links       2 GB/s each way between a and b, the slowest; 1 ms at most"
+        == "ok    links        2 GB/s each way between a and b, the slowest; 1 ms at most"
     )
     found = list(of_links([*fast, slow], hosts))[1]
     assert found.state == "warn"

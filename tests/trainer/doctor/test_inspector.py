@@ -29,9 +29,9 @@ def test_a_machine_is_tried_and_what_fails_there_hides_nothing(ray_here, tmp_pat
         assert found == (digest_of(rows), False)
         (tmp_path / "rows" / dataset.shards[0].file).unlink()
         (lost,) = inspectors.ask("shards", nodes, "read", lambda node: (dataset, None)).findings
-        assert lost.line.startswith(f"fail  shards      {socket.gethostname()}: ShardError: Shard")
+        assert lost.line.startswith(f"fail  shards       {socket.gethostname()}: ShardError: Shard")
         (kept,) = proofs.of_checkpoints(inspectors, nodes, tmp_path, None)
-        assert kept.line.startswith("ok    checkpoint  written to this machine's disk and read back on 1")
+        assert kept.line.startswith("ok    checkpoint   written to this machine's disk and read back on 1")
         pids = [each.pid for each in psutil.process_iter(["cmdline"]) if "ray::Inspector" in each.info["cmdline"]]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
