@@ -297,6 +297,9 @@ def _of_training(address: str | None, place: _Place, say: Say) -> Iterator[Findi
     if layout is None:
         yield fail("workers", "no machine gives a CPU away", "Start Ray with --num-cpus=1 or more on one of them")
         return
+    if any(each.check == "packages" and each.state == "fail" for each in place.told):
+        yield warn("workers", "none was started, for packages are missing here: see above", "")
+        return
     say(f"starting {layout.workers} worker(s), to sum and to train")
     told = {each.what for each in place.told}
     with tempfile.TemporaryDirectory(prefix="heliostat-doctor-") as folder:
