@@ -5,19 +5,17 @@ WANTED is a `JobWanted` as JSON. A script is run as ``heliostat run`` does it, w
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 
 from heliostat.trainer.environment import Command, name_workers
 from heliostat.trainer.remote.in_job import Work, do_in_job
 from heliostat.trainer.remote.job_wanted import JobWanted, What
-from heliostat.trainer.remote.links import remove
+from heliostat.trainer.remote.links import linked, remove
+from heliostat.trainer.remote.wire import Said, tell
 
 from .run import as_main
 
@@ -50,13 +48,15 @@ def _remove_folders(wanted: JobWanted, work: Work) -> None:
         remove(work.links, Path(run_dir))
 
 
-def _look_at_cluster(wanted: JobWanted, _work: Work) -> object:
-    from ..cli import main as heliostat
+def _look_at_cluster(_wanted: JobWanted, work: Work) -> object:
+    from .doctor import examined_in_job
 
-    printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit):  # its status is in what it prints
-        heliostat(["doctor", "--json", *wanted.arguments], standalone_mode=False)
-    return json.loads(printed.getvalue().strip().rpartition("\n")[2])  # before it may be what Ray prints
+    work.begin("doctor")
+    try:
+        return examined_in_job(lambda line: tell(Said(text=line)))
+    finally:
+        for run_dir in linked(work.links).values():
+            remove(work.links, run_dir)  # of its proof, whose folder is gone
 
 
 _ACTS: Mapping[What, Callable[[JobWanted, Work], object]] = {

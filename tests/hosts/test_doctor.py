@@ -36,6 +36,7 @@ def examined(machines, told, *options, what="", at=HEAD):
     assert running.wait() == (0 if found["is_well"] else 1), text[-6000:]
     by_check = {}
     for each in found["findings"]:
+        print(each)
         by_check.setdefault(each["check"], {}).setdefault(each["state"], []).append(each)
     return by_check, found
 

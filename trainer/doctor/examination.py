@@ -63,17 +63,6 @@ class Report:
     nodes: tuple[Node, ...] = ()
     links: tuple[PairBandwidth, ...] = ()
 
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing failed."""
-        return all(each.state != "fail" for each in self.findings)
-
-    @property
-    def summary(self) -> str:
-        """How many findings there are of each kind."""
-        counts = {state: sum(each.state == state for each in self.findings) for state in ("fail", "warn", "ok")}
-        return ", ".join(f"{count} {state}" for state, count in counts.items())
-
 
 class _Saying:
     """Says what is done, and again while that takes long."""

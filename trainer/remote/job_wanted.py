@@ -24,7 +24,7 @@ class JobWanted(Lines):
             run folders; "doctor" looks at the cluster.
         job: the submission id of the job whose run folders are meant: its own for a script, that of an earlier one for
             "list" and "remove".
-        script: path of the script, from the job's current directory; `arguments` are its own, or those of the doctor.
+        script: path of the script, from the job's current directory; `arguments` are its own.
         data: URIs of the packages with data that are put beside the script, in order.
         workers: how many workers its trainers have, whatever the script says; None for those that it says.
         run_dirs: absolute paths. For "list" and "remove" the run folders; for a script the one that its fits are to

@@ -10,7 +10,7 @@ from heliostat.cluster.errors import Complaint
 from heliostat.cluster.links import PairBandwidth
 from heliostat.cluster.preflight import CACHE, Facts, Wanted
 from heliostat.trainer.doctor import machine
-from heliostat.trainer.doctor.examination import Report, guarded, of_facts, of_packages, of_run_folders
+from heliostat.trainer.doctor.examination import guarded, of_facts, of_packages, of_run_folders
 from heliostat.trainer.doctor.finding import fail, merged, of_complaints, ok, warn
 from heliostat.trainer.doctor.machine import Gpus, Machine, Node
 from heliostat.trainer.doctor.proofs import (
@@ -62,13 +62,6 @@ def test_the_same_of_several_machines_is_one_finding():
     assert found == [fail("disk", "full", "rm", "a", "c"), ok("disk", "fine", "b")]
     of = of_complaints("versions", [Complaint(host=host, what="old", remedy="Mend it") for host in "ab"])
     assert of == [fail("versions", "old", "Mend it.", "a", "b")]
-
-
-def test_a_report_is_well_unless_something_failed():
-    assert Report(findings=(ok("a", "b"), warn("a", "b", "c"))).is_well
-    found = Report(findings=(ok("a", "b"), fail("a", "b", "c")))
-    assert not found.is_well
-    assert found.summary == "1 fail, 0 warn, 1 ok"
 
 
 def test_what_is_well_is_said_without_a_warning():
