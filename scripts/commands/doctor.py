@@ -17,6 +17,7 @@ import click
 from ..commandline import as_json, console
 
 if TYPE_CHECKING:
+    from heliostat.cluster.head.api import Head
     from heliostat.trainer.doctor.examination import Report
     from heliostat.trainer.doctor.finding import Finding
 
@@ -112,7 +113,10 @@ def _by_a_job(head: Head, tell: Tell) -> Object | Finding:
     from heliostat.trainer.remote.submitting import Shipment, submit_shipment
 
     class Lines(Display):
+        """Shows findings as findings, and all else aside."""
+
         def say(self, text: str) -> None:
+            """Show a line."""
             (tell if text[:_WIDTH].strip() in _STYLES else _say)(text)
 
     name = new_submission_id("doctor")
