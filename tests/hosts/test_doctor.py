@@ -27,6 +27,14 @@ int clock_gettime(clockid_t which, struct timespec *now) {
 }
 """
 
+# Ray takes its time until it believes that a machine is gone which was killed.
+THREE = """
+import ray, time
+ray.init(address="auto")
+while sum(each["Alive"] for each in ray.nodes()) > 3:
+    time.sleep(0.5)
+"""
+
 
 def examined(machines, told, *options, what="", at=HEAD):
     """Findings by check and the worst of each, all of them, and the whole object."""
@@ -94,6 +102,7 @@ def broken(machines, tmp_path):
     fill = "mount -t tmpfs -o size=1m none /tmp/home/.cache && ! dd if=/dev/zero of=/tmp/home/.cache/full 2>/dev/null"
     try:
         assert machines.start("c", "sh", "-c", fill).wait() == 0
+        assert machines.python(HEAD, "-c", THREE).wait() == 0
         yield
     finally:
         machines.start("c", "umount", "/tmp/home/.cache").wait()

@@ -194,7 +194,8 @@ def _of_error(check: str, node: Node, error: RayError, limit_s: float) -> list[F
         cause = error.cause or error
         return [fail(check, f"{type(cause).__name__}: {cause}", "", node.host)]
     what = f"its process was lost: {str(error).splitlines()[0]}"
-    return [fail(check, what, "See there: dmesg | grep -i -e oom -e killed", node.host)]
+    remedy = "Is the machine there (ray status)? If so, see there: dmesg | grep -i -e oom -e killed"
+    return [fail(check, what, remedy, node.host)]
 
 
 FIRST = "versions"
