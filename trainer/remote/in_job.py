@@ -180,7 +180,7 @@ def _tell_files(work: Work) -> None:
 
 
 def failed(error: BaseException, stage: str, folder: Path, exit_status: int = 1) -> Failed:
-    """What is told of an error.
+    """What is told of an error; paths in the folder of the user's code are told from there.
 
     Args:
         error: it.
@@ -188,15 +188,16 @@ def failed(error: BaseException, stage: str, folder: Path, exit_status: int = 1)
         folder: where the user's code lies.
         exit_status: of the process.
     """
-    kind = type(error)
+    kind, below = type(error), f"{folder}{os.sep}"  # a folder that nobody else knows, and that may be gone soon
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    is_pause = isinstance(error, RunPausedError)
     return Failed(
         stage=stage,
         kind=name,
-        message=message_of(error),
+        message=message_of(error).replace(below, ""),
         frames=frames_of(error, folder),
-        exit_status=RunPausedError.exit_status if isinstance(error, RunPausedError) else exit_status,
-        traceback="" if isinstance(error, RunPausedError) else full_account(error, _first_file(error, folder)),
+        exit_status=RunPausedError.exit_status if is_pause else exit_status,
+        traceback="" if is_pause else full_account(error, _first_file(error, folder)).replace(below, ""),
         details={key: _plain(value) for key, value in vars(error).items() if _is_told(key, value)},
         is_ours=is_ours(error),
     )
