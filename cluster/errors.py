@@ -233,7 +233,8 @@ class JobServerError(ClusterError):
             status: of the answer.
             text: of the answer, often a traceback of the server's, whose last line says what is wrong.
         """
-        said = (text.strip().splitlines() or ["no reason"])[-1].strip()[:600]
+        lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
+        said = (lines or ["no reason"])[-1].rstrip(".")[:600] + "."
         return cls(f"The job server at {address} answers {request} with status {status}: {said}", status)
 
     @classmethod

@@ -96,11 +96,11 @@ def _wait(started: subprocess.Popen[bytes], agent: int, address: str, log: Path)
 
 
 def _end(started: subprocess.Popen[bytes], folder: Path) -> None:
-    """First as Ray ends it, then whatever is left."""
+    """First as Ray ends it, which waits for jobs that run; then whatever is left."""
     family = [*psutil.Process(started.pid).children(recursive=True), *_marked(folder)]
     started.terminate()
     with suppress(subprocess.TimeoutExpired):
-        started.wait(20)
+        started.wait(5)
     for process in {*family, *_marked(folder)}:
         with suppress(psutil.NoSuchProcess):
             process.kill()

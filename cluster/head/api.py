@@ -22,7 +22,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
@@ -115,8 +115,8 @@ class Head:
     def put(self, content: bytes) -> str:
         """Bring a package there, unless it is there already; returns its URI.
 
-        Ray deletes a package when the last job that names it in its `runtime_env` is over, and one that none names ten
-        minutes after it was put or asked for last: put it again (which costs nothing while it is there) before the job.
+        Ray deletes it ten minutes after this, or when the last job that names it in its `runtime_env` is over, if that
+        is later. One that is there already is so kept for ten minutes more.
         """
         if len(content) > PACKAGE_BYTES:
             raise JobServerError.too_large(self.address, len(content), PACKAGE_BYTES)
@@ -129,6 +129,12 @@ class Head:
                 raise
             self._json("PUT", path, content, answer_s=PUT_S)
         return f"gcs://{name}"
+
+    def put_all(self, contents: Sequence[bytes]) -> tuple[str, ...]:
+        """Bring packages there that a job needs together: the first is still there when the last has arrived."""
+        for content in contents:
+            self.put(content)
+        return tuple(map(self.put, contents))
 
     def submit(
         self, *, submission_id: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str]
@@ -206,7 +212,7 @@ class Head:
             path: of the file, in the log folder of Ray's session there; may lead through a link.
 
         Raises:
-            JobServerError: there is no such file.
+            JobServerError: there is no such file. Now and then (1 of 400) Ray sends an empty one instead of saying so.
         """
         wanted = {"node_id": node_id, "filename": path, "lines": -1, "timeout": _FILE_S}
         with self._answer("GET", f"/api/v0/logs/file?{urlencode(wanted)}") as answer:

@@ -28,7 +28,6 @@ NAMES = (
     ("ray._private.state", "jobs"),
     ("ray._private.ray_constants", "DEBUG_AUTOSCALING_STATUS"),
     ("ray.experimental.internal_kv", "_internal_kv_get"),
-    ("ray.experimental.internal_kv", "_internal_kv_del"),
     ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
     ("ray._raylet", "AuthenticationTokenLoader.get_token_for_http_header"),
     ("ray._private.services", "canonicalize_bootstrap_address"),

@@ -61,7 +61,7 @@ def submit_shipment(
     sent = (own, shipment.code, *shipment.data)
     what = f"{sum(map(len, sent)) / 1e6:,.1f} MB to {head.address}"
     with telling(lambda seconds: say(f"sending {what}, for {seconds:.0f} s")):
-        data = tuple(map(head.put, shipment.data))
+        data = head.put_all(shipment.data)
         code = head.put(shipment.code) if shipment.code else ""
         own_uri = head.put(own)
     runtime_env = {
