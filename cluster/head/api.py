@@ -10,40 +10,32 @@ firewall) and for an answer (for ever, where a laptop has changed its network); 
 RAY_AUTH_MODE says so on this machine; and every failure is a RuntimeError with a traceback of the server's in it. What
 it does beyond a request is to pack folders, by `.gitignore`.
 
-The token is sent to who asks for it, and to nobody else: the first answer of 401 makes this client send it from then
-on. Environment variables for proxies are not followed. An answer that did not come leaves it open whether a job was
-made, so that is looked up. Sources: Ray 2.60, `dashboard/modules/job/job_head.py`, `state/state_head.py`,
-`log/log_agent.py`; reference/rest of Ray's documentation for jobs.
+An answer that did not come leaves it open whether a job was made, so that is looked up. Sources: Ray 2.60,
+`dashboard/modules/job/job_head.py`, `state/state_head.py`, `log/log_agent.py`; Ray's documentation of its REST API for
+jobs.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import xxhash
 
 from ..errors import JobServerError, NoAnswerError, NoSuchJobError, PlacementError
-from ..pools.private_api import authorization
-from ..pools.ray_address import token_fault
+from .server import CONNECT_S, JobServer
 from .tail import tail
 
 PACKAGE_BYTES = 90_000_000  # the job server takes 100 MiB at once
-CONNECT_S = 5.0
-ANSWER_S = 60.0
 PUT_S = 600.0  # from the last byte sent until the answer, which comes when the head has stored them
 LOOK_UP_S = 20.0
 _FILE_S = 24 * 3600  # how long Ray may send one file
 _PIECE_BYTES = 1 << 20
-_GATEWAY = (502, 503, 504)
 State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 _OVER = ("STOPPED", "SUCCEEDED", "FAILED")
 
@@ -94,20 +86,12 @@ class Head:
         Raises:
             PlacementError: it is not of that form.
         """
-        self.address = address.rstrip("/")
-        parts = urlsplit(self.address)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-            raise PlacementError.no_address_of_jobs(address)
-        try:
-            self._host, self._port = parts.hostname, parts.port
-        except ValueError:
-            raise PlacementError.no_address_of_jobs(address) from None
-        self._secure, self._prefix = parts.scheme == "https", parts.path
-        self._token: str | None = None
+        self._server = JobServer(address)
+        self.address = self._server.address
 
     def check(self) -> str:
         """The version of Ray that answers there, within some seconds."""
-        version = self._json("GET", "/api/version", answer_s=CONNECT_S).get("ray_version")
+        version = self._server.json("GET", "/api/version", answer_s=CONNECT_S).get("ray_version")
         if not isinstance(version, str):
             raise PlacementError.no_job_server(self.address, "it does not tell a version of Ray")
         return version
@@ -123,11 +107,11 @@ class Head:
         name = f"_ray_pkg_{xxhash.xxh3_128_hexdigest(content)}.zip"
         path = f"/api/packages/gcs/{name}"
         try:
-            self._json("GET", path)
+            self._server.json("GET", path)
         except JobServerError as error:
             if error.status != 404:
                 raise
-            self._json("PUT", path, content, answer_s=PUT_S)
+            self._server.json("PUT", path, content, answer_s=PUT_S)
         return f"gcs://{name}"
 
     def put_all(self, contents: Sequence[bytes]) -> tuple[str, ...]:
@@ -154,7 +138,7 @@ class Head:
             "metadata": dict(metadata),
         }
         try:
-            self._json("POST", "/api/jobs/", json.dumps(wanted).encode())
+            self._server.json("POST", "/api/jobs/", json.dumps(wanted).encode())
         except NoAnswerError:
             if not self._was_made(submission_id):
                 raise
@@ -162,7 +146,7 @@ class Head:
     def job(self, submission_id: str) -> Job:
         """What the cluster knows of a job; raises `NoSuchJobError`."""
         with self._of_job(submission_id):
-            found = self._json("GET", f"/api/jobs/{quote(submission_id, safe='')}")
+            found = self._server.json("GET", f"/api/jobs/{quote(submission_id, safe='')}")
         return _job(submission_id, found)
 
     def stop(self, submission_id: str) -> None:
@@ -172,7 +156,7 @@ class Head:
             NoSuchJobError: the cluster does not know it.
         """
         with self._of_job(submission_id):
-            self._json("POST", f"/api/jobs/{quote(submission_id, safe='')}/stop")
+            self._server.json("POST", f"/api/jobs/{quote(submission_id, safe='')}/stop")
 
     def log_lines(self, submission_id: str, silent_s: float | None = None) -> Generator[str | None]:
         """The lines of a job's log from the beginning on, as they are written, without their ends.
@@ -191,7 +175,7 @@ class Head:
         self.job(submission_id)
         num_seen, rest = 0, ""
         url = f"{self.address}/api/jobs/{quote(submission_id, safe='')}/logs/tail"
-        for text in tail(url, self._headers(), silent_s):
+        for text in tail(url, self._server.headers(), silent_s):
             if not text:
                 yield None
                 continue
@@ -215,7 +199,7 @@ class Head:
             JobServerError: there is no such file. Now and then (1 of 400) Ray sends an empty one instead of saying so.
         """
         wanted = {"node_id": node_id, "filename": path, "lines": -1, "timeout": _FILE_S}
-        with self._answer("GET", f"/api/v0/logs/file?{urlencode(wanted)}") as answer:
+        with self._server.answer("GET", f"/api/v0/logs/file?{urlencode(wanted)}") as answer:
             while piece := answer.read(_PIECE_BYTES):
                 yield piece
 
@@ -237,75 +221,6 @@ class Head:
             if error.status == 404:
                 raise NoSuchJobError(self.address, submission_id) from None
             raise
-
-    def _json(self, method: str, path: str, body: bytes | None = None, answer_s: float = ANSWER_S) -> dict[str, Any]:
-        """The object that is answered, whose values are of any type; empty for an answer without one."""
-        with self._answer(method, path, body, answer_s) as answer:
-            text = answer.read()
-        try:
-            found = json.loads(text or b"{}")
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise PlacementError.no_job_server(self.address, f"{path} is answered with {text[:40]!r}")
-        return found
-
-    @contextmanager
-    def _answer(
-        self, method: str, path: str, body: bytes | None = None, answer_s: float = ANSWER_S
-    ) -> Iterator[HTTPResponse]:
-        """A good answer; it is read while this is held."""
-        connection = self._connection()
-        try:
-            answer = self._ask(connection, method, path, body, answer_s)
-            if answer.status == 401 and self._token is None and (token := authorization()):
-                connection.close()
-                self._token = token
-                answer = self._ask(connection, method, path, body, answer_s)
-            if answer.status != 200:
-                raise self._refusal(method, path, answer.status, answer.read(_PIECE_BYTES).decode(errors="replace"))
-            yield answer
-        except BadStatusLine as error:
-            if isinstance(error, RemoteDisconnected):
-                raise NoAnswerError(self.address, "the connection was closed") from error
-            raise PlacementError.no_job_server(self.address, "it does not speak HTTP") from error
-        except TimeoutError as error:
-            raise NoAnswerError(self.address, "no answer in time") from error
-        except (OSError, HTTPException) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise NoAnswerError(self.address, why) from error
-        finally:
-            connection.close()
-
-    def _connection(self) -> HTTPConnection:
-        kind = HTTPSConnection if self._secure else HTTPConnection
-        return kind(self._host, self._port, timeout=CONNECT_S)
-
-    def _ask(
-        self, connection: HTTPConnection, method: str, path: str, body: bytes | None, answer_s: float
-    ) -> HTTPResponse:
-        """Connect and ask; a body goes in blocks, each of which has the time of an answer."""
-        connection.connect()
-        connection.sock.settimeout(answer_s)
-        headers = self._headers()
-        if body is not None:
-            headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        connection.request(method, self._prefix + path, None if body is None else io.BytesIO(body), headers)
-        return connection.getresponse()
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": self._token} if self._token else {}
-
-    def _refusal(self, method: str, path: str, status: int, text: str) -> Exception:
-        """The error for an answer that is not good."""
-        if status in (401, 403) and "authentication token" in text:
-            fault = token_fault(os.environ, has_token=self._token is not None, sends=True)
-            return PlacementError.token(self.address, fault)
-        if status in _GATEWAY:
-            return NoAnswerError(self.address, f"answer {status} of something between: {text[:80].strip()}")
-        if path == "/api/version":
-            return PlacementError.no_job_server(self.address, f"{path} is answered with status {status}")
-        return JobServerError.refused(self.address, f"{method} {path.partition('?')[0]}", status, text)
 
 
 def _job(submission_id: str, found: Mapping[str, Any]) -> Job:

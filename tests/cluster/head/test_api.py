@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from heliostat.cluster.errors import JobServerError, NoAnswerError, PlacementError
-from heliostat.cluster.head import api
+from heliostat.cluster.head import api, server
 from heliostat.cluster.head.api import PACKAGE_BYTES, Head
 
 
@@ -34,7 +34,7 @@ def test_a_host_that_is_none_is_told():
 
 
 def test_who_listens_and_says_nothing_is_waited_for_some_seconds_only(monkeypatch):
-    monkeypatch.setattr(api, "CONNECT_S", 0.3)
+    monkeypatch.setattr(server, "CONNECT_S", 0.3)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         with pytest.raises(NoAnswerError, match="no answer in time"):
             Head(f"http://127.0.0.1:{listener.getsockname()[1]}").check()
@@ -64,16 +64,16 @@ def other():
     servers = []
 
     def serve(status, text):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Other,), {"said": (status, text)}))
-        thread = threading.Thread(target=server.serve_forever)
+        made = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Other,), {"said": (status, text)}))
+        thread = threading.Thread(target=made.serve_forever)
         thread.start()
-        servers.append((server, thread))
-        return Head(f"http://127.0.0.1:{server.server_port}")
+        servers.append((made, thread))
+        return Head(f"http://127.0.0.1:{made.server_port}")
 
     yield serve
-    for server, thread in servers:
-        server.shutdown()
-        server.server_close()
+    for made, thread in servers:
+        made.shutdown()
+        made.server_close()
         thread.join()
 
 
@@ -124,7 +124,7 @@ def test_of_a_traceback_of_the_server_its_last_line_is_told(other):
 def test_a_job_that_was_made_without_an_answer_is_looked_up(other, monkeypatch):
     found = '{"status": "PENDING", "submission_id": "x"}'
     head = other(200, found)
-    made = head._json
+    made = head._server.json
 
     def lost(method, path, *rest, **named):
         made(method, path, *rest, **named)
@@ -132,7 +132,7 @@ def test_a_job_that_was_made_without_an_answer_is_looked_up(other, monkeypatch):
             raise NoAnswerError(head.address, "the connection was closed")
         return made(method, path)
 
-    monkeypatch.setattr(head, "_json", lost)
+    monkeypatch.setattr(head._server, "json", lost)
     head.submit(submission_id="x", entrypoint="true", runtime_env={}, metadata={})
 
 

@@ -14,7 +14,7 @@ import uuid
 
 import pytest
 from heliostat.cluster.errors import JobServerError, NoAnswerError, NoSuchJobError, PlacementError
-from heliostat.cluster.head import api
+from heliostat.cluster.head import server
 from heliostat.cluster.head.api import PACKAGE_BYTES, Head
 from heliostat.cluster.head.entrypoint import entrypoint
 from heliostat.cluster.head.own_package import heliostat_package
@@ -184,10 +184,10 @@ def test_who_leaves_a_log_leaves_no_thread(head):
 
 @pytest.mark.slow
 def test_tokens_that_are_missing_or_wrong_are_told_apart(head, monkeypatch):
-    monkeypatch.setattr(api, "authorization", lambda: "")
+    monkeypatch.setattr(server, "authorization", lambda: "")
     with pytest.raises(PlacementError, match=r"this machine has none .*copy that file"):
         Head(head.address).check()
-    monkeypatch.setattr(api, "authorization", lambda: "Bearer wrong" + "0" * 200)
+    monkeypatch.setattr(server, "authorization", lambda: "Bearer wrong" + "0" * 200)
     with pytest.raises(PlacementError, match=r"it refuses this machine's.*copy that file") as caught:
         Head(head.address).check()
     assert "wrong" not in str(caught.value)
