@@ -233,6 +233,8 @@ class Trainer:
             TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
             NonfiniteGradientError: a gradient is not finite.
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
+            CallError: with the address of a job server, any of these that was raised there, with stage and frames.
+            CallDetachedError: Ctrl-C has left such a run alone; the same command attaches to it.
         """
         given = {"inputs": inputs, "targets": targets}
         data, inputs, targets = noted_columns(data, inputs, targets)

@@ -21,8 +21,9 @@ from typing import IO, Any
 
 import click
 from heliostat.trainer.environment import Command, ask_for_plan, is_plan_waiting
-from heliostat.trainer.errors import RunPausedError
+from heliostat.trainer.errors import CallDetachedError, RunPausedError
 
+from ..endings import Ending
 from ..failures import full_account, is_ours, is_pause, message_of
 
 
@@ -48,10 +49,13 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
         SystemExit: as the script does; with status 1 after an error.
         ClickException: for an error of Heliostat.
         PausedExit: a run was paused.
+        Ending: Ctrl-C has left a call alone, which runs on a cluster.
     """
     path = str(script)
     try:
         as_main(script, arguments)
+    except CallDetachedError as error:
+        raise Ending(str(error), error.exit_status) from error
     except Exception as error:
         if is_pause(error):
             raise PausedExit(message_of(error)) from error

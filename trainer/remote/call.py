@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -106,14 +107,15 @@ class RemoteRuns:
         number, command = begin_fit()
         _check(call, command)
         if is_plan_wanted():
-            self._plan("fit", [call.data, call.validation_data], call.wanted.columns, screen)
+            valid = [] if call.validation_data is None else [call.validation_data]
+            self._plan("fit", [call.data, *valid], call.wanted.columns, screen)
             return None
         end = self._end
         before, finished = (None, False) if end is None else (end.path, end.finished)
         place = self._places.next(call, number, command, before, finished=finished)
         begins = None if call.anew or end is None else end.begins if place.again else end
         path = make_new(place.path) if place.is_new else place.path.absolute()
-        with _cleared(path), self._packing():
+        with _cleared(path, is_new=place.is_new), self._packing():
             handle, step = self._job_of(call, path, begins, number, screen)
         run = Elsewhere.of(call, path, begins)
         if step == "take":
@@ -166,11 +168,11 @@ class RemoteRuns:
         self._end = replace(run, there="".join(handle.runs[:1]))
         self._places.began(call, place)
 
-    def _plan(self, method: Method, data: Sequence[Data | None], columns: Columns, screen: Display) -> None:
+    def _plan(self, method: Method, data: Sequence[Data], columns: Columns, screen: Display) -> None:
         """Say where a call would run, and what would be sent."""
         with self._packing(), tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
             version = self._head.check()
-            rows = [rows_of(each, str(n), columns, Path(scratch)) for n, each in enumerate(data) if each is not None]
+            rows = [(each, rows_of(each, str(n), columns, Path(scratch))) for n, each in enumerate(data)]
             screen.say(
                 f"plan: {method} in a job of the cluster at {self._head.address} (Ray {version}), "
                 f"{self._settings.workers} worker(s) there; its first lines say who computes what"
@@ -223,6 +225,9 @@ class RemoteRuns:
 
         with _detaching(handle, path):
             outcome = follow(self._head, handle, screen, note)
+        never_begun = {name for name, files in outcome.files.items() if not files.link}
+        if never_begun & set(held[0].runs):
+            note(replace(held[0], runs=tuple(each for each in held[0].runs if each not in never_begun)))
         return held[0], outcome
 
     def _brought(self, handle: Handle, outcome: Outcome, path: Path, screen: Display) -> None:
@@ -291,17 +296,14 @@ class RemoteRuns:
 
     def close(self) -> None:
         """Delete from the cluster what was brought here; what stays there is said."""
-        unfinished = "" if self._end is None or self._end.finished else self._end.there
-        gone, self._leftovers = self._leftovers, []
+        gone, self._leftovers, end = self._leftovers, [], self._end
         if not any(each.there for each in gone) and not self._sender.fills_home:
             return
         with contextlib.closing(make_display("auto")) as screen:
-            if unfinished:
-                screen.say(
-                    f"the unfinished run stays on the cluster, in {unfinished}; the same command goes on with it"
-                )
-            why = not_removed(self._head, self._sender.home, gone, with_home=not unfinished)
-            if why:
+            if end is not None and not end.finished:  # it may need the runs before it
+                screen.say(f"the run is not finished, and stays on the cluster: {end.there or self._sender.home}")
+                return
+            if why := not_removed(self._head, self._sender.home, gone):
                 paths = ", ".join([path for each in gone for path in each.there])
                 screen.say(f"folders stay on the cluster ({paths or self._sender.home}): {why}")
                 return
@@ -310,8 +312,7 @@ class RemoteRuns:
                 with contextlib.suppress(TrainerError):
                     replace(Handle.read(each.path), runs=()).write(each.path)
         self._sender.removed()
-        if self._end is not None and not unfinished:
-            self._end = replace(self._end, there="")
+        self._end = None if end is None else replace(end, there="")
 
 
 def _rows_of(call: FitCall, folder: Path, *, began: bool) -> dict[str, Rows]:
@@ -339,14 +340,22 @@ def _check(call: FitCall, command: Command | None) -> None:
 
 
 @contextlib.contextmanager
-def _cleared(path: Path) -> Iterator[None]:
-    """If the block fails before there is a job, take away what it has made in a folder that was not there or empty."""
+def _cleared(path: Path, *, is_new: bool) -> Iterator[None]:
+    """If the block fails before there is a job, take away what it has made in a folder that was not there or empty.
+
+    Args:
+        path: the folder.
+        is_new: whether it was made for this run, below one that may be left empty.
+    """
     was_used = path.exists() and any(path.iterdir())
     try:
         yield
     except BaseException:
         if not was_used and not Handle.is_in(path):
             shutil.rmtree(path, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
         raise
 
 
@@ -361,9 +370,10 @@ def _detaching(handle: Handle, path: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         end_pauses_quietly()
+        named = shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
         raise CallDetachedError(
             [
-                f"The job {handle.submission_id} goes on at {handle.address}. The same command attaches to it, and:",
-                *(f"  heliostat {each} {path}" for each in ("status", "attach", "stop", "fetch")),
+                f"The run goes on at {handle.address}. The same command attaches to it; besides:",
+                *(f"  heliostat {each} {named}" for each in ("attach", "status", "logs", "stop", "fetch")),
             ]
         ) from None

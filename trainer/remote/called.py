@@ -17,7 +17,6 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from heliostat.cluster.preflight import Facts, look
@@ -47,21 +46,21 @@ class CallWanted:
         job: the submission id.
         home: the name of the folder of the trainer's runs.
         packages: URIs of what came with the call.
-        removes: what is to be deleted instead of making a call: `folders`, and with "home" all of the trainer's.
-        folders: of earlier jobs, by their submission ids.
+        removes: folders that earlier jobs have made, by submission ids. They are deleted, and all of the trainer's, and
+            no call is made; None makes one.
     """
 
     job: str
     home: str
     packages: tuple[str, ...] = ()
-    removes: Literal["", "folders", "home"] = ""
-    folders: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    removes: tuple[tuple[str, tuple[str, ...]], ...] | None = None
 
 
 def main(text: str) -> int:
     """Do what is wanted; returns the exit status."""
     wanted = msgspec.json.decode(text, type=CallWanted)
-    return do_in_job(wanted.job, partial(_remove if wanted.removes else _do, wanted), tells_files=not wanted.removes)
+    act = _do if wanted.removes is None else _remove
+    return do_in_job(wanted.job, partial(act, wanted), tells_files=wanted.removes is None)
 
 
 def differences(here: Facts, there: Facts) -> dict[str, tuple[str, str]]:
@@ -147,17 +146,14 @@ def _decided(data: Data, columns: Columns, call: Call) -> tuple[Data, Columns]:
 
 
 def _remove(wanted: CallWanted, work: Work) -> None:
-    """Delete folders that earlier jobs of the trainer have made."""
-    for job, paths in wanted.folders:
+    """Delete the folders of a trainer."""
+    calls, home = job_home() / CALLS, job_home() / CALLS / wanted.home
+    if home.parent != calls or wanted.home in ("", ".", ".."):
+        raise ConfigurationError(f"{wanted.home!r} is no name of a folder of calls: nothing is deleted.")
+    for job, paths in wanted.removes or ():
         for path in paths:
             remove(prefix_of(work.links.parent, job), Path(path))
-    calls, home = job_home() / CALLS, job_home() / CALLS / wanted.home
-    if home.parent != calls:
-        raise ConfigurationError(f"{wanted.home!r} is no name of a folder of calls: nothing is deleted.")
-    if wanted.removes == "home":
-        shutil.rmtree(home, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others are in there
-        home.rmdir()
+    shutil.rmtree(home, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -42,18 +42,12 @@ class Elsewhere:
     begins: Elsewhere | None
 
     @classmethod
-    def of(cls, call: FitCall, path: Path, begins: Elsewhere | None, there: str = "") -> Elsewhere:
-        """A fit that begins.
-
-        Args:
-            call: what was asked for.
-            path: its run folder here; `there` on the cluster.
-            begins: the fit that it goes on from.
-        """
+    def of(cls, call: FitCall, path: Path, begins: Elsewhere | None) -> Elsewhere:
+        """A fit that begins, in a folder here, and goes on from another."""
         own = () if call.wanted.prepare is None else (payload_of(call.wanted.prepare),)
         return cls(
             path=path,
-            there=there,
+            there="",
             checkpoints=os.fspath(call.wanted.checkpoint_dir or ""),
             finished=False,
             prepared=(*(() if begins is None else begins.prepared), *own),
@@ -70,18 +64,17 @@ class Leftover:
     path: Path | None
 
 
-def not_removed(head: Head, home: str, leftovers: Sequence[Leftover], *, with_home: bool) -> str:
-    """Have folders deleted, and wait for it; why they are not, empty if they are.
+def not_removed(head: Head, home: str, leftovers: Sequence[Leftover]) -> str:
+    """Have folders and all of a trainer's deleted, and wait for it; why they are not, empty if they are.
 
     Args:
         head: the cluster.
         home: the name of the folder of the trainer's runs there.
         leftovers: what is to be deleted.
-        with_home: whether that whole folder is.
     """
     job = new_submission_id("remove")
     folders = [[each.job, each.there] for each in leftovers]
-    wanted = json.dumps({"job": job, "home": home, "removes": "home" if with_home else "folders", "folders": folders})
+    wanted = json.dumps({"job": job, "home": home, "removes": folders})
     shipment = Shipment(module=MODULE, argument=lambda _: wanted)
     handle = Handle(address=head.address, submission_id=job, what="call")
     try:

@@ -64,10 +64,10 @@ class DataTooLargeError(ConfigurationError):
     def __init__(self, sizes: Mapping[str, int]) -> None:
         """Make the sentence; `sizes` are the bytes of every file or folder that would be sent, by its name."""
         super().__init__(
-            f"Data of {_megabytes(sum(sizes.values()))} would go to the cluster with the script; up to "
-            f"{_megabytes(DATA_BYTES)} are sent. The largest: {_largest(sizes)}. Put them where both sides see them, "
-            "as an object store, and open them by their URI; or copy them to the cluster's head and open them by their "
-            "path there. Then move them out of the script's folder."
+            f"Data of {_megabytes(sum(sizes.values()))} would go to the cluster; up to "
+            f"{_megabytes(DATA_BYTES)} are sent. The largest: {_largest(sizes)}. Put them where both sides see them "
+            "(heliostat upload DATA s3://BUCKET/DATA), and open them by that URI; or copy them to the cluster's head, "
+            "and open them by their path there. What lies in a submitted script's folder is to be moved out of it."
         )
 
 

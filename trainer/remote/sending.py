@@ -33,6 +33,7 @@ from ..driver.plan import Program
 from ..driver.run_folder import DATA as DATA_FOLDER
 from ..driver.run_folder import RUN_FILE
 from ..driver.runs import FitCall, PassCall
+from ..errors import size_text
 from ..preflight import wanted_for
 from ..shipping import Packed, pack
 from ..source import Source, script_folder, source_of
@@ -257,7 +258,7 @@ class Sender:
             code=dict(hashes),
         )
         num_bytes = sum(map(len, (shipment.code, *shipment.data)))
-        screen.say(f"{sent.method} on the cluster at {handle.address}: job {job}, {num_bytes / 1e6:,.1f} MB are sent")
+        screen.say(f"{sent.method} on the cluster at {handle.address}: job {job}, {size_text(num_bytes)} are sent")
         self.fills_home = self.fills_home or sent.method != "evaluate" or bool(luggage.runs)
         submit_shipment(self._head, handle, shipment, path, screen.say)
         return handle
@@ -329,18 +330,22 @@ def rows_of(data: Data, name: str, columns: Columns, folder: Path, *, began: boo
     return Rows(dataset=open_input(data, name, columns, folder, began=began))
 
 
-def sent_parts(rows: Iterable[Rows]) -> list[str]:
-    """What would be sent, in words; raises SourceTooLargeError, DataTooLargeError if it is too much."""
+def sent_parts(data: Iterable[tuple[Data, Rows]]) -> list[str]:
+    """What would be sent, in words.
+
+    Raises:
+        SourceTooLargeError, DataTooLargeError: it is too much.
+    """
     folder = script_folder()
     source = None if folder is None else source_of(folder)
     parts = [] if source is None else [f"{len(source.names)} file(s) of modules beside the script, in {source.folder}"]
-    for each in rows:
-        if each.dataset is None:
-            parts.append(f"not {each.named}, which is the cluster's own")
-            continue
-        files = {f"{DATA_THERE}{path}": Path(path) for path in sorted(each.dataset.folders())}
-        num_bytes = sum(map(len, pack_datasets(files))) if files else 0
-        parts.append(f"{num_bytes / 1e6:,.1f} MB of {each.dataset.name}" if files else f"not {each.dataset.name}")
+    for given, rows in data:
+        name = rows.dataset.name if rows.dataset is not None and isinstance(given, (str, Path, Dataset)) else "arrays"
+        files = {} if rows.dataset is None else {f"{DATA_THERE}{path}": Path(path) for path in rows.dataset.folders()}
+        if files:
+            parts.append(f"{size_text(sum(map(len, pack_datasets(files))))} of {name}")
+        else:
+            parts.append(f"not {rows.named or name}, which the cluster opens by itself")
     return parts or ["nothing but the call"]
 
 
