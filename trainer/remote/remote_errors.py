@@ -67,8 +67,8 @@ def _told(ours: type[Exception] | None) -> type[CallError]:
     """`CallError`, and a class of ours in one; the same each time."""
     if ours not in _made_classes:
         bases = (_Told,) if ours is None else (_Told, ours)
-        name = "CallError" if ours is None else ours.__name__
-        _made_classes[ours] = type(name, bases, {"ours": ours, "__module__": __name__})
+        shown = CallError if ours is None else ours
+        _made_classes[ours] = type(shown.__name__, bases, {"ours": ours, "__module__": shown.__module__})
     return _made_classes[ours]
 
 
