@@ -19,9 +19,6 @@ are JSON, arrays and the model's file).
 from __future__ import annotations
 
 import contextlib
-import os
-import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +30,6 @@ from heliostat.cluster.errors import ClusterError
 from heliostat.cluster.head.api import Head
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import DatasetError
-from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.values import unpack as unpack_values
 from ..columns import Columns
@@ -48,16 +44,18 @@ from ..driver.run_paths import make_new
 from ..driver.runs import FitCall, PassCall, Place, Places
 from ..driver.screen import make_display
 from ..driver.workers import checked_runtime_env
-from ..environment import Command, begin_fit, is_plan_wanted
-from ..errors import CallDetachedError, CallError, ConfigurationError, TrainerError
+from ..environment import begin_fit, is_plan_wanted
+from ..errors import CallError, ConfigurationError, TrainerError
 from .call_folder import DATA, PREDICTIONS, VALIDATION, Method
 from .elsewhere import Elsewhere, Leftover, not_removed
+from .enclosed import Rows, rows_of, sent_parts
 from .fetch import fetch
 from .follow import Outcome, Told, follow
+from .guards import check_call, cleared, detaching
 from .handle import Handle
 from .known import Step, handle_in, hashes_of, step_for
 from .remote_errors import error_of
-from .sending import Rows, Sender, rows_of, sent_parts
+from .sending import Sender
 
 
 class RemoteRuns:
@@ -105,7 +103,7 @@ class RemoteRuns:
             TrainerError, DatasetError, ClusterError: a mistake, or the cluster cannot be reached.
         """
         number, command = begin_fit()
-        _check(call, command)
+        check_call(call, command)
         if is_plan_wanted():
             valid = [] if call.validation_data is None else [call.validation_data]
             self._plan("fit", [call.data, *valid], call.wanted.columns, screen)
@@ -115,7 +113,7 @@ class RemoteRuns:
         place = self._places.next(call, number, command, before, finished=finished)
         begins = None if call.anew or end is None else end.begins if place.again else end
         path = make_new(place.path) if place.is_new else place.path.absolute()
-        with _cleared(path, is_new=place.is_new), self._packing():
+        with cleared(path, is_new=place.is_new), self._packing():
             handle, step = self._job_of(call, path, begins, number, screen)
         run = Elsewhere.of(call, path, begins)
         if step == "take":
@@ -223,7 +221,7 @@ class RemoteRuns:
             held[0] = new
             new.write(path)
 
-        with _detaching(handle, path):
+        with detaching(handle, path):
             outcome = follow(self._head, handle, screen, note)
         never_begun = {name for name, files in outcome.files.items() if not files.link}
         if never_begun & set(held[0].runs):
@@ -235,7 +233,7 @@ class RemoteRuns:
         has_failed, lacks = outcome.failed is not None or outcome.state != "SUCCEEDED", ""
         if handle.runs:
             try:
-                with _detaching(handle, path):
+                with detaching(handle, path):
                     told = Told(folders=dict(outcome.folders), files=dict(outcome.files))
                     fetch(self._head, handle, path, screen, told)
             except (TrainerError, ClusterError) as error:
@@ -322,58 +320,3 @@ def _rows_of(call: FitCall, folder: Path, *, began: bool) -> dict[str, Rows]:
     if call.validation_data is not None:
         rows[VALIDATION] = rows_of(call.validation_data, "valid", columns, folder, began=began)
     return rows
-
-
-def _check(call: FitCall, command: Command | None) -> None:
-    """Raise ConfigurationError for what a run elsewhere cannot do."""
-    wanted = call.wanted.checkpoint_dir
-    if wanted is not None and not is_uri(os.fspath(wanted)):
-        raise ConfigurationError(
-            f"checkpoint_dir={os.fspath(wanted)!r} is a path of this machine, and the run is on a cluster. Leave it "
-            "out (checkpoints are in the run folder, which is brought here), or give a URI that the cluster sees."
-        )
-    if command is not None and (command.replay or command.trace or command.kills):
-        raise ConfigurationError(
-            "heliostat replay, trace and chaos work where the run does, and this script's is on a cluster. Submit the "
-            "script (heliostat submit), or take address= out to do it here, on the run folder that was brought here."
-        )
-
-
-@contextlib.contextmanager
-def _cleared(path: Path, *, is_new: bool) -> Iterator[None]:
-    """If the block fails before there is a job, take away what it has made in a folder that was not there or empty.
-
-    Args:
-        path: the folder.
-        is_new: whether it was made for this run, below one that may be left empty.
-    """
-    was_used = path.exists() and any(path.iterdir())
-    try:
-        yield
-    except BaseException:
-        if not was_used and not Handle.is_in(path):
-            shutil.rmtree(path, ignore_errors=True)
-            if is_new:
-                with contextlib.suppress(OSError):
-                    path.parent.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def _detaching(handle: Handle, path: Path) -> Iterator[None]:
-    """At Ctrl-C say how to get back to what goes on.
-
-    Raises:
-        CallDetachedError: Ctrl-C.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        end_pauses_quietly()
-        named = shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
-        raise CallDetachedError(
-            [
-                f"The run goes on at {handle.address}. The same command attaches to it; besides:",
-                *(f"  heliostat {each} {named}" for each in ("attach", "status", "logs", "stop", "fetch")),
-            ]
-        ) from None

@@ -30,9 +30,9 @@ from ..driver.trained import FitEnd, end_in_folder
 from ..environment import job_home
 from ..errors import ConfigurationError, OtherEnvironmentError, StateNotKeptError
 from .call_folder import PREDICTIONS, Call, CallFolder
+from .enclosed import CALL_THERE, DATA_THERE, RUNS_THERE
 from .in_job import Work, do_in_job
 from .links import prefix_of, remove
-from .sending import CALL_THERE, DATA_THERE, RUNS_THERE
 from .wire import display_for
 
 CALLS = "calls"

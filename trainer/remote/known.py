@@ -18,8 +18,8 @@ from ..driver.run_folder import RUN_FILE, read_record
 from ..driver.runs import FitCall
 from ..errors import ConfigurationError
 from .call_folder import plain_columns
+from .enclosed import Rows
 from .handle import Handle
-from .sending import Rows
 
 ARGUMENTS = "arguments of the call"  # among the hashes of a handle
 # What of the settings decides the result.

@@ -1,51 +1,32 @@
-"""What a call sends: the modules beside the script, the call's own folder, data, and runs that the cluster lacks.
-
-All but the modules goes in the data packages, which the job unpacks into a folder of its own that ends with it:
-``call`` is the call, ``data/...`` are files at the absolute paths that they have here, ``runs/...`` run folders, which
-the job puts where they stay.
-"""
+"""Who makes the jobs of a trainer's calls: what each is told, what is enclosed, and its handle here."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from heliostat.cluster.head.api import Head
-from heliostat.cluster.preflight import Wanted, look
-from heliostat.data import Dataset
-from heliostat.data.remote.filesystem import is_uri, local_path
+from heliostat.data.remote.filesystem import is_uri
 
-from ..columns import Columns
 from ..config import TrainerConfig
 from ..driver.display import Display
-from ..driver.inputs import Data, open_input
-from ..driver.lease import LEASE_FILE
 from ..driver.plan import Program
-from ..driver.run_folder import DATA as DATA_FOLDER
 from ..driver.run_folder import RUN_FILE
 from ..driver.runs import FitCall, PassCall
 from ..errors import size_text
-from ..preflight import wanted_for
-from ..shipping import Packed, pack
-from ..source import Source, script_folder, source_of
+from ..shipping import pack
 from .call_folder import (
     BUILD_MODEL,
     CODE,
     DATA,
-    MODULE,
     PREPARE,
     VALIDATION,
     Call,
-    CallFolder,
     Method,
     payload_of,
     plain_columns,
@@ -55,42 +36,9 @@ from .call_folder import (
     prepared_name,
 )
 from .elsewhere import Elsewhere
-from .handle import HANDLE_FILE, Handle, new_submission_id
-from .packing import pack_datasets
-from .submitting import Shipment, submit_shipment
-
-CALL_THERE, DATA_THERE, RUNS_THERE = "call", "data", "runs"
-_STAYS_HERE = {DATA_FOLDER, "logs", HANDLE_FILE, LEASE_FILE}  # of a run folder that is sent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Data of a call: a dataset that is sent, or else the name that it has on the cluster."""
-
-    dataset: Dataset | None = None
-    named: str | None = None
-
-    @property
-    def identity(self) -> str:
-        """What tells it from others."""
-        return self.named or ("" if self.dataset is None else self.dataset.fingerprint)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Luggage:
-    """What goes with a call.
-
-    Attributes:
-        pickles: by name.
-        weights: the initial ones, None without.
-        datasets: those whose files are on this machine, or elsewhere for all.
-        runs: run folders of this machine, by the name that they get there.
-    """
-
-    pickles: Mapping[str, Packed]
-    weights: tuple[np.ndarray, ...] | None = None
-    datasets: Sequence[Dataset] = ()
-    runs: Mapping[str, Path] = field(default_factory=dict)
+from .enclosed import Enclosed, Rows, shipment_of
+from .handle import Handle, new_submission_id
+from .submitting import submit_shipment
 
 
 class Sender:
@@ -142,7 +90,7 @@ class Sender:
             line = "callbacks run on the cluster: their files, prints and logs come back, their attributes do not"
             self._say_once(screen, line)
         run_dir, runs = self._place_there(path, there)
-        sent, luggage = self._made("fit", call, rows, begins, Program.here(number), run_dir)
+        sent, enclosed = self._made("fit", call, rows, begins, Program.here(number), run_dir)
         sent = replace(
             sent,
             checkpoint_every=plain_every(wanted.checkpoint_every),
@@ -150,11 +98,11 @@ class Sender:
             anew=call.anew,
             code=dict(call.code),
         )
-        pickles = {**luggage.pickles, CODE: payload_of(wanted.code)}
+        pickles = {**enclosed.pickles, CODE: payload_of(wanted.code)}
         if wanted.prepare is not None:
             pickles[PREPARE] = payload_of(wanted.prepare)
-        luggage = replace(luggage, pickles=pickles, weights=wanted.initial_weights, runs={**luggage.runs, **runs})
-        return self._submit(sent, luggage, path, (there,) if there else (), hashes, screen)
+        enclosed = replace(enclosed, pickles=pickles, weights=wanted.initial_weights, runs={**enclosed.runs, **runs})
+        return self._submit(sent, enclosed, path, (there,) if there else (), hashes, screen)
 
     def run_pass(
         self, method: Method, call: PassCall, rows: Rows, path: Path, model: Elsewhere | None, screen: Display
@@ -170,8 +118,8 @@ class Sender:
             screen: what the user sees.
         """
         run_dir, _ = self._place_there(path, "")
-        sent, luggage = self._made(method, call, {DATA: rows}, model, Program.here(1), run_dir)
-        return self._submit(sent, luggage, path, (), {}, screen)
+        sent, enclosed = self._made(method, call, {DATA: rows}, model, Program.here(1), run_dir)
+        return self._submit(sent, enclosed, path, (), {}, screen)
 
     def _made(
         self,
@@ -181,7 +129,7 @@ class Sender:
         begins: Elsewhere | None,
         program: Program,
         run_dir: str,
-    ) -> tuple[Call, Luggage]:
+    ) -> tuple[Call, Enclosed]:
         """A call as it travels, as far as fits and passes are alike, and what goes with it.
 
         Args:
@@ -213,7 +161,7 @@ class Sender:
         pickles = {BUILD_MODEL: payload_of(self._settings.build_model)}
         pickles |= {prepared_name(number): each for number, each in enumerate(prepared)}
         pickles |= {name: pack(dataset) for name, dataset in sets.items()}
-        return sent, Luggage(pickles=pickles, datasets=tuple(sets.values()), runs=runs)
+        return sent, Enclosed(pickles=pickles, datasets=tuple(sets.values()), runs=runs)
 
     def _place_there(self, path: Path, there: str) -> tuple[str, dict[str, Path]]:
         """The folder on the cluster for one here, and what must be sent for it: the run here, unless it is `there`."""
@@ -229,7 +177,7 @@ class Sender:
     def _submit(
         self,
         sent: Call,
-        luggage: Luggage,
+        enclosed: Enclosed,
         path: Path,
         runs: tuple[str, ...],
         hashes: Mapping[str, str],
@@ -238,7 +186,7 @@ class Sender:
         """Pack a call, write its handle, make its job.
 
         Args:
-            sent: the call; `luggage` goes with it.
+            sent: the call; `enclosed` goes with it.
             path: where the handle is written.
             runs: the run folder that an earlier job has on the cluster, if there is one.
             hashes: as in `fit`.
@@ -248,7 +196,7 @@ class Sender:
             if not is_uri(name):
                 self._say_once(screen, f"{name} is not on this machine: the cluster's own is read")
         job = new_submission_id(f"{self._name}-{sent.method}")
-        shipment = shipment_of(sent, luggage, job, self.home)
+        shipment = shipment_of(sent, enclosed, job, self.home)
         handle = Handle(
             address=self._head.address,
             submission_id=job,
@@ -259,7 +207,7 @@ class Sender:
         )
         num_bytes = sum(map(len, (shipment.code, *shipment.data)))
         screen.say(f"{sent.method} on the cluster at {handle.address}: job {job}, {size_text(num_bytes)} are sent")
-        self.fills_home = self.fills_home or sent.method != "evaluate" or bool(luggage.runs)
+        self.fills_home = self.fills_home or sent.method != "evaluate" or bool(enclosed.runs)
         submit_shipment(self._head, handle, shipment, path, screen.say)
         return handle
 
@@ -277,96 +225,3 @@ class Sender:
         if line not in self._said:
             self._said.add(line)
             screen.say(line)
-
-
-def shipment_of(call: Call, luggage: Luggage, job: str, home: str) -> Shipment:
-    """Pack a call.
-
-    Args:
-        call: what is asked for.
-        luggage: what goes with it.
-        job: the submission id.
-        home: the name of the folder of the trainer's runs on the cluster.
-
-    Raises:
-        DataTooLargeError, SourceTooLargeError: it is more than is sent.
-        ConfigurationError: something cannot be read.
-    """
-    folder = script_folder()
-    source = None if folder is None else source_of(folder)
-    must_have = must_have_of((name for each in luggage.pickles.values() for name in each.modules), source)
-    call = replace(call, must_have=must_have, facts=look(must_have))
-    with tempfile.TemporaryDirectory(prefix="heliostat-call-") as scratch:
-        CallFolder(Path(scratch)).write(call, luggage.pickles, luggage.weights)
-        files = {path for each in luggage.datasets for path in each.folders()}
-        places = {CALL_THERE: Path(scratch), **{f"{DATA_THERE}{path}": Path(path) for path in sorted(files)}}
-        data = pack_datasets({**places, **_runs(luggage.runs)})
-
-    def argument(packages: tuple[str, ...]) -> str:
-        return json.dumps({"job": job, "home": home, "packages": packages})
-
-    return Shipment(module=MODULE, argument=argument, code=b"" if source is None else source.archive, data=data)
-
-
-def rows_of(data: Data, name: str, columns: Columns, folder: Path, *, began: bool = False) -> Rows:
-    """Data as a call sends them.
-
-    URIs, and absolute paths of which nothing is here, are the cluster's own.
-
-    Args:
-        data: as the caller gave it.
-        name: what it is called in `folder`.
-        columns: which are read.
-        folder: where arrays and streams are written.
-        began: whether a run has begun with what lies there; see `open_input`.
-
-    Raises:
-        ConfigurationError, DataError, DatasetError: as `open_input`.
-    """
-    if isinstance(data, (str, Path)):
-        text = os.fspath(data)
-        if (is_uri(text) and local_path(text) is None) or (os.path.isabs(text) and not os.path.exists(text)):
-            return Rows(named=text)
-    return Rows(dataset=open_input(data, name, columns, folder, began=began))
-
-
-def sent_parts(data: Iterable[tuple[Data, Rows]]) -> list[str]:
-    """What would be sent, in words.
-
-    Raises:
-        SourceTooLargeError, DataTooLargeError: it is too much.
-    """
-    folder = script_folder()
-    source = None if folder is None else source_of(folder)
-    parts = [] if source is None else [f"{len(source.names)} file(s) of modules beside the script, in {source.folder}"]
-    for given, rows in data:
-        name = rows.dataset.name if rows.dataset is not None and isinstance(given, (str, Path, Dataset)) else "arrays"
-        files = {} if rows.dataset is None else {f"{DATA_THERE}{path}": Path(path) for path in rows.dataset.folders()}
-        if files:
-            parts.append(f"{size_text(sum(map(len, pack_datasets(files))))} of {name}")
-        else:
-            parts.append(f"not {rows.named or name}, which the cluster opens by itself")
-    return parts or ["nothing but the call"]
-
-
-def must_have_of(modules: Iterable[str], source: Source | None) -> Wanted:
-    """What the cluster must have for code that names these modules.
-
-    Args:
-        modules: by their dotted names.
-        source: the modules that are sent, None without.
-    """
-    found = wanted_for(modules, source)
-    packages = {name: each for name, each in found.packages.items() if name != "ray"}  # it stays on its side
-    return replace(
-        found, packages={**packages, "cloudpickle": ("cloudpickle",)}, folders=(), room_bytes=0, memory_bytes=0
-    )
-
-
-def _runs(runs: Mapping[str, Path]) -> dict[str, Path]:
-    return {
-        f"{RUNS_THERE}/{name}/{entry.name}": entry
-        for name, folder in runs.items()
-        for entry in folder.iterdir()
-        if entry.name not in _STAYS_HERE
-    }

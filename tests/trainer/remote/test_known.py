@@ -14,9 +14,9 @@ from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.runs import FitCall
 from heliostat.trainer.driver.trained import end_in_folder
 from heliostat.trainer.remote.called import differences
+from heliostat.trainer.remote.enclosed import Rows
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.known import ARGUMENTS, handle_in, hashes_of, step_for
-from heliostat.trainer.remote.sending import Rows
 
 from ..helpers import local_trainer
 from ..models import chapter

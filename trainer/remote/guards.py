@@ -1,0 +1,73 @@
+"""What stands around a call: what is refused before it, and what is left behind when it does not come to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from heliostat.data.remote.filesystem import is_uri
+
+from ..driver.failures import end_pauses_quietly
+from ..driver.runs import FitCall
+from ..environment import Command
+from ..errors import CallDetachedError, ConfigurationError
+from .handle import Handle
+
+
+def check_call(call: FitCall, command: Command | None) -> None:
+    """Raise ConfigurationError for what a run elsewhere cannot do."""
+    wanted = call.wanted.checkpoint_dir
+    if wanted is not None and not is_uri(os.fspath(wanted)):
+        raise ConfigurationError(
+            f"checkpoint_dir={os.fspath(wanted)!r} is a path of this machine, and the run is on a cluster. Leave it "
+            "out (checkpoints are in the run folder, which is brought here), or give a URI that the cluster sees."
+        )
+    if command is not None and (command.replay or command.trace or command.kills):
+        raise ConfigurationError(
+            "heliostat replay, trace and chaos work where the run does, and this script's is on a cluster. Submit the "
+            "script (heliostat submit), or take address= out to do it here, on the run folder that was brought here."
+        )
+
+
+@contextlib.contextmanager
+def cleared(path: Path, *, is_new: bool) -> Iterator[None]:
+    """If the block fails before there is a job, take away what it has made in a folder that was not there or empty.
+
+    Args:
+        path: the folder.
+        is_new: whether it was made for this run, below one that may be left empty.
+    """
+    was_used = path.exists() and any(path.iterdir())
+    try:
+        yield
+    except BaseException:
+        if not was_used and not Handle.is_in(path):
+            shutil.rmtree(path, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def detaching(handle: Handle, path: Path) -> Iterator[None]:
+    """At Ctrl-C say how to get back to what goes on.
+
+    Raises:
+        CallDetachedError: Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        end_pauses_quietly()
+        named = shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+        raise CallDetachedError(
+            [
+                f"The run goes on at {handle.address}. The same command attaches to it; besides:",
+                *(f"  heliostat {each} {named}" for each in ("attach", "status", "logs", "stop", "fetch")),
+            ]
+        ) from None
