@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import keras
+import psutil
 import pytest
 from heliostat.cluster.disk.served import TOKEN
 from heliostat.cluster.pools import ray_session
@@ -69,6 +70,30 @@ def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp
     run = tmp_path / "run"
     assert len((run / "log.csv").read_text().splitlines()) == 4
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
+
+
+class KillTheDisk(keras.callbacks.Callback):
+    """Kills the process that serves the driver's disk, in the middle of an epoch; and writes down that it did."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 1:
+            with open("killed.txt", "a") as file:
+                for process in psutil.Process().parent().children():
+                    if " ".join(process.cmdline()).startswith("ray::ServedDisk"):
+                        process.kill()
+                        file.write(f"{process.pid}\n")
+
+
+@pytest.mark.slow
+def test_the_process_that_serves_the_disk_is_killed_in_every_epoch(elsewhere, tmp_path):
+    job = {"epochs": 3, "global_batch_size": 16, "verbose": 0}
+    with local_trainer(normalised, tmp_path / "here") as trainer:
+        undisturbed = trainer.fit(dense_data(), **job)
+    with elsewhere() as trainer:
+        result = trainer.fit(dense_data(), callbacks=[KillTheDisk(), keras.callbacks.CSVLogger("log.csv")], **job)
+    assert fingerprint(result) == fingerprint(undisturbed)
+    assert len(set((tmp_path / "run/killed.txt").read_text().split())) == 3
+    assert len((tmp_path / "run/log.csv").read_text().splitlines()) == 4
 
 
 def test_checkpoints_lie_where_a_link_in_the_run_folder_leads(elsewhere, tmp_path):
