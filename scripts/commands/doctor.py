@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from heliostat.trainer.doctor.examination import Report
     from heliostat.trainer.doctor.finding import Finding
 
-    from ..console import SafeConsole
-
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _WIDTH = 4  # of the word that a line begins with
 Object = dict[str, Any]  # a report as JSON has it
@@ -36,13 +34,11 @@ def doctor(address: str | None, *, json_wanted: bool) -> bool:
         address: as a trainer takes it, or ``http://`` and the place of a cluster's job server.
         json_wanted: print one object at the end; what is being done is said on standard error alone.
     """
-    screen = console()
-    tell: Tell = (lambda line: None) if json_wanted else (lambda line: _show(line, screen))
     try:
-        found = _examined(address, tell)
-    except ModuleNotFoundError as error:  # without which nothing can be looked at
+        found = _examined(address, (lambda line: None) if json_wanted else _show)
+    except ModuleNotFoundError as error:  # without which nothing can be looked at, nor shown as usual
         what, remedy = f"{error.name} is not installed ({sys.executable})", f"pip install {error.name}"
-        tell(f"fail  packages     {what}. {remedy}")
+        click.echo("" if json_wanted else f"fail  packages     {what}. {remedy}\n", nl=False)
         found = _object([{"check": "packages", "state": "fail", "what": what, "remedy": remedy, "hosts": []}])
     counts = [
         f"{sum(each['state'] == state for each in found['findings'])} {state}" for state in ("fail", "warn", "ok")
@@ -137,11 +133,11 @@ def _by_a_job(head: Head, tell: Tell) -> Object | Finding:
 
 
 def _say(line: str) -> None:
-    click.echo(f"      {line}", err=True)
+    console(stderr=True).print(f"      {line}", soft_wrap=True, markup=False)
 
 
-def _show(line: str, screen: SafeConsole) -> None:
+def _show(line: str) -> None:
     """A finding's line, its first word in a colour."""
-    state = line[:_WIDTH]
+    screen, state = console(), line[:_WIDTH]
     screen.print(state, style=_STYLES[state.strip()], end="")
     screen.print(line[_WIDTH:], soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from .machines import HEAD, host
+from .machines import HEAD, JOBS_PORT, address, host
 
 pytestmark = [pytest.mark.reach, pytest.mark.slow]
 
@@ -165,3 +165,12 @@ def test_a_machine_whose_cpus_others_hold_is_looked_at_and_named(machines, told)
     assert warned["hosts"] == [host("b")]
     assert "read on 3 machine(s)" in checks["shards"]["ok"][0]["what"]
     assert checks["step"].keys() == {"ok"}
+
+
+def test_a_cluster_that_is_reached_by_its_job_server_alone(machines, told):
+    server = f"http://{address(HEAD)}:{JOBS_PORT}"
+    checks, found = examined(machines, told, f"--address={server}", at="b")
+    assert {check: states for check, states in checks.items() if "fail" in states} == {}, found
+    assert server in checks["job server"]["ok"][0]["what"]
+    assert "3 worker(s)" in checks["step"]["ok"][0]["what"]
+    assert {each["host"] for each in found["machines"]} == {host(name) for name in "abc"}
