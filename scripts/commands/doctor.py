@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,9 +40,8 @@ def doctor(address: str | None, *, json_wanted: bool) -> bool:
         what, remedy = f"{error.name} is not installed ({sys.executable})", f"pip install {error.name}"
         click.echo("" if json_wanted else f"fail  packages     {what}. {remedy}\n", nl=False)
         found = _object([{"check": "packages", "state": "fail", "what": what, "remedy": remedy, "hosts": []}])
-    counts = [
-        f"{sum(each['state'] == state for each in found['findings'])} {state}" for state in ("fail", "warn", "ok")
-    ]
+    states = [each["state"] for each in found["findings"]]
+    counts = (f"{states.count(state)} {state}" for state in ("fail", "warn", "ok"))
     click.echo(json.dumps(found) if json_wanted else ", ".join(counts))
     return bool(found["is_well"])
 
@@ -58,6 +57,7 @@ def as_object(report: Report) -> Object:
     """What was found, for ``--json``."""
     found = _object([asdict(each) for each in report.findings])
     found |= {"machines": [asdict(each) for each in report.nodes], "links": [asdict(each) for each in report.links]}
+    found["driver"] = asdict(report.driver)
     plain: Object = json.loads(as_json(found))
     return plain
 
@@ -95,7 +95,27 @@ def _elsewhere(address: str, tell: Tell) -> Object:
     if not isinstance(found, dict):
         tell(found.line)
         return _object([asdict(each) for each in (*findings, found)])
-    return found | {"findings": [*(asdict(each) for each in findings), *found["findings"]]}
+    calls = of_calls(found)
+    tell(calls.line)
+    return found | {"findings": [*(asdict(each) for each in findings), *found["findings"], asdict(calls)]}
+
+
+def of_calls(found: Object) -> Finding:
+    """Whether this machine has what a trainer needs here that computes there, by what a job has found there."""
+    import msgspec
+    from heliostat.cluster.preflight import Facts, look
+    from heliostat.trainer.doctor.finding import ok, warn
+    from heliostat.trainer.preflight import wanted_for
+    from heliostat.trainer.remote.called import differences
+
+    here = look(wanted_for((), None))
+    versions = {name: version for name, version in here.versions.items() if name != "ray"}  # is not used for that
+    differing = differences(replace(here, versions=versions), msgspec.convert(found["driver"], Facts))
+    if not differing:
+        return ok("calls", f"Trainer(address=...) can be called from here: {', '.join(versions)} are the same there")
+    told = ", ".join(f"{name} is {there} there and {mine} here" for name, (there, mine) in differing.items())
+    remedy = "Install here what is there; heliostat submit needs none of it"
+    return warn("calls", f"Trainer(address=...) will refuse to be called from here: {told}", remedy, here.host)
 
 
 def _by_a_job(head: Head, tell: Tell) -> Object | Finding:

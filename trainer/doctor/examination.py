@@ -57,11 +57,13 @@ class Report:
         findings: in the order in which they were made.
         nodes: the machines, as far as they have answered.
         links: between the workers of the proof, by their numbers.
+        driver: what the process that examined has itself.
     """
 
     findings: tuple[Finding, ...] = ()
     nodes: tuple[Node, ...] = ()
     links: tuple[PairBandwidth, ...] = ()
+    driver: Facts = field(default_factory=Facts)
 
 
 class _Saying:
@@ -99,17 +101,16 @@ def examine(address: str | None, tell: Callable[[Finding], None], say: Say) -> R
         tell: gets each finding as soon as it is made.
         say: gets a line about what begins.
     """
-    place, saying = _Place(), _Saying(say)
+    wanted = wanted_for((), None)
+    here, place, saying = look(wanted), _Place(), _Saying(say)
     with beside(saying.again, SAY_EVERY_S, "heliostat-doctor"):
-        for each in _findings(address, place, saying.say):
+        for each in _findings(address, place, wanted, here, saying.say):
             place.told.append(each)
             tell(each)
-    return Report(findings=tuple(place.told), nodes=tuple(place.nodes), links=tuple(place.links))
+    return Report(findings=tuple(place.told), nodes=tuple(place.nodes), links=tuple(place.links), driver=here)
 
 
-def _findings(address: str | None, place: _Place, say: Say) -> Iterator[Finding]:
-    wanted = wanted_for((), None)
-    here = look(wanted)
+def _findings(address: str | None, place: _Place, wanted: Wanted, here: Facts, say: Say) -> Iterator[Finding]:
     yield from of_packages(wanted, here)
     yield from of_run_folders(placed(Path("runs")).absolute())
     say("connecting to Ray" if address else "connecting to Ray, or starting one")
