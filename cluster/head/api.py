@@ -188,7 +188,7 @@ class Head:
                 whole = b"".join(self.read(job.node_id, f"job-driver-{submission_id}.log"))
                 yield from _lines(whole)[num_seen:]
 
-    def read(self, node_id: str, path: str) -> Iterator[bytes]:
+    def read(self, node_id: str, path: str) -> Generator[bytes]:
         """The bytes of a file on a machine of the cluster, in pieces.
 
         Args:

@@ -14,10 +14,10 @@ from heliostat.cluster.head.api import Head, Job
 from heliostat.trainer.driver.display import Display, PlainDisplay, epoch_line
 from heliostat.trainer.errors import RunPausedError
 from heliostat.trainer.remote.fetch import fetch as fetch_folders
-from heliostat.trainer.remote.follow import Outcome, Told, follow, log_until_now, told_until_now
+from heliostat.trainer.remote.follow import Outcome, Told, follow, log_until_now, outcome_of, told_until_now
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.listing import list_folders
-from heliostat.trainer.remote.wire import lines_of, show, split
+from heliostat.trainer.remote.wire import Failed, show, split
 from heliostat.trainer.storage_thread import telling
 
 from ..endings import Ending, LeftAlone
@@ -53,8 +53,8 @@ class SubmittedRun:
             lines.append(f"run folder {path}{host}")
         if told.epoch is not None:
             lines.append(epoch_line(told.epoch.record, told.epoch.epochs, told.epoch.seconds))
-        if told.failed is not None:
-            lines.append(told.failed.message)
+        if job is not None and job.is_over and (ending := ending_of(outcome_of(job, told), self.run)) is not None:
+            lines.append(ending.message)
         is_over = bool(handle.ended) if job is None else job.is_over
         return [*lines, f"next: heliostat {'fetch' if is_over else 'attach'} {self.run}"]
 
@@ -62,8 +62,9 @@ class SubmittedRun:
         if self.job is None:
             heard = f"it had {self.handle.ended.lower()} when it was last heard of. " if self.handle.ended else ""
             return f"not known: {heard}{self.problem}"
-        since_s = self.job.ended_s or self.job.started_s or self.handle.created_s
-        return f"{self.job.state.lower()} for {max(0.0, time.time() - since_s):.0f} s. {self.job.message}".rstrip()
+        since_s = max(0.0, time.time() - (self.job.ended_s or self.job.started_s or self.handle.created_s))
+        when = f"{since_s:.0f} s ago" if self.job.is_over else f"for {since_s:.0f} s"
+        return f"{self.job.state.lower()} {when}. {_first_words(self.job.message)}".rstrip()
 
 
 def look(run: Path) -> SubmittedRun:
@@ -100,7 +101,7 @@ def log_pieces(run: Path, worker: int | None) -> Iterator[bytes]:
     elif job.node_id:
         shown = io.StringIO()
         screen = PlainDisplay(shown)
-        for line in lines_of(log_until_now(head, job)):
+        for line in log_until_now(head, job):
             printed, message = split(line)
             if printed or message is None:
                 screen.say(printed)
@@ -160,17 +161,19 @@ def ending_of(outcome: Outcome, run: Path) -> Ending | None:
     go_on = f"The same heliostat submit with --run-dir {run} goes on from the last checkpoint."
     if failed is not None:
         if status == RunPausedError.exit_status:
-            return Ending(f"{failed.message}\nOn the cluster: {go_on[0].lower()}{go_on[1:]}", status)
-        return Ending(f"Error: {failed.message}" if failed.is_ours else failed.traceback or failed.message, status)
+            return Ending(f"{_pause_of(failed)} {go_on}", status)
+        return Ending(
+            f"Error: {failed.message}" if failed.is_ours else (failed.traceback or failed.message).rstrip(), status
+        )
     if outcome.is_killed:
         return Ending(
             f"Error: The driver of the job has ended without a word: it was killed (by hand, or for want of memory), "
-            f"or its machine went down. {go_on}\nRay says: {outcome.message}",
+            f"or its machine went down. {go_on}\nRay says: {_first_words(outcome.message)}",
             status,
         )
     if outcome.state == "STOPPED":
         return Ending("The job was stopped before its script could pause a run.", status)
-    return Ending(f"Error: The job has failed. Ray says: {outcome.message}", status) if status else None
+    return Ending(f"Error: The job has failed. Ray says: {_first_words(outcome.message)}", status) if status else None
 
 
 def stop(run: Path, screen: Display) -> int:
@@ -202,6 +205,18 @@ def fetch(run: Path, screen: Display) -> None:
     head = Head(handle.address)
     head.check()
     fetch_folders(head, handle, run, screen)
+
+
+def _pause_of(failed: Failed) -> str:
+    """A sentence or two on a pause of a run on a cluster, without paths of there."""
+    reason, checkpoint = failed.details.get("reason"), failed.details.get("checkpoint")
+    kept = "Nothing of it was saved." if checkpoint is None else f"Its state is in checkpoint {checkpoint}."
+    return failed.message if reason is None else f"The run was paused: {reason}. {kept}"
+
+
+def _first_words(message: str) -> str:
+    """What Ray says of a job, without the end of the log that it adds."""
+    return message.partition(", last available logs")[0].partition("\n")[0]
 
 
 def _write(run: Path, handle: Handle) -> None:

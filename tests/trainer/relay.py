@@ -1,4 +1,4 @@
-"""A TCP relay in front of a worker's listener: its connections can be cut off without being closed, or made slow."""
+"""A TCP relay in front of a listener: its connections can be cut off, ended, refused, or made slow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ CHUNK_BYTES = 1 << 16
 
 
 class Relay:
-    """Passes bytes on between whoever connects and `target`; `delay_s` holds every chunk up for so long."""
+    """Passes bytes on between whoever connects and `target`; `delay_s` holds every chunk up for so long.
+
+    Attributes:
+        refuses: whether who connects is sent away.
+    """
 
     def __init__(self, target: tuple[str, int], *, delay_s: float = 0.0) -> None:
-        self._target, self._delay_s = target, delay_s
+        self._target, self._delay_s, self.refuses = target, delay_s, False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._ends: list[socket.socket] = []
@@ -34,11 +38,17 @@ class Relay:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._accepting.join()
+        self.end_connections()
+
+    def end_connections(self) -> int:
+        """End all that is connected; returns how many connections that were."""
         with self._lock:
-            for each in self._ends:
+            ends, self._ends = self._ends, []
+            for each in ends:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
                 each.close()
+        return len(ends) // 2
 
     def _accept(self) -> None:
         while True:
@@ -46,6 +56,9 @@ class Relay:
                 caller, _ = self._listener.accept()
             except OSError:
                 return
+            if self.refuses:
+                caller.close()
+                continue
             try:
                 called = socket.create_connection(self._target)
             except OSError:

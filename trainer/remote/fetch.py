@@ -5,7 +5,8 @@ job server reads files from (`links`); so a file is one request, of any size, an
 tell (its driver was killed, the cluster's Ray is another one by now, or it still runs) a small job is asked to list
 them. A file is written beside its name, compared with its hash, and renamed; what is here already with the right hash
 is not fetched again, so whoever is interrupted goes on where he was. ``run.json`` comes last: a folder that has it is
-whole.
+whole. Of a run that goes on, files come as they were when they were listed: what was appended since is not read, and
+what was deleted or written anew meanwhile (an old checkpoint) is left out, which is said.
 
 Where a script made several run folders, the n-th lands beside the first, with ``-n`` behind its name, as they do for
 every trainer; a folder that holds another run is left alone, and the next number taken.
@@ -20,7 +21,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -40,7 +42,7 @@ from .listing import list_folders
 from .wire import Files
 
 _PIECE_BYTES = 4 << 20
-_TRIES = 3  # of a folder whose files change meanwhile
+_MAX_NAMED = 5
 
 
 def fetch(head: Head, handle: Handle, to: Path, screen: Display, told: Told | None = None) -> list[Path]:
@@ -61,58 +63,78 @@ def fetch(head: Head, handle: Handle, to: Path, screen: Display, told: Told | No
         ClusterError: the cluster does not answer, or refuses.
         StorageError: a file cannot be written here.
     """
+    goes_on = False
     if told is None:
-        _, told = told_until_now(head, handle)
+        job, told = told_until_now(head, handle)
+        goes_on = not job.is_over
     wanted = list(dict.fromkeys([*handle.runs, *told.folders]))
     if not wanted:
         raise FetchError.no_folder(handle.submission_id)
-    found = dict(told.files)
+    found = {} if goes_on else dict(told.files)
     if unknown := [path for path in wanted if path not in found]:
         found |= list_folders(head, handle, unknown, screen)
     there = [path for path in wanted if path in found and found[path].link]
     if not there:
         raise FetchError.not_there(wanted)
-    taken: list[Path] = []
+    fetcher = _Fetcher(head, to, screen, goes_on=goes_on)
     for path in there:
-        taken.append(_fetch_folder(head, handle, found[path], to, taken, screen))
-    return taken
-
-
-def _fetch_folder(head: Head, handle: Handle, files: Files, to: Path, taken: list[Path], screen: Display) -> Path:
-    """Bring one run folder here; where files have changed meanwhile, or links are gone, they are listed anew."""
-    tries = 0
-    while True:
         try:
-            target = _target_of(_run_id(head, files), to, taken)
-            _fetch_files(head, files, target, screen)
-            return target
-        except (FetchError, JobServerError):
-            tries += 1
-            if tries == _TRIES:
-                raise
-            files = list_folders(head, handle, [files.path], screen).get(files.path, files)
-            if not files.link:
-                raise FetchError.not_there([files.path]) from None
+            fetcher.bring(found[path])
+        except (FetchError, JobServerError):  # links go with Ray's session, and files may have changed since
+            fetcher.bring(list_folders(head, handle, [path], screen).get(path, found[path]))
+    return fetcher.folders
 
 
-def _fetch_files(head: Head, files: Files, target: Path, screen: Display) -> None:
-    """Bring the files of one folder here that are not here yet."""
-    wanted = {name: mark for name, mark in files.files.items() if not _is_here(_place(target, name), mark)}
-    all_bytes, done_bytes = sum(mark.size for mark in wanted.values()), 0
-    if not wanted:
-        screen.say(f"{target} holds all {len(files.files)} files already")
-        return
+class _Fetcher:
+    """Brings run folders here, one after another.
 
-    def tell(seconds: float) -> None:
-        screen.say(f"fetching {target}: {done_bytes / 1e6:,.1f} of {all_bytes / 1e6:,.1f} MB in {seconds:.0f} s")
+    Attributes:
+        folders: where they are.
 
-    began_s = time.monotonic()
-    with telling(tell):
-        for name in sorted(wanted, key=_turn):
-            for size in _fetch_file(head, files, name, wanted[name], _place(target, name)):
-                done_bytes += size
-    seconds = time.monotonic() - began_s
-    screen.say(f"fetched {len(wanted)} file(s), {all_bytes / 1e6:,.1f} MB, in {seconds:.1f} s: {target}")
+    Args:
+        head: the cluster.
+        to: where the first is to be.
+        screen: what the user sees.
+        goes_on: whether the job may have changed files since they were listed.
+    """
+
+    def __init__(self, head: Head, to: Path, screen: Display, *, goes_on: bool) -> None:
+        self.folders: list[Path] = []
+        self._head, self._to, self._screen, self._goes_on = head, to, screen, goes_on
+
+    def bring(self, files: Files) -> None:
+        """Bring one here, as far as it is not; raises what `fetch` raises."""
+        target = _target_of(_run_id(self._head, files), self._to, self.folders)
+        wanted = {name: mark for name, mark in files.files.items() if not _is_here(_place(target, name), mark)}
+        if wanted:
+            self._bring_files(files, wanted, target)
+        else:
+            self._screen.say(f"{target} holds all {len(files.files)} files already")
+        self.folders.append(target)
+
+    def _bring_files(self, files: Files, wanted: Mapping[str, FileMark], target: Path) -> None:
+        num_bytes, done_bytes, left_out = sum(mark.size for mark in wanted.values()), 0, list[str]()
+
+        def tell(seconds: float) -> None:
+            so_far = f"{done_bytes / 1e6:,.1f} of {num_bytes / 1e6:,.1f} MB"
+            self._screen.say(f"fetching {target}: {so_far} in {seconds:.0f} s")
+
+        began_s = time.monotonic()
+        with telling(tell):
+            for name in sorted(wanted, key=_turn):
+                try:
+                    for size in _fetch_file(self._head, files, name, wanted[name], _place(target, name)):
+                        done_bytes += size
+                except (FetchError, JobServerError):
+                    if not self._goes_on:
+                        raise
+                    left_out.append(name)
+        seconds, num_files = time.monotonic() - began_s, len(wanted) - len(left_out)
+        self._screen.say(f"fetched {num_files} file(s), {done_bytes / 1e6:,.1f} MB, in {seconds:.1f} s: {target}")
+        if left_out:
+            more = " ..." if len(left_out) > _MAX_NAMED else ""
+            names = ", ".join(left_out[:_MAX_NAMED]) + more
+            self._screen.say(f"not fetched, as they are gone or others by now, for the run goes on: {names}")
 
 
 def _fetch_file(head: Head, files: Files, name: str, mark: FileMark, path: Path) -> Iterator[int]:
@@ -120,8 +142,9 @@ def _fetch_file(head: Head, files: Files, name: str, mark: FileMark, path: Path)
     unfinished, digest, size = path.with_name(f".{path.name}.fetching"), xxhash.xxh3_128(), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            for piece in head.read(files.node_id, f"{files.link}/{name}"):
+        with unfinished.open("wb") as file, closing(head.read(files.node_id, f"{files.link}/{name}")) as pieces:
+            while size < mark.size and (piece := next(pieces, b"")):
+                piece = piece[: mark.size - size]  # what was appended since it was listed is left out
                 file.write(piece)
                 digest.update(piece)
                 size += len(piece)

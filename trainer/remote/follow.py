@@ -162,15 +162,15 @@ def told_until_now(head: Head, handle: Handle) -> tuple[Job, Told]:
     job, told = head.job(handle.submission_id), Told()
     if job.node_id:
         with contextlib.suppress(ClusterError):  # there is no log yet, or its machine is gone
-            for line in lines_of(log_until_now(head, job)):
+            for line in log_until_now(head, job):
                 told.take(line)
     return job, told
 
 
-def log_until_now(head: Head, job: Job) -> str:
-    """What a job has written until now, messages and all; raises ClusterError if there is none."""
+def log_until_now(head: Head, job: Job) -> list[str]:
+    """The lines that a job has written until now, messages and all; raises ClusterError if there is no log."""
     content = b"".join(head.read(job.node_id, f"job-driver-{job.submission_id}.log"))
-    return content.decode(errors="replace")
+    return lines_of(content.decode(errors="replace"))
 
 
 class _Follower:
@@ -180,6 +180,7 @@ class _Follower:
         self._head, self._handle, self._screen, self._note = head, handle, screen, note
         self.told = Told()
         self._began_s, self._stage, self._is_heard = time.monotonic(), "", False
+        self._of_ray: list[str] = []  # what stands in the log before the job's own process begins
 
     def ended(self) -> Job | None:
         """The job if it has ended, None if it has not; waits while the cluster does not answer."""
@@ -222,6 +223,8 @@ class _Follower:
 
     def end(self, job: Job) -> Outcome:
         """Note how the job has ended."""
+        for line in self._of_ray:
+            self._screen.say(line)
         outcome = outcome_of(job, self.told)
         self._update(replace(self._handle, ended=outcome.state, exit_status=outcome.exit_status))
         return outcome
@@ -231,8 +234,12 @@ class _Follower:
         if isinstance(message, StageBegun):
             if not self._stage:
                 self._screen.say("the job has begun: Python loads there what it needs")
+                self._of_ray.clear()
             self._stage = message.stage
-        self._is_heard = bool(self._stage) and (self._is_heard or not isinstance(message, StageBegun))
+        elif not self._stage and message is None:
+            self._of_ray.append(printed)
+            return
+        self._is_heard = self._is_heard or not isinstance(message, StageBegun)
         if printed or message is None:
             self._screen.say(printed)
         if isinstance(message, FolderOpened):
