@@ -110,7 +110,7 @@ def test_a_second_fit_and_a_replay_are_computed_where_the_same_kernels_are_selec
         with pytest.raises(ConfigurationError, match=r"instructions: 'avx of old' in the fit before, '.*' here"):
             trainer.fit(dense_data(), global_batch_size=16, verbose=0)
     command = Command(run_dir=first.run_dir, fit=1, replay=ReplayWanted(step=0))
-    monkeypatch.setattr("heliostat.trainer.trainer.begin_fit", lambda: (1, command))
+    monkeypatch.setattr("heliostat.trainer.driver.runs.begin_fit", lambda: (1, command))
     with local_trainer(linear(), tmp_path) as trainer:
         with pytest.raises(ConfigurationError, match=r"instructions: 'avx of old' where the run began, '.*' here"):
             trainer.fit(dense_data(), global_batch_size=16, verbose=0)

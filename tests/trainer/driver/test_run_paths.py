@@ -76,7 +76,7 @@ def test_the_argument_goes_before_the_variable(monkeypatch):
     assert asked_address(TrainerConfig(workers=0)) is None
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "head", "", 6379])
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "", 6379])
 def test_a_wrong_address_is_told_when_the_trainer_is_made(address, monkeypatch):
     with pytest.raises(ConfigurationError, match=r"address=|from the argument"):
         Trainer(lambda: None, address=address)  # type: ignore[arg-type, return-value]  # a wrong one is given
