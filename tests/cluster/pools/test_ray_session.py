@@ -41,7 +41,7 @@ if __name__ == "__main__":
     for each in (first, second):
         each.evaluate(data)
     print("told: third while two others are open:", sorted(third.evaluate(data, verbose=2)))
-    freed = psutil.Process(third._workers.infos[0].pid)
+    freed = psutil.Process(third._runs.workers.infos[0].pid)
     del third
     freed.wait(60)
     first.close()
@@ -51,7 +51,7 @@ if __name__ == "__main__":
     except PlacementError as error:
         print("told:", error)
     print("told: connected:", ray.is_initialized())
-    print("told: worker", second._workers.infos[0].pid)
+    print("told: worker", second._runs.workers.infos[0].pid)
 """
 
 
