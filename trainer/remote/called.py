@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -103,12 +104,12 @@ def _do(wanted: CallWanted, work: Work) -> object:
         data = unpacked / DATA_THERE
         if call.method == "fit":
             asked = folder.fit_call(call, data)
-            opened, columns = _decided(asked.data, asked.wanted.columns, call)
+            opened, columns = decided(asked.data, asked.wanted.columns, call.undecided)
             work.begin("train")
             runs.fit(replace(asked, data=opened, wanted=replace(asked.wanted, columns=columns)), screen, call.program)
             return None
         passing = folder.pass_call(call, data)
-        opened, columns = _decided(passing.data, passing.wanted.columns, call)
+        opened, columns = decided(passing.data, passing.wanted.columns, call.undecided)
         passing = replace(passing, data=opened, wanted=replace(passing.wanted, columns=columns))
         work.begin("train")
         if call.method == "evaluate":
@@ -136,11 +137,17 @@ def _end_in(path: Path, call: Call, folder: CallFolder) -> FitEnd:
     return end_in_folder(path, folder.prepared(call), store)
 
 
-def _decided(data: Data, columns: Columns, call: Call) -> tuple[Data, Columns]:
-    """Data of this cluster's own, opened where it is to tell the columns, and those."""
-    if not call.undecided:
+def decided(data: Data, columns: Columns, undecided: Sequence[str]) -> tuple[Data, Columns]:
+    """Data of this cluster's own, opened where they are to tell the columns, and those.
+
+    Args:
+        data: as they are named in the call.
+        columns: as the caller's machine has them.
+        undecided: which of them ("inputs", "targets") it could not tell.
+    """
+    if not undecided:
         return data, columns
-    given = {name: None if name in call.undecided else getattr(columns, name) for name in ("inputs", "targets")}
+    given = {name: None if name in undecided else getattr(columns, name) for name in ("inputs", "targets")}
     opened, inputs, targets = noted_columns(data, given["inputs"], given["targets"])
     return opened, replace(columns, inputs=inputs, targets=None if columns.targets is None else targets)
 

@@ -19,9 +19,11 @@ from heliostat.cluster.preflight import Wanted, look
 from heliostat.data import Dataset
 from heliostat.data.remote.filesystem import is_uri, local_path
 
+from ..checkpoints.store import CheckpointStore
 from ..columns import Columns
 from ..driver.inputs import Data, open_input
 from ..driver.lease import LEASE_FILE
+from ..driver.run_folder import CHECKPOINTS, FINAL_FOLDER, MODEL_FILE
 from ..driver.run_folder import DATA as DATA_FOLDER
 from ..errors import size_text
 from ..preflight import wanted_for
@@ -33,7 +35,7 @@ from .packing import pack_datasets
 from .submitting import Shipment
 
 CALL_THERE, DATA_THERE, RUNS_THERE = "call", "data", "runs"
-_STAYS_HERE = {DATA_FOLDER, "logs", HANDLE_FILE, LEASE_FILE}  # of a run folder that is sent
+_STAYS_HERE = {DATA_FOLDER, "logs", MODEL_FILE, HANDLE_FILE, LEASE_FILE}  # of a run folder that is sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +153,11 @@ def must_have_of(modules: Iterable[str], source: Source | None) -> Wanted:
 
 
 def _runs(runs: Mapping[str, Path]) -> dict[str, Path]:
-    return {
-        f"{RUNS_THERE}/{name}/{entry.name}": entry
-        for name, folder in runs.items()
-        for entry in folder.iterdir()
-        if entry.name not in _STAYS_HERE
-    }
+    """What is sent of run folders: of their checkpoints the last, and the state in which the run has ended."""
+    found: dict[str, Path] = {}
+    for name, folder in runs.items():
+        kept = {*CheckpointStore(folder / CHECKPOINTS).names()[-1:], FINAL_FOLDER}
+        entries = [each for each in folder.iterdir() if each.name not in {*_STAYS_HERE, CHECKPOINTS}]
+        entries += [folder / CHECKPOINTS / each for each in kept if (folder / CHECKPOINTS / each).is_dir()]
+        found |= {f"{RUNS_THERE}/{name}/{each.relative_to(folder).as_posix()}": each for each in entries}
+    return found

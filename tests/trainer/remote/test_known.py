@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from heliostat.cluster.head.api import Head
 from heliostat.cluster.preflight import Facts
+from heliostat.data import DatasetWriter
 from heliostat.trainer import ConfigurationError
+from heliostat.trainer.columns import Columns
 from heliostat.trainer.config import FitConfig, TrainerConfig
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.runs import FitCall
 from heliostat.trainer.driver.trained import end_in_folder
-from heliostat.trainer.remote.called import differences
+from heliostat.trainer.remote.called import decided, differences
 from heliostat.trainer.remote.enclosed import Rows
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.known import ARGUMENTS, handle_in, hashes_of, step_for
@@ -114,6 +116,18 @@ def test_what_a_cluster_lacks_is_named():
         "module sklearn": ("not installed", "installed"),
         "module mine": ("not there", "in no package"),
     }
+
+
+def test_data_of_the_clusters_own_tell_the_columns_there(tmp_path):
+    metadata = {"model": {"inputs": "image", "targets": "label"}}
+    with DatasetWriter(tmp_path / "set", metadata=metadata) as writer:
+        writer.write({"image": np.zeros((4, 2)), "label": np.arange(4), "x": np.zeros(4)})
+    place, columns = str(tmp_path / "set"), Columns(sample_weight="w")  # "x" and "y", by which nobody has asked
+    opened, found = decided(place, columns, ("inputs", "targets"))
+    assert (found, len(opened)) == (Columns(inputs="image", targets="label", sample_weight="w"), 4)
+    assert decided(place, columns, ()) == (place, columns)
+    assert decided(place, Columns(inputs="x"), ("targets",))[1] == Columns(inputs="x", targets="label")
+    assert decided(place, Columns(targets=None), ("inputs",))[1] == Columns(inputs="image", targets=None)
 
 
 @pytest.mark.engine
