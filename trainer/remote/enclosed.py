@@ -23,9 +23,10 @@ from ..checkpoints.store import CheckpointStore
 from ..columns import Columns
 from ..driver.inputs import Data, open_input
 from ..driver.lease import LEASE_FILE
-from ..driver.run_folder import CHECKPOINTS, FINAL_FOLDER, MODEL_FILE
+from ..driver.run_folder import CHECKPOINTS, FINAL_FOLDER
 from ..driver.run_folder import DATA as DATA_FOLDER
 from ..errors import size_text
+from ..jobs import MODEL_FILE
 from ..preflight import wanted_for
 from ..shipping import Packed
 from ..source import Source, script_folder, source_of
