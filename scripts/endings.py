@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import click
 
-_INTERRUPTED = 130  # as a shell says of what Ctrl-C has ended
+INTERRUPTED = 130  # as a shell says of what Ctrl-C has ended
 
 
 class Ending(click.ClickException):
@@ -43,4 +43,4 @@ class LeftAlone(Ending):
 
     def __init__(self, run: Path, commands: Sequence[str]) -> None:
         listed = "\n".join(f"  heliostat {name} {run}" for name in commands)
-        super().__init__(f"The run goes on. To come back to it:\n{listed}", _INTERRUPTED)
+        super().__init__(f"The run goes on. To come back to it:\n{listed}", INTERRUPTED)

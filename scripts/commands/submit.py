@@ -25,6 +25,7 @@ from heliostat.trainer.remote.job_wanted import JobWanted
 from heliostat.trainer.remote.listing import MODULE
 from heliostat.trainer.remote.packing import pack_folder
 from heliostat.trainer.remote.submitting import Shipment, submit_shipment
+from heliostat.trainer.storage_thread import telling
 
 from ..endings import LeftAlone
 from ..errors import ScriptError
@@ -63,7 +64,8 @@ def submit(wanted: Submission, screen: Display) -> int:
     earlier = None if wanted.run_dir is None else earlier_handle(wanted.run_dir, wanted.script)
     folder = wanted.script.resolve().parent
     screen.say(f"Ray {version} answers at {head.address}; packing {folder}")
-    packing = pack_folder(folder)
+    with telling(lambda seconds: screen.say(f"packing {folder}, for {seconds:.0f} s")):
+        packing = pack_folder(folder)
     num_bytes = len(packing.code) + sum(map(len, packing.data))
     screen.say(f"{packing.num_files} files, {num_bytes / 1e6:,.1f} MB packed{packing.said and f'; {packing.said}'}")
     handle = Handle(

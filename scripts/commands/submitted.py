@@ -20,7 +20,7 @@ from heliostat.trainer.remote.listing import list_folders
 from heliostat.trainer.remote.wire import Failed, show, split
 from heliostat.trainer.storage_thread import telling
 
-from ..endings import Ending, LeftAlone
+from ..endings import INTERRUPTED, Ending, LeftAlone
 from ..errors import ScriptError
 
 NEXT = ("attach", "status", "logs", "stop", "fetch")
@@ -129,7 +129,7 @@ def watch(head: Head, handle: Handle, run: Path, screen: Display) -> int:
 
     Raises:
         LeftAlone: Ctrl-C.
-        Ending: the run has failed, or was paused.
+        Ending: the run has failed, or was paused; or Ctrl-C has ended the fetching.
         FetchError, ClusterError, StorageError: its run folders cannot be brought here.
     """
     known = [handle]
@@ -146,6 +146,8 @@ def watch(head: Head, handle: Handle, run: Path, screen: Display) -> int:
     try:
         if known[0].runs:
             fetch_folders(head, known[0], run, screen, Told(folders=outcome.folders, files=outcome.files))
+    except KeyboardInterrupt:
+        raise Ending(f"The run is over; not all of it is here: heliostat fetch {run} goes on.", INTERRUPTED) from None
     except Exception as error:
         if ending is not None:
             error.add_note(ending.message)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from heliostat.trainer.driver.lease import EXPIRES_S, LEASE_FILE, driver_of
 from heliostat.trainer.driver.run_folder import RunFolder
 from heliostat.trainer.events import EpochRecord, WorkerLost
 
+from ..slow import SLOW
 from .child import COMMAND, environment, interruptible
 
 # What a driver does to its folder, told line by line on its standard input; SIGTERM pauses it.
@@ -237,6 +239,52 @@ def test_logs_are_those_of_all_workers_or_of_one(folder, driver):
 def test_a_folder_without_a_run_is_none(command, tmp_path):
     assert "no run folder" in shown(command, tmp_path, status=1)
     assert "does not exist" in shown(command, tmp_path / "nothing", status=2)
+
+
+TRAIN = """
+import time
+import keras
+import numpy as np
+from heliostat.trainer import Trainer
+
+class Slow(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        time.sleep(0.2)
+
+def build():
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+x = np.arange(96, dtype="float32").reshape(32, 3) / 96
+with Trainer(build, workers=0, num_microbatches=2, threads_per_worker=1, run_dir="run") as trainer:
+    trainer.fit((x, x[:, :1]), epochs=1000, global_batch_size=8, callbacks=[Slow()], verbose=0)
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_real_run_is_attached_to_and_stopped(folder, attached):
+    (folder.parent / "train.py").write_text(TRAIN)
+    command = [*COMMAND, "run", "train.py"]
+    with subprocess.Popen(command, stderr=-1, text=True, env=environment(), cwd=folder.parent) as running:
+        try:
+            until_s = time.monotonic() + 120 * SLOW
+            while not (folder / "metrics.jsonl").exists():
+                assert time.monotonic() < until_s
+                assert running.poll() is None
+                time.sleep(0.1)
+            watching = attached()
+            assert f"running; driver: process {running.pid} on " in watching.stdout.readline()
+            lines = iter(watching.stdout.readline, "")
+            assert next(line for line in lines if line.startswith("epoch ")).startswith("epoch 1/1000  loss ")
+            assert "paused: it was asked to by SIGTERM" in shown("stop", folder)
+            rest, _ = watching.communicate(timeout=60)
+            assert watching.returncode == 75
+            assert f"heliostat resume {folder} goes on with it" in rest
+            assert running.wait(60) == 75
+        finally:
+            running.kill()
 
 
 def epoch(number: int, time_s: float) -> EpochRecord:

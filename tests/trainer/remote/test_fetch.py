@@ -1,0 +1,61 @@
+"""Bringing run folders here: which folder is whose, and what is refused, without a cluster."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import xxhash
+from heliostat.trainer.driver.run_folder import RUN_FILE
+from heliostat.trainer.errors import FetchError
+from heliostat.trainer.remote.fetch import _is_here, _place, _target_of, _turn
+from heliostat.trainer.remote.links import FileMark
+
+
+@pytest.fixture
+def run_in(tmp_path):
+    """run_in(name, id) -> a folder with a run that is called so."""
+
+    def make(name: str, run_id: object) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / RUN_FILE).write_text(json.dumps({"id": run_id}))
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", ".", "a\0b"])
+def test_no_file_is_put_outside_of_the_run_folder(tmp_path, name):
+    with pytest.raises(FetchError, match="refused"):
+        _place(tmp_path, name)
+
+
+def test_a_file_in_a_folder_has_its_place(tmp_path):
+    assert _place(tmp_path, "checkpoints/a/b") == tmp_path / "checkpoints" / "a" / "b"
+
+
+def test_a_file_is_here_only_with_its_content(tmp_path):
+    mark = FileMark(size=3, digest=xxhash.xxh3_128_hexdigest(b"one"))
+    path = tmp_path / "file"
+    assert not _is_here(path, mark)
+    for content, is_here in ((b"one", True), (b"two", False), (b"longer", False)):
+        path.write_bytes(content)
+        assert _is_here(path, mark) == is_here
+    assert not _is_here(tmp_path, mark)
+
+
+def test_what_makes_others_count_comes_after_them():
+    names = [RUN_FILE, "checkpoints/1/manifest.json", "checkpoints/1/state", "logs/worker-0.log", "z"]
+    assert sorted(names, key=_turn) == [
+        *("checkpoints/1/state", "logs/worker-0.log", "z", "checkpoints/1/manifest.json", RUN_FILE)
+    ]
+
+
+def test_a_run_goes_into_its_own_folder_and_never_into_another_runs(tmp_path, run_in):
+    first = tmp_path / "run"
+    assert _target_of("mine", first, []) == first
+    run_in("run", "mine")
+    assert _target_of("mine", first, []) == first
+    assert _target_of("theirs", first, []) == tmp_path / "run-2"
+    run_in("run-2", "another")
+    assert _target_of("second", first, [first]) == tmp_path / "run-3"
+    assert _target_of(None, first, []) == tmp_path / "run-3"  # its record does not tell
