@@ -20,7 +20,11 @@ def is_ours(error: BaseException) -> bool:
 
 def message_of(error: BaseException) -> str:
     """The error's message, its notes and the log file it knows of, as lines."""
-    lines = [str(error) or type(error).__name__, *getattr(error, "__notes__", ())]
+    try:
+        text = str(error)
+    except Exception as another:  # the user's own class, whose text cannot be made
+        text = f"{type(error).__name__}, whose text cannot be shown: {type(another).__name__}"
+    lines = [text or type(error).__name__, *map(str, getattr(error, "__notes__", ()))]
     log_path = getattr(error, "log_path", "")
     if log_path and log_path not in lines[0]:
         lines.append(f"The worker's log, with its traceback: {log_path}")

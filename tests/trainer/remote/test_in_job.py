@@ -108,6 +108,19 @@ def test_an_error_that_cannot_be_pickled_is_told_with_what_is_plain_in_it(code):
     assert told.details == {"names": ["a", 1], "path": "/a"}
 
 
+class Mute(Exception):
+    """One that cannot be shown."""
+
+    def __str__(self) -> str:
+        return self.missing
+
+
+def test_an_error_without_a_text_is_told_all_the_same(code):
+    told = failed(raised_by_the_user(Mute()), "script", code)
+    assert told.message == "Mute, whose text cannot be shown: AttributeError"
+    assert "neighbour.py" in told.traceback
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "status"),
     [
