@@ -197,6 +197,14 @@ class Machines:
         """``kill -9`` of a process, by its number on its machine."""
         _run(*self._within(name), "kill", "-9", str(pid))
 
+    def kill_called(self, name: str, title: str) -> int:
+        """``kill -9`` of all processes of a machine whose command line begins so; how many they were."""
+        found = [each for each in self._processes(name) if _command_line(each).startswith(title)]
+        for process in found:
+            process.kill()
+        psutil.wait_procs(found, timeout=START_S)
+        return len(found)
+
     def restart(self, name: str, **env: str) -> None:
         """Ray anew on a node, with environment variables beside the usual ones."""
         self.crash(name)
@@ -237,11 +245,11 @@ class Machines:
 
     def processes(self, name: str) -> list[str]:
         """Command lines of all that runs on a machine, but for its first process."""
-        found = []
-        for process in psutil.Process(self._init(name)).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.append(" ".join(process.cmdline()))
+        found = map(_command_line, self._processes(name))
         return [line for line in found if line and not line.startswith("sleep 1000")]
+
+    def _processes(self, name: str) -> list[psutil.Process]:
+        return psutil.Process(self._init(name)).children(recursive=True)
 
     def memory_files(self, name: str) -> list[str]:
         """What lies in a machine's ``/dev/shm``."""
@@ -316,6 +324,13 @@ class Machines:
             "CUDA_VISIBLE_DEVICES": "-1",
             "START_TIMEOUT_S": str(300 * SLOW),
         }
+
+
+def _command_line(process: psutil.Process) -> str:
+    """Its arguments; empty for one that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _pairs(one: str, others: Iterable[str]) -> list[tuple[str, str]]:

@@ -97,6 +97,23 @@ def test_a_machine_that_falls_silent_is_told_as_that(machines, undisturbed, told
     machines.crash(name)  # it does not know that it was given up
 
 
+def test_keepers_and_the_process_that_serves_the_disk_are_replaced_when_they_die_alone(machines, undisturbed, told):
+    command = (sys.executable, "train.py", "--run-dir=/tmp/replaced", "--epochs=3", "--files", "--gate=1")
+    running, seen = machines.submit("replaced", *command), RunSeen(machines, "replaced")
+    wait_for(lambda: is_at_the_gate(seen.folder), running)
+    others = {seen.host_of(each)[-1] for each in seen.members()} - {HEAD}
+    assert others
+    assert machines.kill_called(HEAD, "ray::ServedDisk") == 1
+    assert [machines.kill_called(each, "ray::Keeper") for each in others] == [1] * len(others)
+    open_gates(machines)
+    text = told(running, but=("A worker died or was killed",))
+    assert outcome(text)["stored"] == {key: undisturbed[0][key] for key in ("sha256", "history")}
+    assert not seen.events("lost")
+    assert_same_files(seen.folder, undisturbed[1])
+    for worker in seen.members():
+        assert "a word of the user's model" in (seen.folder / "logs" / f"worker-{worker}.log").read_text()
+
+
 def test_a_machine_that_is_added_joins_the_run(machines, undisturbed, told):
     options = ("--workers=7", "--min-workers=3", "--pace=5", "--epochs=3", "--address=auto", "--run-dir=/tmp/grown")
     running, seen = machines.python(HEAD, "train.py", *options), RunSeen(machines, "grown")
