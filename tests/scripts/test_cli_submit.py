@@ -9,14 +9,17 @@ import signal
 import subprocess
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from heliostat.cluster.errors import NoSuchJobError
+from heliostat.cluster.errors import NoAnswerError, NoSuchJobError
 from heliostat.cluster.head.api import Head
 from heliostat.scripts.cli import main
 from heliostat.scripts.commands.local_runs import look
+from heliostat.scripts.commands.submit import earlier_handle
+from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_record
 from heliostat.trainer.remote.handle import HANDLE_FILE, Handle
 from heliostat.trainer.remote.links import marks_of
@@ -177,6 +180,39 @@ def test_resume_of_a_submitted_run_says_how(tmp_path):
     assert f"heliostat submit x/train.py --address http://a:8265 --run-dir {tmp_path}" in text
 
 
+def test_a_cluster_that_does_not_answer_is_told_with_what_is_known(script, tmp_path):
+    handle = Handle(address="http://127.0.0.1:9", submission_id="j", what="script", script="train.py", runs=("/there",))
+    replace(handle, ended="FAILED", exit_status=1).write(tmp_path / "ended")
+    handle.write(tmp_path / "run")
+    state, *more = said("status", tmp_path / "ended").splitlines()
+    assert state.startswith(f"{tmp_path / 'ended'}: not known: it had failed when it was last heard of. The job server")
+    assert more[-2:] == ["run folder /there", f"next: heliostat fetch {tmp_path / 'ended'}"]
+    for command in ("attach", "logs", "stop", "fetch"):
+        assert "does not answer at http://127.0.0.1:9" in said(command, tmp_path / "run", status=1)
+    with pytest.raises(NoAnswerError) as caught:
+        earlier_handle(tmp_path / "run", Path("train.py"))
+    assert "Give another --run-dir" in str(caught.value.__notes__)
+
+
+def test_a_folder_of_another_run_is_not_taken(script, tmp_path):
+    handle = Handle(address="http://127.0.0.1:9", submission_id="j", what="script", script="x/train.py", ended="FAILED")
+    handle.write(tmp_path)
+    assert earlier_handle(tmp_path, Path("y/train.py")) == handle
+    for folder, made_by in (
+        (tmp_path, "x/train.py"),
+        (tmp_path / "call", "a notebook"),
+        (tmp_path / "run", "this machine"),
+    ):
+        with suppress(FileExistsError):
+            folder.mkdir()
+        if made_by == "a notebook":
+            replace(handle, what="call", script="").write(folder)
+        if made_by == "this machine":
+            RunFolder(folder, resume=False).update(state="finished")
+        with pytest.raises(ScriptError, match=f"holds a run of {made_by}.*Give another --run-dir"):
+            earlier_handle(folder, Path("other.py"))
+
+
 # -- with one ---------------------------------------------------------------------------------------------------------
 
 
@@ -213,17 +249,24 @@ def test_a_script_runs_there_as_here_and_its_run_folders_come_here(head, script)
 def test_folders_that_changed_lost_their_links_or_are_gone(head, script):
     said("submit", script(FOLDERS), "--address", head.address, "--run-dir", "runs/a", "--", "3", "x/run", status=3)
     there = head.folder / "heliostat" / "train" / "x" / "run"
-    (there / "empty").write_bytes(b"not any more")
-    Path("runs/a/empty").unlink()
+    state = Path("checkpoints", "000001", "state")
+    (there / state).write_bytes(bytes(5_120_000))
+    (Path("runs/a") / state).unlink()
     text = said("fetch", "runs/a")
     assert "asking the cluster what is in" in text
-    assert Path("runs/a/empty").read_bytes() == b"not any more"
+    assert (Path("runs/a") / state).read_bytes() == bytes(5_120_000)
     for link in head.logs.glob("heliostat-*"):
         if link.is_symlink():
             link.unlink()
     Path("runs/a/empty").unlink()
     said("fetch", "runs/a")
     assert files_in(Path("runs/a")) == files_in(there)
+    handle = Handle.read(Path("runs/a"))
+    replace(handle, submission_id="of-an-earlier-session").write(Path("runs/a"))
+    Path("runs/a/empty").unlink()
+    said("fetch", "runs/a")
+    assert files_in(Path("runs/a")) == files_in(there)
+    handle.write(Path("runs/a"))
     shutil.rmtree(there)
     Path("runs/a/empty").unlink()
     assert "somebody has deleted it" in said("fetch", "runs/a", status=1)

@@ -26,7 +26,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 import xxhash
-from heliostat.cluster.errors import JobServerError
+from heliostat.cluster.errors import JobServerError, NoSuchJobError
 from heliostat.cluster.head.api import Head
 from heliostat.data.format.files import flush_folder
 
@@ -65,8 +65,10 @@ def fetch(head: Head, handle: Handle, to: Path, screen: Display, told: Told | No
     """
     goes_on = False
     if told is None:
-        job, told = told_until_now(head, handle)
-        goes_on = not job.is_over
+        told = Told()
+        with contextlib.suppress(NoSuchJobError):  # Ray was started anew: the folders may be there all the same
+            job, told = told_until_now(head, handle)
+            goes_on = not job.is_over
     wanted = list(dict.fromkeys([*handle.runs, *told.folders]))
     if not wanted:
         raise FetchError.no_folder(handle.submission_id)
@@ -81,7 +83,10 @@ def fetch(head: Head, handle: Handle, to: Path, screen: Display, told: Told | No
         try:
             fetcher.bring(found[path])
         except (FetchError, JobServerError):  # links go with Ray's session, and files may have changed since
-            fetcher.bring(list_folders(head, handle, [path], screen).get(path, found[path]))
+            listed = list_folders(head, handle, [path], screen).get(path)
+            if listed is None or not listed.link:
+                raise FetchError.not_there([path]) from None
+            fetcher.bring(listed)
     return fetcher.folders
 
 
