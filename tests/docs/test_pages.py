@@ -55,6 +55,12 @@ def bucket():
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+def test_the_page_about_one_machine(tmp_path):
+    run_page("one-machine.md", tmp_path)
+
+
+@pytest.mark.slow
 def test_the_page_about_data(tmp_path, bucket):
     from tensorflow.io import TFRecordWriter
     from tensorflow.train import Example, Feature, Features, FloatList, Int64List

@@ -13,6 +13,7 @@ from .machines import HEAD, LAPTOP, Machines, why_not
 
 WORK = Path(__file__).parent / "work"
 ROWS = pytest.StashKey[list[str]]()
+TIMES = pytest.StashKey[list[str]]()
 GONE_S = 20 * SLOW
 RAYS_OWN = ("ray::IDLE", "ray::JobSupervisor", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 NEVER = (
@@ -26,13 +27,17 @@ NEVER = (
 
 
 def pytest_configure(config):
-    config.stash[ROWS] = []
+    config.stash[ROWS], config.stash[TIMES] = [], []
 
 
 def pytest_terminal_summary(terminalreporter, config):
     if config.stash[ROWS]:
         terminalreporter.section("machines: seconds, longest silence after the first line, exit status")
         for row in config.stash[ROWS]:
+            terminalreporter.write_line(row)
+    if config.stash[TIMES]:
+        terminalreporter.section("machines: seconds from a command on the laptop to the first step, by part")
+        for row in config.stash[TIMES]:
             terminalreporter.write_line(row)
 
 
@@ -81,6 +86,12 @@ def told(request):
         return running.text
 
     return tell
+
+
+@pytest.fixture
+def timed(request):
+    """timed(text): keeps a line about where a command's time went, for the report."""
+    return lambda text: request.config.stash[TIMES].append(f"{request.node.name:70} {text}")
 
 
 @pytest.fixture(scope="session")

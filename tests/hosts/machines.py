@@ -4,6 +4,9 @@ What tells machines from processes is what they do not share. Here every machine
 there), its own ``/dev/shm``, addresses, host name and process numbers. All else (the system, Python, this checkout) is
 the same everywhere and read-only. Ray's token authentication is on, and every machine has the token.
 
+The laptop is no machine of the cluster, and `GATEWAY` is all that it can be let reach: an address of the bridge, where
+one port is passed on to the head's port for jobs. So one port is open, and no rule for it can be wrong.
+
 A firewall is a hardware address that nobody has: what a machine sends to another goes to it, so packets vanish and
 nobody is told, on connections that are there, too. iptables does that as well, but is often not installed; ``tc``
 drops by the queue, not by whom it goes to.
@@ -32,6 +35,8 @@ from .running import Running
 PREFIX, NETWORK, SWITCH = "heliostat-", "10.213.88", "heliostat-switch"
 HEAD, LAPTOP = "a", "l"
 RAY_PORT, JOBS_PORT = 6379, 8265
+GATEWAY = f"{NETWORK}.200"
+AT_GATEWAY = f"http://{GATEWAY}:{JOBS_PORT}"
 START_S = 120
 NOBODY = "02:00:00:00:00:01"
 
@@ -100,6 +105,7 @@ class Machines:
         self._token = secrets.token_hex(32)
         self._first: dict[str, subprocess.Popen[str]] = {}
         self._inits: dict[int, int] = {}
+        self._gateway: subprocess.Popen[str] | None = None
         self.crashed: set[str] = set()
 
     def __enter__(self) -> Machines:
@@ -108,6 +114,7 @@ class Machines:
             _run("ip", "netns", "add", SWITCH)
             _run("ip", "-n", SWITCH, "link", "add", "br0", "type", "bridge")
             _run("ip", "-n", SWITCH, "link", "set", "br0", "up")
+            _run("ip", "-n", SWITCH, "address", "add", f"{GATEWAY}/24", "dev", "br0")
             for name in (*self._nodes, LAPTOP):
                 self._make(name)
             self.heal()
@@ -117,6 +124,7 @@ class Machines:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.shut()
         for name in list(self._first):
             self.remove(name)
         _remove_namespaces()
@@ -221,6 +229,29 @@ class Machines:
             command = ["ip", "-n", host(here), "neigh", "del", address(there), "dev", "eth0"]
             subprocess.run(command, capture_output=True, check=False)
 
+    def open(self) -> None:
+        """From now on `GATEWAY` passes connections on to the head's port for jobs."""
+        if self._gateway is not None:
+            return
+        program = (sys.executable, str(Path(__file__).with_name("gateway.py")))
+        ends = (f"{GATEWAY}:{JOBS_PORT}", f"{address(HEAD)}:{JOBS_PORT}")
+        self._gateway = subprocess.Popen(
+            ["ip", "netns", "exec", SWITCH, *program, *ends],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        if self._gateway.stdout is None or self._gateway.stdout.readline() != "ready\n":
+            self.shut()
+            raise RuntimeError("the gateway does not listen")
+
+    def shut(self) -> None:
+        """The opposite of `open`: connections that there are break off, and new ones are refused."""
+        if self._gateway is not None:
+            self._gateway.kill()
+            self._gateway.communicate()
+            self._gateway = None
+
     def limit(self, name: str, rate: str) -> None:
         """Limit what a machine sends, such as to ``"20mbit"``."""
         shape = ("tbf", "rate", rate, "burst", "64kb", "latency", "400ms")
@@ -234,8 +265,9 @@ class Machines:
     def heal(self) -> None:
         """Bring the nodes back to what they were: all there, with Ray, and nothing between them.
 
-        The laptop's firewall stays as it is.
+        The laptop's firewall stays as it is; the gateway is open.
         """
+        self.open()
         for name in [each for each in self._first if each not in (*self._nodes, LAPTOP)]:
             self.remove(name)
         for name in self._nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -18,12 +19,27 @@ def is_at_the_gate(folder: Path) -> bool:
 def files_of(folder: Path) -> set[str]:
     """What callbacks have written into a run folder: names below it, those of TensorBoard as their folders."""
     ours = {"run.json", "metrics.jsonl", "events.jsonl", "model.keras", "logs", "checkpoints", "final", "data"}
+    ours.add("submitted.json")
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return {
         str(path.parent if ".tfevents." in path.name else path)
         for path in found
         if path.parts[0] not in ours and not any(part.startswith(".") for part in path.parts)
     }
+
+
+def assert_whole(folder: Path, other: Path, num_workers: int) -> None:
+    """A run folder holds all that a run leaves, and its model has the weights of another's."""
+    record = json.loads((folder / "run.json").read_text())
+    assert record["state"] == "finished", record["state"]
+    num_epochs = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert num_epochs == len((other / "metrics.jsonl").read_text().splitlines())
+    assert (folder / "events.jsonl").stat().st_size
+    for worker in range(num_workers):
+        assert "a word of the user's model" in (folder / "logs" / f"worker-{worker}.log").read_text()
+    assert list((folder / "checkpoints").glob("*/manifest.json"))
+    assert list((folder / "final").rglob("manifest.json"))
+    _assert_same_weights(folder / "model.keras", other / "model.keras")
 
 
 def assert_same_files(folder: Path, other: Path) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
+
 WAIT_S = 240
 FIRST_LINE = "starting "  # the first line that is ours: what comes before is Ray's and Python's
 
@@ -76,6 +78,16 @@ class Running:
         """Wait until it has ended; its exit status."""
         self._wait(lambda: self._is_over, limit_s)
         return self._process.wait(30)
+
+    def interrupt(self) -> None:
+        """Ctrl-C: to the command itself, and not to what has brought it onto its machine."""
+        for child in psutil.Process(self._process.pid).children():
+            child.send_signal(signal.SIGINT)
+
+    def second_of(self, *texts: str) -> float | None:
+        """The seconds at which the first line came that has one of these texts in it; None if there is none."""
+        with self._news:
+            return next((line.seconds for line in self._lines if any(each in line.text for each in texts)), None)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to it and to what it has started."""

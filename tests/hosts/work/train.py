@@ -17,6 +17,14 @@ BATCH = 32
 GATE = Path("/tmp/gate")  # on whatever machine the chief is
 
 
+class Odd(Exception):
+    """An error of the user's that no pickle can carry."""
+
+    def __init__(self, lock):
+        super().__init__("the user's own trouble")
+        self.lock = lock
+
+
 def build_model():
     print("a word of the user's model")
     model = keras.Sequential(
@@ -70,6 +78,20 @@ class Diary(keras.callbacks.Callback):
         print(f"the diary has epoch {epoch}")
 
 
+class Trouble(keras.callbacks.Callback):
+    """Raises in the second epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise Odd(mylayers.LOCK)
+
+
+def needy():
+    import onlyhere  # a module that is not beside the script
+
+    return onlyhere.model(build_model())
+
+
 def callbacks_of(run_dir):
     """Callbacks that write into the run folder, in which they work: a relative path begins there."""
     run_dir = run_dir if run_dir.is_absolute() else Path()
@@ -110,12 +132,15 @@ def main():
     parser.add_argument("--gate", type=int, help="the epoch that waits for the gate")
     parser.add_argument("--pace", type=float, help="seconds of a step while the gate is shut")
     parser.add_argument("--files", action="store_true", help="callbacks that write files")
+    parser.add_argument("--trouble", action="store_true", help="a callback that raises")
+    parser.add_argument("--needy", action="store_true", help="a model that needs a module of this machine")
+    parser.add_argument("--fits", type=int, default=1, help="so many of each kind, one after the other")
     parser.add_argument("--passes", action="store_true", help="evaluate and predict behind each fit")
     parser.add_argument("--start-timeout", type=float, default=float(os.environ.get("START_TIMEOUT_S", "300")))
     options = parser.parse_args()
     found = {}
     with Trainer(
-        build_model,
+        needy if options.needy else build_model,
         workers=options.workers,
         min_workers=options.min_workers,
         max_workers=options.max_workers,
@@ -131,14 +156,16 @@ def main():
         for kind in options.kinds:
             callbacks = [] if options.gate is None else [Gate(options.gate)]
             callbacks += [] if options.pace is None else [Pace(options.pace)]
-            result = trainer.fit(
-                data_of(kind, options.data),
-                validation_data=options.data / "valid",
-                epochs=options.epochs,
-                global_batch_size=BATCH,
-                initial_weights=None if kind == options.kinds[0] else "new",
-                callbacks=callbacks + (callbacks_of(options.run_dir) if options.files else []),
-            )
+            callbacks += [Trouble()] if options.trouble else []
+            for number in range(options.fits):
+                result = trainer.fit(
+                    data_of(kind, options.data),
+                    validation_data=options.data / "valid",
+                    epochs=options.epochs,
+                    global_batch_size=BATCH,
+                    initial_weights="new" if number == 0 and kind != options.kinds[0] else None,
+                    callbacks=callbacks + (callbacks_of(options.run_dir) if options.files else []),
+                )
             found[kind] = {"sha256": result.sha256, "history": result.history}
             if options.passes:
                 scores = np.asarray(trainer.predict(options.data / "valid"))
