@@ -2,6 +2,7 @@
 
     python scripts/examples/cluster.py --workers 2                    # two workers on this machine
     python scripts/examples/cluster.py --workers 8 --address auto     # on a machine of the cluster
+    python scripts/examples/cluster.py --workers 8 --address http://HEAD:8265     # from a laptop; all comes back here
 
 The dataset lies on the disk of the machine where this runs; workers of other machines fetch it from there.
 The number of microbatches is fixed, so two workers and eight compute the same, bit for bit on one type of CPU.
@@ -34,7 +35,7 @@ def write_waves(path: Path, num_rows: int, seed: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--address", help="'auto' joins this machine's cluster; left out, a local Ray is used")
+    parser.add_argument("--address", help="'auto' joins this machine's cluster, http://HEAD:8265 computes on one elsewhere; left out, a local Ray")
     parser.add_argument("--folder", type=Path, default=Path("waves"))
     options = parser.parse_args()
     write_waves(options.folder / "train", 20_000, seed=0)
