@@ -35,7 +35,7 @@ def write_waves(path: Path, num_rows: int, seed: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--address", help="'auto' joins this machine's cluster, http://HEAD:8265 computes on one elsewhere; left out, a local Ray")
+    parser.add_argument("--address", help="'auto' or http://HEAD:8265; left out, a Ray of this machine is used")
     parser.add_argument("--folder", type=Path, default=Path("waves"))
     options = parser.parse_args()
     write_waves(options.folder / "train", 20_000, seed=0)
