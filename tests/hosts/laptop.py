@@ -11,9 +11,9 @@ from .machines import AT_GATEWAY, HEAD, LAPTOP
 WAIT_S = 120 * SLOW
 # Parts of the time from a command to the first step: the first line that has one of these words ends a part.
 PARTS = (
-    ("client", ("packing", "packed")),
-    ("packing, handing over", ("submitted",)),
-    ("the job's start", ("run folder ", "starting ")),
+    ("loading, first answer", ("packing ",)),
+    ("packing", ("packed",)),
+    ("sending, the job's start", ("run folder ",)),
     ("workers to the first step", ("first step after",)),
 )
 
