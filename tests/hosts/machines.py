@@ -32,7 +32,7 @@ import psutil
 from ..slow import SLOW
 from .running import Running
 
-PREFIX, NETWORK, SWITCH = "heliostat-", "10.213.88", "heliostat-switch"
+PREFIX, NETWORK, SWITCH = "heliohost-", "10.213.88", "heliohost-switch"  # others than those of tests of faults
 HEAD, LAPTOP = "a", "l"
 RAY_PORT, JOBS_PORT = 6379, 8265
 GATEWAY = f"{NETWORK}.200"
