@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import time
 
-from ..slow import SLOW
 from .machines import AT_GATEWAY, HEAD, LAPTOP
 
-WAIT_S = 120 * SLOW
 # Parts of the time from a command to the first step: the first line that has one of these words ends a part.
 PARTS = (
     ("loading, first answer", ("packing ",)),
@@ -50,16 +47,6 @@ def parts_of(running):
             found.append(f"{name} {at - before:.1f}")
             before = at
     return f"{before:.1f} s until the first step: {', '.join(found)}"
-
-
-def wait_for(found, running):
-    """Wait until a function returns something true, while a command runs; what it returned."""
-    until_s = time.monotonic() + WAIT_S
-    while not (value := found()):
-        assert not running.is_over, running.text[-6000:]
-        assert time.monotonic() < until_s, running.text[-6000:]
-        time.sleep(0.1)
-    return value
 
 
 def run_on_the_head(machines, name):

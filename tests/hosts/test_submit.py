@@ -12,7 +12,7 @@ import pytest
 
 from ..trainer.faults import events_of
 from .conftest import open_gates, outcome
-from .laptop import commands_in, heliostat, links_left, parts_of, run_on_the_head, submit
+from .laptop import commands_in, heliostat, parts_of, run_on_the_head, submit
 from .machines import AT_GATEWAY, GATEWAY, HEAD, JOBS_PORT, LAPTOP, RAY_PORT, address
 from .run_folder import assert_same_files, assert_whole
 
@@ -47,15 +47,14 @@ def test_a_submitted_script_comes_home_as_the_run_of_one_machine(machines, undis
     folder = machines.disk(LAPTOP) / "got" / "sent"
     assert_whole(folder, undisturbed[1], num_workers=3)
     assert_same_files(folder, undisturbed[1])
-    assert not links_left(machines)
     again = heliostat(machines, "fetch", "/tmp/got/sent")
-    assert "0 " in told(again, "fetched again") or "nothing" in again.text
+    assert "already" in told(again, "fetched again")
 
 
 def test_a_submission_is_detached_attached_stopped_fetched_and_goes_on_after_an_edit(machines, undisturbed, told):
     run, options = "/tmp/got/long", ("--run-dir=runs/long", "--files")
     folder, far = machines.disk(LAPTOP) / "got" / "long", run_on_the_head(machines, "runs/long")
-    first = submit(machines, run, *options, "--pace=1")
+    first = submit(machines, run, *options, "--pace=3")
     first.wait_for("epoch 1/3")
     first.interrupt()
     text = told(first, "Ctrl-C")
