@@ -24,15 +24,16 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..errors import DiskError
-from .served import TOKEN, Root, ServedDisk
+from .served import TOKEN, Root, ServedDisk, as_memo
 
 CALLS_AT_ONCE = 8
 # For an answer: as long as a worker may stand still that reads (`group.liveness`). What is written has no limit: it is
 # nowhere else, and who waits for it says so.
 LIMIT_S = 600.0
 SERVE_WITHIN_S = 60.0
-FORGET_WITHIN_S = 3.0
 MAX_DEATHS = 10
+# Of the disks of this process, by id: files in its memory, each with the roots for whoever serves that disk next.
+_MEMOS: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,8 @@ class Disk:
                     Path(root.path, TOKEN).write_text(self.id)
             if hindered := fetched(self.asked("serve", served.roots, self.id), SERVE_WITHIN_S):
                 raise DiskError.not_seen(*hindered)
+            if (memo := _MEMOS.get(self.id)) is not None:
+                os.pwrite(memo, as_memo(served.roots).ljust(os.fstat(memo).st_size), 0)  # blanks over a longer one
         except TimeoutError:
             new.unmark()
             raise DiskError.silent(SERVE_WITHIN_S) from None
@@ -100,13 +103,6 @@ class Disk:
                         os.rmdir(folder)
                         folder = os.path.dirname(folder)
 
-    def forget(self) -> None:
-        """Serve nothing from now on, and leave nothing behind; on the driver."""
-        self.unmark()
-        if ray.is_initialized():
-            with contextlib.suppress(RayError):
-                ray.get(self.asked("forget"), timeout=FORGET_WITHIN_S)
-
     def _marks(self, root: Root) -> bool:
         with contextlib.suppress(OSError):
             return Path(root.path, TOKEN).read_text() == self.id
@@ -131,13 +127,18 @@ def start_disk() -> Disk:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE, "scheduling_strategy": here}
     again = {"max_restarts": MAX_DEATHS, "max_task_retries": MAX_DEATHS}
-    name = uuid.uuid4().hex
-    return Disk(id=name, actor=ray.remote(**options, **again)(ServedDisk).remote(name))
+    memo = os.memfd_create("heliostat-disk")  # it is gone with this process, however that ends
+    actor = ray.remote(**options, **again)(ServedDisk).remote(f"/proc/{os.getpid()}/fd/{memo}")
+    disk = Disk(id=uuid.uuid4().hex, actor=actor)
+    _MEMOS[disk.id] = memo
+    return disk
 
 
 def stop_disk(disk: Disk) -> None:
     """Serve it no more."""
-    disk.forget()
+    disk.unmark()
+    if (memo := _MEMOS.pop(disk.id, None)) is not None:
+        os.close(memo)
     if ray.is_initialized():
         with contextlib.suppress(RayError):
             ray.kill(disk.actor)

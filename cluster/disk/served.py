@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,16 +62,15 @@ class Found(NamedTuple):
 class ServedDisk:
     """Files and folders below some roots. Everything raises OSError; PermissionError outside of the roots.
 
-    All that it knows are its roots. They are kept in a file of this user's, too, so that Ray can start another process
-    in place of one that has died (`disk.start_disk`), which then serves what that one has served.
+    All that it knows are its roots. The driver keeps them, too, so that Ray can start another process in place of one
+    that has died (`disk.start_disk`), which then serves what that one has served.
 
     Args:
-        name: of the disk, which nobody else uses.
+        memo: a file in which the driver keeps them, as JSON.
     """
 
-    def __init__(self, name: str) -> None:
-        self._memo = Path(tempfile.gettempdir(), f"heliostat-disk-{name}.json")
-        self._roots = _remembered(self._memo)  # never changed in place: others read it meanwhile
+    def __init__(self, memo: str) -> None:
+        self._roots = _remembered(memo)  # never changed in place: others read it meanwhile
 
     def serve(self, roots: Sequence[Root], token: str) -> tuple[str, str] | None:
         """Serve these roots from now on and no others; those that can be written to have this token.
@@ -87,17 +85,8 @@ class ServedDisk:
                 os.stat(root.path)
             except OSError as error:
                 return root.path, error.strerror or str(error)
-        try:
-            _remember(roots, self._memo)
-        except OSError as error:
-            return str(self._memo), error.strerror or str(error)
         self._roots = tuple(roots)
         return None
-
-    def forget(self) -> None:
-        """Serve nothing any more, and leave nothing behind."""
-        self._roots = ()
-        self._memo.unlink(missing_ok=True)
 
     def info(self, paths: Sequence[str]) -> list[Found]:
         """What lies at these paths."""
@@ -181,21 +170,18 @@ class ServedDisk:
         )
 
 
-def _remember(roots: Sequence[Root], memo: Path) -> None:
-    """Keep roots in a file, which is whole at any moment and readable by this user alone; raises OSError."""
-    with tempfile.NamedTemporaryFile("w", dir=memo.parent, prefix=f"{memo.name}.", delete=False) as unready:
-        json.dump([asdict(root) for root in roots], unready)
-    os.replace(unready.name, memo)
+def as_memo(roots: Sequence[Root]) -> bytes:
+    """Roots as the driver keeps them."""
+    return json.dumps([asdict(root) for root in roots]).encode()
 
 
-def _remembered(memo: Path) -> tuple[Root, ...]:
-    """The roots in a file; none where it is not there, or is somebody else's."""
+def _remembered(memo: str) -> tuple[Root, ...]:
+    """The roots in a file; none where it cannot be read, or nothing was ever served."""
     try:
-        with memo.open() as file:
-            is_own = os.fstat(file.fileno()).st_uid == os.geteuid()
-            return tuple(Root(**root) for root in json.load(file)) if is_own else ()
-    except FileNotFoundError:
+        found = Path(memo).read_bytes()
+    except OSError:
         return ()
+    return tuple(Root(**root) for root in json.loads(found or b"[]"))
 
 
 def _found(path: str, real: str) -> Found:

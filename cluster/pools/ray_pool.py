@@ -222,7 +222,7 @@ class RayPool(WorkerPool):
         self._keepers.close()
         self._placement.close()
         if self.disk is not None:
-            self.disk.forget()  # also where the program ends without closing its trainer
+            self.disk.unmark()  # also where the program ends without closing its trainer
 
     # -- threads that hear the workers, and end them --------------------------------------------------------------
 

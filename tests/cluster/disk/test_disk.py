@@ -6,11 +6,9 @@ import contextlib
 import errno
 import os
 import pickle
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -250,8 +248,14 @@ def test_a_process_that_dies_alone_is_replaced_and_nothing_is_lost(disk, tmp_pat
         assert file.read() == content
     with pytest.raises(PermissionError):
         disk.call("info", [str(tmp_path)])
-    stop_disk(disk)
-    assert not list(Path(tempfile.gettempdir()).glob(f"heliostat-disk-{disk.id}*"))
+    other = disk.serving(Root(path=f"{tmp_path}/x", is_writable=True))  # of a shorter name
+    kill_the_serving_process()
+    assert other.call("info", [f"{tmp_path}/x"])[0].kind == "folder"
+    with pytest.raises(PermissionError):
+        other.call("info", [f"{tmp_path}/run"])
+    stop_disk(other)
+    stop_disk(other)
+    assert disk.id not in disk_module._MEMOS
 
 
 def kill_the_serving_process():

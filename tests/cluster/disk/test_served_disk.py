@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 
 import numpy as np
 import pytest
-from heliostat.cluster.disk.served import TOKEN, Root, ServedDisk
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/temporary")
-    return tmp_path / "temporary"
+from heliostat.cluster.disk.served import TOKEN, Root, ServedDisk, as_memo
 
 
 @pytest.fixture
@@ -25,7 +17,7 @@ def served(tmp_path):
     (tmp_path / "data/rows").write_bytes(bytes(range(100)))
     (tmp_path / "secret").write_text("not theirs")
     (tmp_path / "run" / TOKEN).write_text("mine")
-    disk = ServedDisk("name")
+    disk = ServedDisk("/none")
     roots = [Root(path=f"{tmp_path}/run", is_writable=True), Root(path=f"{tmp_path}/data")]
     assert disk.serve(roots, "mine") is None
     return disk
@@ -111,7 +103,7 @@ def test_errors_keep_their_number(served, tmp_path):
 
 
 def test_a_folder_that_is_another_one_for_ray_is_told(tmp_path):
-    disk, path = ServedDisk("name"), f"{tmp_path}"
+    disk, path = ServedDisk("/none"), f"{tmp_path}"
     (found, why) = disk.serve([Root(path=path, is_writable=True)], "mine")
     assert (found, "No such file" in why) == (path, True)
     (tmp_path / TOKEN).write_text("of another")
@@ -129,24 +121,16 @@ def test_what_was_served_before_is_so_no_more_and_stays_so_where_others_cannot_b
         served.info([f"{tmp_path}/data"])
 
 
-def test_who_takes_the_place_of_a_dead_one_serves_the_same_until_that_is_forgotten(served, tmp_path, temporary):
-    other = ServedDisk("name")
+def test_who_takes_the_place_of_a_dead_one_serves_what_the_driver_has_kept(served, tmp_path):
+    memo = tmp_path / "memo"
+    assert ServedDisk(str(memo)).serve([], "mine") is None
+    memo.write_bytes(as_memo([Root(path=f"{tmp_path}/run", is_writable=True), Root(path=f"{tmp_path}/data")]) + b"  ")
+    other = ServedDisk(str(memo))
     assert other.read(f"{tmp_path}/data/rows", 98, 2).tolist() == [98, 99]
     other.make_folder(f"{tmp_path}/run/new")
     with pytest.raises(PermissionError):
         other.make_folder(f"{tmp_path}/data/new")
-    with pytest.raises(PermissionError):
-        ServedDisk("another name").info([f"{tmp_path}/data"])
-    (memo,) = temporary.iterdir()
-    assert memo.stat().st_mode & 0o077 == 0
-    other.forget()
-    assert not list(temporary.iterdir())
-    for disk in (other, ServedDisk("name")):
+    memo.write_bytes(b"")
+    for nothing in (memo, tmp_path / "none"):
         with pytest.raises(PermissionError):
-            disk.info([f"{tmp_path}/data"])
-
-
-def test_roots_that_another_user_has_written_are_not_served(served, tmp_path, temporary, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(PermissionError):
-        ServedDisk("name").info([f"{tmp_path}/data"])
+            ServedDisk(str(nothing)).info([f"{tmp_path}/data"])
