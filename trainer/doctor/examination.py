@@ -46,7 +46,7 @@ from .inspector import FIRST, FIRST_ANSWER_S, Inspectors
 from .machine import LITTLE_ROOM_BYTES, Machine, Node
 
 Say = Callable[[str], None]
-SAY_EVERY_S = 8.0
+SILENT_S, LOOK_S = 7.0, 1.0  # nothing is silent for ten seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +67,28 @@ class Report:
 
 
 class _Saying:
-    """Says what is done, and again while that takes long."""
+    """Says what is done, and again where nothing else was said for a while."""
 
     def __init__(self, say: Say) -> None:
-        self._say, self._said = say, ("", 0.0)
+        self._say, self._line = say, "looking at this machine"
+        self._began_s = self._heard_s = time.monotonic()
 
     def say(self, line: str) -> None:
         """Something begins."""
-        self._said = line, time.monotonic()
+        self._line, self._began_s = line, time.monotonic()
+        self.heard()
         self._say(line)
 
-    def again(self, seconds: float) -> None:
-        """It still goes on; from a thread."""
-        line, since_s = self._said
-        if (took_s := time.monotonic() - since_s) > SAY_EVERY_S / 2:
-            self._say(f"still {line} ({took_s:.0f} s)")
+    def heard(self) -> None:
+        """Something was said."""
+        self._heard_s = time.monotonic()
+
+    def again(self, _seconds: float) -> None:
+        """Look whether it is time to say that it still goes on; from a thread."""
+        now_s = time.monotonic()
+        if now_s - self._heard_s > SILENT_S:
+            self.heard()
+            self._say(f"still {self._line} ({now_s - self._began_s:.0f} s)")
 
 
 @dataclass(slots=True)
@@ -103,10 +110,11 @@ def examine(address: str | None, tell: Callable[[Finding], None], say: Say) -> R
     """
     wanted = wanted_for((), None)
     here, place, saying = look(wanted), _Place(), _Saying(say)
-    with beside(saying.again, SAY_EVERY_S, "heliostat-doctor"):
+    with beside(saying.again, LOOK_S, "heliostat-doctor"):
         for each in _findings(address, place, wanted, here, saying.say):
             place.told.append(each)
             tell(each)
+            saying.heard()
     return Report(findings=tuple(place.told), nodes=tuple(place.nodes), links=tuple(place.links), driver=here)
 
 
