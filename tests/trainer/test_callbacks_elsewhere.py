@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import keras
 import pytest
 from heliostat.cluster.disk.disk import start_disk, stop_disk
-from heliostat.cluster.disk.reach import Reach
+from heliostat.cluster.disk.reach import Reach, scratch_of
 from heliostat.cluster.disk.served import TOKEN, Root
 from heliostat.trainer import Trainer
 from heliostat.trainer.worker import worker
@@ -32,6 +33,7 @@ def disk(ray_here, tmp_path):
     yield served
     (tmp_path / "run" / TOKEN).unlink(missing_ok=True)  # the trainer's, which serves the folder as well
     stop_disk(served)
+    shutil.rmtree(scratch_of(served.id), ignore_errors=True)  # no keeper is asked to
 
 
 def through(disk, build):

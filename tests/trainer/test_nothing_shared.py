@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import keras
 import psutil
 import pytest
+from heliostat.cluster.disk.reach import scratch_of
 from heliostat.cluster.disk.served import TOKEN
 from heliostat.cluster.pools import ray_session
 from heliostat.trainer.driver.workers import Workers
@@ -27,9 +31,12 @@ pytestmark = pytest.mark.ray
 class Elsewhere(Workers):
     """Workers whose machines have other folders at the paths of the driver's: there is another token in each."""
 
+    scratch: ClassVar[set[Path]] = set()
+
     def serve(self, roots):
         disk = super().serve(roots)
         assert disk is not None, "workers may be on other machines"
+        self.scratch.add(scratch_of(disk.id))
         for root in disk.roots:
             if root.is_writable:
                 with open(f"{root.path}/{TOKEN}", "w") as token:
@@ -51,7 +58,9 @@ def elsewhere(ray_here, monkeypatch, tmp_path):
         arguments = {"workers": 2, "num_microbatches": 4, "threads_per_worker": 1, "seed": 7}
         return TrainerOn(Elsewhere, normalised, run_dir=tmp_path / "run", start_timeout_s=300 * SLOW, **arguments)
 
-    return make
+    yield make
+    while Elsewhere.scratch:  # keepers remove it, and have none to keep on the driver's own machine
+        shutil.rmtree(Elsewhere.scratch.pop(), ignore_errors=True)
 
 
 def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp_path):
