@@ -9,7 +9,7 @@ on the cluster.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from heliostat.trainer.driver.run_folder import RUN_FILE
 from heliostat.trainer.driver.run_paths import make_new, new_run_path
 from heliostat.trainer.driver.shown_text import masked_arguments
 from heliostat.trainer.environment import Command
+from heliostat.trainer.remote.alone import alone_in
 from heliostat.trainer.remote.handle import Handle, new_submission_id
 from heliostat.trainer.remote.job_wanted import JobWanted
 from heliostat.trainer.remote.listing import MODULE
@@ -61,6 +62,20 @@ def submit(wanted: Submission, screen: Display) -> int:
     """
     head = Head(wanted.address)
     version = head.check()
+    with nullcontext() if wanted.run_dir is None else alone_in(wanted.run_dir, screen.say):
+        handle, run = _submitted(wanted, head, version, screen)
+    return watch(head, handle, run, screen)
+
+
+def _submitted(wanted: Submission, head: Head, version: str, screen: Display) -> tuple[Handle, Path]:
+    """Make the job; its handle, and the folder that stands for it.
+
+    Args:
+        wanted: what is to be run where.
+        head: the cluster.
+        version: of Ray there.
+        screen: what the user sees.
+    """
     earlier = None if wanted.run_dir is None else earlier_handle(wanted.run_dir, wanted.script)
     folder = wanted.script.resolve().parent
     screen.say(f"Ray {version} answers at {head.address}; packing {folder}")
@@ -96,13 +111,13 @@ def submit(wanted: Submission, screen: Display) -> int:
     try:
         submit_shipment(head, handle, shipment, run, screen.say)
     except KeyboardInterrupt:
-        if earlier is None and not Handle.is_in(run):
-            raise
+        if not Handle.is_in(run) or Handle.read(run).submission_id != handle.submission_id:
+            raise  # there is no job
         raise LeftAlone(run, NEXT) from None
     finally:
         with suppress(OSError):
             run.rmdir()  # if it is empty: nothing was submitted
-    return watch(head, handle, run, screen)
+    return handle, run
 
 
 def earlier_handle(run: Path, script: Path) -> Handle | None:

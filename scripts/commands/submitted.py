@@ -136,7 +136,7 @@ def watch(head: Head, handle: Handle, run: Path, screen: Display) -> int:
 
     def note(new: Handle) -> None:
         known[0] = new
-        new.write(run)
+        new.write_news(run)
 
     try:
         outcome = follow(head, handle, screen, note)
@@ -222,7 +222,7 @@ def _first_words(message: str) -> str:
 
 
 def _write(run: Path, handle: Handle) -> None:
-    handle.write(run)
+    handle.write_news(run)
 
 
 def _log_of_worker(head: Head, handle: Handle, job: Job, told: Told, worker: int) -> Iterator[bytes]:

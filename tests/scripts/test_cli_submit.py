@@ -17,9 +17,11 @@ from click.testing import CliRunner, Result
 from heliostat.cluster.errors import NoAnswerError, NoSuchJobError
 from heliostat.cluster.head.api import Head
 from heliostat.scripts.cli import main
+from heliostat.scripts.commands import submit as submitting
 from heliostat.scripts.commands.local_runs import look
 from heliostat.scripts.commands.submit import earlier_handle
 from heliostat.scripts.errors import ScriptError
+from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_record
 from heliostat.trainer.remote.handle import HANDLE_FILE, Handle
 from heliostat.trainer.remote.links import marks_of
@@ -170,6 +172,22 @@ def test_a_run_of_this_machine_is_not_submitted_over_and_has_nothing_to_fetch(sc
     RunFolder(tmp_path / "run", resume=False).update(state="finished", epochs_done=0, seconds=1.0, sha256={})
     assert "nothing to fetch" in said("fetch", tmp_path / "run", status=1)
     assert look(tmp_path / "run").run.state == "finished"
+
+
+def test_ctrl_c_before_there_is_a_second_job_does_not_say_that_it_goes_on(script, monkeypatch):
+    earlier = Handle(address="http://127.0.0.1:9", submission_id="j", what="script", script="train.py", ended="FAILED")
+    earlier.write(Path("run"))
+    wanted = submitting.Submission(
+        script=Path(script("pass")), arguments=(), address=earlier.address, run_dir=Path("run")
+    )
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submitting, "submit_shipment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submitting._submitted(wanted, Head(earlier.address), "2.60", Display())
+    assert Handle.read(Path("run")) == earlier
 
 
 def test_resume_of_a_submitted_run_says_how(tmp_path):

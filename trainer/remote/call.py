@@ -219,7 +219,7 @@ class RemoteRuns:
 
         def note(new: Handle) -> None:
             held[0] = new
-            new.write(path)
+            new.write_news(path)
 
         with detaching(handle, path):
             outcome = follow(self._head, handle, screen, note)

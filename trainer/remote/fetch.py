@@ -35,6 +35,7 @@ from ..driver.run_folder import RUN_FILE
 from ..driver.run_paths import numbered_run_path
 from ..errors import FetchError, StorageError
 from ..storage_thread import telling
+from .alone import alone_in
 from .follow import Told, told_until_now
 from .handle import Handle
 from .links import FileMark
@@ -79,14 +80,15 @@ def fetch(head: Head, handle: Handle, to: Path, screen: Display, told: Told | No
     if not there:
         raise FetchError.not_there(wanted)
     fetcher = _Fetcher(head, to, screen, goes_on=goes_on)
-    for path in there:
-        try:
-            fetcher.bring(found[path])
-        except (FetchError, JobServerError):  # links go with Ray's session, and files may have changed since
-            listed = list_folders(head, handle, [path], screen).get(path)
-            if listed is None or not listed.link:
-                raise FetchError.not_there([path]) from None
-            fetcher.bring(listed)
+    with alone_in(to, screen.say):
+        for path in there:
+            try:
+                fetcher.bring(found[path])
+            except (FetchError, JobServerError):  # links go with Ray's session, and files may have changed since
+                listed = list_folders(head, handle, [path], screen).get(path)
+                if listed is None or not listed.link:
+                    raise FetchError.not_there([path]) from None
+                fetcher.bring(listed)
     return fetcher.folders
 
 

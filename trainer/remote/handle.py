@@ -82,6 +82,19 @@ class Handle(Lines):
         except OSError as error:
             raise StorageError(path.absolute(), error) from error
 
+    def write_news(self, folder: Path) -> None:
+        """Write it where an older one of the same job is; a folder that stands for another job by now keeps that one's.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        try:
+            if Handle.read(folder).submission_id != self.submission_id:
+                return
+        except HandleError:  # somebody has deleted or damaged it
+            pass
+        self.write(folder)
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The handle in a folder.

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import xxhash
+from heliostat.cluster.head.api import Head
+from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.run_folder import RUN_FILE
 from heliostat.trainer.errors import FetchError
-from heliostat.trainer.remote.fetch import _is_here, _place, _target_of, _turn
+from heliostat.trainer.remote.fetch import _is_here, _place, _target_of, _turn, fetch
+from heliostat.trainer.remote.follow import Told
+from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.links import FileMark
+from heliostat.trainer.remote.wire import Files
 
 
 @pytest.fixture
@@ -59,3 +68,44 @@ def test_a_run_goes_into_its_own_folder_and_never_into_another_runs(tmp_path, ru
     run_in("run-2", "another")
     assert _target_of("second", first, [first]) == tmp_path / "run-3"
     assert _target_of(None, first, []) == tmp_path / "run-3"  # its record does not tell
+
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Sends the content in two halves, between which it waits for another who asks for it, if there is one."""
+
+    both = threading.Barrier(2)
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: len(CONTENT) // 2])
+        with suppress(threading.BrokenBarrierError):
+            self.both.wait(0.5)
+        self.wfile.write(CONTENT[len(CONTENT) // 2 :])
+
+    def log_message(self, *_):
+        pass
+
+
+def test_two_commands_that_fetch_one_run_at_once_both_come_to_their_end(tmp_path):
+    """As when `submit` in one window and `attach` in another hear of the same end."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address, to = f"http://127.0.0.1:{server.server_port}", tmp_path / "run"
+    handle = Handle(address=address, submission_id="j", what="script", script="x.py", runs=("/r",))
+    mark = FileMark(size=len(CONTENT), digest=xxhash.xxh3_128_hexdigest(CONTENT))
+    told = Told(files={"/r": Files(path="/r", node_id="n", link="l", files={"model": mark})})
+    try:
+        with ThreadPoolExecutor(2) as commands:
+            both = [commands.submit(fetch, Head(address), handle, to, Display(), told) for _ in range(2)]
+            assert [each.result() for each in both] == [[to], [to]]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert [(path.name, path.read_bytes()) for path in to.iterdir()] == [("model", CONTENT)]

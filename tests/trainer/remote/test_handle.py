@@ -31,6 +31,20 @@ def test_a_handle_comes_back_as_it_was_written(tmp_path):
     assert [path.name for path in folder.iterdir()] == [HANDLE_FILE]
 
 
+def test_news_of_a_job_do_not_take_the_place_of_another_jobs_handle(tmp_path):
+    """A command that has watched a job for days writes how it ended; the folder may stand for the next one by then."""
+    ended = replace(HANDLE, ended="STOPPED")
+    ended.write_news(tmp_path / "gone")
+    assert Handle.read(tmp_path / "gone") == ended
+    HANDLE.write(tmp_path)
+    ended.write_news(tmp_path)
+    assert Handle.read(tmp_path) == ended
+    other = replace(HANDLE, submission_id="heliostat-train-2")
+    other.write(tmp_path)
+    ended.write_news(tmp_path)
+    assert Handle.read(tmp_path) == other
+
+
 def test_a_run_folder_is_noted_once():
     assert HANDLE.with_run("/b").runs == ("/home/u/runs/a", "/b")
     assert HANDLE.with_run("/b").with_run("/b") == HANDLE.with_run("/b")
