@@ -243,6 +243,8 @@ class RemoteRuns:
                     raise
                 lacks += f": {error}"
         if not has_failed:
+            if outcome.done is None and not handle.runs:
+                raise self._untold(handle)
             self._sender.arrived()
             return
         failure = self._failure(handle, outcome, path)
@@ -250,6 +252,14 @@ class RemoteRuns:
             failure.add_note(lacks)
         end_pauses_quietly()
         raise failure
+
+    def _untold(self, handle: Handle) -> CallError:
+        return CallError(
+            f"The job {handle.submission_id} has succeeded, but its log, which tells what came of it, cannot be read "
+            "to its end: the machine of its driver is gone, or the log was deleted. Make the call again.",
+            self._head.address,
+            "fetch",
+        )
 
     def _failure(self, handle: Handle, outcome: Outcome, path: Path) -> CallError:
         if outcome.failed is not None:

@@ -104,9 +104,10 @@ class Outcome:
 def outcome_of(job: Job, told: Told) -> Outcome:
     """How a job has ended that is over, by what Ray and its log say."""
     is_silent, code = told.failed is None and told.done is None, job.exit_code
+    state = "SUCCEEDED" if job.state == "STOPPED" and told.done is not None else job.state  # it had done all by then
     return Outcome(
-        state=job.state,
-        exit_status=exit_status_of(job.state, job.exit_code, told.failed),
+        state=state,
+        exit_status=exit_status_of(state, job.exit_code, told.failed),
         message=job.message,
         is_killed=is_silent and job.state == "FAILED" and (code is None or code < 0),
         folders=dict(told.folders),

@@ -87,3 +87,10 @@ def test_exit_statuses_are_those_of_the_script_on_this_machine(state, exit_code,
 def test_a_driver_that_ended_without_a_word_was_killed(state, exit_code, told, killed):
     job = Job(submission_id="j", state=state, message="m", exit_code=exit_code, metadata={})
     assert outcome_of(job, told).is_killed == killed
+
+
+def test_a_job_that_was_stopped_when_it_had_done_all_has_succeeded():
+    job = Job(submission_id="j", state="STOPPED", message="m", metadata={})
+    done, paused = (outcome_of(job, Told(done=Done(value=1))), outcome_of(job, Told(failed=PAUSED)))
+    assert (done.state, done.exit_status, done.done) == ("SUCCEEDED", 0, Done(value=1))
+    assert (paused.state, paused.exit_status) == ("STOPPED", 75)

@@ -9,14 +9,16 @@ import pytest
 from heliostat.cluster.head.api import Head
 from heliostat.cluster.preflight import Facts
 from heliostat.data import DatasetWriter
-from heliostat.trainer import ConfigurationError
+from heliostat.trainer import CallError, ConfigurationError
 from heliostat.trainer.columns import Columns
 from heliostat.trainer.config import FitConfig, TrainerConfig
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.runs import FitCall
 from heliostat.trainer.driver.trained import end_in_folder
+from heliostat.trainer.remote.call import RemoteRuns
 from heliostat.trainer.remote.called import decided, differences
 from heliostat.trainer.remote.enclosed import Rows
+from heliostat.trainer.remote.follow import Outcome
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.known import ARGUMENTS, handle_in, hashes_of, step_for
 
@@ -143,3 +145,10 @@ def test_a_fit_is_found_in_its_folder_as_its_process_has_left_it(tmp_path):
             same = replace(end.state, key=found.state.key)
             assert found == replace(end, state=same, begins=replace(end.begins, state=same))
             assert (found.begins.epochs, found.state.name) != (0, "")
+
+
+def test_a_pass_whose_result_was_never_told_is_no_empty_result(tmp_path):
+    """A job that has succeeded on a machine that is gone, with the log that held the metrics."""
+    runs = RemoteRuns(TrainerConfig(workers=1), HEAD.address, "m", None)
+    with pytest.raises(CallError, match=r"job has succeeded, but its log.*cannot be read"):
+        runs._brought(handle(), Outcome(state="SUCCEEDED", exit_status=0), tmp_path, Display())
