@@ -8,7 +8,6 @@ on the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +90,8 @@ def _submitted(wanted: Submission, head: Head, version: str, screen: Display) ->
         arguments=tuple(masked_arguments(wanted.arguments)),
         workers=wanted.workers,
         runs=() if earlier is None else earlier.runs,
+        last_run="" if earlier is None else earlier.last_run,
+        fit=0 if earlier is None else earlier.fit,
     )
     run = make_new(new_run_path(wanted.script.stem)) if wanted.run_dir is None else wanted.run_dir
 
@@ -105,7 +106,7 @@ def _submitted(wanted: Submission, head: Head, version: str, screen: Display) ->
         ).to_text()
 
     shipment = Shipment(
-        module=MODULE, argument=argument, code=packing.code, data=packing.data, variables=_going_on(handle.runs, screen)
+        module=MODULE, argument=argument, code=packing.code, data=packing.data, variables=_going_on(handle, screen)
     )
     screen.say(f"job {handle.submission_id} at {head.address}; it is {run} here, for attach, logs, stop and fetch")
     try:
@@ -155,9 +156,9 @@ def earlier_handle(run: Path, script: Path) -> Handle | None:
     return handle
 
 
-def _going_on(runs: Sequence[str], screen: Display) -> dict[str, str]:
-    """What lets a script go on with the last run folder that it has on the cluster."""
-    if not runs:
+def _going_on(handle: Handle, screen: Display) -> dict[str, str]:
+    """What lets a script go on with the run folder that it has opened last on the cluster, in the fit that did."""
+    if not handle.last_run:
         return {}
-    screen.say(f"going on with the run folder {runs[-1]} on the cluster")
-    return Command(run_dir=Path(runs[-1]), fit=len(runs)).variables()
+    screen.say(f"going on with the run folder {handle.last_run} on the cluster")
+    return Command(run_dir=Path(handle.last_run), fit=handle.fit).variables()

@@ -244,7 +244,8 @@ class _Follower:
         if printed or message is None:
             self._screen.say(printed)
         if isinstance(message, FolderOpened):
-            self._update(self._handle.with_run(message.path))
+            fit = 1 + list(self.told.folders).index(message.path)
+            self._update(self._handle.opened(message.path, fit))
         if message is not None:
             show(message, self._screen)
 

@@ -48,6 +48,8 @@ class Handle(Lines):
         arguments: those of the script, secrets masked.
         workers: the number of workers that was asked for; None for the script's own.
         runs: the job's run folders on the cluster, in the order in which they were opened, as far as is known here.
+        last_run: the one that was opened last; `fit` is which of the job's it is, counted from 1. Both are an earlier
+            job's until this one opens one.
         ended: how the job has ended ("SUCCEEDED", "FAILED", "STOPPED"), once that was heard; empty until then.
         exit_status: of the job's script, once that was heard.
         code: hashes of the code that was sent, for who wants to know whether it has changed.
@@ -61,6 +63,8 @@ class Handle(Lines):
     arguments: tuple[str, ...] = ()
     workers: int | None = None
     runs: tuple[str, ...] = ()
+    last_run: str = ""
+    fit: int = 0
     ended: str = ""
     exit_status: int | None = None
     code: dict[str, str] = field(default_factory=dict)
@@ -122,6 +126,10 @@ class Handle(Lines):
     def with_run(self, path: str) -> Self:
         """The handle that knows this run folder, too."""
         return self if path in self.runs else replace(self, runs=(*self.runs, path))
+
+    def opened(self, path: str, fit: int) -> Self:
+        """The handle of a job that has opened this run folder, for this fit of its script."""
+        return replace(self.with_run(path), last_run=path, fit=fit)
 
 
 def new_submission_id(name: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from heliostat.cluster.head.api import Job
+from heliostat.cluster.head.api import Head, Job
+from heliostat.scripts.commands.submit import _going_on
+from heliostat.trainer.driver.display import Display
 from heliostat.trainer.events import EpochRecord
-from heliostat.trainer.remote.follow import Told, exit_status_of, outcome_of
+from heliostat.trainer.remote.follow import Told, _Follower, exit_status_of, outcome_of
+from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.links import FileMark
 from heliostat.trainer.remote.wire import Done, EpochDone, Failed, Files, FolderOpened, Message, Said, to_line
 
@@ -94,3 +99,22 @@ def test_a_job_that_was_stopped_when_it_had_done_all_has_succeeded():
     done, paused = (outcome_of(job, Told(done=Done(value=1))), outcome_of(job, Told(failed=PAUSED)))
     assert (done.state, done.exit_status, done.done) == ("SUCCEEDED", 0, Done(value=1))
     assert (paused.state, paused.exit_status) == ("STOPPED", 75)
+
+
+def followed(handle: Handle, *paths: str) -> Handle:
+    """What is known of a job when it has opened these run folders."""
+    noted = [handle]
+    follower = _Follower(Head(handle.address), handle, Display(), noted.append)
+    for path in paths:
+        follower._take(to_line(FolderOpened(path=path, host="h")).rstrip("\n"))
+    return noted[-1]
+
+
+def test_a_script_that_is_submitted_again_and_again_goes_on_with_the_fit_in_which_it_was():
+    """The first fit of the second job has a new folder, which must not be taken for where the run goes on."""
+    first = followed(Handle(address="http://a:8265", submission_id="1", what="script"), "/a", "/b")
+    assert (first.last_run, first.fit) == ("/b", 2)
+    second = followed(replace(first, submission_id="2"), "/c", "/b")
+    assert (second.runs, second.last_run, second.fit) == (("/a", "/b", "/c"), "/b", 2)
+    third = followed(replace(second, submission_id="3"))
+    assert _going_on(third, Display()) == {"HELIOSTAT_RUN_DIR": "/b", "HELIOSTAT_FIT": "2"}
