@@ -99,7 +99,7 @@ def _submitted(wanted: Submission, head: Head, version: str, screen: Display) ->
         return JobWanted(
             what="script",
             job=handle.submission_id,
-            script=wanted.script.name,
+            script=wanted.script.resolve().name,
             arguments=wanted.arguments,
             data=data,
             workers=wanted.workers,

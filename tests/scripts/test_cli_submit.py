@@ -24,6 +24,7 @@ from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.run_folder import RunFolder, read_epochs, read_record
 from heliostat.trainer.remote.handle import HANDLE_FILE, Handle
+from heliostat.trainer.remote.job_wanted import JobWanted
 from heliostat.trainer.remote.links import marks_of
 
 from ..slow import SLOW
@@ -188,6 +189,16 @@ def test_ctrl_c_before_there_is_a_second_job_does_not_say_that_it_goes_on(script
     with pytest.raises(KeyboardInterrupt):
         submitting._submitted(wanted, Head(earlier.address), "2.60", Display())
     assert Handle.read(Path("run")) == earlier
+
+
+def test_a_script_that_is_a_link_is_sent_under_the_name_that_it_has_in_the_folder_that_is_sent(script, monkeypatch):
+    Path("link").mkdir()
+    Path("link/other.py").symlink_to(Path(script("pass")).absolute())
+    sent = []
+    monkeypatch.setattr(submitting, "submit_shipment", lambda *given: sent.append(given[2]))
+    wanted = submitting.Submission(script=Path("link/other.py"), arguments=(), address="http://127.0.0.1:9")
+    submitting._submitted(wanted, Head(wanted.address), "2.60", Display())
+    assert JobWanted.from_text(sent[0].argument(())).script == "train.py"
 
 
 def test_resume_of_a_submitted_run_says_how(tmp_path):
