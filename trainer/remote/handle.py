@@ -79,10 +79,11 @@ class Handle(Lines):
 
     def write(self, folder: Path) -> None:
         """Write it into a folder, which is made if need be; raises StorageError."""
-        path = folder / HANDLE_FILE
+        path, own = folder / HANDLE_FILE, folder / f".{HANDLE_FILE}-{uuid.uuid4().hex}"  # others may write it, too
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            replace_file(path, (json.dumps({"version": VERSION, **self.to_json()}, indent=2) + "\n").encode())
+            replace_file(own, (json.dumps({"version": VERSION, **self.to_json()}, indent=2) + "\n").encode())
+            own.replace(path)
         except OSError as error:
             raise StorageError(path.absolute(), error) from error
 

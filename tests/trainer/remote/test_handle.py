@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -29,6 +30,15 @@ def test_a_handle_comes_back_as_it_was_written(tmp_path):
         assert Handle.is_in(folder)
         assert Handle.read(folder) == handle
     assert [path.name for path in folder.iterdir()] == [HANDLE_FILE]
+
+
+def test_two_commands_write_the_handle_of_one_job_at_once(tmp_path):
+    """As `attach` and `stop` do when the job ends."""
+    with ThreadPoolExecutor(4) as commands:
+        for each in [commands.submit(HANDLE.write_news, tmp_path) for _ in range(100)]:
+            each.result()
+    assert Handle.read(tmp_path) == HANDLE
+    assert [path.name for path in tmp_path.iterdir()] == [HANDLE_FILE]
 
 
 def test_news_of_a_job_do_not_take_the_place_of_another_jobs_handle(tmp_path):
