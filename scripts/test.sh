@@ -66,7 +66,7 @@ tier pure "tier 1: pure" 90 "${pytest[@]}" -n 2 -m "not engine and not ray and n
 tier engine "tier 2: engine" 240 "${pytest[@]}" -n 2 -m "engine $fast" "${extra[@]}"
 tier ray "tier 3: real Ray" 240 "${pytest[@]}" -m "ray $fast" "${extra[@]}"
 tier faults "tier 4: faults" 240 "${pytest[@]}" -m "faults $fast" "${extra[@]}"
-if $all; then tier reach "machines that share nothing" 1500 "${pytest[@]}" -m reach "${extra[@]}"; fi
+if $all; then tier reach "machines that share nothing" 2700 "${pytest[@]}" -m reach "${extra[@]}"; fi
 
 printf '%s\n' "${ran[@]}"
 echo "all tiers: $SECONDS s"

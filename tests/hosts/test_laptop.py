@@ -87,7 +87,7 @@ def test_the_run_outlives_the_laptop_and_the_same_script_takes_its_result(machin
 
 
 def test_ctrl_c_detaches_and_stop_pauses_and_the_same_script_goes_on(machines, undisturbed, told):
-    options, run = ("--run-dir=runs/stopped", "--pace=3"), "/tmp/work/runs/stopped"
+    options, run = ("--run-dir=runs/stopped", "--pace=3"), "runs/stopped"
     first = call(machines, *options)
     first.wait_for("epoch 1/3")
     first.interrupt()
