@@ -46,6 +46,7 @@ from ..driver.screen import make_display
 from ..driver.workers import checked_runtime_env
 from ..environment import begin_fit, is_plan_wanted
 from ..errors import CallError, ConfigurationError, TrainerError
+from .alone import alone_in
 from .call_folder import DATA, PREDICTIONS, VALIDATION, Method
 from .elsewhere import Elsewhere, Leftover, not_removed
 from .enclosed import Rows, rows_of, sent_parts
@@ -113,7 +114,7 @@ class RemoteRuns:
         place = self._places.next(call, number, command, before, finished=finished)
         begins = None if call.anew or end is None else end.begins if place.again else end
         path = make_new(place.path) if place.is_new else place.path.absolute()
-        with cleared(path, is_new=place.is_new), self._packing():
+        with cleared(path, is_new=place.is_new), alone_in(path, screen.say), self._packing():
             handle, step = self._job_of(call, path, begins, number, screen)
         run = Elsewhere.of(call, path, begins)
         if step == "take":

@@ -9,7 +9,8 @@ whole. Of a run that goes on, files come as they were when they were listed: wha
 what was deleted or written anew meanwhile (an old checkpoint) is left out, which is said.
 
 Where a script made several run folders, the n-th lands beside the first, with ``-n`` behind its name, as they do for
-every trainer; a folder that holds another run is left alone, and the next number taken.
+every trainer; a folder that holds another run, another job's handle or anything else is left alone, and the next number
+taken. While files come, a hidden file says for which run the folder was taken.
 
 What was not done: an archive (a copy of everything on the cluster's disk, and begun anew after an interruption), and
 deleting files here that are not there any more: an older checkpoint does no harm.
@@ -43,6 +44,7 @@ from .listing import list_folders
 from .wire import Files
 
 _PIECE_BYTES = 4 << 20
+_TAKEN_FOR = ".fetching"  # holds the path of the run's folder on the cluster
 _MAX_NAMED = 5
 
 
@@ -111,10 +113,11 @@ class _Fetcher:
 
     def bring(self, files: Files) -> None:
         """Bring one here, as far as it is not; raises what `fetch` raises."""
-        target = _target_of(_run_id(self._head, files), self._to, self.folders)
+        target = _target_of(_run_id(self._head, files), files.path, self._to, self.folders)
         wanted = {name: mark for name, mark in files.files.items() if not _is_here(_place(target, name), mark)}
         if wanted:
-            self._bring_files(files, wanted, target)
+            with _taken(target, files.path):
+                self._bring_files(files, wanted, target)
         else:
             self._screen.say(f"{target} holds all {len(files.files)} files already")
         self.folders.append(target)
@@ -203,18 +206,46 @@ def _run_id(head: Head, files: Files) -> str | None:
     return _id_in(b"".join(head.read(files.node_id, f"{files.link}/{RUN_FILE}")))
 
 
-def _target_of(run_id: str | None, to: Path, taken: list[Path]) -> Path:
-    """The first folder, of ``to``, ``to-2`` ..., that no other run has."""
+def _target_of(run_id: str | None, there: str, to: Path, taken: list[Path]) -> Path:
+    """The first folder, of ``to``, ``to-2`` ..., that is this run's already or nobody's.
+
+    Args:
+        run_id: what the run is called; None if its record does not tell.
+        there: its folder on the cluster.
+        to: the folder that was named for the job; without a run in it, it is the first run's, whatever else it holds.
+        taken: those of the job's other runs.
+    """
     number = len(taken) + 1
     while True:
         folder = numbered_run_path(to, number)
-        try:
-            there = _id_in((folder / RUN_FILE).read_bytes())
-        except OSError:
-            there = None
-        if folder not in taken and there in (None, run_id):
+        if folder not in taken and _is_for(run_id, there, folder, is_named=number == 1):
             return folder
         number += 1
+
+
+def _is_for(run_id: str | None, there: str, folder: Path, *, is_named: bool) -> bool:
+    """Whether a run belongs into a folder here; see `_target_of`."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = _id_in((folder / RUN_FILE).read_bytes())
+        return found == run_id if found is not None else is_named
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return (folder / _TAKEN_FOR).read_text() == there
+    if is_named or not folder.exists():
+        return True
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+@contextlib.contextmanager
+def _taken(folder: Path, there: str) -> Iterator[None]:
+    """Note in a folder for which run it is, until the block has brought all of it; raises StorageError."""
+    note = folder / _TAKEN_FOR
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(there)
+        yield
+        note.unlink()
+    except OSError as error:
+        raise StorageError(note.absolute(), error) from error
 
 
 def _id_in(record: bytes) -> str | None:

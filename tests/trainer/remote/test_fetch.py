@@ -14,7 +14,7 @@ from heliostat.cluster.head.api import Head
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.run_folder import RUN_FILE
 from heliostat.trainer.errors import FetchError
-from heliostat.trainer.remote.fetch import _is_here, _place, _target_of, _turn, fetch
+from heliostat.trainer.remote.fetch import _is_here, _place, _taken, _target_of, _turn, fetch
 from heliostat.trainer.remote.follow import Told
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.links import FileMark
@@ -61,13 +61,29 @@ def test_what_makes_others_count_comes_after_them():
 
 def test_a_run_goes_into_its_own_folder_and_never_into_another_runs(tmp_path, run_in):
     first = tmp_path / "run"
-    assert _target_of("mine", first, []) == first
+    assert _target_of("mine", "/c", first, []) == first
     run_in("run", "mine")
-    assert _target_of("mine", first, []) == first
-    assert _target_of("theirs", first, []) == tmp_path / "run-2"
+    assert _target_of("mine", "/c", first, []) == first
+    assert _target_of("theirs", "/c", first, []) == tmp_path / "run-2"
     run_in("run-2", "another")
-    assert _target_of("second", first, [first]) == tmp_path / "run-3"
-    assert _target_of(None, first, []) == tmp_path / "run-3"  # its record does not tell
+    assert _target_of("second", "/c", first, [first]) == tmp_path / "run-3"
+    assert _target_of(None, "/c", first, []) == tmp_path / "run-3"  # its record does not tell
+
+
+def test_a_further_run_goes_into_no_folder_that_holds_anything_else(tmp_path):
+    first, second = tmp_path / "run", tmp_path / "run-2"
+    second.mkdir()
+    assert _target_of("second", "/c", first, [first]) == second, "nobody's"
+    (second / "model.keras").write_bytes(b"a user's own")
+    assert _target_of("second", "/c", first, [first]) == tmp_path / "run-3"
+    with pytest.raises(KeyboardInterrupt), _taken(tmp_path / "run-3", "/c"):
+        raise KeyboardInterrupt
+    assert _target_of("second", "/c", first, [first]) == tmp_path / "run-3", "an interrupted fetch goes on there"
+    assert _target_of("third", "/d", first, [first]) == tmp_path / "run-4"
+    with _taken(tmp_path / "run-3", "/c"):
+        pass
+    assert not any((tmp_path / "run-3").iterdir())
+    assert (second / "model.keras").read_bytes() == b"a user's own"
 
 
 CONTENT = bytes(range(256)) * 1000
