@@ -77,6 +77,7 @@ def test_a_file_cut_while_it_is_read_is_named(path, which):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_so_it_is_through_tf_data(path):
     name = open_dataset(path).shards[0].file
     status, found = _run(path, "tf", lambda: (path / name).open("r+b").truncate(8192))

@@ -121,6 +121,7 @@ def test_mistakes_are_said_before_anything_starts(tmp_path, arguments, says):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_a_users_model_is_timed_and_its_split_adds_up(tmp_path):
     (tmp_path / "mine.py").write_text(MODEL)
     rng = np.random.default_rng(0)

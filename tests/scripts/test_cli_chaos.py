@@ -103,6 +103,7 @@ def test_a_script_whose_result_depends_on_the_clock_is_found_out(chaos):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_a_script_without_workers_is_refused(chaos):
     result = chaos(workers=0)
     assert result.returncode == 1

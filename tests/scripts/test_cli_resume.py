@@ -148,6 +148,7 @@ def test_resume_of_a_finished_run_shows_its_result_and_runs_nothing(place, resum
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_replay_shows_a_step_and_leaves_the_run_as_it_is(place, resumed):
     before = {path: path.read_bytes() for path in (place / "run").rglob("*") if path.is_file()}
     done = heliostat("replay", place / "run", "--step", 7, "--microbatch", 1, "--json", cwd=place)
@@ -169,6 +170,7 @@ def test_replay_shows_a_step_and_leaves_the_run_as_it_is(place, resumed):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_rows_that_cannot_be_read_again_are_left_out_and_it_is_said(place, resumed):
     (place / "good").rename(place / "moved")
     script = (place / "train.py").read_text()

@@ -160,7 +160,7 @@ def test_two_ray_workers_on_one_clock(tmp_path):
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_first_fit_that_has_the_steps_is_traced_in_this_process_too(tmp_path, workers):
     result = run_trace(tmp_path, "--steps", "20:24", workers=workers, in_process=workers > 0)
     assert result.returncode == 0, result.stderr
@@ -172,6 +172,7 @@ def test_the_first_fit_that_has_the_steps_is_traced_in_this_process_too(tmp_path
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_a_script_without_such_steps_is_told(tmp_path):
     result = run_trace(tmp_path, "--steps", "100:120", workers=0)
     assert result.returncode == 1

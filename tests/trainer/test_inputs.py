@@ -91,7 +91,7 @@ def test_several_inputs_and_targets_of_any_dtype(train, mixed):
         np.testing.assert_allclose(history[name], value, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", pytest.param("sum", marks=pytest.mark.slow)])
 def test_the_losses_of_single_outputs_follow_their_reduction(train, mixed, reduction):
     # One step without learning: what plain Keras computes on the same rows, here cut into 4, 4, 3 and 3.
     columns = mixed_columns(29)

@@ -20,7 +20,9 @@ LAYOUTS = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3))
 FEW_LAYOUTS = ((3, 1), (1, 2))
 
 
-@pytest.mark.parametrize(("build", "make_data"), [(chapter, text_data), (normalised, dense_data)])
+@pytest.mark.parametrize(
+    ("build", "make_data"), [(chapter, text_data), pytest.param(normalised, dense_data, marks=pytest.mark.slow)]
+)
 def test_every_layout_and_loop_gives_the_same_bits(train, build, make_data):
     data, valid = make_data(), make_data(rows=23, seed=1)
     reference = fingerprint(train(build, data, validation_data=valid, workers=0))

@@ -67,7 +67,7 @@ def test_random_changes_of_rows_are_the_same_after_a_death(stored, tmp_path):
     assert outcome(result) == outcome(trained(normalised, tmp_path / "0", dataset, 0))
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_reading_ahead_changes_nothing(stored, tmp_path, workers):
     """Rows that take long are read by a thread while the step before is computed."""
     read_by = []
@@ -84,7 +84,7 @@ def test_reading_ahead_changes_nothing(stored, tmp_path, workers):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("heliostat-feed")]
 
 
-@pytest.mark.parametrize("shuffle", ["window:32", False])
+@pytest.mark.parametrize("shuffle", ["window:32", pytest.param(False, marks=pytest.mark.slow)])
 def test_every_shuffle_takes_each_row_once_on_any_number_of_workers(stored, tmp_path, shuffle):
     alone = outcome(trained(normalised, tmp_path / "0", stored, 0, shuffle=shuffle))
     each_row_once(alone["rows"], ROWS)

@@ -191,6 +191,7 @@ for split, one, labels in (("train", x, y), ("test", x_test, y_test)):
 """
 
 
+@pytest.mark.slow
 def test_data_sets_of_keras_as_keras_loads_them(tmp_path):
     """Files of the real format lie where Keras looks for what it has downloaded; a process of its own, because Keras
     reads KERAS_HOME when it is imported."""

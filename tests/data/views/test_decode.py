@@ -163,6 +163,7 @@ def test_a_first_image_without_a_size_is_named(tmp_path):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_decoding_takes_the_threads_that_tensorflow_was_given(encoded):
     program = """
 import sys, threading

@@ -43,7 +43,13 @@ def one_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize(
     ("build", "make_data"),
-    [(chapter, text_data), (normalised, dense_data), (attention, text_data), (recurrent, text_data)],
+    [
+        (chapter, text_data),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((normalised, dense_data), (attention, text_data), (recurrent, text_data))
+        ),
+    ],
 )
 def test_a_run_has_the_same_bits_with_calls_of_either_kind(train, request, build, make_data):
     arguments = {"workers": 0, "validation_data": make_data(rows=23, seed=1), "epochs": 1}

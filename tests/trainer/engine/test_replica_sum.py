@@ -77,7 +77,9 @@ def test_sums_on_devices_have_the_bits_of_the_tree(indices):
             assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize(("build", "make_data"), [(chapter, text_data), (normalised, dense_data)])
+@pytest.mark.parametrize(
+    ("build", "make_data"), [(chapter, text_data), pytest.param(normalised, dense_data, marks=pytest.mark.slow)]
+)
 def test_a_run_whose_replicas_sum_on_their_devices_has_the_same_bits(train, request, monkeypatch, build, make_data):
     data, valid = make_data(), make_data(rows=23, seed=1)
     shared = {"validation_data": valid, "num_microbatches": 8}  # the last batch leaves one of them without rows

@@ -69,6 +69,7 @@ def test_a_run_takes_the_threads_that_tensorflow_has_already(told, name):
     assert "the same bits on any workers with num_microbatches=1, threads_per_worker=3" in printed
 
 
+@pytest.mark.slow
 def test_tensorflow_that_was_told_nothing_has_as_many_threads_as_there_are_cores():
     script = (
         "import tensorflow as tf\ntf.ones(1)\n"

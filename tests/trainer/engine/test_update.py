@@ -39,7 +39,10 @@ def watch(monkeypatch, *, flat):
     return chosen
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize(
+    "name",
+    ["nadam", "ema", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw", "rmsprop", "schedule"))],
+)
 def test_one_long_vector_gives_the_bits_of_many_variables(train, monkeypatch, name):
     build, data = linear(optimizer=ELEMENTWISE[name]), dense_data()
     flat = watch(monkeypatch, flat=True)
@@ -105,7 +108,7 @@ def test_optimizers_that_look_at_whole_variables_keep_them(train, monkeypatch, o
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda: keras.optimizers.Adam(1e-2, use_ema=True),
+        pytest.param(lambda: keras.optimizers.Adam(1e-2, use_ema=True), marks=pytest.mark.slow),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), 2.0**10, dynamic_growth_steps=2),
     ],
     ids=["ema", "loss scale"],
@@ -188,7 +191,8 @@ def test_a_schedule_of_the_users_own_is_used_where_it_is(train, monkeypatch):
     assert fingerprint(results[0]) == fingerprint(results[1])
 
 
-@pytest.mark.parametrize("gradient_dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gradient_dtype", [None, "bfloat16"])
+@pytest.mark.slow
 def test_gradients_in_several_buckets_have_the_bits_of_one(train, request, monkeypatch, gradient_dtype):
     data, arguments = dense_data(), {"gradient_dtype": gradient_dtype, "epochs": 1}
     joined = fingerprint(train(normalised, data, workers=0, **arguments))

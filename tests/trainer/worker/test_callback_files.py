@@ -275,6 +275,9 @@ def data():
     return dense_data(rows=37)
 
 
+DIARIES = [pytest.param(Diary, marks=pytest.mark.slow), StepDiary]
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("diary", [Diary, StepDiary])
 @pytest.mark.parametrize("workers", [1, 3])
@@ -298,7 +301,7 @@ MOMENTS = [
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("diary", [Diary, StepDiary])
+@pytest.mark.parametrize("diary", DIARIES)
 @pytest.mark.parametrize(("point", "step"), MOMENTS)
 def test_files_are_as_without_the_death_of_the_chief(train, data, elsewhere, at, diary, point, step):
     with pytest.MonkeyPatch.context() as undisturbed:
@@ -313,7 +316,7 @@ def test_files_are_as_without_the_death_of_the_chief(train, data, elsewhere, at,
 
 @pytest.mark.engine
 @pytest.mark.parametrize("step", [4, 6])  # in the middle of an epoch, and after the first step of one
-@pytest.mark.parametrize("diary", [Diary, StepDiary])
+@pytest.mark.parametrize("diary", DIARIES)
 def test_a_run_that_is_paused_goes_on_elsewhere_with_the_files_that_it_had(train, data, tmp_path, at, diary, step):
     reference = train(SGD, data, workers=0, epochs=4, callbacks=callbacks(diary))
 
