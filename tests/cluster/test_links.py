@@ -53,6 +53,7 @@ def a_group(num_workers: int) -> WorkerGroup:
     return group
 
 
+@pytest.mark.slow
 def test_a_group_measures_between_its_tasks():
     group = a_group(3)
     try:

@@ -77,6 +77,7 @@ def test_rows_are_shuffled_by_a_seed(tmp_path):
     assert sorted(one) == sorted(two) == list(range(500))
 
 
+@pytest.mark.slow
 def test_an_interrupted_conversion_goes_on_with_resume(tmp_path):
     """Ctrl-C as a terminal sends it, once some shards are complete."""
     path, unfinished = tmp_path / "parts", tmp_path / ".set.writing"

@@ -28,6 +28,7 @@ print("behind")
 """
 
 
+@pytest.mark.slow
 def test_a_script_is_run_up_to_its_first_task(tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT)
     done = heliostat("run", "--plan", "train.py", "--plan", cwd=tmp_path)

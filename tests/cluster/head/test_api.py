@@ -33,6 +33,7 @@ def test_a_host_that_is_none_is_told():
         Head("http://no-such-host.invalid:8265").check()
 
 
+@pytest.mark.slow
 def test_who_listens_and_says_nothing_is_waited_for_some_seconds_only(monkeypatch):
     monkeypatch.setattr(server, "CONNECT_S", 0.3)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:

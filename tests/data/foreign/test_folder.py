@@ -319,6 +319,7 @@ def test_rows_are_decoded_once(tmp_path):
     assert len(times[0]) == 12
 
 
+@pytest.mark.slow
 def test_what_decoding_takes_is_told(tmp_path):
     rows = np.zeros((300, 1 << 20), np.uint8)
     type = pa.list_(pa.uint8(), 1 << 20)
