@@ -29,6 +29,7 @@ from pathlib import Path
 
 import psutil
 
+from ..scripts.child import interruptible
 from ..slow import SLOW
 from .running import Running
 
@@ -164,6 +165,7 @@ class Machines:
             errors="replace",
             env=environment,
             start_new_session=True,
+            preexec_fn=interruptible,
         )
         return Running(process, f"{' '.join(command)[:200]} on {host(name)}")
 

@@ -126,7 +126,7 @@ def test_an_error_of_the_users_is_shown_with_his_frame(machines, told):
     text = told(running)
     assert running.wait() == 1
     assert "the user's own trouble" in text
-    assert "train.py" in text
+    assert "the script, line " in text
     assert text.count("the user's own trouble") == 1
 
 
