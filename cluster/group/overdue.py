@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ..spec import FIRST_DEADLINE_S, GroupSpec
 from .controller_state import TaskState
 from .liveness import (
+    Activity,
     Heartbeat,
     Life,
     lateness_limit_s,
@@ -23,6 +24,8 @@ from .liveness import (
     reason_to_end,
     stillness_limit_s,
 )
+
+_UNHEARD = Heartbeat(activity=Activity.SET_UP)  # a member works within a second of its start, before its first one
 
 
 @dataclass(slots=True)
@@ -136,11 +139,11 @@ class Overdue:
 
 
 def _working(state: TaskState, lives: Mapping[int, Life]) -> Iterator[tuple[int, Life, Heartbeat]]:
-    """The members that work, and have said what they do."""
+    """The members that work, with what they do as far as they have said it: who falls silent may never have done so."""
     for worker in state.members:
         life = lives.get(worker)
-        if worker not in state.requests and life is not None and life.heartbeat is not None:
-            yield worker, life, life.heartbeat
+        if worker not in state.requests and life is not None:
+            yield worker, life, life.heartbeat or _UNHEARD
 
 
 def _without_place(

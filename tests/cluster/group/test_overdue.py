@@ -41,6 +41,16 @@ def test_a_member_that_is_silent_is_ended_one_at_a_time(overdue):
     assert "did not answer" in ended[1]
 
 
+def test_a_member_that_falls_silent_before_its_first_heartbeat_is_ended(overdue):
+    state = TaskState(status="running", generation=0, members=(0, 1))
+    lives = {0: Life(), 1: heard()}
+    lives[0].begin(BEGAN_S)
+    lives[1].hear(BEGAN_S + SETUP_SILENCE_S + 0.1)
+    assert look(overdue, state, lives, BEGAN_S + SETUP_SILENCE_S - 0.1)[1].get(0) is None
+    _, ended = look(overdue, state, lives, BEGAN_S + SETUP_SILENCE_S + 0.1)
+    assert "did not answer" in ended[0]
+
+
 def test_who_waits_for_the_others_is_not_overdue(overdue):
     state = TaskState(status="regrouping", generation=0, members=(0,), requests=REPORTED)
     overdue.waiting_since_s = BEGAN_S
