@@ -361,6 +361,11 @@ def memory_account(parts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {size_text(num_bytes)}" for name, num_bytes in parts.items())
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Names in a line, the first so many of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def size_text(num_bytes: int) -> str:
     """A number of bytes as people say it: 12.0 kB, 3.4 MB, 5.6 GB."""
     unit, size = next((each for each in (("GB", 1e9), ("MB", 1e6)) if num_bytes >= each[1]), ("kB", 1e3))
@@ -496,11 +501,10 @@ class NonfiniteGradientError(TrainerError):
                 "the learning rate."
             )
             return
-        more = f" and {len(variables) - _MAX_NAMES} more" if len(variables) > _MAX_NAMES else ""
         causes = f"In the data {value}. Likely causes: such a value" if value else "Likely causes: a value in its rows"
         super().__init__(
             f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
-            f"{', '.join(variables[:_MAX_NAMES])}{more}. Nothing of this step was applied. {causes} that "
+            f"{listed(variables, _MAX_NAMES)}. Nothing of this step was applied. {causes} that "
             "is not finite or far out of range, a learning rate that is too high, a division by zero or "
             "a log of zero in the loss. Look at its rows with: heliostat replay RUN_DIR --step "
             f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "

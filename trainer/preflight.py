@@ -26,7 +26,7 @@ from heliostat.cluster.preflight import CACHE, TEMPORARY, Wanted, module_files
 from heliostat.data.remote.cache import HOMES
 
 from .shipping import Packed, pack
-from .source import Source, script_folder, source_of
+from .source import Source, own_source
 
 # What every worker needs, and whatever a machine may have it from.
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -73,8 +73,7 @@ def luggage_of(code: Iterable[object]) -> Luggage:
     """
     packed = [each if isinstance(each, Packed) else pack(each) for each in code]
     modules = tuple(sorted({name for each in packed for name in each.modules}))
-    folder = script_folder()
-    source = None if folder is None else source_of(folder)
+    source = own_source()
     return Luggage(source=source, modules=modules, wanted=wanted_for(modules, source))
 
 

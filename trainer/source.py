@@ -160,6 +160,12 @@ def script_folder() -> Path | None:
     return Path.cwd()  # sys.path begins with an archive: a notebook's does
 
 
+def own_source() -> Source | None:
+    """What travels of this program's own modules; None if there are none. Raises as `source_of`."""
+    folder = script_folder()
+    return None if folder is None else source_of(folder)
+
+
 def source_of(folder: Path) -> Source | None:
     """What travels of a folder; None if it holds no modules.
 

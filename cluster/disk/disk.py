@@ -3,9 +3,10 @@
 The actor takes no core, lies where the driver is, and ends with it, since the driver owns it. If its process dies
 alone, Ray starts another, which serves the same, and makes the calls again that were not answered. They may be made
 twice, since bytes are written to a place that the caller names; only a file whose removal or new name was not answered
-is then not found. Where a machine has the
-driver's folders at the same paths (the driver's own, or all that mount one disk) nothing goes through it: the driver
-writes a token into each folder, and whoever reads it there opens files in place (`reach.Reach`).
+is then not found.
+
+Where a machine has the driver's folders at the same paths (the driver's own, or all that mount one disk) nothing goes
+through it: the driver writes a token into each folder, and whoever reads it there opens files in place (`reach.Reach`).
 """
 
 from __future__ import annotations

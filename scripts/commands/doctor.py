@@ -124,8 +124,7 @@ def _by_a_job(head: Head, tell: Tell) -> Object | Finding:
     from heliostat.trainer.driver.display import Display
     from heliostat.trainer.remote.follow import follow
     from heliostat.trainer.remote.handle import Handle, new_submission_id
-    from heliostat.trainer.remote.job_wanted import JobWanted
-    from heliostat.trainer.remote.listing import MODULE
+    from heliostat.trainer.remote.job_wanted import MODULE, JobWanted
     from heliostat.trainer.remote.submitting import Shipment, submit_shipment
 
     class Lines(Display):

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 import click
 from heliostat.trainer.environment import Command, ask_for_plan, is_plan_waiting
@@ -25,16 +24,6 @@ from heliostat.trainer.errors import CallDetachedError, RunPausedError
 
 from ..endings import Ending
 from ..failures import full_account, is_ours, is_pause, message_of
-
-
-class PausedExit(click.ClickException):
-    """Ends the command after a pause: its message, which is no error, and exit status 75."""
-
-    exit_code = RunPausedError.exit_status
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message."""
-        click.echo(self.format_message(), file=file, err=file is None)
 
 
 def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) -> None:
@@ -48,8 +37,7 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
     Raises:
         SystemExit: as the script does; with status 1 after an error.
         ClickException: for an error of Heliostat.
-        PausedExit: a run was paused.
-        Ending: Ctrl-C has left a call alone, which runs on a cluster.
+        Ending: a run was paused (status 75), or Ctrl-C has left a call alone, which runs on a cluster.
     """
     path = str(script)
     try:
@@ -58,7 +46,7 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
         raise Ending(str(error), error.exit_status) from error
     except Exception as error:
         if is_pause(error):
-            raise PausedExit(message_of(error)) from error
+            raise Ending(message_of(error), RunPausedError.exit_status) from error
         if is_ours(error) and not show_traceback:
             raise click.ClickException(
                 f"{message_of(error)}\n(heliostat --traceback run {path} shows the tracebacks.)"

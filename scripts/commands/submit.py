@@ -20,16 +20,15 @@ from heliostat.trainer.driver.run_paths import make_new, new_run_path
 from heliostat.trainer.driver.shown_text import masked_arguments
 from heliostat.trainer.environment import Command
 from heliostat.trainer.remote.alone import alone_in
-from heliostat.trainer.remote.handle import Handle, new_submission_id
-from heliostat.trainer.remote.job_wanted import JobWanted
-from heliostat.trainer.remote.listing import MODULE
+from heliostat.trainer.remote.handle import NEXT, Handle, new_submission_id
+from heliostat.trainer.remote.job_wanted import MODULE, JobWanted
 from heliostat.trainer.remote.packing import pack_folder
 from heliostat.trainer.remote.submitting import Shipment, submit_shipment
 from heliostat.trainer.storage_thread import telling
 
 from ..endings import LeftAlone
 from ..errors import ScriptError
-from .submitted import NEXT, watch
+from .submitted import watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

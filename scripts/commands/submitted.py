@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from heliostat.cluster.errors import JobServerError, NoAnswerError, NoSuchJobError
@@ -15,15 +14,13 @@ from heliostat.trainer.driver.display import Display, PlainDisplay, epoch_line
 from heliostat.trainer.errors import RunPausedError
 from heliostat.trainer.remote.fetch import fetch as fetch_folders
 from heliostat.trainer.remote.follow import Outcome, Told, follow, log_until_now, outcome_of, told_until_now
-from heliostat.trainer.remote.handle import Handle
+from heliostat.trainer.remote.handle import NEXT, Handle
 from heliostat.trainer.remote.listing import list_folders
 from heliostat.trainer.remote.wire import Failed, show, split
 from heliostat.trainer.storage_thread import telling
 
 from ..endings import INTERRUPTED, Ending, LeftAlone
 from ..errors import ScriptError
-
-NEXT = ("attach", "status", "logs", "stop", "fetch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +190,7 @@ def stop(run: Path, screen: Display) -> int:
     head.stop(handle.submission_id)
     screen.say(f"asked the job {handle.submission_id} to pause; it ends its step and writes a checkpoint")
     with telling(lambda seconds: screen.say(f"the job has not ended for {seconds:.0f} s")):
-        outcome = follow(head, handle, Display(), partial(_write, run))
+        outcome = follow(head, handle, Display(), lambda new: new.write_news(run))
     ending = ending_of(outcome, run)
     screen.say(f"it has {outcome.state.lower()}" if ending is None else ending.message)
     if outcome.folders:
@@ -219,10 +216,6 @@ def _pause_of(failed: Failed) -> str:
 def _first_words(message: str) -> str:
     """What Ray says of a job, without the end of the log that it adds."""
     return message.partition(", last available logs")[0].partition("\n")[0]
-
-
-def _write(run: Path, handle: Handle) -> None:
-    handle.write_news(run)
 
 
 def _log_of_worker(head: Head, handle: Handle, job: Job, told: Told, worker: int) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import listed
 from .manifest import check_identity
 from .values import from_line, to_line
 
@@ -60,10 +61,8 @@ class ModelRecord:
     def not_compared(self, settings: Mapping[str, Any], keras: str) -> str:
         """What to say of settings that `check` leaves out; empty where there are none."""
         names = self._unknown(settings, keras)
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        shown = f"{', '.join(names[:_MAX_NAMES])}{more}"
-        line = f"warning: settings that only one of Keras {self.keras} and {keras} knows are not compared: {shown}"
-        return line if names else ""
+        line = f"warning: settings that only one of Keras {self.keras} and {keras} knows are not compared: "
+        return line + listed(names, _MAX_NAMES) if names else ""
 
     def _unknown(self, settings: Mapping[str, Any], keras: str) -> list[str]:
         """Settings that only one of two versions of Keras knows, of objects that both models have."""

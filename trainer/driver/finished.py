@@ -15,6 +15,7 @@ from heliostat.cluster.group.messages import TaskEvent
 
 from ..code_digests import changed_code
 from ..engine.times import StartTimes
+from ..errors import listed
 from ..jobs import FitJob, PassJob, Ready
 from .coordinator import Coordinator
 from .display import Display
@@ -24,7 +25,7 @@ from .result import Result, stored_result
 from .run_folder import RunFolder, read_epochs
 from .workers import Workers
 
-_MAX_NAMES = 6  # of changed code, in a line
+MAX_CHANGED = 6  # names of changed code in a line
 
 
 def finished_result(run: Run, job: FitJob, folder: RunFolder, workers: Workers, screen: Display) -> Result:
@@ -109,9 +110,8 @@ def say_changed_callbacks(
     now = job.wanted.code_digests
     changed = changed_code(folder.record.get("fit_code", now), now)
     if changed:
-        more = f" and {len(changed) - _MAX_NAMES} more" if len(changed) > _MAX_NAMES else ""
         screen.say(
             f"warning: callbacks or steps are not those with which the run in {folder.path} began: "
-            f"{', '.join(changed[:_MAX_NAMES])}{more}. {follows}; for all of it with what is given now give another "
+            f"{listed(changed, MAX_CHANGED)}. {follows}; for all of it with what is given now give another "
             "run_dir."
         )

@@ -94,8 +94,12 @@ def make_new(path: Path) -> Path:
 def _script_name() -> str:
     """What a folder of this script is called: its name without the ending, or that of its package."""
     path = Path(sys.argv[0])
-    name = path.absolute().parent.name if path.stem == "__main__" else path.stem
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "script"
+    return plain_name(path.absolute().parent.name if path.stem == "__main__" else path.stem, "script")
+
+
+def plain_name(text: str, otherwise: str) -> str:
+    """A text as part of the name of a file, a folder or a job; `otherwise` if nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or otherwise
 
 
 def numbered_run_path(path: Path, number: int) -> Path:

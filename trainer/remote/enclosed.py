@@ -29,7 +29,7 @@ from ..errors import size_text
 from ..jobs import MODEL_FILE
 from ..preflight import wanted_for
 from ..shipping import Packed
-from ..source import Source, script_folder, source_of
+from ..source import Source, own_source
 from .call_folder import MODULE, Call, CallFolder
 from .handle import HANDLE_FILE
 from .packing import pack_datasets
@@ -82,8 +82,7 @@ def shipment_of(call: Call, enclosed: Enclosed, job: str, home: str) -> Shipment
         DataTooLargeError, SourceTooLargeError: it is more than is sent.
         ConfigurationError: something cannot be read.
     """
-    folder = script_folder()
-    source = None if folder is None else source_of(folder)
+    source = own_source()
     must_have = must_have_of((name for each in enclosed.pickles.values() for name in each.modules), source)
     call = replace(call, must_have=must_have, facts=look(must_have))
     with tempfile.TemporaryDirectory(prefix="heliostat-call-") as scratch:
@@ -126,8 +125,7 @@ def sent_parts(data: Iterable[tuple[Data, Rows]]) -> list[str]:
     Raises:
         SourceTooLargeError, DataTooLargeError: it is too much.
     """
-    folder = script_folder()
-    source = None if folder is None else source_of(folder)
+    source = own_source()
     parts = [] if source is None else [f"{len(source.names)} file(s) of modules beside the script, in {source.folder}"]
     for given, rows in data:
         name = rows.dataset.name if rows.dataset is not None and isinstance(given, (str, Path, Dataset)) else "arrays"

@@ -39,11 +39,10 @@ from ..storage_thread import telling
 from .alone import alone_in
 from .follow import Told, told_until_now
 from .handle import Handle
-from .links import FileMark
+from .links import FileMark, mark_of
 from .listing import list_folders
 from .wire import Files
 
-_PIECE_BYTES = 4 << 20
 _TAKEN_FOR = ".fetching"  # holds the path of the run's folder on the cluster
 _MAX_NAMED = 5
 
@@ -175,15 +174,9 @@ def _fetch_file(head: Head, files: Files, name: str, mark: FileMark, path: Path)
 def _is_here(path: Path, mark: FileMark) -> bool:
     """Whether a file is here as it is there."""
     try:
-        if path.stat().st_size != mark.size:
-            return False
-        with path.open("rb") as file:
-            digest = xxhash.xxh3_128()
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
+        return path.stat().st_size == mark.size and mark_of(path) == mark
     except OSError:
         return False
-    return digest.hexdigest() == mark.digest
 
 
 def _place(target: Path, name: str) -> Path:

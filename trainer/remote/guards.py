@@ -15,7 +15,7 @@ from ..driver.failures import end_pauses_quietly
 from ..driver.runs import FitCall
 from ..environment import Command
 from ..errors import CallDetachedError, ConfigurationError
-from .handle import Handle
+from .handle import NEXT, Handle
 
 
 def check_call(call: FitCall, command: Command | None) -> None:
@@ -68,6 +68,6 @@ def detaching(handle: Handle, path: Path) -> Iterator[None]:
         raise CallDetachedError(
             [
                 f"The run goes on at {handle.address}. The same command attaches to it; besides:",
-                *(f"  heliostat {each} {named}" for each in ("attach", "status", "logs", "stop", "fetch")),
+                *(f"  heliostat {each} {named}" for each in NEXT),
             ]
         ) from None

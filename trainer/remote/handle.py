@@ -25,12 +25,14 @@ from typing import Literal, Self, get_args
 
 from heliostat.data.format.files import replace_file
 
+from ..driver.run_paths import plain_name
 from ..errors import HandleError, StorageError
 from ..events import Lines
 
 HANDLE_FILE = "submitted.json"
 VERSION = 1
 SUCCEEDED = "SUCCEEDED"  # as Ray calls it
+NEXT = ("attach", "status", "logs", "stop", "fetch")  # commands that lead back to a job
 What = Literal["script", "call"]
 _MAX_BYTES = 16 << 20
 
@@ -135,5 +137,4 @@ class Handle(Lines):
 
 def new_submission_id(name: str) -> str:
     """A name for a job that no other has: ``heliostat-<name>-<time>-<four digits>``."""
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "script"
-    return f"heliostat-{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    return f"heliostat-{plain_name(name, 'script')}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"

@@ -14,9 +14,10 @@ from heliostat.cluster.head.api import Head
 from ..code_digests import changed_code
 from ..config import TrainerConfig
 from ..driver.display import Display
+from ..driver.finished import MAX_CHANGED
 from ..driver.run_folder import RUN_FILE, read_record
 from ..driver.runs import FitCall
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, listed
 from .call_folder import plain_columns
 from .enclosed import Rows
 from .handle import Handle
@@ -25,7 +26,6 @@ ARGUMENTS = "arguments of the call"  # among the hashes of a handle
 # What of the settings decides the result.
 _SETTINGS = ("num_microbatches", "threads_per_worker", "seed", "deterministic", "gradient_dtype")
 _WANTED = ("loop", "epochs", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
-_MAX_NAMES = 6  # of changed code, in a line
 Step = Literal["submit", "attach", "take"]
 
 
@@ -83,7 +83,7 @@ def step_for(handle: Handle, path: Path, hashes: Mapping[str, str], head: Head, 
         screen: what the user sees.
     """
     changed = changed_code(handle.code, hashes)
-    names = ", ".join(changed[:_MAX_NAMES]) + (f" and {len(changed) - _MAX_NAMES} more" if changed[_MAX_NAMES:] else "")
+    names = listed(changed, MAX_CHANGED)
     if handle.ended == "SUCCEEDED" and not changed:
         is_here = (path / RUN_FILE).exists() and read_record(path)["state"] == "finished"
         return "take" if is_here else "attach"

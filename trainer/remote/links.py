@@ -120,7 +120,7 @@ def marks_of(run_dir: Path) -> dict[str, FileMark]:
     found: dict[str, FileMark] = {}
     for path in _files_below(run_dir, ()):
         with contextlib.suppress(OSError):  # it has gone meanwhile, or belongs to somebody else
-            found[path.relative_to(run_dir).as_posix()] = _mark(path)
+            found[path.relative_to(run_dir).as_posix()] = mark_of(path)
     return found
 
 
@@ -159,7 +159,8 @@ def _files_below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[P
                 yield Path(entry.path)
 
 
-def _mark(path: Path) -> FileMark:
+def mark_of(path: Path) -> FileMark:
+    """By which a file is known; raises OSError."""
     digest, size = xxhash.xxh3_128(), 0
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):

@@ -17,11 +17,9 @@ from ..driver.display import Display
 from ..errors import FetchError
 from .follow import Outcome, follow
 from .handle import Handle
-from .job_wanted import JobWanted
+from .job_wanted import MODULE, JobWanted
 from .submitting import Shipment, submit_shipment
 from .wire import Files
-
-MODULE = "heliostat.scripts.commands.in_job"
 
 
 def list_folders(head: Head, handle: Handle, paths: Sequence[str], screen: Display) -> dict[str, Files]:

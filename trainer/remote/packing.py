@@ -32,7 +32,7 @@ from pathlib import Path, PurePosixPath
 from heliostat.cluster.head.api import PACKAGE_BYTES
 from heliostat.cluster.head.archive import archive
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, listed
 from .script_folder import ScriptFolder, data_files
 
 CODE_BYTES = 80_000_000
@@ -100,9 +100,7 @@ class Packing:
     @property
     def said(self) -> str:
         """What was left out, in a line; empty if nothing was."""
-        more = len(self.left_out) - _NUM_NAMED
-        listed = ", ".join(self.left_out[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return listed and f"not sent: {listed}"
+        return f"not sent: {listed(self.left_out, _NUM_NAMED)}" if self.left_out else ""
 
 
 def pack_folder(folder: Path) -> Packing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from ..config import TrainerConfig
 from ..driver.display import Display
 from ..driver.plan import Program
 from ..driver.run_folder import RUN_FILE
+from ..driver.run_paths import plain_name
 from ..driver.runs import FitCall, PassCall
 from ..errors import size_text
 from ..shipping import pack
@@ -57,8 +57,7 @@ class Sender:
 
     def __init__(self, head: Head, settings: TrainerConfig, name: str, runtime_env: Mapping[str, Any] | None) -> None:
         self._head, self._settings, self._name, self._runtime_env = head, settings, name, runtime_env
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
-        self.home = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+        self.home = f"{plain_name(name, 'run')}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         self.fills_home, self._num_folders, self._said = False, 0, set[str]()
         self._coming, self._there = dict[Path, str](), dict[Path, str]()  # runs that were sent, by their folders here
 
