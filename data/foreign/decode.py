@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +37,7 @@ from .tfrecord import TFRecordFile
 DECODER_VERSION = 1
 """Part of the names of decoded files; changes whenever other bytes would be made of the same files."""
 
+_MOST_OPENINGS = 3
 _COLUMN_OVERHEAD_BYTES = 200  # of a column in the head of a record batch, and in the schema
 
 
@@ -99,16 +102,39 @@ class ForeignFiles:
     def fetch(self, file: CacheFile, write: Write, stop: threading.Event) -> None:
         """Decode a chunk; raises ShardError, BadColumnError for values that the dataset cannot hold."""
         self.place.look_again([file.shard])
-        opened = self.opened(file.shard)
+        opened, batches = self._begun(file)
         try:
             sink = pa.PythonFile(_Sink(write, stop), mode="w")
             with pa.ipc.new_file(sink, arrow_schema(self.manifest.columns)) as writer:
-                for batch in _of_equal_rows(self.stored_batches(opened, file.shard, file.chunk)):
+                for batch in batches:
                     writer.write_batch(batch)
         finally:
             opened.close()
         if isinstance(self.place, RemoteFiles) and self._is_decoded(file):
             self.place.let_go(file.shard)
+
+    def _begun(self, file: CacheFile) -> tuple[ForeignFile, Iterator[pa.RecordBatch]]:
+        """The file that a chunk is of, opened, and the chunk's rows, of which the first are read.
+
+        A copy from another machine may be deleted, for room, until it is open: then it is fetched again.
+        """
+        for _ in range(_MOST_OPENINGS - 1):
+            with suppress(FileNotFoundError):
+                try:
+                    return self._opened_at(file)
+                except ShardError:
+                    if not isinstance(self.place, RemoteFiles) or self.place.is_here(file.shard):
+                        raise
+        return self._opened_at(file)
+
+    def _opened_at(self, file: CacheFile) -> tuple[ForeignFile, Iterator[pa.RecordBatch]]:
+        opened = self.opened(file.shard)
+        batches = _of_equal_rows(self.stored_batches(opened, file.shard, file.chunk))
+        try:
+            return opened, chain(list(islice(batches, 1)), batches)
+        except BaseException:
+            opened.close()
+            raise
 
     def _is_decoded(self, file: CacheFile) -> bool:
         """Whether all chunks of the file that this one is of are in the cache, or will be soon."""

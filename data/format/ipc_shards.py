@@ -25,7 +25,7 @@ from ..errors import ShardError
 from .arrow_types import arrow_schema
 from .columns import Column
 from .manifest import Shard
-from .shards import UNREADABLE, check_names, check_shard_size, schema_text
+from .shards import UNREADABLE, check_names, check_shard_size, schema_text, unfound_shard
 
 _SPLIT_BYTES = 8
 
@@ -52,8 +52,11 @@ class MappedShard:
         self._first_rows = [0, *accumulate(chunk_rows)]
         self._columns = tuple(columns)
         # Arrow's map outlives its file; Python's mmap keeps a descriptor, and there may be thousands of shards.
-        with pa.memory_map(str(self._path), "r") as file:
-            buffer = file.read_buffer()
+        try:
+            with pa.memory_map(str(self._path), "r") as file:
+                buffer = file.read_buffer()
+        except OSError as error:  # deleted since its size was looked at: a cache makes room at any time
+            raise unfound_shard(folder, shard, error) from error
         self._bytes = np.frombuffer(buffer, np.uint8)
         self._file = self._open(buffer)
 

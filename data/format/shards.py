@@ -85,17 +85,22 @@ def check_shard_size(folder: Path, shard: Shard) -> None:
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
-        raise ShardError(
-            f"Shard {shard.file} of dataset {folder} cannot be found ({error.strerror}). "
-            "It was deleted or not copied along with the manifest: copy the whole folder again.",
-            path=path,
-        ) from error
+        raise unfound_shard(folder, shard, error) from error
     if num_bytes != shard.num_bytes:
         raise ShardError(
             f"Shard {shard.file} of dataset {folder} has {num_bytes} bytes; its manifest says {shard.num_bytes}. "
             "It was cut short while being copied, or written to afterwards: copy or write the dataset again.",
             path=path,
         )
+
+
+def unfound_shard(folder: Path, shard: Shard, error: OSError) -> ShardError:
+    """The error for a shard whose file cannot be opened."""
+    return ShardError(
+        f"Shard {shard.file} of dataset {folder} cannot be found ({error.strerror or error}). "
+        "It was deleted or not copied along with the manifest: copy the whole folder again.",
+        path=folder / shard.file,
+    )
 
 
 def check_shard_hash(folder: Path, shard: Shard) -> None:

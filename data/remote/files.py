@@ -143,6 +143,10 @@ class RemoteFiles(DatasetFiles):
         cache.fetch(file, self)
         return cache.folder / file.name
 
+    def is_here(self, number: int) -> bool:
+        """Whether a file is in the cache now."""
+        return ShardCache(self.settings.folder(), self.settings.cache_bytes).size(self.file(number)) is not None
+
     def let_go(self, number: int) -> None:
         """Say that a file in the cache is not needed any more: it goes first when room is made."""
         with suppress(OSError):  # gone already, or another user's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heliostat.data import Dataset, open_dataset, write_dataset
+from heliostat.data.format import ipc_shards
 from heliostat.data.remote.cache import FOLDER_NAME
+from heliostat.data.remote.files import RemoteFiles
 
 from ..slow import SLOW
 from .counted_disk import bytes_read, mounted
@@ -134,6 +137,44 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_the_others_going(machi
     assert 0 < again <= 4 * (1 << 14)  # what its threads had begun to read
     cache = Path(os.environ["XDG_CACHE_HOME"], "heliostat", FOLDER_NAME)
     assert not list(cache.glob("*.fetching"))
+
+
+def test_a_file_that_goes_between_the_look_at_it_and_its_mapping_is_fetched_again(machines, tmp_path, monkeypatch):
+    stored(machines.home)
+    dataset = open_dataset(machines.home / "set", cache_dir=tmp_path / "small")
+    expected = digest_of(dataset, "window")
+    machines.hide()
+    looked, gone = ipc_shards.check_shard_size, []
+
+    def another_process_makes_room(folder, shard):
+        looked(folder, shard)
+        if not gone:
+            gone.append(folder / shard.file)
+            gone[0].unlink()
+
+    monkeypatch.setattr(ipc_shards, "check_shard_size", another_process_makes_room)
+    assert digest_of(dataset.reached(machines.uri_of), "window") == expected
+    assert gone
+
+
+def test_a_file_that_goes_before_it_is_opened_to_be_decoded_is_fetched_again(machines, tmp_path, monkeypatch):
+    parquet(machines.home)
+    dataset = open_dataset(machines.home / "set", cache_dir=tmp_path / "small")
+    expected = digest_of(dataset, "window")
+    machines.hide()
+    path_of, gone = RemoteFiles.path_of, []
+
+    def another_process_makes_room(files, number):
+        path = path_of(files, number)
+        if gone.count(number) < 2:  # for the thread that reads ahead, which fails in silence, and for the caller
+            gone.append(number)
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(RemoteFiles, "path_of", another_process_makes_room)
+    shutil.rmtree(tmp_path / "small")
+    assert digest_of(dataset.reached(machines.uri_of), "window") == expected
+    assert gone
 
 
 def passes(dataset: Dataset, log: Path, shuffle: str | bool) -> list[int]:

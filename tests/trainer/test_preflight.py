@@ -53,7 +53,7 @@ def test_all_that_cannot_be_imported_is_told_at_once(tmp_path, monkeypatch):
 
 
 def test_luggage_is_unpacked_before_the_code_needs_it(project, monkeypatch):
-    monkeypatch.setattr("heliostat.trainer.preflight.script_folder", lambda: project)
+    monkeypatch.setattr("heliostat.trainer.source.script_folder", lambda: project)
     monkeypatch.setattr(sys, "path", list(sys.path))
     luggage = luggage_of([{"a value": 1}])
     luggage.unpack()
