@@ -32,7 +32,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import keras
 import numpy as np
@@ -44,14 +44,14 @@ from ..errors import UnsupportedModelError, UnsupportedStepError
 from . import private_api
 from .capture import GradientAndVariable, StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
-from .metrics import MetricLayout, MetricVariable
+from .logs import StepLogs, StepResults, logged_sum
+from .metrics import MetricLayout
 from .model import MEAN_REDUCTIONS, BuiltModel
 from .per_replica import PerReplica
 from .runtime import BUILD_LOCK
 from .tensors import HostViews, copied_to_tensor
 
 Kind = Literal["train", "evaluate"]
-StepLogs: TypeAlias = "Mapping[str, tf.Tensor] | tf.Tensor | None"
 StepFunction = Callable[[object, object, object], StepLogs]
 """``step(x, y, sample_weight)``, structures of tensors; returns logs by name, a scalar loss, or None."""
 ReplicaInput = tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]
@@ -113,12 +113,11 @@ class GradientFunction:
         only_returned_logs: bool = True,
     ) -> None:
         self._built, self._step, self._kind = built, step, kind
-        self._only_returned = only_returned_logs
         self.columns, self._names, self.reduction = columns, columns.names, reduction
         self._traced: VectorLayout | None = None
         self.views = HostViews()
         with BUILD_LOCK:
-            self._result_names = [_result_names(metric) for metric in built.model.metrics]
+            self._results = StepResults(built, only_returned=only_returned_logs)
             self._per_replica = self._trace({name: sample[name] for name in self._names})
         if self._traced is None:
             raise UnsupportedStepError("The training step was not traced.")
@@ -216,10 +215,10 @@ class GradientFunction:
         """
         built = self._built
         updated = tuple(m for m in built.metrics if changed(m.variable))
-        logged, names = self._logs(returned, updated)
-        sums = [self._metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
+        logged, names = self._results.logs(returned, updated)
+        sums = [self._results.metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
         for value in logged.values():
-            sums += [self._logged_sum(value, weights), weights[3]]
+            sums += [logged_sum(value, weights), weights[3]]
         maxima = [
             scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
         ]
@@ -240,64 +239,11 @@ class GradientFunction:
             layout=vector_layout(built, present, floating, int_state, metrics),
         )
 
-    def _logged_sum(self, value: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        # Rounded where keras.metrics.Mean rounds, so that a returned loss equals a tracked one to the bit.
-        floatx = keras.config.floatx()
-        return tf.cast(tf.cast(value, floatx) * tf.cast(weights[3], floatx), tf.float64) * weights[2]
-
-    def _metric_sum(self, metric: MetricVariable, scope: StepScope, weights: tf.Tensor) -> tf.Tensor:
-        for output in private_api.output_loss_trackers(self._built.model):
-            # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
-            if metric.variable is output.total:
-                mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
-                return self._logged_sum(mean, weights)
-            if metric.variable is output.count:
-                return weights[3]
-        value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
-        tracker = private_api.loss_tracker(self._built.model)
-        return value * weights[2] if metric.variable is tracker.total else value
-
-    def _logs(
-        self, returned: StepLogs, updated: Sequence[MetricVariable]
-    ) -> tuple[dict[str, tf.Tensor], tuple[str, ...]]:
-        """Scalars to be logged by themselves, and the names of all logs in order."""
-        by_metrics = self._names_of_updated(updated)
-        if not isinstance(returned, Mapping):
-            returned = {} if returned is None else {"loss": returned}
-        logged = {}
-        for name, value in returned.items():
-            if name in by_metrics:
-                continue
-            if keras.ops.ndim(value) != 0:
-                raise UnsupportedStepError(
-                    f"The step returned {name!r} with the shape {tuple(value.shape)}; it may return a scalar loss, or "
-                    "a dict of scalars. Reduce it over the rows of the batch."
-                )
-            logged[name] = value
-        # Keras's rule for an overridden train_step: the logs are what it returns.
-        wanted = dict.fromkeys(returned if self._only_returned and returned else [*returned, *by_metrics])
-        return logged, tuple(wanted)
-
-    def _names_of_updated(self, updated: Sequence[MetricVariable]) -> list[str]:
-        """Names of the results whose metrics the step has updated."""
-        ids = {id(m.variable) for m in updated}
-        return [
-            name
-            for metric, names in zip(self._built.model.metrics, self._result_names, strict=True)
-            if any(id(v) in ids for v in metric.variables)
-            for name in names
-        ]
-
     def _refuse_added_losses(self) -> None:
         raise UnsupportedModelError(
             f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by "
             f"{self.reduction!r}; they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
         )
-
-
-def _result_names(metric: keras.metrics.Metric) -> list[str]:
-    result = metric.result()
-    return list(result) if isinstance(result, Mapping) else [metric.name]
 
 
 def _flat(parts: Sequence[tf.Tensor], dtype: np.dtype | tf.DType) -> tf.Tensor:
