@@ -3,6 +3,10 @@
 An all-reduce (`SumCall`) adds up what every worker has computed; a broadcast brings all what the chief, the worker of
 rank 0, says. Between the methods of a `SumCall` the worker computes its microbatches; what it has computed stays its
 own when the group changes, so nothing is computed twice by the same worker. A call knows nothing of gradients.
+
+A step of the run may need several sums, each a call by itself: what the first has brought decides what is computed for
+the second. Survivors of a loss go on inside of the step. Somebody new cannot, for it lacks what the calls so far have
+brought; so only at the first one of a step the group may change in every way (`JoinRequest.waiting_at`).
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from ..tree import Node, present_nodes
 from ..vectors import BucketOp, Layout, Vector
 from .liveness import Activity
 from .member import Member
-from .messages import JoinRequest
+from .messages import JoinRequest, WaitingAt
 from .results import Buckets
 
 
@@ -37,11 +41,13 @@ class SumCall:
     Args:
         member: this worker's membership.
         present: whether each microbatch of the step has rows.
-        buckets: dtype, length and operation of each part of a vector.
+        buckets: dtype, length and operation of each part of a vector; the same object in every step.
+        first: whether it is the first one of its step: this worker holds the complete state, and has changed nothing.
     """
 
-    def __init__(self, member: Member, present: Sequence[bool], buckets: Buckets) -> None:
+    def __init__(self, member: Member, present: Sequence[bool], buckets: Buckets, *, first: bool = True) -> None:
         self._member, self._present, self._buckets = member, tuple(present), buckets
+        self._waiting_at: WaitingAt = "step" if first else "phase"
         self._sum: Vector | None = None
         self.assigned: tuple[tuple[int, tuple[Range, ...]], ...] = ()
 
@@ -72,14 +78,15 @@ class SumCall:
             held: the ranges over which these are complete.
         """
         member = self._member
-        if member.place is not None and member.place.stop_at_step:  # somebody waits to join, or to pause
+        stops = member.place is not None and member.place.stop_at_step  # somebody waits to join, or to pause
+        if stops and self._waiting_at == "step":
             member.regroup(JoinRequest(waiting_at="step", held=held, reason="the group is to change"))
             return
         ranges = tuple(ranges for _, ranges in self.assigned)
         spec = _sum_spec(ranges, self._present, self._buckets.layout, self._buckets.ops)
         member.note_activity(Activity.ALL_REDUCE)
         instruments.fault_point("reduce", member.step)
-        collective = member.connections("step", held)
+        collective = member.connections(self._waiting_at, held)
         if collective is None:
             return
         began_s = time.perf_counter()
@@ -92,14 +99,14 @@ class SumCall:
                 deadline_s=member.deadline_s,
             )
         except MENDABLE as error:
-            member.mend(error, "step", "all-reduce", began_s, held)
+            member.mend(error, self._waiting_at, "all-reduce", began_s, held)
         else:
             instruments.note("all-reduce", began_s)
             member.results.keep(member.call, total)
 
 
 def _ranges_by_rank(member: Member, num_microbatches: int) -> tuple[tuple[Range, ...], ...]:
-    """The microbatches of the present step that each worker brings."""
+    """The microbatches of the present call that each worker brings."""
     place = member.place
     if place is not None and place.held and place.call == member.call:
         return reassign(num_microbatches, place.held)
@@ -110,7 +117,7 @@ def _ranges_by_rank(member: Member, num_microbatches: int) -> tuple[tuple[Range,
 
 @lru_cache(maxsize=8)
 def _usual_ranges(num_microbatches: int, num_workers: int) -> tuple[tuple[Range, ...], ...]:
-    """By rank, the microbatches that each worker brings to a step that nobody has entered yet."""
+    """By rank, the microbatches that each worker brings to a call that nobody has entered yet."""
     return tuple((own,) for own in assign(num_microbatches, num_workers))
 
 

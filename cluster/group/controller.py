@@ -1,7 +1,8 @@
 """What follows from an event of a task's life: a pure function `(state, event) -> (state, actions)`.
 
 How a group outlives a death. All workers run the same program and make the same calls in the same order; between two
-calls each of them holds the whole state. So when one dies, nothing is lost but the microbatches that it was computing.
+calls each of them holds the whole state, and inside of a step what its calls so far have brought as well. So when one
+dies, nothing is lost but the microbatches that it was computing.
 The others are woken, each asks for a place and says how far it is, and once all living members have asked they form the
 next *generation*: whoever has a result that others lack hands it over, what was computed stays with whoever has it, the
 rest is computed by somebody else, and the call is made again. A generation never changes: who comes or goes makes the

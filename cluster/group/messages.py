@@ -33,9 +33,10 @@ from ..spec import WorkerInfo
 from .liveness import Heartbeat
 
 Address = tuple[str, int]
-# Where a worker is when it asks for a place: not in the group yet; at a step's all-reduce; at another call; waiting for
-# the driver, or validating; at the end of the task.
-WaitingAt = Literal["join", "step", "call", "wait", "end"]
+# Where a worker is when it asks for a place: not in the group yet; at a step's first all-reduce, where it holds the
+# complete state and nothing else; at a later one inside of the step; at another call; waiting for the driver, or
+# validating; at the end of the task.
+WaitingAt = Literal["join", "step", "phase", "call", "wait", "end"]
 FailureKind = Literal["died", "raised", "lost_peer"]
 # Why a process died, as far as there is evidence: killed for want of memory, crashed in native code (by a signal other
 # than SIGKILL), ended by its own code, or unknown.
@@ -53,7 +54,7 @@ class JoinRequest:
         waiting_at: where it is.
         generation: the last it was given; -1 before the first.
         next_call: the first call whose result it does not have; -1 before the first.
-        held: microbatches of that call it has computed (at a step).
+        held: microbatches of that call it has computed (at a step, or inside of one).
         blames: numbers of workers that failed it in a call.
         in_call: whether the failure met it inside a call, and not before it.
         failed_call: the number of that call; -1 where it was connecting with the others.
@@ -92,10 +93,10 @@ class Membership:
         call: with which the group goes on; results of calls from `first_call` on are handed over before that.
         first_call: see `call`.
         donor: rank of the worker that hands over.
-        held: for each rank the microbatches of `call` that it has computed; empty if nobody has entered it as a step.
+        held: for each rank the microbatches of `call` that it has computed; empty if nobody is at it as an all-reduce.
         ranges: for each rank the microbatches that it brings to every other step; empty for what `assign` gives.
         initial_state: where a new member's state comes from; None leaves its own.
-        stop_at_step: ask again at the next step, where the group can be changed.
+        stop_at_step: ask again at the first all-reduce of the next step, where the group can be changed.
         copy_s: how long a copy of the state takes: a peer may be silent for that much longer.
         addresses: where the members listen, by rank; `secret` is what they know each other by.
     """

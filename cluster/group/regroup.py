@@ -3,8 +3,12 @@
 `first_generation`, `next_generation` and `cut_off` find that out from the task's state. The other functions make
 the turn that follows: they wake the members, wait until each has reported, and give each its place, or close the task.
 
-A place tells what each member holds of the pending step (`NextGeneration.held`). Which microbatches are still to be
-computed by whom follows from that, and each worker works it out for itself (`calls.py`, by `assignment.reassign`).
+A place tells what each member holds of the pending all-reduce (`NextGeneration.held`). Which microbatches are still to
+be computed by whom follows from that, and each worker works it out for itself (`calls.py`, by `assignment.reassign`).
+
+A step may have several all-reduces. Between them its members hold, beside the complete state, what the earlier ones
+came to. That is given to nobody and saved nowhere: inside of a step a generation is formed of the survivors alone, and
+who waits to join, to leave or to pause has its turn before the next step.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ class NextGeneration:
         initial_states: where a member's state comes from, by worker; its own where it is None or missing.
         call: the call with which the group goes on; `first_call` is the first result that some of them lack.
         donor: who hands over these results.
-        held: for each rank the microbatches of the pending step that it has computed; empty if nobody has entered it.
+        held: for each rank the microbatches of the pending all-reduce that it has computed; empty if nobody is at one.
+        before_step: whether it is the first one of a step: who waits for a change has had its turn.
     """
 
     members: tuple[int, ...]
@@ -42,6 +47,7 @@ class NextGeneration:
     first_call: int = 0
     donor: int
     held: tuple[tuple[Range, ...], ...] = ()
+    before_step: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +78,17 @@ def first_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
 def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
     """The generation after this one, of which every member has reported; None if they are too few.
 
-    Workers join and leave only where all of the newest stand before a step. Who shall leave stays if it alone has the
-    newest result, or if the others are too few.
+    Workers join only where all of the newest stand before a step, and leave anywhere but inside of one. Who shall leave
+    stays if it alone has the newest result, or if the others are too few.
     """
     requests, newest = state.requests, state.newest
-    at_step = all(requests[worker].waiting_at == "step" for worker in newest)
-    joined = state.candidates if at_step else ()
-    if at_step and not state.can_do_with((*state.members, *joined)):
+    before_step = all(requests[worker].waiting_at == "step" for worker in newest)
+    inside_step = any(requests[worker].waiting_at == "phase" for worker in newest)
+    joined = state.candidates if before_step else ()
+    if before_step and not state.can_do_with((*state.members, *joined)):
         return None
     staying = tuple(worker for worker in state.members if worker not in state.leaving)
-    if not set(staying) & set(newest) or not state.can_do_with((*staying, *joined)):
+    if inside_step or not set(staying) & set(newest) or not state.can_do_with((*staying, *joined)):
         staying = state.members
     donor = next(worker for worker in newest if worker in staying)
     if joined and requests[donor].state is None:
@@ -96,12 +103,13 @@ def next_generation(state: TaskState) -> NextGeneration | StateNeeded | None:
         first_call=min(requests[worker].next_call for worker in staying),
         donor=donor,
         held=_held(state, members, [worker for worker in newest if worker in staying]),
+        before_step=before_step,
     )
 
 
 def _held(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tuple[tuple[Range, ...], ...]:
-    """What the members have computed of the pending step; nothing if nobody has entered it."""
-    if all(state.requests[worker].waiting_at != "step" for worker in newest):
+    """What the members have computed of the pending all-reduce; nothing if nobody is at one."""
+    if all(state.requests[worker].waiting_at not in ("step", "phase") for worker in newest):
         return ()
     return tuple(state.requests[worker].held if worker in newest else () for worker in members)
 
@@ -292,7 +300,7 @@ def _enter(turn: Turn, plan: NextGeneration) -> None:
             held=plan.held,
             ranges=ranges,
             initial_state=plan.initial_states.get(worker),
-            stop_at_step=bool(waiting) and not plan.held,
+            stop_at_step=bool(waiting) and not plan.before_step,
         )
         turn.reply(worker, place)
     begins_from = state.initial_state if restarted else None

@@ -36,7 +36,7 @@ class Results:
 
     def __init__(self) -> None:
         self._by_call: dict[int, Result] = {}
-        self._memory: list[Vector] = []
+        self._memory: dict[Callable[[], Vector], list[Vector]] = {}  # by its maker, for layouts differ
 
     def __contains__(self, call: int) -> bool:
         return call in self._by_call
@@ -77,19 +77,20 @@ class Results:
         return vector
 
     def memory(self, call: int, buckets: Buckets, *, alone: bool) -> Vector:
-        """Memory for the sum of a call; that of the call before is kept where another worker may need it.
+        """Memory for the sum of a call, that of earlier sums with the same buckets; what the call before has brought is
+        kept where another worker may need it.
 
         Args:
             call: its number.
             buckets: how the sum lies in memory.
             alone: whether there is no other worker.
         """
-        last = self._by_call.get(call - 1)
-        for vector in self._memory:
+        last, made = self._by_call.get(call - 1), self._memory.setdefault(buckets.new, [])
+        for vector in made:
             if vector is not last or alone:
                 return vector
-        self._memory.append(buckets.new())
-        return self._memory[-1]
+        made.append(buckets.new())
+        return made[-1]
 
 
 def _vector_of(payload: memoryview, out: Vector) -> Vector:

@@ -81,8 +81,8 @@ class Step:
         """
         began_s = time.perf_counter()
         self._computed_s, self._num_computed = 0.0, 0
-        for phase in self.phases:  # one, today
-            total = self.summed(phase, step)
+        for number, phase in enumerate(self.phases):  # one, today
+            total = self.summed(phase, step, first=number == 0)
             with self.times.part("apply"):
                 if self._on_nonfinite is not None and not phase.is_finite(total):  # alike on all: the same bits
                     self._refuse(phase, step)
@@ -93,15 +93,20 @@ class Step:
         pace_s = self._computed_s / self._num_computed if self._num_computed else None
         self._member.time_step(time.perf_counter() - began_s, pace_s)
 
-    def summed(self, phase: Phase, step: int) -> Vector:
+    def summed(self, phase: Phase, step: int, *, first: bool = True) -> Vector:
         """The sum over all microbatches of a step, whoever computes them; outlives the loss of workers.
+
+        Args:
+            phase: what is computed and summed.
+            step: of the epoch.
+            first: whether nothing of the step was summed before: only then workers may join, leave and pause.
 
         Raises:
             Dismissed: the task ends here, for this worker.
         """
         partial = phase.partial_sums  # keeps its memory from step to step
         partial.begin()
-        self._call = call = SumCall(self._member, self.plan.present(step), phase.buckets)
+        self._call = call = SumCall(self._member, self.plan.present(step), phase.buckets, first=first)
         while (total := call.result()) is None:  # a worker that was behind was handed it meanwhile
             for lo, hi in call.ranges():
                 if (lo, hi) not in partial.ranges:  # what I hold stays mine when the group changes

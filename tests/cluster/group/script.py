@@ -11,6 +11,7 @@ from heliostat.cluster.group.worker_process import WorkerKilled
 from ...slow import SLOW
 
 GUARD_S = 30.0 * SLOW
+OF_A_PHASE = ("compute", "reduce", "sending", "receiving", "summed")
 
 
 class Script:
@@ -19,6 +20,7 @@ class Script:
     `on` adds a rule: the action runs once, in the thread of the worker that reaches the point, and only if that worker
     has passed the point `after` before. `seen` holds (worker, point, step), where points of exchanges are given the
     step that the worker is at, and what happens at the driver: ("report", worker, where), ("abort", worker, reason) ...
+    Points of a step's later phases have the phase's number behind them: "compute 1" is the second phase's.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,7 @@ class Script:
         self.fired: list[tuple[Any, ...]] = []
         self._rules: list[tuple[int | None, str, int | None, str, Callable[[], None]]] = []
         self._step: dict[int, int] = {}
+        self._phase: dict[int, int] = {}  # how many sums of its step a worker has
         self._changed = threading.Condition()
 
     def on(
@@ -94,9 +97,12 @@ class Script:
         worker = current_worker()
         if worker is None:
             return
-        if step is not None:
-            self._step[worker] = step
-        step = self._step.get(worker)
+        if step is not None and step != self._step.get(worker):
+            self._step[worker], self._phase[worker] = step, 0
+        step, phase = self._step.get(worker), self._phase.get(worker, 0)
+        self._phase[worker] = phase + (point == "summed")
+        if point in OF_A_PHASE and phase:
+            point = f"{point} {phase}"
         self.note(worker, point, step)
         for rule in tuple(self._rules):
             who, where, when, after, act = rule

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
-from heliostat.cluster import instruments
 from heliostat.cluster.errors import PlacementError, TaskFailed
-from heliostat.cluster.group import driver_loop, liveness, member, overdue, worker_group
+from heliostat.cluster.group import liveness, member, overdue
 from heliostat.cluster.group.controller_state import PaceChanged
 from heliostat.cluster.group.driver_loop import Task, TaskLoop
 from heliostat.cluster.group.liveness import Activity, Heartbeat
@@ -23,91 +17,16 @@ from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools import local
 
+from .conftest import Start
 from .script import Script, current_worker
-from .toy import OPS, Applied, Job, State, applied, beginning, contribution
-from .toy_group import LEAVES, Toys, start_toys
+from .toy import OPS, Applied, Job, applied, beginning, contribution, moved
+from .toy_group import JOB, LEAVES, Toys, check, lost, undisturbed
 
-JOB = Job()
 BIG = Job(length=9000, num_steps=6)  # its sums are cut into slices, one per worker
 POINTS = ("compute", "reduce", "sending", "receiving", "summed", "applied")
 
 # A worker that comes while others talk to the driver is let in at the next step. So a test that waits for one holds the
 # others at a step that comes straight after another one (4, 5, 7, 8).
-Start = Callable[..., Toys]
-
-
-@pytest.fixture
-def script() -> Iterator[Script]:
-    made = Script()
-    remove = instruments.listen(made.reached)
-    yield made
-    remove()
-    assert not made.unfired, "what was planned did not happen"
-
-
-def sockets() -> set[str]:
-    links = (str(each) for each in Path("/proc/self/fd").iterdir())
-    return {target for link in links if os.path.islink(link) and "socket:" in (target := _target(link))}
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except FileNotFoundError:
-        return ""
-
-
-@pytest.fixture
-def start(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts groups; after the test nothing of them may be left."""
-    monkeypatch.setattr(driver_loop, "TICK_S", 0.02)
-    monkeypatch.setattr(worker_group, "TICK_S", 0.02)
-    monkeypatch.setattr(liveness, "MAX_BACK_OFF_S", 0.02)
-    threads, listeners, before = set(threading.enumerate()), list(instruments._listeners), sockets()
-    made: list[Toys] = []
-
-    def starter(num_workers: int, **options: Any) -> Toys:
-        made.append(start_toys(script, num_workers, **options))
-        return made[-1]
-
-    yield starter
-    for toys in made:
-        toys.group.close()
-    until_s = time.monotonic() + 10.0
-    while (left := set(threading.enumerate()) - threads) and time.monotonic() < until_s:
-        for thread in left:
-            if thread.is_alive():
-                thread.join(1.0)
-            else:
-                os.sched_yield()  # it is just about to begin
-    assert not left
-    assert instruments._listeners == listeners
-    assert not sockets() - before
-
-
-@cache
-def undisturbed(job: Job) -> list[State]:
-    """The states after every step of a group of one worker to which nothing happens, and the one it delivers."""
-    toys = start_toys(Script(), 1)
-    try:
-        final = toys.run(job)
-        return [*toys.driver.histories[0], final]
-    finally:
-        toys.group.close()
-
-
-def check(toys: Toys, final: State, job: Job = JOB) -> None:
-    """The result is that of the undisturbed run, and so is every state that any worker had on the way."""
-    *steps, end = undisturbed(job)
-    assert final.applied == tuple(range(job.num_steps))
-    assert final.digest() == end.digest()
-    for history in toys.driver.histories.values():
-        for state in history:
-            assert state.digest() == steps[state.step - 1].digest()
-
-
-def lost(toys: Toys) -> list[int]:
-    return [failure.worker for failure in toys.driver.losses]
 
 
 # -- nothing happens ------------------------------------------------------------------------------------------------
@@ -116,7 +35,7 @@ def lost(toys: Toys) -> list[int]:
 def test_one_worker_sums_along_the_tree(tree_sum):
     state = beginning(JOB)
     total = tree_sum({v: contribution(state, v) for v in range(6)}, OPS, 6)
-    assert undisturbed(JOB)[0].digest() == applied(state, total).digest()
+    assert undisturbed(JOB)[0].digest() == applied(moved(state, total)).digest()
 
 
 @pytest.mark.parametrize("job", [JOB, BIG], ids=["small", "big"])

@@ -1,7 +1,8 @@
 """A small hosted object that does what a trainer does.
 
 The state is one float64 vector. Every microbatch contributes numbers of very different sizes that depend on the step,
-the microbatch and the state, so that a lost, doubled or differently bracketed sum shows in the bits.
+the microbatch and the state, so that a lost, doubled or differently bracketed sum shows in the bits. A step may have
+several phases: what one has brought is kept apart, the next one computes from it, and at the end it is the state.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Job:
         signed: whether the chief's payloads name the worker that made them.
         keep: whether to begin with the state of the task before, if there was one.
         copy_s: how long workers say that a copy of their state takes.
+        num_phases: all-reduces of a step.
     """
 
     num_steps: int = 9
@@ -60,31 +62,42 @@ class Job:
     signed: bool = False
     keep: bool = False
     copy_s: float = 0.0
+    num_phases: int = 1
 
     def present(self, step: int) -> list[bool]:
         """Every fourth batch is short: it lacks its last microbatch."""
         return [step % 4 != 3 or number < self.num_microbatches - 1 for number in range(self.num_microbatches)]
 
-    @property
-    def layout(self) -> tuple[tuple[np.dtype[Any], int], ...]:
-        return (np.dtype(np.float32), self.length), (np.dtype(np.float64), self.length), (np.dtype(np.float64), 2)
+    def buckets(self, phase: int) -> Buckets:
+        """Every phase has a layout of its own."""
+        wide, narrow = np.dtype(np.float64), np.dtype(np.float32)
+        layout = (narrow, (phase + 1) * self.length), (wide, self.length), (wide, 2)
+        return Buckets(layout, OPS, lambda: empty_vector(layout))
 
 
 def beginning(job: Job) -> State:
     return State(step=0, values=np.linspace(-1.0, 1.0, job.length))
 
 
-def contribution(state: State, microbatch: int) -> Vector:
-    rng = np.random.default_rng([state.step, microbatch])
+def contribution(state: State, microbatch: int, phase: int = 0) -> Vector:
+    rng = np.random.default_rng([state.step, microbatch, *[phase] * (phase > 0)])
     noise = rng.standard_normal(len(state.values)) * 10.0 ** rng.integers(-6, 7, len(state.values))
     seen = state.values * (microbatch + 1) + noise
-    return seen.astype(np.float32), seen / 3.0, np.array([seen.max(), -seen.min()])
+    narrow = np.tile(seen.astype(np.float32), phase + 1)
+    return narrow, seen / 3.0, np.array([seen.max(), -seen.min()])
 
 
-def applied(state: State, total: Vector) -> State:
+def moved(state: State, total: Vector) -> State:
+    """After a phase, inside of the step."""
     narrow, wide, extrema = total
-    values = 0.7 * state.values + 1e-3 * np.tanh(narrow.astype(np.float64)) + 1e-7 * wide + 1e-9 * extrema[0]
-    return replace(state, step=state.step + 1, values=values, applied=(*state.applied, state.step))
+    last = narrow[-len(state.values) :].astype(np.float64)
+    values = 0.7 * state.values + 1e-3 * np.tanh(last) + 1e-7 * wide + 1e-9 * extrema[0]
+    return replace(state, values=values)
+
+
+def applied(state: State) -> State:
+    """After the last phase."""
+    return replace(state, step=state.step + 1, applied=(*state.applied, state.step))
 
 
 def told(state: State, payload: bytes) -> State:
@@ -113,10 +126,10 @@ class Applied:
 
 
 class ToyWork:
-    """The microbatches of a step, one tree sum per range that is held."""
+    """The microbatches of a phase, one tree sum per range that is held."""
 
-    def __init__(self, job: Job, state: State) -> None:
-        self._job, self._state = job, state
+    def __init__(self, job: Job, state: State, phase: int) -> None:
+        self._job, self._state, self._phase = job, state, phase
         self._trees: dict[Range, TreeSum] = {}
 
     @property
@@ -130,7 +143,7 @@ class ToyWork:
                 tree = TreeSum(self._job.num_microbatches, OPS, lo, hi)
                 for number in range(lo, hi):
                     if present[number]:
-                        tree.add(number, contribution(self._state, number))
+                        tree.add(number, contribution(self._state, number, self._phase))
                 self._trees[lo, hi] = tree
 
     def nodes(self) -> dict[Node, Vector]:
@@ -143,11 +156,13 @@ class Toy:
     def __init__(self, slot: int, script: Script) -> None:
         self.script = script
         self.state: State | None = None
+        self.buckets: list[Buckets] = []
         script.reached("make")
 
     def train(self, job: Job, member: Member) -> Any:
         kept = self.state if job.keep else None
         self.state = kept or job.state or beginning(job)
+        self.buckets = [job.buckets(phase) for phase in range(job.num_phases)]
         member.take_state, member.deliver = self._take_state, self._deliver
         member.step, member.copy_s = self.state.step, job.copy_s
         self.script.reached("setup", member.step)
@@ -162,8 +177,17 @@ class Toy:
 
     def _step(self, job: Job, member: Member) -> None:
         member.step = self.state.step
-        work = ToyWork(job, self.state)
-        call = SumCall(member, job.present(self.state.step), Buckets(job.layout, OPS, lambda: empty_vector(job.layout)))
+        inside = self.state
+        for phase in range(job.num_phases):
+            inside = moved(inside, self._summed(job, member, inside, phase))
+        self.state = applied(inside)
+        instruments.fault_point("applied", member.step)
+        member.send(Applied(worker=member.worker, state=self.state))
+        member.step = self.state.step
+
+    def _summed(self, job: Job, member: Member, inside: State, phase: int) -> Vector:
+        work = ToyWork(job, inside, phase)
+        call = SumCall(member, job.present(inside.step), self.buckets[phase], first=phase == 0)
         while (total := call.result()) is None:
             ranges = call.ranges()
             member.note_activity(Activity.READ)
@@ -171,10 +195,7 @@ class Toy:
             member.note_activity(Activity.COMPUTE)
             work.compute(ranges)
             call.all_reduce(work.nodes(), work.held)
-        self.state = applied(self.state, total)
-        instruments.fault_point("applied", member.step)
-        member.send(Applied(worker=member.worker, state=self.state))
-        member.step = self.state.step
+        return total
 
     def _talk(self, job: Job, member: Member) -> None:
         due = self.state.step // job.talk_every

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
@@ -27,6 +28,7 @@ from heliostat.cluster.spec import GroupSpec
 from .script import GUARD_S, Script
 from .toy import Applied, Ask, Job, State, Toy
 
+JOB = Job()
 LEAVES = "a worker leaves the group"
 
 
@@ -180,3 +182,28 @@ def start_toys(script: Script, num_workers: int, *, max_launches: int | None = N
         group.close()
         raise
     return toys
+
+
+@cache
+def undisturbed(job: Job) -> list[State]:
+    """The states after every step of a group of one worker to which nothing happens, and the one it delivers."""
+    toys = start_toys(Script(), 1)
+    try:
+        final = toys.run(job)
+        return [*toys.driver.histories[0], final]
+    finally:
+        toys.group.close()
+
+
+def check(toys: Toys, final: State, job: Job = JOB) -> None:
+    """The result is that of the undisturbed run, and so is every state that any worker had on the way."""
+    *steps, end = undisturbed(job)
+    assert final.applied == tuple(range(job.num_steps))
+    assert final.digest() == end.digest()
+    for history in toys.driver.histories.values():
+        for state in history:
+            assert state.digest() == steps[state.step - 1].digest()
+
+
+def lost(toys: Toys) -> list[int]:
+    return [failure.worker for failure in toys.driver.losses]
