@@ -36,7 +36,8 @@ FLOORS: Mapping[str, Floors] = {
         {"conversion", "verify", "__init__"},
     ],
     "trainer": [
-        {"arguments", "code_digests", "columns", "config", "environment", "errors", "events", "hardware"}
+        {"arguments", "code_digests", "columns", "config", "environment", "errors", "events"}
+        | {"global_sums", "hardware"}
         | {"jobs", "preflight", "shipping", "source", "storage_thread"},
         {"engine"},
         {"checkpoints"},

@@ -19,6 +19,7 @@ TRAINER = """
     OtherEnvironmentError
     Result RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
     UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
+    global_mean global_sum
 """
 DATA = """
     BadColumnError CacheError Column Dataset DatasetError DatasetExistsError DatasetNotFoundError DatasetWriter

@@ -37,6 +37,7 @@ from .errors import (
     ValueNotCarriedError,
     WorkersDisagreeError,
 )
+from .global_sums import global_mean, global_sum
 from .trainer import Trainer
 
 __all__ = [
@@ -75,4 +76,6 @@ __all__ = [
     "UnsupportedStepError",
     "ValueNotCarriedError",
     "WorkersDisagreeError",
+    "global_mean",
+    "global_sum",
 ]

@@ -115,7 +115,7 @@ def model_identity(built: BuiltModel) -> dict[str, str]:
     model = built.model
     return {
         "layers": _hash(_config(model)),
-        "optimizer": _hash(type(built.optimizer).__name__),
+        "optimizer": _hash(" ".join(type(optimizer).__name__ for optimizer in built.optimizers)),
         "loss": _hash(str(model.loss if isinstance(model.loss, str) else type(model.loss).__name__)),
         "jit_compile": str(built.jit_compile),
         "state": _hash([[tuple(v.shape), str(v.dtype)] for v in built.state]),

@@ -39,7 +39,7 @@ def memory_parts(built: BuiltModel, rows: int, *, trains: bool = True) -> dict[s
     """
     weights = _num_bytes((v.shape, v.dtype) for v in [*built.trainable, *built.non_trainable])
     gradients = _num_bytes((v.shape, built.float_dtype) for v in built.trainable)
-    optimizer = _num_bytes((v.shape, v.dtype) for v in built.optimizer.variables)
+    optimizer = _num_bytes((v.shape, v.dtype) for v in built.optimizer_state)
     parts = {"weights": weights}
     if trains:
         parts |= {"their gradients": gradients, "the optimizer's state": optimizer}

@@ -28,7 +28,8 @@ class BuiltModel:
     Attributes:
         model: the Keras model.
         strategy: the strategy it was built under.
-        trainable: the variables its optimizer updates, in the optimizer's order.
+        optimizers: those that its step applies, in a fixed order.
+        trainable: the variables that they update, in their order.
         non_trainable: its other weights (moving averages, frozen layers), without seeds and metric state.
         metrics: its metric state.
         generators: the seed generators it draws from.
@@ -40,6 +41,7 @@ class BuiltModel:
 
     model: keras.Model
     strategy: tf.distribute.MirroredStrategy
+    optimizers: tuple[keras.optimizers.Optimizer, ...]
     trainable: list[keras.Variable]
     non_trainable: list[keras.Variable]
     metrics: list[MetricVariable]
@@ -51,7 +53,7 @@ class BuiltModel:
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
-        """The compiled optimizer."""
+        """The compiled optimizer: the one that callbacks see. A step may apply others, see `optimizers`."""
         return self.model.optimizer
 
     @property
@@ -67,7 +69,12 @@ class BuiltModel:
     @property
     def state(self) -> list[keras.Variable]:
         """All variables that training changes, in a fixed order: weights, then optimizer state."""
-        return [*self.trainable, *self.non_trainable, *self.optimizer.variables]
+        return [*self.trainable, *self.non_trainable, *self.optimizer_state]
+
+    @property
+    def optimizer_state(self) -> list[keras.Variable]:
+        """The variables of all optimizers, in their order."""
+        return [variable for optimizer in self.optimizers for variable in optimizer.variables]
 
     @property
     def float_dtype(self) -> np.dtype:
@@ -244,10 +251,11 @@ def _describe(
 ) -> BuiltModel:
     generators = private_api.seed_generators(model)
     metrics = metric_variables(model)
+    optimizers = (model.optimizer,)
     trainable = private_api.trainable_variables(model.optimizer)
     apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
     non_trainable = [v for v in model.variables if id(v) not in apart]
-    found = [*trainable, *non_trainable, *model.optimizer.variables]
+    found = [*trainable, *non_trainable, *(v for optimizer in optimizers for v in optimizer.variables)]
 
     def read_state() -> list[tf.Tensor]:
         return [
@@ -258,6 +266,7 @@ def _describe(
     return BuiltModel(
         model=model,
         strategy=strategy,
+        optimizers=optimizers,
         trainable=trainable,
         non_trainable=non_trainable,
         metrics=metrics,

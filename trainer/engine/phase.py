@@ -66,6 +66,16 @@ class PartialSums:
         return {node: vector for each in self._held for node, vector in self._trees[each].nodes().items()}
 
 
+def phases_of(microbatches: Microbatches, gradient_dtype: GradientDtype | None) -> list[Phase]:
+    """The phases of a step, in order.
+
+    Args:
+        microbatches: computes the first of them.
+        gradient_dtype: how gradients are rounded before they are summed; None leaves them as they are.
+    """
+    return [Phase(microbatches, gradient_dtype)]
+
+
 class Phase:
     """A gradient function, the memory of its sums, and the update that takes the sum.
 

@@ -29,7 +29,7 @@ from ..engine.evaluate import Evaluator
 from ..engine.labels import check_label_range
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
 from ..engine.model import BuiltModel, check_can_be_saved
-from ..engine.phase import Phase
+from ..engine.phase import phases_of
 from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
@@ -131,7 +131,7 @@ class Worker:
             stack.enter_context(WORKING_DIRECTORY.kept())
             trained = stack.enter_context(closing(open_step(built, train, dataset, job, times)))
             on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
-            engine = Step([Phase(trained, job.settings.gradient_dtype)], member, on_nonfinite, job.numbering)
+            engine = Step(phases_of(trained, job.settings.gradient_dtype), member, on_nonfinite, job.numbering)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
@@ -372,8 +372,8 @@ def _callback_files(job: FitJob, reach: Reach, member: Member) -> Iterator[Callb
 
 
 def _scales_losses(built: BuiltModel) -> bool:
-    """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
-    return inner_optimizer(built.optimizer) is not None
+    """Whether an optimizer scales losses: it leaves out steps that are not finite by itself."""
+    return any(inner_optimizer(optimizer) is not None for optimizer in built.optimizers)
 
 
 class _WorkingDirectory:
