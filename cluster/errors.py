@@ -102,6 +102,21 @@ class PlacementError(ClusterError):
         )
 
     @classmethod
+    def no_node_here(cls, address: str, origin: str, why: str) -> PlacementError:
+        """A Ray cluster answers, but this machine is none of it, and a driver must run on one.
+
+        Args:
+            address: as host and port.
+            origin: where this process has it from.
+            why: what Ray says.
+        """
+        return cls(
+            f"The Ray cluster at {address} (from {origin}) answers, but runs no node on this machine ({why}), and a "
+            f"script that joins a cluster must run on one. Submit the script: {SUBMIT}; or call from here: "
+            "Trainer(address='http://HEAD:8265'); or make this machine a node: 'ray start --address=...'."
+        )
+
+    @classmethod
     def no_cluster_here(cls, origin: str) -> PlacementError:
         """This machine is no node of a Ray cluster; `origin` is who asks for the cluster of this machine."""
         return cls(

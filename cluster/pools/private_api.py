@@ -110,16 +110,17 @@ class OwnNode:
     log_dir: Path
 
 
-def own_node(address: str) -> OwnNode:
+def own_node(address: str, wait_s: float = 60.0) -> OwnNode:
     """The machine that a driver here connects to; raises RuntimeError if this is none of the cluster's.
 
     Args:
         address: host and port of the cluster's head.
+        wait_s: for a node that is being started here, in seconds.
     """
     from ray._private.services import get_node_to_connect_for_driver
     from ray._raylet import GcsClient
 
-    node = get_node_to_connect_for_driver(GcsClient(address=address))
+    node = get_node_to_connect_for_driver(GcsClient(address=address), timeout_seconds=wait_s)
     return OwnNode(node.node_id.hex(), Path(node.session_dir, "logs"))
 
 

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 
 from ..errors import PlacementError
-from .private_api import asks_for_tokens, authorization, check_private_api, dead_process, find_cluster
+from .private_api import asks_for_tokens, authorization, check_private_api, dead_process, find_cluster, own_node
 from .ray_address import (
     ARGUMENT,
     AUTO,
@@ -31,6 +31,7 @@ from .ray_address import (
 )
 
 _OF_RUNTIME_ENV = (ValueError, TypeError, RuntimeEnvSetupError)  # how Ray refuses one, or fails to send what it names
+_NODE_WAIT_S = 5.0
 _QUIET: dict[str, object] = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
 
 
@@ -127,6 +128,7 @@ def _connect(cluster: Cluster | None, num_cpus: int, runtime_env: Mapping[str, A
     try:
         with _sigterm_stays():
             if cluster is not None:
+                _check_is_node(cluster)
                 ray.init(address="auto" if cluster.found else cluster.address, **options)
             else:  # without an address Ray would look for one in the environment and under /tmp
                 cores = max(num_cpus, os.cpu_count() or 1)
@@ -136,6 +138,16 @@ def _connect(cluster: Cluster | None, num_cpus: int, runtime_env: Mapping[str, A
         if runtime_env is not None and isinstance(error, _OF_RUNTIME_ENV):
             raise PlacementError.bad_runtime_env(sorted(runtime_env), error) from None  # it may name values
         raise _explained(error, cluster) from None  # its own words hold what Ray says
+
+
+def _check_is_node(cluster: Cluster) -> None:
+    """Raise PlacementError if this machine is none of the cluster's: Ray itself looks for a minute, without a word."""
+    if asks_for_tokens() and not authorization():
+        return  # Ray's client for this would end the process; `ray.init` raises
+    try:
+        own_node(cluster.address, _NODE_WAIT_S)
+    except RuntimeError as error:
+        raise PlacementError.no_node_here(cluster.address, cluster.origin, str(error).rstrip(".")) from None
 
 
 @contextlib.contextmanager

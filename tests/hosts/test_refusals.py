@@ -140,4 +140,5 @@ def test_the_laptop_is_no_machine_of_the_cluster(machines, told):
     finally:
         machines.cut(LAPTOP, HEAD)
     assert running.wait() == 1
+    assert "runs no node on this machine" in text
     assert "heliostat submit" in text
