@@ -28,11 +28,13 @@ class Columns:
         inputs: a column name, a list of names (a model with several inputs), or a dict input name -> column.
         targets: likewise, or None when there are none (predict).
         sample_weight: the column of row weights, or None.
+        in_tuple: inputs alone come to a step as ``(x,)``, since they were given in a tuple.
     """
 
     inputs: ColumnChoice = "x"
     targets: ColumnChoice | None = "y"
     sample_weight: str | None = None
+    in_tuple: bool = False
 
     def __post_init__(self) -> None:
         for argument, choice in (("inputs", self.inputs), ("targets", self.targets)):
@@ -53,6 +55,14 @@ class Columns:
         """``(x, y, sample_weight)`` as a Keras step takes them, from tensors by column name."""
         weight = None if self.sample_weight is None else batch[self.sample_weight]
         return _pick(self.inputs, batch), _pick(self.targets, batch), weight
+
+    def packed(self, x: Any, y: Any, sample_weight: Any) -> Any:
+        """What a step of Keras gets: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``; lists become tuples, as there."""
+        parts = [tuple(part) if isinstance(part, list) else part for part in (x, y, sample_weight)]
+        while len(parts) > 1 and parts[-1] is None:
+            del parts[-1]
+        alone = len(parts) == 1 and not self.in_tuple and not isinstance(parts[0], tuple)
+        return parts[0] if alone else tuple(parts)
 
     def check(self, dataset: Dataset) -> None:
         """Raise `DataError` when `dataset` lacks one of the columns, or rows of one differ in length."""

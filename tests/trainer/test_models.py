@@ -29,7 +29,7 @@ class OwnStep(keras.Model):
 
     @tf.function
     def train_step(self, data):
-        x, y, _ = data
+        x, y = data
         with tf.GradientTape() as tape:
             logits = self(x, training=True)
             loss = self.compute_loss(x=x, y=y, y_pred=logits)

@@ -44,7 +44,7 @@ from ..errors import UnsupportedModelError, UnsupportedStepError
 from . import private_api
 from .capture import GradientAndVariable, StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
 from .layout import VectorLayout, vector_layout
-from .logs import StepLogs, StepResults, logged_sum
+from .logs import StepLogs, StepResults, logged_sum, numbers_of
 from .metrics import MetricLayout
 from .model import MEAN_REDUCTIONS, BuiltModel
 from .per_replica import PerReplica
@@ -187,37 +187,40 @@ class GradientFunction:
         ]
         with StepScope(start, collect_losses=True) as scope, recording() as pairs:
             began = dict(scope.state_mapping)
-            returned = self._step(*self.columns.assemble(batch))
+            returned = numbers_of(self._step(*self.columns.assemble(batch)))
             if self.reduction not in MEAN_REDUCTIONS and (scope.losses or built.model.losses):
                 self._refuse_added_losses()
 
         def changed(variable: keras.Variable) -> bool:
             return scope.get_current_value(variable) is not began[id(variable)]
 
-        return self._collect(returned, pairs, scope, changed, weights)
+        return self._collect(returned, pairs, scope, changed, weights, [*columns, seeds])
 
     def _collect(
         self,
-        returned: StepLogs,
+        returned: Mapping[str, tf.Tensor],
         pairs: Sequence[GradientAndVariable],
         scope: StepScope,
         changed: Callable[[keras.Variable], bool],
         weights: tf.Tensor,
+        rows: Sequence[tf.Tensor],
     ) -> StepOutputs:
         """Take out of the scope what the step has left there.
 
         Args:
-            returned: what the step returned.
+            returned: numbers by name, that the step returned.
             pairs: what its optimizer was given.
             scope: knows the new values.
             changed: whether the step has assigned a variable.
             weights: float64 ``[4]``, see `microbatch_weights`.
+            rows: what else differs between microbatches.
         """
         built = self._built
         updated = tuple(m for m in built.metrics if changed(m.variable))
-        logged, names = self._results.logs(returned, updated)
+        states = [(m, scope.get_current_value(m.variable)) for m in updated]
+        logs = self._results.read(returned, states, [*rows, weights])
         sums = [self._results.metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
-        for value in logged.values():
+        for value in logs.logged.values():
             sums += [logged_sum(value, weights), weights[3]]
         maxima = [
             scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
@@ -229,7 +232,13 @@ class GradientFunction:
         values = {i: scope.get_current_value(built.non_trainable[i]) for i in assigned}
         present = tuple(i for i, g in enumerate(gradients) if g is not None)
         num_int_state = sum(int(np.prod(built.non_trainable[i].shape)) for i in int_state)
-        metrics = MetricLayout(variables=updated, logged=tuple(logged), num_int_state=num_int_state, result_names=names)
+        metrics = MetricLayout(
+            variables=updated,
+            logged=logs.shapes,
+            num_int_state=num_int_state,
+            result_names=logs.names,
+            derived=logs.derived,
+        )
         return StepOutputs(
             gradients=[gradients[i] for i in present],
             float_state=[values[i] for i in floating],

@@ -12,84 +12,20 @@ hand in (``driver/coordinator.py``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import UnsupportedModelError
-from .private_api import leaf_metrics
+from .derived import Derived
+from .metric_rules import MetricVariable
 
-MergeRule = Literal["sum", "max", "min"]
 Components = Callable[[keras.Variable], Sequence[tf.Variable]]
 Logs = dict[str, float | list[float]]
 """Numbers by name: a list for a metric with several values."""
-
-RULES: tuple[MergeRule, ...] = ("sum", "max", "min")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricVariable:
-    """One state variable of a metric.
-
-    Attributes:
-        variable: the Keras variable.
-        metric: name of its metric.
-        rule: how states of microbatches merge.
-        initial: the value every microbatch starts from.
-    """
-
-    variable: keras.Variable
-    metric: str
-    rule: MergeRule
-    initial: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(self.initial.size)
-
-
-def metric_variables(model: keras.Model) -> list[MetricVariable]:
-    """All metric state of a compiled, built model, with its merge rules.
-
-    A metric of Keras itself merges by summing. A user's subclass must say how, with a class attribute
-    ``state_merge``: ``"sum"``, ``"max"``, ``"min"``, or a dict from variable name to one of them.
-
-    Raises:
-        UnsupportedModelError: a metric does not say how its state merges, or "sum" does not start from zero.
-    """
-    found = []
-    for metric in leaf_metrics(model):
-        metric.reset_state()
-        for variable in metric.variables:
-            rule = _rule(metric, variable)
-            initial = np.asarray(variable.numpy())
-            if rule == "sum" and np.any(initial != 0):
-                raise UnsupportedModelError(
-                    f"The metric {metric.name!r} sums its state, but {variable.path!r} starts at {initial!r}; the "
-                    "start would be counted once per microbatch. Start it at zero and add the offset in result()."
-                )
-            found.append(MetricVariable(variable=variable, metric=metric.name, rule=rule, initial=initial))
-    return found
-
-
-def _rule(metric: keras.metrics.Metric, variable: keras.Variable) -> MergeRule:
-    declared = getattr(metric, "state_merge", None)
-    if declared is None and type(metric).__module__.startswith("keras."):
-        return "sum"
-    rule = declared.get(variable.name) if isinstance(declared, dict) else declared
-    if rule not in RULES:
-        raise UnsupportedModelError(
-            f"The metric {metric.name!r} ({type(metric).__qualname__}) is not Keras's own, and does not say how its "
-            f"state {variable.name!r} merges over workers (state_merge is {declared!r}). Add a class attribute: "
-            'state_merge = "sum" where the states of two halves of the data add up to the state of the whole (the '
-            'usual case), or "max", "min", or a dict from variable name to one of these.'
-        )
-    return rule  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,20 +34,28 @@ class MetricLayout:
 
     Attributes:
         variables: the metric variables that the step updates.
-        logged: names of scalars that the step returned and no metric holds; each is a (total, rows) pair.
+        logged: names of values that the step returned and no metric holds, with their shapes; each is a total, and a
+            number of rows.
         num_int_state: number of elements of integer state that every microbatch must agree on.
         result_names: names of the logs, in the order the step returned them.
+        derived: those that follow from metrics and state; None if there are none.
     """
 
     variables: tuple[MetricVariable, ...]
-    logged: tuple[str, ...]
+    logged: tuple[tuple[str, tuple[int, ...]], ...]
     num_int_state: int
     result_names: tuple[str, ...]
+    derived: Derived | None = field(default=None, repr=False, compare=False)
 
     @property
     def num_sums(self) -> int:
         """Length of the float64 bucket that is summed."""
-        return sum(m.size for m in self.variables if m.rule == "sum") + 2 * len(self.logged)
+        return sum(m.size for m in self.variables if m.rule == "sum") + self.num_logged
+
+    @property
+    def num_logged(self) -> int:
+        """How many of them are totals and rows of logged values."""
+        return sum(math.prod(shape) + 1 for _, shape in self.logged)
 
     @property
     def num_maxima(self) -> int:
@@ -168,13 +112,14 @@ def metric_values(layout: MetricLayout, metric_sums: MetricSums) -> list[np.ndar
     return values
 
 
-def logged_values(layout: MetricLayout, metric_sums: MetricSums) -> dict[str, float]:
-    """Row-weighted means of the logged scalars, divided in Keras's float type as `keras.metrics.Mean` does."""
-    first = layout.num_sums - 2 * len(layout.logged)
-    pairs = metric_sums.sums[first:].reshape(-1, 2).astype(keras.config.floatx())
-    return {
-        name: float(total / rows) if rows else 0.0 for name, (total, rows) in zip(layout.logged, pairs, strict=True)
-    }
+def logged_values(layout: MetricLayout, metric_sums: MetricSums) -> dict[str, np.ndarray]:
+    """Row-weighted means of the logged values, divided in Keras's float type as `keras.metrics.Mean` does."""
+    start, means = layout.num_sums - layout.num_logged, {}
+    for name, shape in layout.logged:
+        *totals, rows = metric_sums.sums[start : start + math.prod(shape) + 1].astype(keras.config.floatx())
+        means[name] = (np.asarray(totals) / rows if rows else np.zeros(len(totals))).reshape(shape)
+        start += len(totals) + 1
+    return means
 
 
 class Results:
@@ -182,14 +127,18 @@ class Results:
 
     def __init__(self, model: keras.Model, layout: MetricLayout) -> None:
         self._layout = layout
-        wanted = set(layout.result_names) - set(layout.logged)
+        derived = layout.derived
+        own = {name for name, _ in layout.logged} | set(() if derived is None else derived.names)
+        wanted = set(layout.result_names) - own
         variables = [metric.variable for metric in layout.variables]
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
 
         @tf.function(autograph=False, input_signature=specs)
         def results(*values: tf.Tensor) -> dict[str, tf.Tensor]:
             with keras.StatelessScope(list(zip(variables, values, strict=True))):
-                found = {name: value for name, value in model.get_metrics_result().items() if name in wanted}
+                results = model.get_metrics_result() if wanted else {}
+                found = {name: value for name, value in results.items() if name in wanted}
+                found |= {} if derived is None else derived(values)
                 # A result may be a variable: it must be read here, where it has the given value.
                 return keras.tree.map_structure(tf.convert_to_tensor, found)
 
@@ -199,7 +148,7 @@ class Results:
     def __call__(self, metric_sums: MetricSums) -> Logs:
         """The numbers that these sums stand for, in the order in which the step returned them."""
         values: dict[str, object] = dict(logged_values(self._layout, metric_sums))
-        if self._layout.variables:
+        if len(values) < len(self._layout.result_names):
             if self._traced is None:  # calling the function itself, TensorFlow warns that each run traces it anew
                 self._traced = self._results.get_concrete_function()
             given = metric_values(self._layout, metric_sums)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ..columns import Columns
 from ..errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
 from . import private_api
-from .metrics import MetricVariable, metric_variables
+from .metric_rules import MetricVariable, metric_variables
 from .per_replica import InlineCall
 from .runtime import BUILD_LOCK, Runtime
 
@@ -231,6 +231,7 @@ def _build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Col
             f"The model cannot take this data ({shapes}): {type(error).__name__}: {error} "
             "Check inputs=, targets= and the model's input shapes."
         ) from error
+    private_api.take_as_built(model)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 

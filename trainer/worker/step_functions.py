@@ -77,7 +77,7 @@ def steps_of(built: BuiltModel, wanted: FitConfig, code: UserCode) -> tuple[Step
         UnsupportedStepError, UnsupportedModelError: it cannot be told how a step's loss reduces over rows.
     """
     if wanted.loop != "custom":
-        return _train_step(built), test_step(built)
+        return _train_step(built, wanted.columns), test_step(built, wanted.columns)
     weighted = wanted.columns.sample_weight is not None
     train, valid = _custom_steps(built, code, weighted=weighted)
     train_reduction = _reduction(built, code.train_step, "train_step")
@@ -88,20 +88,20 @@ def steps_of(built: BuiltModel, wanted: FitConfig, code: UserCode) -> tuple[Step
     )
 
 
-def _train_step(built: BuiltModel) -> StepToTrace:
+def _train_step(built: BuiltModel, columns: Columns) -> StepToTrace:
     """The model's own (perhaps overridden) `train_step`."""
-    step = _undecorated(built.model.train_step)
-    return StepToTrace(
-        function=lambda x, y, sample_weight: step((x, y, sample_weight)), kind="train", reduction=built.reduction
-    )
+    return StepToTrace(function=_on_data(built.model.train_step, columns), kind="train", reduction=built.reduction)
 
 
-def test_step(built: BuiltModel) -> StepToTrace:
+def test_step(built: BuiltModel, columns: Columns) -> StepToTrace:
     """The model's own (perhaps overridden) `test_step`."""
-    step = _undecorated(built.model.test_step)
-    return StepToTrace(
-        function=lambda x, y, sample_weight: step((x, y, sample_weight)), kind="evaluate", reduction=built.reduction
-    )
+    return StepToTrace(function=_on_data(built.model.test_step, columns), kind="evaluate", reduction=built.reduction)
+
+
+def _on_data(step: Callable[..., Any], columns: Columns) -> StepFunction:
+    """A step that takes what Keras calls ``data``, as a function of (x, y, sample_weight)."""
+    undecorated = _undecorated(step)
+    return lambda x, y, sample_weight: undecorated(columns.packed(x, y, sample_weight))
 
 
 def _custom_steps(built: BuiltModel, code: UserCode, *, weighted: bool) -> tuple[StepFunction, StepFunction]:

@@ -183,7 +183,7 @@ class Worker:
         built, lacking = self._model.for_pass(job, dataset)
         columns, sample = job.wanted.columns, sample_rows(dataset, job.wanted.columns)
         gradients = self._model.once(
-            "evaluate", columns, sample, lambda: test_step(built).trace(built, columns, sample)
+            "evaluate", columns, sample, lambda: test_step(built, columns).trace(built, columns, sample)
         )
         with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
             evaluator = Evaluator(microbatches)

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 from heliostat.data import write_dataset
-from heliostat.trainer.engine.metrics import MetricLayout, MetricSums, Results, metric_variables
+from heliostat.trainer.engine.metric_rules import metric_variables
+from heliostat.trainer.engine.metrics import MetricLayout, MetricSums, Results
 from heliostat.trainer.errors import UnsupportedModelError
 from keras import layers, ops
 
@@ -140,10 +141,22 @@ def test_metrics_of_uneven_shares_equal_one_device_over_all_rows(tmp_path, worke
 
 
 class Silent(keras.metrics.CategoricalAccuracy):
-    """A subclass that does not say how its state merges."""
+    """A subclass with state of its own that does not say how it merges."""
 
     def __init__(self):
         super().__init__(name="silent")
+        self.seen = self.add_weight(shape=(), initializer="zeros", name="seen")
+
+
+class Fading(keras.metrics.CategoricalAccuracy):
+    """Adds no state, but sets that of Keras."""
+
+    def __init__(self):
+        super().__init__(name="fading")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign(0.9 * self.total)
+        super().update_state(y_true, y_pred, sample_weight)
 
 
 class Offset(Largest):
@@ -173,7 +186,8 @@ class Unknown(Largest):
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        (Silent, "'silent'.*does not say how"),
+        (Silent, "'silent'.*does not say how its state 'seen'"),
+        (Fading, "'fading'.*does not say how its state 'total'"),
         (Offset, "'offset' sums its state.*starts at"),
         (Partial, "'summary'.*'high'"),
         (Unknown, "'largest'.*state_merge is 'mean'"),
