@@ -36,14 +36,14 @@ FLOORS: Mapping[str, Floors] = {
         {"conversion", "verify", "__init__"},
     ],
     "trainer": [
-        {"arguments", "code_digests", "columns", "config", "environment", "errors", "events"}
+        {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
         | {"global_sums", "hardware"}
-        | {"jobs", "preflight", "shipping", "source", "storage_thread"},
+        | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"},
         {"engine"},
         {"checkpoints"},
         {"worker"},
         {"driver"},
-        {"trainer", "remote", "__init__"},
+        {"trainer", "given_rows", "held_runs", "model_use", "remote", "__init__"},
         {"doctor"},
     ],
 }

@@ -1,62 +1,21 @@
 """Arguments that a user gives `Trainer`, `fit`, `evaluate` and `predict`, as far as their names and functions go.
 
-What Keras calls otherwise is answered with our name for it, and a custom step is tried with the arguments that it will
-be given, before anything starts. Values are checked where they are kept (`config.py`).
+A custom step is tried with the arguments that it will be given, before anything starts. Values are checked where they
+are kept (`config.py`), Keras's names for arguments are in `keras_arguments.py`.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
 from .code_digests import callback_digests, code_digests
-from .columns import Columns
-from .config import LoopName
+from .config import FitConfig
 from .errors import ConfigurationError
 from .shipping import UserCode
-
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-_KERAS_NAMES = {
-    "batch_size": "global_batch_size= (rows of one step over all workers)",
-    "x": "the first argument, data: a dataset path or (x, y) arrays",
-    "y": "the first argument, data: a dataset path or (x, y) arrays",
-    "validation_split": "validation_data=: write the two parts with heliostat.data.write_dataset",
-    "validation_batch_size": "global_batch_size=, which validation uses too; its results do not depend on it",
-    "validation_steps": "validation_data=: a dataset with just the rows to validate on",
-    "validation_freq": "nothing: validation runs after every epoch",
-    "class_weight": "sample_weight=: a column with each row's weight",
-    "steps": "nothing: evaluate and predict take all rows",
-    "num_workers": "Trainer(workers=...)",
-    "strategy": "Trainer(replicas_per_worker=...): each worker makes its own MirroredStrategy",
-    "optimizer": "model.compile(optimizer=...) in build_model",
-    "loss": "model.compile(loss=...) in build_model",
-    "metrics": "model.compile(metrics=...) in build_model",
-}
-
-
-def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
-    """Answer arguments that `name` does not have, Keras's names above all, with ours: raises `ConfigurationError`."""
-
-    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-        known = inspect.signature(function).parameters
-
-        @functools.wraps(function)
-        def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-            for argument in kwargs:
-                if argument not in known:
-                    hint = _KERAS_NAMES.get(argument)
-                    advice = f"Use {hint}." if hint else "See help(heliostat.trainer.Trainer)."
-                    raise ConfigurationError(f"{name}() has no argument {argument!r}. {advice}")
-            return function(*args, **kwargs)
-
-        return checked
-
-    return decorate
 
 
 def check_build_model(build_model: object) -> None:
@@ -70,15 +29,17 @@ def check_build_model(build_model: object) -> None:
         )
 
 
-def checked_weights(weights: Sequence[np.ndarray] | str | None) -> tuple[np.ndarray, ...] | None:
-    """The arrays that were given; None for those of `build_model`. Raises ConfigurationError for another text."""
-    if isinstance(weights, str):
-        if weights != "new":
-            raise ConfigurationError(
-                f"initial_weights={weights!r}; it takes a list of arrays, or 'new' for those of build_model."
-            )
+def checked_weights(weights: object) -> tuple[np.ndarray, ...] | None:
+    """The arrays that were given; None for those of `build_model`. Raises ConfigurationError for anything else."""
+    if weights is None or (isinstance(weights, str) and weights == "new"):
         return None
-    return None if weights is None else tuple(np.asarray(weight) for weight in weights)
+    if isinstance(weights, (str, Mapping, np.ndarray)) or not isinstance(weights, Sequence):
+        kind = repr(weights) if isinstance(weights, str) else f"a {type(weights).__name__}"
+        raise ConfigurationError(
+            f"initial_weights is {kind}; it takes a list of arrays as model.get_weights() gives them, or 'new' for "
+            "those of build_model. Of a file: keras.models.load_model(path).get_weights()."
+        )
+    return tuple(np.asarray(weight) for weight in weights)
 
 
 def check_prepare(prepare: Callable[..., Any] | None) -> None:
@@ -94,24 +55,24 @@ def check_prepare(prepare: Callable[..., Any] | None) -> None:
         ) from error
 
 
-def check_steps(loop: LoopName, code: UserCode, columns: Columns) -> None:
+def check_steps(wanted: FitConfig, code: UserCode) -> None:
     """Check the steps of the custom loop.
 
     Args:
-        loop: the way to train.
+        wanted: the loop, and whether rows have weights, which decides what a step is called with.
         code: has the steps.
-        columns: whether rows have weights decides what a step is called with.
 
     Raises:
         ConfigurationError: the loop takes no steps, or a step takes other arguments.
     """
-    if loop != "custom" and (code.train_step is not None or code.valid_step is not None):
+    if wanted.loop != "custom" and (code.train_step is not None or code.valid_step is not None):
         raise ConfigurationError(
-            f"train_step and valid_step belong to loop='custom', and loop is {loop!r}. To change the step of the other "
-            "two ways, override train_step in a keras.Model subclass."
+            f"train_step and valid_step belong to loop='custom', and loop is {wanted.loop!r}. To change the step of "
+            "the other two ways, override train_step in a keras.Model subclass."
         )
-    weight = () if columns.sample_weight is None else ("sample_weight",)
+    weight = ("sample_weight",) if wanted.columns.is_weighted else ()
     _check_step("train_step", code.train_step, ("model", "optimizer", "x", "y", *weight))
+    weight = ("sample_weight",) if wanted.validation_columns.is_weighted else ()
     _check_step("valid_step", code.valid_step, ("model", "x", "y", *weight))
 
 

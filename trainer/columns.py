@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from heliostat.data import Dataset
 
+from .class_weight import ClassWeights, row_weights
 from .errors import ConfigurationError, DataError
 
 _REMEDIES = {
@@ -27,34 +28,45 @@ class Columns:
     Attributes:
         inputs: a column name, a list of names (a model with several inputs), or a dict input name -> column.
         targets: likewise, or None when there are none (predict).
-        sample_weight: the column of row weights, or None.
+        sample_weight: the column of row weights, or one for each output (a list, or a dict output name -> column); None
+            where all rows count alike, or as `class_weight` says.
+        class_weight: what rows weigh by the class of their label; empty where it has no say.
         in_tuple: inputs alone come to a step as ``(x,)``, since they were given in a tuple.
     """
 
     inputs: ColumnChoice = "x"
     targets: ColumnChoice | None = "y"
-    sample_weight: str | None = None
+    sample_weight: ColumnChoice | None = None
+    class_weight: ClassWeights = ()
     in_tuple: bool = False
 
     def __post_init__(self) -> None:
-        for argument, choice in (("inputs", self.inputs), ("targets", self.targets)):
+        object.__setattr__(self, "class_weight", tuple((int(number), each) for number, each in self.class_weight))
+        for argument in ("inputs", "targets", "sample_weight"):
+            choice = getattr(self, argument)
             if choice is not None and not _names(choice):
                 raise ConfigurationError(
                     f"{argument}={choice!r} names no column. Give a column name, a list or a dict."
                 )
+        if self.class_weight:
+            self._check_class_weight()
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether rows have weights."""
+        return self.sample_weight is not None or bool(self.class_weight)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read, each once, in a fixed order."""
-        chosen = [*_names(self.inputs), *_names(self.targets)]
-        if self.sample_weight is not None:
-            chosen.append(self.sample_weight)
+        chosen = [*_names(self.inputs), *_names(self.targets), *_names(self.sample_weight)]
         return tuple(dict.fromkeys(chosen))
 
     def assemble(self, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """``(x, y, sample_weight)`` as a Keras step takes them, from tensors by column name."""
-        weight = None if self.sample_weight is None else batch[self.sample_weight]
-        return _pick(self.inputs, batch), _pick(self.targets, batch), weight
+        targets = _pick(self.targets, batch)
+        weight = row_weights(targets, self.class_weight) if self.class_weight else _pick(self.sample_weight, batch)
+        return _pick(self.inputs, batch), targets, weight
 
     def packed(self, x: Any, y: Any, sample_weight: Any) -> Any:
         """What a step of Keras gets: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``; lists become tuples, as there."""
@@ -79,11 +91,62 @@ class Columns:
                     f"Rows of column {name!r} of {dataset.name!r} differ in length ({kind}), and a model takes batches "
                     f"of one shape. Make them alike: {_REMEDIES[kind]}."
                 )
-        if self.sample_weight is not None and dataset.schema[self.sample_weight].shape:
+        if self.class_weight and len(dataset.schema[str(self.targets)].shape) > 1:
             raise DataError(
-                f"The sample_weight column {self.sample_weight!r} of {dataset.name!r} has the shape "
-                f"{dataset.schema[self.sample_weight].shape} per row; row weights are one number per row."
+                f"class_weight= weighs rows by their class, and a row of the column {self.targets!r} of "
+                f"{dataset.name!r} has the shape {dataset.schema[str(self.targets)].shape}: many labels. Give "
+                "sample_weight=, an array or a column of this shape."
             )
+
+    def _check_class_weight(self) -> None:
+        if self.sample_weight is not None:
+            raise ConfigurationError(
+                "class_weight= and sample_weight= do not go together, as in Keras: put into sample_weight the product "
+                "of both, row by row."
+            )
+        if not isinstance(self.targets, str):
+            raise ConfigurationError(
+                f"class_weight= is for models with one output, as in Keras, and targets={self.targets!r}. Give "
+                "sample_weight=, one array or column of weights for each output."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowWeigher:
+    """How much rows weigh together.
+
+    Attributes:
+        column: what tells it: weights, or the labels that `class_weight` weighs.
+        class_weight: weights by class; empty where the column holds the weights themselves.
+    """
+
+    column: str
+    class_weight: ClassWeights = ()
+
+    def total(self, rows: np.ndarray) -> float:
+        """The sum of the weights, given rows of the column."""
+        weights = np.asarray(row_weights(rows, self.class_weight)) if self.class_weight else rows
+        return float(weights.astype(np.float64).sum())
+
+
+def row_weigher(columns: Columns) -> RowWeigher | None:
+    """How much rows weigh that have one weight each; None where they have none.
+
+    Raises:
+        ConfigurationError: they have one for each output, and so more than one sum.
+    """
+    if columns.class_weight:
+        return RowWeigher(column=str(columns.targets), class_weight=columns.class_weight)
+    if columns.sample_weight is None:
+        return None
+    names = _names(columns.sample_weight)
+    if len(names) > 1:
+        raise ConfigurationError(
+            f"The loss reduces by 'mean_with_sample_weight', and sample_weight={columns.sample_weight!r} has other "
+            "weights for each output, so a microbatch has more than one share of its batch. Give one column, or use "
+            "the reduction 'sum_over_batch_size'."
+        )
+    return RowWeigher(column=names[0])
 
 
 def _names(choice: ColumnChoice | None) -> list[str]:

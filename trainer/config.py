@@ -18,7 +18,7 @@ import xxhash
 from heliostat.data import PlanError
 from heliostat.data.order.window import Shuffle, parse_shuffle
 
-from .columns import Columns
+from .columns import ColumnChoice, Columns
 from .errors import ConfigurationError
 from .shipping import InProcess, Shipped
 
@@ -246,13 +246,31 @@ class TrainerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassConfig:
-    """What one `evaluate` or `predict` does: the columns it reads, and the rows of a step over all workers."""
+    """What one `evaluate` or `predict` does.
+
+    Attributes:
+        columns: which are read.
+        global_batch_size: rows of a step, over all workers.
+        steps: after which the pass ends; None takes all rows.
+    """
 
     columns: Columns
     global_batch_size: int = 32
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         _check_count("global_batch_size", self.global_batch_size)
+        if self.steps is not None:
+            _check_count("steps", self.steps)
+
+    def num_steps(self, num_rows: int) -> int:
+        """Steps of the pass over so many rows."""
+        natural = -(-num_rows // self.global_batch_size)
+        return natural if self.steps is None else min(self.steps, natural)
+
+    def num_rows(self, num_rows: int) -> int:
+        """How many of so many rows the pass takes, the first ones."""
+        return min(num_rows, self.num_steps(num_rows) * self.global_batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +284,12 @@ class FitConfig:
         steps_per_epoch: steps after which an epoch ends; None takes all rows.
         shuffle: the order of rows.
         columns: which are inputs, targets and weights.
+        validation_sample_weight: the column of row weights, or one for each output, of the validation data; None
+            without.
+        validation_freq: the epochs after which the run validates: each of which that is a multiple of this number, or
+            just these (both counted from 1).
+        validation_steps: steps of a validation pass; None takes all rows.
+        validation_batch_size: rows of such a step; None for `global_batch_size`.
         code: the user's steps and callbacks, a `shipping.UserCode`.
         prepare: the user's function that changes the model before the run; None changes nothing.
         code_digests: hashes of them, by what they are of; a run that goes on with others says so.
@@ -287,6 +311,10 @@ class FitConfig:
     steps_per_epoch: int | None = None
     shuffle: Shuffle = "full"
     columns: Columns = DEFAULT_COLUMNS
+    validation_sample_weight: ColumnChoice | None = None
+    validation_freq: int | tuple[int, ...] = 1
+    validation_steps: int | None = None
+    validation_batch_size: int | None = None
     code: Shipped = NO_CODE
     prepare: Shipped | None = None
     code_digests: Mapping[str, str] = field(default_factory=dict)
@@ -313,6 +341,7 @@ class FitConfig:
                 f"initial_epoch={self.initial_epoch} leaves nothing of epochs={self.epochs}; epochs is the number of "
                 "the last one, as in Keras."
             )
+        self._check_validation()
         self._check_checkpoints()
         if self.on_nonfinite not in get_args(OnNonfinite):
             raise ConfigurationError(f"on_nonfinite={self.on_nonfinite!r}; it takes 'raise' or 'skip'.")
@@ -320,6 +349,26 @@ class FitConfig:
             parse_shuffle(self.shuffle)
         except PlanError as error:
             raise ConfigurationError(str(error)) from error
+
+    @property
+    def validation_columns(self) -> Columns:
+        """Which columns of the validation data are read; classes have no weights there, as in Keras."""
+        return replace(self.columns, class_weight=(), sample_weight=self.validation_sample_weight)
+
+    @property
+    def validation_pass(self) -> PassConfig:
+        """The validation pass."""
+        return PassConfig(
+            columns=self.validation_columns,
+            global_batch_size=self.validation_batch_size or self.global_batch_size,
+            steps=self.validation_steps,
+        )
+
+    def validates_after(self, epoch: int) -> bool:
+        """Whether the run validates after an epoch (counted from 0), if it has data for that."""
+        if isinstance(self.validation_freq, int):
+            return (epoch + 1) % self.validation_freq == 0
+        return epoch + 1 in self.validation_freq
 
     @property
     def initial_weights_digest(self) -> str | None:
@@ -334,6 +383,18 @@ class FitConfig:
     def num_steps(self, num_rows: int) -> int:
         """Steps of an epoch over so many rows."""
         return self.steps_per_epoch or -(-num_rows // self.global_batch_size)
+
+    def _check_validation(self) -> None:
+        freq = self.validation_freq
+        if isinstance(freq, (list, tuple)):
+            object.__setattr__(self, "validation_freq", tuple(freq))
+            for epoch in freq:
+                _check_count("an epoch in validation_freq", epoch)
+        else:
+            _check_count("validation_freq", freq)
+        for name in ("validation_steps", "validation_batch_size"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
 
     def _check_checkpoints(self) -> None:
         every = self.checkpoint_every

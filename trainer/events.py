@@ -87,9 +87,9 @@ def _epoch_of_version_2(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def history_of(epochs: list[EpochRecord]) -> dict[str, list[Any]]:
-    """Metric name -> values by epoch; None where an epoch lacks a metric that others have."""
+    """Metric name -> its values in the epochs that have it, as Keras's `History` keeps them."""
     names = dict.fromkeys(name for record in epochs for name in record.logs)
-    return {name: [record.logs.get(name) for record in epochs] for name in names}
+    return {name: [record.logs[name] for record in epochs if name in record.logs] for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

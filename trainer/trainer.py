@@ -6,23 +6,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from heliostat.cluster.links import PairBandwidth
 from heliostat.data.order.window import Shuffle
 
-from .arguments import (
-    check_build_model,
-    check_prepare,
-    check_steps,
-    checked_weights,
-    digests_of,
-    refuses_unknown,
-)
+from .arguments import check_build_model, check_prepare, check_steps, checked_weights, digests_of
 from .code_digests import code_digests
-from .columns import ColumnChoice, Columns
+from .columns import ColumnChoice
 from .config import (
     CheckpointEvery,
     Device,
@@ -31,30 +22,30 @@ from .config import (
     LoopName,
     MixedHardware,
     OnNonfinite,
-    PassConfig,
     Resume,
     TrainerConfig,
 )
-from .driver.inputs import Data, checked_callbacks, noted_columns, undecided
+from .driver.inputs import Data, checked_callbacks
 from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
-from .driver.runs import FitCall, PassCall, Runs
+from .driver.runs import FitCall
 from .driver.screen import Verbose
-from .driver.workers import job_server
 from .engine.private_names import CALLBACK_FIELDS
 from .environment import wanted_workers
+from .given_rows import Arrays, given_rows, one_of, validation_of
+from .held_runs import runs_of
+from .keras_arguments import refuses_unknown
+from .model_use import ModelUse
 from .remote.wire import display_for
 from .shipping import UserCode, ship
 
 if TYPE_CHECKING:
     import keras
 
-    from .remote.call import RemoteRuns
-
 BuildModel = Callable[[], "keras.Model"]
 
 
-class Trainer:
+class Trainer(ModelUse):
     """Trains a Keras model on several workers, exactly as one device would.
 
     Args:
@@ -131,7 +122,7 @@ class Trainer:
     ) -> None:
         check_build_model(build_model)
         workers = workers if (wanted := wanted_workers()) is None else wanted
-        self._settings = TrainerConfig(
+        settings = TrainerConfig(
             build_model=ship(build_model, "build_model", stays=workers == 0 or in_process),
             workers=workers,
             replicas_per_worker=replicas_per_worker,
@@ -151,29 +142,39 @@ class Trainer:
             balance=balance,
         )
         name = getattr(build_model, "__name__", "run").strip("<>")
-        self._runs = _runs_of(self._settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
+        runs = runs_of(settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
+        super().__init__(settings, runs)
         self._code = code_digests(build_model)
 
     @refuses_unknown("fit")
     def fit(
         self,
-        data: Data,
-        *,
-        validation_data: Data | None = None,
+        x: Data | Arrays | None = None,
+        y: Arrays | None = None,
+        batch_size: int | None = None,
         epochs: int = 1,
-        global_batch_size: int = 32,
+        verbose: Verbose = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Data | Arrays | None = None,
+        shuffle: Shuffle | bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ColumnChoice | Arrays | None = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+        *,
+        data: Data | Arrays | None = None,
+        global_batch_size: int | None = None,
+        inputs: ColumnChoice | None = None,
+        targets: ColumnChoice | None = None,
         loop: LoopName = "fit",
         train_step: Callable[..., Any] | None = None,
         valid_step: Callable[..., Any] | None = None,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-        initial_epoch: int = 0,
         initial_weights: Sequence[np.ndarray] | Literal["new"] | None = None,
         prepare: Callable[[keras.Model], object] | None = None,
-        steps_per_epoch: int | None = None,
-        shuffle: Shuffle = "full",
-        inputs: ColumnChoice | None = None,
-        targets: ColumnChoice | None = None,
-        sample_weight: str | None = None,
         checkpoint_every: CheckpointEvery = "epoch",
         checkpoint_dir: str | Path | None = None,
         keep: int = 3,
@@ -181,7 +182,6 @@ class Trainer:
         take_over: bool = False,
         max_time_s: float | None = None,
         on_nonfinite: OnNonfinite = "raise",
-        verbose: Verbose = "auto",
         record_rows: bool = False,
     ) -> Result:
         """Train a run, or go on with the unfinished one in `run_dir`.
@@ -193,28 +193,25 @@ class Trainer:
         `initial_weights` than that one's are given: then it begins anew, in the next folder.
 
         Args:
-            data: a dataset path or URI, a `Dataset`; or ``(x, y)`` numpy arrays, a `tf.data.Dataset` or `PyDataset` of
-                batches, or a function that returns one or yields batches: these are written into the run folder once.
-            validation_data: likewise; validated on after every epoch.
-            epochs: number of the last epoch; the run has `epochs - initial_epoch` of them.
-            global_batch_size: rows of one step, over all workers.
+            x: arrays, as in Keras; or a dataset path or URI, a `Dataset`, a tuple ``(x, y)`` or ``(x, y,
+                sample_weight)`` of arrays, a `tf.data.Dataset` or `PyDataset` of batches, or a function that returns
+                one or yields batches. Arrays and streams are written into the run folder once.
+            y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, shuffle, class_weight,
+                sample_weight, initial_epoch, steps_per_epoch, validation_steps, validation_batch_size, validation_freq:
+                as in Keras; what is to be known of each is in ``docs/arguments.md``.
+            data: another name for x; likewise `global_batch_size` for batch_size.
+            inputs: the input column of a dataset; a list of columns; or a dict from input names to columns. None takes
+                what the conversion noted in the dataset, such as the column of images, else "x".
+            targets: likewise the targets, else "y".
             loop: the way to train: Keras's ``"fit"``, ``"train_on_batch"``, or ``"custom"`` steps.
             train_step: for the custom loop: ``train_step(model, optimizer, x, y[, sample_weight])``, written for one
-                device; returns a scalar loss or a dict of scalars. It gets sample_weight if a column is named.
+                device; returns a scalar loss or a dict of scalars. It gets sample_weight if rows have weights.
             valid_step: for the custom loop: ``valid_step(model, x, y[, sample_weight])``.
-            callbacks: Keras callbacks; they run on the chief with global logs.
-            initial_epoch: the number that callbacks and history have for this run's first epoch.
             initial_weights: begin anew, with a new optimizer: with arrays for ``model.set_weights``, such as
                 ``result.model().get_weights()``, or with "new", those of `build_model`.
             prepare: ``prepare(model)`` is called on every worker before this run, to unfreeze layers or to compile with
                 a lower rate, say; later fits have the model so. Weights stay, and so does the optimizer's state unless
                 it compiles with a new optimizer.
-            steps_per_epoch: end an epoch after so many steps.
-            shuffle: ``"full"`` or False.
-            inputs: the input column; a list of columns; or a dict from input names to columns. None takes what the
-                conversion noted in the dataset, such as the column of images, else "x".
-            targets: likewise the targets, else "y".
-            sample_weight: the column of row weights.
             checkpoint_every: "epoch", `EverySteps` or `EverySeconds`; None makes no checkpoints.
             checkpoint_dir: where they go, a path or a URI such as ``s3://bucket/folder``: every run makes a folder of
                 its own there, named after its run folder. By default they are in the run folder.
@@ -225,7 +222,6 @@ class Trainer:
                 driver is surely dead (its process is gone from this machine) that needs no word.
             max_time_s: pause the run after so many seconds, with a checkpoint.
             on_nonfinite: "raise" stops the run at a gradient that is not finite; "skip" leaves the step out.
-            verbose: "auto", 0 (nothing), 1 (a live line) or 2 (lines).
             record_rows: keep in the result which rows every worker computed in every step.
 
         Raises:
@@ -236,20 +232,26 @@ class Trainer:
             CallError: with the address of a job server, any of these that was raised there, with stage and frames.
             CallDetachedError: Ctrl-C has left such a run alone; the same command attaches to it.
         """
-        given = {"inputs": inputs, "targets": targets}
-        data, inputs, targets = noted_columns(data, inputs, targets)
-        columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
+        x = one_of("data", data, "x", x)
+        rows = given_rows(x, y, sample_weight, inputs=inputs, targets=targets, class_weight=class_weight)
+        rows, valid = validation_of(rows, validation_data, validation_split)
+        given = one_of("global_batch_size", global_batch_size, "batch_size", batch_size)
+        if valid is not None:
+            validation_batch_size = valid.batch_size(validation_batch_size or given, validation_steps)
         code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
-        check_steps(loop, code, columns)
         check_prepare(prepare)
         wanted = FitConfig(
             loop=loop,
             epochs=epochs,
             initial_epoch=initial_epoch,
-            global_batch_size=global_batch_size,
+            global_batch_size=rows.batch_size(given, steps_per_epoch),
             steps_per_epoch=steps_per_epoch,
-            shuffle=shuffle,
-            columns=columns,
+            shuffle="full" if shuffle is True else shuffle,
+            columns=rows.columns,
+            validation_sample_weight=None if valid is None else valid.columns.sample_weight,
+            validation_freq=validation_freq if isinstance(validation_freq, int) else tuple(validation_freq),
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
             code=ship(code, "callbacks and steps", stays=self._settings.local),
             code_digests=digests_of(code, CALLBACK_FIELDS),
             prepare=None if prepare is None else ship(prepare, "prepare", stays=self._settings.local),
@@ -263,125 +265,19 @@ class Trainer:
             on_nonfinite=on_nonfinite,
             record_rows=record_rows,
         )
+        check_steps(wanted, code)
         call = FitCall(
             wanted=wanted,
-            data=data,
-            validation_data=validation_data,
+            data=rows.data,
+            validation_data=None if valid is None else valid.data,
             anew=initial_weights is not None,
             code=self._code if prepare is None else {**self._code, **code_digests(prepare)},
-            undecided=undecided(data, given),
+            undecided=rows.undecided,
             has_callbacks=bool(code.callbacks),
         )
         with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
         if result is None:
             sys.exit(0)  # a plan, a replay or a trace is done: see `environment`
+        self._result = result
         return result
-
-    def resize(self, workers: int) -> None:
-        """Change how many workers there shall be: before the first task, between two, or from another thread in one.
-
-        Workers join or leave between two steps; results do not change. On a cluster of several machines the cores of
-        the first `min_workers` stay reserved until the trainer is closed.
-
-        Raises:
-            ConfigurationError: less than one, or more than `max_workers`.
-        """
-        self._runs.resize(workers)
-
-    @refuses_unknown("evaluate")
-    def evaluate(
-        self,
-        data: Data,
-        *,
-        global_batch_size: int = 32,
-        inputs: ColumnChoice | None = None,
-        targets: ColumnChoice | None = None,
-        sample_weight: str | None = None,
-        verbose: Verbose = 0,
-    ) -> dict[str, Any]:
-        """Global, exact metrics of the trained model (of a new one before any `fit`) over all rows of `data`.
-
-        Args:
-            data: as for `fit`.
-            global_batch_size: rows that are computed at a time, over all workers; results do not depend on it.
-            inputs: the input column; a list of columns; or a dict from input names to columns. None takes what the
-                conversion noted in the dataset, such as the column of images, else "x".
-            targets: likewise the targets, else "y".
-            sample_weight: the column of row weights.
-            verbose: "auto", 0 (nothing), 1 or 2.
-
-        Returns:
-            The metrics by name, as `keras.Model.evaluate(return_dict=True)` names them.
-
-        Raises:
-            ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
-            TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
-        """
-        given = {"inputs": inputs, "targets": targets}
-        data, inputs, targets = noted_columns(data, inputs, targets)
-        columns = Columns(inputs=inputs, targets=targets, sample_weight=sample_weight)
-        wanted = PassConfig(columns=columns, global_batch_size=global_batch_size)
-        with contextlib.closing(display_for(verbose)) as screen:
-            return self._runs.evaluate(PassCall(wanted=wanted, data=data, undecided=undecided(data, given)), screen)
-
-    @refuses_unknown("predict")
-    def predict(
-        self,
-        data: Data,
-        *,
-        global_batch_size: int = 32,
-        inputs: ColumnChoice | None = None,
-        verbose: Verbose = 0,
-    ) -> Any:
-        """Predictions for all rows of `data`, in dataset order.
-
-        Args:
-            data: as for `fit`.
-            global_batch_size: rows that are computed at a time, over all workers.
-            inputs: as for `fit`.
-            verbose: see `evaluate`.
-
-        Returns:
-            An array ``[rows, ...]``, or the model's structure of such arrays.
-
-        Raises:
-            what `evaluate` raises.
-        """
-        given = {"inputs": inputs}
-        data, inputs, _ = noted_columns(data, inputs, None)
-        wanted = PassConfig(columns=Columns(inputs=inputs, targets=None), global_batch_size=global_batch_size)
-        with contextlib.closing(display_for(verbose)) as screen:
-            return self._runs.predict(PassCall(wanted=wanted, data=data, undecided=undecided(data, given)), screen)
-
-    def measure_links(self) -> tuple[PairBandwidth, ...]:
-        """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
-        return self._runs.measure_links()
-
-    @property
-    def hosts(self) -> dict[int, str]:
-        """The machine of every worker that is up, by the worker's number."""
-        return self._runs.hosts
-
-    def close(self) -> None:
-        """Stop the workers, and the Ray that was started for them."""
-        self._runs.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _runs_of(
-    settings: TrainerConfig, name: str, run_dir: Path | None, runtime_env: Mapping[str, Any] | None
-) -> Runs | RemoteRuns:
-    """Who makes the runs of a trainer: this process, or a cluster that takes jobs. Arguments: those of `Runs`."""
-    if (address := job_server(settings)) is None:
-        return Runs(settings, name, run_dir, runtime_env)
-    from .remote.call import RemoteRuns  # and what speaks HTTP, which others have no use for
-
-    return RemoteRuns(settings, address, name, run_dir, runtime_env)

@@ -181,10 +181,10 @@ def test_columns_assemble_what_was_asked_for():
 
 
 def test_columns_are_checked(tmp_path):
-    dataset = write_dataset(tmp_path / "rows", {"x": np.zeros((3, 2)), "y": np.zeros(3), "w": np.zeros((3, 2))})
+    dataset = write_dataset(tmp_path / "rows", {"x": np.zeros((3, 2)), "y": np.zeros(3), "z": np.zeros((3, 2, 2))})
     with pytest.raises(ConfigurationError, match=r"targets=\{\} names no column"):
         Columns(inputs="x", targets={})
-    with pytest.raises(DataError, match=r"'w' .*has the shape .*one number per row"):
-        Columns(inputs="x", targets="y", sample_weight="w").check(dataset)
+    with pytest.raises(DataError, match=r"class_weight= .*the shape \(2, 2\): many labels"):
+        Columns(inputs="x", targets="z", class_weight=((0, 2.0),)).check(dataset)
     with pytest.raises(DataError, match="no column 'a', 'b'"):
         Columns(inputs=["a", "x"], targets="b").check(dataset)

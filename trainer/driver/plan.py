@@ -91,11 +91,11 @@ class Run:
         Raises:
             DataError, DatasetError: a dataset cannot be opened or lacks a column.
         """
-        columns, valid = self.wanted.columns, self.validation_data
+        wanted, valid = self.wanted, self.validation_data
         return replace(
             self,
-            data=opened(self.data, columns),
-            validation_data=None if valid is None else opened(valid, columns),
+            data=opened(self.data, wanted.columns),
+            validation_data=None if valid is None else opened(valid, wanted.validation_columns),
         )
 
     def open_folder(self) -> RunFolder:
@@ -132,9 +132,11 @@ class Run:
 
     def open_data(self, folder: RunFolder, scratch: Path | None = None) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on; arrays and streams are written into the folder, or into another."""
-        place, columns, valid = scratch or folder.path / DATA, self.wanted.columns, self.validation_data
-        train = open_input(self.data, "train", columns, place, began=folder.began)
-        return train, None if valid is None else open_input(valid, "valid", columns, place, began=folder.began)
+        place, wanted, valid = scratch or folder.path / DATA, self.wanted, self.validation_data
+        train = open_input(self.data, "train", wanted.columns, place, began=folder.began)
+        if valid is None:
+            return train, None
+        return train, open_input(valid, "valid", wanted.validation_columns, place, began=folder.began)
 
     def job(
         self,
@@ -260,6 +262,7 @@ def identity_of(job: FitJob) -> dict[str, object]:
     datasets = {"train": job.data, "valid": job.validation_data}
     return {
         **{name: getattr(wanted, name) for name in _IDENTITY},
+        **_identity_of_validation(job),
         "seed": settings.seed,
         "num_microbatches": settings.num_microbatches,
         "threads_per_worker": settings.threads,
@@ -270,6 +273,24 @@ def identity_of(job: FitJob) -> dict[str, object]:
         "columns": [str(columns.inputs), str(columns.targets), str(columns.sample_weight)],
         "data": {name: data.fingerprint for name, data in datasets.items() if data is not None},
     }
+
+
+def _identity_of_validation(job: FitJob) -> dict[str, object]:
+    """What of a run's arguments about classes and validation is not as it is without them."""
+    wanted, found = job.wanted, dict[str, object]()
+    if wanted.columns.class_weight:
+        found["class_weight"] = [list(each) for each in wanted.columns.class_weight]
+    if job.validation_data is None:
+        return found
+    if wanted.validation_freq != 1:
+        freq = wanted.validation_freq
+        found["validation_freq"] = freq if isinstance(freq, int) else list(freq)
+    for name in ("validation_steps", "validation_batch_size"):
+        if getattr(wanted, name) is not None:
+            found[name] = getattr(wanted, name)
+    if wanted.validation_sample_weight != wanted.columns.sample_weight:
+        found["validation_sample_weight"] = str(wanted.validation_sample_weight)
+    return found
 
 
 def check_run(recorded: Mapping[str, Any], job: FitJob, run_dir: Path) -> None:

@@ -15,7 +15,7 @@ from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.order.window import Shuffle
 from heliostat.data.read.ahead import Ahead
 
-from ..columns import Columns
+from ..columns import Columns, row_weigher
 from .labels import LabelRange
 from .layout import microbatch_weights
 from .tensors import to_tensor
@@ -73,9 +73,8 @@ class Feed:
         self.plan, self.dataset = plan, dataset
         self._seed, self._shuffle, self._reduction, self._labels = seed, shuffle, reduction, labels
         self._reader = dataset.reader(columns.names)
-        by_weight = reduction == "mean_with_sample_weight" and columns.sample_weight is not None
-        self._weight_column = columns.sample_weight if by_weight else None
-        self._weight_reader = dataset.reader([columns.sample_weight]) if columns.sample_weight and by_weight else None
+        self._weigh = row_weigher(columns) if reduction == "mean_with_sample_weight" else None
+        self._weight_reader = None if self._weigh is None else dataset.reader([self._weigh.column])
         self._buffers: dict[tuple[int, int, int], Arrays] = {}
         self._ahead = Ahead(self._gather, name="heliostat-feed")
         self._told: Rows | None = None
@@ -164,7 +163,7 @@ class Feed:
 
     def _sum_of_weights(self, start: int, stop: int) -> float:
         """Sum of the sample weights at positions [start, stop) of the pass; 0 where the reduction does not ask."""
-        if self._weight_reader is None or self._weight_column is None:
+        if self._weight_reader is None or self._weigh is None:
             return 0.0
         rows = self._weight_reader.gather(self._order.rows(start, stop))
-        return float(rows[self._weight_column].astype(np.float64).sum())
+        return self._weigh.total(rows[self._weigh.column])

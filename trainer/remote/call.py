@@ -106,8 +106,10 @@ class RemoteRuns:
         number, command = begin_fit()
         check_call(call, command)
         if is_plan_wanted():
-            valid = [] if call.validation_data is None else [call.validation_data]
-            self._plan("fit", [call.data, *valid], call.wanted.columns, screen)
+            parts = [(call.data, call.wanted.columns)]
+            if call.validation_data is not None:
+                parts.append((call.validation_data, call.wanted.validation_columns))
+            self._plan("fit", parts, screen)
             return None
         end = self._end
         before, finished = (None, False) if end is None else (end.path, end.finished)
@@ -167,11 +169,11 @@ class RemoteRuns:
         self._end = replace(run, there="".join(handle.runs[:1]))
         self._places.began(call, place)
 
-    def _plan(self, method: Method, data: Sequence[Data], columns: Columns, screen: Display) -> None:
+    def _plan(self, method: Method, data: Sequence[tuple[Data, Columns]], screen: Display) -> None:
         """Say where a call would run, and what would be sent."""
         with self._packing(), tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
             version = self._head.check()
-            rows = [(each, rows_of(each, str(n), columns, Path(scratch))) for n, each in enumerate(data)]
+            rows = [(each, rows_of(each, str(n), read, Path(scratch))) for n, (each, read) in enumerate(data)]
             screen.say(
                 f"plan: {method} in a job of the cluster at {self._head.address} (Ray {version}), "
                 f"{self._settings.workers} worker(s) there; its first lines say who computes what"
@@ -196,7 +198,7 @@ class RemoteRuns:
     def _pass(self, method: Method, call: PassCall, folder: Path, screen: Display) -> Outcome:
         """Have a pass made, and bring its files into a folder. Ctrl-C ends it: there is nothing to go on with."""
         if is_plan_wanted():
-            self._plan(method, [call.data], call.wanted.columns, screen)
+            self._plan(method, [(call.data, call.wanted.columns)], screen)
             sys.exit(0)
         with self._packing():
             self._head.check()
@@ -326,8 +328,8 @@ class RemoteRuns:
 
 def _rows_of(call: FitCall, folder: Path, *, began: bool) -> dict[str, Rows]:
     """The data of a fit by what they are for; see `rows_of`."""
-    columns = call.wanted.columns
-    rows = {DATA: rows_of(call.data, "train", columns, folder, began=began)}
+    rows = {DATA: rows_of(call.data, "train", call.wanted.columns, folder, began=began)}
     if call.validation_data is not None:
+        columns = call.wanted.validation_columns
         rows[VALIDATION] = rows_of(call.validation_data, "valid", columns, folder, began=began)
     return rows

@@ -25,7 +25,10 @@ from .handle import Handle
 ARGUMENTS = "arguments of the call"  # among the hashes of a handle
 # What of the settings decides the result.
 _SETTINGS = ("num_microbatches", "threads_per_worker", "seed", "deterministic", "gradient_dtype")
-_WANTED = ("loop", "epochs", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
+_WANTED = (
+    *("loop", "epochs", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle"),
+    *("validation_sample_weight", "validation_freq", "validation_steps", "validation_batch_size"),
+)
 Step = Literal["submit", "attach", "take"]
 
 

@@ -16,6 +16,7 @@ from heliostat.cluster import instruments
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 
+from ..config import FitConfig
 from ..engine.evaluate import Evaluator
 from ..engine.state import state_digest
 from ..engine.step import Step
@@ -41,19 +42,31 @@ class EpochEnd:
         member: this worker's membership in the group.
         relay: the user's callbacks.
         position: where this worker is in the run.
+        wanted: says after which epochs it validates.
     """
 
     def __init__(
-        self, engine: Step, evaluator: Evaluator | None, member: Member, relay: CallbackRelay, position: Position
+        self,
+        engine: Step,
+        evaluator: Evaluator | None,
+        member: Member,
+        relay: CallbackRelay,
+        position: Position,
+        wanted: FitConfig,
     ) -> None:
-        self._engine, self._evaluator, self._member = engine, evaluator, member
-        self._relay, self._position = relay, position
+        self._engine, self._any_evaluator, self._member = engine, evaluator, member
+        self._relay, self._position, self._wanted = relay, position, wanted
         self._passed: PassSum | None = None
 
     @property
     def validates(self) -> bool:
-        """Whether there is validation data."""
+        """Whether the present epoch is followed by a validation pass."""
         return self._evaluator is not None
+
+    @property
+    def _evaluator(self) -> Evaluator | None:
+        """What validates after the present epoch; None if nothing does."""
+        return self._any_evaluator if self._wanted.validates_after(self._position.epoch) else None
 
     def batches(self) -> Iterator[StepIndex]:
         """Batches of this worker's shards of the validation pass; more if another worker is lost meanwhile."""

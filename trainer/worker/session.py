@@ -66,7 +66,7 @@ class Session:
         self.model: keras.Model = engine.built.model
         self.position = Position(epoch=job.wanted.initial_epoch, steps_per_epoch=engine.steps_per_epoch)
         self.relay = CallbackRelay(callbacks, engine, member, job, self.position, files)
-        self.end = EpochEnd(engine, evaluator, member, self.relay, self.position)
+        self.end = EpochEnd(engine, evaluator, member, self.relay, self.position, job.wanted)
         self.saver = Saver(job.wanted, member, job.first_generation, self._saved)
         self.saved_files: int | None = None
         self.resumed = False

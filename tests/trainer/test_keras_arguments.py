@@ -1,0 +1,192 @@
+"""Every argument of Keras's `fit`, `evaluate` and `predict` does here what it does there; float64 against plain Keras.
+
+Keras's own signatures are read, so that an argument of a new version is noticed.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from heliostat.data import write_dataset
+from keras import layers
+
+from .conftest import use_floats
+from .helpers import local_trainer
+
+ROWS, CLASSES = 42, 3
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(ROWS, 5))
+Y = np.argmax(X[:, :CLASSES], axis=1)
+ONE_HOT = np.eye(CLASSES)[Y]
+WEIGHTS = np.linspace(0.5, 2.0, ROWS)
+VALID = (X[:15] + 0.1, Y[:15])
+SPARSE, DENSE = "sparse_categorical_crossentropy", "categorical_crossentropy"
+CLASS_WEIGHT = {0: 0.5, 2: 3.0}  # a class that is not named weighs 1
+METHODS = ("fit", "evaluate", "predict")
+
+
+def classifier(loss=SPARSE, reduction="sum_over_batch_size"):
+    """Whose metrics are weighted and not."""
+
+    def build():
+        made = {SPARSE: keras.losses.SparseCategoricalCrossentropy, DENSE: keras.losses.CategoricalCrossentropy}[loss]
+        model = keras.Sequential([keras.Input((5,)), layers.Dense(CLASSES, "softmax", kernel_initializer="ones")])
+        model.compile(
+            keras.optimizers.Adam(0.05), made(reduction=reduction), metrics=["accuracy"], weighted_metrics=["accuracy"]
+        )
+        return model
+
+    return build
+
+
+def of_steps():
+    """One label for each of five timesteps."""
+    inputs = keras.Input((5, 1))
+    hidden = layers.Dense(4, "tanh", kernel_initializer="ones")(inputs)
+    model = keras.Model(inputs, layers.Dense(CLASSES, "softmax", kernel_initializer="ones")(hidden))
+    model.compile(keras.optimizers.SGD(0.5), SPARSE, weighted_metrics=["accuracy"])
+    return model
+
+
+def as_keras(build, x, y, **arguments):
+    """History and weights of plain Keras on one device."""
+    model = build()
+    history = model.fit(x, y, **{"shuffle": False, "verbose": 0} | arguments).history
+    return history, model.get_weights()
+
+
+def compare(tmp_path, build, *arrays, workers=0, **arguments):
+    """History and weights must be plain Keras's: one microbatch, or two workers with one each."""
+    use_floats("float64")
+    x, y = arrays
+    history, weights = as_keras(build, x, y, **arguments)
+    with local_trainer(build, tmp_path, workers=workers, num_microbatches=max(1, workers)) as trainer:
+        result = trainer.fit(x, y, **{"shuffle": False, "verbose": 0} | arguments)
+    assert result.history.keys() == history.keys()
+    for name, values in history.items():
+        np.testing.assert_allclose(result.history[name], values, rtol=1e-10, err_msg=name)
+    assert any(np.ptp(weight) > 1e-3 for weight in weights), "plain Keras did not train"
+    for got, want in zip(result.model().get_weights(), weights, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+
+
+# By name: the model, its targets, and the arguments of `fit`. What is in two of them need not be by itself.
+CASES = {
+    "batch_size": (classifier(), Y, {"batch_size": 8, "epochs": 2}),
+    "no batch_size": (classifier(), Y, {"epochs": 2}),
+    "steps_per_epoch": (classifier(), Y, {"steps_per_epoch": 4, "epochs": 2}),
+    "steps_per_epoch and batch_size": (classifier(), Y, {"steps_per_epoch": 3, "batch_size": 8, "epochs": 2}),
+    "initial_epoch": (classifier(), Y, {"initial_epoch": 1, "epochs": 3, "batch_size": 8}),
+    "validation_split": (classifier(), Y, {"validation_split": 0.3, "epochs": 2, "batch_size": 8}),
+    "validation_data": (classifier(), Y, {"validation_data": VALID, "epochs": 2, "batch_size": 8}),
+    "validation_data wins": (classifier(), Y, {"validation_data": VALID, "validation_split": 0.5, "batch_size": 8}),
+    "validation_freq": (
+        classifier(),
+        Y,
+        {"validation_data": VALID, "validation_freq": 2, "epochs": 5, "batch_size": 16},
+    ),
+    "validation_freq of a list": (
+        classifier(),
+        Y,
+        {"validation_data": VALID, "validation_freq": [1, 4], "epochs": 4, "batch_size": 16},
+    ),
+    "validation_steps": (classifier(), Y, {"validation_data": VALID, "validation_steps": 2, "batch_size": 4}),
+    "validation_steps alone": (classifier(), Y, {"validation_data": VALID, "validation_steps": 4}),
+    "validation_batch_size": (
+        classifier(),
+        Y,
+        {"validation_data": VALID, "validation_steps": 2, "validation_batch_size": 5, "batch_size": 4},
+    ),
+    "class_weight": (classifier(), Y, {"class_weight": CLASS_WEIGHT, "epochs": 2, "batch_size": 8}),
+    "class_weight of a column": (classifier(), Y[:, None], {"class_weight": CLASS_WEIGHT, "batch_size": 8}),
+    "class_weight of one-hot": (classifier(DENSE), ONE_HOT, {"class_weight": CLASS_WEIGHT, "batch_size": 8}),
+    "class_weight of floats": (classifier(), Y + 0.0, {"class_weight": CLASS_WEIGHT, "batch_size": 8}),
+    "class_weight and its mean": (
+        classifier(reduction="mean_with_sample_weight"),
+        Y,
+        {"class_weight": CLASS_WEIGHT, "batch_size": 8, "epochs": 2},
+    ),
+    "class_weight with validation": (
+        classifier(),
+        Y,
+        {"class_weight": CLASS_WEIGHT, "validation_split": 0.3, "batch_size": 8, "epochs": 2},
+    ),
+    "sample_weight": (classifier(), Y, {"sample_weight": WEIGHTS, "epochs": 2, "batch_size": 8}),
+    "sample_weight with validation": (
+        classifier(),
+        Y,
+        {"sample_weight": WEIGHTS, "validation_data": VALID, "batch_size": 8},
+    ),
+    "sample_weight in validation": (
+        classifier(),
+        Y,
+        {"validation_data": (*VALID, WEIGHTS[:15]), "batch_size": 8},
+    ),
+    "sample_weight in both": (
+        classifier(),
+        Y,
+        {"sample_weight": WEIGHTS, "validation_data": (*VALID, WEIGHTS[:15]), "batch_size": 8},
+    ),
+    "sample_weight that is split": (
+        classifier(),
+        Y,
+        {"sample_weight": WEIGHTS, "validation_split": 0.3, "epochs": 2, "batch_size": 8},
+    ),
+}
+QUICK = ("validation_freq of a list", "class_weight with validation", "sample_weight in both")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in CASES]
+)
+def test_arguments_of_fit_do_what_they_do_in_keras(tmp_path, name):
+    build, targets, arguments = CASES[name]
+    compare(tmp_path, build, X, targets, **arguments)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_they_do_it_on_two_workers(tmp_path, name):
+    build, targets, arguments = CASES[name]
+    compare(tmp_path, build, X, targets, workers=2, **arguments)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_timesteps_have_weights(tmp_path, workers):
+    labels = np.tile(Y[:, None], 5)
+    weights = RNG.uniform(size=labels.shape)
+    compare(tmp_path, of_steps, X[..., None], labels, workers=workers, sample_weight=weights, batch_size=8)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_shuffled_rows_are_the_same_rows(tmp_path):
+    """Orders differ from Keras's, which differ from run to run; the first epoch has each row once."""
+    with local_trainer(classifier(), tmp_path, workers=2) as trainer:
+        result = trainer.fit(X, Y, batch_size=8, shuffle=True, verbose=0, record_rows=True)
+    (epoch,) = result.epochs
+    rows = [row for step in epoch.row_ids for worker in step for row in worker]
+    assert sorted(rows) == list(range(ROWS)) != rows
+
+
+@pytest.mark.engine
+def test_columns_of_a_dataset_are_weights_and_validation_may_do_without(tmp_path):
+    use_floats("float64")
+    weighted = write_dataset(tmp_path / "weighted", {"x": X, "y": Y, "w": WEIGHTS})
+    plain = write_dataset(tmp_path / "plain", {"x": VALID[0], "y": VALID[1]})
+    want, _ = as_keras(classifier(), X, Y, sample_weight=WEIGHTS, validation_data=VALID, batch_size=8)
+    with local_trainer(classifier(), tmp_path, num_microbatches=1) as trainer:
+        result = trainer.fit(
+            weighted, sample_weight="w", validation_data=str(tmp_path / "plain"), batch_size=8, shuffle=False, verbose=0
+        )
+        assert result.history == pytest.approx(want, rel=1e-10)
+        assert trainer.evaluate(plain)["loss"] == pytest.approx(want["val_loss"][0], rel=1e-10)
+    with local_trainer(classifier(), tmp_path / "split", num_microbatches=1) as trainer:
+        result = trainer.fit(weighted, validation_split=0.25, batch_size=8, verbose=0, record_rows=True)
+    trained = {row for step in result.epochs[0].row_ids for worker in step for row in worker}
+    assert len(trained) == len(weighted.split(0.75)[0]) == round(0.75 * ROWS)

@@ -1,0 +1,176 @@
+"""What becomes of every argument of Keras's `fit`, `evaluate` and `predict`, and of names that other libraries have.
+
+One table, for three readers: the methods' signatures have each argument that is `taken` here (a test compares them with
+Keras's own, and fails when a new Keras has one that is not in the table), the page `docs/arguments.md` is this table,
+and whoever gives a name that a method does not have is answered from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from .errors import ConfigurationError
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_PASSES, _ALL = ("evaluate", "predict"), ("fit", "evaluate", "predict")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of Keras.
+
+    Attributes:
+        name: its name.
+        methods: of which methods.
+        text: what it does here: as in Keras, unless this says otherwise.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    text: str
+
+
+TABLE: tuple[Argument, ...] = (
+    Argument(
+        "x",
+        _ALL,
+        "arrays; or, as one value, a dataset of any kind: a path or URI, a `heliostat.data.Dataset`, a stream of "
+        "batches, or a tuple `(x, y)` or `(x, y, sample_weight)` of arrays. `data=` is another name for it",
+    ),
+    Argument("y", ("fit", "evaluate"), "arrays of targets beside arrays x; of a dataset `targets=` names the column"),
+    Argument(
+        "batch_size",
+        _ALL,
+        "rows of one step over all workers; `global_batch_size=` is another name for it. 32 without; arrays that come "
+        "with a number of steps are cut into so many",
+    ),
+    Argument("epochs", ("fit",), "the number of the last epoch"),
+    Argument(
+        "verbose",
+        _ALL,
+        '"auto", 0, 1 (a live line) or 2 (lines), of our own display; without it `evaluate` and `predict` show nothing',
+    ),
+    Argument("callbacks", ("fit",), "a list, or one; they run on the chief"),
+    Argument(
+        "validation_split",
+        ("fit",),
+        "of arrays the last rows, before they are shuffled; of a dataset the second part of "
+        "`dataset.split(1 - fraction)`; not of streams, as in Keras",
+    ),
+    Argument(
+        "validation_data",
+        ("fit",),
+        "as x, or a tuple `(x, y)` or `(x, y, sample_weight)`; rows weigh 1 where it has no weights. It wins over "
+        "`validation_split`",
+    ),
+    Argument(
+        "shuffle",
+        ("fit",),
+        'True is `"full"`, in an order of our own that depends on the seed alone; `"window"` reads large datasets in '
+        "stretches; streams are shuffled, too",
+    ),
+    Argument("class_weight", ("fit",), "a dict; for one output, and not beside `sample_weight`, as in Keras"),
+    Argument(
+        "sample_weight",
+        ("fit", "evaluate"),
+        "arrays beside arrays x, one for each output or each timestep; of a dataset the column, or one for each output "
+        "(a list or dict of columns)",
+    ),
+    Argument("initial_epoch", ("fit",), "the number that callbacks and history have for this run's first epoch"),
+    Argument("steps_per_epoch", ("fit",), "steps after which an epoch ends"),
+    Argument(
+        "validation_steps", ("fit",), "validate on so many batches, the first ones; on all where there are not so many"
+    ),
+    Argument("validation_batch_size", ("fit",), "rows of one step of validation; `batch_size` without"),
+    Argument(
+        "validation_freq", ("fit",), "a number, or a list of epochs (counted from 1); the history has these alone"
+    ),
+    Argument("steps", _PASSES, "take so many batches, the first ones; all where there are not so many"),
+    Argument(
+        "return_dict", ("evaluate",), "True without: a dict by name. False: a list, or one number, in Keras's order"
+    ),
+)
+# What is called otherwise elsewhere, or belongs elsewhere: by name, what to write.
+ELSEWHERE: Mapping[str, str] = {
+    "workers": "Trainer(workers=...)",
+    "num_workers": "Trainer(workers=...)",
+    "num_nodes": "Trainer(workers=...): one worker for each machine takes all its GPUs",
+    "gpus": "Trainer(replicas_per_worker=...): the GPUs of each worker, all of them without; workers=0 is this process",
+    "num_gpus": "Trainer(replicas_per_worker=...): the GPUs of each worker, all of them without",
+    "devices": "Trainer(replicas_per_worker=...): the devices of each worker; device='cpu' or 'gpu' says which",
+    "accelerator": "Trainer(device='gpu'), 'cpu' or 'auto'",
+    "use_gpu": "Trainer(device='gpu')",
+    "strategy": "Trainer(replicas_per_worker=...): each worker makes its own MirroredStrategy",
+    "model": "the first argument, build_model: a function that returns the compiled model",
+    "optimizer": "model.compile(optimizer=...) in build_model",
+    "loss": "model.compile(loss=...) in build_model",
+    "metrics": "model.compile(metrics=...) in build_model",
+    "jit_compile": "model.compile(jit_compile=...) in build_model",
+    "generator": "the first argument: a function that yields batches (x, y)",
+    "nb_epoch": "epochs=",
+    "max_queue_size": "nothing: rows are read ahead by themselves",
+    "use_multiprocessing": "nothing: rows are read ahead by themselves",
+    "checkpoint": "fit(checkpoint_every=..., checkpoint_dir=...)",
+    "epochs": "fit(epochs=...)",
+    "seed": "Trainer(seed=...)",
+    "run_dir": "Trainer(run_dir=...)",
+    "address": "Trainer(address=...)",
+    "num_microbatches": "Trainer(num_microbatches=...)",
+}
+
+
+def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
+    """Answer arguments that `name` does not have with what to write instead: raises `ConfigurationError`."""
+
+    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+            for argument in kwargs:
+                if argument not in signature.parameters:
+                    raise ConfigurationError(_answer(name, argument, kwargs[argument], list(signature.parameters)))
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise ConfigurationError(f"{name}(): {error}. See help(heliostat.trainer.Trainer).") from error
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _answer(name: str, argument: str, value: object, known: list[str]) -> str:
+    """What to write instead of an argument that a method does not have."""
+    of_keras = next((each for each in TABLE if each.name == argument), None)
+    said = (
+        f"{name}() has no argument {argument!r} (it is {value!r})"
+        if _is_short(value)
+        else (f"{name}() has no argument {argument!r}")
+    )
+    if of_keras is not None:
+        return f"{said}. It belongs to {' and '.join(f'{each}()' for each in of_keras.methods)}: {of_keras.text}."
+    if argument in ELSEWHERE:
+        return f"{said}. Use {ELSEWHERE[argument]}."
+    close = difflib.get_close_matches(argument, known, n=1)
+    meant = f"Did you mean {close[0]}=? " if close else ""
+    return f"{said}. {meant}See help(heliostat.trainer.Trainer)."
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, (int, float, bool, type(None))) or (isinstance(value, str) and len(value) < 40)
+
+
+def page_lines() -> Iterator[str]:
+    """The table as the lines of a page."""
+    yield "| argument | of | here |"
+    yield "|---|---|---|"
+    for each in TABLE:
+        yield f"| `{each.name}` | {', '.join(f'`{method}`' for method in each.methods)} | {each.text} |"
