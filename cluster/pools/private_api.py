@@ -30,6 +30,7 @@ NAMES = (
     ("ray.experimental.internal_kv", "_internal_kv_get"),
     ("ray._private.authentication.authentication_utils", "is_token_auth_enabled"),
     ("ray._raylet", "AuthenticationTokenLoader.get_token_for_http_header"),
+    ("ray._raylet", "AuthenticationTokenLoader.reset_cache"),
     ("ray._private.services", "canonicalize_bootstrap_address"),
     ("ray._private.worker", "_global_node"),
     ("ray._private.node", "Node.is_head"),
@@ -148,10 +149,15 @@ def authorization() -> str:
     """The header with this machine's token, whether Ray would send it or not; empty if there is none."""
     from ray._raylet import AuthenticationTokenLoader
 
+    loader = AuthenticationTokenLoader.instance()
     try:
-        found = AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True)
+        found = loader.get_token_for_http_header(ignore_auth_mode=True)
     except RuntimeError:  # a file that cannot be read, or holds nothing
         return ""
+    finally:
+        # Ray would go on with what it has found here: where tokens are off, this process would ask for one itself,
+        # and nobody would send it, so that actors are lost before they have started.
+        loader.reset_cache()
     return str(found.get("authorization", ""))
 
 

@@ -18,6 +18,8 @@ from heliostat.cluster.pools.ray_address import Cluster
 from heliostat.cluster.pools.ray_session import _explained
 from ray._private.utils import check_version_info
 
+from ...ray_head import ray_head
+
 pytestmark = pytest.mark.ray
 
 SCRIPT = """
@@ -153,3 +155,32 @@ def test_sigterm_is_pythons_also_when_ray_is_joined(tmp_path, whose, status, sai
         check=False,
     )
     assert (done.returncode, done.stdout) == (status, said), done.stderr
+
+
+JOINS_WITHOUT_TOKENS = """
+import sys
+import ray
+from heliostat.cluster.pools.ray_address import Asked, ARGUMENT
+from heliostat.cluster.pools.ray_session import join_ray, leave_ray
+
+join_ray(Asked(address=sys.argv[1], origin=ARGUMENT), num_cpus=1)
+
+@ray.remote(num_cpus=0)
+class Idle:
+    def answer(self):
+        return "an actor answers"
+
+print(ray.get(Idle.remote().answer.remote(), timeout=90))
+leave_ray()
+"""
+
+
+@pytest.mark.slow
+def test_a_token_on_this_machine_does_not_hinder_a_cluster_where_tokens_are_off():
+    """Ray keeps a token that it was asked for, and would from then on refuse the head, which sends none."""
+    off = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "f" * 64}
+    with ray_head(num_cpus=1, **off) as head:
+        command = [sys.executable, "-c", JOINS_WITHOUT_TOKENS, head.gcs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ | off)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "an actor answers" in done.stdout
