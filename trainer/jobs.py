@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 
 MODEL_FILE = "model.keras"
+WEIGHTS_FILE = "trained.weights.h5"  # in its place, of a model that Keras cannot write
 # All that a run keeps in its folder, by path ("*" stands for anything), and what it is; all else in there is of the
 # user's callbacks. Of checkpoints the names are those of `checkpoints.manifest`.
 RUN_FOLDER: Mapping[str, str] = {
@@ -56,6 +57,7 @@ RUN_FOLDER: Mapping[str, str] = {
     "logs/worker-*": "what each worker's process printed",
     "checkpoints/final": "the state in which the run ended; beside it the last checkpoints",
     MODEL_FILE: "the trained model, for plain Keras",
+    WEIGHTS_FILE: "in its place, where Keras cannot write the model: its weights",
     "data/train*": "arrays and streams that were passed to fit, as a dataset",
     "data/valid*": "those to validate on",
     "replay.json": "the step that `heliostat replay` computed again last",
@@ -64,14 +66,19 @@ RUN_FOLDER: Mapping[str, str] = {
     "driver.lease*": "while a fit runs: which driver it is (`driver.lease`)",
     ".driver.lease*": "the same, while it is made",
     ".callbacks": "while a fit runs: callbacks' files that do not count yet (`worker.staged_files`)",
-    ".model.g*.keras": "the model, while a worker writes it (`model_name`)",
+    ".model.g*": "the model, while a worker writes it (`model_name`)",
     ".*.writing": "any of these, while the driver writes it",
 }
 
 
-def model_name(generation: int | str) -> str:
-    """The name under which a worker of a generation writes the model into the run folder; "*" stands for all."""
-    return f".model.g{generation}.keras"
+def model_name(generation: int | str, name: str = MODEL_FILE) -> str:
+    """The name under which a worker of a generation writes the model into the run folder; "*" stands for all.
+
+    Args:
+        generation: of the group.
+        name: that the file is to have: `MODEL_FILE` or `WEIGHTS_FILE`.
+    """
+    return f".model.g{generation}.{name.partition('.')[2]}"
 
 
 # The buckets of a pass without training: an empty one for gradients; metric changes; maxima.

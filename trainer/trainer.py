@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,6 +142,7 @@ class Trainer(ModelUse):
             mixed_hardware=mixed_hardware,
             balance=balance,
         )
+        self._build_model = build_model
         name = getattr(build_model, "__name__", "run").strip("<>")
         runs = runs_of(settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
         super().__init__(settings, runs)
@@ -279,5 +281,5 @@ class Trainer(ModelUse):
             result = self._runs.fit(call, screen)
         if result is None:
             sys.exit(0)  # a plan, a replay or a trace is done: see `environment`
-        self._result = result
+        self._result = result = replace(result, build_model=self._build_model)
         return result

@@ -393,15 +393,6 @@ def test_labels_outside_the_classes_are_refused_by_evaluate_and_the_model_answer
         assert trainer.predict(x).shape == (len(x), 5)
 
 
-def test_a_model_that_could_not_be_saved_is_refused_before_it_is_trained(tmp_path):
-    class NoConfig(keras.optimizers.schedules.LearningRateSchedule):
-        def __call__(self, step):
-            return 0.1
-
-    with pytest.raises(ModelError, match=r"cannot be saved.*get_config\(\)"):
-        fit(linear(optimizer=lambda: keras.optimizers.SGD(NoConfig())), tmp_path)
-
-
 def test_labels_that_the_loss_ignores_may_lie_outside_the_classes(train):
     x, y = DATA
     build = linear(loss=lambda: keras.losses.SparseCategoricalCrossentropy(ignore_class=-1), metrics=())

@@ -48,7 +48,7 @@ def finished_result(run: Run, job: FitJob, folder: RunFolder, workers: Workers, 
         say_changed_code(run, folder, screen)
     say_changed_callbacks(job, folder, screen, "This is the result with those of then")
     screen.say(f"the run in {folder.path} is finished; this is its result")
-    return stored_result(folder.path, folder.record, read_epochs(folder.path))
+    return stored_result(folder.path, folder.record, read_epochs(folder.path), job)
 
 
 def describe(job: FitJob | PassJob, workers: Workers, hear: Callable[[Ready], None]) -> None:

@@ -336,7 +336,8 @@ class Record:
         self._screen.say(f"workers are ready, {model_line(ready, self.job.settings.replicas)}; tracing and compiling")
         self._clock_s = happened_s
         platform = self._computers.to_note(ready.platform)
-        self.folder.update(platform=platform, model=ready.model, num_weights=ready.num_weights)
+        notes = list(ready.notes)
+        self.folder.update(platform=platform, model=ready.model, num_weights=ready.num_weights, notes=notes)
         self.folder.save(SETTINGS_FILE, ready.settings, indent=1)
 
     def _show_progress(self, happened_s: float) -> None:

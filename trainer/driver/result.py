@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heliostat.data import Dataset
+
+from ..columns import Columns
 from ..events import EpochRecord, history_of
+from ..jobs import MODEL_FILE, WEIGHTS_FILE, FitJob
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +29,9 @@ class Result:
         epochs: what the driver recorded of each epoch (rows and time split by worker).
         seconds: duration of the run, starting workers included.
         in_process: whether this process was the worker.
+        build_model: the function that made the model; None where it is not known, as of a run that was fetched.
+        data: what it was trained on, as a dataset; `columns` says what is what in it. None likewise.
+        columns: see `data`.
     """
 
     history: dict[str, list[Any]]
@@ -33,35 +40,54 @@ class Result:
     seconds: float
     epochs: list[EpochRecord] = field(repr=False)
     in_process: bool = field(default=False, repr=False)
+    build_model: Callable[[], Any] | None = field(
+        default=None, repr=False, compare=False
+    )  # Any: (model, optimizers) too
+    data: Dataset | None = field(default=None, repr=False, compare=False)
+    columns: Columns | None = field(default=None, repr=False, compare=False)
 
     @property
     def model_path(self) -> Path:
-        """The trained model, a plain Keras file that needs no Heliostat."""
-        return self.run_dir / "model.keras"
+        """The trained model, a plain Keras file that needs no Heliostat; its weights where Keras cannot write it."""
+        weights = self.run_dir / WEIGHTS_FILE
+        return weights if weights.exists() and not (self.run_dir / MODEL_FILE).exists() else self.run_dir / MODEL_FILE
 
     def model(self, custom_objects: dict[str, Any] | None = None) -> keras.Model:
         """Load the trained `keras.Model` into this process.
 
+        Classes and functions of your own that the model uses are found where the code of `build_model` names them: in
+        the script, a notebook's cells, your modules. Where the file is not enough, as for a class that is defined
+        inside of `build_model`, the model is built by that function, and the trained weights are loaded into it.
+
         Args:
-            custom_objects: classes and functions of your own that the model uses, by name, as in
-                `keras.models.load_model`.
+            custom_objects: such classes and functions by name, as in `keras.models.load_model`; for a model that other
+                code has made, or one that a module makes by itself.
+
+        Raises:
+            ModelError: neither is possible.
         """
-        import keras  # the driver has no use for TensorFlow until someone wants the model
-        import tensorflow as tf
+        import tensorflow as tf  # the driver has no use for TensorFlow until someone wants the model
+
+        from .trained_model import Origin, load_trained
 
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it is the user's to say what it uses
             if not self.in_process:
                 tf.config.set_visible_devices([], "GPU")  # they belong to the workers
-        return keras.models.load_model(self.model_path, custom_objects=custom_objects)
+        build_model, data, columns = self.build_model, self.data, self.columns
+        origin = None if build_model is None else Origin(build_model=build_model, data=data, columns=columns)
+        return load_trained(self.model_path, origin, custom_objects)
 
 
-def stored_result(path: Path, record: Mapping[str, Any], epochs: list[EpochRecord]) -> Result:
+def stored_result(
+    path: Path, record: Mapping[str, Any], epochs: list[EpochRecord], job: FitJob | None = None
+) -> Result:
     """The result of a run that finished before.
 
     Args:
         path: its folder.
         record: what ``run.json`` says.
         epochs: those in ``metrics.jsonl``.
+        job: the run, where it is known here.
     """
     return Result(
         history=history_of(epochs),
@@ -69,4 +95,6 @@ def stored_result(path: Path, record: Mapping[str, Any], epochs: list[EpochRecor
         sha256=dict(record["sha256"]),
         seconds=float(record["seconds"]),
         epochs=epochs,
+        data=None if job is None else job.data,
+        columns=None if job is None else job.wanted.columns,
     )

@@ -355,6 +355,8 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         seconds=seconds,
         epochs=epochs,
         in_process=job.settings.local,
+        data=job.data,
+        columns=job.wanted.columns,
     )
 
 

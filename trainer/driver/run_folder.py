@@ -27,7 +27,7 @@ from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
 from ..errors import ConfigurationError, DamagedRecordError, StorageError, TrainerError
 from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, event_of
-from ..jobs import MODEL_FILE, model_name
+from ..jobs import MODEL_FILE, WEIGHTS_FILE, model_name
 from .lease import Lease
 from .patient_files import PatientFiles
 from .shown_text import masked
@@ -209,20 +209,23 @@ class RunFolder:
         self.files.write(name, (to_line(value, indent) + "\n").encode(), anew=True)
 
     def take_model(self, name: str) -> None:
-        """Make a file that a worker has written here ``model.keras``, and delete those of workers that died over it.
+        """Give the model that a worker has written here its name, and delete those of workers that died over it.
 
         Raises:
             StorageError: it is not there, or cannot be renamed.
         """
         self.files.check_lease()
-        written, model = self.path / Path(name).name, self.path / MODEL_FILE
+        written = self.path / Path(name).name
+        kept = next(each for each in (MODEL_FILE, WEIGHTS_FILE) if name.endswith(each.partition(".")[2]))
+        model = self.path / kept
         try:
             with written.open("rb") as file:
                 os.fsync(file.fileno())
             written.replace(model)
             flush_folder(self.path)
-            for left in self.path.glob(model_name("*")):
-                left.unlink(missing_ok=True)
+            for pattern in (model_name("*"), model_name("*", WEIGHTS_FILE)):
+                for left in self.path.glob(pattern):
+                    left.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(model, error) from error
 

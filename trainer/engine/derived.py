@@ -16,7 +16,7 @@ from collections.abc import Container, Mapping, Sequence
 
 import tensorflow as tf
 
-from . import private_api
+from . import private_models
 
 Place = tuple[str, int]
 """Where a tensor comes from in its graph: the name of an operation, and which of its outputs."""
@@ -76,7 +76,7 @@ class Derived:
             self._states |= {_name_of(place): index[place] for place in cone.reached}
             operations |= cone.operations
         for name, operation in operations.items():
-            outside = private_api.captured_from_outside(operation)
+            outside = private_models.captured_from_outside(operation)
             if outside is None:
                 node = self._definition.node.add()
                 node.CopyFrom(operation.node_def)

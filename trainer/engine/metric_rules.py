@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from ..errors import UnsupportedModelError
-from .private_api import leaf_metrics, nested_metrics
+from .private_models import leaf_metrics, nested_metrics
 
 MergeRule = Literal["sum", "max", "min"]
 

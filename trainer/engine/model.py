@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from ..columns import Columns
-from ..errors import DataError, ModelError, NotCompiledError, UnsupportedModelError
+from ..errors import ModelError, NotCompiledError, UnsupportedModelError
 from . import private_api
+from .building import build_state
 from .metric_rules import MetricVariable, metric_variables
 from .per_replica import InlineCall
 from .runtime import BUILD_LOCK, Runtime
@@ -37,6 +38,7 @@ class BuiltModel:
         runtime: what it is computed on.
         read_state: one call that reads all of `state` (hundreds of single reads take long).
         notes: what the user should know of how the model is trained here.
+        knows_targets: whether it was built with targets: not if it was made for predictions alone.
     """
 
     model: keras.Model
@@ -50,6 +52,7 @@ class BuiltModel:
     runtime: Runtime
     read_state: Callable[[], list[tf.Tensor]]
     notes: tuple[str, ...]
+    knows_targets: bool
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -60,11 +63,6 @@ class BuiltModel:
     def jit_compile(self) -> bool:
         """Whether steps are to be compiled by XLA: `compile(jit_compile=True)`."""
         return private_api.asked_for_xla(self.model)
-
-    @property
-    def knows_targets(self) -> bool:
-        """Whether its losses and metrics are built: not for a model that was made for predictions alone."""
-        return private_api.knows_targets(self.model)
 
     @property
     def state(self) -> list[keras.Variable]:
@@ -111,8 +109,8 @@ def build_keras_model(
             _check_compiled(model)
             _refuse_unsupported(model)
             notes = _set_single_steps(model)
-            _build_state(model, sample, columns)
-            return _describe(model, strategy, notes, runtime)
+            build_state(model, sample, columns)
+            return _describe(model, strategy, notes, runtime, columns)
 
 
 def prepare_model(
@@ -142,14 +140,14 @@ def prepare_model(
         _check_compiled(model)
         _refuse_unsupported(model)
         notes = (*built.notes, *_set_single_steps(model))
-        _build_state(model, sample, columns)
+        build_state(model, sample, columns)
         known = {id(variable) for variable in private_api.trainable_variables(model.optimizer)}
         if known != {id(variable) for variable in model.trainable_variables}:
             raise ModelError(
                 "prepare has changed which weights are trained, and the optimizer is still that of those before. Call "
                 "model.compile(optimizer=...) in it, with a new optimizer."
             )
-        prepared = _describe(model, built.strategy, notes, built.runtime)
+        prepared = _describe(model, built.strategy, notes, built.runtime, columns)
         for variable in prepared.trainable:
             for part in prepared.components(variable):
                 private_api.let_tapes_see(part)
@@ -216,39 +214,12 @@ def loss_reduction(model: keras.Model) -> str:
     return reduction
 
 
-def _build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Columns) -> None:
-    """Create weights, optimizer and metric state before anything is traced."""
-    floatx = keras.config.floatx()
-    batch = {
-        name: keras.KerasTensor((None, *v.shape[1:]), floatx if v.dtype.kind == "f" else str(v.dtype))
-        for name, v in sample.items()
-    }
-    try:
-        private_api.build_by_example(model, columns.assemble(batch))
-    except Exception as error:
-        shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
-        raise DataError(
-            f"The model cannot take this data ({shapes}): {type(error).__name__}: {error} "
-            "Check inputs=, targets= and the model's input shapes."
-        ) from error
-    private_api.take_as_built(model)
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-
-
-def check_can_be_saved(model: keras.Model) -> None:
-    """Raise `ModelError` when the model could not be written at the end of the run."""
-    try:
-        keras.saving.serialize_keras_object(model)
-    except Exception as error:  # get_config is the user's code, which may raise anything
-        raise ModelError(
-            f"The model cannot be saved, so the run's result would be lost: {type(error).__name__}: {error} Give your "
-            "layers, losses and schedules a get_config(), as keras.Model.save needs it."
-        ) from error
-
-
 def _describe(
-    model: keras.Model, strategy: tf.distribute.MirroredStrategy, notes: tuple[str, ...], runtime: Runtime
+    model: keras.Model,
+    strategy: tf.distribute.MirroredStrategy,
+    notes: tuple[str, ...],
+    runtime: Runtime,
+    columns: Columns,
 ) -> BuiltModel:
     generators = private_api.seed_generators(model)
     metrics = metric_variables(model)
@@ -276,4 +247,5 @@ def _describe(
         runtime=runtime,
         read_state=InlineCall(traced) if runtime.on_one_cpu else traced,
         notes=notes,
+        knows_targets=columns.targets is not None,
     )

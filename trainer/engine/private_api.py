@@ -15,7 +15,6 @@ from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses import loss as loss_module
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.random import seed_generator as seed_generator_module
-from keras.src.trainers.compile_utils import CompileMetrics
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.utils import naming
 from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
@@ -97,28 +96,6 @@ def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
-def build_by_example(model: keras.Model, batch: tuple[object, object, object]) -> None:
-    """Create a model's weights, optimizer and metric state.
-
-    Args:
-        model: a compiled model.
-        batch: (x, y, sample_weight) of `keras.KerasTensor`; y is None for a model that is only to predict.
-    """
-    if batch[1] is not None:
-        model._symbolic_build(data_batch=batch)
-    elif not all(layer.built for layer in model._flatten_layers()):
-        model(batch[0], training=False)
-
-
-def take_as_built(model: keras.Model) -> None:
-    """Let `fit` and `evaluate` build nothing of a model any more: it would be by numbers of steps."""
-    model._maybe_symbolic_build = _build_nothing
-
-
-def _build_nothing(iterator: object = None, data_batch: object = None) -> None:
-    pass
-
-
 def asked_for_xla(model: keras.Model) -> bool:
     """Whether steps are to be compiled by XLA: ``compile(jit_compile=True)``.
 
@@ -127,29 +104,6 @@ def asked_for_xla(model: keras.Model) -> bool:
     config = getattr(model, "_compile_config", None)  # a model that was compiled in an overridden way has none
     asked = None if config is None else config.config.get("jit_compile")
     return bool(model.jit_compile if asked is None else asked)
-
-
-def knows_targets(model: keras.Model) -> bool:
-    """Whether a model's losses and metrics are built."""
-    return all(part is None or part.built for part in (model._compile_loss, model._compile_metrics))
-
-
-def leaf_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
-    """The metrics that hold state, each once, containers opened: those of ``model.metrics`` first, in that order.
-
-    Then those that a step may update although the model does not list them: its own loss tracker where ``metrics`` is
-    overridden, and what is an attribute of a model or layer inside of it.
-    """
-    found = [*model.metrics]
-    for layer in model._flatten_layers():
-        found += layer._get_own_metrics() if isinstance(layer, keras.Model) else layer._metrics
-    leaves = [leaf for metric in found for leaf in (metric.metrics if isinstance(metric, CompileMetrics) else [metric])]
-    return list({id(leaf): leaf for leaf in leaves}.values())
-
-
-def nested_metrics(metric: keras.metrics.Metric) -> list[keras.metrics.Metric]:
-    """The metrics that are attributes of a metric."""
-    return list(metric._metrics)
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
@@ -167,21 +121,6 @@ def with_autograph(step: Callable[..., object]) -> Callable[..., object]:
     """A function with `if` and `for` on tensors made into graph operations, as `tf.function` would."""
     autograph = tf.__internal__.autograph
     return autograph.tf_convert(step, autograph.control_status_ctx())  # type: ignore[no-any-return]
-
-
-# -- graphs -----------------------------------------------------------------------------------------------------------
-
-
-def captured_from_outside(operation: tf.Operation) -> tf.Tensor | None:
-    """The tensor outside of all traced functions that an operation stands for; None if it stands for none."""
-    outside: tf.Tensor | None = None
-    graph, inside = operation.graph, operation.outputs[0] if operation.type == "Placeholder" else None
-    while inside is not None:
-        inside = next((outer for outer, inner in graph.captures if inner is inside), None)
-        outside = outside if inside is None else inside
-        graph = getattr(inside, "graph", None)  # an eager tensor has none
-        inside = None if graph is None else inside
-    return outside
 
 
 # -- variables and optimizers -----------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ LOSS_SCALERS = ("scale_loss_for_distribution", "unscale_loss_for_distribution")
 
 # Module, or module:class or function in it, to what it must have: attributes, or strings that it looks up.
 NAMES: Mapping[str, tuple[str, ...]] = {
+    "keras.src.backend": ("compute_output_spec",),
     "keras.src.backend.common.global_state": ("get_global_attribute", "set_global_attribute"),
     "keras.src.losses.loss": LOSS_SCALERS,
     "keras.src.random.seed_generator": ("GLOBAL_SEED_GENERATOR", "global_seed_generator"),

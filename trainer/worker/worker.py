@@ -28,7 +28,7 @@ from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
 from ..engine.labels import check_label_range
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
-from ..engine.model import BuiltModel, check_can_be_saved
+from ..engine.model import BuiltModel
 from ..engine.phase import phases_of
 from ..engine.private_api import inner_optimizer
 from ..engine.runtime import Runtime, platform_of, set_up
@@ -56,7 +56,7 @@ from .callback_files import CallbackFiles
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
 from .held_model import HeldModel
-from .model_file import write_model
+from .model_file import kind_of, write_model
 from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
 from .saver import reason_of, saving_told, written
@@ -123,7 +123,7 @@ class Worker:
             dataset = _checked(job.data)
         with times.part("build"):
             built, lacking = self._model.for_run(job, dataset)
-            check_can_be_saved(built.model)
+            file_kind = kind_of(built.model)
         code: UserCode = unship(wanted.code, "callbacks and steps")
         check_callbacks(code.callbacks)
         train, valid = steps_of(built, wanted, code)
@@ -139,7 +139,8 @@ class Worker:
                 evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
             files = stack.enter_context(_callback_files(job, reach, member))
             session = Session(job, engine, evaluator, member, code.callbacks, files)
-            notes = () if job.settings.local else notes_on_lost_state(code.callbacks)
+            notes: tuple[str, ...] = (file_kind.note,) if file_kind.note else ()
+            notes += () if job.settings.local else notes_on_lost_state(code.callbacks)
             self._announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
             member.take_state = session.snapshot
             member.deliver = lambda at_end: _paused(session, files, member)
@@ -284,7 +285,7 @@ class Worker:
         if job.final_dir is not None:
             with saving_told(member, shown_place(job.final_dir)):
                 _keep_end(job.final_dir, job, built, member)
-        name, not_written = model_name(job.first_generation + member.generation), None
+        name, not_written = model_name(job.first_generation + member.generation, kind_of(built.model).name), None
         with saving_told(member, job.run_dir):
             try:
                 write_model(built.model, Path(job.run_dir, name), reach)

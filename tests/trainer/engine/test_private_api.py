@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from heliostat.trainer import RuntimeSetupError
 from heliostat.trainer.driver.inputs import checked_callbacks
-from heliostat.trainer.engine import private_api
+from heliostat.trainer.engine import private_api, private_models
 from heliostat.trainer.engine.private_names import CALLBACK_FIELDS, NAMES, check_private_names, missing_names
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses import loss as loss_module
@@ -121,7 +121,7 @@ def compiled_model(**arguments):
 
 
 def built(model):
-    private_api.build_by_example(model, (keras.KerasTensor((None, 2)), keras.KerasTensor((None, 1)), None))
+    private_models.build_by_example(model, (keras.KerasTensor((None, 2)), keras.KerasTensor((None, 1)), None))
     return model
 
 
@@ -151,11 +151,11 @@ def test_names_count_from_the_start_in_every_build():
 
 def test_a_model_is_built_with_its_losses_and_metrics():
     model = compiled_model()
-    assert not private_api.knows_targets(model)
+    assert len(private_models.unbuilt(model)) == 2
     built(model)
-    assert private_api.knows_targets(model)
+    assert not private_models.unbuilt(model)
     assert private_api.loss_tracker(model) is model.metrics[0]
-    assert [metric.name for metric in private_api.leaf_metrics(model)] == ["loss", "mae"]
+    assert [metric.name for metric in private_models.leaf_metrics(model)] == ["loss", "mae"]
     assert private_api.trainable_variables(model.optimizer) == model.trainable_variables
 
 

@@ -1,0 +1,86 @@
+"""Weights, optimizer and metric state of a model, created before anything is traced: `build_state`.
+
+Plain Keras builds a model while it traces the first step, in whatever way that step calls it. Here all state must be
+there before. Most models are built by calling them on symbolic rows, and their loss and metrics on what they return.
+Published models often have a step of their own which does something else: it calls a generator and a discriminator and
+there is no `call()`, or `call()` takes other things than the step, or losses get targets that the step makes. So a step
+of the model's own is run on symbolic rows first, without effects; what it leaves unbuilt is built by a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from ..columns import Columns
+from ..errors import DataError, ModelError
+from . import private_models
+
+
+def build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Columns) -> None:
+    """Create weights, optimizer and metric state of a compiled model.
+
+    Args:
+        model: changed in place.
+        sample: a few rows of every column, for shapes and dtypes.
+        columns: which of them are inputs and targets.
+
+    Raises:
+        DataError: the model does not take such rows.
+        ModelError: it has no `call()`, and its step does not build all of its layers.
+    """
+    floatx = keras.config.floatx()
+    symbolic = {
+        name: keras.KerasTensor((None, *v.shape[1:]), floatx if v.dtype.kind == "f" else str(v.dtype))
+        for name, v in sample.items()
+    }
+    batch = columns.assemble(symbolic)
+    came_to_end = _build_by_step(model, columns.packed(*batch))
+    if not came_to_end or private_models.unbuilt(model):
+        failure = _build_by_call(model, batch) if private_models.has_call(model) else None
+        if failure is not None and not came_to_end:
+            shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
+            raise DataError(
+                f"The model cannot take this data ({shapes}): {type(failure).__name__}: {failure} "
+                "Check inputs=, targets= and the model's input shapes."
+            ) from failure
+    _check_layers(model)
+    private_models.take_as_built(model)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def _build_by_call(model: keras.Model, batch: tuple[object, object, object]) -> Exception | None:
+    """Build what a call builds; returns what it raised."""
+    try:
+        private_models.build_by_example(model, batch)
+    except Exception as error:  # whatever the user's layers raise
+        return error
+    return None
+
+
+def _build_by_step(model: keras.Model, data: object) -> bool:
+    """Build what the model's own steps build; returns whether there is one, and the first came to its end.
+
+    What they raise shows again when they are traced.
+    """
+    return [private_models.run_symbolically(step, data) for step in own_steps(model)][:1] == [True]
+
+
+def own_steps(model: keras.Model) -> list[Callable[[object], object]]:
+    """The steps that a model's class overrides, the one that trains first."""
+    kind = type(model)
+    steps = [model.train_step] if kind.train_step is not keras.Model.train_step else []
+    return [*steps, *([model.test_step] if kind.test_step is not keras.Model.test_step else [])]
+
+
+def _check_layers(model: keras.Model) -> None:
+    left = [layer.name for layer in private_models.unbuilt_layers(model)]
+    if left and not private_models.has_call(model):
+        raise ModelError(
+            f"The model {model.name!r} has no call(), and nothing says which shapes its layers {', '.join(left)} get. "
+            "Begin them with a keras.Input(shape), call build(shape) on them in build_model, or give it a call()."
+        )
+    model.built = True
