@@ -21,8 +21,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 REPOSITORY = Path(__file__).parents[2]
 ROWS, EPOCHS, DEADLINE_S = 71, 40, 8
 FIT = {"epochs": EPOCHS, "global_batch_size": 16, "verbose": 0, "record_rows": True}
-SCRIPT = f"""
+SCRIPT = f'''
 import importlib.util, json, sys, time
+from pathlib import Path
 sys.path.insert(0, {str(REPOSITORY)!r})
 import cloudpickle
 import tests.trainer.conftest, tests.trainer.faults, tests.trainer.models
@@ -31,17 +32,24 @@ for module in (tests.trainer.conftest, tests.trainer.faults, tests.trainer.model
 from heliostat.trainer import Trainer
 import keras
 
-class Pace(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch, logs=None):
-        time.sleep(0.25)
-
 folder, needed = sys.argv[1:]
+
+class Pace(keras.callbacks.Callback):
+    """Slow until both workers have met, however long the second one takes to start."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        path = Path(folder, "events.jsonl")
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        events = [json.loads(line) for line in lines if line.endswith("\\n")]
+        have_met = any(each["event"] == "formed" and len(each["workers"]) == 2 for each in events)
+        time.sleep(0.25 if have_met else 4)
+
 with Trainer(tests.trainer.models.normalised, workers=2, min_workers=int(needed), num_microbatches=4, seed=7,
              run_dir=folder, address="auto", threads_per_worker=1, balance=False, deadline_s={DEADLINE_S}) as trainer:
     result = trainer.fit(tests.trainer.conftest.dense_data({ROWS}), callbacks=[Pace()], **{FIT!r})
 with open(folder + ".json", "w") as file:
     json.dump(tests.trainer.faults.outcome(result), file)
-"""
+'''
 
 
 @pytest.fixture(scope="module")
