@@ -19,6 +19,7 @@ from heliostat.data import Dataset, DatasetError, open_dataset
 
 from .class_weight import checked_class_weight
 from .columns import ColumnChoice, Columns
+from .config import PassConfig
 from .driver.inputs import Data, is_stream, noted_columns, undecided
 from .errors import ConfigurationError
 
@@ -43,8 +44,14 @@ class GivenRows:
 
     @property
     def num_rows(self) -> int | None:
-        """How many rows arrays have; None where it is not an array that tells."""
+        """How many rows there are; None where that is told by what is not open yet."""
+        if isinstance(self.data, Dataset):
+            return len(self.data)
         return _num_rows(self.data) if isinstance(self.data, tuple) else None
+
+    def num_steps(self, wanted: PassConfig) -> int | None:
+        """How many batches a pass over the rows has; None where that is not known."""
+        return None if self.num_rows is None else wanted.num_steps(self.num_rows)
 
     def batch_size(self, given: int | None, steps: int | None) -> int:
         """Rows of a batch: the given number; without one Keras cuts arrays into the steps that were given.
@@ -55,8 +62,8 @@ class GivenRows:
         """
         if given is not None:
             return given
-        if isinstance(steps, int) and steps > 0 and self.num_rows is not None:
-            return -(-self.num_rows // steps)
+        if isinstance(steps, int) and steps > 0 and isinstance(self.data, tuple):
+            return max(1, -(-_num_rows(self.data) // steps))
         return DEFAULT_BATCH_SIZE
 
 

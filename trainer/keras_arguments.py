@@ -56,7 +56,13 @@ TABLE: tuple[Argument, ...] = (
         _ALL,
         '"auto", 0, 1 (a live line) or 2 (lines), of our own display; without it `evaluate` and `predict` show nothing',
     ),
-    Argument("callbacks", ("fit",), "a list, or one; they run on the chief"),
+    Argument(
+        "callbacks",
+        _ALL,
+        "a list, or one. Those of `fit` run on the chief; those of `evaluate` and `predict` in the calling process, "
+        "before the pass and when all of it is there, with `trainer.model` as their model, which they may not change. "
+        "`on_test_batch_begin` and `on_test_batch_end` are refused in `evaluate`",
+    ),
     Argument(
         "validation_split",
         ("fit",),

@@ -281,5 +281,5 @@ class Trainer(ModelUse):
             result = self._runs.fit(call, screen)
         if result is None:
             sys.exit(0)  # a plan, a replay or a trace is done: see `environment`
-        self._result = result = replace(result, build_model=self._build_model)
-        return result
+        self._result, self._model = replace(result, build_model=self._build_model), None
+        return self._result

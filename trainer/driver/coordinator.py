@@ -12,11 +12,11 @@ bits for any cut of the pass among workers.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from heliostat.cluster.assignment import Range, split
+from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import TaskEvent
@@ -39,61 +39,9 @@ from ..jobs import (
     ShardResult,
     WorkerTrace,
 )
+from .shards import OrderedShards, ShardQueue, Shards
 
 Answers = Mapping[int, object]  # by worker
-
-
-class ShardQueue:
-    """The microbatches of one pass without training: those that wait, those that are computed, those that are done.
-
-    A lost worker's unfinished shard goes to the others.
-
-    Args:
-        num_microbatches: of the whole pass.
-        members: workers among which it is cut at first.
-    """
-
-    def __init__(self, num_microbatches: int, members: Sequence[int]) -> None:
-        self.num_microbatches = num_microbatches
-        cut = split(0, num_microbatches, max(1, len(members)))
-        self._first = {worker: shard for worker, shard in zip(members, cut, strict=False) if shard[1] > shard[0]}
-        self._waiting: list[Range] = [] if members or not num_microbatches else list(cut)
-        self._computing: dict[int, Range] = {}
-        self._num_done = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all microbatches are done."""
-        return self._num_done == self.num_microbatches
-
-    def next_for(self, worker: int) -> Range | None:
-        """What a worker is to compute now; the same again if it had not finished that."""
-        if worker not in self._computing:
-            shard = self._first.pop(worker, None) or (self._waiting.pop(0) if self._waiting else None)
-            if shard is None:
-                return None
-            self._computing[worker] = shard
-        return self._computing[worker]
-
-    def done(self, worker: int, shard: Range) -> bool:
-        """A worker has computed a shard; False if that was known, or is not its to compute any more."""
-        if self._computing.get(worker) != shard:
-            return False
-        del self._computing[worker]
-        self._num_done += shard[1] - shard[0]
-        return True
-
-    def lost(self, worker: int, num_left: int) -> None:
-        """A worker is lost: cut what it has not finished among those that are left."""
-        for shard in (self._first.pop(worker, None), self._computing.pop(worker, None)):
-            if shard is not None:
-                parts = split(*shard, max(1, num_left))
-                self._waiting += [part for part in parts if part[1] > part[0]]
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Only these workers are in the group now."""
-        for worker in {*self._first, *self._computing} - set(members):
-            self.lost(worker, len(members))
 
 
 @dataclass(slots=True)
@@ -103,11 +51,13 @@ class Coordinator:
     Attributes:
         mixed_hardware: what to do about a worker whose hardware selects other kernels.
         finals: the hashes with which workers ended the run, by worker.
+        shard_size: microbatches of a shard where outputs are taken as they come, in order; None deals out large ones.
         outputs: predictions, by shard.
         traces: what workers recorded, by worker.
     """
 
     mixed_hardware: MixedHardware = "refuse"
+    shard_size: int | None = None
     finals: dict[int, Final] = field(default_factory=dict)
     outputs: dict[Range, object] = field(default_factory=dict)
     traces: dict[int, WorkerTrace] = field(default_factory=dict)
@@ -117,7 +67,8 @@ class Coordinator:
     _parts: dict[int, EpochPart] = field(default_factory=dict)
     _epoch: int = -1
     _agreed: bool = False
-    _shards: ShardQueue | None = None
+    _shards: Shards | None = None
+    _num_taken: int = 0  # microbatches whose outputs were taken
     _results: dict[Range, ShardResult] = field(default_factory=dict)
     _sum: PassSum | None = None
     _waiting: set[int] = field(default_factory=set)
@@ -164,6 +115,16 @@ class Coordinator:
     def memory(self) -> Mapping[str, int]:
         """Bytes of what a worker holds, by name; empty before one has built the model."""
         return {} if self._first is None else self._first[1].memory
+
+    def taken_outputs(self) -> list[object]:
+        """The outputs that have come since, up to the first that is missing; they are not kept."""
+        found = []
+        for lo, hi in sorted(self.outputs):
+            if lo != self._num_taken:
+                break
+            found.append(self.outputs.pop((lo, hi)))
+            self._num_taken = hi
+        return found
 
     def _told(self, worker: int, content: object) -> Answers:
         match content:
@@ -237,7 +198,10 @@ class Coordinator:
 
     def _open(self, num_microbatches: int) -> None:
         """Begin a pass."""
-        self._shards = ShardQueue(num_microbatches, self._members)
+        if self.shard_size is None:
+            self._shards = ShardQueue(num_microbatches, self._members)
+        else:
+            self._shards = OrderedShards(num_microbatches, self.shard_size, len(self._members), self._num_taken)
         self._results, self._sum, self._waiting = {}, None, set()
 
     def _keep(self, worker: int, result: ShardResult) -> None:

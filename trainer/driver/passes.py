@@ -41,6 +41,7 @@ def run_pass(
     workers: Workers,
     screen: Display,
     model: TrainedModel,
+    take: Callable[[list[object]], None] | None = None,
 ) -> tuple[PassReport, Coordinator]:
     """A pass over a dataset without training.
 
@@ -52,6 +53,7 @@ def run_pass(
         workers: of the trainer; started unless they run, stopped if the pass fails.
         screen: what the user sees.
         model: the trainer's: the state that is to answer.
+        take: gets predictions as they come, in the order of the rows, which then are not kept.
 
     Returns:
         What the worker that ended the pass delivered, and what all have told.
@@ -62,11 +64,14 @@ def run_pass(
         StateNotKeptError: the state that is to answer is nowhere any more.
     """
     with _job_of_pass(settings, wanted, data, workers, screen, model) as job:
-        coordinator = Coordinator(settings.mixed_hardware)
+        size = None if take is None else job.settings.total_microbatches
+        coordinator = Coordinator(settings.mixed_hardware, shard_size=size)
         loop = TaskLoop(workers.group, Task(method=method, job=job))
         with explained(workers, None):
             for event in loop.events():
                 loop.answer(coordinator.take(event))
+                if take is not None:
+                    take(coordinator.taken_outputs())
     return next(iter(loop.results.values())), coordinator
 
 

@@ -53,6 +53,14 @@ def checkpoint_dir_of(given: str | Path | None) -> str | Path | None:
     return placed(Path(given).expanduser())
 
 
+def output_place(given: object) -> str:
+    """Where a user wants predictions: a path, absolute and `placed`, or a URI; raises ConfigurationError."""
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise ConfigurationError(f"output={given!r}; it takes the path or URI of a dataset that is to be written.")
+    text = str(os.fspath(given))
+    return text if "://" in text else str(placed(Path(text).expanduser()).absolute())
+
+
 def job_line(path: Path) -> str:
     """What a job says of the folder of its run before all else; empty where the path needs no explanation."""
     if not is_job() or not path.is_relative_to(job_home()):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from heliostat.cluster.links import PairBandwidth
-from heliostat.data import Dataset
+from heliostat.data import Dataset, DatasetWriter
 
 from ..config import FitConfig, PassConfig, TrainerConfig
 from ..engine.times import StartTimes
@@ -22,6 +22,7 @@ from .display import Display
 from .inputs import Data
 from .passes import plan_fit, plan_pass, replay, run_pass
 from .plan import Program, Run
+from .predictions import write_outputs
 from .result import Result
 from .run import fit
 from .run_paths import job_line, new_run_path, numbered_run_path
@@ -64,11 +65,13 @@ class PassCall:
         wanted: its settings.
         data: the rows, as the caller gave them.
         undecided: as in `FitCall`.
+        output: where predictions are written as a dataset, a path or URI; empty where they are returned.
     """
 
     wanted: PassConfig
     data: Data
     undecided: tuple[str, ...] = ()
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,17 +221,25 @@ class Runs:
         return dict(self._pass("evaluate", call, screen)[0].logs)
 
     def predict(self, call: PassCall, screen: Display) -> Any:
-        """The model's outputs for all rows, in the structure that it has; see `run_pass`."""
-        return joined_outputs(self._pass("predict", call, screen)[1].outputs)
+        """The model's outputs for all rows, in the structure that it has, or the dataset of them; see `run_pass`."""
+        if not call.output or is_plan_wanted():
+            return joined_outputs(self._pass("predict", call, screen)[1].outputs)
+        with DatasetWriter(call.output) as writer:
+            self._pass("predict", call, screen, lambda outputs: write_outputs(writer, outputs))
+        return writer.dataset
 
     def _pass(
-        self, method: Literal["evaluate", "predict"], call: PassCall, screen: Display
+        self,
+        method: Literal["evaluate", "predict"],
+        call: PassCall,
+        screen: Display,
+        take: Callable[[list[object]], None] | None = None,
     ) -> tuple[PassReport, Coordinator]:
         task = method, self._settings, call.wanted, call.data, self.workers, screen, self.model
         if is_plan_wanted():
             plan_pass(*task)
             sys.exit(0)
-        return run_pass(*task)
+        return run_pass(*task, take)
 
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be, now or once they are started; from any thread.

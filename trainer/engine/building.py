@@ -5,11 +5,15 @@ there before. Most models are built by calling them on symbolic rows, and their 
 Published models often have a step of their own which does something else: it calls a generator and a discriminator and
 there is no `call()`, or `call()` takes other things than the step, or losses get targets that the step makes. So a step
 of the model's own is run on symbolic rows first, without effects; what it leaves unbuilt is built by a call.
+
+The optimizer comes last, when the weights have the values that the run begins with: it may copy them when it is built,
+as averages, lookahead and schedule-free optimizers do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -19,17 +23,23 @@ from ..errors import DataError, ModelError
 from . import private_models
 
 
-def build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Columns) -> None:
+def build_state(
+    model: keras.Model,
+    sample: dict[str, np.ndarray],
+    columns: Columns,
+    weights: Sequence[np.ndarray] | None = None,
+) -> None:
     """Create weights, optimizer and metric state of a compiled model.
 
     Args:
         model: changed in place.
         sample: a few rows of every column, for shapes and dtypes.
         columns: which of them are inputs and targets.
+        weights: for ``model.set_weights``; None leaves those that the model has.
 
     Raises:
         DataError: the model does not take such rows.
-        ModelError: it has no `call()`, and its step does not build all of its layers.
+        ModelError: it does not take the weights; or it has no `call()`, and its step does not build all of its layers.
     """
     floatx = keras.config.floatx()
     symbolic = {
@@ -48,6 +58,8 @@ def build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Colu
             ) from failure
     _check_layers(model)
     private_models.take_as_built(model)
+    if weights is not None:
+        _set_weights(model, weights)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -55,10 +67,28 @@ def build_state(model: keras.Model, sample: dict[str, np.ndarray], columns: Colu
 def _build_by_call(model: keras.Model, batch: tuple[object, object, object]) -> Exception | None:
     """Build what a call builds; returns what it raised."""
     try:
-        private_models.build_by_example(model, batch)
+        with _left_unbuilt(model.optimizer):
+            private_models.build_by_example(model, batch)
     except Exception as error:  # whatever the user's layers raise
         return error
     return None
+
+
+@contextlib.contextmanager
+def _left_unbuilt(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """In the block Keras builds all of a model but its optimizer."""
+    was_built, optimizer.built = optimizer.built, True
+    try:
+        yield
+    finally:
+        optimizer.built = was_built
+
+
+def _set_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
+    try:
+        model.set_weights(list(weights))
+    except ValueError as error:
+        raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
 
 
 def _build_by_step(model: keras.Model, data: object) -> bool:

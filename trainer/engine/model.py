@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -85,7 +85,12 @@ class BuiltModel:
 
 
 def build_keras_model(
-    build_model: BuildModel, runtime: Runtime, seed: int, sample: dict[str, np.ndarray], columns: Columns
+    build_model: BuildModel,
+    runtime: Runtime,
+    seed: int,
+    sample: dict[str, np.ndarray],
+    columns: Columns,
+    weights: Sequence[np.ndarray] | None = None,
 ) -> BuiltModel:
     """Build the user's model from scratch, seeded, in the scope of a new strategy.
 
@@ -95,9 +100,10 @@ def build_keras_model(
         seed: passed to `keras.utils.set_random_seed` before building.
         sample: a few rows of every column, from which unbuilt models learn their shapes.
         columns: which of them are inputs and targets.
+        weights: for ``model.set_weights``; None leaves those that the function made.
 
     Raises:
-        ModelError: the function failed, returned something else, or the model does not fit the data.
+        ModelError: the function failed, returned something else, or the model does not fit the data, or the weights.
         UnsupportedModelError: the model asks for something that is refused.
     """
     with BUILD_LOCK:
@@ -109,7 +115,7 @@ def build_keras_model(
             _check_compiled(model)
             _refuse_unsupported(model)
             notes = _set_single_steps(model)
-            build_state(model, sample, columns)
+            build_state(model, sample, columns, weights)
             return _describe(model, strategy, notes, runtime, columns)
 
 

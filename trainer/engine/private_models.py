@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import tensorflow as tf
@@ -87,6 +87,13 @@ def take_as_built(model: keras.Model) -> None:
 
 def _build_nothing(iterator: object = None, data_batch: object = None) -> None:
     pass
+
+
+def in_list_order(model: keras.Model, logs: Mapping[str, object]) -> dict[str, object]:
+    """The numbers of an evaluation in the order in which Keras lists them with ``return_dict=False``."""
+    found = model._flatten_metrics_in_order({name: name for name in logs})
+    names: list[str] = [found] if isinstance(found, str) else list(found)  # one alone is no list
+    return {name: logs[name] for name in names}
 
 
 def leaf_metrics(model: keras.Model) -> list[keras.metrics.Metric]:

@@ -94,6 +94,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "train_function",
         "test_function",
         "_compile_config",
+        "_flatten_metrics_in_order",
         "_compile_loss",
         "_compile_metrics",
         "_flatten_layers",

@@ -19,6 +19,7 @@ are JSON, arrays and the model's file).
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,8 @@ from typing import Any
 from heliostat.cluster.errors import ClusterError
 from heliostat.cluster.head.api import Head
 from heliostat.cluster.links import PairBandwidth
-from heliostat.data import DatasetError
+from heliostat.data import DatasetError, open_dataset
+from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.values import unpack as unpack_values
 from ..columns import Columns
@@ -52,7 +54,7 @@ from .elsewhere import Elsewhere, Leftover, not_removed
 from .enclosed import Rows, rows_of, sent_parts
 from .fetch import fetch
 from .follow import Outcome, Told, follow
-from .guards import check_call, cleared, detaching
+from .guards import check_call, check_output, cleared, detaching
 from .handle import Handle
 from .known import Step, handle_in, hashes_of, step_for
 from .remote_errors import error_of
@@ -189,11 +191,17 @@ class RemoteRuns:
         return dict(outcome.done.value) if outcome.done is not None else {}
 
     def predict(self, call: PassCall, screen: Display) -> Any:
-        """The model's outputs for all rows, in the structure that it has; raises what `fit` raises."""
+        """The model's outputs for all rows, in the structure that it has, or the dataset; raises what `fit` raises."""
+        check_output(call.output)
         with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
             folder = Path(scratch) / "pass"
             self._pass("predict", call, folder, screen)
-            return unpack_values((folder / PREDICTIONS).read_bytes())
+            if not call.output:
+                return unpack_values((folder / PREDICTIONS).read_bytes())
+            if not is_uri(call.output):
+                Path(call.output).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(folder / PREDICTIONS, call.output)
+        return open_dataset(call.output)
 
     def _pass(self, method: Method, call: PassCall, folder: Path, screen: Display) -> Outcome:
         """Have a pass made, and bring its files into a folder. Ctrl-C ends it: there is nothing to go on with."""

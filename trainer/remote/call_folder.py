@@ -64,6 +64,7 @@ class Call:
         num_prepared: how many functions have changed the model since `build_model`; they lie beside.
         modules: what each pickle names.
         program: what asks for it.
+        output: where predictions are written as a dataset there; empty where they are no dataset.
         must_have: what the machine there must have; `facts` are those of the one here.
     """
 
@@ -85,6 +86,7 @@ class Call:
     num_prepared: int = 0
     modules: dict[str, tuple[str, ...]] = field(default_factory=dict)
     program: Program
+    output: str = ""
     must_have: Wanted = field(default_factory=Wanted)
     facts: Facts = field(default_factory=Facts)
 
@@ -159,7 +161,8 @@ class CallFolder:
     def pass_call(self, call: Call, unpacked: Path) -> PassCall:
         """What one call of `evaluate` or `predict` asks for; `unpacked` as in `fit_call`."""
         wanted = PassConfig(**call.wanted, columns=Columns(**call.columns))
-        return PassCall(wanted=wanted, data=self.rows(call, DATA, unpacked), undecided=call.undecided)
+        data = self.rows(call, DATA, unpacked)
+        return PassCall(wanted=wanted, data=data, undecided=call.undecided, output=call.output)
 
     def rows(self, call: Call, name: str, unpacked: Path) -> str | Dataset:
         """What rows are to be read: the name that they have here, or a dataset of the files that were sent.

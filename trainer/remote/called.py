@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 from heliostat.cluster.preflight import Facts, look
+from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.store import CheckpointStore
 from ..checkpoints.values import pack as pack_values
@@ -117,8 +118,16 @@ def _do(wanted: CallWanted, work: Work) -> object:
         place = home / call.run_dir
         place.mkdir(parents=True)
         screen.run_folder(place)
-        (place / PREDICTIONS).write_bytes(pack_values(runs.predict(passing, screen)))
+        if call.output:
+            runs.predict(replace(passing, output=_output_there(call.output, place)), screen)
+        else:
+            (place / PREDICTIONS).write_bytes(pack_values(runs.predict(passing, screen)))
         return None
+
+
+def _output_there(output: str, place: Path) -> str:
+    """Where a dataset of predictions is written: a URI, or a folder here, which is brought to the one who calls."""
+    return output if is_uri(output) else str(place / output)
 
 
 def _settle(runs: Path, home: Path) -> None:

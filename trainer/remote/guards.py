@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from heliostat.data import DatasetExistsError
 from heliostat.data.remote.filesystem import is_uri
 
 from ..driver.failures import end_pauses_quietly
@@ -31,6 +32,12 @@ def check_call(call: FitCall, command: Command | None) -> None:
             "heliostat replay, trace and chaos work where the run does, and this script's is on a cluster. Submit the "
             "script (heliostat submit), or take address= out to do it here, on the run folder that was brought here."
         )
+
+
+def check_output(output: str) -> None:
+    """Raise DatasetExistsError where the path for a dataset of predictions is taken; URIs are looked at there."""
+    if output and not is_uri(output) and os.path.lexists(output):
+        raise DatasetExistsError(f"{output!r} is there already. Give predict another output=, or delete it.")
 
 
 @contextlib.contextmanager

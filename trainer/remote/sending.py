@@ -24,6 +24,7 @@ from .call_folder import (
     BUILD_MODEL,
     CODE,
     DATA,
+    PREDICTIONS,
     PREPARE,
     VALIDATION,
     Call,
@@ -118,6 +119,8 @@ class Sender:
         """
         run_dir, _ = self._place_there(path, "")
         sent, enclosed = self._made(method, call, {DATA: rows}, model, Program.here(1), run_dir)
+        if call.output:  # a dataset for a path here is brought like a file
+            sent = replace(sent, output=call.output if is_uri(call.output) else PREDICTIONS)
         return self._submit(sent, enclosed, path, (), {}, screen)
 
     def _made(

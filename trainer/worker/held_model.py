@@ -16,7 +16,7 @@ from ..columns import Columns, sample_rows
 from ..engine.labels import check_label_range
 from ..engine.model import BuiltModel, build_keras_model, prepare_model
 from ..engine.runtime import Runtime
-from ..errors import CheckpointError, ModelError
+from ..errors import CheckpointError
 from ..jobs import FitJob, ModelState, PassJob
 from ..shipping import Shipped, unship
 
@@ -50,9 +50,7 @@ class HeldModel:
 
     def for_run(self, job: FitJob, dataset: Dataset) -> tuple[BuiltModel, str]:
         """The model with which a run begins; and why it is not in the state of the fit before, empty if it is."""
-        built = self._build(job, dataset, job.begins.state.prepared)
-        if job.wanted.initial_weights is not None:
-            _set_initial_weights(built, job.wanted.initial_weights)
+        built = self._build(job, dataset, job.begins.state.prepared, job.wanted.initial_weights)
         lacking = "" if job.begins.sha256 is None else _load(built, job.begins.state)
         if job.wanted.prepare is not None:
             built = self._prepared(built, job, dataset, job.wanted.prepare)
@@ -68,13 +66,20 @@ class HeldModel:
             self._traced[key] = trace()
         return self._traced[key]
 
-    def _build(self, job: FitJob | PassJob, dataset: Dataset, prepared: Sequence[Shipped]) -> BuiltModel:
-        """A new model, with what the fits before have changed of it."""
+    def _build(
+        self,
+        job: FitJob | PassJob,
+        dataset: Dataset,
+        prepared: Sequence[Shipped],
+        weights: Sequence[np.ndarray] | None = None,
+    ) -> BuiltModel:
+        """A new model, with these weights, or its own, and what the fits before have changed of it."""
         self._built, self.key = None, None  # one model at a time in the device's memory
         self._traced.clear()
         build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
-        columns = job.wanted.columns
-        built = build_keras_model(build_model, self.runtime, job.settings.seed, sample_rows(dataset, columns), columns)
+        columns, seed = job.wanted.columns, job.settings.seed
+        sample = sample_rows(dataset, columns)
+        built = build_keras_model(build_model, self.runtime, seed, sample, columns, weights)
         for each in prepared:
             built = self._prepared(built, job, dataset, each)
         if columns.targets is not None:
@@ -98,10 +103,3 @@ def _load(built: BuiltModel, state: ModelState) -> str:
         return str(error)
     restore_state(built, Snapshot(epoch=0, step=0, begun=False, tensors=tensors, extra={}))
     return ""
-
-
-def _set_initial_weights(built: BuiltModel, weights: Sequence[np.ndarray]) -> None:
-    try:
-        built.model.set_weights(list(weights))
-    except ValueError as error:
-        raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error

@@ -31,6 +31,7 @@ from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
 from ..engine.model import BuiltModel
 from ..engine.phase import phases_of
 from ..engine.private_api import inner_optimizer
+from ..engine.private_models import in_list_order
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.step import Step
@@ -200,7 +201,8 @@ class Worker:
                 nodes, num_rows = evaluator.finish()
                 answer = member.request(ShardResult(shard=answer, nodes=nodes, rows=num_rows))
             _, sums, maxima = answer.vector
-            member.deliver = lambda at_end: PassReport(logs=evaluator.logs(sums, maxima, answer.rows))
+            logs = in_list_order(built.model, evaluator.logs(sums, maxima, answer.rows))
+            member.deliver = lambda at_end: PassReport(logs=logs)
             return member.end()
 
     def predict(self, job: PassJob, member: Member) -> object:

@@ -1,0 +1,94 @@
+"""The model of a trainer in this process, and its file: as the last fit has left it, or new."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heliostat.data.remote.filesystem import RemoteFolder, is_uri
+
+from .config import TrainerConfig
+from .errors import ConfigurationError
+from .shipping import unship
+
+if TYPE_CHECKING:
+    import keras
+
+SUFFIX = ".keras"
+_BLOCK_BYTES = 1 << 22
+
+
+def new_model(settings: TrainerConfig) -> keras.Model:
+    """The model that `build_model` makes, with the weights that the first fit of a trainer begins with.
+
+    Without rows it is built as far as its layers tell their shapes; Keras builds the rest when it is used.
+    """
+    import keras  # the driver has no use for TensorFlow until someone wants the model
+    import tensorflow as tf
+
+    from .engine import private_api
+    from .engine.runtime import BUILD_LOCK
+
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it is the user's to say what it uses
+        if not settings.local:
+            tf.config.set_visible_devices([], "GPU")  # they belong to the workers
+    build_model: Callable[[], object] = unship(settings.build_model, "build_model")
+    with BUILD_LOCK, private_api.fresh_names():
+        keras.utils.set_random_seed(settings.seed)
+        private_api.new_global_generator()
+        made = build_model()
+    model: keras.Model = made[0] if isinstance(made, tuple) else made  # some come with optimizers
+    return model
+
+
+def checked_save_path(path: object) -> str:
+    """A path or URI of a model's file; raises ConfigurationError for anything else."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str) or not text.partition("?")[0].endswith(SUFFIX):
+        raise ConfigurationError(
+            f"save({path!r}): it takes a path or URI that ends with {SUFFIX!r}, such as 'model{SUFFIX}'. For weights "
+            "alone, or another format: trainer.model.save_weights(path), trainer.model.export(path)."
+        )
+    return text
+
+
+def checked_model_file(path: Path) -> Path:
+    """The file of a run's model; raises ConfigurationError where it holds weights alone."""
+    if path.suffix != SUFFIX:
+        raise ConfigurationError(
+            f"Keras cannot write this model (it has no get_config() that makes another one), so the run has kept its "
+            f"weights, {str(path)!r}. Copy that file, or call trainer.model.save_weights(path); load_weights(path) of a "
+            "model that build_model has made reads it."
+        )
+    return path
+
+
+def copy_model(source: Path, path: str) -> None:
+    """Copy a model's file to a path or URI, where it appears complete or not at all.
+
+    Raises:
+        OSError, RemoteError: it cannot be written.
+    """
+    if is_uri(path):
+        bare, mark, query = path.partition("?")
+        folder, _, name = bare.rpartition("/")
+        RemoteFolder(f"{folder}{mark}{query}").upload(name, lambda: _blocks(source), at_once=True)
+        return
+    target = Path(path).expanduser()
+    beside = target.with_name(f".{target.name}.writing")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, beside)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _blocks(source: Path) -> Iterator[bytes]:
+    with source.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
