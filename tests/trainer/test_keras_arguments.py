@@ -37,9 +37,13 @@ def classifier(loss=SPARSE, reduction="sum_over_batch_size"):
 
     def build():
         made = {SPARSE: keras.losses.SparseCategoricalCrossentropy, DENSE: keras.losses.CategoricalCrossentropy}[loss]
+        weighted = {SPARSE: keras.metrics.SparseCategoricalAccuracy, DENSE: keras.metrics.CategoricalAccuracy}[loss]
         model = keras.Sequential([keras.Input((5,)), layers.Dense(CLASSES, "softmax", kernel_initializer="ones")])
         model.compile(
-            keras.optimizers.Adam(0.05), made(reduction=reduction), metrics=["accuracy"], weighted_metrics=["accuracy"]
+            keras.optimizers.Adam(0.05),
+            made(reduction=reduction),
+            metrics=["accuracy"],
+            weighted_metrics=[weighted(name="weighted")],
         )
         return model
 
