@@ -1,7 +1,7 @@
 """Weights that are given hold for optimizers that copy them when they are built; float64 against plain Keras.
 
-There the optimizer is built before `fit`: one that `fit` builds is built while a graph is traced, and what it copies then
-is lost (Keras 3.15: the averages of `ScheduleFreeAdamW` begin at 0).
+There the optimizer is built before `fit`: one that `fit` builds is built while a graph is traced, and what it copies
+then is lost (Keras 3.15: the averages of `ScheduleFreeAdamW` begin at 0).
 """
 
 from __future__ import annotations
@@ -36,9 +36,26 @@ class Lookahead(keras.optimizers.SGD):
         self.assign(variable, keras.ops.where(is_second, mean, variable))
 
 
+class ScheduleFree(keras.optimizers.Optimizer):
+    """Steps are made from an iterate of its own; the weights are its mean."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.iterates = self.add_optimizer_variables(variables, "iterate")
+        for iterate, variable in zip(self.iterates, variables, strict=True):
+            self.assign(iterate, keras.ops.copy(variable))
+
+    def update_step(self, gradient, variable, learning_rate):
+        iterate = self.iterates[self._get_variable_index(variable)]
+        new = iterate - keras.ops.cast(learning_rate, gradient.dtype) * gradient
+        share = 1.0 / keras.ops.cast(self.iterations + 1, variable.dtype)
+        self.assign(iterate, new)
+        self.assign(variable, (1.0 - share) * variable + share * new)
+
+
 OPTIMIZERS = {
     "lookahead": lambda: Lookahead(0.3),
-    "schedule-free": lambda: keras.optimizers.ScheduleFreeAdamW(0.05),
+    "schedule-free": lambda: ScheduleFree(0.3),
     "averages": lambda: keras.optimizers.SGD(0.3, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=2),
 }
 
@@ -59,6 +76,6 @@ def test_an_optimizer_copies_the_weights_that_were_given(tmp_path, name, workers
     plain.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     with local_trainer(build, tmp_path, workers=workers, num_microbatches=max(1, workers)) as trainer:
         result = trainer.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, initial_weights=start)
-    model = result.model(custom_objects={"Lookahead": Lookahead})
+    model = result.model(custom_objects={"Lookahead": Lookahead, "ScheduleFree": ScheduleFree})
     for got, want in zip(model.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
