@@ -61,8 +61,8 @@ def checked_model_file(path: Path) -> Path:
     if path.suffix != SUFFIX:
         raise ConfigurationError(
             f"Keras cannot write this model (it has no get_config() that makes another one), so the run has kept its "
-            f"weights, {str(path)!r}. Copy that file, or call trainer.model.save_weights(path); load_weights(path) of a "
-            "model that build_model has made reads it."
+            f"weights, {str(path)!r}. Copy that file, or call trainer.model.save_weights(path); load_weights(path) of "
+            "a model that build_model has made reads it."
         )
     return path
 
