@@ -43,7 +43,7 @@ FLOORS: Mapping[str, Floors] = {
         {"checkpoints"},
         {"worker"},
         {"driver"},
-        {"trainer", "given_rows", "held_runs", "model_use", "remote", "__init__"},
+        {"trainer", "given_rows", "held_runs", "model_use", "pass_hooks", "remote", "saved_model", "__init__"},
         {"doctor"},
     ],
 }
