@@ -192,7 +192,7 @@ class Member:
         self.mailbox.send(content)
 
     def request(self, content: object, activity: Activity = Activity.AWAIT_DRIVER) -> Any:
-        """Ask the driver's half of the task something; takes part in changes of the group meanwhile.
+        """Ask the driver's half of the task something; takes part in changes of the group meanwhile, as `poll` does.
 
         Args:
             content: what is asked; it is asked again after a change of the group.
@@ -212,7 +212,7 @@ class Member:
                 self.poll()
 
     def poll(self) -> None:
-        """Between calls: take part in a change of the group, if there is one."""
+        """Between two steps, where the state is complete: take part in a change of the group, if there is one."""
         if self._is_aborted():
             self.regroup(JoinRequest(waiting_at="wait", reason=self._aborted[1]))
 

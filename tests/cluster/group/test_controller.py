@@ -395,6 +395,25 @@ def test_nobody_joins_elsewhere(at):
         assert play.feed(Signal.REGROUP_IF_WANTED).report(0).answers[0] == SendState()
 
 
+def test_inside_of_a_step_nobody_joins_or_leaves_and_all_ask_again_before_the_next():
+    play = running(0, 1).join(2).feed(LeaveWanted(workers=frozenset({1})))
+    play.report(0, at="phase", held=((0, 2),)).report(1, at="phase", held=((2, 4),))
+    assert play.new_of(Formed)[0].members == (0, 1)
+    assert play.answers[0].held == (((0, 2),), ((2, 4),))
+    assert play.answers[0].stop_at_step
+    play.report(0, 1, next_call=6).report(0, next_call=6, state="parked")
+    assert (play.answers[1], play.answers[2].members) == (Leave("fewer workers are wanted"), (0, 2))
+    assert not play.answers[2].stop_at_step
+
+
+def test_who_is_inside_of_a_step_hands_over_to_who_stands_before_it():
+    play = running(0, 1).join(2).report(0, next_call=6, at="phase", held=((0, 2),)).report(1, next_call=5)
+    place = play.answers[1]
+    assert (place.members, place.call, place.first_call, place.donor) == ((0, 1), 6, 5, 0)
+    assert place.held == (((0, 2),), ())
+    assert place.stop_at_step
+
+
 def test_a_donor_or_a_joiner_that_dies_meanwhile():
     play = running(0, 1).join(2).report(0, 1)
     assert play.answers == {**play.answers, 0: SendState()}
@@ -491,6 +510,13 @@ def test_a_pause_elsewhere_waits_for_the_next_step():
     play = running(0, 1).feed(PauseWanted(reason="later")).report(0, 1, at="call")
     assert play.answers[1].members == (0, 1)
     play.feed(Signal.REGROUP_IF_WANTED).report(0, 1)
+    assert play.answers[0] == Finish()
+
+
+def test_a_pause_inside_of_a_step_waits_for_the_next_one():
+    play = running(0, 1).feed(PauseWanted(reason="later")).report(0, next_call=6, at="phase").report(1, next_call=5)
+    assert play.answers[1].stop_at_step, "though worker 1 stood before the step"
+    play.report(0, 1, next_call=7)
     assert play.answers[0] == Finish()
 
 

@@ -38,10 +38,12 @@ MAX_MOVES = 1000
 
 
 def kind(position):
-    """What the workers' common program does at a position: two all-reduces of steps, then a broadcast, and so on."""
-    if position == NUM_CALLS:
-        return "end"
-    return "call" if position % 3 == 2 else "step"
+    """What the workers' common program does at a position: a step of one all-reduce, one of two, a broadcast ..."""
+    return "end" if position == NUM_CALLS else ("step", "step", "phase", "call")[position % 4]
+
+
+def is_reduced(position):
+    return kind(position) in ("step", "phase")
 
 
 @dataclass(eq=False)
@@ -157,6 +159,10 @@ class Model:
         self.assert_covers([(own,) for own in formed.ranges])
         if places[0].held:
             self.assert_covers(reassign(self.num_microbatches, places[0].held))
+        began_alike = formed.generation == 0 or formed.restarted
+        for number in formed.joined:
+            origin = places[formed.members.index(number)].initial_state
+            assert began_alike or kind(len(origin) - 1) == "step", "what lies between the calls of a step it lacks"
 
     def assert_covers(self, ranges_by_rank):
         pieces = sorted(piece for ranges in ranges_by_rank for piece in ranges if piece[0] < piece[1])
@@ -204,8 +210,9 @@ class Model:
         elif doing == "in_call":
             found += ["complete"] * self.can_complete(worker) + ["fail"] * self.can_fail(worker)
         elif doing == "idle":
-            found += ["go_on"] + ["poll"] * (worker.is_aborted and worker.position < NUM_CALLS)
-        elif doing in ("setup", "step", "call", "computed", "summed", "delivering"):
+            between_steps = kind(worker.position) not in ("phase", "end")
+            found += ["go_on"] + ["poll"] * (worker.is_aborted and between_steps)
+        elif doing in ("setup", "step", "phase", "call", "computed", "summed", "delivering"):
             found.append(doing)
         return found
 
@@ -246,7 +253,7 @@ class Model:
             generation=worker.generation,
             next_call=worker.call if at == "join" else first_lacking,
             waiting_at=at,
-            held=tuple(worker.held) if at == "step" else (),
+            held=tuple(worker.held) if at in ("step", "phase") else (),
             blames=blames,
             in_call=in_call,
             clean=at in ("step", "wait"),
@@ -333,18 +340,21 @@ class Model:
         worker.held = [piece for piece in ranges if piece[0] < piece[1]]
         worker.doing = "computed"
 
+    def do_phase(self, worker):
+        self.do_step(worker)
+
     def do_call(self, worker):
         self.do_computed(worker) if worker.call not in worker.results else setattr(worker, "doing", "summed")
 
     def do_computed(self, worker):
-        if worker.is_aborted:
+        if worker.is_aborted or (worker.resume == "step" and worker.place.stop_at_step):
             self.ask(worker, worker.resume)
             return
         worker.doing = "in_call"
         self.entered.setdefault((worker.generation, worker.call), {})[worker.number] = tuple(worker.held)
 
     def do_complete(self, worker):
-        if kind(worker.position) == "step":
+        if is_reduced(worker.position):
             self.assert_covers(self.entered[worker.generation, worker.call].values())
             worker.results.clear()  # all have entered it: nobody needs the results before it
         worker.results.add(worker.call)
@@ -360,6 +370,7 @@ class Model:
         worker.doing = worker.resume = "idle"
 
     def do_delivering(self, worker):
+        assert kind(worker.position) != "phase", "what lies between the calls of a step is no state to save"
         self.delivered.append(worker.history)
         worker.doing = "done"
         worker.outbox.append(Finished(worker=worker.number))
@@ -375,7 +386,7 @@ class Model:
             assert longer[: len(shorter)] == shorter
         if histories:
             extra = range(len(histories[0]) - 1, len(histories[-1]) - 1)
-            assert sum(kind(position) == "step" for position in extra) <= 1
+            assert sum(map(is_reduced, extra)) <= 1
 
     def run_to_the_end(self):
         """Let everything happen that can, without further failures; replace who is missing."""

@@ -41,6 +41,20 @@ def test_a_worker_alone_uses_the_same_memory_again(buckets):
     assert results.memory(1, buckets, alone=True) is first
 
 
+def test_sums_of_another_layout_have_memory_of_their_own(buckets):
+    other = Buckets(LAYOUT[:1], ("sum",), lambda: empty_vector(LAYOUT[:1]))
+    for alone in (True, False):
+        results, used = Results(), {}
+        for call in range(6):
+            made_by = (buckets, other)[call % 2]
+            vector = results.memory(call, made_by, alone=alone)
+            results.keep(call, vector)
+            results.take_sum(call, made_by, alone=alone)
+            assert [(each.dtype, each.size) for each in vector] == list(made_by.layout)
+            used.setdefault(call % 2, []).append(vector)
+        assert all(vector is of_one[0] for of_one in used.values() for vector in of_one)
+
+
 def test_what_is_handed_over_has_the_same_bits(buckets):
     donor, receiver = Results(), Results()
     a_sum(donor, 3, buckets, 1 / 3)
