@@ -87,6 +87,20 @@ def compare(tmp_path, build, *arrays, workers=0, **arguments):
 
 # By name: the model, its targets, and the arguments of `fit`. What is in two of them need not be by itself.
 CASES = {
+    "many at once": (
+        classifier(),
+        Y,
+        {
+            "batch_size": 8,
+            "initial_epoch": 1,
+            "epochs": 4,
+            "class_weight": CLASS_WEIGHT,
+            "validation_split": 0.4,
+            "validation_freq": [2, 4],
+            "validation_steps": 2,
+            "validation_batch_size": 5,
+        },
+    ),
     "batch_size": (classifier(), Y, {"batch_size": 8, "epochs": 2}),
     "no batch_size": (classifier(), Y, {"epochs": 2}),
     "steps_per_epoch": (classifier(), Y, {"steps_per_epoch": 4, "epochs": 2}),
@@ -148,7 +162,7 @@ CASES = {
         {"sample_weight": WEIGHTS, "validation_split": 0.3, "epochs": 2, "batch_size": 8},
     ),
 }
-QUICK = ("validation_freq of a list", "class_weight with validation", "sample_weight in both")
+QUICK = ("many at once",)
 
 
 @pytest.mark.engine
@@ -189,6 +203,19 @@ def test_shuffled_rows_are_the_same_rows(tmp_path):
 
 
 @pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["train_on_batch", "custom"])
+def test_classes_have_weights_in_all_loops(tmp_path, loop):
+    use_floats("float64")
+    arguments = {"class_weight": CLASS_WEIGHT, "batch_size": 8, "epochs": 2, "validation_data": VALID}
+    want, _ = as_keras(classifier(), X, Y, **arguments)
+    with local_trainer(classifier(), tmp_path, workers=2, num_microbatches=2) as trainer:
+        result = trainer.fit(X, Y, shuffle=False, verbose=0, loop=loop, **arguments)
+    check_history(result.history, want)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
 def test_columns_of_a_dataset_are_weights_and_validation_may_do_without(tmp_path):
     use_floats("float64")
     weighted = write_dataset(tmp_path / "weighted", {"x": X, "y": Y, "w": WEIGHTS})

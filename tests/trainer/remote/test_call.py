@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 LIMIT_S = 300 * SLOW
 SCRIPT = """
-import argparse, json, os, sys, time
+import argparse, json, os, shutil, sys, time
 import numpy as np
 import keras
 import beside
@@ -75,10 +75,14 @@ with Trainer(needy if "needy" in given.parts else build, **fixed, **where) as tr
     found["fit"] = [result.history, result.sha256, [each.rows for each in result.epochs]]
     found["weights"] = float(sum(abs(each).sum() for each in result.model().get_weights()))
     if "more" in given.parts:
-        result = trainer.fit(beside.dataset(x, y), epochs=1, prepare=lower, verbose=2)
+        split = {"validation_split": 0.2, "validation_steps": 1, "validation_batch_size": 4}
+        result = trainer.fit(beside.dataset(x, y), epochs=1, prepare=lower, verbose=2, **split)
         found["again"] = [result.history, result.sha256]
-        found["evaluate"] = trainer.evaluate(beside.dataset(x, y))
+        found["evaluate"] = trainer.evaluate(beside.dataset(x, y), steps=1, return_dict=False)
         found["predict"] = trainer.predict((x,)).tobytes().hex()
+        shutil.rmtree("predicted", ignore_errors=True)
+        written = trainer.predict(x, output="predicted")
+        found["written"] = [row["prediction"].tolist() for row in written.head(64)]
 print("FOUND " + json.dumps(found))
 """
 BESIDE = """

@@ -65,6 +65,10 @@ def test_settings_and_arguments_come_out_as_they_went_in(tmp_path, every):
         initial_epoch=2,
         shuffle="window:100",
         columns=Columns(inputs={"a": "left", "b": "right"}, targets=["y", "z"], sample_weight="w"),
+        validation_sample_weight=["v", "w"],
+        validation_freq=(2, 3),
+        validation_steps=7,
+        validation_batch_size=8,
         code=code,
         code_digests={"Say": "1"},
         prepare=prepare,
@@ -117,11 +121,18 @@ def test_a_call_that_was_cut_short_is_told(tmp_path):
 
 
 def test_a_pass_comes_out_as_it_went_in(tmp_path):
-    wanted = PassConfig(columns=Columns(inputs=["a", "b"], targets=None), global_batch_size=5)
+    wanted = PassConfig(columns=Columns(inputs=["a", "b"], targets=None), global_batch_size=5, steps=3)
     settings = TrainerConfig(build_model=pack(build))
-    folder, call = sent(tmp_path, settings, wanted, method="predict", data="/there", undecided=("inputs",))
+    fields = {"method": "predict", "data": "/there", "undecided": ("inputs",), "output": "s3://bucket/predictions"}
+    folder, call = sent(tmp_path, settings, wanted, **fields)
     got = folder.pass_call(call, tmp_path)
-    assert (got.wanted, got.data, got.undecided) == (wanted, "/there", ("inputs",))
+    assert (got.wanted, got.data, got.undecided, got.output) == (wanted, "/there", ("inputs",), fields["output"])
+
+
+def test_weights_of_classes_come_out_as_they_went_in(tmp_path):
+    columns = Columns(class_weight=((0, 1.0), (-3, 2.5)))
+    folder, call = sent(tmp_path, TrainerConfig(build_model=pack(build)), FitConfig(columns=columns), data="/there")
+    assert folder.fit_call(call, tmp_path).wanted.columns == columns
 
 
 def double(rows):
