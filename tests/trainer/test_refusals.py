@@ -232,6 +232,12 @@ def test_an_error_in_a_step_names_the_users_frame(tmp_path):
     assert "test_refusals.py" in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_loss_without_targets_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"x alone was given\. Give fit\(x, y\), fit\(x, x\)"):
+        fit(compiled(), tmp_path, data=DATA[0])
+
+
 def test_a_step_that_does_not_say_how_its_loss_reduces_is_refused_for_a_summed_loss(tmp_path):
     build = linear(loss=lambda: keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
 

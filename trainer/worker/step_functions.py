@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from heliostat.data import Dataset
 from heliostat.data.order.plan import BatchPlan
@@ -20,7 +21,7 @@ from ..engine.microbatches import Microbatches
 from ..engine.model import MEAN_REDUCTIONS, REDUCTIONS, BuiltModel
 from ..engine.private_api import with_autograph
 from ..engine.times import StartTimes
-from ..errors import UnsupportedModelError, UnsupportedStepError
+from ..errors import ModelError, UnsupportedModelError, UnsupportedStepError
 from ..jobs import FitJob
 from ..shipping import UserCode
 from .custom import default_train_step, default_valid_step
@@ -87,7 +88,15 @@ def steps_of(built: BuiltModel, wanted: FitConfig, code: UserCode) -> tuple[Step
 
 
 def _train_step(built: BuiltModel, columns: Columns) -> StepToTrace:
-    """The model's own (perhaps overridden) `train_step`."""
+    """The model's own (perhaps overridden) `train_step`; raises ModelError where its loss would have no targets."""
+    kind = type(built.model)
+    is_own = kind.train_step is not keras.Model.train_step or kind.compute_loss is not keras.Model.compute_loss
+    if columns.targets is None and built.model.loss is not None and not is_own:
+        raise ModelError(
+            f"The model {built.model.name!r} is compiled with a loss, and the rows have no targets: x alone was given. "
+            "Give fit(x, y), fit(x, x) for an autoencoder, or targets='...', a column; or compile without a loss where "
+            "the model calls add_loss()."
+        )
     return StepToTrace(function=_on_data(built.model.train_step, columns), kind="train", reduction=built.reduction)
 
 
