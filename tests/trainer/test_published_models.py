@@ -79,11 +79,11 @@ def own_schedule():
     return model
 
 
-@pytest.mark.parametrize("kind", [Halves, NoCall])
+@pytest.mark.parametrize("kind", [Halves, pytest.param(NoCall, marks=pytest.mark.slow)])
 def test_a_model_that_keras_cannot_write_trains_and_its_weights_are_kept(train, kind, capfd):
     plain = halves(kind)()
     history = plain.fit(X, **CUT).history
-    result = train(halves(kind), X, workers=2, num_microbatches=2, shuffle=False, global_batch_size=24, verbose=2)
+    result = train(halves(kind), X, workers=0, num_microbatches=2, shuffle=False, global_batch_size=24, verbose=2)
     for name in ("mine", "mae"):
         np.testing.assert_allclose(result.history[name], history[name], rtol=1e-9)
     assert result.model_path.name == WEIGHTS_FILE

@@ -10,6 +10,10 @@ A step may return what Keras takes: nothing, a loss, or numbers by name, some of
 
 Plain Keras shows the last batch's value for the last kind, and for some names of metrics a zero; a mean over a pass is
 what both are meant to tell.
+
+A metric's state is added up over microbatches. A `Mean` that is given one number per batch, such as the loss, counts a
+batch once, however many rows it has; so each microbatch gives its share of number and count. That is seen where its
+count follows from no rows.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import UnsupportedStepError
-from . import private_api
+from . import private_api, private_models
 from .capture import StepScope
 from .derived import Cone, Derived, place_of
 from .metric_rules import MetricVariable
@@ -65,6 +69,8 @@ class StepResults:
     def __init__(self, built: BuiltModel, *, only_returned: bool) -> None:
         self._model, self._only_returned = built.model, only_returned
         self._names = [_result_names(metric) for metric in built.model.metrics]
+        self._counts = {id(part): mean.count for mean in private_models.means(built.model) for part in mean.variables}
+        self._counted_once: set[int] = set()  # of the trace that was read last
 
     def read(
         self, numbers: Mapping[str, tf.Tensor], updated: Sequence[MetricState], rows: Sequence[tf.Tensor]
@@ -88,13 +94,14 @@ class StepResults:
                     f"The step returned {name!r} with the shape {tuple(value.shape)}; it may return a scalar loss, or "
                     "a dict of scalars. Reduce it over the rows of the batch."
                 )
+        self._counted_once = {id(m.variable) for m, value in updated if not _follows_from_rows(value, (), rows)}
         # Keras's rule for an overridden train_step: the logs are what it returns.
         names = dict.fromkeys(numbers if self._only_returned and numbers else [*numbers, *by_metrics])
         states = [(number, value) for number, (_, value) in enumerate(updated)]
         return ReadLogs(logged=logged, derived=Derived(derived, states) if derived else None, names=tuple(names))
 
     def metric_sum(self, metric: MetricVariable, scope: StepScope, weights: tf.Tensor) -> tf.Tensor:
-        """What a microbatch adds to a metric's state.
+        """What a microbatch adds to a metric's state; `read` was called before, for the same trace.
 
         Args:
             metric: state that merges by addition.
@@ -109,6 +116,8 @@ class StepResults:
             if metric.variable is output.count:
                 return weights[3]
         value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
+        if id(self._counts.get(id(metric.variable))) in self._counted_once:
+            return value * weights[1]
         tracker = private_api.loss_tracker(self._model)
         return value * weights[2] if metric.variable is tracker.total else value
 

@@ -114,6 +114,14 @@ def nested_metrics(metric: keras.metrics.Metric) -> list[keras.metrics.Metric]:
     return list(metric._metrics)
 
 
+def means(model: keras.Model) -> list[keras.metrics.Mean]:
+    """The metrics of a model that hold a total and a count, those inside of others among them."""
+    found = leaf_metrics(model)
+    for metric in found:
+        found += nested_metrics(metric)
+    return [metric for metric in found if isinstance(metric, keras.metrics.Mean)]
+
+
 def captured_from_outside(operation: tf.Operation) -> tf.Tensor | None:
     """The tensor outside of all traced functions that an operation stands for; None if it stands for none."""
     outside: tf.Tensor | None = None
