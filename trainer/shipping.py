@@ -5,6 +5,10 @@ It travels through Ray, and Ray's channel is Ray's trust boundary.
 Functions and classes of the script itself travel by value, all others by the name of their module, which the worker
 imports. Which modules these are is noted while the code is packed, so that a machine without them is known before
 anything is loaded there (`preflight`).
+
+What travels by value brings its file's name and text along, for errors that say file and line, and for AutoGraph, which
+reads what a function was written as. Cloudpickle leaves both out; and the file on another machine, or on this one some
+hours later, may be another.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import builtins
 import dis
 import io
+import linecache
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -25,6 +30,7 @@ from .errors import ConfigurationError, ModelError
 if TYPE_CHECKING:
     import keras
 
+_NO_FILE = "<dynamic-code>"  # what cloudpickle calls the file of a function that travels by value
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType)  # what is pickled by its name where it has one
 
 
@@ -37,7 +43,10 @@ class InProcess:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """User code as it travels: its pickle, and the modules that a worker imports for it, by their dotted names."""
+    """User code as it travels: its pickle, and the modules that a worker imports for it, by their dotted names.
+
+    The pickle is that of a pair: the code, and the texts of the files that it was written in, by their names.
+    """
 
     payload: bytes
     modules: tuple[str, ...] = ()
@@ -81,7 +90,7 @@ def pack(value: object) -> Packed:
     """Pickle something, and note the modules that it names; raises what pickling raises."""
     file = io.BytesIO()
     pickler = _NotingPickler(file)
-    pickler.dump(value)
+    pickler.dump((value, pickler.texts))  # which it fills while it pickles the value
     return Packed(file.getvalue(), tuple(sorted(pickler.modules)))
 
 
@@ -90,7 +99,7 @@ def unship(shipped: Shipped, what: str) -> Any:
     if isinstance(shipped, InProcess):
         return shipped.value
     try:
-        return cloudpickle.loads(shipped.payload)
+        value, texts = cloudpickle.loads(shipped.payload)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{what} needs the module {error.name!r}, which this worker does not have. Install it on every machine of "
@@ -101,6 +110,9 @@ def unship(shipped: Shipped, what: str) -> Any:
             f"{what} does not unpack on this worker: {error}. The worker has another version of a module than "
             "the driver."
         ) from error
+    for name, text in texts.items():  # without a time, so that nobody looks into a file for another text
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    return value
 
 
 class _NotingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -109,6 +121,17 @@ class _NotingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.modules: set[str] = set()
+        self.texts: dict[str, str] = {}
+
+    def reducer_override(self, value: object) -> Any:
+        """How an object is pickled: code with the name of its file, whose text is noted; all else as usual."""
+        if not isinstance(value, types.CodeType):
+            return super().reducer_override(value)
+        name = value.co_filename
+        if text := "".join(linecache.getlines(name)):
+            self.texts[name] = text
+        make, arguments = self.dispatch_table[types.CodeType](value)
+        return make, tuple(name if isinstance(each, str) and each == _NO_FILE else each for each in arguments)
 
     def persistent_id(self, value: object) -> None:
         """Called with every object that is pickled, before it is; none gets an id."""

@@ -29,11 +29,10 @@ from .liveness import Heartbeat
 from .mailbox import Mailbox
 from .member import Member
 from .messages import Address, Failure, FailureKind, TaskEnded
+from .user_frames import user_frame
 
 MEMORY_FOLDER = "/dev/shm"
 _DIGITS, _EXIT_DIGITS = 20, 4
-_BY_VALUE = "<dynamic-code>"  # the file that cloudpickle notes for a function which it has sent as code
-_GENERATED = "__autograph_generated_file"
 
 
 class WorkerKilled(BaseException):
@@ -160,30 +159,6 @@ def failure_of(error: BaseException, worker: int, step: int | None) -> Failure:
         error=error,
         where=user_frame(error),
     )
-
-
-def user_frame(error: BaseException) -> str:
-    """The innermost frame that lies in neither an installed package nor Heliostat: ``file:line in function``.
-
-    AutoGraph runs what it has made of a function; of an exit in there, only the file and the function are known.
-    """
-    found = rewritten = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        code, module = frame.f_code, frame.f_globals.get("__name__", "")
-        if _is_users(code.co_filename, module):
-            found = f'File "{code.co_filename}", line {line}, in {code.co_name}'
-        elif code.co_filename == _BY_VALUE:
-            found = f"{'the script' if module == '__main__' else module}, line {line}, in {code.co_name}"
-        source = frame.f_globals.get("__file__") or module
-        if _GENERATED in code.co_filename and _is_users(source, module):
-            rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'
-    return found or rewritten
-
-
-def _is_users(filename: str, module: str) -> bool:
-    installed = f"{os.sep}site-packages{os.sep}" in filename or f"{os.sep}lib{os.sep}python3" in filename
-    generated = filename.startswith("<") or _GENERATED in filename
-    return not (installed or generated or module.split(".")[0] == "heliostat")
 
 
 def thread_name(worker: int) -> str:

@@ -126,7 +126,7 @@ def test_an_error_of_the_users_is_shown_with_his_frame(machines, told):
     text = told(running)
     assert running.wait() == 1
     assert "the user's own trouble" in text
-    assert "the script, line " in text
+    assert "In your code: File " in text
     assert text.count("the user's own trouble") == 1
 
 

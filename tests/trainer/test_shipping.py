@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import collections
+import importlib
+import inspect
 import json
+import linecache
 import os.path
+import sys
+import traceback
 
 import cloudpickle
 import pytest
+from heliostat.cluster.group.user_frames import user_frame
 from heliostat.trainer.shipping import Packed, imported_by, pack, ship, unship
 
 
@@ -54,6 +60,27 @@ def test_what_is_packed_is_what_is_unpacked():
     assert isinstance(shipped, Packed)
     assert "json" in shipped.modules
     assert unship(shipped, "x") == {"a": (1, json.dumps)}
+
+
+def test_code_by_value_keeps_its_file_and_text_where_the_file_is_gone(tmp_path, monkeypatch):
+    path = tmp_path / "passing_script.py"
+    path.write_text("def divide(by):\n    return [1 / each for each in by]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("passing_script")
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        packed = pack(module.divide)
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+        del sys.modules["passing_script"]
+    path.unlink()
+    linecache.clearcache()
+    divide = unship(packed, "divide")
+    with pytest.raises(ZeroDivisionError) as raised:
+        divide([0])
+    assert user_frame(raised.value) == f'File "{path}", line 2, in <listcomp>'
+    assert "return [1 / each for each in by]" in "".join(traceback.format_tb(raised.value.__traceback__))
+    assert inspect.getsource(divide).startswith("def divide(by)")  # for AutoGraph
 
 
 def test_a_module_that_is_not_there_is_named():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -240,7 +241,7 @@ def test_an_exception_that_cannot_be_pickled_is_ours_with_its_frames(script, hea
     assert "TrainingFailedError: Worker 0 on " in text
     assert "Odd: trouble" in text
     line = SCRIPT.splitlines().index('            raise beside.Odd("trouble")') + 1
-    assert f"In your code: the script, line {line}, in on_epoch_end." in text
+    assert re.search(rf'In your code: File ".*", line {line}, in on_epoch_end\.', text)
     assert f"(on the cluster at {head.address}, stage of the call: train)" in text
     assert json.loads((script.run_dir / "run.json").read_text())["state"] == "failed"
 
