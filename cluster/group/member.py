@@ -6,14 +6,14 @@ in the next generation, and says which result it lacks first. With its place it 
 that others lack broadcasts them. So who made the call sees nothing of a failure but the time it takes (`calls.py`).
 
 Where a worker may be told of a change: while it connects or is in a call (`abort` wakes it), while it waits for the
-driver's answer, and between two calls (`poll`). Nowhere else: in particular not while it computes, so nothing computed
+driver's answer, and between two steps (`poll`). Nowhere else: in particular not while it computes, so nothing computed
 is thrown away. A worker that is only late is waited for; one that has died shows by its closed connection; one that
 is stopped or cut off shows by the missed deadline.
 
 Two things are easy to get wrong here. *The state is older than the results*: a worker may be handed the sum of a call
 in a generation that fails again before it has applied it. Then it can neither be saved nor serve a new member, and is
 asked for nothing but to go on (`_completed`). *Whom to blame*: a worker that hears nothing of a peer may be the one
-that is cut off. It says whom it missed and in which call, and the driver compares (`regroup.cut_off`).
+that is cut off. It says whom it missed and in which call, and the driver compares (`cut_off.py`).
 
 What was not done: giving every member a copy of its neighbour's state (as Gemini does, Wang et al., SOSP 2023): in data
 parallel training every member has the whole state already.

@@ -1,7 +1,7 @@
 """From one generation of a group to the next: who is in it, where each member's state comes from, who brings what.
 
-`first_generation`, `next_generation` and `cut_off` find that out from the task's state. The other functions make
-the turn that follows: they wake the members, wait until each has reported, and give each its place, or close the task.
+`first_generation` and `next_generation` find that out from the task's state. The other functions make the turn that
+follows: they wake the members, wait until each has reported, and give each its place, or close the task.
 
 A place tells what each member holds of the pending all-reduce (`NextGeneration.held`). Which microbatches are still to
 be computed by whom follows from that, and each worker works it out for itself (`calls.py`, by `assignment.reassign`).
@@ -13,12 +13,13 @@ who waits to join, to leave or to pause has its turn before the next step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..assignment import Range
 from .controller_state import AbortGeneration, Formed, Kill, StartFailed, TaskState, Turn, WorkerDeath
-from .messages import Failure, Finish, JoinRequest, Leave, Membership, SendState
+from .cut_off import cut_off
+from .messages import Failure, Finish, Leave, Membership, SendState
 
 DEATHS_AT_A_STEP = 3
 MAX_RESTARTS = 10
@@ -112,29 +113,6 @@ def _held(state: TaskState, members: Sequence[int], newest: Sequence[int]) -> tu
     if all(state.requests[worker].waiting_at not in ("step", "phase") for worker in newest):
         return ()
     return tuple(state.requests[worker].held if worker in newest else () for worker in members)
-
-
-def cut_off(requests: Mapping[int, JoinRequest], by_rank: Iterable[int]) -> tuple[int, ...]:
-    """Who must leave because two living workers cannot hear each other: at most one at a time.
-
-    A worker that blames another for its silence is right only if the other was in a call as well, and in no earlier
-    one: else that one was merely late, or held up by a third. Of the workers in such pairs the one in most pairs
-    leaves; then the one blamed most; then the one of highest rank, so that the chief stays.
-    """
-    order = list(by_rank)
-    blames = [
-        (worker, other)
-        for worker, request in requests.items()
-        for other in request.blames
-        if other != worker and other in requests and request.in_call and requests[other].in_call
-        if requests[other].next_call >= request.failed_call
-    ]
-    pairs = {frozenset(each) for each in blames}
-    if not pairs:
-        return ()
-    blamed = {worker: sum(worker == other for _, other in blames) for worker in order}
-    in_pairs = {worker: sum(worker in pair for pair in pairs) for worker in order}
-    return (max(order, key=lambda worker: (in_pairs[worker], blamed[worker], order.index(worker))),)
 
 
 def interrupt(turn: Turn, reason: str) -> None:

@@ -23,8 +23,9 @@ from heliostat.cluster.group.controller_state import (
     TaskState,
     WorkerDeath,
 )
+from heliostat.cluster.group.cut_off import cut_off
 from heliostat.cluster.group.messages import Failure, Finish, JoinRequest, Leave, Membership, PauseWanted, SendState
-from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS, cut_off
+from heliostat.cluster.group.regroup import DEATHS_AT_A_STEP, MAX_RESTARTS
 from heliostat.cluster.pace import Dealing
 
 JOINING = JoinRequest(generation=-1, next_call=-1, waiting_at="join")
