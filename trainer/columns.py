@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from heliostat.data import Dataset
+from heliostat.data import Dataset, Ragged
 
 from .class_weight import ClassWeights, row_weights
 from .errors import ConfigurationError, DataError
@@ -86,10 +86,10 @@ class Columns:
             )
         for name in self.names:
             kind = dataset.schema[name].kind
-            if kind != "tensor":
+            if kind == "list" or (kind != "tensor" and name not in _names(self.inputs)):
                 raise DataError(
                     f"Rows of column {name!r} of {dataset.name!r} differ in length ({kind}), and a model takes batches "
-                    f"of one shape. Make them alike: {_REMEDIES[kind]}."
+                    f"of one shape. Make them alike: {advice_on_rows(kind)}."
                 )
         if self.class_weight and len(dataset.schema[str(self.targets)].shape) > 1:
             raise DataError(
@@ -149,6 +149,22 @@ def row_weigher(columns: Columns) -> RowWeigher | None:
     return RowWeigher(column=names[0])
 
 
+def advice_on_rows(kind: str) -> str:
+    """What makes rows of one shape of those of a column of this kind."""
+    return _REMEDIES[kind]
+
+
+def with_texts(rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Rows as a reader gives them, texts and bytes as arrays of objects ``[rows]``, which TensorFlow takes."""
+    return {name: _texts(each) if isinstance(each, Ragged) else each for name, each in rows.items()}
+
+
+def _texts(rows: Ragged) -> np.ndarray:
+    found = np.empty(len(rows), object)
+    found[:] = rows.to_list()
+    return found
+
+
 def _names(choice: ColumnChoice | None) -> list[str]:
     if choice is None:
         return []
@@ -168,7 +184,7 @@ def _pick(choice: ColumnChoice | None, batch: Mapping[str, Any]) -> Any:
 
 
 def sample_rows(dataset: Dataset, columns: Columns, num_rows: int = 1) -> dict[str, np.ndarray]:
-    """The first rows of a dataset, from which shapes and dtypes are told.
+    """The first rows of a dataset, from which shapes and dtypes are told; texts and bytes are arrays of objects.
 
     Args:
         dataset: where they are.
@@ -179,4 +195,4 @@ def sample_rows(dataset: Dataset, columns: Columns, num_rows: int = 1) -> dict[s
         Arrays ``[num_rows, ...]`` by column.
     """
     with dataset.reader(columns.names) as reader:
-        return reader.gather(np.arange(min(num_rows, len(dataset)), dtype=np.int64))
+        return with_texts(reader.gather(np.arange(min(num_rows, len(dataset)), dtype=np.int64)))

@@ -281,7 +281,7 @@ class FitConfig:
         loop: the way to train.
         epochs: number of the last epoch; `initial_epoch` is the number of the first.
         global_batch_size: rows of one step, over all workers.
-        steps_per_epoch: steps after which an epoch ends; None takes all rows.
+        steps_per_epoch: steps after which an epoch ends, and the next one goes on; None takes all rows.
         shuffle: the order of rows.
         columns: which are inputs, targets and weights.
         validation_sample_weight: the column of row weights, or one for each output, of the validation data; None
@@ -381,8 +381,13 @@ class FitConfig:
         return digest.hexdigest()
 
     def num_steps(self, num_rows: int) -> int:
-        """Steps of an epoch over so many rows."""
-        return self.steps_per_epoch or -(-num_rows // self.global_batch_size)
+        """Steps of an epoch over so many rows; the last epoch of a pass may have fewer."""
+        per_pass = -(-num_rows // self.global_batch_size)
+        return per_pass if self.steps_per_epoch is None else min(self.steps_per_epoch, per_pass)
+
+    def epochs_per_pass(self, num_rows: int) -> int:
+        """Epochs that a pass over so many rows is cut into."""
+        return -(-num_rows // (self.num_steps(num_rows) * self.global_batch_size))
 
     def _check_validation(self) -> None:
         freq = self.validation_freq

@@ -265,6 +265,16 @@ class GradientNotFinite(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationNotFinite(Event):
+    """Metrics of `num_rows` rows of a validation pass were not finite; `first_rows` are the ids of the first."""
+
+    epoch: int
+    dataset: str
+    num_rows: int
+    first_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLeftOut(Event):
     """A callback put something into an epoch's logs that history cannot hold: under `key`, `what` says what it is."""
 
@@ -303,6 +313,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "checkpoint": CheckpointCommitted,
     "checkpoint_failed": CheckpointNotMade,
     "nonfinite": GradientNotFinite,
+    "validation_not_finite": ValidationNotFinite,
     "log_left_out": LogLeftOut,
     "files_left_out": FilesLeftOut,
     "paused": Paused,

@@ -13,17 +13,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 from heliostat.data import Dataset, DatasetError, open_dataset
 
 from .class_weight import checked_class_weight
 from .columns import ColumnChoice, Columns
 from .config import PassConfig
-from .driver.inputs import Data, is_stream, noted_columns, undecided
+from .driver.arrays import Arrays, is_array
+from .driver.inputs import Data, noted_columns, undecided
+from .driver.streams import Stream, is_stream, stream_of
 from .errors import ConfigurationError
 
-Arrays: TypeAlias = Any  # an array, or lists, tuples and dicts of arrays, of numpy or whatever looks like it
 WEIGHTS = "sample_weight"  # the column of weights that are given as arrays
 DEFAULT_BATCH_SIZE = 32
 
@@ -54,7 +55,8 @@ class GivenRows:
         return None if self.num_rows is None else wanted.num_steps(self.num_rows)
 
     def batch_size(self, given: int | None, steps: int | None) -> int:
-        """Rows of a batch: the given number; without one Keras cuts arrays into the steps that were given.
+        """Rows of a batch: the given number; without one Keras cuts arrays into the steps that were given, and takes
+        the batches of a stream as they are.
 
         Args:
             given: by the caller.
@@ -64,7 +66,7 @@ class GivenRows:
             return given
         if isinstance(steps, int) and steps > 0 and isinstance(self.data, tuple):
             return max(1, -(-_num_rows(self.data) // steps))
-        return DEFAULT_BATCH_SIZE
+        return (self.data.batch_rows if isinstance(self.data, Stream) else 0) or DEFAULT_BATCH_SIZE
 
 
 def one_of(ours: str, our_value: Any, keras: str, keras_value: Any) -> Any:
@@ -104,16 +106,18 @@ def given_rows(
     data, inputs, targets = noted_columns(data, inputs, targets)
     read_targets: ColumnChoice | None = targets
     if isinstance(data, tuple):
-        if len(data) == 1:
+        if len(data) == 1 and given["targets"] is None:  # else they are inputs, or columns of a table
             read_targets = None
         if len(data) == 3 and not (is_column and sample_weight is not None):
             sample_weight = _names_of_weights(data[2])
+    elif isinstance(data, Stream) and sample_weight is None:
+        sample_weight = _weights_of(data)
     columns = Columns(
         inputs=inputs,
         targets=read_targets,
         sample_weight=sample_weight,
         class_weight=checked_class_weight(class_weight),
-        in_tuple=_is_alone(x),
+        in_tuple=data.in_tuple and len(data.first) == 1 if isinstance(data, Stream) else _is_alone(x),
     )
     return GivenRows(data=data, columns=columns, undecided=undecided(data, given))
 
@@ -166,7 +170,7 @@ def _tuple_of(x: Arrays, y: Arrays | None, weights: Arrays | None) -> tuple[Arra
 
 def _is_parts(x: Arrays) -> bool:
     """Whether this is ``(x, y)`` or ``(x, y, sample_weight)``, and not inputs alone."""
-    return isinstance(x, tuple) or (isinstance(x, list) and not _is_leaf(x))
+    return isinstance(x, tuple) or (isinstance(x, list) and not is_array(x))
 
 
 def _is_alone(x: Arrays) -> bool:
@@ -194,6 +198,11 @@ def _alone(x: Any, y: Arrays | None, weights: Arrays | None) -> Data:
     return found
 
 
+def _weights_of(stream: Stream) -> ColumnChoice | None:
+    """Names for the columns of weights that the batches of a stream bring; None where they bring none."""
+    return _names_of_weights(stream.first[2]) if len(stream.first) > 2 else None
+
+
 def _is_choice(sample_weight: Any) -> TypeGuard[ColumnChoice]:
     """Whether this names columns, and is no array."""
     if isinstance(sample_weight, str):
@@ -207,7 +216,7 @@ def _names_of_weights(weights: Arrays) -> ColumnChoice:
     """Names for the columns of weights that are given as arrays."""
     if isinstance(weights, Mapping):
         return {key: f"{WEIGHTS}.{key}" for key in weights}
-    if isinstance(weights, (list, tuple)) and not _is_leaf(weights):
+    if isinstance(weights, (list, tuple)) and not is_array(weights):
         return [f"{WEIGHTS}.{number}" for number in range(len(weights))]
     return WEIGHTS
 
@@ -223,6 +232,9 @@ def _validation_rows(columns: Columns, data: Any) -> GivenRows:
         if len(parts) == 3:
             columns = replace(columns, sample_weight=named or _names_of_weights(parts[2]))
         return GivenRows(data=parts, columns=columns)
+    if is_stream(data):
+        data = stream_of(data)
+        return GivenRows(data=data, columns=replace(columns, sample_weight=named or _weights_of(data)))
     if named is None:
         return GivenRows(data=data, columns=columns)
     if isinstance(data, (str, Path)):
@@ -262,26 +274,17 @@ def _split_dataset(data: Data, fraction: float) -> tuple[Data, Data]:
 # -- structures of arrays ---------------------------------------------------------------------------------------------
 
 
-def _is_leaf(value: Arrays) -> bool:
-    """Whether this is one array: an array, a table, or a list of rows; not a list, tuple or dict of arrays."""
-    if isinstance(value, (list, tuple)):
-        return bool(value) and not any(
-            hasattr(each, "shape") or isinstance(each, (Mapping, type(None))) for each in value
-        )
-    return not isinstance(value, Mapping)
-
-
 def _num_rows(parts: tuple[Arrays, ...]) -> int:
     """How many rows arrays have, by the first of them; 0 where there are no arrays."""
     found: Arrays = parts[0] if parts else []
-    while not _is_leaf(found):
+    while not is_array(found):
         found = next(iter(found.values() if isinstance(found, Mapping) else found), [[]])
     return len(found)
 
 
 def _mapped(value: Arrays, change: Callable[[Arrays], Arrays]) -> Arrays:
     """The structure with each of its arrays changed."""
-    if _is_leaf(value):
+    if is_array(value):
         return change(value)
     if isinstance(value, Mapping):
         return {key: _mapped(each, change) for key, each in value.items()}

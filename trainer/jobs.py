@@ -27,7 +27,7 @@ Besides these a worker tells events of the run (`events`), and that a checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.keras"
 WEIGHTS_FILE = "trained.weights.h5"  # in its place, of a model that Keras cannot write
+_MOST_NAMED = 5  # rows, in a warning
 # All that a run keeps in its folder, by path ("*" stands for anything), and what it is; all else in there is of the
 # user's callbacks. Of checkpoints the names are those of `checkpoints.manifest`.
 RUN_FOLDER: Mapping[str, str] = {
@@ -132,17 +133,23 @@ class Numbering:
 
     Attributes:
         first_epoch: number of the run's first epoch, as callbacks and files have it.
-        first_pass: the pass that this epoch is.
+        first_pass: the pass that this epoch is, or begins.
         first_step: the number of its first step.
+        epochs_per_pass: the epochs that a pass over the data is cut into (`BatchPlan`).
     """
 
     first_epoch: int = 0
     first_pass: int = 0
     first_step: int = 0
+    epochs_per_pass: int = 1
 
     def pass_of(self, epoch: int) -> int:
-        """Which pass over the data an epoch is."""
-        return self.first_pass + epoch - self.first_epoch
+        """Which pass over the data an epoch is, or is a part of."""
+        return self.first_pass + (epoch - self.first_epoch) // self.epochs_per_pass
+
+    def part_of(self, epoch: int) -> int:
+        """Which part of that pass it is."""
+        return (epoch - self.first_epoch) % self.epochs_per_pass
 
     def seed_step(self, epoch: int, step: int, num_steps: int) -> int:
         """The step that random seeds come from: step `step` of an epoch that has `num_steps`."""
@@ -217,10 +224,11 @@ class FitJob:
     @property
     def numbering(self) -> Numbering:
         """How epochs and steps are counted: on from the fit before, or from the epoch with which a new model begins."""
-        first = self.wanted.initial_epoch
-        if self.begins.sha256 is None:
-            return Numbering(first_epoch=first, first_pass=first, first_step=first * self.num_steps)
-        return Numbering(first_epoch=first, first_pass=self.begins.epochs, first_step=self.begins.steps)
+        first, parts = self.wanted.initial_epoch, self.wanted.epochs_per_pass(len(self.data))
+        first_pass, first_step = first, first * self.num_steps
+        if self.begins.sha256 is not None:
+            first_pass, first_step = self.begins.epochs, self.begins.steps
+        return Numbering(first_epoch=first, first_pass=first_pass, first_step=first_step, epochs_per_pass=parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +369,13 @@ class StillSaving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowsWanted:
+    """A worker has come to this part of data that arrive while it trains."""
+
+    part: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPart:
     """A worker's view of an epoch's training.
 
@@ -400,6 +415,18 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NonfiniteRows:
+    """Rows of a pass whose metrics are not finite: how many, and the ids of the first of them."""
+
+    num_rows: int = 0
+    first: tuple[int, ...] = ()
+
+    def plus(self, ids: Sequence[int], num_rows: int) -> NonfiniteRows:
+        """These, and more rows: `ids` are the first of them."""
+        return NonfiniteRows(num_rows=self.num_rows + num_rows, first=tuple(sorted((*self.first, *ids))[:_MOST_NAMED]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
     """What a worker has computed of a pass: of an evaluation tree nodes and rows, of a prediction its outputs."""
 
@@ -407,6 +434,7 @@ class ShardResult:
     nodes: dict[Node, Vector] = field(default_factory=dict)
     rows: int = 0
     outputs: Any = None
+    nonfinite: NonfiniteRows = NonfiniteRows()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,6 +443,7 @@ class PassSum:
 
     vector: Vector = ()
     rows: int = 0
+    nonfinite: NonfiniteRows = NonfiniteRows()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,3 +482,4 @@ class PassReport:
     """What one worker returns at the end of a pass: metrics (empty for a prediction)."""
 
     logs: dict[str, Any]
+    nonfinite: NonfiniteRows = NonfiniteRows()

@@ -79,7 +79,7 @@ TABLE: tuple[Argument, ...] = (
         "shuffle",
         ("fit",),
         'True is `"full"`, in an order of our own that depends on the seed alone; `"window"` reads large datasets in '
-        "stretches; streams are shuffled, too",
+        "stretches; streams keep their order, as in Keras",
     ),
     Argument("class_weight", ("fit",), "a dict; for one output, and not beside `sample_weight`, as in Keras"),
     Argument(
@@ -89,7 +89,12 @@ TABLE: tuple[Argument, ...] = (
         "(a list or dict of columns)",
     ),
     Argument("initial_epoch", ("fit",), "the number that callbacks and history have for this run's first epoch"),
-    Argument("steps_per_epoch", ("fit",), "steps after which an epoch ends"),
+    Argument(
+        "steps_per_epoch",
+        ("fit",),
+        "steps after which an epoch ends; the next goes on in the pass, whose last epoch may be shorter, as in Keras. "
+        "With it a stream may be endless",
+    ),
     Argument(
         "validation_steps", ("fit",), "validate on so many batches, the first ones; on all where there are not so many"
     ),

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from .columns import ColumnChoice
 from .config import PassConfig
+from .driver.arrays import Arrays
 from .driver.inputs import Data, checked_callbacks
 from .driver.result import Result
 from .driver.run_paths import output_place
 from .driver.runs import PassCall
 from .driver.screen import Verbose
-from .given_rows import Arrays, given_rows, one_of, rows_to_predict
+from .given_rows import given_rows, one_of, rows_to_predict
 from .held_runs import HeldRuns
 from .keras_arguments import refuses_unknown
 from .pass_hooks import PassHooks

@@ -26,6 +26,7 @@ from .config import (
     Resume,
     TrainerConfig,
 )
+from .driver.arrays import Arrays
 from .driver.inputs import Data, checked_callbacks
 from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
@@ -33,7 +34,7 @@ from .driver.runs import FitCall
 from .driver.screen import Verbose
 from .engine.private_names import CALLBACK_FIELDS
 from .environment import wanted_workers
-from .given_rows import Arrays, given_rows, one_of, validation_of
+from .given_rows import given_rows, one_of, validation_of
 from .held_runs import runs_of
 from .keras_arguments import refuses_unknown
 from .model_use import ModelUse

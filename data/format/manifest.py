@@ -12,7 +12,6 @@ an announced size is made. Arrow's own schema in a shard was not taken as the tr
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -38,6 +37,7 @@ from .columns import (
     without_none,
 )
 from .files import replace_file
+from .not_found import not_found_message
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "heliostat-dataset"
@@ -140,7 +140,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise DatasetNotFoundError(_not_found_message(folder), path=folder) from None
+        raise DatasetNotFoundError(not_found_message(folder, MANIFEST_NAME), path=folder) from None
     return manifest_from_bytes(data, path)
 
 
@@ -177,22 +177,6 @@ def manifest_from_bytes(data: bytes, path: str | os.PathLike[str]) -> Manifest:
             path=path,
         )
     return manifest
-
-
-def _not_found_message(folder: Path) -> str:
-    """What there is instead of a dataset, and what to do about it."""
-    if not folder.exists() and (replaced := sorted(folder.parent.glob(f".{glob.escape(folder.name)}.replaced-*"))):
-        return (
-            f"There is no dataset at {folder}: replacing it was interrupted. The one before is in {replaced[-1]}: "
-            "rename it back, or write the new one again."
-        )
-    if not folder.exists():
-        return f"There is no dataset at {folder}: no such folder. Make one with write_dataset or heliostat convert."
-    if not folder.is_dir():
-        return f"There is no dataset at {folder}: it is a file, a dataset is a folder with a {MANIFEST_NAME}."
-    return (
-        f"There is no dataset at {folder}: the folder has no {MANIFEST_NAME}. Give the folder that write_dataset made."
-    )
 
 
 def _check_version(content: object, path: str | os.PathLike[str]) -> None:

@@ -7,7 +7,7 @@ as many parts as the others rather than into parts as large: all replicas still 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..errors import PlanError
@@ -20,38 +20,53 @@ class BatchPlan:
 
     Step s takes the positions [s·B, min((s+1)·B, num_rows)), so the last batch may be short. A batch of n rows is cut
     at n·i // V: sizes differ by at most one, and a batch shorter than V leaves some microbatches without rows.
-    `steps_per_epoch` ends the pass early. Raises PlanError for numbers below one or more steps than the rows allow.
+    `steps_per_epoch` makes epochs of so many steps: a pass is several of them, the last perhaps shorter, as Keras cuts
+    data whose length it knows. Step 0 is that of the epoch, which begins at `first_step` of the pass. Raises PlanError
+    for numbers below one.
     """
 
     num_rows: int
     global_batch_size: int
     num_microbatches: int
     steps_per_epoch: int | None = None
+    first_step: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_rows", "global_batch_size", "num_microbatches"):
             object.__setattr__(self, name, checked_integer(name, getattr(self, name), 1, MAX_ROWS))
-        natural = -(-self.num_rows // self.global_batch_size)
-        if self.steps_per_epoch is None:
-            return
-        limit = checked_integer("steps_per_epoch", self.steps_per_epoch, 1, MAX_ROWS)
-        if limit > natural:
-            raise PlanError(
-                f"steps_per_epoch is {limit}, but {self.num_rows} rows in global batches of {self.global_batch_size} "
-                f"make {natural} steps, and a pass takes every row at most once. Give 1 to {natural}, or None for all."
-            )
-        object.__setattr__(self, "steps_per_epoch", limit)
+        if self.steps_per_epoch is not None:
+            limit = checked_integer("steps_per_epoch", self.steps_per_epoch, 1, MAX_ROWS)
+            object.__setattr__(self, "steps_per_epoch", min(limit, self.steps_per_pass))
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps of a pass over all rows."""
+        return -(-self.num_rows // self.global_batch_size)
 
     @property
     def num_steps(self) -> int:
-        """Steps of the pass."""
-        return -(-self.num_rows // self.global_batch_size) if self.steps_per_epoch is None else self.steps_per_epoch
+        """Steps of an epoch; the last one of a pass may have fewer (`steps_here`)."""
+        return self.steps_per_pass if self.steps_per_epoch is None else self.steps_per_epoch
+
+    @property
+    def epochs_per_pass(self) -> int:
+        """Epochs that a pass is cut into."""
+        return -(-self.steps_per_pass // self.num_steps)
+
+    @property
+    def steps_here(self) -> int:
+        """Steps of this epoch."""
+        return min(self.num_steps, self.steps_per_pass - self.first_step)
+
+    def epoch(self, number: int) -> BatchPlan:
+        """The plan of an epoch of a pass, counted from 0."""
+        return replace(self, first_step=number * self.num_steps)
 
     def step_rows(self, step: int) -> tuple[int, int]:
         """Positions [start, stop) of the step's global batch; raises PlanError for a step outside the pass."""
-        if not 0 <= step < self.num_steps:
-            raise PlanError(f"Step {step} is not in a pass of {self.num_steps} steps (they count from 0).")
-        start = step * self.global_batch_size
+        if not 0 <= step < self.steps_per_pass - self.first_step:
+            raise PlanError(f"Step {step} is not in a pass of {self.steps_per_pass} steps (they count from 0).")
+        start = (self.first_step + step) * self.global_batch_size
         return start, min(start + self.global_batch_size, self.num_rows)
 
     def microbatch_rows(self, step: int, microbatch: int) -> tuple[int, int]:
@@ -72,11 +87,16 @@ class BatchPlan:
         """For each of the step's V microbatches whether it has rows."""
         return tuple(size > 0 for size in self.sizes(step))
 
+    @property
+    def one_of_each_length(self) -> tuple[int, ...]:
+        """For every number of rows that steps of the pass have one of them: only the last can differ from the first."""
+        last = self.steps_per_pass - self.first_step - 1
+        return (0, last) if self.sizes(0) != self.sizes(last) else (0,)
+
     def one_of_each_size(self) -> dict[int, tuple[int, int]]:
         """For every size that microbatches with rows have anywhere in the pass the (step, microbatch) of one."""
-        # Only the last step can differ from the first.
         found: dict[int, tuple[int, int]] = {}
-        for step in (0, self.num_steps - 1):
+        for step in self.one_of_each_length:
             for microbatch, size in enumerate(self.sizes(step)):
                 if size:
                     found.setdefault(size, (step, microbatch))

@@ -12,6 +12,8 @@ import ray
 from heliostat.cluster.disk.disk import start_disk, stop_disk
 from heliostat.cluster.disk.served import Root
 from heliostat.data import open_dataset, write_dataset
+from heliostat.data.order.parts import Parts
+from heliostat.data.views.arriving import ArrivingDataset, part_path, write_description
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:A full shuffle of:UserWarning")]
 NUM_ROWS = 3000
@@ -34,6 +36,39 @@ def datasets(tmp_path):
     train, valid = stored.split(0.8, seed=3)
     one, linked = open_dataset(tmp_path / "one.parquet"), open_dataset(tmp_path / "linked")
     return {"train": train, "valid": valid.select_columns(["y"]), "one": one, "linked": linked}
+
+
+@pytest.mark.slow
+def test_parts_that_arrive_are_read_on_another_machine_as_they_come(disk, tmp_path):
+    x = np.arange(4000.0).reshape(1000, 4)
+    parts = Parts(num_batches=100)
+    first = write_dataset(part_path(str(tmp_path), 0, 1), {"x": x[:10]})
+    arriving = ArrivingDataset(str(tmp_path), identity="a", columns=first.schema, parts=parts, batch_rows=10)
+    write_description(arriving)
+
+    @ray.remote(num_cpus=1, runtime_env={"env_vars": {"XDG_CACHE_HOME": str(tmp_path / "cache")}})
+    def read(disk, dataset):
+        import heliostat.data.views.arriving
+        from heliostat.cluster.disk.driver_files import filesystem
+        from heliostat.cluster.disk.reach import Reach
+        from heliostat.data.remote.filesystem import open_with
+
+        heliostat.data.views.arriving._identity_at = lambda _: None  # as where the paths are not there
+        open_with("driver", lambda: filesystem(disk))
+        there = dataset.reached(Reach(disk).uri)
+        there.check()
+        with there.reader() as reader:
+            found = [reader.gather(np.arange(low, low + 10))["x"].copy() for low in range(0, 1000, 10)]
+        return np.concatenate(found), there.folder.startswith("driver://")
+
+    served = disk.serving(Root(path=str(tmp_path)))
+    reading = read.remote(served, arriving)
+    for part in range(1, len(parts)):
+        low, high = arriving.rows_of(part)
+        write_dataset(arriving.part_path(part), {"x": x[low:high]})
+    rows, is_elsewhere = ray.get(reading)
+    assert is_elsewhere
+    assert np.array_equal(rows, x)
 
 
 def digest(dataset) -> str:

@@ -107,6 +107,31 @@ def test_twenty_deaths_in_one_run(check):
     assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
 
 
+def endless():
+    x, y = dense_data()
+    at = 0
+    while True:
+        places = np.arange(at, at + 16) % ROWS
+        yield x[places], y[places]
+        at += 16
+
+
+@pytest.mark.slow
+def test_deaths_while_the_rows_of_an_endless_stream_arrive(trainer_of, train):
+    trainer, faults = trainer_of(normalised)
+    faults.order(
+        Order(point="summed", who="chief", step=9),
+        Order(point="compute", step=70, wave=1),
+        Order(point="compute", wave=1, at_once=True),
+        Order(point="compute", wave=1, at_once=True),
+    )
+    arguments = JOB | {"epochs": 5, "steps_per_epoch": 20, "keep": 1}
+    result = trainer.fit(endless, **arguments)
+    faults.check()
+    assert outcome(result) == outcome(train(normalised, endless, workers=0, **arguments))
+    assert any(each["restarted"] for each in events_of(result.run_dir, "formed"))
+
+
 def test_all_workers_die_at_once_and_the_last_checkpoint_goes_on(check):
     orders = [
         Order(point="compute", step=33),

@@ -32,6 +32,7 @@ from ..jobs import (
     EpochLogs,
     EpochPart,
     Final,
+    NonfiniteRows,
     PassStart,
     PassSum,
     Ready,
@@ -246,7 +247,10 @@ def merge(results: list[ShardResult], num_microbatches: int) -> PassSum:
     """Add up the tree nodes of all shards of a pass, in the tree's order."""
     nodes = {node: vector for result in results for node, vector in result.nodes.items()}
     total: Vector = reduce_nodes(nodes, BUCKET_OPS, num_microbatches) if nodes else ()
-    return PassSum(vector=total, rows=sum(result.rows for result in results))
+    nonfinite = NonfiniteRows()
+    for result in results:
+        nonfinite = nonfinite.plus(result.nonfinite.first, result.nonfinite.num_rows)
+    return PassSum(vector=total, rows=sum(result.rows for result in results), nonfinite=nonfinite)
 
 
 def joined_outputs(outputs: Mapping[Range, object]) -> object:

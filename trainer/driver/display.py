@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,6 +24,7 @@ from ..events import (
     GroupFormed,
     LogLeftOut,
     Rebalanced,
+    ValidationNotFinite,
     WorkerLate,
     WorkerLost,
     WorkerNotStarted,
@@ -201,7 +202,22 @@ def line_of(event: Event, num_steps: int) -> str:
                 variables=event.variables,
             )
             return f"step left out (worker {worker} on {host}): {error}"
+        case ValidationNotFinite(epoch=epoch, dataset=dataset, num_rows=num_rows, first_rows=first_rows):
+            return f"epoch {epoch + 1}: {nonfinite_line(dataset, num_rows, first_rows)}"
     return ""
+
+
+def nonfinite_line(dataset: str, num_rows: int, first_rows: Sequence[int]) -> str:
+    """What is said of rows of a pass whose metrics are not finite.
+
+    Args:
+        dataset: its name.
+        num_rows: how many rows.
+        first_rows: the ids of the first of them.
+    """
+    shown = ", ".join(map(str, first_rows))
+    rows = f"row {shown}" if num_rows == 1 else f"rows {shown}{' ...' if num_rows > len(first_rows) else ''}"
+    return f"warning: metrics of {num_rows:,} row(s) of {dataset!r} are NaN or infinite: {rows}"
 
 
 def saving_line(saving: jobs.StillSaving, worker: int, host: str) -> str:

@@ -1,37 +1,41 @@
 """What users pass to the driver: data, as a path, a dataset, arrays or a stream of batches; and callbacks.
 
 Arrays and streams (`tf.data`, generators, Keras `PyDataset`) are written as a dataset once, and read from there like
-any other: workers on other machines can open it, and every pass has the same rows.
+any other: workers on other machines can open it, and every pass has the same rows. What structures of arrays become
+says `arrays.py`, how streams are read `streams.py`, how much of them `stream_files.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from heliostat.data import Dataset, DatasetError, DatasetWriter, open_dataset, write_dataset
+from heliostat.data import Dataset, DatasetError, Ragged, open_dataset, write_dataset
+from heliostat.data.views.arriving import is_arriving, open_arriving
 
 from ..columns import ColumnChoice, Columns
 from ..engine.private_names import check_private_names
 from ..errors import ConfigurationError
+from .arrays import Arrays, arrays_by_column, choices_of, is_arrays, parts_of
+from .stream_files import Taken, write_stream
+from .streams import Source, Stream, stream_of
+from .streams import is_stream as is_stream
 
-_COMPARED_BYTES = 1 << 24  # at once
-_INFINITE = -1  # what tf.data calls INFINITE_CARDINALITY
+_COMPARED_BYTES, _COMPARED_TEXTS = 1 << 24, 1 << 16  # at once
+_HOW_MUCH = {"train": "steps_per_epoch", "valid": "validation_steps"}  # by which the user says how many batches
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
-Stream: TypeAlias = "tf.data.Dataset | keras.utils.PyDataset | Callable[[], object]"
-Data: TypeAlias = "str | Path | Dataset | np.ndarray | Sequence[np.ndarray] | Stream"
+Data: TypeAlias = "str | Path | Dataset | Arrays | Source | Stream"
 
 
-def open_input(data: Data, name: str, columns: Columns, folder: Path, *, began: bool = False) -> Dataset:
+def open_input(
+    data: Data, name: str, columns: Columns, folder: Path, *, taken: Taken | None = None, began: bool = False
+) -> Dataset:
     """The dataset that `data` stands for, its columns checked.
 
     Args:
@@ -39,6 +43,7 @@ def open_input(data: Data, name: str, columns: Columns, folder: Path, *, began: 
         name: what it is, such as "train": how it is called in `folder`.
         columns: which are read.
         folder: where arrays and streams are written to; made if there are such.
+        taken: how much of a stream is wanted; None for all.
         began: whether a run has begun with what lies there: then it is the data, and is not written again.
 
     Raises:
@@ -47,7 +52,7 @@ def open_input(data: Data, name: str, columns: Columns, folder: Path, *, began: 
     """
     found = opened(data, columns)
     if not isinstance(found, Dataset):
-        found = _placed(found, (folder / name).absolute(), columns, began=began)
+        found = _placed(found, (folder / name).absolute(), columns, taken, began=began)
         columns.check(found)
     return found
 
@@ -62,22 +67,31 @@ def opened(data: Data, columns: Columns) -> Data:
     Raises:
         DataError, DatasetError: the dataset cannot be opened or lacks a column.
     """
+    _check_kind(data)
     data = open_dataset(data) if isinstance(data, (str, Path)) else data
     if isinstance(data, Dataset):
         columns.check(data)
-    return data
+    return stream_of(data) if is_stream(data) else data
 
 
 def noted_columns(
     data: Data, inputs: ColumnChoice | None, targets: ColumnChoice | None
-) -> tuple[Data, ColumnChoice, ColumnChoice]:
+) -> tuple[Data, ColumnChoice, ColumnChoice | None]:
     """Which columns of the data are inputs and targets, and the data, opened if that was needed to know them.
+
+    Arrays and batches tell it by their structure, see `arrays`; there are no targets where a stream has none.
 
     Args:
         data: as the caller gave it.
         inputs: as the caller gave them; None takes what the conversion noted in the dataset, else "x".
         targets: likewise, else "y".
     """
+    if is_arrays(data):
+        return data, *choices_of(parts_of(data), inputs, targets)
+    if is_stream(data):
+        stream = stream_of(data)
+        found = stream.columns(Columns(inputs=inputs or "x", targets=targets or "y"))
+        return stream, found.inputs, found.targets
     noted: Mapping[str, ColumnChoice] = {}
     if inputs is None or targets is None:
         if isinstance(data, (str, Path)):
@@ -104,8 +118,10 @@ def _notes(data: Data) -> Mapping[str, ColumnChoice]:
     return {key: column for key, column in noted.items() if column in data.schema}
 
 
-def _placed(data: Data, place: Path, columns: Columns, *, began: bool) -> Dataset:
+def _placed(data: Data, place: Path, columns: Columns, taken: Taken | None, *, began: bool) -> Dataset:
     """Arrays or a stream, written at a place, unless a run has begun with what is there, and it is whole."""
+    if began and is_arriving(place):  # that another number of steps is wanted now, or none, the run's identity tells
+        return open_arriving(place, 1 if taken is None else taken.num_batches)
     if began and place.exists():
         with contextlib.suppress(DatasetError):  # a part of it was deleted
             stored = open_dataset(place)
@@ -114,10 +130,12 @@ def _placed(data: Data, place: Path, columns: Columns, *, began: bool) -> Datase
                 _check_equal(_arrays(data, columns), stored, place)
             return stored
     place.parent.mkdir(parents=True, exist_ok=True)
-    return _written(data, place, columns)
+    if isinstance(data, Stream):
+        return write_stream(data, place, columns, taken, _HOW_MUCH.get(place.name, "steps"))
+    return write_dataset(place, _arrays(data, columns), overwrite=True)
 
 
-def _check_equal(arrays: Mapping[str, np.ndarray], stored: Dataset, place: Path) -> None:
+def _check_equal(arrays: Mapping[str, Any], stored: Dataset, place: Path) -> None:
     """Raise ConfigurationError unless the dataset at a place holds exactly these arrays."""
     for name, array in arrays.items():
         if difference := _difference(name, array, stored):
@@ -127,17 +145,25 @@ def _check_equal(arrays: Mapping[str, np.ndarray], stored: Dataset, place: Path)
             )
 
 
-def _difference(name: str, array: np.ndarray, stored: Dataset) -> str:
+def _difference(name: str, array: Any, stored: Dataset) -> str:  # Any: an array, or a list of texts
     """How an array differs from a column, in words; empty if it does not."""
     if name not in stored.schema:
         return f"there is a column {name!r}, too"
     if len(array) != len(stored):
         return f"there are {len(array)} rows, and not {len(stored)}"
-    rows_at_once = max(1, _COMPARED_BYTES // max(1, array[:1].nbytes))
+    is_text = isinstance(array, list)
+    rows_at_once = _COMPARED_TEXTS if is_text else max(1, _COMPARED_BYTES // max(1, array[:1].nbytes))
     with stored.reader([name]) as reader:
         for low in range(0, len(array), rows_at_once):
             rows = array[low : low + rows_at_once]
             found = reader.gather(np.arange(low, low + len(rows), dtype=np.int64))[name]
+            if is_text != isinstance(found, Ragged):
+                return f"{name!r} holds {'texts' if is_text else 'numbers'}, and did not"
+            if is_text:
+                other = [row for row, (now, then) in enumerate(zip(rows, found.to_list(), strict=True)) if now != then]
+                if other:
+                    return f"{name!r} differs in row {low + other[0]}"
+                continue
             if (found.dtype, found.shape) != (rows.dtype.newbyteorder("="), rows.shape):
                 shapes = [f"{each.dtype} {each.shape[1:]}" for each in (rows, found)]
                 return f"{name!r} has {shapes[0]} in a row, and not {shapes[1]}"
@@ -153,133 +179,28 @@ def _bytes_by_row(rows: np.ndarray) -> np.ndarray:
     return native.reshape(len(rows), -1).view(np.uint8)
 
 
-def _written(data: Data, place: Path, columns: Columns) -> Dataset:
-    if is_stream(data):
-        return _write_stream(data, place, columns)
-    return write_dataset(place, _arrays(data, columns), overwrite=True)
-
-
-def _arrays(data: Data, columns: Columns) -> dict[str, np.ndarray]:
-    """Arrays by column; raises ConfigurationError for what are none."""
-    arrays = (data,) if isinstance(data, np.ndarray) else tuple(data) if isinstance(data, (tuple, list)) else ()
-    names = [columns.inputs, columns.targets, columns.sample_weight]
-    wanted = [each for each in names if each is not None]
-    usable = all(isinstance(each, str) for each in wanted) and all(isinstance(a, np.ndarray) for a in arrays)
-    if not arrays or not usable or len(arrays) != len(wanted):
+def _check_kind(data: object) -> None:
+    """Raise ConfigurationError for what is no data of any kind, with what to give instead."""
+    if isinstance(data, (str, Path, Dataset)) or is_arrays(data) or is_stream(data):
+        return
+    if isinstance(data, Iterator):
         raise ConfigurationError(
-            f"data is {_describe(data)}; it takes a dataset path, a heliostat.data.Dataset, a tf.data.Dataset, a "
-            "keras.utils.PyDataset, a function that returns one of these or yields batches, or as many numpy "
-            f"arrays as there are columns, here {wanted}. For anything else: heliostat.data.write_dataset(path, "
-            "{'column': array, ...})."
+            f"data is a {type(data).__name__} object, which gives its rows once, and a run may need them again: for "
+            "another pass, or when it goes on after a pause. Give the function that makes it, without calling it: "
+            "def batches(): yield x, y and then fit(batches), not fit(batches())."
         )
-    return {str(each): array for each, array in zip(wanted, arrays, strict=True)}
+    kind = f"the class {data.__name__}" if isinstance(data, type) else f"a {type(data).__name__}"
+    raise ConfigurationError(
+        f"data is {kind}; it takes a dataset path, a heliostat.data.Dataset, a tf.data.Dataset, a "
+        "keras.utils.PyDataset, a function that returns one of these or yields batches, or arrays: (x, y) or (x, y, "
+        "sample_weight), each an array or a list or dict of arrays. For anything else: "
+        "heliostat.data.write_dataset(path, {'column': array, ...})."
+    )
 
 
-def _describe(data: object) -> str:
-    if isinstance(data, (tuple, list)):
-        return f"a {type(data).__name__} of ({', '.join(type(each).__name__ for each in data)})"
-    return f"a {type(data).__name__}"
-
-
-# -- streams ----------------------------------------------------------------------------------------------------------
-
-
-def is_stream(data: object) -> bool:
-    """Whether `data` gives batches: a `tf.data.Dataset`, a `PyDataset`, or a function that returns one or yields."""
-    return _is_tf_data(data) or _is_py_dataset(data) or inspect.isroutine(data) or _is_partial(data)
-
-
-def _write_stream(data: Data, path: Path, columns: Columns) -> Dataset:
-    """Write all batches of a stream as a dataset, in their order, in bounded memory.
-
-    Batches are ``(x, y)`` or ``(x, y, sample_weight)`` (x alone without targets) as `keras.Model.fit` takes them; parts
-    in lists or dicts go to the columns that `columns` names for them.
-
-    Raises:
-        ConfigurationError: the stream never ends, is empty, or a batch does not fit `columns`.
-        DatasetError: rows cannot be stored.
-    """
-    num_batches = 0
-    with DatasetWriter(path, overwrite=True) as writer:
-        for batch in _batches(data):
-            writer.write(_by_column(batch, columns, num_batches))
-            num_batches += 1
-        if not num_batches:
-            raise ConfigurationError(f"data is a {type(data).__name__} that gave no batch.")
-    return writer.dataset
-
-
-def _batches(data: Data) -> Iterable[Any]:
-    made = _made(data) if callable(data) and not _is_py_dataset(data) and not _is_tf_data(data) else data
-    if _is_tf_data(made):
-        if int(made.cardinality()) == _INFINITE:
-            raise ConfigurationError(
-                "data is a tf.data.Dataset that repeats for ever; an epoch takes every row once. Leave out repeat(), "
-                "or end it with take(number of batches)."
-            )
-        return made.as_numpy_iterator()
-    if _is_py_dataset(made):
-        return _of_py_dataset(made)
-    return iter(made)  # type: ignore[arg-type]  # a generator
-
-
-def _made(function: Callable[[], object]) -> object:
-    made = function()
-    if not (_is_tf_data(made) or _is_py_dataset(made) or isinstance(made, Iterator)):
-        raise ConfigurationError(
-            f"data is a function that returned a {type(made).__name__}; it takes no arguments and returns a "
-            "tf.data.Dataset or a keras.utils.PyDataset, or yields batches."
-        )
-    return made
-
-
-def _of_py_dataset(data: keras.utils.PyDataset) -> Iterator[Any]:
-    if data.num_batches is None:
-        raise ConfigurationError("data is a PyDataset without an end: give it __len__ or num_batches.")
-    for index in range(data.num_batches):
-        yield data[index]
-
-
-def _by_column(batch: Any, columns: Columns, number: int) -> dict[str, np.ndarray]:
-    # Any: whatever structure the user's batches have
-    wanted = [columns.inputs, columns.targets, columns.sample_weight]
-    choices = [each for each in wanted if each is not None]
-    parts = batch if isinstance(batch, tuple) else (batch,)
-    if len(parts) != len(choices):
-        raise ConfigurationError(
-            f"Batch {number} of data has {len(parts)} part(s), and {len(choices)} are wanted ({choices}). Batches are "
-            "(x, y) or (x, y, sample_weight); say sample_weight='...' if they have weights, targets=None without y."
-        )
-    found: dict[str, np.ndarray] = {}
-    for part, choice in zip(parts, choices, strict=True):
-        if isinstance(choice, str):
-            found[choice] = np.asarray(part)
-            continue
-        keys = choice if isinstance(choice, Mapping) else range(len(choice))
-        names = choice.values() if isinstance(choice, Mapping) else choice
-        try:
-            found |= {name: np.asarray(part[key]) for name, key in zip(names, keys, strict=True)}
-        except (KeyError, IndexError, TypeError) as error:
-            raise ConfigurationError(
-                f"Batch {number} of data does not have the parts {list(keys)} that {choice} asks for: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    return found
-
-
-def _is_tf_data(data: object) -> TypeGuard[tf.data.Dataset]:
-    # Whoever has one has loaded TensorFlow; a driver that has none need not.
-    module = sys.modules.get("tensorflow")
-    return module is not None and isinstance(data, module.data.Dataset)
-
-
-def _is_py_dataset(data: object) -> TypeGuard[keras.utils.PyDataset]:
-    module = sys.modules.get("keras")
-    return module is not None and isinstance(data, module.utils.PyDataset)
-
-
-def _is_partial(data: object) -> bool:
-    return callable(data) and not isinstance(data, type) and hasattr(data, "func")
+def _arrays(data: Arrays, columns: Columns) -> dict[str, Any]:
+    """Arrays, or lists of texts, by column; raises ConfigurationError for what are none."""
+    return arrays_by_column(parts_of(data), columns)
 
 
 # -- callbacks --------------------------------------------------------------------------------------------------------

@@ -20,13 +20,14 @@ from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StateNotKeptError
 from ..jobs import FitJob, ModelState, PassJob, PassReport, Ready, ReplayReport
 from .coordinator import Coordinator
-from .display import Display
+from .display import Display, nonfinite_line
 from .failures import explained
 from .finished import describe, finished_result
 from .inputs import Data, open_input
 from .plan import Run, check_ready, check_run, roots_of, stored_microbatches, stored_share, stored_threads
 from .plan_lines import model_line, pass_lines, plan_lines
 from .run_folder import REPLAY_FILE, RunFolder
+from .stream_files import taken_by_pass
 from .trained import TrainedModel
 from .workers import Workers
 
@@ -72,7 +73,10 @@ def run_pass(
                 loop.answer(coordinator.take(event))
                 if take is not None:
                     take(coordinator.taken_outputs())
-    return next(iter(loop.results.values())), coordinator
+        report: PassReport = next(iter(loop.results.values()))
+        if found := report.nonfinite.num_rows:
+            screen.say(nonfinite_line(job.data.name, found, report.nonfinite.first))
+    return report, coordinator
 
 
 @contextlib.contextmanager
@@ -85,7 +89,7 @@ def _job_of_pass(
     if state.key and not state.name and not workers.infos:
         raise StateNotKeptError("it was not kept")
     with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
-        dataset = open_input(data, "rows", wanted.columns, Path(scratch))
+        dataset = open_input(data, "rows", wanted.columns, Path(scratch), taken=taken_by_pass(wanted))
         workers.start(screen, StartTimes(), None if end is None else end.threads)
         yield PassJob(
             settings=settings.for_run(workers.share, None if end is None else end.num_microbatches),

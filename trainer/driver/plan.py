@@ -15,6 +15,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Dealing
 from heliostat.data import Dataset
 from heliostat.data.remote.filesystem import is_uri
+from heliostat.data.views.arriving import ArrivingDataset
 
 from ..checkpoints.manifest import check_identity
 from ..checkpoints.model_record import ModelRecord
@@ -28,6 +29,8 @@ from .inputs import Data, open_input, opened
 from .run_folder import DATA, FINAL_FOLDER, RunFolder
 from .run_paths import make_new
 from .shown_text import masked, masked_arguments
+from .stream_files import taken_by_fit, taken_by_pass
+from .streams import Stream
 from .trained import FitEnd, TrainedModel
 
 _IDENTITY = ("loop", "initial_epoch", "global_batch_size", "steps_per_epoch", "shuffle")
@@ -69,6 +72,7 @@ class Run:
         model: the trainer's; `code` are the hashes of the user's code that makes it.
         command: what a command of `heliostat` wants of it, or None.
         tried: numbers of microbatches for which there was not enough memory.
+        stream: what the rows in the run folder come from; None where they are no stream's.
     """
 
     settings: TrainerConfig
@@ -84,6 +88,7 @@ class Run:
     code: Mapping[str, str]
     command: Command | None
     tried: tuple[int, ...] = ()
+    stream: Stream | None = None
 
     def opened(self) -> Run:
         """This run with its datasets opened; arrays and streams stay what they are.
@@ -133,10 +138,13 @@ class Run:
     def open_data(self, folder: RunFolder, scratch: Path | None = None) -> tuple[Dataset, Dataset | None]:
         """The datasets to train and to validate on; arrays and streams are written into the folder, or into another."""
         place, wanted, valid = scratch or folder.path / DATA, self.wanted, self.validation_data
-        train = open_input(self.data, "train", wanted.columns, place, began=folder.began)
+        train = open_input(
+            self.data, "train", wanted.columns, place, taken=taken_by_fit(wanted, arrives=True), began=folder.began
+        )
         if valid is None:
             return train, None
-        return train, open_input(valid, "valid", wanted.validation_columns, place, began=folder.began)
+        columns, taken = wanted.validation_columns, taken_by_pass(wanted.validation_pass)
+        return train, open_input(valid, "valid", columns, place, taken=taken, began=folder.began)
 
     def job(
         self,
@@ -260,8 +268,10 @@ def identity_of(job: FitJob) -> dict[str, object]:
     """What must be equal to go on with a run, as far as the driver knows it before workers start."""
     settings, wanted, columns = job.settings, job.wanted, job.wanted.columns
     datasets = {"train": job.data, "valid": job.validation_data}
+    arrives, parts = isinstance(job.data, ArrivingDataset), job.numbering.epochs_per_pass
     return {
         **{name: getattr(wanted, name) for name in _IDENTITY},
+        **({} if arrives or parts == 1 else {"epochs_per_pass": parts}),  # once each epoch began a new pass
         **_identity_of_validation(job),
         "seed": settings.seed,
         "num_microbatches": settings.num_microbatches,

@@ -30,6 +30,8 @@ from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
 from heliostat.cluster.group.messages import Failure, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerNotStarted
 from heliostat.cluster.group.worker_process import host_name
+from heliostat.data import DatasetError
+from heliostat.data.views.arriving import ArrivingDataset
 
 from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
@@ -47,16 +49,18 @@ from ..events import Paused, Resumed, history_of
 from ..jobs import MODEL_FILE, FitJob, FitReport, Progress, Ready
 from ..storage_thread import telling
 from .coordinator import Coordinator
+from .data_notes import notes_on_data
 from .display import Display
 from .failures import end_pauses_quietly, explained, pausing
 from .finished import finished_result, say_changed_callbacks, say_changed_code
-from .inputs import is_stream
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
 from .plan_lines import plan_lines
 from .record import Record
 from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
+from .streams import Stream
+from .supply import Supply, supply_of
 from .trace_file import chrome_trace
 from .trained import end_of_fit
 from .workers import Workers
@@ -136,10 +140,14 @@ def _fit(
             log_dir=None if job.settings.local else folder.log_dir,
             dealing=dealing_of(job.settings),
         )
-        return _train(run, task, record, store, workers)
+        supply = supply_of(run.stream, job, manifest, screen.say)
+        with contextlib.nullcontext() if supply is None else contextlib.closing(supply):
+            return _train(run, task, record, store, workers, supply)
 
 
-def _train(run: Run, task: Task, record: Record, store: CheckpointStore | None, workers: Workers) -> Result | None:
+def _train(
+    run: Run, task: Task, record: Record, store: CheckpointStore | None, workers: Workers, supply: Supply | None
+) -> Result | None:
     """Have the workers do the task, follow what happens, and leave with the trainer what its next fit goes on from."""
     job, folder = record.job, record.folder
     kills = None if run.command is None else run.command.kills
@@ -151,9 +159,18 @@ def _train(run: Run, task: Task, record: Record, store: CheckpointStore | None, 
                 for event in loop.events():
                     loop.answer(coordinator.take(event))
                     _steer(loop, event, coordinator, record, can_shrink)  # refuses another model before it is noted
+                    if supply is not None:
+                        supply.take(event)
                     record.take(event, coordinator)
-        return _finish(loop, coordinator, record, workers)
-    except TrainingFailedError as error:
+        result = _finish(loop, coordinator, record, workers)
+        if supply is not None:
+            supply.close(sum(epoch.rows for epoch in record.epochs))
+        return result
+    except (TrainingFailedError, DatasetError) as error:
+        if supply is not None and supply.error is not None:
+            raise error from supply.error
+        if isinstance(error, DatasetError):
+            raise
         _advise_on_memory(error, coordinator, job, run.settings.num_microbatches == "auto")
         raise
     finally:
@@ -166,14 +183,15 @@ def _train(run: Run, task: Task, record: Record, store: CheckpointStore | None, 
 
 def _with_data(run: Run, folder: RunFolder, workers: Workers, screen: Display, times: StartTimes) -> Run:
     """The run on what it will read: arrays and streams are in the folder, which is ours."""
-    streams = not folder.is_finished(run.wanted) and (is_stream(run.data) or is_stream(run.validation_data))
+    stream = run.data if isinstance(run.data, Stream) else None
+    streams = stream is not None or isinstance(run.validation_data, Stream)
     if streams:
         workers.launch(screen, times, run.threads(folder))  # they start while the stream is written
     with times.part("data"):
         data, valid = run.open_data(folder)
-    if streams and folder.began:
+    if streams and folder.began and not isinstance(data, ArrivingDataset):
         screen.say("streams are not read again: their rows are in the run folder, from when the run began")
-    return replace(run, data=data, validation_data=valid)
+    return replace(run, data=data, validation_data=valid, stream=stream)
 
 
 # -- before the first step --------------------------------------------------------------------------------------------
@@ -241,14 +259,15 @@ def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, wor
     resumed = None
     if manifest is not None:
         resumed = Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step)
-    record.begin(fields, resumed)
+    notes = list(notes_on_data(job, run.stream))
+    record.begin({**fields, "data_notes": notes}, resumed)
     screen.say(f"run folder {folder.path}")
     if job.begins.sha256 is not None:
         screen.say(
             f"going on from the end of the fit in {job.begins.run_dir}, after {job.begins.epochs} epochs; "
             "initial_weights='new' or a new Trainer begins anew"
         )
-    for line in plan_lines(job, workers.hosts, host_name()):
+    for line in [*plan_lines(job, workers.hosts, host_name()), *notes]:
         screen.say(line)
     for name, data in (("training", job.data), ("validation", job.validation_data)):
         if data is not None and data.num_skipped:

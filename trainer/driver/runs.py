@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from .predictions import write_outputs
 from .result import Result
 from .run import fit
 from .run_paths import job_line, new_run_path, numbered_run_path
+from .streams import is_stream
 from .trained import TrainedModel
 from .workers import Workers
 
@@ -50,6 +51,10 @@ class FitCall:
     code: Mapping[str, str]
     undecided: tuple[str, ...] = ()
     has_callbacks: bool = False
+
+    def __post_init__(self) -> None:
+        if is_stream(self.data):  # as Keras: a stream gives its rows in the order that they are to have
+            object.__setattr__(self, "wanted", replace(self.wanted, shuffle=False))
 
     @property
     def begins_with(self) -> str | None:

@@ -123,7 +123,8 @@ def end_in_folder(path: Path, prepared: tuple[Shipped, ...], shared: CheckpointS
 def _beginning_after(path: Path, record: Mapping[str, Any], state: ModelState) -> Beginning:
     """Where a fit begins that follows a finished one, by the record of that."""
     identity, done = record["identity"], record["epochs_done"]
-    steps = identity["steps_per_epoch"] or -(-record["data"]["train"]["rows"] // identity["global_batch_size"])
+    per_pass = -(-record["data"]["train"]["rows"] // identity["global_batch_size"])
+    steps = min(identity["steps_per_epoch"] or per_pass, per_pass)
     before = identity["begins_from"] or {
         "epochs": identity["initial_epoch"],
         "steps": identity["initial_epoch"] * steps,

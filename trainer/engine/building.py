@@ -41,11 +41,7 @@ def build_state(
         DataError: the model does not take such rows.
         ModelError: it does not take the weights; or it has no `call()`, and its step does not build all of its layers.
     """
-    floatx = keras.config.floatx()
-    symbolic = {
-        name: keras.KerasTensor((None, *v.shape[1:]), floatx if v.dtype.kind == "f" else str(v.dtype))
-        for name, v in sample.items()
-    }
+    symbolic = {name: keras.KerasTensor((None, *v.shape[1:]), _dtype(v)) for name, v in sample.items()}
     batch = columns.assemble(symbolic)
     came_to_end = _build_by_step(model, columns.packed(*batch))
     if not came_to_end or private_models.unbuilt(model):
@@ -62,6 +58,13 @@ def build_state(
         _set_weights(model, weights)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
+
+
+def _dtype(rows: np.ndarray) -> str:
+    """The dtype in which a model gets these rows."""
+    if rows.dtype.kind == "O":
+        return "string"
+    return str(keras.config.floatx() if rows.dtype.kind == "f" else rows.dtype)
 
 
 def _build_by_call(model: keras.Model, batch: tuple[object, object, object]) -> Exception | None:

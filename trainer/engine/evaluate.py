@@ -8,10 +8,11 @@ import numpy as np
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector
 
-from ..jobs import BUCKET_OPS
+from ..jobs import BUCKET_OPS, NonfiniteRows
 from .feed import Microbatch
 from .metrics import Logs, MetricSums, Results
 from .microbatches import Microbatches
+from .tensors import all_finite
 
 
 class Evaluator:
@@ -19,16 +20,25 @@ class Evaluator:
 
     The microbatches of all steps of the pass are numbered through, the leaves of one tree, so a worker hands in a few
     nodes, and any other cut among workers gives the same bits.
+
+    Attributes:
+        nonfinite: the rows whose metrics were not finite, since `start`.
     """
 
     def __init__(self, microbatches: Microbatches) -> None:
         self._microbatches = microbatches
         self._metrics = microbatches.gradients.layout.metrics
         self._results = Results(microbatches.built.model, self._metrics)
+        self.nonfinite = NonfiniteRows()
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what a pass needs."""
         self._microbatches.warm_up()
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset, for messages."""
+        return self._microbatches.feed.dataset.name
 
     @property
     def num_microbatches(self) -> int:
@@ -41,7 +51,7 @@ class Evaluator:
         self._microbatches.feed.start_pass(0)
         self._lo, self._hi = lo, hi
         self._tree = TreeSum(self.num_microbatches, BUCKET_OPS, lo, hi)
-        self._rows = 0
+        self._rows, self.nonfinite = 0, NonfiniteRows()
         num_microbatches = self._microbatches.feed.plan.num_microbatches
         for step in range(lo // num_microbatches, -(-hi // num_microbatches)):
             yield np.array([step], np.int64)
@@ -59,7 +69,11 @@ class Evaluator:
         plan = self._microbatches.feed.plan
         first = step * plan.num_microbatches
         for (_, index), vector in self._microbatches.computed(rows, step):
-            self._tree.add(first + index, tuple(np.array(bucket) for bucket in vector))
+            buckets = tuple(np.array(bucket) for bucket in vector)
+            if not all_finite(buckets[1]):
+                ids = self._microbatches.feed.nonfinite_rows(step, index)
+                self.nonfinite = self.nonfinite.plus(ids, len(ids))
+            self._tree.add(first + index, buckets)
             self._rows += plan.sizes(step)[index]
 
     def finish(self) -> tuple[dict[Node, Vector], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from heliostat.data.order.plan import BatchPlan, row_ids
 from heliostat.data.order.window import Shuffle
 from heliostat.data.read.ahead import Ahead
 
-from ..columns import Columns, row_weigher
+from ..columns import Columns, row_weigher, with_texts
 from .labels import LabelRange
 from .layout import microbatch_weights
 from .tensors import to_tensor
@@ -68,7 +68,7 @@ class Feed:
         seed: int,
         shuffle: Shuffle,
         reduction: str,
-        labels: LabelRange | None = None,
+        labels: Sequence[LabelRange] = (),
     ) -> None:
         self.plan, self.dataset = plan, dataset
         self._seed, self._shuffle, self._reduction, self._labels = seed, shuffle, reduction, labels
@@ -81,9 +81,10 @@ class Feed:
         self._read_s = 0.0
         self.start_pass(0)
 
-    def start_pass(self, epoch: int) -> None:
-        """Take the row order of `epoch`."""
+    def start_pass(self, epoch: int, part: int = 0) -> None:
+        """Take the row order of pass `epoch`, from the first step of its part number `part` on."""
         self._ahead.settle()
+        self.plan = self.plan.epoch(part)
         for reader in (self._reader, self._weight_reader):
             if reader is not None:
                 reader.start_pass(seed=self._seed, epoch=epoch)
@@ -99,7 +100,7 @@ class Feed:
         batch_weight = self._sum_of_weights(start, stop)
         present = [index for index in indices if self.plan.present(step)[index]]
         gathered = self._take(step, present)
-        if self._read_s > AHEAD_S and step + 1 < self.plan.num_steps:
+        if self._read_s > AHEAD_S and step + 1 < self.plan.steps_here:
             self._told = step + 1, tuple(index for index in indices if self.plan.present(step + 1)[index])
             self._ahead.prefetch([self._told])
         found = []
@@ -114,15 +115,31 @@ class Feed:
     def nonfinite_value(self, step: int, index: int) -> str:
         """The first value of a microbatch that is not finite, in words; empty if all are."""
         ids = self.row_ids(step, index)
-        with self.dataset.pass_reader(list(self._reader.columns), seed=self._seed, epoch=self._order.epoch) as reader:
-            rows = reader.gather(ids)
-        for name, values in rows.items():
-            is_bad = ~np.isfinite(values.reshape(len(ids), -1)) if values.dtype.kind == "f" else np.zeros((1, 1), bool)
+        for name, values, is_bad in self._nonfinite_values(ids):
             if is_bad.any():
                 place = int(np.argmax(is_bad.any(axis=1)))
-                value = values.reshape(len(ids), -1)[place][is_bad[place]][0]
-                return f"column {name!r} of row {ids[place]} of {self.dataset.name!r} is {value}"
+                return (
+                    f"column {name!r} of row {ids[place]} of {self.dataset.name!r} is {values[place][is_bad[place]][0]}"
+                )
         return ""
+
+    def nonfinite_rows(self, step: int, index: int) -> list[int]:
+        """The ids of the rows of a microbatch that hold a value that is not finite; of all rows if none does."""
+        ids = self.row_ids(step, index)
+        is_bad = np.zeros(len(ids), bool)
+        for _, _, bad_values in self._nonfinite_values(ids):
+            is_bad |= bad_values.any(axis=1)
+        found: list[int] = (ids[is_bad] if is_bad.any() else ids).tolist()
+        return found
+
+    def _nonfinite_values(self, ids: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(name, values ``[rows, numbers]``, which are not finite) of every column of floating-point numbers."""
+        with self.dataset.pass_reader(list(self._reader.columns), seed=self._seed, epoch=self._order.epoch) as reader:
+            rows = reader.gather(ids)
+        for name, found in rows.items():
+            if isinstance(found, np.ndarray) and found.dtype.kind == "f":
+                values = found.reshape(len(ids), -1)
+                yield name, values, ~np.isfinite(values)
 
     def close(self) -> None:
         """Unmap the shards."""
@@ -146,9 +163,9 @@ class Feed:
         for position, index in enumerate(indices):
             ids = self.row_ids(step, index)
             # The step before still computes from its own buffers while this one is read ahead.
-            found.append(self._reader.gather(ids, self._buffer(step % 2, position, ids.size)))
-            if self._labels is not None:
-                self._labels.check(found[-1][self._labels.column], ids)
+            found.append(with_texts(self._reader.gather(ids, self._buffer(step % 2, position, ids.size))))
+            for labels in self._labels:
+                labels.check(found[-1][labels.column], ids)
         self._read_s = time.perf_counter() - began
         return found
 
@@ -158,6 +175,7 @@ class Feed:
             self._buffers[key] = {
                 name: aligned_empty((rows, *column.shape), column.dtype)
                 for name, column in self._reader.columns.items()
+                if not column.is_variable
             }
         return self._buffers[key]
 

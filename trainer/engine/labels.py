@@ -8,13 +8,15 @@ every batch, which takes microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from heliostat.data import Dataset
 
-from ..columns import Columns
+from ..columns import ColumnChoice, Columns
 from ..errors import DataError
 
 
@@ -46,41 +48,84 @@ class LabelRange:
 
 
 def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) -> None:
-    """Raise `DataError` when integer labels are known to lie outside the classes of a model with sparse labels."""
-    found = _labels(model, dataset, columns)
-    known = None if found is None else dataset.bounds.get(found.column)
-    if found is None or known is None or not dataset.bounds_are_reached:
+    """Raise `DataError` when integer labels are known to lie outside the classes of an output with sparse labels."""
+    for found in _labels(model, dataset, columns):
+        known = dataset.bounds.get(found.column)
+        if known is None or not dataset.bounds_are_reached:
+            continue
+        if known.min < 0 or known.max >= found.classes:
+            raise DataError(
+                f"The labels in column {found.column!r} of {dataset.name!r} range from {known.min} to {known.max}, and "
+                f"the model's output has {found.classes} classes (0 to {found.classes - 1}). Give the last layer as "
+                "many units as there are classes, or renumber the labels."
+            )
+
+
+def labels_to_check(model: keras.Model, dataset: Dataset, columns: Columns) -> tuple[LabelRange, ...]:
+    """The labels that must be looked at when they are read; none where they are known to be classes, or are none."""
+    bounds = dataset.bounds
+
+    def is_known(found: LabelRange) -> bool:
+        known = bounds.get(found.column)
+        return known is not None and known.min >= 0 and known.max < found.classes
+
+    return tuple(found for found in _labels(model, dataset, columns) if not is_known(found))
+
+
+def _labels(model: keras.Model, dataset: Dataset, columns: Columns) -> Iterator[LabelRange]:
+    """The columns that hold the labels of outputs with sparse labels."""
+    for column, loss, shape in _outputs(model, columns.targets):
+        if (classes := _num_classes(loss, shape)) is not None:
+            yield LabelRange(dataset=dataset.name, column=column, classes=classes)
+
+
+def _outputs(model: keras.Model, targets: ColumnChoice | None) -> Iterator[tuple[str, object, object]]:
+    """The column of targets, the compiled loss, and the shape of every output that has all three.
+
+    Outputs, losses and targets are each one, or a list, or a dict by name, as Keras takes them.
+    """
+    shapes, losses = getattr(model, "output_shape", None), model.loss
+    if shapes is None or targets is None:
         return
-    if known.min < 0 or known.max >= found.classes:
-        raise DataError(
-            f"The labels in column {found.column!r} of {dataset.name!r} range from {known.min} to {known.max}, and the "
-            f"model's output has {found.classes} classes (0 to {found.classes - 1}). Give the last layer as many units "
-            "as there are classes, or renumber the labels."
-        )
+    if _is_shape(shapes):
+        targets = list(targets.values()) if isinstance(targets, Mapping) else targets
+        losses = list(losses.values()) if isinstance(losses, Mapping) else losses
+        column, loss = _only(targets), _only(losses)
+        if column is not None:
+            yield column, loss, shapes
+        return
+    names = list(shapes) if isinstance(shapes, Mapping) else list(getattr(model, "output_names", ()))
+    by_place = dict(zip(names, shapes.values() if isinstance(shapes, Mapping) else shapes, strict=False))
+    for place, (name, shape) in enumerate(by_place.items()):
+        column, loss = _part(targets, name, place), _part(losses, name, place)
+        if isinstance(column, str) and not isinstance(targets, str):
+            yield column, loss, shape
 
 
-def labels_to_check(model: keras.Model, dataset: Dataset, columns: Columns) -> LabelRange | None:
-    """The labels that must be looked at when they are read; None where they are known to be classes, or are none."""
-    found = _labels(model, dataset, columns)
-    known = None if found is None else dataset.bounds.get(found.column)
-    if found is None or (known is not None and known.min >= 0 and known.max < found.classes):
+def _is_shape(value: object) -> bool:
+    """Whether this is the shape of one output."""
+    return isinstance(value, tuple) and all(size is None or isinstance(size, int) for size in value)
+
+
+def _only(value: Any) -> Any:  # Any: columns or losses, in whatever structure
+    """What a list of one holds; of several nothing."""
+    return value if not isinstance(value, (list, tuple)) else value[0] if len(value) == 1 else None
+
+
+def _part(value: Any, name: str, place: int) -> Any:  # Any: columns or losses, in whatever structure
+    """That of one output; None without."""
+    if isinstance(value, Mapping):
+        return value.get(name)
+    if isinstance(value, (list, tuple)):
+        return value[place] if place < len(value) else None
+    return value
+
+
+def _num_classes(loss: object, shape: object) -> int | None:
+    """Size of an output's last axis, if its labels are sparse."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    if name.replace("_", "").lower() != "sparsecategoricalcrossentropy":
         return None
-    return found
-
-
-def _labels(model: keras.Model, dataset: Dataset, columns: Columns) -> LabelRange | None:
-    classes = _num_classes(model)
-    if classes is None or not isinstance(columns.targets, str):
+    if getattr(loss, "ignore_class", None) is not None:
         return None
-    return LabelRange(dataset=dataset.name, column=columns.targets, classes=classes)
-
-
-def _num_classes(model: keras.Model) -> int | None:
-    """Size of the output's last axis, for a model with one output and sparse labels."""
-    loss = model.loss if isinstance(model.loss, str) else type(model.loss).__name__
-    if loss.replace("_", "").lower() != "sparsecategoricalcrossentropy":
-        return None
-    if getattr(model.loss, "ignore_class", None) is not None:
-        return None
-    shape = getattr(model, "output_shape", None)
     return int(shape[-1]) if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else None

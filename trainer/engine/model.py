@@ -16,6 +16,7 @@ from .building import build_state
 from .metric_rules import MetricVariable, metric_variables
 from .per_replica import InlineCall
 from .runtime import BUILD_LOCK, Runtime
+from .texts import check_texts
 
 BuildModel = Callable[[], keras.Model]
 MEAN_REDUCTIONS = ("sum_over_batch_size", "mean")
@@ -115,6 +116,7 @@ def build_keras_model(
             _check_compiled(model)
             _refuse_unsupported(model)
             notes = _set_single_steps(model)
+            check_texts(model, sample, columns, on_gpus=bool(runtime.gpus))
             build_state(model, sample, columns, weights)
             return _describe(model, strategy, notes, runtime, columns)
 
@@ -146,6 +148,7 @@ def prepare_model(
         _check_compiled(model)
         _refuse_unsupported(model)
         notes = (*built.notes, *_set_single_steps(model))
+        check_texts(model, sample, columns, on_gpus=bool(built.runtime.gpus))
         build_state(model, sample, columns)
         known = {id(variable) for variable in private_api.trainable_variables(model.optimizer)}
         if known != {id(variable) for variable in model.trainable_variables}:

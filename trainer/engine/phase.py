@@ -143,5 +143,5 @@ class Phase:
         """Let the replicas add up once, in a full step and in the last one, which may be short."""
         plan = self.microbatches.feed.plan
         indices: Sequence[int] = range(min(self.microbatches.num_replicas, plan.num_microbatches))
-        for step in (0, plan.num_steps - 1):
+        for step in plan.one_of_each_length:
             deque(self.microbatches.computed(self.microbatches.read(step, indices), step, replica_sum), maxlen=0)

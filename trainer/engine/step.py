@@ -29,6 +29,7 @@ from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.vectors import Vector
+from heliostat.data.order.plan import BatchPlan
 
 from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
@@ -64,7 +65,7 @@ class Step:
         self.phases, self._member, self._on_nonfinite = tuple(phases), member, on_nonfinite
         self.numbering = numbering
         self.microbatches = phases[0].microbatches
-        self.built, self.plan = self.microbatches.built, self.microbatches.feed.plan
+        self.built = self.microbatches.built
         self.metrics = EpochMetrics(self.built.model, phases[0].layout.metrics, self.built.components)
         self.rows_by_worker: Counter[int] = Counter()
         self._epoch = 0
@@ -176,8 +177,13 @@ class Step:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one pass."""
+        """Steps of an epoch; that at the end of a pass may have fewer (`plan.steps_here`)."""
         return self.plan.num_steps
+
+    @property
+    def plan(self) -> BatchPlan:
+        """The cut of this epoch into steps and microbatches."""
+        return self.microbatches.feed.plan
 
     @property
     def times(self) -> TimeSplit:
@@ -194,8 +200,8 @@ class Step:
             phase.warm_up()
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin a pass: its row order, metrics at zero."""
-        self.microbatches.feed.start_pass(self.numbering.pass_of(epoch))
+        """Begin an epoch: its row order, metrics at zero."""
+        self.microbatches.feed.start_pass(self.numbering.pass_of(epoch), self.numbering.part_of(epoch))
         self.microbatches.times = TimeSplit()
         self._epoch = epoch
         self.metrics.start()

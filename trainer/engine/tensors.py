@@ -32,8 +32,8 @@ def host_view(tensor: tf.Tensor) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor over the same memory; `array` must be aligned to `ALIGNMENT_BYTES` and writable."""
-    if array.dtype == np.bool_ or not array.size:
+    """A tensor over the same memory; `array` must be aligned to `ALIGNMENT_BYTES` and writable. Texts are copied."""
+    if array.dtype in (np.bool_, np.object_) or not array.size:
         return tf.constant(array)
     if array.dtype == bfloat16:  # numpy does not hand that out
         return tf.bitcast(to_tensor(array.view(np.uint16)), tf.bfloat16)

@@ -22,7 +22,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,16 @@ from heliostat.data import DatasetError, open_dataset
 from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.values import unpack as unpack_values
-from ..columns import Columns
 from ..config import TrainerConfig
 from ..driver.display import Display
 from ..driver.failures import end_pauses_quietly
-from ..driver.inputs import Data
 from ..driver.result import Result, stored_result
 from ..driver.run_folder import DATA as DATA_FOLDER
 from ..driver.run_folder import has_begun, read_epochs, read_record
 from ..driver.run_paths import make_new
 from ..driver.runs import FitCall, PassCall, Place, Places
 from ..driver.screen import make_display
+from ..driver.stream_files import taken_by_fit, taken_by_pass
 from ..driver.workers import checked_runtime_env
 from ..environment import begin_fit, is_plan_wanted
 from ..errors import CallError, ConfigurationError, TrainerError
@@ -108,10 +107,7 @@ class RemoteRuns:
         number, command = begin_fit()
         check_call(call, command)
         if is_plan_wanted():
-            parts = [(call.data, call.wanted.columns)]
-            if call.validation_data is not None:
-                parts.append((call.validation_data, call.wanted.validation_columns))
-            self._plan("fit", parts, screen)
+            self._plan("fit", call, screen)
             return None
         end = self._end
         before, finished = (None, False) if end is None else (end.path, end.finished)
@@ -171,16 +167,17 @@ class RemoteRuns:
         self._end = replace(run, there="".join(handle.runs[:1]))
         self._places.began(call, place)
 
-    def _plan(self, method: Method, data: Sequence[tuple[Data, Columns]], screen: Display) -> None:
+    def _plan(self, method: Method, call: FitCall | PassCall, screen: Display) -> None:
         """Say where a call would run, and what would be sent."""
         with self._packing(), tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:
             version = self._head.check()
-            rows = [(each, rows_of(each, str(n), read, Path(scratch))) for n, (each, read) in enumerate(data)]
+            rows = _rows_of(call, Path(scratch))
+            given = [call.data, call.validation_data if isinstance(call, FitCall) else None]
             screen.say(
                 f"plan: {method} in a job of the cluster at {self._head.address} (Ray {version}), "
                 f"{self._settings.workers} worker(s) there; its first lines say who computes what"
             )
-            screen.say(f"sent there: {', '.join(sent_parts(rows))}")
+            screen.say(f"sent there: {', '.join(sent_parts(zip(given, rows.values(), strict=False)))}")
 
     # -- passes -------------------------------------------------------------------------------------------------------
 
@@ -206,12 +203,12 @@ class RemoteRuns:
     def _pass(self, method: Method, call: PassCall, folder: Path, screen: Display) -> Outcome:
         """Have a pass made, and bring its files into a folder. Ctrl-C ends it: there is nothing to go on with."""
         if is_plan_wanted():
-            self._plan(method, [(call.data, call.wanted.columns)], screen)
+            self._plan(method, call, screen)
             sys.exit(0)
         with self._packing():
             self._head.check()
-            rows = rows_of(call.data, "rows", call.wanted.columns, folder.with_name("data"))
-            handle = self._sender.run_pass(method, call, rows, folder, self._end, screen)
+            rows = _rows_of(call, folder.with_name("data"))
+            handle = self._sender.run_pass(method, call, rows[DATA], folder, self._end, screen)
         try:
             handle, outcome = self._followed(handle, folder, screen)
         except KeyboardInterrupt:
@@ -334,10 +331,13 @@ class RemoteRuns:
         self._end = None if end is None else replace(end, there="")
 
 
-def _rows_of(call: FitCall, folder: Path, *, began: bool) -> dict[str, Rows]:
-    """The data of a fit by what they are for; see `rows_of`."""
-    rows = {DATA: rows_of(call.data, "train", call.wanted.columns, folder, began=began)}
-    if call.validation_data is not None:
-        columns = call.wanted.validation_columns
-        rows[VALIDATION] = rows_of(call.validation_data, "valid", columns, folder, began=began)
+def _rows_of(call: FitCall | PassCall, folder: Path, *, began: bool = False) -> dict[str, Rows]:
+    """The data of a call by what they are for; see `rows_of`."""
+    if not isinstance(call, FitCall):
+        return {DATA: rows_of(call.data, "rows", call.wanted.columns, folder, taken=taken_by_pass(call.wanted))}
+    wanted = call.wanted
+    rows = {DATA: rows_of(call.data, "train", wanted.columns, folder, taken=taken_by_fit(wanted), began=began)}
+    if (valid := call.validation_data) is not None:
+        columns, taken = wanted.validation_columns, taken_by_pass(wanted.validation_pass)
+        rows[VALIDATION] = rows_of(valid, "valid", columns, folder, taken=taken, began=began)
     return rows

@@ -25,6 +25,7 @@ from ..driver.inputs import Data, open_input
 from ..driver.lease import LEASE_FILE
 from ..driver.run_folder import CHECKPOINTS, FINAL_FOLDER
 from ..driver.run_folder import DATA as DATA_FOLDER
+from ..driver.stream_files import Taken
 from ..errors import size_text
 from ..jobs import MODEL_FILE
 from ..preflight import wanted_for
@@ -97,7 +98,9 @@ def shipment_of(call: Call, enclosed: Enclosed, job: str, home: str) -> Shipment
     return Shipment(module=MODULE, argument=argument, code=b"" if source is None else source.archive, data=data)
 
 
-def rows_of(data: Data, name: str, columns: Columns, folder: Path, *, began: bool = False) -> Rows:
+def rows_of(
+    data: Data, name: str, columns: Columns, folder: Path, *, taken: Taken | None = None, began: bool = False
+) -> Rows:
     """Data as a call sends them.
 
     URIs, and absolute paths of which nothing is here, are the cluster's own.
@@ -107,6 +110,7 @@ def rows_of(data: Data, name: str, columns: Columns, folder: Path, *, began: boo
         name: what it is called in `folder`.
         columns: which are read.
         folder: where arrays and streams are written.
+        taken: how much of a stream is wanted; None for all.
         began: whether a run has begun with what lies there; see `open_input`.
 
     Raises:
@@ -116,7 +120,7 @@ def rows_of(data: Data, name: str, columns: Columns, folder: Path, *, began: boo
         text = os.fspath(data)
         if (is_uri(text) and local_path(text) is None) or (os.path.isabs(text) and not os.path.exists(text)):
             return Rows(named=text)
-    return Rows(dataset=open_input(data, name, columns, folder, began=began))
+    return Rows(dataset=open_input(data, name, columns, folder, taken=taken, began=began))
 
 
 def sent_parts(data: Iterable[tuple[Data, Rows]]) -> list[str]:

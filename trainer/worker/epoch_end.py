@@ -20,7 +20,8 @@ from ..config import FitConfig
 from ..engine.evaluate import Evaluator
 from ..engine.state import state_digest
 from ..engine.step import Step
-from ..jobs import EpochPart, PassSum, Shard, ShardResult
+from ..events import ValidationNotFinite
+from ..jobs import EpochPart, NonfiniteRows, PassSum, Shard, ShardResult
 from .callback_relay import CallbackRelay
 from .epoch_logs import Logs
 from .position import Position
@@ -74,7 +75,7 @@ class EpochEnd:
         while isinstance(answer, Shard) and self._evaluator is not None:
             yield from self._evaluator.start(answer.lo, answer.hi)
             nodes, rows = self._evaluator.finish()
-            result = ShardResult(shard=answer, nodes=nodes, rows=rows)
+            result = ShardResult(shard=answer, nodes=nodes, rows=rows, nonfinite=self._evaluator.nonfinite)
             answer = self._member.request(result, Activity.AWAIT_VALIDATION)
         self._passed = answer if isinstance(answer, PassSum) else None
 
@@ -100,7 +101,20 @@ class EpochEnd:
             _, sums, maxima = passed.vector
             validated = self._evaluator.logs(sums, maxima, passed.rows)
             logs |= {f"val_{name}": value for name, value in validated.items()}
+            if passed.nonfinite.num_rows and self._member.is_chief:
+                self._tell_nonfinite(passed.nonfinite)
         return logs
+
+    def _tell_nonfinite(self, found: NonfiniteRows) -> None:
+        """Tell the driver that rows to validate on, or the model's outputs for them, are not finite."""
+        self._member.send(
+            ValidationNotFinite(
+                epoch=self._position.epoch,
+                dataset="" if self._evaluator is None else self._evaluator.dataset,
+                num_rows=found.num_rows,
+                first_rows=found.first,
+            )
+        )
 
     def _meet(self) -> Shard | PassSum | None:
         """Tell the driver how the epoch's training ended; it answers with a shard of validation, or its sum."""

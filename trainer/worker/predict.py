@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from heliostat.data import Dataset
 
-from ..columns import Columns
+from ..columns import Columns, with_texts
 from ..engine.model import BuiltModel
 from ..engine.per_replica import PerReplica
 from ..engine.runtime import BUILD_LOCK
@@ -49,7 +49,7 @@ class Predictor:
             for at in range(0, len(cuts), self._num_replicas):
                 wave = cuts[at : at + self._num_replicas]
                 filled = [*wave, *[wave[-1]] * (self._num_replicas - len(wave))]
-                batches = [reader.gather(np.arange(a, b, dtype=np.int64)) for a, b in filled]
+                batches = [with_texts(reader.gather(np.arange(a, b, dtype=np.int64))) for a, b in filled]
                 inputs = [[to_tensor(batch[name]) for name in self._columns.names] for batch in batches]
                 by_replica = self._per_replica(inputs)
                 # Copies: an output may be a view of the input's buffer.

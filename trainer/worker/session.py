@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.group.member import Member
+from heliostat.data.views.arriving import ArrivingDataset
 from keras.callbacks import Callback
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
@@ -20,7 +21,7 @@ from ..engine.times import StartTimes
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..events import FirstStepDone
-from ..jobs import FitJob, Progress
+from ..jobs import FitJob, Progress, RowsWanted
 from .callback_files import CallbackFiles
 from .callback_relay import CallbackRelay
 from .epoch_end import EpochEnd, StepIndex, index_of
@@ -72,6 +73,7 @@ class Session:
         self.resumed = False
         self._restored: Snapshot | None = None
         self._logs: Logs = {}
+        self._part = -1  # of data that arrive, what was read last
         self._next_progress_s = self._stepped_s = self._began_s = 0.0
         self._start_times: StartTimes | None = None
         self._tracer = None if job.trace is None else Tracer(job.trace, member)
@@ -115,8 +117,9 @@ class Session:
     def train(self, batch: StepIndex | tuple[StepIndex, ...]) -> Logs:
         """One step. Returns the global logs of the epoch so far, or the last known where nobody looks at them."""
         step, position = index_of(batch), self.position
-        if not position.computes(step):
+        if not position.computes(step) or step >= self.engine.plan.steps_here:
             return self._logs
+        self._want_rows()
         if self._tracer is not None:
             if self._stepped_s:
                 instruments.note("rest", self._stepped_s)
@@ -151,8 +154,17 @@ class Session:
         position.step = step + 1
         if self.job.wanted.record_rows:
             position.row_ids.append(self.engine.row_ids(step))
-        self._show(last=position.step == position.steps_per_epoch)
+        self._show(last=position.step == self.engine.plan.steps_here)
         return self._logs
+
+    def _want_rows(self) -> None:
+        """Tell the driver which part of data that arrive is read now, once for each."""
+        if isinstance(data := self.job.data, ArrivingDataset):
+            first = self.job.wanted.initial_epoch * self.position.steps_per_epoch
+            part = data.parts.part_of(self.position.of_run - first)
+            if part != self._part:
+                self._part = part
+                self._member.send(RowsWanted(part=part))
 
     def end_epoch(self) -> None:
         """The epoch is over on all workers: make a checkpoint if one is due."""

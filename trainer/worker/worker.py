@@ -199,10 +199,11 @@ class Worker:
                     member.note_activity(Activity.EVALUATE)
                     evaluator.step(int(step[0]), rows)
                 nodes, num_rows = evaluator.finish()
-                answer = member.request(ShardResult(shard=answer, nodes=nodes, rows=num_rows))
+                found = ShardResult(shard=answer, nodes=nodes, rows=num_rows, nonfinite=evaluator.nonfinite)
+                answer = member.request(found)
             _, sums, maxima = answer.vector
             logs = in_list_order(built.model, evaluator.logs(sums, maxima, answer.rows))
-            member.deliver = lambda at_end: PassReport(logs=logs)
+            member.deliver = lambda at_end: PassReport(logs=logs, nonfinite=answer.nonfinite)
             return member.end()
 
     def predict(self, job: PassJob, member: Member) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ VIEWS = {
 def test_bounds_of_what_is_stored_hold_for_its_rows_and_nothing_is_read(model, stored, rows_read, name):
     view = VIEWS[name](stored)
     check_label_range(model, view, COLUMNS)
-    assert labels_to_check(model, view, COLUMNS) is None
+    assert labels_to_check(model, view, COLUMNS) == ()
     assert rows_read == []
 
 
@@ -66,7 +68,7 @@ def test_labels_that_are_made_are_looked_at_as_they_come_and_not_before(model, s
     view = stored.map(lambda rows: {"y": rows["wide"]}, ["wide"])
     rows_read.clear()
     check_label_range(model, view, COLUMNS)
-    assert labels_to_check(model, view, COLUMNS) == LabelRange(dataset=view.name, column="y", classes=5)
+    assert labels_to_check(model, view, COLUMNS) == (LabelRange(dataset=view.name, column="y", classes=5),)
     assert rows_read == []
 
 
@@ -76,11 +78,11 @@ def test_rows_of_a_column_with_more_classes_may_be_selected(model, stored, rows_
         check_label_range(model, wide, COLUMNS)
     few = wide.select([0, 1, 7])
     check_label_range(model, few, COLUMNS)
-    assert labels_to_check(model, few, COLUMNS) is not None
+    assert labels_to_check(model, few, COLUMNS)
     assert rows_read == []
 
 
-def feed(dataset: Dataset, labels: LabelRange | None) -> Feed:
+def feed(dataset: Dataset, labels: Sequence[LabelRange]) -> Feed:
     plan = BatchPlan(num_rows=len(dataset), global_batch_size=20, num_microbatches=2)
     return Feed(dataset, COLUMNS, plan, seed=0, shuffle=False, reduction="mean", labels=labels)
 
@@ -96,8 +98,42 @@ def test_the_first_label_that_is_no_class_is_named_with_its_row(model, stored):
 
 def test_a_value_that_is_not_finite_is_named_with_column_and_row(tmp_path):
     y = np.array([0.0, 1.0, 0.0, np.nan] + [1.0] * 36)
-    opened = feed(write_dataset(tmp_path / "set", {"x": np.ones((40, 1), np.float32), "y": y}), None)
+    opened = feed(write_dataset(tmp_path / "set", {"x": np.ones((40, 1), np.float32), "y": y}), ())
     assert opened.nonfinite_value(0, 0).startswith("column 'y' of row 3 of ")
     assert opened.nonfinite_value(0, 0).endswith(" is nan")
     assert opened.nonfinite_value(1, 1) == ""
     opened.close()
+    assert opened.nonfinite_rows(0, 0) == [3]
+    assert opened.nonfinite_rows(1, 1) == list(range(30, 40))
+
+
+SPARSE = "sparse_categorical_crossentropy"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "losses", "targets", "classes"),
+    [
+        ("list", [SPARSE, SPARSE], ["y", "wide"], {"y": 5, "wide": 6}),
+        ("list", {"u": SPARSE, "v": "mse"}, ["y", "wide"], {"y": 5}),
+        ("list", SPARSE, {"v": "y", "u": "wide"}, {"y": 6, "wide": 5}),
+        ("dict", {"u": "mse", "v": keras.losses.SparseCategoricalCrossentropy()}, {"u": "y", "v": "wide"}, {"wide": 6}),
+        ("dict", {"v": keras.losses.SparseCategoricalCrossentropy(ignore_class=9)}, {"u": "y", "v": "wide"}, {}),
+        ("one", {"u": SPARSE}, {"u": "wide"}, {"wide": 5}),
+        ("one", [keras.losses.sparse_categorical_crossentropy], "wide", {"wide": 5}),
+    ],
+)
+def test_labels_of_every_output_are_held_against_its_classes(stored, outputs, losses, targets, classes):
+    x = keras.Input((1,))
+    made = {"u": keras.layers.Dense(5, name="u")(x), "v": keras.layers.Dense(6, name="v")(x)}
+    several = keras.Model(x, {"list": list(made.values()), "dict": made, "one": made["u"]}[outputs])
+    several.compile("sgd", losses)
+    columns = Columns(inputs="x", targets=targets)
+    few = stored.select([0, 1, 7])  # of whose rows nothing is known
+    assert {each.column: each.classes for each in labels_to_check(several, few, columns)} == {
+        name: number for name, number in classes.items() if name == "wide"
+    }
+    if "wide" in classes:
+        with pytest.raises(DataError, match=f"'wide' of .* range from 0 to 6, and .* {classes['wide']} classes"):
+            check_label_range(several, stored, columns)
+    else:
+        check_label_range(several, stored, columns)

@@ -1,0 +1,51 @@
+"""What is said once, and kept in ``run.json``, of how a run's data become epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heliostat.data.views.arriving import ArrivingDataset
+
+from ..jobs import FitJob
+from .streams import UNKNOWN, Stream
+
+
+def notes_on_data(job: FitJob, stream: Stream | None) -> Iterator[str]:
+    """What a user should know of it, in lines.
+
+    Args:
+        job: the run.
+        stream: what its rows come from; None where they are no stream's.
+    """
+    wanted, data = job.wanted, job.data
+    steps, batches = job.num_steps, -(-len(data) // wanted.global_batch_size)
+    if stream is not None:
+        yield from _of_stream(job, stream)
+    if isinstance(data, ArrivingDataset) or wanted.steps_per_epoch is None:
+        return
+    if wanted.steps_per_epoch > batches:
+        yield (
+            f"steps_per_epoch={wanted.steps_per_epoch}, and the data have {batches} batches: an epoch ends after "
+            "these, as in Keras"
+        )
+    elif steps < batches:
+        rest = batches % steps
+        short = f", the last of {rest}" if rest else ""
+        yield (
+            f"an epoch goes on where the one before has ended, as in Keras: the data are {-(-batches // steps)} epochs "
+            f"of {steps} steps{short}"
+        )
+
+
+def _of_stream(job: FitJob, stream: Stream) -> Iterator[str]:
+    rows = job.wanted.global_batch_size
+    if isinstance(job.data, ArrivingDataset):
+        ends = "; should it end before, it is begun anew" if stream.num_batches == UNKNOWN else ""
+        yield (
+            f"{stream.kind} is read while it is trained on, {job.data.parts.num_batches} batches of {rows} rows in "
+            f"all{ends}; what lies before the oldest checkpoint is deleted"
+        )
+    else:
+        yield f"{stream.kind} was read once: every epoch has its {len(job.data):,} rows, in their order, as in Keras"
+    if stream.batch_rows != rows:
+        yield f"its batches of {stream.batch_rows} rows are put together anew, {rows} rows in a step"
