@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -164,6 +166,21 @@ def test_data_is_what_keras_packs():
     assert many.packed([1, 2], {"c": 3}, 4) == ((1, 2), {"c": 3}, 4)
     assert many.packed([1, 2], None, None) == ((1, 2),)
     assert named.packed(1, None, None) == (1,)
+
+
+class Unlisted(Trackers):
+    """Forgets one of its trackers, and keeps one metric twice."""
+
+    metrics = property(lambda self: [self.loss_tracker, self.loss_tracker])
+
+
+def test_a_metric_that_is_not_listed_begins_anew_and_that_is_said(train):
+    use_floats("float64")
+    arguments = {"workers": 0, "num_microbatches": 2, "epochs": 2, "global_batch_size": ROWS, "shuffle": False}
+    result, listed = (train(model_of(kind), (X, Y), **arguments) for kind in (Unlisted, Trackers))
+    assert result.history == listed.history
+    (note,) = json.loads((result.run_dir / "run.json").read_text())["notes"]
+    assert "does not list (curve) begin anew in every epoch" in note
 
 
 class Listing(Stepper):

@@ -114,3 +114,17 @@ def test_layers_of_which_nobody_knows_the_shapes_are_named(train):
 
     with pytest.raises(ModelError, match=r"has no call\(\), and nothing says which shapes its layers sequential"):
         train(halves(Silent), X, workers=0)
+
+
+def test_what_keras_cannot_trace_is_not_said_to_be_the_datas_fault(train):
+    def build():
+        with keras.RematScope(mode="full"):
+            inputs = keras.Input((6,))
+            model = keras.Model(inputs, layers.Dense(6)(inputs))
+        model.compile("sgd", "mse")
+        return model
+
+    with pytest.raises(ValueError, match="custom_gradient"):
+        build().fit(X, X, verbose=0)
+    with pytest.raises(ModelError, match=r"cannot trace this model(.|\n)*custom_gradient(.|\n)*not at fault"):
+        train(build, (X, X), workers=0)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from ..errors import ModelError
 from ..jobs import WEIGHTS_FILE
 
 _INSTALLED = ("site-packages", "dist-packages")
+_MAX_ITEMS = 100  # of a list or dict that are looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,8 @@ def load_trained(path: Path, origin: Origin | None, custom_objects: dict[str, An
     """
     if path.name == WEIGHTS_FILE:
         return _built(path, origin, "it holds weights alone")
-    objects = {**({} if origin is None else named_objects(origin.build_model)), **(custom_objects or {})}
+    named = {} if origin is None else named_objects(origin.build_model)
+    objects = {name: each for name, each in named.items() if not _is_keras(name)} | (custom_objects or {})
     try:
         return keras.models.load_model(path, custom_objects=objects)
     except (TypeError, ValueError, NotImplementedError) as error:  # a class that is not known, or its from_config fails
@@ -86,6 +92,12 @@ def _built(path: Path, origin: Origin | None, reason: str) -> keras.Model:
     return model
 
 
+def _is_keras(name: str) -> bool:
+    """Whether Keras has something of this name, which a function of the user's must not stand for in a file."""
+    homes = (keras.layers, keras.losses, keras.metrics, keras.activations, keras.optimizers, keras.initializers)
+    return any(hasattr(home, name) for home in (*homes, keras.regularizers, keras.constraints))
+
+
 # -- the user's own classes -------------------------------------------------------------------------------------------
 
 
@@ -96,13 +108,13 @@ def named_objects(function: Callable[..., object]) -> dict[str, Any]:
     what lies in installed packages, nor what is made while it runs.
     """
     found: dict[str, Any] = {}
-    seen: set[int] = set()
+    seen: dict[int, object] = {}  # the values, so that ids stay theirs
     waiting: list[object] = [function]
     while waiting:
         value = waiting.pop()
         if id(value) in seen or not _is_users(value):
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         if isinstance(value, type | types.FunctionType):
             found.setdefault(value.__name__, value)
         waiting += _reached(value)
@@ -110,35 +122,50 @@ def named_objects(function: Callable[..., object]) -> dict[str, Any]:
 
 
 def _is_users(value: object) -> bool:
-    if not isinstance(value, type | types.FunctionType | types.MethodType | types.ModuleType):
-        return callable(value) and hasattr(value, "func")  # functools.partial
-    name = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+    """Whether classes, functions and modules are the user's; what may hold such ones counts as well."""
+    if isinstance(value, type | types.FunctionType):
+        name = value.__module__
+    elif isinstance(value, types.ModuleType):
+        name = value.__name__
+    else:
+        return True
     file = getattr(sys.modules.get(name or ""), "__file__", None)
     if file is None:  # a notebook's cell, or an interpreter's line
         return name == "__main__"
-    return not any(place in Path(file).parts for place in _INSTALLED) and not file.startswith(sys.base_prefix)
+    installed = any(place in Path(file).parts for place in _INSTALLED)
+    return not installed and not Path(file).is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def _reached(value: Any) -> Iterator[object]:  # Any: functions, classes, modules, partials
-    if isinstance(value, types.MethodType):
-        yield value.__func__
-    elif isinstance(value, types.FunctionType):
-        names = set(_names(value.__code__))
-        yield from (value.__globals__[name] for name in names & set(value.__globals__))
-        for cell in value.__closure__ or ():
-            try:
-                yield cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-        for module in [value.__globals__[name] for name in names & set(value.__globals__)]:
-            if isinstance(module, types.ModuleType) and _is_users(module):
-                yield from (getattr(module, name) for name in names if hasattr(module, name))
+def _reached(value: Any) -> Iterator[object]:  # Any: whatever the user's code names
+    """What a value names or holds; of any other object its class."""
+    if isinstance(value, types.FunctionType):
+        yield from _named(value)
     elif isinstance(value, type):
         yield from value.__bases__
         for member in vars(value).values():
             yield getattr(member, "__func__", getattr(member, "fget", member))
+    elif isinstance(value, functools.partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, types.MethodType):
+        yield value.__func__
+    elif isinstance(value, list | tuple | dict):
+        yield from islice(value.values() if isinstance(value, dict) else value, _MAX_ITEMS)
     elif not isinstance(value, types.ModuleType):
-        yield value.func
+        yield type(value)
+
+
+def _named(function: types.FunctionType) -> Iterator[object]:
+    """Globals, closures, and attributes of modules among them, that a function names."""
+    names = set(_names(function.__code__))
+    found = [function.__globals__[name] for name in names & set(function.__globals__)]
+    found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not assigned yet
+            found.append(cell.cell_contents)
+    yield from found
+    for module in found:
+        if isinstance(module, types.ModuleType) and _is_users(module):
+            yield from (getattr(module, name) for name in names if hasattr(module, name))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from ..columns import Columns
 from ..errors import DataError, ModelError
@@ -47,6 +48,7 @@ def build_state(
     if not came_to_end or private_models.unbuilt(model):
         failure = _build_by_call(model, batch) if private_models.has_call(model) else None
         if failure is not None and not came_to_end:
+            _refuse_untraceable(model, columns.assemble(_rows(sample))[0])
             shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
             raise DataError(
                 f"The model cannot take this data ({shapes}): {type(failure).__name__}: {failure} "
@@ -54,8 +56,6 @@ def build_state(
             ) from failure
     _check_layers(model)
     private_models.take_as_built(model)
-    if weights is not None:
-        _set_weights(model, weights)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -65,6 +65,32 @@ def _dtype(rows: np.ndarray) -> str:
     if rows.dtype.kind == "O":
         return "string"
     return str(keras.config.floatx() if rows.dtype.kind == "f" else rows.dtype)
+
+
+def _rows(sample: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(rows, _dtype(rows)) for name, rows in sample.items()}
+
+
+def _refuse_untraceable(model: keras.Model, x: object) -> None:
+    """Raise `ModelError` where a model takes rows when it is called on them, and Keras cannot trace it by itself.
+
+    Args:
+        model: could not be built.
+        x: its inputs, a few rows.
+    """
+    try:
+        model(x, training=False)
+    except Exception:  # whatever the user's layers raise: the rows may not fit
+        return
+    try:
+        tf.function(lambda: model(x, training=True), autograph=False).get_concrete_function()
+    except Exception as error:
+        raise ModelError(
+            f"Keras cannot trace this model: {type(error).__name__}: {error} The rows are not at fault: called on them "
+            "directly, the model takes them; traced by a tf.function, as keras.Model.fit does it, it fails without "
+            "Heliostat as well. Look for what the model does that works eagerly only (keras.RematScope under "
+            "TensorFlow, .numpy() in a layer)."
+        ) from error
 
 
 def _build_by_call(model: keras.Model, batch: tuple[object, object, object]) -> Exception | None:

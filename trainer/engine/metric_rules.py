@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from ..errors import UnsupportedModelError
-from .private_models import leaf_metrics, nested_metrics
+from .private_models import leaf_metrics, nested_metrics, unlisted_metrics
 
 MergeRule = Literal["sum", "max", "min"]
 
@@ -71,6 +71,17 @@ def metric_variables(model: keras.Model) -> list[MetricVariable]:
                 )
             found[id(variable)] = MetricVariable(variable=variable, metric=metric.name, rule=rule, initial=initial)
     return list(found.values())
+
+
+def note_on_unlisted(model: keras.Model) -> str:
+    """What to say of metrics that Keras would never reset; empty if there are none."""
+    names = [metric.name for metric in unlisted_metrics(model)]
+    if not names:
+        return ""
+    return (
+        f"metrics that the model's `metrics` does not list ({', '.join(names)}) begin anew in every epoch; in plain "
+        "Keras nobody resets them"
+    )
 
 
 Owners = tuple[keras.metrics.Metric, ...]

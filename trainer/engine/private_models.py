@@ -109,6 +109,12 @@ def leaf_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     return list({id(leaf): leaf for leaf in leaves}.values())
 
 
+def unlisted_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that are attributes of a model, and that its ``metrics`` does not list."""
+    listed = {id(metric) for metric in model.metrics}
+    return [metric for metric in model._metrics if id(metric) not in listed]
+
+
 def nested_metrics(metric: keras.metrics.Metric) -> list[keras.metrics.Metric]:
     """The metrics that are attributes of a metric."""
     return list(metric._metrics)

@@ -28,6 +28,7 @@ from ..config import LoopName, TrainerConfig
 from ..engine.evaluate import Evaluator
 from ..engine.labels import check_label_range
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
+from ..engine.metric_rules import note_on_unlisted
 from ..engine.model import BuiltModel
 from ..engine.phase import phases_of
 from ..engine.private_api import inner_optimizer
@@ -124,7 +125,7 @@ class Worker:
             dataset = _checked(job.data)
         with times.part("build"):
             built, lacking = self._model.for_run(job, dataset)
-            file_kind = kind_of(built.model)
+            told = (kind_of(built.model).note, note_on_unlisted(built.model))
         code: UserCode = unship(wanted.code, "callbacks and steps")
         check_callbacks(code.callbacks)
         train, valid = steps_of(built, wanted, code)
@@ -140,7 +141,7 @@ class Worker:
                 evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
             files = stack.enter_context(_callback_files(job, reach, member))
             session = Session(job, engine, evaluator, member, code.callbacks, files)
-            notes: tuple[str, ...] = (file_kind.note,) if file_kind.note else ()
+            notes = tuple(filter(None, told))
             notes += () if job.settings.local else notes_on_lost_state(code.callbacks)
             self._announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
             member.take_state = session.snapshot
