@@ -56,6 +56,8 @@ def build_state(
             ) from failure
     _check_layers(model)
     private_models.take_as_built(model)
+    if weights is not None:
+        _set_weights(model, weights)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
