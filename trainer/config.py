@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -259,6 +259,7 @@ class PassConfig:
     steps: int | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_count("global_batch_size", self.global_batch_size)
         if self.steps is not None:
             _check_count("steps", self.steps)
@@ -312,7 +313,7 @@ class FitConfig:
     shuffle: Shuffle = "full"
     columns: Columns = DEFAULT_COLUMNS
     validation_sample_weight: ColumnChoice | None = None
-    validation_freq: int | tuple[int, ...] = 1
+    validation_freq: int | list[int] | tuple[int, ...] = 1
     validation_steps: int | None = None
     validation_batch_size: int | None = None
     code: Shipped = NO_CODE
@@ -329,6 +330,7 @@ class FitConfig:
     record_rows: bool = False
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         if self.loop not in LOOP_NAMES:
             raise ConfigurationError(f"loop={self.loop!r}; the three ways are {', '.join(map(repr, LOOP_NAMES))}.")
         for name in ("epochs", "global_batch_size", "keep"):
@@ -392,8 +394,10 @@ class FitConfig:
     def _check_validation(self) -> None:
         freq = self.validation_freq
         if isinstance(freq, (list, tuple)):
-            object.__setattr__(self, "validation_freq", tuple(freq))
-            for epoch in freq:
+            object.__setattr__(
+                self, "validation_freq", tuple(int(each) if isinstance(each, np.integer) else each for each in freq)
+            )
+            for epoch in self.validation_freq if isinstance(self.validation_freq, tuple) else ():
                 _check_count("an epoch in validation_freq", epoch)
         else:
             _check_count("validation_freq", freq)
@@ -430,6 +434,17 @@ def _check_seconds(name: str, value: object) -> None:
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ConfigurationError(f"{name}={value!r}; it takes {' or '.join(map(repr, choices))}.")
+
+
+def _make_plain(config: PassConfig | FitConfig) -> None:
+    """Let the numbers of a configuration be Python's, which travel as JSON."""
+    for each in fields(config):
+        if isinstance(value := getattr(config, each.name), np.integer):
+            object.__setattr__(config, each.name, _plain(value))
+
+
+def _plain(value: int | np.integer) -> int:
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _check_count(name: str, value: object, least: int = 1) -> None:
