@@ -117,7 +117,7 @@ ELSEWHERE: Mapping[str, str] = {
     "devices": "Trainer(replicas_per_worker=...): the devices of each worker; device='cpu' or 'gpu' says which",
     "accelerator": "Trainer(device='gpu'), 'cpu' or 'auto'",
     "use_gpu": "Trainer(device='gpu')",
-    "strategy": "Trainer(replicas_per_worker=...): each worker makes its own MirroredStrategy",
+    "strategy": "Trainer(replicas_per_worker=N): each worker makes its own MirroredStrategy",
     "model": "the first argument, build_model: a function that returns the compiled model",
     "optimizer": "model.compile(optimizer=...) in build_model",
     "loss": "model.compile(loss=...) in build_model",
@@ -161,22 +161,19 @@ def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Cal
 def _answer(name: str, argument: str, value: object, known: list[str]) -> str:
     """What to write instead of an argument that a method does not have."""
     of_keras = next((each for each in TABLE if each.name == argument), None)
-    said = (
-        f"{name}() has no argument {argument!r} (it is {value!r})"
-        if _is_short(value)
-        else (f"{name}() has no argument {argument!r}")
-    )
+    shown = f"={value!r}" if _is_short(value) else "=..."
+    said = f"{name}() has no argument {argument!r}, which was given as {argument}{shown}."
     if of_keras is not None:
-        return f"{said}. It belongs to {' and '.join(f'{each}()' for each in of_keras.methods)}: {of_keras.text}."
+        return f"{said} It belongs to {' and '.join(f'{each}()' for each in of_keras.methods)}: {of_keras.text}."
     if argument in ELSEWHERE:
-        return f"{said}. Use {ELSEWHERE[argument]}."
+        return f"{said} Use {ELSEWHERE[argument].replace('=...', shown, 1)}."
     close = difflib.get_close_matches(argument, known, n=1)
-    meant = f"Did you mean {close[0]}=? " if close else ""
-    return f"{said}. {meant}See help(heliostat.trainer.Trainer)."
+    return f"{said} {f'Did you mean {close[0]}{shown}? ' if close else ''}See help(heliostat.trainer.Trainer)."
 
 
 def _is_short(value: object) -> bool:
-    return isinstance(value, (int, float, bool, type(None))) or (isinstance(value, str) and len(value) < 40)
+    """Whether a value can be shown in a line."""
+    return isinstance(value, (int, float, type(None))) or (isinstance(value, str) and len(value) < 40)
 
 
 def page_lines() -> Iterator[str]:
