@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
 from heliostat.data import Dataset, DatasetError, open_dataset
 
 from .class_weight import checked_class_weight
@@ -64,7 +65,7 @@ class GivenRows:
         """
         if given is not None:
             return given
-        if isinstance(steps, int) and steps > 0 and isinstance(self.data, tuple):
+        if isinstance(steps, (int, np.integer)) and steps > 0 and isinstance(self.data, tuple):
             return max(1, -(-_num_rows(self.data) // steps))
         return (self.data.batch_rows if isinstance(self.data, Stream) else 0) or DEFAULT_BATCH_SIZE
 
@@ -126,7 +127,7 @@ def rows_to_predict(x: Any, inputs: ColumnChoice | None) -> GivenRows:
     """The rows of a call of `predict`: arrays are inputs, however many there are; arguments as for `given_rows`."""
     rows = given_rows((x,) if _is_arrays(x) and not _is_alone(x) else x, None, None, inputs=inputs, targets=None)
     undecided = tuple(name for name in rows.undecided if name == "inputs")
-    return replace(rows, columns=replace(rows.columns, targets=None), undecided=undecided)
+    return replace(rows, columns=replace(rows.columns, targets=None, sample_weight=None), undecided=undecided)
 
 
 def validation_of(rows: GivenRows, validation_data: Any, fraction: float) -> tuple[GivenRows, GivenRows | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from heliostat.data import DatasetExistsError, write_dataset
 from heliostat.trainer import ConfigurationError, Trainer
 from heliostat.trainer.keras_arguments import ELSEWHERE, TABLE, page_lines
@@ -189,6 +190,51 @@ def test_timesteps_have_weights(tmp_path, workers):
     labels = np.tile(Y[:, None], 5)
     weights = RNG.uniform(size=labels.shape)
     compare(tmp_path, of_steps, X[..., None], labels, workers=workers, sample_weight=weights, batch_size=8)
+
+
+def several():
+    """Two inputs, two outputs."""
+    a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
+    both = layers.Concatenate()([a, b])
+    u, v = (layers.Dense(1, kernel_initializer="ones", name=name)(both) for name in "uv")
+    model = keras.Model({"a": a, "b": b}, {"u": u, "v": v})
+    model.compile("sgd", {"u": "mse", "v": "mae"}, weighted_metrics={"u": ["mae"], "v": ["mse"]})
+    return model
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", [{"u": WEIGHTS, "v": WEIGHTS[::-1].copy()}, WEIGHTS], ids=["each", "one"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_outputs_have_weights(tmp_path, weights, workers):
+    x, y = {"a": X[:, :2], "b": X[:, 2:]}, {"u": X[:, :1] * 2, "v": X[:, 1:2] - 1}
+    arguments = {"sample_weight": weights, "validation_split": 1 / 3, "batch_size": 7, "epochs": 2}
+    compare(tmp_path, several, x, y, workers=workers, **arguments)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_streams_take_the_arguments_that_they_take_in_keras(tmp_path):
+    use_floats("float64")
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(7)
+    weighted = tf.data.Dataset.from_tensor_slices((X, Y, WEIGHTS)).batch(7)
+    model = classifier()()
+    want = model.fit(
+        batches, class_weight=dict(enumerate([0.5, 2.0, 3.0])), validation_data=weighted, verbose=0
+    ).history
+    with local_trainer(classifier(), tmp_path, num_microbatches=1) as trainer:
+        weights = dict(enumerate([0.5, 2.0, 3.0]))
+        result = trainer.fit(batches, class_weight=weights, validation_data=weighted, verbose=0)
+        check_history(result.history, want)
+        np.testing.assert_allclose(trainer.evaluate(weighted, return_dict=False), model.evaluate(weighted, verbose=0))
+        np.testing.assert_allclose(trainer.predict(weighted, steps=2), model.predict(weighted, steps=2, verbose=0))
+        for refused, words in (
+            ({"class_weight": weights, "x": weighted}, "do not go together"),
+            ({"validation_split": 0.1, "x": batches}, "a stream of batches, as in Keras"),
+            ({"y": Y, "x": batches}, "y= goes with arrays"),
+        ):
+            with pytest.raises(ConfigurationError, match=words):
+                trainer.fit(**refused)
 
 
 @pytest.mark.engine

@@ -284,7 +284,7 @@ def test_a_step_that_does_not_say_how_its_loss_reduces_is_refused_for_a_summed_l
         ({"loop": "custom", "valid_step": 3}, "valid_step is 3, not a function"),
         ({"callbacks": [3]}, "callbacks holds 3"),
         ({"inputs": []}, r"inputs=\[\] names no column"),
-        ({"data": ["text"]}, "data is a tuple of \\(list\\)"),
+        ({"data": 5}, "data is a int; it takes a dataset path"),
         ({"data": "/nowhere", "y": DATA[1]}, "y= goes with arrays, and x is a str.* Give targets='...'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
