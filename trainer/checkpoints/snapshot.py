@@ -7,6 +7,7 @@ begins from one. The model's part of a run's identity is here as well: whose sta
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,11 +94,15 @@ def make_snapshot(
 def restore_state(built: BuiltModel, snapshot: Snapshot) -> None:
     """Write the state of a snapshot into every replica of a model.
 
+    A model whose optimizers are not known takes its weights, by their paths.
+
     Raises:
         CheckpointError: it is of another model.
     """
     found = snapshot.part(_STATE)
     names = _names(built)
+    if not built.optimizers:
+        found, names = _by_path(found, {variable.path for variable in built.state}), [v.path for v in built.state]
     shapes = {name: tuple(variable.shape) for name, variable in zip(names, built.state, strict=True)}
     wrong = [name for name in {**shapes, **found} if name not in found or found[name].shape != shapes.get(name)]
     if wrong:
@@ -132,8 +137,15 @@ def model_settings(built: BuiltModel) -> dict[str, Any]:
         **{name: value for name, value in compiled.items() if name != "jit_compile"},
         "jit_compile": built.jit_compile,
         **layers,
-        "state": {name: f"{variable.dtype} {tuple(variable.shape)}" for name, variable in state},
+        **({"state": {n: f"{v.dtype} {tuple(v.shape)}" for n, v in state}} if built.optimizers else {}),
     }
+
+
+def _by_path(found: Mapping[str, np.ndarray], paths: set[str]) -> dict[str, np.ndarray]:
+    """Of a saved state what has these paths; none that two variables have."""
+    number = Counter(name.partition(".")[2] for name in found)
+    by_path = {name.partition(".")[2]: value for name, value in found.items()}
+    return {path: by_path[path] for path in paths if number[path] == 1}
 
 
 def _names(built: BuiltModel) -> list[str]:

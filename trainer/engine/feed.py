@@ -36,11 +36,13 @@ class Microbatch:
         index: its place among the microbatches of the step.
         batch: tensors by column, views of the feed's buffers: valid until the feed is asked for the next step.
         weights: float64 ``[4]``, see `microbatch_weights`.
+        is_first: whether those of the step before it have no rows.
     """
 
     index: int
     batch: Mapping[str, tf.Tensor]
     weights: np.ndarray
+    is_first: bool
 
 
 class Feed:
@@ -79,6 +81,7 @@ class Feed:
         self._ahead = Ahead(self._gather, name="heliostat-feed")
         self._told: Rows | None = None
         self._read_s = 0.0
+        self._last: tuple[Rows, list[Microbatch]] | None = None
         self.start_pass(0)
 
     def start_pass(self, epoch: int, part: int = 0) -> None:
@@ -89,13 +92,17 @@ class Feed:
             if reader is not None:
                 reader.start_pass(seed=self._seed, epoch=epoch)
         self._order = RowOrder(num_rows=len(self.dataset), seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        self._last = None
 
     def row_ids(self, step: int, index: int) -> np.ndarray:
         """Row ids of one microbatch, int64."""
         return row_ids(self._order, self.plan, step, index)
 
     def read(self, step: int, indices: Sequence[int]) -> list[Microbatch]:
-        """The microbatches `indices` of `step`; those without rows are left out."""
+        """The microbatches `indices` of `step`; those without rows are left out. What was read last is still there."""
+        rows = step, tuple(indices)
+        if self._last is not None and self._last[0] == rows:  # another phase of the step
+            return self._last[1]
         start, stop = self.plan.step_rows(step)
         batch_weight = self._sum_of_weights(start, stop)
         present = [index for index in indices if self.plan.present(step)[index]]
@@ -109,7 +116,9 @@ class Feed:
             weight = self._sum_of_weights(low, high)
             weights = microbatch_weights(self._reduction, high - low, stop - start, weight, batch_weight)
             batch = {name: to_tensor(array) for name, array in arrays.items()}
-            found.append(Microbatch(index=index, batch=batch, weights=weights))
+            is_first = not any(self.plan.present(step)[:index])
+            found.append(Microbatch(index=index, batch=batch, weights=weights, is_first=is_first))
+        self._last = rows, found
         return found
 
     def nonfinite_value(self, step: int, index: int) -> str:

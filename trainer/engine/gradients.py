@@ -10,12 +10,14 @@ or in vain, and nobody sees the difference. Each effect is taken away where the 
     update a metric      starts from the metric's initial state, so that its new value is this microbatch's change
     move an average      starts from the step's value, and gives its new value away: the mean over microbatches is kept
     count in integers    the same, and all microbatches must agree
-    apply gradients      hands them over (`capture.captured_gradients`)
+    apply gradients      hands them over (`capturing.captured`)
+    assign a weight      does so between two phases (`contribution.py`), if it depends on no rows
     assign anything else is refused (`capture.StepScope`, and `refuse_impure_ops` on the finished graph)
 
 State is read and written in a `keras.StatelessScope`, as Keras's own JAX trainer does
 (keras/src/backend/jax/trainer.py). What comes out is multiplied by the microbatch's weights and laid into the buckets
-of one vector (`layout.py`), inside the graph.
+of one vector (`layout.py`), inside the graph. A step that reads what it has changed is cut into phases, each with such
+a vector of its own (`cut_step.py`); most steps have one phase, and what is traced first is it.
 
 One traced graph serves every worker and any number of replicas: a call computes one microbatch on each replica, and a
 worker with several microbatches per replica calls several times. Other shapes and other graphs may get other kernels,
@@ -29,39 +31,185 @@ around the compiled loss: it would pass over what the user wrote in `train_step`
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from heliostat.cluster.vectors import Vector
 
 from ..columns import Columns
-from ..errors import UnsupportedModelError, UnsupportedStepError
+from ..errors import UnsupportedStepError
 from . import private_api
-from .capture import GradientAndVariable, StepScope, captured_gradients, dense_gradients, recording, refuse_impure_ops
+from .capture import StepScope, refuse_impure_ops
+from .capturing import captured
+from .counted import Counted, counted
+from .cut_step import NUM_WEIGHTS, CutStep
 from .layout import VectorLayout, vector_layout
-from .logs import StepLogs, StepResults, logged_sum, numbers_of
-from .metrics import MetricLayout
-from .model import MEAN_REDUCTIONS, BuiltModel
+from .logs import StepResults
+from .model import BuiltModel
+from .origins import Origins
 from .per_replica import PerReplica
+from .phase_function import PhaseFunction
+from .recorded import Apply, Assign, GradientAndVariable, RecordedPhase
 from .runtime import BUILD_LOCK
-from .tensors import HostViews, copied_to_tensor
+from .scoped_step import ScopedStep, StepFunction
+from .tensors import flat_values
 
 Kind = Literal["train", "evaluate"]
-StepFunction = Callable[[object, object, object], StepLogs]
-"""``step(x, y, sample_weight)``, structures of tensors; returns logs by name, a scalar loss, or None."""
-ReplicaInput = tuple[Mapping[str, tf.Tensor], np.ndarray, np.ndarray]
-"""A microbatch: its rows by column, its weights (float64 ``[4]``, see `microbatch_weights`) and its seeds (int64
-``[generators, 2]``, see `microbatch_seeds`)."""
+
+
+class GradientFunction:
+    """The traced function of one step kind: one for each of its phases.
+
+    Args:
+        built: the model.
+        step: ``step(x, y, sample_weight)``: the user's or Keras's train or test step.
+        kind: ``"train"`` captures gradients, ``"evaluate"`` does not.
+        columns: which columns are inputs, targets and weights.
+        sample: a few rows of each column, for shapes and dtypes.
+        reduction: how the step's loss reduces over rows.
+        only_returned_logs: the step's result alone tells the logs, as in Keras; otherwise every metric it updates too.
+
+    Attributes:
+        columns: which columns are read.
+        reduction: how the step's loss reduces over rows.
+        phases: the functions, in order.
+        cut: the step that they are cut from; None where one plain phase is all of it.
+
+    Raises:
+        UnsupportedStepError, UnsupportedModelError: the step does something that cannot be exact.
+    """
+
+    def __init__(
+        self,
+        built: BuiltModel,
+        step: StepFunction,
+        *,
+        kind: Kind,
+        columns: Columns,
+        sample: Mapping[str, np.ndarray],
+        reduction: str,
+        only_returned_logs: bool = True,
+    ) -> None:
+        self._built, self._kind = built, kind
+        self.columns, self.reduction = columns, reduction
+        self.cut: CutStep | None = None
+        self._traced: VectorLayout | None = None
+        with BUILD_LOCK, private_api.unscaled_losses(), captured():
+            self._step = ScopedStep(built, step, columns, reduction, trains=kind == "train")
+            self._results = StepResults(built, only_returned=only_returned_logs)
+            try:
+                self.phases = [self._one_phase(sample)]
+            except _SeveralPhases as found:
+                self.cut = CutStep(built, self._step, self._results, found.phases, sample, reduction)
+                self.phases = self._cut_phases(self.cut)
+
+    @property
+    def layout(self) -> VectorLayout:
+        """What lies where in the vector of a microbatch, in the first phase."""
+        return self.phases[0].layout
+
+    def _one_phase(self, sample: Mapping[str, np.ndarray]) -> PhaseFunction:
+        built, specs = self._built, self._step.specs(sample)
+        per_replica = PerReplica(built.strategy, built.runtime, self._vector, specs, jit_compile=built.jit_compile)
+        refuse_impure_ops(per_replica.graph)
+        if self._traced is None:
+            raise UnsupportedStepError("The training step was not traced.")
+        return PhaseFunction(per_replica, self.columns.names, self._traced, num_weights=4)
+
+    def _cut_phases(self, cut: CutStep) -> list[PhaseFunction]:
+        names = self.columns.names
+        return [
+            PhaseFunction(cut.function_of(number), names, places.layout, num_weights=NUM_WEIGHTS)
+            for number, places in enumerate(cut.places)
+        ]
+
+    def _vector(self, columns: Sequence[tf.Tensor], weights: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The vector of a microbatch, as tensors; this is what is traced."""
+        numbers, scope = self._step(columns, seeds)
+        rows = [*columns, weights, seeds]
+        if not self._is_plain(scope.phases, Origins(rows, {})):
+            raise _SeveralPhases(scope.phases)
+        outputs = self._collect(counted(self._built, self._results, numbers, scope, rows), scope)
+        self._refuse_local_totals(scope, outputs)
+        self._traced = outputs.layout
+        dtype = self._built.float_dtype
+        values, float_buckets, start = [*outputs.gradients, *outputs.float_state], [], 0
+        for count in outputs.layout.variables_per_bucket:
+            weight = weights[0 if start < len(outputs.gradients) else 1]
+            float_buckets.append(flat_values(values[start : start + count], dtype) * tf.cast(weight, dtype))
+            start += count
+        int_state = [*outputs.int_state, *(-value for value in outputs.int_state)]
+        return (
+            *(float_buckets or [tf.zeros((0,), dtype)]),
+            flat_values(outputs.sums, tf.float64),
+            flat_values([*outputs.maxima, *int_state], tf.float64),
+        )
+
+    def _is_plain(self, phases: Sequence[RecordedPhase], origins: Origins) -> bool:
+        """Whether a step is one optimizer that takes gradients, with nothing that only `cut_step.py` does exactly."""
+        if self._kind == "evaluate":
+            return True
+        events = [event for phase in phases for event in phase.events]
+        if not any(isinstance(event, Apply) for event in events):
+            raise UnsupportedStepError(
+                "The training step applied no gradients. It must call optimizer.apply_gradients(zip(gradients, "
+                "model.trainable_variables)); a model without trainable weights can only be evaluated."
+            )
+        if len(phases) > 1 or len(events) > 1 or self._built.optimizers != (self._built.optimizer,):
+            return False
+        return all(
+            change.variable.aggregation not in ("sum", "only_first_replica")
+            and (origins.of(change.value).rows or not change.value.dtype.is_floating)
+            for change in phases[0].state
+        )
+
+    def _collect(self, counts: Counted, scope: StepScope) -> StepOutputs:
+        """Take out of the scope what a step of one phase has left there.
+
+        Args:
+            counts: what it has counted.
+            scope: knows the new values.
+        """
+        built = self._built
+        gradients, values = [], dict[int, tf.Tensor]()
+        if self._kind == "train":
+            (phase,) = scope.phases
+            gradients = dense_gradients([pair for event in phase.events for pair in _pairs(event)], built.trainable)
+            index = {id(variable): i for i, variable in enumerate(built.non_trainable)}
+            values = {index[id(change.variable)]: change.value for change in phase.state}
+        floating = tuple(i for i in values if keras.backend.is_float_dtype(built.non_trainable[i].dtype))
+        int_state = tuple(i for i in values if i not in floating)
+        present = tuple(i for i, g in enumerate(gradients) if g is not None)
+        num_int_state = sum(int(np.prod(built.non_trainable[i].shape)) for i in int_state)
+        metrics = replace(counts.layout, num_int_state=num_int_state)
+        return StepOutputs(
+            gradients=[gradient for gradient in gradients if gradient is not None],
+            float_state=[values[i] for i in floating],
+            int_state=[tf.cast(values[i], tf.float64) for i in int_state],
+            sums=[value for group in counts.sums for value in group],
+            maxima=counts.maxima,
+            layout=vector_layout(built, present, floating, int_state, metrics),
+        )
+
+    def _refuse_local_totals(self, scope: StepScope, outputs: StepOutputs) -> None:
+        """Raise where what is counted without training depends on a sum over the whole batch, which is not made."""
+        if not scope.local_totals:
+            return
+        origins = Origins(scope.local_totals, {})
+        if any(origins.of(tf.convert_to_tensor(value)).rows for value in (*outputs.sums, *outputs.maxima)):
+            raise UnsupportedStepError(
+                "The step of a pass without training counts what depends on global_sum() or global_mean(). Rows of "
+                "such a pass are computed one microbatch after another, and no sum is made over a batch. Call it "
+                "where the model trains alone: if training: ..."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutputs:
-    """What the trace of a step told: the parts of a microbatch's vector, and how they lie in it.
+    """What the trace of a step of one phase told: the parts of a microbatch's vector, and how they lie in it.
 
     Attributes:
         gradients: one per variable of `layout.gradients`, not yet weighted; `float_state` likewise.
@@ -79,190 +227,28 @@ class StepOutputs:
     layout: VectorLayout
 
 
-class GradientFunction:
-    """The traced function of one step kind.
+class _SeveralPhases(Exception):
+    """The step that is being traced is not one plain phase; knows what it has done."""
 
-    Args:
-        built: the model.
-        step: ``step(x, y, sample_weight)``: the user's or Keras's train or test step.
-        kind: ``"train"`` captures gradients, ``"evaluate"`` does not.
-        columns: which columns are inputs, targets and weights.
-        sample: a few rows of each column, for shapes and dtypes.
-        reduction: how the step's loss reduces over rows.
-        only_returned_logs: the step's result alone tells the logs, as in Keras; otherwise every metric it updates too.
+    def __init__(self, phases: Sequence[RecordedPhase]) -> None:
+        super().__init__(f"{len(phases)} phases")
+        self.phases = list(phases)
 
-    Attributes:
-        columns: which columns are read.
-        reduction: how the step's loss reduces over rows.
-        layout: what lies where in the vector of a microbatch.
-        views: knows the tensors behind the vectors of the last call.
 
-    Raises:
-        UnsupportedStepError, UnsupportedModelError: the step does something that cannot be exact.
+def _pairs(event: Apply | Assign) -> tuple[GradientAndVariable, ...]:
+    return event.pairs if isinstance(event, Apply) else ()
+
+
+def dense_gradients(
+    pairs: Sequence[GradientAndVariable], trainable: Sequence[keras.Variable]
+) -> list[tf.Tensor | None]:
+    """One dense gradient (or None) for every variable of `trainable`, in its order.
+
+    An `Embedding` hands out `tf.IndexedSlices`; they are made dense so that a row used twice counts as the sum.
     """
-
-    def __init__(
-        self,
-        built: BuiltModel,
-        step: StepFunction,
-        *,
-        kind: Kind,
-        columns: Columns,
-        sample: Mapping[str, np.ndarray],
-        reduction: str,
-        only_returned_logs: bool = True,
-    ) -> None:
-        self._built, self._step, self._kind = built, step, kind
-        self.columns, self._names, self.reduction = columns, columns.names, reduction
-        self._traced: VectorLayout | None = None
-        self.views = HostViews()
-        with BUILD_LOCK:
-            self._results = StepResults(built, only_returned=only_returned_logs)
-            self._per_replica = self._trace({name: sample[name] for name in self._names})
-        if self._traced is None:
-            raise UnsupportedStepError("The training step was not traced.")
-        self.layout: VectorLayout = self._traced
-
-    def __call__(self, replica_inputs: Sequence[ReplicaInput]) -> list[Vector]:
-        """Compute one microbatch on every replica.
-
-        Args:
-            replica_inputs: one microbatch per replica.
-
-        Returns:
-            per replica the vector of its microbatch; buckets may be read-only views of TensorFlow's memory, which lives
-            as long as they do.
-        """
-        outputs = self.on_devices(replica_inputs)
-        return [tuple(map(self.views.of, vector)) for vector in outputs]
-
-    def on_devices(self, replica_inputs: Sequence[ReplicaInput]) -> list[list[tf.Tensor]]:
-        """As a call, but what it returns are tensors, on the replicas' devices."""
-        arguments = [
-            ([batch[name] for name in self._names], copied_to_tensor(weights), copied_to_tensor(seeds))
-            for batch, weights, seeds in replica_inputs
-        ]
-        self.views.forget()
-        return self._per_replica(arguments)
-
-    def _trace(self, sample: Mapping[str, np.ndarray]) -> PerReplica:
-        built = self._built
-        column_specs = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in sample.values()]
-        seeds_spec = tf.TensorSpec((len(built.generators), 2), tf.int64)
-        specs = (column_specs, tf.TensorSpec((4,), tf.float64), seeds_spec)
-        captured = captured_gradients(built.optimizer) if self._kind == "train" else contextlib.nullcontext()
-        with private_api.unscaled_losses(), captured:
-            per_replica = PerReplica(built.strategy, built.runtime, self._vector, specs, jit_compile=built.jit_compile)
-        refuse_impure_ops(per_replica.graph)
-        return per_replica
-
-    def _vector(self, columns: Sequence[tf.Tensor], weights: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The vector of a microbatch, as tensors; this is what is traced."""
-        outputs = self._run_step(columns, weights, seeds)
-        self._traced = outputs.layout
-        dtype = self._built.float_dtype
-        values, float_buckets, start = [*outputs.gradients, *outputs.float_state], [], 0
-        for count in outputs.layout.variables_per_bucket:
-            weight = weights[0 if start < len(outputs.gradients) else 1]
-            float_buckets.append(_flat(values[start : start + count], dtype) * tf.cast(weight, dtype))
-            start += count
-        int_state = [*outputs.int_state, *(-value for value in outputs.int_state)]
-        return (
-            *(float_buckets or [tf.zeros((0,), dtype)]),
-            _flat(outputs.sums, tf.float64),
-            _flat([*outputs.maxima, *int_state], tf.float64),
-        )
-
-    def _run_step(self, columns: Sequence[tf.Tensor], weights: tf.Tensor, seeds: tf.Tensor) -> StepOutputs:
-        """Trace the step in a scope that starts where a microbatch starts."""
-        built = self._built
-        private_api.use_global_generator(built.generators[0])
-        batch = {name: _to_floatx(value) for name, value in zip(self._names, columns, strict=True)}
-        metric_start = [tf.constant(m.initial) for m in built.metrics]
-        non_trainable_start = [tf.identity(private_api.tf_variable(v)) for v in built.non_trainable]
-        start = [
-            *((g.state, seeds[i]) for i, g in enumerate(built.generators)),
-            *zip((m.variable for m in built.metrics), metric_start, strict=True),
-            *zip(built.non_trainable, non_trainable_start, strict=True),
-        ]
-        with StepScope(start, collect_losses=True) as scope, recording() as pairs:
-            began = dict(scope.state_mapping)
-            returned = numbers_of(self._step(*self.columns.assemble(batch)))
-            if self.reduction not in MEAN_REDUCTIONS and (scope.losses or built.model.losses):
-                self._refuse_added_losses()
-
-        def changed(variable: keras.Variable) -> bool:
-            return scope.get_current_value(variable) is not began[id(variable)]
-
-        return self._collect(returned, pairs, scope, changed, weights, [*columns, seeds])
-
-    def _collect(
-        self,
-        returned: Mapping[str, tf.Tensor],
-        pairs: Sequence[GradientAndVariable],
-        scope: StepScope,
-        changed: Callable[[keras.Variable], bool],
-        weights: tf.Tensor,
-        rows: Sequence[tf.Tensor],
-    ) -> StepOutputs:
-        """Take out of the scope what the step has left there.
-
-        Args:
-            returned: numbers by name, that the step returned.
-            pairs: what its optimizer was given.
-            scope: knows the new values.
-            changed: whether the step has assigned a variable.
-            weights: float64 ``[4]``, see `microbatch_weights`.
-            rows: what else differs between microbatches.
-        """
-        built = self._built
-        updated = tuple(m for m in built.metrics if changed(m.variable))
-        states = [(m, scope.get_current_value(m.variable)) for m in updated]
-        logs = self._results.read(returned, states, [*rows, weights])
-        sums = [self._results.metric_sum(m, scope, weights) for m in updated if m.rule == "sum"]
-        for value in logs.logged.values():
-            sums += [logged_sum(value, weights), weights[3]]
-        maxima = [
-            scope.get_current_value(m.variable) * (1 if m.rule == "max" else -1) for m in updated if m.rule != "sum"
-        ]
-        gradients = dense_gradients(pairs, built.trainable) if self._kind == "train" else []
-        assigned = [i for i, v in enumerate(built.non_trainable) if changed(v)] if self._kind == "train" else []
-        floating = tuple(i for i in assigned if keras.backend.is_float_dtype(built.non_trainable[i].dtype))
-        int_state = tuple(i for i in assigned if i not in floating)
-        values = {i: scope.get_current_value(built.non_trainable[i]) for i in assigned}
-        present = tuple(i for i, g in enumerate(gradients) if g is not None)
-        num_int_state = sum(int(np.prod(built.non_trainable[i].shape)) for i in int_state)
-        metrics = MetricLayout(
-            variables=updated,
-            logged=logs.shapes,
-            num_int_state=num_int_state,
-            result_names=logs.names,
-            derived=logs.derived,
-        )
-        return StepOutputs(
-            gradients=[gradients[i] for i in present],
-            float_state=[values[i] for i in floating],
-            int_state=[tf.cast(values[i], tf.float64) for i in int_state],
-            sums=sums,
-            maxima=maxima,
-            layout=vector_layout(built, present, floating, int_state, metrics),
-        )
-
-    def _refuse_added_losses(self) -> None:
-        raise UnsupportedModelError(
-            f"The model adds losses of its own (add_loss or a regularizer) to a loss that reduces by "
-            f"{self.reduction!r}; they would be counted once per microbatch. Use reduction='sum_over_batch_size'."
-        )
-
-
-def _flat(parts: Sequence[tf.Tensor], dtype: np.dtype | tf.DType) -> tf.Tensor:
-    """The elements of all parts, one after another, in one dtype."""
-    pieces = [tf.reshape(tf.cast(part, dtype), (-1,)) for part in parts]
-    if not pieces:
-        return tf.zeros((0,), dtype)
-    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
-
-
-def _to_floatx(value: tf.Tensor) -> tf.Tensor:
-    """Floating-point columns take Keras's float type, as arrays do in plain Keras; others stay as they are."""
-    return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value
+    index = {id(variable): i for i, variable in enumerate(trainable)}
+    dense: list[tf.Tensor | None] = [None] * len(trainable)
+    for gradient, variable in pairs:
+        if gradient is not None:
+            dense[index[id(variable)]] = tf.convert_to_tensor(gradient)
+    return dense

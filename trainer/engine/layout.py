@@ -36,7 +36,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, islice, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from heliostat.cluster.vectors import BucketOp, Layout, Vector
@@ -57,6 +57,19 @@ if TYPE_CHECKING:
 MAX_MEAN_ELEMENTS = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that has a part of a float bucket: the path of a variable, or what else tells users what it is."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorLayout:
     """What the vector of a microbatch holds, in order.
@@ -66,19 +79,28 @@ class VectorLayout:
     bucket, and there is an empty one if there are none. The last two, one float64 that is summed and one of which the
     maximum is taken, are described by `metrics`.
 
+    A phase of a step with several holds the same kinds of numbers, but not of variables in the model's order: its parts
+    are named, and where they go is for `new_values.py`.
+
     Attributes:
         gradients: indices into `BuiltModel.trainable` of the variables that have a gradient.
         float_state: indices into `BuiltModel.non_trainable` of the floating-point state the step assigns.
         int_state: likewise of integer state the step assigns; all microbatches must agree on it.
-        variables_per_bucket: how many of these variables are joined in each float bucket, see `choose_buckets`.
+        parts: what lies in the float buckets, in order.
+        num_gradient_buckets: how many of these come before those of state.
+        variables_per_bucket: how many parts are joined in each float bucket, see `choose_buckets`.
+        agreed_names: of the integer state on which all microbatches must agree.
         metrics: metric changes and logged scalars.
         buckets: dtype and length of each bucket.
     """
 
-    gradients: tuple[int, ...]
-    float_state: tuple[int, ...]
-    int_state: tuple[int, ...]
+    gradients: tuple[int, ...] = ()
+    float_state: tuple[int, ...] = ()
+    int_state: tuple[int, ...] = ()
+    parts: tuple[Part, ...]
+    num_gradient_buckets: int
     variables_per_bucket: tuple[int, ...]
+    agreed_names: tuple[str, ...]
     metrics: MetricLayout
     buckets: Layout
 
@@ -109,7 +131,7 @@ class VectorLayout:
                 f"gradient_dtype='bfloat16' rounds float32 gradients, and this model's are {dtype.name}. Leave "
                 "gradient_dtype out, or use float32 weights."
             )
-        num_gradients = len(self.float_buckets) - (1 if self.float_state else 0)
+        num_gradients = self.num_gradient_buckets
         gradients = tuple((np.dtype(bfloat16), length) for _, length in self.buckets[:num_gradients])
         return replace(self, buckets=gradients + self.buckets[num_gradients:])
 
@@ -134,22 +156,38 @@ def vector_layout(
     Returns:
         gradients joined as `choose_buckets` says, moving averages in one bucket.
     """
-    sizes = [math.prod(built.trainable[i].shape) for i in gradients]
-    state_sizes = [math.prod(built.non_trainable[i].shape) for i in float_state]
-    counts = (*choose_buckets(sizes), *((len(float_state),) if float_state else ()))
-    ends = list(accumulate((0, *sizes, *state_sizes)))
-    borders = [ends[at] for at in accumulate((0, *counts))]
-    float_buckets = [(built.float_dtype, stop - start) for start, stop in pairwise(borders)] or [(built.float_dtype, 0)]
+    trained = [Part(v.path, tuple(v.shape)) for v in (built.trainable[i] for i in gradients)]
+    state = [Part(v.path, tuple(v.shape)) for v in (built.non_trainable[i] for i in float_state)]
+    counts, float_buckets = float_buckets_of(trained, state, built.float_dtype)
     float64 = np.dtype(np.float64)
     buckets = (*float_buckets, (float64, metrics.num_sums), (float64, metrics.num_maxima))
     return VectorLayout(
         gradients=gradients,
         float_state=float_state,
         int_state=int_state,
+        parts=(*trained, *state),
+        num_gradient_buckets=len(float_buckets) - (1 if float_state else 0),
         variables_per_bucket=counts,
+        agreed_names=tuple(built.non_trainable[i].path for i in int_state),
         metrics=metrics,
         buckets=buckets,
     )
+
+
+def float_buckets_of(
+    gradients: Sequence[Part], state: Sequence[Part], dtype: np.dtype
+) -> tuple[tuple[int, ...], tuple[tuple[np.dtype, int], ...]]:
+    """How many parts share each float bucket, and dtype and length of each.
+
+    Args:
+        gradients: joined as `choose_buckets` says.
+        state: all in the last bucket.
+        dtype: of all.
+    """
+    counts = (*choose_buckets([part.size for part in gradients]), *((len(state),) if state else ()))
+    ends = list(accumulate((0, *(part.size for part in (*gradients, *state)))))
+    borders = [ends[at] for at in accumulate((0, *counts))]
+    return counts, tuple((dtype, stop - start) for start, stop in pairwise(borders)) or ((dtype, 0),)
 
 
 def small_on_average(sizes: Sequence[int]) -> bool:
@@ -169,21 +207,24 @@ def choose_buckets(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(len(list(neighbours)) for _, neighbours in large)
 
 
+Joined = TypeVar("Joined", "keras.Variable", Part)
+
+
 def split_by_variable(
-    buckets: Sequence[np.ndarray | tf.Tensor], variables_per_bucket: Sequence[int], variables: Sequence[keras.Variable]
-) -> Iterator[tuple[keras.Variable, np.ndarray | tf.Tensor]]:
+    buckets: Sequence[np.ndarray | tf.Tensor], variables_per_bucket: Sequence[int], variables: Sequence[Joined]
+) -> Iterator[tuple[Joined, np.ndarray | tf.Tensor]]:
     """Every variable with its part of the buckets that it is joined in.
 
     Args:
         buckets: arrays or tensors ``[elements]``.
         variables_per_bucket: how many variables are joined in each.
-        variables: these variables, in order.
+        variables: these variables, or what stands for them, in order.
 
     Yields:
         a variable, and its elements as one dimension: a view of an array, a slice of a tensor.
     """
     left = iter(variables)
-    for bucket, count in zip(buckets, variables_per_bucket, strict=True):
+    for bucket, count in zip(buckets, variables_per_bucket, strict=False):  # where there is none, one empty bucket
         at = 0
         for variable in islice(left, count):
             size = math.prod(variable.shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 from heliostat.cluster import instruments
 from heliostat.cluster.tree import Node
@@ -16,9 +17,10 @@ from heliostat.cluster.vectors import Vector
 
 from ..errors import UnsupportedModelError
 from .feed import Feed, Microbatch
-from .gradients import GradientFunction, ReplicaInput
+from .gradients import GradientFunction
 from .layout import microbatch_seeds
 from .model import BuiltModel
+from .phase_function import ReplicaInput
 from .replica_sum import ReplicaSum
 from .times import TimeSplit
 
@@ -28,15 +30,25 @@ class Microbatches:
 
     Args:
         built: the model.
-        gradients: the traced function of the step.
+        gradients: the traced functions of the step.
         feed: where rows come from.
         seed: seed of the run.
+        phase: number of the phase that is computed.
+
+    Attributes:
+        function: the traced function of the phase.
+        times: where the time goes; those of other phases may share it.
     """
 
-    def __init__(self, built: BuiltModel, gradients: GradientFunction, feed: Feed, seed: int) -> None:
+    def __init__(self, built: BuiltModel, gradients: GradientFunction, feed: Feed, seed: int, phase: int = 0) -> None:
         self.built, self.gradients, self.feed, self.seed = built, gradients, feed, seed
+        self.function = gradients.phases[phase]
         self.num_replicas = built.strategy.num_replicas_in_sync
         self.times = TimeSplit()
+
+    def of_phase(self, phase: int) -> Microbatches:
+        """The same microbatches, as another phase of the step computes them."""
+        return self if phase == 0 else Microbatches(self.built, self.gradients, self.feed, self.seed, phase)
 
     def read(self, step: int, indices: Sequence[int]) -> list[Microbatch]:
         """The rows of the microbatches `indices` of a step of the pass; those without rows are left out."""
@@ -63,10 +75,10 @@ class Microbatches:
                 instruments.fault_point("microbatch")
                 if replica_sum is None:
                     # A replica without a microbatch of its own has computed the last one again: its result is dropped.
-                    vectors = self.gradients(self._inputs(wave, seed_step))
+                    vectors = self.function(self._inputs(wave, seed_step))
                     nodes = list(zip(((0, index) for index in computed), vectors, strict=False))
                 else:
-                    nodes = replica_sum(computed, self.gradients.on_devices(self._inputs(wave, seed_step)))
+                    nodes = replica_sum(computed, self.function.on_devices(self._inputs(wave, seed_step)))
             yield from nodes
 
     def warm_up(self) -> None:
@@ -93,5 +105,12 @@ class Microbatches:
 
     def _inputs(self, wave: Sequence[Microbatch], seed_step: int) -> list[ReplicaInput]:
         filled = [*wave, *[wave[-1]] * (self.num_replicas - len(wave))]
-        num_generators = len(self.built.generators)
-        return [(m.batch, m.weights, microbatch_seeds(self.seed, seed_step, m.index, num_generators)) for m in filled]
+        num_generators, knows_first = len(self.built.generators), self.function.num_weights > len(wave[0].weights)
+        return [
+            (
+                m.batch,
+                np.append(m.weights, float(m.is_first)) if knows_first else m.weights,
+                microbatch_seeds(self.seed, seed_step, m.index, num_generators),
+            )
+            for m in filled
+        ]

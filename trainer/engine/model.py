@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from ..columns import Columns
-from ..errors import ModelError, NotCompiledError, UnsupportedModelError
+from ..errors import ModelError, UnsupportedModelError
 from . import private_api
+from .build_model import BuildModel, NamedOptimizers, called, check_compiled
 from .building import build_state
 from .metric_rules import MetricVariable, metric_variables
 from .per_replica import InlineCall
 from .runtime import BUILD_LOCK, Runtime
 from .texts import check_texts
 
-BuildModel = Callable[[], keras.Model]
 MEAN_REDUCTIONS = ("sum_over_batch_size", "mean")
 REDUCTIONS = (*MEAN_REDUCTIONS, "sum", "mean_with_sample_weight")
 
@@ -30,7 +30,7 @@ class BuiltModel:
     Attributes:
         model: the Keras model.
         strategy: the strategy it was built under.
-        optimizers: those that its step applies, in a fixed order.
+        optimizers: those that its step applies, in a fixed order; none where it is not known, and nothing is trained.
         trainable: the variables that they update, in their order.
         non_trainable: its other weights (moving averages, frozen layers), without seeds and metric state.
         metrics: its metric state.
@@ -40,6 +40,7 @@ class BuiltModel:
         read_state: one call that reads all of `state` (hundreds of single reads take long).
         notes: what the user should know of how the model is trained here.
         knows_targets: whether it was built with targets: not if it was made for predictions alone.
+        named_optimizers: those that `build_model` has returned beside the model, for the custom loop; else None.
     """
 
     model: keras.Model
@@ -54,6 +55,7 @@ class BuiltModel:
     read_state: Callable[[], list[tf.Tensor]]
     notes: tuple[str, ...]
     knows_targets: bool
+    named_optimizers: NamedOptimizers | None = None
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -112,13 +114,14 @@ def build_keras_model(
         with strategy.scope(), private_api.fresh_names():
             keras.utils.set_random_seed(seed)
             private_api.new_global_generator()
-            model = _call(build_model)
-            _check_compiled(model)
+            model, named_optimizers = called(build_model)
+            check_compiled(model)
             _refuse_unsupported(model)
             notes = _set_single_steps(model)
             check_texts(model, sample, columns, on_gpus=bool(runtime.gpus))
             build_state(model, sample, columns, weights)
-            return _describe(model, strategy, notes, runtime, columns)
+            built = _describe(model, strategy, notes, runtime, columns.targets is not None, (model.optimizer,))
+            return replace(built, named_optimizers=named_optimizers)
 
 
 def prepare_model(
@@ -145,7 +148,7 @@ def prepare_model(
     with BUILD_LOCK, built.strategy.scope(), private_api.fresh_names():
         keras.utils.set_random_seed(seed)
         prepare(model)
-        _check_compiled(model)
+        check_compiled(model)
         _refuse_unsupported(model)
         notes = (*built.notes, *_set_single_steps(model))
         check_texts(model, sample, columns, on_gpus=bool(built.runtime.gpus))
@@ -156,29 +159,24 @@ def prepare_model(
                 "prepare has changed which weights are trained, and the optimizer is still that of those before. Call "
                 "model.compile(optimizer=...) in it, with a new optimizer."
             )
-        prepared = _describe(model, built.strategy, notes, built.runtime, columns)
+        optimizers = (model.optimizer,)
+        prepared = _describe(model, built.strategy, notes, built.runtime, columns.targets is not None, optimizers)
+        prepared = replace(prepared, named_optimizers=built.named_optimizers)
         for variable in prepared.trainable:
             for part in prepared.components(variable):
                 private_api.let_tapes_see(part)
         return prepared
 
 
-def _call(build_model: BuildModel) -> keras.Model:
-    model = build_model()
-    if not isinstance(model, keras.Model):
-        raise ModelError(
-            f"build_model returned {type(model).__name__}, not a keras.Model. It takes no arguments and returns the "
-            "compiled model, new at every call."
-        )
-    return model
+def with_optimizers(built: BuiltModel, optimizers: tuple[keras.optimizers.Optimizer, ...]) -> BuiltModel:
+    """The model with the optimizers that its step applies; they are built."""
+    described = _describe(built.model, built.strategy, built.notes, built.runtime, built.knows_targets, optimizers)
+    return replace(described, named_optimizers=built.named_optimizers)
 
 
-def _check_compiled(model: keras.Model) -> None:
-    if not getattr(model, "compiled", False) or model.optimizer is None:
-        raise NotCompiledError(
-            f"build_model returned {model.name!r} without compile(). Call model.compile(optimizer=..., loss=..., "
-            "metrics=[...]) in build_model; the custom loop takes its optimizer and metrics from there as well."
-        )
+def without_optimizers(built: BuiltModel) -> BuiltModel:
+    """The model for passes that train nothing: its state is its weights, in an order that no optimizer decides."""
+    return with_optimizers(built, ())
 
 
 def _refuse_unsupported(model: keras.Model) -> None:
@@ -228,12 +226,14 @@ def _describe(
     strategy: tf.distribute.MirroredStrategy,
     notes: tuple[str, ...],
     runtime: Runtime,
-    columns: Columns,
+    knows_targets: bool,
+    optimizers: tuple[keras.optimizers.Optimizer, ...],
 ) -> BuiltModel:
     generators = private_api.seed_generators(model)
     metrics = metric_variables(model)
-    optimizers = (model.optimizer,)
-    trainable = private_api.trainable_variables(model.optimizer)
+    trained = [variable for optimizer in optimizers for variable in private_api.trainable_variables(optimizer)]
+    trained = trained if optimizers else model.trainable_variables
+    trainable = list({id(variable): variable for variable in trained}.values())
     apart = {id(v) for v in trainable} | {id(g.state) for g in generators} | {id(m.variable) for m in metrics}
     non_trainable = [v for v in model.variables if id(v) not in apart]
     found = [*trainable, *non_trainable, *(v for optimizer in optimizers for v in optimizer.variables)]
@@ -256,5 +256,5 @@ def _describe(
         runtime=runtime,
         read_state=InlineCall(traced) if runtime.on_one_cpu else traced,
         notes=notes,
-        knows_targets=columns.targets is not None,
+        knows_targets=knows_targets,
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import keras
 import numpy as np
 from heliostat.cluster.assignment import Range
 
 from ..environment import ReplayWanted
 from ..jobs import MicrobatchReplay, Numbering, ReplayReport
-from .layout import VectorLayout, split_by_variable
+from .layout import split_by_variable
 from .metrics import EpochMetrics, MetricSums
 from .microbatches import Microbatches
-from .model import BuiltModel
 from .tensors import all_finite
 
 
@@ -31,24 +29,14 @@ def nonfinite_microbatch(
     Returns:
         the index of the first that is not finite, and the paths of the variables concerned; None if all are finite.
     """
-    layout = microbatches.gradients.layout
+    layout = microbatches.function.layout
     for lo, hi in sorted(ranges):
         rows = microbatches.read(step, range(lo, hi))
         for (_, index), (*float_buckets, _, _) in microbatches.computed(rows, seed_step):
             if not all(map(all_finite, float_buckets)):
-                parts = _parts_by_variable(microbatches.built, layout, float_buckets)
-                return index, tuple(variable.path for variable, part in parts if not all_finite(part))
+                parts = split_by_variable(float_buckets, layout.variables_per_bucket, layout.parts)
+                return index, tuple(part.name for part, values in parts if not all_finite(values))
     return None
-
-
-def _parts_by_variable(
-    built: BuiltModel, layout: VectorLayout, float_buckets: Sequence[np.ndarray]
-) -> Iterator[tuple[keras.Variable, np.ndarray]]:
-    """Every variable of which a microbatch's vector has a part, with that part: gradients, then moving averages."""
-    trained = [built.trainable[i] for i in layout.gradients]
-    return split_by_variable(
-        float_buckets, layout.variables_per_bucket, trained + [built.non_trainable[i] for i in layout.float_state]
-    )
 
 
 def replay_step(
@@ -78,11 +66,11 @@ def replay_step(
             metric_sums = MetricSums.start(metrics.layout)
             metric_sums.add(np.array(sums), np.array(maxima), plan.sizes(step)[index])
             norms, broken = {}, []
-            layout = microbatches.gradients.layout
-            for variable, part in _parts_by_variable(microbatches.built, layout, float_buckets):
-                norms[variable.path] = float(np.linalg.norm(part.astype(np.float64)))
-                if not all_finite(part):
-                    broken.append(variable.path)
+            layout = microbatches.function.layout
+            for part, values in split_by_variable(float_buckets, layout.variables_per_bucket, layout.parts):
+                norms[part.name] = float(np.linalg.norm(values.astype(np.float64)))
+                if not all_finite(values):
+                    broken.append(part.name)
             found.append(
                 MicrobatchReplay(
                     number=index,

@@ -91,8 +91,7 @@ class PerReplica:
         alone = strategy.num_replicas_in_sync == 1
 
         def on_replica(replica_inputs: list[tuple[tf.Tensor, ...]]) -> object:
-            replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-            arguments = replica_inputs[int(replica)]
+            arguments = replica_inputs[replica_number()]
             if alone and not jit_compile:
                 return compute(*arguments)
             # One function for each replica: a trace holds the variables of the replica that it was made on. What has an
@@ -128,3 +127,29 @@ class PerReplica:
                 pass  # called again, as nothing was assigned: this way errors say where in the model they come from
         outputs: list[list[tf.Tensor]] = self._function([tuple(arguments) for arguments in replica_inputs])
         return outputs
+
+
+def replica_number() -> int:
+    """The number of the replica that is traced, in a replica context."""
+    return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
+
+
+def traced_on_replicas(
+    strategy: tf.distribute.Strategy,
+    compute: Callable[..., object],
+    specs: Sequence[tf.TensorSpec | Sequence[tf.TensorSpec]],
+) -> list[tf.types.experimental.ConcreteFunction]:
+    """Trace ``compute(*arguments)`` on every replica, each a function by itself, to be called on the same one.
+
+    Args:
+        strategy: over the replicas' devices.
+        compute: must assign nothing.
+        specs: for every argument.
+    """
+    found: dict[int, tf.types.experimental.ConcreteFunction] = {}
+
+    def on_replica() -> None:
+        found[replica_number()] = tf.function(compute, autograph=False).get_concrete_function(*specs)
+
+    tf.function(lambda: strategy.run(on_replica), autograph=False).get_concrete_function()
+    return [found[number] for number in range(strategy.num_replicas_in_sync)]

@@ -1,7 +1,8 @@
 """A phase of a step: gradients of some variables are computed, summed over all workers, and become new values.
 
-Every step has one phase today. It assigns in place, inside the compiled update: with a second phase the values between
-the two would be kept apart, and assigned at the end of the step.
+Most steps have one phase, which assigns in place, inside the compiled update (`update.py`). In a step of several each
+phase but the last one writes into shadows, and the last one assigns all that the step has changed (`new_values.py`). A
+phase of which no row reaches anything has no sum: every worker computes its new values for itself.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from heliostat.data.format.memory import aligned_empty
 
 from ..config import GradientDtype
 from ..errors import WorkersDisagreeError
-from .metrics import int_state_differs
+from .metrics import MetricLayout, int_state_differs
 from .microbatches import Microbatches
+from .new_values import NewValues
 from .replica_sum import ReplicaSum
 from .state import assign_state, state_bytes
 from .tensors import all_finite, memory_of_sums, to_tensor
@@ -73,7 +75,10 @@ def phases_of(microbatches: Microbatches, gradient_dtype: GradientDtype | None) 
         microbatches: computes the first of them.
         gradient_dtype: how gradients are rounded before they are summed; None leaves them as they are.
     """
-    return [Phase(microbatches, gradient_dtype)]
+    return [
+        Phase(microbatches.of_phase(number), gradient_dtype, number)
+        for number in range(len(microbatches.gradients.phases))
+    ]
 
 
 class Phase:
@@ -82,44 +87,62 @@ class Phase:
     Args:
         microbatches: computes its gradients.
         gradient_dtype: how gradients are rounded before they are summed; None leaves them as they are.
+        number: of the phase in its step.
+
+    Attributes:
+        layout: of the vectors that are summed.
+        metrics: what the step counts, alike for all of its phases.
+        needs_sum: whether rows reach anything of it; otherwise there is nothing to compute and nothing to sum.
     """
 
-    def __init__(self, microbatches: Microbatches, gradient_dtype: GradientDtype | None) -> None:
+    def __init__(self, microbatches: Microbatches, gradient_dtype: GradientDtype | None, number: int = 0) -> None:
         self.microbatches = microbatches
-        built, self.layout = microbatches.built, microbatches.gradients.layout.rounded(gradient_dtype)
+        built, self.layout = microbatches.built, microbatches.function.layout.rounded(gradient_dtype)
+        cut = microbatches.gradients.cut
+        self.metrics: MetricLayout = self.layout.metrics if cut is None else cut.metrics
+        self.needs_sum = cut is None or cut.have_sum[number]
         num_microbatches = microbatches.feed.plan.num_microbatches
         gpus = built.runtime.gpus
         self.buckets = Buckets(self.layout.buckets, self.layout.ops, lambda: memory_of_sums(self.layout, gpus))
         self.partial_sums = PartialSums(num_microbatches, self.buckets)
         self.replica_sum: ReplicaSum | None = None
         if gpus and gradient_dtype is None:  # else what they compute is rounded first, on the host
-            self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.gradients.views)
-        self._update = Update(built, self.layout)
+            self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.function.views)
+        self._update = Update(built, self.layout) if cut is None else NewValues(cut, number)
 
     def is_finite(self, total: Vector) -> bool:
-        """Whether gradients and new moving averages are finite."""
-        return all(map(all_finite, total[:-2]))
+        """Whether gradients, new moving averages and sums over the batch are finite."""
+        return all(map(all_finite, (*total[:-2], total[-2][self.metrics.num_sums :])))
 
-    def apply(self, total: Vector) -> tuple[np.ndarray, np.ndarray]:
-        """Let the optimizer take the sum over all microbatches, in place, and assign what layers have changed.
+    def apply(self, total: Vector | None) -> tuple[np.ndarray, np.ndarray]:
+        """Let optimizers take the sum over all microbatches, and assign what layers have changed.
+
+        Args:
+            total: the sum; None for a phase that needs none.
 
         Returns:
-            the metrics' part of the sum: float64 ``[num_sums]``, and float64 ``[num_maxima]``.
+            the metrics' part of the sum, as `metrics` says: float64 ``[num_sums]``, and float64 ``[num_maxima]``.
 
         Raises:
             WorkersDisagreeError: integer state became different on different microbatches; nothing was assigned.
         """
-        *float_buckets, sums, maxima = total
+        *float_buckets, sums, maxima = self._nothing() if total is None else total
         if int_state_differs(self.layout.metrics, maxima):
-            names = [self.microbatches.built.non_trainable[i].path for i in self.layout.int_state]
             raise WorkersDisagreeError(
-                f"Integer state of the model ({', '.join(names)}) became different on different microbatches of a "
-                "step; integers cannot be averaged. Make the layer's update independent of the rows, or use a float."
+                f"Integer state of the model ({', '.join(self.layout.agreed_names)}) became different on different "
+                "microbatches of a step; integers cannot be averaged. Make the layer's update independent of the rows, "
+                'use a float, or give the variable aggregation="sum" if it counts.'
             )
-        self._update(*map(self.microbatches.gradients.views.tensor_of, float_buckets))
-        if self.layout.int_state:
-            self._update.assign_int_state(maxima)
-        return sums, maxima
+        self._update.take(list(map(self.microbatches.function.views.tensor_of, float_buckets)), sums, maxima)
+        return sums[: self.metrics.num_sums], maxima[: self.metrics.num_maxima]
+
+    def _nothing(self) -> Vector:
+        """A vector to which no microbatch has brought anything."""
+        vector = tuple(aligned_empty((length,), dtype) for dtype, length in self.layout.buckets)
+        for bucket in vector:
+            bucket[:] = 0
+        vector[-1][: self.metrics.num_maxima] = -np.inf
+        return vector
 
     def sync_optimizer(self) -> None:
         """Bring the optimizer's variables up to date, where the update keeps its state in one vector."""
@@ -127,15 +150,14 @@ class Phase:
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what the phase needs, so that a group does not wait for that; nothing changes."""
-        self.microbatches.warm_up()
+        if self.needs_sum:
+            self.microbatches.warm_up()
         if self.replica_sum is not None:
             self._warm_up_replicas(self.replica_sum)
         built = self.microbatches.built
         kept = state_bytes(built)
-        nothing = [aligned_empty((length,), dtype) for dtype, length in self.layout.float_buckets]
-        for bucket in nothing:
-            bucket[:] = 0
-        self._update(*map(to_tensor, nothing))
+        *float_buckets, sums, maxima = self._nothing()
+        self._update.take(list(map(to_tensor, float_buckets)), sums, maxima)
         self._update.sync_optimizer()
         assign_state(built, kept)
 

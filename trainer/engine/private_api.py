@@ -6,22 +6,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
-from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses import loss as loss_module
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.random import seed_generator as seed_generator_module
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.utils import naming
 from keras.src.utils.python_utils import is_default  # type: ignore[attr-defined]
-from tensorflow.python.eager import context
+from tensorflow.python.eager import context, record
 from tensorflow.python.eager.polymorphic_function import attributes
 
-from .private_names import LOSS_SCALERS, STATELESS_METHODS
+from ..global_sums import refuse_gradient
+from .private_names import LOSS_SCALERS
 
 __all__ = ["DataAdapter", "is_default"]  # as they are
 
@@ -157,55 +156,16 @@ def leaves_out_weight_decay(optimizer: keras.optimizers.Optimizer) -> bool:
     return bool(names) or getattr(optimizer, "_exclude_from_weight_decay_pattern", None) is not None
 
 
-@contextlib.contextmanager
-def replaced_apply(function: Callable[..., None]) -> Iterator[None]:
-    """Inside the block, let ``function(optimizer, gradients, variables)`` stand for `apply` of every optimizer."""
-    original = BaseOptimizer.apply
-    BaseOptimizer.apply = function
-    try:
-        yield
-    finally:
-        BaseOptimizer.apply = original
+def without_gradient(result: tf.Tensor | tf.Variable, of: tf.Tensor) -> tf.Tensor:
+    """A tensor that stands for a function of another one, through which `refuse_gradient` answers every tape.
 
-
-@contextlib.contextmanager
-def stateless(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """While an update is traced, put `BaseOptimizer`'s backend-neutral methods back on `TFOptimizer`.
-
-    On the class, since optimizers reach them through ``super()``; callers hold `BUILD_LOCK`.
+    Args:
+        result: the value; no operation leads to it from `of`.
+        of: what tapes are to take it for a function of.
     """
-    optimizers = [each for each in (optimizer, inner_optimizer(optimizer)) if each is not None]
-    keys = {id(v): each._var_key(v) for each in optimizers for v in each._trainable_variables}
-    replaced: dict[str, Callable[..., object]] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
-    replaced["_var_key"] = lambda _self, variable: keys[id(variable)]
-    replaced["_backend_apply_gradients"] = _apply_gradients
-    originals = {name: vars(TFOptimizer).get(name) for name in replaced}
-    for name, method in replaced.items():
-        setattr(TFOptimizer, name, method)
-    try:
-        yield
-    finally:
-        for name, method in originals.items():
-            if method is None:
-                delattr(TFOptimizer, name)
-            else:
-                setattr(TFOptimizer, name, method)
-
-
-def _apply_gradients(optimizer: BaseOptimizer, grads: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> None:
-    """`BaseOptimizer._backend_apply_gradients` without the branches that a stateless scope cannot hold."""
-    grads = optimizer._clip_gradients(grads)
-    optimizer._apply_weight_decay(variables)
-    optimizer._backend_update_step(grads, variables, optimizer.learning_rate)
-    if not optimizer.use_ema:
-        return
-    trained, averages = optimizer._trainable_variables, optimizer._model_variables_moving_average
-    optimizer._update_model_variables_moving_average(trained)
-    if optimizer.ema_overwrite_frequency:
-        overwrite = (optimizer.iterations + 1) % optimizer.ema_overwrite_frequency == 0
-        for variable, average in zip(trained, averages, strict=True):
-            if average is not None:
-                variable.assign(keras.ops.where(overwrite, average, variable))
+    value = tf.stop_gradient(result)
+    record.record_operation("GlobalSum", [value], [of], refuse_gradient)
+    return value
 
 
 # -- callbacks --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras.src.backend import compute_output_spec
 from keras.src.trainers.compile_utils import CompileMetrics
 
-from .private_api import replaced_apply
+from .private_optimizers import replaced_apply
 
 
 def build_by_example(model: keras.Model, batch: tuple[object, object, object]) -> None:

@@ -35,7 +35,7 @@ from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
 from ..events import GradientNotFinite
 from ..jobs import Numbering
-from .metrics import EpochMetrics
+from .metrics import EpochMetrics, MetricSums
 from .nonfinite import nonfinite_microbatch
 from .phase import Phase
 from .times import TimeSplit
@@ -66,7 +66,7 @@ class Step:
         self.numbering = numbering
         self.microbatches = phases[0].microbatches
         self.built = self.microbatches.built
-        self.metrics = EpochMetrics(self.built.model, phases[0].layout.metrics, self.built.components)
+        self.metrics = EpochMetrics(self.built.model, phases[0].metrics, self.built.components)
         self.rows_by_worker: Counter[int] = Counter()
         self._epoch = 0
         self._call: SumCall | None = None
@@ -82,14 +82,18 @@ class Step:
         """
         began_s = time.perf_counter()
         self._computed_s, self._num_computed = 0.0, 0
-        for number, phase in enumerate(self.phases):  # one, today
-            total = self.summed(phase, step, first=number == 0)
+        counted = MetricSums.start(self.metrics.layout)  # nothing counts before all phases are done
+        nothing_summed = True
+        for phase in self.phases:  # most steps have one
+            total = self.summed(phase, step, first=nothing_summed) if phase.needs_sum else None
+            nothing_summed = nothing_summed and total is None
             with self.times.part("apply"):
-                if self._on_nonfinite is not None and not phase.is_finite(total):  # alike on all: the same bits
-                    self._refuse(phase, step)
+                if self._on_nonfinite is not None and total is not None and not phase.is_finite(total):
+                    self._refuse(phase, step)  # on all workers alike: the same bits
                     break
-                sums, maxima = phase.apply(total)
-                self._count(step, sums, maxima)
+                counted.add(*phase.apply(total), rows=0)
+        else:
+            self._count(step, counted.sums, counted.maxima)
         instruments.fault_point("applied", self._member.step)
         pace_s = self._computed_s / self._num_computed if self._num_computed else None
         self._member.time_step(time.perf_counter() - began_s, pace_s)
@@ -202,7 +206,9 @@ class Step:
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch: its row order, metrics at zero."""
         self.microbatches.feed.start_pass(self.numbering.pass_of(epoch), self.numbering.part_of(epoch))
-        self.microbatches.times = TimeSplit()
+        times = TimeSplit()
+        for phase in self.phases:
+            phase.microbatches.times = times
         self._epoch = epoch
         self.metrics.start()
         self.rows_by_worker = Counter()

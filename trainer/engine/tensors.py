@@ -47,6 +47,14 @@ def copied_to_tensor(array: np.ndarray) -> tf.Tensor:
     return to_tensor(copied)
 
 
+def flat_values(parts: Sequence[tf.Tensor], dtype: np.dtype | tf.DType) -> tf.Tensor:
+    """The elements of all parts, one after another, in one dtype."""
+    pieces = [tf.reshape(tf.cast(part, dtype), (-1,)) for part in parts]
+    if not pieces:
+        return tf.zeros((0,), dtype)
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+
+
 class HostViews:
     """Host views of tensors, and the way back from a view to its tensor."""
 

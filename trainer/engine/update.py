@@ -30,6 +30,7 @@ from .flat import FlatState, flat_state, scatter
 from .layout import VectorLayout, split_by_variable
 from .model import BuiltModel
 from .per_replica import InlineCall
+from .private_optimizers import stateless
 from .runtime import BUILD_LOCK
 
 
@@ -61,6 +62,12 @@ class Update:
             self._loaded = True
         self._update(*float_buckets)
 
+    def take(self, float_buckets: Sequence[tf.Tensor], _sums: np.ndarray, maxima: np.ndarray) -> None:
+        """Assign everything, given the sum over all microbatches; see `layout.VectorLayout` for its buckets."""
+        self(*float_buckets)
+        if self._layout.int_state:
+            self._assign_int_state(maxima)
+
     def sync_optimizer(self) -> None:
         """Bring the optimizer's variables up to date; from now on they may be looked at, and changed."""
         if self._flat is not None and self._loaded:
@@ -84,7 +91,7 @@ class Update:
         def update(*float_buckets: tf.Tensor) -> None:
             with tf.device(first[0].device):
                 compiled(*float_buckets)
-            _copy_to_other_replicas([built.components(variable) for variable in read_by_all])
+            copy_to_other_replicas([built.components(variable) for variable in read_by_all])
 
         return update
 
@@ -99,7 +106,7 @@ class Update:
 
         def assign_first(gradients: tf.Tensor, *float_state: tf.Tensor) -> tf.Tensor:
             state = [store.read_value() for store in stores]
-            with private_api.stateless(flat_optimizer):
+            with stateless(flat_optimizer):
                 (new_weights,), new_state = flat_optimizer.stateless_apply(
                     state, [tf.cast(gradients, weights.dtype)], [weights.read_value()]
                 )
@@ -117,11 +124,11 @@ class Update:
             with tf.device(weights.device):
                 new_weights = compiled(*float_buckets)
             scatter(built, new_weights, built.trainable)
-            _copy_to_other_replicas([*scalar_parts, *float_state_parts])
+            copy_to_other_replicas([*scalar_parts, *float_state_parts])
 
         return update
 
-    def assign_int_state(self, maxima: np.ndarray) -> None:
+    def _assign_int_state(self, maxima: np.ndarray) -> None:
         """Assign the integer state that all microbatches agreed on, from the third bucket of the sum."""
         at = self._layout.metrics.num_maxima - 2 * self._layout.metrics.num_int_state
         for index in self._layout.int_state:
@@ -144,14 +151,15 @@ class Update:
         for index, value in zip(layout.gradients, values, strict=False):
             gradients[index] = value
         float_state = values[len(trained) :]
-        with private_api.stateless(built.optimizer):
+        with stateless(built.optimizer):
             weights, state = built.optimizer.stateless_apply(
                 current[num_weights : num_weights + num_state], gradients, current[:num_weights]
             )
         return [*weights, *state, *float_state]
 
 
-def _copy_to_other_replicas(parts_of: Sequence[Sequence[tf.Variable]]) -> None:
+def copy_to_other_replicas(parts_of: Sequence[Sequence[tf.Variable]]) -> None:
+    """Assign to all parts of variables what the first of each holds."""
     for parts in parts_of:
         for part in parts[1:]:
             part.assign(parts[0].read_value())

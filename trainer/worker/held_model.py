@@ -14,11 +14,13 @@ from ..checkpoints.snapshot import Snapshot, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
 from ..engine.labels import check_label_range
-from ..engine.model import BuiltModel, build_keras_model, prepare_model
+from ..engine.model import BuiltModel, build_keras_model, prepare_model, without_optimizers
+from ..engine.optimizers import holds_others, with_applied_optimizers
 from ..engine.runtime import Runtime
 from ..errors import CheckpointError
 from ..jobs import FitJob, ModelState, PassJob
-from ..shipping import Shipped, unship
+from ..shipping import Shipped, UserCode, unship
+from .step_functions import steps_of
 
 # Functions traced for evaluate and predict that are kept; each is for rows of one shape.
 MAX_TRACED = 8
@@ -42,11 +44,11 @@ class HeldModel:
         """The model that is to answer; and why it is not in the state that is wanted, empty if it is."""
         targets, built = job.wanted.columns.targets is not None, self._built
         if built is None or job.model.key != self.key or (targets and not built.knows_targets):
-            built = self._build(job, dataset, job.model.prepared)
+            built = _for_passes(self._build(job, dataset, job.model.prepared))
             return built, _load(built, job.model) if job.model.key else ""
         if targets:
             check_label_range(built.model, dataset, job.wanted.columns)
-        return built, ""
+        return _for_passes(built), ""
 
     def for_run(self, job: FitJob, dataset: Dataset) -> tuple[BuiltModel, str]:
         """The model with which a run begins; and why it is not in the state of the fit before, empty if it is."""
@@ -82,15 +84,32 @@ class HeldModel:
         built = build_keras_model(build_model, self.runtime, seed, sample, columns, weights)
         for each in prepared:
             built = self._prepared(built, job, dataset, each)
+        if isinstance(job, FitJob):
+            built = self._with_applied_optimizers(built, job, dataset)
         if columns.targets is not None:
             check_label_range(built.model, dataset, columns)
         self._built = built
         return built
 
+    def _with_applied_optimizers(self, built: BuiltModel, job: FitJob, dataset: Dataset) -> BuiltModel:
+        """The model with the optimizers that the step applies, where it holds others than its compiled one."""
+        if not holds_others(built):
+            return built
+        wanted = job.wanted
+        code: UserCode = unship(wanted.code, "callbacks and steps")
+        step, _ = steps_of(built, wanted, code)
+        sample = sample_rows(dataset, wanted.columns)
+        return with_applied_optimizers(built, step.function, wanted.columns, sample, step.reduction)
+
     def _prepared(self, built: BuiltModel, job: FitJob | PassJob, dataset: Dataset, prepare: Shipped) -> BuiltModel:
         function, columns = unship(prepare, "prepare"), job.wanted.columns
         self._built = built = prepare_model(built, function, job.settings.seed, sample_rows(dataset, columns), columns)
         return built
+
+
+def _for_passes(built: BuiltModel) -> BuiltModel:
+    """The model as passes see it: which optimizers its step applies is known only where the step is."""
+    return without_optimizers(built) if holds_others(built) else built
 
 
 def _load(built: BuiltModel, state: ModelState) -> str:

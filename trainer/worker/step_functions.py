@@ -15,11 +15,12 @@ from heliostat.data.order.window import Shuffle
 from ..columns import Columns, sample_rows
 from ..config import FitConfig, PassConfig, TrainerConfig
 from ..engine.feed import Feed
-from ..engine.gradients import GradientFunction, Kind, StepFunction
+from ..engine.gradients import GradientFunction, Kind
 from ..engine.labels import labels_to_check
 from ..engine.microbatches import Microbatches
 from ..engine.model import MEAN_REDUCTIONS, REDUCTIONS, BuiltModel
 from ..engine.private_api import with_autograph
+from ..engine.scoped_step import StepFunction
 from ..engine.times import StartTimes
 from ..errors import ModelError, UnsupportedModelError, UnsupportedStepError
 from ..jobs import FitJob
@@ -114,6 +115,8 @@ def _on_data(step: Callable[..., Any], columns: Columns) -> StepFunction:
 def _custom_steps(built: BuiltModel, code: UserCode, wanted: FitConfig) -> tuple[StepFunction, StepFunction]:
     """The user's steps, or the defaults, as functions of (x, y, sample_weight)."""
     model, optimizer = built.model, built.optimizer
+    if built.named_optimizers is not None and code.train_step is not None:
+        optimizer = built.named_optimizers
     train = _with_autograph(code.train_step or default_train_step)
     valid = _with_autograph(code.valid_step or default_valid_step)
 

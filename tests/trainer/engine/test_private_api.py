@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from heliostat.trainer import RuntimeSetupError
 from heliostat.trainer.driver.inputs import checked_callbacks
-from heliostat.trainer.engine import private_api, private_models
+from heliostat.trainer.engine import private_api, private_models, private_optimizers
 from heliostat.trainer.engine.private_names import CALLBACK_FIELDS, NAMES, check_private_names, missing_names
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses import loss as loss_module
@@ -137,7 +137,7 @@ def test_the_optimizers_methods_are_put_back_after_a_trace():
     optimizer = keras.optimizers.Nadam()
     optimizer.build([keras.Variable([1.0])])
     before = dict(vars(TFOptimizer))
-    with private_api.stateless(optimizer):
+    with private_optimizers.stateless(optimizer):
         assert vars(TFOptimizer)["assign"] is not before["assign"]
     assert dict(vars(TFOptimizer)) == before
 
