@@ -418,3 +418,9 @@ def aggregating():
     model = keras.Sequential([keras.Input((WIDTH,)), Aggregating(), dense(1, 2)])
     model.compile(keras.optimizers.SGD(0.05), "mse")
     return model
+
+
+def one_tape_by_xla():
+    model = functional(Spanning)
+    model.compile(keras.optimizers.SGD(0.05), jit_compile=True)
+    return model

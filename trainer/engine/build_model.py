@@ -31,7 +31,7 @@ def called(build_model: BuildModel) -> tuple[keras.Model, NamedOptimizers | None
             "gets in place of one optimizer."
         )
     if not getattr(model, "compiled", False):
-        model.compile(optimizer=next(iter(named.values())))
+        keras.Model.compile(model, optimizer=next(iter(named.values())))  # it may have a compile() of its own
     return model, named
 
 
