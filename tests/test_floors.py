@@ -38,7 +38,8 @@ FLOORS: Mapping[str, Floors] = {
     "trainer": [
         {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
         | {"global_sums", "hardware"}
-        | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"},
+        | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"}
+        | {"checked", "trainer_config"},
         {"engine"},
         {"checkpoints"},
         {"worker"},

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from heliostat.cluster.links import PairBandwidth
 
-from .config import TrainerConfig
 from .driver.runs import Runs
 from .driver.workers import job_server
+from .trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
     from .remote.call import RemoteRuns

@@ -36,10 +36,11 @@ from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import BucketOp, Vector
 from heliostat.data import Dataset
 
-from .config import FitConfig, PassConfig, TrainerConfig
+from .config import FitConfig, PassConfig
 from .environment import ReplayWanted, TraceWanted
 from .events import Lines
 from .shipping import Shipped
+from .trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
     from heliostat.cluster.disk.disk import Disk  # which loads Ray

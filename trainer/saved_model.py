@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from heliostat.data.remote.filesystem import RemoteFolder, is_uri
 
-from .config import TrainerConfig
 from .errors import ConfigurationError
 from .shipping import unship
+from .trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
     import keras

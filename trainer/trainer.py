@@ -15,17 +15,7 @@ from heliostat.data.order.window import Shuffle
 from .arguments import check_build_model, check_prepare, check_steps, checked_weights, digests_of
 from .code_digests import code_digests
 from .columns import ColumnChoice
-from .config import (
-    CheckpointEvery,
-    Device,
-    FitConfig,
-    GradientDtype,
-    LoopName,
-    MixedHardware,
-    OnNonfinite,
-    Resume,
-    TrainerConfig,
-)
+from .config import CheckpointEvery, FitConfig, LoopName, OnNonfinite, Resume
 from .driver.arrays import Arrays
 from .driver.inputs import Data, checked_callbacks
 from .driver.result import Result
@@ -40,6 +30,7 @@ from .keras_arguments import refuses_unknown
 from .model_use import ModelUse
 from .remote.wire import display_for
 from .shipping import UserCode, ship
+from .trainer_config import Device, GradientDtype, MixedHardware, TrainerConfig
 
 if TYPE_CHECKING:
     import keras

@@ -7,8 +7,8 @@ from typing import Any
 
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.trainer import Trainer
-from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
+from heliostat.trainer.trainer_config import TrainerConfig
 
 from ..slow import SLOW
 

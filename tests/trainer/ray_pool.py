@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
+from heliostat.trainer.trainer_config import TrainerConfig
 
 from ..slow import SLOW
 from .helpers import TrainerOn

@@ -18,11 +18,11 @@ from heliostat.cluster.group import calls
 from heliostat.cluster.pools import local
 from heliostat.cluster.tree import additions_of
 from heliostat.trainer import ConfigurationError, Trainer
-from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.driver.display import line_of
 from heliostat.trainer.driver.plan import dealing_of
 from heliostat.trainer.engine.replica_sum import nodes_among
 from heliostat.trainer.events import BalanceMeasured, Rebalanced
+from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 from keras import layers
 
 from .conftest import dense_data, fingerprint, text_data

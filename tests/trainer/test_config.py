@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 from heliostat.trainer import ConfigurationError
-from heliostat.trainer.config import FitConfig, PassConfig, TrainerConfig, WorkerShare
+from heliostat.trainer.config import FitConfig, PassConfig
 from heliostat.trainer.shipping import ship, unship
+from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
 
 def test_what_cannot_leave_the_process_is_refused_with_its_name(tmp_path):

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 from heliostat.trainer import Trainer, TrainingFailedError
-from heliostat.trainer.config import TrainerConfig
 from heliostat.trainer.driver.workers import Workers
+from heliostat.trainer.trainer_config import TrainerConfig
 
 from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, each_row_once, events_of, outcome, reached

@@ -6,9 +6,9 @@ import json
 
 import pytest
 from heliostat.trainer import ConfigurationError
-from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.environment import Command, ReplayWanted, hides_gpus, kernel_settings
 from heliostat.trainer.hardware import gpu_names, gpus_of_machine, processor_of
+from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
 from .conftest import dense_data
 from .helpers import local_trainer

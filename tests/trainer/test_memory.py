@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from heliostat.cluster.group.controller_state import WorkerDeath
 from heliostat.cluster.group.messages import Failure
-from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.driver.plan import Run
 from heliostat.trainer.driver.run import _advise_on_memory, _look_at_memory, _steer
 from heliostat.trainer.errors import MemoryExhaustedError, TrainingFailedError
+from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
 
 def test_the_error_says_what_memory_goes_to_and_which_number_to_try():

@@ -34,12 +34,12 @@ from heliostat.cluster.preflight import Facts, Wanted, asked, complaints_of, fac
 from heliostat.data import DatasetError
 from ray.exceptions import RayError
 
-from ..config import TrainerConfig
 from ..driver.run_paths import placed
 from ..driver.workers import asked_address
 from ..errors import ConfigurationError, TrainerError
 from ..preflight import wanted_for
 from ..storage_thread import beside
+from ..trainer_config import TrainerConfig
 from . import machine, proofs
 from .finding import Finding, fail, of_complaints, ok, warn
 from .inspector import FIRST, FIRST_ANSWER_S, Inspectors

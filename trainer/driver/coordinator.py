@@ -22,7 +22,6 @@ from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
-from ..config import MixedHardware
 from ..errors import TrainerError, WorkersDisagreeError
 from ..events import EpochRecord, FirstStepDone
 from ..hardware import DESCRIPTIONS, HARDWARE, differing, refusal, told
@@ -40,6 +39,7 @@ from ..jobs import (
     ShardResult,
     WorkerTrace,
 )
+from ..trainer_config import MixedHardware
 from .shards import OrderedShards, ShardQueue, Shards
 
 Answers = Mapping[int, object]  # by worker

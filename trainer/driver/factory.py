@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..config import TrainerConfig
 from ..engine.private_names import check_private_names
 from ..preflight import Luggage, import_all
+from ..trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
     import keras

@@ -15,10 +15,11 @@ from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
-from ..config import PassConfig, TrainerConfig
+from ..config import PassConfig
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StateNotKeptError
 from ..jobs import FitJob, ModelState, PassJob, PassReport, Ready, ReplayReport
+from ..trainer_config import TrainerConfig
 from .coordinator import Coordinator
 from .display import Display, nonfinite_line
 from .failures import explained

@@ -20,11 +20,12 @@ from heliostat.data.views.arriving import ArrivingDataset
 from ..checkpoints.manifest import check_identity
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore
-from ..config import FitConfig, TrainerConfig, WorkerShare
+from ..config import FitConfig
 from ..environment import Command
 from ..errors import ConfigurationError, MemoryExhaustedError, OtherBeginningError
 from ..hardware import HARDWARE, Platform, differing, refusal, told
 from ..jobs import Beginning, FitJob, ModelState, Ready
+from ..trainer_config import TrainerConfig, WorkerShare
 from .inputs import Data, open_input, opened
 from .run_folder import DATA, FINAL_FOLDER, RunFolder
 from .run_paths import make_new

@@ -22,9 +22,10 @@ from heliostat.data import Dataset
 from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.store import shown_place
-from ..config import EverySeconds, EverySteps, FitConfig, TrainerConfig
+from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors import memory_account
 from ..jobs import FitJob, PassJob, Progress, Ready
+from ..trainer_config import TrainerConfig
 from .shown_text import masked
 
 _MAX_HOSTS = 4  # by name, in a line

@@ -18,12 +18,12 @@ from heliostat.cluster.pools.ray_address import ARGUMENT, AUTO, LOCAL, Asked, re
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .. import environment
-from ..config import TrainerConfig, WorkerShare
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StorageError
 from ..hardware import gpus_of_machine
 from ..preflight import Luggage, luggage_of
 from ..shipping import InProcess
+from ..trainer_config import TrainerConfig, WorkerShare
 from .display import Display
 from .factory import WorkerFactory
 

@@ -42,9 +42,9 @@ import numpy as np
 from heliostat.cluster.vectors import BucketOp, Layout, Vector
 from ml_dtypes import bfloat16
 
-from ..config import GradientDtype
 from ..errors import UnsupportedModelError
 from ..jobs import BUCKET_OPS
+from ..trainer_config import GradientDtype
 
 if TYPE_CHECKING:
     import keras

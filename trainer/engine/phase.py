@@ -17,8 +17,8 @@ from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector
 from heliostat.data.format.memory import aligned_empty
 
-from ..config import GradientDtype
 from ..errors import WorkersDisagreeError
+from ..trainer_config import GradientDtype
 from .metrics import MetricLayout, int_state_differs
 from .microbatches import Microbatches
 from .new_values import NewValues

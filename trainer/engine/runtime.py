@@ -20,9 +20,9 @@ import tensorflow as tf
 from heliostat.cluster.cores import affine_cores
 
 from .. import environment
-from ..config import Device
 from ..errors import RuntimeSetupError
 from ..hardware import gpu_names, processor_of
+from ..trainer_config import Device
 
 # Keras's global state is not thread-safe: building and tracing happen one at a time in a process.
 BUILD_LOCK = threading.RLock()

@@ -34,7 +34,6 @@ from heliostat.data import DatasetError, open_dataset
 from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.values import unpack as unpack_values
-from ..config import TrainerConfig
 from ..driver.display import Display
 from ..driver.failures import end_pauses_quietly
 from ..driver.result import Result, stored_result
@@ -47,6 +46,7 @@ from ..driver.stream_files import taken_by_fit, taken_by_pass
 from ..driver.workers import checked_runtime_env
 from ..environment import begin_fit, is_plan_wanted
 from ..errors import CallError, ConfigurationError, TrainerError
+from ..trainer_config import TrainerConfig
 from .alone import alone_in
 from .call_folder import DATA, PREDICTIONS, VALIDATION, Method
 from .elsewhere import Elsewhere, Leftover, not_removed

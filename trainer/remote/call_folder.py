@@ -30,11 +30,12 @@ from heliostat.data import Dataset
 from ..checkpoints.values import pack as pack_values
 from ..checkpoints.values import unpack as unpack_values
 from ..columns import Columns
-from ..config import CheckpointEvery, EverySeconds, EverySteps, FitConfig, PassConfig, TrainerConfig
+from ..config import CheckpointEvery, EverySeconds, EverySteps, FitConfig, PassConfig
 from ..driver.plan import Program
 from ..driver.runs import FitCall, PassCall
 from ..errors import TrainerError
 from ..shipping import Packed, Shipped, unship
+from ..trainer_config import TrainerConfig
 
 MODULE = "heliostat.trainer.remote.called"  # what runs in the job
 CALL_FILE, BUILD_MODEL, CODE, PREPARE, WEIGHTS = "call.json", "build_model", "code", "prepare", "initial_weights"

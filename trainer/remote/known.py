@@ -12,12 +12,12 @@ from heliostat.cluster.errors import NoSuchJobError
 from heliostat.cluster.head.api import Head
 
 from ..code_digests import changed_code
-from ..config import TrainerConfig
 from ..driver.display import Display
 from ..driver.finished import MAX_CHANGED
 from ..driver.run_folder import RUN_FILE, read_record
 from ..driver.runs import FitCall
 from ..errors import ConfigurationError, listed
+from ..trainer_config import TrainerConfig
 from .call_folder import plain_columns
 from .enclosed import Rows
 from .handle import Handle

@@ -12,7 +12,6 @@ from typing import Any
 from heliostat.cluster.head.api import Head
 from heliostat.data.remote.filesystem import is_uri
 
-from ..config import TrainerConfig
 from ..driver.display import Display
 from ..driver.plan import Program
 from ..driver.run_folder import RUN_FILE
@@ -20,6 +19,7 @@ from ..driver.run_paths import plain_name
 from ..driver.runs import FitCall, PassCall
 from ..errors import size_text
 from ..shipping import pack
+from ..trainer_config import TrainerConfig
 from .call_folder import (
     BUILD_MODEL,
     CODE,

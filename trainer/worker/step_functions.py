@@ -13,7 +13,7 @@ from heliostat.data.order.plan import BatchPlan
 from heliostat.data.order.window import Shuffle
 
 from ..columns import Columns, sample_rows
-from ..config import FitConfig, PassConfig, TrainerConfig
+from ..config import FitConfig, PassConfig
 from ..engine.feed import Feed
 from ..engine.gradients import GradientFunction, Kind
 from ..engine.labels import labels_to_check
@@ -25,6 +25,7 @@ from ..engine.times import StartTimes
 from ..errors import ModelError, UnsupportedModelError, UnsupportedStepError
 from ..jobs import FitJob
 from ..shipping import UserCode
+from ..trainer_config import TrainerConfig
 from .custom import default_train_step, default_valid_step
 
 

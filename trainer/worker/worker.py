@@ -24,7 +24,7 @@ from ..checkpoints.manifest import FinalStateWritten
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, model_settings, restore_state
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint, shown_place
 from ..columns import sample_rows
-from ..config import LoopName, TrainerConfig
+from ..config import LoopName
 from ..engine.evaluate import Evaluator
 from ..engine.labels import check_label_range
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
@@ -53,6 +53,7 @@ from ..jobs import (
     model_name,
 )
 from ..shipping import UserCode, unship
+from ..trainer_config import TrainerConfig
 from . import custom, fit, train_on_batch
 from .callback_files import CallbackFiles
 from .callback_hooks import check_callbacks

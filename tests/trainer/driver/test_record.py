@@ -24,7 +24,7 @@ from heliostat.trainer.checkpoints.manifest import (
     checkpoint_name,
 )
 from heliostat.trainer.checkpoints.store import CheckpointStore, InitialCheckpoint
-from heliostat.trainer.config import FitConfig, TrainerConfig, WorkerShare
+from heliostat.trainer.config import FitConfig
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.record import Record, _OriginHeard
@@ -34,6 +34,7 @@ from heliostat.trainer.errors import CheckpointError, StorageError
 from heliostat.trainer.events import EpochRecord, FirstStepDone, GroupFormed
 from heliostat.trainer.jobs import FitJob, Ready, StillSaving
 from heliostat.trainer.storage_thread import StorageThread
+from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
 from ..conftest import dense_data
 from ..helpers import local_trainer

@@ -18,12 +18,13 @@ from heliostat.data.remote.filesystem import open_with
 from heliostat.data.views.arriving import ArrivingDataset
 from heliostat.trainer import ConfigurationError
 from heliostat.trainer.columns import Columns
-from heliostat.trainer.config import FitConfig, TrainerConfig
+from heliostat.trainer.config import FitConfig
 from heliostat.trainer.driver import supply as supply_module
 from heliostat.trainer.driver.inputs import noted_columns, open_input
 from heliostat.trainer.driver.stream_files import Taken
 from heliostat.trainer.driver.supply import Supply
 from heliostat.trainer.jobs import FitJob, RowsWanted
+from heliostat.trainer.trainer_config import TrainerConfig
 
 ROWS = 4  # of a batch
 WAIT_S = 30.0

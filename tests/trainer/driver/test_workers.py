@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from heliostat.trainer.config import TrainerConfig, WorkerShare
 from heliostat.trainer.driver import workers as driver_workers
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.workers import Workers
 from heliostat.trainer.engine.times import StartTimes
+from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
 
 class Counted(Workers):

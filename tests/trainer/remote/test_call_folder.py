@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from heliostat.data import open_dataset, write_dataset
 from heliostat.trainer.columns import Columns
-from heliostat.trainer.config import EverySeconds, EverySteps, FitConfig, PassConfig, TrainerConfig
+from heliostat.trainer.config import EverySeconds, EverySteps, FitConfig, PassConfig
 from heliostat.trainer.driver.plan import Program
 from heliostat.trainer.errors import TrainerError
 from heliostat.trainer.remote.call_folder import (
@@ -30,6 +30,7 @@ from heliostat.trainer.remote.call_folder import (
     prepared_name,
 )
 from heliostat.trainer.shipping import UserCode, pack, unship
+from heliostat.trainer.trainer_config import TrainerConfig
 
 PROGRAM = Program(argv=("train.py", "--epochs", "3"), directory="/home/me", fit=2)
 

@@ -11,7 +11,7 @@ from heliostat.cluster.preflight import Facts
 from heliostat.data import DatasetWriter
 from heliostat.trainer import CallError, ConfigurationError
 from heliostat.trainer.columns import Columns
-from heliostat.trainer.config import FitConfig, TrainerConfig
+from heliostat.trainer.config import FitConfig
 from heliostat.trainer.driver.display import Display
 from heliostat.trainer.driver.runs import FitCall
 from heliostat.trainer.driver.trained import end_in_folder
@@ -21,6 +21,7 @@ from heliostat.trainer.remote.enclosed import Rows
 from heliostat.trainer.remote.follow import Outcome
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.remote.known import ARGUMENTS, handle_in, hashes_of, step_for
+from heliostat.trainer.trainer_config import TrainerConfig
 
 from ..helpers import local_trainer
 from ..models import chapter
