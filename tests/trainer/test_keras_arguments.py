@@ -272,11 +272,26 @@ def test_columns_of_a_dataset_are_weights_and_validation_may_do_without(tmp_path
             weighted, sample_weight="w", validation_data=str(tmp_path / "plain"), batch_size=8, shuffle=False, verbose=0
         )
         check_history(result.history, want)
+        assert "the rows to validate on have no sample_weight" in (result.run_dir / "run.json").read_text()
         assert trainer.evaluate(plain)["loss"] == pytest.approx(want["val_loss"][0], rel=1e-10)
     with local_trainer(classifier(), tmp_path / "split", num_microbatches=1) as trainer:
         result = trainer.fit(weighted, validation_split=0.25, batch_size=8, verbose=0, record_rows=True)
     trained = {row for step in result.epochs[0].row_ids for worker in step for row in worker}
     assert len(trained) == len(weighted.split(0.75)[0]) == round(0.75 * ROWS)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_other_weights_or_another_validation(tmp_path):
+    arguments = {"class_weight": CLASS_WEIGHT, "validation_data": VALID, "validation_freq": [1], "verbose": 0}
+    with local_trainer(classifier(), tmp_path) as trainer:
+        want = trainer.fit(X, Y, **arguments).history
+    with local_trainer(classifier(), tmp_path) as trainer:
+        assert trainer.fit(X, Y, **arguments).history == want, "of the finished run"
+    for change in ({"class_weight": {0: 2.0}}, {"validation_freq": 2}, {"validation_steps": 1}):
+        (name,) = change
+        with local_trainer(classifier(), tmp_path) as trainer, pytest.raises(ConfigurationError, match=f" {name}: it"):
+            trainer.fit(X, Y, **arguments | change)
 
 
 # -- signatures -------------------------------------------------------------------------------------------------------

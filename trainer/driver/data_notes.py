@@ -21,6 +21,9 @@ def notes_on_data(job: FitJob, stream: Stream | None) -> Iterator[str]:
     steps, batches = job.num_steps, -(-len(data) // wanted.global_batch_size)
     if stream is not None:
         yield from _of_stream(job, stream)
+    has_weights = wanted.columns.sample_weight is not None, wanted.validation_sample_weight is not None
+    if job.validation_data is not None and has_weights == (True, False):
+        yield "the rows to validate on have no sample_weight: each counts alike, as in Keras"
     if isinstance(data, ArrivingDataset) or wanted.steps_per_epoch is None:
         return
     if wanted.steps_per_epoch > batches:
