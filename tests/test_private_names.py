@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 # Where private names are used, and which; None for all that its check lists.
 HOMES = {
     "trainer/engine/private_api.py": None,
+    "trainer/engine/private_looks.py": None,
     "trainer/engine/private_models.py": None,
     "trainer/engine/private_names.py": None,
     "trainer/engine/private_optimizers.py": None,

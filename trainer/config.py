@@ -104,6 +104,7 @@ class FitConfig:
         take_over: whether to take the folder from a driver that has been silent for minutes.
         max_time_s: seconds after which the run is paused; None for never.
         on_nonfinite: what to do about a gradient that is not finite.
+        probe: look, before the first step, whether what the step computes follows from microbatches.
         record_rows: keep which rows every worker computed in every step (for proofs).
     """
 
@@ -129,6 +130,7 @@ class FitConfig:
     take_over: bool = False
     max_time_s: float | None = None
     on_nonfinite: OnNonfinite = "raise"
+    probe: bool = True
     record_rows: bool = False
 
     def __post_init__(self) -> None:
@@ -149,6 +151,8 @@ class FitConfig:
         self._check_checkpoints()
         if self.on_nonfinite not in get_args(OnNonfinite):
             raise ConfigurationError(f"on_nonfinite={self.on_nonfinite!r}; it takes 'raise' or 'skip'.")
+        if not isinstance(self.probe, bool):
+            raise ConfigurationError(f"probe={self.probe!r}; it takes True or False.")
         try:
             parse_shuffle(self.shuffle)
         except PlanError as error:

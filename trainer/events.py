@@ -6,8 +6,9 @@ and ``event``, which names its class. The version of these forms is ``format_ver
 version before are read, too (`_OLD_FIELDS`, `_epoch_of_version_2`): a run of then that goes on today has both in one
 file.
 
-Some events a worker tells itself (`FirstStepDone`, `GradientNotFinite`, `CheckpointNotMade`, `LogLeftOut`,
-`FilesLeftOut`); their time is that at which the driver hears of them, since clocks of machines differ.
+Some events a worker tells itself (`FirstStepDone`, `ProbeSlow`, `StepProbed`, `GradientNotFinite`,
+`CheckpointNotMade`, `LogLeftOut`, `FilesLeftOut`); their time is that at which the driver hears of them, since clocks
+of machines differ.
 """
 
 from __future__ import annotations
@@ -221,6 +222,21 @@ class FirstStepDone(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSlow(Event):
+    """The probe of the step takes long; `line` says how long, why, and how to leave it out."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProbed(Event):
+    """The step was looked at before the run began: it took `seconds`; `notes` are what the user should know."""
+
+    seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointCommitted(Event):
     """A checkpoint of the state before `step` of `epoch` counts.
 
@@ -309,6 +325,8 @@ EVENTS: Mapping[str, type[Event]] = {
     "late": WorkerLate,
     "rebalanced": Rebalanced,
     "balance_measured": BalanceMeasured,
+    "probe_slow": ProbeSlow,
+    "probed": StepProbed,
     "first_step": FirstStepDone,
     "checkpoint": CheckpointCommitted,
     "checkpoint_failed": CheckpointNotMade,

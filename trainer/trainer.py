@@ -176,6 +176,7 @@ class Trainer(ModelUse):
         take_over: bool = False,
         max_time_s: float | None = None,
         on_nonfinite: OnNonfinite = "raise",
+        probe: bool = True,
         record_rows: bool = False,
     ) -> Result:
         """Train a run, or go on with the unfinished one in `run_dir`.
@@ -216,6 +217,8 @@ class Trainer(ModelUse):
                 driver is surely dead (its process is gone from this machine) that needs no word.
             max_time_s: pause the run after so many seconds, with a checkpoint.
             on_nonfinite: "raise" stops the run at a gradient that is not finite; "skip" leaves the step out.
+            probe: run the step on a few rows before the run begins, to refuse what microbatches would compute wrongly
+                (a loss that sums over the rows of a batch, say) and to name what differs; False leaves that out.
             record_rows: keep in the result which rows every worker computed in every step.
 
         Raises:
@@ -257,6 +260,7 @@ class Trainer(ModelUse):
             take_over=take_over,
             max_time_s=max_time_s,
             on_nonfinite=on_nonfinite,
+            probe=probe,
             record_rows=record_rows,
         )
         check_steps(wanted, code)

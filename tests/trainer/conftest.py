@@ -55,7 +55,7 @@ def train(tmp_path):
             deadline_s=60 * SLOW,
             gradient_dtype=gradient_dtype,
         )
-        arguments = {"epochs": 2, "global_batch_size": 16, "verbose": 0} | arguments
+        arguments = {"epochs": 2, "global_batch_size": 16, "verbose": 0, "probe": False} | arguments
         with trainer:
             return trainer.fit(data, **arguments)
 

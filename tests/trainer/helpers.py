@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from heliostat.cluster.group.worker_process import WorkerKilled
-from heliostat.trainer import Trainer
+from heliostat.trainer import Result, Trainer
 from heliostat.trainer.driver.workers import Workers
 from heliostat.trainer.trainer_config import TrainerConfig
 
@@ -19,6 +19,10 @@ class TrainerOn(Trainer):
     def __init__(self, make_workers: Callable[[TrainerConfig], Workers], build_model: Any, **arguments: Any) -> None:
         super().__init__(build_model, **arguments)
         self.workers = self._runs.workers = make_workers(self._settings)
+
+    def fit(self, *data: Any, **arguments: Any) -> Result:
+        """As any trainer's, but for the look at a step before a run, which takes time: unless a test asks for it."""
+        return super().fit(*data, **{"probe": False} | arguments)
 
 
 def local_trainer(build_model, tmp_path, *, workers=0, replicas=1, num_microbatches=4, **arguments):

@@ -23,7 +23,9 @@ from ..events import (
     GradientNotFinite,
     GroupFormed,
     LogLeftOut,
+    ProbeSlow,
     Rebalanced,
+    StepProbed,
     ValidationNotFinite,
     WorkerLate,
     WorkerLost,
@@ -191,6 +193,10 @@ def line_of(event: Event, num_steps: int) -> str:
                 f"warning: the callback {callback} puts {what} into the logs of an epoch, under {key!r}: history "
                 "leaves it out (it keeps numbers, text, arrays, and lists and dicts of these)."
             )
+        case ProbeSlow(line=line):
+            return line
+        case StepProbed(notes=notes):
+            return "\n".join(notes)
         case FilesLeftOut(host=host, what=what, reason=reason):
             return f"warning: not brought from {host} to the run folder: {what}: {reason}"
         case GradientNotFinite(worker=worker, host=host, skipped=True):

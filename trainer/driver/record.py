@@ -32,7 +32,7 @@ from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalS
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..engine.times import StartTimes
 from ..errors import LeaseLostError, StorageError
-from ..events import CheckpointNotMade, EpochRecord, Event, FirstStepDone, GroupFormed, Resumed
+from ..events import CheckpointNotMade, EpochRecord, Event, FirstStepDone, GroupFormed, Resumed, StepProbed
 from ..hardware import Platform
 from ..jobs import (
     EpochLogs,
@@ -373,6 +373,8 @@ class Record:
             driver = self._start.rounded()
             self._screen.say(start_line(event.after_s, driver, event.seconds))
             self.folder.update(start_s={"first_step": event.after_s, "driver": driver, "worker": event.seconds})
+        if isinstance(event, StepProbed):
+            self.folder.update(probe={"seconds": event.seconds, "notes": list(event.notes)})
         self.folder.add_event(event)
         if isinstance(event, GroupFormed) and event.restarted:
             self._restart(event)

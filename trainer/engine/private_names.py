@@ -103,7 +103,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "_maybe_symbolic_build",
         "_symbolic_build",
     ),
-    "keras:Layer": ("_metrics", "_seed_generators"),
+    "keras:Layer": ("_loss_ids", "_metrics", "_seed_generators"),
     "keras:Variable": ("_value",),
     "keras:StatelessScope": (
         "state_mapping",

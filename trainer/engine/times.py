@@ -14,7 +14,7 @@ from heliostat.cluster import instruments
 
 # In the order in which they happen.
 DRIVER_PARTS = ("data", "devices", "ray", "workers")
-WORKER_PARTS = ("imports", "set_up", "open", "build", "trace", "compile", "join", "step")
+WORKER_PARTS = ("imports", "set_up", "open", "build", "trace", "compile", "join", "probe", "step")
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class StartTimes:
     (`devices` looks for GPUs instead, where workers are in this process); `workers` waits for enough workers to be set
     up. Of a worker: `imports` loads TensorFlow; `set_up` prepares devices and its
     listener; `open` opens the data; `build` builds the model; `trace` traces its steps; `compile` computes one of every
-    shape; `join` waits for the others; `step` computes the first step.
+    shape; `join` waits for the others; `probe` looks at what the steps compute (`probe.py`); `step` computes the first.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)

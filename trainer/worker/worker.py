@@ -62,6 +62,7 @@ from .held_model import HeldModel
 from .model_file import kind_of, write_model
 from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
+from .probing import probe_run
 from .saver import reason_of, saving_told, written
 from .session import Session
 from .step_functions import open_pass, open_step, steps_of, test_step
@@ -133,13 +134,16 @@ class Worker:
         with contextlib.ExitStack() as stack:
             stack.enter_context(WORKING_DIRECTORY.kept())
             trained = stack.enter_context(closing(open_step(built, train, dataset, job, times)))
+            steps = [(train, trained)]
             on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
             engine = Step(phases_of(trained, job.settings.gradient_dtype), member, on_nonfinite, job.numbering)
             evaluator = None
             if job.validation_data is not None:
                 valid_data = _checked(job.validation_data)
                 check_label_range(built.model, valid_data, wanted.validation_columns)
-                evaluator = Evaluator(stack.enter_context(closing(open_step(built, valid, valid_data, job, times))))
+                validated = stack.enter_context(closing(open_step(built, valid, valid_data, job, times)))
+                steps.append((valid, validated))
+                evaluator = Evaluator(validated)
             files = stack.enter_context(_callback_files(job, reach, member))
             session = Session(job, engine, evaluator, member, code.callbacks, files)
             notes = tuple(filter(None, told))
@@ -151,6 +155,8 @@ class Worker:
                 _warm_up(engine, evaluator, job)
             with times.part("join"):
                 _begin(session, built, member, lacking, reach)
+            if session.position.is_new:
+                probe_run(job, steps, member, times)
             session.start(times)
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)

@@ -1,0 +1,122 @@
+"""Random draws and batch statistics of which a step on some rows gives the same as one on others.
+
+The probe compares a step on all rows with the same step on copies and on halves of them, so what is drawn for a row
+must not depend on where it stands. Drawing for all rows and tiling is ambiguous: a step that joins fakes and real rows
+draws for twice the rows, in blocks; a `TimeDistributed` layer for rows times steps, in runs; halves would need other
+slices of each. One row's draw for all rows is alike in every arrangement. A shuffle of rows keeps their order.
+
+`BatchNormalization` takes its moving averages: that its statistics are those of a microbatch is documented, and is what
+every kind of data parallelism does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Draw = Callable[..., tf.Tensor]
+# Those of `tf.random` whose first argument is the shape of what they draw.
+BY_SHAPE = (
+    "stateless_normal",
+    "stateless_uniform",
+    "stateless_truncated_normal",
+    "stateless_gamma",
+    "stateless_binomial",
+    "stateless_poisson",
+)
+
+
+@contextlib.contextmanager
+def replaced(owner: object, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Inside the block, and in this thread alone, let `function` stand for a function of a class or module."""
+    original, thread = vars(owner)[name], threading.get_ident()
+
+    def either(*args: Any, **named: Any) -> Any:  # whatever the original takes and gives
+        return (function if threading.get_ident() == thread else original)(*args, **named)
+
+    setattr(owner, name, either)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def rows_alike() -> Iterator[None]:
+    """Inside the block all rows draw alike, and `BatchNormalization` takes its moving averages."""
+    normalised = keras.layers.BatchNormalization.call
+
+    def by_moving_averages(layer: keras.Layer, inputs: Any, training: object = None, mask: Any = None) -> tf.Tensor:
+        return normalised(layer, inputs, training=False, mask=mask)
+
+    with contextlib.ExitStack() as stack:
+        for name in BY_SHAPE:
+            stack.enter_context(replaced(tf.random, name, _for_all_rows(getattr(tf.random, name))))
+        of_logits = _categorical(tf.random.stateless_uniform)
+        stack.enter_context(replaced(tf.random, "stateless_categorical", of_logits))
+        dropout = _dropout(tf.nn.experimental.stateless_dropout)
+        stack.enter_context(replaced(tf.nn.experimental, "stateless_dropout", dropout))
+        stack.enter_context(replaced(keras.layers.BatchNormalization, "call", by_moving_averages))
+        yield
+
+
+@contextlib.contextmanager
+def same_numpy_draws() -> Iterator[None]:
+    """Put numpy's and Python's own generators back after the block: what a step draws from them is drawn once here."""
+    kept, kept_of_python = np.random.get_state(), random.getstate()  # the state that users draw from
+    try:
+        yield
+    finally:
+        np.random.set_state(kept)
+        random.setstate(kept_of_python)
+
+
+def _for_all_rows(draw: Draw) -> Draw:
+    """A draw by shape, made for one row."""
+
+    def drawn(shape: Any, *args: Any, **named: Any) -> tf.Tensor:
+        lengths = [int(length) for length in shape]
+        if not lengths or lengths[0] < 2:
+            return draw(shape, *args, **named)
+        rows, one = lengths[0], [1, *lengths[1:]]
+        by_row = {name for name, value in named.items() if name != "seed" and _has_rows(value, rows)}
+        if not by_row:
+            return tf.repeat(draw(one, *args, **named), rows, 0)
+        each = ({n: v[i : i + 1] if n in by_row else v for n, v in named.items()} for i in range(rows))
+        return tf.concat([draw(one, *args, **of_row) for of_row in each], 0)
+
+    return drawn
+
+
+def _has_rows(value: object, rows: int) -> bool:
+    """Whether a parameter of a distribution is another one for each row."""
+    shape = getattr(value, "shape", None)
+    return shape is not None and len(shape) > 0 and shape[0] == rows
+
+
+def _dropout(dropout: Draw) -> Draw:
+    def dropped(x: Any, rate: Any, seed: Any, noise_shape: Any = None, **named: Any) -> tf.Tensor:
+        ones = tf.ones_like(x[:1])
+        one_row = tf.shape(ones) if noise_shape is None else [1, *list(noise_shape)[1:]]
+        return x * dropout(ones, rate=rate, seed=seed, noise_shape=one_row, **named)
+
+    return dropped
+
+
+def _categorical(uniform: Draw) -> Draw:
+    """Draws by the inverse of the cumulated probabilities, from the same uniform numbers in every row."""
+
+    def drawn(logits: Any, num_samples: Any, seed: Any, dtype: tf.DType = tf.int64, **_: Any) -> tf.Tensor:
+        below = tf.cumsum(tf.nn.softmax(tf.cast(logits, tf.float64)), axis=-1)[..., None, :]
+        chosen = uniform((1, num_samples, 1), seed=seed, dtype=tf.float64)
+        number = tf.reduce_sum(tf.cast(below < chosen, tf.int64), -1)
+        return tf.cast(tf.minimum(number, tf.shape(logits, tf.int64)[-1] - 1), dtype)
+
+    return drawn
