@@ -35,6 +35,7 @@ def reads(jit_compile=False):
     return build
 
 
+@pytest.mark.slow
 def test_texts_are_what_keras_makes_of_them(tmp_path):
     plain = reads()()
     inputs = {"text": np.array(TEXTS), "colour": np.array(COLOURS)}

@@ -187,11 +187,18 @@ def _with_data(run: Run, folder: RunFolder, workers: Workers, screen: Display, t
     streams = stream is not None or isinstance(run.validation_data, Stream)
     if streams:
         workers.launch(screen, times, run.threads(folder))  # they start while the stream is written
-    with times.part("data"):
+    with times.part("data"), telling(partial(_tell_reading, screen)) if streams else contextlib.nullcontext():
         data, valid = run.open_data(folder)
     if streams and folder.began and not isinstance(data, ArrivingDataset):
         screen.say("streams are not read again: their rows are in the run folder, from when the run began")
     return replace(run, data=data, validation_data=valid, stream=stream)
+
+
+def _tell_reading(screen: Display, seconds: float) -> None:
+    screen.say(
+        f"the stream has been read for {seconds:.0f} s; one that never ends needs steps_per_epoch= (to validate on, "
+        "validation_steps=)"
+    )
 
 
 # -- before the first step --------------------------------------------------------------------------------------------

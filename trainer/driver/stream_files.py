@@ -28,6 +28,7 @@ from .streams import ENDLESS, UNKNOWN, Stream
 
 LOOK_AHEAD, LOOK_AHEAD_BYTES = 64, 64 << 20
 PART_BYTES, MOST_BATCHES = 32 << 20, 64
+LEAST_FREE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def _written(stream: Stream, place: Path, columns: Columns, num_rows: int | None
     number = 0
     with DatasetWriter(place, overwrite=True) as writer:
         for batch in stream.batches():
+            _check_room(stream, place, writer.rows_written)
             rows = stream.by_column(batch, columns, number)
             left = None if num_rows is None else num_rows - writer.rows_written
             writer.write(rows if left is None else {name: each[:left] for name, each in rows.items()})
@@ -120,6 +122,17 @@ def _written(stream: Stream, place: Path, columns: Columns, num_rows: int | None
             if num_rows is not None and writer.rows_written >= num_rows:
                 break
     return writer.dataset
+
+
+def _check_room(stream: Stream, place: Path, num_rows: int) -> None:
+    """Raise ConfigurationError before a stream fills the disk: it may have no end."""
+    free = shutil.disk_usage(place.parent).free
+    if free < LEAST_FREE_BYTES:
+        raise ConfigurationError(
+            f"{stream.kind} has given {num_rows:,} rows so far, and the disk of {place.parent} has {free >> 20:,} MiB "
+            "left. A stream without an end needs steps_per_epoch= (validation_steps=, steps=); one that is this long "
+            "needs another run_dir, or steps_per_epoch=, with which rows are read while they are trained on."
+        )
 
 
 def _begun(stream: Stream, place: Path, columns: Columns, taken: Taken, first: dict[str, object]) -> Dataset:

@@ -18,10 +18,11 @@ from heliostat.data.remote.filesystem import open_with
 from heliostat.data.views.arriving import ArrivingDataset
 from heliostat.trainer import ConfigurationError
 from heliostat.trainer.columns import Columns
-from heliostat.trainer.config import FitConfig
+from heliostat.trainer.config import FitConfig, PassConfig
+from heliostat.trainer.driver import stream_files
 from heliostat.trainer.driver import supply as supply_module
 from heliostat.trainer.driver.inputs import noted_columns, open_input
-from heliostat.trainer.driver.stream_files import Taken
+from heliostat.trainer.driver.stream_files import Taken, taken_by_pass
 from heliostat.trainer.driver.supply import Supply
 from heliostat.trainer.jobs import FitJob, RowsWanted
 from heliostat.trainer.trainer_config import TrainerConfig
@@ -211,6 +212,24 @@ def test_parts_are_read_from_a_machine_without_this_disk(tmp_path):
     moved.parts = Parts(num_batches=1000)
     with pytest.raises(ShardError, match="the run is over"):
         moved.opened(9)
+
+
+def test_a_stream_whose_end_nobody_knows_does_not_fill_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_files, "LEAST_FREE_BYTES", 1 << 62)
+    stream, inputs, targets = noted_columns(Numbers().batches, None, None)
+    with pytest.raises(ConfigurationError, match="without an end needs steps_per_epoch="):
+        open_input(stream, "train", Columns(inputs=inputs, targets=targets), tmp_path)
+    assert not (tmp_path / "train").exists()
+
+
+def test_passes_take_the_first_batches(tmp_path):
+    source = Numbers()
+    stream, inputs, targets = noted_columns(source.batches, None, None)
+    columns = Columns(inputs=inputs, targets=targets)
+    wanted = PassConfig(columns=columns, global_batch_size=3, steps=5)
+    data = open_input(stream, "rows", columns, tmp_path, taken=taken_by_pass(wanted))
+    assert len(data) == 15
+    assert source.count == 4
 
 
 def test_an_empty_source_and_batches_that_do_not_fit_are_refused(tmp_path):
