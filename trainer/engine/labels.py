@@ -61,6 +61,21 @@ def check_label_range(model: keras.Model, dataset: Dataset, columns: Columns) ->
             )
 
 
+def check_targets(model: keras.Model, columns: Columns) -> None:
+    """Raise `DataError` for a list of targets beside a dict of outputs: which is which nobody has said.
+
+    A model with a `train_step` of its own may do with them what it likes.
+    """
+    outputs = getattr(model, "output_shape", None)
+    is_list = columns.targets is not None and not isinstance(columns.targets, (str, Mapping))
+    if is_list and isinstance(outputs, Mapping) and type(model).train_step is keras.Model.train_step:
+        keys = ", ".join(f"{name!r}: ..." for name in outputs)
+        raise DataError(
+            f"The targets are a list of {len(columns.targets or ())}, and the model's outputs are a dict: "
+            f"{list(outputs)}. Give the targets as a dict with these keys: {{{keys}}}."
+        )
+
+
 def labels_to_check(model: keras.Model, dataset: Dataset, columns: Columns) -> tuple[LabelRange, ...]:
     """The labels that must be looked at when they are read; none where they are known to be classes, or are none."""
     bounds = dataset.bounds

@@ -13,7 +13,7 @@ from heliostat.data import Dataset
 from ..checkpoints.snapshot import Snapshot, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
-from ..engine.labels import check_label_range
+from ..engine.labels import check_label_range, check_targets
 from ..engine.model import BuiltModel, build_keras_model, prepare_model, without_optimizers
 from ..engine.optimizers import holds_others, with_applied_optimizers
 from ..engine.runtime import Runtime
@@ -84,6 +84,8 @@ class HeldModel:
         built = build_keras_model(build_model, self.runtime, seed, sample, columns, weights)
         for each in prepared:
             built = self._prepared(built, job, dataset, each)
+        if isinstance(job, PassJob) or job.wanted.loop != "custom":
+            check_targets(built.model, columns)
         if isinstance(job, FitJob):
             built = self._with_applied_optimizers(built, job, dataset)
         if columns.targets is not None:

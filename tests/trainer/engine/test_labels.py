@@ -12,7 +12,7 @@ from heliostat.data.order.plan import BatchPlan
 from heliostat.data.read.shard_reader import ShardReader
 from heliostat.trainer.columns import Columns
 from heliostat.trainer.engine.feed import Feed
-from heliostat.trainer.engine.labels import LabelRange, check_label_range, labels_to_check
+from heliostat.trainer.engine.labels import LabelRange, check_label_range, check_targets, labels_to_check
 from heliostat.trainer.errors import DataError
 
 pytestmark = pytest.mark.engine
@@ -105,6 +105,18 @@ def test_a_value_that_is_not_finite_is_named_with_column_and_row(tmp_path):
     opened.close()
     assert opened.nonfinite_rows(0, 0) == [3]
     assert opened.nonfinite_rows(1, 1) == list(range(30, 40))
+
+
+def test_a_list_of_targets_beside_a_dict_of_outputs_is_refused():
+    x = keras.Input((1,))
+    several = keras.Model(x, {"u": keras.layers.Dense(1, name="u")(x), "v": keras.layers.Dense(1, name="v")(x)})
+    several.compile("sgd", "mse")
+    with pytest.raises(DataError, match=r"a dict: \['u', 'v'\].*\{'u': \.\.\., 'v': \.\.\.\}"):
+        check_targets(several, Columns(targets=["a", "b"]))
+    check_targets(several, Columns(targets={"u": "a", "v": "b"}))
+    listed = keras.Model(x, list(several.output.values()))
+    listed.compile("sgd", "mse")
+    check_targets(listed, Columns(targets=["a", "b"]))
 
 
 SPARSE = "sparse_categorical_crossentropy"
