@@ -40,6 +40,7 @@ from .view import chosen_columns, fingerprint_of
 FILE, ENDED = "arriving.json", "ended"
 _POLL_S, _MOST_POLL_S = 0.002, 0.1
 _HELD = 2
+_LOOK_S, _LOOKED_AT = 1.0, 64  # after so long, so many later parts are looked for
 
 
 class ArrivingDataset(Dataset):
@@ -106,15 +107,39 @@ class ArrivingDataset(Dataset):
 
     def opened(self, part: int) -> Dataset:
         """A part, waited for; raises ShardError if it will not come any more."""
-        path, wait_s = self.part_path(part), _POLL_S
+        path, wait_s, began_s = self.part_path(part), _POLL_S, time.monotonic()
         while True:
             if is_uri(path) or os.path.isdir(path):
                 with contextlib.suppress(DatasetNotFoundError):
                     return open_dataset(path)
             if is_uri(path) or os.path.exists(f"{self.folder}/{ENDED}"):
                 self._raise_if_ended()
+            if time.monotonic() > began_s + _LOOK_S:
+                self._raise_if_deleted(part)
+                began_s = time.monotonic()
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, _MOST_POLL_S)
+
+    def _raise_if_deleted(self, part: int) -> None:
+        """Raise ShardError where a later part is there: they are written in order."""
+        for later in range(part + 1, min(part + _LOOKED_AT, len(self.parts))):
+            if self._is_there(later) and not self._is_there(part):
+                first, end = self.rows_of(part)
+                raise ShardError(
+                    f"The rows {first:,} to {end - 1:,} of {self.folder} were deleted: no checkpoint that is kept "
+                    "needs them.",
+                    path=self.folder,
+                )
+
+    def _is_there(self, part: int) -> bool:
+        path = self.part_path(part)
+        if not is_uri(path):
+            return os.path.isdir(path)
+        try:
+            open_dataset(path)
+        except DatasetNotFoundError:
+            return False
+        return True
 
     def _raise_if_ended(self) -> None:
         """Raise ShardError if nobody writes parts any more; what says so is a dataset, so that it can be reached."""

@@ -83,10 +83,12 @@ class Feed:
         self._read_s = 0.0
         self._last: tuple[Rows, list[Microbatch]] | None = None
         self.start_pass(0)
+        self._reads_ahead = False  # what warms up reads one step, and rows of the next may be gone, or never come
 
     def start_pass(self, epoch: int, part: int = 0) -> None:
         """Take the row order of pass `epoch`, from the first step of its part number `part` on."""
         self._ahead.settle()
+        self._reads_ahead = True
         self.plan = self.plan.epoch(part)
         for reader in (self._reader, self._weight_reader):
             if reader is not None:
@@ -107,7 +109,7 @@ class Feed:
         batch_weight = self._sum_of_weights(start, stop)
         present = [index for index in indices if self.plan.present(step)[index]]
         gathered = self._take(step, present)
-        if self._read_s > AHEAD_S and step + 1 < self.plan.steps_here:
+        if self._reads_ahead and self._read_s > AHEAD_S and step + 1 < self.plan.steps_here:
             self._told = step + 1, tuple(index for index in indices if self.plan.present(step + 1)[index])
             self._ahead.prefetch([self._told])
         found = []

@@ -112,6 +112,8 @@ def test_what_lies_before_the_oldest_checkpoint_is_deleted_but_for_the_first_par
         supply.take(InitialStateChanged(initial_state=None, position=(epoch, 0)))
     eventually(lambda: parts_in(tmp_path)[1] == "part-000000031-000000063")  # checkpoints at 40 and 60 are kept
     assert parts_in(tmp_path)[0] == "part-000000000-000000001"
+    with data.reader() as reader, pytest.raises(ShardError, match=r"rows 4 to 11 of .* were deleted"):
+        reader.gather(np.arange(ROWS, 2 * ROWS))
     supply.close()
 
 
