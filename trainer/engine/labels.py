@@ -66,7 +66,7 @@ def check_targets(model: keras.Model, columns: Columns) -> None:
 
     A model with a `train_step` of its own may do with them what it likes.
     """
-    outputs = getattr(model, "output_shape", None)
+    outputs = _structure(model)
     is_list = columns.targets is not None and not isinstance(columns.targets, (str, Mapping))
     if is_list and isinstance(outputs, Mapping) and type(model).train_step is keras.Model.train_step:
         keys = ", ".join(f"{name!r}: ..." for name in outputs)
@@ -99,27 +99,31 @@ def _outputs(model: keras.Model, targets: ColumnChoice | None) -> Iterator[tuple
 
     Outputs, losses and targets are each one, or a list, or a dict by name, as Keras takes them.
     """
-    shapes, losses = getattr(model, "output_shape", None), model.loss
-    if shapes is None or targets is None:
+    outputs, losses = _structure(model), model.loss
+    if outputs is None or targets is None:
         return
-    if _is_shape(shapes):
+    if not isinstance(outputs, (Mapping, list, tuple)):
         targets = list(targets.values()) if isinstance(targets, Mapping) else targets
         losses = list(losses.values()) if isinstance(losses, Mapping) else losses
         column, loss = _only(targets), _only(losses)
         if column is not None:
-            yield column, loss, shapes
+            yield column, loss, tuple(outputs.shape)
         return
-    names = list(shapes) if isinstance(shapes, Mapping) else list(getattr(model, "output_names", ()))
-    by_place = dict(zip(names, shapes.values() if isinstance(shapes, Mapping) else shapes, strict=False))
-    for place, (name, shape) in enumerate(by_place.items()):
+    names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(model, "output_names", ()))
+    tensors = outputs.values() if isinstance(outputs, Mapping) else outputs
+    for place, (name, tensor) in enumerate(zip(names, tensors, strict=False)):
         column, loss = _part(targets, name, place), _part(losses, name, place)
         if isinstance(column, str) and not isinstance(targets, str):
-            yield column, loss, shape
+            yield column, loss, tuple(tensor.shape)
 
 
-def _is_shape(value: object) -> bool:
-    """Whether this is the shape of one output."""
-    return isinstance(value, tuple) and all(size is None or isinstance(size, int) for size in value)
+def _structure(model: keras.Model) -> Any:  # Any: a tensor, or a list or dict of tensors
+    """The model's outputs as it was made with them; None where it does not tell them."""
+    try:
+        found = model.output
+    except (AttributeError, ValueError):  # a sequence of layers tells a list alone, a subclass nothing
+        found = getattr(model, "outputs", None)
+    return found[0] if isinstance(found, (list, tuple)) and len(found) == 1 else found
 
 
 def _only(value: Any) -> Any:  # Any: columns or losses, in whatever structure
