@@ -138,9 +138,9 @@ def precision_and_recall():
 @pytest.mark.parametrize(
     ("build", "weighted"),
     [
-        (model_of(Nested, precision_and_recall), False),
+        pytest.param(model_of(Nested, precision_and_recall), False, marks=pytest.mark.slow),
         (model_of(Trackers, rate=halved), True),
-        (model_of(OwnLoss, lambda: ["mae", Flexible(), Pair()]), False),
+        pytest.param(model_of(OwnLoss, lambda: ["mae", Flexible(), Pair()]), False, marks=pytest.mark.slow),
     ],
     ids=["nested", "trackers", "own-loss"],
 )
@@ -174,6 +174,7 @@ class Unlisted(Trackers):
     metrics = property(lambda self: [self.loss_tracker, self.loss_tracker])
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_listed_begins_anew_and_that_is_said(train):
     use_floats("float64")
     arguments = {"workers": 0, "num_microbatches": 2, "epochs": 2, "global_batch_size": ROWS, "shuffle": False}
