@@ -3,10 +3,10 @@
     python scripts/benchmarks/graphs.py OTHER_PYTHON
 
 OTHER_PYTHON is the interpreter of another checkout that has this project installed, of the commit before, say. Both
-train the same models of `hashes.py` for one step, in all three loops and on one and two replicas; of each traced graph,
-of training and of validation, the SHA-256 of its `GraphDef` must be the same. Numbers in the names of functions, which
-count what was traced before in the process, are taken out. The last line says how many were compared; 1 where one
-differs.
+train the same models of `hashes.py` for one step, in all three loops, on one or two replicas; of each traced graph, of
+training and of validation, the SHA-256 of its `GraphDef` must be the same. Numbers that count what was made before in
+the process, in the names of functions and of captured tensors, are taken out. The last line says how many were
+compared; 1 where one differs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FUNCTION = re.compile(r"(__(?:inference|forward|backward)_\w+?|_rewritten|_noinline)_\d+")
+TENSOR = re.compile(r'(?<=")\d+(?=[":])')
 LAYOUTS = ((0, 1), (1, 2))
 
 
@@ -56,10 +57,16 @@ def trained_graphs() -> dict[str, str]:
 def hash_of(graph: Any) -> str:
     """SHA-256 of a graph in a form that does not depend on what was traced before."""
     definition = graph.as_graph_def()
-    functions = sorted(FUNCTION.sub(r"\1", str(function)) for function in definition.library.function)
+    functions = [str(function) for function in definition.library.function]
     del definition.library.function[:]
-    text = "\n".join([FUNCTION.sub(r"\1", str(definition)), *functions])
+    text = "\n".join([_without_counts(str(definition)), *sorted(map(_without_counts, functions))])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_counts(text: str) -> str:
+    """A definition in which captured tensors are numbered in the order in which they come."""
+    names: dict[str, str] = {}
+    return TENSOR.sub(lambda found: names.setdefault(found[0], f"captured {len(names)}"), FUNCTION.sub(r"\1", text))
 
 
 def graphs_of(python: str) -> dict[str, str]:

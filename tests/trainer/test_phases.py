@@ -19,7 +19,9 @@ from heliostat.trainer.worker import worker
 from .conftest import fingerprint, use_floats
 from .helpers import local_trainer
 from .models import linear
-from .phased_models import CASES, NOISE, Players, adams, aggregating, data, one_tape_by_xla
+from .phased_cases import CASES, NOISE, data
+from .phased_models import aggregating, one_tape_by_xla
+from .phased_players import Players, adams
 
 pytestmark = pytest.mark.engine
 
@@ -158,6 +160,7 @@ def quiet(model, x, _y):
     return tf.reduce_mean(model.d(x))
 
 
+@pytest.mark.slow
 def test_the_custom_loop_takes_optimizers_by_name(train, phases):
     use_floats("float64")
     shared = {"loop": "custom", "train_step": players_in_turn, "valid_step": quiet, "epochs": 1}
@@ -177,6 +180,24 @@ def test_passes_need_not_know_which_optimizers_a_step_applies(tmp_path):
     model = build()
     model.set_weights(list(np.load(keep.path).values()))
     np.testing.assert_allclose(here, model(x), rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gan", "vq_vae"])
+def test_a_phase_that_is_not_finite_leaves_out_the_whole_step(train, tmp_path, name):
+    """One row of 40 is not finite: one step of three is left out, with all of its phases."""
+    use_floats("float64")
+    build, _, _ = CASES[name]
+    x, y = data()
+    x[5, 0] = np.nan
+    kept = []
+    for workers in (0, 3):
+        keep = KeepWeights(tmp_path / f"{workers}.npz")
+        kept.append(train(build, (x, y), workers=workers, epochs=1, on_nonfinite="skip", callbacks=[keep]))
+        weights = list(np.load(keep.path).values())
+        assert all(np.isfinite(weight).all() for weight in weights)
+    assert fingerprint(kept[0]) == fingerprint(kept[1])
+    assert distance(weights, build().get_weights()) > 1e-3, "nothing was trained"
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
