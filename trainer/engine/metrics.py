@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from .derived import Derived
 from .metric_rules import MetricVariable
+from .private_api import options_as_written
 
 Components = Callable[[keras.Variable], Sequence[tf.Variable]]
 Logs = dict[str, float | list[float]]
@@ -152,8 +153,20 @@ class Results:
             if self._traced is None:  # calling the function itself, TensorFlow warns that each run traces it anew
                 self._traced = self._results.get_concrete_function()
             given = metric_values(self._layout, metric_sums)
-            values |= self._traced(*map(tf.convert_to_tensor, given))
+            values |= _as_written(self._traced, [tf.convert_to_tensor(value) for value in given])
         return _flattened({name: values[name] for name in self._layout.result_names})
+
+
+def _as_written(traced: tf.types.experimental.ConcreteFunction, given: Sequence[tf.Tensor]) -> dict[str, object]:
+    """What a traced function returns, to the bit alike on all workers: its graph is computed as it is written."""
+    flat = tf.raw_ops.StatefulPartitionedCall(
+        args=[*given, *traced.captured_inputs],
+        Tout=[output.dtype for output in traced.outputs],
+        f=traced,
+        config_proto=options_as_written(),
+    )
+    found: dict[str, object] = tf.nest.pack_sequence_as(traced.structured_outputs, flat)
+    return found
 
 
 def _flattened(values: Mapping[str, object]) -> Logs:

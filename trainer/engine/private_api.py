@@ -35,6 +35,18 @@ def graph_options() -> bytes:
     return options
 
 
+def options_as_written() -> bytes:
+    """The options by which a call computes a graph in the order in which it is written, without rewriting it.
+
+    Grappler adds and multiplies in another order where constants are among what is added, and which one differs between
+    two traces of the same function.
+    """
+    options = tf.compat.v1.ConfigProto.FromString(graph_options())
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    written: bytes = options.SerializeToString()
+    return written
+
+
 @contextlib.contextmanager
 def unscaled_losses() -> Iterator[None]:
     """Keep Keras from dividing mean losses by the number of local replicas while a step is traced.
