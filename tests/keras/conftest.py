@@ -1,0 +1,14 @@
+"""The set-up of the tests of the trainer, whose fixtures they share."""
+
+from __future__ import annotations
+
+from ..trainer.conftest import float32_again, tensorflow_with_eight_devices, use_floats, warm_trainer, warm_workers
+
+__all__ = ["float32_again", "float64", "tensorflow_with_eight_devices", "use_floats", "warm_trainer", "warm_workers"]
+
+import pytest
+
+
+@pytest.fixture
+def float64():
+    use_floats("float64")
