@@ -22,6 +22,7 @@ HOMES = {
     "trainer/engine/private_api.py": None,
     "trainer/engine/private_looks.py": None,
     "trainer/engine/private_models.py": None,
+    "trainer/engine/private_hooks.py": None,
     "trainer/engine/private_names.py": None,
     "trainer/engine/private_optimizers.py": None,
     "cluster/pools/private_api.py": None,

@@ -190,10 +190,10 @@ class _Walk:
 
     def _function(self, function: types.FunctionType) -> str:
         name = self._enter(function, f"{function.__module__}.{function.__qualname__}")
-        if not _is_users(function.__module__):
+        if not is_users(function.__module__):
             return name
         self.found[name] = ""
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        cells = [cell.cell_contents for cell in function.__closure__ or () if is_filled(cell)]
         parts: list[object] = [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
         parts += self._named(function.__code__, function.__globals__)
         self.found[name] = _hash("\n".join(map(self.describe, parts)))
@@ -201,11 +201,11 @@ class _Walk:
 
     def _named(self, code: types.CodeType, scope: Mapping[str, Any]) -> Iterator[object]:
         """The values of the globals that a function names, and of the attributes it names of the user's modules."""
-        names = list(_names_in(code))
+        names = list(names_in(code))
         for name in names:
             value = scope.get(name)
             yield name if isinstance(value, types.ModuleType) else value
-            if isinstance(value, types.ModuleType) and _is_users(value.__name__):
+            if isinstance(value, types.ModuleType) and is_users(value.__name__):
                 yield from (vars(value)[each] for each in names if each in vars(value))
 
     def _code(self, code: types.CodeType) -> str:
@@ -214,7 +214,7 @@ class _Walk:
 
     def _class(self, kind: type) -> str:
         name = self._enter(kind, f"{kind.__module__}.{kind.__qualname__}")
-        if not _is_users(kind.__module__):
+        if not is_users(kind.__module__):
             return name
         self.found[name] = ""
         parts: list[object] = list(kind.__bases__)
@@ -233,9 +233,9 @@ class _Walk:
         name = self._enter(value, f"an object of {kind.__module__}.{kind.__qualname__}")
         if kind.__module__.startswith("keras.") and kind.__name__ == "Tracker":
             return name  # has only addresses of what its layer holds
-        is_users = _is_users(kind.__module__) or isinstance(value, _HOLDERS)
+        is_own = is_users(kind.__module__) or isinstance(value, _HOLDERS)
         held, settings = _held(value, kind), _settings(value, kind)
-        if is_users:
+        if is_own:
             return f"{self.describe(kind)}({self.describe(held)})" + (self.describe(settings) if settings else "")
         if settings is None:
             settings = _made_from(value, kind)
@@ -247,7 +247,7 @@ class _Walk:
 
 def _held(value: object, kind: type) -> dict[str, object]:
     """The values of an object's attributes, and of the slots of the user's classes among its own."""
-    slots = [vars(base).get("__slots__", ()) for base in kind.__mro__ if _is_users(base.__module__)]
+    slots = [vars(base).get("__slots__", ()) for base in kind.__mro__ if is_users(base.__module__)]
     names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
     found = {name: getattr(value, name) for name in names if not name.startswith("__") and hasattr(value, name)}
     return {**found, **getattr(value, "__dict__", {})}
@@ -279,21 +279,23 @@ def _made_from(value: object, kind: type) -> tuple[object, ...] | None:
         return None
 
 
-def _names_in(code: types.CodeType) -> Iterator[str]:
+def names_in(code: types.CodeType) -> Iterator[str]:
+    """The names of globals and attributes that a function uses, those inside of it included."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
+            yield from names_in(constant)
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def is_filled(cell: types.CellType) -> bool:
+    """Whether a cell of a closure has a value."""
     try:
         return cell.cell_contents is not cell
     except ValueError:  # a name that is bound later, or never
         return False
 
 
-def _is_users(name: str | None) -> bool:
+def is_users(name: str | None) -> bool:
     """Whether a module is the user's own: neither Python's, nor installed, nor Heliostat's."""
     top = (name or "").partition(".")[0]
     if name != "__main__" and (top in sys.stdlib_module_names or top in ("heliostat", "")):

@@ -300,6 +300,13 @@ class LogLeftOut(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetTooLate(Event):
+    """Callbacks have set Python attributes after the first step, so that the traced steps do not see them."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilesLeftOut(Event):
     """Of what callbacks wrote on `host`, `what` (a path, or words) could not be brought to the run folder."""
 
@@ -333,6 +340,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "nonfinite": GradientNotFinite,
     "validation_not_finite": ValidationNotFinite,
     "log_left_out": LogLeftOut,
+    "set_too_late": SetTooLate,
     "files_left_out": FilesLeftOut,
     "paused": Paused,
 }

@@ -7,6 +7,8 @@ message          who sends it                       who acts                    
 `FitJob`         the driver, as a task              `Worker.describe`                 a `Ready`: which model it is
 `PassJob`        the driver, as a task              `Worker.evaluate`, `.predict`     a pass without training
 `Ready`          a worker with its model            `Coordinator`                     refused if models differ
+`TraceAsked`     a worker, before it traces         `Coordinator`                     what callbacks have set
+`StepsTraced`    a member, once it has traced       `Coordinator`                     an answer when all have
 `Progress`       the chief, in an epoch             `Record`                          the screen; time to regroup
 `StillSaving`    who waits for storage, at an end   `Record`                          the screen
 `EpochPart`      every worker, after the steps      `Coordinator`                     they meet: views must agree
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.keras"
 WEIGHTS_FILE = "trained.weights.h5"  # in its place, of a model that Keras cannot write
 _MOST_NAMED = 5  # rows, in a warning
+CALLBACKS_MODEL_FILE = "model.callbacks.keras"  # what callbacks have written as MODEL_FILE
 # All that a run keeps in its folder, by path ("*" stands for anything), and what it is; all else in there is of the
 # user's callbacks. Of checkpoints the names are those of `checkpoints.manifest`.
 RUN_FOLDER: Mapping[str, str] = {
@@ -329,6 +332,22 @@ class Ready:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     memory: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceAsked:
+    """A worker asks for the `StepsTraced.attributes` of those that train; None if they have not traced yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsTraced:
+    """A member has traced the steps after callbacks' hooks; it waits for the others.
+
+    Attributes:
+        attributes: the Python values that callbacks have set before, as `worker.attributes` has them.
+    """
+
+    attributes: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,11 +57,16 @@ Shipped = Packed | InProcess
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCode:
-    """What of a `fit` is the user's code: the steps of the custom loop, and Keras callbacks."""
+    """What of a `fit` is the user's code: the steps of the custom loop, and Keras callbacks.
+
+    With callbacks `build_model` is in it as well: what they share with the model (a global, a variable in a closure) is
+    one object on a worker only if both are unpacked together.
+    """
 
     train_step: Callable[..., Any] | None = None
     valid_step: Callable[..., Any] | None = None
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
+    build_model: Callable[[], keras.Model] | None = None
 
 
 def ship(value: object, what: str, *, stays: bool = False) -> Shipped:

@@ -18,6 +18,7 @@ from .columns import ColumnChoice
 from .config import CheckpointEvery, FitConfig, LoopName, OnNonfinite, Resume
 from .driver.arrays import Arrays
 from .driver.inputs import Data, checked_callbacks
+from .driver.linked_files import link_files
 from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
 from .driver.runs import FitCall
@@ -114,6 +115,7 @@ class Trainer(ModelUse):
         runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
         check_build_model(build_model)
+        self._build_model = build_model
         workers = workers if (wanted := wanted_workers()) is None else wanted
         settings = TrainerConfig(
             build_model=ship(build_model, "build_model", stays=workers == 0 or in_process),
@@ -235,7 +237,12 @@ class Trainer(ModelUse):
         given = one_of("global_batch_size", global_batch_size, "batch_size", batch_size)
         if valid is not None:
             validation_batch_size = valid.batch_size(validation_batch_size or given, validation_steps)
-        code = UserCode(train_step=train_step, valid_step=valid_step, callbacks=checked_callbacks(callbacks))
+        code = UserCode(
+            train_step=train_step,
+            valid_step=valid_step,
+            callbacks=checked_callbacks(callbacks),
+            build_model=self._build_model if callbacks else None,
+        )
         check_prepare(prepare)
         wanted = FitConfig(
             loop=loop,
@@ -275,6 +282,8 @@ class Trainer(ModelUse):
         )
         with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
+            if result is not None and code.callbacks and (line := link_files(result.run_dir, Path.cwd())):
+                screen.say(line)
         if result is None:
             sys.exit(0)  # a plan, a replay or a trace is done: see `environment`
         self._result, self._model = replace(result, build_model=self._build_model), None

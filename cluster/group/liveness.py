@@ -50,6 +50,7 @@ class Activity(Enum):
 
     LOAD = "loading"
     SET_UP = "setting up"
+    AWAIT_TRACES = "waiting for others to trace the step"
     JOIN = "waiting for a place in the group"
     COMPUTE = "compute"
     READ = "reading"

@@ -59,6 +59,7 @@ class Member:
         results: see `call`.
         step_s: the median duration of the last steps, 0.0 before a few have been timed.
         copy_s: how long this worker's last copy of its state took; noted by the task, told with every request.
+        is_between_hooks: the task is between two hooks that belong together, so that its state is none to save now.
         take_state: makes a copy of the worker's state, for one that joins; set by the task.
         deliver: makes what the task delivers, at its end (True) or where it is paused (False); set by the task.
 
@@ -82,6 +83,7 @@ class Member:
         self._listener, self._spec, self._note_step = listener, spec, note_step
         self.generation, self.rank, self.call = -1, 0, -1
         self.members: tuple[int, ...] = (worker,)
+        self.is_between_hooks = False
         self.take_state: Callable[[], object] = lambda: None
         self.deliver: Callable[[bool], object] = lambda at_end: None
         self.step_s = self.copy_s = 0.0
@@ -323,7 +325,7 @@ class Member:
         request = replace(why, generation=self.generation, next_call=lacking, step=self.step, copy_s=self.copy_s)
         if lacking > self.call:
             return replace(request, waiting_at="join" if waiting_at == "join" else "call", held=())
-        return replace(request, clean=waiting_at in ("step", "wait"))
+        return replace(request, clean=waiting_at in ("step", "wait") and not self.is_between_hooks)
 
     def _numbers(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self.members[rank] for rank in ranks)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from heliostat.cluster.assignment import Range
@@ -37,6 +38,8 @@ from ..jobs import (
     Ready,
     Shard,
     ShardResult,
+    StepsTraced,
+    TraceAsked,
     WorkerTrace,
 )
 from ..trainer_config import MixedHardware
@@ -62,6 +65,9 @@ class Coordinator:
     finals: dict[int, Final] = field(default_factory=dict)
     outputs: dict[Range, object] = field(default_factory=dict)
     traces: dict[int, WorkerTrace] = field(default_factory=dict)
+    _attributes: dict[str, Any] | None = None  # of `StepsTraced`
+    _tracing: set[int] = field(default_factory=set)  # who has traced, and waits for the others
+    _all_trace: bool = False  # all have
     _stepped: bool = False
     _members: tuple[int, ...] = ()
     _first: tuple[int, Ready] | None = None  # who has told first, and what
@@ -135,6 +141,12 @@ class Coordinator:
                 return {worker: time.perf_counter()}
             case Ready():
                 return {worker: self._ready(worker, content)}
+            case TraceAsked():
+                return {worker: self._attributes}
+            case StepsTraced(attributes=attributes):
+                self._attributes = attributes
+                self._tracing.add(worker)
+                return self._all_traced()
             case EpochPart():
                 return self._meet(worker, content)
             case EpochLogs():
@@ -159,17 +171,27 @@ class Coordinator:
         """A member is lost: what it had not finished goes to the others."""
         self._members = tuple(each for each in self._members if each != worker)
         self._waiting.discard(worker)
+        self._tracing.discard(worker)
         self._parts.pop(worker, None)
         self.finals.pop(worker, None)
         if self._shards is not None:
             self._shards.lost(worker, len(self._members))
-        return self._serve() if self._members else {}
+        return {**self._all_traced(), **self._serve()} if self._members else {}
+
+    def _all_traced(self) -> Answers:
+        """Answer those that have traced the steps, once all members have."""
+        self._all_trace = self._all_trace or set(self._members) <= self._tracing
+        if not self._all_trace:
+            return {}
+        answers, self._tracing = dict.fromkeys(self._tracing), set()
+        return answers
 
     def _formed(self, formed: Formed) -> None:
         """A new generation works."""
         if formed.restarted:
             self._parts, self._epoch, self._shards, self._sum, self._waiting = {}, -1, None, None, set()
             self._results, self.finals, self.outputs = {}, {}, {}
+            self._attributes, self._tracing, self._all_trace = None, set(), False
         self._members = formed.members
         if self._shards is not None:
             self._shards.keep(formed.members)

@@ -26,6 +26,7 @@ from ..events import (
     ProbeSlow,
     Rebalanced,
     StepProbed,
+    SetTooLate,
     ValidationNotFinite,
     WorkerLate,
     WorkerLost,
@@ -197,6 +198,11 @@ def line_of(event: Event, num_steps: int) -> str:
             return line
         case StepProbed(notes=notes):
             return "\n".join(notes)
+        case SetTooLate(names=names):
+            return (
+                f"callbacks set {', '.join(names[:3])}{' and others' if names[3:] else ''} after the first step: a "
+                "traced step does not see that, in Keras neither. Use a keras.Variable of the model, with assign()."
+            )
         case FilesLeftOut(host=host, what=what, reason=reason):
             return f"warning: not brought from {host} to the run folder: {what}: {reason}"
         case GradientNotFinite(worker=worker, host=host, skipped=True):

@@ -27,7 +27,7 @@ from ..checkpoints.values import from_line, to_line
 from ..config import FitConfig
 from ..errors import ConfigurationError, DamagedRecordError, StorageError, TrainerError
 from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, event_of
-from ..jobs import MODEL_FILE, WEIGHTS_FILE, model_name
+from ..jobs import CALLBACKS_MODEL_FILE, MODEL_FILE, WEIGHTS_FILE, model_name
 from .lease import Lease
 from .patient_files import PatientFiles
 from .shown_text import masked
@@ -211,6 +211,8 @@ class RunFolder:
     def take_model(self, name: str) -> None:
         """Give the model that a worker has written here its name, and delete those of workers that died over it.
 
+        What callbacks have written under that name is kept under another one.
+
         Raises:
             StorageError: it is not there, or cannot be renamed.
         """
@@ -221,6 +223,8 @@ class RunFolder:
         try:
             with written.open("rb") as file:
                 os.fsync(file.fileno())
+            if model.name == MODEL_FILE and model.exists():
+                model.replace(self.path / CALLBACKS_MODEL_FILE)
             written.replace(model)
             flush_folder(self.path)
             for pattern in (model_name("*"), model_name("*", WEIGHTS_FILE)):

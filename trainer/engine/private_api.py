@@ -1,4 +1,5 @@
-"""All that is done with the private parts of Keras and TensorFlow: no other module touches them.
+"""All that is done with the private parts of Keras and TensorFlow: no other module touches them, but for what is done
+around hooks of callbacks (`private_hooks`).
 
 `private_names` lists these parts, and its check runs before this module is imported.
 """
@@ -178,19 +179,3 @@ def without_gradient(result: tf.Tensor | tf.Variable, of: tf.Tensor) -> tf.Tenso
     value = tf.stop_gradient(result)
     record.record_operation("GlobalSum", [value], [of], refuse_gradient)
     return value
-
-
-# -- callbacks --------------------------------------------------------------------------------------------------------
-
-
-def write_out_events(callback: keras.callbacks.TensorBoard) -> None:
-    """Write the events that a TensorBoard callback holds back."""
-    for writer in callback._writers.values():
-        writer.flush()
-
-
-def reopen_train_writer(callback: keras.callbacks.TensorBoard) -> None:
-    """Let a TensorBoard callback count from its present step, after ``on_train_begin`` began at step 0."""
-    if callback._prev_summary_state:
-        callback._pop_writer()
-        callback._push_writer(callback._train_writer, callback._global_train_batch)

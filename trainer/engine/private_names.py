@@ -30,6 +30,7 @@ CALLBACK_FIELDS: Mapping[str, tuple[str, ...]] = {
     "ReduceLROnPlateau": ("wait", "cooldown_counter", "best"),
     "ModelCheckpoint": ("best", "_current_epoch", "_batches_seen_since_last_saving", "_last_batch_seen"),
     "CSVLogger": ("keys", "append"),
+    "SwapEMAWeights": ("_ema_weights_in_model",),
     "TensorBoard": (
         "_global_train_batch",
         "_global_test_batch",
@@ -86,7 +87,12 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "_trainable_variables",
         "_update_model_variables_moving_average",
     ),
-    "keras.src.backend.tensorflow.optimizer:TFOptimizer": (*STATELESS_METHODS, "_clip_by_norm", "_var_key"),
+    "keras.src.backend.tensorflow.optimizer:TFOptimizer": (
+        *STATELESS_METHODS,
+        "_clip_by_norm",
+        "_distribution_strategy",
+        "_var_key",
+    ),
     "keras.optimizers:LossScaleOptimizer": ("inner_optimizer",),
     "keras:Model": (
         "make_train_function",
@@ -95,6 +101,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "test_function",
         "_compile_config",
         "_flatten_metrics_in_order",
+        "_distribute_strategy",
         "_compile_loss",
         "_compile_metrics",
         "_flatten_layers",
@@ -119,6 +126,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "keras.callbacks:ReduceLROnPlateau": (*CALLBACK_FIELDS["ReduceLROnPlateau"], "monitor_op", "min_delta"),
     "keras.callbacks:ModelCheckpoint": (*CALLBACK_FIELDS["ModelCheckpoint"], "monitor_op", "save_freq"),
     "keras.callbacks:CSVLogger": (*CALLBACK_FIELDS["CSVLogger"], "append_header", "csv_file"),
+    "keras.callbacks:SwapEMAWeights": CALLBACK_FIELDS["SwapEMAWeights"],
     "keras.callbacks:TensorBoard": (
         *CALLBACK_FIELDS["TensorBoard"],
         "update_freq",
@@ -131,7 +139,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "tensorflow.python.eager.context:Context": ("function_call_options",),
     "tensorflow.python.eager.record": ("record_operation",),
     "tensorflow.python.eager.polymorphic_function.attributes": ("DISABLE_ACD",),
-    "tensorflow.python.framework.func_graph:FuncGraph": ("captures",),
+    "tensorflow.python.framework.func_graph:FuncGraph": ("captures", "watch_variable"),
+    "tensorflow.python.distribute.values:DistributedVariable": ("_distributed_container",),
     "tensorflow.python.ops.resource_variable_ops:BaseResourceVariable": ("_trainable",),
     "tensorflow:__internal__": ("autograph",),
 }

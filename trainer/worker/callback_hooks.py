@@ -12,9 +12,9 @@ from ..engine.private_api import is_default
 from ..errors import ConfigurationError
 
 REFUSED = {
-    "BackupAndRestore": "it restores one process and counts epochs by itself",
-    "SwapEMAWeights": "it swaps weights around validation on the chief alone",
-    "OrbaxCheckpoint": "its distributed mode is JAX's",
+    "BackupAndRestore": "it restores one process and counts epochs by itself. Leave it out: a run keeps checkpoints in "
+    "its run_dir (checkpoint_every=), and the same command goes on from the last one",
+    "OrbaxCheckpoint": "its distributed mode is JAX's. Use keras.callbacks.ModelCheckpoint, or the run's checkpoints",
 }
 # The hooks around a step, and what Keras's own ones call.
 _OLD_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
@@ -27,9 +27,11 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
             raise ConfigurationError(
                 f"callbacks holds {callback!r}, a {type(callback).__name__}; it takes keras.callbacks.Callback objects."
             )
-        name = type(callback).__name__
-        if name in REFUSED and type(callback).__module__.startswith("keras."):
-            raise ConfigurationError(f"The callback {name} is refused: {REFUSED[name]}. See docs/what-works.md.")
+        for kind in type(callback).__mro__:
+            if kind.__name__ in REFUSED and kind.__module__.startswith("keras."):
+                raise ConfigurationError(
+                    f"The callback {type(callback).__name__} is refused: {REFUSED[kind.__name__]}."
+                )
         if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
             raise ConfigurationError(
                 "The callback TensorBoard needs the package tensorboard, which does not come with TensorFlow and is "

@@ -19,7 +19,7 @@ import numpy as np
 from keras.callbacks import Callback
 
 from ..checkpoints.values import copied, encode_state
-from ..engine import private_api
+from ..engine import private_hooks
 from ..engine.private_names import CALLBACK_FIELDS
 from ..errors import CallbackStateError, ConfigurationError
 
@@ -113,7 +113,7 @@ def _state_of(callback: Callback) -> tuple[State, str]:
     if isinstance(callback, keras.callbacks.CSVLogger):
         state["size_bytes"] = _csv_bytes(callback)
     if isinstance(callback, keras.callbacks.TensorBoard):
-        private_api.write_out_events(callback)
+        private_hooks.write_out_events(callback)
     return state, f"callback {name}: state"
 
 
@@ -154,7 +154,7 @@ def restore_callback(callback: Callback, state: State) -> None:
     if isinstance(callback, keras.callbacks.CSVLogger):
         _cut_csv(callback, state.get("size_bytes"))
     if isinstance(callback, keras.callbacks.TensorBoard):
-        private_api.reopen_train_writer(callback)
+        private_hooks.reopen_train_writer(callback)
 
 
 def _fields_of(callback: Callback) -> tuple[str, ...]:

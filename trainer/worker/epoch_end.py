@@ -57,7 +57,7 @@ class EpochEnd:
     ) -> None:
         self._engine, self._any_evaluator, self._member = engine, evaluator, member
         self._relay, self._position, self._wanted = relay, position, wanted
-        self._passed: PassSum | None = None
+        self._answer: object = None  # of the driver
 
     @property
     def validates(self) -> bool:
@@ -69,15 +69,33 @@ class EpochEnd:
         """What validates after the present epoch; None if nothing does."""
         return self._any_evaluator if self._wanted.validates_after(self._position.epoch) else None
 
+    def meet(self) -> None:
+        """Tell the driver how the epoch's training ended; it answers with a shard of validation, or its sum."""
+        self._relay.after_steps()
+        began = time.perf_counter()
+        self._engine.sync_variables()
+        part = EpochPart(
+            epoch=self._position.epoch,
+            logs=self._engine.metrics.logs(),
+            digest=state_digest(self._engine.built),
+            rows=self._engine.metrics.sums.rows,
+            rows_by_worker=dict(self._engine.rows_by_worker),
+            times=self._engine.times_by_name(),
+            num_microbatches=0 if self._evaluator is None else self._evaluator.num_microbatches,
+            row_ids=tuple(self._position.row_ids),
+        )
+        instruments.note("metrics and digest", began)
+        self._answer = self._member.request(part, Activity.MEET)
+
     def batches(self) -> Iterator[StepIndex]:
         """Batches of this worker's shards of the validation pass; more if another worker is lost meanwhile."""
-        answer = self._meet()
+        answer = self._answer
         while isinstance(answer, Shard) and self._evaluator is not None:
             yield from self._evaluator.start(answer.lo, answer.hi)
             nodes, rows = self._evaluator.finish()
             result = ShardResult(shard=answer, nodes=nodes, rows=rows, nonfinite=self._evaluator.nonfinite)
             answer = self._member.request(result, Activity.AWAIT_VALIDATION)
-        self._passed = answer if isinstance(answer, PassSum) else None
+        self._answer = answer
 
     def test(self, batch: StepIndex | tuple[StepIndex, ...]) -> Logs:
         """Compute a batch of validation. Returns no logs: they are known when all workers have met."""
@@ -92,18 +110,20 @@ class EpochEnd:
             instruments.note("validation", began)
         return {}
 
+    def validated(self) -> Logs:
+        """The global numbers of the validation, once all of it is done; none without."""
+        if self._evaluator is None or not isinstance(self._answer, PassSum):
+            return {}
+        _, sums, maxima = self._answer.vector
+        return self._evaluator.logs(sums, maxima, self._answer.rows)
+
     def finish(self) -> Logs:
         """The epoch's global logs, after training and validation; those of validation are named ``val_...``."""
         if self._evaluator is None:
-            self._meet()
-        logs, passed, self._passed = self._engine.metrics.logs(), self._passed, None
-        if self._evaluator is not None and passed is not None:
-            _, sums, maxima = passed.vector
-            validated = self._evaluator.logs(sums, maxima, passed.rows)
-            logs |= {f"val_{name}": value for name, value in validated.items()}
-            if passed.nonfinite.num_rows and self._member.is_chief:
-                self._tell_nonfinite(passed.nonfinite)
-        return logs
+            self.meet()
+        elif isinstance(self._answer, PassSum) and self._answer.nonfinite.num_rows and self._member.is_chief:
+            self._tell_nonfinite(self._answer.nonfinite)
+        return self._engine.metrics.logs() | {f"val_{name}": value for name, value in self.validated().items()}
 
     def _tell_nonfinite(self, found: NonfiniteRows) -> None:
         """Tell the driver that rows to validate on, or the model's outputs for them, are not finite."""
@@ -115,23 +135,3 @@ class EpochEnd:
                 first_rows=found.first,
             )
         )
-
-    def _meet(self) -> Shard | PassSum | None:
-        """Tell the driver how the epoch's training ended; it answers with a shard of validation, or its sum."""
-        self._relay.after_steps()
-        began = time.perf_counter()
-        self._engine.sync_variables()
-        digest = state_digest(self._engine.built)
-        self._relay.note_state(digest)
-        part = EpochPart(
-            epoch=self._position.epoch,
-            logs=self._engine.metrics.logs(),
-            digest=digest,
-            rows=self._engine.metrics.sums.rows,
-            rows_by_worker=dict(self._engine.rows_by_worker),
-            times=self._engine.times_by_name(),
-            num_microbatches=0 if self._evaluator is None else self._evaluator.num_microbatches,
-            row_ids=tuple(self._position.row_ids),
-        )
-        instruments.note("metrics and digest", began)
-        return self._member.request(part, Activity.MEET)

@@ -29,13 +29,13 @@ class SessionHooks(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Before the first epoch."""
         if not self._session.resumed:
-            self._relay.run_between_epochs("on_train_begin", {})
+            self._relay.run_and_agree("on_train_begin", {})
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Begin the epoch here."""
         self._session.begin_epoch(epoch)
         if not self._session.position.begun_elsewhere:
-            self._relay.run_between_epochs("on_epoch_begin", epoch, {})
+            self._relay.run_and_agree("on_epoch_begin", epoch, {})
 
     def _before_step(self, batch: int, logs: Logs | None = None) -> None:
         position = self._session.position
@@ -54,13 +54,13 @@ class SessionHooks(keras.callbacks.Callback):
             validate(self._session, self._session.end.test)
         logs.clear()  # Keras sorts what it has
         logs.update(self._session.end.finish())
-        self._relay.run_between_epochs("on_epoch_end", epoch, logs, epoch_logs=logs)
+        self._relay.run_and_agree("on_epoch_end", epoch, logs, epoch_logs=logs)
         self._last_logs = dict(logs)
         self._session.end_epoch()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """After the last epoch: weights that a callback put back count."""
-        self._relay.run_between_epochs("on_train_end", dict(self._last_logs))
+        self._relay.run_and_agree("on_train_end", dict(self._last_logs))
 
 
 def callback_list(session: Session, *, validates: bool = False) -> keras.callbacks.CallbackList:
@@ -70,7 +70,7 @@ def callback_list(session: Session, *, validates: bool = False) -> keras.callbac
         add_history=True,
         model=session.model,
         epochs=session.job.wanted.epochs,
-        steps=session.engine.steps_per_epoch,
+        steps=session.position.steps_per_epoch,
         verbose=0,
     )
 
@@ -97,17 +97,19 @@ def epochs_of(session: Session, callbacks: keras.callbacks.CallbackList) -> Iter
 
 
 def validate(session: Session, test: Callable[[StepIndex], object]) -> None:
-    """Do this worker's shards of the validation pass; the chief's callbacks hear of its batches.
+    """Do this worker's shards of the validation pass; the chief's callbacks hear of its batches, and may swap weights.
 
     Args:
         session: the run.
         test: computes one batch.
     """
-    if not session.end.validates:
+    end, relay = session.end, session.relay
+    if not end.validates:
         return
-    session.relay.run("on_test_begin", {})
-    for index, batch in enumerate(session.end.batches()):
-        session.relay.run("on_test_batch_begin", index, {})
+    end.meet()
+    relay.run_and_agree("on_test_begin", {})
+    for index, batch in enumerate(end.batches()):
+        relay.run("on_test_batch_begin", index, {})
         test(batch)
-        session.relay.run("on_test_batch_end", index, {})
-    session.relay.run("on_test_end", {})
+        relay.run("on_test_batch_end", index, {})
+    relay.run_and_agree("on_test_end", end.validated())

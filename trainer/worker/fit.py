@@ -42,7 +42,7 @@ class StepNumbers(DataAdapter):
     @property
     def num_batches(self) -> int:
         """Steps of an epoch."""
-        return self._session.engine.steps_per_epoch
+        return self._session.position.steps_per_epoch
 
     @property
     def batch_size(self) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 from heliostat.data import Dataset
 
@@ -14,7 +13,7 @@ from ..checkpoints.snapshot import Snapshot, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
 from ..engine.labels import check_label_range, check_targets
-from ..engine.model import BuiltModel, build_keras_model, prepare_model, without_optimizers
+from ..engine.model import BuildModel, BuiltModel, build_keras_model, prepare_model, without_optimizers
 from ..engine.optimizers import holds_others, with_applied_optimizers
 from ..engine.runtime import Runtime
 from ..errors import CheckpointError
@@ -50,9 +49,15 @@ class HeldModel:
             check_label_range(built.model, dataset, job.wanted.columns)
         return _for_passes(built), ""
 
-    def for_run(self, job: FitJob, dataset: Dataset) -> tuple[BuiltModel, str]:
-        """The model with which a run begins; and why it is not in the state of the fit before, empty if it is."""
-        built = self._build(job, dataset, job.begins.state.prepared, job.wanted.initial_weights)
+    def for_run(self, job: FitJob, dataset: Dataset, build_model: BuildModel | None = None) -> tuple[BuiltModel, str]:
+        """The model with which a run begins; and why it is not in the state of the fit before, empty if it is.
+
+        Args:
+            job: the run.
+            dataset: its rows.
+            build_model: the user's function, where it was unpacked already, with what it shares with callbacks.
+        """
+        built = self._build(job, dataset, job.begins.state.prepared, job.wanted.initial_weights, build_model)
         lacking = "" if job.begins.sha256 is None else _load(built, job.begins.state)
         if job.wanted.prepare is not None:
             built = self._prepared(built, job, dataset, job.wanted.prepare)
@@ -74,11 +79,13 @@ class HeldModel:
         dataset: Dataset,
         prepared: Sequence[Shipped],
         weights: Sequence[np.ndarray] | None = None,
+        build_model: BuildModel | None = None,
     ) -> BuiltModel:
         """A new model, with these weights, or its own, and what the fits before have changed of it."""
         self._built, self.key = None, None  # one model at a time in the device's memory
         self._traced.clear()
-        build_model: Callable[[], keras.Model] = unship(job.settings.build_model, "build_model")
+        if build_model is None:
+            build_model = unship(job.settings.build_model, "build_model")
         columns, seed = job.wanted.columns, job.settings.seed
         sample = sample_rows(dataset, columns)
         built = build_keras_model(build_model, self.runtime, seed, sample, columns, weights)

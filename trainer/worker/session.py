@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from heliostat.cluster import instruments
-from heliostat.cluster.group.member import Member
 from heliostat.data.views.arriving import ArrivingDataset
-from keras.callbacks import Callback
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
-from ..engine.evaluate import Evaluator
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
 from ..engine.nonfinite import replay_step
 from ..engine.step import Step
@@ -21,7 +19,9 @@ from ..engine.times import StartTimes
 from ..environment import ReplayWanted
 from ..errors import NonfiniteGradientError
 from ..events import FirstStepDone
-from ..jobs import FitJob, Progress, RowsWanted
+from ..jobs import Progress, RowsWanted
+from ..shipping import UserCode
+from .attributes import Attributes
 from .callback_files import CallbackFiles
 from .callback_relay import CallbackRelay
 from .epoch_end import EpochEnd, StepIndex, index_of
@@ -29,6 +29,7 @@ from .epoch_logs import Logs
 from .position import Position
 from .saver import Saver
 from .tracer import Tracer
+from .tracing import RunSteps, Tracing
 
 PROGRESS_EVERY_S = 0.2
 
@@ -37,15 +38,15 @@ class Session:
     """One run on one worker.
 
     Args:
-        job: what to train.
-        engine: computes steps.
-        evaluator: validates, or None.
-        member: this worker's membership in the group.
-        callbacks: the user's, this worker's copies.
-        files: where they work.
+        tracing: traces the steps.
+        code: the user's callbacks, this worker's copies, and steps.
+        files: where callbacks work.
+        times: where the time until the first step goes.
 
     Attributes:
-        model: the Keras model.
+        job: what to train.
+        built: the model; `model` is that of Keras.
+        engine: computes steps, once they are traced.
         position: where this worker is in the run.
         relay: the user's callbacks.
         end: the end of an epoch.
@@ -54,38 +55,44 @@ class Session:
         resumed: the run has begun elsewhere.
     """
 
-    def __init__(
-        self,
-        job: FitJob,
-        engine: Step,
-        evaluator: Evaluator | None,
-        member: Member,
-        callbacks: Sequence[Callback],
-        files: CallbackFiles,
-    ) -> None:
-        self.job, self.engine, self._member, self._files = job, engine, member, files
-        self.model: keras.Model = engine.built.model
-        self.position = Position(epoch=job.wanted.initial_epoch, steps_per_epoch=engine.steps_per_epoch)
-        self.relay = CallbackRelay(callbacks, engine, member, job, self.position, files)
-        self.end = EpochEnd(engine, evaluator, member, self.relay, self.position, job.wanted)
-        self.saver = Saver(job.wanted, member, job.first_generation, self._saved)
+    def __init__(self, tracing: Tracing, code: UserCode, files: CallbackFiles, times: StartTimes) -> None:
+        self.job, self.built, self._member, self._files = tracing.job, tracing.built, tracing.member, files
+        self._tracing, job = tracing, tracing.job
+        self.model: keras.Model = self.built.model
+        self.position = Position(epoch=job.wanted.initial_epoch, steps_per_epoch=job.num_steps)
+        self.attributes = Attributes(self.model, (code.train_step, code.valid_step), self.built.state)
+        self.relay = CallbackRelay(code.callbacks, self.built, self.attributes, self._member, job, self.position, files)
+        self.steps = RunSteps(tracing, code.callbacks, self.relay, self.attributes, times)
+        self.saver = Saver(job.wanted, self._member, job.first_generation, self._saved)
         self.saved_files: int | None = None
         self.resumed = False
         self._restored: Snapshot | None = None
         self._logs: Logs = {}
         self._part = -1  # of data that arrive, what was read last
         self._next_progress_s = self._stepped_s = self._began_s = 0.0
-        self._start_times: StartTimes | None = None
-        self._tracer = None if job.trace is None else Tracer(job.trace, member)
+        self._start_times: StartTimes | None = times
+        self._tracer = None if job.trace is None else Tracer(job.trace, self._member)
+
+    @property
+    def engine(self) -> Step:
+        """Computes steps, once they are traced."""
+        return self.steps.traced.engine
+
+    @functools.cached_property
+    def end(self) -> EpochEnd:
+        """The end of an epoch; asked for when steps are traced."""
+        return EpochEnd(
+            self.engine, self.steps.traced.evaluator, self._member, self.relay, self.position, self.job.wanted
+        )
 
     @property
     def recorder(self) -> instruments.Recorder | None:
         """Takes spans for the trace that is asked for; None if none is."""
         return None if self._tracer is None else self._tracer.recorder
 
-    def start(self, times: StartTimes) -> None:
-        """The group stands and the loop begins: `times` tells where the time went until here."""
-        self._start_times, self._began_s = times, time.perf_counter()
+    def start(self) -> None:
+        """The group stands and the loop begins."""
+        self._began_s = time.perf_counter()
 
     def finish(self) -> None:
         """The loop is over: wait for the last checkpoint, tell the trace."""
@@ -101,40 +108,64 @@ class Session:
 
     def batches(self) -> Iterator[StepIndex]:
         """The batches of an epoch: numbers of steps; the rows are read inside the step."""
-        for step in range(self.engine.steps_per_epoch):
+        for step in range(self.position.steps_per_epoch):
             yield np.array([step], np.int64)
 
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, before any callback hears of it; one that was begun elsewhere goes on."""
         self.position.begin_epoch(epoch)
         self._logs, self._stepped_s = {}, 0.0
-        self.engine.start_epoch(epoch)
+        if self.steps.is_traced:
+            self.engine.start_epoch(epoch)
         if self._restored is not None and self._restored.begun:
             self._go_on(self._restored)
         self._restored = None
         self._member.step = self.position.of_run
 
+    def prepare(self, step: int) -> bool:
+        """Before a step: hear what the chief's hooks have changed, and before the first step here trace, if need be.
+
+        Args:
+            step: its number in the epoch.
+
+        Returns:
+            Whether it is computed; asked again before the same step nothing more happens.
+        """
+        position = self.position
+        if not position.computes(step):
+            return False
+        if not position.heard_chief:
+            self.saver.before_step(position.of_run)
+            self.relay.before_step()
+            if position.steps_over:
+                return False
+            position.heard_chief = True
+        self.steps.before_first(position.epoch, resumed=self.resumed)
+        return True
+
+    def prepare_first(self, step: int) -> None:
+        """Before the first step here, for a loop in which steps are not where they are to be traced: see `prepare`."""
+        if not self.steps.has_stepped:
+            self.prepare(step)
+
     def train(self, batch: StepIndex | tuple[StepIndex, ...]) -> Logs:
         """One step. Returns the global logs of the epoch so far, or the last known where nobody looks at them."""
         step, position = index_of(batch), self.position
-        if not position.computes(step) or step >= self.engine.plan.steps_here:
+        if not position.computes(step) or (self.steps.is_traced and step >= self.engine.plan.steps_here):
             return self._logs
         self._want_rows()
         if self._tracer is not None:
             if self._stepped_s:
                 instruments.note("rest", self._stepped_s)
             self._tracer.before_step(position.of_run)
-        times, began = self.engine.times, time.perf_counter()
-        times.rest_s += began - (self._stepped_s or began)
+        began = time.perf_counter()
         self._member.step = position.of_run
         if self.job.replay is not None and position.of_run == self.job.replay.step:
             self._replay(self.job.replay)
-        if not position.heard_chief:
-            self.saver.before_step(position.of_run)
-            self.relay.before_step()
-            if position.steps_over:
-                return self._logs
-        position.heard_chief = True
+        if not self.prepare(step):
+            return self._logs
+        times = self.engine.times
+        times.rest_s += began - (self._stepped_s or began)
         times.control_s += time.perf_counter() - began
         instruments.note("control", began)
         try:
@@ -182,6 +213,7 @@ class Session:
 
     def _replay(self, wanted: ReplayWanted) -> None:
         """Compute the step again instead of applying it, and end the task."""
+        self.steps.before_first(self.position.epoch, resumed=self.resumed)
         epoch, step = self.position.epoch, self.position.step
         engine = self.engine
         report = replay_step(engine.microbatches, engine.metrics, engine.numbering, epoch, step, wanted)
@@ -191,7 +223,7 @@ class Session:
     def _tell_first_step(self) -> None:
         """After the first step here: tell the driver where the time went until then."""
         if self._start_times is not None:
-            self._start_times.seconds["step"] = time.perf_counter() - self._began_s
+            self._start_times.seconds["step"] = time.perf_counter() - self._began_s - self.steps.late_s
             self._member.send(FirstStepDone(worker=self._member.worker, seconds=self._start_times.rounded()))
             self._start_times = None
 
@@ -221,21 +253,26 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """A copy of the state as it is now, between two steps."""
-        self.engine.sync_variables()
-        position, sums = self.position, self.engine.metrics.sums
+        position, is_traced = self.position, self.steps.is_traced
+        if is_traced:
+            self.engine.sync_variables()
+        sums = self.engine.metrics.sums if is_traced else None
         return make_snapshot(
-            self.engine.built,
+            self.built,
             epoch=position.epoch,
             step=position.step,
             begun=position.begun,
-            totals={"sums": sums.sums.copy(), "extrema": sums.maxima.copy()} if position.begun else {},
+            totals={"sums": sums.sums.copy(), "extrema": sums.maxima.copy()} if sums and position.begun else {},
             extra={
                 **position.for_snapshot(is_stopped=bool(self.model.stop_training)),
                 "callbacks": self.relay.states(),
                 "callback_names": self.relay.names,
                 "callback_files": self.relay.files_version(),
-                "rows": sums.rows,
-                "rows_by_worker": {str(worker): rows for worker, rows in self.engine.rows_by_worker.items()},
+                "rows": sums.rows if sums else 0,
+                "rows_by_worker": {str(k): rows for k, rows in self.engine.rows_by_worker.items()} if sums else {},
+                "traced_with": self.steps.traced_with,
+                "attributes": self.relay.set_attributes,
+                "beside": {str(place): value for place, value in self.relay.followed.beside().items()},
             },
         )
 
@@ -247,12 +284,15 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot; before the loop begins."""
-        restore_state(self.engine.built, snapshot)
         if snapshot.extra["new"]:  # no epoch had begun
+            restore_state(self.built, snapshot)
             return
         self.resumed, self._restored = True, snapshot
         self.position.epoch, self.position.step, self.position.is_new = snapshot.epoch, snapshot.step, False
         values = snapshot.values()
+        self.steps.go_on(values.get("traced_with", {}))
+        restore_state(self.built, snapshot)
+        self.relay.restore_attributes(values.get("attributes", {}), values.get("beside", {}))
         names, files_version = values.get("callback_names"), values.get("callback_files", 0)
         self.relay.restore_states(values["callbacks"], names, files_version)
         self._member.step = self.position.of_run
@@ -262,6 +302,7 @@ class Session:
         totals, extra = snapshot.totals, snapshot.values()
         self.position.go_on(snapshot.step, extra)
         rows_by_worker = {int(worker): rows for worker, rows in extra["rows_by_worker"].items()}
-        self.engine.resume_epoch(totals["sums"], totals["extrema"], extra["rows"], rows_by_worker)
+        if totals:  # else no step had been done
+            self.engine.resume_epoch(totals["sums"], totals["extrema"], extra["rows"], rows_by_worker)
         if self.position.steps_over:
             self.model.stop_training = True  # the epoch is still to be finished

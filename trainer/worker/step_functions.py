@@ -26,7 +26,7 @@ from ..errors import ModelError, UnsupportedModelError, UnsupportedStepError
 from ..jobs import FitJob
 from ..shipping import UserCode
 from ..trainer_config import TrainerConfig
-from .custom import default_train_step, default_valid_step
+from .default_steps import default_train_step, default_valid_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

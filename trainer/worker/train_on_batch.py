@@ -24,6 +24,7 @@ def run(session: Session) -> None:
         with metrics_kept(model):
             for step, batch in enumerate(session.batches()):
                 callbacks.on_train_batch_begin(step)
+                session.prepare_first(step)  # Keras calls for steps inside of the strategy's scope
                 result = model.train_on_batch(batch, return_dict=True)
                 callbacks.on_train_batch_end(step, result)
                 if model.stop_training:

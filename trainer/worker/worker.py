@@ -26,16 +26,12 @@ from ..checkpoints.store import CheckpointStore, InitialCheckpoint, shown_place
 from ..columns import sample_rows
 from ..config import LoopName
 from ..engine.evaluate import Evaluator
-from ..engine.labels import check_label_range
-from ..engine.memory import OUT_OF_MEMORY, memory_exhausted, memory_parts
+from ..engine.memory import memory_parts
 from ..engine.metric_rules import note_on_unlisted
 from ..engine.model import BuiltModel
-from ..engine.phase import phases_of
-from ..engine.private_api import inner_optimizer
 from ..engine.private_models import in_list_order
 from ..engine.runtime import Runtime, platform_of, set_up
 from ..engine.state import shapes_digest, state_digest, state_sha256
-from ..engine.step import Step
 from ..engine.times import StartTimes
 from ..errors import StateNotKeptError, WorkersDisagreeError
 from ..events import CheckpointNotMade, FilesLeftOut
@@ -62,10 +58,10 @@ from .held_model import HeldModel
 from .model_file import kind_of, write_model
 from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
-from .probing import probe_run
 from .saver import reason_of, saving_told, written
 from .session import Session
-from .step_functions import open_pass, open_step, steps_of, test_step
+from .step_functions import open_pass, test_step
+from .tracing import Tracing
 
 # The three ways to train, by name.
 LOOPS: dict[LoopName, Callable[[Session], None]] = {
@@ -126,38 +122,23 @@ class Worker:
         with times.part("open"):
             dataset = _checked(job.data)
         with times.part("build"):
-            built, lacking = self._model.for_run(job, dataset)
+            code: UserCode = unship(wanted.code, "callbacks and steps")
+            check_callbacks(code.callbacks)
+            built, lacking = self._model.for_run(job, dataset, code.build_model)
             told = (kind_of(built.model).note, note_on_unlisted(built.model))
-        code: UserCode = unship(wanted.code, "callbacks and steps")
-        check_callbacks(code.callbacks)
-        train, valid = steps_of(built, wanted, code)
         with contextlib.ExitStack() as stack:
             stack.enter_context(WORKING_DIRECTORY.kept())
-            trained = stack.enter_context(closing(open_step(built, train, dataset, job, times)))
-            steps = [(train, trained)]
-            on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
-            engine = Step(phases_of(trained, job.settings.gradient_dtype), member, on_nonfinite, job.numbering)
-            evaluator = None
-            if job.validation_data is not None:
-                valid_data = _checked(job.validation_data)
-                check_label_range(built.model, valid_data, wanted.validation_columns)
-                validated = stack.enter_context(closing(open_step(built, valid, valid_data, job, times)))
-                steps.append((valid, validated))
-                evaluator = Evaluator(validated)
             files = stack.enter_context(_callback_files(job, reach, member))
-            session = Session(job, engine, evaluator, member, code.callbacks, files)
+            session = Session(Tracing(built, job, dataset, code, member, stack), code, files, times)
             notes = tuple(filter(None, told))
             notes += () if job.settings.local else notes_on_lost_state(code.callbacks)
             self._announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
             member.take_state = session.snapshot
             member.deliver = lambda at_end: _paused(session, files, member)
-            with times.part("compile"):
-                _warm_up(engine, evaluator, job)
+            session.steps.early()
             with times.part("join"):
                 _begin(session, built, member, lacking, reach)
-            if session.position.is_new:
-                probe_run(job, steps, member, times)
-            session.start(times)
+            session.start()
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)
             session.finish()
@@ -319,16 +300,6 @@ def _keep_end(place: str, job: FitJob, built: BuiltModel, member: Member) -> Non
         member.send(FinalStateWritten(manifest=manifest))
 
 
-def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
-    """Let a step be computed once, for nothing; raises MemoryExhaustedError."""
-    try:
-        engine.warm_up()
-        if evaluator is not None:
-            evaluator.warm_up()
-    except OUT_OF_MEMORY as error:
-        raise memory_exhausted(engine.built, job.settings.total_microbatches, job.rows_per_microbatch, error) from error
-
-
 def _begin(session: Session, built: BuiltModel, member: Member, lacking: str, reach: Reach) -> None:
     """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it.
 
@@ -382,11 +353,6 @@ def _callback_files(job: FitJob, reach: Reach, member: Member) -> Iterator[Callb
     files = CallbackFiles(job.run_dir, reach, tell)
     with files.kept(lambda: job.first_generation + member.generation):
         yield files
-
-
-def _scales_losses(built: BuiltModel) -> bool:
-    """Whether an optimizer scales losses: it leaves out steps that are not finite by itself."""
-    return any(inner_optimizer(optimizer) is not None for optimizer in built.optimizers)
 
 
 class _WorkingDirectory:

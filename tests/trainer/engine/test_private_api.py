@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from heliostat.trainer import RuntimeSetupError
 from heliostat.trainer.driver.inputs import checked_callbacks
-from heliostat.trainer.engine import private_api, private_looks, private_models, private_optimizers
+from heliostat.trainer.engine import private_api, private_hooks, private_looks, private_models, private_optimizers
 from heliostat.trainer.engine.private_names import CALLBACK_FIELDS, NAMES, check_private_names, missing_names
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses import loss as loss_module
@@ -34,7 +34,8 @@ def test_keras_and_tensorflow_here_have_all_names():
 
 
 def test_the_table_holds_every_private_name_that_is_used():
-    texts = (Path(module.__file__).read_text() for module in (private_api, private_looks, private_models))
+    modules = (private_api, private_hooks, private_looks, private_models, private_optimizers)
+    texts = (Path(module.__file__).read_text() for module in modules)
     nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
     used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     used |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -210,7 +211,7 @@ def test_callbacks_have_the_fields_that_are_carried(tmp_path):
         callback.on_train_batch_begin(0)
     for kind, callback in callbacks.items():
         assert set(CALLBACK_FIELDS[kind]) - set(vars(callback)) == set(), kind
-    private_api.write_out_events(callbacks["TensorBoard"])
-    private_api.reopen_train_writer(callbacks["TensorBoard"])
+    private_hooks.write_out_events(callbacks["TensorBoard"])
+    private_hooks.reopen_train_writer(callbacks["TensorBoard"])
     callbacks["TensorBoard"].on_train_end()
     callbacks["CSVLogger"].on_train_end()
