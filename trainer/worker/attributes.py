@@ -128,11 +128,11 @@ class Attributes:
         model = self._model
         yield "model", model
         for number, layer in enumerate(private_hooks.layers_in(model)):
-            yield f"{layer.name} (layer {number})", layer
+            yield f"model.layers[{number}]", layer  # by number: names count up in a process
         for number, metric in enumerate(private_models.leaf_metrics(model)):
-            yield f"{metric.name} (metric {number})", metric
-        for variable in model.variables:
-            yield variable.path, variable
+            yield f"model.metrics[{number}]", metric
+        for number, variable in enumerate(model.variables):
+            yield f"model.variables[{number}]", variable
         for number, function in enumerate(self._functions):
             if function is not None:
                 yield f"step {number}", function
