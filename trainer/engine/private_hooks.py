@@ -12,6 +12,10 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 
+TRAINABLE = "_trainable"  # of a layer or a variable; to be set without the underscore
+SETTINGS = frozenset([TRAINABLE, "_learning_rate", "_fn"])  # private names of Keras's that hold what a user has set
+
+
 def models_in(model: keras.Model) -> list[keras.Model]:
     """A model, and all models in it."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]

@@ -121,6 +121,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "get_current_value",
     ),
     "keras.random:SeedGenerator": ("state",),
+    "keras.metrics:MeanMetricWrapper": ("_fn",),
     "keras.metrics:Mean": ("total", "count", "_metrics"),
     "keras.callbacks:EarlyStopping": (*CALLBACK_FIELDS["EarlyStopping"], "monitor_op", "min_delta"),
     "keras.callbacks:ReduceLROnPlateau": (*CALLBACK_FIELDS["ReduceLROnPlateau"], "monitor_op", "min_delta"),

@@ -39,7 +39,6 @@ _SCALARS = (type(None), bool, int, float, str)
 # Of Keras's objects: what it sets by itself while it runs, and private names that hold what a user has set.
 _OF_RUNNING = frozenset(["stop_training", "stop_evaluating", "stop_predicting", "history", "built", "compiled"])
 _OF_RUNNING |= {"train_function", "test_function", "predict_function", "reset_metrics", "supports_jit", "jit_compile"}
-_SETTINGS = frozenset(["_trainable", "_learning_rate", "_fn"])
 _VALUE = "value"  # of a variable
 Slot = tuple[str, str]  # path of what holds a value, and the value's name there
 
@@ -171,7 +170,7 @@ def _held(owner: Any) -> Mapping[str, object]:  # Any: whatever holds values
     if isinstance(owner, functools.partial):
         return {"function": owner.func, "args": owner.args, **owner.keywords}
     if isinstance(owner, keras.Variable):
-        return {"_trainable": owner.trainable, _VALUE: _value_of(owner)}
+        return {private_hooks.TRAINABLE: owner.trainable, _VALUE: _value_of(owner)}
     if isinstance(owner, tf.Variable):
         return {_VALUE: _value_of(owner)}
     held = {name: value for name, value in _attributes(owner).items() if not name.startswith("__")}
@@ -181,7 +180,7 @@ def _held(owner: Any) -> Mapping[str, object]:  # Any: whatever holds values
     return {
         name: value
         for name, value in held.items()
-        if name in _SETTINGS or (name not in hidden and name not in _OF_RUNNING)
+        if name in private_hooks.SETTINGS or (name not in hidden and name not in _OF_RUNNING)
     }
 
 
@@ -219,7 +218,7 @@ def _set(owner: Any, name: str, value: object) -> None:  # Any: whatever holds v
         else:
             owner.__globals__[name] = value
     else:
-        setattr(owner, "trainable" if name == "_trainable" else name, value)
+        setattr(owner, "trainable" if name == private_hooks.TRAINABLE else name, value)
 
 
 def _is_looked_into(value: object) -> bool:
