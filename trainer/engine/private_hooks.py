@@ -11,7 +11,6 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-
 TRAINABLE = "_trainable"  # of a layer or a variable; to be set without the underscore
 SETTINGS = frozenset([TRAINABLE, "_learning_rate", "_fn"])  # private names of Keras's that hold what a user has set
 

@@ -81,9 +81,14 @@ class HookModel:
             raise UnsupportedModelChangeError(name, hook)
 
     def _optimizers(self) -> list[keras.optimizers.Optimizer]:
-        outer = self._built.optimizer
-        inner = private_api.inner_optimizer(outer)
-        return [outer] if inner is None else [outer, inner]
+        """The compiled optimizer, those that the step applies, and those inside of them."""
+        waiting, found = [self._built.optimizer, *self._built.optimizers], dict[int, keras.optimizers.Optimizer]()
+        while waiting:
+            each = waiting.pop(0)
+            if isinstance(each, keras.optimizers.Optimizer) and id(each) not in found:
+                found[id(each)] = each
+                waiting += [private_api.inner_optimizer(each), *getattr(each, "optimizers", ())]
+        return list(found.values())
 
     def _trainers(self) -> Iterator[tuple[object, tuple[str, ...], str]]:
         return ((model, _TRAINING, "model") for model in self._models)
