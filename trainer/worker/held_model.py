@@ -12,8 +12,9 @@ from heliostat.data import Dataset
 from ..checkpoints.snapshot import Snapshot, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
+from ..engine.build_model import BuildModel
 from ..engine.labels import check_label_range, check_targets
-from ..engine.model import BuildModel, BuiltModel, build_keras_model, prepare_model, without_optimizers
+from ..engine.model import BuiltModel, build_keras_model, prepare_model, without_optimizers
 from ..engine.optimizers import holds_others, with_applied_optimizers
 from ..engine.runtime import Runtime
 from ..errors import CheckpointError
