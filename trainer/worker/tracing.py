@@ -251,5 +251,5 @@ def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
 
 
 def _scales_losses(built: BuiltModel) -> bool:
-    """Whether the optimizer scales losses: it leaves out steps that are not finite by itself."""
-    return inner_optimizer(built.optimizer) is not None
+    """Whether an optimizer scales losses: it leaves out steps that are not finite by itself."""
+    return any(inner_optimizer(optimizer) is not None for optimizer in built.optimizers)
