@@ -115,7 +115,6 @@ class Trainer(ModelUse):
         runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
         check_build_model(build_model)
-        self._build_model = build_model
         workers = workers if (wanted := wanted_workers()) is None else wanted
         settings = TrainerConfig(
             build_model=ship(build_model, "build_model", stays=workers == 0 or in_process),
