@@ -18,7 +18,8 @@ TRAINER = """
     LeaseLostError MemoryExhaustedError ModelError NonfiniteGradientError NotCompiledError OtherBeginningError
     OtherEnvironmentError
     Result RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
-    UnsupportedModelError UnsupportedStepError ValueNotCarriedError WorkersDisagreeError
+    UnsupportedModelAttributeError UnsupportedModelChangeError UnsupportedModelError UnsupportedModelVariableError
+    UnsupportedStepError UnsupportedStepInCallbackError ValueNotCarriedError WorkersDisagreeError
     global_mean global_sum
 """
 DATA = """
