@@ -29,6 +29,7 @@ from ..engine import private_api, private_hooks
 from ..engine.evaluate import Evaluator
 from ..engine.labels import check_label_range
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
+from ..engine.microbatches import Microbatches
 from ..engine.model import BuiltModel
 from ..engine.phase import phases_of
 from ..engine.private_api import inner_optimizer
@@ -41,7 +42,8 @@ from ..shipping import UserCode
 from .attributes import Attributes, reached_from
 from .callback_hooks import hooks_of
 from .callback_relay import CallbackRelay
-from .step_functions import open_step, steps_of
+from .probing import probe_run
+from .step_functions import StepToTrace, open_step, steps_of
 
 # Hooks that come before the first step, and what else a callback may do by then.
 _BEFORE_THE_STEP = {"on_train_begin", "on_epoch_begin", "on_train_batch_begin"}
@@ -65,11 +67,13 @@ class Traced:
         engine: computes steps.
         evaluator: validates; None without validation data.
         beside: the variables that the traced functions read beside the model's state, in the order of the trace.
+        steps: what was traced, and what computes it.
     """
 
     engine: Step
     evaluator: Evaluator | None
     beside: list[tf.Variable]
+    steps: list[tuple[StepToTrace, Microbatches]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +113,17 @@ class Tracing:
             on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
             phases = phases_of(microbatches, job.settings.gradient_dtype)
             engine = Step(phases, self.member, on_nonfinite, job.numbering)
-            evaluator = None
+            evaluator, steps = None, [(train, microbatches)]
             if job.validation_data is not None:
                 job.validation_data.check()  # it must be readable on this host as well
                 check_label_range(built.model, job.validation_data, wanted.validation_columns)
                 opened = closing(open_step(built, valid, job.validation_data, job, times))
-                evaluator = Evaluator(self.opened.enter_context(opened))
+                validated = self.opened.enter_context(opened)
+                evaluator = Evaluator(validated)
+                steps.append((valid, validated))
         with times.part("compile"):
             _warm_up(engine, evaluator, job)
-        return Traced(engine, evaluator, _beside(built, read))
+        return Traced(engine, evaluator, _beside(built, read), steps)
 
 
 class RunSteps:
@@ -174,7 +180,7 @@ class RunSteps:
         if traced_with is not None and self.traced_with != traced_with:
             self._member.note_activity(Activity.SET_UP)
             self._trace(traced_with)
-            self._await_others(traced_with)
+            self._member.request(StepsTraced(attributes=traced_with), Activity.AWAIT_TRACES)
 
     def before_first(self, epoch: int, *, resumed: bool) -> None:
         """Before the first step here: in a new run trace with what hooks have set, and wait until all have.
@@ -188,17 +194,22 @@ class RunSteps:
         if self.has_stepped:
             return
         self.has_stepped, attributes = True, dict(self._relay.set_attributes)
-        is_traced, began = self.traced_with == attributes, time.perf_counter()
-        if self.is_traced and (resumed or (is_traced and not self._late)):
+        if self.is_traced and resumed:
             return
+        is_traced, began = self.traced_with == attributes, time.perf_counter()
+        waits = self._late or not is_traced
         if not is_traced:
             self._member.note_activity(Activity.SET_UP)
             self._trace(attributes)
-            self.traced.engine.start_epoch(epoch)
-        if self._member.is_chief:
+        if waits and self._member.is_chief:
             check_no_twin(self._callbacks, self.traced.beside, self._tracing.built)
-        self._relay.follow_beside(self.traced.beside)
-        self._await_others(attributes)
+        if waits:
+            self._relay.follow_beside(self.traced.beside)
+        if not resumed:
+            probe_run(self._tracing.job, self.traced.steps, self._member, self._times)
+        self.traced.engine.start_epoch(epoch)
+        if waits:
+            self._member.request(StepsTraced(attributes=attributes), Activity.AWAIT_TRACES)
         self.late_s = time.perf_counter() - began
 
     def _trace(self, attributes: dict[str, Any]) -> None:
@@ -206,9 +217,6 @@ class RunSteps:
         self.traced, self.traced_with = self._tracing.trace(self._times), dict(attributes)
         self._relay.engine = self.traced.engine
         self._relay.followed.add(self.traced.beside)
-
-    def _await_others(self, attributes: dict[str, Any]) -> None:
-        self._member.request(StepsTraced(attributes=attributes), Activity.AWAIT_TRACES)
 
 
 def check_no_twin(callbacks: Sequence[Callback], beside: Sequence[tf.Variable], built: BuiltModel) -> None:
