@@ -31,7 +31,7 @@ import xxhash
 
 from ..checkpoints.values import DTYPES
 from ..code_digests import is_filled, is_users, names_in
-from ..engine import private_hooks, private_models
+from ..engine import private_api, private_hooks, private_models
 from ..errors import UnsupportedModelAttributeError
 
 _MAX_DEPTH, _MAX_ITEMS, _MAX_OBJECTS = 5, 1000, 20_000
@@ -77,6 +77,14 @@ class Attributes:
         if self._noted is None:
             self._noted = self._seen()
 
+    def follow(self, beside: Sequence[tf.Variable]) -> None:
+        """These variables are followed from now on: their values are looked at no more."""
+        self._state |= set(map(id, beside))
+
+    def _is_followed(self, owner: Any) -> bool:  # Any: whatever holds values
+        variable = private_api.tf_variable(owner) if isinstance(owner, keras.Variable) else owner
+        return id(owner) in self._state or id(variable) in self._state
+
     def forget(self) -> None:
         """The workers have agreed."""
         self._noted = None
@@ -98,7 +106,7 @@ class Attributes:
             owners = dict(self._owners())
             for slot, value in changes.items():
                 path, _, name = slot.partition("\n")
-                if path in owners:
+                if path in owners and (name != _VALUE or not self._is_followed(owners[path])):
                     _set(owners[path], name, _from_json(value))
 
     def _changed(self) -> dict[Slot, _Seen]:
@@ -111,7 +119,7 @@ class Attributes:
         found: dict[Slot, _Seen] = {}
         for path, owner in self._owners():
             for name, value in _held(owner).items():
-                if name != _VALUE or id(owner) not in self._state:
+                if name != _VALUE or not self._is_followed(owner):
                     mark = _mark(value)
                     found[path, name] = _Seen(value, mark or f"object {id(value)}", mark is not None)
         return found

@@ -217,6 +217,7 @@ class RunSteps:
         self.traced, self.traced_with = self._tracing.trace(self._times), dict(attributes)
         self._relay.engine = self.traced.engine
         self._relay.followed.add(self.traced.beside)
+        self._attributes.follow(self.traced.beside)
 
 
 def check_no_twin(callbacks: Sequence[Callback], beside: Sequence[tf.Variable], built: BuiltModel) -> None:
