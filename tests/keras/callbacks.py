@@ -102,11 +102,7 @@ CALLBACKS: dict[str, Recipe] = {
     "RemoteMonitor": Recipe(
         make=lambda: Tried(make=lambda folder: callbacks.RemoteMonitor((folder / "address").read_text()), left=_posted)
     ),
-    "SwapEMAWeights": Recipe(
-        make=lambda: Tried(make=lambda folder: callbacks.SwapEMAWeights()),
-        verdict="refused",
-        reason="EMA in the optimizer, whose averages become the weights at the end",
-    ),
+    "SwapEMAWeights": Recipe(verdict="base", reason="needs an optimizer with `use_ema`: equal, by a test of its own"),
     "TensorBoard": Recipe(
         make=lambda: Tried(make=lambda folder: callbacks.TensorBoard(folder / "board"), left=_events)
     ),
