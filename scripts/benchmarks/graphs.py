@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FUNCTION = re.compile(r"(__(?:inference|forward|backward)_\w+?|_rewritten|_noinline)_\d+")
-TENSOR = re.compile(r'(?<=")\d+(?=[":])')
+TENSOR = re.compile(r'(?<=["/])\d+(?=[":])')
 LAYOUTS = ((0, 1), (1, 2))
 
 
