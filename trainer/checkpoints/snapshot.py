@@ -128,17 +128,31 @@ def model_identity(built: BuiltModel) -> dict[str, str]:
 
 
 def model_settings(built: BuiltModel) -> dict[str, Any]:
-    """The settings by part, as Keras gives them: what the model is compiled with, layers, all state by name."""
+    """The settings by part, as Keras gives them: what the model is compiled with, layers, all state by name.
+
+    Optimizers that a step applies besides the compiled one, or instead of it, are a part of their own.
+    """
     found = _config(built.model)
     layers: dict[str, Any] = dict(found) if isinstance(found, dict) else {"class_name": found}
     compiled: dict[str, Any] = layers.pop("compile_config", None) or {"optimizer": type(built.optimizer).__name__}
     state = zip(_names(built), built.state, strict=True)
+    if built.optimizers != (built.model.optimizer,):
+        compiled = {name: value for name, value in compiled.items() if name != "optimizer"}
+        layers |= {"optimizers": [_settings_of(each) for each in built.optimizers]} if built.optimizers else {}
     return {
         **{name: value for name, value in compiled.items() if name != "jit_compile"},
         "jit_compile": built.jit_compile,
         **layers,
         **({"state": {n: f"{v.dtype} {tuple(v.shape)}" for n, v in state}} if built.optimizers else {}),
     }
+
+
+def _settings_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(keras.optimizers.serialize(optimizer), default=str))
+    except Exception:  # get_config is the user's code
+        return {"class_name": type(optimizer).__name__}
+    return found
 
 
 def _by_path(found: Mapping[str, np.ndarray], paths: set[str]) -> dict[str, np.ndarray]:

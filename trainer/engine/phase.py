@@ -22,6 +22,7 @@ from ..trainer_config import GradientDtype
 from .metrics import MetricLayout, int_state_differs
 from .microbatches import Microbatches
 from .new_values import NewValues
+from .private_api import inner_optimizer
 from .replica_sum import ReplicaSum
 from .state import assign_state, state_bytes
 from .tensors import all_finite, memory_of_sums, to_tensor
@@ -109,10 +110,14 @@ class Phase:
         if gpus and gradient_dtype is None:  # else what they compute is rounded first, on the host
             self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.function.views)
         self._update = Update(built, self.layout) if cut is None else NewValues(cut, number)
+        applied = built.optimizers if cut is None else cut.phases[number].optimizers or built.optimizers
+        self._scales_losses = bool(applied) and all(inner_optimizer(each) is not None for each in applied)
 
-    def is_finite(self, total: Vector) -> bool:
-        """Whether gradients, new moving averages and sums over the batch are finite."""
-        return all(map(all_finite, (*total[:-2], total[-2][self.metrics.num_sums :])))
+    def may_be_applied(self, total: Vector) -> bool:
+        """Whether gradients, new moving averages and sums over the batch are finite, or its optimizers look to that:
+        those that scale losses leave out by themselves what is not finite.
+        """
+        return self._scales_losses or all(map(all_finite, (*total[:-2], total[-2][self.metrics.num_sums :])))
 
     def apply(self, total: Vector | None) -> tuple[np.ndarray, np.ndarray]:
         """Let optimizers take the sum over all microbatches, and assign what layers have changed.

@@ -68,6 +68,11 @@ class RecordedPhase:
     totals: list[Total] = field(default_factory=list)
 
     @property
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """Those that were applied, in order."""
+        return [event.optimizer for event in self.events if isinstance(event, Apply)]
+
+    @property
     def assigned(self) -> list[keras.Variable]:
         """Every variable that has a new value after the phase."""
         return [*self.changed.values(), *(change.variable for change in self.state)]

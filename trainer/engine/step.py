@@ -2,9 +2,9 @@
 
 Read `Step.run` first: it is the whole of Heliostat on one screen. A step is a list of phases, and atomic. Computing
 assigns nothing, the all-reduce gives every worker the same bits, and applying is local and deterministic; so a step
-happened everywhere or nowhere, and between two steps every worker holds the complete state. That is why a death needs
-no snapshot, no rollback and no replay: the survivors ask again which microbatches are theirs, compute those that they
-do not hold, and make the same call again.
+happened everywhere or nowhere, and between two steps every worker holds the complete state; between two phases also
+what those before have come to. That is why a death needs no snapshot, no rollback and no replay: the survivors ask
+again which microbatches of the phase are theirs, compute those that they do not hold, and make the same call again.
 
 The group shows in the arithmetic at two points: `call.ranges()` says which microbatches this worker brings, and
 `call.all_reduce` adds up, or comes back because the group has changed. It knows nothing of gradients. Before a step
@@ -47,7 +47,7 @@ class Step:
     Args:
         phases: what a step does, one after another.
         member: this worker's place in the group, and its way to the driver.
-        on_nonfinite: what to do about a gradient that is not finite; None leaves it to the optimizer.
+        on_nonfinite: what to do about a gradient that is not finite, where its optimizer leaves that to others.
         numbering: of epochs and steps, for row orders and random seeds.
 
     Attributes:
@@ -59,7 +59,7 @@ class Step:
         self,
         phases: Sequence[Phase],
         member: Member,
-        on_nonfinite: OnNonfinite | None,
+        on_nonfinite: OnNonfinite,
         numbering: Numbering = Numbering(),  # noqa: B008  # a value that nobody can change
     ) -> None:
         self.phases, self._member, self._on_nonfinite = tuple(phases), member, on_nonfinite
@@ -70,6 +70,7 @@ class Step:
         self.rows_by_worker: Counter[int] = Counter()
         self._epoch = 0
         self._call: SumCall | None = None
+        self._num_sums = sum(phase.needs_sum for phase in phases)
         self._computed_s, self._num_computed = 0.0, 0  # in this step: so many times one microbatch on each replica
 
     def run(self, step: int) -> None:
@@ -77,7 +78,7 @@ class Step:
 
         Raises:
             Dismissed: the task ends here, for this worker.
-            NonfiniteGradientError: a gradient is not finite; nothing of the phase was applied.
+            NonfiniteGradientError: a gradient is not finite; nothing of the step was applied.
             WorkersDisagreeError: integer state became different on different microbatches.
         """
         began_s = time.perf_counter()
@@ -88,14 +89,14 @@ class Step:
             total = self.summed(phase, step, first=nothing_summed) if phase.needs_sum else None
             nothing_summed = nothing_summed and total is None
             with self.times.part("apply"):
-                if self._on_nonfinite is not None and total is not None and not phase.is_finite(total):
+                if total is not None and not phase.may_be_applied(total):
                     self._refuse(phase, step)  # on all workers alike: the same bits
                     break
                 counted.add(*phase.apply(total), rows=0)
         else:
             self._count(step, counted.sums, counted.maxima)
         instruments.fault_point("applied", self._member.step)
-        pace_s = self._computed_s / self._num_computed if self._num_computed else None
+        pace_s = self._num_sums * self._computed_s / self._num_computed if self._num_computed else None
         self._member.time_step(time.perf_counter() - began_s, pace_s)
 
     def summed(self, phase: Phase, step: int, *, first: bool = True) -> Vector:

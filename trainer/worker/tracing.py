@@ -32,7 +32,6 @@ from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
 from ..engine.microbatches import Microbatches
 from ..engine.model import BuiltModel
 from ..engine.phase import phases_of
-from ..engine.private_api import inner_optimizer
 from ..engine.runtime import BUILD_LOCK
 from ..engine.step import Step
 from ..engine.times import StartTimes
@@ -110,9 +109,8 @@ class Tracing:
         train, valid = steps_of(built, wanted, self.code)
         with BUILD_LOCK, private_hooks.variables_read() as read:
             microbatches = self.opened.enter_context(closing(open_step(built, train, self.dataset, job, times)))
-            on_nonfinite = None if _scales_losses(built) else wanted.on_nonfinite
             phases = phases_of(microbatches, job.settings.gradient_dtype)
-            engine = Step(phases, self.member, on_nonfinite, job.numbering)
+            engine = Step(phases, self.member, wanted.on_nonfinite, job.numbering)
             evaluator, steps = None, [(train, microbatches)]
             if job.validation_data is not None:
                 job.validation_data.check()  # it must be readable on this host as well
@@ -257,8 +255,3 @@ def _warm_up(engine: Step, evaluator: Evaluator | None, job: FitJob) -> None:
             evaluator.warm_up()
     except OUT_OF_MEMORY as error:
         raise memory_exhausted(engine.built, job.settings.total_microbatches, job.rows_per_microbatch, error) from error
-
-
-def _scales_losses(built: BuiltModel) -> bool:
-    """Whether an optimizer scales losses: it leaves out steps that are not finite by itself."""
-    return any(inner_optimizer(optimizer) is not None for optimizer in built.optimizers)
