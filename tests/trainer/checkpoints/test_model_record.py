@@ -53,3 +53,27 @@ def test_what_only_another_keras_knows_is_left_out_and_told():
 def test_another_model_is_refused_whatever_keras_tells_it(now, named):
     with pytest.raises(ConfigurationError, match=named):
         BEFORE.check({}, now, FOLDER, "3.2")
+
+
+def of_two_optimizers(rate):
+    """As a GAN has them, of which the compiled one is none."""
+    found = settings(dense(8))
+    del found["optimizer"]
+    adam = {"class_name": "Adam", "config": {"learning_rate": rate}}
+    return found | {"optimizers": [adam, adam | {"config": {"learning_rate": 0.5}}]}
+
+
+def test_every_optimizer_of_a_step_is_compared():
+    record = ModelRecord(settings=of_two_optimizers(0.1), keras="3.1")
+    record.check({}, of_two_optimizers(0.1), FOLDER, "3.1")
+    with pytest.raises(ConfigurationError, match=r"optimizers\[0\]\.learning_rate"):
+        record.check({}, of_two_optimizers(0.2), FOLDER, "3.1")
+
+
+def test_a_pass_does_not_know_the_optimizers_and_still_compares_the_rest():
+    record = ModelRecord(settings=of_two_optimizers(0.1), keras="3.1")
+    here = settings(dense(8))
+    del here["optimizer"], here["state"]
+    record.check({}, here, FOLDER, "3.1")
+    with pytest.raises(ConfigurationError, match="loss"):
+        record.check({}, here | {"loss": "mae"}, FOLDER, "3.1")
