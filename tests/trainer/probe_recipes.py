@@ -56,9 +56,12 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "GroupQueryAttention": ({"head_dim": 4, "num_query_heads": 2, "num_key_value_heads": 1, "dropout": 0.1}, SEQUENCE),
     "MultiHeadAttention": ({"num_heads": 2, "key_dim": 3, "dropout": 0.1}, SEQUENCE),
     "Attention": ({"dropout": 0.1}, SEQUENCE),
+    "AdditiveAttention": ({"dropout": 0.1}, SEQUENCE),
+    "Masking": ({}, SEQUENCE),
     "MelSpectrogram": ({"fft_length": 64, "sequence_stride": 16, "sampling_rate": 400, "num_mel_bins": 8}, (128,)),
     "CenterCrop": ({"height": 4, "width": 4}, IMAGE),
     "Resizing": ({"height": 4, "width": 4}, IMAGE),
+    "RandomPosterization": ({"factor": 4}, IMAGE),
     "RandomZoom": ({"height_factor": 0.2}, IMAGE),
     "RandomTranslation": ({"height_factor": 0.2, "width_factor": 0.2}, IMAGE),
     "RandomBrightness": ({"factor": 0.2, "value_range": (0, 1)}, IMAGE),
@@ -94,7 +97,7 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "DepthwiseConv2D": ({"kernel_size": 3}, IMAGE),
     **{
         f"Random{name}": ({"factor": 0.3}, IMAGE)
-        for name in ("ColorDegeneration", "Contrast", "Hue", "Posterization", "Rotation", "Saturation", "Sharpness")
+        for name in ("ColorDegeneration", "Contrast", "Hue", "Rotation", "Saturation", "Sharpness")
     },
 }
 # Layers around others.

@@ -26,6 +26,7 @@ NOT_BUILT = {
     *("StringLookup", "TextVectorization", "HashedCrossing", "MaxNumBoundingBoxes"),  # take other columns
     "STFTSpectrogram",  # wants scipy
     *("Dot", "RandomCrop"),
+    "Equalization",  # gives its input back where a functional model is made of it, which Keras takes for a circle
 }
 
 
