@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,7 @@ class SameDraws(keras.callbacks.Callback):
     step = 0
 
     def on_train_batch_begin(self, batch, logs=None):
+        random.seed(SEED)  # a layer may draw from it while it is traced
         generators = seed_generators(self.model)
         for generator, state in zip(generators, microbatch_seeds(SEED, self.step, 0, len(generators)), strict=True):
             generator.state.assign(state)

@@ -79,10 +79,7 @@ VECTORS: dict[str, Recipe] = {
     "Reshape": Recipe(make=lambda: layers.Reshape((2, 2)), kind="vector"),
     "Softmax": Recipe(make=layers.Softmax, kind="vector"),
     "SpectralNormalization": Recipe(
-        make=lambda: layers.SpectralNormalization(layers.Dense(3)),
-        kind="vector",
-        verdict="refused",
-        reason="assigns a trained weight while it computes",
+        make=lambda: layers.SpectralNormalization(layers.Dense(3)), kind="vector", long=True
     ),
     "Subtract": Recipe(make=_pair(layers.Subtract), kind="vector"),
     "UnitNormalization": Recipe(make=layers.UnitNormalization, kind="vector"),

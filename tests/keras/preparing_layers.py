@@ -21,7 +21,14 @@ def _mixing(make) -> Recipe:
 
 
 PICTURES: dict[str, Recipe] = {
-    "AugMix": Recipe(verdict="base", reason="chooses what it does with Python's random numbers while it is traced"),
+    "AugMix": Recipe(
+        make=layers.AugMix,
+        kind="picture",
+        verdict="said",
+        reason=f"{DRAWS}; which changes it makes is drawn where the step is traced, as in Keras, from the run's seed",
+        floats="float32",
+        within=1e-5,
+    ),
     "AutoContrast": _picture(layers.AutoContrast),
     "CenterCrop": _picture(lambda: layers.CenterCrop(4, 4)),
     "ContrastLimitedAdaptiveHistogramEqualization": _picture(

@@ -35,9 +35,7 @@ _LOADERS = {"DataLoader": ("torch", "grain"), "MapDataset": ("grain",), "IterDat
 
 def is_stream(data: object) -> bool:
     """Whether `data` gives batches: a `tf.data.Dataset`, a `PyDataset`, or a function that returns one or yields."""
-    is_function = inspect.isroutine(data) or (
-        callable(data) and not isinstance(data, type) and hasattr(data, "func")  # functools.partial
-    )
+    is_function = inspect.isroutine(data) or (callable(data) and not isinstance(data, type))
     return isinstance(data, Stream) or _is_tf_data(data) or _is_py_dataset(data) or _is_loader(data) or is_function
 
 

@@ -41,6 +41,7 @@ class BuiltModel:
         notes: what the user should know of how the model is trained here.
         knows_targets: whether it was built with targets: not if it was made for predictions alone.
         named_optimizers: those that `build_model` has returned beside the model, for the custom loop; else None.
+        seed: the one that it was built with.
     """
 
     model: keras.Model
@@ -56,6 +57,7 @@ class BuiltModel:
     notes: tuple[str, ...]
     knows_targets: bool
     named_optimizers: NamedOptimizers | None = None
+    seed: int = 0
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -121,7 +123,7 @@ def build_keras_model(
             check_texts(model, sample, columns, on_gpus=bool(runtime.gpus))
             build_state(model, sample, columns, weights)
             built = _describe(model, strategy, notes, runtime, columns.targets is not None, (model.optimizer,))
-            return replace(built, named_optimizers=named_optimizers)
+            return replace(built, named_optimizers=named_optimizers, seed=seed)
 
 
 def prepare_model(
@@ -161,7 +163,7 @@ def prepare_model(
             )
         optimizers = (model.optimizer,)
         prepared = _describe(model, built.strategy, notes, built.runtime, columns.targets is not None, optimizers)
-        prepared = replace(prepared, named_optimizers=built.named_optimizers)
+        prepared = replace(prepared, named_optimizers=built.named_optimizers, seed=built.seed)
         for variable in prepared.trainable:
             for part in prepared.components(variable):
                 private_api.let_tapes_see(part)
@@ -171,7 +173,7 @@ def prepare_model(
 def with_optimizers(built: BuiltModel, optimizers: tuple[keras.optimizers.Optimizer, ...]) -> BuiltModel:
     """The model with the optimizers that its step applies; they are built."""
     described = _describe(built.model, built.strategy, built.notes, built.runtime, built.knows_targets, optimizers)
-    return replace(described, named_optimizers=built.named_optimizers)
+    return replace(described, named_optimizers=built.named_optimizers, seed=built.seed)
 
 
 def without_optimizers(built: BuiltModel) -> BuiltModel:

@@ -16,6 +16,7 @@ from .capture import StepScope
 from .capturing import recorded_in
 from .logs import StepLogs, numbers_of
 from .model import MEAN_REDUCTIONS, BuiltModel
+from .python_draws import drawn_from
 from .shadows import Shadows
 
 StepFunction = Callable[[object, object, object], StepLogs]
@@ -82,7 +83,8 @@ class ScopedStep:
             *zip((m.variable for m in built.metrics), metric_start, strict=True),
             *zip(built.non_trainable, non_trainable_start, strict=True),
         ]
-        with self._scope_class(start, built.non_trainable, self._optimizers, shadows) as scope, recorded_in(scope):
+        begun = self._scope_class(start, built.non_trainable, self._optimizers, shadows)
+        with drawn_from(built.seed), begun as scope, recorded_in(scope):
             numbers = numbers_of(self._step(*self._columns.assemble(batch)))
             if self._reduction not in MEAN_REDUCTIONS:
                 self._refuse_added_losses([*scope.losses, *built.model.losses])

@@ -12,6 +12,7 @@ from heliostat.data import Dataset
 from ..columns import Columns, with_texts
 from ..engine.model import BuiltModel
 from ..engine.per_replica import PerReplica
+from ..engine.python_draws import drawn_from
 from ..engine.runtime import BUILD_LOCK
 from ..engine.tensors import to_tensor
 
@@ -59,6 +60,7 @@ class Predictor:
 
     def _predicted(self, *columns: tf.Tensor) -> object:
         x, _, _ = self._columns.assemble(dict(zip(self._columns.names, columns, strict=True)))
-        outputs = self._built.model.predict_step((x,))
+        with drawn_from(self._built.seed):
+            outputs = self._built.model.predict_step((x,))
         self._structure = outputs
         return outputs
