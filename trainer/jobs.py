@@ -282,7 +282,8 @@ class MicrobatchReplay:
         number: its number in the step.
         row_ids: its rows.
         logs: loss and metrics over these rows alone.
-        norms: L2 norm of its contribution to each variable's gradient (or moving average), by the variable's path.
+        norms: L2 norm of its contribution to each variable's gradient (or moving average), by the variable's path,
+            behind which the phase is named where a step has several.
         nonfinite: the variables for which that is not finite.
     """
 

@@ -14,12 +14,12 @@ from heliostat.data import open_dataset
 from heliostat.trainer import TrainingFailedError, UnsupportedStepError, global_mean, global_sum
 from heliostat.trainer.engine import private_api
 from heliostat.trainer.engine.layout import microbatch_seeds
-from heliostat.trainer.worker import worker
+from heliostat.trainer.worker import tracing
 
 from .conftest import fingerprint, use_floats
 from .helpers import local_trainer
 from .models import linear
-from .phased_cases import CASES, NOISE, data
+from .phased_cases import CASES, NOISE, KeepWeights, data
 from .phased_models import aggregating, one_tape_by_xla
 from .phased_players import Players, adams
 
@@ -31,28 +31,17 @@ NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) f
 SEED, BATCH = 7, 16
 
 
-class KeepWeights(keras.callbacks.Callback):
-    """Keeps the weights at the end of a run in a file: not every model can be loaded."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = str(path)
-
-    def on_train_end(self, _logs=None):
-        np.savez(self.path, *self.model.get_weights())
-
-
 @pytest.fixture
 def phases(monkeypatch):
     """By step that was opened how many phases it has, and how many of these have no sum."""
-    found, original = [], worker.phases_of
+    found, original = [], tracing.phases_of
 
     def watched(microbatches, gradient_dtype):
         made = original(microbatches, gradient_dtype)
         found.append((len(made), sum(not phase.needs_sum for phase in made)))
         return made
 
-    monkeypatch.setattr(worker, "phases_of", watched)
+    monkeypatch.setattr(tracing, "phases_of", watched)
     return found
 
 

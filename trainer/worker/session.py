@@ -13,7 +13,7 @@ from heliostat.data.views.arriving import ArrivingDataset
 
 from ..checkpoints.snapshot import Snapshot, make_snapshot, restore_state
 from ..engine.memory import OUT_OF_MEMORY, memory_exhausted
-from ..engine.nonfinite import replay_step
+from ..engine.replay import replay_step
 from ..engine.step import Step
 from ..engine.times import StartTimes
 from ..environment import ReplayWanted
@@ -214,9 +214,7 @@ class Session:
     def _replay(self, wanted: ReplayWanted) -> None:
         """Compute the step again instead of applying it, and end the task."""
         self.steps.before_first(self.position.epoch, resumed=self.resumed)
-        epoch, step = self.position.epoch, self.position.step
-        engine = self.engine
-        report = replay_step(engine.microbatches, engine.metrics, engine.numbering, epoch, step, wanted)
+        report = replay_step(self.engine, self.position.epoch, self.position.step, wanted)
         self._member.deliver = lambda at_end: report
         self._member.end()
 
