@@ -7,6 +7,7 @@ around hooks of callbacks (`private_hooks`).
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 
 import keras
@@ -81,9 +82,18 @@ def fresh_names() -> Iterator[None]:
 
 
 def new_global_generator() -> keras.random.SeedGenerator:
-    """Make and install a new generator for layers and functions with ``seed=None``, in the present scope."""
+    """Make and install a new generator for layers and functions with ``seed=None``, in the present scope.
+
+    Its own seed comes from Python's generator, as every seed in Keras that nobody gives. Plain Keras makes it where
+    something draws from it first, which in most models is never; so it takes nothing from what initializers draw.
+    """
     global_state.set_global_attribute(seed_generator_module.GLOBAL_SEED_GENERATOR, None)
-    return global_generator()
+    before = random.getstate()
+    random.seed(f"the global generator after {random.random()}")  # not the seed of the first initializer
+    try:
+        return global_generator()
+    finally:
+        random.setstate(before)
 
 
 def global_generator() -> keras.random.SeedGenerator:

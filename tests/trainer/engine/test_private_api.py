@@ -216,3 +216,19 @@ def test_callbacks_have_the_fields_that_are_carried(tmp_path):
     private_hooks.reopen_train_writer(callbacks["TensorBoard"])
     callbacks["TensorBoard"].on_train_end()
     callbacks["CSVLogger"].on_train_end()
+
+
+def test_first_weights_are_those_that_keras_makes_of_the_seed():
+    keras.utils.set_random_seed(3)
+    wanted = keras.initializers.GlorotUniform().seed, keras.initializers.GlorotUniform().seed
+
+    keras.utils.set_random_seed(3)
+    one = private_api.new_global_generator()
+    assert (keras.initializers.GlorotUniform().seed, keras.initializers.GlorotUniform().seed) == wanted
+    assert one.seed not in wanted
+
+    seeds = []
+    for seed in (3, 4):
+        keras.utils.set_random_seed(seed)
+        seeds.append(private_api.new_global_generator().seed)
+    assert seeds[0] == one.seed != seeds[1]
