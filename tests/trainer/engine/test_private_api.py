@@ -205,11 +205,12 @@ def test_callbacks_have_the_fields_that_are_carried(tmp_path):
         "CSVLogger": keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
         "TensorBoard": keras.callbacks.TensorBoard(str(tmp_path / "events"), write_steps_per_second=True),
     }
-    assert set(callbacks) == set(CALLBACK_FIELDS)
     keras.callbacks.CallbackList(list(callbacks.values()), model=built(compiled_model())).on_train_begin()
     for callback in callbacks.values():
         callback.on_epoch_begin(0)
         callback.on_train_batch_begin(0)
+    callbacks["SwapEMAWeights"] = keras.callbacks.SwapEMAWeights()  # it has them at once; that model has no averages
+    assert set(callbacks) == set(CALLBACK_FIELDS)
     for kind, callback in callbacks.items():
         assert set(CALLBACK_FIELDS[kind]) - set(vars(callback)) == set(), kind
     private_hooks.write_out_events(callbacks["TensorBoard"])
