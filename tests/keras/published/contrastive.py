@@ -20,8 +20,8 @@ class ContrastiveModel(keras.Model):
         self.augmenter = keras.Sequential(
             [keras.Input((WIDTH,)), layers.GaussianNoise(0.1, seed=3), layers.Dropout(0.1, seed=4)]
         )
-        self.encoder = keras.Sequential([keras.Input((WIDTH,)), layers.Dense(6, "relu"), layers.Dense(5, "relu")])
-        self.projection_head = keras.Sequential([keras.Input((5,)), layers.Dense(4, "relu"), layers.Dense(4)])
+        self.encoder = keras.Sequential([keras.Input((WIDTH,)), layers.Dense(6, "tanh"), layers.Dense(5, "tanh")])
+        self.projection_head = keras.Sequential([keras.Input((5,)), layers.Dense(4, "tanh"), layers.Dense(4)])
         self.linear_probe = keras.Sequential([keras.Input((5,)), layers.Dense(CLASSES)])
 
     def compile(self, contrastive_optimizer, probe_optimizer, **arguments):
