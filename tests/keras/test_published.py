@@ -1,11 +1,17 @@
-"""Twelve models as people publish them against one device, in one microbatch."""
+"""Twelve models as people publish them against one device, and on any workers."""
 
 from __future__ import annotations
 
 import pytest
+from heliostat.trainer import Trainer
 
-from .against import Trial, differences
+from ..slow import SLOW
+from .against import SEED, Trial, differences, weights_of
 from .published.catalogue import MODELS
+from .published.tuning import unfreeze
+
+EXACT = [name for name, model in MODELS.items() if not model.forbids]
+OTHERS = [name for name, model in MODELS.items() if model.forbids]
 
 
 def trial(name):
@@ -28,3 +34,66 @@ def test_a_published_model_in_one_microbatch_is_that_of_one_device(tmp_path, flo
     tried = trial(name)
     wanted = tried.plain(draws=True)
     assert not too_far(differences(tried.heliostat(tmp_path, workers=0, num_microbatches=1), wanted), MODELS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.parametrize("name", EXACT)
+def test_a_published_model_on_two_workers_is_that_of_one_device(tmp_path, float64, name):
+    tried = trial(name)
+    assert not too_far(differences(tried.heliostat(tmp_path, num_microbatches=2), tried.plain()), MODELS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_two_microbatches_are_not_is_the_same_bits_on_any_workers(tmp_path, float64, name):
+    tried = trial(name)
+    runs = [tried.heliostat(tmp_path / str(n), workers=n, num_microbatches=4) for n in (1, 2, 3)]
+    assert runs[0].sha256 == runs[1].sha256 == runs[2].sha256
+    assert runs[0].history == runs[1].history == runs[2].history
+
+
+ASKED = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+
+
+def in_two_fits(tried, folder, workers, num_microbatches):
+    """A head on a frozen base, then all of it."""
+    with Trainer(
+        tried.build,
+        workers=workers,
+        in_process=workers > 0,
+        num_microbatches=num_microbatches,
+        seed=SEED,
+        run_dir=folder,
+        deadline_s=60 * SLOW,
+    ) as trainer:
+        rows = tried.rows
+        first = trainer.fit(rows.x, rows.y, **ASKED)
+        return [first, trainer.fit(rows.x, rows.y, prepare=unfreeze, **ASKED)]
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_transfer_in_two_fits_is_that_of_one_device(tmp_path, float64):
+    tried = trial("transfer")
+    model = tried.new_model()
+    wanted = [model.fit(tried.rows.x, tried.rows.y, **ASKED).history]
+    unfreeze(model)
+    wanted.append(model.fit(tried.rows.x, tried.rows.y, **ASKED).history)
+
+    results = in_two_fits(tried, tmp_path / "run", workers=0, num_microbatches=1)
+    for result, history in zip(results, wanted, strict=True):
+        assert {name: pytest.approx(values, rel=1e-10) for name, values in history.items()} == result.history
+    trained = weights_of(results[1].model())  # in the same order, under names that go on counting
+    for (path, value), got in zip(weights_of(model).items(), trained.values(), strict=True):
+        assert got == pytest.approx(value, rel=1e-9, abs=1e-12), path
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_transfer_in_two_fits_is_the_same_bits_on_any_workers(tmp_path, float64):
+    """In the second fit Keras lets the base train, whatever it is called with: it takes statistics of microbatches."""
+    one, two = (in_two_fits(trial("transfer"), tmp_path / str(n), workers=n, num_microbatches=2) for n in (1, 2))
+    assert [result.sha256 for result in one] == [result.sha256 for result in two]
+    assert [result.history for result in one] == [result.history for result in two]

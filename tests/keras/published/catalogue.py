@@ -51,6 +51,6 @@ MODELS: dict[str, Published] = {
     "ctc_endpoint": Published(build=sequences.ctc_endpoint, rows=sequences.captchas, within=1e-6),
     "masked_lstm": Published(build=sequences.masked_lstm, rows=sequences.tagged, forbids=MASKS),
     "transfer": Published(build=tuning.transfer, rows=tuning.pictures),
-    "lora": Published(build=tuning.lora, rows=tuning.words),
+    "lora": Published(build=tuning.lora, rows=tuning.words, within=1e-6),
 }
 """By name; transfer learning goes on with a second fit (`tuning.unfreeze`)."""
