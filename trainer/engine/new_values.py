@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from heliostat.cluster.vectors import Layout
 
 from . import private_api
 from .contribution import Key, Places
@@ -78,10 +79,12 @@ class NewValues:
     Args:
         cut: the step.
         number: of the phase.
+        float_buckets: dtype and length of each float bucket of the sum; gradients may have been rounded.
     """
 
-    def __init__(self, cut: CutStep, number: int) -> None:
+    def __init__(self, cut: CutStep, number: int, float_buckets: Layout) -> None:
         self._cut, self._number, self._phase, self._places = cut, number, cut.phases[number], cut.places[number]
+        self._float_buckets = float_buckets
         is_last = number == len(cut.phases) - 1
         assigned = [v for phase in cut.phases for v in phase.assigned] if is_last else self._phase.assigned
         self._variables = list({id(variable): variable for variable in assigned}.values())
@@ -116,9 +119,8 @@ class NewValues:
                 compiled(buckets, exact, agreed, own)
             copy_to_other_replicas(read_by_all)
 
-        layout = self._places.layout
-        specs = [tf.TensorSpec((length,), dtype) for dtype, length in layout.float_buckets]
-        num_exact = layout.buckets[-2][1] - self._num_sums
+        specs = [tf.TensorSpec((length,), dtype) for dtype, length in self._float_buckets]
+        num_exact = self._places.layout.buckets[-2][1] - self._num_sums
         exact, agreed = (tf.TensorSpec((length,), tf.float64) for length in (num_exact, self._num_agreed))
         own = [tf.TensorSpec(each.shape, each.dtype) for each in self._own.outputs]
         function: Callable[..., None] = tf.function(update, autograph=False).get_concrete_function(

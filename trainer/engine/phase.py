@@ -109,7 +109,7 @@ class Phase:
         self.replica_sum: ReplicaSum | None = None
         if gpus and gradient_dtype is None:  # else what they compute is rounded first, on the host
             self.replica_sum = ReplicaSum(gpus, num_microbatches, self.buckets.ops, microbatches.function.views)
-        self._update = Update(built, self.layout) if cut is None else NewValues(cut, number)
+        self._update = Update(built, self.layout) if cut is None else NewValues(cut, number, self.layout.float_buckets)
         applied = built.optimizers if cut is None else cut.phases[number].optimizers or built.optimizers
         self._scales_losses = bool(applied) and all(inner_optimizer(each) is not None for each in applied)
 
