@@ -26,7 +26,7 @@ def trained(name, trainer):
             return str(error)
 
 
-def hold(name, got, run_dir):
+def hold(name, got, run_dir, within=1e-8):
     """Fail unless this is what must come of a habit."""
     habit = HABITS[name]
     if habit.refused:
@@ -41,7 +41,7 @@ def hold(name, got, run_dir):
     wanted = habit.keras(habit.build())
     assert got.keys() == wanted.keys()
     for key, values in wanted.items():
-        np.testing.assert_allclose(got[key], values, rtol=1e-8, err_msg=key)
+        np.testing.assert_allclose(got[key], values, rtol=within, err_msg=key)
 
 
 def arguments(tmp_path, workers):
@@ -77,4 +77,4 @@ def test_a_habit_on_ray(tmp_path, monkeypatch, float64, warm_trainer, name):
     monkeypatch.chdir(tmp_path)
     trainer = warm_trainer(HABITS[name].build)
     trainer.fit = partial(trainer.fit, probe=True)  # as without these tests
-    hold(name, trained(name, trainer), tmp_path / "run")
+    hold(name, trained(name, trainer), tmp_path / "run", within=1e-5)  # workers of their own compute in float32

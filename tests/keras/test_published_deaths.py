@@ -11,7 +11,7 @@ from ..trainer.helpers import die
 from .published.catalogue import MODELS
 from .test_published import trial
 
-SEVERAL_PHASES = ["dcgan", "wgan_gp"]
+SEVERAL_PHASES = [name for name, model in MODELS.items() if model.phases > 1]
 
 
 class DiesIn:
