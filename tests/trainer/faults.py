@@ -41,6 +41,7 @@ class Order:
         who: number of the worker, "any", "chief", "other" (no chief), or "new" (one that joined later).
         wave: earlier waves must have happened, and the group must be complete.
         step: step of the run, None for any.
+        phase: of the step, counted from 0 among those that have a sum; None for any.
         action: kill, raise (in process), abort, stop (SIGSTOP), pause (SIGSTOP and soon SIGCONT), gil (never let go
             of Python's lock), full (files cannot grow), room (they can again).
         at_once: do not wait for a complete group: only for the orders before this one.
@@ -50,6 +51,7 @@ class Order:
     who: int | str = "any"
     wave: int = 0
     step: int | None = None
+    phase: int | None = None
     action: str = "kill"
     at_once: bool = False
 
@@ -155,9 +157,11 @@ class Watcher:
         self._fired: set[int] = set()
         self._read: tuple[int, list[list[int]]] = (-1, [])
         self._formed_s = 0.0
+        self._in_step: dict[str, tuple[int, int]] = {}  # by thread its step, and how many sums of that it has
 
     def __call__(self, point: str, step: int | None) -> None:
         """This worker is at a point."""
+        phase = self._phase(point, step)
         self._look()
         pending = [(number, each) for number, each in enumerate(self._orders) if number not in self._fired]
         if point == "compute" and (self._folder / "slow").exists():
@@ -175,12 +179,22 @@ class Watcher:
                 if order.at_once
                 else complete or self._events is None
             )
-            fits = order.point == point and order.step in (None, step) and _is(order.who, worker, generations)
+            is_there = order.point == point and order.step in (None, step) and order.phase in (None, phase)
+            fits = is_there and _is(order.who, worker, generations)
             if ready and fits and self._claim(number, order, worker, step):
                 _act(order)
                 return
         if point == "compute" and not complete and self._events is not None:
             time.sleep(PACE_S)
+
+    def _phase(self, point: str, step: int | None) -> int:
+        """The phase of its step that this thread is in."""
+        name = threading.current_thread().name
+        at, phase = self._in_step.get(name, (-1, 0))
+        if step is not None and step != at:
+            at, phase = step, 0
+        self._in_step[name] = at, phase + (point == "summed")
+        return phase
 
     def _look(self) -> None:
         while (path := self._folder / f"{len(self._orders):03}.json").exists():

@@ -19,6 +19,7 @@ from .conftest import dense_data
 from .faults import Faults, Order, assert_gone, each_row_once, events_of, outcome, reached
 from .helpers import TrainerOn
 from .models import linear, normalised
+from .phased_players import Gan, adams
 
 pytestmark = pytest.mark.faults
 
@@ -92,6 +93,27 @@ def test_deaths_after_the_sum_and_beside_the_steps(check):
     valid = dense_data(rows=23, seed=1)
     result, faults = check(normalised, orders, epochs=60, loop="custom", validation_data=valid)
     assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
+
+
+def gan_of_dense_data():
+    model = Gan(inputs=12)
+    model.compile(*adams())
+    return model
+
+
+@pytest.mark.slow
+def test_deaths_in_a_later_phase_of_a_step(check):
+    """The last one is stopped, and its peers hear nothing."""
+    orders = [
+        Order(point="compute", who="other", phase=1),
+        Order(point="reduce", who="chief", phase=1, wave=1),
+        Order(point="sending", who="any", phase=1, wave=2),
+        Order(point="summed", who="chief", phase=0, wave=3),
+        Order(point="compute", who="other", phase=1, wave=4, action="stop"),
+    ]
+    result, faults = check(gan_of_dense_data, orders, epochs=60)
+    assert lost_in(result) == sorted(each["worker"] for each in faults.fired())
+    assert not any(each["restarted"] for each in events_of(result.run_dir, "formed"))
 
 
 @pytest.mark.slow
