@@ -18,7 +18,7 @@ from .columns import ColumnChoice
 from .config import CheckpointEvery, FitConfig, LoopName, OnNonfinite, Resume
 from .driver.arrays import Arrays
 from .driver.inputs import Data, checked_callbacks
-from .driver.linked_files import link_files
+from .driver.linked_files import link_files, working_directory
 from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
 from .driver.runs import FitCall
@@ -279,9 +279,10 @@ class Trainer(ModelUse):
             undecided=rows.undecided,
             has_callbacks=bool(code.callbacks),
         )
+        here = working_directory()
         with contextlib.closing(display_for(verbose)) as screen:
             result = self._runs.fit(call, screen)
-            if result is not None and code.callbacks and (line := link_files(result.run_dir, Path.cwd())):
+            if result is not None and code.callbacks and (line := link_files(result.run_dir, here)):
                 screen.say(line)
         if result is None:
             sys.exit(0)  # a plan, a replay or a trace is done: see `environment`

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from ..trainer.conftest import float32_again, tensorflow_with_eight_devices, use_floats, warm_trainer, warm_workers
+from ..trainer.conftest import (
+    float32_again,
+    folder_of_its_own,
+    tensorflow_with_eight_devices,
+    use_floats,
+    warm_trainer,
+    warm_workers,
+)
 
-__all__ = ["float32_again", "float64", "tensorflow_with_eight_devices", "use_floats", "warm_trainer", "warm_workers"]
+__all__ = [
+    "float32_again",
+    "float64",
+    "folder_of_its_own",
+    "tensorflow_with_eight_devices",
+    "use_floats",
+    "warm_trainer",
+    "warm_workers",
+]
 
 import pytest
 

@@ -36,6 +36,13 @@ def float32_again():
     use_floats("float32")
 
 
+@pytest.fixture(autouse=True)
+def folder_of_its_own(request, tmp_path_factory, monkeypatch):
+    """What callbacks have written is linked into the working directory, which is not to be the repository."""
+    if request.node.get_closest_marker("engine"):
+        monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture
 def train(tmp_path):
     """train(build_model, data, workers=, replicas=, **fit arguments) -> Result, in this process."""

@@ -28,18 +28,28 @@ class _Found:
     why_not: str = ""
 
 
-def link_files(run_dir: Path, here: Path) -> str:
+def working_directory() -> Path | None:
+    """Where a script looks for its files; None if somebody has deleted that."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def link_files(run_dir: Path, here: Path | None) -> str:
     """Link callbacks' files into a folder.
 
     Args:
         run_dir: the run folder.
-        here: the working directory of the script.
+        here: the working directory of the script when the fit began; None if there is none.
 
     Returns:
         What to say about it; empty where callbacks have written nothing.
     """
     from ..worker.callback_files import whose  # who has callbacks has loaded all this
 
+    if here is None:
+        return ""
     found = list(_linked(run_dir, here, "", lambda path: bool(whose(path))))
     linked = [each.path for each in found if not each.why_not]
     left = [f"{each.path} ({each.why_not})" for each in found if each.why_not]

@@ -47,8 +47,9 @@ class SetsBefore(Callback):
     """Sets Python values in each hook before the first step, and once more when it is too late."""
 
     def on_train_begin(self, logs=None):
+        global FACTOR
         self.model.share = 0.5
-        FACTOR_OF["FACTOR"] = 0.25
+        FACTOR = 0.25
 
     def on_epoch_begin(self, epoch, logs=None):
         SETTINGS.share = 1.0 + epoch
@@ -58,20 +59,22 @@ class SetsBefore(Callback):
         self.model.share = 0.75
 
 
-FACTOR_OF = globals()
+def begin_again():
+    global FACTOR
+    SETTINGS.share = FACTOR = 0.0
 
 
 @pytest.fixture
 def settings_again():
     yield
-    SETTINGS.share = FACTOR_OF["FACTOR"] = 0.0
+    begin_again()
 
 
 def test_python_values_set_before_the_first_step_are_in_the_trace(train, settings_again, capsys):
     expected = plain(shared, [SetsBefore()])
     results = []
     for workers, loop in ((2, "fit"), (0, "train_on_batch")):
-        SETTINGS.share = FACTOR_OF["FACTOR"] = 0.0
+        begin_again()
         results.append(train(shared, DATA, workers=workers, loop=loop, callbacks=[SetsBefore()], verbose=2, **JOB))
         same(results[-1], expected)
     assert fingerprint(results[0]) == fingerprint(results[1])
