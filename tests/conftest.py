@@ -21,6 +21,18 @@ def pytest_configure(config):
     config.add_cleanup(stretch_waits())
 
 
+def pytest_collection_modifyitems(config, items):
+    """Mark as slow what is listed in twins.txt; a name there that no test has is an error, where its file was read."""
+    lines = (config.rootpath / "tests" / "twins.txt").read_text().splitlines()
+    listed = {line for line in lines if not line.startswith("#")}
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+    gone = listed - {item.nodeid for item in items}
+    if gone and not (config.getoption("file_or_dir") or config.getoption("keyword")):
+        raise pytest.UsageError(f"tests/twins.txt names tests that are not there: {sorted(gone)}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     usual_s = 5 * WATCH_S if item.get_closest_marker("reach") else WATCH_S

@@ -180,7 +180,9 @@ def test_who_waits_until_the_run_s_final_state_is_written_tells_it(tmp_path, mon
             time.sleep(0.001)
 
     when_written(hangs)
-    worker.Worker._fit_report(None, final, SimpleNamespace(model=None), alone, {}, None)
+    worker.Worker._fit_report(
+        None, final, SimpleNamespace(model=keras.Sequential([keras.layers.Dense(1)])), alone, {}, None
+    )
     assert alone.told(StillSaving)[0].location == str(tmp_path)
     assert len(alone.told(FinalStateWritten)) == 1
 
