@@ -67,14 +67,14 @@ class Evaluator:
     def step(self, step: int, rows: Sequence[Microbatch]) -> None:
         """Compute this worker's microbatches of one step of the pass; `rows` were read for it."""
         plan = self._microbatches.feed.plan
-        first = step * plan.num_microbatches
+        first, sizes = step * plan.num_microbatches, plan.sizes(step)
         for (_, index), vector in self._microbatches.computed(rows, step):
             buckets = tuple(np.array(bucket) for bucket in vector)
             if not all_finite(buckets[1]):
                 ids = self._microbatches.feed.nonfinite_rows(step, index)
                 self.nonfinite = self.nonfinite.plus(ids, len(ids))
             self._tree.add(first + index, buckets)
-            self._rows += plan.sizes(step)[index]
+            self._rows += sizes[index]
 
     def finish(self) -> tuple[dict[Node, Vector], int]:
         """The partial sums over these microbatches, and the number of rows in them."""

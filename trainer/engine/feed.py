@@ -107,10 +107,12 @@ class Feed:
             return self._last[1]
         start, stop = self.plan.step_rows(step)
         batch_weight = self._sum_of_weights(start, stop)
-        present = [index for index in indices if self.plan.present(step)[index]]
+        here = self.plan.present(step)
+        present = [index for index in indices if here[index]]
         gathered = self._take(step, present)
         if self._reads_ahead and self._read_s > AHEAD_S and step + 1 < self.plan.steps_here:
-            self._told = step + 1, tuple(index for index in indices if self.plan.present(step + 1)[index])
+            next_here = self.plan.present(step + 1)
+            self._told = step + 1, tuple(index for index in indices if next_here[index])
             self._ahead.prefetch([self._told])
         found = []
         for index, arrays in zip(present, gathered, strict=True):
@@ -118,7 +120,7 @@ class Feed:
             weight = self._sum_of_weights(low, high)
             weights = microbatch_weights(self._reduction, high - low, stop - start, weight, batch_weight)
             batch = {name: to_tensor(array) for name, array in arrays.items()}
-            is_first = not any(self.plan.present(step)[:index])
+            is_first = index == here.index(True)
             found.append(Microbatch(index=index, batch=batch, weights=weights, is_first=is_first))
         self._last = rows, found
         return found
