@@ -28,7 +28,7 @@ import tensorflow as tf
 from ..errors import UnsupportedStepError
 from ..global_sums import Reduction
 from . import private_api
-from .private_optimizers import changed_by_apply
+from .private_optimizers import changed_by_apply, managed_by
 from .recorded import Apply, Assign, Gradient, RecordedPhase, StateChange, Total
 from .shadows import Shadows
 
@@ -215,11 +215,6 @@ class StepScope(keras.StatelessScope):
                 "`for` over tensors), or in a tf.function of its own. A step has a fixed number of updates here: use "
                 "a loop over a Python range, and decorate nothing but the whole step."
             )
-
-
-def managed_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables whose new values an optimizer computes: what it trains, and what it holds."""
-    return [*private_api.trainable_variables(optimizer), *optimizer.variables]
 
 
 def refuse_impure_ops(graph: tf.Graph) -> None:

@@ -22,6 +22,7 @@ from ..global_sums import reduced_by
 from .capture import StepScope
 from .private_optimizers import replaced_apply
 from .recorded import Gradient
+from .replaced import replaced
 
 _tracing = threading.local()  # replicas are traced in threads of their own
 
@@ -43,21 +44,15 @@ def captured() -> Iterator[None]:
 
     Callers hold `BUILD_LOCK`.
     """
-    tape = tf.GradientTape
-    originals = {name: getattr(tape, name) for name in ("gradient", "jacobian", "batch_jacobian")}
-    scope = keras.StatelessScope
-    get_current_value = scope.get_current_value
-    with replaced_apply(_apply):
-        scope.get_current_value = _falling_through(get_current_value)
-        tape.gradient = _gradient_of(originals["gradient"])
-        tape.jacobian = _of_unchanged(originals["jacobian"])
-        tape.batch_jacobian = _of_unchanged(originals["batch_jacobian"])
-        try:
-            yield
-        finally:
-            scope.get_current_value = get_current_value
-            for name, original in originals.items():
-                setattr(tape, name, original)
+    scope, tape = keras.StatelessScope, tf.GradientTape
+    of_tapes = {
+        "gradient": _gradient_of(tape.gradient),
+        "jacobian": _of_unchanged(tape.jacobian),
+        "batch_jacobian": _of_unchanged(tape.batch_jacobian),
+    }
+    get_current_value = _falling_through(scope.get_current_value)
+    with replaced_apply(_apply), replaced(scope, get_current_value=get_current_value), replaced(tape, **of_tapes):
+        yield
 
 
 def _scope() -> StepScope | None:
@@ -99,13 +94,13 @@ def _gradient_of(original: Callable[..., Any]) -> Callable[..., Any]:
         if all(one is other for one, other in zip(flat, tf.nest.flatten(sources), strict=False)):
             return original(tape, target, sources, *arguments, **named)
         found = iter(original(tape, target, flat, *arguments, **named))
-        added = [_added([next(found) for _ in each]) for each in versions]
-        return tf.nest.pack_sequence_as(sources, added)
+        by_source = [added([next(found) for _ in each]) for each in versions]
+        return tf.nest.pack_sequence_as(sources, by_source)
 
     return gradient
 
 
-def _added(gradients: Sequence[Gradient]) -> Gradient:
+def added(gradients: Sequence[Gradient]) -> Gradient:
     """The sum of gradients with respect to versions of one weight."""
     present = [gradient for gradient in gradients if gradient is not None]
     if len(present) < 2:

@@ -23,6 +23,8 @@ from tensorflow.python.eager.polymorphic_function import attributes
 
 from ..global_sums import refuse_gradient
 from .private_names import LOSS_SCALERS
+from .python_draws import kept_draws
+from .replaced import replaced
 
 __all__ = ["DataAdapter", "is_default"]  # as they are
 
@@ -55,14 +57,8 @@ def unscaled_losses() -> Iterator[None]:
 
     Microbatches are weighted by their rows instead (1/3 of three replicas is not exact).
     """
-    saved = {name: getattr(loss_module, name) for name in LOSS_SCALERS}
-    for name in LOSS_SCALERS:
-        setattr(loss_module, name, _identity)
-    try:
+    with replaced(loss_module, **dict.fromkeys(LOSS_SCALERS, _identity)):
         yield
-    finally:
-        for name, function in saved.items():
-            setattr(loss_module, name, function)
 
 
 def _identity(value: tf.Tensor) -> tf.Tensor:
@@ -88,12 +84,9 @@ def new_global_generator() -> keras.random.SeedGenerator:
     something draws from it first, which in most models is never; so it takes nothing from what initializers draw.
     """
     global_state.set_global_attribute(seed_generator_module.GLOBAL_SEED_GENERATOR, None)
-    before = random.getstate()
-    random.seed(f"the global generator after {random.random()}")  # not the seed of the first initializer
-    try:
+    with kept_draws():
+        random.seed(f"the global generator after {random.random()}")  # not the seed of the first initializer
         return global_generator()
-    finally:
-        random.setstate(before)
 
 
 def global_generator() -> keras.random.SeedGenerator:

@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from .replaced import replaced
+
 TRAINABLE = "_trainable"  # of a layer or a variable; to be set without the underscore
 SETTINGS = frozenset([TRAINABLE, "_learning_rate", "_fn"])  # private names of Keras's that hold what a user has set
 
@@ -107,12 +109,8 @@ def variables_read() -> Iterator[list[tf.Variable]]:
 
     kept: list[tf.Variable] = []  # so that ids stay theirs
     read: list[tf.Variable] = []
-    FuncGraph.watch_variable = noting
-    try:
-        with tf.variable_creator_scope(making):
-            yield read
-    finally:
-        FuncGraph.watch_variable = watch
+    with replaced(FuncGraph, watch_variable=noting), tf.variable_creator_scope(making):
+        yield read
     read += found.values()
 
 

@@ -6,20 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 import keras
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 
 def compute_dtypes(model: keras.Model) -> set[str]:
     """The dtypes in which the layers of a model compute."""
     return {str(layer.compute_dtype) for layer in model._flatten_layers()}
-
-
-def optimizer_classes() -> list[type[keras.optimizers.Optimizer]]:
-    """Every class of optimizers that there is, the user's too."""
-    found: list[type[keras.optimizers.Optimizer]] = [BaseOptimizer]
-    for kind in found:
-        found += [each for each in kind.__subclasses__() if each not in found]
-    return found
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from keras.src.backend import compute_output_spec
 from keras.src.trainers.compile_utils import CompileMetrics
 
 from .private_optimizers import replaced_apply
+from .replaced import replaced
 
 
 def build_by_example(model: keras.Model, batch: tuple[object, object, object]) -> None:
@@ -53,11 +54,8 @@ def _zero_gradients() -> Iterator[None]:
             return original(tape, target, sources, *arguments, **named)
         return tf.nest.pack_sequence_as(sources, [tf.zeros(each.shape, each.dtype) for each in flat])
 
-    tf.GradientTape.gradient = gradient
-    try:
+    with replaced(tf.GradientTape, gradient=gradient):
         yield
-    finally:
-        tf.GradientTape.gradient = original
 
 
 def _apply_nothing(self: keras.optimizers.Optimizer, *_args: object, **_kwargs: object) -> None:

@@ -12,6 +12,7 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from .private_api import inner_optimizer, learning_rate, trainable_variables
 from .private_names import STATELESS_METHODS
+from .replaced import replaced
 
 
 def changed_by_apply(optimizer: keras.optimizers.Optimizer, given: Sequence[keras.Variable]) -> list[keras.Variable]:
@@ -21,33 +22,40 @@ def changed_by_apply(optimizer: keras.optimizers.Optimizer, given: Sequence[kera
     """
     inner = inner_optimizer(optimizer) or optimizer
     if not type(inner).__module__.startswith("keras."):
-        return [*trainable_variables(optimizer), *optimizer.variables]
+        return managed_by(optimizer)
     rate = learning_rate(inner)
     trained = trainable_variables(optimizer) if inner.use_ema else given
     return [*trained, *(variable for variable in optimizer.variables if variable is not rate)]
+
+
+def managed_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables whose new values an optimizer computes: what it trains, and what it holds."""
+    return [*trainable_variables(optimizer), *optimizer.variables]
+
+
+def optimizer_classes() -> list[type[keras.optimizers.Optimizer]]:
+    """Every class of optimizers that there is, the user's too."""
+    found: list[type[keras.optimizers.Optimizer]] = [BaseOptimizer]
+    for kind in found:
+        found += [each for each in kind.__subclasses__() if each not in found]
+    return found
 
 
 @contextlib.contextmanager
 def replaced_apply(function: Callable[..., None]) -> Iterator[None]:
     """Inside the block, let ``function(original, optimizer, ...)`` stand for `apply` of every optimizer.
 
-    `original` is the method that was replaced. Classes that override it are found below `BaseOptimizer`.
+    `original` is the method that was replaced, that of a class which overrides it among them.
     """
-    kinds = [BaseOptimizer]
-    for kind in kinds:
-        kinds += [each for each in kind.__subclasses__() if each not in kinds]
-    originals = {kind: vars(kind)["apply"] for kind in kinds if "apply" in vars(kind)}
 
     def replacing(original: Callable[..., None]) -> Callable[..., None]:
         return lambda self, *arguments, **named: function(original, self, *arguments, **named)
 
-    for kind, original in originals.items():
-        kind.apply = replacing(original)
-    try:
+    with contextlib.ExitStack() as stack:
+        for kind in optimizer_classes():
+            if "apply" in vars(kind):
+                stack.enter_context(replaced(kind, apply=replacing(vars(kind)["apply"])))
         yield
-    finally:
-        for kind, original in originals.items():
-            kind.apply = original
 
 
 @contextlib.contextmanager
@@ -58,20 +66,11 @@ def stateless(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """
     optimizers = [each for each in (optimizer, inner_optimizer(optimizer)) if each is not None]
     keys = {id(v): each._var_key(v) for each in optimizers for v in each._trainable_variables}
-    replaced: dict[str, Callable[..., object]] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
-    replaced["_var_key"] = lambda _self, variable: keys[id(variable)]
-    replaced["_backend_apply_gradients"] = _apply_gradients
-    originals = {name: vars(TFOptimizer).get(name) for name in replaced}
-    for name, method in replaced.items():
-        setattr(TFOptimizer, name, method)
-    try:
+    methods: dict[str, Callable[..., object]] = {name: getattr(BaseOptimizer, name) for name in STATELESS_METHODS}
+    methods["_var_key"] = lambda _self, variable: keys[id(variable)]
+    methods["_backend_apply_gradients"] = _apply_gradients
+    with replaced(TFOptimizer, **methods):
         yield
-    finally:
-        for name, method in originals.items():
-            if method is None:
-                delattr(TFOptimizer, name)
-            else:
-                setattr(TFOptimizer, name, method)
 
 
 def _apply_gradients(optimizer: BaseOptimizer, grads: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> None:

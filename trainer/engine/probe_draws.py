@@ -12,14 +12,13 @@ every kind of data parallelism does.
 from __future__ import annotations
 
 import contextlib
-import random
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
+
+from .replaced import replaced_here
 
 Draw = Callable[..., tf.Tensor]
 # Those of `tf.random` whose first argument is the shape of what they draw.
@@ -34,21 +33,6 @@ BY_SHAPE = (
 
 
 @contextlib.contextmanager
-def replaced(owner: object, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Inside the block, and in this thread alone, let `function` stand for a function of a class or module."""
-    original, thread = vars(owner)[name], threading.get_ident()
-
-    def either(*args: Any, **named: Any) -> Any:  # whatever the original takes and gives
-        return (function if threading.get_ident() == thread else original)(*args, **named)
-
-    setattr(owner, name, either)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
-@contextlib.contextmanager
 def rows_alike() -> Iterator[None]:
     """Inside the block all rows draw alike, and `BatchNormalization` takes its moving averages."""
     normalised = keras.layers.BatchNormalization.call
@@ -56,26 +40,13 @@ def rows_alike() -> Iterator[None]:
     def by_moving_averages(layer: keras.Layer, inputs: Any, training: object = None, mask: Any = None) -> tf.Tensor:
         return normalised(layer, inputs, training=False, mask=mask)
 
-    with contextlib.ExitStack() as stack:
-        for name in BY_SHAPE:
-            stack.enter_context(replaced(tf.random, name, _for_all_rows(getattr(tf.random, name))))
-        of_logits = _categorical(tf.random.stateless_uniform)
-        stack.enter_context(replaced(tf.random, "stateless_categorical", of_logits))
-        dropout = _dropout(tf.nn.experimental.stateless_dropout)
-        stack.enter_context(replaced(tf.nn.experimental, "stateless_dropout", dropout))
-        stack.enter_context(replaced(keras.layers.BatchNormalization, "call", by_moving_averages))
+    by_shape = {name: _for_all_rows(getattr(tf.random, name)) for name in BY_SHAPE}
+    with (
+        replaced_here(tf.random, **by_shape, stateless_categorical=_categorical(tf.random.stateless_uniform)),
+        replaced_here(tf.nn.experimental, stateless_dropout=_dropout(tf.nn.experimental.stateless_dropout)),
+        replaced_here(keras.layers.BatchNormalization, call=by_moving_averages),
+    ):
         yield
-
-
-@contextlib.contextmanager
-def same_numpy_draws() -> Iterator[None]:
-    """Put numpy's and Python's own generators back after the block: what a step draws from them is drawn once here."""
-    kept, kept_of_python = np.random.get_state(), random.getstate()  # the state that users draw from
-    try:
-        yield
-    finally:
-        np.random.set_state(kept)
-        random.setstate(kept_of_python)
 
 
 def _for_all_rows(draw: Draw) -> Draw:

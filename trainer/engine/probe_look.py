@@ -24,10 +24,14 @@ import tensorflow as tf
 
 from ..global_sums import Reduction, reduced_by
 from . import private_api, private_looks
+from .capturing import added
 from .metric_rules import MetricVariable
 from .model import BuiltModel
-from .probe_draws import replaced, rows_alike, same_numpy_draws
+from .private_optimizers import optimizer_classes
+from .probe_draws import rows_alike
 from .probe_findings import Kind, Look, Place
+from .python_draws import kept_draws
+from .replaced import replaced_here
 
 Step = Callable[[Mapping[str, tf.Tensor]], object]
 """Takes columns by name; does what a step does, and returns what it returns."""
@@ -112,7 +116,7 @@ class Observer:
         with (
             tf.device(built.components(built.generators[0].state)[0].device),
             _without_graphs(),
-            same_numpy_draws(),
+            kept_draws(),  # what the step draws from these is drawn once here
             rows_alike(),
             noted.all_applies(),
             reduced_by(lambda reduction, values: self._reduced(noted, answers, reduction, values)),
@@ -216,7 +220,7 @@ class _Noted:
             flat = tf.nest.flatten(sources)
             versions = [list(self._versions.get(id(source), [source])) for source in flat]
             found = of_tape(tape, target, versions, *args, **named)
-            gradients = [_sum_of([each for each in by_version if each is not None]) for by_version in found]
+            gradients = list(map(added, found))
             for place, (source, each) in enumerate(zip(flat, gradients, strict=True)):
                 if each is None:
                     continue
@@ -233,10 +237,10 @@ class _Noted:
 
         stands_for = {"apply": apply, "scale_loss": lambda _, loss: loss * tf.cast(LOSS_SCALE, loss.dtype)}
         with contextlib.ExitStack() as stack:
-            for kind in private_looks.optimizer_classes():
-                for name in stands_for.keys() & vars(kind).keys():
-                    stack.enter_context(replaced(kind, name, stands_for[name]))
-            stack.enter_context(replaced(tf.GradientTape, "gradient", gradient))
+            for kind in optimizer_classes():
+                own = {name: function for name, function in stands_for.items() if name in vars(kind)}
+                stack.enter_context(replaced_here(kind, **own))
+            stack.enter_context(replaced_here(tf.GradientTape, gradient=gradient))
             yield
 
     def _apply(
@@ -257,13 +261,6 @@ class _Noted:
         if all(key in self._from_tapes for _, key in present):
             raw = np.concatenate([self._from_tapes[key] for _, key in present])
             self.values[Place("raw gradient", name)] = raw
-
-
-def _sum_of(gradients: Sequence[object]) -> object | None:
-    """The sum of a variable's gradients through its versions; None without any."""
-    if len(gradients) < 2:
-        return gradients[0] if gradients else None
-    return tf.add_n([tf.convert_to_tensor(each) for each in gradients])
 
 
 @contextlib.contextmanager

@@ -15,16 +15,23 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
-    """Inside the block both generators begin from this seed; after it they stand where they stood.
+def kept_draws() -> Iterator[None]:
+    """After the block both generators stand where they stood before it.
 
     Callers hold `runtime.BUILD_LOCK`: the generators are those of the whole process.
     """
     python, numpy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """As `kept_draws`; inside the block both generators begin from this seed."""
+    with kept_draws():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield

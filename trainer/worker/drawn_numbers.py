@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras.callbacks import Callback
 
 from ..engine.model import BuiltModel
+from ..engine.python_draws import kept_draws
 from ..engine.runtime import BUILD_LOCK
 
 
@@ -37,16 +38,14 @@ class DrawnNumbers(Callback):
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Inside the block, which runs hooks, numpy and Python draw from here."""
-        with BUILD_LOCK:  # another worker of this process seeds these generators when it builds its model
-            before = random.getstate(), np.random.get_state()
+        # Another worker of this process seeds these generators when it builds its model.
+        with BUILD_LOCK, kept_draws():
             random.setstate(self._python)
             np.random.set_state(self._numpy)
             try:
                 yield
             finally:
                 self._python, self._numpy = random.getstate(), np.random.get_state()  # type: ignore[assignment]
-                random.setstate(before[0])
-                np.random.set_state(before[1])
 
     def get_state(self) -> dict[str, object]:
         """Where they stand, as values."""
