@@ -49,7 +49,7 @@ tier() {
 }
 
 # Makes .venv once; only its use is timed in the tiers.
-source scripts/environment.sh test
+source scripts/environment.sh test,docs
 
 checks() {
   .venv/bin/ruff check . && .venv/bin/ruff format --check . &&

@@ -64,7 +64,7 @@ def group_of(ray_here, tmp_path, monkeypatch):
 def test_who_is_killed_and_who_stands_still_while_it_loads_is_replaced(group_of, tmp_path):
     group = group_of("kill", "stop", num_workers=2)
     said = list(group.start())
-    assert len(group.up) == 2
+    assert len(group.up) == 2, f"{group.not_started}; said: {said}"
     reasons = [each.failure.reason for each in group.not_started]
     assert len(reasons) == 2
     assert sum("did not answer" in reason for reason in reasons) == 1
