@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +13,14 @@ from typing import Any
 import keras
 from heliostat.data import Dataset
 
+from ..code_digests import is_filled, is_users, names_in
 from ..columns import Columns, sample_rows
+from ..engine.build_model import BuildModel, called
 from ..engine.building import build_state
 from ..engine.runtime import BUILD_LOCK
 from ..errors import ModelError
 from ..jobs import WEIGHTS_FILE
 
-_INSTALLED = ("site-packages", "dist-packages")
 _MAX_ITEMS = 100  # of a list or dict that are looked at
 
 
@@ -31,12 +29,12 @@ class Origin:
     """Where a trained model comes from.
 
     Attributes:
-        build_model: the user's function; it may return optimizers beside the model.
+        build_model: the user's function.
         data: what it was trained on.
         columns: which columns are inputs and targets.
     """
 
-    build_model: Callable[[], Any]  # Any: (model, optimizers) too
+    build_model: BuildModel
     data: Dataset | None = None
     columns: Columns | None = None
 
@@ -76,9 +74,8 @@ def _built(path: Path, origin: Origin | None, reason: str) -> keras.Model:
             "known here. Give the model's own classes as custom_objects={'name': class}, or take the result from the "
             "Trainer that has build_model; by hand: model = build_model(), then model.load_weights(path)."
         )
-    made = origin.build_model()
-    model: keras.Model = made[0] if isinstance(made, tuple) else made
     with BUILD_LOCK:
+        model, _ = called(origin.build_model)
         if origin.data is not None and origin.columns is not None:
             build_state(model, sample_rows(origin.data, origin.columns), origin.columns)
         model.built = True
@@ -124,16 +121,8 @@ def named_objects(function: Callable[..., object]) -> dict[str, Any]:
 def _is_users(value: object) -> bool:
     """Whether classes, functions and modules are the user's; what may hold such ones counts as well."""
     if isinstance(value, type | types.FunctionType):
-        name = value.__module__
-    elif isinstance(value, types.ModuleType):
-        name = value.__name__
-    else:
-        return True
-    file = getattr(sys.modules.get(name or ""), "__file__", None)
-    if file is None:  # a notebook's cell, or an interpreter's line
-        return name == "__main__"
-    installed = any(place in Path(file).parts for place in _INSTALLED)
-    return not installed and not Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+        return is_users(value.__module__)
+    return not isinstance(value, types.ModuleType) or is_users(value.__name__)
 
 
 def _reached(value: Any) -> Iterator[object]:  # Any: whatever the user's code names
@@ -156,20 +145,11 @@ def _reached(value: Any) -> Iterator[object]:  # Any: whatever the user's code n
 
 def _named(function: types.FunctionType) -> Iterator[object]:
     """Globals, closures, and attributes of modules among them, that a function names."""
-    names = set(_names(function.__code__))
+    names = set(names_in(function.__code__))
     found = [function.__globals__[name] for name in names & set(function.__globals__)]
     found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not assigned yet
-            found.append(cell.cell_contents)
+    found += [cell.cell_contents for cell in function.__closure__ or () if is_filled(cell)]
     yield from found
     for module in found:
         if isinstance(module, types.ModuleType) and _is_users(module):
             yield from (getattr(module, name) for name in names if hasattr(module, name))
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _names(inner)

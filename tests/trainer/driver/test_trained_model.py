@@ -6,8 +6,11 @@ import functools
 import importlib
 
 import keras
+import numpy as np
 import pytest
-from heliostat.trainer.driver.trained_model import named_objects
+from heliostat.data import write_dataset
+from heliostat.trainer.columns import Columns
+from heliostat.trainer.driver.trained_model import Origin, load_trained, named_objects
 
 MODULE = """
 import keras
@@ -64,3 +67,25 @@ def test_what_was_typed_into_a_notebook_is_found(monkeypatch):
     found = named_objects(cell["build_model"])
     assert found["Twice"] is cell["Twice"]
     assert found["halved"] is cell["halved"]
+
+
+def test_a_model_that_comes_with_optimizers_and_is_not_compiled_is_built_anew(tmp_path):
+    class Mine(keras.Model):  # of a class that no code names outside of build_model
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    def build_model():
+        return Mine(), {"a": keras.optimizers.SGD(0.1)}
+
+    data = write_dataset(tmp_path / "rows", {"x": np.ones((3, 4), np.float32), "y": np.ones((3, 2), np.float32)})
+    trained = Mine()
+    trained(np.ones((1, 4)))
+    trained.save_weights(tmp_path / "model.weights.h5")
+    found = load_trained(
+        tmp_path / "model.weights.h5", Origin(build_model=build_model, data=data, columns=Columns()), None
+    )
+    assert np.array_equal(found.get_weights()[0], trained.get_weights()[0])
