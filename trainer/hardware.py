@@ -53,6 +53,17 @@ def gpus_of_machine(driver: Path = Path("/proc/driver/nvidia/gpus")) -> int:
         return 0
 
 
+def leave_gpus() -> bool:
+    """Keep TensorFlow off the GPUs in this process: they are the workers'. False where it runs already as it is."""
+    import tensorflow as tf  # most who ask what hardware there is have no use for it
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        return False
+    return True
+
+
 def differing(one: Platform, other: Platform, names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """The parts of these names that both have, and that differ: what each has."""
     both = [name for name in names if name in one and name in other]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat.data.remote.filesystem import RemoteFolder, is_uri
+from heliostat.data.views.view import appearing_whole
 
 from .errors import ConfigurationError
+from .hardware import leave_gpus
 from .shipping import unship
 from .trainer_config import TrainerConfig
 
@@ -27,21 +28,13 @@ def new_model(settings: TrainerConfig) -> keras.Model:
 
     Without rows it is built as far as its layers tell their shapes; Keras builds the rest when it is used.
     """
-    import keras  # the driver has no use for TensorFlow until someone wants the model
-    import tensorflow as tf
-
-    from .engine import private_api
+    if not settings.local:
+        leave_gpus()  # unless TensorFlow runs already: it is the user's to say what it uses
+    from .engine.build_model import called, seeded  # the driver has no use for Keras until someone wants the model
     from .engine.runtime import BUILD_LOCK
 
-    with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it is the user's to say what it uses
-        if not settings.local:
-            tf.config.set_visible_devices([], "GPU")  # they belong to the workers
-    build_model: Callable[[], object] = unship(settings.build_model, "build_model")
-    with BUILD_LOCK, private_api.fresh_names():
-        keras.utils.set_random_seed(settings.seed)
-        private_api.new_global_generator()
-        made = build_model()
-    model: keras.Model = made[0] if isinstance(made, tuple) else made  # some come with optimizers
+    with BUILD_LOCK, seeded(settings.seed):
+        model, _ = called(unship(settings.build_model, "build_model"))
     return model
 
 
@@ -78,14 +71,8 @@ def copy_model(source: Path, path: str) -> None:
         folder, _, name = bare.rpartition("/")
         RemoteFolder(f"{folder}{mark}{query}").upload(name, lambda: _blocks(source), at_once=True)
         return
-    target = Path(path).expanduser()
-    beside = target.with_name(f".{target.name}.writing")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copyfile(source, beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with appearing_whole(Path(path).expanduser()) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 def _blocks(source: Path) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from heliostat.data import Dataset
 
 from ..columns import Columns
 from ..events import EpochRecord, history_of
+from ..hardware import leave_gpus
 from ..jobs import MODEL_FILE, WEIGHTS_FILE, FitJob
 
 if TYPE_CHECKING:
@@ -66,13 +66,10 @@ class Result:
         Raises:
             ModelError: neither is possible.
         """
-        import tensorflow as tf  # the driver has no use for TensorFlow until someone wants the model
+        if not self.in_process:
+            leave_gpus()  # unless TensorFlow runs already: it is the user's to say what it uses
+        from .trained_model import Origin, load_trained  # the driver has no use for Keras until someone wants the model
 
-        from .trained_model import Origin, load_trained
-
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it is the user's to say what it uses
-            if not self.in_process:
-                tf.config.set_visible_devices([], "GPU")  # they belong to the workers
         build_model, data, columns = self.build_model, self.data, self.columns
         origin = None if build_model is None else Origin(build_model=build_model, data=data, columns=columns)
         return load_trained(self.model_path, origin, custom_objects)

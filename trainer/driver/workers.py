@@ -20,7 +20,7 @@ from heliostat.cluster.spec import GroupSpec, WorkerInfo
 from .. import environment
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StorageError
-from ..hardware import gpus_of_machine
+from ..hardware import gpus_of_machine, leave_gpus
 from ..preflight import Luggage, luggage_of
 from ..shipping import InProcess
 from ..trainer_config import TrainerConfig, WorkerShare
@@ -354,13 +354,12 @@ def _keep_off_gpus(screen: Display) -> None:
     """Let TensorFlow in this process, the driver's, leave GPUs and their memory to the workers."""
     if "tensorflow" not in sys.modules and not gpus_of_machine():
         return
-    import tensorflow as tf  # before a stream of the user's does, which starts it
+    if leave_gpus():  # before a stream of the user's starts TensorFlow
+        return
+    import tensorflow as tf
 
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:  # it has started
-        if tf.config.list_logical_devices("GPU"):
-            screen.say(
-                "warning: TensorFlow runs in this process, and holds memory of its GPUs that workers lack. Make "
-                "tf.data pipelines in a function that you pass to fit, or start Python with CUDA_VISIBLE_DEVICES=-1"
-            )
+    if tf.config.list_logical_devices("GPU"):
+        screen.say(
+            "warning: TensorFlow runs in this process, and holds memory of its GPUs that workers lack. Make "
+            "tf.data pipelines in a function that you pass to fit, or start Python with CUDA_VISIBLE_DEVICES=-1"
+        )

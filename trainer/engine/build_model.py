@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import keras
 
 from ..errors import ModelError, NotCompiledError
+from . import private_api
 
 NamedOptimizers: TypeAlias = "Mapping[str, keras.optimizers.Optimizer]"
 BuildModel: TypeAlias = "Callable[[], keras.Model | tuple[keras.Model, NamedOptimizers]]"
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is built in the block has the names and the initial weights of every model that is built with this seed.
+
+    Callers hold `runtime.BUILD_LOCK`, and are in the scope of the model's strategy, if it has one.
+    """
+    with private_api.fresh_names():
+        keras.utils.set_random_seed(seed)
+        private_api.new_global_generator()
+        yield
 
 
 def called(build_model: BuildModel) -> tuple[keras.Model, NamedOptimizers | None]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ..columns import Columns
 from ..errors import ModelError, UnsupportedModelError
 from . import private_api
-from .build_model import BuildModel, NamedOptimizers, called, check_compiled
+from .build_model import BuildModel, NamedOptimizers, called, check_compiled, seeded
 from .building import build_state
 from .metric_rules import MetricVariable, metric_variables
 from .per_replica import InlineCall
@@ -113,9 +113,7 @@ def build_keras_model(
     """
     with BUILD_LOCK:
         strategy = runtime.strategy()
-        with strategy.scope(), private_api.fresh_names():
-            keras.utils.set_random_seed(seed)
-            private_api.new_global_generator()
+        with strategy.scope(), seeded(seed):
             model, named_optimizers = called(build_model)
             check_compiled(model)
             _refuse_unsupported(model)
