@@ -44,7 +44,7 @@ class Columns:
         object.__setattr__(self, "class_weight", tuple((int(number), each) for number, each in self.class_weight))
         for argument in ("inputs", "targets", "sample_weight"):
             choice = getattr(self, argument)
-            if choice is not None and not _names(choice):
+            if choice is not None and not column_names(choice):
                 raise ConfigurationError(
                     f"{argument}={choice!r} names no column. Give a column name, a list or a dict."
                 )
@@ -59,7 +59,7 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read, each once, in a fixed order."""
-        chosen = [*_names(self.inputs), *_names(self.targets), *_names(self.sample_weight)]
+        chosen = [*column_names(self.inputs), *column_names(self.targets), *column_names(self.sample_weight)]
         return tuple(dict.fromkeys(chosen))
 
     def assemble(self, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -86,7 +86,7 @@ class Columns:
             )
         for name in self.names:
             kind = dataset.schema[name].kind
-            if kind == "list" or (kind != "tensor" and name not in _names(self.inputs)):
+            if kind == "list" or (kind != "tensor" and name not in column_names(self.inputs)):
                 raise DataError(
                     f"Rows of column {name!r} of {dataset.name!r} differ in length ({kind}), and a model takes batches "
                     f"of one shape. Make them alike: {advice_on_rows(kind)}."
@@ -139,7 +139,7 @@ def row_weigher(columns: Columns) -> RowWeigher | None:
         return RowWeigher(column=str(columns.targets), class_weight=columns.class_weight)
     if columns.sample_weight is None:
         return None
-    names = _names(columns.sample_weight)
+    names = column_names(columns.sample_weight)
     if len(names) > 1:
         raise ConfigurationError(
             f"The loss reduces by 'mean_with_sample_weight', and sample_weight={columns.sample_weight!r} has other "
@@ -165,7 +165,8 @@ def _texts(rows: Ragged) -> np.ndarray:
     return found
 
 
-def _names(choice: ColumnChoice | None) -> list[str]:
+def column_names(choice: ColumnChoice | None) -> list[str]:
+    """The columns of a choice, in its order; one may be there twice."""
     if choice is None:
         return []
     if isinstance(choice, str):

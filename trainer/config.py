@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -181,12 +181,7 @@ class FitConfig:
     @property
     def initial_weights_digest(self) -> str | None:
         """Hash of the initial weights, None without."""
-        if self.initial_weights is None:
-            return None
-        digest = xxhash.xxh3_128()
-        for weight in self.initial_weights:
-            digest.update(weight.tobytes())
-        return digest.hexdigest()
+        return None if self.initial_weights is None else weights_digest(self.initial_weights)
 
     def num_steps(self, num_rows: int) -> int:
         """Steps of an epoch over so many rows; the last epoch of a pass may have fewer."""
@@ -230,6 +225,14 @@ class FitConfig:
             raise ConfigurationError(f"take_over={self.take_over!r}; it takes True or False.")
         if self.max_time_s is not None:
             check_seconds("max_time_s", self.max_time_s)
+
+
+def weights_digest(weights: Iterable[np.ndarray]) -> str:
+    """xxh3_128 over the bytes of weights, one after the other, hexadecimal."""
+    digest = xxhash.xxh3_128()
+    for weight in weights:
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
 
 
 def _make_plain(config: PassConfig | FitConfig) -> None:

@@ -21,12 +21,12 @@ from heliostat.data import Dataset, DatasetError, open_dataset
 from .class_weight import checked_class_weight
 from .columns import ColumnChoice, Columns
 from .config import PassConfig
-from .driver.arrays import Arrays, is_array
+from .driver.arrays import PARTS, Arrays, is_array, is_arrays, names_of, parts_of
 from .driver.inputs import Data, noted_columns, undecided
 from .driver.streams import Stream, is_stream, stream_of
 from .errors import ConfigurationError
 
-WEIGHTS = "sample_weight"  # the column of weights that are given as arrays
+WEIGHTS = PARTS[2]  # the column of weights that are given as arrays
 DEFAULT_BATCH_SIZE = 32
 
 
@@ -110,7 +110,7 @@ def given_rows(
         if len(data) == 1 and given["targets"] is None:  # else they are inputs, or columns of a table
             read_targets = None
         if len(data) == 3 and not (is_column and sample_weight is not None):
-            sample_weight = _names_of_weights(data[2])
+            sample_weight = names_of(data[2], WEIGHTS)
     elif isinstance(data, Stream) and sample_weight is None:
         sample_weight = _weights_of(data)
     columns = Columns(
@@ -158,7 +158,7 @@ def validation_of(rows: GivenRows, validation_data: Any, fraction: float) -> tup
 
 def _tuple_of(x: Arrays, y: Arrays | None, weights: Arrays | None) -> tuple[Arrays, ...]:
     """``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``."""
-    parts = list(x) if y is None and _is_parts(x) else [x, y]
+    parts = list(parts_of(x)) if y is None else [x, y]
     while parts and parts[-1] is None:
         parts.pop()
     if weights is None:
@@ -167,11 +167,6 @@ def _tuple_of(x: Arrays, y: Arrays | None, weights: Arrays | None) -> tuple[Arra
         why = "x has weights already" if len(parts) == 3 else "there are no targets"
         raise ConfigurationError(f"sample_weight= goes with x and y, and {why}. Give fit(x, y, sample_weight=weights).")
     return (*parts, weights)
-
-
-def _is_parts(x: Arrays) -> bool:
-    """Whether this is ``(x, y)`` or ``(x, y, sample_weight)``, and not inputs alone."""
-    return isinstance(x, tuple) or (isinstance(x, list) and not is_array(x))
 
 
 def _is_alone(x: Arrays) -> bool:
@@ -183,7 +178,7 @@ def _is_arrays(x: Any) -> bool:
     """Whether these are arrays; what is neither that nor data of another kind is answered where data are opened."""
     if isinstance(x, Dataset) or is_stream(x):
         return False
-    return isinstance(x, (list, tuple, Mapping)) or hasattr(x, "shape") or hasattr(x, "__array__")
+    return is_arrays(x) or hasattr(x, "shape")
 
 
 def _alone(x: Any, y: Arrays | None, weights: Arrays | None) -> Data:
@@ -201,7 +196,7 @@ def _alone(x: Any, y: Arrays | None, weights: Arrays | None) -> Data:
 
 def _weights_of(stream: Stream) -> ColumnChoice | None:
     """Names for the columns of weights that the batches of a stream bring; None where they bring none."""
-    return _names_of_weights(stream.first[2]) if len(stream.first) > 2 else None
+    return names_of(stream.first[2], WEIGHTS) if len(stream.first) > 2 else None
 
 
 def _is_choice(sample_weight: Any) -> TypeGuard[ColumnChoice]:
@@ -213,15 +208,6 @@ def _is_choice(sample_weight: Any) -> TypeGuard[ColumnChoice]:
     return isinstance(sample_weight, (list, tuple)) and all(isinstance(each, str) for each in sample_weight)
 
 
-def _names_of_weights(weights: Arrays) -> ColumnChoice:
-    """Names for the columns of weights that are given as arrays."""
-    if isinstance(weights, Mapping):
-        return {key: f"{WEIGHTS}.{key}" for key in weights}
-    if isinstance(weights, (list, tuple)) and not is_array(weights):
-        return [f"{WEIGHTS}.{number}" for number in range(len(weights))]
-    return WEIGHTS
-
-
 # -- validation -------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +217,7 @@ def _validation_rows(columns: Columns, data: Any) -> GivenRows:
     if _is_arrays(data):
         parts = _tuple_of(data, None, None)
         if len(parts) == 3:
-            columns = replace(columns, sample_weight=named or _names_of_weights(parts[2]))
+            columns = replace(columns, sample_weight=named or names_of(parts[2], WEIGHTS))
         return GivenRows(data=parts, columns=columns)
     if is_stream(data):
         data = stream_of(data)

@@ -16,9 +16,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import xxhash
-
+from .config import weights_digest
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -113,17 +111,10 @@ def _has_batch_hooks(callbacks: Sequence[keras.callbacks.Callback], kind: PassKi
 @contextlib.contextmanager
 def _weights_kept(model: keras.Model, hook: str) -> Iterator[None]:
     """Raise ConfigurationError if the block changes weights: the workers' would stay what they are."""
-    before = _digest(model)
+    before = weights_digest(model.get_weights())
     yield
-    if _digest(model) != before:
+    if weights_digest(model.get_weights()) != before:
         raise ConfigurationError(
             f"A callback has changed weights in {hook}, and evaluate and predict use those of the workers, as fit has "
             "left them. Train with other weights: fit(initial_weights=...), or change them in a callback of fit."
         )
-
-
-def _digest(model: keras.Model) -> str:
-    digest = xxhash.xxh3_128()
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()

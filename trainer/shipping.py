@@ -133,7 +133,7 @@ class _NotingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         if not isinstance(value, types.CodeType):
             return super().reducer_override(value)
         name = value.co_filename
-        if text := "".join(linecache.getlines(name)):
+        if name not in self.texts and (text := "".join(linecache.getlines(name))):
             self.texts[name] = text
         make, arguments = self.dispatch_table[types.CodeType](value)
         return make, tuple(name if isinstance(each, str) and each == _NO_FILE else each for each in arguments)

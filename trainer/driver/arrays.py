@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..columns import ColumnChoice, Columns
+from ..columns import ColumnChoice, Columns, column_names
 from ..errors import ConfigurationError
 
 Arrays: TypeAlias = Any  # an array, or a list, tuple or dict of arrays, of numpy or whatever looks like it
@@ -127,7 +127,7 @@ def arrays_by_column(parts: Sequence[Arrays], columns: Columns, what: str = "dat
         return {name: as_rows(f"column {name!r}", parts[0][name]) for name in columns.names}
     left = [part for part in parts if part is not None]
     for name, choice in wanted.items():
-        if not left and set(_columns(choice)) <= set(found):  # targets are an input
+        if not left and set(column_names(choice)) <= set(found):  # targets are an input
             continue
         if not left:
             raise ConfigurationError(_other_number(what, parts, wanted))
@@ -154,7 +154,6 @@ def _by_name(part: Arrays, name: str, choice: ColumnChoice) -> dict[str, Any]:
             )
         return {choice: as_rows(name, part)}
     keys = list(choice) if isinstance(choice, Mapping) else list(range(len(choice)))
-    names = list(choice.values()) if isinstance(choice, Mapping) else list(choice)
     if is_table(part):
         part = {key: part[key] for key in keys if key in part.columns}
     has = list(part) if isinstance(part, Mapping) else list(range(0 if is_array(part) else len(part)))
@@ -163,16 +162,12 @@ def _by_name(part: Arrays, name: str, choice: ColumnChoice) -> dict[str, Any]:
             f"{name} is {described(part)}, and the columns {choice!r} ask for the parts {keys}. Give a dict with these "
             "keys, or as many arrays in a list."
         )
-    return {column: as_rows(f"{name}[{key!r}]", part[key]) for column, key in zip(names, keys, strict=True)}
+    return {
+        column: as_rows(f"{name}[{key!r}]", part[key]) for column, key in zip(column_names(choice), keys, strict=True)
+    }
 
 
 _ARGUMENTS = {"x": "inputs", "y": "targets", "sample_weight": "sample_weight"}
-
-
-def _columns(choice: ColumnChoice) -> list[str]:
-    if isinstance(choice, str):
-        return [choice]
-    return list(choice.values()) if isinstance(choice, Mapping) else list(choice)
 
 
 def _are_equal(one: Any, other: Any) -> bool:  # Any: arrays, or lists of texts

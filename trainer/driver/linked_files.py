@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import listed
 from ..jobs import CALLBACKS_MODEL_FILE, MODEL_FILE, RUN_FOLDER
+from .run_folder import RUN_FILE
 
 _MAX_NAMES = 5
 _SHARED = {path.partition("/")[0] for path in RUN_FOLDER if "/" in path}  # folders of the run's own
@@ -53,8 +55,8 @@ def link_files(run_dir: Path, here: Path | None) -> str:
     found = list(_linked(run_dir, here, "", lambda path: bool(whose(path))))
     linked = [each.path for each in found if not each.why_not]
     left = [f"{each.path} ({each.why_not})" for each in found if each.why_not]
-    parts = [f"linked here: {_names(linked)}"] if linked else []
-    parts += [f"not linked: {_names(left)}"] if left else []
+    parts = [f"linked here: {listed(linked, _MAX_NAMES)}"] if linked else []
+    parts += [f"not linked: {listed(left, _MAX_NAMES)}"] if left else []
     return f"callbacks' files are in {run_dir}; {'; '.join(parts)}" if parts else ""
 
 
@@ -97,9 +99,4 @@ def _link(source: Path, target: Path) -> str:
 
 def _in_a_run_folder(link: Path) -> bool:
     """Whether a link leads into the folder of a run: then an earlier call has made it."""
-    return any((parent / "run.json").exists() for parent in Path(os.readlink(link)).parents)
-
-
-def _names(names: list[str]) -> str:
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return any((parent / RUN_FILE).exists() for parent in Path(os.readlink(link)).parents)

@@ -169,9 +169,8 @@ def _train(
     except (TrainingFailedError, DatasetError) as error:
         if supply is not None and supply.error is not None:
             raise error from supply.error
-        if isinstance(error, DatasetError):
-            raise
-        _advise_on_memory(error, coordinator, job, run.settings.num_microbatches == "auto")
+        if isinstance(error, TrainingFailedError):
+            _advise_on_memory(error, coordinator, job, run.settings.num_microbatches == "auto")
         raise
     finally:
         if loop.state.generation >= 0:  # before the first the model was as it had been

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from heliostat.cluster.group.worker_process import host_name
+from heliostat.data.remote.filesystem import is_uri
 
 from ..environment import HOME, is_job, job_home
 from ..errors import ConfigurationError, StorageError
@@ -48,7 +49,7 @@ def placed(path: Path) -> Path:
 
 def checkpoint_dir_of(given: str | Path | None) -> str | Path | None:
     """What a user gives as `checkpoint_dir`, with a path `placed`; URIs stay what they are."""
-    if given is None or "://" in os.fspath(given):
+    if given is None or is_uri(os.fspath(given)):
         return given
     return placed(Path(given).expanduser())
 
@@ -58,7 +59,7 @@ def output_place(given: object) -> str:
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise ConfigurationError(f"output={given!r}; it takes the path or URI of a dataset that is to be written.")
     text = str(os.fspath(given))
-    return text if "://" in text else str(placed(Path(text).expanduser()).absolute())
+    return text if is_uri(text) else str(placed(Path(text).expanduser()).absolute())
 
 
 def job_line(path: Path) -> str:

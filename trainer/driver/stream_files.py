@@ -93,7 +93,7 @@ def write_stream(stream: Stream, place: Path, columns: Columns, taken: Taken | N
     if is_all:
         return _written(stream, place, columns)
     if taken.arrives:
-        return _begun(stream, place, columns, taken, StreamRows(stream, columns, first).take(taken.batch_rows))
+        return _begun(place, taken, StreamRows(stream, columns, first).take(taken.batch_rows))
     return _written(stream, place, columns, taken.num_rows)
 
 
@@ -135,7 +135,7 @@ def _check_room(stream: Stream, place: Path, num_rows: int) -> None:
         )
 
 
-def _begun(stream: Stream, place: Path, columns: Columns, taken: Taken, first: dict[str, object]) -> Dataset:
+def _begun(place: Path, taken: Taken, first: dict[str, object]) -> Dataset:
     """An arriving dataset whose first part is there."""
     place.mkdir(parents=True)
     with DatasetWriter(part_path(str(place), 0, 1)) as writer:
