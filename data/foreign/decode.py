@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -119,12 +118,13 @@ class ForeignFiles:
         A copy from another machine may be deleted, for room, until it is open: then it is fetched again.
         """
         for _ in range(_MOST_OPENINGS - 1):
-            with suppress(FileNotFoundError):
-                try:
-                    return self._opened_at(file)
-                except ShardError:
-                    if not isinstance(self.place, RemoteFiles) or self.place.is_here(file.shard):
-                        raise
+            try:
+                return self._opened_at(file)
+            except FileNotFoundError:
+                continue
+            except ShardError:
+                if not isinstance(self.place, RemoteFiles) or self.place.is_here(file.shard):
+                    raise
         return self._opened_at(file)
 
     def _opened_at(self, file: CacheFile) -> tuple[ForeignFile, Iterator[pa.RecordBatch]]:

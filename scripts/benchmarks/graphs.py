@@ -12,12 +12,14 @@ compared; 1 where one differs.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from run import child  # type: ignore[import-not-found]
 
 FUNCTION = re.compile(r"(__(?:inference|forward|backward)_\w+?|_rewritten|_noinline)_\d+")
 TENSOR = re.compile(r'(?<=["/])\d+(?=[":])')
@@ -71,17 +73,14 @@ def _without_counts(text: str) -> str:
 
 def graphs_of(python: str) -> dict[str, str]:
     """The same by another interpreter, which runs this file with its own Heliostat."""
-    command = [python, __file__, "--print"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    lines = [line.partition("\t") for line in printed.splitlines() if "\t" in line]
-    return {name: value for name, _, value in lines}
+    found: dict[str, str] = child(__file__, "--print", key="graphs", python=python)["graphs"]
+    return found
 
 
 def main() -> int:
     """Print, or compare."""
     if sys.argv[1:] == ["--print"]:
-        for name, value in trained_graphs().items():
-            print(f"{name}\t{value}")
+        print(json.dumps({"graphs": trained_graphs()}))
         return 0
     here, there = graphs_of(sys.executable), graphs_of(sys.argv[1])
     differing = [name for name in {**here, **there} if here.get(name) != there.get(name)]
