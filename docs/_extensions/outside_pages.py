@@ -1,0 +1,103 @@
+"""Pages for what the docs link to outside of their folder: `[the script](../../scripts/examples/laptop.py)`.
+
+On GitHub such a link opens the file. Here a page of the site shows it, `files/scripts/examples/laptop.py.html`; of a
+folder its list of files, which have a page each.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from docutils import nodes
+from pygments.lexers import get_lexer_for_filename
+from pygments.util import ClassNotFound
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+_log = logging.getLogger(__name__)
+_FOLDER = "files"  # of the site
+_NO_TEXT = {".png", ".arrow", ".gz", ".npz"}
+
+
+class OutsideLinks(SphinxTransform):
+    """Turns links to files of the checkout, outside of the docs, into links to their pages."""
+
+    default_priority = 5  # before references are resolved
+
+    def apply(self, **kwargs: Any) -> None:
+        """Change the document; a file that is not there is warned of by its name."""
+        found = [*self.document.findall(addnodes.download_reference), *self.document.findall(addnodes.pending_xref)]
+        for node in found:
+            if node.get("reftype") == "myst" and (path := self._outside(node)) is not None:
+                self._change(node, path)
+
+    def _outside(self, node: nodes.Element) -> Path | None:
+        """What a link of Markdown leads to, if that is no page of these docs and no file that lies beside them."""
+        docs = Path(self.env.srcdir)
+        is_page = node.get("refdomain") == "doc"
+        here = docs if is_page else (docs / self.env.docname).parent
+        target = str(node["reftarget"]).partition("#")[0]
+        path = Path(os.path.normpath(here / (f"{target}.md" if is_page else target)))
+        if path.is_relative_to(docs):
+            return path if target and path.is_dir() else None
+        return path if path.is_relative_to(docs.parent) else None
+
+    def _change(self, node: nodes.Element, path: Path) -> None:
+        name = path.relative_to(Path(self.env.srcdir).parent).as_posix()
+        if not path.exists():
+            _log.warning("there is no %s", name, location=node, type="outside")
+            return
+        self.env.metadata[self.env.docname].setdefault("outside", []).append(name)
+        up = "../" * self.env.docname.count("/")
+        node.replace_self(nodes.reference("", "", *node.children, refuri=f"{up}{_FOLDER}/{name}.html", internal=True))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files of a folder that Git knows, or all of them in a copy that is no checkout."""
+    listed = subprocess.run(["git", "ls-files", "."], cwd=folder, capture_output=True, text=True)
+    if listed.returncode:
+        return sorted(each for each in folder.rglob("*") if each.is_file() and "__pycache__" not in each.parts)
+    return [folder / line for line in listed.stdout.splitlines() if (folder / line).is_file()]
+
+
+def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
+    """Of every file that is linked, and of all files of a folder that is: the page's name, context and template."""
+    root = Path(app.srcdir).parent
+    linked = {name for page in app.env.metadata.values() for name in page.get("outside", [])}
+    files = {Path(root / name) for name in linked}
+    for folder in sorted(each for each in files if each.is_dir()):
+        name = folder.relative_to(root).as_posix()
+        inside = _files_below(folder)
+        files |= set(inside)
+        here = PurePosixPath(folder.name)
+        links = [
+            f'<li><a href="{here / each.relative_to(folder).as_posix()}.html">{each.relative_to(folder)}</a></li>'
+            for each in inside
+        ]
+        yield _page(name, f"<ul>{''.join(links)}</ul>")
+    for file in sorted(each for each in files if each.is_file() and each.suffix not in _NO_TEXT):
+        name = file.relative_to(root).as_posix()
+        try:
+            language = get_lexer_for_filename(file.name).aliases[0]
+        except ClassNotFound:
+            language = "text"
+        yield _page(name, app.builder.highlighter.highlight_block(file.read_text(), language))
+
+
+def _page(name: str, body: str) -> tuple[str, dict[str, str], str]:
+    title = html.escape(name)
+    return f"{_FOLDER}/{name}", {"title": title, "body": f"<h1>{title}</h1>{body}"}, "page.html"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_transform(OutsideLinks)
+    app.connect("html-collect-pages", _pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
