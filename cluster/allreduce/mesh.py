@@ -17,7 +17,7 @@ What was not done, and why:
   ring: its bits depend on who is where.
 - Recursive halving and doubling (Rabenseifner, 2004) takes 2 log2(P) rounds and adds along a tree of ranks, which is
   not ours: ranks change with every loss. Messages along our tree would gain at most 2.5 ms of a step on 64 machines
-  (docs/benchmarks.md).
+  (docs/explanation/benchmarks/all-reduce.md).
 - gloo and NCCL can neither add in our tree nor lose a member and go on with the others; on loopback, plain sockets with
   numpy were faster than gloo at every size. TensorFlow's collectives have an order of their own as well, and a server
   that takes commands from anybody.

@@ -15,7 +15,7 @@ Nobody says that an entry is free again, because that follows. A block of nodes 
 peer's sum of the block that lay there has come; so the peer has read it. And a sum is put into an entry only when all
 have put in nodes that they could not before they had copied out what lay there.
 
-Measured, two workers, 20 MB: 3.1 ms against 8.6 ms over Unix sockets (docs/benchmarks.md).
+Measured, two workers, 20 MB: 3.1 ms against 8.6 ms over Unix sockets (docs/explanation/benchmarks/all-reduce.md).
 """
 
 from __future__ import annotations

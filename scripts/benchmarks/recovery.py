@@ -8,7 +8,8 @@ each kill: detection (the driver knows), regroup (the next generation stands), t
 the step that was interrupted, and so the next one begins), the microbatches that were computed twice, and the time
 until the replacement has joined. In undisturbed steps between kills: what `Member` adds to the all-reduce itself, and
 what a checkpoint adds to the copy. After the kills, workers are stopped (SIGSTOP) instead: they must be noticed by a
-deadline. (What the same kills cost under Ray Train's TensorflowTrainer is kept in docs/benchmarks/ray_train.json.)
+deadline. (What the same kills cost under Ray Train's TensorflowTrainer is kept in
+docs/explanation/benchmarks/ray_train.json.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Puts kept results into the page of benchmarks: every `<!--result NAME-->` ... `<!--/result-->` in it is made anew.
+"""Puts kept results into the pages of benchmarks: every `<!--result NAME-->` ... `<!--/result-->` in them is made anew.
 
     python scripts/benchmarks/render.py [--check]
 
-The table is that of the rows in docs/benchmarks/NAME.json, below a line that says with which command, commit, machine
-and versions they were measured. With --check nothing is written; status 1 where the page would change.
+The table is that of the rows in docs/explanation/benchmarks/NAME.json, beside the pages, below a line that says with
+which command, commit, machine and versions they were measured. With --check nothing is written; status 1 where a page
+would change.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import re
 import sys
 from pathlib import Path
 
-from run import RESULTS, ROOT, Found  # type: ignore[import-not-found]
+from run import RESULTS, Found  # type: ignore[import-not-found]
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = sorted(RESULTS.glob("*.md"))
 BLOCK = re.compile(r"<!--result (\w+)-->\n.*?<!--/result-->", re.DOTALL)
 
 
@@ -50,13 +51,14 @@ def rendered(page: str, folder: Path) -> str:
 
 
 def main() -> None:
-    """Make the page anew, or say whether it is."""
-    before = PAGE.read_text()
-    after = rendered(before, RESULTS)
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(after)
-    elif after != before:
-        sys.exit(f"{PAGE} is not what scripts/benchmarks/render.py makes of {RESULTS}: run it")
+    """Make the pages anew, or say whether they are."""
+    for page in PAGES:
+        before = page.read_text()
+        after = rendered(before, RESULTS)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(after)
+        elif after != before:
+            sys.exit(f"{page} is not what scripts/benchmarks/render.py makes of {RESULTS}: run it")
 
 
 if __name__ == "__main__":

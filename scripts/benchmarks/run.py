@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-RESULTS = ROOT / "docs" / "benchmarks"
+RESULTS = ROOT / "docs" / "explanation" / "benchmarks"
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ray", "pyarrow", "numpy")
 # No GPU, and no words of TensorFlow's.
 QUIET = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
@@ -261,7 +261,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result there")
-    parser.add_argument("--save", action="store_true", help="keep the result in docs/benchmarks")
+    parser.add_argument("--save", action="store_true", help="keep the result in docs/explanation/benchmarks")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The page of benchmarks: its tables are those of the kept results."""
+"""The pages of benchmarks: their tables are those of the kept results."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def render(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return render
 
 
-def test_the_page_is_what_the_kept_results_make_of_it(render: ModuleType) -> None:
-    page = render.PAGE.read_text()
-    assert render.rendered(page, render.RESULTS) == page
-    assert {path.stem for path in render.RESULTS.glob("*.json")} == set(re.findall(r"<!--result (\w+)-->", page))
+def test_the_pages_are_what_the_kept_results_make_of_them(render: ModuleType) -> None:
+    pages = [page.read_text() for page in render.PAGES]
+    assert [render.rendered(page, render.RESULTS) for page in pages] == pages
+    shown = [name for page in pages for name in re.findall(r"<!--result (\w+)-->", page)]
+    assert sorted(path.stem for path in render.RESULTS.glob("*.json")) == sorted(shown)
 
 
 def test_a_result_has_its_origin_and_a_column_for_every_figure(render: ModuleType, tmp_path: Path) -> None:
