@@ -3,7 +3,7 @@
 #   bash scripts/test_next.sh            makes .venv-next anew, says what is in it, runs the tests
 #   bash scripts/test_next.sh --keep     with the .venv-next that is there
 #   bash scripts/test_next.sh -k NAME    further arguments go to pytest
-# A version with which all of it passes goes into the table of docs/versions.md, and with it the bounds in pyproject.toml
+# A version with which all of it passes goes into the table of docs/reference/versions.md, and with it the bounds in pyproject.toml
 # and the versions that errors name (tests/test_versions.py compares them).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

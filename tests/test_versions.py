@@ -32,8 +32,9 @@ def test_what_tests_need_is_there():
 
 
 def table():
-    """Package -> (versions tried, specifier), of docs/versions.md."""
-    rows = re.findall(r"^\| ([a-z-]+) \| ([^|]+) \| `([^`]+)` \|$", (ROOT / "docs" / "versions.md").read_text(), re.M)
+    """Package -> (versions tried, specifier), of docs/reference/versions.md."""
+    page = (ROOT / "docs" / "reference" / "versions.md").read_text()
+    rows = re.findall(r"^\| ([a-z-]+) \| ([^|]+) \| `([^`]+)` \|$", page, re.M)
     return {name: ([Version(each) for each in tried.split(", ")], allowed) for name, tried, allowed in rows}
 
 

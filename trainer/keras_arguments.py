@@ -1,8 +1,8 @@
 """What becomes of every argument of Keras's `fit`, `evaluate` and `predict`, and of names that other libraries have.
 
 One table, for three readers: the methods' signatures have each argument that is `taken` here (a test compares them with
-Keras's own, and fails when a new Keras has one that is not in the table), the page `docs/arguments.md` is this table,
-and whoever gives a name that a method does not have is answered from it.
+Keras's own, and fails when a new Keras has one that is not in the table), the page `docs/reference/arguments.md` is
+this table, and whoever gives a name that a method does not have is answered from it.
 """
 
 from __future__ import annotations

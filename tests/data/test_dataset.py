@@ -169,7 +169,7 @@ def test_other_arrow_programs_can_read_a_shard(tmp_path, arrays):
 
 
 def independent_rows(folder) -> tuple[str, dict[str, list]]:
-    """Fingerprint and rows as docs/dataset-format.md says, by plain Arrow and JSON."""
+    """Fingerprint and rows as docs/reference/dataset-format.md says, by plain Arrow and JSON."""
     manifest = json.loads((folder / "manifest.json").read_text())
     listed = {"columns": manifest["columns"], "shards": [[s["num_rows"], s["xxh3_128"]] for s in manifest["shards"]]}
     text = json.dumps(listed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

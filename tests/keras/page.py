@@ -1,4 +1,4 @@
-"""Writes into `docs/what-works.md` what is held of every public name of Keras, from the recipes that the tests try.
+"""Writes into `docs/reference/what-works.md` what is held of every public name of Keras, from the recipes of the tests.
 
 python -m tests.keras.page            writes it
 python -m tests.keras.page --check    ends with status 1 where it is out of date
@@ -22,7 +22,7 @@ from .metrics import METRICS
 from .optimizers import OPTIMIZERS, OPTIONS, SCHEDULES
 from .recipe import Recipe
 
-PAGE = Path(__file__).parents[2] / "docs" / "what-works.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "what-works.md"
 BEGIN, END = "<!-- written by python -m tests.keras.page -->\n", "<!-- end of what is written -->\n"
 KINDS: dict[str, Mapping[str, Recipe]] = {
     "Losses": LOSSES | {f"{name}()": recipe for name, recipe in LOSS_FUNCTIONS.items()},

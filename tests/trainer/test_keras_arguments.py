@@ -311,7 +311,7 @@ def test_a_method_begins_with_keras_arguments_and_the_table_has_each(method):
 
 
 def test_the_page_is_the_table():
-    page = (Path(__file__).parents[2] / "docs" / "arguments.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "arguments.md").read_text()
     assert "\n".join(page_lines()) in page
     assert [each for each in ELSEWHERE if f"`{each}`" not in page] == []
 
