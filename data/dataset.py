@@ -201,7 +201,7 @@ class Dataset(ABC):
         epoch: int = 0,
         columns: Sequence[str] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Every row once, in row order, as dicts of new arrays [rows, *shape], `Ragged` for columns of variable length;
+        """Every row once, in row order, as dicts of new arrays `[rows, *shape]`, of `Ragged` for variable lengths;
         the last batch may be short.
 
         Args:
@@ -429,7 +429,7 @@ class Dataset(ABC):
         """New or replaced columns, computed by `function` whenever rows are read.
 
         Args:
-            function: it is given a dict of columns of some rows, read-only arrays [rows, *shape] and `Ragged`, and
+            function: it is given a dict of columns of some rows, read-only arrays `[rows, *shape]` and `Ragged`, and
                 returns a dict of columns, or what `output` names. It counts in the fingerprint by its code and the
                 values it refers to.
             columns: what it is given; all for None.
@@ -474,7 +474,7 @@ class Dataset(ABC):
         truncate: Literal["end", "start", "error"] = "end",
         output: str | None = None,
     ) -> Dataset:
-        """A column of variable length as one of fixed shape [length, *shape], filled up with `value` at the end.
+        """A column of variable length as one of fixed shape `[length, *shape]`, filled up with `value` at the end.
 
         Args:
             column: its name.

@@ -162,8 +162,8 @@ def write_dataset(
 
     Args:
         path: of a folder that appears complete or not at all, or a URI.
-        columns: by name an array [rows, *shape] of a numeric or bool dtype in any memory layout and byte order, a list
-            of numbers, str, bytes or arrays, `Ragged`, a pandas series, or Arrow data.
+        columns: by name an array `[rows, *shape]` of a numeric or bool dtype in any memory layout and byte order, a
+            list of numbers, str, bytes or arrays, `Ragged`, a pandas series, or Arrow data.
         rows_per_shard: None makes shards of about `shard_bytes`.
         overwrite: replace a dataset, never another kind of folder.
         shard_bytes: see `rows_per_shard`.

@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_click",
+    "error_pages",
     "outside_pages",
 ]
 exclude_patterns = ["_extensions"]
@@ -30,7 +31,7 @@ exclude_patterns = ["_extensions"]
 myst_heading_anchors = 4
 
 # Docstrings name code as Markdown does, in one pair of backticks.
-default_role = "code"
+default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -192,9 +192,10 @@ class Trainer(ModelUse):
             x: arrays, as in Keras; or a dataset path or URI, a `Dataset`, a tuple ``(x, y)`` or ``(x, y,
                 sample_weight)`` of arrays, a `tf.data.Dataset` or `PyDataset` of batches, or a function that returns
                 one or yields batches. Arrays and streams are written into the run folder once.
-            y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, shuffle, class_weight,
-                sample_weight, initial_epoch, steps_per_epoch, validation_steps, validation_batch_size, validation_freq:
-                as in Keras; what is to be known of each is in ``docs/reference/arguments.md``.
+            y, batch_size, epochs, verbose, callbacks, shuffle, class_weight, sample_weight: as in Keras; what is to be
+                known of each is in ``docs/reference/arguments.md``.
+            validation_data, validation_split, validation_steps, validation_batch_size, validation_freq: likewise.
+            initial_epoch, steps_per_epoch: likewise.
             data: another name for x; likewise `global_batch_size` for batch_size.
             inputs: the input column of a dataset; a list of columns; or a dict from input names to columns. None takes
                 what the conversion noted in the dataset, such as the column of images, else "x".

@@ -25,8 +25,8 @@ from .memory import Runs, aligned_empty, copy_runs, splits_of
 class Ragged:
     """Rows of a "list", "string" or "bytes" column.
 
-    `values` [total, *shape] holds the elements of all rows (uint8 for text and bytes), `row_splits` int64 [rows + 1]
-    where each row begins and the last ends: the arguments of `tf.RaggedTensor.from_row_splits`.
+    `values`, `[total, *shape]`, holds the elements of all rows (uint8 for text and bytes), `row_splits`, int64
+    `[rows + 1]`, where each row begins and the last ends: the arguments of `tf.RaggedTensor.from_row_splits`.
 
     Example:
         >>> rows = Ragged.from_rows([[1, 2], [], [3]])
@@ -56,7 +56,7 @@ class Ragged:
         return self.values.nbytes + self.row_splits.nbytes
 
     def row(self, index: int) -> Any:
-        """Row `index`: an array [length, *shape], or the str or bytes of a text or bytes column; raises IndexError."""
+        """Row `index`: an array `[length, *shape]`, the str or bytes of a text or bytes column; raises IndexError."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"Row {index} was asked of {len(self)} rows.")
         place = index % len(self)
@@ -74,7 +74,7 @@ class Ragged:
         return [part.decode() for part in parts] if self.kind == "string" else parts
 
     def padded(self, length: int, fill: Any = 0) -> npt.NDArray[Any]:
-        """An aligned array [rows, length, *shape]: each row's first `length` elements, then `fill`."""
+        """An aligned array `[rows, length, *shape]`: each row's first `length` elements, then `fill`."""
         out = aligned_empty((len(self), length, *self.values.shape[1:]), self.values.dtype)
         out.fill(fill)
         kept = np.minimum(self.lengths, length)
@@ -114,7 +114,7 @@ class Ragged:
         dtype: npt.DTypeLike | None = None,
         shape: Sequence[int] = (),
     ) -> Self:
-        """Rows given one by one: sequences or arrays [length, *shape], or str, or bytes.
+        """Rows given one by one: sequences or arrays `[length, *shape]`, or str, or bytes.
 
         Without `dtype` a list takes the dtype that all rows together need. Raises ValueError and TypeError for rows of
         another kind or shape.
@@ -135,7 +135,7 @@ class Ragged:
 
 
 Values = npt.NDArray[Any] | Ragged
-"""Rows of one column: an array [rows, *shape], or `Ragged` for a column of variable length."""
+"""Rows of one column: an array `[rows, *shape]`, or `Ragged` for a column of variable length."""
 
 
 def _numbers(number: int, row: object) -> npt.NDArray[Any]:

@@ -41,7 +41,7 @@ def row_generator(key: Words) -> np.random.Generator:
 
 
 def row_uniform(seeds: npt.NDArray[np.int32], shape: Sequence[int] = (), *, draw: int = 0) -> npt.NDArray[Any]:
-    """Uniform numbers in [0, 1), float64 [rows, *shape], from the seeds int32 [rows, 2] that a `map` function is given.
+    """Uniform numbers in [0, 1), float64 `[rows, *shape]`, from the seeds int32 [rows, 2] that a `map` function gets.
 
     Each row's numbers depend on its seed, on `shape` and on `draw` (other numbers for each, below 2**16) only.
 
