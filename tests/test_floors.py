@@ -125,8 +125,8 @@ def circle(root: Path, folder: str) -> list[str]:
     for here, path in files.items():
         graph[here] = set()
         for _, parts in imports_of(path, root):
-            # A module, a name in a module, a name in a package, or a package.
-            tries = [parts, parts[:-1], (*parts[:-1], "__init__"), (*parts, "__init__")]
+            # A module, a name in a module, a package, or a name in a package.
+            tries = [parts, parts[:-1], (*parts, "__init__"), (*parts[:-1], "__init__")]
             if (here, parts[:2]) == PAIR:
                 continue
             graph[here].update([each for each in tries if each in files and each != here][:1])

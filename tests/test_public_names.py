@@ -44,7 +44,11 @@ def errors_of(package: str) -> tuple[ModuleType, dict[str, type]]:
     module = importlib.import_module(f"heliostat.{package}.errors")
     base = getattr(module, ERRORS[package])
     found = {name: each for name, each in vars(module).items() if isinstance(each, type) and issubclass(each, base)}
-    return module, {name: each for name, each in found.items() if each.__module__ == module.__name__}
+    assert all(
+        each.__module__ == module.__name__ or each.__module__.startswith(f"{module.__name__}.")
+        for each in found.values()
+    )
+    return module, found
 
 
 def tree_in(text: str, base: str) -> dict[str, str | None]:

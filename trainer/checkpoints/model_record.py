@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import listed
+from ..errors.texts import listed
 from .manifest import check_identity
 from .values import from_line, to_line
 

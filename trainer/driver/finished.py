@@ -15,7 +15,7 @@ from heliostat.cluster.group.messages import TaskEvent
 
 from ..code_digests import changed_code
 from ..engine.times import StartTimes
-from ..errors import listed
+from ..errors.texts import listed
 from ..jobs import FitJob, PassJob, Ready
 from .coordinator import Coordinator
 from .display import Display

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import listed
+from ..errors.texts import listed
 from ..jobs import CALLBACKS_MODEL_FILE, MODEL_FILE, RUN_FOLDER
 from .run_folder import RUN_FILE
 

@@ -23,7 +23,7 @@ from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.store import shown_place
 from ..config import EverySeconds, EverySteps, FitConfig
-from ..errors import memory_account
+from ..errors.texts import memory_account
 from ..jobs import FitJob, PassJob, Progress, Ready
 from ..trainer_config import TrainerConfig
 from .shown_text import masked

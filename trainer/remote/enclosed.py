@@ -26,7 +26,7 @@ from ..driver.lease import LEASE_FILE
 from ..driver.run_folder import CHECKPOINTS, FINAL_FOLDER
 from ..driver.run_folder import DATA as DATA_FOLDER
 from ..driver.stream_files import Taken
-from ..errors import size_text
+from ..errors.texts import size_text
 from ..jobs import MODEL_FILE
 from ..preflight import wanted_for
 from ..shipping import Packed

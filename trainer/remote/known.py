@@ -16,7 +16,8 @@ from ..driver.display import Display
 from ..driver.finished import MAX_CHANGED
 from ..driver.run_folder import RUN_FILE, read_record
 from ..driver.runs import FitCall
-from ..errors import ConfigurationError, listed
+from ..errors import ConfigurationError
+from ..errors.texts import listed
 from ..trainer_config import TrainerConfig
 from .call_folder import plain_columns
 from .enclosed import Rows

@@ -32,7 +32,8 @@ from pathlib import Path, PurePosixPath
 from heliostat.cluster.head.api import PACKAGE_BYTES
 from heliostat.cluster.head.archive import archive
 
-from ..errors import ConfigurationError, listed
+from ..errors import ConfigurationError
+from ..errors.texts import listed
 from .script_folder import ScriptFolder, data_files
 
 CODE_BYTES = 80_000_000

@@ -59,8 +59,9 @@ def error_of(failed: Failed, address: str, here: Mapping[str, Path]) -> CallErro
 def _class_of(kind: str) -> type[Exception] | None:
     """The class of Heliostat's errors with a module and name; None for another."""
     module, _, name = kind.rpartition(".")
-    found = getattr(_MODULES.get(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, _BASES) else None
+    exporting = next((each for each in _MODULES if module == each or module.startswith(f"{each}.")), "")
+    found = getattr(_MODULES.get(exporting), name, None)
+    return found if isinstance(found, type) and issubclass(found, _BASES) and found.__module__ == module else None
 
 
 def _told(ours: type[Exception] | None) -> type[CallError]:

@@ -17,7 +17,7 @@ from ..driver.plan import Program
 from ..driver.run_folder import RUN_FILE
 from ..driver.run_paths import plain_name
 from ..driver.runs import FitCall, PassCall
-from ..errors import size_text
+from ..errors.texts import size_text
 from ..shipping import pack
 from ..trainer_config import TrainerConfig
 from .call_folder import (

@@ -124,9 +124,9 @@ def test_an_error_without_a_text_is_told_all_the_same(code):
 @pytest.mark.parametrize(
     ("error", "kind", "status"),
     [
-        (ConfigurationError("workers=-1"), "heliostat.trainer.errors.ConfigurationError", 1),
+        (ConfigurationError("workers=-1"), "heliostat.trainer.errors.settings.ConfigurationError", 1),
         (DatasetError("no dataset"), "heliostat.data.errors.DatasetError", 1),
-        (RunPausedError("SIGTERM", Path("/runs/a"), "000001"), "heliostat.trainer.errors.RunPausedError", 75),
+        (RunPausedError("SIGTERM", Path("/runs/a"), "000001"), "heliostat.trainer.errors.training.RunPausedError", 75),
     ],
 )
 def test_errors_of_heliostat_are_told_as_such(code, error, kind, status):

@@ -76,7 +76,7 @@ def test_a_failed_run_keeps_its_fields_and_has_the_workers_traceback_as_its_caus
     assert (found.kind, found.worker, found.host, found.step) == ("raised", 1, "b", 7)
     assert found.where == "the script, line 3, in on_epoch_end"
     assert (found.log_path, found.run_dir) == (f"{HERE}/logs/worker-1.log", HERE)
-    assert found.class_there == "heliostat.trainer.errors.TrainingFailedError"
+    assert found.class_there == "heliostat.trainer.errors.training.TrainingFailedError"
     assert "In your code: the script, line 3, in on_epoch_end." in str(found)
     assert "Traceback (most recent call last):\n  line 3\nOdd: no" in str(found.__cause__)
 
@@ -94,7 +94,15 @@ def test_an_error_of_others_is_told_with_its_class_and_frames():
     assert str(found).splitlines()[:3] == ["KeyError: 'x'", '  File "train.py", line 3, in <module>', "    build()"]
 
 
-@pytest.mark.parametrize("kind", ["heliostat.trainer.errors.Mapping", "heliostat.trainer.errors.nothing", "os.system"])
+OTHERS = [
+    "heliostat.trainer.errors.settings.Mapping",
+    "heliostat.trainer.errors.nothing",
+    "heliostat.trainer.errors.TrainerError",
+    "os.system",
+]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
 def test_a_name_that_is_no_error_of_ours_becomes_none(kind):
     found = error_of(Failed(stage="start", kind=kind, message="odd"), ADDRESS, {})
     assert type(found).__mro__[1].__mro__[1] is CallError

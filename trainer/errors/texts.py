@@ -1,0 +1,21 @@
+"""Pieces that errors and lines on the screen are made of: names in a line, numbers of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def memory_account(parts: Mapping[str, int]) -> str:
+    """What memory goes to, from bytes by name."""
+    return ", ".join(f"{name} {size_text(num_bytes)}" for name, num_bytes in parts.items())
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Names in a line, the first so many of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def size_text(num_bytes: int) -> str:
+    """A number of bytes as people say it: 12.0 kB, 3.4 MB, 5.6 GB."""
+    unit, size = next((each for each in (("GB", 1e9), ("MB", 1e6)) if num_bytes >= each[1]), ("kB", 1e3))
+    return f"{num_bytes / size:,.1f} {unit}"

@@ -1,0 +1,211 @@
+"""Errors that end a run: memory, gradients, workers, and the pause, which is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from .base import TrainerError
+from .texts import listed, memory_account
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+_MAX_NAMES = 5  # of variables, in a message
+
+
+class MemoryExhaustedError(TrainerError):
+    """A step needs more memory than there is.
+
+    Args:
+        num_microbatches: V of the run.
+        rows: of a microbatch.
+        cause: what happened, in one line.
+        parts: bytes of what a worker holds, by name; empty where nobody could be asked.
+
+    Attributes:
+        num_microbatches, rows: see above.
+    """
+
+    def __init__(self, num_microbatches: int, rows: int, cause: str, parts: Mapping[str, int] = _NOTHING) -> None:
+        super().__init__(num_microbatches, rows, cause, dict(parts))
+        self.num_microbatches, self.rows = num_microbatches, rows
+        self._cause, self._parts = cause, dict(parts)
+
+    @property
+    def next_number(self) -> int | None:
+        """The number of microbatches to try; None if they have one row already."""
+        return 2 * self.num_microbatches if self.rows > 1 else None
+
+    @property
+    def account(self) -> str:
+        """What happened, and what memory goes to."""
+        holds = f" A worker holds about: {memory_account(self._parts)}." if self._parts else ""
+        return (
+            f"Memory was exhausted by microbatches of {self.rows} row(s) (num_microbatches={self.num_microbatches}): "
+            f"{self._cause}.{holds}"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What needs less memory."""
+        if self.next_number is None:
+            return "A row by itself does not fit: give a smaller model, or fewer workers or replicas per machine."
+        return f"Smaller microbatches need less: begin a new run with num_microbatches={self.next_number} or more."
+
+    def __str__(self) -> str:
+        finds = "" if self.next_number is None else " num_microbatches='auto' finds the number."
+        return f"{self.account} {self.remedy}{finds}"
+
+
+class NonfiniteGradientError(TrainerError):
+    """A step's gradient is NaN or infinite; nothing of it was applied.
+
+    Args:
+        epoch: from 0.
+        step: of the epoch; an epoch has `num_steps`.
+        num_steps: see `step`.
+        microbatch: index of the first microbatch it came from; None if only the sum over them is not finite, or
+            another worker computed it.
+        variables: paths of the variables concerned, empty without a microbatch.
+        value: the first value in its rows that is not finite, with column and row; empty if all are finite.
+
+    Attributes:
+        microbatch: see above.
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        num_steps: int,
+        microbatch: int | None,
+        variables: Sequence[str] = (),
+        value: str = "",
+    ) -> None:
+        self.microbatch = microbatch
+        where = f"step {step} of epoch {epoch + 1}"
+        if microbatch is None:
+            super().__init__(
+                f"The gradient of {where} is not finite. If no microbatch of it is named elsewhere in this message, "
+                "each is finite by itself and only their sum is not: the gradients are too large. Clip them, or lower "
+                "the learning rate."
+            )
+            return
+        causes = f"In the data {value}. Likely causes: such a value" if value else "Likely causes: a value in its rows"
+        super().__init__(
+            f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
+            f"{listed(variables, _MAX_NAMES)}. Nothing of this step was applied. {causes} that "
+            "is not finite or far out of range, a learning rate that is too high, a division by zero or "
+            "a log of zero in the loss. Look at its rows with: heliostat replay RUN_DIR --step "
+            f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "
+            'fit(on_nonfinite="skip").'
+        )
+
+
+class RunPausedError(TrainerError):
+    """The run was paused by a signal, or because its time was over.
+
+    Attributes:
+        exit_status: of a program that ends with it: EX_TEMPFAIL of sysexits.h, nothing is wrong, try again.
+
+    Args:
+        reason: why.
+        run_dir: the run folder, where it goes on from.
+        checkpoint: name of the checkpoint that holds its state; None if nothing was saved.
+    """
+
+    exit_status = 75
+
+    def __init__(self, reason: str, run_dir: Path, checkpoint: str | None) -> None:
+        super().__init__(reason, run_dir, checkpoint)
+        self.reason, self.run_dir, self.checkpoint = reason, run_dir, checkpoint
+
+    def __str__(self) -> str:
+        how = (
+            f"Its state is in checkpoint {self.checkpoint}. To go on, run the same command again with run_dir="
+            f"{str(self.run_dir)!r}, or: heliostat resume {self.run_dir}"
+            if self.checkpoint is not None
+            else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
+        )
+        return f"The run was paused: {self.reason}. {how}"
+
+
+class WorkersDisagreeError(TrainerError):
+    """Workers that must hold the same state hold different ones."""
+
+
+class TrainingFailedError(TrainerError):
+    """A run stopped because a worker died or raised.
+
+    Args:
+        kind: "died", "raised" (an error of its own) or "lost_peer" (a call failed in a way that no group can mend).
+        cause: one line: what happened.
+        worker: number of the worker at fault, None where no single worker is.
+        host: its host name.
+        step: step of the run (counted from 0) that the worker was at, None before the first.
+        where: the innermost frame of the user's code, empty where there is none.
+        evidence: why its process died: "out of memory", "crash", "exit" (by its own code), or empty if unknown.
+        worker_traceback: the worker's traceback, empty where it left none.
+        log_path: the worker's log file, empty where there is none.
+        run_dir: the run folder, None without.
+
+    Attributes:
+        advice: likely cause and what to do; to be set where more is known than these values tell.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["died", "raised", "lost_peer"],
+        cause: str,
+        *,
+        worker: int | None = None,
+        host: str = "",
+        step: int | None = None,
+        where: str = "",
+        evidence: Literal["", "out of memory", "crash", "exit"] = "",
+        worker_traceback: str = "",
+        log_path: str = "",
+        run_dir: Path | None = None,
+    ) -> None:
+        super().__init__(kind, cause)
+        self.advice = _ADVICE[evidence if kind == "died" else kind]
+        self.kind, self.cause, self.where, self.evidence = kind, cause, where, evidence
+        self.worker, self.host, self.step = worker, host, step
+        self.worker_traceback, self.log_path, self.run_dir = worker_traceback, log_path, run_dir
+
+    def __str__(self) -> str:
+        at = "before the first step" if self.step is None else f"at step {self.step}"
+        what = {"died": "died", "raised": "raised an error", "lost_peer": "lost another worker"}[self.kind]
+        lines = [f"Worker {self.worker} on {self.host} {what} {at}: {self.cause}"]
+        if self.where:
+            lines.append(f"In your code: {self.where}.")
+        lines.append(self.advice)
+        if self.log_path and self.kind != "raised":
+            lines.append(f"Its log: {self.log_path}")
+        if self.run_dir is not None:
+            lines.append(f"The run stopped; its folder {self.run_dir} holds what was reached.")
+        return "\n".join(lines)
+
+
+# By how a worker failed; of one that died, by the evidence there is.
+_ADVICE = {
+    "lost_peer": "Likely cause: workers run different versions of Heliostat, or different models.",
+    "raised": (
+        "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
+    ),
+    "out of memory": (
+        "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "
+        "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
+    ),
+    "crash": "Cause: native code crashed at this step, again and again; the worker's log ends with its stack.",
+    "exit": (
+        "Cause: code that you run, or a library of yours, ends the process at this step (os._exit), again and again. "
+        "Let it raise an exception instead."
+    ),
+    "": (
+        "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or native "
+        "code crashed (its log ends there)."
+    ),
+}
