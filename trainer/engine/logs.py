@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ..errors import UnsupportedStepError
@@ -108,18 +109,8 @@ class StepResults:
             scope: knows its new value.
             weights: float64 ``[4]``, see `layout.microbatch_weights`.
         """
-        for output in private_api.output_loss_trackers(self._model):
-            # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
-            if metric.variable is output.total:
-                mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
-                return logged_sum(mean, weights)
-            if metric.variable is output.count:
-                return weights[3]
-        value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
-        if id(self._counts.get(id(metric.variable))) in self._counted_once:
-            return value * weights[1]
-        tracker = private_api.loss_tracker(self._model)
-        return value * weights[2] if metric.variable is tracker.total else value
+        counted_once = id(self._counts.get(id(metric.variable))) in self._counted_once
+        return state_sum(self._model, metric, scope, weights, counted_once=counted_once)
 
     def _names_of_updated(self, updated: Sequence[MetricVariable]) -> list[str]:
         """Names of the results whose metrics the step has updated."""
@@ -132,7 +123,37 @@ class StepResults:
         ]
 
 
-def logged_sum(value: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def state_sum(
+    model: keras.Model,
+    metric: MetricVariable,
+    scope: keras.StatelessScope,
+    weights: tf.Tensor | np.ndarray,
+    *,
+    counted_once: bool = False,
+) -> tf.Tensor:
+    """What rows add to the state of a metric that merges by addition.
+
+    Args:
+        model: the model.
+        metric: the state.
+        scope: knows its new value.
+        weights: float64 ``[4]``, see `layout.microbatch_weights`.
+        counted_once: whether it was given one number, however many rows there are.
+    """
+    for output in private_api.output_loss_trackers(model):
+        # Keras counts the loss of one output once per batch where it does not know the batch's size: count rows.
+        if metric.variable is output.total:
+            mean = scope.get_current_value(output.total) / scope.get_current_value(output.count)
+            return logged_sum(mean, weights)
+        if metric.variable is output.count:
+            return weights[3]
+    value = tf.cast(scope.get_current_value(metric.variable), tf.float64)
+    if counted_once:
+        return value * weights[1]
+    return value * weights[2] if metric.variable is private_api.loss_tracker(model).total else value
+
+
+def logged_sum(value: tf.Tensor, weights: tf.Tensor | np.ndarray) -> tf.Tensor:
     """What a microbatch adds to a returned value's total; its rows are what goes to the count.
 
     Args:

@@ -159,9 +159,8 @@ def prepare_model(
                 "prepare has changed which weights are trained, and the optimizer is still that of those before. Call "
                 "model.compile(optimizer=...) in it, with a new optimizer."
             )
-        optimizers = (model.optimizer,)
-        prepared = _describe(model, built.strategy, notes, built.runtime, columns.targets is not None, optimizers)
-        prepared = replace(prepared, named_optimizers=built.named_optimizers, seed=built.seed)
+        changed = replace(built, notes=notes, knows_targets=columns.targets is not None)
+        prepared = with_optimizers(changed, (model.optimizer,))
         for variable in prepared.trainable:
             for part in prepared.components(variable):
                 private_api.let_tapes_see(part)
@@ -200,16 +199,20 @@ def _set_single_steps(model: keras.Model) -> tuple[str, ...]:
     )
 
 
+def compiled_losses(model: keras.Model) -> list[object]:
+    """The losses that a model was compiled with, of all outputs."""
+    return [] if model.loss is None else [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
+
+
 def loss_reduction(model: keras.Model) -> str:
     """How the compiled loss reduces over rows.
 
     Raises:
         UnsupportedModelError: an unknown reduction, or outputs with different ones.
     """
-    losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None] if model.loss is not None else []
     found = {
         getattr(loss, "reduction", "sum_over_batch_size") if not isinstance(loss, str) else "sum_over_batch_size"
-        for loss in losses
+        for loss in compiled_losses(model)
     }
     reductions = {"sum_over_batch_size" if r in MEAN_REDUCTIONS else r for r in found} or {"sum_over_batch_size"}
     reduction = next(iter(reductions))

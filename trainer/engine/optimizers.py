@@ -20,6 +20,7 @@ from .capture import StepScope
 from .capturing import captured
 from .model import BuiltModel, with_optimizers
 from .per_replica import traced_on_replicas
+from .private_hooks import layers_in
 from .recorded import Gradient
 from .runtime import BUILD_LOCK
 from .scoped_step import ScopedStep, StepFunction
@@ -98,18 +99,11 @@ def with_applied_optimizers(
 
 def _held(built: BuiltModel) -> Iterator[keras.optimizers.Optimizer]:
     """The optimizers that build_model has returned, or that are attributes of the model and of layers in it."""
-    values: list[object] = list((built.named_optimizers or {}).values())
-    for layer in _layers(built.model):
+    values: list[object] = [built.named_optimizers or {}]
+    for layer in layers_in(built.model):
         values += vars(layer).values()
     for value in values:
-        for each in (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        ):
+        inside = list(value.values()) if isinstance(value, dict) else value
+        for each in inside if isinstance(inside, (list, tuple)) else [inside]:
             if isinstance(each, keras.optimizers.Optimizer):
                 yield each
-
-
-def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    yield layer
-    for inner in getattr(layer, "layers", ()):
-        yield from _layers(inner)

@@ -33,7 +33,7 @@ from ..columns import RowWeigher
 from ..errors import UnsupportedStepError
 from . import probe_text
 from .layout import microbatch_weights
-from .model import BuiltModel
+from .model import BuiltModel, compiled_losses
 from .private_looks import compute_dtypes
 from .probe_findings import SCALE, TOLERANCES, Finding, Kind, Look, Looks, Shares, find, must_look_thrice
 from .probe_look import Observer
@@ -143,10 +143,9 @@ def _found_on(
 
 def _loss_names(model: keras.Model) -> tuple[str, ...]:
     """Names of a model's compiled losses, as the user knows them."""
-    losses = [] if model.loss is None else [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
     return tuple(
         loss if isinstance(loss, str) else str(getattr(loss, "__name__", None) or getattr(loss, "name", type(loss)))
-        for loss in losses
+        for loss in compiled_losses(model)
     )
 
 

@@ -25,6 +25,7 @@ import tensorflow as tf
 from ..global_sums import Reduction, reduced_by
 from . import private_api, private_looks
 from .capturing import added
+from .logs import StepLogs, numbers_of, state_sum
 from .metric_rules import MetricVariable
 from .model import BuiltModel
 from .private_optimizers import optimizer_classes
@@ -33,7 +34,7 @@ from .probe_findings import Kind, Look, Place
 from .python_draws import kept_draws
 from .replaced import replaced_here
 
-Step = Callable[[Mapping[str, tf.Tensor]], object]
+Step = Callable[[Mapping[str, tf.Tensor]], StepLogs]
 """Takes columns by name; does what a step does, and returns what it returns."""
 LOSS_SCALE = 64.0  # that of an optimizer overflows in float16 before it has adapted; without one gradients vanish there
 ROUNDINGS = 8  # so many units in the last place may a change of state be off
@@ -126,7 +127,7 @@ class Observer:
         ):
             returned = self._step({name: tf.constant(values) for name, values in rows.items()})
             values, noise = dict(noted.values), dict[Place, float]()
-            for name, value in _numbers(returned):
+            for name, value in numbers_of(returned).items():
                 if name in self._logged:
                     values[Place("number", name)] = _flat(value)
             if self._trains:
@@ -155,7 +156,7 @@ class Observer:
             for m, state in zip(self._built.metrics, states, strict=True)
         ]
         with keras.StatelessScope(mapping):
-            return {name: _flat(value) for name, value in _numbers(self._built.model.get_metrics_result())}
+            return {name: _flat(value) for name, value in numbers_of(self._built.model.get_metrics_result()).items()}
 
     def merged(self, first: Look, second: Look) -> list[np.ndarray]:
         """State of metrics after two parts, put together as a run does."""
@@ -180,15 +181,10 @@ class Observer:
                 self.sums.add(place)
 
     def _metric_state(self, metric: MetricVariable, scope: LookScope, weights: np.ndarray) -> np.ndarray:
-        """What rows bring to a metric's state, as `logs.StepResults.metric_sum` has it."""
-        model, value = self._built.model, _flat(scope.get_current_value(metric.variable))
-        for output in private_api.output_loss_trackers(model):
-            if metric.variable is output.count:
-                return weights[3:]
-            if metric.variable is output.total:
-                count = _flat(scope.get_current_value(output.count))
-                return value / np.maximum(count, 1e-300) * weights[3] * weights[2]
-        return value * weights[2] if metric.variable is private_api.loss_tracker(model).total else value
+        """What rows bring to a metric's state."""
+        if metric.rule == "sum":
+            return _flat(state_sum(self._built.model, metric, scope, weights))
+        return _flat(scope.get_current_value(metric.variable))
 
 
 class _Noted:
@@ -271,15 +267,6 @@ def _without_graphs() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
-
-
-def _numbers(returned: object, name: str = "loss") -> Iterator[tuple[str, object]]:
-    """What a step returned, by name, dicts in it opened."""
-    if isinstance(returned, Mapping):
-        for key, value in returned.items():
-            yield from _numbers(value, str(key))
-    elif returned is not None:
-        yield name, returned
 
 
 def _flat(value: object) -> np.ndarray:

@@ -75,7 +75,7 @@ class ScopedStep:
         """
         built = self._built
         private_api.use_global_generator(built.generators[0])
-        batch = {name: _to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
+        batch = {name: to_floatx(value) for name, value in zip(self._columns.names, columns, strict=True)}
         metric_start = [tf.constant(m.initial) for m in built.metrics]
         non_trainable_start = [tf.identity(private_api.tf_variable(v)) for v in built.non_trainable]
         start = [
@@ -99,6 +99,6 @@ class ScopedStep:
             )
 
 
-def _to_floatx(value: tf.Tensor) -> tf.Tensor:
+def to_floatx(value: tf.Tensor) -> tf.Tensor:
     """Floating-point columns take Keras's float type, as arrays do in plain Keras; others stay as they are."""
     return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value

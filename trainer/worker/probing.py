@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 
 from ..columns import row_weigher
+from ..engine.logs import StepLogs
 from ..engine.microbatches import Microbatches
 from ..engine.probe import NUM_ROWS, Probed, probe
 from ..engine.probe_look import Observer
+from ..engine.scoped_step import to_floatx
 from ..engine.times import StartTimes
 from ..events import ProbeSlow, StepProbed
 from ..jobs import FitJob
@@ -56,8 +57,8 @@ def _probed(step: StepToTrace, microbatches: Microbatches) -> Probed:
     gradients = microbatches.gradients
     columns, trains = gradients.columns, step.kind == "train"
 
-    def run(rows: Mapping[str, tf.Tensor]) -> object:
-        batch = {name: _to_floatx(values) for name, values in rows.items()}
+    def run(rows: Mapping[str, tf.Tensor]) -> StepLogs:
+        batch = {name: to_floatx(values) for name, values in rows.items()}
         return step.function(*columns.assemble(batch))
 
     logged = {name for name, _ in gradients.layout.metrics.logged}
@@ -78,7 +79,3 @@ def _some_rows(microbatches: Microbatches) -> dict[str, np.ndarray]:
     read = microbatches.read(0, range(num))
     columns = read[0].batch
     return {name: np.concatenate([np.array(each.batch[name]) for each in read])[:wanted] for name in columns}
-
-
-def _to_floatx(value: tf.Tensor) -> tf.Tensor:
-    return tf.cast(value, keras.config.floatx()) if value.dtype.is_floating else value
