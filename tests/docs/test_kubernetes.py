@@ -1,7 +1,7 @@
 """The manifest for Kubernetes: it names the Ray that is tried, lets nobody in without a token, keeps run folders.
 
-Its schema was checked by hand against KubeRay's (`docs/kubernetes.md` says which): a copy here would be larger than the
-trainer.
+Its schema was checked by hand against KubeRay's (`docs/how-to/kubernetes.md` says which): a copy here would be larger
+than the trainer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def test_all_pods_have_one_image_and_the_ray_that_was_tried(cluster):
     _, spec = cluster
     assert spec["rayVersion"] == ray.__version__
     assert len({container["image"] for container in containers_of(spec)}) == 1
-    assert f"rayproject/ray:{ray.__version__}-py3" in (ROOT / "docs" / "kubernetes.md").read_text()
+    assert f"rayproject/ray:{ray.__version__}-py3" in (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
 
 
 def test_a_token_is_asked_for(cluster):

@@ -18,12 +18,12 @@ QUICK = ("README.md", "docs/getting-started.md")
 PENDING = (
     "README.md",
     "docs/callbacks.md",
-    "docs/kubernetes.md",
-    "docs/laptop.md",
+    "docs/how-to/kubernetes.md",
+    "docs/how-to/laptop.md",
     "docs/loop-custom.md",
     "docs/loop-fit.md",
     "docs/loop-train-on-batch.md",
-    "docs/operating.md",
+    "docs/how-to/stop-and-go-on.md",
     "docs/own-models.md",
     "docs/phases.md",
 )
