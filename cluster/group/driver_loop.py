@@ -191,11 +191,11 @@ class TaskLoop:
                 self._events.append(message)  # whoever has told it hears that it counts
             return
         worker, life = message.worker, self._group.life_of(message.worker)
+        if life is None:
+            return  # who was ended is not heard of again
         if isinstance(message, WorkerUp):
             self._group.take(message)
             self._begin(worker)
-        elif life is None:
-            return  # who was ended is not heard of again
         elif isinstance(message, WorkerAlive):
             self._group.take(message)
             self._note_place(worker, message.heartbeat)

@@ -322,14 +322,17 @@ class WorkerGroup:
             self.take(message)
 
     def take(self, message: Message | Wish | None) -> None:
-        """Note who lives, who is up, and who is not any more; during a task the task's loop hears of ends."""
+        """Note who lives, who is up, and who is not any more; during a task the task's loop hears of ends.
+
+        That somebody is up may wait in the queue while that one is ended: it is passed over.
+        """
         if isinstance(message, WorkerAlive):
             if (life := self.life_of(message.worker)) is not None:
                 life.beat(message.heartbeat, time.monotonic())
                 if message.info is not None:
                     self.seen[message.worker] = message.info
-        elif isinstance(message, WorkerUp):
-            self.launched.pop(message.worker, None)
+        elif isinstance(message, WorkerUp) and message.worker in self.launched:
+            self.launched.pop(message.worker)
             self.up[message.worker] = KnownWorker(info=message.info, address=message.address)
             self.seen[message.worker] = message.info
         elif isinstance(message, TaskEnded) and message.failure is not None:
