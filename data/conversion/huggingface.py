@@ -48,8 +48,7 @@ class HuggingFaceTable(Table):
             library = import_module("datasets")
         except ImportError as error:
             raise SourceError(
-                f"{folder} was written by Hugging Face's datasets, which has to read it: pip install datasets (or "
-                "heliostat[huggingface]).",
+                f"{folder} was written by Hugging Face's datasets, which has to read it: pip install 'datasets>=4,<6'.",
                 path=folder,
             ) from error
         try:
