@@ -107,13 +107,21 @@ TABLE: tuple[Argument, ...] = (
         "return_dict", ("evaluate",), "True without: a dict by name. False: a list, or one number, in Keras's order"
     ),
 )
+_RATE = "the optimizer, keras.optimizers.Adam(learning_rate=...) say, that build_model compiles the model with"
+_GPUS = (
+    "Trainer(workers=1, replicas_per_worker=...): one process with so many GPUs of this machine, all of them without "
+    "replicas_per_worker; or Trainer(workers=...): a process for each GPU"
+)
 # What is called otherwise elsewhere, or belongs elsewhere: by name, what to write.
 ELSEWHERE: Mapping[str, str] = {
     "workers": "Trainer(workers=...)",
     "num_workers": "Trainer(workers=...)",
     "num_nodes": "Trainer(workers=...): one worker for each machine takes all its GPUs",
-    "gpus": "Trainer(replicas_per_worker=...): the GPUs of each worker, all of them without; workers=0 is this process",
-    "num_gpus": "Trainer(replicas_per_worker=...): the GPUs of each worker, all of them without",
+    "gpus": _GPUS,
+    "num_gpus": _GPUS,
+    "n_gpus": _GPUS,
+    "gpus_per_worker": "Trainer(replicas_per_worker=...): the GPUs of each worker, all of its machine without",
+    "gpu": "Trainer(device='gpu')",
     "devices": "Trainer(replicas_per_worker=...): the devices of each worker; device='cpu' or 'gpu' says which",
     "accelerator": "Trainer(device='gpu'), 'cpu' or 'auto'",
     "use_gpu": "Trainer(device='gpu')",
@@ -122,12 +130,14 @@ ELSEWHERE: Mapping[str, str] = {
     "optimizer": "model.compile(optimizer=...) in build_model",
     "loss": "model.compile(loss=...) in build_model",
     "metrics": "model.compile(metrics=...) in build_model",
+    "lr": _RATE,
+    "learning_rate": _RATE,
     "jit_compile": "model.compile(jit_compile=...) in build_model",
     "generator": "the first argument: a function that yields batches (x, y)",
     "nb_epoch": "epochs=",
     "max_queue_size": "nothing: rows are read ahead by themselves",
     "use_multiprocessing": "nothing: rows are read ahead by themselves",
-    "checkpoint": "fit(checkpoint_every=..., checkpoint_dir=...)",
+    "checkpoint": "fit(checkpoint_every=...); checkpoint_dir= is where they go",
     "epochs": "fit(epochs=...)",
     "seed": "Trainer(seed=...)",
     "run_dir": "Trainer(run_dir=...)",
@@ -150,7 +160,7 @@ def refuses_unknown(name: str) -> Callable[[Callable[_Parameters, _Result]], Cal
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise ConfigurationError(f"{name}(): {error}. See help(heliostat.trainer.Trainer).") from error
+                raise ConfigurationError(_misplaced(name, error, signature, len(args))) from error
             return function(*args, **kwargs)
 
         return checked
@@ -164,11 +174,29 @@ def _answer(name: str, argument: str, value: object, known: list[str]) -> str:
     shown = f"={value!r}" if _is_short(value) else "=..."
     said = f"{name}() has no argument {argument!r}, which was given as {argument}{shown}."
     if of_keras is not None:
-        return f"{said} It belongs to {' and '.join(f'{each}()' for each in of_keras.methods)}: {of_keras.text}."
+        return f"{said} It belongs to {_listed(of_keras.methods)}: {of_keras.text}."
     if argument in ELSEWHERE:
-        return f"{said} Use {ELSEWHERE[argument].replace('=...', shown, 1)}."
+        return f"{said} Use {ELSEWHERE[argument].replace('=...', shown)}."
     close = difflib.get_close_matches(argument, known, n=1)
     return f"{said} {f'Did you mean {close[0]}{shown}? ' if close else ''}See help(heliostat.trainer.Trainer)."
+
+
+def _listed(methods: tuple[str, ...]) -> str:
+    *first, last = [f"{each}()" for each in methods]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _misplaced(name: str, error: TypeError, signature: inspect.Signature, num_given: int) -> str:
+    """What to write where arguments without a name are too many, or one that is needed is missing."""
+    nameless = [each for each in signature.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    taken = [each.name for each in nameless if each.name != "self"]
+    shown = f"{name}({', '.join([*taken[:3], *(['...'] if len(taken) > 3 else []), 'name=value'])})"
+    if num_given > len(nameless):
+        what = f"{num_given - 1} arguments without a name, and takes {len(taken)}"
+        return f"{name}() was given {what}: write {shown}. See help(heliostat.trainer.Trainer)."
+    if name == "Trainer" and "'build_model'" in str(error):
+        return "Trainer() needs build_model, its first argument: a function that returns the compiled model."
+    return f"{name}(): {error}. See help(heliostat.trainer.Trainer)."
 
 
 def _is_short(value: object) -> bool:

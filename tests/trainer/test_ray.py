@@ -87,7 +87,9 @@ def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
     assert len((result.run_dir / "log.csv").read_text().splitlines()) == 3
     assert keras.models.load_model(result.run_dir / "model.keras").count_params() > 0
     printed = capfd.readouterr().out
-    assert "plan: 2 workers on " in printed
+    begins = "2 workers on CPU · batch 32 (16 each) in 4 microbatches of 8 · 3 steps per epoch · run folder "
+    assert f"{begins}{result.run_dir}" in printed.splitlines()
+    assert "first step after " in printed
     assert "epoch 2/2" in printed
 
 

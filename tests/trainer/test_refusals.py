@@ -296,7 +296,6 @@ def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words
         ({"workers": -1}, "workers=-1"),
         ({"seed": 2**32}, "too large"),
         ({"strategy": None}, r"given as strategy=None. Use Trainer\(replicas_per_worker"),
-        ({"gpus": 2}, r"given as gpus=2. Use Trainer\(replicas_per_worker=2\): the GPUs of each worker"),
         ({"worker": 2}, "Did you mean workers="),
         ({"workers": 0, "address": "auto"}, "address='auto' has no use"),
         ({"replicas_per_worker": 0}, "replicas_per_worker=0"),
@@ -307,6 +306,52 @@ def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words
 def test_arguments_of_the_trainer_are_checked(arguments, words):
     with pytest.raises(ConfigurationError, match=words):
         Trainer(linear(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "said"),
+    [
+        (
+            (),
+            {"gpus": 2},
+            "Trainer() has no argument 'gpus', which was given as gpus=2. Use Trainer(workers=1, "
+            "replicas_per_worker=2): one process with so many GPUs of this machine, all of them without "
+            "replicas_per_worker; or Trainer(workers=2): a process for each GPU.",
+        ),
+        (
+            (),
+            {"learning_rate": 0.1},
+            "Trainer() has no argument 'learning_rate', which was given as learning_rate=0.1. Use the optimizer, "
+            "keras.optimizers.Adam(learning_rate=0.1) say, that build_model compiles the model with.",
+        ),
+        (
+            (),
+            {"batch_size": 32},
+            "Trainer() has no argument 'batch_size', which was given as batch_size=32. It belongs to fit(), evaluate() "
+            "and predict(): rows of one step over all workers; `global_batch_size=` is another name for it. 32 "
+            "without; arrays that come with a number of steps are cut into so many.",
+        ),
+        (
+            (2,),
+            {},
+            "Trainer() was given 2 arguments without a name, and takes 1: write Trainer(build_model, name=value). See "
+            "help(heliostat.trainer.Trainer).",
+        ),
+    ],
+    ids=["gpus", "rate", "batch", "nameless"],
+)
+def test_what_newcomers_give_the_trainer_is_answered_with_what_to_write(given, arguments, said):
+    with pytest.raises(ConfigurationError) as refused:
+        Trainer(linear(), *given, **arguments)
+    assert str(refused.value) == said
+
+
+def test_a_trainer_without_a_model_is_told_what_it_needs():
+    with pytest.raises(ConfigurationError) as refused:
+        Trainer(workers=2)
+    assert str(refused.value) == (
+        "Trainer() needs build_model, its first argument: a function that returns the compiled model."
+    )
 
 
 def test_rounding_gradients_that_are_not_float32_is_refused(tmp_path):

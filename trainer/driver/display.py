@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any, cast
@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .. import jobs
-from ..engine.times import DRIVER_PARTS, WORKER_PARTS
 from ..errors import NonfiniteGradientError
 from ..events import (
     BalanceMeasured,
@@ -110,7 +109,7 @@ class TerminalDisplay(PlainDisplay):
             self._start(progress, epochs)
         elapsed = time.monotonic() - self._began_s
         rate = progress.rows / elapsed if elapsed > 0 else 0.0
-        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {progress.num_workers} worker(s)"
+        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {_workers(progress.num_workers)}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress.step, numbers=text)
 
@@ -165,7 +164,7 @@ def line_of(event: Event, num_steps: int) -> str:
             return f"lost worker {worker} on {host}{at}: {reason}; {left} left"
         case GroupFormed(generation=generation, joined=joined, hosts=hosts) if generation > 0 and joined:
             who = ", ".join(f"worker {worker} on {hosts.get(worker, 'an unknown host')}" for worker in joined)
-            return f"joined: {who}; {len(event.workers)} worker(s)"
+            return f"joined: {who}; {_workers(len(event.workers))}"
         case WorkerNotStarted(worker=worker, host=host, reason=reason, again_s=again_s):
             return f"worker {worker} on {host} could not start: {reason}; the next one is started in {again_s:g} s"
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
@@ -241,21 +240,8 @@ def saving_line(saving: jobs.StillSaving, worker: int, host: str) -> str:
     )
 
 
-def start_line(total_s: float, driver: Mapping[str, float], worker: Mapping[str, float]) -> str:
-    """The time to the first step in one line: the driver's parts, then those of one worker.
-
-    What a worker does before it is set up is a part of the driver's `workers`.
-
-    Args:
-        total_s: from the call of `fit`, in seconds.
-        driver: seconds by part, as `StartTimes` has them; likewise `worker`.
-    """
-    shown = [f"{name} {driver[name]:.1f}" for name in DRIVER_PARTS if name in driver]
-    before = [f"{name.replace('_', ' ')} {worker[name]:.1f}" for name in WORKER_PARTS[:2] if name in worker]
-    if before and "workers" in driver:
-        shown[-1] += f" ({', '.join(before)})"
-    shown += [f"{name} {worker[name]:.1f}" for name in WORKER_PARTS[2:] if name in worker]
-    return f"first step after {total_s:.1f} s: {', '.join(shown)}"
+def _workers(number: int) -> str:
+    return f"{number} worker{'' if number == 1 else 's'}"
 
 
 def _short(value: object) -> str:

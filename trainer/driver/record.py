@@ -46,12 +46,13 @@ from ..storage_thread import Newest, StorageThread
 from .commits import Commits
 from .computers import Computers
 from .coordinator import Coordinator
-from .display import Display, line_of, saving_line, start_line
+from .display import Display, line_of, saving_line
+from .expected_time import ExpectedTime
 from .group_events import event_of_run
 from .plan import check_ready, workers_record
-from .plan_lines import ExpectedTime, model_line
 from .printed_once import PrintedOnce
 from .run_folder import SETTINGS_FILE, RunFolder
+from .start_lines import first_step, model_built
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +334,7 @@ class Record:
         self._said_ready = True
         for line in (*self._computers.lines(ready), *ready.notes):
             self._screen.say(line)
-        self._screen.say(f"workers are ready, {model_line(ready, self.job.settings.replicas)}; tracing and compiling")
+        self._screen.say(model_built(ready))
         self._clock_s = happened_s
         platform = self._computers.to_note(ready.platform)
         notes = list(ready.notes)
@@ -371,7 +372,7 @@ class Record:
         if isinstance(event, FirstStepDone) and not self._said_start:
             self._said_start = True
             driver = self._start.rounded()
-            self._screen.say(start_line(event.after_s, driver, event.seconds))
+            self._screen.say(first_step(event.after_s))
             self.folder.update(start_s={"first_step": event.after_s, "driver": driver, "worker": event.seconds})
         if isinstance(event, StepProbed):
             self.folder.update(probe={"seconds": event.seconds, "notes": list(event.notes)})

@@ -55,10 +55,10 @@ from .failures import end_pauses_quietly, explained, pausing
 from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
-from .plan_lines import plan_lines
 from .record import Record
 from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
+from .start_lines import start_lines
 from .streams import Stream
 from .supply import Supply, supply_of
 from .trace_file import chrome_trace
@@ -267,13 +267,12 @@ def _announce(run: Run, record: Record, manifest: CheckpointManifest | None, wor
         resumed = Resumed(checkpoint=manifest.name, epoch=manifest.epoch, step=manifest.step)
     notes = list(notes_on_data(job, run.stream))
     record.begin({**fields, "data_notes": notes}, resumed)
-    screen.say(f"run folder {folder.path}")
     if job.begins.sha256 is not None:
         screen.say(
             f"going on from the end of the fit in {job.begins.run_dir}, after {job.begins.epochs} epochs; "
             "initial_weights='new' or a new Trainer begins anew"
         )
-    for line in [*plan_lines(job, workers.hosts, host_name()), *notes]:
+    for line in [*start_lines(job, workers.hosts, host_name()), *notes]:
         screen.say(line)
     for name, data in (("training", job.data), ("validation", job.validation_data)):
         if data is not None and data.num_skipped:

@@ -65,8 +65,11 @@ class ScreenStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Write as much as the target takes; letters that its encoding lacks become "?"."""
-        content = text.encode(self._encoding, "replace")
+        """Write as much as the target takes; letters that its encoding lacks become "?", but for the dot, a "|"."""
+        try:
+            content = text.encode(self._encoding)
+        except UnicodeEncodeError:
+            content = text.replace("·", "|").encode(self._encoding, "replace")
         with contextlib.suppress(OSError, ValueError):  # ValueError: the target was closed
             if self._descriptor is None:
                 self._target.write(content.decode(self._encoding))

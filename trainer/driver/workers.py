@@ -24,8 +24,10 @@ from ..hardware import gpus_of_machine, leave_gpus
 from ..preflight import Luggage, luggage_of
 from ..shipping import InProcess
 from ..trainer_config import TrainerConfig, WorkerShare
+from .core_lines import idle_cores_line, shared_cores_line
 from .display import Display
 from .factory import WorkerFactory
+from .words import count
 
 if TYPE_CHECKING:
     import keras
@@ -96,7 +98,8 @@ class Workers:
             RuntimeSetupError, PlacementError: there is no cluster for them.
         """
         if self._group is not None and self._has_other_threads(threads):
-            screen.say(f"the run has {threads} thread(s) for each worker, not {self.share.threads}: others are started")
+            now = self.share.threads
+            screen.say(f"the run has {count(threads or 0, 'thread')} for each worker, not {now}: others are started")
             self.close()
         if self._group is not None:
             return
@@ -203,9 +206,13 @@ class Workers:
         found = fix_threads(threads, usual=usual)
         if threads is None and found != usual:
             screen.say(
-                f"TensorFlow has {found} thread(s) in this process already, so the run takes those; bits depend on "
-                "them. threads_per_worker= asks for another number, in a process where TensorFlow has not started"
+                f"TensorFlow has {count(found, 'thread')} in this process already, so the run takes those (results "
+                "depend on the number). threads_per_worker= asks for another, in a process where TensorFlow has not "
+                "started"
             )
+        goes_on = threads is not None and not settings.threads_per_worker
+        if goes_on and not num_gpus and (idle := idle_cores_line(found, usual)):
+            screen.say(idle)
         self.share = WorkerShare(replicas=replicas, threads=found, device="gpu" if num_gpus else "cpu")
         spec = self._spec(gpus=None, cores=1)
         loaded = sys.modules.get("keras")  # who has set a policy has loaded it
@@ -229,7 +236,7 @@ class Workers:
         replicas = None if settings.replicas_per_worker == "auto" else settings.replicas
         if replicas is not None:
             settings.microbatches(replicas)
-        screen.say(f"starting {settings.workers} worker(s)")
+        screen.say(f"starting {count(settings.workers, 'worker')}")
         threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
         num_cpus = settings.max_size * threads_here
         self._uses_ray = join_ray(self._asked, num_cpus=num_cpus, runtime_env=self._runtime_env)
@@ -244,7 +251,8 @@ class Workers:
         replicas = replicas or max(1, gpus)
         settings.microbatches(replicas)
         machines = machines_for_workers(with_gpus=gpus > 0)
-        threads = threads or cores_per_worker([each.usable for each in machines], settings.max_size)
+        fitting = cores_per_worker([each.usable for each in machines], settings.max_size)
+        threads = threads or fitting
         self.share = WorkerShare(replicas=replicas, threads=threads, device="gpu" if gpus else "cpu")
         cores = cores_to_ask(threads, [each.granted for each in machines], settings.max_size)
         spec = self._spec(gpus=gpus, cores=cores)
@@ -253,7 +261,9 @@ class Workers:
         factory, wanted = self._factory(None, luggage), None if luggage is None else luggage.wanted
         pool = RayPool(factory, spec, loopback=one_machine(), reserved=reserved, wanted=wanted)
         lines = [left_out(self._asked), warning_without_tokens(), grant_line(gpus, settings.workers, by_machine)]
-        lines += [pool.check_room(), _shared_cores_line(settings.group_size, threads) if one_machine() else ""]
+        lines += [pool.check_room(), shared_cores_line(settings.group_size, threads) if one_machine() else ""]
+        if not (gpus or settings.threads_per_worker):
+            lines.append(idle_cores_line(threads, fitting))
         for line in filter(None, lines):
             screen.say(line)
         return WorkerGroup(pool, spec)
@@ -340,14 +350,6 @@ def _free(group: WorkerGroup | None, disk: Disk | None, uses_ray: bool) -> None:
 def _free_aside(group: WorkerGroup, disk: Disk | None, uses_ray: bool) -> None:
     """Free the workers of a trainer that is gone, on a thread: whoever collects garbage may hold any lock."""
     threading.Thread(target=_free, args=(group, disk, uses_ray), name="heliostat-free", daemon=True).start()
-
-
-def _shared_cores_line(workers: int, threads: int) -> str:
-    """What to say if workers of this machine have more threads than it has cores; else nothing."""
-    cores = usable_cores()
-    if workers * threads <= cores:
-        return ""
-    return f"{workers} worker(s) with {threads} thread(s) each share the {cores} core(s) of this machine"
 
 
 def _keep_off_gpus(screen: Display) -> None:

@@ -10,7 +10,8 @@ from heliostat.cluster.disk.disk import Disk
 from heliostat.data import write_dataset
 from heliostat.trainer.columns import Columns
 from heliostat.trainer.config import EverySeconds, EverySteps, FitConfig, PassConfig
-from heliostat.trainer.driver.plan_lines import ExpectedTime, model_line, pass_lines, plan_lines
+from heliostat.trainer.driver.expected_time import ExpectedTime
+from heliostat.trainer.driver.plan_lines import model_line, pass_lines, plan_lines
 from heliostat.trainer.jobs import FitJob, ModelState, PassJob, Progress, Ready
 from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 

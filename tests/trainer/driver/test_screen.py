@@ -132,9 +132,9 @@ def test_letters_that_the_screen_lacks_are_replaced(tmp_path, monkeypatch):
     with (tmp_path / "out").open("w", encoding="ascii") as target:
         monkeypatch.setattr(sys, "stdout", target)
         shown = make_display(2)
-        shown.say("plan: 2 worker(s) × 1 replica(s)")
+        shown.say("2 workers × 1 replica · batch 32")
         shown.close()
-    assert (tmp_path / "out").read_text() == "plan: 2 worker(s) ? 1 replica(s)\n"
+    assert (tmp_path / "out").read_text() == "2 workers ? 1 replica | batch 32\n"
 
 
 def test_a_target_without_a_descriptor_may_be_closed_or_of_another_encoding(monkeypatch):

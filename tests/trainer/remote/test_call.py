@@ -253,4 +253,4 @@ def test_a_module_that_the_cluster_lacks_is_named_before_anything_is_unpickled(s
     assert "OtherEnvironmentError" in text
     assert "module onlyhere: not there there, in no package here" in text
     assert "stage of the call: start)" in text
-    assert "starting 1 worker(s)" not in text
+    assert "starting 1 worker" not in text
