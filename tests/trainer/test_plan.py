@@ -10,6 +10,7 @@ import pytest
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import write_dataset
 from heliostat.trainer import ConfigurationError, Trainer, environment
+from heliostat.trainer.driver import workers
 from heliostat.trainer.errors import EnvironmentVariableError, NotCompiledError
 
 from .conftest import dense_data
@@ -95,6 +96,7 @@ def test_a_run_that_would_go_on_or_is_finished_is_told(tmp_path, capfd, monkeypa
         with local_trainer(linear(), tmp_path) as trainer:
             return trainer.fit(data, global_batch_size=16, epochs=epochs, verbose=0, **arguments)
 
+    monkeypatch.setattr(workers, "usable_cores", lambda: 1)  # a run that leaves some idle says so
     fit(epochs=2)
     plan_of = request.getfixturevalue("plan_of")
     capfd.readouterr()
