@@ -32,7 +32,7 @@ import xxhash
 PYTHON = "python"  # the entry that holds the version of Python
 UNKNOWN = "not known: "  # begins the entries of what cannot be looked into, which are never equal
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
-_PLACES = ("site-packages", "dist-packages")
+_PLACES = frozenset(["site-packages", "dist-packages"])
 _HOLDERS = (types.SimpleNamespace, argparse.Namespace)  # of values, and of nothing else
 _NAMED = (
     types.ClassMethodDescriptorType,
@@ -301,7 +301,7 @@ def is_users(name: str | None) -> bool:
     if name != "__main__" and (top in sys.stdlib_module_names or top in ("heliostat", "")):
         return False
     path = getattr(sys.modules.get(name or ""), "__file__", None)
-    return path is None or not any(place in Path(path).parts for place in _PLACES)
+    return path is None or _PLACES.isdisjoint(Path(path).parts)
 
 
 def _hash(content: str | bytes) -> str:

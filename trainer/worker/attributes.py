@@ -103,7 +103,7 @@ class Attributes:
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Set values as another worker's callbacks have set them; those that have no place here are left out."""
         if changes:
-            owners = dict(self._owners())
+            owners = {path: owner for path, owner, _ in self._owners()}
             for slot, value in changes.items():
                 path, _, name = slot.partition("\n")
                 if path in owners and (name != _VALUE or not self._is_followed(owners[path])):
@@ -117,19 +117,18 @@ class Attributes:
 
     def _seen(self) -> dict[Slot, _Seen]:
         found: dict[Slot, _Seen] = {}
-        for path, owner in self._owners():
-            for name, value in _held(owner).items():
-                if name != _VALUE or not self._is_followed(owner):
-                    mark = _mark(value)
-                    found[path, name] = _Seen(value, mark or f"object {id(value)}", mark is not None)
+        for path, owner, held in self._owners():
+            found |= {(path, name): seen for name, seen in held.items()}
+            if isinstance(owner, keras.Variable) and not self._is_followed(owner):
+                found[path, _VALUE] = _looked_at(_value_of(owner))
         return found
 
-    def _owners(self) -> Iterator[tuple[str, object]]:
+    def _owners(self) -> Iterator[tuple[str, object, dict[str, _Seen]]]:
         self.variables = []
-        for path, owner in reached_from(self._roots()):
+        for path, owner, held in reached_from(self._roots()):
             if isinstance(owner, keras.Variable):
                 self.variables.append(owner)
-            yield path, owner
+            yield path, owner, held
 
     def _roots(self) -> Iterator[tuple[str, object]]:
         model = self._model
@@ -145,8 +144,8 @@ class Attributes:
                 yield f"step {number}", function
 
 
-def reached_from(roots: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
-    """Whatever holds values, each once, with a path that is the same on all workers.
+def reached_from(roots: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object, dict[str, _Seen]]]:
+    """Whatever holds values, each once, with a path that is the same on all workers, and with what it holds, by name.
 
     Args:
         roots: where to begin, with their paths.
@@ -157,10 +156,11 @@ def reached_from(roots: Iterable[tuple[str, object]]) -> Iterator[tuple[str, obj
         if id(owner) in visited:
             continue
         visited.add(id(owner))
-        yield path, owner
-        for name, value in _held(owner).items():
-            if _mark(value) is None and _is_looked_into(value):
-                waiting.append((f"{path}.{name}", value))
+        held = {name: _looked_at(value) for name, value in _held(owner).items()}
+        yield path, owner, held
+        for name, seen in held.items():
+            if not seen.is_plain and _is_looked_into(seen.value):
+                waiting.append((f"{path}.{name}", seen.value))
         if is_users(type(owner).__module__) and not isinstance(owner, type):
             waiting += [(kind.__name__, kind) for kind in type(owner).__mro__ if is_users(kind.__module__)]
 
@@ -177,10 +177,8 @@ def _held(owner: Any) -> Mapping[str, object]:  # Any: whatever holds values
         return {"self": owner.__self__, "function": owner.__func__}
     if isinstance(owner, functools.partial):
         return {"function": owner.func, "args": owner.args, **owner.keywords}
-    if isinstance(owner, keras.Variable):
-        return {private_hooks.TRAINABLE: owner.trainable, _VALUE: _value_of(owner)}
-    if isinstance(owner, tf.Variable):
-        return {_VALUE: _value_of(owner)}
+    if isinstance(owner, keras.Variable):  # its value is looked at where it is not followed
+        return {private_hooks.TRAINABLE: owner.trainable}
     held = {name: value for name, value in _attributes(owner).items() if not name.startswith("__")}
     if isinstance(owner, type | types.ModuleType):
         return held
@@ -240,6 +238,11 @@ def _is_looked_into(value: object) -> bool:
     return (
         private_hooks.is_of_keras(value) or is_users(type(value).__module__) or isinstance(value, types.SimpleNamespace)
     )
+
+
+def _looked_at(value: object) -> _Seen:
+    mark = _mark(value)
+    return _Seen(value, mark or f"object {id(value)}", mark is not None)
 
 
 def _mark(value: object, depth: int = 0) -> str | None:

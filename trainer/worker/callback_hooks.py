@@ -41,8 +41,13 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
 
 def hooks_of(callback: Callback) -> set[str]:
     """Names of the hooks that a callback has itself."""
-    own = {name for name in dir(callback) if name.startswith("on_") and not is_default(getattr(callback, name))}
-    return own | {name for name, old in _OLD_NAMES.items() if old in own}
+    return {name for name in dir(callback) if name.startswith("on_") and has_hook(callback, name)}
+
+
+def has_hook(callback: Callback, hook: str) -> bool:
+    """Whether a callback has a hook itself, perhaps by its old name."""
+    names = (hook, _OLD_NAMES.get(hook, hook))
+    return not all(is_default(getattr(callback, name)) for name in names)
 
 
 def has_batch_hooks(callbacks: Sequence[Callback]) -> bool:

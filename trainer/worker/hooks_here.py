@@ -14,6 +14,7 @@ from keras.callbacks import Callback
 
 from ..engine.model import BuiltModel
 from ..jobs import FitJob
+from .callback_hooks import has_hook
 from .drawn_numbers import DrawnNumbers
 from .epoch_logs import Logs
 from .hook_model import HookModel
@@ -65,9 +66,10 @@ class HooksHere:
     def begin_again(self) -> None:
         """Let callbacks begin on a worker that has become the chief; that they may stop the run is of the past."""
         stop = self._built.model.stop_training
-        for callback in self._callbacks:
-            with self.model.shown(callback, "on_train_begin"), self.drawn.installed():
-                callback.on_train_begin({})
+        with self.drawn.installed():
+            for callback in self._callbacks:
+                with self.model.shown(callback, "on_train_begin"):
+                    callback.on_train_begin({})
         self._built.model.stop_training = stop
 
     def call(self, hook: str, args: tuple[Any, ...]) -> None:  # Any: what Keras gives to hooks
@@ -77,12 +79,13 @@ class HooksHere:
         step, epoch = self._position.of_run, self._position.epoch
         heard = contextlib.nullcontext() if self._words is None else self._words.heard(hook, step, epoch)
         try:
-            with heard:
+            with heard, self.drawn.installed():
                 for callback in self._callbacks:
-                    before = dict(logs)
-                    with self.model.shown(callback, hook), self.drawn.installed():
-                        getattr(callback, hook)(*args)
-                    self._note_authors(callback, before, logs)
+                    if has_hook(callback, hook):
+                        before = dict(logs)
+                        with self.model.shown(callback, hook):
+                            getattr(callback, hook)(*args)
+                        self._note_authors(callback, before, logs)
         except BaseException:  # sys.exit(), too
             self._member.step = self._position.of_run
             raise

@@ -228,7 +228,7 @@ def check_no_twin(callbacks: Sequence[Callback], beside: Sequence[tf.Variable], 
     """
     own = {id(variable) for variable in [*beside, *map(private_api.tf_variable, built.model.variables)]}
     twins = {(variable.name, tuple(variable.shape)) for variable in beside}
-    for path, found in reached_from((type(callback).__name__, callback) for callback in callbacks):
+    for path, found, _ in reached_from((type(callback).__name__, callback) for callback in callbacks):
         if isinstance(found, keras.Variable | tf.Variable):
             variable = private_api.tf_variable(found) if isinstance(found, keras.Variable) else found
             if variable is None or id(variable) in own or (variable.name, tuple(variable.shape)) not in twins:
