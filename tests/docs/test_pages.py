@@ -24,7 +24,6 @@ PENDING = (
     "docs/loop-train-on-batch.md",
     "docs/how-to/stop-and-go-on.md",
     "docs/own-models.md",
-    "docs/explanation/phases.md",
 )
 LIMIT_S = 300
 
