@@ -8,7 +8,7 @@ Anybody on the host may take such a name, or knock at it. So both sides ask the 
 (SO_PEERCRED, which nobody can forge) and want nothing of another user's: who finds the name in such hands dials the
 port, which is this worker's alone. That is why frames need no key after the handshake (`handshake.py`): on one host
 nobody can come between two workers but their own user and root, who could as well write to their memory. Between hosts
-whoever can change the network's traffic could, so docs/how-to/cluster.md asks for a closed network.
+whoever can change the network's traffic could, so docs/explanation/security.md asks for a closed network.
 """
 
 from __future__ import annotations
