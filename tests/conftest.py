@@ -14,6 +14,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
 _STDERR = pytest.StashKey[int]()
+_GONE = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config):
@@ -22,15 +23,19 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark as slow what is listed in twins.txt; a name there that no test has is an error, where its file was read."""
+    """Mark as slow what is listed in twins.txt."""
     lines = (config.rootpath / "tests" / "twins.txt").read_text().splitlines()
     listed = {line for line in lines if not line.startswith("#")}
     for item in items:
         if item.nodeid in listed:
             item.add_marker(pytest.mark.slow)
-    gone = listed - {item.nodeid for item in items}
-    if gone and not (config.getoption("file_or_dir") or config.getoption("keyword")):
-        raise pytest.UsageError(f"tests/twins.txt names tests that are not there: {sorted(gone)}")
+    config.stash[_GONE] = sorted(listed - {item.nodeid for item in items})
+
+
+@pytest.fixture
+def gone_twins(pytestconfig):
+    """Names in twins.txt that no test has, of those that were collected."""
+    return pytestconfig.stash[_GONE]
 
 
 @pytest.hookimpl(wrapper=True)
