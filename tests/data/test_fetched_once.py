@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +62,14 @@ class Machines:
         place.parent.mkdir(parents=True)
         self.home.rename(place)
 
+    def hidden(self, write: Callable[[Path], None], shuffle: str, **options: Any) -> tuple[Dataset, str]:
+        """A dataset whose files nobody finds under their own path, and the digest of its rows."""
+        write(self.home)
+        dataset = open_dataset(self.home / "set", **options)
+        expected = digest_of(dataset, shuffle)
+        self.hide()
+        return dataset, expected
+
     def start(self, dataset: Dataset, shuffle: str = "full") -> subprocess.Popen[str]:
         pickled = self.tmp_path / "dataset.pickle"
         pickled.write_bytes(pickle.dumps(dataset))
@@ -107,10 +117,7 @@ def digest_of(dataset: Dataset, shuffle: str) -> str:
 
 @pytest.mark.parametrize(("write", "shuffle"), [(stored, "full"), (parquet, "window")])
 def test_processes_of_a_machine_fetch_a_file_once(machines, write, shuffle):
-    write(machines.home)
-    dataset = open_dataset(machines.home / "set")
-    expected = digest_of(dataset, shuffle)
-    machines.hide()
+    dataset, expected = machines.hidden(write, shuffle)
     readers = [machines.start(dataset, shuffle) for _ in range(3)]
     assert [reader.communicate(timeout=120)[0].strip() for reader in readers] == [expected] * 3
     assert bytes_read(machines.log) == machines.sizes()  # neither a footer nor a manifest besides
@@ -118,10 +125,7 @@ def test_processes_of_a_machine_fetch_a_file_once(machines, write, shuffle):
 
 @pytest.mark.faults
 def test_a_process_that_is_killed_while_it_fetches_leaves_the_others_going(machines):
-    stored(machines.home)
-    dataset = open_dataset(machines.home / "set")
-    expected = digest_of(dataset, "full")
-    machines.hide()
+    dataset, expected = machines.hidden(stored, "full")
     machines.log.with_name("hold").touch()
     killed = machines.start(dataset)
     give_up = time.monotonic() + 60 * SLOW
@@ -141,10 +145,7 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_the_others_going(machi
 
 
 def test_a_file_that_goes_between_the_look_at_it_and_its_mapping_is_fetched_again(machines, tmp_path, monkeypatch):
-    stored(machines.home)
-    dataset = open_dataset(machines.home / "set", cache_dir=tmp_path / "small")
-    expected = digest_of(dataset, "window")
-    machines.hide()
+    dataset, expected = machines.hidden(stored, "window", cache_dir=tmp_path / "small")
     looked, gone = ipc_shards.check_shard_size, []
 
     def another_process_makes_room(folder, shard):
@@ -159,10 +160,7 @@ def test_a_file_that_goes_between_the_look_at_it_and_its_mapping_is_fetched_agai
 
 
 def test_a_file_that_goes_before_it_is_opened_to_be_decoded_is_fetched_again(machines, tmp_path, monkeypatch):
-    parquet(machines.home)
-    dataset = open_dataset(machines.home / "set", cache_dir=tmp_path / "small")
-    expected = digest_of(dataset, "window")
-    machines.hide()
+    dataset, expected = machines.hidden(parquet, "window", cache_dir=tmp_path / "small")
     path_of, gone = RemoteFiles.path_of, []
 
     def another_process_makes_room(files, number):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_an_error_of_the_users_is_shown_with_his_frame(machines, told):
     text = told(running)
     assert running.wait() == 1
     assert "the user's own trouble" in text
-    assert "In your code: File " in text
+    assert re.search(r'In your code: File ".*train\.py", line \d+, in ', text)
     assert text.count("the user's own trouble") == 1
 
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from heliostat.trainer import Trainer
-from heliostat.trainer.engine.layout import microbatch_seeds
 from heliostat.trainer.engine.private_api import new_global_generator, seed_generators
 
-from ..slow import SLOW
+from ..trainer.helpers import SEED, local_trainer
+from ..trainer.one_device import draw_as_microbatch
 
-SEED = 7
 Arrays = np.ndarray | Mapping[str, np.ndarray]
 BuildModel = Callable[[], keras.Model]
 
@@ -77,28 +75,17 @@ class Trial:
             raise AssertionError("plain Keras did not train: the comparison would prove nothing")
         return Outcome(weights=weights, history=history)
 
-    def heliostat(self, folder: Path, *, workers: int = 2, num_microbatches: int = 4, **arguments: Any) -> Outcome:
+    def heliostat(self, folder: Path, *, workers: int = 2, num_microbatches: int = 4) -> Outcome:
         """By Heliostat, its workers threads of this process (none for 0).
 
         Args:
             folder: a new one for the run and its data.
             workers: how many.
             num_microbatches: of a batch.
-            arguments: for `Trainer.fit`.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        if self.valid is not None:
-            arguments["validation_data"] = (self.valid.x, self.valid.y)
-        trainer = Trainer(
-            self.build,
-            workers=workers,
-            in_process=workers > 0,
-            num_microbatches=num_microbatches,
-            seed=SEED,
-            run_dir=folder / "run",
-            deadline_s=60 * SLOW,
-        )
-        with trainer:
+        validation = {} if self.valid is None else {"validation_data": (self.valid.x, self.valid.y)}
+        with local_trainer(self.build, folder, workers=workers, num_microbatches=num_microbatches) as trainer:
             result = trainer.fit(
                 self.rows.x,
                 self.rows.y,
@@ -107,11 +94,17 @@ class Trial:
                 shuffle=False,
                 verbose=0,
                 callbacks=[*self.callbacks(), KeptWeights(folder / "weights.npz")],
-                **arguments,
+                probe=True,
+                **validation,
             )
         with np.load(folder / "weights.npz") as kept:
             weights = dict(kept)
         return Outcome(weights=weights, history=result.history, sha256=result.sha256, epochs=result.epochs)
+
+    def alike(self, folder: Path, num_microbatches: int) -> bool:
+        """Whether 1, 2 and 3 workers of Heliostat make the same bits of so many microbatches."""
+        runs = [self.heliostat(folder / str(n), workers=n, num_microbatches=num_microbatches) for n in (1, 2, 3)]
+        return all((run.sha256, run.history) == (runs[0].sha256, runs[0].history) for run in runs)
 
     def new_model(self) -> keras.Model:
         """A model with the first weights of a run."""
@@ -142,9 +135,7 @@ class SameDraws(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         random.seed(SEED)  # a layer may draw from it while it is traced
-        generators = seed_generators(self.model)
-        for generator, state in zip(generators, microbatch_seeds(SEED, self.step, 0, len(generators)), strict=True):
-            generator.state.assign(state)
+        draw_as_microbatch(seed_generators(self.model), SEED, self.step)
         self.step += 1
 
 

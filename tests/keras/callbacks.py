@@ -21,8 +21,6 @@ from keras import callbacks
 from .against import Rows
 from .recipe import Recipe
 
-PACKAGE = "of a package that Heliostat does not need"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
@@ -94,7 +92,11 @@ CALLBACKS: dict[str, Recipe] = {
             left=_best,
         )
     ),
-    "OrbaxCheckpoint": Recipe(verdict="base", reason=PACKAGE),
+    "OrbaxCheckpoint": Recipe(
+        make=lambda: Tried(make=lambda folder: callbacks.OrbaxCheckpoint.__new__(callbacks.OrbaxCheckpoint)),
+        verdict="refused",
+        reason="its distributed mode is JAX's; `ModelCheckpoint`, or the run's checkpoints",
+    ),
     "ProgbarLogger": Recipe(make=lambda: Tried(make=lambda folder: callbacks.ProgbarLogger())),
     "ReduceLROnPlateau": Recipe(
         make=lambda: Tried(make=lambda folder: callbacks.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=0.05))

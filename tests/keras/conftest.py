@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ..trainer.conftest import (
     float32_again,
+    float64,
     folder_of_its_own,
     tensorflow_with_eight_devices,
     use_floats,
     warm_trainer,
     warm_workers,
+    watch,
 )
 
 __all__ = [
@@ -19,11 +21,5 @@ __all__ = [
     "use_floats",
     "warm_trainer",
     "warm_workers",
+    "watch",
 ]
-
-import pytest
-
-
-@pytest.fixture
-def float64():
-    use_floats("float64")

@@ -12,12 +12,13 @@ import numpy as np
 from keras import layers, losses
 
 from .against import Rows
+from .heads import ACTIVATIONS, WIDTH, targets
 from .recipe import Recipe
 
 WHOLE_BATCH = "sums over the rows of a batch before it divides; with `axis=` of a row it is equal"
 PAIRS = "compares the rows of a batch with one another"
 
-WIDTH, TIMES = 4, 6
+TIMES = 6
 
 LOSSES: dict[str, Recipe] = {
     "BinaryCrossentropy": Recipe(make=losses.BinaryCrossentropy, kind="binary"),
@@ -81,8 +82,6 @@ FUNCTIONS: dict[str, Recipe] = {
 }
 """The functions, given to `compile` as they are."""
 
-ACTIVATIONS = {"binary": "sigmoid", "classes": "softmax", "sparse": "softmax", "signs": "tanh", "positive": "softplus"}
-
 
 def made(name: str, recipe: Recipe):
     """The loss, as `compile` gets it."""
@@ -105,17 +104,11 @@ def rows(recipes: dict[str, Recipe], count: int = 24) -> Rows:
     """
     random = np.random.default_rng(0)
     x = random.normal(size=(count, 6))
-    targets = {
-        "binary": (random.uniform(size=(count, WIDTH)) > 0.5).astype(float),
-        "classes": np.eye(WIDTH)[random.integers(0, WIDTH, count)],
-        "sparse": random.integers(0, WIDTH, count),
-        "signs": np.sign(random.normal(size=(count, WIDTH))),
-        "positive": random.uniform(0.5, 2, (count, WIDTH)),
-        "real": random.normal(size=(count, WIDTH)),
+    found = targets(random, count) | {
         "times": random.integers(1, WIDTH, (count, 2)),
         "embedding": random.integers(0, 3, count),
     }
-    return Rows(x=x, y={spelled(name): targets[recipe.kind] for name, recipe in recipes.items()})
+    return Rows(x=x, y={spelled(name): found[recipe.kind] for name, recipe in recipes.items()})
 
 
 def spelled(name: str) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 from keras import layers, losses, metrics
 
 from .against import Rows
+from .heads import ACTIVATIONS, WIDTH, targets
 from .recipe import Recipe
 
-WIDTH = 4
 A_TOOL = "a tool"
 
 
@@ -115,15 +115,8 @@ def _top_two_one_hot(y, out):
     return metrics.top_k_categorical_accuracy(y, out, k=2)
 
 
-ACTIVATIONS = {
-    "binary": "sigmoid",
-    "classes": "softmax",
-    "sparse": "softmax",
-    "signs": "tanh",
-    "positive": "softplus",
-    "zeros": "relu",
-    "real": None,
-}
+ENDS = ACTIVATIONS | {"zeros": "relu", "real": None}
+"""The activations of the heads, by kind."""
 
 
 class Told(layers.Layer):
@@ -150,16 +143,9 @@ def rows(recipes: dict[str, Recipe], count: int, seed: int = 0) -> Rows:
     """Inputs, and targets of every kind that is needed."""
     random = np.random.default_rng(seed)
     x = random.normal(size=(count, 6))
-    targets = {
-        "binary": (random.uniform(size=(count, WIDTH)) > 0.5).astype(float),
-        "classes": np.eye(WIDTH)[random.integers(0, WIDTH, count)],
-        "sparse": random.integers(0, WIDTH, count),
-        "signs": np.sign(random.normal(size=(count, WIDTH))),
-        "positive": random.uniform(0.5, 2, (count, WIDTH)),
-        "real": random.normal(size=(count, WIDTH)),
-        "zeros": (random.uniform(size=(count, WIDTH)) > 0.5).astype(float),
-    }
-    return Rows(x=x, y={kind: target for kind, target in targets.items() if kind in kinds_of(recipes)})
+    found = targets(random, count)
+    found["zeros"] = (random.uniform(size=(count, WIDTH)) > 0.5).astype(float)
+    return Rows(x=x, y={kind: target for kind, target in found.items() if kind in kinds_of(recipes)})
 
 
 def model_of(recipes: dict[str, Recipe]):
@@ -170,8 +156,8 @@ def model_of(recipes: dict[str, Recipe]):
         for name, recipe in recipes.items():
             if recipe.kind == "layer":
                 hidden = Told(name, name=f"told_{name}")(hidden)
-        used = [kind for kind in ACTIVATIONS if kind in kinds_of(recipes)]
-        outputs = {kind: layers.Dense(WIDTH, ACTIVATIONS[kind], name=kind)(hidden) for kind in used}
+        used = [kind for kind in ENDS if kind in kinds_of(recipes)]
+        outputs = {kind: layers.Dense(WIDTH, ENDS[kind], name=kind)(hidden) for kind in used}
         chosen = {kind: [r.make() for r in recipes.values() if r.kind == kind] for kind in used}
         model = keras.Model(inputs, outputs)
         lost = {kind: "sparse_categorical_crossentropy" if kind == "sparse" else "mse" for kind in used}

@@ -20,7 +20,7 @@ from .losses import LOSSES
 from .metrics import FUNCTIONS as METRIC_FUNCTIONS
 from .metrics import METRICS
 from .optimizers import OPTIMIZERS, OPTIONS, SCHEDULES
-from .recipe import Recipe
+from .recipe import Recipe, of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "what-works.md"
 BEGIN, END = "<!-- written by python -m tests.keras.page -->\n", "<!-- end of what is written -->\n"
@@ -34,11 +34,6 @@ KINDS: dict[str, Mapping[str, Recipe]] = {
 }
 
 
-def names(recipes: Mapping[str, Recipe], verdict: str) -> list[str]:
-    """The names of this verdict, in order."""
-    return sorted(name for name, recipe in recipes.items() if recipe.verdict == verdict)
-
-
 def listed(found: list[str]) -> str:
     """Names in a line; those that differ in their number of axes together."""
     stems: dict[str, list[str]] = {}
@@ -50,7 +45,7 @@ def listed(found: list[str]) -> str:
 
 def lines(title: str, recipes: Mapping[str, Recipe]) -> Iterator[str]:
     """What is held of one kind of names."""
-    equal = names(recipes, "equal")
+    equal = sorted(of(recipes, "equal"))
     classes = [name for name in equal if name[-1] not in ")="]
     others = len([name for name in equal if name.endswith("()")])
     beside = f", and {others} functions" if others else ""
@@ -60,9 +55,9 @@ def lines(title: str, recipes: Mapping[str, Recipe]) -> Iterator[str]:
     yield ""
     reasons: dict[str, list[str]] = {}
     for verdict in ("said", "refused"):
-        for name in names(recipes, verdict):
+        for name in sorted(of(recipes, verdict)):
             reasons.setdefault(f"{verdict.capitalize()}: NAMES: {recipes[name].reason}.", []).append(name)
-    classes_only = [name for name in names(recipes, "base") if not name.endswith("()")]
+    classes_only = [name for name in sorted(of(recipes, "base")) if not name.endswith("()")]
     reasons["Not tried: NAMES."] = [f"{name}` ({recipes[name].reason})`" for name in classes_only]
     for sentence, found in reasons.items():
         text = sentence.replace("NAMES", listed(found)).replace("``", "")

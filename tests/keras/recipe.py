@@ -43,6 +43,11 @@ class Recipe:
             raise ValueError(f"a reason belongs to what is not equal, and to nothing else: {self}")
 
 
+def of(recipes: Mapping[str, Recipe], verdict: Verdict) -> dict[str, Recipe]:
+    """Those of this verdict."""
+    return {name: recipe for name, recipe in recipes.items() if recipe.verdict == verdict}
+
+
 def public_classes(module: ModuleType) -> dict[str, list[str]]:
     """The public classes of a module of Keras: the name that a class calls itself, and all its names."""
     found: dict[type, list[str]] = {}

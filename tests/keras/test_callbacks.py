@@ -8,10 +8,9 @@ from keras import callbacks
 
 from .against import Trial, differences, relative
 from .callbacks import CALLBACKS, build, monitor, rows
-from .recipe import public_classes, without_recipe
+from .recipe import of, public_classes, without_recipe
 
-EQUAL = {name: recipe for name, recipe in CALLBACKS.items() if recipe.verdict == "equal"}
-REFUSED = {name: recipe for name, recipe in CALLBACKS.items() if recipe.verdict == "refused"}
+EQUAL, REFUSED = of(CALLBACKS, "equal"), of(CALLBACKS, "refused")
 ENDS = {"EarlyStopping"}
 """After it nothing is left to be seen of those that act later."""
 

@@ -7,17 +7,9 @@ from keras import losses
 
 from .against import Trial, differences
 from .losses import FUNCTIONS, LOSSES, MORE, model_of, rows
-from .recipe import public_classes, public_functions, without_recipe
+from .recipe import of, public_classes, public_functions, without_recipe
 
 ALL = LOSSES | MORE | FUNCTIONS
-
-
-def of(verdict, table=ALL):
-    return {name: recipe for name, recipe in table.items() if recipe.verdict == verdict}
-
-
-def together(verdict, table):
-    return {name: recipe for name, recipe in of(verdict, table).items() if not recipe.long}
 
 
 def test_every_loss_has_a_recipe():
@@ -36,26 +28,19 @@ def too_far(found, recipes):
     return {name: difference for name, difference in found.items() if not difference <= allowed[name]}
 
 
-def alike(folder, recipes):
-    """Whether 1, 2 and 3 workers make the same bits of a fixed number of microbatches."""
-    tried = trial(recipes)
-    runs = [tried.heliostat(folder / str(n), workers=n, num_microbatches=3) for n in (1, 2, 3)]
-    return all((run.sha256, run.history) == (runs[0].sha256, runs[0].history) for run in runs)
-
-
 @pytest.mark.engine
 @pytest.mark.parametrize(
     "table", [LOSSES | MORE, pytest.param(FUNCTIONS, marks=pytest.mark.slow)], ids=["classes", "functions"]
 )
 def test_losses_of_rows_are_those_of_one_device(tmp_path, float64, table):
-    recipes = together("equal", table)
+    recipes = {name: recipe for name, recipe in of(table, "equal").items() if not recipe.long}
     tried = trial(recipes)
     assert not too_far(differences(tried.heliostat(tmp_path), tried.plain(eager=True)), recipes)
 
 
 @pytest.mark.engine
 def test_losses_of_a_batch_are_those_of_one_device_in_one_microbatch(tmp_path, float64):
-    recipes = of("said", LOSSES)
+    recipes = of(LOSSES, "said")
     tried = trial(recipes)
     got = tried.heliostat(tmp_path, workers=0, num_microbatches=1)
     assert not too_far(differences(got, tried.plain(eager=True)), recipes)
@@ -64,12 +49,12 @@ def test_losses_of_a_batch_are_those_of_one_device_in_one_microbatch(tmp_path, f
 @pytest.mark.slow
 @pytest.mark.engine
 def test_losses_of_a_batch_give_the_same_bits_on_any_workers(tmp_path, float64):
-    assert alike(tmp_path, of("said", LOSSES))
+    assert trial(of(LOSSES, "said")).alike(tmp_path, num_microbatches=3)
 
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("name", of("equal"))
+@pytest.mark.parametrize("name", of(ALL, "equal"))
 def test_each_loss_of_rows_alone_is_that_of_one_device(tmp_path, float64, name):
     recipes = {name: ALL[name]}
     tried = trial(recipes)
@@ -78,10 +63,10 @@ def test_each_loss_of_rows_alone_is_that_of_one_device(tmp_path, float64, name):
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("name", of("said"))
+@pytest.mark.parametrize("name", of(ALL, "said"))
 def test_each_loss_of_a_batch_alone(tmp_path, float64, name):
     recipes = {name: ALL[name]}
     tried = trial(recipes)
     got = tried.heliostat(tmp_path / "one", workers=0, num_microbatches=1)
     assert not too_far(differences(got, tried.plain()), recipes)
-    assert alike(tmp_path, recipes)
+    assert tried.alike(tmp_path, num_microbatches=3)

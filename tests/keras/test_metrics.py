@@ -8,10 +8,10 @@ from keras import metrics
 from .against import Trial, differences
 from .conftest import use_floats
 from .metrics import FUNCTIONS, METRICS, model_of, rows
-from .recipe import public_classes, public_functions, without_recipe
+from .recipe import of, public_classes, public_functions, without_recipe
 
 ALL = METRICS | {f"{name}()": recipe for name, recipe in FUNCTIONS.items()}
-EQUAL = {name: recipe for name, recipe in ALL.items() if recipe.verdict == "equal"}
+EQUAL = of(ALL, "equal")
 GROUPS = {
     "classes": {name: r for name, r in EQUAL.items() if name in METRICS and r.floats == "float64"},
     "classes in float32": {name: r for name, r in EQUAL.items() if name in METRICS and r.floats == "float32"},

@@ -9,12 +9,7 @@ from keras.optimizers import schedules
 
 from .against import Trial, differences, relative, weights_of
 from .optimizers import APART, OPTIMIZERS, OPTIONS, SCHEDULES, MeanOfAll, model_of, model_of_all, rows, schedule_free
-from .recipe import public_classes, without_recipe
-
-
-def of(recipes, verdict):
-    return {name: recipe for name, recipe in recipes.items() if recipe.verdict == verdict}
-
+from .recipe import of, public_classes, without_recipe
 
 EQUAL, RATES = of(OPTIMIZERS, "equal"), of(SCHEDULES, "equal")
 

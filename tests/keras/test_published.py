@@ -1,12 +1,11 @@
-"""Twelve models as people publish them against one device, and on any workers."""
+"""Models as people publish them against one device, and on any workers."""
 
 from __future__ import annotations
 
 import pytest
-from heliostat.trainer import Trainer
 
-from ..slow import SLOW
-from .against import SEED, Trial, differences, weights_of
+from ..trainer.helpers import local_trainer
+from .against import Trial, differences, weights_of
 from .published.catalogue import MODELS
 from .published.tuning import unfreeze
 
@@ -49,9 +48,7 @@ def test_a_published_model_on_two_workers_is_that_of_one_device(tmp_path, float6
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_two_microbatches_are_not_is_the_same_bits_on_any_workers(tmp_path, float64, name):
     tried = trial(name)
-    runs = [tried.heliostat(tmp_path / str(n), workers=n, num_microbatches=4) for n in (1, 2, 3)]
-    assert runs[0].sha256 == runs[1].sha256 == runs[2].sha256
-    assert runs[0].history == runs[1].history == runs[2].history
+    assert tried.alike(tmp_path, num_microbatches=4)
 
 
 ASKED = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
@@ -59,18 +56,8 @@ ASKED = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
 
 def in_two_fits(tried, folder, workers, num_microbatches):
     """A head on a frozen base, then all of it."""
-    with Trainer(
-        tried.build,
-        workers=workers,
-        in_process=workers > 0,
-        num_microbatches=num_microbatches,
-        seed=SEED,
-        run_dir=folder,
-        deadline_s=60 * SLOW,
-    ) as trainer:
-        rows = tried.rows
-        first = trainer.fit(rows.x, rows.y, **ASKED)
-        return [first, trainer.fit(rows.x, rows.y, prepare=unfreeze, **ASKED)]
+    with local_trainer(tried.build, folder, workers=workers, num_microbatches=num_microbatches) as trainer:
+        return [trainer.fit(tried.rows.x, tried.rows.y, prepare=p, probe=True, **ASKED) for p in (None, unfreeze)]
 
 
 @pytest.mark.slow
@@ -82,7 +69,7 @@ def test_transfer_in_two_fits_is_that_of_one_device(tmp_path, float64):
     unfreeze(model)
     wanted.append(model.fit(tried.rows.x, tried.rows.y, **ASKED).history)
 
-    results = in_two_fits(tried, tmp_path / "run", workers=0, num_microbatches=1)
+    results = in_two_fits(tried, tmp_path, workers=0, num_microbatches=1)
     for result, history in zip(results, wanted, strict=True):
         assert {name: pytest.approx(values, rel=1e-10) for name, values in history.items()} == result.history
     trained = weights_of(results[1].model())  # in the same order, under names that go on counting

@@ -14,6 +14,7 @@ from heliostat.trainer import Trainer
 from heliostat.trainer.engine.runtime import set_up
 
 from ..slow import SLOW
+from .phased_watch import Watch
 from .ray_pool import warm_trainer, warm_workers
 
 __all__ = ["warm_trainer", "warm_workers"]
@@ -34,6 +35,11 @@ def use_floats(name: str) -> None:
 def float32_again():
     yield
     use_floats("float32")
+
+
+@pytest.fixture
+def float64():
+    use_floats("float64")
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +96,16 @@ def at():
     for stop in stops:
         stop()
     assert not missing, f"this did not happen: {missing}"
+
+
+@pytest.fixture
+def watch():
+    """A `Watch` on the workers of this process; what is planned with it must have happened."""
+    made = Watch()
+    remove = instruments.listen(made.reached)
+    yield made
+    remove()
+    assert not made.missing, "what was planned did not happen"
 
 
 def fingerprint(result) -> dict[str, str]:

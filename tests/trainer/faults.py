@@ -23,6 +23,7 @@ import psutil
 from heliostat.cluster import instruments
 from heliostat.cluster.group.worker_process import WorkerKilled
 
+from ..phase_of_step import PhaseOfStep
 from ..slow import SLOW
 
 GONE_S = 20.0 * SLOW
@@ -157,11 +158,11 @@ class Watcher:
         self._fired: set[int] = set()
         self._read: tuple[int, list[list[int]]] = (-1, [])
         self._formed_s = 0.0
-        self._in_step: dict[str, tuple[int, int]] = {}  # by thread its step, and how many sums of that it has
+        self._phases = PhaseOfStep()
 
     def __call__(self, point: str, step: int | None) -> None:
         """This worker is at a point."""
-        phase = self._phase(point, step)
+        _, phase = self._phases.reached(point, step)
         self._look()
         pending = [(number, each) for number, each in enumerate(self._orders) if number not in self._fired]
         if point == "compute" and (self._folder / "slow").exists():
@@ -186,15 +187,6 @@ class Watcher:
                 return
         if point == "compute" and not complete and self._events is not None:
             time.sleep(PACE_S)
-
-    def _phase(self, point: str, step: int | None) -> int:
-        """The phase of its step that this thread is in."""
-        name = threading.current_thread().name
-        at, phase = self._in_step.get(name, (-1, 0))
-        if step is not None and step != at:
-            at, phase = step, 0
-        self._in_step[name] = at, phase + (point == "summed")
-        return phase
 
     def _look(self) -> None:
         while (path := self._folder / f"{len(self._orders):03}.json").exists():

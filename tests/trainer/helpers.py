@@ -12,6 +12,8 @@ from heliostat.trainer.trainer_config import TrainerConfig
 
 from ..slow import SLOW
 
+SEED = 7
+
 
 class TrainerOn(Trainer):
     """A trainer on given workers; `workers` shows them."""
@@ -35,7 +37,7 @@ def local_trainer(build_model, tmp_path, *, workers=0, replicas=1, num_microbatc
         replicas_per_worker=replicas,
         num_microbatches=num_microbatches,
         run_dir=tmp_path / "run",
-        **{"seed": 7, "deadline_s": 60 * SLOW} | arguments,
+        **{"seed": SEED, "deadline_s": 60 * SLOW} | arguments,
     )
 
 

@@ -14,6 +14,7 @@ from heliostat.trainer import ConfigurationError, TrainingFailedError
 from .conftest import use_floats
 from .faults import events_of
 from .helpers import die, local_trainer
+from .one_device import fitted, same_history
 
 pytestmark = pytest.mark.engine
 
@@ -75,20 +76,13 @@ def from_generator(most=None):
 
 
 def of_keras(data, epochs, steps, **arguments):
-    history = linear().fit(data, steps_per_epoch=steps, epochs=epochs, verbose=0, **arguments).history
-    return {name: list(values) for name, values in history.items()}
+    return fitted(linear, data, steps_per_epoch=steps, epochs=epochs, **arguments)[0]
 
 
 def of_ours(data, epochs, steps, tmp_path, *, workers=2, **arguments):
     with local_trainer(linear, tmp_path, workers=workers, num_microbatches=2) as trainer:
         arguments = {"global_batch_size": BATCH, "verbose": 0} | arguments
         return trainer.fit(data, steps_per_epoch=steps, epochs=epochs, **arguments)
-
-
-def assert_equal(history, wanted):
-    assert history.keys() == wanted.keys()
-    for name, values in wanted.items():
-        np.testing.assert_allclose(history[name], values, rtol=1e-10)
 
 
 def stored_batches(run_dir):
@@ -104,15 +98,15 @@ def test_an_endless_function_is_read_as_far_as_the_run_needs(tmp_path):
     source = Source()
     result = of_ours(source.function, 2, 3, tmp_path)
     assert source.count == 6
-    assert_equal(result.history, of_keras(Source()(), 2, 3))
+    same_history(result.history, of_keras(Source()(), 2, 3))
     assert stored_batches(result.run_dir) == list(range(6))
 
 
 def test_epochs_of_arrays_go_on_in_the_pass_as_in_keras(tmp_path):
     result = of_ours((X, Y), 4, 3, tmp_path, shuffle=False)
-    wanted = linear().fit(X, Y, batch_size=BATCH, steps_per_epoch=3, epochs=4, shuffle=False, verbose=0).history
+    wanted, _ = fitted(linear, X, Y, batch_size=BATCH, steps_per_epoch=3, epochs=4)
     assert [epoch.rows for epoch in result.epochs] == [24, 16, 24, 16]
-    assert_equal(result.history, wanted)
+    same_history(result.history, wanted)
 
 
 @pytest.mark.slow
@@ -146,7 +140,7 @@ def test_epochs_of_arrays_go_on_in_the_pass_as_in_keras(tmp_path):
 )
 def test_streams_are_read_as_keras_reads_them(make, plain, steps, tmp_path):
     result = of_ours(make(), 3, steps, tmp_path, workers=0)
-    assert_equal(result.history, of_keras(plain(), 3, steps, shuffle=False))
+    same_history(result.history, of_keras(plain(), 3, steps))
 
 
 @pytest.mark.slow
@@ -156,7 +150,7 @@ def test_batches_are_put_together_anew(rows, loop, tmp_path):
     source = Source(rows=rows)
     result = of_ours(source.function, 2, 5, tmp_path, loop=loop)
     assert source.count == -(-10 * BATCH // rows)
-    assert_equal({"loss": result.history["loss"]}, {"loss": of_keras(Source()(), 2, 5)["loss"]})
+    same_history({"loss": result.history["loss"]}, {"loss": of_keras(Source()(), 2, 5)["loss"]})
 
 
 class Stops(keras.callbacks.Callback):
@@ -174,15 +168,15 @@ def test_a_run_goes_on_with_the_rows_that_are_there_and_then_with_those_that_fol
     result = of_ours(again.function, 5, 100, tmp_path, verbose=2)
     assert again.count == 500
     assert "are passed over" in capfd.readouterr().out
-    assert_equal(result.history, of_keras(Source()(), 5, 100))
+    same_history(result.history, of_keras(Source()(), 5, 100))
     more = of_ours(Source().function, 6, 100, tmp_path)
-    assert_equal(more.history, of_keras(Source()(), 6, 100))
+    same_history(more.history, of_keras(Source()(), 6, 100))
 
 
 @pytest.mark.slow
 def test_what_lies_before_the_oldest_checkpoint_is_deleted(tmp_path):
     result = of_ours(Source().function, 10, 20, tmp_path, keep=2)
-    assert_equal(result.history, of_keras(Source()(), 10, 20))
+    same_history(result.history, of_keras(Source()(), 10, 20))
     left = stored_batches(result.run_dir)
     assert left[0] == 0
     assert left[1] > 100
@@ -200,7 +194,7 @@ def test_a_worker_dies_while_rows_arrive(at, tmp_path, point, step):
         )
     assert source.count == 15
     wanted = of_keras(Source()(), 3, 5, validation_data=(X, Y), validation_batch_size=ROWS)
-    assert_equal(result.history, wanted)
+    same_history(result.history, wanted)
     assert events_of(result.run_dir, "lost")
 
 

@@ -1,6 +1,6 @@
-"""Every argument of Keras's `fit`, `evaluate` and `predict` does here what it does there; float64 against plain Keras.
+"""Every argument of Keras's `fit` does here what it does there, as those of passes do (`test_keras_passes.py`).
 
-Keras's own signatures are read, so that an argument of a new version is noticed.
+Float64, against plain Keras. Keras's own signatures are read, so that an argument of a new version is noticed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from heliostat.data import DatasetExistsError, write_dataset
+from heliostat.data import write_dataset
 from heliostat.trainer import ConfigurationError, Trainer
 from heliostat.trainer.keras_arguments import ELSEWHERE, TABLE, page_lines
 from keras import layers
 
 from .conftest import use_floats
 from .helpers import local_trainer
-from .models import linear
+from .one_device import fitted, same_history, same_weights
 
 ROWS, CLASSES = 42, 3
 RNG = np.random.default_rng(0)
@@ -60,30 +60,16 @@ def of_steps():
     return model
 
 
-def as_keras(build, x, y, **arguments):
-    """History and weights of plain Keras on one device."""
-    model = build()
-    history = model.fit(x, y, **{"shuffle": False, "verbose": 0} | arguments).history
-    return history, model.get_weights()
-
-
-def check_history(got, want):
-    assert got.keys() == want.keys()
-    for name, values in want.items():
-        np.testing.assert_allclose(got[name], values, rtol=1e-10, err_msg=name)
-
-
 def compare(tmp_path, build, *arrays, workers=0, **arguments):
     """History and weights must be plain Keras's: one microbatch, or two workers with one each."""
     use_floats("float64")
     x, y = arrays
-    history, weights = as_keras(build, x, y, **arguments)
+    history, weights = fitted(build, x, y, **arguments)
     with local_trainer(build, tmp_path, workers=workers, num_microbatches=max(1, workers)) as trainer:
         result = trainer.fit(x, y, **{"shuffle": False, "verbose": 0} | arguments)
-    check_history(result.history, history)
+    same_history(result.history, history)
     assert any(np.ptp(weight) > 1e-3 for weight in weights), "plain Keras did not train"
-    for got, want in zip(result.model().get_weights(), weights, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+    same_weights(result.model().get_weights(), weights)
 
 
 # By name: the model, its targets, and the arguments of `fit`. What is in two of them need not be by itself.
@@ -225,7 +211,7 @@ def test_streams_take_the_arguments_that_they_take_in_keras(tmp_path):
     with local_trainer(classifier(), tmp_path, num_microbatches=1) as trainer:
         weights = dict(enumerate([0.5, 2.0, 3.0]))
         result = trainer.fit(batches, class_weight=weights, validation_data=weighted, verbose=0)
-        check_history(result.history, want)
+        same_history(result.history, want)
         np.testing.assert_allclose(trainer.evaluate(weighted, return_dict=False), model.evaluate(weighted, verbose=0))
         np.testing.assert_allclose(trainer.predict(weighted, steps=2), model.predict(weighted, steps=2, verbose=0))
         for refused, words in (
@@ -254,10 +240,10 @@ def test_shuffled_rows_are_the_same_rows(tmp_path):
 def test_classes_have_weights_in_all_loops(tmp_path, loop):
     use_floats("float64")
     arguments = {"class_weight": CLASS_WEIGHT, "batch_size": 8, "epochs": 2, "validation_data": VALID}
-    want, _ = as_keras(classifier(), X, Y, **arguments)
+    want, _ = fitted(classifier(), X, Y, **arguments)
     with local_trainer(classifier(), tmp_path, workers=2, num_microbatches=2) as trainer:
         result = trainer.fit(X, Y, shuffle=False, verbose=0, loop=loop, **arguments)
-    check_history(result.history, want)
+    same_history(result.history, want)
 
 
 @pytest.mark.engine
@@ -266,12 +252,12 @@ def test_columns_of_a_dataset_are_weights_and_validation_may_do_without(tmp_path
     use_floats("float64")
     weighted = write_dataset(tmp_path / "weighted", {"x": X, "y": Y, "w": WEIGHTS})
     plain = write_dataset(tmp_path / "plain", {"x": VALID[0], "y": VALID[1]})
-    want, _ = as_keras(classifier(), X, Y, sample_weight=WEIGHTS, validation_data=VALID, batch_size=8)
+    want, _ = fitted(classifier(), X, Y, sample_weight=WEIGHTS, validation_data=VALID, batch_size=8)
     with local_trainer(classifier(), tmp_path, num_microbatches=1) as trainer:
         result = trainer.fit(
             weighted, sample_weight="w", validation_data=str(tmp_path / "plain"), batch_size=8, shuffle=False, verbose=0
         )
-        check_history(result.history, want)
+        same_history(result.history, want)
         assert "the rows to validate on have no sample_weight" in (result.run_dir / "run.json").read_text()
         assert trainer.evaluate(plain)["loss"] == pytest.approx(want["val_loss"][0], rel=1e-10)
     with local_trainer(classifier(), tmp_path / "split", num_microbatches=1) as trainer:
@@ -294,9 +280,6 @@ def test_a_run_does_not_go_on_with_other_weights_or_another_validation(tmp_path)
             trainer.fit(X, Y, **arguments | change)
 
 
-# -- signatures -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_begins_with_keras_arguments_and_the_table_has_each(method):
     theirs, ours = (
@@ -314,132 +297,3 @@ def test_the_page_is_the_table():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "arguments.md").read_text()
     assert "\n".join(page_lines()) in page
     assert [each for each in ELSEWHERE if f"`{each}`" not in page] == []
-
-
-# -- evaluate, predict, and the model ---------------------------------------------------------------------------------
-
-
-class Seen(keras.callbacks.Callback):
-    """Notes hooks with their logs."""
-
-    def __init__(self):
-        super().__init__()
-        self.hooks = []
-
-    def on_test_begin(self, logs=None):
-        self.hooks.append(("test begins", self.params["steps"], self.model.count_params()))
-
-    def on_test_end(self, logs=None):
-        self.hooks.append(("test ends", dict(logs)))
-
-    def on_predict_begin(self, logs=None):
-        self.hooks.append(("predict begins", self.params["steps"]))
-
-    def on_predict_end(self, logs=None):
-        self.hooks.append(("predict ends", logs))
-
-
-class SeenBatches(Seen):
-    def on_predict_batch_end(self, batch, logs=None):
-        self.hooks.append((batch, logs["outputs"].shape))
-
-
-@pytest.fixture
-def trained(tmp_path):
-    """A trainer of two workers after a fit, and plain Keras's model after the same."""
-    use_floats("float64")
-    model = classifier()()
-    model.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
-    with local_trainer(classifier(), tmp_path, workers=2, num_microbatches=2) as trainer:
-        trainer.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
-        yield trainer, model
-
-
-@pytest.mark.engine
-def test_evaluate_and_predict_take_keras_arguments(trained, tmp_path):
-    trainer, model = trained
-    for arguments in ({}, {"sample_weight": WEIGHTS}, {"batch_size": 5, "steps": 3}, {"steps": 4}):
-        want = model.evaluate(X, Y, verbose=0, **arguments)
-        np.testing.assert_allclose(trainer.evaluate(X, Y, return_dict=False, **arguments), want, rtol=1e-10)
-        assert trainer.evaluate((X, Y), **arguments) == pytest.approx(
-            model.evaluate(X, Y, verbose=0, return_dict=True, **arguments), rel=1e-10
-        )
-    want = model.predict(X, batch_size=5, steps=3, verbose=0)
-    assert want.shape == (15, CLASSES)
-    np.testing.assert_allclose(trainer.predict(X, batch_size=5, steps=3), want, rtol=1e-10)
-
-    ours, theirs = SeenBatches(), SeenBatches()
-    got = trainer.evaluate(X, Y, 8, callbacks=[ours])
-    trainer.predict(X, 8, callbacks=ours)
-    want = model.evaluate(X, Y, batch_size=8, verbose=0, callbacks=[theirs], return_dict=True)
-    model.predict(X, batch_size=8, verbose=0, callbacks=[theirs])
-    assert (got, ours.hooks.pop(1)) == (pytest.approx(want), ("test ends", pytest.approx(theirs.hooks.pop(1)[1])))
-    assert (ours.hooks, len(ours.hooks)) == (theirs.hooks, 9)
-
-    np.testing.assert_allclose(trainer.model.get_weights()[0], model.get_weights()[0], rtol=1e-10)
-    assert trainer.model is trainer.model
-    trainer.save(tmp_path / "there" / "model.keras")
-    saved = keras.models.load_model(tmp_path / "there" / "model.keras")
-    np.testing.assert_allclose(saved.predict(X, verbose=0), trainer.predict(X), rtol=1e-10)
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["model.keras"]
-
-    written = trainer.predict(X, 8, output=tmp_path / "written")
-    assert len(written) == ROWS
-    rows = next(iter(written.batches(ROWS, shuffle=False)))["prediction"]
-    np.testing.assert_array_equal(rows, trainer.predict(X, 8))
-    with pytest.raises(DatasetExistsError):
-        trainer.predict(X, output=tmp_path / "written")
-
-
-@pytest.mark.engine
-@pytest.mark.slow
-def test_what_a_callback_of_a_pass_may_not_do_is_refused(trained):
-    trainer, _ = trained
-
-    class Changes(keras.callbacks.Callback):
-        def on_test_begin(self, logs=None):
-            self.model.set_weights([weight + 1 for weight in self.model.get_weights()])
-
-    class Looks(keras.callbacks.Callback):
-        def on_test_batch_end(self, batch, logs=None):
-            pass
-
-    with pytest.raises(ConfigurationError, match="changed weights in on_test_begin"):
-        trainer.evaluate(X, Y, callbacks=[Changes()])
-    with pytest.raises(ConfigurationError, match="Looks has on_test_batch_end"):
-        trainer.evaluate(X, Y, callbacks=[Looks()])
-    with pytest.raises(ConfigurationError, match=r"save\('model.h5'\): it takes a path or URI that ends with '.keras'"):
-        trainer.save("model.h5")
-    with pytest.raises(ConfigurationError, match=r"output=3; it takes the path or URI"):
-        trainer.predict(X, output=3)
-
-
-@pytest.mark.engine
-@pytest.mark.slow
-def test_before_any_fit_the_model_is_that_with_which_one_begins(tmp_path):
-    with local_trainer(linear(), tmp_path) as trainer:
-        new = trainer.model
-        new.build(X.shape)
-        got = trainer.evaluate(X, Y)
-        assert new.evaluate(X, Y, verbose=0) == pytest.approx([got["loss"], got["accuracy"]], rel=1e-5)
-        trainer.fit(X, Y, verbose=0)
-        assert trainer.model is not new
-
-
-@pytest.mark.engine
-@pytest.mark.slow
-def test_outputs_of_several_parts_are_columns(tmp_path):
-    inputs = keras.Input((5,))
-    outputs = {"one": layers.Dense(2)(inputs), "more": [layers.Dense(1)(inputs), layers.Dense(3)(inputs)]}
-
-    def build():
-        model = keras.models.clone_model(keras.Model(inputs, outputs))
-        model.compile("sgd")
-        return model
-
-    with local_trainer(build, tmp_path, workers=3, num_microbatches=4) as trainer:
-        written = trainer.predict(X, 4, output=tmp_path / "written")
-        found, rows = trainer.predict(X, 4), next(iter(written.batches(ROWS, shuffle=False)))
-    assert sorted(rows) == ["more.0", "more.1", "one"]
-    np.testing.assert_array_equal(rows["one"], found["one"])
-    np.testing.assert_array_equal(rows["more.1"], found["more"][1])

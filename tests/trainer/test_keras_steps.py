@@ -13,6 +13,7 @@ from heliostat.trainer.errors import UnsupportedStepError
 from keras import layers, ops
 
 from .conftest import use_floats
+from .one_device import fitted, same_history
 
 pytestmark = pytest.mark.engine
 
@@ -147,15 +148,12 @@ def precision_and_recall():
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_steps_give_the_history_of_plain_keras(train, build, weighted, workers):
     use_floats("float64")
-    arguments = {"batch_size": BATCH, "epochs": 3, "shuffle": False, "verbose": 0}
-    plain = build().fit(X, Y, sample_weight=WEIGHTS if weighted else None, **arguments).history
+    plain, _ = fitted(build, X, Y, sample_weight=WEIGHTS if weighted else None, batch_size=BATCH, epochs=3)
     data, more = ((X, Y, WEIGHTS), {"sample_weight": "w"}) if weighted else ((X, Y), {})
     result = train(
         build, data, workers=workers, num_microbatches=3, global_batch_size=BATCH, epochs=3, shuffle=False, **more
     )
-    assert set(result.history) == set(plain)
-    for name, values in plain.items():
-        np.testing.assert_allclose(result.history[name], values, rtol=1e-9, err_msg=name)
+    same_history(result.history, plain, rtol=1e-9)
 
 
 def test_data_is_what_keras_packs():

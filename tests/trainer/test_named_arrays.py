@@ -9,6 +9,7 @@ from heliostat.data import open_dataset
 
 from .conftest import use_floats
 from .helpers import local_trainer
+from .one_device import fitted, same_history, same_weights
 
 pytestmark = pytest.mark.engine
 
@@ -45,25 +46,20 @@ def autoencoder():
 
 
 @pytest.mark.parametrize(
-    ("build", "data"),
+    ("build", "data", "columns"),
     [
-        (named, ({"b": RIGHT, "a": LEFT}, {"v": -Y, "u": Y})),
-        pytest.param(listed, ([LEFT, RIGHT], [Y, -Y]), marks=pytest.mark.slow),
-        pytest.param(listed, ({"b": RIGHT, "a": LEFT}, (Y, -Y)), marks=pytest.mark.slow),
-        pytest.param(autoencoder, (X, X), marks=pytest.mark.slow),
+        (named, ({"b": RIGHT, "a": LEFT}, {"v": -Y, "u": Y}), ["x.a", "x.b", "y.u", "y.v"]),
+        pytest.param(listed, ([LEFT, RIGHT], [Y, -Y]), ["x.0", "x.1", "y.0", "y.1"], marks=pytest.mark.slow),
+        pytest.param(listed, ({"b": RIGHT, "a": LEFT}, (Y, -Y)), ["x.a", "x.b", "y.0", "y.1"], marks=pytest.mark.slow),
+        pytest.param(autoencoder, (X, X), ["x"], marks=pytest.mark.slow),
     ],
     ids=["dicts", "lists", "dict by the names of a list", "input as target"],
 )
-def test_structures_of_arrays_are_those_of_keras(build, data, tmp_path):
-    plain = build()
-    wanted = plain.fit(*data, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+def test_structures_of_arrays_are_those_of_keras(build, data, columns, tmp_path):
+    history, weights = fitted(build, *data, batch_size=8, epochs=2)
     with local_trainer(build, tmp_path, workers=2, num_microbatches=2) as trainer:
         result = trainer.fit(data, **JOB)
         found = result.model().get_weights()
-    assert result.history.keys() == wanted.keys()
-    for name, values in wanted.items():
-        np.testing.assert_allclose(result.history[name], values, rtol=1e-10)
-    for ours, theirs in zip(found, plain.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
-    stored = open_dataset(tmp_path / "run" / "data" / "train")
-    assert sorted(stored.schema) == (["x"] if build is autoencoder else sorted(stored.schema))
+    same_history(result.history, history)
+    same_weights(found, weights)
+    assert sorted(open_dataset(tmp_path / "run" / "data" / "train").schema) == columns

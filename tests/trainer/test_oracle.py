@@ -14,6 +14,7 @@ from heliostat.data import open_dataset
 
 from .conftest import dense_data, text_data, use_floats
 from .models import chapter_without_top2, linear
+from .one_device import largest_difference
 
 pytestmark = pytest.mark.engine
 
@@ -70,10 +71,6 @@ def initial_weights(build, x):
     model = build()
     model.build(x[:2].shape)
     return model.get_weights()
-
-
-def largest_difference(left, right) -> float:
-    return max(float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12)) for a, b in zip(left, right, strict=True))
 
 
 def compare(train, build, data, *, epochs=2, batch=16, seed=7, **arguments) -> float:

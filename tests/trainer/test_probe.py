@@ -15,6 +15,7 @@ from heliostat.trainer.engine.state import state_bytes
 from keras import layers, ops
 
 from .conftest import dense_data, use_floats
+from .faults import events_of
 from .helpers import local_trainer
 from .models import linear, normalised
 from .probed import built_for, look_at
@@ -37,8 +38,7 @@ def record_of(result):
 
 
 def probes_of(result):
-    lines = (result.run_dir / "events.jsonl").read_text().splitlines()
-    return [line for line in map(json.loads, lines) if line["event"] == "probed"]
+    return events_of(result.run_dir, "probed")
 
 
 def model_of(loss, *more, metrics=(), activation=None, kind=keras.Model):
@@ -197,6 +197,5 @@ def test_a_run_that_goes_on_is_not_looked_at_again(tmp_path):
     with pytest.raises(RunPausedError, match="SIGTERM"):
         fit(linear(), tmp_path, dense_data(), **arguments)
     result = fit(linear(), tmp_path, dense_data(), **arguments)
-    events = [json.loads(line) for line in (result.run_dir / "events.jsonl").read_text().splitlines()]
-    assert ["probe" in each["seconds"] for each in events if each["event"] == "first_step"] == [True, False]
+    assert ["probe" in each["seconds"] for each in events_of(result.run_dir, "first_step")] == [True, False]
     assert len(probes_of(result)) == 1

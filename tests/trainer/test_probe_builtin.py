@@ -39,8 +39,12 @@ def classes_of(module, kind):
     return found
 
 
-def says_of_loss(name, policy):
+def compute_in(policy):
     use_floats(policy) if policy == "float64" else keras.config.set_dtype_policy(policy)
+
+
+def says_of_loss(name, policy):
+    compute_in(policy)
     rng = np.random.default_rng(0)
     y, shape, activation = targets(TAKES.get(name, "numbers"), rng)
     x = rng.normal(size=(ROWS, *VECTOR))
@@ -48,7 +52,7 @@ def says_of_loss(name, policy):
 
 
 def says_of_layer(name, policy):
-    use_floats(policy) if policy == "float64" else keras.config.set_dtype_policy(policy)
+    compute_in(policy)
     rng = np.random.default_rng(0)
     build, shape = around(name)
     x = rng.integers(0, 10, (ROWS, *shape)).astype("int32") if shape == INTEGERS else rng.random((ROWS, *shape))
@@ -57,7 +61,7 @@ def says_of_layer(name, policy):
 
 
 def says_of_metrics(names, policy):
-    use_floats(policy) if policy == "float64" else keras.config.set_dtype_policy(policy)
+    compute_in(policy)
     rng = np.random.default_rng(0)
     (kind,) = {METRICS[name][1] if name in METRICS else TAKES.get(name, "numbers") for name in names}
     y, shape, activation = targets(kind, rng)

@@ -13,7 +13,7 @@ from heliostat.trainer.jobs import WEIGHTS_FILE
 from keras import layers, ops
 
 from .conftest import use_floats
-from .test_oracle import largest_difference
+from .one_device import largest_difference
 
 pytestmark = pytest.mark.engine
 

@@ -253,7 +253,7 @@ def test_a_step_that_does_not_say_how_its_loss_reduces_is_refused_for_a_summed_l
         ({"batch_size": 4, "global_batch_size": 4}, "two names of one argument"),
         ({"steps": 3}, r"no argument 'steps', which was given as steps=3. It belongs to evaluate\(\) and predict\(\)"),
         ({"use_multiprocessing": True}, "Use nothing: rows are read ahead"),
-        ({"frobnicate": 1}, r"given as frobnicate=1. See help\("),
+        ({"frobnicate": 1}, r"no argument 'frobnicate', which was given as frobnicate=1. See help\("),
         ({"validation_splits": 0.1}, r"Did you mean validation_split=0.1\?"),
         ({"validation_split": 1.5}, "validation_split=1.5; it takes a fraction"),
         ({"validation_split": 0.999}, "rows leaves nothing"),
@@ -295,7 +295,12 @@ def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words
     [
         ({"workers": -1}, "workers=-1"),
         ({"seed": 2**32}, "too large"),
+<<<<<<< HEAD
         ({"strategy": None}, r"given as strategy=None. Use Trainer\(replicas_per_worker"),
+=======
+        ({"strategy": None}, r"no argument 'strategy', .* given as strategy=None. Use Trainer\(replicas_per_worker"),
+        ({"gpus": 2}, r"given as gpus=2. Use Trainer\(replicas_per_worker=2\): the GPUs of each worker"),
+>>>>>>> f132140 (Tests of Keras's names and habits share their trials; what they say in a run is held note by note)
         ({"worker": 2}, "Did you mean workers="),
         ({"workers": 0, "address": "auto"}, "address='auto' has no use"),
         ({"replicas_per_worker": 0}, "replicas_per_worker=0"),

@@ -64,7 +64,7 @@ def test_what_is_packed_is_what_is_unpacked():
 
 def test_code_by_value_keeps_its_file_and_text_where_the_file_is_gone(tmp_path, monkeypatch):
     path = tmp_path / "passing_script.py"
-    path.write_text("def divide(by):\n    return [1 / each for each in by]\n")
+    path.write_text("def divide(by):\n    return list(1 / each for each in by)\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("passing_script")
     cloudpickle.register_pickle_by_value(module)
@@ -78,8 +78,8 @@ def test_code_by_value_keeps_its_file_and_text_where_the_file_is_gone(tmp_path, 
     divide = unship(packed, "divide")
     with pytest.raises(ZeroDivisionError) as raised:
         divide([0])
-    assert user_frame(raised.value) == f'File "{path}", line 2, in <listcomp>'
-    assert "return [1 / each for each in by]" in "".join(traceback.format_tb(raised.value.__traceback__))
+    assert user_frame(raised.value) == f'File "{path}", line 2, in <genexpr>'
+    assert "return list(1 / each for each in by)" in "".join(traceback.format_tb(raised.value.__traceback__))
     assert inspect.getsource(divide).startswith("def divide(by)")  # for AutoGraph
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from heliostat.cluster.group.worker_process import WorkerKilled
 
+from ...phase_of_step import PhaseOfStep
 from ...slow import SLOW
 
 GUARD_S = 30.0 * SLOW
@@ -27,8 +28,7 @@ class Script:
         self.seen: list[tuple[Any, ...]] = []
         self.fired: list[tuple[Any, ...]] = []
         self._rules: list[tuple[int | None, str, int | None, str, Callable[[], None]]] = []
-        self._step: dict[int, int] = {}
-        self._phase: dict[int, int] = {}  # how many sums of its step a worker has
+        self._phases = PhaseOfStep()
         self._changed = threading.Condition()
 
     def on(
@@ -97,10 +97,7 @@ class Script:
         worker = current_worker()
         if worker is None:
             return
-        if step is not None and step != self._step.get(worker):
-            self._step[worker], self._phase[worker] = step, 0
-        step, phase = self._step.get(worker), self._phase.get(worker, 0)
-        self._phase[worker] = phase + (point == "summed")
+        step, phase = self._phases.reached(point, step)
         if point in OF_A_PHASE and phase:
             point = f"{point} {phase}"
         self.note(worker, point, step)

@@ -1,4 +1,4 @@
-"""The twelve models, what they are trained on, and what forbids that two microbatches be one batch."""
+"""The models, what they are trained on, and what forbids that two microbatches be one batch."""
 
 from __future__ import annotations
 

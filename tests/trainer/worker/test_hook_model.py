@@ -11,6 +11,7 @@ from keras.callbacks import Callback
 
 from ..conftest import dense_data, fingerprint, use_floats
 from ..models import linear
+from ..one_device import fitted, same_history, same_weights
 
 pytestmark = pytest.mark.engine
 
@@ -36,19 +37,13 @@ def with_average():
 
 def plain(build_model, callbacks, **arguments):
     """What Keras computes on one device."""
-    model = build_model()
-    wanted = {"epochs": 2, "batch_size": 8, "shuffle": False, "verbose": 0} | arguments
-    history = model.fit(*DATA, callbacks=callbacks, **wanted).history
-    return history, model.get_weights()
+    return fitted(build_model, *DATA, epochs=2, batch_size=8, callbacks=callbacks, **arguments)
 
 
 def same(result, expected):
     history, weights = expected
-    assert set(result.history) == set(history)
-    for name, values in history.items():
-        np.testing.assert_allclose(result.history[name], values, rtol=1e-10, err_msg=name)
-    for one, other in zip(result.model().get_weights(), weights, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    same_history(result.history, history)
+    same_weights(result.model().get_weights(), weights, rtol=1e-9)
 
 
 class Looks(Callback):
