@@ -295,12 +295,7 @@ def test_arguments_are_checked_before_anything_starts(tmp_path, arguments, words
     [
         ({"workers": -1}, "workers=-1"),
         ({"seed": 2**32}, "too large"),
-<<<<<<< HEAD
-        ({"strategy": None}, r"given as strategy=None. Use Trainer\(replicas_per_worker"),
-=======
         ({"strategy": None}, r"no argument 'strategy', .* given as strategy=None. Use Trainer\(replicas_per_worker"),
-        ({"gpus": 2}, r"given as gpus=2. Use Trainer\(replicas_per_worker=2\): the GPUs of each worker"),
->>>>>>> f132140 (Tests of Keras's names and habits share their trials; what they say in a run is held note by note)
         ({"worker": 2}, "Did you mean workers="),
         ({"workers": 0, "address": "auto"}, "address='auto' has no use"),
         ({"replicas_per_worker": 0}, "replicas_per_worker=0"),
