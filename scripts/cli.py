@@ -76,9 +76,9 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
 def run(plan: bool, workers: int | None, script: Path, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT with ARGUMENTS, as `python SCRIPT` does.
 
-    Unlike there, an error of Heliostat is shown as its message alone, and the traceback of another error begins in the
-    script. The script runs with the Python that Heliostat is installed in. Options go before SCRIPT; what follows it
-    belongs to the script.
+    The traceback of an error begins in the script; `heliostat --traceback run` shows all of one of Heliostat's. The
+    script runs with the Python that Heliostat is installed in. Options go before SCRIPT; what follows it belongs to the
+    script.
 
     The exit status is the script's; 1 after an error; and 75 when the run was paused, by Ctrl-C, SIGTERM or max_time_s:
     then `heliostat resume`, or the same command with the same run_dir, goes on with it.

@@ -1,4 +1,4 @@
-"""Errors on the screen: Heliostat's own as a message that says what to do, others as a traceback of the user's code.
+"""Errors on the screen: Heliostat's own as a message that says what to do, with the frames of the user's code alone.
 
 What makes the texts is imported only when something has failed, so that commands start fast.
 """
@@ -27,6 +27,13 @@ def message_of(error: BaseException) -> str:
     from heliostat.trainer.driver.error_text import message_of as text
 
     return text(error)
+
+
+def short_account(error: BaseException, way_to_all: str) -> str:
+    """The frames of the user's code and the error's message; `way_to_all` is what shows all frames."""
+    from heliostat.trainer.driver.error_text import short_account as text
+
+    return text(error, way_to_all)
 
 
 def full_account(error: BaseException, path: str = "") -> str:

@@ -23,6 +23,7 @@ from .driver.result import Result
 from .driver.run_paths import checkpoint_dir_of, run_dir_of
 from .driver.runs import FitCall
 from .driver.screen import Verbose
+from .driver.uncaught import shows_errors_shortly
 from .engine.private_names import CALLBACK_FIELDS
 from .environment import wanted_workers
 from .given_rows import given_rows, one_of, validation_of
@@ -90,6 +91,7 @@ class Trainer(ModelUse):
     use it as a context manager, to free them; a trainer that nobody refers to any more frees them, too.
     """
 
+    @shows_errors_shortly
     @refuses_unknown("Trainer")
     def __init__(
         self,

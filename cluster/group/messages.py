@@ -169,6 +169,7 @@ class Failure:
         traceback: its traceback, empty where it left none.
         error: the exception itself where it could travel, for the driver to raise or to chain.
         where: the innermost frame of the user's code, empty where there is none.
+        frames: all frames of the user's code, the innermost last.
         evidence: what is known about why its process died.
     """
 
@@ -179,6 +180,7 @@ class Failure:
     traceback: str = ""
     error: BaseException | None = None
     where: str = ""
+    frames: tuple[str, ...] = ()
     evidence: Evidence = ""
 
 

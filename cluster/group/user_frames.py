@@ -1,21 +1,33 @@
-"""Where in the user's code an exception was raised: `user_frame`."""
+"""Where in the user's code an exception was raised: `user_frame`, and the way there: `user_frames`."""
 
 from __future__ import annotations
 
 import os
 import re
+import textwrap
 import traceback
+from types import CodeType, TracebackType
 
 _GENERATED = "__autograph_generated_file"
-_TOLD_BY_AUTOGRAPH = re.compile(r'^    (File ".+", line \d+, in \S+)  \*', re.MULTILINE)
+_TOLD_BY_AUTOGRAPH = re.compile(r'^    (File ".+", line \d+, in \S+)  \*\n {8}(.*)', re.MULTILINE)
+_USER_CODE = "in user code:\n"
+_OF_KERAS = re.compile(
+    r"Exception encountered when calling (\S+\(\))\.\n\n(.*?)\n\nArguments received by \1:\n.*", re.DOTALL
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def user_frame(error: BaseException) -> str:
     """The innermost frame that lies in neither an installed package nor Heliostat: ``file:line in function``.
 
-    AutoGraph runs what it has made of a function: the lines of an error in there stand in its message. Of an exit in
-    there, only the file and the function are known.
+    It is one of the error itself, or else of what the error was raised from. AutoGraph runs what it has made of a
+    function: the lines of an error in there stand in its message. Of an exit in there, only the file and the function
+    are known.
     """
+    return next(filter(None, map(_own_frame, _with_causes(error))), "")
+
+
+def _own_frame(error: BaseException) -> str:
     found = rewritten = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         code, module = frame.f_code, frame.f_globals.get("__name__", "")
@@ -27,7 +39,58 @@ def user_frame(error: BaseException) -> str:
         if _GENERATED in code.co_filename and _is_users(source, module):
             rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'
     told = _TOLD_BY_AUTOGRAPH.findall(str(error)) if rewritten and not found else ()
-    return told[-1] if told else found or rewritten
+    if told:
+        return str(told[-1][0])
+    return found or rewritten
+
+
+def user_frames(error: BaseException) -> tuple[str, ...]:
+    """The frames in the user's code, as Python shows them, from the outermost on; then those of the error's causes."""
+    found = list[str]()
+    for each in _with_causes(error):
+        found += traceback.format_list(_own_frames(each.__traceback__))
+        if str(each).startswith(_USER_CODE):
+            found += [f"  {where}\n    {line}\n" for where, line in _TOLD_BY_AUTOGRAPH.findall(str(each))]
+    return tuple(dict.fromkeys(each.rstrip("\n") for each in found))
+
+
+def one_reason(error: BaseException) -> str:
+    """The error as ``Class: text``, without what libraries wrap around a text.
+
+    Of AutoGraph's account of a step, whose lines `user_frames` has, the end is left; of Keras's account of a call, the
+    message and which call it was.
+    """
+    text = _COLOUR.sub("", f"{type(error).__name__}: {error}".strip())
+    name, _, account = text.partition(": ")
+    if account.startswith(_USER_CODE):
+        paragraphs = textwrap.dedent(account.removeprefix(_USER_CODE)).strip("\n").split("\n\n")
+        text = "\n\n".join(paragraphs[1:]).strip() or text
+        name, _, account = text.partition(": ")
+    while (wrapped := _OF_KERAS.fullmatch(account)) is not None:
+        account = wrapped[2].strip()
+        text = f"{name}: {account} (in {wrapped[1]})"
+    return text
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _own_frames(trace: TracebackType | None) -> traceback.StackSummary:
+    frames = (
+        (frame, line)
+        for frame, line in traceback.walk_tb(trace)
+        if _is_users(frame.f_code.co_filename, frame.f_globals.get("__name__", ""))
+        or (_is_typed(frame.f_code) and frame.f_globals.get("__name__") == "__main__")
+    )
+    return traceback.StackSummary.extract(frames)
+
+
+def _is_typed(code: CodeType) -> bool:
+    return code.co_filename.startswith("<") and not code.co_filename.startswith("<frozen")
 
 
 def _is_users(filename: str, module: str) -> bool:

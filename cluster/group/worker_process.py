@@ -29,7 +29,7 @@ from .liveness import Heartbeat
 from .mailbox import Mailbox
 from .member import Member
 from .messages import Address, Failure, FailureKind, TaskEnded
-from .user_frames import user_frame
+from .user_frames import one_reason, user_frame, user_frames
 
 MEMORY_FOLDER = "/dev/shm"
 _DIGITS, _EXIT_DIGITS = 20, 4
@@ -153,11 +153,12 @@ def failure_of(error: BaseException, worker: int, step: int | None) -> Failure:
     return Failure(
         worker=worker,
         kind=kind,
-        reason=f"{type(error).__name__}: {error}".strip(),
+        reason=one_reason(error),
         step=step,
         traceback="".join(traceback.format_exception(error)),
         error=error,
         where=user_frame(error),
+        frames=user_frames(error),
     )
 
 

@@ -1,9 +1,10 @@
-"""``heliostat run``: a user's script as ``__main__``, with Heliostat's errors shown as messages.
+"""``heliostat run``: a user's script as ``__main__``, with Heliostat's errors shown shortly.
 
 Like ``python script.py``: its folder comes first on `sys.path`, `sys.argv` holds the script and its arguments, its exit
-status is the command's. Unlike it: errors of Heliostat are a message without traceback and exit status 1; a pause is a
-message and exit status 75; a traceback of any other error begins in the script; the interpreter is the one that
-Heliostat is installed in, and its options (``-O``, ``-W``, ``-m`` ...) cannot be given.
+status is the command's. Of an error of Heliostat the frames of the user's code and the message are shown, with exit
+status 1; a pause is a message and exit status 75. Unlike ``python``, a traceback of any other error begins in the
+script; the interpreter is the one that Heliostat is installed in, and its options (``-O``, ``-W``, ``-m`` ...) cannot
+be given.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from heliostat.trainer.environment import Command, ask_for_plan, is_plan_waiting
 from heliostat.trainer.errors import CallDetachedError, RunPausedError
 
 from ..endings import Ending
-from ..failures import full_account, is_ours, is_pause, message_of
+from ..failures import full_account, is_ours, is_pause, message_of, short_account
 
 
 def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) -> None:
@@ -48,9 +49,7 @@ def run_script(script: Path, arguments: Sequence[str], *, show_traceback: bool) 
         if is_pause(error):
             raise Ending(message_of(error), RunPausedError.exit_status) from error
         if is_ours(error) and not show_traceback:
-            raise click.ClickException(
-                f"{message_of(error)}\n(heliostat --traceback run {path} shows the tracebacks.)"
-            ) from error
+            raise Ending(short_account(error, f"heliostat --traceback run {path}"), 1) from error
         click.echo(full_account(error, path), err=True, nl=False)
         raise SystemExit(1) from error
 

@@ -42,13 +42,14 @@ def test_run_ends_with_the_status_of_the_script(script):
     assert heliostat("run", script("pass")).returncode == 0
 
 
-def test_run_shows_an_error_of_heliostat_as_its_message(script):
+def test_run_shows_the_frames_of_the_script_and_the_message_of_an_error_of_heliostat(script):
     path = script("from heliostat.data import open_dataset\nopen_dataset('/no/such/dataset')\n")
+    frame = f"  File \"{path}\", line 2, in <module>\n    open_dataset('/no/such/dataset')\n"
     message = failed("run", path)
-    assert message.startswith("Error: ")
-    assert "/no/such/dataset" in message
-    assert "Traceback" not in message
-    assert f"heliostat --traceback run {path}" in message
+    assert message.startswith(f"Traceback (most recent call last), of your code alone:\n{frame}DatasetNotFoundError: ")
+    assert "/no/such/dataset" in message.splitlines()[3]
+    assert message.endswith(f"\n(heliostat --traceback run {path} shows all of it.)\n")
+    assert message.count("\n") < 8
 
 
 @pytest.mark.parametrize("family", ["trainer.errors.TrainerError", "cluster.errors.ClusterError"])
@@ -58,7 +59,13 @@ def test_run_knows_the_errors_of_every_package_and_their_notes(script, family):
         f"from heliostat.{module} import {name} as E\n"
         "error = E('it went wrong')\nerror.add_note('there')\nraise error\n"
     )
-    assert failed("run", path).startswith("Error: it went wrong\nthere\n")
+    assert failed("run", path) == (
+        f"Traceback (most recent call last), of your code alone:\n"
+        f'  File "{path}", line 4, in <module>\n'
+        "    raise error\n"
+        f"{name}: it went wrong\nthere\n"
+        f"(heliostat --traceback run {path} shows all of it.)\n"
+    )
 
 
 def test_run_shows_the_tracebacks_when_asked_the_workers_too(script):
@@ -77,10 +84,10 @@ def test_run_names_the_log_of_the_worker_once(script):
     path = script(
         "from heliostat.trainer import TrainingFailedError\n"
         "import sys\n"
-        "raise TrainingFailedError(sys.argv[1], 'the cause', worker=1, log_path='logs/worker-1.log')\n"
+        "raise TrainingFailedError(sys.argv[1], 'the cause', worker=1, log_path=sys.argv[2])\n"
     )
     for kind, message in (("raised", "raised an error"), ("died", "died before the first step")):
-        said = failed("run", path, kind)
+        said = failed("run", path, kind, "logs/worker-1.log")
         assert message in said
         assert said.count("logs/worker-1.log") == 1
 

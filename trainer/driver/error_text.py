@@ -7,15 +7,19 @@ from pathlib import Path
 from types import TracebackType
 
 from heliostat.cluster.errors import ClusterError
+from heliostat.cluster.group.user_frames import user_frames
 from heliostat.data.errors import DatasetError
 
-from ..errors import TrainerError
+from ..errors import CallDetachedError, RunPausedError, TrainerError
 from .shown_text import printable
+
+OURS = (ClusterError, DatasetError, TrainerError)
+_FIRST, _LAST = 2, 8  # frames of a long way that are shown
 
 
 def is_ours(error: BaseException) -> bool:
     """Whether Heliostat raised it on purpose: its message says what happened and what to do."""
-    return isinstance(error, (ClusterError, DatasetError, TrainerError))
+    return isinstance(error, OURS)
 
 
 def message_of(error: BaseException) -> str:
@@ -29,6 +33,41 @@ def message_of(error: BaseException) -> str:
     if log_path and log_path not in lines[0]:
         lines.append(f"The worker's log, with its traceback: {log_path}")
     return printable("\n".join(lines))
+
+
+def is_no_mistake(error: BaseException) -> bool:
+    """Whether it only ends a program early: a run was paused, or the watching of one was ended."""
+    return isinstance(error, (RunPausedError, CallDetachedError))
+
+
+def short_account(error: BaseException, way_to_all: str) -> str:
+    """An error of ours for who has not caught it: the frames of the user's code, then the message.
+
+    Args:
+        error: it; of what is no mistake the message is all.
+        way_to_all: what shows all frames, as the subject of a sentence.
+    """
+    message = message_of(error)
+    if is_no_mistake(error):
+        return message
+    frames = user_frames(error)
+    frames += tuple(each for each in getattr(error, "worker_frames", ()) if each not in frames)
+    if not frames:
+        return f"{type(error).__name__}: {message}\n({way_to_all} shows the traceback.)"
+    if len(frames) > _FIRST + _LAST:
+        frames = (*frames[:_FIRST], f"  ... ({len(frames) - _FIRST - _LAST} frames)", *frames[-_LAST:])
+    lines = [each for each in message.splitlines() if not each.startswith("In your code: ")]
+    return printable(
+        "\n".join(
+            [
+                "Traceback (most recent call last), of your code alone:",
+                *frames,
+                f"{type(error).__name__}: {lines[0]}",
+                *lines[1:],
+                f"({way_to_all} shows all of it.)",
+            ]
+        )
+    )
 
 
 def full_account(error: BaseException, path: str = "") -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.group.driver_loop import TaskLoop
@@ -18,7 +16,7 @@ from heliostat.cluster.group.worker_process import log_path
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.data import DatasetError
 
-from ..errors import CallDetachedError, NonfiniteGradientError, RunPausedError, TrainerError, TrainingFailedError
+from ..errors import NonfiniteGradientError, TrainerError, TrainingFailedError
 from .workers import Workers
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -61,32 +59,6 @@ def pausing(loop: TaskLoop, max_time_s: float | None) -> Iterator[None]:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def end_pauses_quietly() -> None:
-    """Let a script that does not catch a pause end with the pause's message and exit status, without a traceback.
-
-    A pause is no mistake, and it is still an `Exception` for whoever catches exceptions: so only Python's own way to
-    show what nobody has caught is changed, or Ray's, which every process that loads Ray has; where somebody else has
-    changed it (a notebook, a debugger, a service that collects errors), it is his.
-    """
-    usual = sys.excepthook
-    if usual is sys.__excepthook__ or getattr(usual, "__module__", "").partition(".")[0] == "ray":
-        sys.excepthook = partial(_show_uncaught, usual)
-
-
-def _show_uncaught(
-    usual: Callable[[type[BaseException], BaseException, TracebackType | None], object],
-    kind: type[BaseException],
-    error: BaseException,
-    traceback: TracebackType | None,
-) -> None:
-    if not isinstance(error, (RunPausedError, CallDetachedError)):
-        usual(kind, error, traceback)
-        return
-    if sys.stderr is not None:
-        print(*[str(error), *getattr(error, "__notes__", ())], sep="\n", file=sys.stderr)
-    sys.exit(error.exit_status)
 
 
 @contextlib.contextmanager
@@ -136,6 +108,7 @@ def explain_failure(failed: TaskFailed, seen: Mapping[int, WorkerInfo], run_dir:
         host=host,
         step=cause.step,
         where=cause.where,
+        worker_frames=cause.frames,
         evidence=cause.evidence,
         worker_traceback=cause.traceback,
         log_path=_log(run_dir, worker),

@@ -51,7 +51,7 @@ from ..storage_thread import telling
 from .coordinator import Coordinator
 from .data_notes import notes_on_data
 from .display import Display
-from .failures import end_pauses_quietly, explained, pausing
+from .failures import explained, pausing
 from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .kills import killing
 from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
@@ -63,6 +63,7 @@ from .streams import Stream
 from .supply import Supply, supply_of
 from .trace_file import chrome_trace
 from .trained import end_of_fit
+from .uncaught import show_errors_shortly
 from .workers import Workers
 
 
@@ -348,7 +349,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         if traced:
             _save_trace(coordinator, record, next_epoch=job.wanted.initial_epoch + len(epochs))
             return None
-        end_pauses_quietly()
+        show_errors_shortly()
         raise paused
     hashes = {tuple(sorted(final.sha256.items())) for final in coordinator.finals.values()}
     if hashes != {tuple(sorted(report.sha256.items()))}:

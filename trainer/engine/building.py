@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from heliostat.cluster.group.user_frames import one_reason
 
 from ..columns import Columns
 from ..errors import DataError, ModelError
@@ -51,7 +52,7 @@ def build_state(
             _refuse_untraceable(model, columns.assemble(_rows(sample))[0])
             shapes = ", ".join(f"{name}: {v.dtype} {v.shape[1:]} per row" for name, v in sample.items())
             raise DataError(
-                f"The model cannot take this data ({shapes}): {type(failure).__name__}: {failure} "
+                f"The model cannot take this data ({shapes}): {one_reason(failure).rstrip('.')}. "
                 "Check inputs=, targets= and the model's input shapes."
             ) from failure
     _check_layers(model)
@@ -88,9 +89,9 @@ def _refuse_untraceable(model: keras.Model, x: object) -> None:
         tf.function(lambda: model(x, training=True), autograph=False).get_concrete_function()
     except Exception as error:
         raise ModelError(
-            f"Keras cannot trace this model: {type(error).__name__}: {error} The rows are not at fault: called on them "
-            "directly, the model takes them; traced by a tf.function, as keras.Model.fit does it, it fails without "
-            "Heliostat as well. Look for what the model does that works eagerly only (keras.RematScope under "
+            f"Keras cannot trace this model: {one_reason(error).rstrip('.')}. The rows are not at fault: called on "
+            "them directly, the model takes them; traced by a tf.function, as keras.Model.fit does it, it fails "
+            "without Heliostat as well. Look for what the model does that works eagerly only (keras.RematScope under "
             "TensorFlow, .numpy() in a layer)."
         ) from error
 

@@ -124,8 +124,8 @@ class RunPausedError(TrainerError):
 
     def __str__(self) -> str:
         how = (
-            f"Its state is in checkpoint {self.checkpoint}. To go on, run the same command again with run_dir="
-            f"{str(self.run_dir)!r}, or: heliostat resume {self.run_dir}"
+            f"Its state is in checkpoint {self.checkpoint}. To go on:\n  heliostat resume {self.run_dir}\n"
+            f"or run the same command again, with run_dir={str(self.run_dir)!r}."
             if self.checkpoint is not None
             else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
         )
@@ -146,6 +146,7 @@ class TrainingFailedError(TrainerError):
         host: its host name.
         step: step of the run (counted from 0) that the worker was at, None before the first.
         where: the innermost frame of the user's code, empty where there is none.
+        worker_frames: all frames of the user's code, as Python shows them, the innermost last.
         evidence: why its process died: "out of memory", "crash", "exit" (by its own code), or empty if unknown.
         worker_traceback: the worker's traceback, empty where it left none.
         log_path: the worker's log file, empty where there is none.
@@ -164,15 +165,16 @@ class TrainingFailedError(TrainerError):
         host: str = "",
         step: int | None = None,
         where: str = "",
+        worker_frames: Sequence[str] = (),
         evidence: Literal["", "out of memory", "crash", "exit"] = "",
         worker_traceback: str = "",
         log_path: str = "",
         run_dir: Path | None = None,
     ) -> None:
         super().__init__(kind, cause)
-        self.advice = _ADVICE[evidence if kind == "died" else kind]
+        self.advice = _ADVICE[evidence if kind == "died" else "raised in code" if kind == "raised" and where else kind]
         self.kind, self.cause, self.where, self.evidence = kind, cause, where, evidence
-        self.worker, self.host, self.step = worker, host, step
+        self.worker, self.host, self.step, self.worker_frames = worker, host, step, tuple(worker_frames)
         self.worker_traceback, self.log_path, self.run_dir = worker_traceback, log_path, run_dir
 
     def __str__(self) -> str:
@@ -182,7 +184,7 @@ class TrainingFailedError(TrainerError):
         if self.where:
             lines.append(f"In your code: {self.where}.")
         lines.append(self.advice)
-        if self.log_path and self.kind != "raised":
+        if self.log_path:
             lines.append(f"Its log: {self.log_path}")
         if self.run_dir is not None:
             lines.append(f"The run stopped; its folder {self.run_dir} holds what was reached.")
@@ -192,8 +194,10 @@ class TrainingFailedError(TrainerError):
 # By how a worker failed; of one that died, by the evidence there is.
 _ADVICE = {
     "lost_peer": "Likely cause: workers run different versions of Heliostat, or different models.",
+    "raised in code": "Mend it there, and run the script again.",
     "raised": (
-        "The worker's traceback is in the error's attribute worker_traceback, and the exception is its __cause__."
+        "None of its frames is in your code: what a library was given may be wrong, or it is a defect of Heliostat. "
+        "The worker's traceback tells: it ends the worker's log, and is this error's attribute worker_traceback."
     ),
     "out of memory": (
         "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "

@@ -35,7 +35,6 @@ from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.values import unpack as unpack_values
 from ..driver.display import Display
-from ..driver.failures import end_pauses_quietly
 from ..driver.result import Result, stored_result
 from ..driver.run_folder import DATA as DATA_FOLDER
 from ..driver.run_folder import has_begun, read_epochs, read_record
@@ -43,6 +42,7 @@ from ..driver.run_paths import make_new
 from ..driver.runs import FitCall, PassCall, Place, Places
 from ..driver.screen import make_display
 from ..driver.stream_files import taken_by_fit, taken_by_pass
+from ..driver.uncaught import show_errors_shortly
 from ..driver.workers import checked_runtime_env
 from ..environment import begin_fit, is_plan_wanted
 from ..errors import CallError, ConfigurationError, TrainerError
@@ -258,7 +258,7 @@ class RemoteRuns:
         failure = self._failure(handle, outcome, path)
         if lacks:
             failure.add_note(lacks)
-        end_pauses_quietly()
+        show_errors_shortly()
         raise failure
 
     def _untold(self, handle: Handle) -> CallError:

@@ -12,8 +12,8 @@ from pathlib import Path
 from heliostat.data import DatasetExistsError
 from heliostat.data.remote.filesystem import is_uri
 
-from ..driver.failures import end_pauses_quietly
 from ..driver.runs import FitCall
+from ..driver.uncaught import show_errors_shortly
 from ..environment import Command
 from ..errors import CallDetachedError, ConfigurationError
 from .handle import NEXT, Handle
@@ -70,7 +70,7 @@ def detaching(handle: Handle, path: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        end_pauses_quietly()
+        show_errors_shortly()
         named = shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
         raise CallDetachedError(
             [

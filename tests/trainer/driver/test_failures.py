@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 
-import pytest
 from heliostat.cluster.errors import TaskFailed
 from heliostat.cluster.group.messages import Failure
 from heliostat.cluster.spec import WorkerInfo
 from heliostat.trainer import DataError, TrainingFailedError
 from heliostat.trainer.driver.failures import explain_failure
 from heliostat.trainer.errors import NonfiniteGradientError
-
-from ...scripts.child import environment
 
 SEEN = {worker: WorkerInfo(worker=worker, host=f"host-{worker}", pid=1) for worker in range(2)}
 
@@ -52,25 +47,3 @@ def test_errors_keep_their_fields_when_pickled():
 def test_of_several_nonfinite_gradients_the_one_with_its_microbatch_is_raised():
     failures = [Failure(worker=w, kind="raised", reason="", error=not_finite(microbatch=w or None)) for w in range(2)]
     assert explain_failure(TaskFailed(failures[0], (failures[1],)), SEEN, None) is failures[1].error
-
-
-@pytest.mark.parametrize("hook", ["", "import ray", "sys.excepthook = lambda *_: print('theirs', file=sys.stderr)"])
-@pytest.mark.parametrize("error", ["RunPausedError('it was late', Path('runs/x'), None)", "KeyError('x')"])
-def test_a_pause_that_nobody_catches_is_a_message_unless_somebody_else_shows_errors(hook, error):
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom heliostat.trainer.driver.failures import end_pauses_quietly\n"
-        f"from heliostat.trainer.errors import RunPausedError\n{hook}\nend_pauses_quietly()\nraise {error}"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False
-    )
-    if "theirs" in hook:
-        assert (done.returncode, done.stderr) == (1, "theirs\n")
-    elif "Paused" in error:
-        assert done.returncode == 75
-        assert done.stderr.startswith("The run was paused: it was late. ")
-        assert "Traceback" not in done.stderr
-    else:
-        assert done.returncode == 1
-        assert done.stderr.startswith("Traceback")
-        assert "KeyError" in done.stderr
