@@ -32,7 +32,7 @@ LISTED = {name for names in private_names.NAMES.values() for name in names if na
 LISTED |= {"_private", *(part for _, path in ray_names.NAMES for part in path.split("."))} - {"state"}
 LISTED |= {"_lookup_layer"}
 # Public in their packages' documentation, underscore or not.
-PUBLIC = {"os._exit", "sys._current_frames", "_replace", "_asdict"}
+PUBLIC = {"os._exit", "sys._current_frames", "_replace", "_asdict", "_render_traceback_"}
 PRIVATE_MODULE = re.compile(r"keras\.src(\..+)?|tensorflow\.(python|core|compiler)(\..+)?|(.*\.)?_[a-z]\w*(\..+)?")
 ACCESSORS = {"getattr", "setattr", "hasattr", "delattr", "attrgetter"}
 
