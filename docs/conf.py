@@ -41,6 +41,7 @@ napoleon_numpy_docstring = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Heliostat"
+html_favicon = "_static/favicon.svg"
 html_show_copyright = False
 html_copy_source = False
 html_static_path = ["_static"]
