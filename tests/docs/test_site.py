@@ -134,12 +134,6 @@ def written() -> list[Path]:
     return [each for each in [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))] if each.name != "CHANGELOG.md"]
 
 
-@pytest.mark.parametrize("name", [each.relative_to(ROOT).as_posix() for each in written()])
-def test_a_page_is_no_longer_than_somebody_reads(name):
-    num_lines = len((ROOT / name).read_text().splitlines())
-    assert num_lines <= MOST_LINES
-
-
 def test_the_glossary_is_short():
     terms = re.findall(r"^(\w[\w ]*)\n  \S", (DOCS / "glossary.md").read_text(), re.M)
     assert 0 < len(terms) <= MOST_WORDS
