@@ -29,14 +29,26 @@ Resume = Literal["auto", False]
 
 @dataclass(frozen=True, slots=True)
 class EverySteps:
-    """Make a checkpoint after every so many steps."""
+    """Make a checkpoint after every so many steps.
+
+    Example:
+        >>> result = trainer.fit(x, y, batch_size=2, checkpoint_every=EverySteps(2), keep=5, verbose=0)
+        >>> len(list(result.run_dir.glob("checkpoints/*/manifest.json")))
+        2
+    """
 
     num: int
 
 
 @dataclass(frozen=True, slots=True)
 class EverySeconds:
-    """Make a checkpoint every so many seconds."""
+    """Make a checkpoint every so many seconds.
+
+    Example:
+        >>> result = trainer.fit(x, y, checkpoint_every=EverySeconds(600), verbose=0)
+        >>> result.seconds < 600
+        True
+    """
 
     seconds: float
 

@@ -32,11 +32,6 @@ _tracing = threading.local()  # replicas are traced in threads of their own
 def global_sum(values: Any) -> Any:  # a structure of tensors, given back as it came
     """The sum over all rows of the batch, wherever they are computed, of what a step has summed over its own rows.
 
-    Example::
-
-        counts, sums = global_sum([keras.ops.sum(one_hot, 0), keras.ops.transpose(one_hot) @ z])
-        self.counts.assign(0.99 * self.counts + 0.01 * counts)
-
     Args:
         values: a tensor whose shape is known, or a structure of them (lists, tuples, dicts); None stays None. Each must
             be a sum over rows: what two halves of a batch give must add up to what the whole gives.
@@ -47,17 +42,30 @@ def global_sum(values: Any) -> Any:  # a structure of tensors, given back as it 
     Raises:
         UnsupportedStepError: a gradient is taken through the sum; a shape is unknown; it is called in a loop or branch
             of the graph.
+
+    Example:
+        >>> class Count(keras.layers.Layer):  # how often each of two codes was taken
+        ...     def build(self, _):
+        ...         self.counts = self.add_weight(shape=(2,), trainable=False)
+        ...     def call(self, rows, training=False):
+        ...         taken = keras.ops.one_hot(keras.ops.cast(rows[:, 0] > 0, "int32"), 2)
+        ...         if training:
+        ...             self.counts.assign(global_sum(keras.ops.sum(taken, 0)))
+        ...         return rows
+        >>> def counting():
+        ...     model = keras.Sequential([keras.Input((3,)), Count(), keras.layers.Dense(1)])
+        ...     model.compile("sgd", "mse")
+        ...     return model
+        >>> with Trainer(counting, workers=0, num_microbatches=4) as counter:
+        ...     result = counter.fit(x, y, batch_size=8, verbose=0)
+        >>> int(counter.model.layers[0].counts.numpy().sum())  # of all 8 rows, not of a quarter
+        8
     """
     return _reduced("sum", values)
 
 
 def global_mean(values: Any) -> Any:  # a structure of tensors, given back as it came
     """The mean over all rows of the batch, wherever they are computed, of what a step has averaged over its own rows.
-
-    Example::
-
-        gradients = global_mean(tape.gradient(loss, model.trainable_variables))
-        gradients, norm = tf.clip_by_global_norm(gradients, 1.0)
 
     Args:
         values: as for `global_sum`, but each a mean over rows, such as gradients of a loss that is one.
@@ -67,6 +75,19 @@ def global_mean(values: Any) -> Any:  # a structure of tensors, given back as it
 
     Raises:
         UnsupportedStepError: as for `global_sum`; or the model's loss is no mean over rows.
+
+    Example:
+        >>> def clipped(model, optimizer, x, y):
+        ...     with tf.GradientTape() as tape:
+        ...         loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
+        ...     gradients = global_mean(tape.gradient(loss, model.trainable_variables))
+        ...     gradients, norm = tf.clip_by_global_norm(gradients, 0.5)
+        ...     optimizer.apply(gradients, model.trainable_variables)
+        ...     return {"loss": loss, "norm": norm}
+        >>> with Trainer(build_model, workers=0, num_microbatches=4) as clipping:
+        ...     result = clipping.fit(x, y, batch_size=8, loop="custom", train_step=clipped, verbose=0)
+        >>> result.history["norm"][0] > 0
+        True
     """
     return _reduced("mean", values)
 

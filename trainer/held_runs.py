@@ -36,20 +36,47 @@ class HeldRuns:
 
         Raises:
             ConfigurationError: less than one, or more than `max_workers`.
+
+        Example:
+            >>> growing = Trainer(build_model, workers=1, max_workers=4)
+            >>> growing.resize(4)
+            >>> growing.resize(5)
+            Traceback (most recent call last):
+            ConfigurationError: resize(5): this trainer can have 1 to 4 workers. ...
         """
         self._runs.resize(workers)
 
     def measure_links(self) -> tuple[PairBandwidth, ...]:
-        """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds."""
+        """Bandwidth and latency between every two workers, as a step's all-reduce gets them; takes some seconds.
+
+        Example:
+            >>> with Trainer(build_model, workers=2, in_process=True) as two:
+            ...     (pair,) = two.measure_links()
+            >>> pair.workers, pair.bytes_per_s > 0
+            ((0, 1), True)
+        """
         return self._runs.measure_links()
 
     @property
     def hosts(self) -> dict[int, str]:
-        """The machine of every worker that is up, by the worker's number."""
+        """The machine of every worker that is up, by the worker's number; empty before the first task.
+
+        Example:
+            >>> sorted(trainer.hosts)
+            [0]
+        """
         return self._runs.hosts
 
     def close(self) -> None:
-        """Stop the workers, and the Ray that was started for them."""
+        """Stop the workers, and the Ray that was started for them.
+
+        Example:
+            >>> another = Trainer(build_model, workers=0)
+            >>> result = another.fit(x, y, verbose=0)
+            >>> another.close()
+            >>> result.model().count_params()  # what a fit has left stays
+            4
+        """
         self._runs.close()
 
     def __enter__(self) -> Self:

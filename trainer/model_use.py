@@ -54,7 +54,7 @@ class ModelUse(HeldRuns):
 
         Args:
             x, y, sample_weight: as for `fit`.
-            batch_size: rows that are computed at a time, over all workers; results do not depend on it.
+            batch_size: rows that are computed at a time, over all workers; results depend on it by rounding alone.
             verbose: "auto", 0 (nothing), 1 or 2.
             steps: take so many batches, the first ones; None takes all rows.
             callbacks: their hooks ``on_test_begin`` and ``on_test_end`` are called in this process; see `pass_hooks`.
@@ -68,6 +68,13 @@ class ModelUse(HeldRuns):
         Raises:
             ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
             TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
+            StateNotKeptError: what the last fit has left is nowhere any more.
+
+        Example:
+            >>> sorted(trainer.evaluate(x, y))
+            ['loss', 'mae']
+            >>> len(trainer.evaluate(x, y, return_dict=False))
+            2
         """
         rows = given_rows(one_of("data", data, "x", x), y, sample_weight, inputs=inputs, targets=targets)
         given = one_of("global_batch_size", global_batch_size, "batch_size", batch_size)
@@ -114,6 +121,12 @@ class ModelUse(HeldRuns):
 
         Raises:
             what `evaluate` raises; with `output`, DatasetError where it cannot be written.
+
+        Example:
+            >>> trainer.predict(x).shape
+            (8, 1)
+            >>> trainer.predict(x, output="predicted").schema["prediction"].shape
+            (1,)
         """
         rows = rows_to_predict(one_of("data", data, "x", x), inputs)
         given = one_of("global_batch_size", global_batch_size, "batch_size", batch_size)
@@ -133,6 +146,10 @@ class ModelUse(HeldRuns):
         """The model in this process, as the last fit that has finished has left it; before any, one of `build_model`.
 
         It is the caller's: what is changed in it does not reach the workers (``fit(initial_weights=...)`` does).
+
+        Example:
+            >>> trainer.model.count_params()
+            4
         """
         if self._model is None:
             self._model = new_model(self._settings) if self._result is None else self._result.model()
@@ -147,6 +164,11 @@ class ModelUse(HeldRuns):
         Raises:
             ConfigurationError: it ends otherwise, or Keras cannot write this model.
             OSError, RemoteError: it cannot be written.
+
+        Example:
+            >>> trainer.save("line.keras")
+            >>> keras.models.load_model("line.keras").predict(x, verbose=0).shape
+            (8, 1)
         """
         place = checked_save_path(path)
         if self._result is not None:

@@ -44,13 +44,16 @@ class Trainer(ModelUse):
     """Trains a Keras model on several workers, exactly as one device would.
 
     Args:
-        build_model: a function without arguments that returns a compiled `keras.Model`.
+        build_model: a function without arguments that returns a compiled `keras.Model`; for the custom loop also
+            ``(model, {"name": optimizer, ...})``.
         workers: worker processes (Ray actors); 0 computes in this process, without Ray. The variable
             `HELIOSTAT_WORKERS`, which ``heliostat run --workers`` sets, wins over it.
-        replicas_per_worker: devices per worker; "auto" takes all its GPUs, or one CPU device. A number on a machine
-            without GPUs makes that many logical CPU devices.
+        replicas_per_worker: devices per worker; "auto" shares the GPUs of a machine equally among the workers there,
+            and takes one CPU device where there are none. A number on a machine without GPUs makes that many logical
+            CPU devices.
         num_microbatches: parts into which every global batch is cut; the unit of computation, fixed for a run. Results
-            depend on it, and not on workers or replicas. None: the smallest power of two that gives each replica one.
+            depend on it, and not on workers or replicas. None: the smallest power of two that gives each replica one,
+            those of `max_workers` included.
             "auto": twice as many, again and again, if memory is exhausted before the first step is done.
         threads_per_worker: TensorFlow's threads per worker; results depend on it. None shares the cores of the smallest
             machine among the workers there can be on it when a run begins (1 with `in_process`, and with `workers=0`
@@ -89,6 +92,16 @@ class Trainer(ModelUse):
 
     The trainer can be used for several `fit`, `evaluate` and `predict`; workers stay alive between them. Close it, or
     use it as a context manager, to free them; a trainer that nobody refers to any more frees them, too.
+
+    Example:
+        >>> def build_model():
+        ...     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        ...     model.compile("sgd", "mse", metrics=["mae"])
+        ...     return model
+        >>> with Trainer(build_model, workers=0) as trainer:  # workers=2: two processes, by Ray
+        ...     result = trainer.fit(x, y, batch_size=4, epochs=3, verbose=0)
+        >>> [(name, len(values)) for name, values in result.history.items()]
+        [('loss', 3), ('mae', 3)]
     """
 
     @shows_errors_shortly
@@ -232,6 +245,16 @@ class Trainer(ModelUse):
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.
             CallError: with the address of a job server, any of these that was raised there, with stage and frames.
             CallDetachedError: Ctrl-C has left such a run alone; the same command attaches to it.
+
+        Example:
+            >>> result = trainer.fit(x, y, epochs=2, validation_split=0.25, verbose=0)
+            >>> sorted(result.history)
+            ['loss', 'mae', 'val_loss', 'val_mae']
+            >>> def slower(model):
+            ...     model.optimizer.learning_rate = 1e-4
+            >>> result = trainer.fit(x, y, epochs=1, prepare=slower, verbose=0)  # goes on from the weights of the first
+            >>> float(trainer.model.optimizer.learning_rate) < 0.001
+            True
         """
         x = one_of("data", data, "x", x)
         rows = given_rows(x, y, sample_weight, inputs=inputs, targets=targets, class_weight=class_weight)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from heliostat.trainer import Trainer
 
 rng = np.random.default_rng(0)
-x = rng.normal(size=(4000, 10)).astype("float32")
+x = rng.normal(size=(4000, 10))
 y = (x[:, 0] * x[:, 1] + x[:, 2] > 0).astype("int32")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -27,7 +28,8 @@ def test_a_run_that_was_killed_goes_on_and_nothing_is_different(number, status, 
     assert epochs(run_dir) < 15
     assert not any(line.startswith("validation error") for line in said)
     again = run(script, folder)
-    assert any("resum" in line or "goes on" in line for line in again), again
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert [event["epoch"] >= 1 for event in events if event["event"] == "resumed"] == [True], again
     assert again[-1] == undisturbed[-1]
     assert record(run_dir)["sha256"] == record(tmp_path / "undisturbed" / "runs" / "spot")["sha256"]
 

@@ -32,6 +32,13 @@ class Result:
         build_model: the function that made the model; None where it is not known, as of a run that was fetched.
         data: what it was trained on, as a dataset; `columns` says what is what in it. None likewise.
         columns: see `data`.
+
+    Example:
+        >>> result = trainer.fit(x, y, epochs=3, verbose=0)
+        >>> len(result.history["loss"]), [epoch.rows for epoch in result.epochs]
+        (3, [8, 8, 8])
+        >>> result.model_path.name, sorted(result.sha256)
+        ('model.keras', ['optimizer', 'weights'])
     """
 
     history: dict[str, list[Any]]
@@ -48,7 +55,12 @@ class Result:
 
     @property
     def model_path(self) -> Path:
-        """The trained model, a plain Keras file that needs no Heliostat; its weights where Keras cannot write it."""
+        """The trained model, a plain Keras file that needs no Heliostat; its weights where Keras cannot write it.
+
+        Example:
+            >>> keras.models.load_model(result.model_path).count_params()
+            4
+        """
         weights = self.run_dir / WEIGHTS_FILE
         return weights if weights.exists() and not (self.run_dir / MODEL_FILE).exists() else self.run_dir / MODEL_FILE
 
@@ -65,6 +77,10 @@ class Result:
 
         Raises:
             ModelError: neither is possible.
+
+        Example:
+            >>> result.model().predict(x, verbose=0).shape
+            (8, 1)
         """
         if not self.in_process:
             leave_gpus()  # unless TensorFlow runs already: it is the user's to say what it uses

@@ -7,7 +7,7 @@ import tensorflow as tf
 keras.utils.set_random_seed(0)
 
 rng = np.random.default_rng(0)
-x = rng.normal(size=(4000, 10)).astype("float32")
+x = rng.normal(size=(4000, 10))
 y = (x[:, 0] * x[:, 1] + x[:, 2] > 0).astype("int32")
 
 layers = [keras.Input((10,)), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(2)]

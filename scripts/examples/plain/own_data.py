@@ -15,8 +15,10 @@ for month in ("may", "june"):
     rows = np.stack([wind, air, pitch, power], axis=1)
     np.savetxt(f"turbine-{month}.csv", rows, "%.6f", delimiter=",", header="wind,air,pitch,power", comments="")
 
-table = np.concatenate([np.loadtxt(file, delimiter=",", skiprows=1) for file in sorted(glob("turbine-*.csv"))])
-x, y = table[:, :3].astype("float32"), table[:, 3]
+table = np.concatenate(
+    [np.loadtxt(file, np.float32, delimiter=",", skiprows=1) for file in sorted(glob("turbine-*.csv"))]
+)
+x, y = table[:, :3], table[:, 3]
 
 model = keras.Sequential(
     [
