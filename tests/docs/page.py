@@ -33,6 +33,9 @@ RUN = ("python", "bash")
 SHOWN = ("text", "console", "diff", "yaml", "json", "toml", "ini", "dockerfile")
 _DIRECTIVE = re.compile(r"\{(toctree|eval-rst|click|glossary|auto)[\w:-]*\}.*")  # of MyST; not its code-block
 _NOTE = re.compile(r"<!-- (not run|file): (.*\S) -->")
+_COMMAND = re.compile(
+    r"^(?:\$ )?(?:heliostat|python3?|pip|ray|export|ssh|kubectl|docker|bash)\s+[\w.\-\[<'\"]", re.MULTILINE
+)
 _PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 
 
@@ -67,6 +70,8 @@ def faults_of(page: str) -> list[str]:
             continue
         if block.language not in RUN + SHOWN:
             found.append(f"{block.line}: a block of {block.language!r}, which is none of {', '.join(RUN + SHOWN)}")
+        if block.language in ("text", "console") and (command := _COMMAND.search(block.text)):
+            found.append(f"{block.line}: a command that is shown as text: {command[0]!r}")
         if block.language not in RUN and (block.reason or block.file):
             found.append(f"{block.line}: a note above a block that is only shown")
         if block.file and not any(block.file in later.text for later in blocks[number:] if _is_run(later)):
