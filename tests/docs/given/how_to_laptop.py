@@ -1,0 +1,17 @@
+"""A cluster of one machine, whose job server is all that the page reaches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.ray_head import ray_head
+
+
+@contextmanager
+def prepare(folder: Path) -> Iterator[dict[str, str]]:
+    with ray_head() as head:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        yield {"http://HEAD:8265": head.address}
