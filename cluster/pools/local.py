@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from ..group.mailbox import Mailbox
 from ..group.messages import Failure, Message, TaskEnded, WorkerAlive, WorkerUp
@@ -123,8 +124,11 @@ class LocalPool(WorkerPool):
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_S):
+            looked_at = in_debugger()
             for worker, process in list(self._processes.items()):
                 if (heartbeat := process.heartbeat()) is not None:  # else nobody takes messages: it is between tasks
+                    if looked_at:  # who stands at a breakpoint is not late
+                        heartbeat = replace(heartbeat, activity_s=0.0)
                     self.inbox.put(WorkerAlive(worker=worker, heartbeat=heartbeat))
 
     def _end(self, worker: int, reason: str) -> bool:
@@ -137,3 +141,11 @@ class LocalPool(WorkerPool):
             self._ended.append(process)
             process.close(reason)
         return process is not None
+
+
+def in_debugger() -> bool:
+    """Whether a thread of this process stands at a breakpoint of pdb or its kin, or an editor is attached."""
+    if not {"bdb", "pydevd"} & sys.modules.keys():
+        return False
+    frames = (frame for top in sys._current_frames().values() for frame, _ in traceback.walk_stack(top))
+    return any(frame.f_globals.get("__name__") in ("bdb", "pydevd") for frame in frames)

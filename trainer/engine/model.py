@@ -180,7 +180,10 @@ def without_optimizers(built: BuiltModel) -> BuiltModel:
 
 def _refuse_unsupported(model: keras.Model) -> None:
     if model.run_eagerly:
-        raise UnsupportedModelError("run_eagerly=True is not supported: steps are traced. Leave it out of compile().")
+        raise UnsupportedModelError(
+            "run_eagerly=True is not supported: steps are traced. Leave it out of compile(). To look into a step, "
+            "set it on what build_model() returns, and call fit of that model by itself (docs/how-to/debugging.md)."
+        )
     optimizer = private_api.inner_optimizer(model.optimizer) or model.optimizer
     if optimizer.gradient_accumulation_steps:
         raise UnsupportedModelError(

@@ -9,6 +9,7 @@ other bits.
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 from collections.abc import Callable, Sequence
@@ -58,7 +59,14 @@ class Runtime:
 
     def strategy(self) -> tf.distribute.MirroredStrategy:
         """A `MirroredStrategy` over the devices; Heliostat sums over replicas itself, in the tree's order."""
-        return tf.distribute.MirroredStrategy(list(self.devices), cross_device_ops=tf.distribute.ReductionToOneDevice())
+        logger = tf.get_logger()
+        before = logger.level
+        logger.setLevel(max(before, logging.WARNING))  # in a notebook TensorFlow would name the devices in each fit
+        try:
+            reduction = tf.distribute.ReductionToOneDevice()
+            return tf.distribute.MirroredStrategy(list(self.devices), cross_device_ops=reduction)
+        finally:
+            logger.setLevel(before)
 
 
 def set_up(
