@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import textwrap
 import traceback
+from pathlib import Path
 from types import CodeType, TracebackType
 
 _GENERATED = "__autograph_generated_file"
@@ -14,6 +16,10 @@ _USER_CODE = "in user code:\n"
 _OF_KERAS = re.compile(
     r"Exception encountered when calling (\S+\(\))\.\n\n(.*?)\n\nArguments received by \1:\n.*", re.DOTALL
 )
+_OF_GRAPH = "Graph execution error:\n"
+_TOLD_BY_GRAPH = re.compile(r'^  (File "(.+)", line (\d+), in \S+)$', re.MULTILINE)
+_NODE = re.compile(r"\s*\[\[\{\{node ([^{}]+)\}\}\]\]|\s*\[Op:\w+\]$", re.MULTILINE)
+_HELIOSTAT = str(Path(__file__).parents[2]) + os.sep
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -22,7 +28,7 @@ def user_frame(error: BaseException) -> str:
 
     It is one of the error itself, or else of what the error was raised from. AutoGraph runs what it has made of a
     function: the lines of an error in there stand in its message. Of an exit in there, only the file and the function
-    are known.
+    are known. An operation of a graph that fails when it runs tells in its message where it was made.
     """
     return next(filter(None, map(_own_frame, _with_causes(error))), "")
 
@@ -38,10 +44,19 @@ def _own_frame(error: BaseException) -> str:
         source = frame.f_globals.get("__file__") or module
         if _GENERATED in code.co_filename and _is_users(source, module):
             rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'
-    told = _TOLD_BY_AUTOGRAPH.findall(str(error)) if rewritten and not found else ()
+    told = [where for where, _ in _TOLD_BY_AUTOGRAPH.findall(str(error))] if rewritten and not found else []
+    if not found and (of_graph := _of_graph(error)):
+        told = [where for where, _, _ in of_graph]
     if told:
-        return str(told[-1][0])
+        return str(told[-1])
     return found or rewritten
+
+
+def _of_graph(error: BaseException) -> list[tuple[str, str, str]]:
+    """(frame, file, line) of the user's code where an operation was made that has failed in a graph."""
+    text = str(error)
+    told = _TOLD_BY_GRAPH.findall(text) if text.startswith(_OF_GRAPH) else []
+    return [each for each in told if _is_users(each[1], "") and not each[1].startswith(_HELIOSTAT)]
 
 
 def user_frames(error: BaseException) -> tuple[str, ...]:
@@ -51,6 +66,9 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
         found += traceback.format_list(_own_frames(each.__traceback__))
         if str(each).startswith(_USER_CODE):
             found += [f"  {where}\n    {line}\n" for where, line in _TOLD_BY_AUTOGRAPH.findall(str(each))]
+        for where, file, number in _of_graph(each):
+            line = linecache.getline(file, int(number)).strip()
+            found.append(f"  {where}\n    {line}\n" if line else f"  {where}\n")
     return tuple(dict.fromkeys(each.rstrip("\n") for each in found))
 
 
@@ -58,7 +76,7 @@ def one_reason(error: BaseException) -> str:
     """The error as ``Class: text``, without what libraries wrap around a text.
 
     Of AutoGraph's account of a step, whose lines `user_frames` has, the end is left; of Keras's account of a call, the
-    message and which call it was.
+    message and which call it was; of a graph's account, the message and the operation.
     """
     text = _COLOUR.sub("", f"{type(error).__name__}: {error}".strip())
     name, _, account = text.partition(": ")
@@ -66,10 +84,20 @@ def one_reason(error: BaseException) -> str:
         paragraphs = textwrap.dedent(account.removeprefix(_USER_CODE)).strip("\n").split("\n\n")
         text = "\n\n".join(paragraphs[1:]).strip() or text
         name, _, account = text.partition(": ")
+    if account.startswith(_OF_GRAPH):
+        text = f"{name}: {_without_places(account)}"
     while (wrapped := _OF_KERAS.fullmatch(account)) is not None:
         account = wrapped[2].strip()
         text = f"{name}: {account} (in {wrapped[1]})"
     return text
+
+
+def _without_places(account: str) -> str:
+    """What a graph says of an operation that has failed, without where it was made."""
+    lines = account.removeprefix(_OF_GRAPH).splitlines()
+    said = "\n".join(each for each in lines if each and not each.startswith(('  File "', "Detected at node ")))
+    nodes = dict.fromkeys(filter(None, _NODE.findall(said)))
+    return f"{_NODE.sub('', said).strip()} (in {', '.join(nodes)})" if nodes else said
 
 
 def _with_causes(error: BaseException) -> list[BaseException]:

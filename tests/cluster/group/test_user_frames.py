@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from heliostat.cluster.group import user_frames as user_frames_module
 from heliostat.cluster.group.user_frames import one_reason, user_frame, user_frames
 
 KERAS = (
@@ -15,6 +16,20 @@ AUTOGRAPH = (
     'in user code:\n\n    File "/a/train.py", line 3, in train_step  *\n        helper(x)\n    File "/a/train.py", '
     'line 8, in helper  *\n        x["w"]\n\n    KeyError: one\n    and two\n'
 )
+
+GRAPH = """Graph execution error:
+
+Detected at node fold/Reshape defined at (most recent call last):
+  File "/usr/lib/python3.11/threading.py", line 1002, in _bootstrap
+
+  File "{own}", line 96, in on_replica
+
+  File "/venv/lib/python3.11/site-packages/keras/src/layers/layer.py", line 1002, in __call__
+
+  File "{path}", line 2, in call
+
+Input to reshape is a tensor with 256 values, but the requested shape requires a multiple of 3
+\t [[{{{{node fold/Reshape}}}}]] [Op:__inference_on_all_282]"""
 
 
 def raised(path: Path, source: str) -> BaseException:
@@ -71,3 +86,17 @@ def test_what_keras_wraps_around_a_text_is_left_out():
     assert one_reason(ValueError(KERAS)) == "ValueError: no such shape (in Inner.call())"
     assert one_reason(KeyError("x")) == "KeyError: 'x'"
     assert one_reason(KeyError()) == "KeyError:"
+
+
+def test_an_operation_that_fails_in_a_graph_tells_where_it_was_made(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text("def call(x):\n    return fold(x)\n")
+    error = ValueError(GRAPH.format(path=path, own=user_frames_module.__file__))
+    assert user_frame(error) == f'File "{path}", line 2, in call'
+    assert user_frames(error) == (f'  File "{path}", line 2, in call\n    return fold(x)',)
+    assert one_reason(error) == (
+        "ValueError: Input to reshape is a tensor with 256 values, but the requested shape requires a multiple of 3 "
+        "(in fold/Reshape)"
+    )
+    two = "Graph execution error:\n\n2 root error(s) found.\n  (0) INVALID\n\t [[{{node a}}]]\n\t [[{{node b}}]]"
+    assert one_reason(ValueError(two)) == "ValueError: 2 root error(s) found.\n  (0) INVALID (in a, b)"
