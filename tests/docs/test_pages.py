@@ -18,14 +18,9 @@ QUICK = ("README.md",)
 # Pages of before, whose blocks do not run yet.
 PENDING = (
     "docs/callbacks.md",
-    "docs/how-to/cluster.md",
-    "docs/how-to/kubernetes.md",
-    "docs/how-to/laptop.md",
     "docs/loop-custom.md",
     "docs/loop-fit.md",
     "docs/loop-train-on-batch.md",
-    "docs/how-to/several-gpus.md",
-    "docs/how-to/stop-and-go-on.md",
     "docs/own-models.md",
 )
 LIMIT_S = 300
