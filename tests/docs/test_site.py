@@ -17,6 +17,7 @@ from heliostat.data import Dataset
 from heliostat.scripts.cli import main
 
 from .conftest import ROOT, names_of
+from .test_architecture import unknown
 
 DOCS = ROOT / "docs"
 MOST_LINES, MOST_WORDS = 200, 20
@@ -134,6 +135,10 @@ def written() -> list[Path]:
     return [each for each in [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))] if each.name != "CHANGELOG.md"]
 
 
+def test_the_tree_for_contributors_is_that_of_the_code():
+    assert list(unknown((ROOT / "CONTRIBUTING.md").read_text())) == []
+
+
 def test_the_glossary_is_short():
-    terms = re.findall(r"^(\w[\w ]*)\n  \S", (DOCS / "glossary.md").read_text(), re.M)
-    assert 0 < len(terms) <= MOST_WORDS
+    words = re.findall(r"^\| ([a-z -]+) \| (?!meaning)", (DOCS / "glossary.md").read_text(), re.M)
+    assert 0 < len(words) <= MOST_WORDS
