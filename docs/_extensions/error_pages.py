@@ -1,18 +1,35 @@
 """The directive `errors`: the tree of errors of a package, and a section for each, `#heliostat.trainer.DataError`.
 
-All of it comes from the classes: which error is below which, the first sentence of its docstring, its fields.
+All of it comes from the classes (which error is below which, the first sentence of its docstring, its fields) and from
+`tests/error_texts.txt`, which holds the text of each, with real values, and which a test keeps true.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+
+_TEXTS = Path(__file__).parents[2] / "tests" / "error_texts.txt"
+_HEADING = re.compile(r"^== (\w+)(?:: .+)?\n", re.MULTILINE)
+
+
+def texts() -> dict[str, list[str]]:
+    """By the name of an error what it says, one text for each thing that it is raised for."""
+    found: dict[str, list[str]] = {}
+    if not _TEXTS.exists():
+        return found
+    _, *parts = _HEADING.split(_TEXTS.read_text())
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        found.setdefault(name, []).append(text.strip("\n"))
+    return found
 
 
 def errors_of(package: str) -> list[type]:
@@ -57,8 +74,13 @@ class Errors(Directive):
             depth = sum(each in errors for each in error.__mro__) - 1
             meaning = (inspect.getdoc(error) or "").split("\n\n")[0].replace("\n", " ")
             lines += [f"{'  ' * depth}* :py:exc:`~{anchor(package, error)}`: {meaning}", ""]
+        said = texts()
         for error in errors:
             lines += [f".. autoexception:: {anchor(package, error)}", "   :show-inheritance:", ""]
+            for text in said.get(error.__name__, ()):
+                lines += ["   .. code-block:: none", "      :class: said", ""]
+                lines += [f"      {line}".rstrip() for line in text.splitlines()]
+                lines += [""]
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source=f"{package}.errors"), self.content_offset, node)
         return node.children

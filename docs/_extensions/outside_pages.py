@@ -1,12 +1,13 @@
 """Pages for what the docs link to outside of their folder: `[the script](../../scripts/examples/laptop.py)`.
 
 On GitHub such a link opens the file. Here a page of the site shows it, `files/scripts/examples/laptop.py.html`; of a
-folder its list of files, which have a page each.
+notebook its cells, of a folder its list of files, which have a page each.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from docutils import nodes
+from markdown_it import MarkdownIt
 from pygments.lexers import get_lexer_for_filename
 from pygments.util import ClassNotFound
 from sphinx import addnodes
@@ -83,12 +85,27 @@ def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
         ]
         yield _page(name, f"<ul>{''.join(links)}</ul>")
     for file in sorted(each for each in files if each.is_file() and each.suffix not in _NO_TEXT):
-        name = file.relative_to(root).as_posix()
-        try:
-            language = get_lexer_for_filename(file.name).aliases[0]
-        except ClassNotFound:
-            language = "text"
-        yield _page(name, app.builder.highlighter.highlight_block(file.read_text(), language))
+        shown = _notebook if file.suffix == ".ipynb" else _code
+        yield _page(file.relative_to(root).as_posix(), shown(app, file))
+
+
+def _code(app: Sphinx, file: Path) -> str:
+    """The HTML of a file of code or text."""
+    try:
+        language = get_lexer_for_filename(file.name).aliases[0]
+    except ClassNotFound:
+        language = "text"
+    return app.builder.highlighter.highlight_block(file.read_text(), language)
+
+
+def _notebook(app: Sphinx, file: Path) -> str:
+    """The HTML of a notebook's cells, without what they have printed."""
+    cells = [(each["cell_type"], "".join(each["source"])) for each in json.loads(file.read_text())["cells"]]
+    markdown = MarkdownIt("commonmark", {"html": False})
+    return "".join(
+        app.builder.highlighter.highlight_block(text, "python") if kind == "code" else markdown.render(text)
+        for kind, text in cells
+    )
 
 
 def _page(name: str, body: str) -> tuple[str, dict[str, str], str]:
