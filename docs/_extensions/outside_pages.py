@@ -103,7 +103,7 @@ def _notebook(app: Sphinx, file: Path) -> str:
     cells = [(each["cell_type"], "".join(each["source"])) for each in json.loads(file.read_text())["cells"]]
     markdown = MarkdownIt("commonmark", {"html": False})
     return "".join(
-        app.builder.highlighter.highlight_block(text, "python") if kind == "code" else markdown.render(text)
+        app.builder.highlighter.highlight_block(text, "python", force=True) if kind == "code" else markdown.render(text)
         for kind, text in cells
     )
 

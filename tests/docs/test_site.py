@@ -24,6 +24,19 @@ MOST_LINES, MOST_WORDS = 200, 20
 LOADS = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href"), ("object", "data")}
 # Of `link`: where a page stands among others, which no browser loads.
 SAYS = {"index", "search", "next", "prev", "author", "copyright", "canonical"}
+# What somebody asks who knows Keras and has two GPUs, in these words.
+QUESTIONS = """
+How do I use both GPUs?
+What happens to my batch size and learning rate?
+Where is the model?
+Can I stop it?
+Is it faster? When not?
+What does it cost?
+My data are JPEGs in folders
+My data are in a generator
+Why is my metric different?
+How do I debug?
+"""
 ERRORS = ("heliostat.trainer", "heliostat.data", "heliostat.cluster")
 
 
@@ -133,6 +146,12 @@ def test_every_command_is_in_the_reference():
 def written() -> list[Path]:
     """The pages that somebody has written."""
     return [each for each in [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))] if each.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_every_question_leads_to_its_answer(name):
+    links = re.findall(r"\[([^\]]+)\]\([^)]+\.md[^)]*\)", (ROOT / name).read_text())
+    assert [link for link in links if link in QUESTIONS.splitlines()] == QUESTIONS.split("\n")[1:-1]
 
 
 def test_the_tree_for_contributors_is_that_of_the_code():
