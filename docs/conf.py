@@ -38,6 +38,8 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+smartquotes = False  # --workers is no dash, and 'auto' is code
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Heliostat"
@@ -49,6 +51,7 @@ html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
     "show_prev_next": False,
     "navigation_with_keys": False,
     "footer_start": [],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -25,11 +26,24 @@ from sphinx.util import logging
 
 _log = logging.getLogger(__name__)
 _FOLDER = "files"  # of the site
+_EXAMPLE = re.compile(r"\w+://(HEAD|HOST|localhost|\d)")  # addresses in texts, which a reader would not open
 _NO_TEXT = {".png", ".arrow", ".gz", ".npz"}
 
 
+class Dashes(SphinxTransform):
+    """Between an argument and what it is, Sphinx writes two hyphens and counts on its dashes, which options have not."""
+
+    default_priority = 5
+
+    def apply(self, **kwargs: Any) -> None:
+        """Change the document."""
+        for text in list(self.document.findall(nodes.Text)):
+            if text == " -- " and isinstance(text.parent, nodes.paragraph):
+                text.parent.replace(text, nodes.Text(" – "))
+
+
 class OutsideLinks(SphinxTransform):
-    """Turns links to files of the checkout, outside of the docs, into links to their pages."""
+    """Turns links to files of the checkout, outside of the docs, into links to their pages; examples are no links."""
 
     default_priority = 5  # before references are resolved
 
@@ -39,6 +53,10 @@ class OutsideLinks(SphinxTransform):
         for node in found:
             if node.get("reftype") == "myst" and (path := self._outside(node)) is not None:
                 self._change(node, path)
+
+        for link in list(self.document.findall(nodes.reference)):
+            if _EXAMPLE.match(link.get("refuri", "")):
+                link.replace_self(link.children)
 
     def _outside(self, node: nodes.Element) -> Path | None:
         """What a link of Markdown leads to, if that is no page of these docs and no file that lies beside them."""
@@ -116,5 +134,6 @@ def _page(name: str, body: str) -> tuple[str, dict[str, str], str]:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_transform(OutsideLinks)
+    app.add_transform(Dashes)
     app.connect("html-collect-pages", _pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
