@@ -31,7 +31,7 @@ _NO_TEXT = {".png", ".arrow", ".gz", ".npz"}
 
 
 class Dashes(SphinxTransform):
-    """Between an argument and what it is, Sphinx writes two hyphens and counts on its dashes, which options have not."""
+    """Between an argument and what it is Sphinx writes two hyphens, and counts on smart quotes, which spoil options."""
 
     default_priority = 5
 
