@@ -28,7 +28,11 @@ class JobServerError(ClusterError):
         """
         lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
         said = (lines or ["no reason"])[-1].rstrip(".")[:600] + "."
-        return cls(f"The job server at {address} answers {request} with status {status}: {said}", status)
+        return cls(
+            f"The job server at {address} answers {request} with status {status}: {said} Its log "
+            "tells more: dashboard.log in Ray's log folder on the head.",
+            status,
+        )
 
     @classmethod
     def too_large(cls, address: str, num_bytes: int, limit_bytes: int) -> JobServerError:
@@ -41,7 +45,7 @@ class JobServerError(ClusterError):
         """
         return cls(
             f"A package of {num_bytes / 1e6:,.0f} MB is more than the {limit_bytes / 1e6:,.0f} MB that go to the job "
-            f"server at {address} at once."
+            f"server at {address} at once. Move large files out of what is sent."
         )
 
 

@@ -225,9 +225,9 @@ class PreflightError(PlacementError):
         lines = [f"{', '.join(named)}: {what}. {remedy}." for (what, remedy), named in hosts.items()]
         machines = len({each.host for each in complaints})
         if len(lines) == 1:
-            super().__init__(f"Looked at before training: on {lines[0]}")
+            super().__init__(f"Before training, on {lines[0]}")
         else:
-            heading = f"Looked at before training, {len(lines)} things are not right on {machines} machine(s):"
+            heading = f"Before training, {len(lines)} things are not right on {machines} machine(s):"
             super().__init__("\n  ".join([heading, *lines]))
         self.complaints = tuple(dict.fromkeys(complaints))
 

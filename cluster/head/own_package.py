@@ -26,7 +26,10 @@ def _files(part: str) -> Iterator[tuple[str, Path]]:
     """Names in the zip, and paths, of one of its packages and those in it; no folder that is none, as of benchmarks."""
     found = importlib.util.find_spec(f"{_NAMESPACE}.{part}")
     if found is None or not found.submodule_search_locations:
-        raise ClusterError(f"{_NAMESPACE}.{part} is not installed as a folder here, so it cannot be sent to a cluster.")
+        raise ClusterError(
+            f"{_NAMESPACE}.{part} is not installed as a folder here, so it cannot be sent to a cluster. Install it "
+            "from a clone or a wheel; what lies in a zip file cannot be sent."
+        )
     top = found.submodule_search_locations[0]
     for folder, folders, names in os.walk(top, followlinks=True):
         if "__init__.py" not in names:

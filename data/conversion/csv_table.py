@@ -133,7 +133,11 @@ class CsvTable(TextTable):
         delimiter = min(fitting, key=lambda one: any('"' in name for name in rows[one][0]), default=next(iter(rows)))
         names = tuple(rows[delimiter][0])
         if not names:
-            raise SourceError(f"{path} cannot be read as CSV: it has no header line.", path=path)
+            raise SourceError(
+                f"{path} cannot be read as CSV: it has no header line. Give it a first line with the names of its "
+                "columns.",
+                path=path,
+            )
         check_repeated(names, path)
         empty_lines = re.match(r"[\r\n]*", text) if len(names) == 1 else None
         return _Dialect(encoding, delimiter, names, len(empty_lines[0].splitlines()) if empty_lines else 0)

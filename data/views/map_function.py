@@ -162,7 +162,10 @@ class MapTransform(Transform):
         except DatasetError:
             raise
         except Exception as error:  # the user's code may raise anything
-            raise TransformError(f"{self._what(ids)} raised {type(error).__name__}: {error}") from error
+            given = (
+                f". It is given the columns {', '.join(map(repr, self.inputs))}." if isinstance(error, KeyError) else ""
+            )
+            raise TransformError(f"{self._what(ids)} raised {type(error).__name__}: {error}{given}") from error
 
     def _named(self, returned: Any, ids: RowIds) -> Returned:
         """What the function returned, by column."""

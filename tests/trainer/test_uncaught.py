@@ -135,8 +135,8 @@ def test_a_run_folder_that_cannot_be_written(tmp_path):
         f"{FIRST}"
         f'  File "HERE/train.py", line {line_of(tmp_path, source)}, in <module>\n'
         f"    {source}\n"
-        "StorageError: 'HERE/taken/run' cannot be written: Not a directory. The driver keeps the run folder: put back "
-        "what was moved or deleted, or give another run_dir.\n"
+        "StorageError: 'HERE/taken/run' cannot be written: Not a directory. It is on the machine where the script "
+        "runs: move away what has the name of a folder or file of the run, or give another run_dir.\n"
         f"{LAST}",
     )
 

@@ -214,7 +214,10 @@ def replay(run: Run, screen: Display) -> None:
     )
     store, wanted = run.open_store(folder), None if run.command is None else run.command.replay
     if store is None or wanted is None:
-        raise ConfigurationError("A run without checkpoints cannot be replayed.")
+        raise ConfigurationError(
+            "A run without checkpoints cannot be replayed, since nothing says what its weights were: it was trained "
+            "with checkpoint_every=None. Train it again with checkpoints."
+        )
     final = run.final_store(folder)
     workers = Workers(alone)
     with contextlib.closing(workers), tempfile.TemporaryDirectory(prefix="heliostat-replay-") as scratch:

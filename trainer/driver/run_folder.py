@@ -276,14 +276,17 @@ def read_record(path: Path) -> dict[str, Any]:
             raise ValueError(f"no file of at most {_MAX_RECORD_BYTES} bytes")
         record = from_line(file.read_bytes())
     except FileNotFoundError as error:
-        raise ConfigurationError(f"{str(path)!r} is no run folder: it holds no {RUN_FILE}.") from error
+        raise ConfigurationError(
+            f"{str(path)!r} is no run folder: it holds no {RUN_FILE}. Give the folder that fit has made, such as "
+            "runs/NAME-TIME; heliostat runs lists them."
+        ) from error
     except (OSError, ValueError) as error:
         raise DamagedRecordError(file, str(error), can_go_on=has_checkpoints(path)) from error
     if not isinstance(record, dict) or record.get("format_version") not in READ_VERSIONS:
         raise ConfigurationError(
             f"{str(file)!r} was written by another version of Heliostat (format "
             f"{record.get('format_version') if isinstance(record, dict) else None}, this one reads "
-            f"{' and '.join(map(str, READ_VERSIONS))})."
+            f"{' and '.join(map(str, READ_VERSIONS))}). Go on with the version that wrote it, or give another run_dir."
         )
     if not isinstance(record.get("state"), str) or not isinstance(record.get("identity", {}), dict):
         raise DamagedRecordError(file, "it lacks the state of the run", can_go_on=has_checkpoints(path))
@@ -360,7 +363,9 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
-        raise TrainerError(f"{str(path)!r} cannot be read: {error}") from error
+        raise TrainerError(
+            f"{str(path)!r} cannot be read: {error}. It was cut short or altered: run the command again that wrote it."
+        ) from error
     return found
 
 

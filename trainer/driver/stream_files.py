@@ -79,7 +79,10 @@ def write_stream(stream: Stream, place: Path, columns: Columns, taken: Taken | N
         DatasetError: rows cannot be stored.
     """
     if not stream.first:
-        raise ConfigurationError(f"data is {stream.kind}, which gave no batch.")
+        raise ConfigurationError(
+            f"data is a {stream.kind} which gave no batch. It must give at least one, each time it is begun: look "
+            "whether it was used up before, or its files are empty."
+        )
     if taken is None and stream.num_batches == ENDLESS:
         raise ConfigurationError(
             f"data is a {stream.kind} that repeats for ever, and nothing says how much of it to take. Say {argument}=, "

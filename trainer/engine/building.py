@@ -120,7 +120,10 @@ def _set_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
     try:
         model.set_weights(list(weights))
     except ValueError as error:
-        raise ModelError(f"initial_weights do not fit the model that build_model returns: {error}") from error
+        raise ModelError(
+            f"initial_weights do not fit the model that build_model returns: {error} Give the arrays of "
+            "get_weights() of a model with the same layers."
+        ) from error
 
 
 def _build_by_step(model: keras.Model, data: object) -> bool:

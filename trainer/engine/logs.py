@@ -188,7 +188,9 @@ def _flat(returned: object, name: str = "loss") -> Iterator[tuple[str, tf.Tensor
                 "or numbers by name: losses, results of metrics, dicts of them."
             ) from error
         if not (value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool):
-            raise UnsupportedStepError(f"The step returned {name!r} as {value.dtype.name}; logs are numbers.")
+            raise UnsupportedStepError(
+                f"The step returned {name!r} as {value.dtype.name}; logs are numbers: leave it out."
+            )
         yield name, value
 
 

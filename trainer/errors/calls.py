@@ -14,8 +14,8 @@ class FetchError(TrainerError):
     def no_folder(cls, submission_id: str) -> FetchError:
         """A job has opened no run folder."""
         return cls(
-            f"The job {submission_id} has no run folder: no fit of it has begun, or it came to none. heliostat logs "
-            "shows what it printed."
+            f"The job {submission_id} has no run folder: no fit of it has begun, or none has got as far as to "
+            "open one. heliostat logs shows what it printed."
         )
 
     @classmethod
@@ -34,7 +34,10 @@ class FetchError(TrainerError):
             what: it was to do with them: "list" or "remove".
             reason: why it has not.
         """
-        return cls(f"The job that was to {what} run folders on the cluster has failed: {reason}")
+        return cls(
+            f"The job that was to {what} run folders on the cluster has failed: "
+            f"{reason.strip().rstrip('.')}. Run the same command again."
+        )
 
     @classmethod
     def changed(cls, path: str, size: int, came: int) -> FetchError:

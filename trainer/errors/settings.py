@@ -97,10 +97,7 @@ class OtherBeginningError(ConfigurationError):
 
     def _reason(self) -> str:
         if self.before is None:
-            return (
-                f"it began with a new model, and now it would go on from the end of the fit in {self.fit_before!r}. "
-                "(In earlier versions every fit of a trainer began anew.)"
-            )
+            return f"it began with a new model, and now it would go on from the end of the fit in {self.fit_before!r}."
         began = f"it went on from a fit that had brought the model to {self.before.get('epochs')} epochs"
         if self.epochs is None:
             return f"{began}, and now it would begin with a new model."

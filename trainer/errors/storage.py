@@ -84,14 +84,18 @@ class StorageError(TrainerError):
 
     def __str__(self) -> str:
         what = _WHAT_TO_DO.get(self.errno or 0, "look after the disk it is on, or give another run_dir")
-        return f"{str(self.path)!r} cannot be written: {self.reason}. The driver keeps the run folder: {what}."
+        return (
+            f"{str(self.path)!r} cannot be written: {self.reason}. It is on the machine where the script runs: {what}."
+        )
 
 
 _MAKE_ROOM = "make room on its disk, or raise the limit (quota, ulimit -f)"
 _ALLOW = "let this user write there, or give another run_dir"
 _GIVE_BACK = "put back what was moved or deleted, or give another run_dir"
+_MOVE_AWAY = "move away what has the name of a folder or file of the run, or give another run_dir"
 _WHAT_TO_DO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOW),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _GIVE_BACK),
+    errno.ENOENT: _GIVE_BACK,
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _MOVE_AWAY),
 }

@@ -93,12 +93,16 @@ class NonfiniteGradientError(TrainerError):
                 "the learning rate."
             )
             return
-        causes = f"In the data {value}. Likely causes: such a value" if value else "Likely causes: a value in its rows"
+        others = "a learning rate that is too high, a division by zero or a log of zero in the loss"
+        causes = (
+            f"Likely cause: in the data {value}. Others: {others}."
+            if value
+            else f"Likely causes: a value in its rows that is far out of range, {others}."
+        )
         super().__init__(
             f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
-            f"{listed(variables, _MAX_NAMES)}. Nothing of this step was applied. {causes} that "
-            "is not finite or far out of range, a learning rate that is too high, a division by zero or "
-            "a log of zero in the loss. Look at its rows with: heliostat replay RUN_DIR --step "
+            f"{listed(variables, _MAX_NAMES)}. Nothing of this step was applied. {causes} "
+            "Look at its rows with: heliostat replay RUN_DIR --step "
             f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "
             'fit(on_nonfinite="skip").'
         )
@@ -127,7 +131,8 @@ class RunPausedError(TrainerError):
             f"Its state is in checkpoint {self.checkpoint}. To go on:\n  heliostat resume {self.run_dir}\n"
             f"or run the same command again, with run_dir={str(self.run_dir)!r}."
             if self.checkpoint is not None
-            else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
+            else "Nothing of it was saved: it had no checkpoints, or nothing was computed yet. The same "
+            "command begins anew."
         )
         return f"The run was paused: {self.reason}. {how}"
 
@@ -193,7 +198,10 @@ class TrainingFailedError(TrainerError):
 
 # By how a worker failed; of one that died, by the evidence there is.
 _ADVICE = {
-    "lost_peer": "Likely cause: workers run different versions of Heliostat, or different models.",
+    "lost_peer": (
+        "Likely cause: workers run different versions of Heliostat or of your modules, so that they do not make the "
+        "same steps. Install the same on all machines, and run the script again."
+    ),
     "raised in code": "Mend it there, and run the script again.",
     "raised": (
         "None of its frames is in your code: what a library was given may be wrong, or it is a defect of Heliostat. "
@@ -203,13 +211,17 @@ _ADVICE = {
         "Cause: there was not enough memory for this step, again and again. Begin a new run with a larger "
         "num_microbatches, which makes microbatches smaller, or with fewer workers per machine."
     ),
-    "crash": "Cause: native code crashed at this step, again and again; the worker's log ends with its stack.",
+    "crash": (
+        "Cause: native code crashed at this step, again and again. The worker's log ends with its stack: update, or "
+        "leave out, the library that it names."
+    ),
     "exit": (
         "Cause: code that you run, or a library of yours, ends the process at this step (os._exit), again and again. "
         "Let it raise an exception instead."
     ),
     "": (
         "Likely cause: it was killed, by hand or by the system when memory ran out (the kernel's log tells), or native "
-        "code crashed (its log ends there)."
+        "code crashed (its log ends there). Run the script again with this run_dir: it goes on from the last "
+        "checkpoint."
     ),
 }

@@ -39,7 +39,10 @@ for number in range({count}):
     else:
         train()
 """
-PAUSED = "The run was paused: it was late. Nothing of it was saved: it had no checkpoints, or nothing was computed yet."
+PAUSED = (
+    "The run was paused: it was late. Nothing of it was saved: it had no checkpoints, or nothing was computed yet. The "
+)
+PAUSED += "same command begins anew."
 ALONE = "The run goes on.\n  heliostat attach x"
 SHORT = """Traceback (most recent call last), of your code alone:
   File "{path}", line {call}, in <module>
