@@ -118,7 +118,10 @@ def test_a_package_over_the_limit_is_refused_before_anybody_is_asked():
 def test_of_a_traceback_of_the_server_its_last_line_is_told(other):
     with pytest.raises(JobServerError) as caught:
         other(500, "Traceback (most recent call last):\n  File ...\nValueError: it exists\n.").stop("x")
-    assert str(caught.value).endswith("answers POST /api/jobs/x/stop with status 500: ValueError: it exists.")
+    assert str(caught.value).endswith(
+        " answers POST /api/jobs/x/stop with status 500: ValueError: it exists. Its log tells more: dashboard.log in "
+        "Ray's log folder on the head."
+    )
     assert caught.value.status == 500
 
 
