@@ -57,7 +57,7 @@ def errors_of(package: str) -> list[type]:
 def anchor(package: str, error: type) -> str:
     """The full name by which users import it, where they can."""
     exported = getattr(importlib.import_module(package), "__all__", ())
-    return f"{package}.{error.__name__}" if error.__name__ in exported else f"{error.__module__}.{error.__name__}"
+    return f"{package}.{error.__name__}" if error.__name__ in exported else f"{package}.errors.{error.__name__}"
 
 
 class Errors(Directive):

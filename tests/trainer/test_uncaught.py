@@ -136,7 +136,7 @@ def test_a_run_folder_that_cannot_be_written(tmp_path):
         f'  File "HERE/train.py", line {line_of(tmp_path, source)}, in <module>\n'
         f"    {source}\n"
         "StorageError: 'HERE/taken/run' cannot be written: Not a directory. It is on the machine where the script "
-        "runs: move away what has the name of a folder or file of the run, or give another run_dir.\n"
+        "runs: put back what was moved or deleted, take away what lies in its place, or give another run_dir.\n"
         f"{LAST}",
     )
 

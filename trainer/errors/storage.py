@@ -92,7 +92,7 @@ class StorageError(TrainerError):
 _MAKE_ROOM = "make room on its disk, or raise the limit (quota, ulimit -f)"
 _ALLOW = "let this user write there, or give another run_dir"
 _GIVE_BACK = "put back what was moved or deleted, or give another run_dir"
-_MOVE_AWAY = "move away what has the name of a folder or file of the run, or give another run_dir"
+_MOVE_AWAY = "put back what was moved or deleted, take away what lies in its place, or give another run_dir"
 _WHAT_TO_DO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOW),
