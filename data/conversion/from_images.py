@@ -19,11 +19,11 @@ from ..errors import SourceError
 from ..format.account import Change
 from ..format.arrow import arrow_schema
 from ..format.columns import Column
+from ..format.not_found import PICTURES as ENDINGS
 from .files import note_left_out
 from .pictures import orientation, passed_over, upright, why_not
 from .sources import Source, SourceRows, file_identity
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 BadPictures = Literal["refuse", "drop", "keep"]
 """What becomes of pictures that cannot be decoded: an error names them; they are left out, and in the account; they are
 kept as they are, and then no picture is decoded, which takes a tenth of the time."""

@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+from itertools import islice
 from pathlib import Path
 
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+"""How files end that are taken for pictures."""
+
 _MOST = 3  # names, in a message
+_LOOKED_AT = 1000  # files and folders, to tell what is in one
 
 
 def not_found_message(place: Path, manifest_name: str) -> str:
@@ -24,9 +29,16 @@ def not_found_message(place: Path, manifest_name: str) -> str:
             return (
                 f"{said}: the folder holds several. Give one of them: {', '.join(str(place / name) for name in below)}."
             )
+        made = f"'{place.name}-set'"
+        if _has_pictures(place):
+            return (
+                f"{said}: it is a folder of pictures. Make one of them, once: heliostat.data.convert({str(place)!r}, "
+                f"{made}). Then give open_dataset({made}).decode('image', (height, width)), of the size of the model's "
+                "input."
+            )
         return (
             f"{said}: the folder has no {manifest_name}. Give the folder that write_dataset made, or make a dataset of "
-            f"the files: heliostat.data.convert({str(place)!r}, '{place.name}-set')."
+            f"the files: heliostat.data.convert({str(place)!r}, {made})."
         )
     if place.exists():
         return (
@@ -39,6 +51,11 @@ def not_found_message(place: Path, manifest_name: str) -> str:
             "new one again."
         )
     return f"{said}: no such folder{_nearest(place)}. Make one with write_dataset or heliostat convert."
+
+
+def _has_pictures(place: Path) -> bool:
+    """Whether pictures are among the first files in the folders of a folder, each of them a class."""
+    return any(each.name.lower().endswith(PICTURES) for each in islice(place.glob("*/*"), _LOOKED_AT))
 
 
 def _nearest(place: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from heliostat.data import open_dataset
 from heliostat.trainer import ConfigurationError, TrainingFailedError
+from heliostat.trainer.driver import stream_files
 
 from .conftest import dense_data
 from .faults import outcome
@@ -82,12 +83,25 @@ def test_parts_in_dicts_go_to_their_columns(tmp_path):
         (lambda: 7, {}, "returned an int"),
         (lambda: tf_data().map(lambda x, y: (x, y, y, y)), {}, "a tuple of 4"),
         (lambda: tf_data().take(0), {}, "gave no batch"),
+        (lambda: tf_data().unbatch(), {}, "single rows, let it give batches"),
         (tf_data, {"inputs": {"a": "left"}}, r"ask for the parts \['a'\]"),
     ],
 )
 def test_streams_that_do_not_fit_are_refused(tmp_path, data, arguments, message):
     with local_trainer(normalised, tmp_path) as trainer, pytest.raises(ConfigurationError, match=message):
         trainer.fit(data, **JOB | arguments)
+
+
+@pytest.mark.parametrize("data", [lambda: generated, tf_data], ids=["of unknown length", "of known length"])
+def test_a_long_stream_that_may_have_no_end_is_told_once(tmp_path, monkeypatch, recwarn, data):
+    monkeypatch.setattr(stream_files, "LONG_BYTES", 100)
+    with local_trainer(normalised, tmp_path) as trainer:
+        trainer.fit(data(), **JOB)
+    told = [str(each.message) for each in recwarn if "never ends" in str(each.message)]
+    assert [each.partition(" so far")[0] for each in told] == (
+        ["generated has given 9 rows"] if data is not tf_data else []
+    )
+    assert all("say steps_per_epoch=" in each for each in told)
 
 
 class Stops(keras.callbacks.Callback):

@@ -69,6 +69,9 @@ def test_where_texts_cannot_be_taken_that_is_said(tmp_path):
         pytest.raises(DataError, match="jit_compile=False"),
     ):
         trainer.fit(arrays, **JOB)
+    pictures = write_dataset(tmp_path / "pictures", {"x": [b"GIF89a\x02\x00\x03\x00"] * 16, "y": Y})
+    with local_trainer(numbers, tmp_path / "p") as trainer, pytest.raises(DataError, match=r"decode\('x', \(height, "):
+        trainer.fit(pictures, **JOB)
     stored = write_dataset(tmp_path / "labels", {"x": Y, "y": TEXTS})
     with local_trainer(numbers, tmp_path / "c") as trainer, pytest.raises(DataError, match=r"'y' .* differ in length"):
         trainer.fit(stored, **JOB)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from .streams import ENDLESS, UNKNOWN, Stream
 LOOK_AHEAD, LOOK_AHEAD_BYTES = 64, 64 << 20
 PART_BYTES, MOST_BATCHES = 32 << 20, 64
 LEAST_FREE_BYTES = 512 << 20
+LONG_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ def write_stream(stream: Stream, place: Path, columns: Columns, taken: Taken | N
     if place.exists():
         shutil.rmtree(place)
     if taken is None:
-        return _written(stream, place, columns)
+        return _written(stream, place, columns, argument=argument)
     first, is_all = _looked_at(stream, taken)
     if is_all:
         return _written(stream, place, columns)
@@ -112,9 +114,11 @@ def _looked_at(stream: Stream, taken: Taken) -> tuple[list[tuple[object, ...]], 
     return first, is_all or 0 <= known * stream.batch_rows <= taken.num_rows
 
 
-def _written(stream: Stream, place: Path, columns: Columns, num_rows: int | None = None) -> Dataset:
-    """The dataset of all rows, or of the first ones."""
-    number = 0
+def _written(
+    stream: Stream, place: Path, columns: Columns, num_rows: int | None = None, *, argument: str = ""
+) -> Dataset:
+    """The dataset of all rows, or of the first ones; with an argument, a long one of unknown length is told about."""
+    number, told, num_bytes = 0, not argument or stream.num_batches != UNKNOWN, 0
     with DatasetWriter(place, overwrite=True) as writer:
         for batch in stream.batches():
             _check_room(stream, place, writer.rows_written)
@@ -122,6 +126,10 @@ def _written(stream: Stream, place: Path, columns: Columns, num_rows: int | None
             left = None if num_rows is None else num_rows - writer.rows_written
             writer.write(rows if left is None else {name: each[:left] for name, each in rows.items()})
             number += 1
+            num_bytes += sum(int(getattr(each, "nbytes", 0)) for each in rows.values())
+            if not told and num_bytes > LONG_BYTES:
+                told = True
+                _tell_length(stream, place, writer.rows_written, argument)
             if num_rows is not None and writer.rows_written >= num_rows:
                 break
     return writer.dataset
@@ -136,6 +144,14 @@ def _check_room(stream: Stream, place: Path, num_rows: int) -> None:
             "left. A stream without an end needs steps_per_epoch= (validation_steps=, steps=); one that is this long "
             "needs another run_dir, or steps_per_epoch=, with which rows are read while they are trained on."
         )
+
+
+def _tell_length(stream: Stream, place: Path, num_rows: int, argument: str) -> None:
+    warnings.warn(
+        f"{stream.kind} has given {num_rows:,} rows so far; all that it gives is written to {place} before the first "
+        f"step. If it never ends, stop this with Ctrl-C and say {argument}=, the number of its batches.",
+        stacklevel=2,
+    )
 
 
 def _begun(place: Path, taken: Taken, first: dict[str, object]) -> Dataset:

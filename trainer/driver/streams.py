@@ -191,7 +191,8 @@ def _check_rows(kind: str, batch: Batch) -> None:
     if len(numbers) > 1 or None in numbers:
         raise ConfigurationError(
             f"data is a {kind} whose first batch has arrays of the shapes {', '.join(map(str, shapes))}, and the "
-            "first axis of each is the rows. If it gives single rows, make batches of them: dataset.batch(32)."
+            "first axis of each is the rows. If it gives single rows, let it give batches: dataset.batch(32) in "
+            "tf.data, arrays [rows, ...] in a function; or make a dataset of it with heliostat.data.from_generator."
         )
 
 

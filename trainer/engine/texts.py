@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
+from heliostat.data.views.image_header import image_size
 
 from ..columns import Columns, advice_on_rows
 from ..errors import DataError
@@ -33,6 +34,12 @@ def check_texts(model: keras.Model, sample: Mapping[str, np.ndarray], columns: C
             continue
         kind = "bytes" if isinstance(rows[0], bytes) else "string"
         if not _takes_texts(model, columns, name):
+            if _is_picture(rows[0]):
+                raise DataError(
+                    f"The column {name!r} holds pictures as files (JPEG, PNG ...), and the model's input is numbers. "
+                    f"Decode them as rows are read, to the size of that input: open_dataset(path).decode({name!r}, "
+                    "(height, width)) is what to give in place of the path."
+                )
             raise DataError(
                 f"The column {name!r} has {kind} rows, and the model's input is of numbers. Give the model "
                 f'an Input(..., dtype="string") with TextVectorization or StringLookup behind it, or '
@@ -48,6 +55,13 @@ def check_texts(model: keras.Model, sample: Mapping[str, np.ndarray], columns: C
                 f"The column {name!r} has {kind} rows, and XLA knows no texts, while the model is compiled with "
                 f"jit_compile=True. Use model.compile(..., jit_compile=False), or {_ADVICE}."
             )
+
+
+def _is_picture(value: object) -> bool:
+    try:
+        return isinstance(value, bytes) and bool(image_size(value))
+    except ValueError:
+        return False
 
 
 def _takes_texts(model: keras.Model, columns: Columns, name: str) -> bool:

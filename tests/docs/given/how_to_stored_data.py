@@ -1,8 +1,7 @@
-"""Measurements, logs, photos and records, and a bucket with a warehouse."""
+"""Records, and a bucket with a warehouse."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,32 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from PIL import Image
 
 from tests.data.object_store import KEY, SECRET, ObjectStore
 
 
 @contextmanager
 def prepare(folder: Path) -> Iterator[dict[str, str]]:
-    (folder / "measurements.csv").write_text("width,height,label\n1.5,2,0\n2.5,3,1\n3.5,5,0\n")
-    (folder / "logs").mkdir()
-    for part in range(2):
-        lines = [json.dumps({"ids": [row, part], "user": row}) for row in range(5)]
-        (folder / "logs" / f"{part}.jsonl").write_text("\n".join(lines) + "\n")
-    write_photos(folder / "photos")
     write_records(folder / "train.tfrecord")
     with closing(ObjectStore()) as store:
         bucket = store.new_bucket()
         write_warehouse(store, bucket)
-        yield {f"s3://bucket/{path}": store.uri(f"{bucket}/{path}") for path in ("warehouse", "digits")}
-
-
-def write_photos(folder: Path) -> None:
-    numbers = np.random.default_rng(0)
-    for number in range(12):
-        of_class = folder / ("cat" if number % 2 else "dog")
-        of_class.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(numbers.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(of_class / f"{number}.jpg")
+        upload = "heliostat upload digits"
+        yield {
+            f"{upload} s3://bucket/digits": f"{upload} '{store.uri(f'{bucket}/digits')}'",  # its & is one of bash's
+            "s3://bucket/warehouse": store.uri(f"{bucket}/warehouse"),
+        }
 
 
 def write_records(path: Path) -> None:
