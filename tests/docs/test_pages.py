@@ -15,14 +15,6 @@ from . import page as program
 from .page import ROOT, RUN, Block, blocks_of, faults_of, given, not_run, pages, run
 
 QUICK = ("README.md",)
-# Pages of before, whose blocks do not run yet.
-PENDING = (
-    "docs/callbacks.md",
-    "docs/loop-custom.md",
-    "docs/loop-fit.md",
-    "docs/loop-train-on-batch.md",
-    "docs/own-models.md",
-)
 LIMIT_S = 300
 
 PAGE = """text
@@ -60,13 +52,9 @@ def name_of(page):
     return str(page.relative_to(ROOT))
 
 
-def converted():
-    return [page for page in pages() if name_of(page) not in PENDING]
-
-
 def cases():
     """The pages with a block that runs; those that take long are slow."""
-    for page in converted():
+    for page in pages():
         if any(block.language in RUN and not block.reason for block in blocks_of(page.read_text())):
             slow = () if name_of(page) in QUICK else (pytest.mark.slow,)
             yield pytest.param(page, id=name_of(page), marks=(pytest.mark.ray, *slow))
@@ -109,7 +97,7 @@ def test_blocks_that_nothing_would_try_are_faults():
         assert len(faults_of(page)) == 1, page
 
 
-@pytest.mark.parametrize("page", converted(), ids=name_of)
+@pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_every_block_of_a_page_is_tried_or_is_text(page):
     assert faults_of(page.read_text()) == []
 
