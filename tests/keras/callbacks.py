@@ -75,7 +75,7 @@ CALLBACKS: dict[str, Recipe] = {
     "BackupAndRestore": Recipe(
         make=lambda: Tried(make=lambda folder: callbacks.BackupAndRestore(folder / "backup")),
         verdict="refused",
-        reason="`run_dir=`: runs go on by themselves ([operating](../how-to/stop-and-go-on.md))",
+        reason="`run_dir=`: runs go on by themselves ([stop and go on](../how-to/stop-and-go-on.md))",
     ),
     "CSVLogger": Recipe(make=lambda: Tried(make=lambda folder: callbacks.CSVLogger(folder / "log.csv"), left=_csv)),
     "Callback": Recipe(verdict="base", reason="the class that callbacks of one's own are made of"),

@@ -363,5 +363,6 @@ def _keep_off_gpus(screen: Display) -> None:
     if tf.config.list_logical_devices("GPU"):
         screen.say(
             "warning: TensorFlow runs in this process, and holds memory of its GPUs that workers lack. Make "
-            "tf.data pipelines in a function that you pass to fit, or start Python with CUDA_VISIBLE_DEVICES=-1"
+            "tf.data pipelines in a function that you pass to fit, or call tf.config.set_visible_devices([], 'GPU') "
+            "before TensorFlow computes anything here"
         )
