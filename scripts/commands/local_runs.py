@@ -28,7 +28,7 @@ from heliostat.trainer.driver.run_folder import (
     read_record,
 )
 from heliostat.trainer.errors import RunPausedError
-from heliostat.trainer.events import EpochRecord, Event, FirstStepDone
+from heliostat.trainer.events import EpochRecord, Event, FirstStepDone, Resumed
 from heliostat.trainer.storage_thread import telling
 
 from ..endings import LeftAlone
@@ -52,6 +52,7 @@ class Followed:
 
     num_events: int = 0
     epochs_s: float = 0.0
+    _began_s: float = 0.0  # when the next epoch began; unknown is 0.0
 
     def news(self, epochs: list[EpochRecord], events: list[Event]) -> list[EpochRecord | Event]:
         """What is new in a run's files, in the order in which it happened; it counts as shown then."""
@@ -60,6 +61,21 @@ class Followed:
         self.num_events = len(events)
         self.epochs_s = max([self.epochs_s, *(epoch.time for epoch in new_epochs)])
         return sorted([*new_epochs, *new_events], key=lambda each: each.time)
+
+    def seconds_of(self, each: EpochRecord | Event) -> float:
+        """How long an epoch took, 0.0 where that is not known; all that has happened is to be told, in its order.
+
+        It begins with the end of the one before, or with the first step of a run that begins, or goes on after a pause.
+        """
+        began_s = self._began_s
+        if isinstance(each, EpochRecord):
+            self._began_s = each.time
+            return max(0.0, each.time - began_s) if began_s else 0.0
+        if isinstance(each, Resumed):
+            self._began_s = 0.0
+        elif isinstance(each, FirstStepDone):
+            self._began_s = began_s or each.time
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,18 +258,15 @@ def _show_news(folder: Path, shown: Followed, screen: Display) -> None:
     if not (folder / RUN_FILE).exists():
         return
     record = read_record(folder)
-    total, before_s = int(record.get("epochs") or 0), shown.epochs_s
+    total = int(record.get("epochs") or 0)
     rows = record.get("data", {}).get("train", {}).get("rows", 0)
     batch = record.get("plan", {}).get("global_batch_size", 0) or 1
     for each in shown.news(read_epochs(folder), read_events(folder)):
+        seconds = shown.seconds_of(each)
         if isinstance(each, EpochRecord):
-            screen.epoch(each, total, max(0.0, each.time - before_s) if before_s else 0.0)
-            before_s = each.time
-        else:
-            if isinstance(each, FirstStepDone):
-                before_s = before_s or each.time
-            if line := line_of(each, -(-rows // batch)):
-                screen.say(line)
+            screen.epoch(each, total, seconds)
+        elif line := line_of(each, -(-rows // batch)):
+            screen.say(line)
 
 
 def _marks(folder: Path) -> list[tuple[int, int, int] | None]:

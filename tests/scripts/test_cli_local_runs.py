@@ -19,7 +19,7 @@ from heliostat.scripts.commands.local_runs import Followed, send_signal
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.lease import EXPIRES_S, LEASE_FILE, driver_of
 from heliostat.trainer.driver.run_folder import RunFolder
-from heliostat.trainer.events import EpochRecord, WorkerLost
+from heliostat.trainer.events import EpochRecord, FirstStepDone, Resumed, WorkerLost
 
 from ..slow import SLOW
 from .child import COMMAND, environment, interruptible
@@ -298,3 +298,13 @@ def test_what_is_computed_again_after_a_restart_is_shown_again_and_old_lines_are
     assert followed.news(first, [lost]) == []
     again = epoch(1, 30.0)
     assert followed.news([first[0], again], [lost]) == [again]  # the file was written anew, from an earlier epoch on
+
+
+def test_a_pause_is_no_part_of_the_epoch_that_follows():
+    followed = Followed()
+    went_on = Resumed(checkpoint="000001-00000000.g0", epoch=1, step=0, time=100.0)
+    steps = [
+        FirstStepDone(worker=number, seconds={}, time=time_s) for number, time_s in ((0, 8.0), (0, 110.0), (1, 111.0))
+    ]
+    happened = [steps[0], epoch(0, 10.0), went_on, steps[1], steps[2], epoch(1, 114.0), epoch(2, 117.0)]
+    assert [followed.seconds_of(each) for each in happened] == [0.0, 2.0, 0.0, 0.0, 0.0, 4.0, 3.0]
