@@ -96,6 +96,8 @@ def explain_failure(failed: TaskFailed, seen: Mapping[int, WorkerInfo], run_dir:
     cause = _most_telling(failed)
     error, worker = cause.error, cause.worker
     host = seen[worker].host if worker in seen else "unknown host"
+    if isinstance(error, NonfiniteGradientError):
+        error.run_dir = run_dir
     if isinstance(error, (TrainerError, DatasetError)):
         error.add_note(f"(found by worker {worker} on {host})")
         if cause.where:

@@ -11,6 +11,7 @@ from .base import TrainerError
 from .texts import listed, memory_account
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+_RUN_DIR = "RUN_DIR"  # in texts of workers
 _MAX_NAMES = 5  # of variables, in a message
 
 
@@ -72,7 +73,10 @@ class NonfiniteGradientError(TrainerError):
 
     Attributes:
         microbatch: see above.
+        run_dir: the run folder, where the driver knows it.
     """
+
+    run_dir: Path | None = None
 
     def __init__(
         self,
@@ -102,10 +106,14 @@ class NonfiniteGradientError(TrainerError):
         super().__init__(
             f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
             f"{listed(variables, _MAX_NAMES)}. Nothing of this step was applied. {causes} "
-            "Look at its rows with: heliostat replay RUN_DIR --step "
+            f"Look at its rows with: heliostat replay {_RUN_DIR} --step "
             f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "
             'fit(on_nonfinite="skip").'
         )
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.run_dir is None else text.replace(_RUN_DIR, str(self.run_dir))
 
 
 class RunPausedError(TrainerError):

@@ -47,3 +47,10 @@ def test_errors_keep_their_fields_when_pickled():
 def test_of_several_nonfinite_gradients_the_one_with_its_microbatch_is_raised():
     failures = [Failure(worker=w, kind="raised", reason="", error=not_finite(microbatch=w or None)) for w in range(2)]
     assert explain_failure(TaskFailed(failures[0], (failures[1],)), SEEN, None) is failures[1].error
+
+
+def test_of_a_gradient_that_is_not_finite_the_command_that_looks_at_it_names_the_run(tmp_path):
+    failure = Failure(worker=0, kind="raised", reason="", error=not_finite(3))
+    error = explain_failure(TaskFailed(failure), SEEN, tmp_path)
+    assert f"heliostat replay {tmp_path} --step 1 --microbatch 3;" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
