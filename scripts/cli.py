@@ -87,6 +87,8 @@ def run(plan: bool, workers: int | None, script: Path, arguments: tuple[str, ...
 
     from .commands.run import plan_script, run_script
 
+    if "--plan" in arguments and not plan:
+        click.echo(f"--plan behind the script is the script's own; for a plan: heliostat run --plan {script}", err=True)
     if workers is not None:
         name_workers(workers)
     (plan_script if plan else run_script)(script, arguments, show_traceback=shows_tracebacks())

@@ -43,6 +43,13 @@ def test_a_script_is_run_up_to_its_first_task(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
+def test_who_asks_for_a_plan_behind_the_script_is_told_where_to_ask(tmp_path):
+    (tmp_path / "nothing.py").write_text("print('done')\n")
+    done = heliostat("run", "nothing.py", "--plan", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert "for a plan: heliostat run --plan nothing.py" in done.stderr
+
+
 def test_a_script_without_a_task_has_no_plan(tmp_path):
     (tmp_path / "nothing.py").write_text("print('done')\n")
     done = heliostat("run", "--plan", "nothing.py", cwd=tmp_path)
