@@ -67,6 +67,7 @@ class ModelUse(HeldRuns):
 
         Raises:
             ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
+            DatasetError, RuntimeSetupError: as for `fit`.
             TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
             StateNotKeptError: what the last fit has left is nowhere any more.
 
@@ -120,7 +121,7 @@ class ModelUse(HeldRuns):
             An array ``[rows, ...]``, or the model's structure of such arrays; with `output` the `Dataset`.
 
         Raises:
-            what `evaluate` raises; with `output`, DatasetError where it cannot be written.
+            what `evaluate` raises; with `output`, DatasetError also where it cannot be written.
 
         Example:
             >>> trainer.predict(x).shape

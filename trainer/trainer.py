@@ -239,7 +239,10 @@ class Trainer(ModelUse):
             record_rows: keep in the result which rows every worker computed in every step.
 
         Raises:
-            ConfigurationError, DataError, ModelError: a mistake in arguments, data or model.
+            ConfigurationError, DataError, ModelError, UnsupportedStepError: a mistake in arguments, data, model, step.
+            DatasetError: a dataset is not there, or cannot be read.
+            RuntimeSetupError, MemoryExhaustedError: TensorFlow runs here otherwise than is needed; a step does not fit.
+            StorageError, CheckpointError: the run folder cannot be written, or a checkpoint cannot be read.
             TrainingFailedError: user code raised, or workers were lost in a way that cannot be made good.
             NonfiniteGradientError: a gradient is not finite.
             RunPausedError: a signal (Ctrl-C, SIGTERM) or `max_time_s` paused the run; the same command goes on.

@@ -51,6 +51,7 @@ def test_an_example_runs_on_two_workers(name, tmp_path):
     found = numbers(said, name)
     assert is_good(found), said[-3:]
     assert (tmp_path / left).exists()
+    assert not [line for line in said if "Warning" in line or "Traceback" in line]
 
 
 @pytest.mark.parametrize("name", sorted(set(names()) - DRAWN))

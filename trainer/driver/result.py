@@ -69,7 +69,8 @@ class Result:
 
         Classes and functions of your own that the model uses are found where the code of `build_model` names them: in
         the script, a notebook's cells, your modules. Where the file is not enough, as for a class that is defined
-        inside of `build_model`, the model is built by that function, and the trained weights are loaded into it.
+        inside of `build_model`, the model is built by that function, and the trained weights are loaded into it;
+        optimizers that only its step applies then have no state.
 
         Args:
             custom_objects: such classes and functions by name, as in `keras.models.load_model`; for a model that other

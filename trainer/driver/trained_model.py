@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -67,7 +68,7 @@ def load_trained(path: Path, origin: Origin | None, custom_objects: dict[str, An
 
 
 def _built(path: Path, origin: Origin | None, reason: str) -> keras.Model:
-    """A model that `build_model` makes, with the weights of a file."""
+    """A model that `build_model` makes, with the weights of a file; optimizers that its step applies get no state."""
     if origin is None:
         raise ModelError(
             f"{str(path)!r} cannot be loaded by itself ({reason}), and the function that has made the model is not "
@@ -80,7 +81,9 @@ def _built(path: Path, origin: Origin | None, reason: str) -> keras.Model:
             build_state(model, sample_rows(origin.data, origin.columns), origin.columns)
         model.built = True
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():  # an optimizer that is not built yet takes no state
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model.load_weights(path)
     except ValueError as error:
         raise ModelError(
             f"The weights in {str(path)!r} do not fit the model that build_model makes now: {error}. Load them with "
