@@ -154,6 +154,13 @@ def test_every_question_leads_to_its_answer(name):
     assert [link for link in links if link in QUESTIONS.splitlines()] == QUESTIONS.split("\n")[1:-1]
 
 
+@pytest.mark.parametrize("folder", ["how-to", "how-to/moving", "reference", "explanation"])
+def test_every_page_is_on_the_first_page_of_its_folder(folder):
+    first = (DOCS / folder / "index.md").read_text()
+    pages = {page.name for page in (DOCS / folder).glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f"]({name})" not in first} == set()
+
+
 def test_the_tree_for_contributors_is_that_of_the_code():
     assert list(unknown((ROOT / "CONTRIBUTING.md").read_text())) == []
 
