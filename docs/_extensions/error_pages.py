@@ -24,8 +24,6 @@ _HEADING = re.compile(r"^== (\w+)(?:: .+)?\n", re.MULTILINE)
 def texts() -> dict[str, list[str]]:
     """By the name of an error what it says, one text for each thing that it is raised for."""
     found: dict[str, list[str]] = {}
-    if not _TEXTS.exists():
-        return found
     _, *parts = _HEADING.split(_TEXTS.read_text())
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         found.setdefault(name, []).append(text.strip("\n"))
