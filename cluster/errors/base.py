@@ -13,11 +13,17 @@ def _restore(cls: type[ClusterError], args: tuple[Any, ...], fields: dict[str, A
 
 
 class ClusterError(Exception):
-    """Anything that `heliostat.cluster` raises about workers, hosts or the connections between them."""
+    """Anything that goes wrong between workers, hosts, and the connections between them.
+
+    Base class of what `heliostat.cluster` raises; it keeps its fields when pickled.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, dict(self.__dict__))
 
 
 class SpecError(ClusterError):
-    """A worker group is asked for that cannot be."""
+    """A worker group is asked for that cannot be.
+
+    The numbers of workers do not fit each other, or a limit is not positive.
+    """

@@ -12,6 +12,8 @@ from .base import ClusterError
 class TaskFailed(ClusterError):
     """A task of the group was given up because of one worker.
 
+    The trainer makes a `TrainingFailedError` of it, or raises the worker's own error.
+
     Attributes:
         cause: the `Failure` of that worker; Any, because it is defined in `group/`, a floor above.
         others: failures that came with it.
@@ -51,6 +53,8 @@ class Call:
 
 class CollectiveError(ClusterError):
     """A call that all workers make together failed on this one; after it the connections are closed.
+
+    The group mends most of them by itself: see the classes below it.
 
     Attributes:
         call: which.

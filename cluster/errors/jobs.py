@@ -8,6 +8,8 @@ from .base import ClusterError
 class JobServerError(ClusterError):
     """The job server of a cluster refuses.
 
+    The message has its answer; `status` is that of HTTP.
+
     Attributes:
         status: of its answer, as in HTTP; 0 if it was not asked.
     """
@@ -50,7 +52,10 @@ class JobServerError(ClusterError):
 
 
 class NoSuchJobError(JobServerError):
-    """A cluster does not know a job: it was never made there, was deleted, or Ray was started anew since."""
+    """A cluster does not know a job: it was never made there, was deleted, or Ray was started anew since.
+
+    Submit the script again.
+    """
 
     def __init__(self, address: str, submission_id: str) -> None:
         super().__init__(

@@ -11,7 +11,11 @@ SUBMIT = "heliostat submit SCRIPT --address http://HEAD:8265"  # what leads to a
 
 
 class DiskError(ClusterError):
-    """The driver's disk cannot be served to other machines."""
+    """The driver's disk cannot be served to other machines.
+
+    Raised when workers on other machines need files of this one. The message says whether its process is slow, gone, or
+    another user's.
+    """
 
     @classmethod
     def not_seen(cls, path: str, why: str) -> DiskError:
@@ -47,7 +51,11 @@ class DiskError(ClusterError):
 
 
 class PlacementError(ClusterError):
-    """The workers could not be placed or started."""
+    """The workers could not be placed or started.
+
+    There is no cluster at the address, no room in it, or it did not answer in time. The message says which, and how to
+    reach it.
+    """
 
     @classmethod
     def no_answer(cls, address: str, origin: str, why: str) -> PlacementError:
@@ -173,7 +181,10 @@ class PlacementError(ClusterError):
 
 
 class NoAnswerError(PlacementError):
-    """Nobody answers at the address of a job server, or the answer did not come to its end; it may come yet."""
+    """Nobody answers at the address of a job server, or the answer did not come to its end; it may come yet.
+
+    See whether the head runs, and whether a firewall is between.
+    """
 
     def __init__(self, address: str, why: str) -> None:
         """Make the sentence.
@@ -208,6 +219,8 @@ class Complaint:
 class PreflightError(PlacementError):
     """Machines of workers do not have what the run needs; nothing was trained.
 
+    The message lists all that was found, by machine, with what mends it.
+
     Attributes:
         complaints: all that was found.
     """
@@ -239,6 +252,8 @@ class PreflightError(PlacementError):
 
 class UnreachableError(PlacementError):
     """Workers that are up cannot reach each other.
+
+    Tried before training. Open the ports between the hosts that the message names.
 
     Attributes:
         pairs: their numbers.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Base class of everything the trainer raises by itself; keeps its fields when pickled."""
+    """Base class of everything that training raises by itself.
+
+    Errors keep their fields when they are pickled. Catch it to catch all of them: wrong arguments, models and data as
+    well as failures of a run.
+    """
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.args, dict(self.__dict__))

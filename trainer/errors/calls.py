@@ -8,7 +8,10 @@ from .base import TrainerError
 
 
 class FetchError(TrainerError):
-    """The run folders of a job cannot be brought here, or not as they are there."""
+    """The run folders of a job cannot be brought here, or not as they are there.
+
+    Once the run has ended, fetch again: what is here already is not fetched twice.
+    """
 
     @classmethod
     def no_folder(cls, submission_id: str) -> FetchError:
@@ -63,6 +66,9 @@ class FetchError(TrainerError):
 class CallError(TrainerError):
     """A call on a cluster has failed there; if the error there is of a class of ours, it is of that class as well.
 
+    Catch `ConfigurationError`, `RunPausedError` and others as for a run on this machine. The message has the stage, and
+    the frames there.
+
     Attributes:
         address: of the cluster.
         stage: in which it failed: "start", "unpickle" or "train".
@@ -85,6 +91,9 @@ class CallError(TrainerError):
 
 class OtherEnvironmentError(TrainerError):
     """The cluster lacks what a call needs; nothing of the call was unpickled.
+
+    The message lists Python, packages and modules that differ. Make the two alike, or submit the script:
+    ``heliostat submit``.
 
     Args:
         host: the machine of the cluster.
@@ -111,6 +120,8 @@ class OtherEnvironmentError(TrainerError):
 
 class CallDetachedError(KeyboardInterrupt):
     """Ctrl-C has ended the watching of a call; the run on the cluster goes on.
+
+    Run the same script again to attach to it; the message has the other commands.
 
     Args:
         commands: what can be done now, a line each.

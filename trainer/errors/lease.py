@@ -14,6 +14,9 @@ from .storage import StorageError
 class LeaseHeldError(ConfigurationError):
     """Another driver trains into the run folder.
 
+    Two programs must not write one folder. Wait for the other, stop it, or give another run_dir; of one that is gone
+    for good take it with ``fit(take_over=True)``.
+
     Args:
         run_dir: the run folder.
         holder: what its lease says: ``host``, ``pid``, ``since`` (seconds since 1970); None if it is being written.
@@ -50,6 +53,8 @@ def _driver_of(holder: Mapping[str, object] | None) -> str:
 
 class LeaseLostError(StorageError):
     """Another driver has taken the run folder: this one was silent for minutes, and writes nothing there any more.
+
+    The driver that was silent stops when it notices. Nothing is to be done: the other one goes on with the run.
 
     Args:
         run_dir: the run folder.

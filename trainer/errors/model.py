@@ -6,19 +6,31 @@ from .base import TrainerError
 
 
 class ModelError(TrainerError):
-    """``build_model`` failed, or what it returned is no model that can be trained."""
+    """``build_model`` failed, or what it returned is no model that can be trained.
+
+    Raised on the workers, before the first step. Correct `build_model`; the message says what is wrong with what it
+    returned.
+    """
 
 
 class NotCompiledError(ModelError):
-    """The model was returned without a call of ``compile()``."""
+    """The model was returned without a call of ``compile()``.
+
+    Call ``model.compile(optimizer=..., loss=...)`` in `build_model`, also for custom steps.
+    """
 
 
 class UnsupportedModelError(ModelError):
-    """The model asks for something that Heliostat refuses rather than computes wrongly."""
+    """The model asks for something that Heliostat refuses rather than computes wrongly.
+
+    Raised before the first step. The message says what to write instead.
+    """
 
 
 class UnsupportedModelAttributeError(UnsupportedModelError):
     """A callback sets something that a traced step may read, and that cannot be brought to other workers.
+
+    Other workers would compute with another value than the chief. Set it in `build_model`, or keep it on the callback.
 
     Args:
         place: what it sets, such as ``model.share``.
@@ -40,6 +52,8 @@ class UnsupportedModelAttributeError(UnsupportedModelError):
 
 class UnsupportedModelVariableError(UnsupportedModelError):
     """A callback reaches another copy of a variable than the step reads.
+
+    What the callback assigns would have no effect. Put the variable on the model, and reach it there.
 
     Args:
         name: of the variable.
@@ -63,6 +77,8 @@ class UnsupportedModelVariableError(UnsupportedModelError):
 class UnsupportedModelChangeError(UnsupportedModelError):
     """A callback compiles the model, or has its step made anew, in the middle of a run.
 
+    The step of a run is traced once. Train in two fits, the second with ``prepare=``.
+
     Args:
         callback: its class.
         hook: in which it does.
@@ -83,11 +99,17 @@ class UnsupportedModelChangeError(UnsupportedModelError):
 
 
 class UnsupportedStepError(TrainerError):
-    """The training step does something whose result would depend on where it is computed."""
+    """The training step does something whose result would depend on where it is computed.
+
+    Raised while the step is traced or looked at, before the first step. The message names what it does, and what to
+    do instead.
+    """
 
 
 class UnsupportedStepInCallbackError(UnsupportedStepError):
     """A callback trains the model.
+
+    It would do so on the chief alone. Make the update in the step, or in another fit.
 
     Args:
         what: it calls, such as ``model.train_on_batch``.
@@ -109,8 +131,16 @@ class UnsupportedStepInCallbackError(UnsupportedStepError):
 
 
 class DataError(TrainerError):
-    """The data does not fit the model, or the columns that were asked for."""
+    """The data does not fit the model, or the columns that were asked for.
+
+    Raised before the first step where that can be known, such as for labels beyond the classes; the message has the
+    column, and what the model wants.
+    """
 
 
 class RuntimeSetupError(TrainerError):
-    """TensorFlow in this process cannot be set up as the run needs it."""
+    """TensorFlow in this process cannot be set up as the run needs it.
+
+    It already runs with other threads or devices, lacks GPUs, or is another version. Call `fit` before other work with
+    TensorFlow, or use ``workers=1``, which starts a process of its own.
+    """

@@ -9,11 +9,16 @@ from .base import TrainerError
 
 
 class ConfigurationError(TrainerError):
-    """An argument is wrong, or does not fit the others."""
+    """An argument is wrong, or does not fit the others.
+
+    Raised before workers start. The message names the argument, what was given, and what it takes.
+    """
 
 
 class EnvironmentVariableError(ConfigurationError):
     """A variable of Heliostat's in the environment is malformed.
+
+    Raised by the first `Trainer` or `fit` that reads it. Set it to what the message says, or unset it.
 
     Args:
         name: the variable.
@@ -34,6 +39,9 @@ class EnvironmentVariableError(ConfigurationError):
 
 class DamagedRecordError(ConfigurationError):
     """The ``run.json`` of a run folder cannot be read.
+
+    It was cut short or altered. Where there are checkpoints the run can go on without the file: the message has the
+    command that moves it away.
 
     Args:
         path: the file.
@@ -58,6 +66,9 @@ class DamagedRecordError(ConfigurationError):
 class HandleError(ConfigurationError):
     """The handle of a submitted run cannot be read.
 
+    It is the file ``submitted.json`` in the run folder here, by which commands find the job on the cluster. Put it
+    back: the job itself goes on without it.
+
     Args:
         folder: where it should be.
         reason: why not.
@@ -77,6 +88,9 @@ class HandleError(ConfigurationError):
 
 class OtherBeginningError(ConfigurationError):
     """The run in a folder began from another state than the one that it would go on from now.
+
+    A fit goes on from the one before it; that one was run longer, shorter, or with other values since. Put back what
+    has changed, or give another run_dir.
 
     Args:
         run_dir: the folder.
@@ -111,6 +125,9 @@ class OtherBeginningError(ConfigurationError):
 
 class ValueNotCarriedError(ConfigurationError):
     """A value is of a kind that cannot go into a checkpoint or to another worker.
+
+    Raised for what callbacks keep in their state and put into logs. Convert it to numbers, texts, lists, dicts or
+    arrays in ``get_state()``.
 
     Args:
         where: the value, with the place in it: ``state['best'][3]``.

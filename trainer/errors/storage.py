@@ -9,11 +9,18 @@ from .base import TrainerError
 
 
 class CallbackStateError(TrainerError):
-    """A carried state of callbacks is damaged, or does not belong to the callback it is given to."""
+    """A carried state of callbacks is damaged, or does not belong to the callback it is given to.
+
+    Raised where callbacks go on, on another worker or in a resumed run. Use the same list of callbacks and the same
+    Heliostat.
+    """
 
 
 class DamagedStateError(CallbackStateError):
-    """What another worker or a checkpoint has of callbacks' states cannot be read, for this reason."""
+    """What another worker or a checkpoint has of callbacks' states cannot be read.
+
+    It was cut short, altered, or written by another version. Start from an earlier checkpoint, or without one.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -28,6 +35,9 @@ class DamagedStateError(CallbackStateError):
 
 class CallbackFilesError(TrainerError):
     """The files of callbacks cannot be brought from the run folder to the machine on which callbacks go on.
+
+    Raised where the chief's machine is another one than before. Look after the disk that the message names, and run
+    the same command again.
 
     Args:
         run_dir: the run folder.
@@ -48,15 +58,26 @@ class CallbackFilesError(TrainerError):
 
 
 class CheckpointError(TrainerError):
-    """A checkpoint cannot be written, found or read."""
+    """A checkpoint cannot be written, found or read.
+
+    While a run trains it is a warning, and the next checkpoint is tried when it is due. The message has the place and
+    the reason.
+    """
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint is altered, cut short, missing a file, or of another format version."""
+    """A checkpoint is altered, cut short, missing a file, or of another format version.
+
+    A run that goes on leaves such a checkpoint out, says so, and takes the one before it.
+    """
 
 
 class StateNotKeptError(CheckpointError):
-    """The state in which a fit has left the model is neither kept nor held by a worker; `reason` says why."""
+    """The state in which a fit has left the model is neither kept nor held by a worker.
+
+    Raised by a later `fit`, `evaluate` or `predict` of the trainer. Call `fit` with another run_dir, or use the model
+    of the finished run: ``result.model()``.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -71,7 +92,10 @@ class StateNotKeptError(CheckpointError):
 
 
 class StorageError(TrainerError):
-    """A file of the run folder cannot be written: no worker's fault, and no reason for training to stop.
+    """A file of the run folder cannot be written.
+
+    The disk is full, not writable, or gone. Training goes on as long as it can, with a warning, and ends with this
+    error where the run's result cannot be kept. Make room, or give another run_dir.
 
     Args:
         path: the file.

@@ -18,6 +18,9 @@ _MAX_NAMES = 5  # of variables, in a message
 class MemoryExhaustedError(TrainerError):
     """A step needs more memory than there is.
 
+    The message has what memory goes to. Smaller microbatches need less: ``num_microbatches=`` of the number that it
+    names, or "auto".
+
     Args:
         num_microbatches: V of the run.
         rows: of a microbatch.
@@ -61,6 +64,9 @@ class MemoryExhaustedError(TrainerError):
 
 class NonfiniteGradientError(TrainerError):
     """A step's gradient is NaN or infinite; nothing of it was applied.
+
+    The message names the first microbatch and the variables. Look at its rows with ``heliostat replay``, lower the
+    learning rate, or leave such steps out with ``fit(on_nonfinite="skip")``.
 
     Args:
         epoch: from 0.
@@ -119,6 +125,9 @@ class NonfiniteGradientError(TrainerError):
 class RunPausedError(TrainerError):
     """The run was paused by a signal, or because its time was over.
 
+    It is no mistake: Ctrl-C, SIGTERM or `max_time_s` asked for it. Run the same command again, or ``heliostat resume``.
+    A script that does not catch it ends with the message, without a traceback, and exit status 75.
+
     Attributes:
         exit_status: of a program that ends with it: EX_TEMPFAIL of sysexits.h, nothing is wrong, try again.
 
@@ -146,11 +155,18 @@ class RunPausedError(TrainerError):
 
 
 class WorkersDisagreeError(TrainerError):
-    """Workers that must hold the same state hold different ones."""
+    """Workers that must hold the same state hold different ones.
+
+    Found at the end of an epoch, or before the first step. Give all machines the same packages, and let `build_model`
+    make the same model on each.
+    """
 
 
 class TrainingFailedError(TrainerError):
     """A run stopped because a worker died or raised.
+
+    The message has the worker, its host, the step, and the line of your code where there is one. The exception itself
+    is the ``__cause__`` where it could travel.
 
     Args:
         kind: "died", "raised" (an error of its own) or "lost_peer" (a call failed in a way that no group can mend).
