@@ -104,6 +104,14 @@ def test_a_long_stream_that_may_have_no_end_is_told_once(tmp_path, monkeypatch, 
     assert all("say steps_per_epoch=" in each for each in told)
 
 
+@pytest.mark.parametrize(("epochs", "is_told"), [(1, False), (2, True)])
+def test_that_a_stream_is_not_drawn_anew_is_told(tmp_path, capfd, epochs, is_told):
+    with local_trainer(normalised, tmp_path) as trainer:
+        trainer.fit(generated, **JOB | {"verbose": 2, "epochs": epochs})
+    assert "was read once" in (printed := " ".join(capfd.readouterr().out.split()))
+    assert ("augmentation in it is that of the first epoch" in printed) == is_told
+
+
 class Stops(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:

@@ -9,6 +9,8 @@ from heliostat.data.views.arriving import ArrivingDataset
 from ..jobs import FitJob
 from .streams import UNKNOWN, Stream
 
+_FROZEN = "; augmentation in it is that of the first epoch (dataset.map(..., random=True) draws anew)"
+
 
 def notes_on_data(job: FitJob, stream: Stream | None) -> Iterator[str]:
     """What a user should know of it, in lines.
@@ -49,6 +51,10 @@ def _of_stream(job: FitJob, stream: Stream) -> Iterator[str]:
             f"all{ends}; what lies before the oldest checkpoint is deleted"
         )
     else:
-        yield f"{stream.kind} was read once: every epoch has its {len(job.data):,} rows, in their order, as in Keras"
+        is_repeated = job.wanted.epochs - job.wanted.initial_epoch > 1
+        yield (
+            f"{stream.kind} was read once: every epoch has its {len(job.data):,} rows, in their order"
+            f"{_FROZEN if is_repeated else ''}"
+        )
     if stream.batch_rows != rows:
         yield f"its batches of {stream.batch_rows} rows are put together anew, {rows} rows in a step"
