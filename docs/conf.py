@@ -59,5 +59,5 @@ html_theme_options = {
     "footer_end": [],
 }
 
-# Folders that have no page yet.
+# The lists of folders end with "*", for pages that will be added.
 logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda each: "toctree glob pattern" not in str(each.msg))

@@ -162,6 +162,28 @@ def written() -> list[Path]:
     return [each for each in [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))] if each.name != "CHANGELOG.md"]
 
 
+@pytest.mark.parametrize("name", [each.relative_to(ROOT).as_posix() for each in written()])
+def test_a_page_is_no_longer_than_somebody_reads(name):
+    num_lines = len((ROOT / name).read_text().splitlines())
+    assert num_lines <= MOST_LINES
+
+
+@pytest.mark.parametrize("name", [each.relative_to(ROOT).as_posix() for each in written()])
+def test_links_between_pages_lead_to_files(name):
+    """On GitHub; what is below a heading of that name is Sphinx's to tell."""
+    page = ROOT / name
+    text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.M | re.S)
+    links = [link for link in re.findall(r"\]\(([^)\s#]+)", text) if not urlsplit(link).scheme]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["how-to", "how-to/moving", "reference", "explanation"])
+def test_every_page_is_on_the_first_page_of_its_folder(folder):
+    first = (DOCS / folder / "index.md").read_text()
+    pages = {page.name for page in (DOCS / folder).glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f"]({name})" not in first} == set()
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
 def test_every_question_leads_to_its_answer(name):
     links = re.findall(r"\[([^\]]+)\]\([^)]+\.md[^)]*\)", (ROOT / name).read_text())
