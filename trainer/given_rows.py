@@ -251,8 +251,9 @@ def _split_dataset(data: Data, fraction: float) -> tuple[Data, Data]:
     if isinstance(data, (str, Path)):
         data = open_dataset(data)
     if not isinstance(data, Dataset):
+        kind = data.kind if isinstance(data, Stream) else type(data).__name__
         raise ConfigurationError(
-            f"validation_split={fraction!r} takes arrays or a dataset, and x is a {type(data).__name__}, a stream of "
+            f"validation_split={fraction!r} takes arrays or a dataset, and x is {kind}, a stream of "
             "batches, as in Keras. Give validation_data= another stream; tf.data.Dataset has take() and skip()."
         )
     return data.split(1.0 - fraction)

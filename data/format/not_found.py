@@ -50,6 +50,12 @@ def not_found_message(place: Path, manifest_name: str) -> str:
             f"{said}: replacing it was interrupted. The one before is in {replaced[-1]}: rename it back, or write the "
             "new one again."
         )
+    if glob.has_magic(str(place)):
+        return (
+            f"{said}: it is a pattern, and a dataset is one folder. Make one of the files: "
+            f"heliostat.data.convert({str(place)!r}, 'train-set'), or heliostat convert; of pictures give the folder "
+            "that has a folder for each class."
+        )
     return f"{said}: no such folder{_nearest(place)}. Make one with write_dataset or heliostat convert."
 
 

@@ -18,6 +18,7 @@ from heliostat.data import DatasetNotFoundError, open_dataset, write_dataset
             "photos",
             r"folder of pictures.*convert\('.*photos', 'photos-set'\).*open_dataset\('photos-set'\)\.decode\('image', ",
         ),
+        ("photos/*/*.jpg", r"it is a pattern.*convert\('.*\*\.jpg', 'train-set'\).*a folder for each class"),
         ("empty", r"no manifest\.json.*heliostat\.data\.convert\('.*empty', 'empty-set'\)"),
     ],
 )

@@ -216,7 +216,7 @@ def test_streams_take_the_arguments_that_they_take_in_keras(tmp_path):
         np.testing.assert_allclose(trainer.predict(weighted, steps=2), model.predict(weighted, steps=2, verbose=0))
         for refused, words in (
             ({"class_weight": weights, "x": weighted}, "do not go together"),
-            ({"validation_split": 0.1, "x": batches}, "a stream of batches, as in Keras"),
+            ({"validation_split": 0.1, "x": batches}, "Dataset, a stream of batches, as in Keras"),
             ({"y": Y, "x": batches}, "y= goes with arrays"),
         ):
             with pytest.raises(ConfigurationError, match=words):

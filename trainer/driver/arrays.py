@@ -242,6 +242,12 @@ def as_rows(name: str, value: Arrays) -> Any:
 
 
 def _no_array(name: str, value: Arrays, reason: str = "") -> ConfigurationError:
+    if type(value).__module__.partition(".")[0] == "datasets":
+        return ConfigurationError(
+            f"{name} is a dataset of Hugging Face. Write it once: rows.save_to_disk('rows') and "
+            "heliostat.data.convert('rows', 'rows-set'). Then give 'rows-set', with inputs= and targets= as its "
+            "columns are called."
+        )
     return ConfigurationError(
         f"{name} is {described(value)}, and it takes an array [rows, ...] of numbers, bool or texts{reason}. Rows of "
         "different lengths are for a dataset: heliostat.data.write_dataset(path, {'column': rows, ...}), whose pad() "

@@ -272,6 +272,11 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
         convert(tmp_path / "none", tmp_path / "set", kind="images")
 
 
+def test_pictures_without_a_folder_of_their_class_are_told_so(root, tmp_path):
+    with pytest.raises(SourceError, match=r"lie in no folder of a class.*give the folder above"):
+        convert(root / "cat", tmp_path / "set")
+
+
 def test_a_link_to_all_classes_gets_no_number(root):
     os.symlink(root, root / "all")
     assert ImageSource(root).metadata == {"class_names": {"y": ["cat", "dog"]}}

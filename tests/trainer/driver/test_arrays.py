@@ -33,6 +33,12 @@ def test_columns_have_the_structure_of_the_arrays(parts, chosen):
     assert noted_columns(parts, None, None) == (parts, *chosen)
 
 
+def test_a_dataset_of_hugging_face_is_answered_with_how_to_store_it():
+    rows = pytest.importorskip("datasets").Dataset.from_dict({"x": [[1.0]], "y": [0]})
+    with pytest.raises(ConfigurationError, match=r"save_to_disk\('rows'\).*convert\('rows', 'rows-set'\)"):
+        arrays_by_column((rows,), Columns(targets=None))
+
+
 def test_what_the_caller_names_stays():
     assert choices_of((A, C), "pixels", None) == ("pixels", "y")
     assert choices_of((A, A), "pixels", None) == ("pixels", "pixels")
