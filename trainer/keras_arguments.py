@@ -47,8 +47,8 @@ TABLE: tuple[Argument, ...] = (
     Argument(
         "batch_size",
         _ALL,
-        "rows of one step over all workers; `global_batch_size=` is another name for it. 32 without, of a stream as many "
-        "as its first batch has; arrays that come with a number of steps are cut into so many",
+        "rows of one step over all workers; `global_batch_size=` is another name for it. 32 without, of a stream as "
+        "many as its first batch has; arrays that come with a number of steps are cut into so many",
     ),
     Argument("epochs", ("fit",), "the number of the last epoch"),
     Argument(

@@ -175,6 +175,17 @@ def has_images(root: Path) -> bool:
     )
 
 
+def refuse_pictures_without_classes(root: Path, names: Sequence[str]) -> None:
+    """Raise SourceError if pictures are among the names of what lies right in a folder."""
+    if any("/" not in name and name.lower().endswith(ENDINGS) for name in names):
+        raise SourceError(
+            f"Folder {root} has pictures that lie in no folder of a class. Put those of every class into a folder of "
+            "its name, and give the folder above. Of pictures without classes heliostat.data.from_generator makes a "
+            "dataset.",
+            path=root,
+        )
+
+
 class _File(NamedTuple):
     path: Path
     label: int

@@ -145,14 +145,9 @@ def _kind_of_folder(path: Path) -> SourceKind:
     if len(found) == 1:
         return found.pop()
     what = "nothing that can be converted"
-    if not found and any("/" not in name and name.lower().endswith(from_images.ENDINGS) for name in names):
-        raise SourceError(
-            f"Folder {path} has pictures that lie in no folder of a class. Put those of every class into a folder of "
-            "its name, and give the folder above. Of pictures without classes heliostat.data.from_generator makes a "
-            "dataset.",
-            path=path,
-        )
-    if found:
+    if not found:
+        from_images.refuse_pictures_without_classes(path, names)
+    else:
         examples = ", ".join(here[:3]) or ", ".join(name for name in names if _kinds_of([name]))[:100]
         what = f"files of several kinds ({', '.join(sorted(found))}), such as {examples}; one kind becomes a dataset"
     raise SourceError(
