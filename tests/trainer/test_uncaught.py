@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from ..scripts.child import environment, interruptible
 
@@ -206,4 +208,26 @@ def test_a_pause(number, tmp_path):
         f"The run was paused: it was asked to by {how}. Its state is in checkpoint CHECKPOINT. To go on:\n"
         "  heliostat resume HERE/run\n"
         "or run the same command again, with run_dir='HERE/run'.\n",
+    )
+
+
+def test_a_notebook(tmp_path):
+    """What a cell of a notebook shows is what a script does."""
+    source = HEAD + "Trainer(build_model, workers=0, run_dir='run').fit(x, y + 5)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "python3"}
+    client = NotebookClient(notebook, timeout=120, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=environment(IPYTHONDIR=str(tmp_path)))
+    (shown,) = [each for each in notebook.cells[0].outputs if each.output_type == "error"]
+    text = re.sub(r'File ".*/ipykernel_[^"]*"', 'File "CELL"', "\n".join(shown.traceback)).replace(
+        str(tmp_path), "HERE"
+    )
+    assert text == (
+        f"{FIRST}"
+        f'  File "CELL", line {len(source.splitlines())}, in <module>\n'
+        "    Trainer(build_model, workers=0, run_dir='run').fit(x, y + 5)\n"
+        "DataError: The labels in column 'y' of 'HERE/run/data/train' range from 5 to 7, and the model's output has 3 "
+        "classes (0 to 2). Give the last layer as many units as there are classes, or renumber the labels.\n"
+        f"(found by worker 0 on {socket.gethostname()})\n"
+        "(%env HELIOSTAT_TRACEBACK=1 shows all of it.)"
     )

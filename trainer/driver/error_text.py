@@ -57,13 +57,14 @@ def short_account(error: BaseException, way_to_all: str) -> str:
     if len(frames) > _FIRST + _LAST:
         frames = (*frames[:_FIRST], f"  ... ({len(frames) - _FIRST - _LAST} frames)", *frames[-_LAST:])
     lines = [each for each in message.splitlines() if not each.startswith("In your code: ")]
+    if message != (name := type(error).__name__):
+        lines[0] = f"{name}: {lines[0]}"
     return printable(
         "\n".join(
             [
                 "Traceback (most recent call last), of your code alone:",
                 *frames,
-                f"{type(error).__name__}: {lines[0]}",
-                *lines[1:],
+                *lines,
                 f"({way_to_all} shows all of it.)",
             ]
         )

@@ -5,9 +5,9 @@ own code are shown, those on a worker among them, and below them the message; ``
 everything. A pause is no mistake, and it is still an `Exception` for whoever catches exceptions: uncaught it is its
 message and its exit status.
 
-Only what shows uncaught errors is changed, only for classes of ours, and only Python's own way of it, or Ray's, which
-every process that loads Ray has: where somebody else has changed it (a debugger, a service that collects errors), it
-is his. Notebooks ask the error itself, by a method of that name.
+Only what shows uncaught errors is changed, only for classes of ours and for Ctrl-C in a call of ours, and only Python's
+own way of it, or Ray's, which every process that loads Ray has: where somebody else has changed it (a debugger, a
+service that collects errors), it is his. Notebooks ask the error itself, by a method of that name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from traceback import walk_tb
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -51,13 +52,20 @@ def show_errors_shortly() -> None:
 
 
 def _show(usual: _Hook, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    if not is_ours(error) and not is_no_mistake(error):
+    is_interrupt = kind is KeyboardInterrupt and _is_through_ours(traceback) and not wants_tracebacks()
+    if not is_ours(error) and not is_no_mistake(error) and not is_interrupt:
         usual(kind, error, traceback)
         return
     if sys.stderr is not None:
         print("\n".join(_lines_of(error)), file=sys.stderr)
     if is_no_mistake(error):
         sys.exit(error.exit_status)  # type: ignore[attr-defined]  # both have one
+
+
+def _is_through_ours(traceback: TracebackType | None) -> bool:
+    """Whether a call of ours was on its way: Ctrl-C while Ray starts, say, or a second one."""
+    frames = (frame for frame, _ in walk_tb(traceback))
+    return any(frame.f_globals.get("__name__", "").startswith("heliostat.") for frame in frames)
 
 
 def _lines_in_notebook(error: BaseException) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 
@@ -123,6 +124,40 @@ def test_all_frames_are_shown_where_they_are_wanted_and_none_of_a_pause(tmp_path
         "others": (1, LONG.format(**places["others"], error="KeyError: 'x'")),
         "chained": (1, CHAINED + LONG.format(**places["chained"], error=error)),
     }
+
+
+INTERRUPTED = """import sys
+from heliostat.trainer.driver.uncaught import shows_errors_shortly
+def wait():
+    raise KeyboardInterrupt
+train = wait if sys.argv[1:] else shows_errors_shortly(wait)
+shows_errors_shortly(print)()
+train()
+"""
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_call_of_ours_that_is_interrupted_is_short(is_ours, tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, path, *([] if is_ours else ["theirs"])],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    first, last = (
+        ("Traceback (most recent call last), of your code alone:", "(HELIOSTAT_TRACEBACK=1 shows all of it.)\n")
+        if is_ours
+        else ("Traceback (most recent call last):", "")
+    )
+    assert (done.returncode, done.stderr) == (
+        -signal.SIGINT,
+        f'{first}\n  File "{path}", line 7, in <module>\n    train()\n  File "{path}", line 4, in wait\n'
+        f"    raise KeyboardInterrupt\nKeyboardInterrupt\n{last}",
+    )
 
 
 NOTEBOOK = """
