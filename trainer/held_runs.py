@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from heliostat.cluster.links import PairBandwidth
 
+from .driver.asked import job_server
 from .driver.runs import Runs
-from .driver.workers import job_server
 from .trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def runs_of(
 ) -> Runs | RemoteRuns:
     """Who makes the runs of a trainer: this process, or a cluster that takes jobs. Arguments: those of `Runs`."""
     if (address := job_server(settings)) is None:
-        return Runs(settings, name, run_dir, runtime_env)
+        runs = Runs(settings, name, run_dir, runtime_env)
+        runs.workers.begin()
+        return runs
     from .remote.call import RemoteRuns  # and what speaks HTTP, which others have no use for
 
     return RemoteRuns(settings, address, name, run_dir, runtime_env)

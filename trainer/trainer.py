@@ -150,11 +150,10 @@ class Trainer(ModelUse):
             mixed_hardware=mixed_hardware,
             balance=balance,
         )
-        self._build_model = build_model
+        self._build_model, self._code = build_model, code_digests(build_model)
         name = getattr(build_model, "__name__", "run").strip("<>")
         runs = runs_of(settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
         super().__init__(settings, runs)
-        self._code = code_digests(build_model)
 
     @refuses_unknown("fit")
     def fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -43,6 +44,7 @@ class _Users:
         self.count = 0
         self.asked: Asked | None = None
         self.local = False
+        self.over = threading.Event()  # of the connection that there is, or was
         self.runtime_env: Mapping[str, Any] | None = None
 
 
@@ -75,6 +77,7 @@ def join_ray(asked: Asked | None, *, num_cpus: int, runtime_env: Mapping[str, An
         if cluster is not None:
             _probe(cluster)
         _connect(cluster, num_cpus, runtime_env)
+        _users.over = threading.Event()
         _users.count, _users.asked, _users.local = _users.count + 1, asked, cluster is None
         _users.runtime_env = runtime_env
         return True
@@ -91,6 +94,12 @@ def leave_ray() -> None:
         _users.count -= 1
         if _users.count == 0:
             ray.shutdown()
+            _users.over.set()
+
+
+def connection_over() -> None:
+    """Wait until the connection that this module has made is over."""
+    _users.over.wait()
 
 
 def _is_gone() -> bool:
@@ -98,6 +107,7 @@ def _is_gone() -> bool:
     if _users.count == 0 or not dead_process():
         return False
     ray.shutdown()
+    _users.over.set()
     return True
 
 
@@ -155,15 +165,19 @@ def _sigterm_stays() -> Iterator[None]:
     """Let SIGTERM mean after the block, which connects to Ray, what it meant before.
 
     Ray takes the signal away from Python, and ends the process with a stack of C++, nothing cleaned up. Where nobody
-    had a handler, Python's way to end is set, as Ray means to do: by an exception.
+    had a handler, Python's way to end is set, as Ray means to do: by an exception. Other threads than the main one may
+    set none: there all stays as it was, which the C library can do from any thread.
     """
-    before = signal.getsignal(signal.SIGTERM)
+    before, libc, action = signal.getsignal(signal.SIGTERM), ctypes.CDLL(None), ctypes.create_string_buffer(1024)
+    libc.sigaction(signal.SIGTERM, None, action)  # a `struct sigaction`, of 152 bytes on Linux
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
             of_ray = signal.getsignal(signal.SIGTERM)
             signal.signal(signal.SIGTERM, of_ray if before in (signal.SIG_DFL, None) else before)
+        else:
+            libc.sigaction(signal.SIGTERM, action, None)
 
 
 def _explained(error: Exception, cluster: Cluster | None) -> PlacementError:

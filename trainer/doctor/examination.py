@@ -34,8 +34,8 @@ from heliostat.cluster.preflight import Facts, Wanted, asked, complaints_of, fac
 from heliostat.data import DatasetError
 from ray.exceptions import RayError
 
+from ..driver.asked import asked_address
 from ..driver.run_paths import placed
-from ..driver.workers import asked_address
 from ..errors import ConfigurationError, TrainerError
 from ..preflight import wanted_for
 from ..storage_thread import beside

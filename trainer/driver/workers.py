@@ -14,16 +14,17 @@ from heliostat.cluster.disk.served import Root
 from heliostat.cluster.errors import DiskError, PlacementError
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
-from heliostat.cluster.pools.ray_address import ARGUMENT, AUTO, LOCAL, Asked, reason_against
+from heliostat.cluster.pools.ray_ahead import RayAhead, begin_ahead
 from heliostat.cluster.spec import GroupSpec, WorkerInfo
 
 from .. import environment
 from ..engine.times import StartTimes
-from ..errors import ConfigurationError, StorageError
+from ..errors import StorageError
 from ..hardware import gpus_of_machine, leave_gpus
 from ..preflight import Luggage, luggage_of
 from ..shipping import InProcess
 from ..trainer_config import TrainerConfig, WorkerShare
+from .asked import asked_address, checked_runtime_env
 from .core_lines import idle_cores_line, shared_cores_line
 from .display import Display
 from .factory import WorkerFactory
@@ -56,6 +57,7 @@ class Workers:
         self._group: WorkerGroup | None = None
         self._forsaken: weakref.finalize | None = None
         self._uses_ray = self._started = False
+        self._ahead: RayAhead | None = None  # Ray, until the workers are launched
         self._disk: Disk | None = None  # where workers may be on other machines
         self._size: int | None = None  # what `resize` has said
         self._code: list[object] = []
@@ -86,6 +88,15 @@ class Workers:
         """Tell which code these workers will be sent besides `build_model`, so that they are started where it runs."""
         self._code = [each for each in code if not isinstance(each, InProcess) and each is not None]
 
+    def begin(self) -> None:
+        """Let Ray be loaded and connected to from now on, beside whatever the program does until workers are wanted."""
+        if self._settings.local or self._ahead is not None:
+            return
+        self._ahead = begin_ahead(self._asked, num_cpus=self._cores_here(None), runtime_env=self._runtime_env)
+        if self._ahead is not None:
+            self._forsaken = weakref.finalize(self, _give_up_aside, self._ahead)
+            self._forsaken.atexit = False
+
     def launch(self, screen: Display, times: StartTimes, threads: int | None = None) -> None:
         """Begin to start the workers unless they run already, with as many threads: a run's bits depend on those.
 
@@ -109,6 +120,8 @@ class Workers:
             with times.part("devices" if self._settings.local else "ray"):
                 make_group = self._local_group if self._settings.local else self._ray_group
                 self._group = make_group(screen, self._settings.threads_per_worker or threads)
+                if self._forsaken is not None:
+                    self._forsaken.detach()
                 self._forsaken = weakref.finalize(self, _free_aside, self._group, self._disk, self._uses_ray)
                 self._forsaken.atexit = False  # workers end with the program by themselves
                 if self._size is not None:
@@ -187,9 +200,11 @@ class Workers:
         """Stop the workers, and the Ray that was started for them."""
         if self._forsaken is not None:
             self._forsaken.detach()
-        group, disk, uses_ray = self._group, self._disk, self._uses_ray
-        self._group = self._forsaken = self._disk = None
+        group, disk, uses_ray, ahead = self._group, self._disk, self._uses_ray, self._ahead
+        self._group = self._forsaken = self._disk = self._ahead = None
         self._uses_ray = self._started = False
+        if ahead is not None:
+            ahead.give_up()
         _free(group, disk, uses_ray)
 
     def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
@@ -237,9 +252,12 @@ class Workers:
         if replicas is not None:
             settings.microbatches(replicas)
         screen.say(f"starting {count(settings.workers, 'worker')}")
-        threads_here = threads or cores_per_worker([usable_cores()], settings.max_size)
-        num_cpus = settings.max_size * threads_here
-        self._uses_ray = join_ray(self._asked, num_cpus=num_cpus, runtime_env=self._runtime_env)
+        if self._ahead is not None:
+            self._uses_ray = self._ahead.take()
+            self._ahead = None
+        else:
+            num_cpus = self._cores_here(threads)
+            self._uses_ray = join_ray(self._asked, num_cpus=num_cpus, runtime_env=self._runtime_env)
         if not one_machine():
             self._disk = start_disk()
         by_machine = gpus_by_machine()
@@ -268,6 +286,12 @@ class Workers:
             screen.say(line)
         return WorkerGroup(pool, spec)
 
+    def _cores_here(self, threads: int | None) -> int:
+        """Cores that a Ray on this machine must offer to workers with so many threads; None for a new run's number."""
+        settings = self._settings
+        known = settings.threads_per_worker or threads
+        return settings.max_size * (known or cores_per_worker([usable_cores()], settings.max_size))
+
     def _factory(self, dtype_policy: keras.DTypePolicy | None, luggage: Luggage | None = None) -> WorkerFactory:
         return WorkerFactory(self._settings.with_share(self.share), dtype_policy, luggage)
 
@@ -285,55 +309,6 @@ class Workers:
         )
 
 
-def checked_runtime_env(given: object, settings: TrainerConfig) -> Mapping[str, Any] | None:
-    """A `runtime_env` as a user gives it; Ray checks what is in it. Raises ConfigurationError."""
-    if given is None:
-        return None
-    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        raise ConfigurationError(
-            f"runtime_env is of type {type(given).__name__}; it takes a dict such as {{'pip': ['scipy']}}, as ray.init "
-            "takes it."
-        )
-    if settings.local:
-        raise ConfigurationError(
-            "workers=0 and in_process=True compute in this process, so runtime_env has no use. Leave it out, or give "
-            "workers=1 or more."
-        )
-    return given
-
-
-def asked_address(settings: TrainerConfig) -> Asked | None:
-    """The Ray cluster that a user asks for, by the argument or for all scripts; None if he does not.
-
-    Raises:
-        ConfigurationError: that is no address of a cluster; within a job it does not count, and may be anything.
-    """
-    asked = _asked(settings)
-    if asked is None or asked.address in (AUTO, LOCAL) or environment.is_job():
-        return asked
-    if wrong := reason_against(asked.address):
-        raise ConfigurationError(f"{asked.address!r} (from {asked.origin}) {wrong}")
-    return asked
-
-
-def job_server(settings: TrainerConfig) -> str | None:
-    """The job server that a trainer's calls are to go to; None if its runs are this process's."""
-    asked = _asked(settings)
-    if asked is None or environment.is_job() or not asked.address.lower().startswith(("http://", "https://")):
-        return None
-    return asked.address
-
-
-def _asked(settings: TrainerConfig) -> Asked | None:
-    """What a user gives as address, whatever it is."""
-    if settings.local:
-        return None
-    if settings.address is not None:
-        return Asked(address=settings.address, origin=ARGUMENT)
-    named = environment.named_address()
-    return None if named is None else Asked(address=named, origin=f"the environment variable {environment.ADDRESS}")
-
-
 def _free(group: WorkerGroup | None, disk: Disk | None, uses_ray: bool) -> None:
     if group is not None:
         group.close()
@@ -345,6 +320,11 @@ def _free(group: WorkerGroup | None, disk: Disk | None, uses_ray: bool) -> None:
         from heliostat.cluster.pools.ray_session import leave_ray
 
         leave_ray()
+
+
+def _give_up_aside(ahead: RayAhead) -> None:
+    """Give up what was begun for a trainer that is gone, on a thread, as `_free_aside` does."""
+    threading.Thread(target=ahead.give_up, name="heliostat-free", daemon=True).start()
 
 
 def _free_aside(group: WorkerGroup, disk: Disk | None, uses_ray: bool) -> None:

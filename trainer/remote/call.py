@@ -34,6 +34,7 @@ from heliostat.data import DatasetError, open_dataset
 from heliostat.data.remote.filesystem import is_uri
 
 from ..checkpoints.values import unpack as unpack_values
+from ..driver.asked import checked_runtime_env
 from ..driver.display import Display
 from ..driver.result import Result, stored_result
 from ..driver.run_folder import DATA as DATA_FOLDER
@@ -43,7 +44,6 @@ from ..driver.runs import FitCall, PassCall, Place, Places
 from ..driver.screen import make_display
 from ..driver.stream_files import taken_by_fit, taken_by_pass
 from ..driver.uncaught import show_errors_shortly
-from ..driver.workers import checked_runtime_env
 from ..environment import begin_fit, is_plan_wanted
 from ..errors import CallError, ConfigurationError, TrainerError
 from ..trainer_config import TrainerConfig

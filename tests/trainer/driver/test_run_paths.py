@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from heliostat.trainer import Trainer
+from heliostat.trainer.driver.asked import asked_address
 from heliostat.trainer.driver.run_paths import checkpoint_dir_of, job_line, new_run_path, run_dir_of
-from heliostat.trainer.driver.workers import asked_address
 from heliostat.trainer.errors import ConfigurationError
 from heliostat.trainer.trainer_config import TrainerConfig
 

@@ -12,8 +12,8 @@ from heliostat.data import DatasetNotFoundError, write_dataset
 from heliostat.trainer import CallDetachedError, ConfigurationError, Trainer
 from heliostat.trainer.columns import Columns
 from heliostat.trainer.config import FitConfig
+from heliostat.trainer.driver.asked import job_server
 from heliostat.trainer.driver.runs import FitCall
-from heliostat.trainer.driver.workers import job_server
 from heliostat.trainer.environment import Command, KillSchedule, TraceWanted
 from heliostat.trainer.remote.enclosed import Rows, rows_of
 from heliostat.trainer.remote.guards import check_call, detaching
