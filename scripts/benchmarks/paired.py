@@ -3,11 +3,13 @@
     python scripts/benchmarks/paired.py BEFORE AFTER training  [--pairs 8] [--only chapter deep80]
     python scripts/benchmarks/paired.py BEFORE AFTER allreduce [--pairs 8] [--only 65536 4000000]
     python scripts/benchmarks/paired.py BEFORE AFTER recovery  [--pairs 2]
+    python scripts/benchmarks/paired.py BEFORE AFTER start     [--pairs 6] [--only 0 4]
 
 BEFORE and AFTER are folders with an environment in `.venv` each. In every pair both run the benchmark of their own
-checkout in fresh processes, in alternating order, so that what the machine does besides meets both. Printed is, for
-each figure (a duration, so below 1 is better), the geometric mean of after / before over the pairs, and the bounds of
-its 95 % confidence interval, one-sided each, by Student's t on the logarithms. Where the spread is wide: more pairs.
+checkout (`start`: `first_step.py` of this one) in fresh processes, in alternating order, so that what the machine does
+besides meets both. Printed is, for each figure (a duration, so below 1 is better), the geometric mean of after / before
+over the pairs, and the bounds of its 95 % confidence interval, one-sided each, by Student's t on the logarithms. Where
+the spread is wide: more pairs.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from first_step import measured  # type: ignore[import-not-found]
 from run import Found, child  # type: ignore[import-not-found]
 
 # One-sided 95 % quantiles of Student's t, by degrees of freedom from 1 on; beyond the last the normal distribution's.
@@ -63,10 +66,17 @@ def recovery(checkout: Path, only: list[str]) -> Durations:
     return {**costs, "step_ms": report["step_ms"]["p50"] / 1e3}
 
 
+def start(checkout: Path, only: list[str]) -> Durations:
+    """Seconds from making a trainer to its first step, by the seconds that the program computes between."""
+    python = str(checkout / ".venv" / "bin" / "python")
+    return {f"{each} s between": measured(2, float(each), python)["first_step_s"] for each in only or ("0", "4")}
+
+
 SUBJECTS: dict[str, Callable[[Path, list[str]], Durations]] = {
     "training": training,
     "allreduce": allreduce,
     "recovery": recovery,
+    "start": start,
 }
 
 
@@ -85,7 +95,7 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--only", nargs="+", default=[], help="models, or bytes per vector, or a number of kills")
+    parser.add_argument("--only", nargs="+", default=[], help="models, bytes per vector, a number of kills, or seconds")
     wanted = parser.parse_args()
     if wanted.pairs < 2:
         parser.error("a bound needs at least two pairs")

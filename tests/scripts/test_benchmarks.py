@@ -24,6 +24,7 @@ SLOW = [
     ("reader.py", "--part 0.02 --rounds 1 --seconds 0.1 --kinds fixed tokens --sources", "Heliostat, twelve lines"),
     ("training.py", "--models dense256 --rounds 1 --seconds 0.5"),
     ("start.py", "--model dense256 --rounds 1"),
+    ("first_step.py", "--between 0 --rounds 1"),
     ("memory.py", "--models dense256 --workers 1"),
     ("growth.py", "--workers 1 2 3"),
     ("recovery.py", "--kills 1 --stops 0 --workers 2"),
