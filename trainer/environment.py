@@ -58,8 +58,9 @@ ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
 WORKERS, EVENTS = "HELIOSTAT_WORKERS", "HELIOSTAT_EVENTS"
 TRACEBACK = "HELIOSTAT_TRACEBACK"
 
-# Of processes that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
+# Of commands that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+WORKERS_TENSORFLOW = {**TENSORFLOW, "TF_CPP_MIN_LOG_LEVEL": "1"}  # who have logs for its warnings
 
 # What makes oneDNN, XLA and CUDA choose other kernels than the hardware alone would.
 _KERNEL_SETTINGS = (
@@ -278,6 +279,11 @@ def quiet_tensorflow() -> None:
     """Set what TensorFlow and Keras shall find when this process loads them, unless the user has set it."""
     for name, value in TENSORFLOW.items():
         os.environ.setdefault(name, value)
+
+
+def lets_tensorflow_talk() -> bool:
+    """Whether the user wants to see all that TensorFlow says; where he has said nothing it leaves out information."""
+    return os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") == "0"
 
 
 def kernel_settings() -> str:

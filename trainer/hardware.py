@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from .quiet_load import load_tensorflow
+
 Platform = Mapping[str, str]
 """What the bits of a run depend on besides its arguments, by name: of the hardware, and versions of what runs on it."""
 
@@ -55,6 +57,7 @@ def gpus_of_machine(driver: Path = Path("/proc/driver/nvidia/gpus")) -> int:
 
 def leave_gpus() -> bool:
     """Keep TensorFlow off the GPUs in this process: they are the workers'. False where it runs already as it is."""
+    load_tensorflow()
     import tensorflow as tf  # most who ask what hardware there is have no use for it
 
     try:

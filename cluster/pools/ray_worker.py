@@ -43,6 +43,7 @@ CONCURRENT_CALLS = 8
 EXIT_WITHOUT_DRIVER = 3
 FETCH_S = 600.0
 FLUSH_S = 2.0
+_MAX_SAID_BYTES = 65536  # before a worker's first task
 _exit = os._exit
 
 
@@ -237,11 +238,19 @@ def _fetched(handle: list[ray.ObjectRef]) -> object:
 
 
 def _log_to(path: str) -> None:
-    """Send what this process prints to a file from now on, native libraries' output and crashes included."""
+    """Send what this process prints to a file from now on, native libraries' output and crashes included.
+
+    What it has said before, while TensorFlow was loaded, is in a file of Ray's, and is told once more.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    with contextlib.suppress(OSError):  # no Linux, or Ray keeps none
+        of_ray = os.readlink("/proc/self/fd/2")
+        if of_ray.endswith(".err"):
+            with open(of_ray, "rb") as said:
+                os.write(file, said.read(_MAX_SAID_BYTES))
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

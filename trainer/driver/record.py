@@ -42,6 +42,7 @@ from ..jobs import (
     Ready,
     StillSaving,
 )
+from ..quiet_load import kept
 from ..storage_thread import Newest, StorageThread
 from .commits import Commits
 from .computers import Computers
@@ -77,6 +78,13 @@ class _Line:
 
 
 @dataclass(frozen=True, slots=True)
+class _Logged:
+    """What TensorFlow has said when this process loaded it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Rewound:
     """These epochs are done; whatever came after them is computed again."""
 
@@ -88,6 +96,7 @@ _Item = (
     Event
     | _Said
     | _Line
+    | _Logged
     | _Rewound
     | EpochRecord
     | Ready
@@ -202,6 +211,8 @@ class Record:
                 for item in self._at_beginning:
                     self.note(item)
                 self._at_beginning = []
+                if chatter := kept():
+                    self.note(_Logged(chatter))
                 self._note_event(event)
                 self.note({"workers": workers_record(self._group)})
             case _:
@@ -321,6 +332,8 @@ class Record:
                 self.folder.add_event(event)
             case _Line(text=text):
                 self._screen.say(text)
+            case _Logged(text=text):
+                self.folder.log_here(text)
             case _Rewound(epochs=epochs):
                 self.folder.set_epochs(epochs)
             case Mapping():

@@ -161,6 +161,12 @@ class RunFolder:
         """Where the workers' log files are."""
         return str(self.path / "logs")
 
+    def log_here(self, text: str) -> None:
+        """Add a text of this process to the log of its worker; left out where that cannot be written."""
+        with contextlib.suppress(OSError):
+            with (Path(self.log_dir) / "worker-0.log").open("a") as log:
+                log.write(text)
+
     @property
     def began(self) -> bool:
         """Whether the run in it has made a step, with the data that is written there; raises StorageError."""

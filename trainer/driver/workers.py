@@ -22,6 +22,7 @@ from ..engine.times import StartTimes
 from ..errors import StorageError
 from ..hardware import gpus_of_machine, leave_gpus
 from ..preflight import Luggage, luggage_of
+from ..quiet_load import load_tensorflow
 from ..shipping import InProcess
 from ..trainer_config import TrainerConfig, WorkerShare
 from .asked import asked_address, checked_runtime_env
@@ -208,7 +209,8 @@ class Workers:
         _free(group, disk, uses_ray)
 
     def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
-        from ..engine.runtime import fix_threads, no_gpus_seen, usable_gpus  # loads TensorFlow, which computes here
+        load_tensorflow()  # which computes here
+        from ..engine.runtime import fix_threads, no_gpus_seen, usable_gpus
 
         settings = self._settings
         num_gpus = len(usable_gpus(settings.device))
@@ -305,7 +307,7 @@ class Workers:
             gpus_per_worker=gpus,
             start_timeout_s=settings.start_timeout_s,
             deadline_s=settings.deadline_s,
-            env=dict(environment.TENSORFLOW),
+            env=dict(environment.WORKERS_TENSORFLOW),
         )
 
 
