@@ -26,10 +26,11 @@ from . import environment
 _SORT = r"""
 import os, re
 ours = re.compile(
-    rb"[IW]\d{4} \d\d:\d\d|E\d{4} .*(cuInit|register cu\w+ factory|computation.placer)"
+    rb"([IW]\d{4} \d\d:\d\d|[-\d]{10} [:.\d]{8,}: [IW] )"
+    rb"|(E\d{4} \d\d:\d\d|[-\d]{10} [:.\d]{8,}: E ).*(cuInit|register cu\w+ factory|computation.placer)"
     rb"|WARNING: All log messages before absl|To enable the following instructions: "
 )
-may_be, rest = re.compile(rb"[IWET]"), b""
+may_be, rest = re.compile(rb"[IWET\d]"), b""
 while piece := os.read(0, 65536):
     *lines, rest = (rest + piece).split(b"\n")
     for line in lines:

@@ -90,6 +90,9 @@ class Trainer(ModelUse):
     Raises:
         ConfigurationError: an argument is wrong.
 
+    Ray is loaded and started, or joined, from when the trainer is made, beside whatever the program does before the
+    first call; what goes wrong there is raised by that call. A program that has loaded Ray itself may connect it, too.
+
     The trainer can be used for several `fit`, `evaluate` and `predict`; workers stay alive between them. Close it, or
     use it as a context manager, to free them; a trainer that nobody refers to any more frees them, too.
 

@@ -21,11 +21,12 @@ WORKER_PARTS = ("imports", "set_up", "open", "build", "trace", "compile", "join"
 class StartTimes:
     """Seconds by part.
 
-    Of the driver: `data` makes datasets of what was passed; `ray` loads Ray, and starts or joins a cluster
-    (`devices` looks for GPUs instead, where workers are in this process); `workers` waits for enough workers to be set
-    up. Of a worker: `imports` loads TensorFlow; `set_up` prepares devices and its
-    listener; `open` opens the data; `build` builds the model; `trace` traces its steps; `compile` computes one of every
-    shape; `join` waits for the others; `probe` looks at what the steps compute (`probe.py`); `step` computes the first.
+    Of the driver: `data` makes datasets of what was passed; `ray` waits until Ray is loaded, and a cluster started or
+    joined, which begins when the trainer is made (`devices` looks for GPUs instead, where workers are in this process);
+    `workers` waits for enough workers to be set up. Of a worker: `imports` loads TensorFlow; `set_up` prepares devices
+    and its listener; `open` opens the data; `build` builds the model; `trace` traces its steps; `compile` computes one
+    of every shape; `join` waits for the others; `probe` looks at what the steps compute (`probe.py`); `step` computes
+    the first.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)

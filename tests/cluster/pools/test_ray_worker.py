@@ -73,6 +73,26 @@ def test_a_worker_whose_logs_disk_stalls_says_that_it_lives_and_tells_its_result
     assert (results, after) == (["done"], [None])
 
 
+LOGS = """
+import os, sys
+from heliostat.cluster.pools.ray_worker import _log_to
+print("before", flush=True)
+os.write(2, b"said while TensorFlow was loaded\\n")
+for name in ("first", "second"):
+    _log_to(f"{sys.argv[1]}/{name}.log")
+    print(name, flush=True)
+"""
+
+
+def test_the_first_log_begins_with_what_the_process_said_before(tmp_path):
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with (tmp_path / "worker.err").open("wb") as errors:
+        command = [sys.executable, "-c", LOGS, str(tmp_path)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, env=environ, timeout=120, check=True)
+    assert (tmp_path / "first.log").read_text() == "said while TensorFlow was loaded\nfirst\n"
+    assert (tmp_path / "second.log").read_text() == "second\n"
+
+
 def test_time_in_which_the_workers_machine_was_frozen_is_no_absence_of_the_driver(monkeypatch):
     now_s = iter([0.0, 0.0, 0.5, 100.0, 100.5, 101.0])
     monkeypatch.setattr(awake, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
