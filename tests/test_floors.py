@@ -37,7 +37,7 @@ FLOORS: Mapping[str, Floors] = {
     ],
     "trainer": [
         {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
-        | {"global_sums", "hardware"}
+        | {"global_sums", "hardware", "quiet_load"}
         | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"}
         | {"checked", "trainer_config"},
         {"engine"},
