@@ -44,6 +44,7 @@ EXIT_WITHOUT_DRIVER = 3
 FETCH_S = 600.0
 FLUSH_S = 2.0
 _MAX_SAID_BYTES = 65536  # before a worker's first task
+_MARKS_OF_RAY = (b":job_id:", b":actor_name:")  # lines for who collects its files
 _exit = os._exit
 
 
@@ -250,7 +251,8 @@ def _log_to(path: str) -> None:
         of_ray = os.readlink("/proc/self/fd/2")
         if of_ray.endswith(".err"):
             with open(of_ray, "rb") as said:
-                os.write(file, said.read(_MAX_SAID_BYTES))
+                lines = said.read(_MAX_SAID_BYTES).splitlines(keepends=True)
+            os.write(file, b"".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)))
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

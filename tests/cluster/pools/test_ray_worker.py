@@ -77,7 +77,7 @@ LOGS = """
 import os, sys
 from heliostat.cluster.pools.ray_worker import _log_to
 print("before", flush=True)
-os.write(2, b"said while TensorFlow was loaded\\n")
+os.write(2, b":job_id:01000000\\n:actor_name:RayWorker\\nsaid while TensorFlow was loaded\\n")
 for name in ("first", "second"):
     _log_to(f"{sys.argv[1]}/{name}.log")
     print(name, flush=True)
