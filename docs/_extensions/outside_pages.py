@@ -27,6 +27,7 @@ from sphinx.util import logging
 _log = logging.getLogger(__name__)
 _FOLDER = "files"  # of the site
 _EXAMPLE = re.compile(r"\w+://(HEAD|HOST|localhost|\d)")  # addresses in texts, which a reader would not open
+_LINK = re.compile(r"\]\(([^)#\s]+)")  # up to its anchor
 _NO_TEXT = {".png", ".arrow", ".gz", ".npz"}
 
 
@@ -102,6 +103,8 @@ def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, str], str]]:
             for each in inside
         ]
         yield _page(name, f"<ul>{''.join(links)}</ul>")
+    for notebook in [each for each in files if each.suffix == ".ipynb"]:
+        files |= {each for each in _led_to(notebook) if each.is_file() and not each.is_relative_to(app.srcdir)}
     for file in sorted(each for each in files if each.is_file() and each.suffix not in _NO_TEXT):
         shown = _notebook if file.suffix == ".ipynb" else _code
         yield _page(file.relative_to(root).as_posix(), shown(app, file))
@@ -116,13 +119,36 @@ def _code(app: Sphinx, file: Path) -> str:
     return app.builder.highlighter.highlight_block(file.read_text(), language)
 
 
+def _cells(file: Path) -> list[tuple[str, str]]:
+    """The kind and the text of a notebook's cells."""
+    return [(each["cell_type"], "".join(each["source"])) for each in json.loads(file.read_text())["cells"]]
+
+
+def _led_to(file: Path) -> set[Path]:
+    """What a notebook's text links to on this disk."""
+    found = {link for kind, text in _cells(file) if kind == "markdown" for link in _LINK.findall(text)}
+    return {Path(os.path.normpath(file.parent / link)) for link in found if "://" not in link}
+
+
 def _notebook(app: Sphinx, file: Path) -> str:
-    """The HTML of a notebook's cells, without what they have printed."""
-    cells = [(each["cell_type"], "".join(each["source"])) for each in json.loads(file.read_text())["cells"]]
+    """The HTML of a notebook's cells, without what they have printed; its links lead to pages of the site."""
+    docs, root = Path(app.srcdir), Path(app.srcdir).parent
+    top = "../" * len(file.relative_to(root).parts)
+
+    def on_site(link: re.Match[str]) -> str:
+        path = Path(os.path.normpath(file.parent / link[1]))
+        if "://" in link[1] or not path.is_relative_to(root):
+            return link[0]
+        if path.is_relative_to(docs):
+            return f"]({top}{path.relative_to(docs).with_suffix('.html').as_posix()}"
+        return f"]({top}{_FOLDER}/{path.relative_to(root).as_posix()}.html"
+
     markdown = MarkdownIt("commonmark", {"html": False})
     return "".join(
-        app.builder.highlighter.highlight_block(text, "python", force=True) if kind == "code" else markdown.render(text)
-        for kind, text in cells
+        app.builder.highlighter.highlight_block(text, "python", force=True)
+        if kind == "code"
+        else markdown.render(_LINK.sub(on_site, text))
+        for kind, text in _cells(file)
     )
 
 

@@ -43,6 +43,12 @@ return [...document.querySelectorAll("article pre")].flatMap(block => {
     });
 });
 """
+# Text that goes on behind the edge of what it stands in, and cannot be scrolled to.
+CUT = """
+return [...document.querySelectorAll("article :is(h1, h2, h3, h4, p, li, dt)")]
+    .filter(each => each.scrollWidth > each.clientWidth + 1 && each.clientWidth && !each.closest("table"))
+    .map(each => each.textContent.slice(0, 60));
+"""
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -105,16 +111,21 @@ def wrong_with(driver: webdriver.Chrome, address: str, width: int) -> list[str]:
     found = [each["message"] for each in driver.get_log("browser") if each["level"] == "SEVERE"]
     wide = driver.execute_script("return document.documentElement.scrollWidth")
     outside = [each for each in asked_for(driver) if not each.startswith((address, "data:", "blob:"))]
-    return [*found, *([f"it is {wide} wide"] if wide > width else []), *outside]
+    cut = [f"cut: {text}" for text in driver.execute_script(CUT)]
+    return [*found, *([f"it is {wide} wide"] if wide > width else []), *cut, *outside]
 
 
 def test_what_is_wrong_with_a_page_is_noticed(address):
-    body = "<div style='width: 999px'></div><img src='http://example.org/a.png'><script>console.error('bad')</script>"
+    body = (
+        "<article><h1 style='width: 50px'>nothing/that/can/be/broken</h1></article><div style='width: 999px'></div>"
+        "<img src='http://example.org/a.png'><script>console.error('bad')</script>"
+    )
     with browser(WIDTHS["phone"]) as driver:
         driver.get(f"data:text/html,{body}")
         found = "\n".join(wrong_with(driver, address, WIDTHS["phone"]))
     assert '"bad"' in found
     assert "it is 9" in found
+    assert "cut: nothing/that" in found
     assert "http://example.org/a.png" in found
 
 
