@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,12 +86,18 @@ def resumed(place, paused, tmp_path_factory) -> subprocess.CompletedProcess[str]
     return heliostat("resume", place / "run", cwd=tmp_path_factory.mktemp("elsewhere"))
 
 
+def check_pause(said: str, run: Path) -> None:
+    """The last lines of a run that was paused by SIGTERM."""
+    first, *others = said.strip().splitlines()[-3:]
+    told = r"The run was paused: it was asked to by SIGTERM\. Its state is in checkpoint [0-9]{6}-[0-9]{8}\.g[0-9]+\. "
+    assert re.fullmatch(f"{told}To go on:", first), first
+    assert others == [f"  heliostat resume {run}", f"or run the same command again, with run_dir={str(run)!r}."]
+
+
 @pytest.mark.engine
 def test_a_paused_run_ends_with_its_message_and_status_75(place, paused):
     assert paused.returncode == 75, paused.stderr
-    last = paused.stderr.strip().splitlines()[-1]
-    assert last.startswith("The run was paused: it was asked to by SIGTERM.")
-    assert f"heliostat resume {place / 'run'}" in last
+    check_pause(paused.stderr, place / "run")
     assert "Traceback" not in paused.stderr
     assert "the script goes on" not in paused.stdout
 
@@ -114,7 +121,7 @@ def test_a_plain_script_ends_a_pause_with_the_message_and_the_same_status(place,
     finally:
         (place / "was paused").replace(marker)
     assert done.returncode == 75, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("The run was paused: it was asked to by SIGTERM.")
+    check_pause(done.stderr, place / "plain")
     assert "Traceback" not in done.stderr
     assert "the script goes on" not in done.stdout
     with Lease(place / "plain", take_over=False):

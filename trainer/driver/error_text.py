@@ -56,7 +56,8 @@ def short_account(error: BaseException, way_to_all: str) -> str:
         return f"{type(error).__name__}: {message}\n({way_to_all} shows the traceback.)"
     if len(frames) > _FIRST + _LAST:
         frames = (*frames[:_FIRST], f"  ... ({len(frames) - _FIRST - _LAST} frames)", *frames[-_LAST:])
-    lines = [each for each in message.splitlines() if not each.startswith("In your code: ")]
+    shown = {f"In your code: {each.splitlines()[0].strip()}." for each in frames}
+    lines = [each for each in message.splitlines() if each not in shown]
     if message != (name := type(error).__name__):
         lines[0] = f"{name}: {lines[0]}"
     return printable(

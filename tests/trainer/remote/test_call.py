@@ -241,7 +241,8 @@ def test_an_exception_that_cannot_be_pickled_is_ours_with_its_frames(script, hea
     assert "TrainingFailedError: Worker 0 on " in text
     assert "Odd: trouble" in text
     line = SCRIPT.splitlines().index('            raise beside.Odd("trouble")') + 1
-    assert re.search(rf'In your code: File ".*train\.py", line {line}, in on_epoch_end\.', text)
+    frame = rf'^  File ".*train\.py", line {line}, in on_epoch_end\n    raise beside\.Odd\("trouble"\)$'
+    assert re.search(frame, text, re.MULTILINE), text[-3000:]
     assert f"(on the cluster at {head.address}, stage of the call: train)" in text
     assert json.loads((script.run_dir / "run.json").read_text())["state"] == "failed"
 
