@@ -139,7 +139,6 @@ how = sys.argv[1]
 if how == "own handler":
     signal.signal(signal.SIGTERM, own)
 trainer = Trainer(print, workers=1)
-assert "ray" not in sys.modules or how != "ends", "nothing waits for it"
 if how != "ends":
     import ray
     while not ray.is_initialized():
