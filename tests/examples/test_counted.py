@@ -40,7 +40,7 @@ def test_at_most_three_lines_are_replaced_or_added(name):
     assert any("Trainer(build_model" in line for line in found.counted)
 
 
-@pytest.mark.parametrize("path", EXAMPLES.glob("*.py"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short(path):
     text = path.read_text()
     assert 25 <= text.count("\n") <= 50

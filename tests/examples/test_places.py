@@ -10,7 +10,7 @@ import pytest
 from ..scripts.child import heliostat
 from .running import EXAMPLES, ended, epochs, record, run, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.faults
@@ -34,6 +34,7 @@ def test_a_run_that_was_killed_goes_on_and_nothing_is_different(number, status, 
     assert record(run_dir)["sha256"] == record(tmp_path / "undisturbed" / "runs" / "spot")["sha256"]
 
 
+@pytest.mark.ray
 def test_one_script_gives_one_result_here_and_on_a_cluster(head, tmp_path):
     script = EXAMPLES / "laptop_to_cluster.py"
     said = run(script, tmp_path / "here")
