@@ -4,7 +4,7 @@
 
 A worker that is lost is replaced while the others go on. When the machine of this script gets notice (SIGTERM), the
 step is finished, a checkpoint written, and the script ends with status 75, "try again". After a `kill -9` the run goes
-on from the last checkpoint, here one of every two seconds. `checkpoint_dir="s3://bucket/folder"` puts them elsewhere.
+on from the last checkpoint, here one of every two seconds. Let `run_dir` lie on a disk that outlives the machine.
 """
 
 import keras
