@@ -2,8 +2,8 @@
 
     python scripts/examples/custom_step.py
 
-`train_step` is written for one device. Heliostat calls it on parts of the batch, and adds up gradients and metrics over
-all workers before the optimizer sees them.
+`train_step` is written for one device. Each worker calls it on its part of the batch; the optimizer sees the gradient
+of the whole batch, and metrics count the rows of all workers.
 """
 
 import keras
