@@ -29,7 +29,8 @@ def test_a_run_that_was_killed_goes_on_and_nothing_is_different(number, status, 
     assert not any(line.startswith("validation error") for line in said)
     again = run(script, folder)
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    assert [event["epoch"] >= 1 for event in events if event["event"] == "resumed"] == [True], again
+    began = [(event["epoch"], event["step"]) > (0, 0) for event in events if event["event"] == "resumed"]
+    assert began == [True], again
     assert again[-1] == undisturbed[-1]
     assert record(run_dir)["sha256"] == record(tmp_path / "undisturbed" / "runs" / "spot")["sha256"]
 
