@@ -48,7 +48,7 @@ TABLE: tuple[Argument, ...] = (
         "batch_size",
         _ALL,
         "rows of one step over all workers; `global_batch_size=` is another name for it. 32 without, of a stream as "
-        "many as its first batch has; arrays that come with a number of steps are cut into so many",
+        "many as its first batch has; with `steps_per_epoch` arrays are divided into so many batches",
     ),
     Argument("epochs", ("fit",), "the number of the last epoch"),
     Argument(
@@ -79,7 +79,7 @@ TABLE: tuple[Argument, ...] = (
         "shuffle",
         ("fit",),
         'True is `"full"`, in an order of our own that depends on the seed alone; `"window"` reads large datasets in '
-        "stretches; streams keep their order, as in Keras",
+        "stretches; streams keep the order in which they were read once (Keras shuffles the batches of a `PyDataset`)",
     ),
     Argument("class_weight", ("fit",), "a dict; for one output, and not beside `sample_weight`, as in Keras"),
     Argument(
