@@ -121,5 +121,5 @@ def test_what_the_chiefs_callbacks_print_appears_once_before_the_epochs_line(war
         "the user's words after epoch 0",
         "the user's words after epoch 1",
     ]
-    first_epoch = next(number for number, line in enumerate(lines) if line.startswith("epoch 1/2"))
+    first_epoch = next(number for number, line in enumerate(lines) if line.startswith("epoch 1/2  loss"))
     assert lines.index("the user's words after epoch 0") < first_epoch
