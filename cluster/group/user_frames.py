@@ -11,7 +11,7 @@ from pathlib import Path
 from types import CodeType, TracebackType
 
 _GENERATED = "__autograph_generated_file"
-_TOLD_BY_AUTOGRAPH = re.compile(r'^    (File ".+", line \d+, in \S+)  \*\n {8}(.*)', re.MULTILINE)
+_TOLD_BY_AUTOGRAPH = re.compile(r'^    (File "(.+)", line \d+, in \S+)  \*\n {8}(.*)', re.MULTILINE)
 _USER_CODE = "in user code:\n"
 _OF_KERAS = re.compile(
     r"Exception encountered when calling (\S+\(\))\.\n\n(.*?)\n\nArguments received by \1:\n.*", re.DOTALL
@@ -44,12 +44,15 @@ def _own_frame(error: BaseException) -> str:
         source = frame.f_globals.get("__file__") or module
         if _GENERATED in code.co_filename and _is_users(source, module):
             rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'
-    told = [where for where, _ in _TOLD_BY_AUTOGRAPH.findall(str(error))] if rewritten and not found else []
-    if not found and (of_graph := _of_graph(error)):
-        told = [where for where, _, _ in of_graph]
-    if told:
-        return str(told[-1])
-    return found or rewritten
+    told = [] if found else [where for where, *_ in _of_autograph(error) or _of_graph(error)]
+    return told[-1] if told else found or rewritten
+
+
+def _of_autograph(error: BaseException) -> list[tuple[str, str, str]]:
+    """(frame, file, line) of the user's code that AutoGraph tells of; the frames themselves it may have left out."""
+    text = str(error)
+    told = _TOLD_BY_AUTOGRAPH.findall(text) if text.startswith(_USER_CODE) else []
+    return [each for each in told if _is_users(each[1], "") and not each[1].startswith(_HELIOSTAT)]
 
 
 def _of_graph(error: BaseException) -> list[tuple[str, str, str]]:
@@ -64,8 +67,7 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
     found = list[str]()
     for each in _with_causes(error):
         found += traceback.format_list(_own_frames(each.__traceback__))
-        if str(each).startswith(_USER_CODE):
-            found += [f"  {where}\n    {line}\n" for where, line in _TOLD_BY_AUTOGRAPH.findall(str(each))]
+        found += [f"  {where}\n    {line}\n" for where, _, line in _of_autograph(each)]
         for where, file, number in _of_graph(each):
             line = linecache.getline(file, int(number)).strip()
             found.append(f"  {where}\n    {line}\n" if line else f"  {where}\n")
