@@ -59,7 +59,8 @@ class Where(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("diary", [pytest.param(Diary, marks=pytest.mark.slow), StepDiary])
-def test_files_after_three_deaths_of_chiefs(ray_here, train, tmp_path, disk, diary):
+def test_files_after_three_deaths_of_chiefs(ray_here, train, tmp_path, monkeypatch, disk, diary):
+    monkeypatch.chdir(tmp_path)  # where callbacks' files are linked
     faults = Faults(tmp_path / "faults", tmp_path / "run", SIZE)
     faults.order(
         Order(point="callback", step=1),

@@ -63,7 +63,8 @@ def elsewhere(ray_here, monkeypatch, tmp_path):
         shutil.rmtree(Elsewhere.scratch.pop(), ignore_errors=True)
 
 
-def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp_path):
+def test_a_run_goes_on_and_answers_on_machines_that_share_nothing(elsewhere, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where callbacks' files are linked
     data, valid = dense_data(), dense_data(rows=23, seed=1)
     job = {"validation_data": valid, "global_batch_size": 16, "verbose": 0}
     with local_trainer(normalised, tmp_path / "here") as trainer:

@@ -65,7 +65,9 @@ def test_links_between_actors_are_measured_before_and_after_a_fit(warm_trainer):
         assert 0 < link.latency_s < (1 << 26) / link.bytes_per_s  # four bytes take less time than many
 
 
-def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd):
+def test_the_run_folder_tells_what_the_run_was(warm_trainer, capfd, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))  # where callbacks' files are linked
+
     class Talk(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             print("said by a callback")
