@@ -194,7 +194,8 @@ def callbacks_with_state():
     ]
 
 
-def test_the_chief_dies_in_a_callback_and_its_successor_has_the_callbacks_states(check):
+def test_the_chief_dies_in_a_callback_and_its_successor_has_the_callbacks_states(check, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where callbacks' files are linked
     orders = [Order(point="callback", step=3), Order(point="callback", step=5, at_once=True)]
     result, _ = check(normalised, orders, callbacks_with_state, epochs=12)
     lines = Path(result.run_dir, "log.csv").read_text().splitlines()

@@ -106,7 +106,8 @@ def test_the_process_that_serves_the_disk_is_killed_in_every_epoch(elsewhere, tm
     assert len((tmp_path / "run/log.csv").read_text().splitlines()) == 4
 
 
-def test_checkpoints_lie_where_a_link_in_the_run_folder_leads(elsewhere, tmp_path):
+def test_checkpoints_lie_where_a_link_in_the_run_folder_leads(elsewhere, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where callbacks' files are linked
     (tmp_path / "run").mkdir()
     (tmp_path / "large").mkdir()
     (tmp_path / "run/checkpoints").symlink_to(tmp_path / "large")

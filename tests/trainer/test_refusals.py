@@ -329,8 +329,8 @@ def test_arguments_of_the_trainer_are_checked(arguments, words):
             {"batch_size": 32},
             "Trainer() has no argument 'batch_size', which was given as batch_size=32. It belongs to fit(), evaluate() "
             "and predict(): rows of one step over all workers; `global_batch_size=` is another name for it. 32 "
-            "without, of a stream as many as its first batch has; with `steps_per_epoch` arrays are divided into so many "
-            "batches.",
+            "without, of a stream as many as its first batch has; with `steps_per_epoch` arrays are divided into so "
+            "many batches.",
         ),
         (
             (2,),

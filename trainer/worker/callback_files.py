@@ -30,6 +30,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 from heliostat.cluster.disk.reach import Reach
+from heliostat.cluster.disk.served import TOKEN
 from heliostat.cluster.disk.stand_in import remove_stand_ins, stand_in
 from heliostat.cluster.errors import Dismissed
 from heliostat.cluster.group.mailbox import MailboxClosed
@@ -249,6 +250,6 @@ class _Away:
 def whose(path: str) -> str:
     """Why a path in a run folder is none of the callbacks'; empty where it is theirs."""
     folder, _, name = path.partition("/")
-    own = any(fnmatchcase(path, each) for each in _RUNS_OWN)
+    own = any(fnmatchcase(path, each) for each in _RUNS_OWN) or Path(path).name == TOKEN
     own = own or (folder == "checkpoints" and parse_checkpoint_name(name) is not None)
     return "the run keeps a file or folder of its own by this name" if own else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import pytest
+from heliostat.cluster.disk.served import TOKEN
 from heliostat.trainer.driver.linked_files import link_files
 from keras.callbacks import ModelCheckpoint
 
@@ -18,6 +19,7 @@ def folders(tmp_path):
         folder.mkdir(parents=True)
     for path in ("run.json", "model.keras", "best.keras", "logs/worker-0.log", "logs/train/events", "weights/1.h5"):
         (run_dir / path).write_text(path)
+    (run_dir / "checkpoints" / TOKEN).write_text("checkpoints lie on a disk of their own")
     return run_dir, here
 
 
