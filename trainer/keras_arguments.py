@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from .errors import ConfigurationError
+from .errors.texts import joined
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -174,16 +175,11 @@ def _answer(name: str, argument: str, value: object, known: list[str]) -> str:
     shown = f"={value!r}" if _is_short(value) else "=..."
     said = f"{name}() has no argument {argument!r}, which was given as {argument}{shown}."
     if of_keras is not None:
-        return f"{said} It belongs to {_listed(of_keras.methods)}: {of_keras.text}."
+        return f"{said} It belongs to {joined([f'{each}()' for each in of_keras.methods])}: {of_keras.text}."
     if argument in ELSEWHERE:
         return f"{said} Use {ELSEWHERE[argument].replace('=...', shown)}."
     close = difflib.get_close_matches(argument, known, n=1)
     return f"{said} {f'Did you mean {close[0]}{shown}? ' if close else ''}See help(heliostat.trainer.Trainer)."
-
-
-def _listed(methods: tuple[str, ...]) -> str:
-    *first, last = [f"{each}()" for each in methods]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _misplaced(name: str, error: TypeError, signature: inspect.Signature, num_given: int) -> str:

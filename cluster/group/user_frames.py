@@ -44,22 +44,23 @@ def _own_frame(error: BaseException) -> str:
         source = frame.f_globals.get("__file__") or module
         if _GENERATED in code.co_filename and _is_users(source, module):
             rewritten = f'File "{source}", in {code.co_name.removeprefix("tf__")}'
-    told = [] if found else [where for where, *_ in _of_autograph(error) or _of_graph(error)]
-    return told[-1] if told else found or rewritten
+    told = [] if found else _told(error)
+    return told[-1][0] if told else found or rewritten
 
 
-def _of_autograph(error: BaseException) -> list[tuple[str, str, str]]:
-    """(frame, file, line) of the user's code that AutoGraph tells of; the frames themselves it may have left out."""
-    text = str(error)
-    told = _TOLD_BY_AUTOGRAPH.findall(text) if text.startswith(_USER_CODE) else []
-    return [each for each in told if _is_users(each[1], "") and not each[1].startswith(_HELIOSTAT)]
+def _told(error: BaseException) -> list[tuple[str, str]]:
+    """(frame, line of code) of the user's that TensorFlow tells of, the innermost last.
 
-
-def _of_graph(error: BaseException) -> list[tuple[str, str, str]]:
-    """(frame, file, line) of the user's code where an operation was made that has failed in a graph."""
-    text = str(error)
-    told = _TOLD_BY_GRAPH.findall(text) if text.startswith(_OF_GRAPH) else []
-    return [each for each in told if _is_users(each[1], "") and not each[1].startswith(_HELIOSTAT)]
+    AutoGraph tells of an error's frames, and may have left out the frames themselves; a graph, of where an operation
+    was made that has failed.
+    """
+    text, found = str(error), list[tuple[str, str, str]]()  # frame, file, line of code
+    if text.startswith(_USER_CODE):
+        found = _TOLD_BY_AUTOGRAPH.findall(text)
+    elif text.startswith(_OF_GRAPH):
+        told = _TOLD_BY_GRAPH.findall(text)
+        found = [(where, file, linecache.getline(file, int(number)).strip()) for where, file, number in told]
+    return [(where, code) for where, file, code in found if _is_users(file, "") and not file.startswith(_HELIOSTAT)]
 
 
 def user_frames(error: BaseException) -> tuple[str, ...]:
@@ -67,10 +68,7 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
     found = list[str]()
     for each in _with_causes(error):
         found += traceback.format_list(_own_frames(each.__traceback__))
-        found += [f"  {where}\n    {line}\n" for where, _, line in _of_autograph(each)]
-        for where, file, number in _of_graph(each):
-            line = linecache.getline(file, int(number)).strip()
-            found.append(f"  {where}\n    {line}\n" if line else f"  {where}\n")
+        found += [f"  {where}\n    {code}\n" if code else f"  {where}\n" for where, code in _told(each)]
     return tuple(dict.fromkeys(each.rstrip("\n") for each in found))
 
 

@@ -23,7 +23,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -92,7 +92,7 @@ class RayAhead:
             self._done.wait()
 
     def _run(self) -> None:
-        over: Callable[[], object] = int
+        is_connected = False
         try:
             from .ray_session import connection_over
 
@@ -100,14 +100,15 @@ class RayAhead:
             with self._lock:
                 wanted = not self._given_up
             if wanted:
-                uses_ray, over = self._join(), connection_over
+                uses_ray, is_connected = self._join(), True
                 with self._lock:
                     self._uses_ray = uses_ray
         except BaseException as error:  # raised where it is waited for
             self._error = error
         finally:
             self._done.set()
-        over()
+        if is_connected:
+            connection_over()
 
     def _join(self) -> bool:
         from .ray_session import join_ray

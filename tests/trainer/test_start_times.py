@@ -8,12 +8,15 @@ import time
 
 import pytest
 from heliostat.trainer import Trainer
-from heliostat.trainer.engine.times import WORKER_PARTS, StartTimes
+from heliostat.trainer.engine.times import StartTimes
 
 from ..slow import SLOW
 from .conftest import dense_data
 from .helpers import local_trainer
 from .models import normalised
+
+# In the order in which they happen.
+WORKER_PARTS = ("imports", "set_up", "open", "build", "trace", "compile", "join", "probe", "step")
 
 
 def record_of(result):

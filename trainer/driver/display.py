@@ -32,6 +32,7 @@ from ..events import (
     WorkerNotStarted,
 )
 from .shown_text import printable
+from .words import count
 
 _LINE_EVERY_S = 10.0
 _MAX_SHOWN, _MAX_LETTERS = 10, 60  # of a list, and of a text, among an epoch's numbers
@@ -109,7 +110,7 @@ class TerminalDisplay(PlainDisplay):
             self._start(progress, epochs)
         elapsed = time.monotonic() - self._began_s
         rate = progress.rows / elapsed if elapsed > 0 else 0.0
-        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {_workers(progress.num_workers)}"
+        text = f"{numbers(progress.logs)}  {rate:,.0f} samples/s  {count(progress.num_workers, 'worker')}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress.step, numbers=text)
 
@@ -164,7 +165,7 @@ def line_of(event: Event, num_steps: int) -> str:
             return f"lost worker {worker} on {host}{at}: {reason}; {left} left"
         case GroupFormed(generation=generation, joined=joined, hosts=hosts) if generation > 0 and joined:
             who = ", ".join(f"worker {worker} on {hosts.get(worker, 'an unknown host')}" for worker in joined)
-            return f"joined: {who}; {_workers(len(event.workers))}"
+            return f"joined: {who}; {count(len(event.workers), 'worker')}"
         case WorkerNotStarted(worker=worker, host=host, reason=reason, again_s=again_s):
             return f"worker {worker} on {host} could not start: {reason}; the next one is started in {again_s:g} s"
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
@@ -238,10 +239,6 @@ def saving_line(saving: jobs.StillSaving, worker: int, host: str) -> str:
         f"{saving.location}. There is no limit: that state is only in memory. Ctrl-C twice gives it up; the same "
         "command then goes on from the last checkpoint"
     )
-
-
-def _workers(number: int) -> str:
-    return f"{number} worker{'' if number == 1 else 's'}"
 
 
 def _short(value: object) -> str:

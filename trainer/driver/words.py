@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+from ..errors.texts import joined, listed
 
 _MAX_HOSTS = 4  # by name, in a line
 
@@ -14,7 +16,7 @@ def machine_names(hosts: Iterable[str]) -> str:
     uneven = len(set(counts.values())) > 1
     shown = [f"{name} ({number})" if uneven else name for name, number in counts.items()]
     if len(shown) > _MAX_HOSTS:
-        return f"{len(shown)} machines: {', '.join(shown[:_MAX_HOSTS])} and {len(shown) - _MAX_HOSTS} more"
+        return f"{len(shown)} machines: {listed(shown, _MAX_HOSTS)}"
     return joined(shown)
 
 
@@ -22,8 +24,3 @@ def count(number: int, what: str) -> str:
     """So many of them: 1 worker, 2 workers, 1,000 microbatches."""
     ending = "" if number == 1 else "es" if what.endswith("batch") else "s"
     return f"{number:,} {what}{ending}"
-
-
-def joined(names: Sequence[str]) -> str:
-    """Names as a sentence has them: a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

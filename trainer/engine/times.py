@@ -12,10 +12,6 @@ from dataclasses import dataclass, field
 
 from heliostat.cluster import instruments
 
-# In the order in which they happen.
-DRIVER_PARTS = ("data", "devices", "ray", "workers")
-WORKER_PARTS = ("imports", "set_up", "open", "build", "trace", "compile", "join", "probe", "step")
-
 
 @dataclass(slots=True)
 class StartTimes:
