@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import re
 import tempfile
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from .error_examples import EXAMPLES, WITH_TENSORFLOW, Made, text_of
 
 FILE = Path(__file__).parent / "error_texts.txt"
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("cluster", "data", "trainer", "scripts")
 # Bases that nothing raises itself (a test holds that), and what never comes to a user, with what becomes of it.
 BASES = {"DatasetError", "CollectiveError"}
 INSIDE = {
@@ -36,6 +38,14 @@ INSIDE = {
 }
 
 
+@functools.cache
+def nodes() -> list[ast.AST]:
+    """Of all code."""
+    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+
+
+@functools.cache
 def classes() -> dict[str, ast.ClassDef]:
     """The classes of errors in all packages, by name."""
     found: dict[str, ast.ClassDef] = {}
@@ -43,13 +53,7 @@ def classes() -> dict[str, ast.ClassDef]:
         name for name, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, BaseException)
     }
     raised |= {"ClickException"}
-    defined = [
-        node
-        for folder in ("cluster", "data", "trainer", "scripts")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    ]
+    defined = [node for node in nodes() if isinstance(node, ast.ClassDef)]
     while True:
         more = {
             node.name: node
@@ -126,13 +130,7 @@ def test_every_way_to_make_an_error_has_a_text():
 
 
 def test_nothing_raises_a_base():
-    calls = [
-        ast.unparse(node.func).split(".")[-1]
-        for folder in ("cluster", "data", "trainer", "scripts")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-    ]
+    calls = [ast.unparse(node.func).split(".")[-1] for node in nodes() if isinstance(node, ast.Call)]
     assert [name for name in BASES if name in calls] == []
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .docs.page import ROOT, anchors_of_headings
+
 NAMED = re.compile(r"\bdocs/[\w./-]+?\.md(?:#[\w-]+)?")
 
 
@@ -21,19 +22,13 @@ def named(root: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path.relative_to(root)}:{number}", page
 
 
-def anchors(page: str) -> set[str]:
-    """Those that GitHub gives the headings of a page."""
-    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
-
-
 def wrong(root: Path) -> list[str]:
     found = []
     for place, name in named(root):
         page, _, anchor = name.partition("#")
         if not (root / page).is_file():
             found.append(f"{place} names {page}, which is not there")
-        elif anchor and anchor not in anchors((root / page).read_text()):
+        elif anchor and anchor not in anchors_of_headings((root / page).read_text()):
             found.append(f"{place} names {name}, and the page has no such heading")
     return found
 

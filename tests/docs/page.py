@@ -86,6 +86,12 @@ def _is_run(block: Block) -> bool:
     return block.language == "bash" and not block.reason
 
 
+def anchors_of_headings(page: str) -> set[str]:
+    """Those that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 def pages() -> list[Path]:
     """README and all of docs."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

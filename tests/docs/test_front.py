@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .page import ROOT
+from .page import ROOT, anchors_of_headings
 
 README, INDEX = ROOT / "README.md", ROOT / "docs" / "index.md"
 
@@ -20,11 +20,9 @@ def links(page: Path) -> list[tuple[str, Path, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings, and those that stand there as `(name)=`."""
+    """Those of its headings, and those that stand there as `(name)=`."""
     text = page.read_text()
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    return made | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+    return anchors_of_headings(text) | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", [README, INDEX], ids=lambda page: page.name)

@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from ..examples.running import epochs, wait_until
 from ..scripts.child import environment, interruptible
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -196,11 +196,7 @@ def test_a_mistake_in_a_step_on_another_worker(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_pause(number, tmp_path):
     process = python(tmp_path, "Trainer(build_model, workers=0, run_dir='run').fit(x, y, epochs=100000)\n")
-    metrics, end_s = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
+    wait_until(lambda: epochs(tmp_path / "run") > 0, process)
     process.send_signal(number)
     how = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
     assert end_of(process, tmp_path, "The run was paused") == (
