@@ -39,8 +39,8 @@ FLOORS: Mapping[str, Floors] = {
         {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
         | {"global_sums", "hardware", "quiet_load"}
         | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"}
-        | {"checked", "trainer_config"},
-        {"engine"},
+        | {"checked", "trainer_config", "samples"},
+        {"engine", "report"},
         {"checkpoints"},
         {"worker"},
         {"driver"},

@@ -18,7 +18,7 @@ from heliostat.cluster.group.worker_group import WorkerGroup
 from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalStateWritten
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..errors import CheckpointError
-from ..events import CheckpointCommitted, CheckpointNotMade, EpochRecord
+from ..events import CheckpointCommitted, CheckpointNotMade, EpochRecord, Event
 from ..jobs import FitJob
 from .display import Display, line_of
 from .plan import identity_of
@@ -110,7 +110,7 @@ class Commits:
         origin = InitialCheckpoint(location=self._store.location, name=manifest.name)
         position = manifest.epoch, manifest.step
         self._group.pool.inbox.put(InitialStateChanged(initial_state=origin, position=position))
-        self._folder.add_event(
+        self._note(
             CheckpointCommitted(
                 name=manifest.name,
                 epoch=manifest.epoch,
@@ -139,6 +139,10 @@ class Commits:
         if event.is_final or not self._said_not_made:
             self._said_not_made = True
             self._screen.say(line_of(event, 0))
+        self._note(event)
+
+    def _note(self, event: Event) -> None:
+        self._screen.event(event)
         self._folder.add_event(event)
 
     def prune(self) -> None:

@@ -32,13 +32,14 @@ from ..events import (
     WorkerNotStarted,
 )
 from .shown_text import printable
+from .watcher import Watcher
 from .words import count
 
 _LINE_EVERY_S = 10.0
 _MAX_SHOWN, _MAX_LETTERS = 10, 60  # of a list, and of a text, among an epoch's numbers
 
 
-class Display:
+class Display(Watcher):
     """Says nothing: ``verbose=0``; the base of the others."""
 
     def say(self, text: str) -> None:
@@ -47,20 +48,8 @@ class Display:
     def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """The epoch that runs."""
 
-    def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
-        """An epoch that ended.
-
-        Args:
-            record: the epoch.
-            epochs: number of the last one.
-            seconds: how long it took.
-        """
-
     def run_folder(self, path: Path) -> None:
         """A run begins, or goes on, in this folder: for who watches from elsewhere."""
-
-    def close(self) -> None:
-        """The run is over."""
 
 
 class PlainDisplay(Display):

@@ -43,6 +43,7 @@ from ..jobs import (
     StillSaving,
 )
 from ..quiet_load import kept
+from ..samples import Sample
 from ..storage_thread import Newest, StorageThread
 from .commits import Commits
 from .computers import Computers
@@ -85,6 +86,11 @@ class _Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class _Begun:
+    """A group trains: what ``run.json`` says holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Rewound:
     """These epochs are done; whatever came after them is computed again."""
 
@@ -97,8 +103,10 @@ _Item = (
     | _Said
     | _Line
     | _Logged
+    | _Begun
     | _Rewound
     | EpochRecord
+    | Sample
     | Ready
     | Progress
     | Printed
@@ -113,7 +121,7 @@ class Record:
     """Writes one run down. Use it as a context manager: at its end all is on the disk that the disk would take.
 
     Attributes:
-        job, folder, began_s: see below.
+        job, folder, screen, began_s: see below.
         epochs: those that are done. To be read before the block, and after it.
         commits: which checkpoints count; likewise.
         ended: whether the workers have come to the end of the run; set by the run.
@@ -140,12 +148,12 @@ class Record:
         start: StartTimes,
         began_s: float,
     ) -> None:
-        self.job, self.folder, self._screen, self._group = job, folder, screen, group
+        self.job, self.folder, self.screen, self._group = job, folder, screen, group
         self.commits = Commits(job, folder, screen, store, final_store, group)
         self._computers, self._start, self.began_s = Computers(), start, began_s
         self.epochs: list[EpochRecord] = []
         self.ended = self.recorded = False
-        self._said_ready = self._said_start = self._said_storage = self._stepped = False
+        self._said_ready = self._said_start = self._said_storage = self._stepped = self._begun = False
         self._clock_s = began_s
         self._at_beginning: list[_Item] = []  # waits until a group trains
         self._progress: Newest[Progress] = Newest()
@@ -202,7 +210,7 @@ class Record:
         """Note what happened; `coordinator` has taken it before."""
         match event:
             case TaskEvent(worker=worker, content=StillSaving() as saving):
-                self._screen.say(saving_line(saving, worker, self._host(worker)))  # the storage may be what hangs
+                self.screen.say(saving_line(saving, worker, self._host(worker)))  # the storage may be what hangs
             case TaskEvent(content=content):
                 self._told(content, coordinator)
             case InitialStateChanged(initial_state=InitialCheckpoint(name=name)):
@@ -215,6 +223,9 @@ class Record:
                     self.note(_Logged(chatter))
                 self._note_event(event)
                 self.note({"workers": workers_record(self._group)})
+                if not self._begun:
+                    self._begun = True
+                    self.note(_Begun())
             case _:
                 self._note_event(event)
 
@@ -286,7 +297,7 @@ class Record:
 
     def tell_waiting(self, what: str, seconds: float) -> None:
         """Say what the end of the run waits for: a network disk may not answer, and raise no error, for hours."""
-        self._screen.say(
+        self.screen.say(
             f"the run is over and has waited {seconds:.0f} s for {what}. There is no limit: what is not written yet "
             f"is only in memory. Ctrl-C gives it up, and so does kill -9 {os.getpid()} where the disk holds even that "
             "up; the same command then goes on from the last checkpoint"
@@ -304,7 +315,7 @@ class Record:
         except StorageError as error:
             if not self._said_storage:
                 self._said_storage = True
-                self._screen.say(f"warning: {error} Training goes on; what is missing is written when it can be.")
+                self.screen.say(f"warning: {error} Training goes on; what is missing is written when it can be.")
 
     def _handle(self, item: _Item, happened_s: float) -> None:
         match item:
@@ -312,7 +323,7 @@ class Record:
                 self._show_progress(happened_s)
             case Printed():
                 for line in self._printed.new_lines(item):
-                    self._screen.say(line)
+                    self.screen.say(line)
             case EpochRecord():
                 self._epoch(item, happened_s)
             case Ready():
@@ -329,9 +340,13 @@ class Record:
             case Event():
                 self._event(item)
             case _Said(event=event):
-                self.folder.add_event(event)
+                self._note_down(event)
+            case _Begun():
+                self.screen.begin(self.folder.path, self.folder.record)
+            case Sample():
+                self.screen.sample(item)
             case _Line(text=text):
-                self._screen.say(text)
+                self.screen.say(text)
             case _Logged(text=text):
                 self.folder.log_here(text)
             case _Rewound(epochs=epochs):
@@ -341,13 +356,13 @@ class Record:
 
     def _ready(self, ready: Ready, happened_s: float) -> None:
         may_differ = self.job.settings.mixed_hardware == "allow"
-        self._computers.compare(ready.platform, self.folder, self._screen, may_differ=may_differ)
+        self._computers.compare(ready.platform, self.folder, self.screen, may_differ=may_differ)
         if self._said_ready:
             return
         self._said_ready = True
         for line in (*self._computers.lines(ready), *ready.notes):
-            self._screen.say(line)
-        self._screen.say(model_built(ready))
+            self.screen.say(line)
+        self.screen.say(model_built(ready))
         self._clock_s = happened_s
         platform = self._computers.to_note(ready.platform)
         notes = list(ready.notes)
@@ -359,7 +374,7 @@ class Record:
         if not self._stepped:
             self._stepped, self._clock_s = True, happened_s  # the first step traces and compiles
         if progress is not None:
-            self._screen.progress(progress, self.job.wanted.epochs)
+            self.screen.progress(progress, self.job.wanted.epochs)
 
     def _epoch(self, epoch: EpochRecord, happened_s: float) -> None:
         if skipped := self.job.data.num_skipped:
@@ -369,7 +384,7 @@ class Record:
         self.epochs = [*known, epoch]
         if not again:
             seconds, self._clock_s = happened_s - self._clock_s, happened_s
-            self._screen.epoch(epoch, self.job.wanted.epochs, seconds)
+            self.screen.epoch(epoch, self.job.wanted.epochs, seconds)
         try:
             is_there = self.folder.has_epochs  # somebody may have deleted it
         except StorageError:  # unknown for now: what is written anew holds all epochs in either case, or waits
@@ -381,26 +396,30 @@ class Record:
 
     def _event(self, event: Event) -> None:
         if line := line_of(event, self.job.num_steps):
-            self._screen.say(line)
+            self.screen.say(line)
         if isinstance(event, FirstStepDone) and not self._said_start:
             self._said_start = True
             driver = self._start.rounded()
-            self._screen.say(first_step(event.after_s))
+            self.screen.say(first_step(event.after_s))
             self.folder.update(start_s={"first_step": event.after_s, "driver": driver, "worker": event.seconds})
         if isinstance(event, StepProbed):
             self.folder.update(probe={"seconds": event.seconds, "notes": list(event.notes)})
-        self.folder.add_event(event)
+        self._note_down(event)
         if isinstance(event, GroupFormed) and event.restarted:
             self._restart(event)
+
+    def _note_down(self, event: Event) -> None:
+        self.screen.event(event)
+        self.folder.add_event(event)
 
     def _restart(self, formed: GroupFormed) -> None:
         """All workers were lost, and new ones have begun at a checkpoint, or at the beginning."""
         if formed.checkpoint is None:
-            self._screen.say("all workers were lost before a checkpoint: the run begins again")
+            self.screen.say("all workers were lost before a checkpoint: the run begins again")
             self.epochs = []
             self.folder.set_epochs([])
             return
-        self._screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
+        self.screen.say(f"all workers were lost: going on from checkpoint {formed.checkpoint}")
         self.epochs = _epochs_of(self.commits.begin_again_from(formed.checkpoint))
         self.folder.set_epochs(self.epochs)
         self._computers.look_back(self.folder)  # at last: it reads a file, which may be out of reach

@@ -96,7 +96,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
     if folder.is_finished(run.wanted):
         screen.run_folder(folder.path)
         return _fit(run, folder, workers, screen, times, began_s)
-    with folder.held(take_over=run.wanted.take_over):
+    with folder.held(take_over=run.wanted.take_over), _end_told(folder, screen):
         screen.run_folder(folder.path)
         run = _with_data(run, folder, workers, screen, times)  # once, however many numbers of microbatches are tried
         while True:
@@ -335,6 +335,17 @@ def _failure_noted(folder: RunFolder) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _end_told(folder: RunFolder, screen: Display) -> Iterator[None]:
+    """Tell who watches how the run in the block has ended, unless it has changed nothing in its folder."""
+    before = folder.record
+    try:
+        yield
+    finally:
+        if folder.record is not before:
+            screen.end(folder.record)
+
+
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 
@@ -392,7 +403,9 @@ def _note_pause(reason: str, record: Record) -> RunPausedError:
     try:
         with telling(waiting), folder.files.all_tried():
             if folder.record["state"] == "running":  # else no group has trained, and the folder stays what it was
-                folder.add_event(Paused(reason=reason, checkpoint=name))
+                event = Paused(reason=reason, checkpoint=name)
+                record.screen.event(event)
+                folder.add_event(event)
                 folder.update(state="paused", reason=reason)
     except StorageError as unwritten:
         paused.add_note(f"The record of the run is not complete: {unwritten}")

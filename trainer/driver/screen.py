@@ -17,15 +17,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from .. import jobs
 from ..environment import is_plan_wanted
 from ..errors import ConfigurationError
-from ..events import EpochRecord
+from ..events import EpochRecord, Event
+from ..samples import Sample
 from ..storage_thread import Newest, StorageThread
 from .display import Display, PlainDisplay, TerminalDisplay
 
@@ -111,6 +112,7 @@ class ScreenThread(Display):
         self._lock, self._started = threading.Lock(), False
         self._thread: StorageThread[Callable[[], None]] = StorageThread(lambda show, _: show(), "heliostat-screen")
         self._progress: Newest[Callable[[], None]] = Newest()
+        self._sample: Newest[Callable[[], None]] = Newest()
 
     def say(self, text: str) -> None:
         """Have the line shown."""
@@ -124,6 +126,23 @@ class ScreenThread(Display):
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
         """Have the epoch shown."""
         self._put(partial(self._shown.epoch, record, epochs, seconds))
+
+    def begin(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Have the beginning told."""
+        self._put(partial(self._shown.begin, path, record))
+
+    def event(self, event: Event) -> None:
+        """Have the event told."""
+        self._put(partial(self._shown.event, event))
+
+    def sample(self, sample: Sample) -> None:
+        """Have it told how far the workers are; what was not told yet of it is not told any more."""
+        if self._sample.put(partial(self._shown.sample, sample)):
+            self._put(self._show_sample)
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Have the end told."""
+        self._put(partial(self._shown.end, record))
 
     def run_folder(self, path: Path) -> None:
         """Have the folder told."""
@@ -141,6 +160,11 @@ class ScreenThread(Display):
 
     def _show_progress(self) -> None:
         show = self._progress.take()
+        if show is not None:
+            show()
+
+    def _show_sample(self) -> None:
+        show = self._sample.take()
         if show is not None:
             show()
 
