@@ -23,7 +23,7 @@ class CollectiveStatistics:
         calls: how many have succeeded.
         bytes_sent: payloads and headers; likewise `bytes_received`.
         bytes_shared: how many of those sent went through memory shared with workers of the same host.
-        wait_s: seconds of the calling thread asleep, until another worker or the network had something.
+        wait_s: seconds of the calling thread asleep, until every other worker had begun the same call.
         reduce_s: seconds of the calling thread copying and adding.
         sharing: ranks of the workers with which memory is shared.
     """

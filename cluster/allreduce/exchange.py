@@ -94,7 +94,8 @@ class Exchange:
 
     Attributes:
         bytes_sent: over the connections so far; likewise `bytes_received`.
-        wait_s: seconds asleep so far.
+        wait_s: seconds asleep so far until every peer had begun the call, that is, until something of it had come from
+            each that owes something. What is slept after that is the network's, and is not counted.
 
     Its methods raise PeerError, Aborted or ProtocolError.
     """
@@ -105,6 +106,7 @@ class Exchange:
         self._wakeup, self._call, self._deadline_s = wakeup, call, deadline_s
         self.bytes_sent = self.bytes_received = 0
         self.wait_s = 0.0
+        self._unheard = {each.peer for each in self.connections if each.incoming}
         self._clock = AwakeClock()
         now_s = self._clock.now_s()
         for each in self.connections:
@@ -141,7 +143,7 @@ class Exchange:
                 poll.register(each.sock, mask)
         timeout_s = min(each.since_s for each in holding_up(awaited)) + self._deadline_s - now_s
         events = _poll_briefly(poll, began_s + SPIN_S) or sleep(poll, timeout_s)
-        self.wait_s += time.perf_counter() - began_s
+        self.wait_s += time.perf_counter() - began_s if self._unheard else 0.0
         instruments.note("wait", began_s)
         return [self._by_descriptor[descriptor] for descriptor, _ in events if descriptor in self._by_descriptor]
 
@@ -153,6 +155,7 @@ class Exchange:
         if sent:
             instruments.fault_point("sending")
         if received:
+            self._unheard.discard(connection.peer)
             instruments.fault_point("receiving")
         if sent or received:
             connection.since_s = self._clock.now_s()

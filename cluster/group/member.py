@@ -132,7 +132,7 @@ class Member:
 
     @property
     def waited_s(self) -> float:
-        """How long this worker has slept in calls, until another worker or the network had something."""
+        """How long this worker has slept in calls, until every other worker had begun the same one."""
         return self._waited_s + (0.0 if self._collective is None else self._collective.statistics().wait_s)
 
     def time_step(self, seconds: float, compute_s: float | None = None) -> None:

@@ -51,8 +51,8 @@ class TimeSplit:
         input_s: getting rows.
         compute_s: gradients; on GPUs also their sum over those of a worker, and its copy to the host.
         local_sum_s: adding up its own microbatches.
-        wait_s: in the all-reduce, asleep until another worker or the network had something.
-        all_reduce_s: in the all-reduce, moving and adding.
+        wait_s: in the all-reduce, asleep until every other worker had begun it too.
+        all_reduce_s: in the all-reduce, moving and adding, and asleep until the network had more.
         apply_s: the update, and counting metrics.
         control_s: between steps, following the chief's callbacks and copying state for checkpoints.
         rest_s: between steps, everything else: Keras's loop, callbacks, progress.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 
 import pytest
 from heliostat.cluster.allreduce.exchange import Awaited, Connection, Exchange, say_goodbye, unresponsive
@@ -38,3 +39,32 @@ def test_a_peer_that_leaves_while_it_announces_blocks_has_left():
     finally:
         wakeup.close()
         own.close()
+
+
+def test_waiting_ends_when_every_peer_has_begun_the_call_and_what_follows_is_the_networks():
+    """Two peers owe a frame of four bytes each; bytes lie ready before each sleep, so that none takes long."""
+    pairs, wakeup = {peer: socket.socketpair() for peer in (1, 2)}, Wakeup()
+    header, connections = Header.of(CALL, Kind.BROADCAST, 0, 4), {}
+    for peer, (own, _) in pairs.items():
+        own.setblocking(False)
+        connections[peer] = Connection(peer, own, incoming=deque([Incoming(header, [memoryview(bytearray(4))])]))
+    exchange = Exchange(connections, wakeup, CALL, 5.0)
+
+    def slept_until(peer: int, data: bytes) -> float:
+        """What is counted as waiting of a sleep that ends when the peer sends these bytes."""
+        before_s = exchange.wait_s
+        pairs[peer][1].sendall(data)
+        assert exchange.move(exchange.wait()) == [connections[peer]]
+        return exchange.wait_s - before_s
+
+    try:
+        assert slept_until(1, header.pack()) > 0.0  # the first has begun, the second has not
+        assert slept_until(1, b"ab") > 0.0
+        assert slept_until(2, header.pack()[:3]) > 0.0
+        assert slept_until(2, header.pack()[3:] + b"abcd") == 0.0  # both have begun
+        assert slept_until(1, b"cd") == 0.0
+        assert exchange.is_done
+    finally:
+        wakeup.close()
+        for end in (end for pair in pairs.values() for end in pair):
+            end.close()
