@@ -9,11 +9,14 @@ dataset stays what it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ClassWeights = tuple[tuple[int, float], ...]
 """Classes, in ascending order, with their weights."""
@@ -39,7 +42,7 @@ def checked_class_weight(class_weight: object) -> ClassWeights:
     return tuple(found)
 
 
-def row_weights(labels: Any, class_weight: ClassWeights) -> Any:  # Any: tensors, symbolic ones too, or arrays
+def row_weights(labels: tf.Tensor | np.ndarray, class_weight: ClassWeights) -> tf.Tensor:
     """The weight of every row.
 
     Args:

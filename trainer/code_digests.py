@@ -253,7 +253,7 @@ def _held(value: object, kind: type) -> dict[str, object]:
     return {**found, **getattr(value, "__dict__", {})}
 
 
-def _settings(value: Any, kind: type) -> tuple[object, ...] | None:  # Any: of a class that is not known
+def _settings(value: Any, kind: type) -> tuple[object, ...] | None:  # Any: it may have no such methods
     """What an object of Keras says of itself, and its weights; None of another, or where it cannot say it."""
     if not hasattr(kind, "get_config"):
         return None

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from heliostat.data import Dataset, Ragged
 
 from .class_weight import ClassWeights, row_weights
 from .errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Part: TypeAlias = "tf.Tensor | list[tf.Tensor] | dict[str, tf.Tensor]"
+"""The inputs, the targets or the weights of a step, in the structure of the choice of columns."""
 
 _REMEDIES = {
     "list": "dataset.pad(column, length)",
@@ -62,13 +68,13 @@ class Columns:
         chosen = [*column_names(self.inputs), *column_names(self.targets), *column_names(self.sample_weight)]
         return tuple(dict.fromkeys(chosen))
 
-    def assemble(self, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    def assemble(self, batch: Mapping[str, tf.Tensor]) -> tuple[Part | None, Part | None, Part | None]:
         """``(x, y, sample_weight)`` as a Keras step takes them, from tensors by column name."""
         targets = _pick(self.targets, batch)
         weight = row_weights(targets, self.class_weight) if self.class_weight else _pick(self.sample_weight, batch)
         return _pick(self.inputs, batch), targets, weight
 
-    def packed(self, x: Any, y: Any, sample_weight: Any) -> Any:
+    def packed(self, x: Part | None, y: Part | None, sample_weight: Part | None) -> Part | tuple[Part | None, ...]:
         """What a step of Keras gets: ``x``, ``(x, y)`` or ``(x, y, sample_weight)``; lists become tuples, as there."""
         parts = [tuple(part) if isinstance(part, list) else part for part in (x, y, sample_weight)]
         while len(parts) > 1 and parts[-1] is None:
@@ -174,7 +180,7 @@ def column_names(choice: ColumnChoice | None) -> list[str]:
     return list(choice.values()) if isinstance(choice, Mapping) else list(choice)
 
 
-def _pick(choice: ColumnChoice | None, batch: Mapping[str, Any]) -> Any:
+def _pick(choice: ColumnChoice | None, batch: Mapping[str, tf.Tensor]) -> Part | None:
     if choice is None:
         return None
     if isinstance(choice, str):

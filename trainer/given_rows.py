@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 from heliostat.data import Dataset, DatasetError, open_dataset
@@ -28,6 +28,7 @@ from .errors import ConfigurationError
 
 WEIGHTS = PARTS[2]  # the column of weights that are given as arrays
 DEFAULT_BATCH_SIZE = 32
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class GivenRows:
         return (self.data.batch_rows if isinstance(self.data, Stream) else 0) or DEFAULT_BATCH_SIZE
 
 
-def one_of(ours: str, our_value: Any, keras: str, keras_value: Any) -> Any:
+def one_of(ours: str, our_value: T | None, keras: str, keras_value: T | None) -> T | None:
     """The value of an argument that has two names: ours and Keras's; raises ConfigurationError where both have one."""
     if our_value is not None and keras_value is not None:
         raise ConfigurationError(f"{ours}= and {keras}= are two names of one argument, and both are given. Give one.")
@@ -78,7 +79,7 @@ def one_of(ours: str, our_value: Any, keras: str, keras_value: Any) -> Any:
 
 
 def given_rows(
-    x: Any,  # whatever the user gave, as all that follows
+    x: Data | None,
     y: Arrays | None,
     sample_weight: ColumnChoice | Arrays | None,
     *,
@@ -123,14 +124,14 @@ def given_rows(
     return GivenRows(data=data, columns=columns, undecided=undecided(data, given))
 
 
-def rows_to_predict(x: Any, inputs: ColumnChoice | None) -> GivenRows:
+def rows_to_predict(x: Data | None, inputs: ColumnChoice | None) -> GivenRows:
     """The rows of a call of `predict`: arrays are inputs, however many there are; arguments as for `given_rows`."""
     rows = given_rows((x,) if _is_arrays(x) and not _is_alone(x) else x, None, None, inputs=inputs, targets=None)
     undecided = tuple(name for name in rows.undecided if name == "inputs")
     return replace(rows, columns=replace(rows.columns, targets=None, sample_weight=None), undecided=undecided)
 
 
-def validation_of(rows: GivenRows, validation_data: Any, fraction: float) -> tuple[GivenRows, GivenRows | None]:
+def validation_of(rows: GivenRows, validation_data: Data | None, fraction: float) -> tuple[GivenRows, GivenRows | None]:
     """The rows to train on and those to validate on.
 
     Args:
@@ -147,8 +148,8 @@ def validation_of(rows: GivenRows, validation_data: Any, fraction: float) -> tup
         raise ConfigurationError(f"validation_split={fraction!r}; it takes a fraction of the rows, such as 0.2.")
     if not fraction:
         return rows, None
-    split = _split_arrays if isinstance(rows.data, tuple) else _split_dataset
-    train, valid = split(rows.data, fraction)
+    data = rows.data
+    train, valid = _split_arrays(data, fraction) if isinstance(data, tuple) else _split_dataset(data, fraction)
     columns = replace(rows.columns, class_weight=())
     return replace(rows, data=train), GivenRows(data=valid, columns=columns)
 
@@ -174,14 +175,14 @@ def _is_alone(x: Arrays) -> bool:
     return isinstance(x, tuple) and len(x) == 1
 
 
-def _is_arrays(x: Any) -> bool:
+def _is_arrays(x: object) -> bool:
     """Whether these are arrays; what is neither that nor data of another kind is answered where data are opened."""
     if isinstance(x, Dataset) or is_stream(x):
         return False
     return is_arrays(x) or hasattr(x, "shape")
 
 
-def _alone(x: Any, y: Arrays | None, weights: Arrays | None) -> Data:
+def _alone(x: Data, y: Arrays | None, weights: Arrays | None) -> Data:
     """Data that hold targets and weights themselves; raises ConfigurationError where these are given as arrays."""
     for name, value, choice in (("y", y, "targets"), (WEIGHTS, weights, WEIGHTS)):
         if value is not None:
@@ -190,8 +191,7 @@ def _alone(x: Any, y: Arrays | None, weights: Arrays | None) -> Data:
                 f"itself. Give {choice}='...', the name of the column; batches of a stream are (x, y) or (x, y, "
                 "sample_weight)."
             )
-    found: Data = x
-    return found
+    return x
 
 
 def _weights_of(stream: Stream) -> ColumnChoice | None:
@@ -199,7 +199,7 @@ def _weights_of(stream: Stream) -> ColumnChoice | None:
     return names_of(stream.first[2], WEIGHTS) if len(stream.first) > 2 else None
 
 
-def _is_choice(sample_weight: Any) -> TypeGuard[ColumnChoice]:
+def _is_choice(sample_weight: object) -> TypeGuard[ColumnChoice]:
     """Whether this names columns, and is no array."""
     if isinstance(sample_weight, str):
         return True
@@ -211,7 +211,7 @@ def _is_choice(sample_weight: Any) -> TypeGuard[ColumnChoice]:
 # -- validation -------------------------------------------------------------------------------------------------------
 
 
-def _validation_rows(columns: Columns, data: Any) -> GivenRows:
+def _validation_rows(columns: Columns, data: Data) -> GivenRows:
     """Rows to validate on: they have weights where they bring them, whether those to train on have or not."""
     columns, named = replace(columns, class_weight=(), sample_weight=None), columns.sample_weight
     if _is_arrays(data):
@@ -234,7 +234,7 @@ def _validation_rows(columns: Columns, data: Any) -> GivenRows:
     return GivenRows(data=data, columns=columns if lacks_weights else weighted)
 
 
-def _split_arrays(parts: Any, fraction: float) -> tuple[Data, Data]:
+def _split_arrays(parts: tuple[Arrays, ...], fraction: float) -> tuple[Data, Data]:
     """The first rows, and the last: those of Keras's `train_validation_split`."""
     num_rows = _num_rows(parts)
     at = math.floor(num_rows * (1.0 - fraction))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, TypeVar
 
 from .errors import UnsupportedStepError
 
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 Reduction: TypeAlias = Literal["sum", "mean"]
 Reduce: TypeAlias = "Callable[[Reduction, list[tf.Tensor]], list[tf.Tensor]]"
 
+Structure = TypeVar("Structure")  # of tensors, given back as it came
+
 _tracing = threading.local()  # replicas are traced in threads of their own
 
 
-def global_sum(values: Any) -> Any:  # a structure of tensors, given back as it came
+def global_sum(values: Structure) -> Structure:
     """The sum over all rows of the batch, wherever they are computed, of what a step has summed over its own rows.
 
     Args:
@@ -64,7 +66,7 @@ def global_sum(values: Any) -> Any:  # a structure of tensors, given back as it 
     return _reduced("sum", values)
 
 
-def global_mean(values: Any) -> Any:  # a structure of tensors, given back as it came
+def global_mean(values: Structure) -> Structure:
     """The mean over all rows of the batch, wherever they are computed, of what a step has averaged over its own rows.
 
     Args:
@@ -116,7 +118,7 @@ def refuse_gradient(*_upstream: object) -> NoReturn:
     )
 
 
-def _reduced(reduction: Reduction, values: Any) -> Any:  # a structure of tensors
+def _reduced(reduction: Reduction, values: Structure) -> Structure:
     import keras
     import tensorflow as tf
 

@@ -103,7 +103,7 @@ class ModelUse(HeldRuns):
         global_batch_size: int | None = None,
         inputs: ColumnChoice | None = None,
         output: str | Path | None = None,
-    ) -> Any:
+    ) -> Any:  # Any: the model's structure of arrays, or a dataset: the caller knows what was asked for
         """Predictions for all rows, in their order.
 
         Args:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .config import weights_digest
+from .driver.arrays import Arrays
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class PassHooks:
         """Before the pass."""
         self._call("begin")
 
-    def batches(self, outputs: Any, rows_at_once: int) -> None:
+    def batches(self, outputs: Arrays, rows_at_once: int) -> None:
         """The batches of a prediction, once all are there.
 
         Args:

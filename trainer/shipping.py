@@ -99,7 +99,7 @@ def pack(value: object) -> Packed:
     return Packed(file.getvalue(), tuple(sorted(pickler.modules)))
 
 
-def unship(shipped: Shipped, what: str) -> Any:
+def unship(shipped: Shipped, what: str) -> Any:  # Any: what was shipped, which the caller knows
     """Unpack user code on a worker; raises `ModelError` when something it needs is missing there."""
     if isinstance(shipped, InProcess):
         return shipped.value
@@ -128,7 +128,7 @@ class _NotingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         self.modules: set[str] = set()
         self.texts: dict[str, str] = {}
 
-    def reducer_override(self, value: object) -> Any:
+    def reducer_override(self, value: object) -> Any:  # Any: as the pickle protocol has it
         """How an object is pickled: code with the name of its file, whose text is noted; all else as usual."""
         if not isinstance(value, types.CodeType):
             return super().reducer_override(value)
@@ -157,7 +157,7 @@ class _NotingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
             self.modules.add(name)
 
 
-def _is_found_by_name(value: Any) -> bool:  # a class or a function
+def _is_found_by_name(value: type | types.FunctionType | types.BuiltinFunctionType) -> bool:
     """Whether a class or function is what its module has under its name, so that it travels by that."""
     found: object = sys.modules.get(getattr(value, "__module__", None) or "", builtins)
     for name in value.__qualname__.split("."):

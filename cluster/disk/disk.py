@@ -113,7 +113,7 @@ class Disk:
         """A reference of what a method of the `ServedDisk` will return."""
         return getattr(self.actor, method).remote(*arguments, **options)
 
-    def call(self, method: str, *arguments: object, **options: object) -> Any:
+    def call(self, method: str, *arguments: object, **options: object) -> Any:  # Any: as the method says
         """What a method of the `ServedDisk` returns, and raises: OSError, if nothing else."""
         return fetched(self.asked(method, *arguments, **options), LIMIT_S)
 
@@ -145,7 +145,7 @@ def stop_disk(disk: Disk) -> None:
             ray.kill(disk.actor)
 
 
-def fetched(reference: ray.ObjectRef, limit_s: float | None) -> Any:
+def fetched(reference: ray.ObjectRef, limit_s: float | None) -> Any:  # Any: whatever was called returns
     """What a call has returned; an error of the driver's system is raised as if it were one of this one's.
 
     Args:

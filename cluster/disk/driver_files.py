@@ -59,7 +59,7 @@ class DriverWriter(io.RawIOBase):
         """It is."""
         return True
 
-    def write(self, data: Any) -> int:  # any buffer
+    def write(self, data: Any) -> int:  # Any: a buffer, which has a type from Python 3.12 on
         """Take bytes, and wait while two pieces are under way; raises OSError, also for those before."""
         view = memoryview(data).cast("B")
         rest = view

@@ -251,7 +251,7 @@ class Turn:
         self.state = state
         self.actions: list[Action] = []
 
-    def change(self, **fields: Any) -> None:
+    def change(self, **fields: Any) -> None:  # Any: as `dataclasses.replace` takes them
         """Go on with another state: one with these fields (any of `TaskState`)."""
         for name in fields.keys() & {"requests", "failures"}:
             fields[name] = MappingProxyType(dict(fields[name]))

@@ -47,7 +47,7 @@ class Mailbox:
         """Send an event; nobody answers."""
         self.put(TaskEvent(worker=self.worker, content=content))
 
-    def request(self, content: object, interrupted: Callable[[], bool] = lambda: False) -> Any:
+    def request(self, content: object, interrupted: Callable[[], bool] = lambda: False) -> Any:  # Any: see below
         """Send a request and wait for the answer.
 
         Args:

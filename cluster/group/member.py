@@ -26,7 +26,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import instruments
 from ..allreduce.collective import Alone, Collective
@@ -182,7 +182,7 @@ class Member:
 
     # -- the calls of a task --------------------------------------------------------------------------------------
 
-    def join(self, *, digest: str, fresh: bool) -> Any:
+    def join(self, *, digest: str, fresh: bool) -> object:
         """Wait for a place in the group; returns where this worker's state comes from, None for its own."""
         self.note_activity(Activity.JOIN)
         self.regroup(JoinRequest(waiting_at="join", digest=digest, fresh=fresh))
@@ -193,7 +193,7 @@ class Member:
         """Tell the driver's half of the task something; from any thread."""
         self.mailbox.send(content)
 
-    def request(self, content: object, activity: Activity = Activity.AWAIT_DRIVER) -> Any:
+    def request(self, content: object, activity: Activity = Activity.AWAIT_DRIVER) -> Any:  # Any: see `Mailbox`
         """Ask the driver's half of the task something; takes part in changes of the group meanwhile, as `poll` does.
 
         Args:
@@ -218,11 +218,11 @@ class Member:
         if self._is_aborted():
             self.regroup(JoinRequest(waiting_at="wait", reason=self._aborted[1]))
 
-    def end(self) -> Any:
-        """Wait until all workers are at the end of the task; returns what this worker delivers, None for others.
+    def end(self) -> NoReturn:
+        """Wait until all workers are at the end of the task, and the driver has let this one go.
 
         Raises:
-            Dismissed: another worker has delivered.
+            Dismissed: always; it holds what this worker has delivered, if it was to deliver.
         """
         while True:
             self.note_activity(Activity.END)

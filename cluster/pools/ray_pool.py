@@ -336,7 +336,7 @@ class RayPool(WorkerPool):
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
 
 
-def _answer_of(known: _Worker, reference: ObjectRef) -> Any:
+def _answer_of(known: _Worker, reference: ObjectRef) -> Any:  # Any: as its method says
     """What a worker answers; None if it is ended before. Raises RayError."""
     return ray.get(reference, timeout=FETCH_S) if _is_there(known, reference) else None
 

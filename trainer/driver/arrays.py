@@ -22,6 +22,8 @@ from ..columns import ColumnChoice, Columns, column_names
 from ..errors import ConfigurationError
 
 Arrays: TypeAlias = Any  # an array, or a list, tuple or dict of arrays, of numpy or whatever looks like it
+Rows: TypeAlias = "np.ndarray | list[Any]"
+"""Arrays ``[rows, ...]`` of numbers or bool, or lists of texts: what a dataset stores."""
 Part: TypeAlias = tuple[str, Arrays]
 """What stands at one place of ``(x, y, sample_weight)``, with the name of the place."""
 
@@ -103,7 +105,7 @@ def choices_of(
     return chosen[0] if inputs is None else inputs, chosen[1] if targets is None else targets
 
 
-def arrays_by_column(parts: Sequence[Arrays], columns: Columns, what: str = "data") -> dict[str, Any]:
+def arrays_by_column(parts: Sequence[Arrays], columns: Columns, what: str = "data") -> dict[str, Rows]:
     """The arrays of ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)`` by the columns that `columns` names for them.
 
     Args:
@@ -117,7 +119,7 @@ def arrays_by_column(parts: Sequence[Arrays], columns: Columns, what: str = "dat
     Raises:
         ConfigurationError: there are other arrays than columns, or no arrays, or of different numbers of rows.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Rows] = {}
     wanted = {
         name: choice
         for name, choice in zip(PARTS, (columns.inputs, columns.targets, columns.sample_weight), strict=True)
@@ -144,7 +146,7 @@ def arrays_by_column(parts: Sequence[Arrays], columns: Columns, what: str = "dat
     return found
 
 
-def _by_name(part: Arrays, name: str, choice: ColumnChoice) -> dict[str, Any]:
+def _by_name(part: Arrays, name: str, choice: ColumnChoice) -> dict[str, Rows]:
     """The arrays of one place by column; raises ConfigurationError where they do not go with the choice."""
     if isinstance(choice, str):
         if not is_array(part):
@@ -170,7 +172,7 @@ def _by_name(part: Arrays, name: str, choice: ColumnChoice) -> dict[str, Any]:
 _ARGUMENTS = {"x": "inputs", "y": "targets", "sample_weight": "sample_weight"}
 
 
-def _are_equal(one: Any, other: Any) -> bool:  # Any: arrays, or lists of texts
+def _are_equal(one: Rows, other: Rows) -> bool:
     """Whether two arrays hold the same rows, bit for bit."""
     if one is other or isinstance(one, list) or isinstance(other, list):
         return bool(one is other or one == other)
@@ -183,7 +185,7 @@ def _columns_of_table(part: Arrays) -> set[str]:
     return set(part) if isinstance(part, Mapping) else set(part.columns) if is_table(part) else set()
 
 
-def _check_rows(found: Mapping[str, Any]) -> None:
+def _check_rows(found: Mapping[str, Rows]) -> None:
     numbers = {name: len(rows) for name, rows in found.items()}
     if len(set(numbers.values())) > 1:
         text = ", ".join(f"{number} in {name!r}" for name, number in numbers.items())
@@ -212,7 +214,7 @@ def described(value: Arrays) -> str:
 # -- one array --------------------------------------------------------------------------------------------------------
 
 
-def as_rows(name: str, value: Arrays) -> Any:
+def as_rows(name: str, value: Arrays) -> Rows:
     """One array as what a dataset stores: an array of numbers or bool, or a list of texts.
 
     Args:
@@ -238,7 +240,8 @@ def as_rows(name: str, value: Arrays) -> Any:
             f"{name} holds texts in the shape {array.shape}, and a row has one text of a column. Give each its own "
             f"input: {{'first': {name}[:, 0], 'second': {name}[:, 1], ...}}."
         )
-    return array.reshape(-1).tolist()
+    texts: list[Any] = array.reshape(-1).tolist()
+    return texts
 
 
 def _no_array(name: str, value: Arrays, reason: str = "") -> ConfigurationError:
@@ -259,7 +262,7 @@ def _is_text(array: np.ndarray) -> bool:
     return all(isinstance(each, (str, bytes)) for each in array.reshape(-1)[:1000])
 
 
-def _check_numbers(name: str, table: Any) -> None:  # Any: a frame of pandas, or what looks like one
+def _check_numbers(name: str, table: Arrays) -> None:
     other = [str(column) for column, dtype in table.dtypes.items() if getattr(dtype, "kind", "O") not in "biuf"]
     if other:
         raise ConfigurationError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from heliostat.data import Dataset, DatasetError, Ragged, open_dataset, write_dataset
@@ -19,7 +19,7 @@ from heliostat.data.views.arriving import is_arriving, open_arriving
 from ..columns import ColumnChoice, Columns
 from ..engine.private_names import check_private_names
 from ..errors import ConfigurationError
-from .arrays import Arrays, arrays_by_column, choices_of, is_arrays, parts_of
+from .arrays import Arrays, Rows, arrays_by_column, choices_of, is_arrays, parts_of
 from .stream_files import Taken, write_stream
 from .streams import Source, Stream, stream_of
 from .streams import is_stream as is_stream
@@ -135,7 +135,7 @@ def _placed(data: Data, place: Path, columns: Columns, taken: Taken | None, *, b
     return write_dataset(place, _arrays(data, columns), overwrite=True)
 
 
-def _check_equal(arrays: Mapping[str, Any], stored: Dataset, place: Path) -> None:
+def _check_equal(arrays: Mapping[str, Rows], stored: Dataset, place: Path) -> None:
     """Raise ConfigurationError unless the dataset at a place holds exactly these arrays."""
     for name, array in arrays.items():
         if difference := _difference(name, array, stored):
@@ -145,32 +145,34 @@ def _check_equal(arrays: Mapping[str, Any], stored: Dataset, place: Path) -> Non
             )
 
 
-def _difference(name: str, array: Any, stored: Dataset) -> str:  # Any: an array, or a list of texts
+def _difference(name: str, array: Rows, stored: Dataset) -> str:
     """How an array differs from a column, in words; empty if it does not."""
     if name not in stored.schema:
         return f"there is a column {name!r}, too"
     if len(array) != len(stored):
         return f"there are {len(array)} rows, and not {len(stored)}"
-    is_text = isinstance(array, list)
-    rows_at_once = _COMPARED_TEXTS if is_text else max(1, _COMPARED_BYTES // max(1, array[:1].nbytes))
+    rows_at_once = _COMPARED_TEXTS if isinstance(array, list) else _COMPARED_BYTES // max(1, array[:1].nbytes) or 1
     with stored.reader([name]) as reader:
         for low in range(0, len(array), rows_at_once):
             rows = array[low : low + rows_at_once]
             found = reader.gather(np.arange(low, low + len(rows), dtype=np.int64))[name]
-            if is_text != isinstance(found, Ragged):
-                return f"{name!r} holds {'texts' if is_text else 'numbers'}, and did not"
-            if is_text:
-                other = [row for row, (now, then) in enumerate(zip(rows, found.to_list(), strict=True)) if now != then]
-                if other:
-                    return f"{name!r} differs in row {low + other[0]}"
-                continue
-            if (found.dtype, found.shape) != (rows.dtype.newbyteorder("="), rows.shape):
+            if isinstance(rows, list) != isinstance(found, Ragged):
+                return f"{name!r} holds {'texts' if isinstance(rows, list) else 'numbers'}, and did not"
+            if not isinstance(rows, list) and (found.dtype, found.shape) != (rows.dtype.newbyteorder("="), rows.shape):
                 shapes = [f"{each.dtype} {each.shape[1:]}" for each in (rows, found)]
                 return f"{name!r} has {shapes[0]} in a row, and not {shapes[1]}"
-            differs = (_bytes_by_row(found) != _bytes_by_row(rows)).any(axis=1)
-            if differs.any():
-                return f"{name!r} differs in row {low + int(differs.argmax())}"
+            if (place := _first_other(rows, found)) is not None:
+                return f"{name!r} differs in row {low + place}"
     return ""
+
+
+def _first_other(rows: Rows, found: np.ndarray | Ragged) -> int | None:
+    """The number of the first row that is another one; both hold as many, texts or numbers of one shape."""
+    if isinstance(found, Ragged):
+        differs = np.array([now != then for now, then in zip(rows, found.to_list(), strict=True)])
+    else:
+        differs = (_bytes_by_row(found) != _bytes_by_row(np.asarray(rows))).any(axis=1)
+    return int(differs.argmax()) if differs.any() else None
 
 
 def _bytes_by_row(rows: np.ndarray) -> np.ndarray:
@@ -198,7 +200,7 @@ def _check_kind(data: object) -> None:
     )
 
 
-def _arrays(data: Arrays, columns: Columns) -> dict[str, Any]:
+def _arrays(data: Arrays, columns: Columns) -> dict[str, Rows]:
     """Arrays, or lists of texts, by column; raises ConfigurationError for what are none."""
     return arrays_by_column(parts_of(data), columns)
 

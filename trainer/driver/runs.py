@@ -226,7 +226,7 @@ class Runs:
         """Metrics of the model over all rows; see `run_pass`."""
         return dict(self._pass("evaluate", call, screen)[0].logs)
 
-    def predict(self, call: PassCall, screen: Display) -> Any:
+    def predict(self, call: PassCall, screen: Display) -> Any:  # Any: see `Trainer.predict`
         """The model's outputs for all rows, in the structure that it has, or the dataset of them; see `run_pass`."""
         if not call.output or is_plan_wanted():
             return joined_outputs(self._pass("predict", call, screen)[1].outputs)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import uuid
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from heliostat.data.views.arriving import ArrivingDataset, part_path, write_desc
 from ..columns import Columns
 from ..config import FitConfig, PassConfig
 from ..errors import ConfigurationError
+from .arrays import Rows
 from .stream_rows import StreamRows
 from .streams import ENDLESS, UNKNOWN, Stream
 
@@ -154,7 +156,7 @@ def _tell_length(stream: Stream, place: Path, num_rows: int, argument: str) -> N
     )
 
 
-def _begun(place: Path, taken: Taken, first: dict[str, object]) -> Dataset:
+def _begun(place: Path, taken: Taken, first: Mapping[str, Rows]) -> Dataset:
     """An arriving dataset whose first part is there."""
     place.mkdir(parents=True)
     with DatasetWriter(part_path(str(place), 0, 1)) as writer:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..columns import Columns
 from ..errors import ConfigurationError
+from .arrays import Rows
 from .streams import Batch, Stream
 
 
@@ -28,7 +28,7 @@ class StreamRows:
     def __init__(self, stream: Stream, columns: Columns, batches: Iterable[Batch] | None = None) -> None:
         self._stream, self._columns = stream, columns
         self._batches = stream.batches() if batches is None else iter(batches)
-        self._pieces: deque[dict[str, Any]] = deque()  # rows that were read and not taken yet
+        self._pieces: deque[dict[str, Rows]] = deque()  # rows that were read and not taken yet
         self._num_batches = self._num_rows = 0
         self.num_passes = 0
 
@@ -38,7 +38,7 @@ class StreamRows:
             piece = self._next(num_rows)
             num_rows -= _len(piece)
 
-    def take(self, num_rows: int) -> dict[str, Any]:
+    def take(self, num_rows: int) -> dict[str, Rows]:
         """The next rows by column: arrays ``[num_rows, ...]``, or lists of texts."""
         pieces = []
         while num_rows:
@@ -46,7 +46,7 @@ class StreamRows:
             num_rows -= _len(pieces[-1])
         return {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]}
 
-    def _next(self, most: int) -> dict[str, Any]:
+    def _next(self, most: int) -> dict[str, Rows]:
         """Some rows, at least one and at most so many."""
         if not self._pieces:
             self._pieces.append(self._read())
@@ -56,7 +56,7 @@ class StreamRows:
             piece = {name: rows[:most] for name, rows in piece.items()}
         return piece
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Rows]:
         """The rows of the next batch that has some."""
         while True:
             batch = next(self._batches, None)
@@ -72,11 +72,11 @@ class StreamRows:
                 return found
 
 
-def _len(rows: Mapping[str, Any]) -> int:
+def _len(rows: Mapping[str, Rows]) -> int:
     return len(next(iter(rows.values())))
 
 
-def _joined(pieces: list[Any]) -> Any:
+def _joined(pieces: Sequence[Rows]) -> Rows:
     if len(pieces) == 1:
         return pieces[0]
     if isinstance(pieces[0], list):

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..columns import Columns
 from ..errors import ConfigurationError
-from .arrays import PARTS, Arrays, arrays_by_column, described, is_array, names_of
+from .arrays import PARTS, Arrays, Rows, arrays_by_column, described, is_array, names_of
 
 if TYPE_CHECKING:
     import keras
@@ -129,13 +129,13 @@ class Stream:
         self.by_column(self.first, found, 0)
         return found
 
-    def by_column(self, batch: Batch, columns: Columns, number: int) -> dict[str, Any]:
+    def by_column(self, batch: Batch, columns: Columns, number: int) -> dict[str, Rows]:
         """The arrays of a batch by column; raises ConfigurationError for a batch that does not fit."""
         parts = batch if columns.targets is not None else batch[:1]
         return arrays_by_column(parts, columns, f"Batch {number} of data")
 
 
-def stream_of(data: Any) -> Stream:  # Any: whatever `is_stream` takes
+def stream_of(data: Source | Stream) -> Stream:
     """A stream, or what it is made of; its first batch is taken."""
     return data if isinstance(data, Stream) else Stream(data)
 
@@ -160,7 +160,7 @@ def _begun(source: Source) -> tuple[Iterator[Any], int]:
     return iter(made), number
 
 
-def _parts(batch: Any) -> Batch:  # Any: whatever structure the user's batches have
+def _parts(batch: Arrays) -> Batch:
     """A batch as Keras unpacks it."""
     parts = list(batch) if isinstance(batch, (tuple, list)) else [batch]
     while len(parts) > 1 and parts[-1] is None:

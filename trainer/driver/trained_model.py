@@ -128,7 +128,7 @@ def _is_users(value: object) -> bool:
     return not isinstance(value, types.ModuleType) or is_users(value.__name__)
 
 
-def _reached(value: Any) -> Iterator[object]:  # Any: whatever the user's code names
+def _reached(value: object) -> Iterator[object]:
     """What a value names or holds; of any other object its class."""
     if isinstance(value, types.FunctionType):
         yield from _named(value)

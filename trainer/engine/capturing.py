@@ -87,7 +87,7 @@ def _gradient_of(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def gradient(
         tape: tf.GradientTape, target: object, sources: object, *arguments: object, **named: object
-    ) -> Any:  # structures
+    ) -> Any:  # Any: the structure of `sources`
         scope = _scope()
         versions = [] if scope is None else [scope.versions(source) for source in tf.nest.flatten(sources)]
         flat = [version for each in versions for version in each]
@@ -114,7 +114,9 @@ def added(gradients: Sequence[Gradient]) -> Gradient:
 def _of_unchanged(original: Callable[..., Any]) -> Callable[..., Any]:
     """A Jacobian, which is refused with respect to weights that the step has changed."""
 
-    def jacobian(tape: tf.GradientTape, target: object, sources: object, *arguments: object, **named: object) -> Any:
+    def jacobian(
+        tape: tf.GradientTape, target: object, sources: object, *arguments: object, **named: object
+    ) -> Any:  # Any: the structure of `sources`
         scope = _scope()
         flat = [] if scope is None else tf.nest.flatten(sources)
         changed = [source for source in flat if scope is not None and scope.versions(source)[-1] is not source]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -18,6 +18,8 @@ from heliostat.data import Dataset
 
 from ..columns import ColumnChoice, Columns
 from ..errors import DataError
+
+Outputs: TypeAlias = "keras.KerasTensor | list[keras.KerasTensor] | dict[str, keras.KerasTensor]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ def _outputs(model: keras.Model, targets: ColumnChoice | None) -> Iterator[tuple
         targets = list(targets.values()) if isinstance(targets, Mapping) else targets
         losses = list(losses.values()) if isinstance(losses, Mapping) else losses
         column, loss = _only(targets), _only(losses)
-        if column is not None:
+        if isinstance(column, str):
             yield column, loss, tuple(outputs.shape)
         return
     names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(model, "output_names", ()))
@@ -117,7 +119,7 @@ def _outputs(model: keras.Model, targets: ColumnChoice | None) -> Iterator[tuple
             yield column, loss, tuple(tensor.shape)
 
 
-def _structure(model: keras.Model) -> Any:  # Any: a tensor, or a list or dict of tensors
+def _structure(model: keras.Model) -> Outputs | None:
     """The model's outputs as it was made with them; None where it does not tell them."""
     try:
         found = model.output
@@ -126,12 +128,12 @@ def _structure(model: keras.Model) -> Any:  # Any: a tensor, or a list or dict o
     return found[0] if isinstance(found, (list, tuple)) and len(found) == 1 else found
 
 
-def _only(value: Any) -> Any:  # Any: columns or losses, in whatever structure
+def _only(value: object) -> object:
     """What a list of one holds; of several nothing."""
     return value if not isinstance(value, (list, tuple)) else value[0] if len(value) == 1 else None
 
 
-def _part(value: Any, name: str, place: int) -> Any:  # Any: columns or losses, in whatever structure
+def _part(value: object, name: str, place: int) -> object:
     """That of one output; None without."""
     if isinstance(value, Mapping):
         return value.get(name)

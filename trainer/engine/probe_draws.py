@@ -12,10 +12,11 @@ every kind of data parallelism does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeGuard
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from .replaced import replaced_here
@@ -37,7 +38,9 @@ def rows_alike() -> Iterator[None]:
     """Inside the block all rows draw alike, and `BatchNormalization` takes its moving averages."""
     normalised = keras.layers.BatchNormalization.call
 
-    def by_moving_averages(layer: keras.Layer, inputs: Any, training: object = None, mask: Any = None) -> tf.Tensor:
+    def by_moving_averages(
+        layer: keras.Layer, inputs: tf.Tensor, training: object = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         return normalised(layer, inputs, training=False, mask=mask)
 
     by_shape = {name: _for_all_rows(getattr(tf.random, name)) for name in BY_SHAPE}
@@ -52,28 +55,34 @@ def rows_alike() -> Iterator[None]:
 def _for_all_rows(draw: Draw) -> Draw:
     """A draw by shape, made for one row."""
 
-    def drawn(shape: Any, *args: Any, **named: Any) -> tf.Tensor:
+    def drawn(shape: Sequence[int] | tf.Tensor, *args: object, **named: object) -> tf.Tensor:
         lengths = [int(length) for length in shape]
         if not lengths or lengths[0] < 2:
             return draw(shape, *args, **named)
         rows, one = lengths[0], [1, *lengths[1:]]
-        by_row = {name for name, value in named.items() if name != "seed" and _has_rows(value, rows)}
+        by_row = {name: value for name, value in named.items() if name != "seed" and _has_rows(value, rows)}
         if not by_row:
             return tf.repeat(draw(one, *args, **named), rows, 0)
-        each = ({n: v[i : i + 1] if n in by_row else v for n, v in named.items()} for i in range(rows))
-        return tf.concat([draw(one, *args, **of_row) for of_row in each], 0)
+        each = ({name: value[i : i + 1] for name, value in by_row.items()} for i in range(rows))
+        return tf.concat([draw(one, *args, **{**named, **of_row}) for of_row in each], 0)
 
     return drawn
 
 
-def _has_rows(value: object, rows: int) -> bool:
+def _has_rows(value: object, rows: int) -> TypeGuard[tf.Tensor | np.ndarray]:
     """Whether a parameter of a distribution is another one for each row."""
     shape = getattr(value, "shape", None)
     return shape is not None and len(shape) > 0 and shape[0] == rows
 
 
 def _dropout(dropout: Draw) -> Draw:
-    def dropped(x: Any, rate: Any, seed: Any, noise_shape: Any = None, **named: Any) -> tf.Tensor:
+    def dropped(
+        x: tf.Tensor,
+        rate: float | tf.Tensor,
+        seed: Sequence[int] | tf.Tensor,
+        noise_shape: Sequence[int] | tf.Tensor | None = None,
+        **named: object,
+    ) -> tf.Tensor:
         ones = tf.ones_like(x[:1])
         one_row = tf.shape(ones) if noise_shape is None else [1, *list(noise_shape)[1:]]
         return x * dropout(ones, rate=rate, seed=seed, noise_shape=one_row, **named)
@@ -84,7 +93,13 @@ def _dropout(dropout: Draw) -> Draw:
 def _categorical(uniform: Draw) -> Draw:
     """Draws by the inverse of the cumulated probabilities, from the same uniform numbers in every row."""
 
-    def drawn(logits: Any, num_samples: Any, seed: Any, dtype: tf.DType = tf.int64, **_: Any) -> tf.Tensor:
+    def drawn(
+        logits: tf.Tensor,
+        num_samples: int | tf.Tensor,
+        seed: Sequence[int] | tf.Tensor,
+        dtype: tf.DType = tf.int64,
+        **_: object,
+    ) -> tf.Tensor:
         below = tf.cumsum(tf.nn.softmax(tf.cast(logits, tf.float64)), axis=-1)[..., None, :]
         chosen = uniform((1, num_samples, 1), seed=seed, dtype=tf.float64)
         number = tf.reduce_sum(tf.cast(below < chosen, tf.int64), -1)

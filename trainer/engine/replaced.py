@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextlib.contextmanager
@@ -27,12 +30,12 @@ def replaced(owner: object, /, **values: object) -> Iterator[None]:
                 delattr(owner, name)
 
 
-def replaced_here(owner: object, /, **functions: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
+def replaced_here(owner: object, /, **functions: Callable[..., object]) -> contextlib.AbstractContextManager[None]:
     """As `replaced`, for functions, and in this thread alone: others call what was there before."""
     thread = threading.get_ident()
 
-    def either(original: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*args: Any, **named: Any) -> Any:  # whatever the original takes and gives
+    def either(original: Callable[P, R], function: Callable[P, R]) -> Callable[P, R]:
+        def called(*args: P.args, **named: P.kwargs) -> R:
             return (function if threading.get_ident() == thread else original)(*args, **named)
 
         return called

@@ -187,7 +187,7 @@ class RemoteRuns:
             outcome = self._pass("evaluate", call, Path(scratch) / "pass", screen)
         return dict(outcome.done.value) if outcome.done is not None else {}
 
-    def predict(self, call: PassCall, screen: Display) -> Any:
+    def predict(self, call: PassCall, screen: Display) -> Any:  # Any: see `Trainer.predict`
         """The model's outputs for all rows, in the structure that it has, or the dataset; raises what `fit` raises."""
         check_output(call.output)
         with tempfile.TemporaryDirectory(prefix="heliostat-") as scratch:

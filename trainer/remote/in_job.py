@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.pools import private_api
 
+from ..checkpoints.values import Json
 from ..driver.error_text import frames_of, full_account, is_below, is_ours, message_of
 from ..environment import EVENTS
 from ..errors import ConfigurationError, RunPausedError, StorageError, TrainerError
@@ -38,6 +39,7 @@ from .wire import Done, Failed, Files, Said, StageBegun, tell
 
 _FILES_PER_MESSAGE = 2000  # a message of the job server's connection has 4 MB at most
 _TELL_FROM_BYTES = 1 << 30
+Plain: TypeAlias = "list[Any] | tuple[Any, ...] | bool | int | float | str | Path | None"  # what a message tells
 _BY_SIGNAL = 128  # plus its number: the exit status of what a signal has ended
 
 
@@ -198,7 +200,7 @@ def failed(error: BaseException, stage: str, folder: Path, exit_status: int = 1)
         frames=frames_of(error, folder),
         exit_status=RunPausedError.exit_status if is_pause else exit_status,
         traceback="" if is_pause else full_account(error, _first_file(error, folder)).replace(below, ""),
-        details={key: _plain(value) for key, value in vars(error).items() if _is_told(key, value)},
+        details={key: _plain(value) for key, value in _own(error).items() if _is_plain(value)},
         is_ours=is_ours(error),
     )
 
@@ -242,17 +244,17 @@ def _first_file(error: BaseException, folder: Path) -> str:
     return ""
 
 
-def _is_told(name: str, value: object) -> bool:
-    return not name.startswith("_") and _is_plain(value)
+def _own(error: BaseException) -> dict[str, object]:
+    return {name: value for name, value in vars(error).items() if not name.startswith("_")}
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object) -> TypeGuard[Plain]:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str, Path))
 
 
-def _plain(value: Any) -> Any:  # what _is_plain lets through
+def _plain(value: Plain) -> Json:
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value

@@ -81,7 +81,7 @@ class Attributes:
         """These variables are followed from now on: their values are looked at no more."""
         self._state |= set(map(id, beside))
 
-    def _is_followed(self, owner: Any) -> bool:  # Any: whatever holds values
+    def _is_followed(self, owner: object) -> bool:
         variable = private_api.tf_variable(owner) if isinstance(owner, keras.Variable) else owner
         return id(owner) in self._state or id(variable) in self._state
 
@@ -165,7 +165,7 @@ def reached_from(roots: Iterable[tuple[str, object]]) -> Iterator[tuple[str, obj
             waiting += [(kind.__name__, kind) for kind in type(owner).__mro__ if is_users(kind.__module__)]
 
 
-def _held(owner: Any) -> Mapping[str, object]:  # Any: whatever holds values
+def _held(owner: object) -> Mapping[str, object]:
     """The values that something holds, by name."""
     if isinstance(owner, dict):
         return {name: value for name, value in owner.items() if isinstance(name, str)}
@@ -190,7 +190,7 @@ def _held(owner: Any) -> Mapping[str, object]:  # Any: whatever holds values
     }
 
 
-def _value_of(variable: Any) -> object:  # Any: a variable of Keras or TensorFlow
+def _value_of(variable: keras.Variable) -> np.ndarray | None:
     """What a variable holds; None where that is no array that travels."""
     try:
         return np.asarray(variable.numpy())
@@ -211,12 +211,12 @@ def _of_function(function: types.FunctionType) -> dict[str, object]:
     return {**{name: scope[name] for name in names_in(function.__code__) if name in scope}, **found}
 
 
-def _set(owner: Any, name: str, value: object) -> None:  # Any: whatever holds values
+def _set(owner: object, name: str, value: object) -> None:
     if isinstance(owner, dict):
         owner[name] = value
     elif isinstance(owner, list):
         owner[int(name)] = value
-    elif name == _VALUE:
+    elif isinstance(owner, keras.Variable) and name == _VALUE:
         owner.assign(value)
     elif isinstance(owner, types.FunctionType):
         if name in owner.__code__.co_freevars:

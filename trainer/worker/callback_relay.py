@@ -140,7 +140,7 @@ class CallbackRelay:
             self._follow(epoch_logs=epoch_logs)
             self._member.is_between_hooks = hook == "on_test_begin"  # weights may be swapped until on_test_end
 
-    def _call(self, hook: str, *args: Any) -> None:  # Any: what Keras gives to hooks
+    def _call(self, hook: str, *args: object) -> None:
         """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
         self._sync()
         self.followed.note()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from heliostat.data import Dataset
@@ -24,6 +24,7 @@ from .step_functions import steps_of
 
 # Functions traced for evaluate and predict that are kept; each is for rows of one shape.
 MAX_TRACED = 8
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class HeldModel:
             built = self._prepared(built, job, dataset, job.wanted.prepare)
         return built, lacking
 
-    def once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], Any]) -> Any:
+    def once(self, what: str, columns: Columns, sample: Mapping[str, np.ndarray], trace: Callable[[], T]) -> T:
         """What `trace` makes of the present model, kept for the next pass over rows of these shapes."""
         shapes = tuple((name, str(rows.dtype), rows.shape[1:]) for name, rows in sample.items())
         key = (what, repr(columns), shapes)

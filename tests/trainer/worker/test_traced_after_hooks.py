@@ -183,6 +183,7 @@ def test_values_are_found_by_their_paths_in_another_copy_of_the_model():
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
         model.compile("adam", "mse", metrics=["mae"])
         model.settings = {"shares": [1.0, 2.0], "window": (1, 2)}
+        model.value = 1.0  # named as what the path of a variable ends with
         return model, Attributes(model)
 
     (one, found), (other, there) = made(), made()
@@ -194,9 +195,10 @@ def test_values_are_found_by_their_paths_in_another_copy_of_the_model():
     one.settings["shares"][1] = 3.0
     one.settings["window"] = (2, 3)
     one.kernel_scale = np.arange(3.0)
+    one.value = 2.0
     one.predict(np.ones((2, 3)), verbose=0)  # Keras's own attributes are none of these
     there.apply(found.changes())
-    assert (other.layers[0].rate, other.optimizer.beta_1) == (0.25, 0.5)
+    assert (other.layers[0].rate, other.optimizer.beta_1, other.value) == (0.25, 0.5, 2.0)
     assert (dict(other.settings)["shares"], dict(other.settings)["window"]) == ([1.0, 3.0], (2, 3))
     assert [len(other.trainable_variables), other.kernel_scale.tolist()] == [0, [0.0, 1.0, 2.0]]
     assert {name.partition("\n")[2] for name in found.changes()} >= {"rate", "beta_1", "kernel_scale"}
