@@ -39,7 +39,7 @@ FLOORS: Mapping[str, Floors] = {
         {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
         | {"global_sums", "hardware", "quiet_load"}
         | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"}
-        | {"checked", "trainer_config", "samples"},
+        | {"checked", "trainer_config", "samples", "beginning", "pass_messages", "single_steps"},
         {"engine", "report"},
         {"checkpoints"},
         {"worker"},

@@ -24,20 +24,19 @@ message          who sends it                       who acts                    
 ===============  =================================  ================================  ================================
 
 Besides these a worker tells events of the run (`events`), and that a checkpoint or the final state is written
-(`checkpoints.manifest.CheckpointWritten`, `FinalStateWritten`).
+(`checkpoints.manifest.CheckpointWritten`, `FinalStateWritten`). What is said in passes without training stands in
+`pass_messages`, of steps that are traced or computed again in `single_steps`; all else here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from heliostat.cluster.instruments import Span
-from heliostat.cluster.tree import Node
-from heliostat.cluster.vectors import BucketOp, Vector
 from heliostat.data import Dataset
 
+from .beginning import Beginning, ModelState, Numbering
 from .config import FitConfig, PassConfig
 from .environment import ReplayWanted, TraceWanted
 from .events import Lines
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.keras"
 WEIGHTS_FILE = "trained.weights.h5"  # in its place, of a model that Keras cannot write
-_MOST_NAMED = 5  # rows, in a warning
 CALLBACKS_MODEL_FILE = "model.callbacks.keras"  # what callbacks have written as MODEL_FILE
 # All that a run keeps in its folder, by path ("*" stands for anything), and what it is; all else in there is of the
 # user's callbacks. Of checkpoints the names are those of `checkpoints.manifest`.
@@ -84,80 +82,6 @@ def model_name(generation: int | str, name: str = MODEL_FILE) -> str:
         name: that the file is to have: `MODEL_FILE` or `WEIGHTS_FILE`.
     """
     return f".model.g{generation}.{name.partition('.')[2]}"
-
-
-# The buckets of a pass without training: an empty one for gradients; metric changes; maxima.
-BUCKET_OPS: tuple[BucketOp, ...] = ("sum", "sum", "max")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelState:
-    """The state that a model is to be in: new from `build_model`, or as a fit has left it.
-
-    Attributes:
-        key: names the state among those of all trainers, so that a worker whose model is in it need not load it; empty
-            for a new model's.
-        location: where it is kept, a store of checkpoints; empty if it is not kept: then only workers that hold it can
-            tell it to others.
-        name: of the checkpoint there.
-        prepared: the user's functions that have changed the model since `build_model` made it, in their order.
-    """
-
-    key: str = ""
-    location: str = ""
-    name: str = ""
-    prepared: tuple[Shipped, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
-    """Where a run begins: at the state in which the fit before it has left the model, or at a new model.
-
-    Attributes:
-        state: of the model.
-        epochs: how many it was trained for, over all fits since it was new; `steps` likewise.
-        sha256: hashes of its weights and optimizer state; None for a new model's.
-        run_dir: the folder of the fit before.
-    """
-
-    state: ModelState = ModelState()
-    epochs: int = 0
-    steps: int = 0
-    sha256: Mapping[str, str] | None = None
-    run_dir: str = ""
-
-    def identity(self) -> dict[str, object] | None:
-        """What must be equal to go on with the run; None for a new model."""
-        return None if self.sha256 is None else {"epochs": self.epochs, "steps": self.steps, **self.sha256}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numbering:
-    """The numbers that row orders and random seeds come from: they count on over the fits of a trainer.
-
-    Attributes:
-        first_epoch: number of the run's first epoch, as callbacks and files have it.
-        first_pass: the pass that this epoch is, or begins.
-        first_step: the number of its first step.
-        epochs_per_pass: the epochs that a pass over the data is cut into (`BatchPlan`).
-    """
-
-    first_epoch: int = 0
-    first_pass: int = 0
-    first_step: int = 0
-    epochs_per_pass: int = 1
-
-    def pass_of(self, epoch: int) -> int:
-        """Which pass over the data an epoch is, or is a part of."""
-        return self.first_pass + (epoch - self.first_epoch) // self.epochs_per_pass
-
-    def part_of(self, epoch: int) -> int:
-        """Which part of that pass it is."""
-        return (epoch - self.first_epoch) % self.epochs_per_pass
-
-    def seed_step(self, epoch: int, step: int, num_steps: int) -> int:
-        """The step that random seeds come from: step `step` of an epoch that has `num_steps`."""
-        return self.first_step + (epoch - self.first_epoch) * num_steps + step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,83 +157,6 @@ class FitJob:
         if self.begins.sha256 is not None:
             first_pass, first_step = self.begins.epochs, self.begins.steps
         return Numbering(first_epoch=first, first_pass=first_pass, first_step=first_step, epochs_per_pass=parts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockAsked:
-    """A worker asks for the driver's performance counter, in seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockReading:
-    """What a worker's clock showed when the driver's was read.
-
-    Attributes:
-        own_s: the worker's performance counter, in seconds.
-        offset_s: what must be added to it to get the driver's.
-        bound_s: how wrong that may be, either way.
-    """
-
-    own_s: float
-    offset_s: float
-    bound_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerTrace:
-    """What a worker did in the steps asked for.
-
-    Attributes:
-        host: name of its machine.
-        spans: by this worker's performance counter, in the order in which they ended.
-        dropped: how many found no room.
-        readings: its clock beside the driver's, before the first of these steps and after the last.
-        clock: which clock it is (`clock_identity`).
-    """
-
-    host: str
-    spans: tuple[Span, ...]
-    dropped: int
-    readings: tuple[ClockReading, ...]
-    clock: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MicrobatchReplay:
-    """One microbatch, computed again.
-
-    Attributes:
-        number: its number in the step.
-        row_ids: its rows.
-        logs: loss and metrics over these rows alone.
-        norms: L2 norm of its contribution to each variable's gradient (or moving average), by the variable's path,
-            behind which the phase is named where a step has several.
-        nonfinite: the variables for which that is not finite.
-    """
-
-    number: int
-    row_ids: tuple[int, ...]
-    logs: dict[str, Any]
-    norms: dict[str, float]
-    nonfinite: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayReport:
-    """One step, computed again.
-
-    Attributes:
-        epoch: its epoch; `step` is its number there.
-        present: the microbatches of the step that have rows.
-        microbatches: those that were computed.
-        pass_number: which pass over the data the epoch is: rows that are drawn or changed at random depend on it.
-    """
-
-    epoch: int
-    step: int
-    present: tuple[int, ...]
-    microbatches: tuple[MicrobatchReplay, ...]
-    pass_number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,53 +268,6 @@ class EpochPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PassStart:
-    """A worker asks for a shard of a pass without training, which has so many microbatches."""
-
-    num_microbatches: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """The driver's answer: compute the microbatches [lo, hi) of a pass."""
-
-    lo: int
-    hi: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NonfiniteRows:
-    """Rows of a pass whose metrics are not finite: how many, and the ids of the first of them."""
-
-    num_rows: int = 0
-    first: tuple[int, ...] = ()
-
-    def plus(self, ids: Sequence[int], num_rows: int) -> NonfiniteRows:
-        """These, and more rows: `ids` are the first of them."""
-        return NonfiniteRows(num_rows=self.num_rows + num_rows, first=tuple(sorted((*self.first, *ids))[:_MOST_NAMED]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardResult:
-    """What a worker has computed of a pass: of an evaluation tree nodes and rows, of a prediction its outputs."""
-
-    shard: Shard
-    nodes: dict[Node, Vector] = field(default_factory=dict)
-    rows: int = 0
-    outputs: Any = None
-    nonfinite: NonfiniteRows = NonfiniteRows()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassSum:
-    """The driver's answer once a pass is complete: all of it in one vector (empty for a prediction)."""
-
-    vector: Vector = ()
-    rows: int = 0
-    nonfinite: NonfiniteRows = NonfiniteRows()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochLogs:
     """The chief's numbers of an epoch, after its callbacks have seen (and perhaps extended) them."""
 
@@ -496,11 +296,3 @@ class FitReport:
     sha256: dict[str, str]
     model_file: str
     not_written: OSError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassReport:
-    """What one worker returns at the end of a pass: metrics (empty for a prediction)."""
-
-    logs: dict[str, Any]
-    nonfinite: NonfiniteRows = NonfiniteRows()

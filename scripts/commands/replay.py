@@ -15,7 +15,7 @@ from heliostat.data import Dataset, DatasetError, open_dataset
 from heliostat.data.order.plan import BatchPlan
 from heliostat.trainer.driver.run_folder import REPLAY_FILE, read_json
 from heliostat.trainer.environment import ReplayWanted
-from heliostat.trainer.jobs import MicrobatchReplay, ReplayReport
+from heliostat.trainer.single_steps import MicrobatchReplay, ReplayReport
 from rich.console import Console
 from rich.table import Table
 

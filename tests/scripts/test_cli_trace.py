@@ -19,7 +19,7 @@ from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.trace_file import chrome_trace
 from heliostat.trainer.environment import TraceWanted
 from heliostat.trainer.events import CheckpointCommitted, EpochRecord, GroupFormed, WorkerLost
-from heliostat.trainer.jobs import ClockReading, WorkerTrace
+from heliostat.trainer.single_steps import ClockReading, WorkerTrace
 from heliostat.trainer.worker.tracer import clock_identity
 
 from .child import heliostat

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from heliostat.trainer.driver.trace_file import offset_at
-from heliostat.trainer.jobs import ClockReading
+from heliostat.trainer.single_steps import ClockReading
 from heliostat.trainer.worker.tracer import clock_identity, read_clock, reading
 from hypothesis import given
 from hypothesis import strategies as st

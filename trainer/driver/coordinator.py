@@ -26,22 +26,9 @@ from heliostat.cluster.vectors import Vector, reduce_nodes
 from ..errors import TrainerError, WorkersDisagreeError
 from ..events import EpochRecord, FirstStepDone
 from ..hardware import DESCRIPTIONS, HARDWARE, differing, refusal, told
-from ..jobs import (
-    BUCKET_OPS,
-    ClockAsked,
-    EpochLogs,
-    EpochPart,
-    Final,
-    NonfiniteRows,
-    PassStart,
-    PassSum,
-    Ready,
-    Shard,
-    ShardResult,
-    StepsTraced,
-    TraceAsked,
-    WorkerTrace,
-)
+from ..jobs import EpochLogs, EpochPart, Final, Ready, StepsTraced, TraceAsked
+from ..pass_messages import BUCKET_OPS, NonfiniteRows, PassStart, PassSum, Shard, ShardResult
+from ..single_steps import ClockAsked, WorkerTrace
 from ..trainer_config import MixedHardware
 from .shards import OrderedShards, ShardQueue, Shards
 

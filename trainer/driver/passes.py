@@ -14,11 +14,14 @@ from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
+from ..beginning import ModelState
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..config import PassConfig
 from ..engine.times import StartTimes
 from ..errors import ConfigurationError, StateNotKeptError
-from ..jobs import FitJob, ModelState, PassJob, PassReport, Ready, ReplayReport
+from ..jobs import FitJob, PassJob, Ready
+from ..pass_messages import PassReport
+from ..single_steps import ReplayReport
 from ..trainer_config import TrainerConfig
 from .coordinator import Coordinator
 from .display import Display, nonfinite_line

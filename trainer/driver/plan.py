@@ -17,6 +17,7 @@ from heliostat.data import Dataset
 from heliostat.data.remote.filesystem import is_uri
 from heliostat.data.views.arriving import ArrivingDataset
 
+from ..beginning import Beginning, ModelState
 from ..checkpoints.manifest import check_identity
 from ..checkpoints.model_record import ModelRecord
 from ..checkpoints.store import CheckpointStore
@@ -24,7 +25,7 @@ from ..config import FitConfig
 from ..environment import Command
 from ..errors import ConfigurationError, MemoryExhaustedError, OtherBeginningError
 from ..hardware import HARDWARE, Platform, differing, refusal, told
-from ..jobs import Beginning, FitJob, ModelState, Ready
+from ..jobs import FitJob, Ready
 from ..trainer_config import TrainerConfig, WorkerShare
 from .inputs import Data, open_input, opened
 from .run_folder import DATA, FINAL_FOLDER, RunFolder

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from heliostat.cluster.links import PairBandwidth
 from heliostat.data import Dataset, DatasetWriter
 
+from ..beginning import Beginning
 from ..config import FitConfig, PassConfig
 from ..engine.times import StartTimes
 from ..environment import Command, begin_fit, is_plan_wanted
 from ..errors import ConfigurationError
-from ..jobs import Beginning, PassReport
+from ..pass_messages import PassReport
 from ..trainer_config import TrainerConfig
 from .coordinator import Coordinator, joined_outputs
 from .display import Display

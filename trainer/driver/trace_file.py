@@ -16,7 +16,7 @@ from heliostat.cluster.instruments import CHECKPOINTS, STEPS, Span
 
 from ..environment import TraceWanted
 from ..events import CheckpointCommitted, EpochRecord, Event, GroupFormed, WorkerLost
-from ..jobs import ClockReading, WorkerTrace
+from ..single_steps import ClockReading, WorkerTrace
 from ..worker.tracer import clock_identity
 
 EPOCHS, CHANGES = 0, 1  # lanes of the driver

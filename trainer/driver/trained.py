@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..beginning import Beginning, ModelState
 from ..checkpoints.store import CheckpointStore
-from ..jobs import Beginning, FitJob, ModelState
+from ..jobs import FitJob
 from ..shipping import Shipped
 from .run_folder import CHECKPOINTS, FINAL_FOLDER, RunFolder, read_record
 

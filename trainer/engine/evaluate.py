@@ -8,7 +8,7 @@ import numpy as np
 from heliostat.cluster.tree import Node
 from heliostat.cluster.vectors import TreeSum, Vector
 
-from ..jobs import BUCKET_OPS, NonfiniteRows
+from ..pass_messages import BUCKET_OPS, NonfiniteRows
 from .feed import Microbatch
 from .metrics import Logs, MetricSums, Results
 from .microbatches import Microbatches

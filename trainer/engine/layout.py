@@ -43,7 +43,7 @@ from heliostat.cluster.vectors import BucketOp, Layout, Vector
 from ml_dtypes import bfloat16
 
 from ..errors import UnsupportedModelError
-from ..jobs import BUCKET_OPS
+from ..pass_messages import BUCKET_OPS
 from ..trainer_config import GradientDtype
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..environment import ReplayWanted
-from ..jobs import MicrobatchReplay, ReplayReport
+from ..single_steps import MicrobatchReplay, ReplayReport
 from .layout import split_by_variable
 from .metrics import MetricSums
 from .phase import Phase

@@ -31,10 +31,10 @@ from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.vectors import Vector
 from heliostat.data.order.plan import BatchPlan
 
+from ..beginning import Numbering
 from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
 from ..events import GradientNotFinite
-from ..jobs import Numbering
 from .metrics import EpochMetrics, MetricSums
 from .nonfinite import nonfinite_microbatch
 from .phase import Phase

@@ -21,7 +21,8 @@ from ..engine.evaluate import Evaluator
 from ..engine.state import state_digest
 from ..engine.step import Step
 from ..events import ValidationNotFinite
-from ..jobs import EpochPart, NonfiniteRows, PassSum, Shard, ShardResult
+from ..jobs import EpochPart
+from ..pass_messages import NonfiniteRows, PassSum, Shard, ShardResult
 from .callback_relay import CallbackRelay
 from .epoch_logs import Logs
 from .position import Position

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from heliostat.data import Dataset
 
+from ..beginning import ModelState
 from ..checkpoints.snapshot import Snapshot, restore_state
 from ..checkpoints.store import CheckpointStore
 from ..columns import Columns, sample_rows
@@ -18,7 +19,7 @@ from ..engine.model import BuiltModel, build_keras_model, prepare_model, without
 from ..engine.optimizers import holds_others, with_applied_optimizers
 from ..engine.runtime import Runtime
 from ..errors import CheckpointError
-from ..jobs import FitJob, ModelState, PassJob
+from ..jobs import FitJob, PassJob
 from ..shipping import Shipped, UserCode, unship
 from .step_functions import steps_of
 

@@ -9,10 +9,11 @@ from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.disk.served import SCHEME
 from heliostat.data.remote.filesystem import open_with
 
+from ..beginning import ModelState
 from ..checkpoints.manifest import manifest_to_bytes
 from ..checkpoints.store import CheckpointStore
 from ..errors import CheckpointError
-from ..jobs import FitJob, ModelState, PassJob
+from ..jobs import FitJob, PassJob
 
 if TYPE_CHECKING:
     from heliostat.cluster.disk.disk import Disk  # which loads Ray

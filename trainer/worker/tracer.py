@@ -18,7 +18,7 @@ from heliostat.cluster.group.worker_process import host_name
 from heliostat.cluster.instruments import Recorder
 
 from ..environment import TraceWanted
-from ..jobs import ClockAsked, ClockReading, WorkerTrace
+from ..single_steps import ClockAsked, ClockReading, WorkerTrace
 
 CAPACITY = 1 << 16  # spans of a worker
 NUM_ROUND_TRIPS = 16

@@ -20,6 +20,7 @@ from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
+from ..beginning import ModelState
 from ..checkpoints.manifest import FinalStateWritten
 from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, model_settings, restore_state
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint, shown_place
@@ -35,19 +36,8 @@ from ..engine.state import shapes_digest, state_digest, state_sha256
 from ..engine.times import StartTimes
 from ..errors import StateNotKeptError, WorkersDisagreeError
 from ..events import CheckpointNotMade, FilesLeftOut
-from ..jobs import (
-    Final,
-    FitJob,
-    FitReport,
-    ModelState,
-    PassJob,
-    PassReport,
-    PassStart,
-    Ready,
-    Shard,
-    ShardResult,
-    model_name,
-)
+from ..jobs import Final, FitJob, FitReport, PassJob, Ready, model_name
+from ..pass_messages import PassReport, PassStart, Shard, ShardResult
 from ..shipping import UserCode, unship
 from ..trainer_config import TrainerConfig
 from . import custom, fit, train_on_batch

@@ -9,7 +9,8 @@ from heliostat.cluster.group.messages import Failure, TaskEvent
 from heliostat.trainer import TrainerError, WorkersDisagreeError
 from heliostat.trainer.driver.coordinator import Coordinator, joined_outputs, merge
 from heliostat.trainer.driver.shards import ShardQueue
-from heliostat.trainer.jobs import EpochLogs, EpochPart, PassStart, PassSum, Progress, Ready, Shard, ShardResult
+from heliostat.trainer.jobs import EpochLogs, EpochPart, Progress, Ready
+from heliostat.trainer.pass_messages import PassStart, PassSum, Shard, ShardResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

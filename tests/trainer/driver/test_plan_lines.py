@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from heliostat.cluster.disk.disk import Disk
 from heliostat.data import write_dataset
+from heliostat.trainer.beginning import ModelState
 from heliostat.trainer.columns import Columns
 from heliostat.trainer.config import EverySeconds, EverySteps, FitConfig, PassConfig
 from heliostat.trainer.driver.expected_time import ExpectedTime
 from heliostat.trainer.driver.plan_lines import model_line, pass_lines, plan_lines
-from heliostat.trainer.jobs import FitJob, ModelState, PassJob, Progress, Ready
+from heliostat.trainer.jobs import FitJob, PassJob, Progress, Ready
 from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
 DISK = cast(Disk, object())  # that there is one is all that counts here

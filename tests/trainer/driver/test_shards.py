@@ -9,7 +9,7 @@ from heliostat.cluster.group.controller_state import Formed
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.trainer.driver.coordinator import Coordinator
 from heliostat.trainer.driver.shards import AHEAD, OrderedShards
-from heliostat.trainer.jobs import PassStart, Shard, ShardResult
+from heliostat.trainer.pass_messages import PassStart, Shard, ShardResult
 
 
 @pytest.mark.parametrize("seed", range(20))

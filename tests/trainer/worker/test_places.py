@@ -8,8 +8,8 @@ import pytest
 from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.disk.served import SCHEME
 from heliostat.data.remote import filesystem
+from heliostat.trainer.beginning import ModelState
 from heliostat.trainer.checkpoints.store import MANIFEST_FILE, STATE_FILE, CheckpointStore
-from heliostat.trainer.jobs import ModelState
 from heliostat.trainer.worker.places import _state_here
 from pyarrow import fs
 
