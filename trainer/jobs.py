@@ -125,7 +125,7 @@ class FitJob:
     data: Dataset
     validation_data: Dataset | None
     run_dir: str
-    begins: Beginning = Beginning()
+    begins: Beginning = field(default_factory=Beginning)
     first_generation: int = 0
     key: str = ""
     final_dir: str | None = None

@@ -21,8 +21,8 @@ from ..errors import CheckpointError
 from ..events import CheckpointCommitted, CheckpointNotMade, EpochRecord, Event
 from ..jobs import FitJob
 from .display import Display, line_of
-from .plan import identity_of
 from .run_folder import RunFolder
+from .run_record import identity_of
 
 
 class Commits:

@@ -20,9 +20,10 @@ from ..jobs import FitJob, PassJob, Ready
 from .coordinator import Coordinator
 from .display import Display
 from .failures import explained
-from .plan import Run, check_run, roots_of
+from .plan import Run, roots_of
 from .result import Result, stored_result
 from .run_folder import RunFolder, read_epochs
+from .run_record import check_run
 from .workers import Workers
 
 MAX_CHANGED = 6  # names of changed code in a line

@@ -28,9 +28,10 @@ from .display import Display, nonfinite_line
 from .failures import explained
 from .finished import describe, finished_result
 from .inputs import Data, open_input
-from .plan import Run, check_ready, check_run, roots_of, stored_microbatches, stored_share, stored_threads
+from .plan import Run, roots_of, stored_microbatches, stored_share, stored_threads
 from .plan_lines import model_line, pass_lines, plan_lines
 from .run_folder import REPLAY_FILE, RunFolder
+from .run_record import check_ready, check_run
 from .stream_files import taken_by_pass
 from .trained import TrainedModel
 from .workers import Workers

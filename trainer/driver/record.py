@@ -51,9 +51,9 @@ from .coordinator import Coordinator
 from .display import Display, line_of, saving_line
 from .expected_time import ExpectedTime
 from .group_events import event_of_run
-from .plan import check_ready, workers_record
 from .printed_once import PrintedOnce
 from .run_folder import SETTINGS_FILE, RunFolder
+from .run_record import check_ready, workers_record
 from .start_lines import first_step, model_built
 
 

@@ -54,10 +54,11 @@ from .display import Display
 from .failures import explained, pausing
 from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .kills import killing
-from .plan import Run, check_run, dealing_of, run_record, stored_share, workers_record
+from .plan import Run, dealing_of, stored_share
 from .record import Record
 from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
+from .run_record import check_run, run_record, workers_record
 from .start_lines import start_lines
 from .streams import Stream
 from .supply import Supply, supply_of
