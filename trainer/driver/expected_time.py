@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 
+from ..errors.texts import duration_text
 from ..jobs import Progress
 from .words import count
 
@@ -76,22 +77,8 @@ class ExpectedTime:
 
     def _line(self, rest_s: float, what: str) -> str:
         self._said = True
-        return f"expected: {_duration(rest_s)} more: {what}" if rest_s >= _WORTH_S else ""
+        return f"expected: {duration_text(rest_s)} more: {what}" if rest_s >= _WORTH_S else ""
 
 
 def _parts(number: int, what: str, seconds: float) -> str:
-    return f"{count(number, what)} of {_duration(seconds)}"
-
-
-def _duration(seconds: float) -> str:
-    """A time as people say it: 12 ms, 3.4 s, 2 min 10 s, 5 h 20 min, 3 d 4 h."""
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    first = next(number for number, (_, size) in enumerate(units) if seconds >= size)
-    (large, large_s), (small, small_s) = units[first], units[first + 1]
-    whole = round(seconds / small_s) * small_s
-    rest = whole % large_s // small_s
-    return f"{whole // large_s:,} {large}" + (f" {rest} {small}" if rest else "")
+    return f"{count(number, what)} of {duration_text(seconds)}"

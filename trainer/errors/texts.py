@@ -1,4 +1,4 @@
-"""Pieces that errors and lines on the screen are made of: names in a line, numbers of bytes."""
+"""Pieces that errors and lines on the screen are made of: names in a line, numbers of bytes, times."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def size_text(num_bytes: int) -> str:
     """A number of bytes as people say it: 12.0 kB, 3.4 MB, 5.6 GB."""
     unit, size = next((each for each in (("GB", 1e9), ("MB", 1e6)) if num_bytes >= each[1]), ("kB", 1e3))
     return f"{num_bytes / size:,.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """A time as people say it: 12 ms, 3.4 s, 2 min 10 s, 5 h 20 min, 3 d 4 h."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(number for number, (_, size) in enumerate(units) if seconds >= size)
+    (large, large_s), (small, small_s) = units[first], units[first + 1]
+    whole = round(seconds / small_s) * small_s
+    rest = whole % large_s // small_s
+    return f"{whole // large_s:,} {large}" + (f" {rest} {small}" if rest else "")
