@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from heliostat.cluster import instruments
 from heliostat.cluster.disk.reach import Reach
 from heliostat.cluster.group.liveness import Activity
@@ -20,10 +18,9 @@ from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
-from ..beginning import ModelState
 from ..checkpoints.manifest import FinalStateWritten
-from ..checkpoints.snapshot import Snapshot, make_snapshot, model_identity, model_settings, restore_state
-from ..checkpoints.store import CheckpointStore, InitialCheckpoint, shown_place
+from ..checkpoints.snapshot import make_snapshot
+from ..checkpoints.store import CheckpointStore, shown_place
 from ..columns import sample_rows
 from ..config import LoopName
 from ..engine.evaluate import Evaluator
@@ -31,12 +28,11 @@ from ..engine.memory import memory_parts
 from ..engine.metric_rules import note_on_unlisted
 from ..engine.model import BuiltModel
 from ..engine.private_models import in_list_order
-from ..engine.runtime import Runtime, platform_of, set_up
-from ..engine.state import shapes_digest, state_digest, state_sha256
+from ..engine.runtime import Runtime, set_up
+from ..engine.state import state_sha256
 from ..engine.times import StartTimes
-from ..errors import StateNotKeptError, WorkersDisagreeError
 from ..events import CheckpointNotMade, FilesLeftOut
-from ..jobs import Final, FitJob, FitReport, PassJob, Ready, model_name
+from ..jobs import Final, FitJob, FitReport, PassJob, model_name
 from ..pass_messages import PassReport, PassStart, Shard, ShardResult
 from ..shipping import UserCode, unship
 from ..trainer_config import TrainerConfig
@@ -44,6 +40,7 @@ from . import custom, fit, train_on_batch
 from .callback_files import CallbackFiles
 from .callback_hooks import check_callbacks
 from .callback_state import notes_on_lost_state
+from .entering import announce, join_pass, join_run
 from .held_model import HeldModel
 from .model_file import kind_of, write_model
 from .places import fit_here, pass_here, reach_of
@@ -122,12 +119,12 @@ class Worker:
             session = Session(Tracing(built, job, dataset, code, member, stack), code, files, times)
             notes = tuple(filter(None, told))
             notes += () if job.settings.local else notes_on_lost_state(code.callbacks)
-            self._announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
+            announce(built, member, notes, memory_parts(built, job.rows_per_microbatch))
             member.take_state = session.snapshot
             member.deliver = lambda at_end: _paused(session, files, member)
             session.steps.early()
             with times.part("join"):
-                _begin(session, built, member, lacking, reach)
+                join_run(session, built, member, lacking, reach)
             session.start()
             with instruments.recording(session.recorder):
                 LOOPS[wanted.loop](session)
@@ -152,7 +149,7 @@ class Worker:
             job = pass_here(job, reach_of(job.disk))
             built, _ = self._model.for_pass(job, _checked(job.data))
         rows = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
-        self._announce(built, member, (), memory_parts(built, rows, trains=isinstance(job, FitJob)))
+        announce(built, member, (), memory_parts(built, rows, trains=isinstance(job, FitJob)))
         member.join(digest="", fresh=True)
         return member.end()
 
@@ -168,7 +165,8 @@ class Worker:
         )
         with closing(open_pass(built, gradients, dataset, job.wanted, job.settings)) as microbatches:
             evaluator = Evaluator(microbatches)
-            self._join(built, member, job.model, lacking, reach)
+            join_pass(built, member, lacking, reach)
+            self._model.key = job.model.key
             answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
                 for step in evaluator.start(answer.lo, answer.hi):
@@ -195,7 +193,8 @@ class Worker:
         rows_at_once = job.settings.rows_per_microbatch(job.wanted.global_batch_size)
         sample = sample_rows(dataset, columns)
         predictor = self._model.once("predict", columns, sample, lambda: Predictor(built, columns, sample))
-        self._join(built, member, job.model, lacking, reach)
+        join_pass(built, member, lacking, reach)
+        self._model.key = job.model.key
         # Cut alike for every number of workers: the same rows at once give the same bits.
         num_rows = job.wanted.num_rows(len(dataset))
         answer = member.request(PassStart(num_microbatches=-(-num_rows // rows_at_once)))
@@ -207,50 +206,6 @@ class Worker:
             answer = member.request(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()
-
-    def _announce(
-        self, built: BuiltModel, member: Member, notes: tuple[str, ...] = (), memory: Mapping[str, int] | None = None
-    ) -> None:
-        """Tell the driver what model this is and where it is computed; it must be the same on all workers.
-
-        Args:
-            built: the model.
-            member: this worker's membership.
-            notes: what the user should know besides.
-            memory: bytes of what this worker holds, by name; None if it is not to train.
-        """
-        ready = Ready(
-            shapes=shapes_digest(built).hex(),
-            num_weights=sum(int(np.prod(v.shape)) for v in built.trainable),
-            platform=platform_of(self.runtime),
-            model=model_identity(built),
-            settings=model_settings(built),
-            notes=(*built.notes, *self.runtime.notes, *notes),
-            memory=dict(memory or {}),
-        )
-        refused = member.request(ready)
-        if refused:
-            raise WorkersDisagreeError(refused)
-        member.note_activity(Activity.SET_UP)  # it goes on to compile
-
-    def _join(self, built: BuiltModel, member: Member, state: ModelState, lacking: str, reach: Reach) -> None:
-        """Join the group of a pass; who lacks the state that is wanted gets it from the others, or gives up.
-
-        Args:
-            built: the model.
-            member: this worker's membership.
-            state: that the model is to be in.
-            lacking: why it is not; empty if it is.
-            reach: how this machine reaches the driver's disk.
-        """
-        self._announce(built, member)
-        member.take_state = lambda: make_snapshot(built, epoch=0, step=0, begun=False, totals={}, extra={})
-        initial_state = member.join(digest=state_digest(built), fresh=bool(lacking))
-        if initial_state is not None:
-            restore_state(built, _fetched(initial_state, member, reach))
-        elif lacking:
-            raise StateNotKeptError(lacking)
-        self._model.key = state.key
 
     def _fit_report(
         self, job: FitJob, built: BuiltModel, member: Member, sha256: dict[str, str], reach: Reach
@@ -288,37 +243,6 @@ def _keep_end(place: str, job: FitJob, built: BuiltModel, member: Member) -> Non
     manifest = written(store, end, job.first_generation, member, is_final=True)
     if manifest is not None:
         member.send(FinalStateWritten(manifest=manifest))
-
-
-def _begin(session: Session, built: BuiltModel, member: Member, lacking: str, reach: Reach) -> None:
-    """Join the group of a run: from its beginning, from a checkpoint, or with the state of those who are at it.
-
-    Args:
-        session: of the run.
-        built: its model.
-        member: this worker's membership.
-        lacking: why the model is not in the state of the fit before; empty if it is.
-        reach: how this machine reaches the driver's disk.
-    """
-    began_s = time.perf_counter()
-    digest = state_digest(built)
-    member.copy_s = time.perf_counter() - began_s  # it reads all of the state, as a copy does
-    origin = member.join(digest=digest, fresh=bool(lacking))
-    if origin is not None:
-        session.restore(_fetched(origin, member, reach))
-    elif lacking:
-        raise StateNotKeptError(lacking)
-
-
-def _fetched(initial_state: object, member: Member, reach: Reach) -> Snapshot:
-    """The state to begin with: a checkpoint, or what another worker has parked."""
-    if not isinstance(initial_state, InitialCheckpoint):
-        found: Snapshot = member.mailbox.fetch(initial_state)
-        return found
-    manifest, tensors = CheckpointStore(reach.uri(initial_state.location)).load(initial_state.name)
-    return Snapshot(
-        epoch=manifest.epoch, step=manifest.step, begun=manifest.begun, tensors=tensors, extra=manifest.extra
-    )
 
 
 def _paused(session: Session, files: CallbackFiles, member: Member) -> None:
