@@ -10,6 +10,7 @@ message          who sends it                       who acts                    
 `TraceAsked`     a worker, before it traces         `Coordinator`                     what callbacks have set
 `StepsTraced`    a member, once it has traced       `Coordinator`                     an answer when all have
 `Progress`       the chief, in an epoch             `Record`                          the screen; time to regroup
+`WorkerSample`   every worker, about each second    `Sampling`, then `Record`         screens, ``samples.jsonl``
 `StillSaving`    who waits for storage, at an end   `Record`                          the screen
 `EpochPart`      every worker, after the steps      `Coordinator`                     they meet: views must agree
 `PassStart`      a worker, before a pass            `Coordinator`                     a `Shard`, or the pass is complete
@@ -56,6 +57,7 @@ RUN_FOLDER: Mapping[str, str] = {
     "run.json": "configuration, plan, versions, data fingerprints, state of the run and, at its end, its hashes",
     "model.json": "the settings of the model: what it is compiled with, its layers, names and shapes of its state",
     "metrics.jsonl": "one line per epoch: global metrics, rows, seconds by worker and part of a step",
+    "samples.jsonl": "now and then how far workers were, and where their time had gone",
     "events.jsonl": "one line per event: workers lost and joined, checkpoints, pauses, gradients that were not finite",
     "logs/worker-*": "what each worker's process printed",
     "checkpoints/final": "the state in which the run ended; beside it the last checkpoints",

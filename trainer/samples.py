@@ -8,6 +8,7 @@ driver puts what the workers have told into one `Sample`; screens and trackers g
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,3 +61,17 @@ class Sample(Lines):
     logs: dict[str, Any]  # whatever metrics give
     workers: tuple[WorkerSample, ...]
     time: float = field(default_factory=time.time)
+
+
+def of_steps_that_count(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples without those of steps that were computed again, where all workers were lost or a run was resumed.
+
+    Args:
+        samples: in the order in which they were written: after a return to a checkpoint the step is smaller.
+    """
+    found: list[Sample] = []
+    for sample in samples:
+        while found and found[-1].step > sample.step:
+            found.pop()
+        found.append(sample)
+    return found

@@ -59,6 +59,7 @@ class Member:
         results: see `call`.
         step_s: the median duration of the last steps, 0.0 before a few have been timed.
         copy_s: how long this worker's last copy of its state took; noted by the task, told with every request.
+        regrouped_s: how long this worker has taken part in changes of the group until now.
         is_between_hooks: the task is between two hooks that belong together, so that its state is none to save now.
         take_state: makes a copy of the worker's state, for one that joins; set by the task.
         deliver: makes what the task delivers, at its end (True) or where it is paused (False); set by the task.
@@ -86,7 +87,7 @@ class Member:
         self.is_between_hooks = False
         self.take_state: Callable[[], object] = lambda: None
         self.deliver: Callable[[bool], object] = lambda at_end: None
-        self.step_s = self.copy_s = 0.0
+        self.step_s = self.copy_s = self.regrouped_s = 0.0
         self.results = Results()
         self._collective: Collective | None = None
         self._sequence = 0
@@ -301,6 +302,7 @@ class Member:
                 try:
                     self._enter(answer)
                     instruments.note("regrouping", began_s)
+                    self.regrouped_s += time.perf_counter() - began_s
                     return
                 except MENDABLE as error:
                     self.leave()

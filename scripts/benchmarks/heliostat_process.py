@@ -63,7 +63,8 @@ def main() -> None:
         first, *timed = run.epochs_of(result)
     seconds, steps = timed[-1]["time"] - first["time"], len(timed) * models.STEPS_PER_EPOCH
     chief = [epoch["seconds_by_worker"]["0"] for epoch in timed]
-    split = {part: round(1000 * sum(times[part] for times in chief) / steps, 3) for part in chief[0]}
+    parts = dict.fromkeys(part for times in chief for part in times)
+    split = {part: round(1000 * sum(times.get(part, 0.0) for times in chief) / steps, 3) for part in parts}
     found = {"steps_per_s": steps / seconds, "samples_per_s": steps * batch_size / seconds, "steps": steps}
     print(json.dumps({**found, "seconds": seconds, "step_ms": {"whole": round(1000 * seconds / steps, 3), **split}}))
 

@@ -73,7 +73,7 @@ def measure(hosts: Hosts, folder: Path, model: str, rate: str, gradient_dtype: s
     steps = TIMED_EPOCHS * STEPS_PER_EPOCH
 
     def step_ms(*parts: str) -> float:
-        return 1000 * sum(times[part] for times in timed for part in parts) / steps / NUM_WORKERS
+        return 1000 * sum(times.get(part, 0.0) for times in timed for part in parts) / steps / NUM_WORKERS
 
     # From the first step of an epoch to its last; what happens at its end is left out of the comparison.
     whole_ms = step_ms(*timed[0])

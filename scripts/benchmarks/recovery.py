@@ -69,7 +69,9 @@ def report(kills: list[Kill], run_dir: Path, notes: Path) -> run.Found:
             for fault, found in costs.items()
             if found
         },
-        "control_percent_of_a_step": summary(100 * each["control_s"] / sum(each.values()) for each in splits),
+        "control_percent_of_a_step": summary(
+            100 * (each["control_s"] + each.get("save_s", 0.0)) / sum(each.values()) for each in splits
+        ),
         "checkpoint_copy_ms": summary(1000 * each["seconds"] for each in copies),
         "checkpoint_write_ms": summary(1000 * each["write_s"] for each in copies),
     }

@@ -22,7 +22,7 @@ from ..errors import ScriptError
 if TYPE_CHECKING:
     from rich.table import Table
 
-PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "rest")
+PARTS = ("input", "compute", "local_sum", "wait", "all_reduce", "apply", "control", "hooks", "rest")
 _MOVING = ("local_sum", "all_reduce")
 STEPS_PER_EPOCH = 16
 _NOTEWORTHY = 0.2
@@ -89,8 +89,8 @@ def advice(
         f"{_about_links(links, hosts or {})}": waiting,
         f"Update-bound: the optimizer takes {largest.share('apply'):.0%} of a step. A larger global batch makes "
         "fewer updates per row.": largest.share("apply"),
-        f"Bound by what happens between steps ({largest.share('control', 'rest'):.0%}): make callbacks with batch "
-        "hooks cheaper, or the global batch larger.": largest.share("control", "rest"),
+        f"Bound by what happens between steps ({largest.share('control', 'hooks', 'rest'):.0%}): make callbacks with "
+        "batch hooks cheaper, or the global batch larger.": largest.share("control", "hooks", "rest"),
     }
     text, share = max(costs.items(), key=lambda item: item[1])
     efficiency = largest.efficiency(min(found, key=lambda each: each.workers))
@@ -191,7 +191,7 @@ def measured(
     steps = sum(-(-line["rows"] // global_batch_size) for line in timed)
     by_worker = [times for line in timed for times in line["seconds_by_worker"].values()]
     scale = 1000 * len(timed) / steps / len(by_worker)
-    split = {part: round(scale * sum(times[f"{part}_s"] for times in by_worker), 3) for part in PARTS}
+    split = {part: round(scale * sum(times.get(f"{part}_s", 0.0) for times in by_worker), 3) for part in PARTS}
     return Measured(
         workers=workers,
         samples_per_s=round(rows / seconds, 1),

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from heliostat.trainer import Trainer
 from heliostat.trainer.driver.run_folder import RunFolder
-from heliostat.trainer.engine.times import TimeSplit
+from heliostat.trainer.engine.times import PARTS
 from heliostat.trainer.events import EVENTS, EpochRecord
 from heliostat.trainer.jobs import RUN_FOLDER
+from heliostat.trainer.samples import Sample, WorkerSample
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "run-folder.md").read_text()
 # While a fit runs; the page says how they begin and end.
@@ -53,7 +54,12 @@ def test_every_event_is_there_with_its_fields():
 def test_every_field_of_an_epoch_is_there():
     said = set(re.findall("`(.*?)`", section("`metrics.jsonl`")))
     of_line = {each.name for each in fields(EpochRecord)} - {"row_ids"}  # which only the result has
-    assert of_line | {each.name for each in fields(TimeSplit)} <= said
+    assert of_line | {f"{part}_s" for part in PARTS} <= said
+
+
+def test_every_field_of_a_sample_is_there():
+    said = set(re.findall("`(.*?)`", section("`samples.jsonl`")))
+    assert {each.name for kind in (Sample, WorkerSample) for each in fields(kind)} <= said
 
 
 @pytest.mark.engine

@@ -52,8 +52,9 @@ from .display import Display, line_of, saving_line
 from .expected_time import ExpectedTime
 from .group_events import event_of_run
 from .printed_once import PrintedOnce
-from .run_folder import SETTINGS_FILE, RunFolder
+from .run_folder import SETTINGS_FILE, RunFolder, num_samples
 from .run_record import check_ready, workers_record
+from .sampling import Sampling, Taken
 from .start_lines import first_step, model_built
 
 
@@ -86,6 +87,11 @@ class _Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class _SampleWaits:
+    """There is a sample for who watches."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Begun:
     """A group trains: what ``run.json`` says holds."""
 
@@ -107,6 +113,7 @@ _Item = (
     | _Rewound
     | EpochRecord
     | Sample
+    | _SampleWaits
     | Ready
     | Progress
     | Printed
@@ -159,6 +166,7 @@ class Record:
         self._progress: Newest[Progress] = Newest()
         self._expected = ExpectedTime(job.wanted.epochs, job.num_steps, validates=job.validation_data is not None)
         self._printed = PrintedOnce()
+        self._sampling, self._sample = Sampling(job.num_steps), Newest[Sample]()
         self._lost: LeaseLostError | None = None
         self._thread: StorageThread[_Item] = StorageThread(self._write_down)
 
@@ -167,11 +175,13 @@ class Record:
         self._computers.look_back(self.folder)
         self.commits.begin_from(manifest)
         self.epochs = _epochs_of(manifest)
+        self._sampling.go_on(self.epochs, num_samples(self.folder.path))
         self._at_beginning.append(_Rewound(tuple(self.epochs)))
 
     def begin_again(self) -> None:
         """Compute again what the folder has epochs of, before the block."""
         self._computers.look_back(self.folder)
+        self._sampling.go_on((), num_samples(self.folder.path))
         self._at_beginning.append(_Rewound(()))
 
     def follow(self, platform: Platform) -> None:
@@ -208,6 +218,7 @@ class Record:
 
     def take(self, event: GroupEvent, coordinator: Coordinator) -> None:
         """Note what happened; `coordinator` has taken it before."""
+        self._note_sample(self._sampling.take(event, time.monotonic()))
         match event:
             case TaskEvent(worker=worker, content=StillSaving() as saving):
                 self.screen.say(saving_line(saving, worker, self._host(worker)))  # the storage may be what hangs
@@ -250,7 +261,9 @@ class Record:
                     self.note(content)
                 self._note_line(self._expected.after_steps(content, time.monotonic()))
             case EpochLogs():
-                self.note(coordinator.epoch_of(content))
+                epoch = coordinator.epoch_of(content)
+                self._sampling.end_epoch(epoch)
+                self.note(epoch)
                 self._note_line(self._expected.after_epoch(content.epoch, time.monotonic()))
             case FirstStepDone():
                 after_s = round(time.monotonic() - self.began_s, 4)
@@ -259,6 +272,12 @@ class Record:
                 self.note(replace(content, time=time.time()))
             case Ready() | CheckpointWritten() | FinalStateWritten() | Printed():
                 self.note(content)
+
+    def _note_sample(self, taken: Taken | None) -> None:
+        if taken is not None and taken.is_kept:
+            self.note(taken.sample)
+        if taken is not None and taken.is_shown and self._sample.put(taken.sample):
+            self.note(_SampleWaits())
 
     def _host(self, worker: int) -> str:
         info = self._group.seen.get(worker)
@@ -273,6 +292,7 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._note_sample(self._sampling.last())
         self.note(_OriginHeard(None))  # nobody begins from anything any more
         # Without a limit: what waits is only in memory, and who gave up an old checkpoint's deletion might delete it
         # when the folder is another driver's.
@@ -344,7 +364,10 @@ class Record:
             case _Begun():
                 self.screen.begin(self.folder.path, self.folder.record)
             case Sample():
-                self.screen.sample(item)
+                self.folder.add_sample(item)
+            case _SampleWaits():
+                if (sample := self._sample.take()) is not None:
+                    self.screen.sample(sample)
             case _Line(text=text):
                 self.screen.say(text)
             case _Logged(text=text):

@@ -28,13 +28,15 @@ from ..config import FitConfig
 from ..errors import ConfigurationError, DamagedRecordError, StorageError, TrainerError
 from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, event_of
 from ..jobs import CALLBACKS_MODEL_FILE, MODEL_FILE, WEIGHTS_FILE, model_name
+from ..report.recorded import RecordedRun
+from ..samples import Sample, of_steps_that_count
 from .lease import Lease
 from .patient_files import PatientFiles
 from .shown_text import masked
 
 FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
 Line = TypeVar("Line")
-RUN_FILE, METRICS_FILE, EVENTS_FILE = "run.json", "metrics.jsonl", "events.jsonl"
+RUN_FILE, METRICS_FILE, EVENTS_FILE, SAMPLES_FILE = "run.json", "metrics.jsonl", "events.jsonl", "samples.jsonl"
 SETTINGS_FILE = "model.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 CHECKPOINTS, DATA = "checkpoints", "data"
@@ -201,6 +203,10 @@ class RunFolder:
         """Append an event to ``events.jsonl``; raises StorageError."""
         self.files.write(EVENTS_FILE, (to_line(event.to_json()) + "\n").encode(), anew=False)
 
+    def add_sample(self, sample: Sample) -> None:
+        """Append a sample to ``samples.jsonl``; raises StorageError."""
+        self.files.write(SAMPLES_FILE, (to_line(sample.to_json()) + "\n").encode(), anew=False)
+
     def save(self, name: str, value: object, *, indent: int | None = None) -> None:
         """Write a file of JSON.
 
@@ -319,9 +325,41 @@ def read_events(path: Path) -> list[Event]:
     return _read(path / EVENTS_FILE, event_of)[0]
 
 
+def read_samples(path: Path) -> list[Sample]:
+    """The samples in the ``samples.jsonl`` of a run folder, but for damaged lines and those of steps computed again.
+
+    Raises:
+        TrainerError: it cannot be read.
+    """
+    return of_steps_that_count(_read(path / SAMPLES_FILE, Sample.from_json)[0])
+
+
+def num_samples(path: Path) -> int:
+    """How many lines ``samples.jsonl`` has; 0 where it cannot be read."""
+    try:
+        return (path / SAMPLES_FILE).read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+def read_run(path: Path) -> RecordedRun:
+    """All that a run folder records.
+
+    Raises:
+        ConfigurationError: it holds no run.
+        TrainerError: something in it cannot be read.
+    """
+    return RecordedRun(
+        record=read_record(path),
+        epochs=tuple(read_epochs(path)),
+        events=tuple(read_events(path)),
+        samples=tuple(read_samples(path)),
+    )
+
+
 def damaged_lines(path: Path) -> list[str]:
     """What is wrong with each line of a run folder that was left out, in a sentence; raises TrainerError."""
-    makers = {METRICS_FILE: EpochRecord.from_json, EVENTS_FILE: event_of}
+    makers = {METRICS_FILE: EpochRecord.from_json, EVENTS_FILE: event_of, SAMPLES_FILE: Sample.from_json}
     return [line for name, make in makers.items() for line in _damage(path / name, _read(path / name, make)[1])]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -27,6 +29,19 @@ def memory_exhausted(built: BuiltModel, num_microbatches: int, rows: int, error:
     cause = next((line for line in str(error).splitlines() if line.startswith("OOM")), str(error).split("\n", 1)[0])
     parts = memory_parts(built, rows)
     return MemoryExhaustedError(num_microbatches, rows, cause.strip().rstrip(".") or type(error).__name__, parts)
+
+
+def memory_in_use(strategy: tf.distribute.Strategy) -> dict[str, int]:
+    """Bytes that are in use: "host" by this process, "device" on all its GPUs, at most so far; without one of them no
+    "device".
+    """
+    devices = [tf.DeviceSpec.from_string(name) for name in strategy.extended.worker_devices]
+    gpus = [f"GPU:{device.device_index}" for device in devices if device.device_type == "GPU"]
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    found = {"host": pages * os.sysconf("SC_PAGE_SIZE")}
+    return (
+        found if not gpus else found | {"device": sum(tf.config.experimental.get_memory_info(g)["peak"] for g in gpus)}
+    )
 
 
 def memory_parts(built: BuiltModel, rows: int, *, trains: bool = True) -> dict[str, int]:

@@ -72,6 +72,7 @@ class Microbatches:
             wave = microbatches[at : at + self.num_replicas]
             computed = [m.index for m in wave]
             with self.times.part("compute", computed[0]):
+                self.times.computed += 1
                 instruments.fault_point("microbatch")
                 if replica_sum is None:
                     # A replica without a microbatch of its own has computed the last one again: its result is dropped.

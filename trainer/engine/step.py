@@ -20,7 +20,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 from heliostat.cluster import instruments
@@ -39,6 +38,7 @@ from .metrics import EpochMetrics, MetricSums
 from .nonfinite import nonfinite_microbatch
 from .phase import Phase
 from .times import TimeSplit
+from .waiting import waiting
 
 
 class Step:
@@ -48,11 +48,13 @@ class Step:
         phases: what a step does, one after another.
         member: this worker's place in the group, and its way to the driver.
         on_nonfinite: what to do about a gradient that is not finite, where its optimizer leaves that to others.
+        times: where this worker's time goes.
         numbering: of epochs and steps, for row orders and random seeds.
 
     Attributes:
         metrics: the epoch's global metrics so far.
         rows_by_worker: rows of the epoch so far, by the worker that computed them.
+        own_rows: rows that this worker has computed in all of its steps.
     """
 
     def __init__(
@@ -60,18 +62,20 @@ class Step:
         phases: Sequence[Phase],
         member: Member,
         on_nonfinite: OnNonfinite,
+        times: TimeSplit,
         numbering: Numbering = Numbering(),  # noqa: B008  # a value that nobody can change
     ) -> None:
         self.phases, self._member, self._on_nonfinite = tuple(phases), member, on_nonfinite
-        self.numbering = numbering
+        self.times, self.numbering = times, numbering
+        for phase in phases:
+            phase.microbatches.times = times
         self.microbatches = phases[0].microbatches
         self.built = self.microbatches.built
         self.metrics = EpochMetrics(self.built.model, phases[0].metrics, self.built.components)
         self.rows_by_worker: Counter[int] = Counter()
-        self._epoch = 0
+        self.own_rows = self._epoch = 0
         self._call: SumCall | None = None
         self._num_sums = sum(phase.needs_sum for phase in phases)
-        self._computed_s, self._num_computed = 0.0, 0  # in this step: so many times one microbatch on each replica
 
     def run(self, step: int) -> None:
         """Do step number `step` of the epoch; with `on_nonfinite="skip"` one that is not finite changes nothing.
@@ -82,7 +86,7 @@ class Step:
             WorkersDisagreeError: integer state became different on different microbatches.
         """
         began_s = time.perf_counter()
-        self._computed_s, self._num_computed = 0.0, 0
+        computed_before_s, num_before = self.times.pace_s, self.times.computed
         counted = MetricSums.start(self.metrics.layout)  # nothing counts before all phases are done
         nothing_summed = True
         for phase in self.phases:  # most steps have one
@@ -96,7 +100,8 @@ class Step:
         else:
             self._count(step, counted.sums, counted.maxima)
         instruments.fault_point("applied", self._member.step)
-        pace_s = self._num_sums * self._computed_s / self._num_computed if self._num_computed else None
+        num_computed = self.times.computed - num_before  # so many times one microbatch on each replica
+        pace_s = self._num_sums * (self.times.pace_s - computed_before_s) / num_computed if num_computed else None
         self._member.time_step(time.perf_counter() - began_s, pace_s)
 
     def summed(self, phase: Phase, step: int, *, first: bool = True) -> Vector:
@@ -113,20 +118,16 @@ class Step:
         partial = phase.partial_sums  # keeps its memory from step to step
         partial.begin()
         self._call = call = SumCall(self._member, self.plan.present(step), phase.buckets, first=first)
-        while (total := call.result()) is None:  # a worker that was behind was handed it meanwhile
-            for lo, hi in call.ranges():
-                if (lo, hi) not in partial.ranges:  # what I hold stays mine when the group changes
-                    self._compute(phase, step, lo, hi)
-            slept_before_s, began_s = self._member.waited_s, time.perf_counter()
-            call.all_reduce(partial.nodes(), partial.ranges)  # returns when summed, or when the group has changed
-            slept_s = self._member.waited_s - slept_before_s  # the connections measure it where they sleep
-            self.times.wait_s += slept_s
-            self.times.all_reduce_s += time.perf_counter() - began_s - slept_s
+        with waiting(self.times, self._member, "all_reduce", asleep="wait"):
+            while (total := call.result()) is None:  # a worker that was behind was handed it meanwhile
+                for lo, hi in call.ranges():
+                    if (lo, hi) not in partial.ranges:  # what I hold stays mine when the group changes
+                        self._compute(phase, step, lo, hi)
+                call.all_reduce(partial.nodes(), partial.ranges)  # returns when summed, or when the group has changed
         return total
 
     def _compute(self, phase: Phase, step: int, lo: int, hi: int) -> None:
         """Compute the microbatches [lo, hi) and add them up."""
-        before_s = self.times.compute_s + self.times.local_sum_s
         tree = phase.partial_sums.open(lo, hi)
         self._member.note_activity(Activity.READ)
         rows = phase.microbatches.read(step, range(lo, hi))
@@ -136,8 +137,6 @@ class Step:
             with self.times.part("local sum", place << level):  # its first microbatch
                 tree.add_node(node, phase.layout.leaf(vector))
         phase.partial_sums.close(lo, hi)
-        self._computed_s += self.times.compute_s + self.times.local_sum_s - before_s
-        self._num_computed += -(-len(rows) // self.microbatches.num_replicas)
 
     def _seed_step(self, step: int) -> int:
         """The step of the run that random seeds come from."""
@@ -149,7 +148,9 @@ class Step:
         self.metrics.add(sums, maxima, stop - start)
         sizes = self.plan.sizes(step)
         for worker, ranges in () if self._call is None else self._call.assigned:
-            self.rows_by_worker[worker] += sum(sum(sizes[lo:hi]) for lo, hi in ranges)
+            rows = sum(sum(sizes[lo:hi]) for lo, hi in ranges)
+            self.rows_by_worker[worker] += rows
+            self.own_rows += rows if worker == self._member.worker else 0
 
     def _refuse(self, phase: Phase, step: int) -> None:
         """The sum of a step is not finite, on every worker alike: find out where from; nothing is applied."""
@@ -191,13 +192,10 @@ class Step:
         return self.microbatches.feed.plan
 
     @property
-    def times(self) -> TimeSplit:
-        """Where the time of this epoch's steps went."""
-        return self.microbatches.times
-
-    def times_by_name(self) -> dict[str, float]:
-        """Where the time of this epoch's steps went, in seconds."""
-        return asdict(self.times)
+    def own_microbatches(self) -> int:
+        """How many microbatches of the last step were this worker's."""
+        assigned = () if self._call is None else self._call.assigned
+        return sum(hi - lo for worker, ranges in assigned if worker == self._member.worker for lo, hi in ranges)
 
     def warm_up(self) -> None:
         """Let TensorFlow compile what a step needs, so that a group does not wait for that; nothing changes."""
@@ -207,9 +205,7 @@ class Step:
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch: its row order, metrics at zero."""
         self.microbatches.feed.start_pass(self.numbering.pass_of(epoch), self.numbering.part_of(epoch))
-        times = TimeSplit()
-        for phase in self.phases:
-            phase.microbatches.times = times
+        self.times.mark()
         self._epoch = epoch
         self.metrics.start()
         self.rows_by_worker = Counter()

@@ -34,13 +34,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from heliostat.cluster import instruments
-from heliostat.cluster.group.calls import broadcast
+from heliostat.cluster.group.calls import Told, broadcast
 from heliostat.cluster.group.member import Member
 from keras.callbacks import Callback
 
 from ..checkpoints.values import copied, pack, unpack
 from ..engine.model import BuiltModel
 from ..engine.step import Step
+from ..engine.times import TimeSplit
+from ..engine.waiting import waiting
 from ..events import LogLeftOut, SetTooLate
 from ..jobs import EpochLogs, FitJob
 from .attributes import Attributes
@@ -71,6 +73,7 @@ class CallbackRelay:
         job: what is trained.
         position: where this worker is in the run.
         files: where callbacks work.
+        times: where this worker's time goes.
 
     Attributes:
         batch_hooks: whether callbacks act between steps; then a control message precedes every step.
@@ -88,16 +91,17 @@ class CallbackRelay:
         job: FitJob,
         position: Position,
         files: CallbackFiles,
+        times: TimeSplit,
     ) -> None:
         self._callbacks, self._built, self._member = tuple(callbacks), built, member
         self.engine: Step | None = None
-        self._job, self._position, self._files = job, position, files
+        self._job, self._position, self._files, self._times = job, position, files, times
         self.batch_hooks = has_batch_hooks(callbacks)
         self._hooks = set().union(*map(hooks_of, self._callbacks))  # before they run: the same on all workers
         if self._callbacks:
             self._hooks.add("on_train_begin")  # gives them their model, before their state is asked for
         self._remembered: list[tuple[str, tuple[object, ...]]] = []
-        self._here = HooksHere(self._callbacks, built, member, job, position)
+        self._here = HooksHere(self._callbacks, built, member, job, position, times)
         self._carried = (*self._callbacks, self._here.drawn) if self._callbacks else ()
         self._states = CarriedStates(self._carried)
         self.followed = FollowedState(built)
@@ -123,7 +127,8 @@ class CallbackRelay:
         if hook not in self._hooks:
             return
         if self._member.is_chief and not self._remembered:
-            self._call(hook, *args)
+            with self._times.part("control", in_traces=False):
+                self._call(hook, *args)
         else:
             self._remembered.append((hook, args))
 
@@ -224,8 +229,14 @@ class CallbackRelay:
                 states=self._changed_states(between_steps=between_steps),
             ).packed()
 
-        told = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
-        message = ChiefsMessage.of(told.payload)
+        with waiting(self._times, self._member, "control", asleep="control" if self._member.is_chief else "hooks"):
+            told = broadcast(self._member, produce, MAX_MESSAGE_BYTES, DEADLINE_S)
+        with self._times.part("control", in_traces=False):
+            return self._heard(told)
+
+    def _heard(self, told: Told) -> ChiefsMessage:
+        """Take over what the chief has told."""
+        model, message = self._built.model, ChiefsMessage.of(told.payload)
         model.stop_training = message.stops
         if not told.is_own:
             self.followed.undo()
@@ -272,7 +283,8 @@ class CallbackRelay:
                 self._said_left_out.add((name, callback))
                 self._member.send(LogLeftOut(key=name, callback=callback, what=what))
         stopped = bool(self._built.model.stop_training)
-        self._member.mailbox.request(EpochLogs(epoch=self._position.epoch, logs=kept, stopped=stopped))
+        with self._times.part("epoch_end", in_traces=False):
+            self._member.mailbox.request(EpochLogs(epoch=self._position.epoch, logs=kept, stopped=stopped))
 
     # -- states of the callbacks ----------------------------------------------------------------------------------
 

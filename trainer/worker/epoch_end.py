@@ -73,6 +73,7 @@ class EpochEnd:
     def meet(self) -> None:
         """Tell the driver how the epoch's training ended; it answers with a shard of validation, or its sum."""
         self._relay.after_steps()
+        self._engine.times.enter("epoch_end")  # until the next step
         began = time.perf_counter()
         self._engine.sync_variables()
         part = EpochPart(
@@ -81,7 +82,7 @@ class EpochEnd:
             digest=state_digest(self._engine.built),
             rows=self._engine.metrics.sums.rows,
             rows_by_worker=dict(self._engine.rows_by_worker),
-            times=self._engine.times_by_name(),
+            times=self._engine.times.since_mark(),
             num_microbatches=0 if self._evaluator is None else self._evaluator.num_microbatches,
             row_ids=tuple(self._position.row_ids),
         )

@@ -107,9 +107,10 @@ def validate(session: Session, test: Callable[[StepIndex], object]) -> None:
     if not end.validates:
         return
     end.meet()
-    relay.run_and_agree("on_test_begin", {})
-    for index, batch in enumerate(end.batches()):
-        relay.run("on_test_batch_begin", index, {})
-        test(batch)
-        relay.run("on_test_batch_end", index, {})
-    relay.run_and_agree("on_test_end", end.validated())
+    with session.times.part("validate", in_traces=False):
+        relay.run_and_agree("on_test_begin", {})
+        for index, batch in enumerate(end.batches()):
+            relay.run("on_test_batch_begin", index, {})
+            test(batch)
+            relay.run("on_test_batch_end", index, {})
+        relay.run_and_agree("on_test_end", end.validated())

@@ -13,6 +13,7 @@ from heliostat.cluster.group.member import Member
 from keras.callbacks import Callback
 
 from ..engine.model import BuiltModel
+from ..engine.times import TimeSplit
 from ..jobs import FitJob
 from .callback_hooks import has_hook
 from .drawn_numbers import DrawnNumbers
@@ -31,6 +32,7 @@ class HooksHere:
         member: this worker's membership in the group.
         job: what is trained.
         position: where this worker is in the run.
+        times: where this worker's time goes.
 
     Attributes:
         model: what hooks see.
@@ -40,10 +42,16 @@ class HooksHere:
     """
 
     def __init__(
-        self, callbacks: Sequence[Callback], built: BuiltModel, member: Member, job: FitJob, position: Position
+        self,
+        callbacks: Sequence[Callback],
+        built: BuiltModel,
+        member: Member,
+        job: FitJob,
+        position: Position,
+        times: TimeSplit,
     ) -> None:
         self._callbacks, self._built, self._member = tuple(callbacks), built, member
-        self._job, self._position = job, position
+        self._job, self._position, self._times = job, position, times
         self.model, self.drawn = HookModel(built), DrawnNumbers(built, job.settings.seed)
         self.authors: dict[str, str] = {}
         self.is_set_up = False
@@ -74,22 +82,23 @@ class HooksHere:
 
     def call(self, hook: str, args: tuple[Any, ...]) -> None:  # Any: what Keras gives to hooks
         """Call a hook of all callbacks with the same logs, to which each may add for those after it."""
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         logs: Logs = args[-1] if hook == "on_epoch_end" else {}
         step, epoch = self._position.of_run, self._position.epoch
         heard = contextlib.nullcontext() if self._words is None else self._words.heard(hook, step, epoch)
         try:
-            with heard, self.drawn.installed():
+            with self._times.part("hooks", in_traces=False), heard, self.drawn.installed():
                 for callback in self._callbacks:
                     if has_hook(callback, hook):
-                        before = dict(logs)
+                        before, began = dict(logs), time.perf_counter()
                         with self.model.shown(callback, hook):
                             getattr(callback, hook)(*args)
+                        self._times.note_hook(f"{type(callback).__name__}.{hook}", time.perf_counter() - began)
                         self._note_authors(callback, before, logs)
         except BaseException:  # sys.exit(), too
             self._member.step = self._position.of_run
             raise
-        instruments.note(hook, began)
+        instruments.note(hook, began_s)
 
     def _note_authors(self, callback: Callback, before: Logs, logs: Logs) -> None:
         """Note which of an epoch's numbers are of this callback; `before` is what the logs were before its hook."""

@@ -23,6 +23,7 @@ from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, checkp
 from ..checkpoints.snapshot import Snapshot
 from ..checkpoints.store import CheckpointStore
 from ..config import EverySeconds, EverySteps, FitConfig
+from ..engine.times import TimeSplit
 from ..errors import CheckpointError
 from ..events import CheckpointNotMade
 from ..jobs import StillSaving
@@ -45,6 +46,7 @@ class Saver:
         member: this worker's membership; only the chief makes checkpoints.
         first_generation: added to the generation in names.
         take: copies the state to memory.
+        times: where this worker's time goes.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Saver:
         member: Member,
         first_generation: int,
         take: Callable[[], Snapshot],
+        times: TimeSplit,
     ) -> None:
         location = wanted.checkpoint_dir if wanted.checkpoint_every is not None else None
         self._store = None if location is None else CheckpointStore(location)
-        self._every, self._member, self._take = wanted.checkpoint_every, member, take
+        self._every, self._member, self._take, self._times = wanted.checkpoint_every, member, take, times
         self._first_generation = first_generation
         self._saved_s = time.monotonic()
         self._saved_step = -1
@@ -90,7 +93,8 @@ class Saver:
             return
         began = time.perf_counter()
         self._member.note_activity(Activity.COPY)
-        snapshot = self._taken(position)
+        with self._times.part("save", in_traces=False):
+            snapshot = self._taken(position)
         if snapshot is None:
             return
         self._member.copy_s = time.perf_counter() - began  # peers wait that much longer for the next one
@@ -107,7 +111,7 @@ class Saver:
         """Save the state and wait for it, on any worker, unless it is saved."""
         if self._store is None:
             return
-        with saving_told(self._member, self._store.shown):
+        with self._times.part("save", in_traces=False), saving_told(self._member, self._store.shown):
             self._wait()
             if position != self._saved_step and (snapshot := self._taken(position)) is not None:
                 self._saved_step, self._unwritten = position, _Copy(snapshot, 0.0)
@@ -117,7 +121,7 @@ class Saver:
         """Wait until everything is written; what could not be written is tried once more."""
         if self._store is None:
             return
-        with saving_told(self._member, self._store.shown):
+        with self._times.part("save", in_traces=False), saving_told(self._member, self._store.shown):
             self._wait()
             self._write_unwritten()
 

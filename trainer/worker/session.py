@@ -27,6 +27,7 @@ from .callback_relay import CallbackRelay
 from .epoch_end import EpochEnd, StepIndex, index_of
 from .epoch_logs import Logs
 from .position import Position
+from .sampler import Sampler
 from .saver import Saver
 from .tracer import Tracer
 from .tracing import RunSteps, Tracing
@@ -49,6 +50,7 @@ class Session:
         engine: computes steps, once they are traced.
         position: where this worker is in the run.
         relay: the user's callbacks.
+        times: where this worker's time goes.
         end: the end of an epoch.
         saver: makes checkpoints.
         saved_files: the version of callbacks' files in the last of them; None before the first.
@@ -61,9 +63,12 @@ class Session:
         self.model: keras.Model = self.built.model
         self.position = Position(epoch=job.wanted.initial_epoch, steps_per_epoch=job.num_steps)
         self.attributes = Attributes(self.model, (code.train_step, code.valid_step), self.built.state)
-        self.relay = CallbackRelay(code.callbacks, self.built, self.attributes, self._member, job, self.position, files)
+        self.times = tracing.spent
+        self.relay = CallbackRelay(
+            code.callbacks, self.built, self.attributes, self._member, job, self.position, files, self.times
+        )
         self.steps = RunSteps(tracing, code.callbacks, self.relay, self.attributes, times)
-        self.saver = Saver(job.wanted, self._member, job.first_generation, self._saved)
+        self.saver = Saver(job.wanted, self._member, job.first_generation, self._saved, self.times)
         self.saved_files: int | None = None
         self.resumed = False
         self._restored: Snapshot | None = None
@@ -71,6 +76,7 @@ class Session:
         self._part = -1  # of data that arrive, what was read last
         self._next_progress_s = self._stepped_s = self._began_s = 0.0
         self._start_times: StartTimes | None = times
+        self._sampler = Sampler(self._member, self.position, self.times, self.built)
         self._tracer = None if job.trace is None else Tracer(job.trace, self._member)
 
     @property
@@ -97,6 +103,7 @@ class Session:
     def finish(self) -> None:
         """The loop is over: wait for the last checkpoint, tell the trace."""
         self.saver.finish()
+        self.tell_sample()
         if self._tracer is not None:
             self._tracer.finish()
 
@@ -153,6 +160,7 @@ class Session:
         step, position = index_of(batch), self.position
         if not position.computes(step) or (self.steps.is_traced and step >= self.engine.plan.steps_here):
             return self._logs
+        self.times.enter("rest")
         self._want_rows()
         if self._tracer is not None:
             if self._stepped_s:
@@ -164,9 +172,8 @@ class Session:
             self._replay(self.job.replay)
         if not self.prepare(step):
             return self._logs
-        times = self.engine.times
-        times.rest_s += began - (self._stepped_s or began)
-        times.control_s += time.perf_counter() - began
+        if self._start_times is not None:  # what was before is in there
+            self.times.begin()
         instruments.note("control", began)
         try:
             self.engine.run(step)
@@ -181,8 +188,8 @@ class Session:
         position.heard_chief, self._stepped_s = False, time.perf_counter()
         self._files.all_heard()
         instruments.note("step", began)
-        self._tell_first_step()
         position.step = step + 1
+        self._tell_first_step()
         if self.job.wanted.record_rows:
             position.row_ids.append(self.engine.row_ids(step))
         self._show(last=position.step == self.engine.plan.steps_here)
@@ -202,6 +209,7 @@ class Session:
         last = self.position.epoch + 1 >= self.job.wanted.epochs or bool(self.model.stop_training)
         self.position.end_epoch()
         self.saver.after_epoch(self.position.of_run, last=last)
+        self.tell_sample()
 
     def train_function(self, iterator: Iterator[StepIndex]) -> Logs:
         """What Keras calls for every step, in place of its own function."""
@@ -224,6 +232,12 @@ class Session:
             self._start_times.seconds["step"] = time.perf_counter() - self._began_s - self.steps.late_s
             self._member.send(FirstStepDone(worker=self._member.worker, seconds=self._start_times.rounded()))
             self._start_times = None
+            self.times.end_first_step()
+
+    def tell_sample(self) -> None:
+        """Tell the driver how far this worker is and where its time has gone, once it has done a step."""
+        if self._start_times is None:
+            self._sampler.tell(self.engine)
 
     def _show(self, *, last: bool) -> None:
         """Bring the logs up to date where somebody looks at them, and now and then tell the driver."""
@@ -231,7 +245,8 @@ class Session:
         if last or acts:
             self.engine.sync_variables()
         now = time.monotonic()
-        show = self._member.is_chief and (now >= self._next_progress_s or last)
+        is_sampled = now >= self._sampler.next_s  # also after the first step here
+        show = self._member.is_chief and (now >= self._next_progress_s or last or is_sampled)
         if last or show or acts:
             self._logs = self.engine.metrics.logs()
         if show:
@@ -246,6 +261,8 @@ class Session:
                     num_workers=self._member.num_workers,
                 )
             )
+        if is_sampled:
+            self._sampler.tell(self.engine)
 
     # -- saving and restoring -------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -34,7 +34,7 @@ from ..engine.model import BuiltModel
 from ..engine.phase import phases_of
 from ..engine.runtime import BUILD_LOCK
 from ..engine.step import Step
-from ..engine.times import StartTimes
+from ..engine.times import StartTimes, TimeSplit
 from ..errors import UnsupportedModelVariableError
 from ..jobs import FitJob, StepsTraced, TraceAsked
 from ..shipping import UserCode
@@ -86,6 +86,7 @@ class Tracing:
         code: the user's steps.
         member: this worker's membership.
         opened: closes what is opened here.
+        spent: where this worker's time goes once it computes steps.
     """
 
     built: BuiltModel
@@ -94,6 +95,7 @@ class Tracing:
     code: UserCode
     member: Member
     opened: contextlib.ExitStack
+    spent: TimeSplit = field(default_factory=TimeSplit)
 
     def trace(self, times: StartTimes) -> Traced:
         """Trace the steps, and let each be computed once, for nothing.
@@ -110,7 +112,7 @@ class Tracing:
         with BUILD_LOCK, private_hooks.variables_read() as read:
             microbatches = self.opened.enter_context(closing(open_step(built, train, self.dataset, job, times)))
             phases = phases_of(microbatches, job.settings.gradient_dtype)
-            engine = Step(phases, self.member, wanted.on_nonfinite, job.numbering)
+            engine = Step(phases, self.member, wanted.on_nonfinite, self.spent, job.numbering)
             evaluator, steps = None, [(train, microbatches)]
             if job.validation_data is not None:
                 job.validation_data.check()  # it must be readable on this host as well

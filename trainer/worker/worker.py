@@ -248,6 +248,7 @@ def _keep_end(place: str, job: FitJob, built: BuiltModel, member: Member) -> Non
 def _paused(session: Session, files: CallbackFiles, member: Member) -> None:
     member.note_activity(Activity.SAVE)
     session.saver.save_now(session.position.of_run)
+    session.tell_sample()
     _bring(files, session.job, member, session.saved_files)
 
 

@@ -290,7 +290,7 @@ JOB = SimpleNamespace(settings=SimpleNamespace(seed=1))
 def test_the_relay_passes_on_the_hooks_that_a_callback_has_and_no_others():
     callbacks = [keras.callbacks.LambdaCallback(on_test_begin=print), OldNames()]
     member = SimpleNamespace(is_chief=False)
-    relay = CallbackRelay(callbacks, NO_MODEL, None, member=member, job=JOB, position=None, files=None)
+    relay = CallbackRelay(callbacks, NO_MODEL, None, member=member, job=JOB, position=None, files=None, times=None)
     for hook in ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"):
         relay.run(hook, 0)
     assert relay.remembered == ("on_train_batch_end", "on_test_begin")

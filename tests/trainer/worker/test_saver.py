@@ -16,6 +16,7 @@ from heliostat.trainer.checkpoints.manifest import CheckpointWritten, FinalState
 from heliostat.trainer.checkpoints.snapshot import Snapshot
 from heliostat.trainer.checkpoints.store import CheckpointStore
 from heliostat.trainer.config import FitConfig
+from heliostat.trainer.engine.times import TimeSplit
 from heliostat.trainer.events import CheckpointNotMade
 from heliostat.trainer.jobs import StillSaving
 from heliostat.trainer.worker import worker
@@ -147,7 +148,7 @@ def snapshot():
 def test_whoever_waits_for_its_storage_at_an_end_is_saving_and_tells_it(tmp_path, monkeypatch, when_written, ending):
     monkeypatch.setattr(storage_thread, "TELL_EVERY_S", 0.01)
     alone, activities = Alone(), []
-    kept = Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, snapshot)
+    kept = Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, snapshot, TimeSplit())
 
     def hangs(number):
         until_s = time.monotonic() + 20
@@ -193,9 +194,9 @@ def test_a_copy_that_finds_no_memory_at_a_pause_is_told(tmp_path):
         raise MemoryError("too little for a copy")
 
     alone = Alone()
-    Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, no_memory).save_now(4)
+    Saver(FitConfig(checkpoint_dir=str(tmp_path)), alone, 0, no_memory, TimeSplit()).save_now(4)
     (told,) = alone.told(CheckpointNotMade)
     assert (told.name, told.reason) == ("of step 4", "MemoryError: too little for a copy.")
     alone = Alone()
-    Saver(FitConfig(checkpoint_dir=str(tmp_path), checkpoint_every=None), alone, 0, no_memory).save_now(4)
+    Saver(FitConfig(checkpoint_dir=str(tmp_path), checkpoint_every=None), alone, 0, no_memory, TimeSplit()).save_now(4)
     assert alone.sent == [], "without checkpoints no copy is made"
