@@ -57,7 +57,7 @@ class Sampling:
 
     num_steps: int
     num_kept: int = 0
-    _rows: dict[int, int] = field(default_factory=dict)  # by epoch, of those that are done
+    _rows: dict[int, int] = field(default_factory=dict)  # by epoch, of all before it
     _members: tuple[int, ...] = ()
     _told: dict[int, WorkerSample] = field(default_factory=dict)  # by worker, the last
     _fresh: set[int] = field(default_factory=set)  # who has told since the last sample
@@ -71,7 +71,9 @@ class Sampling:
 
     def go_on(self, epochs: Sequence[EpochRecord], num_kept: int) -> None:
         """The run goes on after these epochs, in a folder that keeps so many samples."""
-        self._rows, self.num_kept = {each.epoch: each.rows for each in epochs}, num_kept
+        self.num_kept = num_kept
+        for epoch in epochs:
+            self._count(epoch)
 
     def take(self, event: GroupEvent, now_s: float) -> Taken | None:
         """Take what happens, at a time of the caller's clock; returns the sample that is due then."""
@@ -88,7 +90,7 @@ class Sampling:
 
     def end_epoch(self, epoch: EpochRecord) -> None:
         """An epoch is over; workers tell of its end next."""
-        self._rows[epoch.epoch] = epoch.rows
+        self._count(epoch)
         self._done = self._ended = epoch
 
     def last(self) -> Taken | None:
@@ -137,16 +139,15 @@ class Sampling:
         ended, progress = self._ended, self._progress
         if progress is not None and (ended is None or progress.epoch > ended.epoch):
             epoch, step, logs = progress.epoch, progress.epoch * self.num_steps + progress.step, progress.logs
-            rows = self._rows_before(epoch) + progress.rows
+            rows = self._rows.get(epoch, 0) + progress.rows
         elif ended is not None:
             epoch, step, logs = ended.epoch, (ended.epoch + 1) * self.num_steps, ended.logs
-            rows = self._rows_before(epoch + 1)
+            rows = self._rows[epoch + 1]
         else:
             step = max(each.step for each in workers)
             epoch, logs = step // self.num_steps, {}
-            rows = self._rows_before(epoch)
+            rows = self._rows.get(epoch, 0)
         return Sample(epoch=epoch, step=step, rows=rows, logs=logs, workers=workers)
 
-    def _rows_before(self, epoch: int) -> int:
-        """Rows of the epochs before this one."""
-        return sum(rows for number, rows in self._rows.items() if number < epoch)
+    def _count(self, epoch: EpochRecord) -> None:
+        self._rows[epoch.epoch + 1] = self._rows.get(epoch.epoch, 0) + epoch.rows

@@ -148,7 +148,7 @@ class TimeSplit:
         self._marked = dict(self._seconds)
 
     def since_mark(self) -> dict[str, float]:
-        """Seconds by part of an epoch's steps since it has begun; a part that is seldom is left out where it is zero."""
+        """Seconds by part of an epoch's steps since it has begun; of those that are seldom only what is not zero."""
         self.enter(self._part)
         found = {part: round(self._seconds[part] - self._marked[part], 6) for part in (*STEP_PARTS, *SELDOM_PARTS)}
         return {f"{part}_s": seconds for part, seconds in found.items() if part in STEP_PARTS or seconds}
