@@ -60,6 +60,13 @@ class ShardResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassProgress:
+    """A worker has computed so many rows of a pass without training since it told so last."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassSum:
     """The driver's answer once a pass is complete: all of it in one vector (empty for a prediction)."""
 

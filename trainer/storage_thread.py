@@ -76,17 +76,25 @@ class StorageThread(Generic[_Item]):
     """Handles items in the order in which they were put, at the pace of the storage.
 
     Attributes:
-        defect: the first error that `handle` let through. It does not end the thread: what comes behind is handled, and
-            whoever ends the thread raises it.
+        defect: the first error that `handle` or `idle` let through. It does not end the thread: what comes behind is
+            handled, and whoever ends the thread raises it.
 
     Args:
         handle: called in the thread with an item and the moment (monotonic clock) at which it was put.
         name: of the thread.
+        idle: called in the thread whenever nothing was put for `idle_s`; None for nothing.
+        idle_s: see `idle`.
     """
 
-    def __init__(self, handle: Callable[[_Item, float], None], name: str = "heliostat-storage") -> None:
+    def __init__(
+        self,
+        handle: Callable[[_Item, float], None],
+        name: str = "heliostat-storage",
+        idle: Callable[[], None] | None = None,
+        idle_s: float = 1.0,
+    ) -> None:
         self.defect: Exception | None = None
-        self._handle = handle
+        self._handle, self._idle, self._idle_s = handle, idle, idle_s
         self._at: tuple[_Item, float] | None = None  # what is being handled, and since when (monotonic clock)
         self._is_given_up = False
         self._queue: queue.SimpleQueue[tuple[_Item, float] | None] = queue.SimpleQueue()
@@ -125,11 +133,24 @@ class StorageThread(Generic[_Item]):
             raise
 
     def _work(self) -> None:
-        while (waiting := self._queue.get()) is not None and not self._is_given_up:
+        while (waiting := self._next()) is not None and not self._is_given_up:
             self._at = waiting[0], time.monotonic()
-            try:
+            with self._noting_defects():
                 self._handle(*waiting)
-            except Exception as error:
-                self.defect = self.defect or error
-            finally:
-                self._at = None
+            self._at = None
+
+    def _next(self) -> tuple[_Item, float] | None:
+        """The next item; None for the end."""
+        while self._idle is not None:
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=self._idle_s)
+            with self._noting_defects():
+                self._idle()
+        return self._queue.get()
+
+    @contextlib.contextmanager
+    def _noting_defects(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.defect = self.defect or error

@@ -61,6 +61,7 @@ from .overdue import Overdue
 from .worker_group import STACKS_S, STALLED_S, TICK_S, WorkerGroup, WorkerNotStarted
 from .worker_process import log_path
 
+SEEN_EVERY_S = 1.0
 COLLECT_ERRORS_S = 5.0  # after an error of a worker's own: how long the others' requests are awaited
 
 
@@ -93,6 +94,13 @@ class WorkerLate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersSeen:
+    """Now and then: what workers were heard to do last, by number; those that have not said are left out."""
+
+    heartbeats: Mapping[int, Heartbeat]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rebalanced:
     """The group works with other ranges of microbatches from now on."""
 
@@ -100,7 +108,15 @@ class Rebalanced:
 
 
 GroupEvent = (
-    TaskEvent | WorkerDeath | Formed | Rebalanced | Measured | WorkerLate | WorkerNotStarted | InitialStateChanged
+    TaskEvent
+    | WorkerDeath
+    | Formed
+    | Rebalanced
+    | Measured
+    | WorkerLate
+    | WorkersSeen
+    | WorkerNotStarted
+    | InitialStateChanged
 )
 
 
@@ -134,7 +150,7 @@ class TaskLoop:
         self._stop: Stop | None = None
         self._collect_until_s: float | None = None
         self._short_s = 0.0  # how long there have been too few workers, since the last generation was formed
-        self._ticked_s = time.monotonic()
+        self._ticked_s = self._seen_s = time.monotonic()
         self._overdue = Overdue(group.spec)
 
     # -- events up ------------------------------------------------------------------------------------------------
@@ -329,6 +345,7 @@ class TaskLoop:
         self._await_workers(min(elapsed_s, STALLED_S))
         if not self.state.over:
             self._look_at_workers(now_s)
+            self._tell_seen(now_s)
             self._fit_size()
 
     def _await_workers(self, elapsed_s: float) -> None:
@@ -354,6 +371,13 @@ class TaskLoop:
             self._lost_on_its_way(worker)
             group.end(worker)
             self._decide(Failure(worker=worker, kind="died", reason=reason, step=step))
+
+    def _tell_seen(self, now_s: float) -> None:
+        """Tell what workers do, every `SEEN_EVERY_S`."""
+        if now_s >= self._seen_s + SEEN_EVERY_S:
+            self._seen_s = now_s
+            said = {worker: known.life.heartbeat for worker, known in self._group.up.items() if known.has_task}
+            self._events.append(WorkersSeen(heartbeats={each: beat for each, beat in said.items() if beat is not None}))
 
     def _look_at_pace(self, now_s: float) -> None:
         """Deal the microbatches anew if some workers are slower than others, and have been for a while."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heliostat.cluster.pools.processes import open_process
-from heliostat.trainer.driver.display import Display, line_of
+from heliostat.trainer.driver.display import Display
+from heliostat.trainer.driver.event_lines import line_of
 from heliostat.trainer.driver.lease import Driver, driver_of
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,

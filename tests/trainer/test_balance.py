@@ -18,7 +18,7 @@ from heliostat.cluster.group import calls
 from heliostat.cluster.pools import local
 from heliostat.cluster.tree import additions_of
 from heliostat.trainer import ConfigurationError, Trainer
-from heliostat.trainer.driver.display import line_of
+from heliostat.trainer.driver.event_lines import line_of
 from heliostat.trainer.driver.plan import dealing_of
 from heliostat.trainer.engine.replica_sum import nodes_among
 from heliostat.trainer.events import BalanceMeasured, Rebalanced

@@ -20,7 +20,8 @@ from ..checkpoints.store import CheckpointStore, InitialCheckpoint
 from ..errors import CheckpointError
 from ..events import CheckpointCommitted, CheckpointNotMade, EpochRecord, Event
 from ..jobs import FitJob
-from .display import Display, line_of
+from .display import Display
+from .event_lines import line_of
 from .run_folder import RunFolder
 from .run_record import identity_of
 

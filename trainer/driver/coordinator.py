@@ -27,7 +27,7 @@ from ..errors import TrainerError, WorkersDisagreeError
 from ..events import EpochRecord, FirstStepDone
 from ..hardware import DESCRIPTIONS, HARDWARE, differing, refusal, told
 from ..jobs import EpochLogs, EpochPart, Final, Ready, StepsTraced, TraceAsked
-from ..pass_messages import BUCKET_OPS, NonfiniteRows, PassStart, PassSum, Shard, ShardResult
+from ..pass_messages import BUCKET_OPS, NonfiniteRows, PassProgress, PassStart, PassSum, Shard, ShardResult
 from ..single_steps import ClockAsked, WorkerTrace
 from ..trainer_config import MixedHardware
 from .shards import OrderedShards, ShardQueue, Shards
@@ -66,6 +66,7 @@ class Coordinator:
     _results: dict[Range, ShardResult] = field(default_factory=dict)
     _sum: PassSum | None = None
     _waiting: set[int] = field(default_factory=set)
+    _num_rows: int = 0  # of the pass, that are known to be computed
 
     def take(self, event: GroupEvent) -> Answers:
         """Take what happens; returns the answers it makes possible, by worker.
@@ -110,6 +111,16 @@ class Coordinator:
         """Bytes of what a worker holds, by name; empty before one has built the model."""
         return {} if self._first is None else self._first[1].memory
 
+    @property
+    def stage(self) -> str:
+        """What workers do that have not come to the first step, in a few words."""
+        return "compiling the step, and computing the first" if self.is_before_first_step else "building the model"
+
+    @property
+    def rows_passed(self) -> int | None:
+        """How many rows of a pass without training are computed, as far as workers have told; None outside of one."""
+        return None if self._shards is None or self._sum is not None else self._num_rows
+
     def taken_outputs(self) -> list[object]:
         """The outputs that have come since, up to the first that is missing; they are not kept."""
         found = []
@@ -143,6 +154,8 @@ class Coordinator:
                     self._open(num_microbatches)
                 self._waiting.add(worker)
                 return self._serve()
+            case PassProgress(rows=rows):
+                self._num_rows += rows
             case ShardResult():
                 self._keep(worker, content)
                 self._waiting.add(worker)
@@ -212,7 +225,7 @@ class Coordinator:
             self._shards = ShardQueue(num_microbatches, self._members)
         else:
             self._shards = OrderedShards(num_microbatches, self.shard_size, len(self._members), self._num_taken)
-        self._results, self._sum, self._waiting = {}, None, set()
+        self._results, self._sum, self._waiting, self._num_rows = {}, None, set(), 0
 
     def _keep(self, worker: int, result: ShardResult) -> None:
         shard = (result.shard.lo, result.shard.hi)

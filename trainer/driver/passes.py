@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.driver_loop import Task, TaskLoop, WorkersSeen
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
@@ -24,7 +24,9 @@ from ..pass_messages import PassReport
 from ..single_steps import ReplayReport
 from ..trainer_config import TrainerConfig
 from .coordinator import Coordinator
-from .display import Display, nonfinite_line
+from .display import Display
+from .doing import Doing, doing_of
+from .event_lines import nonfinite_line
 from .failures import explained
 from .finished import describe, finished_result
 from .inputs import Data, open_input
@@ -36,6 +38,7 @@ from .stream_files import taken_by_pass
 from .trained import TrainedModel
 from .workers import Workers
 
+_PASSES = {"evaluate": "evaluation", "predict": "prediction"}
 _PLAN_ENDS = "this was a plan: nothing was computed, and the script ends here"
 
 
@@ -73,11 +76,17 @@ def run_pass(
         size = None if take is None else job.settings.total_microbatches
         coordinator = Coordinator(settings.mixed_hardware, shard_size=size)
         loop = TaskLoop(workers.group, Task(method=method, job=job))
+        what, total = _PASSES[method], wanted.num_rows(len(job.data))
         with explained(workers, None):
             for event in loop.events():
                 loop.answer(coordinator.take(event))
+                if isinstance(event, WorkersSeen):
+                    rows = coordinator.rows_passed
+                    passed = None if rows is None else Doing(what=what, done=min(rows, total), total=total, unit="rows")
+                    screen.doing(doing_of(event.heartbeats, workers.hosts, f"{what}: {coordinator.stage}", passed))
                 if take is not None:
                     take(coordinator.taken_outputs())
+        screen.doing(None)
         report: PassReport = next(iter(loop.results.values()))
         if found := report.nonfinite.num_rows:
             screen.say(nonfinite_line(job.data.name, found, report.nonfinite.first))

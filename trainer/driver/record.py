@@ -24,7 +24,7 @@ from typing import Self
 
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.controller_state import Formed
-from heliostat.cluster.group.driver_loop import GroupEvent
+from heliostat.cluster.group.driver_loop import GroupEvent, WorkersSeen
 from heliostat.cluster.group.messages import InitialStateChanged, PauseWanted, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerGroup, WorkerNotStarted
 
@@ -48,7 +48,9 @@ from ..storage_thread import Newest, StorageThread
 from .commits import Commits
 from .computers import Computers
 from .coordinator import Coordinator
-from .display import Display, line_of, saving_line
+from .display import Display
+from .doing import Doing, doing_of
+from .event_lines import EventLines, saving_line
 from .expected_time import ExpectedTime
 from .group_events import event_of_run
 from .printed_once import PrintedOnce
@@ -161,7 +163,7 @@ class Record:
         self.epochs: list[EpochRecord] = []
         self.ended = self.recorded = False
         self._said_ready = self._said_start = self._said_storage = self._stepped = self._begun = False
-        self._clock_s = began_s
+        self._clock_s, self._lines = began_s, EventLines(job.num_steps)
         self._at_beginning: list[_Item] = []  # waits until a group trains
         self._progress: Newest[Progress] = Newest()
         self._expected = ExpectedTime(job.wanted.epochs, job.num_steps, validates=job.validation_data is not None)
@@ -224,6 +226,9 @@ class Record:
                 self.screen.say(saving_line(saving, worker, self._host(worker)))  # the storage may be what hangs
             case TaskEvent(content=content):
                 self._told(content, coordinator)
+            case WorkersSeen(heartbeats=heartbeats):
+                hosts = {worker: self._host(worker) for worker in heartbeats}
+                self.screen.doing(doing_of(heartbeats, hosts, coordinator.stage, self._validation(coordinator)))
             case InitialStateChanged(initial_state=InitialCheckpoint(name=name)):
                 self.note(_OriginHeard(name))
             case Formed():
@@ -278,6 +283,14 @@ class Record:
             self.note(taken.sample)
         if taken is not None and taken.is_shown and self._sample.put(taken.sample):
             self.note(_SampleWaits())
+
+    def _validation(self, coordinator: Coordinator) -> Doing | None:
+        """How far the validation is that is under way."""
+        rows, data = coordinator.rows_passed, self.job.validation_data
+        if rows is None or data is None:
+            return None
+        total = self.job.wanted.validation_pass.num_rows(len(data))
+        return Doing(what="validation", done=min(rows, total), total=total, unit="rows")
 
     def _host(self, worker: int) -> str:
         info = self._group.seen.get(worker)
@@ -418,7 +431,7 @@ class Record:
             self.folder.add_epoch(epoch)
 
     def _event(self, event: Event) -> None:
-        if line := line_of(event, self.job.num_steps):
+        if line := self._lines.line_of(event):
             self.screen.say(line)
         if isinstance(event, FirstStepDone) and not self._said_start:
             self._said_start = True

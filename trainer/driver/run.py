@@ -30,7 +30,7 @@ from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
 from heliostat.cluster.group.messages import Failure, TaskEvent
 from heliostat.cluster.group.worker_group import WorkerNotStarted
 from heliostat.cluster.group.worker_process import host_name
-from heliostat.data import DatasetError
+from heliostat.data import Dataset, DatasetError
 from heliostat.data.views.arriving import ArrivingDataset
 
 from ..checkpoints.manifest import CheckpointManifest
@@ -51,6 +51,7 @@ from ..storage_thread import telling
 from .coordinator import Coordinator
 from .data_notes import notes_on_data
 from .display import Display
+from .doing import Doing
 from .failures import explained, pausing
 from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .kills import killing
@@ -91,6 +92,7 @@ def fit(run: Run, workers: Workers, screen: Display) -> Result | None:
             "The script trains with workers=0, in its own process, so no worker can be killed. Give it workers=2 or "
             "more."
         )
+    screen.doing(Doing(what="opening the data"))
     with times.part("data"):
         run = run.opened()  # before there is a folder
     folder = run.open_folder()
@@ -188,11 +190,18 @@ def _with_data(run: Run, folder: RunFolder, workers: Workers, screen: Display, t
     streams = stream is not None or isinstance(run.validation_data, Stream)
     if streams:
         workers.launch(screen, times, run.threads(folder))  # they start while the stream is written
+    screen.doing(Doing(what=_opening(run, streams)))
     with times.part("data"), telling(partial(_tell_reading, screen)) if streams else contextlib.nullcontext():
         data, valid = run.open_data(folder)
     if streams and folder.began and not isinstance(data, ArrivingDataset):
         screen.say("streams are not read again: their rows are in the run folder, from when the run began")
     return replace(run, data=data, validation_data=valid, stream=stream)
+
+
+def _opening(run: Run, streams: bool) -> str:
+    if streams:
+        return "reading the stream"
+    return "opening the data" if isinstance(run.data, Dataset) else "writing the arrays into the run folder"
 
 
 def _tell_reading(screen: Display, seconds: float) -> None:
@@ -352,6 +361,7 @@ def _end_told(folder: RunFolder, screen: Display) -> Iterator[None]:
 
 def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: Workers) -> Result | None:
     """What came out; None after a trace. Raises RunPausedError, or TrainerError if workers differ."""
+    record.screen.doing(Doing(what="writing the end of the run"))
     job, folder, epochs = record.job, record.folder, record.epochs
     report = next(iter(loop.results.values()), None)
     traced = job.trace is not None and coordinator.is_traced

@@ -20,7 +20,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import IO, Any, Literal, TextIO, cast
+
+from rich.console import Console
 
 from .. import jobs
 from ..environment import is_plan_wanted
@@ -28,11 +30,17 @@ from ..errors import ConfigurationError
 from ..events import EpochRecord, Event
 from ..samples import Sample
 from ..storage_thread import Newest, StorageThread
-from .display import Display, PlainDisplay, TerminalDisplay
+from .display import Display, PlainDisplay
+from .doing import Doing
+from .json_lines import JsonDisplay
+from .live import TerminalDisplay
+from .notebook import NotebookDisplay, in_notebook
+from .worker_table import WorkerTable
 
-Verbose = Literal["auto", 0, 1, 2]
+Verbose = Literal["auto", "json", 0, 1, 2]
 PATIENCE_S = 10.0  # after the end of a run: how long a screen that stands still is waited for
 _LOOK_EVERY_S = 0.2
+_TICK_S = 0.5
 _PIECE_BYTES = select.PIPE_BUF  # a pipe that takes anything takes so many
 
 
@@ -104,15 +112,18 @@ class ScreenThread(Display):
 
     Args:
         shown: the other display; it writes to `stream`.
-        stream: see `shown`.
+        stream: see `shown`; None for one that writes elsewhere, and never has to wait.
     """
 
-    def __init__(self, shown: Display, stream: ScreenStream) -> None:
+    def __init__(self, shown: Display, stream: ScreenStream | None) -> None:
         self._shown, self._stream = shown, stream
         self._lock, self._started = threading.Lock(), False
-        self._thread: StorageThread[Callable[[], None]] = StorageThread(lambda show, _: show(), "heliostat-screen")
-        self._progress: Newest[Callable[[], None]] = Newest()
-        self._sample: Newest[Callable[[], None]] = Newest()
+        self._thread: StorageThread[Callable[[], None]] = StorageThread(
+            lambda show, _: show(), "heliostat-screen", idle=shown.tick, idle_s=_TICK_S
+        )
+        self._newest: dict[str, Newest[Callable[[], None]]] = {
+            name: Newest() for name in ("progress", "sample", "workers", "doing")
+        }
 
     def say(self, text: str) -> None:
         """Have the line shown."""
@@ -120,8 +131,15 @@ class ScreenThread(Display):
 
     def progress(self, progress: jobs.Progress, epochs: int) -> None:
         """Have the epoch that runs shown; what was not shown yet of it is not shown any more."""
-        if self._progress.put(partial(self._shown.progress, progress, epochs)):
-            self._put(self._show_progress)
+        self._put_newest("progress", partial(self._shown.progress, progress, epochs))
+
+    def workers(self, table: WorkerTable) -> None:
+        """Have the workers shown; likewise."""
+        self._put_newest("workers", partial(self._shown.workers, table))
+
+    def doing(self, doing: Doing | None) -> None:
+        """Have it shown what is done; likewise."""
+        self._put_newest("doing", partial(self._shown.doing, doing))
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
         """Have the epoch shown."""
@@ -136,9 +154,8 @@ class ScreenThread(Display):
         self._put(partial(self._shown.event, event))
 
     def sample(self, sample: Sample) -> None:
-        """Have it told how far the workers are; what was not told yet of it is not told any more."""
-        if self._sample.put(partial(self._shown.sample, sample)):
-            self._put(self._show_sample)
+        """Have it told how far the workers are; likewise."""
+        self._put_newest("sample", partial(self._shown.sample, sample))
 
     def end(self, record: Mapping[str, Any]) -> None:
         """Have the end told."""
@@ -152,21 +169,17 @@ class ScreenThread(Display):
         """Wait until all is shown; if the screen stands still, for at most `PATIENCE_S`."""
         if not self._started:
             return
-        self._stream.hurry(PATIENCE_S)
+        if self._stream is not None:
+            self._stream.hurry(PATIENCE_S)
         self._thread.put(self._shown.close)
         self._thread.end(2 * PATIENCE_S)  # what the user has printed before may be more than the screen takes
         if self._thread.defect is not None:  # no reason for a run to fail
             warnings.warn(f"Not all of the run was shown: {self._thread.defect!r}", RuntimeWarning, stacklevel=2)
 
-    def _show_progress(self) -> None:
-        show = self._progress.take()
-        if show is not None:
-            show()
-
-    def _show_sample(self) -> None:
-        show = self._sample.take()
-        if show is not None:
-            show()
+    def _put_newest(self, name: str, show: Callable[[], None]) -> None:
+        newest = self._newest[name]
+        if newest.put(show):
+            self._put(partial(_show_newest, newest))
 
     def _put(self, show: Callable[[], None]) -> None:
         with self._lock:
@@ -176,22 +189,44 @@ class ScreenThread(Display):
         self._thread.put(show)
 
 
-def make_display(verbose: Verbose) -> Display:
-    """The display for ``verbose``: "auto" (by whether standard output is a terminal), 0, 1 (live) or 2 (lines).
+def make_display(verbose: Verbose, *, stderr: bool = False) -> Display:
+    """The display for ``verbose``, on standard output, or on standard error.
 
-    A plan is shown in any case.
+    "auto" looks what there is: a notebook, a terminal, or anything else, which gets lines of text. 0 shows nothing but
+    a plan, 1 the live block if that is possible, 2 lines, "json" lines for programs.
 
     Raises:
         ConfigurationError: another value.
     """
-    makers: dict[object, type[PlainDisplay]] = {1: TerminalDisplay, 2: PlainDisplay}
-    if verbose not in ("auto", 0, *makers):
-        raise ConfigurationError(f"verbose={verbose!r}; it takes 'auto', 0 (nothing), 1 (a live line) or 2 (lines).")
-    if (verbose == 0 and not is_plan_wanted()) or sys.stdout is None:  # a program without a terminal may have none
+    if verbose not in ("auto", "json", 0, 1, 2):
+        raise ConfigurationError(
+            f"verbose={verbose!r}; it takes 'auto', 0 (nothing), 1 (a live block), 2 (lines) or 'json' (lines for "
+            "programs)."
+        )
+    target = sys.stderr if stderr else sys.stdout
+    if (verbose == 0 and not is_plan_wanted()) or target is None:  # a program without a terminal may have none
         return Display()
-    stream = ScreenStream(sys.stdout)
-    automatic = TerminalDisplay if stream.isatty() else PlainDisplay
-    return ScreenThread(makers.get(verbose, automatic)(stream), stream)
+    if verbose in ("auto", 1) and not stderr and in_notebook():
+        return ScreenThread(NotebookDisplay(), None)
+    stream = ScreenStream(target)
+    return ScreenThread(_shown_on(stream, verbose), stream)
+
+
+def _shown_on(stream: ScreenStream, verbose: Verbose) -> Display:
+    if verbose == "json":
+        return JsonDisplay(stream)
+    return TerminalDisplay(stream) if verbose in ("auto", 1) and can_draw(stream) else PlainDisplay(stream)
+
+
+def can_draw(stream: ScreenStream) -> bool:
+    """Whether it is a terminal whose cursor can be moved: TERM=dumb is none."""
+    console = Console(file=cast(IO[str], stream))
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def _show_newest(newest: Newest[Callable[[], None]]) -> None:
+    if (show := newest.take()) is not None:
+        show()
 
 
 def _descriptor_of(target: TextIO) -> int | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from ..errors.texts import joined, listed
+from rich.cells import cell_len, set_cell_size
+
+from ..errors.texts import duration_text, joined, listed
+from .shown_text import printable
 
 _MAX_HOSTS = 4  # by name, in a line
+_MAX_SHOWN, _MAX_LETTERS = 10, 60  # of a list, and of a text, among an epoch's numbers
 
 
 def machine_names(hosts: Iterable[str]) -> str:
@@ -24,3 +29,33 @@ def count(number: int, what: str) -> str:
     """So many of them: 1 worker, 2 workers, 1,000 microbatches."""
     ending = "" if number == 1 else "es" if what.endswith("batch") else "s"
     return f"{number:,} {what}{ending}"
+
+
+def whole_duration(seconds: float) -> str:
+    """A time as people say it, without parts of a second, and never nothing."""
+    return duration_text(max(1, round(seconds)))
+
+
+def metric(name: str, value: object) -> str:
+    """A metric with its value: loss 0.4123."""
+    return printable(f"{name} {_short(value)}")
+
+
+def numbers(logs: Mapping[str, Any]) -> str:
+    """Metrics in one line."""
+    return "  ".join(metric(name, value) for name, value in logs.items())
+
+
+def shortened(text: str, width: int) -> str:
+    """The text, cut to so many columns of a terminal; two dots say that it was cut."""
+    if cell_len(text) <= width:
+        return text
+    return f"{set_cell_size(text, width - 2).rstrip()}.." if width > 4 else set_cell_size(text, max(0, width))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        more = [f"and {len(value) - _MAX_SHOWN} more"] if len(value) > _MAX_SHOWN else []
+        return "[" + " ".join([*map(_short, value[:_MAX_SHOWN]), *more]) + "]"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]}..."

@@ -28,6 +28,7 @@ from ..trainer_config import TrainerConfig, WorkerShare
 from .asked import asked_address, checked_runtime_env
 from .core_lines import idle_cores_line, shared_cores_line
 from .display import Display
+from .doing import Doing
 from .factory import WorkerFactory
 from .words import count
 
@@ -150,6 +151,7 @@ class Workers:
             return
         self.launch(screen, times, threads)
         try:
+            screen.doing(Doing(what=f"waiting for {count(self._settings.group_size, 'worker')} to start"))
             with times.part("workers"):
                 for waiting in self.group.start():
                     screen.say(waiting)
@@ -209,6 +211,7 @@ class Workers:
         _free(group, disk, uses_ray)
 
     def _local_group(self, screen: Display, threads: int | None) -> WorkerGroup:
+        screen.doing(Doing(what="loading TensorFlow"))
         load_tensorflow()  # which computes here
         from ..engine.runtime import fix_threads, no_gpus_seen, usable_gpus
 
@@ -254,6 +257,7 @@ class Workers:
         if replicas is not None:
             settings.microbatches(replicas)
         screen.say(f"starting {count(settings.workers, 'worker')}")
+        screen.doing(Doing(what="connecting to Ray"))
         if self._ahead is not None:
             self._uses_ray = self._ahead.take()
             self._ahead = None

@@ -64,10 +64,10 @@ class Evaluator:
             step, range(max(self._lo - first, 0), min(self._hi - first, plan.num_microbatches))
         )
 
-    def step(self, step: int, rows: Sequence[Microbatch]) -> None:
-        """Compute this worker's microbatches of one step of the pass; `rows` were read for it."""
+    def step(self, step: int, rows: Sequence[Microbatch]) -> int:
+        """Compute this worker's microbatches of one step of the pass; `rows` were read for it. Returns their number."""
         plan = self._microbatches.feed.plan
-        first, sizes = step * plan.num_microbatches, plan.sizes(step)
+        first, sizes, before = step * plan.num_microbatches, plan.sizes(step), self._rows
         for (_, index), vector in self._microbatches.computed(rows, step):
             buckets = tuple(np.array(bucket) for bucket in vector)
             if not all_finite(buckets[1]):
@@ -75,6 +75,7 @@ class Evaluator:
                 self.nonfinite = self.nonfinite.plus(ids, len(ids))
             self._tree.add(first + index, buckets)
             self._rows += sizes[index]
+        return self._rows - before
 
     def finish(self) -> tuple[dict[Node, Vector], int]:
         """The partial sums over these microbatches, and the number of rows in them."""

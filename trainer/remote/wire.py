@@ -17,6 +17,7 @@ stays), and a second file beside the log (order would be lost, and there would b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -30,15 +31,18 @@ from typing import Any
 from heliostat.cluster.group.worker_process import host_name
 
 from ..checkpoints.values import decode, encode, to_words
-from ..driver.display import Display
+from ..driver.display import Display, TableDisplay
+from ..driver.doing import Doing
 from ..driver.screen import ScreenStream, ScreenThread, Verbose, make_display
+from ..driver.worker_table import WorkerTable
 from ..environment import links_wanted
 from ..errors import ValueNotCarriedError
-from ..events import EpochRecord, Lines
+from ..events import EpochRecord, Event, Lines, event_of
 from ..jobs import Progress
 from .links import FileMark, link
 
 MARK = "\x1e"
+_MAX_WORKERS = 8
 _PROGRESS_EVERY_S = (1.0, 10.0)  # at first; and after hours
 
 
@@ -64,6 +68,42 @@ class EpochDone(Lines):
     record: EpochRecord
     epochs: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened(Lines):
+    """An event, in its own form."""
+
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersDid(Lines):
+    """How the workers did in the last seconds; of many the slowest."""
+
+    table: WorkerTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Does(Lines):
+    """What is done from now on: one thing, or nothing that needs a word."""
+
+    doing: tuple[Doing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBegan(Lines):
+    """Workers train a run; `record` is what ``run.json`` says by now."""
+
+    path: str
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Lines):
+    """A run is finished, paused or failed; `record` is what ``run.json`` says."""
+
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +171,17 @@ class Done(Lines):
     value: Any = None
 
 
-Message = Said | Progressed | EpochDone | FolderOpened | Files | StageBegun | Failed | Done
+Shown = Said | Progressed | EpochDone | Happened | WorkersDid | Does | RunBegan | RunEnded
+Message = Shown | FolderOpened | Files | StageBegun | Failed | Done
 MESSAGES: Mapping[str, type[Message]] = {
     "said": Said,
     "progress": Progressed,
     "epoch": EpochDone,
+    "event": Happened,
+    "workers": WorkersDid,
+    "doing": Does,
+    "began": RunBegan,
+    "ended": RunEnded,
     "folder": FolderOpened,
     "files": Files,
     "stage": StageBegun,
@@ -186,6 +232,17 @@ def show(message: Message, display: Display) -> None:
             display.progress(progress, epochs)
         case EpochDone(record=record, epochs=epochs, seconds=seconds):
             display.epoch(record, epochs, seconds)
+        case Happened(event=fields):
+            with contextlib.suppress(ValueError):  # of a later version
+                display.event(event_of(fields))
+        case WorkersDid(table=table):
+            display.workers(table)
+        case Does(doing=doing):
+            display.doing(doing[0] if doing else None)
+        case RunBegan(path=path, record=fields):
+            display.begin(Path(path), fields)
+        case RunEnded(record=fields):
+            display.end(fields)
         case FolderOpened(path=path):
             display.run_folder(Path(path))
 
@@ -196,7 +253,7 @@ def tell(message: Message) -> None:
         ScreenStream(sys.stdout).write(to_line(message))
 
 
-class LinesDisplay(Display):
+class LinesDisplay(TableDisplay):
     """Writes a message for each of its calls, and makes a link to each run folder.
 
     Args:
@@ -206,20 +263,54 @@ class LinesDisplay(Display):
     """
 
     def __init__(self, stream: TextIOBase, links: Path, *, is_quiet: bool = False) -> None:
+        super().__init__()
         self._stream, self._links, self._is_quiet = stream, links, is_quiet
-        self._began_s, self._next_s = time.monotonic(), 0.0
+        self._began_s = time.monotonic()
+        self._next_s: dict[str, float] = {}
+        self._doing: Doing | None = None
 
     def say(self, text: str) -> None:
         """Tell the line."""
         self._tell(Said(text=text))
 
+    def begin(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Tell that workers train."""
+        super().begin(path, record)
+        self._tell(RunBegan(path=os.fspath(path), record=dict(record)))
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Tell the end of the run."""
+        self._tell(RunEnded(record=dict(record)))
+
+    def event(self, event: Event) -> None:
+        """Tell the event."""
+        self._tell(Happened(event=event.to_json()))
+
     def progress(self, progress: Progress, epochs: int) -> None:
         """Now and then, tell of the epoch that runs."""
-        now_s = time.monotonic()
-        if now_s >= self._next_s:
-            least_s, most_s = _PROGRESS_EVERY_S
-            self._next_s = now_s + min(most_s, max(least_s, (now_s - self._began_s) / 1000))
+        if self._is_due("progress"):
             self._tell(Progressed(progress=progress, epochs=epochs))
+
+    def workers(self, table: WorkerTable) -> None:
+        """Now and then, tell how the workers do; of many the slowest."""
+        if self._is_due("workers"):
+            self._tell(WorkersDid(table=table.shortened(_MAX_WORKERS)))
+
+    def doing(self, doing: Doing | None) -> None:
+        """Tell what is done, when that is something else, and now and then how far it is."""
+        before, self._doing = self._doing, doing
+        is_new = (doing and doing.what) != (before and before.what)
+        if is_new or (doing != before and self._is_due("doing")):
+            self._tell(Does(doing=() if doing is None else (doing,)))
+
+    def _is_due(self, name: str) -> bool:
+        """Whether what only its newest value counts of is told again: less often after hours."""
+        now_s = time.monotonic()
+        if now_s < self._next_s.get(name, 0.0):
+            return False
+        least_s, most_s = _PROGRESS_EVERY_S
+        self._next_s[name] = now_s + min(most_s, max(least_s, (now_s - self._began_s) / 1000))
+        return True
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
         """Tell of the epoch, but for its row ids, which are in checkpoints."""

@@ -25,6 +25,7 @@ from ..jobs import EpochPart
 from ..pass_messages import NonfiniteRows, PassSum, Shard, ShardResult
 from .callback_relay import CallbackRelay
 from .epoch_logs import Logs
+from .pass_told import PassTold
 from .position import Position
 
 StepIndex = np.ndarray  # int64 [1]: the number of a step, which stands for the rows of its batch
@@ -59,6 +60,7 @@ class EpochEnd:
         self._engine, self._any_evaluator, self._member = engine, evaluator, member
         self._relay, self._position, self._wanted = relay, position, wanted
         self._answer: object = None  # of the driver
+        self._told = PassTold(member)
 
     @property
     def validates(self) -> bool:
@@ -108,7 +110,7 @@ class EpochEnd:
             self._member.note_activity(Activity.READ)
             rows = self._evaluator.read(index_of(batch))
             self._member.note_activity(Activity.VALIDATE)
-            self._evaluator.step(index_of(batch), rows)
+            self._told.add(self._evaluator.step(index_of(batch), rows))
             instruments.note("validation", began)
         return {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -33,13 +33,16 @@ class Predictor:
         with BUILD_LOCK:
             self._per_replica = PerReplica(built.strategy, built.runtime, self._predicted, specs)
 
-    def rows(self, dataset: Dataset, start: int, stop: int, rows_at_once: int) -> object:
+    def rows(
+        self, dataset: Dataset, start: int, stop: int, rows_at_once: int, told: Callable[[int], None] = lambda _: None
+    ) -> object:
         """Predictions of the rows [start, stop) of a dataset.
 
         Args:
             dataset: where the rows are.
             start, stop: the range of row ids.
             rows_at_once: rows of one call of the model on a replica; bits may depend on it.
+            told: called with how many more rows are computed.
 
         Returns:
             what the model returns, with arrays ``[stop - start, ...]``, in the order of the rows.
@@ -55,6 +58,7 @@ class Predictor:
                 by_replica = self._per_replica(inputs)
                 # Copies: an output may be a view of the input's buffer.
                 pieces += [[np.array(output) for output in by_replica[replica]] for replica in range(len(wave))]
+                told(wave[-1][1] - wave[0][0])
         joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         return keras.tree.pack_sequence_as(self._structure, joined)
 

@@ -43,6 +43,7 @@ from .callback_state import notes_on_lost_state
 from .entering import announce, join_pass, join_run
 from .held_model import HeldModel
 from .model_file import kind_of, write_model
+from .pass_told import PassTold
 from .places import fit_here, pass_here, reach_of
 from .predict import Predictor
 from .saver import reason_of, saving_told, written
@@ -167,6 +168,7 @@ class Worker:
             evaluator = Evaluator(microbatches)
             join_pass(built, member, lacking, reach)
             self._model.key = job.model.key
+            told = PassTold(member)
             answer = member.request(PassStart(num_microbatches=evaluator.num_microbatches))
             while isinstance(answer, Shard):
                 for step in evaluator.start(answer.lo, answer.hi):
@@ -174,7 +176,7 @@ class Worker:
                     member.note_activity(Activity.READ)
                     rows = evaluator.read(int(step[0]))
                     member.note_activity(Activity.EVALUATE)
-                    evaluator.step(int(step[0]), rows)
+                    told.add(evaluator.step(int(step[0]), rows))
                 nodes, num_rows = evaluator.finish()
                 found = ShardResult(shard=answer, nodes=nodes, rows=num_rows, nonfinite=evaluator.nonfinite)
                 answer = member.request(found)
@@ -197,12 +199,13 @@ class Worker:
         self._model.key = job.model.key
         # Cut alike for every number of workers: the same rows at once give the same bits.
         num_rows = job.wanted.num_rows(len(dataset))
+        told = PassTold(member)
         answer = member.request(PassStart(num_microbatches=-(-num_rows // rows_at_once)))
         while isinstance(answer, Shard):
             member.note_activity(Activity.PREDICT)
             instruments.fault_point("validation")
             start, stop = (min(cut * rows_at_once, num_rows) for cut in (answer.lo, answer.hi))
-            outputs = predictor.rows(dataset, start, stop, rows_at_once)
+            outputs = predictor.rows(dataset, start, stop, rows_at_once, told.add)
             answer = member.request(ShardResult(shard=answer, outputs=outputs, rows=stop - start))
         member.deliver = lambda at_end: PassReport(logs={})
         return member.end()

@@ -12,23 +12,30 @@ from pathlib import Path
 import pytest
 from heliostat.trainer import EnvironmentVariableError
 from heliostat.trainer.driver.display import Display
+from heliostat.trainer.driver.doing import Doing
 from heliostat.trainer.driver.screen import ScreenStream
+from heliostat.trainer.driver.worker_table import WorkerRow, WorkerTable
 from heliostat.trainer.environment import EVENTS
-from heliostat.trainer.events import EpochRecord
+from heliostat.trainer.events import EpochRecord, WorkerLost
 from heliostat.trainer.jobs import Progress
 from heliostat.trainer.remote import wire
 from heliostat.trainer.remote.wire import (
     MARK,
+    Does,
     Done,
     EpochDone,
     Failed,
     FileMark,
     Files,
     FolderOpened,
+    Happened,
     LinesDisplay,
     Progressed,
+    RunBegan,
+    RunEnded,
     Said,
     StageBegun,
+    WorkersDid,
     display_for,
     lines_of,
     parse,
@@ -50,10 +57,18 @@ RECORD = EpochRecord(
     seconds_by_worker={0: {"compute": 0.5}, 7: {}},
     stopped=True,
 )
+EVENT = WorkerLost(worker=1, host="b", step=None, reason="killed", left=1, time=1e9)
+TABLE = WorkerTable(rows=(WorkerRow(worker=0, host="a", microbatches=4, speed=None, memory_bytes=1),), num_workers=1)
+DOING = Doing(what="validation", done=3, total=None, unit="rows")
 MESSAGES = [
     Said(text="two\nlines, größe 日本, \x1b[31m, \u2028, NaN, and \x1e itself"),
     Progressed(progress=PROGRESS, epochs=3),
     EpochDone(record=RECORD, epochs=3, seconds=2.5),
+    Happened(event=EVENT.to_json()),
+    WorkersDid(table=TABLE),
+    Does(doing=(DOING,)),
+    RunBegan(path="/runs/a", record={"state": "running", "plan": {"workers": 2}}),
+    RunEnded(record={"state": "failed", "error": None}),
     FolderOpened(path="/home/somebody/runs/a b", host="alpha", link="heliostat-x-1"),
     Files(path="/runs/a", node_id="0f" * 28, link="heliostat-x-1", files={"logs/a b": FileMark(size=0, digest="99")}),
     StageBegun(stage="data"),
@@ -126,12 +141,33 @@ class Noted(Display):
     def run_folder(self, path):
         self.calls.append(("run_folder", path))
 
+    def begin(self, path, record):
+        self.calls.append(("begin", path, record))
+
+    def event(self, event):
+        self.calls.append(("event", event))
+
+    def workers(self, table):
+        self.calls.append(("workers", table))
+
+    def doing(self, doing):
+        self.calls.append(("doing", doing))
+
+    def end(self, record):
+        self.calls.append(("end", record))
+
 
 def call_all(display: Display, run_dir: Path) -> None:
     display.say("plan: 2 workers")
     display.run_folder(run_dir)
+    display.doing(DOING)
+    display.begin(run_dir, {"state": "running"})
     display.progress(PROGRESS, 3)
+    display.workers(TABLE)
+    display.event(EVENT)
+    display.doing(None)
     display.epoch(RECORD, 3, 2.5)
+    display.end({"state": "finished"})
 
 
 def test_a_display_elsewhere_is_called_as_one_here(tmp_path):
@@ -141,7 +177,7 @@ def test_a_display_elsewhere_is_called_as_one_here(tmp_path):
     for line in log.getvalue().split("\n")[:-1]:
         show(parse(line), elsewhere)
     assert elsewhere.calls == here.calls
-    assert len(here.calls) == 4
+    assert len(here.calls) == 10
 
 
 def test_a_quiet_one_tells_of_folders_alone(tmp_path):
