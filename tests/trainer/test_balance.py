@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import keras
@@ -100,7 +101,7 @@ def test_a_slow_worker_gets_fewer_microbatches_and_the_bits_stay(train, slow_wor
     last = rebalanced[-1]["after"]
     assert rows == [2 * last["0"], 2 * last["1"]], "the last epoch was computed as the last event says"
     printed = capsys.readouterr().out
-    assert "balance: microbatches of worker 0 on " in printed
+    assert f"balance: microbatches 4·4 -> {first['after']['0']}·{first['after']['1']} of worker 0 on " in printed
 
     (measured, *_) = events_of(result.run_dir, "balance_measured")
     assert (measured["before_s"], measured["expected_s"]) == (first["step_s"], first["expected_s"])
@@ -149,7 +150,12 @@ def test_lines_of_a_balance():
         expected_s=0.6,
     )
     assert line_of(moved, 10) == (
-        "balance: microbatches of worker 0 on a 4 -> 6, worker 1 on b 4 -> 2; steps should take 50% less time"
+        "balance: microbatches 4·4 -> 6·2 of worker 0 on a, worker 1 on b; steps should take 50% less time"
+    )
+    many = dict.fromkeys(range(64), 4)
+    of_many = replace(moved, before=many, after={**many, 7: 5, 9: 3}, hosts=dict.fromkeys(many, "c"))
+    assert line_of(of_many, 10) == (
+        "balance: microbatches of worker 7 on c 4 -> 5, worker 9 on c 4 -> 3; steps should take 50% less time"
     )
     came = BalanceMeasured(before_s=1.2, expected_s=0.6, step_s=0.66)
     assert line_of(came, 10) == "balance: steps take 45% less time than before (50% less was expected)"

@@ -30,8 +30,7 @@ from ..errors.texts import duration_text, size_text
 from ..jobs import Progress
 from .doing import Doing
 from .rhythm import Rest
-from .shown_text import printable
-from .words import metric, shortened, whole_duration
+from .words import metric, one_line, shortened, whole_duration
 from .worker_table import MUCH, SLOW, WorkerTable
 
 MAX_COLUMNS = 80
@@ -139,8 +138,8 @@ class _Bar:
 
 def _doing_bar(doing: Doing, seconds: float) -> _Bar:
     if doing.unit:
-        return _Bar(printable(doing.what), doing.done, doing.total, doing.progress(), doing.left_s(seconds))
-    return _Bar(printable(doing.what), 0, None, whole_duration(seconds) if seconds >= 1 else "")
+        return _Bar(one_line(doing.what), doing.done, doing.total, doing.progress(), doing.left_s(seconds))
+    return _Bar(one_line(doing.what), 0, None, whole_duration(seconds) if seconds >= 1 else "")
 
 
 # -- lines of text ----------------------------------------------------------------------------------------------------
@@ -231,7 +230,7 @@ def _columns(table: WorkerTable) -> list[_Column]:
     speeds = [row.speed for row in rows]
     return [
         _Column("worker", tuple(str(row.worker) for row in rows)),
-        _Column("host", tuple(printable(row.host) for row in rows), is_text=True),
+        _Column("host", tuple(one_line(row.host) for row in rows), is_text=True),
         _Column("device", (table.device,) * len(rows), is_text=True),
         _Column("microbatches", tuple(str(row.microbatches) for row in rows)),
         _Column("speed", tuple(map(_percent, speeds)), tuple(each is not None and each < SLOW for each in speeds)),

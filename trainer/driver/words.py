@@ -38,12 +38,17 @@ def whole_duration(seconds: float) -> str:
 
 def metric(name: str, value: object) -> str:
     """A metric with its value: loss 0.4123."""
-    return printable(f"{name} {_short(value)}")
+    return one_line(f"{name} {_short(value)}")
 
 
 def numbers(logs: Mapping[str, Any]) -> str:
     """Metrics in one line."""
     return "  ".join(metric(name, value) for name, value in logs.items())
+
+
+def one_line(text: str) -> str:
+    """A text of others on one line, with what a terminal would obey written out."""
+    return printable(text.replace("\n", " ").replace("\t", " "))
 
 
 def shortened(text: str, width: int) -> str:
