@@ -14,11 +14,13 @@ of machines differ.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 RowIds = tuple[tuple[tuple[int, ...], ...], ...]
+Reader = Callable[[object], object]
 
 
 class Lines:
@@ -40,13 +42,12 @@ class Lines:
         Raises:
             ValueError: a field is missing.
         """
-        kinds = get_type_hints(cls)
         found = {}
-        for each in fields(cls):  # type: ignore[arg-type]
-            if each.name in line:
-                found[each.name] = _typed(line[each.name], kinds[each.name])
-            elif each.default is MISSING and each.default_factory is MISSING:
-                raise ValueError(f"it lacks {each.name!r}")
+        for name, (read, is_needed) in _readers(cls).items():  # type: ignore[arg-type]  # mypy takes type[Self] for not hashable
+            if name in line:
+                found[name] = read(line[name])
+            elif is_needed:
+                raise ValueError(f"it lacks {name!r}")
         return cls(**found)
 
 
@@ -373,13 +374,30 @@ def _plain(value: object) -> object:
     return value
 
 
-def _typed(value: object, kind: object) -> object:
-    """A JSON value as its field's annotation says."""
-    arguments = get_args(kind)
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_typed(each, arguments[0]) for each in value)
-    if get_origin(kind) is dict and isinstance(value, dict):
-        return {arguments[0](name): _typed(each, arguments[1]) for name, each in value.items()}
-    if isinstance(kind, type) and issubclass(kind, Lines) and isinstance(value, dict):
-        return kind.from_json(value)
+@cache
+def _readers(kind: type[Lines]) -> dict[str, tuple[Reader, bool]]:
+    """By field of such a dataclass, what reads its JSON value, and whether a line must have it."""
+    hints = get_type_hints(kind)
+    return {
+        each.name: (_reader(hints[each.name]), each.default is MISSING and each.default_factory is MISSING)
+        for each in fields(kind)  # type: ignore[arg-type]
+    }
+
+
+@cache
+def _reader(kind: object) -> Reader:
+    """What makes a JSON value one of this annotation; once for each, since looking at annotations takes long."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        read = _reader(arguments[0])
+        return lambda value: tuple(map(read, value)) if isinstance(value, list) else value
+    if origin is dict and not (arguments[0] is str and _reader(arguments[1]) is _unchanged):
+        name, read = arguments[0], _reader(arguments[1])
+        return lambda value: {name(k): read(v) for k, v in value.items()} if isinstance(value, dict) else value
+    if isinstance(kind, type) and issubclass(kind, Lines):
+        return lambda value: kind.from_json(value) if isinstance(value, dict) else value
+    return _unchanged
+
+
+def _unchanged(value: object) -> object:
     return value
