@@ -330,6 +330,22 @@ for _number in (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.E
     example(
         "StorageError", errno.errorcode[_number], lambda error=_error: trainer.StorageError(RUN / "run.json", error)
     )
+example("SessionError", "arrays", lambda: trainer.SessionError.no_step("train_on_batch", np.zeros(3)))
+example(
+    "SessionError",
+    "an epoch too early",
+    lambda: trainer.SessionError.out_of_turn("s.steps(2)", "before step 3 of the 40 of epoch 1"),
+)
+example("SessionError", "a step left out", lambda: trainer.SessionError.not_done("train_on_batch", 3, 1))
+example("SessionError", "over", lambda: trainer.SessionError.over(20, 20))
+example("SessionError", "finished", lambda: trainer.SessionError.over(20, 20, Path("runs/news")))
+example("SessionError", "no validation data", lambda: trainer.SessionError.no_validation())
+example("SessionError", "metrics", lambda: trainer.SessionError.in_an_epoch(3, 1))
+example("SessionError", "rate", lambda: trainer.SessionError.rate(0.001, "a schedule decides it"))
+example("SessionError", "outside", lambda: trainer.SessionError.not_open("s.steps"))
+example("SessionError", "unfinished", lambda: trainer.SessionError.unfinished("it is before epoch 3"))
+example("SessionError", "busy", lambda: trainer.SessionError.busy("evaluate"))
+example("SessionError", "elsewhere", lambda: trainer.SessionError.elsewhere("http://head:8265"))
 example("FetchError", "no folder", lambda: trainer.FetchError.no_folder(SUBMISSION))
 example("FetchError", "not there", lambda: trainer.FetchError.not_there(["/root/heliostat/train/runs/news"]))
 example("FetchError", "a job for it", lambda: trainer.FetchError.small_job("list", "its driver was killed"))

@@ -37,14 +37,24 @@ FLOORS: Mapping[str, Floors] = {
     ],
     "trainer": [
         {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
-        | {"global_sums", "hardware", "quiet_load"}
+        | {"caller_words", "global_sums", "hardware", "quiet_load"}
         | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"}
         | {"checked", "trainer_config", "samples", "beginning", "pass_messages", "single_steps"},
         {"engine", "report"},
         {"checkpoints"},
         {"worker"},
         {"driver"},
-        {"trainer", "given_rows", "held_runs", "model_use", "pass_hooks", "remote", "saved_model", "__init__"},
+        {
+            "trainer",
+            "given_rows",
+            "held_runs",
+            "model_use",
+            "pass_hooks",
+            "remote",
+            "saved_model",
+            "training_session",
+            "__init__",
+        },
         {"doctor"},
     ],
 }

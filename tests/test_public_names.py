@@ -17,7 +17,8 @@ TRAINER = """
     HandleError LeaseHeldError
     LeaseLostError MemoryExhaustedError ModelError NonfiniteGradientError NotCompiledError OtherBeginningError
     OtherEnvironmentError
-    Result RunPausedError RuntimeSetupError StateNotKeptError StorageError Trainer TrainerError TrainingFailedError
+    Result RunPausedError RuntimeSetupError SessionError StateNotKeptError StorageError Trainer TrainerError
+    TrainingFailedError TrainingSession
     UnsupportedModelAttributeError UnsupportedModelChangeError UnsupportedModelError UnsupportedModelVariableError
     UnsupportedStepError UnsupportedStepInCallbackError ValueNotCarriedError WorkersDisagreeError
     global_mean global_sum

@@ -28,6 +28,7 @@ from .errors import (
     OtherEnvironmentError,
     RunPausedError,
     RuntimeSetupError,
+    SessionError,
     StateNotKeptError,
     StorageError,
     TrainerError,
@@ -43,6 +44,7 @@ from .errors import (
 )
 from .global_sums import global_mean, global_sum
 from .trainer import Trainer
+from .training_session import TrainingSession
 
 __all__ = [
     "CallDetachedError",
@@ -71,11 +73,13 @@ __all__ = [
     "Result",
     "RunPausedError",
     "RuntimeSetupError",
+    "SessionError",
     "StateNotKeptError",
     "StorageError",
     "Trainer",
     "TrainerError",
     "TrainingFailedError",
+    "TrainingSession",
     "UnsupportedModelAttributeError",
     "UnsupportedModelChangeError",
     "UnsupportedModelError",

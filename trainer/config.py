@@ -55,6 +55,7 @@ class EverySeconds:
 
 CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
 DEFAULT_COLUMNS = Columns()
+OPEN_END = 1_000_000  # epochs of a run whose caller has not said how many there will be
 LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
 
 
@@ -118,6 +119,7 @@ class FitConfig:
         on_nonfinite: what to do about a gradient that is not finite.
         probe: look, before the first step, whether what the step computes follows from microbatches.
         record_rows: keep which rows every worker computed in every step (for proofs).
+        is_stepwise: a loop of the caller's asks for every step, and says when the run ends (`Trainer.session`).
     """
 
     loop: LoopName = "fit"
@@ -144,6 +146,7 @@ class FitConfig:
     on_nonfinite: OnNonfinite = "raise"
     probe: bool = True
     record_rows: bool = False
+    is_stepwise: bool = False
 
     def __post_init__(self) -> None:
         _make_plain(self)
@@ -169,6 +172,11 @@ class FitConfig:
             parse_shuffle(self.shuffle)
         except PlanError as error:
             raise ConfigurationError(str(error)) from error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows yet how many epochs there will be."""
+        return self.epochs >= OPEN_END
 
     @property
     def validation_columns(self) -> Columns:

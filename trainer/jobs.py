@@ -146,6 +146,11 @@ class FitJob:
         """Steps of an epoch."""
         return self.wanted.num_steps(len(self.data))
 
+    def steps_of(self, epoch: int) -> int:
+        """Steps of one epoch; the last of a pass may have fewer."""
+        per_pass = -(-len(self.data) // self.wanted.global_batch_size)
+        return min(self.num_steps, per_pass - self.numbering.part_of(epoch) * self.num_steps)
+
     @property
     def rows_per_microbatch(self) -> int:
         """Rows of a microbatch."""

@@ -50,6 +50,7 @@ from .messages import (
     Membership,
     Message,
     PauseWanted,
+    Said,
     TaskEnded,
     TaskEvent,
     TaskRequest,
@@ -117,6 +118,7 @@ GroupEvent = (
     | WorkersSeen
     | WorkerNotStarted
     | InitialStateChanged
+    | Said
 )
 
 
@@ -192,6 +194,10 @@ class TaskLoop:
         """Ask for a pause at the next good moment; from any thread or signal handler."""
         self._group.pool.inbox.put(PauseWanted(reason=reason))
 
+    def say(self, content: object) -> None:
+        """Let this come up as an event, `Said`; from any thread."""
+        self._group.pool.inbox.put(Said(content=content))
+
     def regroup_if_wanted(self) -> None:
         """The group is in the middle of steps: change it now if somebody waits for that, or is slow."""
         self._decide(Signal.REGROUP_IF_WANTED)
@@ -201,6 +207,9 @@ class TaskLoop:
     # -- messages -------------------------------------------------------------------------------------------------
 
     def _take(self, message: Message | Wish) -> None:
+        if isinstance(message, Said):
+            self._events.append(message)
+            return
         if isinstance(message, PauseWanted | InitialStateChanged):
             self._decide(message)
             if isinstance(message, InitialStateChanged):

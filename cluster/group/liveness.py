@@ -59,6 +59,7 @@ class Activity(Enum):
     CALLBACKS = "the chief's callbacks"
     AWAIT_CALLBACKS = "waiting for the chief's callbacks"
     AWAIT_DRIVER = "waiting for the driver"
+    AWAIT_CALLER = "waiting for the caller's next step"
     MEET = "waiting for the others at the end of the epoch"
     VALIDATE = "validation"
     AWAIT_VALIDATION = "waiting for others to validate"

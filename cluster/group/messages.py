@@ -15,6 +15,7 @@ message                who sends it                  who acts                   
 `WorkerAlive`          a pool                        the driver's loop              carries the heartbeat
 `PauseWanted`          a signal, or a timer          the controller                 one worker saves, all leave
 `InitialStateChanged`  the task's driver's half      the controller                 what lost workers begin from
+`Said`                 another of its threads        the driver's half of the task  nothing in the group
 `TaskEnded`            a worker's process, or a pool the driver's loop              its task, or the worker, is gone
 =====================  ============================  =============================  ================================
 
@@ -230,5 +231,12 @@ class InitialStateChanged:
     position: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Another thread of the driver's process says something to the driver's half of the task."""
+
+    content: object
+
+
 Message = WorkerUp | WorkerAlive | TaskEvent | TaskEnded
-Wish = PauseWanted | InitialStateChanged  # of the driver's own, in the same queue
+Wish = PauseWanted | InitialStateChanged | Said  # of the driver's own, in the same queue

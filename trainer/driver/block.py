@@ -26,11 +26,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from ..config import OPEN_END
 from ..errors.texts import duration_text, size_text
 from ..jobs import Progress
 from .doing import Doing
 from .rhythm import Rest
-from .words import metric, one_line, shortened, whole_duration
+from .words import epoch_of, metric, one_line, shortened, whole_duration
 from .worker_table import MUCH, SLOW, WorkerTable
 
 MAX_COLUMNS = 80
@@ -82,7 +83,7 @@ class Block:
 
 def _lines(block: Block, width: int, console: Console, options: ConsoleOptions) -> Iterator[Text]:
     if block.progress is not None:
-        head, left_s = f"epoch {block.progress.epoch + 1}/{block.epochs}", block.rest.epoch_s
+        head, left_s = epoch_of(block.progress.epoch, block.epochs), block.rest.epoch_s
         how_far = f"{block.progress.step:,}/{block.progress.steps:,}"
         bar = _Bar(head, block.progress.step, block.progress.steps, how_far, left_s)
         yield bar.line(width, console, options)
@@ -151,7 +152,7 @@ def _speed_line(block: Block, dot: str, width: int) -> str:
         parts.append(f"{block.rows_per_s:,.0f} samples/s")
     if block.step_s:
         parts.append(f"{duration_text(block.step_s)} a step")
-    if block.rest.run_s and block.epochs > 1:
+    if block.rest.run_s and 1 < block.epochs < OPEN_END:
         parts.append(f"all {block.epochs} epochs in {whole_duration(block.rest.run_s)}")
     if block.checkpoint_s is not None:
         parts.append(f"checkpoint {whole_duration(block.checkpoint_s)} ago")

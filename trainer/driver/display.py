@@ -17,7 +17,7 @@ from .doing import Doing
 from .rhythm import Rhythm
 from .shown_text import printable
 from .watcher import Watcher
-from .words import numbers, whole_duration
+from .words import epoch_of, numbers, whole_duration
 from .worker_table import RecentSamples, WorkerTable, device_of
 
 _LINE_EVERY_S = 10.0
@@ -121,7 +121,7 @@ def progress_line(progress: jobs.Progress, epochs: int, rhythm: Rhythm, table: W
         rhythm: how fast it goes.
         table: of the workers.
     """
-    parts = [f"epoch {progress.epoch + 1}/{epochs}", f"step {progress.step}/{progress.steps}", numbers(progress.logs)]
+    parts = [epoch_of(progress.epoch, epochs), f"step {progress.step}/{progress.steps}", numbers(progress.logs)]
     if rhythm.rows_per_s is not None:
         parts.append(f"{rhythm.rows_per_s:,.0f} samples/s")
     if rhythm.rest.run_s:
@@ -138,4 +138,4 @@ def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
         seconds: how long it took, validation included.
     """
     rate = record.rows / seconds if seconds > 0 else 0.0
-    return f"epoch {record.epoch + 1}/{epochs}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"
+    return f"{epoch_of(record.epoch, epochs)}  {numbers(record.logs)}  ({seconds:.1f} s, {rate:,.0f} samples/s)"

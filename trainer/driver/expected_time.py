@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 
+from ..config import OPEN_END
 from ..errors.texts import duration_text
 from ..jobs import Progress
 from .words import count
@@ -29,7 +30,7 @@ class ExpectedTime:
     def __init__(self, epochs: int, steps: int, *, validates: bool) -> None:
         self._epochs, self._steps = epochs, steps
         self._validates = validates
-        self._said = False
+        self._said = epochs >= OPEN_END  # nobody knows how long the rest is
         self._last: tuple[int, int, float] | None = None  # epoch, step, when
         self._ended: tuple[int, float] | None = None  # epoch, when
         self._measured: list[float] = []  # seconds of a step

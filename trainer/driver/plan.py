@@ -20,6 +20,7 @@ from ..environment import Command
 from ..errors import MemoryExhaustedError
 from ..jobs import FitJob
 from ..trainer_config import TrainerConfig, WorkerShare
+from .dialogue import Dialogue
 from .inputs import Data, open_input, opened
 from .run_folder import DATA, FINAL_FOLDER, RunFolder
 from .run_paths import make_new
@@ -64,6 +65,7 @@ class Run:
         command: what a command of `heliostat` wants of it, or None.
         tried: numbers of microbatches for which there was not enough memory.
         stream: what the rows in the run folder come from; None where they are no stream's.
+        dialogue: with the caller of a session; None without.
     """
 
     settings: TrainerConfig
@@ -80,6 +82,7 @@ class Run:
     command: Command | None
     tried: tuple[int, ...] = ()
     stream: Stream | None = None
+    dialogue: Dialogue | None = None
 
     def opened(self) -> Run:
         """This run with its datasets opened; arrays and streams stay what they are.

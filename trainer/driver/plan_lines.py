@@ -34,9 +34,9 @@ def plan_lines(job: FitJob, hosts: Mapping[int, str], here: str, scratch: str = 
         scratch: a folder that stands for the run folder, where there is none.
     """
     settings, wanted = job.settings, job.wanted
-    steps, epochs = wanted.num_steps(len(job.data)), wanted.epochs - wanted.initial_epoch
+    steps, epochs = wanted.num_steps(len(job.data)), count(wanted.epochs - wanted.initial_epoch, "epoch")
     yield (
-        f"plan: {_workers(settings, hosts)}; {count(epochs, 'epoch')} of {count(steps, 'step')}; "
+        f"plan: {_workers(settings, hosts)}; {'epochs' if wanted.is_open else epochs} of {count(steps, 'step')}; "
         f"{_batch(settings, wanted.global_batch_size)}"
     )
     own = tuple(filter(None, (job.run_dir, scratch)))

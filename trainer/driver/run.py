@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from heliostat.data.views.arriving import ArrivingDataset
 
 from ..checkpoints.manifest import CheckpointManifest
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint
+from ..config import FitConfig
 from ..engine.times import StartTimes
 from ..errors import (
     ConfigurationError,
@@ -45,7 +46,7 @@ from ..errors import (
     TrainerError,
     TrainingFailedError,
 )
-from ..events import Paused, Resumed, history_of
+from ..events import EpochRecord, Paused, Resumed, history_of
 from ..jobs import MODEL_FILE, FitJob, FitReport, Progress, Ready
 from ..storage_thread import telling
 from .coordinator import Coordinator
@@ -157,11 +158,15 @@ def _train(
     kills = None if run.command is None else run.command.kills
     can_shrink = run.can_shrink(folder) and job.rows_per_microbatch > 1
     coordinator, loop = Coordinator(job.settings.mixed_hardware), TaskLoop(workers.group, task)
+    if run.dialogue is not None:
+        run.dialogue.open(loop)
     try:
         with explained(workers, folder.path), record, pausing(loop, run.wanted.max_time_s):
             with killing(kills, workers.group, loop, record):
                 for event in loop.events():
                     loop.answer(coordinator.take(event))
+                    if run.dialogue is not None:
+                        loop.answer(run.dialogue.take(event))
                     _steer(loop, event, coordinator, record, can_shrink)  # refuses another model before it is noted
                     if supply is not None:
                         supply.take(event)
@@ -386,7 +391,7 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
             folder.update(
                 state="finished",
                 epochs_done=len(epochs),
-                stopped_early=bool(epochs) and epochs[-1].stopped,
+                stopped_early=_is_short(job.wanted, epochs),
                 sha256=report.sha256,
                 final=record.commits.final,
                 seconds=round(seconds, 3),
@@ -405,6 +410,12 @@ def _finish(loop: TaskLoop, coordinator: Coordinator, record: Record, workers: W
         data=job.data,
         columns=job.wanted.columns,
     )
+
+
+def _is_short(wanted: FitConfig, epochs: Sequence[EpochRecord]) -> bool:
+    """Whether callbacks, or a session's caller, have ended the run before all epochs that it was to have."""
+    left_early = wanted.initial_epoch + len(epochs) < wanted.epochs and not wanted.is_open
+    return bool(epochs) and (epochs[-1].stopped or left_early)
 
 
 def _note_pause(reason: str, record: Record) -> RunPausedError:

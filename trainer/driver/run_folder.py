@@ -178,7 +178,7 @@ class RunFolder:
         """Whether it holds a run that has done all that is wanted."""
         first = self._record.get("identity", {}).get("initial_epoch", 0)
         enough = first + self._record.get("epochs_done", 0) >= wanted.epochs or self._record.get("stopped_early", False)
-        return self.resumes and self._record["state"] == "finished" and enough
+        return self.resumes and self._record["state"] == "finished" and (enough or wanted.is_open)
 
     def update(self, **fields: object) -> None:
         """Set fields of ``run.json``, without the secrets of URIs; None takes one away. Raises StorageError."""

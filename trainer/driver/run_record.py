@@ -125,7 +125,7 @@ def run_record(job: FitJob, program: Program) -> dict[str, object]:
             "for_equal_bits": settings.for_equal_bits,
             "balance": settings.balance,
         },
-        "epochs": wanted.epochs,
+        "epochs": None if wanted.is_open else wanted.epochs,
         "identity": identity_of(job),
         "data": {
             name: {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +18,11 @@ from ..beginning import Beginning
 from ..config import FitConfig, PassConfig
 from ..engine.times import StartTimes
 from ..environment import Command, begin_fit, is_plan_wanted
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SessionError
 from ..pass_messages import PassReport
 from ..trainer_config import TrainerConfig
 from .coordinator import Coordinator, joined_outputs
+from .dialogue import Dialogue
 from .display import Display
 from .inputs import Data
 from .passes import plan_fit, plan_pass, replay, run_pass
@@ -173,18 +176,30 @@ class Runs:
         self.workers, self.model = Workers(settings, runtime_env), TrainedModel()
         self._places = Places(name, run_dir)
         self._id, self._num_calls = uuid.uuid4().hex, 0
+        self._busy = threading.Lock()
 
-    def fit(self, call: FitCall, screen: Display, program: Program | None = None) -> Result | None:
+    def fit(
+        self,
+        call: FitCall,
+        screen: Display,
+        program: Program | None = None,
+        dialogue: Dialogue | None = None,
+    ) -> Result | None:
         """Make a run, or go on with it; see `run.fit`.
 
         Args:
             call: what is asked for.
             screen: what the user sees.
             program: what asks for it; None for this process.
+            dialogue: with the caller of a session.
 
         Returns:
             The result; None after a plan, a replay or a trace (see `environment`).
         """
+        with self._alone("fit"):
+            return self._fit(call, screen, program, dialogue)
+
+    def _fit(self, call: FitCall, screen: Display, program: Program | None, dialogue: Dialogue | None) -> Result | None:
         wanted, data = call.wanted, (call.data, call.validation_data)
         self.workers.expect(wanted.code, wanted.prepare, *(each for each in data if isinstance(each, Dataset)))
         number, command = begin_fit()
@@ -205,6 +220,7 @@ class Runs:
             model=self.model,
             code=call.code,
             command=command,
+            dialogue=dialogue,
         )
         try:
             if program is None and (line := job_line(run.path)):
@@ -222,6 +238,16 @@ class Runs:
         if result is not None:
             self._places.finished()
         return result
+
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """While the block runs, others are refused; raises SessionError where the workers are at work already."""
+        if not self._busy.acquire(blocking=False):
+            raise SessionError.busy(what)
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def evaluate(self, call: PassCall, screen: Display) -> dict[str, Any]:
         """Metrics of the model over all rows; see `run_pass`."""
@@ -246,7 +272,8 @@ class Runs:
         if is_plan_wanted():
             plan_pass(*task)
             sys.exit(0)
-        return run_pass(*task, take)
+        with self._alone(method):
+            return run_pass(*task, take)
 
     def resize(self, workers: int) -> None:
         """Change how many workers there shall be, now or once they are started; from any thread.

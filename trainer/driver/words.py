@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from ..config import OPEN_END
 from ..errors.texts import duration_text, joined, listed
 from .shown_text import printable
 
@@ -64,3 +65,8 @@ def _short(value: object) -> str:
         return "[" + " ".join([*map(_short, value[:_MAX_SHOWN]), *more]) + "]"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]}..."
+
+
+def epoch_of(epoch: int, epochs: int) -> str:
+    """Which epoch it is: epoch 3/10, where `epoch` is 2; epoch 3 where nobody knows how many there will be."""
+    return f"epoch {epoch + 1}" if epochs >= OPEN_END else f"epoch {epoch + 1}/{epochs}"

@@ -34,6 +34,7 @@
     ├── RunPausedError            the run was paused, by a signal or because its time was over; knows how to go on
     ├── CallError                 a call on a cluster has failed there; knows in which stage, and as what
     ├── OtherEnvironmentError     the cluster lacks what a call needs; found before anything of it is unpickled
+    ├── SessionError              the loop in a session asks for something out of turn
     ├── WorkersDisagreeError      workers that must hold the same state do not
     └── TrainingFailedError       a run stopped: names the worker, its host, the step and the user's frame
 """
@@ -55,6 +56,7 @@ from .model import (
     UnsupportedStepError,
     UnsupportedStepInCallbackError,
 )
+from .session import SessionError
 from .settings import (
     ConfigurationError,
     DamagedRecordError,
@@ -104,6 +106,7 @@ __all__ = [
     "OtherEnvironmentError",
     "RunPausedError",
     "RuntimeSetupError",
+    "SessionError",
     "StateNotKeptError",
     "StorageError",
     "TrainerError",

@@ -70,7 +70,8 @@ class EpochEnd:
     @property
     def _evaluator(self) -> Evaluator | None:
         """What validates after the present epoch; None if nothing does."""
-        return self._any_evaluator if self._wanted.validates_after(self._position.epoch) else None
+        wants = self._position.validates and self._wanted.validates_after(self._position.epoch)
+        return self._any_evaluator if wants else None
 
     def meet(self) -> None:
         """Tell the driver how the epoch's training ended; it answers with a shard of validation, or its sum."""

@@ -22,7 +22,6 @@ class SessionHooks(keras.callbacks.Callback):
     def __init__(self, session: Session, *, validates: bool = False) -> None:
         super().__init__()
         self._session, self._relay, self._validates = session, session.relay, validates
-        self._last_logs: Logs = {}
         if self._relay.batch_hooks:  # Keras calls them at every step if there are any
             self.on_train_batch_begin, self.on_train_batch_end = self._before_step, self._after_step
 
@@ -55,12 +54,12 @@ class SessionHooks(keras.callbacks.Callback):
         logs.clear()  # Keras sorts what it has
         logs.update(self._session.end.finish())
         self._relay.run_and_agree("on_epoch_end", epoch, logs, epoch_logs=logs)
-        self._last_logs = dict(logs)
+        self._session.epoch_logs = dict(logs)
         self._session.end_epoch()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """After the last epoch: weights that a callback put back count."""
-        self._relay.run_and_agree("on_train_end", dict(self._last_logs))
+        self._relay.run_and_agree("on_train_end", dict(self._session.epoch_logs))
 
 
 def callback_list(session: Session, *, validates: bool = False) -> keras.callbacks.CallbackList:
@@ -86,6 +85,9 @@ def epochs_of(session: Session, callbacks: keras.callbacks.CallbackList) -> Iter
     model.stop_training = False
     callbacks.on_train_begin()
     for epoch in session.epochs():
+        if not session.caller.wants_epoch(epoch, session.epoch_logs):
+            session.end_run()
+            break
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         yield epoch

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..caller_words import Place
+
 RowIds = tuple[tuple[int, ...], ...]  # of one step: the ids of the rows that each worker computed, in order of rank
 
 
@@ -29,6 +31,8 @@ class Position:
         steps_over: no step follows in this epoch although it is not complete: callbacks have ended it.
         heard_chief: what the chief says before a step has been heard, for the step that comes next.
         row_ids: rows of the epoch's steps, if they are recorded.
+        validates: whether the epoch is validated, if the run has data for that.
+        told: the place at which it was heard last what a session's caller wants; None without.
     """
 
     steps_per_epoch: int
@@ -41,6 +45,8 @@ class Position:
     steps_over: bool = False
     heard_chief: bool = False
     row_ids: list[RowIds] = field(default_factory=list)
+    validates: bool = True
+    told: Place | None = None
 
     @property
     def of_run(self) -> int:
@@ -56,6 +62,7 @@ class Position:
         self.epoch, self.step, self.first_step = epoch, 0, 0
         self.begun, self.is_new = True, False
         self.begun_elsewhere = self.steps_over = False
+        self.validates = True
         self.row_ids = []
 
     def end_epoch(self) -> None:
@@ -73,6 +80,7 @@ class Position:
             "row_ids": [[list(ids) for ids in step] for step in self.row_ids],
             "framed": self.heard_chief,
             "stopping": is_stopped and self.begun,
+            "told": None if self.told is None else list(self.told),
         }
 
     def go_on(self, step: int, extra: Mapping[str, Any]) -> None:

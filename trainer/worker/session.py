@@ -24,6 +24,7 @@ from ..shipping import UserCode
 from .attributes import Attributes
 from .callback_files import CallbackFiles
 from .callback_relay import CallbackRelay
+from .caller import Caller
 from .epoch_end import EpochEnd, StepIndex, index_of
 from .epoch_logs import Logs
 from .position import Position
@@ -51,8 +52,10 @@ class Session:
         position: where this worker is in the run.
         relay: the user's callbacks.
         times: where this worker's time goes.
+        caller: whose loop says what comes next, in a run of `Trainer.session`.
         end: the end of an epoch.
         saver: makes checkpoints.
+        epoch_logs: of the epoch that is over, as the callbacks here have left them; empty before one is.
         saved_files: the version of callbacks' files in the last of them; None before the first.
         resumed: the run has begun elsewhere.
     """
@@ -68,9 +71,11 @@ class Session:
             code.callbacks, self.built, self.attributes, self._member, job, self.position, files, self.times
         )
         self.steps = RunSteps(tracing, code.callbacks, self.relay, self.attributes, times)
+        self.caller = Caller(job, self.built, self._member, self.position, self.times, self._traced_engine)
         self.saver = Saver(job.wanted, self._member, job.first_generation, self._saved, self.times)
         self.saved_files: int | None = None
         self.resumed = False
+        self.epoch_logs: Logs = {}
         self._restored: Snapshot | None = None
         self._logs: Logs = {}
         self._part = -1  # of data that arrive, what was read last
@@ -83,6 +88,9 @@ class Session:
     def engine(self) -> Step:
         """Computes steps, once they are traced."""
         return self.steps.traced.engine
+
+    def _traced_engine(self) -> Step | None:
+        return self.engine if self.steps.is_traced else None
 
     @functools.cached_property
     def end(self) -> EpochEnd:
@@ -110,8 +118,8 @@ class Session:
     # -- epochs and steps -----------------------------------------------------------------------------------------
 
     def epochs(self) -> range:
-        """Numbers of the epochs to train."""
-        return range(self.position.epoch, self.job.wanted.epochs)
+        """Numbers of the epochs to train; where a caller says when the run is over, of one more, to ask before it."""
+        return range(self.position.epoch, self.job.wanted.epochs + self.job.wanted.is_stepwise)
 
     def batches(self) -> Iterator[StepIndex]:
         """The batches of an epoch: numbers of steps; the rows are read inside the step."""
@@ -211,6 +219,10 @@ class Session:
         self.saver.after_epoch(self.position.of_run, last=last)
         self.tell_sample()
 
+    def end_run(self) -> None:
+        """A caller has ended the run between two epochs: its last state is saved, as that of every run."""
+        self.saver.after_epoch(self.position.of_run, last=True)
+
     def train_function(self, iterator: Iterator[StepIndex]) -> Logs:
         """What Keras calls for every step, in place of its own function."""
         return self.train(next(iterator))
@@ -305,6 +317,8 @@ class Session:
         self.resumed, self._restored = True, snapshot
         self.position.epoch, self.position.step, self.position.is_new = snapshot.epoch, snapshot.step, False
         values = snapshot.values()
+        told = values.get("told")
+        self.position.told = None if told is None else (told[0], told[1])
         self.steps.go_on(values.get("traced_with", {}))
         restore_state(self.built, snapshot)
         self.relay.restore_attributes(values.get("attributes", {}), values.get("beside", {}))

@@ -23,6 +23,7 @@ def run(session: Session) -> None:
     for _ in epochs_of(session, callbacks):
         with metrics_kept(model):
             for step, batch in enumerate(session.batches()):
+                session.caller.before_step(step)
                 callbacks.on_train_batch_begin(step)
                 session.prepare_first(step)  # Keras calls for steps inside of the strategy's scope
                 result = model.train_on_batch(batch, return_dict=True)
@@ -30,6 +31,7 @@ def run(session: Session) -> None:
                 if model.stop_training:
                     break
 
+            session.caller.after_steps()
             validate(session, model.test_on_batch)
 
 
