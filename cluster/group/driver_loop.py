@@ -16,11 +16,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..errors import TaskFailed
-from ..pace import Change, Dealing, Measured, Watch
+from ..pace import Change, Measured, Watch
 from .controller import decide
 from .controller_state import (
     AbortGeneration,
@@ -59,67 +59,12 @@ from .messages import (
     WorkerUp,
 )
 from .overdue import Overdue
-from .worker_group import STACKS_S, STALLED_S, TICK_S, WorkerGroup, WorkerNotStarted
+from .task import GroupEvent, Rebalanced, Task, WorkerLate, WorkersSeen
+from .worker_group import STACKS_S, STALLED_S, TICK_S, WorkerGroup
 from .worker_process import log_path
 
 SEEN_EVERY_S = 1.0
 COLLECT_ERRORS_S = 5.0  # after an error of a worker's own: how long the others' requests are awaited
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One task.
-
-    Attributes:
-        method: what to call on the hosted objects.
-        job: what to call it with, on every worker.
-        initial_state: where the state comes from; None for the workers' own.
-        log_dir: folder for the workers' logs; None leaves what they print where it is.
-        dealing: how its microbatches are dealt out by the workers' pace; None for all alike.
-    """
-
-    method: str
-    job: object
-    initial_state: object = None
-    log_dir: str | None = None
-    dealing: Dealing | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLate:
-    """The others wait for this worker; what it does, and where its threads are."""
-
-    worker: int
-    heartbeat: Heartbeat
-    stacks: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkersSeen:
-    """Now and then: what workers were heard to do last, by number; those that have not said are left out."""
-
-    heartbeats: Mapping[int, Heartbeat]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rebalanced:
-    """The group works with other ranges of microbatches from now on."""
-
-    change: Change
-
-
-GroupEvent = (
-    TaskEvent
-    | WorkerDeath
-    | Formed
-    | Rebalanced
-    | Measured
-    | WorkerLate
-    | WorkersSeen
-    | WorkerNotStarted
-    | InitialStateChanged
-    | Said
-)
 
 
 class TaskLoop:

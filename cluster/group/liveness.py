@@ -21,7 +21,7 @@ What decides is what the worker does, since some of it may rightly take long:
 - Everything else has the deadline for silence. A member that the others wait for, to regroup, is ended after
   `LATE_AFTER_DEADLINES` of it, and after `FIRST_DEADLINE_S` while nobody knows how long a step takes.
 
-No clock is read here: `overdue.py` holds the workers of a task against these limits, `worker_group.py` those that have
+No clock is read here: `overdue.py` holds the workers of a task against these limits, `start.py` those that have
 no task yet, and `driver_loop.py` looks and acts. A worker whose process has *ended* is not found by them: its pool
 hears that at once (`pools/ray_pool.py`, `ray_death.py`), and its peers see a closed connection
 (`allreduce/exchange.py`).

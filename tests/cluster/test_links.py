@@ -9,7 +9,8 @@ import time
 import pytest
 from heliostat.cluster import links
 from heliostat.cluster.errors import ClusterError, PeerError, UnreachableError
-from heliostat.cluster.group import worker_group
+from heliostat.cluster.group import start
+from heliostat.cluster.group.start import start_workers, try_connections
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.links import LinksJob, measure_links
 from heliostat.cluster.pools.local import LocalPool
@@ -49,7 +50,7 @@ def test_a_worker_that_stops_ends_it_for_its_peer(group, monkeypatch):
 def a_group(num_workers: int) -> WorkerGroup:
     spec = GroupSpec(num_workers=num_workers, start_timeout_s=20.0)
     group = WorkerGroup(LocalPool(lambda slot: None, spec), spec)
-    assert not list(group.start())
+    assert not list(start_workers(group))
     return group
 
 
@@ -87,7 +88,7 @@ def test_workers_that_cannot_reach_each_other_are_named_before_any_task(monkeypa
                 rf"127.0.0.1:{port} is open, but no worker answers, called from 127.0.0.1:.*firewall.*--node-ip-address"
             )
             with pytest.raises(UnreachableError, match=said) as caught:
-                group.try_connections()
+                try_connections(group)
         assert caught.value.pairs == ((0, 1), (0, 2))
         assert sorted(group.up) == [0, 1, 2]
     finally:
@@ -105,7 +106,7 @@ def test_a_worker_that_dies_while_connections_are_tried_is_not_up_any_more(monke
     monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
     monkeypatch.setattr(links, "_connected", dies)
     try:
-        group.try_connections()
+        try_connections(group)
         assert sorted(group.up) == [0, 2]
         assert [(each.failure.worker, each.failure.reason) for each in group.not_started] == [
             (1, "it was killed on purpose")
@@ -127,7 +128,7 @@ def test_workers_that_began_too_far_apart_try_their_connections_once_more(monkey
     monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
     monkeypatch.setattr(links, "_connected", comes_late_once)
     try:
-        group.try_connections()
+        try_connections(group)
         assert sorted(generations) == [0, 0, 0, 1, 1, 1], "they missed each other at first"
         assert sorted(group.up) == [0, 1, 2]
         assert not group.not_started
@@ -146,7 +147,7 @@ def test_a_worker_that_cannot_try_its_connections_is_ended(monkeypatch):
     monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.5)
     monkeypatch.setattr(links, "_connected", fails)
     try:
-        group.try_connections()
+        try_connections(group)
         assert sorted(group.up) == [0, 2]
         assert "Too many open files" in group.not_started[0].failure.reason
         assert group.pool.statistics().up == 2, "its place is free for the next one"
@@ -163,11 +164,11 @@ def test_a_worker_that_does_not_say_whom_it_reaches_is_ended(monkeypatch):
         return connected(listener, worker, *others, **settings)
 
     monkeypatch.setattr(links, "CONNECT_LIMIT_S", 0.3)
-    monkeypatch.setattr(worker_group, "CONNECT_LIMIT_S", 0.3)
-    monkeypatch.setattr(worker_group, "ANSWER_S", 0.5)
+    monkeypatch.setattr(start, "CONNECT_LIMIT_S", 0.3)
+    monkeypatch.setattr(start, "ANSWER_S", 0.5)
     monkeypatch.setattr(links, "_connected", hangs)
     try:
-        group.try_connections()
+        try_connections(group)
         assert sorted(group.up) == [0, 2]
         assert [each.failure.worker for each in group.not_started] == [1]
     finally:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.task import GroupEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
 from ..errors import TrainerError, WorkersDisagreeError

@@ -15,8 +15,9 @@ import queue
 from dataclasses import dataclass
 
 from heliostat.cluster.group.controller_state import WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent, TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.messages import Said, TaskEvent
+from heliostat.cluster.group.task import GroupEvent
 
 from ..caller_words import NOT_BEGUN, CallerAsked, CallerWants, Place
 from .coordinator import Answers

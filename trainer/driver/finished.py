@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.task import Task
 
 from ..code_digests import changed_code
 from ..engine.times import StartTimes

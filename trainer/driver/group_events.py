@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from heliostat.cluster.group import driver_loop, worker_group
+from heliostat.cluster.group import task
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent
+from heliostat.cluster.group.task import GroupEvent
 from heliostat.cluster.pace import Change, Measured
 
 from ..checkpoints.store import InitialCheckpoint
@@ -28,10 +28,10 @@ def event_of_run(event: GroupEvent, host_of: Callable[[int], str]) -> Event | No
         case WorkerDeath(failure=lost, num_left=left):
             host = host_of(lost.worker)
             return WorkerLost(worker=lost.worker, host=host, step=lost.step, reason=lost.reason, left=left)
-        case worker_group.WorkerNotStarted(failure=lost, again_s=again_s):
+        case task.WorkerNotStarted(failure=lost, again_s=again_s):
             host = host_of(lost.worker)
             return WorkerNotStarted(worker=lost.worker, host=host, reason=lost.reason, again_s=again_s)
-        case driver_loop.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
+        case task.WorkerLate(worker=worker, heartbeat=heartbeat, stacks=stacks):
             return WorkerLate(
                 worker=worker,
                 host=host_of(worker),
@@ -42,7 +42,7 @@ def event_of_run(event: GroupEvent, host_of: Callable[[int], str]) -> Event | No
             )
         case Formed():
             return _formed(event, host_of)
-        case driver_loop.Rebalanced(change=change):
+        case task.Rebalanced(change=change):
             return _rebalanced(change, host_of)
         case Measured(change=change, step_s=step_s):
             return BalanceMeasured(

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from heliostat.cluster.group.driver_loop import Task, TaskLoop, WorkersSeen
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.task import Task, WorkersSeen
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 

@@ -24,9 +24,9 @@ from typing import Self
 
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group.controller_state import Formed
-from heliostat.cluster.group.driver_loop import GroupEvent, WorkersSeen
 from heliostat.cluster.group.messages import InitialStateChanged, PauseWanted, TaskEvent
-from heliostat.cluster.group.worker_group import WorkerGroup, WorkerNotStarted
+from heliostat.cluster.group.task import GroupEvent, WorkerNotStarted, WorkersSeen
+from heliostat.cluster.group.worker_group import WorkerGroup
 
 from ..checkpoints.manifest import CheckpointManifest, CheckpointWritten, FinalStateWritten
 from ..checkpoints.store import CheckpointStore, InitialCheckpoint

@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 
 from heliostat.cluster.group.controller_state import WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.messages import Failure, TaskEvent
-from heliostat.cluster.group.worker_group import WorkerNotStarted
+from heliostat.cluster.group.task import GroupEvent, Task, WorkerNotStarted
 from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset, DatasetError
 from heliostat.data.views.arriving import ArrivingDataset

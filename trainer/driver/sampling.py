@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.task import GroupEvent
 
 from ..events import EpochRecord
 from ..jobs import Progress

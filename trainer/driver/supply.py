@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heliostat.cluster.group.driver_loop import GroupEvent
 from heliostat.cluster.group.messages import InitialStateChanged, TaskEvent
+from heliostat.cluster.group.task import GroupEvent
 from heliostat.data import DatasetWriter, open_dataset, write_dataset
 from heliostat.data.views.arriving import ENDED, ArrivingDataset, part_path
 

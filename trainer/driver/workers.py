@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from heliostat.cluster.cores import cores_per_worker, cores_to_ask, usable_cores
 from heliostat.cluster.disk.served import Root
 from heliostat.cluster.errors import DiskError, PlacementError
+from heliostat.cluster.group.start import start_workers
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.pools.ray_ahead import RayAhead, begin_ahead
@@ -153,7 +154,7 @@ class Workers:
         try:
             screen.doing(Doing(what=f"waiting for {count(self._settings.group_size, 'worker')} to start"))
             with times.part("workers"):
-                for waiting in self.group.start():
+                for waiting in start_workers(self.group):
                     screen.say(waiting)
             self._started = True
         except BaseException:

@@ -10,9 +10,10 @@ import pytest
 from heliostat.cluster.errors import PlacementError, TaskFailed
 from heliostat.cluster.group import liveness, member, overdue
 from heliostat.cluster.group.controller_state import PaceChanged
-from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.liveness import Activity, Heartbeat
 from heliostat.cluster.group.messages import Failure, InitialStateChanged, JoinRequest, WorkerAlive
+from heliostat.cluster.group.task import Task
 from heliostat.cluster.group.worker_process import WorkerKilled
 from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools import local

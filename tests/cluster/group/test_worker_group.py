@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
+from heliostat.cluster.group.start import start_workers
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
@@ -21,7 +22,7 @@ def test_who_is_ended_before_its_word_is_heard_is_not_up_and_is_replaced():
             assert time.monotonic() < until_s
             time.sleep(0.01)
         group.end(1)
-        list(group.start())
+        list(start_workers(group))
         assert sorted(group.up) == [0, 2]
         assert not group.launched
         assert not group.not_started

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
-from heliostat.cluster.group.driver_loop import GroupEvent, Task, TaskLoop, WorkerLate
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.messages import (
     Failure,
     InitialStateChanged,
@@ -20,7 +20,9 @@ from heliostat.cluster.group.messages import (
     TaskEnded,
     TaskEvent,
 )
-from heliostat.cluster.group.worker_group import WorkerGroup, WorkerNotStarted
+from heliostat.cluster.group.start import start_workers
+from heliostat.cluster.group.task import GroupEvent, Task, WorkerLate, WorkerNotStarted
+from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pace import Dealing
 from heliostat.cluster.pools.local import LocalPool
 from heliostat.cluster.spec import GroupSpec
@@ -177,7 +179,7 @@ def start_toys(script: Script, num_workers: int, *, max_launches: int | None = N
     group = WorkerGroup(pool, spec)
     toys = Toys(group, pool, script, Driver(script))
     try:
-        deque(group.start(), maxlen=0)
+        deque(start_workers(group), maxlen=0)
     except BaseException:
         group.close()
         raise

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 from heliostat.cluster.errors import PreflightError
+from heliostat.cluster.group.start import start_workers
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.knocking import open_door, unreached
 from heliostat.cluster.pools.arrival import Arrivals, import_failure
@@ -47,7 +48,7 @@ def group_of(ray_here):
 
 def test_workers_on_machines_that_will_do_come_up(group_of):
     group = group_of(Wanted(packages={"numpy": ("numpy",)}, modules=("numpy",), folders=(CACHE,), memory_bytes=1))
-    list(group.start())
+    list(start_workers(group))
     assert sorted(group.infos) == [0, 1]
 
 
@@ -56,7 +57,7 @@ def test_what_machines_lack_is_told_in_one_message_and_nobody_is_left(group_of, 
     file.write_text("")
     group = group_of(Wanted(folders=(str(file),), memory_bytes=1 << 60))
     with pytest.raises(PreflightError, match=r"[23] things are not right on 1 machine") as raised:
-        list(group.start())
+        list(start_workers(group))
     host = socket.gethostname()
     assert f"{host}: nothing can be written in {file}: {file} is no folder. " in str(raised.value)
     assert " MB of memory are free, and a worker needs 1,152,921,504,607 MB to load" in str(raised.value)

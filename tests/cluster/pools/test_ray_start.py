@@ -12,6 +12,7 @@ import psutil
 import pytest
 from heliostat.cluster.errors import PlacementError
 from heliostat.cluster.group import liveness
+from heliostat.cluster.group.start import start_workers
 from heliostat.cluster.group.worker_group import WorkerGroup
 from heliostat.cluster.pools.ray_pool import HEARTBEAT_S, RayPool
 from heliostat.cluster.spec import GroupSpec
@@ -63,7 +64,7 @@ def group_of(ray_here, tmp_path, monkeypatch):
 
 def test_who_is_killed_and_who_stands_still_while_it_loads_is_replaced(group_of, tmp_path):
     group = group_of("kill", "stop", num_workers=2)
-    said = list(group.start())
+    said = list(start_workers(group))
     assert len(group.up) == 2, f"{group.not_started}; said: {said}"
     reasons = [each.failure.reason for each in group.not_started]
     assert len(reasons) == 2
@@ -79,5 +80,5 @@ def test_who_is_killed_and_who_stands_still_while_it_loads_is_replaced(group_of,
 
 def test_an_exit_while_it_loads_ends_the_start_with_what_was_said(group_of):
     with pytest.raises(PlacementError, match="SystemExit: my module ends programs") as caught:
-        list(group_of("exit", num_workers=1).start())
+        list(start_workers(group_of("exit", num_workers=1)))
     assert isinstance(caught.value.__cause__, SystemExit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from heliostat.cluster.group import driver_loop, worker_group
+from heliostat.cluster.group import task
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.liveness import Activity, Heartbeat
 from heliostat.cluster.group.messages import Failure, InitialStateChanged, TaskEvent
@@ -37,11 +37,11 @@ def host_of(worker):
             WorkerLost(time=0.0, worker=3, host="host-3", step=7, reason="it was killed", left=2),
         ),
         (
-            worker_group.WorkerNotStarted(failure=LOST, again_s=4.0),
+            task.WorkerNotStarted(failure=LOST, again_s=4.0),
             WorkerNotStarted(time=0.0, worker=3, host="host-3", reason="it was killed", again_s=4.0),
         ),
         (
-            driver_loop.WorkerLate(
+            task.WorkerLate(
                 worker=1, heartbeat=Heartbeat(activity=Activity.READ, activity_s=1.23456, step=7), stacks="s"
             ),
             WorkerLate(time=0.0, worker=1, host="host-1", step=7, activity="reading", activity_s=1.235, stacks="s"),
@@ -65,7 +65,7 @@ def host_of(worker):
             ),
         ),
         (
-            driver_loop.Rebalanced(change=CHANGE),
+            task.Rebalanced(change=CHANGE),
             Rebalanced(
                 time=0.0,
                 before={1: 2, 3: 2},
