@@ -24,20 +24,17 @@ the last one (all of it changes in every step).
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
 from heliostat.data.format.files import flush_folder, replace_file
-from heliostat.data.remote.filesystem import hide, is_uri, opened_here, shown_uri
 
 from ..errors import CheckpointError, ConfigurationError, DamagedCheckpointError
 from .manifest import (
@@ -48,12 +45,11 @@ from .manifest import (
     manifest_to_bytes,
     parse_checkpoint_name,
 )
+from .place import Place
 from .tensors import TensorEntry, read_tensor, state_layout, tensor_entry, write_tensor
 
 MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.safetensors"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +58,6 @@ class InitialCheckpoint:
 
     location: str
     name: str
-
-
-def shown_place(location: str) -> str:
-    """A place of checkpoints without credentials, for messages."""
-    return shown_uri(location) if is_uri(location) else location
 
 
 class CheckpointStore:
@@ -85,34 +76,15 @@ class CheckpointStore:
     """
 
     def __init__(self, location: str | Path) -> None:
-        text = os.fspath(location)
-        self._is_uri = is_uri(text)
-        self.location = text if self._is_uri else str(Path(text).expanduser().absolute())
-        self.shown = shown_place(self.location)
-        try:
-            if self._is_uri:
-                self._filesystem, root = opened_here(self.location) or pafs.FileSystem.from_uri(self.location)
-            else:
-                self._filesystem, root = pafs.LocalFileSystem(), self.location
-            self._root = root.rstrip("/")
-            kind = self._filesystem.get_file_info(root).type
-        except (OSError, pa.ArrowException) as error:
-            raise CheckpointError(
-                f"Checkpoints cannot be kept at {self.shown}: {self._hidden(str(error))} "
-                "Give a local path or a URI that pyarrow can open, with the credentials it needs."
-            ) from None  # the cause's text may hold credentials
-        if kind == pafs.FileType.File:
-            raise CheckpointError(f"Checkpoints cannot be kept at {self.shown}: it is a file. Give a folder.")
+        self._place = Place(location)
+        self.location, self.shown = self._place.location, self._place.shown
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CheckpointStore, (self.location,)
 
     def below(self, folder: str) -> CheckpointStore:
         """The store in a folder of this one."""
-        if not self._is_uri:
-            return CheckpointStore(Path(self.location) / folder)
-        place, *options = self.location.split("?", 1)  # a URI's options stand behind its path
-        return CheckpointStore("?".join([f"{place.rstrip('/')}/{folder}", *options]))
+        return CheckpointStore(self._place.below(folder))
 
     def write(self, name: str, tensors: Mapping[str, np.ndarray]) -> tuple[TensorEntry, ...]:
         """Write the tensors of a checkpoint that `commit` may complete; what an earlier attempt left is replaced.
@@ -137,17 +109,17 @@ class CheckpointStore:
                 "the same generation: start counting at next_generation()."
             )
         try:
-            with self._files("write", name, STATE_FILE):
-                self._filesystem.create_dir(folder, recursive=True)
-                with self._opened_to_write(path) as file:
+            with self._place.errors("write", name, STATE_FILE):
+                self._place.filesystem.create_dir(folder, recursive=True)
+                with self._place.opened_to_write(path) as file:
                     header, ordered = state_layout(entries)
                     file.write(header)
                     for entry in ordered:
                         write_tensor(file, tensors[entry.name])
-                self._flush(path)
+                self._place.flush(path)
         except BaseException:
             with suppress(OSError, pa.ArrowException):  # give the room back; the first error is the one to tell
-                self._filesystem.delete_dir(folder)
+                self._place.filesystem.delete_dir(folder)
             raise
         return entries
 
@@ -162,21 +134,23 @@ class CheckpointStore:
             raise CheckpointError(f"The manifest of {manifest.name} does not belong to checkpoint {name}.")
         raw = manifest_to_bytes(manifest)
         self._check_length(name, manifest.tensors)
-        with self._files("write", name, MANIFEST_FILE):
-            self._flush(state_path)
-            if not isinstance(self._filesystem, pafs.LocalFileSystem):
-                with self._filesystem.open_output_stream(path, compression=None) as file:
+        with self._place.errors("write", name, MANIFEST_FILE):
+            self._place.flush(state_path)
+            if not self._place.is_local:
+                with self._place.filesystem.open_output_stream(path, compression=None) as file:
                     file.write(raw)
                 return
             replace_file(Path(path), raw)
             flush_folder(folder)
-            flush_folder(self._root or "/")
+            flush_folder(self._place.root or "/")
 
     def names(self) -> list[str]:
         """The committed checkpoints, oldest first: by position, then generation. Raises CheckpointError."""
         folders = self._folders()
-        with self._files("list"):
-            infos = self._filesystem.get_file_info([f"{self._root}/{name}/{MANIFEST_FILE}" for name in folders])
+        with self._place.errors("list"):
+            infos = self._place.filesystem.get_file_info(
+                [f"{self._place.root}/{name}/{MANIFEST_FILE}" for name in folders]
+            )
         return [name for name, info in zip(folders, infos, strict=True) if info.type == pafs.FileType.File]
 
     def next_generation(self) -> int:
@@ -196,8 +170,8 @@ class CheckpointStore:
         size = self._info(name, MANIFEST_FILE).size or 0
         if size > MAX_MANIFEST_BYTES:
             raise DamagedCheckpointError(f"{shown} has {size} bytes, more than {MAX_MANIFEST_BYTES}. It was altered.")
-        with self._files("read", name, MANIFEST_FILE):
-            with self._filesystem.open_input_stream(path, compression=None) as file:
+        with self._place.errors("read", name, MANIFEST_FILE):
+            with self._place.filesystem.open_input_stream(path, compression=None) as file:
                 raw = file.read()
         manifest = manifest_from_bytes(raw, shown)
         if manifest.name != name:
@@ -268,28 +242,30 @@ class CheckpointStore:
         old = [name for name in committed[:-keep] if name != spare]
         for name in old + left:
             folder, manifest_path = self._paths(name, "", MANIFEST_FILE)
-            with self._files("delete", name):
+            with self._place.errors("delete", name):
                 # The manifest first: half of a checkpoint must not pass for one.
                 for delete, path in (
-                    (self._filesystem.delete_file, manifest_path),
-                    (self._filesystem.delete_dir, folder),
+                    (self._place.filesystem.delete_file, manifest_path),
+                    (self._place.filesystem.delete_dir, folder),
                 ):
                     with suppress(FileNotFoundError):
                         delete(path)
 
     def _paths(self, name: str, *files: str) -> list[str]:
         _position(name)  # a name from elsewhere must not lead out of the location
-        return [f"{self._root}/{name}/{file}".rstrip("/") for file in files]
+        return [f"{self._place.root}/{name}/{file}".rstrip("/") for file in files]
 
     def _folders(self) -> list[str]:
-        with self._files("list"):
-            infos = self._filesystem.get_file_info(pafs.FileSelector(self._root or "/", allow_not_found=True))
+        with self._place.errors("list"):
+            infos = self._place.filesystem.get_file_info(
+                pafs.FileSelector(self._place.root or "/", allow_not_found=True)
+            )
         names = [i.base_name for i in infos if i.type == pafs.FileType.Directory and parse_checkpoint_name(i.base_name)]
         return sorted(names, key=_position)
 
     def _info(self, name: str, file: str) -> pafs.FileInfo:
-        with self._files("read", name, file):
-            return self._filesystem.get_file_info(self._paths(name, file)[0])
+        with self._place.errors("read", name, file):
+            return self._place.filesystem.get_file_info(self._paths(name, file)[0])
 
     def _check_length(self, name: str, entries: Sequence[TensorEntry]) -> None:
         expected = len(state_layout(entries)[0]) + sum(entry.num_bytes for entry in entries)
@@ -307,8 +283,8 @@ class CheckpointStore:
         self._check_length(name, entries)
         (path,), shown = self._paths(name, STATE_FILE), f"{self.shown}/{name}/{STATE_FILE}"
         header, ordered = state_layout(entries)
-        with self._files("read", name, STATE_FILE):
-            with self._filesystem.open_input_stream(path, compression=None) as file:
+        with self._place.errors("read", name, STATE_FILE):
+            with self._place.filesystem.open_input_stream(path, compression=None) as file:
                 found = file.read(len(header))
                 if found != header:
                     hashes = [xxhash.xxh3_128_hexdigest(content) for content in (header, found)]
@@ -317,45 +293,6 @@ class CheckpointStore:
                     )
                 for entry in ordered:
                     yield entry, read_tensor(file, entry, shown)
-
-    def _opened_to_write(self, path: str) -> IO[bytes]:
-        """A new file. One on the driver's disk takes memory as it is: pyarrow's streams copy it on its way."""
-        handler = getattr(self._filesystem, "handler", None)
-        opened = getattr(handler, "open_writer", None)
-        found: IO[bytes] = (
-            self._filesystem.open_output_stream(path, compression=None) if opened is None else opened(path)
-        )
-        return found
-
-    def _flush(self, path: str) -> None:
-        """Put a local file on the disk; object stores have done so on closing."""
-        if isinstance(self._filesystem, pafs.LocalFileSystem):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-    @contextmanager
-    def _files(self, verb: str, *names: str) -> Iterator[None]:
-        """Turn what a file system raises into a CheckpointError."""
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            number = getattr(error, "errno", None)
-            # What is gone or cannot be read any more is damaged; what may not be read now, or not be reached, is not.
-            lost = verb == "read" and (number in _LOST or isinstance(error, FileNotFoundError))
-            hint = " The storage is full or a limit is reached: make room." if number in _FULL else ""
-            hint += " Earlier checkpoints are as they were." if verb == "write" else ""
-            reason = f"{os.strerror(number)} (errno {number})" if number else str(error)
-            text = self._hidden(reason)
-            raise (DamagedCheckpointError if lost else CheckpointError)(
-                f"Cannot {verb} {'/'.join((self.shown, *names))}: {text}.{hint}"
-            ) from (error if text == reason else None)
-
-    def _hidden(self, text: str) -> str:
-        """A text of a file system without the credentials of the location."""
-        return hide(text, self.location) if self._is_uri else text
 
 
 def _position(name: str) -> tuple[int, int, int]:

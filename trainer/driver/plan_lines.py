@@ -15,7 +15,7 @@ from heliostat.cluster.assignment import assign, split
 from heliostat.data import Dataset
 from heliostat.data.remote.filesystem import is_uri
 
-from ..checkpoints.store import shown_place
+from ..checkpoints.place import shown_place
 from ..config import EverySeconds, EverySteps, FitConfig
 from ..errors.texts import memory_account
 from ..jobs import FitJob, PassJob, Ready

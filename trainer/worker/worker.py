@@ -19,8 +19,9 @@ from heliostat.cluster.group.worker_process import host_name
 from heliostat.data import Dataset
 
 from ..checkpoints.manifest import FinalStateWritten
+from ..checkpoints.place import shown_place
 from ..checkpoints.snapshot import make_snapshot
-from ..checkpoints.store import CheckpointStore, shown_place
+from ..checkpoints.store import CheckpointStore
 from ..columns import sample_rows
 from ..config import LoopName
 from ..engine.evaluate import Evaluator
