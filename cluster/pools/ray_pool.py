@@ -14,23 +14,20 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import ray
-from ray import ObjectRef, ObjectRefGenerator
-from ray.actor import ActorHandle
+from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from ..errors import PlacementError, PreflightError
 from ..group.messages import Failure, Message, TaskEnded, Wish, WorkerAlive, WorkerUp
 from ..group.pool import PoolStatistics, WorkerPool
 from ..preflight import Wanted
-from ..spec import GroupSpec, WorkerInfo
+from ..spec import GroupSpec
 from .arrival import Arrivals, import_failure, refusal_of, without_answer
 from .keepers import Keepers
 from .private_api import dead_process, draining_nodes, started_here
+from .ray_actor import FETCH_S, LOOK_S, ActorOfWorker
 from .ray_death import Absence, evidence_of, reason_of
 from .ray_holders import held_by
 from .ray_placement import Placement
@@ -38,22 +35,9 @@ from .ray_room import ANSWER_S, check_room, machines, room_line, within
 from .ray_worker import CONCURRENT_CALLS, RayWorker
 
 HEARTBEAT_S = 1.0
-LOOK_S = 1.0
-FETCH_S = 60.0
 LEAVE_S = 3.0
 JOIN_S = LEAVE_S + 2.0
 DRAIN_POLL_S = 1.0
-
-
-@dataclass(slots=True)
-class _Worker:
-    """An actor, where its process is once it has one, where it prints, and whether it is up, and has been ended."""
-
-    actor: ActorHandle
-    info: WorkerInfo | None = None
-    log_path: str | None = None
-    is_up: bool = False
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class RayPool(WorkerPool):
@@ -83,7 +67,7 @@ class RayPool(WorkerPool):
         self._wants = {"CPU": 0 if loopback else spec.cpus_per_worker, "GPU": spec.gpus_per_worker or 0}
         self._keepers = Keepers(ray.get_runtime_context().get_node_id())
         self._placement = Placement(self._wants, spec.num_to_begin if reserved is None else reserved)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, ActorOfWorker] = {}
         self._next = 0
         self._looked_at_s = self._checked_s = 0.0
         self._leaving: frozenset[int] = frozenset()
@@ -103,7 +87,7 @@ class RayPool(WorkerPool):
             return None
         self._next += 1
         options = {"max_concurrency": CONCURRENT_CALLS, "max_restarts": 0, **placed}
-        known = self._workers[worker] = _Worker(ray.remote(**options)(RayWorker).remote(worker))
+        known = self._workers[worker] = ActorOfWorker(ray.remote(**options)(RayWorker).remote(worker))
         self._listen(worker, known, self._prepared(worker, known))
         return worker
 
@@ -114,7 +98,7 @@ class RayPool(WorkerPool):
             if known.info is not None and log_path is not None:
                 self._keepers.follow(known.info, log_path, self.disk)
             events = known.actor.run.options(num_returns="streaming").remote(method, job, log_path, self.disk)
-            self._listen(worker, known, _references(known, events))
+            self._listen(worker, known, known.references(events))
 
     def answer(self, worker: int, number: int, reply: object) -> None:
         """See `WorkerPool.answer`."""
@@ -233,17 +217,17 @@ class RayPool(WorkerPool):
             thread.start()
             self._threads = [*(each for each in self._threads if each.is_alive()), thread]
 
-    def _listen(self, worker: int, known: _Worker, messages: Iterator[ObjectRef]) -> None:
+    def _listen(self, worker: int, known: ActorOfWorker, messages: Iterator[ObjectRef]) -> None:
         over = threading.Event()
         self._absence.begin()
         self._start(self._hear, worker, known, messages, over)
         self._start(self._beat, worker, known, over)
 
-    def _hear(self, worker: int, known: _Worker, messages: Iterator[ObjectRef], over: threading.Event) -> None:
+    def _hear(self, worker: int, known: ActorOfWorker, messages: Iterator[ObjectRef], over: threading.Event) -> None:
         """Read the messages of a worker, given by their references, to their end, which is noted in `over`."""
         try:
             for reference in messages:
-                if not _is_there(known, reference):
+                if not known.has(reference):
                     return
                 self._take(worker, ray.get(reference, timeout=FETCH_S))
         except RayError as error:
@@ -251,12 +235,11 @@ class RayPool(WorkerPool):
         finally:
             over.set()
 
-    def _prepared(self, worker: int, known: _Worker) -> Iterator[ObjectRef]:
+    def _prepared(self, worker: int, known: ActorOfWorker) -> Iterator[ObjectRef]:
         """The reference of a worker's answer that it is up, once its machine is known to do."""
         if self._arrivals is not None:
-            ask = partial(_answer_of, known)
             try:
-                complaints = self._arrivals.complaints_of(worker, known.actor, ask)
+                complaints = self._arrivals.complaints_of(worker, known.actor, known.answer)
             except RayTaskError as error:
                 complaints = without_answer(worker, error)
             if complaints:
@@ -271,19 +254,19 @@ class RayPool(WorkerPool):
         self.kill(worker)
         self.inbox.put(TaskEnded(worker=worker, failure=refusal_of(worker, error)))
 
-    def _beat(self, worker: int, known: _Worker, over: threading.Event) -> None:
+    def _beat(self, worker: int, known: ActorOfWorker, over: threading.Event) -> None:
         """Call a worker for heartbeats until that is over; one that does not answer is not called again."""
         with contextlib.suppress(RayError):  # who reads its messages tells of its death
             while not over.wait(HEARTBEAT_S) and ray.is_initialized():
                 called = known.actor.heartbeat.remote()
-                if _is_there(known, called, self._absence.tick):
+                if known.has(called, self._absence.tick):
                     info, heartbeat = ray.get(called, timeout=FETCH_S)
                     known.info = known.info or info
                     self._keepers.watch(info)
                     if heartbeat is not None:  # else nobody takes messages: it is between tasks
                         self._take(worker, WorkerAlive(worker=worker, heartbeat=heartbeat, info=info))
 
-    def _end(self, worker: int, known: _Worker) -> None:
+    def _end(self, worker: int, known: ActorOfWorker) -> None:
         """End a worker by Ray, which then does not call it a death; and by a signal if it stays.
 
         This reads the run folder, whose disk may be slow.
@@ -307,7 +290,7 @@ class RayPool(WorkerPool):
             self._keepers.shipped(known.info, known.log_path)
         self.inbox.put(message)
 
-    def _drop(self, worker: int) -> _Worker | None:
+    def _drop(self, worker: int) -> ActorOfWorker | None:
         """Forget a worker; None if that has happened before."""
         known = self._workers.pop(worker, None)
         if known is not None:
@@ -336,29 +319,5 @@ class RayPool(WorkerPool):
         self.inbox.put(TaskEnded(worker=worker, failure=failure))
 
 
-def _answer_of(known: _Worker, reference: ObjectRef) -> Any:  # Any: as its method says
-    """What a worker answers; None if it is ended before. Raises RayError."""
-    return ray.get(reference, timeout=FETCH_S) if _is_there(known, reference) else None
-
-
 def _is_death(ended: TaskEnded) -> bool:
     return ended.failure is not None and ended.failure.kind == "died"
-
-
-def _references(known: _Worker, events: ObjectRefGenerator) -> Iterator[ObjectRef]:
-    """The references of a stream, each once it is there, until the stream or the worker ends."""
-    while _is_there(known, events):
-        try:
-            yield next(events)
-        except StopIteration:
-            return
-
-
-def _is_there(known: _Worker, what: ObjectRef | ObjectRefGenerator, look: Callable[[], None] = lambda: None) -> bool:
-    """Wait for a result, or for the next of a stream, and `look` every second; False if the worker is ended before."""
-    while not known.ended.is_set() and ray.is_initialized():
-        look()
-        ready, _ = ray.wait([what], timeout=LOOK_S)
-        if ready:
-            return True
-    return False
