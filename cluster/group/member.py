@@ -21,8 +21,6 @@ parallel training every member has the whole state already.
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,29 +33,26 @@ from ..allreduce.listener import Listener
 from ..allreduce.mesh import connect
 from ..assignment import Range
 from ..errors import MENDABLE, Aborted, Call, CollectiveError, Dismissed
-from ..pace import Pacer
 from ..spec import CONNECT_LIMIT_S, FIRST_DEADLINE_S, GroupSpec
-from .liveness import COPIES, Activity, Heartbeat
+from .liveness import COPIES, Activity
 from .mailbox import Interrupted, Mailbox
 from .messages import Finish, JoinRequest, Leave, Membership, SendState, WaitingAt
+from .progress import WorkerProgress
 from .results import Results
 
 MAX_HANDED_BYTES = 1 << 40  # of a result that one worker hands to another
-NUM_TIMED = 32  # steps of which the median duration is taken
 
 
-class Member:
-    """A worker's place in the group, as it changes.
+class Member(WorkerProgress):
+    """A worker's place in the group, as it changes; see `WorkerProgress` for what it tells of itself.
 
     Attributes:
         worker: the worker's number.
         mailbox: its channel to the driver.
-        generation: number of the group's membership, -1 before the first.
         members: the workers' numbers, by rank; this worker's is `rank`.
         place: where it stands in the group, None before the first generation.
         call: number of the next call; `results` are those of calls before, as far as they may be needed.
         results: see `call`.
-        step_s: the median duration of the last steps, 0.0 before a few have been timed.
         copy_s: how long this worker's last copy of its state took; noted by the task, told with every request.
         regrouped_s: how long this worker has taken part in changes of the group until now.
         is_between_hooks: the task is between two hooks that belong together, so that its state is none to save now.
@@ -80,34 +75,21 @@ class Member:
         spec: GroupSpec,
         note_step: Callable[[int | None], None] = lambda step: None,
     ) -> None:
+        super().__init__(note_step)
         self.worker, self.mailbox = worker, mailbox
-        self._listener, self._spec, self._note_step = listener, spec, note_step
-        self.generation, self.rank, self.call = -1, 0, -1
+        self._listener, self._spec = listener, spec
+        self.rank, self.call = 0, -1
         self.members: tuple[int, ...] = (worker,)
         self.is_between_hooks = False
         self.take_state: Callable[[], object] = lambda: None
         self.deliver: Callable[[bool], object] = lambda at_end: None
-        self.step_s = self.copy_s = self.regrouped_s = 0.0
+        self.copy_s = self.regrouped_s = 0.0
         self.results = Results()
         self._collective: Collective | None = None
         self._sequence = 0
         self.place: Membership | None = None
         self._aborted = (-1, "")
-        self._activity = (Activity.SET_UP, time.monotonic())
-        self._step: int | None = None
-        self._step_times: list[float] = []
-        self._pacer = Pacer()
         self._waited_s = 0.0
-
-    @property
-    def step(self) -> int | None:
-        """The step of the run that this worker is at."""
-        return self._step
-
-    @step.setter
-    def step(self, step: int | None) -> None:
-        self._step = step
-        self._note_step(step)
 
     @property
     def num_workers(self) -> int:
@@ -135,38 +117,6 @@ class Member:
     def waited_s(self) -> float:
         """How long this worker has slept in calls, until every other worker had begun the same one."""
         return self._waited_s + (0.0 if self._collective is None else self._collective.statistics().wait_s)
-
-    def time_step(self, seconds: float, compute_s: float | None = None) -> None:
-        """Note how long a step took.
-
-        Args:
-            seconds: the whole step.
-            compute_s: how long this worker computed for one microbatch on each of its replicas; None if it did not.
-        """
-        if compute_s:
-            self._pacer.note(compute_s, seconds)
-        self._step_times.append(seconds)
-        if len(self._step_times) in (3, NUM_TIMED):
-            self.step_s = statistics.median(self._step_times)
-        if len(self._step_times) == NUM_TIMED:
-            del self._step_times[: NUM_TIMED // 2]
-
-    def note_activity(self, activity: Activity) -> None:
-        """Note what this worker does now, for its heartbeat."""
-        self._activity = activity, time.monotonic()
-
-    def heartbeat(self) -> Heartbeat:
-        """What this worker does; from any thread."""
-        activity, since = self._activity
-        return Heartbeat(
-            activity=activity,
-            activity_s=time.monotonic() - since,
-            step=self.step,
-            step_s=self.step_s,
-            generation=self.generation,
-            processor_s=processor_s(),
-            pace=self._pacer.pace,
-        )
 
     # -- from other threads ---------------------------------------------------------------------------------------
 
@@ -375,9 +325,3 @@ def _was_there(error: CollectiveError, began_s: float, limit_s: float) -> bool:
         limit_s: how long it waits for its peers.
     """
     return not isinstance(error, Aborted) or time.perf_counter() - began_s > limit_s / 2
-
-
-def processor_s() -> float:
-    """What this process, and its children that have ended, have computed so far, in seconds of one core."""
-    times = os.times()
-    return time.process_time() + times.children_user + times.children_system

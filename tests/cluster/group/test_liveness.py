@@ -21,7 +21,7 @@ from heliostat.cluster.group.liveness import (
     must_be_named,
     silence_limit_s,
 )
-from heliostat.cluster.group.member import processor_s
+from heliostat.cluster.group.progress import processor_s
 from heliostat.cluster.spec import FIRST_DEADLINE_S
 
 DEADLINE_S, START_S = 5.0, 300.0
