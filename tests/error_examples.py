@@ -355,6 +355,13 @@ example("FetchError", "a bad name", lambda: trainer.FetchError.bad_name("../.ssh
 PARTS = {"weights": 4_000_000, "gradients": 4_000_000, "what layers give out": 9_100_000_000}
 example("MemoryExhaustedError", "", lambda: trainer.MemoryExhaustedError(4, 64, "OOM when allocating", PARTS))
 example("MemoryExhaustedError", "one row", lambda: trainer.MemoryExhaustedError(256, 1, "OOM when allocating"))
+
+
+def _in_run(error: trainer.NonfiniteGradientError) -> trainer.NonfiniteGradientError:
+    error.run_dir = RUN
+    return error
+
+
 example(
     "NonfiniteGradientError",
     "a microbatch",
@@ -365,8 +372,10 @@ example(
 example(
     "NonfiniteGradientError",
     "a value of its rows",
-    lambda: trainer.NonfiniteGradientError(
-        epoch=0, step=7, num_steps=40, microbatch=3, variables=["dense/kernel"], value="column 'x' of row 12 is nan"
+    lambda: _in_run(
+        trainer.NonfiniteGradientError(
+            epoch=0, step=7, num_steps=40, microbatch=3, variables=["dense/kernel"], value="column 'x' of row 12 is nan"
+        )
     ),
 )
 example(

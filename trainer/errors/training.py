@@ -11,7 +11,6 @@ from .base import TrainerError
 from .texts import listed, memory_account
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
-_RUN_DIR = "RUN_DIR"  # in texts of workers
 _MAX_NAMES = 5  # of variables, in a message
 
 
@@ -94,32 +93,37 @@ class NonfiniteGradientError(TrainerError):
         variables: Sequence[str] = (),
         value: str = "",
     ) -> None:
+        super().__init__(epoch, step, microbatch)
         self.microbatch = microbatch
-        where = f"step {step} of epoch {epoch + 1}"
-        if microbatch is None:
-            super().__init__(
-                f"The gradient of {where} is not finite. If no microbatch of it is named elsewhere in this message, "
-                "each is finite by itself and only their sum is not: the gradients are too large. Clip them, or lower "
-                "the learning rate."
+        self._where, self._step_of_run = f"step {step} of epoch {epoch + 1}", epoch * num_steps + step
+        self._variables, self._value = tuple(variables), value
+
+    @property
+    def account(self) -> str:
+        """What happened, and why that may be."""
+        if self.microbatch is None:
+            return (
+                f"The gradient of {self._where} is not finite. If no microbatch of it is named elsewhere in this "
+                "message, each is finite by itself and only their sum is not: the gradients are too large. Clip them, "
+                "or lower the learning rate."
             )
-            return
         others = "a learning rate that is too high, a division by zero or a log of zero in the loss"
         causes = (
-            f"Likely cause: in the data {value}. Others: {others}."
-            if value
+            f"Likely cause: in the data {self._value}. Others: {others}."
+            if self._value
             else f"Likely causes: a value in its rows that is far out of range, {others}."
         )
-        super().__init__(
-            f"Microbatch {microbatch} of {where} has a gradient that is not finite, for "
-            f"{listed(variables, _MAX_NAMES)}. Nothing of this step was applied. {causes} "
-            f"Look at its rows with: heliostat replay {_RUN_DIR} --step "
-            f"{epoch * num_steps + step} --microbatch {microbatch}; or leave such steps out with "
-            'fit(on_nonfinite="skip").'
+        return (
+            f"Microbatch {self.microbatch} of {self._where} has a gradient that is not finite, for "
+            f"{listed(self._variables, _MAX_NAMES)}. Nothing of this step was applied. {causes}"
         )
 
     def __str__(self) -> str:
-        text = super().__str__()
-        return text if self.run_dir is None else text.replace(_RUN_DIR, str(self.run_dir))
+        if self.microbatch is None:
+            return self.account
+        place = f"--step {self._step_of_run} --microbatch {self.microbatch}"
+        how = f" heliostat replay and {place}" if self.run_dir is None else f": heliostat replay {self.run_dir} {place}"
+        return f'{self.account} Look at its rows with{how}; or leave such steps out with fit(on_nonfinite="skip").'
 
 
 class RunPausedError(TrainerError):
