@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from heliostat.cluster import instruments
 from heliostat.cluster.group import driver_loop, liveness, worker_group
+from heliostat.cluster.group import start as start_of_workers
 
 from .script import Script
 from .toy_group import Toys, start_toys
@@ -45,6 +46,7 @@ def start(script: Script, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts groups; after the test nothing of them may be left."""
     monkeypatch.setattr(driver_loop, "TICK_S", 0.02)
     monkeypatch.setattr(worker_group, "TICK_S", 0.02)
+    monkeypatch.setattr(start_of_workers, "TICK_S", 0.02)
     monkeypatch.setattr(liveness, "MAX_BACK_OFF_S", 0.02)
     threads, listeners, before = set(threading.enumerate()), list(instruments._listeners), sockets()
     made: list[Toys] = []
