@@ -20,6 +20,7 @@ from ..format.account import Change
 from ..format.arrow import arrow_schema
 from ..format.columns import Column
 from ..format.not_found import PICTURES as ENDINGS
+from ..format.not_found import is_class
 from .files import note_left_out
 from .pictures import orientation, passed_over, upright, why_not
 from .sources import Source, SourceRows, file_identity
@@ -67,7 +68,7 @@ class ImageSource(Source):
 
         here = os.path.realpath(root)
         classes = sorted(
-            entry.name for entry in os.scandir(root) if _is_class(entry) and os.path.realpath(entry.path) != here
+            entry.name for entry in os.scandir(root) if is_class(entry) and os.path.realpath(entry.path) != here
         )
         self._files: list[_File] = []
         for number, name in enumerate(classes):
@@ -83,7 +84,7 @@ class ImageSource(Source):
             )
         for entry in os.scandir(root):
             if entry.name not in classes:
-                leave_out(entry.path, _LEADS_BACK if _is_class(entry) else "it lies beside the folders of classes")
+                leave_out(entry.path, _LEADS_BACK if is_class(entry) else "it lies beside the folders of classes")
         for reason, names in sorted(left_out.items()):
             note_left_out(self.account, sorted(names), reason)
         self.num_rows = None if bad == "drop" else len(self._files)
@@ -165,16 +166,6 @@ class ImageSource(Source):
             row += not one.why_not
 
 
-def has_images(root: Path) -> bool:
-    """Whether a folder has a sub-folder with an image right in it."""
-    return any(
-        name.lower().endswith(ENDINGS)
-        for entry in os.scandir(root)
-        if _is_class(entry)
-        for name in os.listdir(entry.path)
-    )
-
-
 def refuse_pictures_without_classes(root: Path, names: Sequence[str]) -> None:
     """Raise SourceError if pictures are among the names of what lies right in a folder."""
     if any("/" not in name and name.lower().endswith(ENDINGS) for name in names):
@@ -226,10 +217,6 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
         return "a pipe, socket or device"
     is_picture = entry.name.lower().endswith(ENDINGS)
     return None if is_picture else f"no picture by its ending ({', '.join(ENDINGS)})"
-
-
-def _is_class(entry: os.DirEntry[str]) -> bool:
-    return os.path.isdir(entry.path) and not entry.name.startswith(".")
 
 
 def _cannot_be_decoded(refused: list[str]) -> SourceError:

@@ -22,6 +22,7 @@ from ..errors import BadColumnError, SourceError
 from ..foreign.schemas import partition_keys, split_of
 from ..format.account import Account
 from ..format.manifest import MANIFEST_NAME
+from ..format.not_found import has_pictures
 from ..opening import open_dataset
 from ..remote.filesystem import is_uri, local_path, shown_uri
 from . import from_images, from_keras, huggingface
@@ -139,7 +140,7 @@ def _kind_of_folder(path: Path) -> SourceKind:
     # What lies right in the folder says what it is; what lies below only if there is nothing else.
     here = [name for name in names if "/" not in name and _kinds_of([name])]
     found = _kinds_of(here)
-    if any(from_images.has_images(root) for root in (path, *_split_folders(path).values())):
+    if any(has_pictures(root) for root in (path, *_split_folders(path).values())):
         found.add("images")
     found = found or _kinds_of(names)
     if len(found) == 1:

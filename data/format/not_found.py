@@ -30,7 +30,7 @@ def not_found_message(place: Path, manifest_name: str) -> str:
                 f"{said}: the folder holds several. Give one of them: {', '.join(str(place / name) for name in below)}."
             )
         made = f"'{place.name}-set'"
-        if _has_pictures(place):
+        if _holds_pictures(place):
             return (
                 f"{said}: it is a folder of pictures. Make one of them, once: heliostat.data.convert({str(place)!r}, "
                 f"{made}). Then give open_dataset({made}).decode('image', (height, width)), of the size of the model's "
@@ -59,9 +59,27 @@ def not_found_message(place: Path, manifest_name: str) -> str:
     return f"{said}: no such folder{_nearest(place)}. Make one with write_dataset or heliostat convert."
 
 
-def _has_pictures(place: Path) -> bool:
-    """Whether pictures are among the first files in the folders of a folder, each of them a class."""
-    return any(each.name.lower().endswith(PICTURES) for each in islice(place.glob("*/*"), _LOOKED_AT))
+def is_class(entry: os.DirEntry[str]) -> bool:
+    """Whether what lies in a folder of pictures is the folder of a class."""
+    return os.path.isdir(entry.path) and not entry.name.startswith(".")
+
+
+def has_pictures(place: Path, most: int | None = None) -> bool:
+    """Whether a folder has the folder of a class with a picture right in it; raises OSError.
+
+    Args:
+        place: the folder.
+        most: look at so many files and folders at most.
+    """
+    names = (name for entry in os.scandir(place) if is_class(entry) for name in os.listdir(entry.path))
+    return any(name.lower().endswith(PICTURES) for name in islice(names, most))
+
+
+def _holds_pictures(place: Path) -> bool:
+    try:
+        return has_pictures(place, _LOOKED_AT)
+    except OSError:  # what may not be read says nothing
+        return False
 
 
 def _nearest(place: Path) -> str:
