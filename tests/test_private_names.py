@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 # Where private names are used, and which; None for all that its check lists.
 HOMES = {
     "trainer/engine/private_api.py": None,
-    "trainer/engine/private_looks.py": None,
     "trainer/engine/private_models.py": None,
     "trainer/engine/private_hooks.py": None,
     "trainer/engine/private_names.py": None,

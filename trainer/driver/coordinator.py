@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from heliostat.cluster.assignment import Range
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.messages import TaskEvent
 from heliostat.cluster.group.task import GroupEvent
 from heliostat.cluster.vectors import Vector, reduce_nodes
 
-from ..errors import TrainerError, WorkersDisagreeError
+from ..errors import WorkersDisagreeError
 from ..events import EpochRecord, FirstStepDone
 from ..hardware import DESCRIPTIONS, HARDWARE, differing, refusal, told
 from ..jobs import EpochLogs, EpochPart, Final, Ready, StepsTraced, TraceAsked
@@ -273,32 +272,6 @@ def merge(results: list[ShardResult], num_microbatches: int) -> PassSum:
     for result in results:
         nonfinite = nonfinite.plus(result.nonfinite.first, result.nonfinite.num_rows)
     return PassSum(vector=total, rows=sum(result.rows for result in results), nonfinite=nonfinite)
-
-
-def joined_outputs(outputs: Mapping[Range, object]) -> object:
-    """The predictions of a whole pass, in the order of its rows: an array, or the model's structure of arrays.
-
-    Args:
-        outputs: predictions by shard, of a pass that is complete.
-
-    Raises:
-        TrainerError: the shards overlap, or leave rows out.
-    """
-    at = 0
-    for lo, hi in sorted(outputs):
-        if lo != at:
-            raise TrainerError(f"The shares of a prediction do not meet at {at}, {lo}; this is a defect of Heliostat.")
-        at = hi
-    return _concatenated([outputs[shard] for shard in sorted(outputs)])
-
-
-def _concatenated(outputs: list[object]) -> object:
-    first = outputs[0]
-    if isinstance(first, dict):
-        return {name: _concatenated([output[name] for output in outputs]) for name in first}  # type: ignore[index]
-    if isinstance(first, (list, tuple)):
-        return type(first)(_concatenated([output[i] for output in outputs]) for i in range(len(first)))  # type: ignore[index]
-    return np.concatenate(outputs)  # type: ignore[arg-type]  # arrays, as the model gave them
 
 
 def _agree(what: str, values: Mapping[int, str]) -> None:

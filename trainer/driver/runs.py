@@ -21,13 +21,13 @@ from ..environment import Command, begin_fit, is_plan_wanted
 from ..errors import ConfigurationError, SessionError
 from ..pass_messages import PassReport
 from ..trainer_config import TrainerConfig
-from .coordinator import Coordinator, joined_outputs
+from .coordinator import Coordinator
 from .dialogue import Dialogue
 from .display import Display
 from .inputs import Data
 from .passes import plan_fit, plan_pass, replay, run_pass
 from .plan import Program, Run
-from .predictions import write_outputs
+from .predictions import joined_outputs, write_outputs
 from .result import Result
 from .run import fit
 from .run_paths import job_line, new_run_path, numbered_run_path

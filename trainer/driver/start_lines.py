@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from heliostat.cluster.cores import usable_cores
+
 from ..jobs import FitJob, Ready
 from ..trainer_config import TrainerConfig
 from .plan_lines import advice, cut_into, rows_of_replicas, shown_location, travel
@@ -98,3 +100,32 @@ def _checkpoints(job: FitJob) -> str:
         return "no checkpoints"
     inside = Path(str(place)).is_relative_to(job.run_dir)
     return "" if inside else f"checkpoints in {shown_location(str(place), ())}"
+
+
+# -- cores of a machine ----------------------------------------------------------------------------------------------
+
+
+def shared_cores_line(workers: int, threads: int) -> str:
+    """What to say if workers of this machine have more threads than it has cores; else nothing."""
+    cores = usable_cores()
+    if workers * threads <= cores:
+        return ""
+    who = f"{count(workers, 'worker')} with {count(threads, 'thread')}{' each' if workers > 1 else ''}"
+    return f"{who} share{'' if workers > 1 else 's'} the {count(cores, 'core')} of this machine"
+
+
+def idle_cores_line(threads: int, cores: int) -> str:
+    """What to say of a run that goes on where its workers leave at least half of the cores idle; else nothing.
+
+    A new run takes all cores, and who has given `threads_per_worker` needs no word.
+
+    Args:
+        threads: that a worker has.
+        cores: that it could have.
+    """
+    if 2 * threads > cores:
+        return ""
+    return (
+        f"{threads} of {count(cores, 'core')} per worker: a run keeps the number of threads that it began with, for "
+        "results depend on it; a new run uses all"
+    )

@@ -27,10 +27,10 @@ from ..quiet_load import load_tensorflow
 from ..shipping import InProcess
 from ..trainer_config import TrainerConfig, WorkerShare
 from .asked import asked_address, checked_runtime_env
-from .core_lines import idle_cores_line, shared_cores_line
 from .display import Display
 from .doing import Doing
 from .factory import WorkerFactory
+from .start_lines import idle_cores_line, shared_cores_line
 from .words import count
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from ..errors import UnsupportedStepError
 from . import probe_text
 from .layout import microbatch_weights
 from .model import BuiltModel, compiled_losses
-from .private_looks import compute_dtypes
+from .private_models import compute_dtypes
 from .probe_findings import SCALE, TOLERANCES, Finding, Kind, Look, Looks, Shares, find, must_look_thrice
 from .probe_look import Observer
 from .runtime import BUILD_LOCK

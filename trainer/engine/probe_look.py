@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..global_sums import Reduction, reduced_by
-from . import private_api, private_looks
+from . import private_api, private_models
 from .capturing import added
 from .logs import StepLogs, numbers_of, state_sum
 from .metric_rules import MetricVariable
@@ -122,7 +122,7 @@ class Observer:
             noted.all_applies(),
             reduced_by(lambda reduction, values: self._reduced(noted, answers, reduction, values)),
             private_api.unscaled_losses(),
-            private_looks.kept_loss_ids(built.model),
+            private_models.kept_loss_ids(built.model),
             scope,
         ):
             returned = self._step({name: tf.constant(values) for name, values in rows.items()})

@@ -35,7 +35,7 @@ from ..config import OnNonfinite
 from ..errors import NonfiniteGradientError
 from ..events import GradientNotFinite
 from .metrics import EpochMetrics, MetricSums
-from .nonfinite import nonfinite_microbatch
+from .microbatches import nonfinite_microbatch
 from .phase import Phase
 from .times import TimeSplit
 from .waiting import waiting

@@ -7,7 +7,8 @@ import pytest
 from heliostat.cluster.group.controller_state import Formed, WorkerDeath
 from heliostat.cluster.group.messages import Failure, TaskEvent
 from heliostat.trainer import TrainerError, WorkersDisagreeError
-from heliostat.trainer.driver.coordinator import Coordinator, joined_outputs, merge
+from heliostat.trainer.driver.coordinator import Coordinator, merge
+from heliostat.trainer.driver.predictions import joined_outputs
 from heliostat.trainer.driver.shards import ShardQueue
 from heliostat.trainer.jobs import EpochLogs, EpochPart, Progress, Ready
 from heliostat.trainer.pass_messages import PassStart, PassSum, Shard, ShardResult

@@ -10,9 +10,14 @@ import pytest
 from heliostat.cluster.disk.disk import Disk
 from heliostat.data import write_dataset
 from heliostat.trainer.config import FitConfig
-from heliostat.trainer.driver import core_lines
-from heliostat.trainer.driver.core_lines import idle_cores_line, shared_cores_line
-from heliostat.trainer.driver.start_lines import first_step, model_built, shown_path, start_lines
+from heliostat.trainer.driver.start_lines import (
+    first_step,
+    idle_cores_line,
+    model_built,
+    shared_cores_line,
+    shown_path,
+    start_lines,
+)
 from heliostat.trainer.jobs import FitJob, Ready
 from heliostat.trainer.trainer_config import TrainerConfig, WorkerShare
 
@@ -154,7 +159,7 @@ def test_cores_that_a_run_leaves_idle_since_it_began_on_fewer_are_told():
 
 
 def test_cores_that_are_shared_are_told(monkeypatch):
-    monkeypatch.setattr(core_lines, "usable_cores", lambda: 2)
+    monkeypatch.setattr("heliostat.trainer.driver.start_lines.usable_cores", lambda: 2)
     assert shared_cores_line(3, 1) == "3 workers with 1 thread each share the 2 cores of this machine"
     assert shared_cores_line(1, 3) == "1 worker with 3 threads shares the 2 cores of this machine"
     assert shared_cores_line(2, 1) == ""
