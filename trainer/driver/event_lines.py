@@ -102,7 +102,7 @@ def line_of(event: Event, num_steps: int) -> str:
                 microbatch=event.microbatch,
                 variables=event.variables,
             )
-            return f"step left out (worker {worker} on {host}): {error}"
+            return f"step left out (worker {worker} on {host}): {error.account}"
         case ValidationNotFinite(epoch=epoch, dataset=dataset, num_rows=num_rows, first_rows=first_rows):
             return f"epoch {epoch + 1}: {nonfinite_line(dataset, num_rows, first_rows)}"
     return ""

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from heliostat.trainer.driver.event_lines import line_of
 from heliostat.trainer.driver.run_folder import RunFolder, damaged_lines, read_epochs, read_events
 from heliostat.trainer.events import (
     EVENTS,
@@ -41,6 +42,13 @@ def test_an_event_survives_its_line(event):
     assert list(line)[:2] == ["time", "event"]
     assert event_of(line) == event
     assert event_of({**line, "of a later version": 1}) == event
+
+
+def test_of_a_step_that_is_left_out_it_is_said_why_and_not_how_to_leave_it_out():
+    event = GradientNotFinite(worker=1, host="a", epoch=0, step=2, microbatch=3, variables=("k",), skipped=True)
+    said = line_of(event, num_steps=4)
+    assert said.startswith("step left out (worker 1 on a): Microbatch 3 of step 2 of epoch 1 has a gradient")
+    assert said.endswith("a log of zero in the loss.")
 
 
 def test_every_event_has_a_name_of_its_own():
