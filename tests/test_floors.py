@@ -44,6 +44,7 @@ FLOORS: Mapping[str, Floors] = {
         {"checkpoints"},
         {"worker"},
         {"driver"},
+        {"trackers"},
         {
             "trainer",
             "given_rows",

@@ -17,7 +17,7 @@ TRAINER = """
     HandleError LeaseHeldError
     LeaseLostError MemoryExhaustedError ModelError NonfiniteGradientError NotCompiledError OtherBeginningError
     OtherEnvironmentError
-    Result RunPausedError RuntimeSetupError SessionError StateNotKeptError StorageError Trainer TrainerError
+    Result RunPausedError RuntimeSetupError SessionError StateNotKeptError StorageError Tracker Trainer TrainerError
     TrainingFailedError TrainingSession
     UnsupportedModelAttributeError UnsupportedModelChangeError UnsupportedModelError UnsupportedModelVariableError
     UnsupportedStepError UnsupportedStepInCallbackError ValueNotCarriedError WorkersDisagreeError

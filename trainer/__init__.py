@@ -43,6 +43,7 @@ from .errors import (
     WorkersDisagreeError,
 )
 from .global_sums import global_mean, global_sum
+from .trackers.tracker import Tracker
 from .trainer import Trainer
 from .training_session import TrainingSession
 
@@ -76,6 +77,7 @@ __all__ = [
     "SessionError",
     "StateNotKeptError",
     "StorageError",
+    "Tracker",
     "Trainer",
     "TrainerError",
     "TrainingFailedError",

@@ -42,10 +42,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from heliostat.cluster.pools.ray_address import in_job
 
@@ -67,6 +67,8 @@ _KERNEL_SETTINGS = (
     *("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
     *("XLA_FLAGS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"),
 )
+
+_TRACKERS = ("MLFLOW_", "WANDB_", "DATABRICKS_")  # what their clients read, credentials among it
 
 _Value = TypeVar("_Value")
 
@@ -300,6 +302,39 @@ def tensorflow_threads() -> int | None:
     """The intra-op threads that TensorFlow is told to start by its own variable, None without."""
     found = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return int(found) if found.isdecimal() and int(found) else None
+
+
+def mlflow_server() -> str | None:
+    """The server that `MLFLOW_TRACKING_URI` names, None without."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def mlflow_experiment() -> tuple[str, str]:
+    """Name and id of the experiment that MLflow's variables name; an id comes first, and MLflow's default one last."""
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID", "")
+    return ("" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", "")), number or "0"
+
+
+def hand_to_driver(runtime_env: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Set the variables of MLflow and W&B that workers were to have in this process, the driver's; the rest stays.
+
+    Args:
+        runtime_env: as Ray takes it.
+
+    Returns:
+        It, without them: workers need no credentials.
+    """
+    if not runtime_env or "env_vars" not in runtime_env:
+        return runtime_env
+    given = dict(runtime_env["env_vars"])
+    own = {name: value for name, value in given.items() if name.startswith(_TRACKERS)}
+    os.environ.update(own)
+    return {**runtime_env, "env_vars": {name: value for name, value in given.items() if name not in own}}
+
+
+def names_wandb_mode() -> bool:
+    """Whether `WANDB_MODE` asks for one."""
+    return bool(os.environ.get("WANDB_MODE"))
 
 
 class _Process:

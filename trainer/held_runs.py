@@ -11,6 +11,8 @@ from heliostat.cluster.links import PairBandwidth
 
 from .driver.asked import job_server
 from .driver.runs import Runs
+from .trackers.trackers import Trackers
+from .trackers.wanted import TrackersWanted
 from .trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
@@ -89,13 +91,17 @@ class HeldRuns:
 
 
 def runs_of(
-    settings: TrainerConfig, name: str, run_dir: Path | None, runtime_env: Mapping[str, Any] | None
+    settings: TrainerConfig,
+    name: str,
+    run_dir: Path | None,
+    runtime_env: Mapping[str, Any] | None,
+    trackers: TrackersWanted,
 ) -> Runs | RemoteRuns:
-    """Who makes the runs of a trainer: this process, or a cluster that takes jobs. Arguments: those of `Runs`."""
+    """Who makes the runs of a trainer: this process, or a cluster that takes jobs. Arguments: `Runs` has them."""
     if (address := job_server(settings)) is None:
-        runs = Runs(settings, name, run_dir, runtime_env)
+        runs = Runs(settings, name, run_dir, runtime_env, Trackers(trackers))
         runs.workers.begin()
         return runs
     from .remote.call import RemoteRuns  # and what speaks HTTP, which others have no use for
 
-    return RemoteRuns(settings, address, name, run_dir, runtime_env)
+    return RemoteRuns(settings, address, name, run_dir, runtime_env, trackers)

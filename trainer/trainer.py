@@ -35,6 +35,8 @@ from .keras_arguments import refuses_unknown
 from .model_use import ModelUse
 from .remote.wire import display_for
 from .shipping import UserCode, ship
+from .trackers.tracker import Tracker
+from .trackers.wanted import wanted_of
 from .trainer_config import Device, GradientDtype, MixedHardware, TrainerConfig
 from .training_session import TrainingSession
 
@@ -90,6 +92,15 @@ class Trainer(ModelUse):
             are more of them than replicas (`num_microbatches`). Results do not depend on it.
         runtime_env: packages, variables and files that Ray is to bring to the workers' processes, as `ray.init` takes
             them (``{"pip": ["scipy"]}``). The modules beside the script need none: they travel by themselves.
+        tensorboard: write event files for TensorBoard: True into the folder ``tensorboard`` of each run folder, so that
+            ``tensorboard --logdir runs`` compares runs; a path writes below it, in a folder with the run folder's name.
+        mlflow: send each fit to an MLflow server: to this URI, or True for the one in `MLFLOW_TRACKING_URI`.
+        wandb: send each fit to Weights & Biases: into this project ("project" or "team/project"), or True for the one
+            in `WANDB_PROJECT`; without a key, or with ``WANDB_MODE=offline``, it is written into the run folder.
+        metrics_port: offer metrics to Prometheus on this port of all interfaces of the machine that calls `fit`; 0
+            takes a free one, which a line names; "127.0.0.1:9100" listens on one interface.
+        trackers: your own, objects of subclasses of `Tracker`. All of these get what is recorded of every fit, on
+            threads of their own in this process: nothing about them reaches workers, and what fails there fails no run.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -135,6 +146,11 @@ class Trainer(ModelUse):
         mixed_hardware: MixedHardware = "refuse",
         balance: bool = True,
         runtime_env: Mapping[str, Any] | None = None,
+        tensorboard: bool | str | Path = False,
+        mlflow: bool | str = False,
+        wandb: bool | str = False,
+        metrics_port: int | str | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         check_build_model(build_model)
         workers = workers if (wanted := wanted_workers()) is None else wanted
@@ -159,7 +175,9 @@ class Trainer(ModelUse):
         )
         self._build_model, self._code = build_model, code_digests(build_model)
         name = getattr(build_model, "__name__", "run").strip("<>")
-        runs = runs_of(settings, name, None if run_dir is None else run_dir_of(run_dir), runtime_env)
+        place = None if run_dir is None else run_dir_of(run_dir)
+        watching = wanted_of(tensorboard, mlflow, wandb, metrics_port, trackers)
+        runs = runs_of(settings, name, place, runtime_env, watching)
         super().__init__(settings, runs)
 
     @refuses_unknown("fit")

@@ -21,6 +21,7 @@ from ..environment import Command, begin_fit, is_plan_wanted
 from ..errors import ConfigurationError, SessionError
 from ..pass_messages import PassReport
 from ..trainer_config import TrainerConfig
+from .audience import Audience
 from .coordinator import Coordinator
 from .dialogue import Dialogue
 from .display import Display
@@ -160,6 +161,7 @@ class Runs:
         name: of the model.
         run_dir: the folder that the user has named; None for a new one each time.
         runtime_env: what Ray is to set up for the workers' processes.
+        audience: who watches fits besides the screen; it is closed with these runs.
 
     Raises:
         ConfigurationError: the address of the cluster is none, or `runtime_env` has no use.
@@ -171,8 +173,9 @@ class Runs:
         name: str,
         run_dir: Path | None,
         runtime_env: Mapping[str, Any] | None = None,
+        audience: Audience | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._audience = settings, audience or Audience()
         self.workers, self.model = Workers(settings, runtime_env), TrainedModel()
         self._places = Places(name, run_dir)
         self._id, self._num_calls = uuid.uuid4().hex, 0
@@ -231,7 +234,8 @@ class Runs:
             if command is not None and command.replay is not None:
                 replay(run, screen)
                 return None
-            result = fit(run, self.workers, screen)
+            with self._audience.watching(screen) as watched:
+                result = fit(run, self.workers, watched)
         finally:
             if self.model.end is not end:  # it has begun
                 self._places.began(call, place)
@@ -296,7 +300,7 @@ class Runs:
         try:
             return self.workers.group.measure_links()
         except BaseException:
-            self.close()  # some may still wait for each other
+            self.workers.close()  # some may still wait for each other
             raise
 
     @property
@@ -305,5 +309,8 @@ class Runs:
         return self.workers.hosts
 
     def close(self) -> None:
-        """Stop the workers, and the Ray that was started for them."""
-        self.workers.close()
+        """Stop the workers, and the Ray that was started for them; there is no audience any more."""
+        try:
+            self.workers.close()
+        finally:
+            self._audience.close()

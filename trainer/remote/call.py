@@ -46,6 +46,7 @@ from ..driver.stream_files import taken_by_fit, taken_by_pass
 from ..driver.uncaught import show_errors_shortly
 from ..environment import begin_fit, is_plan_wanted
 from ..errors import CallError, ConfigurationError, TrainerError
+from ..trackers.wanted import TrackersWanted
 from ..trainer_config import TrainerConfig
 from .alone import alone_in
 from .call_folder import DATA, PREDICTIONS, VALIDATION, Method
@@ -69,9 +70,11 @@ class RemoteRuns:
         name: of the model.
         run_dir: the folder here that the user has named; None for a new one each time.
         runtime_env: what Ray is to set up for the workers' processes.
+        trackers: where numbers of fits are to go, from the cluster.
 
     Raises:
         PlacementError: the address is not of a job server's form.
+        ConfigurationError: trackers that cannot be there.
     """
 
     def __init__(
@@ -81,9 +84,11 @@ class RemoteRuns:
         name: str,
         run_dir: Path | None,
         runtime_env: Mapping[str, Any] | None = None,
+        trackers: TrackersWanted | None = None,
     ) -> None:
         self._settings, self._head = settings, Head(address)
-        self._sender = Sender(self._head, settings, name, checked_runtime_env(runtime_env, settings))
+        wanted = {} if trackers is None else trackers.plain()
+        self._sender = Sender(self._head, settings, name, checked_runtime_env(runtime_env, settings), wanted)
         self._places, self._leftovers = Places(name, run_dir), list[Leftover]()
         self._end: Elsewhere | None = None
 

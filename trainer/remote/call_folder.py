@@ -56,6 +56,7 @@ class Call:
         columns: which are read; of `undecided` ones ("inputs", "targets") the dataset decides, once it is opened there.
         checkpoint_every: None, "epoch", or the number of steps or seconds by its name.
         runtime_env: as Ray takes it, for the workers.
+        trackers: of the trainer, the arguments of `TrackersWanted`.
         data: by its name there; None if it is sent. Likewise `validation_data`, which `is_validated` says whether
             there is.
         anew: as in `FitCall`; `code` likewise.
@@ -76,6 +77,7 @@ class Call:
     undecided: tuple[str, ...] = ()
     checkpoint_every: dict[str, float] | str | None = None
     runtime_env: dict[str, Any] | None = None
+    trackers: dict[str, Any] = field(default_factory=dict)
     data: Named = None
     validation_data: Named = None
     is_validated: bool = False

@@ -29,8 +29,10 @@ from ..columns import Columns
 from ..driver.inputs import Data, noted_columns
 from ..driver.runs import Runs
 from ..driver.trained import FitEnd, end_in_folder
-from ..environment import job_home
+from ..environment import hand_to_driver, job_home
 from ..errors import ConfigurationError, OtherEnvironmentError, StateNotKeptError
+from ..trackers.trackers import Trackers
+from ..trackers.wanted import TrackersWanted
 from .call_folder import PREDICTIONS, Call, CallFolder
 from .enclosed import CALL_THERE, DATA_THERE, RUNS_THERE
 from .in_job import Work, do_in_job
@@ -97,7 +99,10 @@ def _do(wanted: CallWanted, work: Work) -> object:
     if lacking := differences(call.facts, found):
         raise OtherEnvironmentError(found.host, found.python[1], lacking)
     _settle(unpacked / RUNS_THERE, home)
-    runs = Runs(folder.settings(call), "", home / call.run_dir, call.runtime_env)
+    trackers, runtime_env = TrackersWanted(**call.trackers), call.runtime_env
+    if trackers.mlflow or trackers.wandb:
+        runtime_env = hand_to_driver(runtime_env)
+    runs = Runs(folder.settings(call), "", home / call.run_dir, runtime_env, Trackers(trackers))
     with contextlib.closing(runs), contextlib.closing(display_for("auto")) as screen:
         if call.before:
             runs.model.end = _end_in(home / call.before, call, folder)

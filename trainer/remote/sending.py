@@ -54,10 +54,19 @@ class Sender:
         settings: the trainer's.
         name: of the model.
         runtime_env: what Ray is to set up for the workers' processes.
+        trackers: of the trainer, as `TrackersWanted.plain` has them.
     """
 
-    def __init__(self, head: Head, settings: TrainerConfig, name: str, runtime_env: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        head: Head,
+        settings: TrainerConfig,
+        name: str,
+        runtime_env: Mapping[str, Any] | None,
+        trackers: Mapping[str, Any],
+    ) -> None:
         self._head, self._settings, self._name, self._runtime_env = head, settings, name, runtime_env
+        self._trackers = dict(trackers)
         self.home = f"{plain_name(name, 'run')}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         self.fills_home, self._num_folders, self._said = False, 0, set[str]()
         self._coming, self._there = dict[Path, str](), dict[Path, str]()  # runs that were sent, by their folders here
@@ -96,6 +105,7 @@ class Sender:
             checkpoint_every=plain_every(wanted.checkpoint_every),
             is_validated=VALIDATION in rows,
             anew=call.anew,
+            trackers=self._trackers,
             code=dict(call.code),
         )
         pickles = {**enclosed.pickles, CODE: payload_of(wanted.code)}
