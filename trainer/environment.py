@@ -40,9 +40,10 @@ told from the command around it; a variable is seen in ``ps`` and can be set by 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -313,6 +314,21 @@ def mlflow_experiment() -> tuple[str, str]:
     """Name and id of the experiment that MLflow's variables name; an id comes first, and MLflow's default one last."""
     number = os.environ.get("MLFLOW_EXPERIMENT_ID", "")
     return ("" if number else os.environ.get("MLFLOW_EXPERIMENT_NAME", "")), number or "0"
+
+
+@contextlib.contextmanager
+def mlflow_prints_nothing() -> Iterator[None]:
+    """In the block MLflow's client prints no addresses of runs, which it does between the lines of a screen."""
+    name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 def hand_to_driver(runtime_env: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -65,6 +65,7 @@ RUN_FOLDER: Mapping[str, str] = {
     WEIGHTS_FILE: "in its place, where Keras cannot write the model: its weights",
     "data/train*": "arrays and streams that were passed to fit, as a dataset",
     "data/valid*": "those to validate on",
+    "trackers": "what trackers write: event files for TensorBoard, runs of W&B that are not sent",
     "replay.json": "the step that `heliostat replay` computed again last",
     "trace.json": "what `heliostat trace` recorded",
     ".heliostat-*": "while a fit runs on a cluster: whose disk this is (`cluster.disk`)",

@@ -92,8 +92,8 @@ class Trainer(ModelUse):
             are more of them than replicas (`num_microbatches`). Results do not depend on it.
         runtime_env: packages, variables and files that Ray is to bring to the workers' processes, as `ray.init` takes
             them (``{"pip": ["scipy"]}``). The modules beside the script need none: they travel by themselves.
-        tensorboard: write event files for TensorBoard: True into the folder ``tensorboard`` of each run folder, so that
-            ``tensorboard --logdir runs`` compares runs; a path writes below it, in a folder with the run folder's name.
+        tensorboard: write event files for TensorBoard: True into each run folder, so that ``tensorboard --logdir runs``
+            compares runs; a path writes below it, in a folder with the run folder's name.
         mlflow: send each fit to an MLflow server: to this URI, or True for the one in `MLFLOW_TRACKING_URI`.
         wandb: send each fit to Weights & Biases: into this project ("project" or "team/project"), or True for the one
             in `WANDB_PROJECT`; without a key, or with ``WANDB_MODE=offline``, it is written into the run folder.

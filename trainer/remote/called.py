@@ -99,9 +99,9 @@ def _do(wanted: CallWanted, work: Work) -> object:
     if lacking := differences(call.facts, found):
         raise OtherEnvironmentError(found.host, found.python[1], lacking)
     _settle(unpacked / RUNS_THERE, home)
-    trackers, runtime_env = TrackersWanted(**call.trackers), call.runtime_env
-    if trackers.mlflow or trackers.wandb:
-        runtime_env = hand_to_driver(runtime_env)
+    trackers = TrackersWanted(**call.trackers)
+    has_servers = bool(trackers.mlflow or trackers.wandb)
+    runtime_env = hand_to_driver(call.runtime_env) if has_servers else call.runtime_env
     runs = Runs(folder.settings(call), "", home / call.run_dir, runtime_env, Trackers(trackers))
     with contextlib.closing(runs), contextlib.closing(display_for("auto")) as screen:
         if call.before:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..driver.shown_text import masked
-from ..environment import mlflow_experiment
+from ..environment import mlflow_experiment, mlflow_prints_nothing
 from ..events import EpochRecord, Event
 from ..samples import Sample
 from .numbers import epoch_metrics, event_text, parameters, sample_metrics, verdict_in
@@ -50,6 +50,13 @@ class MlflowTracker(Tracker):
         """What lines call it."""
         return f"MLflow at {self._uri}" if self._uri else "MLflow"
 
+    @property
+    def note(self) -> str:
+        """Where the run is seen."""
+        server, run = self._uri.rstrip("/"), self._run
+        is_web = server.startswith(("http://", "https://"))
+        return f"MLflow: {server}/#/experiments/{run.experiment}/runs/{run.id}" if is_web else ""
+
     def begin(self, path: Path, record: Mapping[str, Any]) -> None:
         """Find the run there, or make it, and tell its parameters."""
         self._path, self._before = path, None
@@ -76,7 +83,7 @@ class MlflowTracker(Tracker):
         """The state and the verdict."""
         state, verdict = str(record["state"]), verdict_in(self._path)
         self._tag({_STATE: state} | ({_VERDICT: verdict} if verdict else {}))
-        with _passing():
+        with _passing(), mlflow_prints_nothing():
             self._run.client.set_terminated(self._run.id, status=_STATUS.get(state, "KILLED"))
 
     @property
@@ -102,6 +109,10 @@ class MlflowTracker(Tracker):
 class _RunThere:
     """A run on the server: found by our run's id, or made.
 
+    Attributes:
+        client: of the server.
+        experiment: the id of the run's experiment there; `id` is the run's.
+
     Args:
         uri: of the server.
         run_id: our run's.
@@ -112,9 +123,9 @@ class _RunThere:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(uri or None)
-        experiment = _experiment(self.client)
-        found = self.client.search_runs([experiment], f"tags.`{_ID}` = '{run_id}'", max_results=1)
-        run = found[0] if found else self.client.create_run(experiment, run_name=name, tags={_ID: run_id})
+        self.experiment = _experiment(self.client)
+        found = self.client.search_runs([self.experiment], f"tags.`{_ID}` = '{run_id}'", max_results=1)
+        run = found[0] if found else self.client.create_run(self.experiment, run_name=name, tags={_ID: run_id})
         self.id, self._told = run.info.run_id, dict(run.data.params)
         if found:
             self.client.update_run(self.id, status="RUNNING")

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..events import EpochRecord, Event, GroupFormed, Resumed
 from ..samples import Sample
 from .numbers import epoch_metrics, event_text, parameters, sample_metrics, verdict_in
-from .tracker import Tracker
+from .tracker import FOLDER, Tracker
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event as Message
 
-FOLDER = "tensorboard"  # in the run folder
 _TRAIN, _VALIDATION, _WORKERS = "train", "validation", "workers"
 _VERSION = "brain.Event:2"
 
@@ -54,7 +53,7 @@ class TensorBoardTracker(Tracker):
         """Files in a folder of the run; the configuration as a table."""
         self._close_files()
         self._run, self._before, self._next_epoch = path, None, 0
-        folder = path / FOLDER if self._path is None else self._path / path.name
+        folder = path / FOLDER / "tensorboard" if self._path is None else self._path / path.name
         self._files = {name: EventFile(folder / name) for name in (_TRAIN, _VALIDATION, _WORKERS)}
         rows = [f"| {name} | {value} |" for name, value in parameters(record).items()]
         self._files[_TRAIN].text("run", "\n".join(["| | |", "| --- | --- |", *rows]), 0)

@@ -189,6 +189,8 @@ class TrackerThread(Watcher):
             try:
                 with self._timed():
                     piece.tell(self._tracker)
+                if piece.kind == _BEGIN:
+                    self._say(self._tracker.note)
                 break
             except OSError as error:
                 with self._changed:
@@ -232,6 +234,11 @@ class TrackerThread(Watcher):
     def _let_go(self) -> None:
         with contextlib.suppress(Exception):  # nothing comes any more that could tell
             self._tracker.close()
+
+    def _say(self, note: str) -> None:
+        if note:
+            with self._changed:
+                self._words.append(masked(note))
 
     def _warn(self, text: str) -> None:
         """Put a warning aside, unless there was one in this run; the lock is held."""

@@ -10,6 +10,8 @@ from ..driver.watcher import Watcher
 from ..events import EpochRecord, Event
 from ..samples import Sample
 
+FOLDER = "trackers"  # in the run folder: what trackers write there
+
 
 class Tracker(Watcher):
     """Keeps the numbers of runs somewhere; the base of your own, for ``Trainer(trackers=[...])``.
@@ -43,6 +45,11 @@ class Tracker(Watcher):
     def name(self) -> str:
         """What lines on the screen call it: the name of its class, unless you say otherwise."""
         return type(self).__name__
+
+    @property
+    def note(self) -> str:
+        """A line for the screen, once a run has begun here, such as where it is seen; nothing, unless you say so."""
+        return ""
 
     def begin(self, path: Path, record: Mapping[str, Any]) -> None:
         """A run begins, or goes on.

@@ -1,7 +1,7 @@
 """Weights & Biases, by its own client, which has a process of its own beside the driver.
 
 Its server is asked for nothing that has to be waited for: where no key is found (``wandb login``, `WANDB_API_KEY`), or
-with ``WANDB_MODE=offline``, the run is written into the folder ``wandb`` of the run folder, for ``wandb sync``. Our
+with ``WANDB_MODE=offline``, the run is written into the run folder, for ``wandb sync``. Our
 run's id is its id there, so a run that goes on is the same one.
 """
 
@@ -16,7 +16,7 @@ from ..environment import names_wandb_mode
 from ..events import EpochRecord, Event
 from ..samples import Sample
 from .numbers import MAX_LETTERS, epoch_metrics, event_text, parameters, sample_metrics, verdict_in
-from .tracker import Tracker
+from .tracker import FOLDER, Tracker
 
 if TYPE_CHECKING:
     import wandb
@@ -36,26 +36,39 @@ class WandbTracker(Tracker):
         self._run: wandb.Run | None = None
         self._path = Path()
         self._before: Sample | None = None
+        self._has_no_key = False
 
     @property
     def name(self) -> str:
         """What lines call it."""
         return "W&B"
 
+    @property
+    def note(self) -> str:
+        """Where the run is seen, or lies."""
+        if self._run is None or self._run.disabled:
+            return ""
+        if not self._run.offline:
+            return f"W&B: {self._run.url}"
+        folder = Path(self._run.dir).parent
+        why = "no key is known here" if self._has_no_key else "as WANDB_MODE says"
+        return f"W&B: offline ({why}): wandb sync {folder}"
+
     def begin(self, path: Path, record: Mapping[str, Any]) -> None:
         """Begin the run there, or go on with it; its configuration."""
         self._path, self._before = path, None
+        (path / FOLDER).mkdir(exist_ok=True)
         with _passing():
             import wandb
 
-            is_offline = not names_wandb_mode() and not wandb.login(prompt=False, verify=False)
+            self._has_no_key = not names_wandb_mode() and not wandb.login(prompt=False, verify=False)
             self._run = wandb.init(
                 entity=self._team or None,
                 project=self._project or None,
                 id=str(record["id"])[-64:],
                 name=path.name,
-                dir=path,
-                mode="offline" if is_offline else None,
+                dir=path / FOLDER,
+                mode="offline" if self._has_no_key else None,
                 resume="allow",
                 reinit="create_new",  # the script may have one of its own
                 settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S, disable_git=True),
