@@ -86,7 +86,8 @@ class TrackerThread(Watcher):
                 self._thread = threading.Thread(target=self._work, name="heliostat-tracker", daemon=True)
                 self._thread.start()
         self._in_run, self._sampled_s, self._last = True, float("-inf"), None
-        self._put(_BEGIN, lambda tracker: tracker.begin(path, record))
+        told = dict(record)  # the folder adds to it meanwhile
+        self._put(_BEGIN, lambda tracker: tracker.begin(path, told))
         early, self._early = self._early, []
         for event in early:
             self.event(event)
@@ -207,7 +208,7 @@ class TrackerThread(Watcher):
         with self._changed:
             if self._waiting and self._waiting[0] is piece:
                 self._waiting.popleft()
-                self._changed.notify_all()
+            self._changed.notify_all()
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
