@@ -13,7 +13,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ..driver.display import line_of
+from ..driver.event_lines import EventLines
 from ..driver.shown_text import masked
 from ..events import CheckpointCommitted, EpochRecord, Event
 from ..samples import Sample, WorkerSample
@@ -112,7 +112,7 @@ def event_text(event: Event) -> str:
     """What is said of an event, in one line or more; empty where that is nothing."""
     if isinstance(event, CheckpointCommitted):
         return f"checkpoint {event.name}: epoch {event.epoch + 1}, step {event.step}"
-    return masked(line_of(event, 0))
+    return masked(EventLines().line_of(event))
 
 
 def verdict_in(path: Path) -> str:

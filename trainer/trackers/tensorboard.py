@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..events import EpochRecord, Event, GroupFormed, Resumed
+from ..events import EpochRecord, Event, Resumed
 from ..samples import Sample
 from .numbers import epoch_metrics, event_text, parameters, sample_metrics, verdict_in
 from .tracker import FOLDER, Tracker
@@ -78,8 +78,6 @@ class TensorBoardTracker(Tracker):
             self._next_epoch = event.epoch
             for name in (_TRAIN, _VALIDATION):
                 self._files[name].goes_on_from(event.epoch)
-        if isinstance(event, GroupFormed) and not (event.joined and event.generation):
-            return
         if text := event_text(event):
             self._files[_TRAIN].text(f"events/{event.event}", text, self._next_epoch)
             self._flush()

@@ -13,7 +13,9 @@ from typing import Any
 
 from ..driver.audience import Audience
 from ..driver.display import Display
+from ..driver.doing import Doing
 from ..driver.run_paths import placed
+from ..driver.worker_table import WorkerTable
 from ..environment import mlflow_server
 from ..errors import ConfigurationError
 from ..events import EpochRecord, Event
@@ -120,6 +122,18 @@ class Watched(Display):
     def progress(self, progress: Progress, epochs: int) -> None:
         """For the screen alone: samples say more, and less often."""
         self._screen.progress(progress, epochs)
+
+    def workers(self, table: WorkerTable) -> None:
+        """For the screen alone."""
+        self._screen.workers(table)
+
+    def doing(self, doing: Doing | None) -> None:
+        """For the screen alone."""
+        self._screen.doing(doing)
+
+    def tick(self) -> None:
+        """For the screen alone."""
+        self._screen.tick()
 
     def run_folder(self, path: Path) -> None:
         """For the screen alone."""
