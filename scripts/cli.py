@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .commandline import Commands, LocalPath, Place, as_json, console, show_versions, shows_tracebacks
+from .commandline import Commands, LocalPath, Place, as_json, console, show_lines, show_versions, shows_tracebacks
 from .run_commands import COMMANDS
 
 # As in heliostat.data.conversion.open_source, which is not loaded for --help.
@@ -106,6 +106,41 @@ def runs(json_wanted: bool, folders: tuple[Path, ...]) -> None:
     from .commands.runs import show_runs
 
     show_runs(folders or (Path("runs"),), console(), json_wanted=json_wanted)
+
+
+@main.command()
+@click.option("--report", is_flag=True, help="Write report.html and summary.json anew, as the run stands now.")
+@_JSON
+@_RUN_DIR
+def show(report: bool, json_wanted: bool, run_dir: Path) -> None:
+    """Show what came out of the run in RUN_DIR, what limited it, its workers and its last events.
+
+    What it prints with --json is what summary.json in the run folder has; report.html beside it has curves, too.
+    """
+    from .commands.show import show as look
+
+    look(run_dir, console(), json_wanted=json_wanted, report_wanted=report)
+
+
+@main.command()
+@click.option("--tolerance", type=click.FloatRange(0), default=1e-3, show_default=True, help="For metrics; relative.")
+@_JSON
+@click.argument("a", type=LocalPath())
+@click.argument("b", type=LocalPath())
+def diff(a: Path, b: Path, tolerance: float, json_wanted: bool) -> None:
+    """Compare the runs in the folders A and B.
+
+    Shows what differs in how they were made, from which epoch on their metrics differ (to the bit, and by more than the
+    tolerance), which is faster, and what of a step takes less time.
+    """
+    from .commands.diff import diff as compare
+    from .commands.diff import lines_of
+
+    found = compare(a, b, tolerance=tolerance)
+    if json_wanted:
+        click.echo(as_json(found))
+    else:
+        show_lines(lines_of(found, (str(a), str(b)), tolerance))
 
 
 @main.command()

@@ -20,6 +20,7 @@ PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Train": ("run", "submit", "resume", "runs"),
     "Look after a run": ("status", "logs", "attach", "stop", "fetch"),
+    "After a run": ("show", "diff"),
     "Data": ("convert", "inspect", "verify", "upload"),
     "Look closer": ("doctor", "replay", "trace", "bench", "chaos"),
     "Try": ("demo",),
@@ -32,7 +33,9 @@ OTHER_NAMES = {
     "ls": "runs",
     "list": "runs",
     "describe": "inspect",
-    "show": "inspect",
+    "report": "show",
+    "summary": "show",
+    "compare": "diff",
     "info": "inspect",
     "check": "verify",
     "diagnose": "doctor",

@@ -11,6 +11,7 @@ from .slow import WATCH_S, stretch_waits, watch
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ["HELIOSTAT_REPORT"] = "0"  # thousands of runs, of which nobody reads one; tests of reports want them
 
 
 _STDERR = pytest.StashKey[int]()

@@ -34,7 +34,7 @@ def test_what_tests_need_is_there():
 def table():
     """Package -> (versions tried, specifier), of docs/reference/versions.md."""
     page = (ROOT / "docs" / "reference" / "versions.md").read_text()
-    rows = re.findall(r"^\| ([a-z-]+) \| ([^|]+) \| `([^`]+)` \|$", page, re.M)
+    rows = re.findall(r"^\| ([a-z0-9-]+) \| ([^|]+) \| `([^`]+)` \|$", page, re.M)
     return {name: ([Version(each) for each in tried.split(", ")], allowed) for name, tried, allowed in rows}
 
 

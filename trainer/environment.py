@@ -24,13 +24,14 @@ Of a job that is watched from elsewhere, set in the job and read by each trainer
     HELIOSTAT_EVENTS    absolute path: what there is to show is told in lines of JSON (`remote.wire`), and links to run
                         folders are made, whose paths begin with this one (`remote.links`)
 
-Four more are a user's own, and stay::
+Five more are a user's own, and stay::
 
     HELIOSTAT_WORKERS   how many workers trainers have, whatever the script says, as ``heliostat run --workers`` sets it
     HELIOSTAT_ADDRESS   the Ray cluster of trainers that are given no address=, like that argument
     HELIOSTAT_HOME      absolute path of a folder; relative run folders of a Ray job lie below it, in a folder with the
                         name of the script, for the current directory of a job is another one after any edit of the
                         script. Without it that is ~/heliostat
+    HELIOSTAT_REPORT    0: fits write no report.html and no summary.json; for searches that make hundreds of short runs
     HELIOSTAT_TRACEBACK 1: uncaught errors of Heliostat are shown with all frames, as by ``heliostat --traceback run``
 
 Nothing else was wanted of this interface than to be dull. Objects handed over inside one process (as it was once) need
@@ -57,7 +58,7 @@ REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
 PLAN = "HELIOSTAT_PLAN"
 ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
 WORKERS, EVENTS = "HELIOSTAT_WORKERS", "HELIOSTAT_EVENTS"
-TRACEBACK = "HELIOSTAT_TRACEBACK"
+REPORT, TRACEBACK = "HELIOSTAT_REPORT", "HELIOSTAT_TRACEBACK"
 
 # Of commands that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
@@ -232,6 +233,11 @@ def named_address() -> str | None:
 def wants_tracebacks() -> bool:
     """Whether errors of ours that nobody catches are to be shown with all frames."""
     return os.environ.get(TRACEBACK, "") not in ("", "0")
+
+
+def wants_reports() -> bool:
+    """Whether fits are to write a report when they have ended."""
+    return os.environ.get(REPORT, "") != "0"
 
 
 def name_workers(number: int) -> None:

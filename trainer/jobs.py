@@ -59,6 +59,8 @@ RUN_FOLDER: Mapping[str, str] = {
     "metrics.jsonl": "one line per epoch: global metrics, rows, seconds by worker and part of a step",
     "samples.jsonl": "now and then how far workers were, and where their time had gone",
     "events.jsonl": "one line per event: workers lost and joined, checkpoints, pauses, gradients that were not finite",
+    "report.html": "what came out, what limited the run and what happened, for people",
+    "summary.json": "the same as numbers, for programs",
     "logs/worker-*": "what each worker's process printed",
     "checkpoints/final": "the state in which the run ended; beside it the last checkpoints",
     MODEL_FILE: "the trained model, for plain Keras",

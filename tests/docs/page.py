@@ -146,6 +146,7 @@ def main(page: Path) -> int:
     """Prepare the current folder and run the page in a process of its own; returns its status."""
     sys.path[0] = str(ROOT)  # what is given may use what tests have
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    os.environ.pop("HELIOSTAT_REPORT", None)  # of tests, which want none
     prepare: Callable[[Path], object] = lambda folder: {}  # noqa: E731
     if given(page).exists():
         prepare = runpy.run_path(str(given(page)))["prepare"]

@@ -64,7 +64,9 @@ def test_every_field_of_a_sample_is_there():
 
 @pytest.mark.engine
 @pytest.mark.slow
-def test_a_run_writes_nothing_that_the_page_does_not_name(tmp_path):
+def test_a_run_writes_nothing_that_the_page_does_not_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("HELIOSTAT_REPORT")
+
     def build_model():
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         model.compile(optimizer="sgd", loss="mse")
@@ -82,4 +84,7 @@ def test_a_run_writes_nothing_that_the_page_does_not_name(tmp_path):
     assert of_parts | record["data"].keys() | record["data"]["train"].keys() | record["workers"][0].keys() <= said
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert {name for line in lines for name in line} == {each.name for each in fields(EpochRecord)} - {"row_ids"}
+    summary, said = json.loads((run_dir / "summary.json").read_text()), section("`summary.json`")
+    names = {*summary, *summary["verdict"], *summary["workers"][0]} - {"settings", "gains"}
+    assert names <= set(re.findall("`(.*?)`", said))
     assert RunFolder(run_dir, resume=True).record["state"] == "finished"

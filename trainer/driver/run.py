@@ -58,6 +58,7 @@ from .finished import finished_result, say_changed_callbacks, say_changed_code
 from .kills import killing
 from .plan import Run, dealing_of, stored_share
 from .record import Record
+from .reports import report_end
 from .result import Result
 from .run_folder import TRACE_FILE, RunFolder, read_epochs, read_events, read_record
 from .run_record import check_run, run_record, workers_record
@@ -352,12 +353,13 @@ def _failure_noted(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _end_told(folder: RunFolder, screen: Display) -> Iterator[None]:
-    """Tell who watches how the run in the block has ended, unless it has changed nothing in its folder."""
+    """Report how the run in the block has ended, and tell who watches, unless it has changed nothing in its folder."""
     before = folder.record
     try:
         yield
     finally:
         if folder.record is not before:
+            report_end(folder, screen)
             screen.end(folder.record)
 
 

@@ -38,6 +38,7 @@ FORMAT_VERSION, READ_VERSIONS = 3, (2, 3)
 Line = TypeVar("Line")
 RUN_FILE, METRICS_FILE, EVENTS_FILE, SAMPLES_FILE = "run.json", "metrics.jsonl", "events.jsonl", "samples.jsonl"
 SETTINGS_FILE = "model.json"
+REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
 CHECKPOINTS, DATA = "checkpoints", "data"
 FINAL_FOLDER = "final"  # in the place of checkpoints: the state in which a run has ended
@@ -218,7 +219,7 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written.
         """
-        self.files.write(name, (to_line(value, indent) + "\n").encode(), anew=True)
+        self.files.write(name, json_text(value, indent), anew=True)
 
     def take_model(self, name: str) -> None:
         """Give the model that a worker has written here its name, and delete those of workers that died over it.
@@ -244,6 +245,11 @@ class RunFolder:
                     left.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(model, error) from error
+
+
+def json_text(value: object, indent: int | None = None) -> bytes:
+    """A file of JSON, as `values.to_line` writes it."""
+    return (to_line(value, indent) + "\n").encode()
 
 
 def has_checkpoints(path: Path) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+
+_MAX_LETTERS = 240  # of a text of which nobody knows how long it is
 
 
 def memory_account(parts: Mapping[str, int]) -> str:
@@ -38,3 +41,19 @@ def duration_text(seconds: float) -> str:
     whole = round(seconds / small_s) * small_s
     rest = whole % large_s // small_s
     return f"{whole // large_s:,} {large}" + (f" {rest} {small}" if rest else "")
+
+
+def number_text(value: object) -> str:
+    """A metric, or a number of things, as people read it; what is no number as `short_text`."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else short_text(value)
+
+
+def short_text(value: object) -> str:
+    """Anything as a text that is not long."""
+    text = str(value)
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]} …"
+
+
+def moment_text(time_s: float) -> str:
+    """A time since 1970 as the clock of this machine shows it: 2026-11-29 20:31:05."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
