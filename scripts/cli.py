@@ -204,6 +204,31 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
         raise SystemExit(1)
 
 
+# Options of verify-run may follow the script, as those of chaos.
+@main.command("verify-run", context_settings={"ignore_unknown_options": True})
+@click.option("--steps", type=click.IntRange(2), default=4, show_default=True, help="Of the first fit.")
+@click.option("--workers", type=click.IntRange(2), default=2, show_default=True, help="Held against one.")
+@click.option("--run-dir", type=LocalPath(), help="Folder of the runs.  [default: none is left]")
+@_SCRIPT
+@_ARGUMENTS
+def verify_run(steps: int, workers: int, run_dir: Path | None, script: Path, arguments: tuple[str, ...]) -> None:
+    """Prove of SCRIPT with ARGUMENTS that its model trains alike everywhere, and as in plain Keras.
+
+    Computes the first steps of its first fit on several workers, on one, and with one killed: variables and numbers
+    must have the same bits after each step. And beside plain Keras on one device, in float64, each step from the same
+    state: what differs by more than rounding is named, with the step at which it does so first. What the start of a run
+    sees is refused, as always. The script ends behind that fit; its own run folders are left alone.
+
+    Options of the script that have the same names go behind `--`, as for `heliostat chaos`.
+
+    The exit status is 0 only if all is equal that must be, otherwise 1.
+    """
+    from .commands.verify_run import verify_run as verified
+
+    if not verified(script, arguments, steps, workers, console(), run_dir=run_dir):
+        raise SystemExit(1)
+
+
 # Options of trace may follow the script, as those of chaos.
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--steps", default="10:30", show_default=True, metavar="FIRST:END", help="Steps of the run, from 0.")

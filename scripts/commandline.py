@@ -22,7 +22,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Look after a run": ("status", "logs", "attach", "stop", "fetch"),
     "After a run": ("show", "diff"),
     "Data": ("convert", "inspect", "verify", "upload"),
-    "Look closer": ("doctor", "replay", "trace", "bench", "chaos"),
+    "Look closer": ("doctor", "verify-run", "replay", "trace", "bench", "chaos"),
     "Try": ("demo",),
 }
 # What others call them.
@@ -38,6 +38,7 @@ OTHER_NAMES = {
     "compare": "diff",
     "info": "inspect",
     "check": "verify",
+    "prove": "verify-run",
     "diagnose": "doctor",
     "preflight": "doctor",
     "import": "convert",

@@ -39,7 +39,8 @@ FLOORS: Mapping[str, Floors] = {
         {"arguments", "class_weight", "code_digests", "columns", "config", "environment", "errors", "events"}
         | {"caller_words", "global_sums", "hardware", "quiet_load"}
         | {"jobs", "keras_arguments", "preflight", "shipping", "source", "storage_thread"}
-        | {"checked", "trainer_config", "samples", "beginning", "pass_messages", "single_steps"},
+        | {"checked", "trainer_config", "samples", "beginning", "pass_messages", "single_steps"}
+        | {"shortened", "step_states"},
         {"engine", "report"},
         {"checkpoints"},
         {"worker"},

@@ -1,7 +1,7 @@
 """Every environment variable that Heliostat sets or reads, and what a command of `heliostat` hands to a script by them.
 
-``heliostat resume``, ``replay``, ``trace`` and ``chaos`` run the user's script, unchanged, in a process of its own (as
-``heliostat run`` does), and want something of its `fit` besides training. They say it by variables::
+``heliostat resume``, ``replay``, ``trace``, ``chaos``, ``verify-run`` and ``run --quick`` run the user's script,
+unchanged, in a process of its own, and want something of its `fit` besides training. They say it by variables::
 
     HELIOSTAT_RUN_DIR   absolute path of the run folder to use, whatever the script says
     HELIOSTAT_FIT       which fit of the process is meant, counted from 1. Without it all are: the first uses that
@@ -9,13 +9,16 @@
     HELIOSTAT_REPLAY    STEP or STEP:MICROBATCH: compute it again instead of training, into replay.json
     HELIOSTAT_TRACE     FIRST:END: record the steps FIRST to END - 1, in the first fit that has them, into trace.json
     HELIOSTAT_KILLS     SECONDS:SEED: kill a random worker so often (inf: never, but it must be possible)
+    HELIOSTAT_VERIFY    STEPS, STEPS:MICROBATCHES:THREADS, or this and :kill or :plain: only the first steps, which are
+                        told variable by variable; with a worker killed; each held against plain Keras
+    HELIOSTAT_QUICK     STEPS: two epochs of so many steps, the second from the checkpoint of the first
 
 The first `fit` of the process reads all of them and removes them, so that no process it starts takes them for its own.
 ``heliostat run --plan`` has one that the first task reads, whatever it is::
 
     HELIOSTAT_PLAN      1: say how that `fit`, `evaluate` or `predict` would be computed, and compute nothing
 
-After a plan, a replay or a trace the call ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes
+After a plan, a replay, a trace or such first steps the call ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes
 behind does not. After the others the command then looks at the files in the run folder; what the script made of that
 exit does not matter.
 
@@ -55,10 +58,14 @@ from .errors import ConfigurationError, EnvironmentVariableError
 
 RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
 REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
+VERIFY, QUICK = "HELIOSTAT_VERIFY", "HELIOSTAT_QUICK"
 PLAN = "HELIOSTAT_PLAN"
 ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
 WORKERS, EVENTS = "HELIOSTAT_WORKERS", "HELIOSTAT_EVENTS"
 REPORT, TRACEBACK = "HELIOSTAT_REPORT", "HELIOSTAT_TRACEBACK"
+
+_VERIFY_FORM, _VERIFY_PATTERN = "STEPS:MICROBATCHES:THREADS", "([0-9]+)(?::([1-9][0-9]*):([1-9][0-9]*))?(?::(kill|plain))?"
+_OF_COMMANDS = (RUN_DIR, FIT, REPLAY, TRACE, KILLS, VERIFY, QUICK)
 
 # Of commands that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
@@ -116,6 +123,44 @@ class KillSchedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyWanted:
+    """Train the first steps of a run alone, and tell what every variable holds after each.
+
+    Attributes:
+        steps: so many.
+        num_microbatches: of a step, where the script does not say; None as for any run.
+        threads: of a worker, likewise.
+        kills: end the first chief's process by SIGKILL, before the step in the middle.
+        plain: in one process, hold each step against plain Keras's from the same state.
+
+    Raises:
+        ConfigurationError: there are no steps.
+    """
+
+    steps: int
+    num_microbatches: int | None = None
+    threads: int | None = None
+    kills: bool = False
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigurationError(f"{self.steps} steps are none to look at.")
+
+    @property
+    def killed_before(self) -> int:
+        """The step before which a worker is killed, counted from the first."""
+        return self.steps // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuickWanted:
+    """Do a little of everything that a run does: two epochs of so many steps, the second from a checkpoint."""
+
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """What a command of `heliostat` wants of a script.
 
@@ -125,6 +170,8 @@ class Command:
         replay: the step to compute again instead of training.
         trace: the steps to record.
         kills: how to disturb the workers.
+        verify: which first steps to tell alone.
+        quick: how little of a run to do.
 
     Raises:
         ConfigurationError: `run_dir` is relative, or `fit` below 1.
@@ -135,6 +182,8 @@ class Command:
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
     kills: KillSchedule | None = None
+    verify: VerifyWanted | None = None
+    quick: QuickWanted | None = None
 
     def __post_init__(self) -> None:
         if not self.run_dir.is_absolute() or (self.fit is not None and self.fit < 1):
@@ -152,6 +201,10 @@ class Command:
             found[TRACE] = f"{self.trace.first}:{self.trace.last}"
         if self.kills is not None:
             found[KILLS] = f"{self.kills.every_s!r}:{self.kills.seed}"
+        if self.verify is not None:
+            found[VERIFY] = _text_of(self.verify)
+        if self.quick is not None:
+            found[QUICK] = str(self.quick.steps)
         return found
 
 
@@ -161,7 +214,7 @@ def take_command(environ: MutableMapping[str, str]) -> Command | None:
     Raises:
         EnvironmentVariableError: a variable is malformed, or the one with the run folder is missing.
     """
-    given = {name: environ.pop(name) for name in (RUN_DIR, FIT, REPLAY, TRACE, KILLS) if name in environ}
+    given = {name: environ.pop(name) for name in _OF_COMMANDS if name in environ}
     if not given:
         return None
 
@@ -185,6 +238,8 @@ def take_command(environ: MutableMapping[str, str]) -> Command | None:
         replay=read(REPLAY, "STEP or STEP:MICROBATCH, counted from 0", "([0-9]+)(?::([0-9]+))?", _replay_of),
         trace=read(TRACE, "FIRST:END, steps counted from 0", "([0-9]+):([0-9]+)", _trace_of),
         kills=read(KILLS, "SECONDS:SEED", "([0-9.e+-]+|inf):([0-9]+)", _kills_of),
+        verify=read(VERIFY, f"{_VERIFY_FORM}, or that and :kill or :plain", _VERIFY_PATTERN, _verify_of),
+        quick=read(QUICK, "a number of steps", "([1-9][0-9]*)", lambda steps: QuickWanted(steps=int(steps))),
     )
 
 
@@ -381,3 +436,20 @@ def _trace_of(first: str, last: str) -> TraceWanted:
 
 def _kills_of(every_s: str, seed: str) -> KillSchedule:
     return KillSchedule(every_s=float(every_s), seed=int(seed))
+
+
+def _text_of(wanted: VerifyWanted) -> str:
+    """What `_verify_of` reads."""
+    fixed = [] if wanted.num_microbatches is None else [wanted.num_microbatches, wanted.threads or 1]
+    how = ["kill"] if wanted.kills else ["plain"] if wanted.plain else []
+    return ":".join(map(str, [wanted.steps, *fixed, *how]))
+
+
+def _verify_of(steps: str, num_microbatches: str | None, threads: str | None, how: str | None) -> VerifyWanted:
+    return VerifyWanted(
+        steps=int(steps),
+        num_microbatches=None if num_microbatches is None else int(num_microbatches),
+        threads=None if threads is None else int(threads),
+        kills=how == "kill",
+        plain=how == "plain",
+    )

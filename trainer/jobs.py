@@ -19,6 +19,8 @@ message          who sends it                       who acts                    
 `Final`          every worker, at the end           `Coordinator`                     all hashes must be equal
 `ClockAsked`     a worker that is traced            `Coordinator`                     its clock is compared
 `WorkerTrace`    a worker, after those steps        `Coordinator`                     a pause when all have told
+`StepSeen`       the chief, after a first step      `Record`                          a line of ``verify.jsonl``
+`StepCompared`   the same beside plain Keras        `compare`                         ``verify.json``
 `FitReport`      the worker that delivers           `run.fit`                         the result and ``model.keras``
 `PassReport`     the worker that delivers           `run_pass`                        metrics
 `ReplayReport`   the worker of a replay             `replay`                          ``replay.json``
@@ -39,7 +41,7 @@ from heliostat.data import Dataset
 
 from .beginning import Beginning, ModelState, Numbering
 from .config import FitConfig, PassConfig
-from .environment import ReplayWanted, TraceWanted
+from .environment import ReplayWanted, TraceWanted, VerifyWanted
 from .events import Lines
 from .shipping import Shipped
 from .trainer_config import TrainerConfig
@@ -70,6 +72,7 @@ RUN_FOLDER: Mapping[str, str] = {
     "trackers": "what trackers write: event files for TensorBoard, runs of W&B that are not sent",
     "replay.json": "the step that `heliostat replay` computed again last",
     "trace.json": "what `heliostat trace` recorded",
+    "verify.json*": "while `heliostat verify-run` looks: what each step has come to",
     ".heliostat-*": "while a fit runs on a cluster: whose disk this is (`cluster.disk`)",
     "driver.lease*": "while a fit runs: which driver it is (`driver.lease`)",
     ".driver.lease*": "the same, while it is made",
@@ -122,6 +125,7 @@ class FitJob:
         final_dir: where that state is kept; None keeps it nowhere.
         replay: compute this step only, and report on it.
         trace: record what happens in these steps.
+        verify: tell what each step comes to.
         disk: as in `PassJob`.
     """
 
@@ -136,6 +140,7 @@ class FitJob:
     final_dir: str | None = None
     replay: ReplayWanted | None = None
     trace: TraceWanted | None = None
+    verify: VerifyWanted | None = None
     disk: Disk | None = None
 
     @property

@@ -15,7 +15,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -82,6 +82,7 @@ def run_in_child(
     directory: Path | None = None,
     show_traceback: bool = True,
     stdout: int | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> int:
     """Run a script as ``heliostat run`` does, in a process of its own whose `fit` is told what a command wants.
 
@@ -93,6 +94,7 @@ def run_in_child(
         directory: where it is run; None stays here.
         show_traceback: show tracebacks of Heliostat's errors.
         stdout: file descriptor for what it prints; None for this process's standard output.
+        environ: variables of its environment, besides this process's own.
 
     Returns:
         Its exit status; the negative number of a signal that ended it.
@@ -109,7 +111,10 @@ def run_in_child(
         for number in (signal.SIGINT, signal.SIGTERM):
             after.callback(signal.signal, number, signal.signal(number, pass_on))
         child = subprocess.Popen(
-            [*called, str(script), *arguments], cwd=directory, env=os.environ | command.variables(), stdout=stdout
+            [*called, str(script), *arguments],
+            cwd=directory,
+            env={**os.environ, **(environ or {}), **command.variables()},
+            stdout=stdout,
         )
         return child.wait()
 

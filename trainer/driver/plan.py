@@ -16,9 +16,10 @@ from heliostat.data.remote.filesystem import is_uri
 from ..beginning import Beginning, ModelState
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig
-from ..environment import Command
+from ..environment import Command, VerifyWanted
 from ..errors import MemoryExhaustedError
 from ..jobs import FitJob
+from ..shortened import first_steps
 from ..trainer_config import TrainerConfig, WorkerShare
 from .dialogue import Dialogue
 from .inputs import Data, open_input, opened
@@ -157,9 +158,11 @@ class Run:
             store: the run's checkpoints, None without.
             final: from `final_store`.
         """
+        verify = None if self.command is None else self.command.verify
+        wanted = self.wanted if verify is None else first_steps(self.wanted, verify, len(data[0]))
         return FitJob(
             settings=self.settings.for_run(share, self.microbatches(folder)),
-            wanted=replace(self.wanted, checkpoint_dir=None if store is None else store.location),
+            wanted=replace(wanted, checkpoint_dir=None if store is None else store.location),
             data=data[0],
             validation_data=data[1],
             run_dir=str(folder.path),
@@ -169,6 +172,7 @@ class Run:
             final_dir=final.location,
             replay=None if self.command is None else self.command.replay,
             trace=None if self.command is None else self.command.trace,
+            verify=verify,
         )
 
     def roots(self, data: tuple[Dataset, Dataset | None], folder: RunFolder, final: CheckpointStore) -> list[Root]:
@@ -190,6 +194,8 @@ class Run:
 
     def microbatches(self, folder: RunFolder) -> int | None:
         """V of the run in its folder, else of the fit before; twice what memory did not suffice for; None without."""
+        if (fixed := self._fixed) is not None and fixed.num_microbatches is not None:
+            return fixed.num_microbatches
         if self.tried:
             return min(2 * self.tried[-1], self.wanted.global_batch_size)
         before = self.fit_before
@@ -197,8 +203,15 @@ class Run:
 
     def threads(self, folder: RunFolder) -> int | None:
         """Threads per worker of the run in its folder, else of the fit before; None without either."""
-        before = self.fit_before
+        before, fixed = self.fit_before, self._fixed
+        if fixed is not None and fixed.threads is not None:
+            return fixed.threads
         return stored_threads(folder) or (None if before is None else before.threads)
+
+    @property
+    def _fixed(self) -> VerifyWanted | None:
+        """What first steps are to be computed with, as those that they are held against."""
+        return None if self.command is None else self.command.verify
 
     def smaller(self, error: MemoryExhaustedError, folder: RunFolder) -> Run | None:
         """This run with smaller microbatches; None if it may not have them.

@@ -44,6 +44,7 @@ from ..jobs import (
 )
 from ..quiet_load import kept
 from ..samples import Sample
+from ..step_states import StepSeen
 from ..storage_thread import Newest, StorageThread
 from .commits import Commits
 from .computers import Computers
@@ -116,6 +117,7 @@ _Item = (
     | EpochRecord
     | Sample
     | _SampleWaits
+    | StepSeen
     | Ready
     | Progress
     | Printed
@@ -275,7 +277,7 @@ class Record:
                 self.note(replace(content, time=time.time(), after_s=after_s))
             case Event():
                 self.note(replace(content, time=time.time()))
-            case Ready() | CheckpointWritten() | FinalStateWritten() | Printed():
+            case Ready() | CheckpointWritten() | FinalStateWritten() | Printed() | StepSeen():
                 self.note(content)
 
     def _note_sample(self, taken: Taken | None) -> None:
@@ -381,6 +383,8 @@ class Record:
             case _SampleWaits():
                 if (sample := self._sample.take()) is not None:
                     self.screen.sample(sample)
+            case StepSeen():
+                self.folder.add_step(item)
             case _Line(text=text):
                 self.screen.say(text)
             case _Logged(text=text):

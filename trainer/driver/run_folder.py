@@ -30,6 +30,7 @@ from ..events import CheckpointCommitted, EpochRecord, Event, FirstStepDone, eve
 from ..jobs import CALLBACKS_MODEL_FILE, MODEL_FILE, WEIGHTS_FILE, model_name
 from ..report.recorded import RecordedRun
 from ..samples import Sample, of_steps_that_count
+from ..step_states import StepSeen
 from .lease import Lease
 from .patient_files import PatientFiles
 from .shown_text import masked
@@ -40,6 +41,7 @@ RUN_FILE, METRICS_FILE, EVENTS_FILE, SAMPLES_FILE = "run.json", "metrics.jsonl",
 SETTINGS_FILE = "model.json"
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 REPLAY_FILE, TRACE_FILE = "replay.json", "trace.json"
+STEPS_FILE, COMPARED_FILE = "verify.jsonl", "verify.json"
 CHECKPOINTS, DATA = "checkpoints", "data"
 FINAL_FOLDER = "final"  # in the place of checkpoints: the state in which a run has ended
 _MAX_RECORD_BYTES = 64 << 20  # of run.json; a real one has some thousand
@@ -208,6 +210,10 @@ class RunFolder:
         """Append a sample to ``samples.jsonl``; raises StorageError."""
         self.files.write(SAMPLES_FILE, (to_line(sample.to_json()) + "\n").encode(), anew=False)
 
+    def add_step(self, seen: StepSeen) -> None:
+        """Append what a step has come to to ``verify.jsonl``; raises StorageError."""
+        self.files.write(STEPS_FILE, (to_line(seen.to_json()) + "\n").encode(), anew=False)
+
     def save(self, name: str, value: object, *, indent: int | None = None) -> None:
         """Write a file of JSON.
 
@@ -361,6 +367,11 @@ def read_run(path: Path) -> RecordedRun:
         events=tuple(read_events(path)),
         samples=tuple(read_samples(path)),
     )
+
+
+def read_steps(path: Path) -> list[StepSeen]:
+    """The steps in the ``verify.jsonl`` of a run folder, each as it was told last; raises TrainerError."""
+    return list({seen.step: seen for seen in _read(path / STEPS_FILE, StepSeen.from_json)[0]}.values())
 
 
 def damaged_lines(path: Path) -> list[str]:

@@ -20,8 +20,10 @@ from ..engine.times import StartTimes
 from ..environment import Command, begin_fit, is_plan_wanted
 from ..errors import ConfigurationError, SessionError
 from ..pass_messages import PassReport
+from ..shortened import first_steps
 from ..trainer_config import TrainerConfig
 from .audience import Audience
+from .comparing import compare_with_plain
 from .coordinator import Coordinator
 from .dialogue import Dialogue
 from .display import Display
@@ -210,9 +212,10 @@ class Runs:
         before, finished = (None, False) if end is None else (end.path, end.finished)
         place = self._places.next(call, number, command, before, finished=finished)
         self._num_calls += 1
+        verify = None if command is None else command.verify
         run = Run(
             settings=self._settings,
-            wanted=wanted,
+            wanted=wanted if verify is None else first_steps(wanted, verify),
             data=call.data,
             validation_data=call.validation_data,
             path=place.path,
@@ -234,14 +237,17 @@ class Runs:
             if command is not None and command.replay is not None:
                 replay(run, screen)
                 return None
-            with self._audience.watching(screen) as watched:
+            if verify is not None and verify.plain:
+                compare_with_plain(run, screen)
+                return None
+            with contextlib.nullcontext(screen) if verify is not None else self._audience.watching(screen) as watched:
                 result = fit(run, self.workers, watched)
         finally:
             if self.model.end is not end:  # it has begun
                 self._places.began(call, place)
         if result is not None:
             self._places.finished()
-        return result
+        return result if verify is None else None
 
     @contextlib.contextmanager
     def _alone(self, what: str) -> Iterator[None]:

@@ -154,7 +154,7 @@ class Results:
                 self._traced = self._results.get_concrete_function()
             given = metric_values(self._layout, metric_sums)
             values |= _as_written(self._traced, [tf.convert_to_tensor(value) for value in given])
-        return _flattened({name: values[name] for name in self._layout.result_names})
+        return plain_numbers({name: values[name] for name in self._layout.result_names})
 
 
 def _as_written(traced: tf.types.experimental.ConcreteFunction, given: Sequence[tf.Tensor]) -> dict[str, object]:
@@ -169,12 +169,12 @@ def _as_written(traced: tf.types.experimental.ConcreteFunction, given: Sequence[
     return found
 
 
-def _flattened(values: Mapping[str, object]) -> Logs:
+def plain_numbers(values: Mapping[str, object]) -> Logs:
     """Plain numbers by name; a result that is a dict gives its own names, as in Keras's logs."""
     plain: Logs = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            plain |= _flattened(value)
+            plain |= plain_numbers(value)
         else:
             array = np.asarray(value)
             plain[name] = float(array) if array.ndim == 0 else array.astype(float).tolist()

@@ -40,6 +40,7 @@ class Microbatches:
     Attributes:
         function: the traced function of the phase.
         times: where the time goes; those of other phases may share it.
+        draws_alike: whether all microbatches draw the random numbers of the first (to be held against plain Keras).
     """
 
     def __init__(self, built: BuiltModel, gradients: GradientFunction, feed: Feed, seed: int, phase: int = 0) -> None:
@@ -47,6 +48,7 @@ class Microbatches:
         self.function = gradients.phases[phase]
         self.num_replicas = built.strategy.num_replicas_in_sync
         self.times = TimeSplit()
+        self.draws_alike = False
 
     def of_phase(self, phase: int) -> Microbatches:
         """The same microbatches, as another phase of the step computes them."""
@@ -113,7 +115,7 @@ class Microbatches:
             (
                 m.batch,
                 np.append(m.weights, float(m.is_first)) if knows_first else m.weights,
-                microbatch_seeds(self.seed, seed_step, m.index, num_generators),
+                microbatch_seeds(self.seed, seed_step, 0 if self.draws_alike else m.index, num_generators),
             )
             for m in filled
         ]

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .replaced import replaced_here
+from .replaced import replaced, replaced_here
 
 Draw = Callable[..., tf.Tensor]
 # Those of `tf.random` whose first argument is the shape of what they draw.
@@ -34,8 +34,13 @@ BY_SHAPE = (
 
 
 @contextlib.contextmanager
-def rows_alike() -> Iterator[None]:
-    """Inside the block all rows draw alike, and `BatchNormalization` takes its moving averages."""
+def rows_alike(*, everywhere: bool = False) -> Iterator[None]:
+    """Inside the block all rows draw alike, and `BatchNormalization` takes its moving averages.
+
+    Args:
+        everywhere: in all threads, replicas' among them, which trace what this one asks for; False leaves others alone.
+    """
+    replacing = replaced if everywhere else replaced_here
     normalised = keras.layers.BatchNormalization.call
 
     def by_moving_averages(
@@ -45,9 +50,9 @@ def rows_alike() -> Iterator[None]:
 
     by_shape = {name: _for_all_rows(getattr(tf.random, name)) for name in BY_SHAPE}
     with (
-        replaced_here(tf.random, **by_shape, stateless_categorical=_categorical(tf.random.stateless_uniform)),
-        replaced_here(tf.nn.experimental, stateless_dropout=_dropout(tf.nn.experimental.stateless_dropout)),
-        replaced_here(keras.layers.BatchNormalization, call=by_moving_averages),
+        replacing(tf.random, **by_shape, stateless_categorical=_categorical(tf.random.stateless_uniform)),
+        replacing(tf.nn.experimental, stateless_dropout=_dropout(tf.nn.experimental.stateless_dropout)),
+        replacing(keras.layers.BatchNormalization, call=by_moving_averages),
     ):
         yield
 
@@ -56,23 +61,39 @@ def _for_all_rows(draw: Draw) -> Draw:
     """A draw by shape, made for one row."""
 
     def drawn(shape: Sequence[int] | tf.Tensor, *args: object, **named: object) -> tf.Tensor:
-        lengths = [int(length) for length in shape]
-        if not lengths or lengths[0] < 2:
+        lengths = _lengths(shape)
+        if not lengths or (isinstance(lengths[0], int) and lengths[0] < 2):
             return draw(shape, *args, **named)
         rows, one = lengths[0], [1, *lengths[1:]]
         by_row = {name: value for name, value in named.items() if name != "seed" and _has_rows(value, rows)}
         if not by_row:
             return tf.repeat(draw(one, *args, **named), rows, 0)
-        each = ({name: value[i : i + 1] for name, value in by_row.items()} for i in range(rows))
-        return tf.concat([draw(one, *args, **{**named, **of_row}) for of_row in each], 0)
+
+        def of_row(row: tf.Tensor | int) -> tf.Tensor:
+            own = {name: value[row : row + 1] for name, value in by_row.items()}
+            return draw(one, *args, **{**named, **own})
+
+        if isinstance(rows, int):
+            return tf.concat([of_row(row) for row in range(rows)], 0)
+        dtype = of_row(0).dtype
+        return tf.map_fn(lambda row: of_row(row)[0], tf.range(rows), fn_output_signature=dtype)
 
     return drawn
 
 
-def _has_rows(value: object, rows: int) -> TypeGuard[tf.Tensor | np.ndarray]:
+def _lengths(shape: Sequence[int | tf.Tensor] | tf.Tensor) -> list[int | tf.Tensor]:
+    """The lengths of a shape, as numbers where they are known while a graph is traced."""
+    each = tf.unstack(shape) if isinstance(shape, tf.Tensor) else list(shape)
+    known = [tf.get_static_value(length) if isinstance(length, tf.Tensor) else length for length in each]
+    return [length if number is None else int(number) for length, number in zip(each, known, strict=True)]
+
+
+def _has_rows(value: object, rows: int | tf.Tensor) -> TypeGuard[tf.Tensor | np.ndarray]:
     """Whether a parameter of a distribution is another one for each row."""
     shape = getattr(value, "shape", None)
-    return shape is not None and len(shape) > 0 and shape[0] == rows
+    if shape is None or len(shape) == 0:
+        return False
+    return shape[0] == rows if isinstance(rows, int) else shape[0] is None
 
 
 def _dropout(dropout: Draw) -> Draw:
@@ -84,7 +105,7 @@ def _dropout(dropout: Draw) -> Draw:
         **named: object,
     ) -> tf.Tensor:
         ones = tf.ones_like(x[:1])
-        one_row = tf.shape(ones) if noise_shape is None else [1, *list(noise_shape)[1:]]
+        one_row = tf.shape(ones) if noise_shape is None else [1, *_lengths(noise_shape)[1:]]
         return x * dropout(ones, rate=rate, seed=seed, noise_shape=one_row, **named)
 
     return dropped

@@ -32,6 +32,7 @@ from .sampler import Sampler
 from .saver import Saver
 from .tracer import Tracer
 from .tracing import RunSteps, Tracing
+from .verifying import Verifying
 
 PROGRESS_EVERY_S = 0.2
 
@@ -83,6 +84,7 @@ class Session:
         self._start_times: StartTimes | None = times
         self._sampler = Sampler(self._member, self.position, self.times, self.built)
         self._tracer = None if job.trace is None else Tracer(job.trace, self._member)
+        self._verifying = None if job.verify is None else Verifying(job.verify, tracing)
 
     @property
     def engine(self) -> Step:
@@ -183,6 +185,8 @@ class Session:
         if self._start_times is not None:  # what was before is in there
             self.times.begin()
         instruments.note("control", began)
+        if self._verifying is not None:
+            self._verifying.before(self.steps.traced, position, self.relay.set_attributes)
         try:
             self.engine.run(step)
         except NonfiniteGradientError:
@@ -196,6 +200,8 @@ class Session:
         position.heard_chief, self._stepped_s = False, time.perf_counter()
         self._files.all_heard()
         instruments.note("step", began)
+        if self._verifying is not None:
+            self._verifying.after(self.steps.traced, position)
         position.step = step + 1
         self._tell_first_step()
         if self.job.wanted.record_rows:

@@ -123,7 +123,7 @@ class Tracing:
                 steps.append((valid, validated))
         with times.part("compile"):
             _warm_up(engine, evaluator, job)
-        return Traced(engine, evaluator, _beside(built, read), steps)
+        return Traced(engine, evaluator, variables_beside(built, read), steps)
 
 
 class RunSteps:
@@ -238,7 +238,7 @@ def check_no_twin(callbacks: Sequence[Callback], beside: Sequence[tf.Variable], 
             raise UnsupportedModelVariableError(variable.name.partition(":")[0], path)
 
 
-def _beside(built: BuiltModel, read: Sequence[tf.Variable]) -> list[tf.Variable]:
+def variables_beside(built: BuiltModel, read: Sequence[tf.Variable]) -> list[tf.Variable]:
     """Those of the variables that were read which are no part of the model's state, metrics or seeds."""
     generators = [generator.state for generator in built.generators]
     metrics = [metric.variable for metric in built.metrics]
