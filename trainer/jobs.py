@@ -19,7 +19,7 @@ message          who sends it                       who acts                    
 `Final`          every worker, at the end           `Coordinator`                     all hashes must be equal
 `ClockAsked`     a worker that is traced            `Coordinator`                     its clock is compared
 `WorkerTrace`    a worker, after those steps        `Coordinator`                     a pause when all have told
-`StepSeen`       the chief, after a first step      `Record`                          a line of ``verify.jsonl``
+`StepSeen`       a worker, after a first step       `Record`                          a line of ``verify.jsonl``
 `StepCompared`   the same beside plain Keras        `compare`                         ``verify.json``
 `FitReport`      the worker that delivers           `run.fit`                         the result and ``model.keras``
 `PassReport`     the worker that delivers           `run_pass`                        metrics

@@ -1,7 +1,7 @@
 """What single steps of a run have come to, and comparisons of that: to the bit, and with plain Keras.
 
-**To the bit.** After each step the chief tells a hash of every variable, and the numbers so far. Two runs of the same
-steps, whoever computed them, must have told the same.
+**To the bit.** After each step every worker tells a hash of each variable, and the numbers so far. Two runs of the
+same steps, whoever computed them, must have told the same.
 
 **With plain Keras** a step is compared from the same state: plain Keras is given what the run's variables hold before
 the step, and what both have made of it is compared, change against change. So an error of one step is not carried into
@@ -67,7 +67,7 @@ PRECISIONS: Mapping[str, Precision] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSeen(Lines):
-    """What a step has come to, as the chief tells it.
+    """What a step has come to, as a worker tells it.
 
     Attributes:
         step: of the run.
@@ -210,22 +210,31 @@ def number_differences(
 
 
 def bit_differences(ours: Sequence[StepSeen], theirs: Sequence[StepSeen]) -> list[Difference]:
-    """Where two runs of the same steps have not the same bits; of a step that one has not told nothing is equal."""
+    """Where two runs of the same steps have not the same bits; of a step that one has not told nothing is equal.
+
+    Args:
+        ours: each step, by as many workers as have told it, which must agree as well.
+        theirs: likewise.
+    """
     found = []
-    of_theirs = {seen.step: seen for seen in theirs}
-    for seen in ours:
-        other = of_theirs.pop(seen.step, None)
-        if other is None:
+    expected = {seen.step: seen for seen in theirs}
+    told = {seen.step for seen in ours}
+    for seen in [*ours, *theirs]:
+        if seen.step not in expected or seen.step not in told:
             found.append(Difference(step=seen.step, kind="step", name=f"step {seen.step}"))
-            continue
-        for name in dict.fromkeys([*other.digests, *seen.digests]):
-            if seen.digests.get(name) != other.digests.get(name):
-                found.append(Difference(step=seen.step, kind="weight", name=name))
-        for name in dict.fromkeys([*other.numbers, *seen.numbers]):
-            one, two = seen.numbers.get(name), other.numbers.get(name)
-            if not _same(one, two):
-                found.append(Difference(step=seen.step, kind="number", name=name, ours=one, theirs=two))
-    return [*found, *(Difference(step=step, kind="step", name=f"step {step}") for step in of_theirs)]
+        else:
+            found += _bits_of_step(seen, expected[seen.step])
+    return found
+
+
+def _bits_of_step(seen: StepSeen, other: StepSeen) -> Iterator[Difference]:
+    for name in dict.fromkeys([*other.digests, *seen.digests]):
+        if seen.digests.get(name) != other.digests.get(name):
+            yield Difference(step=seen.step, kind="weight", name=name)
+    for name in dict.fromkeys([*other.numbers, *seen.numbers]):
+        one, two = seen.numbers.get(name), other.numbers.get(name)
+        if not _same(one, two):
+            yield Difference(step=seen.step, kind="number", name=name, ours=one, theirs=two)
 
 
 def first_differences(found: Iterable[Difference]) -> list[Difference]:

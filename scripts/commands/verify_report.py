@@ -24,7 +24,7 @@ class Steps:
 
     Attributes:
         title: how they were computed, such as "2 workers".
-        seen: each step.
+        seen: each step, as each worker has told it.
         sha256: hashes of the state in which they have ended.
         epochs: numbers of the epochs, with those of validation.
         num_lost: how many workers were lost meanwhile.
@@ -160,9 +160,10 @@ def _bit_line(found: Verified) -> str:
     if not found.first.seen or not equal:
         return "Equal to the bit: nothing."
     seen = found.first.seen[0]
-    ends = "" if not found.first.epochs else ", and the end with its validation"
+    ends = ", and the end with its validation" if any("val_loss" in logs for logs in found.first.epochs) else ""
+    num_steps = len({seen.step for seen in found.first.seen})
     return (
-        f"Equal to the bit: {' = '.join([found.first.title, *equal])}, after each of {len(found.first.seen)} steps: "
+        f"Equal to the bit: {' = '.join([found.first.title, *equal])}, after each of {num_steps} steps: "
         f"{len(seen.digests)} variables of the weights and the optimizer, {len(seen.numbers)} numbers{ends}."
     )
 

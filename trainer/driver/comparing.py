@@ -70,13 +70,20 @@ def _computing_in(floatx: str) -> Iterator[None]:
 
 def _steps(run: Run, folder: RunFolder, screen: Display) -> tuple[StepCompared, ...]:
     alone = replace(
-        run.settings, workers=0, in_process=False, address=None, min_workers=None, max_workers=None, gradient_dtype=None
+        run.settings,
+        workers=0,
+        in_process=False,
+        address=None,
+        min_workers=None,
+        max_workers=None,
+        threads_per_worker=None,  # what this process has: rounding is allowed for
+        gradient_dtype=None,
     )
     workers, store, final = Workers(alone), run.open_store(folder), run.final_store(folder)
     found: list[StepCompared] = []
     with contextlib.closing(workers), tempfile.TemporaryDirectory(prefix="heliostat-verify-") as scratch:
         data = run.opened().open_data(folder)
-        workers.start(screen, StartTimes(), run.threads(folder))
+        workers.start(screen, StartTimes())
         job = replace(run, settings=alone).job(workers.share, data, folder, store, final)
         wanted = replace(job.wanted, checkpoint_every=None, probe=False)
         quiet = replace(job, wanted=wanted, run_dir=scratch, final_dir=None)

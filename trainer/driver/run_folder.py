@@ -370,8 +370,8 @@ def read_run(path: Path) -> RecordedRun:
 
 
 def read_steps(path: Path) -> list[StepSeen]:
-    """The steps in the ``verify.jsonl`` of a run folder, each as it was told last; raises TrainerError."""
-    return list({seen.step: seen for seen in _read(path / STEPS_FILE, StepSeen.from_json)[0]}.values())
+    """The steps in the ``verify.jsonl`` of a run folder, each as every worker has told it; raises TrainerError."""
+    return _read(path / STEPS_FILE, StepSeen.from_json)[0]
 
 
 def damaged_lines(path: Path) -> list[str]:

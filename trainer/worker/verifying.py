@@ -81,9 +81,10 @@ class Verifying:
             self._plain.before(traced.engine, position)
 
     def after(self, traced: Traced, position: Position) -> None:
-        """After a step, before it counts in `position`: the chief tells what it has come to."""
-        if not self._member.is_chief:
-            return
+        """After a step, before it counts in `position`: tell what it has come to.
+
+        Every worker does: what one has told that dies then may never arrive.
+        """
         engine = traced.engine
         engine.sync_variables()
         if self._plain is not None:
