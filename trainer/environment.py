@@ -18,9 +18,9 @@ The first `fit` of the process reads all of them and removes them, so that no pr
 
     HELIOSTAT_PLAN      1: say how that `fit`, `evaluate` or `predict` would be computed, and compute nothing
 
-After a plan, a replay, a trace or such first steps the call ends the script as ``sys.exit(0)`` does: `finally` blocks run, what comes
-behind does not. After the others the command then looks at the files in the run folder; what the script made of that
-exit does not matter.
+After a plan, a replay, a trace or such first steps the call ends the script as ``sys.exit(0)`` does: `finally` blocks
+run, what comes behind does not. After the others the command then looks at the files in the run folder; what the script
+made of that exit does not matter.
 
 Of a job that is watched from elsewhere, set in the job and read by each trainer of the script::
 
@@ -55,6 +55,7 @@ from typing import Any, TypeVar
 from heliostat.cluster.pools.ray_address import in_job
 
 from .errors import ConfigurationError, EnvironmentVariableError
+from .shortened import QuickWanted, VerifyWanted
 
 RUN_DIR, FIT = "HELIOSTAT_RUN_DIR", "HELIOSTAT_FIT"
 REPLAY, TRACE, KILLS = "HELIOSTAT_REPLAY", "HELIOSTAT_TRACE", "HELIOSTAT_KILLS"
@@ -64,7 +65,6 @@ ADDRESS, HOME = "HELIOSTAT_ADDRESS", "HELIOSTAT_HOME"
 WORKERS, EVENTS = "HELIOSTAT_WORKERS", "HELIOSTAT_EVENTS"
 REPORT, TRACEBACK = "HELIOSTAT_REPORT", "HELIOSTAT_TRACEBACK"
 
-_VERIFY_FORM, _VERIFY_PATTERN = "STEPS:MICROBATCHES:THREADS", "([0-9]+)(?::([1-9][0-9]*):([1-9][0-9]*))?(?::(kill|plain))?"
 _OF_COMMANDS = (RUN_DIR, FIT, REPLAY, TRACE, KILLS, VERIFY, QUICK)
 
 # Of commands that load TensorFlow: what it says of the processor is of no use, and Keras must not read its own file.
@@ -123,44 +123,6 @@ class KillSchedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyWanted:
-    """Train the first steps of a run alone, and tell what every variable holds after each.
-
-    Attributes:
-        steps: so many.
-        num_microbatches: of a step, where the script does not say; None as for any run.
-        threads: of a worker, likewise.
-        kills: end the first chief's process by SIGKILL, before the step in the middle.
-        plain: in one process, hold each step against plain Keras's from the same state.
-
-    Raises:
-        ConfigurationError: there are no steps.
-    """
-
-    steps: int
-    num_microbatches: int | None = None
-    threads: int | None = None
-    kills: bool = False
-    plain: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigurationError(f"{self.steps} steps are none to look at.")
-
-    @property
-    def killed_before(self) -> int:
-        """The step before which a worker is killed, counted from the first."""
-        return self.steps // 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuickWanted:
-    """Do a little of everything that a run does: two epochs of so many steps, the second from a checkpoint."""
-
-    steps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """What a command of `heliostat` wants of a script.
 
@@ -202,7 +164,7 @@ class Command:
         if self.kills is not None:
             found[KILLS] = f"{self.kills.every_s!r}:{self.kills.seed}"
         if self.verify is not None:
-            found[VERIFY] = _text_of(self.verify)
+            found[VERIFY] = self.verify.text()
         if self.quick is not None:
             found[QUICK] = str(self.quick.steps)
         return found
@@ -238,7 +200,7 @@ def take_command(environ: MutableMapping[str, str]) -> Command | None:
         replay=read(REPLAY, "STEP or STEP:MICROBATCH, counted from 0", "([0-9]+)(?::([0-9]+))?", _replay_of),
         trace=read(TRACE, "FIRST:END, steps counted from 0", "([0-9]+):([0-9]+)", _trace_of),
         kills=read(KILLS, "SECONDS:SEED", "([0-9.e+-]+|inf):([0-9]+)", _kills_of),
-        verify=read(VERIFY, f"{_VERIFY_FORM}, or that and :kill or :plain", _VERIFY_PATTERN, _verify_of),
+        verify=read(VERIFY, VerifyWanted.FORM, VerifyWanted.PATTERN, VerifyWanted.of),
         quick=read(QUICK, "a number of steps", "([1-9][0-9]*)", lambda steps: QuickWanted(steps=int(steps))),
     )
 
@@ -436,20 +398,3 @@ def _trace_of(first: str, last: str) -> TraceWanted:
 
 def _kills_of(every_s: str, seed: str) -> KillSchedule:
     return KillSchedule(every_s=float(every_s), seed=int(seed))
-
-
-def _text_of(wanted: VerifyWanted) -> str:
-    """What `_verify_of` reads."""
-    fixed = [] if wanted.num_microbatches is None else [wanted.num_microbatches, wanted.threads or 1]
-    how = ["kill"] if wanted.kills else ["plain"] if wanted.plain else []
-    return ":".join(map(str, [wanted.steps, *fixed, *how]))
-
-
-def _verify_of(steps: str, num_microbatches: str | None, threads: str | None, how: str | None) -> VerifyWanted:
-    return VerifyWanted(
-        steps=int(steps),
-        num_microbatches=None if num_microbatches is None else int(num_microbatches),
-        threads=None if threads is None else int(threads),
-        kills=how == "kill",
-        plain=how == "plain",
-    )

@@ -41,9 +41,10 @@ from heliostat.data import Dataset
 
 from .beginning import Beginning, ModelState, Numbering
 from .config import FitConfig, PassConfig
-from .environment import ReplayWanted, TraceWanted, VerifyWanted
+from .environment import ReplayWanted, TraceWanted
 from .events import Lines
 from .shipping import Shipped
+from .shortened import VerifyWanted
 from .trainer_config import TrainerConfig
 
 if TYPE_CHECKING:

@@ -6,14 +6,73 @@ run begins with, on the same rows, with the same callbacks before them. Only epo
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from .config import FitConfig, PassConfig
-from .environment import QuickWanted, VerifyWanted
+from .errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyWanted:
+    """Train the first steps of a run alone, and tell what every variable holds after each.
+
+    Attributes:
+        steps: so many.
+        num_microbatches: of a step, where the script does not say; None as for any run.
+        threads: of a worker, likewise.
+        kills: end the first chief's process by SIGKILL, before the step in the middle.
+        plain: in one process, hold each step against plain Keras's from the same state.
+
+    Raises:
+        ConfigurationError: there are no steps.
+    """
+
+    FORM: ClassVar[str] = "STEPS, or STEPS:MICROBATCHES:THREADS, or one of them and :kill or :plain"
+    PATTERN: ClassVar[str] = "([0-9]+)(?::([1-9][0-9]*):([1-9][0-9]*))?(?::(kill|plain))?"
+
+    steps: int
+    num_microbatches: int | None = None
+    threads: int | None = None
+    kills: bool = False
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigurationError(f"{self.steps} steps are none to look at.")
+
+    @property
+    def killed_before(self) -> int:
+        """The step before which a worker is killed, counted from the first."""
+        return self.steps // 2
+
+    def text(self) -> str:
+        """This as text of the form `FORM`; `of` reads it."""
+        fixed = [] if self.num_microbatches is None else [self.num_microbatches, self.threads or 1]
+        how = ["kill"] if self.kills else ["plain"] if self.plain else []
+        return ":".join(map(str, [self.steps, *fixed, *how]))
+
+    @staticmethod
+    def of(steps: str, num_microbatches: str | None, threads: str | None, how: str | None) -> VerifyWanted:
+        """What a text says, from the groups of `PATTERN`."""
+        return VerifyWanted(
+            steps=int(steps),
+            num_microbatches=None if num_microbatches is None else int(num_microbatches),
+            threads=None if threads is None else int(threads),
+            kills=how == "kill",
+            plain=how == "plain",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuickWanted:
+    """Do a little of everything that a run does: two epochs of so many steps, the second from a checkpoint."""
+
+    steps: int
 
 
 def first_steps(wanted: FitConfig, verify: VerifyWanted, num_rows: int | None = None) -> FitConfig:
-    """What a fit is asked for, but for its first steps alone; it validates on as many.
+    """What a fit is asked for, its first steps alone; it validates on as many.
 
     Args:
         wanted: what it is asked for.

@@ -88,6 +88,7 @@ class Difference(Lines):
         step: of the run.
         kind: what it is: "weight", "state" (that rows change: moving averages), "optimizer", "number".
         name: of the variable or number.
+        weight: path of the weight that it is, or that an optimizer keeps it of; empty for others.
         size: how large it is beside the change that the step makes (of a number: beside the number); infinite where one
             side is not finite, or to the bit.
         ours: a number as the run has it; None of a variable.
@@ -97,6 +98,7 @@ class Difference(Lines):
     step: int
     kind: str
     name: str
+    weight: str = ""
     size: float = np.inf
     ours: Any = None
     theirs: Any = None
@@ -109,7 +111,7 @@ class StepCompared(Lines):
     Attributes:
         step: of the run.
         precision: the dtype in which both computed, the coarsest of the model.
-        num_variables: how many were compared.
+        num_variables: how many were compared; `num_weights` of them are trained.
         numbers: names of the loss and metrics that were.
         differences: what differs by more than rounding.
         without_float64: layers that compute in another float type than the others, since they say so.
@@ -119,6 +121,7 @@ class StepCompared(Lines):
     step: int
     precision: str
     num_variables: int
+    num_weights: int
     numbers: tuple[str, ...]
     differences: tuple[Difference, ...]
     without_float64: tuple[str, ...] = ()
@@ -145,11 +148,13 @@ class Part:
     Attributes:
         kind: of which it is.
         name: its path.
+        weight: path of the weight that it is, or that an optimizer keeps it of; empty for others.
         divided: a weight whose optimizer keeps squares, or other things, of its gradient.
     """
 
     kind: Kind
     name: str
+    weight: str = ""
     divided: bool = False
 
     @property
@@ -188,7 +193,8 @@ def state_differences(
         relative = precision.of_weights if part.divided else precision.relative
         rounding = _ROUNDINGS * precision.unit * _size(wanted)
         if distance > relative * size + precision.floor * largest[part.group] + rounding:
-            yield Difference(step=step, kind=part.kind, name=part.name, size=_ratio(distance, size))
+            size = _ratio(distance, size)
+            yield Difference(step=step, kind=part.kind, name=part.name, weight=part.weight, size=size)
 
 
 def number_differences(

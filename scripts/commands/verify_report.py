@@ -85,7 +85,7 @@ def is_said(found: Difference, notes: Sequence[str]) -> bool:
     text = " ".join(note for note in notes if note.startswith(SAID))
     if found.kind == "number":
         return f"'{found.name}'" in text or (found.name == "loss" and "the loss" in text)
-    return "the loss" in text or "the gradient" in text
+    return found.kind != "state" and ("the loss" in text or "the gradient" in text)
 
 
 def lines(found: Verified) -> list[str]:
@@ -108,26 +108,32 @@ def verdict(found: Verified) -> str:
     if any(differing for _, differing in found.bits):
         reasons.append("the bits depend on who computes")
     if found.unlike_plain:
-        reasons.append(f"{cause(found.unlike_plain)}, which plain Keras computes otherwise")
+        what = cause(found.unlike_plain, found.compared.steps[0].num_weights)
+        reasons.append(f"plain Keras computes otherwise: {what}")
     return f"NOT PROVED: {'; '.join(reasons) or 'no worker was lost'}. What to do: {_PAGE}"
 
 
-def cause(found: Sequence[Difference]) -> str:
-    """What a difference from plain Keras comes from, told by all that differs in the first step that has one."""
+def cause(found: Sequence[Difference], num_weights: int = 0) -> str:
+    """What a difference from plain Keras comes from, told by all that differs in the first step that has one.
+
+    Args:
+        found: what differs.
+        num_weights: how many weights are trained: where the gradients of some alone differ, they are named.
+    """
     step = min(each.step for each in found)
     here = [each for each in found if each.step == step]
     numbers = [each.name for each in here if each.kind == "number"]
     states = [each.name for each in here if each.kind == "state"]
-    gradients = [each for each in here if each.kind in ("weight", "optimizer")]
-    if "loss" in numbers:
-        what = "the loss"
-    elif gradients and numbers:
-        what = f"what the step returns ({_listed(numbers)}), with the gradient"
-    elif gradients:
-        names = [each.name for each in gradients if each.kind == "weight"] or [each.name for each in gradients]
-        what = f"the gradient or its update, not the loss, of {_listed(names)}"
-    elif states:
-        what = f"what the step assigns to {_listed(states)}"
+    weights = list(dict.fromkeys(each.weight for each in here if each.kind in ("weight", "optimizer")))
+    gradients = f"the gradients of {_listed(weights)}" if len(weights) < num_weights else "all gradients"
+    if states:
+        besides = ", and with it the loss" if "loss" in numbers else ""
+        what = f"what the step assigns to {_listed(states)}{besides}"
+    elif "loss" in numbers or (numbers and weights):
+        name = "the loss" if "loss" in numbers else f"what the step returns ({_listed(numbers)})"
+        what = f"{name}, and with it {gradients}" if weights else name
+    elif weights:
+        what = f"{gradients}, or their update, and not the loss"
     else:
         what = f"the metric {_listed(numbers)}"
     return f"{what}, from step {step} on"

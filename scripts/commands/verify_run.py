@@ -16,8 +16,9 @@ from heliostat.trainer.driver.run_folder import (
     read_steps,
 )
 from heliostat.trainer.driver.run_paths import placed
-from heliostat.trainer.environment import WORKERS, Command, VerifyWanted
+from heliostat.trainer.environment import WORKERS, Command
 from heliostat.trainer.events import WorkerLost
+from heliostat.trainer.shortened import VerifyWanted
 from heliostat.trainer.step_states import Compared
 from rich.console import Console
 

@@ -20,6 +20,7 @@ from heliostat.trainer.environment import (
     take_command,
 )
 from heliostat.trainer.errors import ConfigurationError, EnvironmentVariableError
+from heliostat.trainer.shortened import QuickWanted, VerifyWanted
 
 from .conftest import dense_data
 from .models import linear
@@ -37,6 +38,10 @@ RUN = Path("/runs/a b")
         Command(run_dir=RUN, trace=TraceWanted(first=0, last=1)),
         Command(run_dir=RUN, kills=KillSchedule(every_s=1e-3 / 3, seed=5)),
         Command(run_dir=RUN, kills=KillSchedule(every_s=math.inf, seed=0)),
+        Command(run_dir=RUN, verify=VerifyWanted(steps=4)),
+        Command(run_dir=RUN, fit=1, verify=VerifyWanted(steps=4, num_microbatches=8, threads=2, kills=True)),
+        Command(run_dir=RUN, fit=1, verify=VerifyWanted(steps=4, plain=True)),
+        Command(run_dir=RUN, quick=QuickWanted(steps=2)),
     ],
 )
 def test_a_command_comes_through_the_environment_once(command):
@@ -61,6 +66,10 @@ def test_a_command_comes_through_the_environment_once(command):
         ("HELIOSTAT_KILLS", "nan:1"),
         ("HELIOSTAT_KILLS", "1.2.3:1"),
         ("HELIOSTAT_KILLS", "30"),
+        ("HELIOSTAT_VERIFY", "0"),
+        ("HELIOSTAT_VERIFY", "4:8"),
+        ("HELIOSTAT_VERIFY", "4:8:1:more"),
+        ("HELIOSTAT_QUICK", "0"),
     ],
 )
 def test_a_malformed_variable_is_named_with_its_value_and_gone(name, value):

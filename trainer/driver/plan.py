@@ -16,10 +16,10 @@ from heliostat.data.remote.filesystem import is_uri
 from ..beginning import Beginning, ModelState
 from ..checkpoints.store import CheckpointStore
 from ..config import FitConfig
-from ..environment import Command, VerifyWanted
+from ..environment import Command
 from ..errors import MemoryExhaustedError
 from ..jobs import FitJob
-from ..shortened import first_steps
+from ..shortened import VerifyWanted, first_steps
 from ..trainer_config import TrainerConfig, WorkerShare
 from .dialogue import Dialogue
 from .inputs import Data, open_input, opened

@@ -32,6 +32,7 @@ from .python_draws import drawn_from
 from .runtime import BUILD_LOCK, Runtime
 from .scoped_step import StepFunction, to_floatx
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneDevice(Runtime):
     """What plain Keras computes on: one device, and no `MirroredStrategy`."""

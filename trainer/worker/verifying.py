@@ -1,21 +1,20 @@
 """What ``heliostat verify-run`` wants of a worker: each step told variable by variable, and held against plain Keras.
 
 Nothing of the run is changed. Before a step its state is copied; after it plain Keras, in the same process, makes the
-step from that copy, and what both have come to is compared (`step_states`). Metrics go on in both over an epoch, so that
-one which adds up in another way from some step on is seen there.
+step from that copy, and what both have come to is compared (`step_states`). Metrics go on in both over an epoch, so
+that one which adds up in another way from some step on is seen there.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 import xxhash
-from heliostat.cluster.group.member import Member
 from heliostat.cluster.group.worker_process import WorkerKilled
 
 from ..engine.metrics import Logs, MetricSums, logged_values, plain_numbers
@@ -27,9 +26,9 @@ from ..engine.private_looks import compute_dtypes
 from ..engine.probe_draws import rows_alike
 from ..engine.state import state_arrays
 from ..engine.step import Step
-from ..environment import VerifyWanted
 from ..jobs import FitJob
 from ..shipping import UserCode
+from ..shortened import VerifyWanted
 from ..step_states import (
     PRECISIONS,
     Difference,
@@ -142,6 +141,7 @@ class _AgainstPlain:
             step=of_run,
             precision=self._precision.name,
             num_variables=len(self._parts),
+            num_weights=sum(part.kind == "weight" for part in self._parts),
             numbers=tuple(ours),
             differences=tuple(found),
             without_float64=other_layers(self._tracing.built.model),
@@ -200,10 +200,18 @@ def parts_of(built: BuiltModel) -> list[Part]:
     parts = []
     for number, (name, variable) in enumerate(zip(names_of(built), built.state, strict=True)):
         if number < num_weights:
-            parts.append(Part(kind="weight", name=name, divided=id(variable) in kept))
+            parts.append(Part(kind="weight", name=name, weight=name, divided=id(variable) in kept))
+        elif number < num_state:
+            parts.append(Part(kind="state", name=name))
         else:
-            parts.append(Part(kind="state" if number < num_state else "optimizer", name=name))
+            parts.append(Part(kind="optimizer", name=name, weight=_kept_of(name, built.trainable)))
     return parts
+
+
+def _kept_of(name: str, weights: Sequence[keras.Variable]) -> str:
+    """Path of the weight that an optimizer keeps a variable of, which has it in its name; empty for a counter."""
+    paths = [weight.path for weight in weights if weight.path.replace("/", "_") in name]
+    return max(paths, key=len, default="")
 
 
 def precision_of(model: keras.Model) -> Precision:
