@@ -73,7 +73,7 @@ RUN_FOLDER: Mapping[str, str] = {
     "trackers": "what trackers write: event files for TensorBoard, runs of W&B that are not sent",
     "replay.json": "the step that `heliostat replay` computed again last",
     "trace.json": "what `heliostat trace` recorded",
-    "verify.json*": "while `heliostat verify-run` looks: what each step has come to",
+    "verify.json*": "for `heliostat verify-run`: what each of the first steps has come to",
     ".heliostat-*": "while a fit runs on a cluster: whose disk this is (`cluster.disk`)",
     "driver.lease*": "while a fit runs: which driver it is (`driver.lease`)",
     ".driver.lease*": "the same, while it is made",
