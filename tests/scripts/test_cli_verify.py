@@ -13,6 +13,7 @@ from ..examples.running import EXAMPLES
 from ..slow import SLOW
 from .child import heliostat
 
+pytestmark = pytest.mark.slow
 UNSEEN = Path(__file__).parent / "unseen"
 ALIKE = "2 workers = 1 worker = 2 workers, one killed, after each of 4 steps"
 FOUND = {
@@ -42,7 +43,6 @@ def verified(folder: Path, *arguments: object) -> subprocess.CompletedProcess[st
     return heliostat("verify-run", *arguments, cwd=folder, timeout_s=600 * SLOW)
 
 
-@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.parametrize("name", names())
 def test_an_example_is_proved(name, tmp_path):
@@ -54,7 +54,6 @@ def test_an_example_is_proved(name, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.parametrize("name", FOUND)
 def test_what_the_start_cannot_see_is_named(name, tmp_path):
@@ -65,7 +64,6 @@ def test_what_the_start_cannot_see_is_named(name, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 def test_what_the_start_refuses_is_told_as_that(tmp_path):
     (tmp_path / "train.py").write_text(REFUSED)
@@ -77,7 +75,6 @@ def test_what_the_start_refuses_is_told_as_that(tmp_path):
     assert "exists already" in again.stderr
 
 
-@pytest.mark.slow
 def test_a_script_that_trains_nothing_is_told(tmp_path):
     (tmp_path / "nothing.py").write_text("print('nothing')")
     done = verified(tmp_path, "nothing.py")
