@@ -206,7 +206,9 @@ def chaos(kill_every: str, seed: int, run_dir: Path | None, script: Path, argume
 
 # Options of verify-run may follow the script, as those of chaos.
 @main.command("verify-run", context_settings={"ignore_unknown_options": True})
-@click.option("--steps", type=click.IntRange(2), default=4, show_default=True, help="Of the first fit.")
+@click.option(
+    "--num-steps", "steps", type=click.IntRange(2), default=4, show_default=True, help="Steps of the first fit."
+)
 @click.option("--workers", type=click.IntRange(2), default=2, show_default=True, help="Held against one.")
 @click.option("--run-dir", type=LocalPath(), help="Folder of the runs.  [default: none is left]")
 @_SCRIPT
