@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
-from heliostat.cluster.group.driver_loop import Task, TaskLoop
+from heliostat.cluster.group.driver_loop import TaskLoop
 from heliostat.cluster.group.messages import TaskEvent
+from heliostat.cluster.group.task import Task
 
 from ..engine.times import StartTimes
 from ..errors import TrainerError

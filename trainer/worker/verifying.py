@@ -22,7 +22,7 @@ from ..engine.model import BuiltModel
 from ..engine.plain import OneDevice, PlainKeras
 from ..engine.private_api import trainable_variables
 from ..engine.private_hooks import layers_in
-from ..engine.private_looks import compute_dtypes
+from ..engine.private_models import compute_dtypes
 from ..engine.probe_draws import rows_alike
 from ..engine.state import state_arrays
 from ..engine.step import Step
