@@ -12,6 +12,7 @@ from .format.chunks import Skipped
 from .format.ipc_shards import MappedShard
 from .format.manifest import Manifest
 from .format.shards import EDGE_PREFIX, check_shard_hash
+from .progress import BytesDone, OnBytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +29,18 @@ class Damage:
 
 
 def find_damage(
-    manifest: Manifest, path_of: Callable[[int], Path], foreign: ForeignFiles | None = None
+    manifest: Manifest,
+    path_of: Callable[[int], Path],
+    foreign: ForeignFiles | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> Iterator[Damage]:
     """All damage in the files of a dataset, file by file, whole files or the chunks that cannot be read.
 
-    `path_of` gives the path of a file on this host, `foreign` decodes those that are no Arrow shards. Raises
+    `path_of` gives the path of a file on this host, `foreign` decodes those that are no Arrow shards, `on_bytes` hears
+    after each file how many bytes were looked at, and how many there are. Raises
     BadColumnError for whole files with values that no dataset holds, RemoteError, CacheError.
     """
+    looked_at = BytesDone(sum(shard.num_bytes for shard in manifest.shards), on_bytes)
     for number, shard in enumerate(manifest.shards):
         try:
             if foreign is None:
@@ -47,6 +53,7 @@ def find_damage(
         except ShardError as error:
             chunks = tuple(range(len(manifest.chunk_rows(shard))))
             yield Damage(file=shard.file, chunks=chunks, num_rows=shard.num_rows, error=error)
+        looked_at.add(shard.num_bytes)
 
 
 def damaged_chunks(damage: tuple[Damage, ...]) -> Skipped:

@@ -28,6 +28,7 @@ from .format.columns import Column, ColumnStatistics
 from .format.ipc_shards import MappedShard
 from .format.manifest import Manifest, Shard
 from .format.shards import EDGE_PREFIX, hash_file
+from .progress import OnBytes
 from .read.reader import Reader
 from .read.shard_reader import KeptMap, ShardReader, Stamps, stamps_of
 from .remote.cache import CacheSettings
@@ -208,10 +209,13 @@ class StoredDataset(Dataset):
         place = self._files.place if isinstance(self._files, ForeignFiles) else self._files
         return not isinstance(place, RemoteFiles)
 
-    def find_damage(self) -> Iterator[Damage]:
-        """Read every shard, fetched if it is not here, and report all damage; raises RemoteError, CacheError."""
+    def find_damage(self, on_progress: OnBytes | None = None) -> Iterator[Damage]:
+        """Read every shard, fetched if it is not here, and report all damage; raises RemoteError, CacheError.
+
+        `on_progress` is called after each with how many bytes were read, and how many there are.
+        """
         foreign = self._files if isinstance(self._files, ForeignFiles) else None
-        return find_damage(self._manifest, self.path_of, foreign)
+        return find_damage(self._manifest, self.path_of, foreign, on_progress)
 
     def verify(self) -> None:
         """Read every shard and compare its hash with the manifest's; raises ShardError for the first damage.

@@ -26,6 +26,7 @@ from .dataset import Dataset
 from .errors import DatasetExistsError, DatasetNotFoundError, RemoteError, ShardError
 from .format.manifest import MANIFEST_NAME, Manifest, Shard, write_manifest
 from .opening import open_dataset, open_remote
+from .progress import BytesDone, OnBytes
 from .remote.files import fetch_manifest, local_name
 from .remote.filesystem import RemoteFolder
 from .remote.retry import RetryPolicy
@@ -44,6 +45,7 @@ def upload_dataset(
     num_threads: int = 4,
     work_dir: str | None = None,
     retry: RetryPolicy | None = None,
+    on_progress: OnBytes | None = None,
 ) -> StoredDataset:
     """Put a dataset at a URI and open it there (with default settings of the cache).
 
@@ -51,7 +53,8 @@ def upload_dataset(
     not sent again, and whoever reads the dataset that was there before goes on undisturbed. The manifest comes last; a
     crash leaves the dataset before, or none. With `overwrite` shards that the dataset before has too are sent again, so
     that one which was damaged there is whole, and those that only it had are deleted in the end. A view is first
-    written into a temporary folder (in `work_dir`). Raises DatasetExistsError, ShardError if a shard is damaged,
+    written into a temporary folder (in `work_dir`). `on_progress` is called with how many bytes were sent, and how many
+    are to be, one call at a time, from any thread. Raises DatasetExistsError, ShardError if a shard is damaged,
     RemoteError, OSError.
 
     Example:
@@ -64,7 +67,7 @@ def upload_dataset(
     with _as_stored(dataset, work_dir) as stored:
         manifest = stored.whole_manifest(stored.statistics)
         manifest = replace(manifest, shards=tuple(replace(shard, file=local_name(shard)) for shard in manifest.shards))
-        _send(folder, before, manifest.shards, stored.path_of, num_threads)
+        _send(folder, before, manifest.shards, stored.path_of, num_threads, on_progress)
         _check_sizes(folder, manifest.shards)
         _send_manifest(folder, manifest)
     for file in before - {shard.file for shard in manifest.shards}:
@@ -136,6 +139,7 @@ def _send(
     shards: Sequence[Shard],
     path_of: Callable[[int], Path],
     num_threads: int,
+    on_progress: OnBytes | None,
 ) -> None:
     """Upload the shards that are not there yet; `path_of` gives the local file of one by its number.
 
@@ -145,8 +149,9 @@ def _send(
     there = folder.sizes({shard.file for shard in shards} - before)
     # Equal shards have one file.
     numbers = {shard.file: number for number, shard in enumerate(shards) if there.get(shard.file) != shard.num_bytes}
+    done = BytesDone(sum(shards[number].num_bytes for number in numbers.values()), on_progress)
     with ThreadPoolExecutor(num_threads, thread_name_prefix="heliostat-upload") as pool:
-        sent = [pool.submit(_send_shard, folder, path_of, n, shards[n]) for n in numbers.values()]
+        sent = [pool.submit(_send_shard, folder, path_of, n, shards[n], done) for n in numbers.values()]
         try:
             for each in sent:
                 each.result()
@@ -155,16 +160,21 @@ def _send(
             raise
 
 
-def _send_shard(folder: RemoteFolder, path_of: Callable[[int], Path], number: int, shard: Shard) -> None:
-    path, digest = path_of(number), ""
+def _send_shard(
+    folder: RemoteFolder, path_of: Callable[[int], Path], number: int, shard: Shard, done: BytesDone
+) -> None:
+    path, digest, num_sent = path_of(number), "", 0
 
     def blocks() -> Iterator[bytes]:
-        nonlocal digest
-        hashed = xxhash.xxh3_128()
+        nonlocal digest, num_sent
+        done.add(-num_sent)  # of a try that has failed
+        num_sent, hashed = 0, xxhash.xxh3_128()
         with open(path, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 hashed.update(block)
                 yield block
+                num_sent += len(block)
+                done.add(len(block))
         digest = hashed.hexdigest()
 
     folder.upload(shard.file, blocks)

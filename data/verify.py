@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .damage import Damage
 from .opening import open_unchecked
+from .progress import OnBytes
 from .stored import StoredDataset
 
 
@@ -41,12 +42,13 @@ class VerifyReport:
         return "\n".join([head, *lines])
 
 
-def verify(dataset: StoredDataset | str | os.PathLike[str]) -> VerifyReport:
+def verify(dataset: StoredDataset | str | os.PathLike[str], *, on_progress: OnBytes | None = None) -> VerifyReport:
     """Read every byte of a dataset, or of the one at a path, and report all damage.
 
     Hashes are compared with the manifest; Parquet shards are decoded with their page checksums, so that damage is known
     by row group. Files that were opened without a manifest have no hash: they are decoded, which does not find every
-    flipped bit. Raises DatasetNotFoundError, ManifestError.
+    flipped bit. `on_progress` is called after each file with how many bytes were read, and how many there are. Raises
+    DatasetNotFoundError, ManifestError.
 
     Example:
         >>> verify("shop").is_whole
@@ -60,5 +62,5 @@ def verify(dataset: StoredDataset | str | os.PathLike[str]) -> VerifyReport:
         num_rows=manifest.num_rows,
         num_shards=len(manifest.shards),
         num_bytes=sum(shard.num_bytes for shard in manifest.shards),
-        damage=tuple(dataset.find_damage()),
+        damage=tuple(dataset.find_damage(on_progress)),
     )

@@ -10,7 +10,18 @@ from typing import Any
 
 import click
 
-from .commandline import Commands, LocalPath, Place, as_json, console, show_lines, show_versions, shows_tracebacks
+from .commandline import (
+    Commands,
+    LocalPath,
+    Place,
+    as_json,
+    bytes_shown,
+    console,
+    progress_screen,
+    show_lines,
+    show_versions,
+    shows_tracebacks,
+)
 from .run_commands import COMMANDS
 
 # As in heliostat.data.conversion.open_source, which is not loaded for --help.
@@ -284,7 +295,8 @@ def convert(source: str, destination: Path, json_wanted: bool, **options: Any) -
     """
     from .commands.convert import convert as write
 
-    found = write(source, destination, console=console(stderr=True), **options).describe()
+    with progress_screen() as screen:
+        found = write(source, destination, screen=screen, **options).describe()
     click.echo(as_json(found) if json_wanted else found)
 
 
@@ -324,7 +336,8 @@ def verify(dataset: str, json_wanted: bool) -> None:
     """Read every byte of a DATASET and list all damage; ends with status 1 if there is any."""
     from heliostat.data import verify as look
 
-    report = look(dataset)
+    with progress_screen() as screen:
+        report = look(dataset, on_progress=bytes_shown(screen, "reading"))
     click.echo(as_json(report) if json_wanted else report)
     if not report.is_whole:
         raise SystemExit(1)
@@ -344,7 +357,10 @@ def upload(dataset: str, uri: str, overwrite: bool, json_wanted: bool) -> None:
 
     if "://" not in uri:
         raise click.UsageError(f"{uri!r} is no URI such as s3://bucket/name: for a folder of this machine, copy it.")
-    found = upload_dataset(open_dataset(dataset), uri, overwrite=overwrite).describe(full=False)
+    with progress_screen() as screen:
+        on_progress = bytes_shown(screen, "sending")
+        sent = upload_dataset(open_dataset(dataset), uri, overwrite=overwrite, on_progress=on_progress)
+    found = sent.describe(full=False)
     click.echo(as_json(found) if json_wanted else found)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,8 @@ import click
 from .failures import full_account, is_ours, message_of
 
 if TYPE_CHECKING:
+    from heliostat.trainer.driver.display import Display
+
     from .console import SafeConsole
 
 PACKAGES = ("heliostat", "tensorflow", "keras", "ray")
@@ -138,6 +141,22 @@ def console(*, stderr: bool = False) -> SafeConsole:
     if not found.is_terminal:
         found.width = _FILE_WIDTH
     return found
+
+
+@contextlib.contextmanager
+def progress_screen() -> Iterator[Display]:
+    """What shows how far a command is, on standard error: a bar in a terminal, else lines every ten seconds."""
+    from heliostat.trainer.driver.screen import make_display
+
+    with contextlib.closing(make_display("auto", stderr=True)) as screen:
+        yield screen
+
+
+def bytes_shown(screen: Display, what: str) -> Callable[[int, int], None]:
+    """For whoever counts bytes: shows how many are done, and how many there are."""
+    from heliostat.trainer.driver.doing import Doing
+
+    return lambda done, total: screen.doing(Doing(what=what, done=done, total=total, unit="bytes"))
 
 
 def show_lines(lines: Iterable[str]) -> None:

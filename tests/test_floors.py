@@ -27,7 +27,7 @@ FLOORS: Mapping[str, Floors] = {
         {"pools", "head", "__init__"},
     ],
     "data": [
-        {"errors"},
+        {"errors", "progress"},
         {"order"},
         {"format"},
         {"read", "write"},

@@ -1,10 +1,9 @@
-"""``heliostat convert``: files, folders and data sets of Keras to datasets, with a progress bar."""
+"""``heliostat convert``: files, folders and data sets of Keras to datasets; says what it found, and how far it is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -13,9 +12,9 @@ from heliostat.data.conversion.convert import convert as write
 from heliostat.data.errors import DatasetError
 from heliostat.data.format.columns import Column
 from heliostat.data.stored import StoredDataset
+from heliostat.trainer.driver.display import Display
+from heliostat.trainer.driver.doing import Doing
 from heliostat.trainer.environment import quiet_tensorflow
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import ScriptError
 
@@ -27,33 +26,32 @@ def convert(
     columns: Sequence[str] = (),
     fill_nulls: Sequence[str] = (),
     features: Sequence[str] = (),
-    console: Console,
+    screen: Display,
     **options: Any,
 ) -> StoredDataset:
-    """Write the source as a dataset, see `heliostat.data.convert`; what it found and how far it is goes to the console.
+    """Write the source as a dataset, see `heliostat.data.convert`; what it found and how far it is goes to the screen.
 
     `columns` are NAME=KIND, `fill_nulls` NAME=VALUE. Raises ScriptError for
     others, DatasetError, OSError, and click.Abort after Ctrl-C, which leaves what is complete.
     """
     quiet_tensorflow()  # if the source needs it
-    with _shown(console) as on_progress:
-        try:
-            return write(
-                source,
-                destination,
-                columns=_pairs(columns, "--column", "KIND"),
-                fill_nulls=_pairs(fill_nulls, "--fill-null", "VALUE"),
-                features=list(features) or None,
-                on_progress=on_progress,
-                **options,
-            )
-        except KeyboardInterrupt:
-            click.echo("Interrupted. The same command with --resume goes on from the complete shards.", err=True)
-            raise click.Abort from None
-        except (DatasetError, OSError):
-            if options.get("resume"):
-                click.echo("What is complete is kept: the same command with --resume goes on from there.", err=True)
-            raise
+    try:
+        return write(
+            source,
+            destination,
+            columns=_pairs(columns, "--column", "KIND"),
+            fill_nulls=_pairs(fill_nulls, "--fill-null", "VALUE"),
+            features=list(features) or None,
+            on_progress=_shown_on(screen),
+            **options,
+        )
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The same command with --resume goes on from the complete shards.", err=True)
+        raise click.Abort from None
+    except (DatasetError, OSError):
+        if options.get("resume"):
+            click.echo("What is complete is kept: the same command with --resume goes on from there.", err=True)
+        raise
 
 
 def _pairs(texts: Sequence[str], option: str, what: str) -> dict[str, str]:
@@ -67,40 +65,23 @@ def _pairs(texts: Sequence[str], option: str, what: str) -> dict[str, str]:
     return found
 
 
-@contextmanager
-def _shown(console: Console) -> Iterator[Callable[[Conversion], None]]:
-    """Shows the columns once rows come, and a progress bar where there is a terminal."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[rows]} rows, {task.fields[size]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("converting", total=None, rows="0", size="0 MB")
-        state = {"is_new": True}
+def _shown_on(screen: Display) -> Callable[[Conversion], None]:
+    """Shows the columns once rows come, and how far it is."""
+    said = list[str]()
 
-        def on_progress(now: Conversion) -> None:
-            if now.columns is None:
-                bar.update(task, description="looking through the source", size=f"{now.num_bytes / 1e6:,.1f} MB")
-                return
-            if state["is_new"]:
-                state["is_new"] = False
-                bar.print(found_text(now), markup=False, highlight=False, soft_wrap=True)
-            by_bytes = bool(now.total_bytes)
-            bar.update(
-                task,
-                description="converting",
-                completed=now.num_bytes if by_bytes else now.num_rows,
-                total=now.total_bytes if by_bytes else now.total_rows,
-                rows=_of(now.num_rows, now.total_rows),
-                size=f"{now.num_bytes / 1e6:,.1f} MB",
-            )
+    def show(now: Conversion) -> None:
+        if now.columns is None:
+            screen.doing(Doing(what="looking through the source", done=now.num_bytes, unit="bytes"))
+            return
+        if not said:
+            said.append(found_text(now))
+            screen.say(said[0])
+        if now.total_bytes or not now.total_rows:
+            screen.doing(Doing(what="converting", done=now.num_bytes, total=now.total_bytes or None, unit="bytes"))
+        else:
+            screen.doing(Doing(what="converting", done=now.num_rows, total=now.total_rows, unit="rows"))
 
-        yield on_progress
+    return show
 
 
 def found_text(now: Conversion) -> str:
@@ -109,10 +90,6 @@ def found_text(now: Conversion) -> str:
     if now.columns is None:
         return f"{now.kind}{rows}"
     return f"{now.kind}{rows}: " + ", ".join(f"{column.name} {_type(column)}" for column in now.columns)
-
-
-def _of(part: int, whole: int | None) -> str:
-    return f"{part:,}" if whole is None else f"{part:,} of {whole:,}"
 
 
 def _type(column: Column) -> str:

@@ -4,7 +4,7 @@ At 80 columns and above it is this, and in fewer it leaves out what is least::
 
     epoch 3/10  ━━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━━━━━━━━━━━  412/1,250   2 min 10 s left
     loss 0.4123  accuracy 0.8712
-    15,197 samples/s · 31 steps/s · all epochs in 12 min 20 s · checkpoint 8 s ago
+    15,197 samples/s · 31 steps/s · all 10 epochs: 12 min 20 s left · checkpoint 8 s ago
 
     worker  host     device  microbatches   speed   data  others    memory
          0  node-a   4 GPUs             5   102 %    2 %     1 %    3.1 GB
@@ -83,9 +83,9 @@ class Block:
 
 def _lines(block: Block, width: int, console: Console, options: ConsoleOptions) -> Iterator[Text]:
     if block.progress is not None:
-        head, left_s = epoch_of(block.progress.epoch, block.epochs), block.rest.epoch_s
+        head = epoch_of(block.progress.epoch, block.epochs)
         how_far = f"{block.progress.step:,}/{block.progress.steps:,}"
-        bar = _Bar(head, block.progress.step, block.progress.steps, how_far, left_s)
+        bar = _Bar(head, block.progress.step, block.progress.steps, how_far, (_left(block.rest.epoch_s),))
         yield bar.line(width, console, options)
         yield from map(Text, _metric_lines(block.progress.logs, width))
         if line := _speed_line(block, "|" if options.ascii_only else "·", width):
@@ -109,38 +109,43 @@ class _Bar:
         done: how much of `total`; there is no bar without a total.
         total: see `done`.
         how_far: the same in words.
-        left_s: how long the rest takes; None while that is not known.
+        more: what stands behind it as long as there is room: the rate, and the time left.
     """
 
     head: str
     done: int
     total: int | None
     how_far: str
-    left_s: float | None = None
+    more: tuple[str, ...] = ()
 
     def line(self, width: int, console: Console, options: ConsoleOptions) -> Text:
-        """The line; in a narrow one there is no time, or no bar either."""
-        left = "" if not self.left_s else f"{whole_duration(self.left_s)} left"
-        texts = [(self.head, ""), (self.how_far, ""), (left, _LABEL)]
-        room = width - sum(cell_len(text) + 2 for text, _ in texts if text)
-        if left and self.total and room < _LEAST_BAR:
-            room += cell_len(texts.pop()[0]) + 2
-        parts = [(text, style) for text, style in texts if text]
-        if self.total and room >= _LEAST_BAR:
-            done = min(self.done, self.total)
-            bar = ProgressBar(
-                total=self.total, completed=done, width=room, style=_LABEL, complete_style=_BAR, finished_style=_BAR
-            )
-            drawn = Text.assemble(*((part.text, part.style or "") for part in console.render(bar, options)))
-            drawn.truncate(room, pad=True)
-            return Text("  ").join([Text(self.head), drawn, *(Text(*part) for part in parts[1:])])
-        return Text(shortened("  ".join(text for text, _ in parts), width))
+        """The line; in a narrow one the last texts are left out, then the bar."""
+        more = [text for text in self.more if text]
+        while (room := width - sum(cell_len(text) + 2 for text in (self.head, self.how_far, *more))) < _LEAST_BAR:
+            if not more:
+                break
+            more.pop()
+        behind = [Text(self.how_far), *(Text(text, style=_LABEL) for text in more)]
+        if not self.total or room < _LEAST_BAR:
+            return Text(shortened("  ".join(filter(None, (self.head, self.how_far, *more))), width))
+        done = min(self.done, self.total)
+        bar = ProgressBar(
+            total=self.total, completed=done, width=room, style=_LABEL, complete_style=_BAR, finished_style=_BAR
+        )
+        drawn = Text.assemble(*((part.text, part.style or "") for part in console.render(bar, options)))
+        drawn.truncate(room, pad=True)
+        return Text("  ").join([Text(self.head), drawn, *behind])
 
 
 def _doing_bar(doing: Doing, seconds: float) -> _Bar:
     if doing.unit:
-        return _Bar(one_line(doing.what), doing.done, doing.total, doing.progress(), doing.left_s(seconds))
+        more = (doing.rate(seconds), _left(doing.left_s(seconds)))
+        return _Bar(one_line(doing.what), doing.done, doing.total, doing.progress(), more)
     return _Bar(one_line(doing.what), 0, None, whole_duration(seconds) if seconds >= 1 else "")
+
+
+def _left(seconds: float | None) -> str:
+    return f"{whole_duration(seconds)} left" if seconds else ""
 
 
 # -- lines of text ----------------------------------------------------------------------------------------------------
@@ -153,7 +158,7 @@ def _speed_line(block: Block, dot: str, width: int) -> str:
     if block.step_s:
         parts.append(f"{duration_text(block.step_s)} a step")
     if block.rest.run_s and 1 < block.epochs < OPEN_END:
-        parts.append(f"all {block.epochs} epochs in {whole_duration(block.rest.run_s)}")
+        parts.append(f"all {block.epochs} epochs: {whole_duration(block.rest.run_s)} left")
     if block.checkpoint_s is not None:
         parts.append(f"checkpoint {whole_duration(block.checkpoint_s)} ago")
     while len(parts) > 1 and len(f" {dot} ".join(parts)) > width:

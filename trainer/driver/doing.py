@@ -53,6 +53,13 @@ class Doing(Lines):
         of = "" if self.total is None else f" of {self.total:,}"
         return f"{self.done:,}{of} {self.unit}"
 
+    def rate(self, seconds: float) -> str:
+        """How much of it in a second: "8.1 MB/s", "120 rows/s"; empty while there is too little to go by."""
+        if not self.unit or not self.done or seconds < _SHORT_S:
+            return ""
+        rate = self.done / seconds
+        return f"{rate / 1e6:,.1f} MB/s" if self.unit == "bytes" else f"{rate:,.0f} {self.unit}/s"
+
     def left_s(self, seconds: float) -> float | None:
         """How long the rest takes, if so much took so many seconds; None while there is too little to go by."""
         if not self.total or not 0 < self.done < self.total or seconds < _SHORT_S:
@@ -63,7 +70,8 @@ class Doing(Lines):
         """The same as a line of its own, after so many seconds."""
         left_s = self.left_s(seconds)
         left = "" if left_s is None else f"about {whole_duration(left_s)} left"
-        return f"{self.what}: {', '.join(filter(None, (self.progress(), f'{seconds:.0f} s', left)))}"
+        parts = (self.progress(), f"{seconds:.0f} s", self.rate(seconds), left)
+        return f"{self.what}: {', '.join(filter(None, parts))}"
 
 
 def doing_of(

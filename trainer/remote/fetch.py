@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -32,10 +33,10 @@ from heliostat.cluster.head.api import Head
 from heliostat.data.format.files import flush_folder
 
 from ..driver.display import Display
+from ..driver.doing import Doing
 from ..driver.run_folder import RUN_FILE
 from ..driver.run_paths import numbered_run_path
 from ..errors import FetchError, StorageError
-from ..storage_thread import telling
 from .alone import alone_in
 from .follow import Told, told_until_now
 from .handle import Handle
@@ -124,20 +125,18 @@ class _Fetcher:
     def _bring_files(self, files: Files, wanted: Mapping[str, FileMark], target: Path) -> None:
         num_bytes, done_bytes, left_out = sum(mark.size for mark in wanted.values()), 0, list[str]()
 
-        def tell(seconds: float) -> None:
-            so_far = f"{done_bytes / 1e6:,.1f} of {num_bytes / 1e6:,.1f} MB"
-            self._screen.say(f"fetching {target}: {so_far} in {seconds:.0f} s")
-
-        began_s = time.monotonic()
-        with telling(tell):
-            for name in sorted(wanted, key=_turn):
-                try:
-                    for size in _fetch_file(self._head, files, name, wanted[name], _place(target, name)):
-                        done_bytes += size
-                except (FetchError, JobServerError):
-                    if not self._goes_on:
-                        raise
-                    left_out.append(name)
+        doing, began_s = Doing(what=f"fetching {target.name}", total=num_bytes, unit="bytes"), time.monotonic()
+        self._screen.doing(doing)
+        for name in sorted(wanted, key=_turn):
+            try:
+                for size in _fetch_file(self._head, files, name, wanted[name], _place(target, name)):
+                    done_bytes += size
+                    self._screen.doing(replace(doing, done=done_bytes))
+            except (FetchError, JobServerError):
+                if not self._goes_on:
+                    raise
+                left_out.append(name)
+        self._screen.doing(None)
         seconds, num_files = time.monotonic() - began_s, len(wanted) - len(left_out)
         self._screen.say(f"fetched {num_files} file(s), {done_bytes / 1e6:,.1f} MB, in {seconds:.1f} s: {target}")
         if left_out:

@@ -58,7 +58,7 @@ def test_at_80_columns_it_is_this():
     assert lines == [
         "epoch 3/10  ━━━━━━━━━━━━━                             412/1,250  2 min 10 s left",
         "loss 0.4123  accuracy 0.8712",
-        "15,197 samples/s · 32 ms a step · all 10 epochs in 1 h 2 min",
+        "15,197 samples/s · 32 ms a step · all 10 epochs: 1 h 2 min left",
         "",
         "worker  host    device  microbatches  speed  data  others  memory",
         "     0  node-a  4 GPUs             5   102%    2%     35%  3.1 GB",
