@@ -14,6 +14,7 @@ from .commandline import LocalPath, as_json, show_lines
 
 if TYPE_CHECKING:
     from heliostat.trainer.driver.display import Display
+    from heliostat.trainer.driver.screen import Verbose
 
 _RUN = click.argument("run", type=LocalPath(exists=True))
 
@@ -81,14 +82,15 @@ def logs(run: Path, worker: int | None) -> None:
 
 
 @click.command()
+@click.option("--json", "json_wanted", is_flag=True, help="Print what happens as JSON objects, one on each line.")
 @_RUN
-def attach(run: Path) -> None:
+def attach(run: Path, json_wanted: bool) -> None:
     """Show the run in the folder RUN until it ends, here or on a cluster.
 
     The run may be in another process, on a cluster, or over. Ctrl-C leaves it alone. A submitted run is brought here at
     its end. The exit status is the run's: 0, 1 after an error, 75 when it was paused.
     """
-    with closing(_screen()) as screen:
+    with closing(_screen("json" if json_wanted else "auto")) as screen:
         raise SystemExit(_commands(run).attach(run, screen))
 
 
@@ -125,10 +127,10 @@ def _commands(run: Path) -> ModuleType:
     return local_runs
 
 
-def _screen() -> Display:
+def _screen(verbose: Verbose = "auto") -> Display:
     from heliostat.trainer.driver.screen import make_display
 
-    return make_display("auto")
+    return make_display(verbose)
 
 
 COMMANDS = (submit, status, logs, attach, stop, fetch)

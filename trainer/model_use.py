@@ -55,7 +55,7 @@ class ModelUse(HeldRuns):
         Args:
             x, y, sample_weight: as for `fit`.
             batch_size: rows that are computed at a time, over all workers; results depend on it by rounding alone.
-            verbose: "auto", 0 (nothing), 1 or 2.
+            verbose: "auto", 0 (nothing), 1, 2 or "json".
             steps: take so many batches, the first ones; None takes all rows.
             callbacks: their hooks ``on_test_begin`` and ``on_test_end`` are called in this process; see `pass_hooks`.
             return_dict: False returns a list, or one number, as Keras does by default.

@@ -2,8 +2,8 @@
 
 A driver serves nobody: it holds a lease, writes files, and takes SIGTERM for the wish to pause. So a run in another
 process is followed by its ``metrics.jsonl`` and ``events.jsonl``, which it appends to, and stopped by a signal to the
-process that its lease names, if that is on this machine and still the same. What is shown is what the driver shows, but
-for the epoch that runs: of that nothing is in a file before it has ended.
+process that its lease names, if that is on this machine and still the same. What is shown is what the driver shows; of
+the epoch that runs it is as old as the last line of ``samples.jsonl``, of which a long run writes few.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from heliostat.cluster.pools.processes import open_process
 from heliostat.trainer.driver.display import Display
-from heliostat.trainer.driver.event_lines import line_of
+from heliostat.trainer.driver.event_lines import EventLines
 from heliostat.trainer.driver.lease import Driver, driver_of
 from heliostat.trainer.driver.run_folder import (
     EVENTS_FILE,
     METRICS_FILE,
     RUN_FILE,
+    SAMPLES_FILE,
     read_epochs,
     read_events,
     read_record,
+    read_samples,
 )
 from heliostat.trainer.errors import RunPausedError
 from heliostat.trainer.events import EpochRecord, Event, FirstStepDone, Resumed
+from heliostat.trainer.jobs import Progress
+from heliostat.trainer.samples import Sample
 from heliostat.trainer.storage_thread import telling
 
 from ..endings import LeftAlone
@@ -49,10 +54,14 @@ class Followed:
     Attributes:
         num_events: so many events.
         epochs_s: epochs up to this time, seconds since 1970.
+        sample_s: samples, likewise.
+        lines: says events; None before the run's record was there.
     """
 
     num_events: int = 0
     epochs_s: float = 0.0
+    sample_s: float = 0.0
+    lines: EventLines | None = None
     _began_s: float = 0.0  # when the next epoch began; unknown is 0.0
 
     def news(self, epochs: list[EpochRecord], events: list[Event]) -> list[EpochRecord | Event]:
@@ -203,6 +212,8 @@ def _attach(folder: Path, screen: Display) -> int:
         if not found.is_driven:
             break
         time.sleep(LOOK_EVERY_S)
+    if (folder / RUN_FILE).exists():
+        screen.end(read_record(folder))
     for line in (found.state_line(), *found.next_lines()):
         screen.say(line)
     return _STATUS.get(found.run.state, 1)
@@ -259,21 +270,48 @@ def _show_news(folder: Path, shown: Followed, screen: Display) -> None:
     if not (folder / RUN_FILE).exists():
         return
     record = read_record(folder)
-    total = int(record.get("epochs") or 0)
-    rows = record.get("data", {}).get("train", {}).get("rows", 0)
-    batch = record.get("plan", {}).get("global_batch_size", 0) or 1
+    total, steps = int(record.get("epochs") or 0), _steps_of(record)
+    if shown.lines is None:
+        shown.lines = EventLines(steps)
+        screen.begin(folder, record)
     for each in shown.news(read_epochs(folder), read_events(folder)):
         seconds = shown.seconds_of(each)
         if isinstance(each, EpochRecord):
             screen.epoch(each, total, seconds)
-        elif line := line_of(each, -(-rows // batch)):
+            continue
+        if line := shown.lines.line_of(each):
             screen.say(line)
+        screen.event(each)
+    sample = max(read_samples(folder), key=lambda each: each.time, default=None)
+    if sample is not None and sample.time > shown.sample_s:
+        shown.sample_s = sample.time
+        screen.sample(sample)
+        screen.progress(_progress_of(sample, steps), total)
+
+
+def _steps_of(record: Mapping[str, Any]) -> int:
+    """How many steps an epoch has."""
+    rows = record.get("data", {}).get("train", {}).get("rows", 0)
+    batch = record.get("plan", {}).get("global_batch_size", 0) or 1
+    return int(record.get("identity", {}).get("steps_per_epoch") or -(-rows // batch))
+
+
+def _progress_of(sample: Sample, steps: int) -> Progress:
+    step = min(steps, max(0, sample.step - sample.epoch * steps))
+    return Progress(
+        epoch=sample.epoch,
+        step=step,
+        steps=steps,
+        rows=sample.rows,
+        logs=sample.logs,
+        num_workers=len(sample.workers),
+    )
 
 
 def _marks(folder: Path) -> list[tuple[int, int, int] | None]:
     """What changes when a run's files do."""
     found: list[tuple[int, int, int] | None] = []
-    for name in (RUN_FILE, METRICS_FILE, EVENTS_FILE):
+    for name in (RUN_FILE, METRICS_FILE, EVENTS_FILE, SAMPLES_FILE):
         about = None
         with contextlib.suppress(OSError):
             about = (folder / name).stat()

@@ -171,3 +171,11 @@ def test_row_splits_that_lead_out_of_the_file_are_an_error(tmp_path):
             assert reader.gather(np.array([0]))["x"].to_list() == [[1, 2, 3]]
             with pytest.raises(ShardError, match=r"row [34] of record batch 0 .* column 'x' lie outside"):
                 reader.gather(np.array([0, 3, 4]))
+
+
+def test_who_reads_all_says_how_far_it_is(original):
+    told = []
+    report = verify(original, on_progress=lambda done, total: told.append((done, total)))
+    assert [total for _, total in told] == [report.num_bytes] * 5
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert told[-1][0] == report.num_bytes

@@ -18,8 +18,8 @@ from heliostat.scripts.cli import main
 from heliostat.scripts.commands.local_runs import Followed, send_signal
 from heliostat.scripts.errors import ScriptError
 from heliostat.trainer.driver.lease import EXPIRES_S, LEASE_FILE, driver_of
-from heliostat.trainer.driver.run_folder import RunFolder
-from heliostat.trainer.events import EpochRecord, FirstStepDone, Resumed, WorkerLost
+from heliostat.trainer.driver.run_folder import RunFolder, read_events
+from heliostat.trainer.events import EpochRecord, FirstStepDone, Resumed, WorkerLost, event_of
 
 from ..slow import SLOW
 from .child import COMMAND, environment, interruptible
@@ -165,6 +165,23 @@ def test_attach_shows_what_was_and_what_comes_each_once_until_the_end(folder, dr
     assert rest.startswith("epoch 3/3  loss 0.5")
     assert "is finished" in rest
     assert watching.returncode == 0
+
+
+def test_attach_tells_programs_in_lines_of_json(folder, driver):
+    driver("begin", "epoch 0", "lost", "finished")
+    driver.end()
+    found = [json.loads(line) for line in shown("attach", folder, "--json").splitlines()]
+    assert [each["event"] for each in found if each["event"] != "line"] == [
+        "begin",
+        "first_step",
+        "epoch",
+        "lost",
+        "end",
+    ]
+    (lost,) = (each for each in found if each["event"] == "lost")
+    assert event_of(lost) == read_events(folder)[-1]
+    assert found[-1]["event"] == "line"
+    assert "is finished" in " ".join(each["text"] for each in found if each["event"] == "line")
 
 
 def test_attach_ends_with_the_status_of_the_run(folder, driver):

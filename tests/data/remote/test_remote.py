@@ -455,6 +455,16 @@ def test_uploading_changes_nothing_of_the_source(store, local):
     assert {path.name: path.read_bytes() for path in local.path.iterdir()} == before
 
 
+def test_an_upload_says_how_far_it_is_and_counts_no_byte_twice(tmp_path):
+    here = write_dataset(tmp_path / "set", {"x": np.arange(1000)}, rows_per_shard=100)
+    num_bytes, told = sum(shard.num_bytes for shard in here.shards), []
+    upload_dataset(here, f"file://{tmp_path}/there", on_progress=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {num_bytes}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (num_bytes, num_bytes)
+    upload_dataset(here, f"file://{tmp_path}/there", overwrite=True, on_progress=lambda *_: None)
+
+
 def test_an_upload_that_fails_leaves_no_dataset_and_is_continued(opened, store, relay, local):
     where = f"{store.new_bucket()}/set"
     victim = f"/{local.shards[5].xxh3_128}.arrow"

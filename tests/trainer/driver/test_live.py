@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ...terminal import terminal
+import os
+import re
+import signal
+
+import pytest
+from heliostat.trainer.driver.run_folder import read_events, read_record
+
+from ...terminal import LIMIT_S, terminal
 
 # Does what it is told, line by line; it says "ready" where that is done.
 PLAYER = """
@@ -141,3 +148,73 @@ def test_a_terminal_that_knows_ascii_alone():
         seen.type("end")
         seen.end()
         assert seen.written.isascii()
+
+
+TRAINS = """
+import sys, time
+import numpy as np
+from heliostat.trainer import Trainer
+
+def build_model():
+    import keras
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+def slow():
+    import keras
+    class Slow(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            time.sleep(0.05)
+        def on_epoch_end(self, epoch, logs=None):
+            print("the callback's own line", epoch)
+            time.sleep(3)
+    return Slow()
+
+if __name__ == "__main__":
+    x = np.random.default_rng(0).normal(size=(640, 20)).astype("float32")
+    with Trainer(build_model, workers=2, num_microbatches=2, run_dir=sys.argv[1], **{arguments}) as trainer:
+        trainer.fit(x, x[:, :1], batch_size=10, epochs=3, validation_split=0.25, callbacks=[slow()], probe=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_a_run_on_two_workers_in_a_terminal_that_is_resized(tmp_path):
+    script = TRAINS.replace("{arguments}", "{'in_process': True}")
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with terminal(["-c", script, str(tmp_path / "run")], lines=60, **quiet) as seen:
+        seen.wait_for(lambda shown: any("compiling the step" in line for line in shown), 4 * LIMIT_S)
+        seen.wait_for(lambda shown: rows_of_workers(shown) == [0, 1], 4 * LIMIT_S)
+        seen.wait_for(lambda shown: any(line.startswith("callbacks, on worker 0") for line in shown))
+        seen.resize(60, 60)
+        seen.wait_for(lambda shown: any(line.startswith("epoch 2/3  ━") for line in shown))
+        seen.wait_for(lambda shown: rows_of_workers(shown) == [0, 1])
+        shown = seen.end()
+    assert [line.split("  ")[0] for line in shown if line.startswith("epoch ")] == [f"epoch {n}/3" for n in (1, 2, 3)]
+    assert [line for line in shown if "own line" in line] == [f"the callback's own line {n}" for n in range(3)]
+    assert not any("━" in line or line.startswith("worker ") for line in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.faults
+def test_a_killed_worker_is_told_above_the_block_and_how_soon_the_others_went_on(tmp_path):
+    script = TRAINS.replace("{arguments}", "{}")
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with terminal(["-c", script, str(tmp_path / "run")], lines=60, **quiet) as seen:
+        seen.wait_for(lambda shown: rows_of_workers(shown) == [0, 1], 4 * LIMIT_S)
+        (victim,) = (each for each in read_record(tmp_path / "run")["workers"] if each["worker"] == 1)
+        os.kill(victim["pid"], signal.SIGKILL)
+        seen.wait_for(lambda shown: any(line.startswith("lost worker 1 on ") for line in shown), 2 * LIMIT_S)
+        seen.wait_for(lambda shown: any(re.match(r"going on after [0-9.]+ s with 1 worker$", x) for x in shown))
+        shown = seen.end()
+    assert "lost" in [event.event for event in read_events(tmp_path / "run")]
+    assert [line.split("  ")[0] for line in shown if line.startswith("epoch ")] == [f"epoch {n}/3" for n in (1, 2, 3)]
+
+
+def rows_of_workers(shown: list[str]) -> list[int]:
+    """The numbers of the workers that have a row below the headings."""
+    heads = [number for number, line in enumerate(shown) if line.startswith("worker  ")]
+    rows = shown[heads[-1] + 1 :] if heads else []
+    return [int(found[1]) for line in rows if (found := re.match(r" +(\d+)  .*%", line))]
