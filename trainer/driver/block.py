@@ -36,7 +36,7 @@ from .worker_table import MUCH, SLOW, WorkerTable
 
 MAX_COLUMNS = 80
 _MAX_ROWS = 8
-_FEW_LINES = 12  # a terminal with fewer has no room for rows of workers
+_FEW_LINES = 12  # a terminal with fewer has no room for rows of workers, and for space above the block
 _UNKNOWN = Rest()
 _METRIC_LINES = 2
 _LEAST_HOST = _LEAST_BAR = 8
@@ -82,7 +82,10 @@ class Block:
 
 
 def _lines(block: Block, width: int, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    has_room = console.height >= _FEW_LINES
     if block.progress is not None:
+        if has_room:
+            yield Text()
         head = epoch_of(block.progress.epoch, block.epochs)
         how_far = f"{block.progress.step:,}/{block.progress.steps:,}"
         bar = _Bar(head, block.progress.step, block.progress.steps, how_far, (_left(block.rest.epoch_s),))
@@ -90,9 +93,9 @@ def _lines(block: Block, width: int, console: Console, options: ConsoleOptions) 
         yield from map(Text, _metric_lines(block.progress.logs, width))
         if line := _speed_line(block, "|" if options.ascii_only else "·", width):
             yield Text(line, style=_LABEL)
-    if block.table is not None and block.table.rows and console.height >= _FEW_LINES:
+    if block.table is not None and block.table.rows and has_room:
         yield Text()
-        yield from _workers(block.table.shortened(min(_MAX_ROWS, console.height - 8)), width)
+        yield from _workers(block.table.shortened(min(_MAX_ROWS, console.height - 9)), width)
     if block.doing is not None:
         yield _doing_bar(block.doing, block.doing_s).line(width, console, options)
 

@@ -137,7 +137,6 @@ def drawn(lines: list[str], block: Block) -> dict[str, str]:
     for line in lines:
         console.print(Text(line), soft_wrap=True)
     if not block.is_empty:
-        console.print()
         console.print(block)
     return {
         "text/html": console.export_html(code_format=_HTML, inline_styles=True, clear=False),

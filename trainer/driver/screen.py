@@ -3,7 +3,8 @@
 A terminal stops at Ctrl-S, a pipe when nobody reads it, both end when their reader does. So a run's lines go through a
 thread of their own (`ScreenThread`: not the storage's, checkpoints must go on counting), which looks whether the
 screen takes a piece before it gives it one (`ScreenStream`). Nobody is ever inside a write that does not return, so a
-program can end while its screen stands still: what was not shown then is in the run folder.
+program can end while its screen stands still: what was not shown then is in the run folder. Where nothing comes for a
+moment, the thread lets the display say how long it has been (`Display.tick`): no clock is needed elsewhere.
 """
 
 from __future__ import annotations

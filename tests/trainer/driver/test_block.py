@@ -50,7 +50,9 @@ class Target(io.StringIO):
 def lines_of(block: Block, width: int = 80, height: int = 30, encoding: str = "utf-8", **options) -> list[str]:
     console = Console(file=Target(encoding), width=width, height=height, **options)
     console.print(block)
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert (lines[0] == "") == (block.progress is not None and height >= 12), "there is space above it"
+    return lines if lines[0] else lines[1:]
 
 
 def test_at_80_columns_it_is_this():
@@ -65,8 +67,9 @@ def test_at_80_columns_it_is_this():
         "    11  node-b  4 GPUs             3    61%   40%      1%       -",
         "    12  node-c  4 GPUs             3      -     -       -       -",
     ]
-    head, bar, how_far, left = validation.split("  ", 1)[0], *validation.split("  ", 1)[1].rsplit("  ", 2)
-    assert (head, how_far, left) == ("validation", "3,000 of 10,000 rows", "7 s left")
+    head, line = validation.split("  ", 1)
+    bar, *texts = line.rsplit("  ", 3)
+    assert [head, *texts] == ["validation", "3,000 of 10,000 rows", "1,000 rows/s", "7 s left"]
     assert bar.strip("━╸ ") == ""
     assert bar.count("━") / len(bar) == pytest.approx(0.3, abs=0.04)
 
@@ -115,6 +118,9 @@ def test_of_many_workers_the_slowest_are_shown_and_how_fast_the_others_are():
 def test_in_a_terminal_of_few_lines_there_are_no_rows_of_workers():
     assert len(lines_of(BLOCK, height=8)) == 4
     assert len(lines_of(BLOCK, height=12)) == 9
+    many = WorkerTable(rows=tuple(replace(FAST, worker=each) for each in range(20)), num_workers=20)
+    for height in range(12, 30):
+        assert 1 + len(lines_of(replace(BLOCK, table=many), height=height)) <= height
 
 
 def test_without_letters_but_ascii():

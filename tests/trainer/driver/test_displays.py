@@ -65,9 +65,9 @@ def test_plain_lines_say_what_lasts_every_ten_seconds(clock):
     clock.now_s += 60.0
     shown.tick()
     assert target.getvalue().splitlines() == [
-        "validation: 100 of 400 rows, 10 s, about 30 s left",
-        "validation: 200 of 400 rows, 20 s, about 20 s left",
-        "validation: 300 of 400 rows, 30 s, about 10 s left",
+        "validation: 100 of 400 rows, 10 s, 10 rows/s, about 30 s left",
+        "validation: 200 of 400 rows, 20 s, 10 rows/s, about 20 s left",
+        "validation: 300 of 400 rows, 30 s, 10 rows/s, about 10 s left",
     ]
 
 

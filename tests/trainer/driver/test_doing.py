@@ -46,8 +46,8 @@ def test_a_pass_says_how_far_it_is_unless_callbacks_hold_all_up():
 
 def test_lines():
     assert PASS.line(0.4) == "validation: 10 of 40 rows, 0 s"
-    assert PASS.line(20) == "validation: 10 of 40 rows, 20 s, about 1 min left"
-    assert Doing(what="reading", done=12_500_000, unit="bytes").line(3) == "reading: 12.5 MB, 3 s"
+    assert PASS.line(20) == "validation: 10 of 40 rows, 20 s, 0.5 rows/s, about 1 min left"
+    assert Doing(what="reading", done=12_500_000, unit="bytes").line(3) == "reading: 12.5 MB, 3 s, 4.2 MB/s"
     assert Doing(what="sending", done=5 * 10**6, total=10**7, unit="bytes").progress() == "5.0 of 10.0 MB"
     assert Doing(what="waiting").line(12.6) == "waiting: 13 s"
     assert Doing.from_json(PASS.to_json()) == PASS
