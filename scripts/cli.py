@@ -81,10 +81,11 @@ def demo(workers: int, replicas: int, loop: Any, epochs: int, run_dir: Path | No
 # Options after the script's name are the script's.
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--plan", is_flag=True, help="Say how its first fit, evaluate or predict would be computed; end there.")
+@click.option("--quick", is_flag=True, help="Do two steps of everything first, and leave no run behind.")
 @click.option("--workers", type=click.IntRange(0), help="How many, whatever SCRIPT says.  [default: as it says]")
 @_SCRIPT
 @_ARGUMENTS
-def run(plan: bool, workers: int | None, script: Path, arguments: tuple[str, ...]) -> None:
+def run(plan: bool, quick: bool, workers: int | None, script: Path, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT with ARGUMENTS, as `python SCRIPT` does.
 
     The traceback of an error begins in the script; `heliostat --traceback run` shows all of one of Heliostat's. The
@@ -93,6 +94,10 @@ def run(plan: bool, workers: int | None, script: Path, arguments: tuple[str, ...
 
     The exit status is the script's; 1 after an error; and 75 when the run was paused, by Ctrl-C, SIGTERM or max_time_s:
     then `heliostat resume`, or the same command with the same run_dir, goes on with it.
+
+    With --quick all of the script runs, with little to do: of every fit two steps, validation, a checkpoint, two more
+    steps from that checkpoint, and the model saved; of every evaluate two steps. Run folders and callbacks' files go
+    to a temporary folder. It says how long each part took and what failed; the exit status is 0 if nothing did.
     """
     from heliostat.trainer.environment import name_workers
 
@@ -100,8 +105,14 @@ def run(plan: bool, workers: int | None, script: Path, arguments: tuple[str, ...
 
     if "--plan" in arguments and not plan:
         click.echo(f"--plan behind the script is the script's own; for a plan: heliostat run --plan {script}", err=True)
+    if plan and quick:
+        raise click.UsageError("--plan computes nothing, and --quick a little: give one of them.")
     if workers is not None:
         name_workers(workers)
+    if quick:
+        from .commands.quick import quick as run_quickly
+
+        raise SystemExit(run_quickly(script, arguments, console(), show_traceback=shows_tracebacks()))
     (plan_script if plan else run_script)(script, arguments, show_traceback=shows_tracebacks())
 
 

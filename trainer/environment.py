@@ -13,8 +13,8 @@ unchanged, in a process of its own, and want something of its `fit` besides trai
                         told variable by variable; with a worker killed; each held against plain Keras
     HELIOSTAT_QUICK     STEPS: two epochs of so many steps, the second from the checkpoint of the first
 
-The first `fit` of the process reads all of them and removes them, so that no process it starts takes them for its own.
-``heliostat run --plan`` has one that the first task reads, whatever it is::
+The first `fit` of the process, or a pass before it, reads all of them and removes them, so that no process it starts
+takes them for its own. ``heliostat run --plan`` has one that the first task reads, whatever it is::
 
     HELIOSTAT_PLAN      1: say how that `fit`, `evaluate` or `predict` would be computed, and compute nothing
 
@@ -211,12 +211,27 @@ def begin_fit() -> tuple[int, Command | None]:
     Raises:
         EnvironmentVariableError: the environment holds a malformed command.
     """
+    command = _command_of_process()
+    _process.num_fits += 1
+    number = _process.num_fits
+    return number, command if command is not None and command.fit in (None, number) else None
+
+
+def quick_command() -> Command | None:
+    """The command that wants a little of everything that this process does, None without.
+
+    Raises:
+        EnvironmentVariableError: the environment holds a malformed command.
+    """
+    command = _command_of_process()
+    return command if command is not None and command.quick is not None else None
+
+
+def _command_of_process() -> Command | None:
     found = take_command(os.environ)
     if found is not None:
         _process.command, _process.num_fits = found, 0
-    _process.num_fits += 1
-    command, number = _process.command, _process.num_fits
-    return number, command if command is not None and command.fit in (None, number) else None
+    return _process.command
 
 
 def ask_for_plan() -> None:

@@ -27,7 +27,7 @@ from .driver.runs import FitCall, Runs
 from .driver.screen import Verbose
 from .driver.uncaught import shows_errors_shortly
 from .engine.private_names import CALLBACK_FIELDS
-from .environment import wanted_workers
+from .environment import quick_command, wanted_workers
 from .errors import RunPausedError, SessionError
 from .given_rows import given_rows, one_of, validation_of
 from .held_runs import runs_of
@@ -495,7 +495,8 @@ class Trainer(ModelUse):
                 if dialogue is not None:  # nobody else may say it
                     screen.say(str(paused))
                 raise
-            if made is not None and call.has_callbacks and (line := link_files(made.run_dir, here)):
+            links = made is not None and call.has_callbacks and quick_command() is None  # whose folder goes again
+            if made is not None and links and (line := link_files(made.run_dir, here)):
                 screen.say(line)
         if made is None:
             return None

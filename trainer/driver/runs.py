@@ -17,10 +17,10 @@ from heliostat.data import Dataset, DatasetWriter
 from ..beginning import Beginning
 from ..config import FitConfig, PassConfig
 from ..engine.times import StartTimes
-from ..environment import Command, begin_fit, is_plan_wanted
+from ..environment import Command, begin_fit, is_plan_wanted, quick_command
 from ..errors import ConfigurationError, SessionError
 from ..pass_messages import PassReport
-from ..shortened import first_steps
+from ..shortened import a_little_of_a_pass, first_steps
 from ..trainer_config import TrainerConfig
 from .audience import Audience
 from .comparing import compare_with_plain
@@ -31,6 +31,7 @@ from .inputs import Data
 from .passes import plan_fit, plan_pass, replay, run_pass
 from .plan import Program, Run
 from .predictions import joined_outputs, write_outputs
+from .quick import fit_a_little, pass_noted
 from .result import Result
 from .run import fit
 from .run_paths import job_line, new_run_path, numbered_run_path
@@ -213,6 +214,11 @@ class Runs:
         place = self._places.next(call, number, command, before, finished=finished)
         self._num_calls += 1
         verify = None if command is None else command.verify
+        if verify is not None and dialogue is not None:
+            raise ConfigurationError(
+                "The script trains in a session, whose steps are its own: heliostat verify-run looks at fit. Prove the "
+                "same model with fit(loop='train_on_batch'), which computes the same bits."
+            )
         run = Run(
             settings=self._settings,
             wanted=wanted if verify is None else first_steps(wanted, verify),
@@ -240,14 +246,23 @@ class Runs:
             if verify is not None and verify.plain:
                 compare_with_plain(run, screen)
                 return None
-            with contextlib.nullcontext(screen) if verify is not None else self._audience.watching(screen) as watched:
-                result = fit(run, self.workers, watched)
+            result = self._made(run, screen)
         finally:
             if self.model.end is not end:  # it has begun
                 self._places.began(call, place)
         if result is not None:
             self._places.finished()
         return result if verify is None else None
+
+    def _made(self, run: Run, screen: Display) -> Result | None:
+        """Make a run, as far as a command wants it; trackers are told of whole ones."""
+        command = run.command
+        if command is not None and command.verify is not None:
+            return fit(run, self.workers, screen)
+        if command is not None and command.quick is not None and run.dialogue is None:
+            return fit_a_little(run, command.quick, self.workers, screen)
+        with self._audience.watching(screen) as watched:
+            return fit(run, self.workers, watched)
 
     @contextlib.contextmanager
     def _alone(self, what: str) -> Iterator[None]:
@@ -278,11 +293,14 @@ class Runs:
         screen: Display,
         take: Callable[[list[object]], None] | None = None,
     ) -> tuple[PassReport, Coordinator]:
-        task = method, self._settings, call.wanted, call.data, self.workers, screen, self.model
+        command, wanted = quick_command(), call.wanted
+        if method == "evaluate" and command is not None and command.quick is not None:
+            wanted = a_little_of_a_pass(wanted, command.quick)  # a script counts on all of its predictions
+        task = method, self._settings, wanted, call.data, self.workers, screen, self.model
         if is_plan_wanted():
             plan_pass(*task)
             sys.exit(0)
-        with self._alone(method):
+        with self._alone(method), pass_noted(method, command):
             return run_pass(*task, take)
 
     def resize(self, workers: int) -> None:
