@@ -68,7 +68,20 @@ class TrainingSession:
 
     # -- the block ------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
+    def open(self) -> Self:
+        """Begin the run, where no block does: in a cell of a notebook. Then `close` ends the session.
+
+        Raises:
+            what `Trainer.fit` raises before the first step.
+
+        Example:
+            >>> s = trainer.session((x, y), verbose=0, initial_weights="new").open()
+            >>> for step in s.steps(0):
+            ...     logs = s.train_on_batch(step)
+            >>> s.close()
+            >>> len(s.result.epochs)
+            1
+        """
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, self._on_signal)
             self._undo.callback(signal.signal, signal.SIGTERM, before)
@@ -79,6 +92,13 @@ class TrainingSession:
             self._leave(error)
             raise
         return self
+
+    def close(self) -> None:
+        """What the end of the block does: finish the run, or pause it in the middle of an epoch."""
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
