@@ -30,7 +30,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workers(ray_here):
-    made = Workers(TrainerConfig(workers=2, threads_per_worker=1, deadline_s=DEADLINE_S, start_timeout_s=300 * SLOW))
+    made = Workers(TrainerConfig(workers=3, threads_per_worker=1, deadline_s=DEADLINE_S, start_timeout_s=300 * SLOW))
     yield made
     pids = [info.pid for info in made.seen.values()]
     made.close()
@@ -39,9 +39,9 @@ def workers(ray_here):
 
 @pytest.fixture
 def trainer(workers, tmp_path):
-    """A trainer on two actors that carry out `trainer.faults`."""
-    faults = Faults(tmp_path / "faults", tmp_path / "run", 2)
-    arguments = {"workers": 2, "num_microbatches": 4, "seed": 7, "run_dir": tmp_path / "run", "deadline_s": DEADLINE_S}
+    """A trainer on three actors that carry out `trainer.faults`."""
+    faults = Faults(tmp_path / "faults", tmp_path / "run", 3)
+    arguments = {"workers": 3, "num_microbatches": 4, "seed": 7, "run_dir": tmp_path / "run", "deadline_s": DEADLINE_S}
     made = TrainerOn(lambda _: workers, faults.build(normalised), **arguments)
     made.faults = faults
     return made
