@@ -54,6 +54,7 @@ FLOORS: Mapping[str, Floors] = {
             "pass_hooks",
             "remote",
             "saved_model",
+            "run_making",
             "training_session",
             "__init__",
         },

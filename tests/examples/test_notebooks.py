@@ -106,3 +106,18 @@ def test_stop_and_go_on(tmp_path, monkeypatch):
     assert sorted(ast.literal_eval(workers.splitlines()[0])) == [0, 1]
     assert "resumed" in events
     assert "worker-1.log" in events
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_step_by_step(tmp_path, monkeypatch):
+    _, _, steps, validation, more, what_came_out, _ = executed("step_by_step", tmp_path, monkeypatch)
+    assert [line.split()[0] for line in steps.splitlines()] == ["0", "5", "10", "15"]
+    first = float(validation.split()[-1])
+    assert [line.split()[0] for line in more.splitlines()] == ["1", "2", "3"]
+    assert float(more.splitlines()[-1].split()[1]) > first > 0.5
+    assert more.splitlines()[-1].endswith("rate: 0.005")
+    assert ast.literal_eval(what_came_out.splitlines()[0]) == dict.fromkeys(
+        ("accuracy", "loss", "val_accuracy", "val_loss"), 4
+    )
+    assert "model.keras" in what_came_out

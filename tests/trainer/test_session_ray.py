@@ -11,10 +11,10 @@ from heliostat.trainer.driver.workers import Workers
 from heliostat.trainer.trainer_config import TrainerConfig
 
 from ..slow import SLOW
-from .conftest import dense_data, fingerprint
+from .conftest import fingerprint
 from .faults import Faults, Order, assert_gone, events_of
 from .helpers import TrainerOn, local_trainer
-from .models import normalised
+from .models import linear, normalised
 from .test_session import EPOCHS, JOB, TRAIN, VALID, Halve, epochs_by_hand
 
 DEADLINE_S = 3.0 * SLOW
@@ -48,6 +48,7 @@ def trainer(workers, tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_workers_are_killed_in_a_step_and_while_the_caller_thinks(trainer, workers, plain):
     """The second one while all wait for the loop: the others go on without it, or with its replacement."""
     trainer.faults.order(Order(point="reduce", who="chief", step=2))
@@ -99,9 +100,10 @@ def test_all_actors_are_killed_while_the_caller_thinks(trainer, workers, plain):
 
 
 @pytest.mark.ray
-def test_evaluate_follows_a_session(trainer, plain):
-    """Its workers stay for what follows the block."""
-    with trainer.session(TRAIN, VALID, epochs=1, **JOB) as s:
-        list(epochs_by_hand(s, range(1)))
-    assert s.result.history["loss"] == plain.history["loss"][:1]
-    assert trainer.evaluate(dense_data(23, seed=1))["loss"] == pytest.approx(s.result.history["val_loss"][0], rel=1e-5)
+def test_actors_do_the_steps_of_a_loop_and_evaluate_after_it(warm_trainer, train):
+    trainer = warm_trainer(linear())
+    with trainer.session(TRAIN, VALID, **JOB) as s:
+        list(epochs_by_hand(s, range(2)))
+    same = train(linear(), TRAIN, workers=0, validation_data=VALID, loop="train_on_batch", callbacks=[Halve()])
+    assert fingerprint(s.result) == fingerprint(same)
+    assert trainer.evaluate(VALID)["loss"] == pytest.approx(s.result.history["val_loss"][-1], rel=1e-5)

@@ -45,11 +45,12 @@ def notes_on_data(job: FitJob, stream: Stream | None) -> Iterator[str]:
 def _of_stream(job: FitJob, stream: Stream) -> Iterator[str]:
     rows = job.wanted.global_batch_size
     if isinstance(job.data, ArrivingDataset):
-        num_batches = "as many" if job.wanted.is_open else str(job.data.parts.num_batches)
+        batches = "batches" if job.wanted.is_open else f"{job.data.parts.num_batches} batches"
+        all_of_it = "" if job.wanted.is_open else " in all"
         ends = "; should it end before, it is begun anew" if stream.num_batches == UNKNOWN else ""
         yield (
-            f"{stream.kind} is read while it is trained on, {num_batches} batches of {rows} rows "
-            f"{'as the loop trains' if job.wanted.is_open else 'in all'}{ends}; what lies before the oldest checkpoint is deleted"
+            f"{stream.kind} is read while it is trained on, {batches} of {rows} rows{all_of_it}{ends}; what lies "
+            "before the oldest checkpoint is deleted"
         )
     else:
         is_repeated = job.wanted.epochs - job.wanted.initial_epoch > 1
