@@ -30,6 +30,7 @@ SLOW = [
     ("recovery.py", "--kills 1 --stops 0 --workers 2"),
     ("goodput.py", "--every 4 --seconds 9 --workers 2"),
     ("slow_worker.py", "--epochs 6"),
+    ("verdict.py", "--rounds 1 --only callbacks"),
 ]
 
 

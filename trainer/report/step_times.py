@@ -9,8 +9,8 @@ the last step (the last checkpoint is waited for), and differences in which a st
 because a machine stood still. What stays is added up rather than reduced to a median: a checkpoint every hundred steps
 is in few differences and costs what it costs.
 
-Runs of earlier versions have no samples. Their epochs have the same parts, of steps alone; what lies between the steps
-of two epochs is then known as a whole.
+Runs of earlier versions have no samples. Their epochs have the same parts, of steps alone, so they are read as one
+sample each; what lies between the steps of two epochs then counts as the meeting at an epoch's end.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..events import CheckpointCommitted, EpochRecord
+from ..events import CheckpointCommitted
 from ..samples import Sample, WorkerSample
 from .recorded import RecordedRun
 
-OWN = ("input", "compute", "local_sum", "apply", "control", "rest")
+OWN = ("input", "compute", "local_sum", "apply", "rest")
 """What a worker does by itself in every step, while others may wait for it."""
 STOOD_STILL = 4.0  # a step that takes so many times as long as usual says nothing of the others
 _LEFT_OUT = ("first_step", "regroup")
@@ -37,16 +37,14 @@ class WorkerTimes:
 
     Attributes:
         host: its machine.
-        microbatches: how many of a step are its own; 0 if that is not known.
         parts: seconds by part, "input" for ``input_s``.
-        computed: how often it computes one microbatch on each replica; 0 if that is not known.
+        computed: how often it computes one microbatch on each replica.
         hooks: seconds of the user's callbacks by "Class.hook", on the chief.
     """
 
-    host: str = ""
-    microbatches: int = 0
+    host: str
     parts: Mapping[str, float]
-    computed: float = 0.0
+    computed: float
     hooks: Mapping[str, float] = field(default_factory=dict)
 
     def seconds(self, *parts: str) -> float:
@@ -61,7 +59,7 @@ class WorkerTimes:
     @property
     def pace_s(self) -> float:
         """How long it computes one microbatch on each replica."""
-        return self.seconds("compute") / (self.computed or max(1, self.microbatches))
+        return self.seconds("compute") / self.computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,138 +81,106 @@ class Stretch:
         """How long a step takes, with its share of what lies between steps."""
         return statistics.fmean(sum(each.parts.values()) for each in self.workers.values())
 
+    @property
+    def chief(self) -> WorkerTimes:
+        """The worker that runs the callbacks, as far as it shows."""
+        return max(self.workers.values(), key=lambda each: sum(each.hooks.values()))
+
     def seconds(self, *parts: str) -> float:
         """What these parts take per step, the mean over workers."""
         return statistics.fmean(each.seconds(*parts) for each in self.workers.values())
 
 
 def stretches_of(run: RecordedRun) -> list[Stretch]:
-    """The stretches of a run, in their order; those of its epochs if it has no samples."""
-    found = _of_samples(run) if run.samples else _of_epochs(run)
+    """The stretches of a run, in their order."""
+    samples = run.samples or tuple(_samples_of_epochs(run))
+    last_step = max((sample.step for sample in samples), default=0)
+    last_epoch = run.epochs[-1].time if run.epochs else 0.0
+    pairs = [
+        (before, after)
+        for before, after in itertools.pairwise(samples)
+        if (before.step < last_step or before.time < last_epoch) and _layout(before) == _layout(after)
+    ]
+    grouped = itertools.groupby(pairs, lambda pair: _layout(pair[1]))
+    found = [stretch for _, group in grouped if (stretch := _stretch(list(group))) is not None]
     made = sum(isinstance(event, CheckpointCommitted) for event in run.events)
     num_steps = sum(each.num_steps for each in found)
     return [replace(each, save_rate=min(1.0, made / num_steps)) for each in found]
 
 
-# -- from samples -----------------------------------------------------------------------------------------------------
+def _layout(sample: Sample) -> dict[int, int]:
+    """Microbatches by worker."""
+    return {each.worker: each.microbatches for each in sample.workers}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Difference:
-    """What a worker did between two samples: `seconds` by part, `steps` of the run."""
-
-    worker: WorkerSample
-    steps: int
-    computed: int
-    seconds: Mapping[str, float]
-    hooks: Mapping[str, float]
-
-    @property
-    def busy_s(self) -> float:
-        """What the worker did by itself in a step."""
-        return sum(self.seconds.get(part, 0.0) for part in OWN) / self.steps
-
-
-def _of_samples(run: RecordedRun) -> list[Stretch]:
-    found: list[Stretch] = []
-    last_step = max(sample.step for sample in run.samples)
-    last_epoch = run.epochs[-1].time if run.epochs else 0.0
-    pairs = [
-        (before, after)
-        for before, after in itertools.pairwise(run.samples)
-        if (before.step < last_step or before.time < last_epoch) and _layout(before) == _layout(after)
-    ]
-    for _, stretch in itertools.groupby(pairs, lambda pair: _layout(pair[1])):
-        differences = defaultdict[int, list[_Difference]](list)
-        for before, after in stretch:
-            for one, other in zip(_ordered(before), _ordered(after), strict=True):
-                if (difference := _difference(one, other)) is not None:
-                    differences[other.worker].append(difference)
-        found += _stretch(differences)
-    return found
+def _stretch(pairs: Sequence[tuple[Sample, Sample]]) -> Stretch | None:
+    """What came between the samples of pairs; None if some worker made no step."""
+    found = defaultdict[int, list[WorkerSample]](list)
+    for before, after in pairs:
+        earlier = {each.worker: each for each in before.workers}
+        for each in after.workers:
+            found[each.worker] += _difference(earlier[each.worker], each)
+    kept = {number: _usual(differences) for number, differences in found.items()}
+    steps = {number: sum(each.step for each in differences) for number, differences in kept.items()}
+    if not steps or not all(steps.values()):
+        return None
+    workers = {number: _times(differences, steps[number]) for number, differences in kept.items()}
+    return Stretch(num_steps=statistics.fmean(steps.values()), workers=workers)
 
 
-def _layout(sample: Sample) -> tuple[tuple[int, int], ...]:
-    return tuple((each.worker, each.microbatches) for each in _ordered(sample))
-
-
-def _ordered(sample: Sample) -> list[WorkerSample]:
-    return sorted(sample.workers, key=lambda each: each.worker)
-
-
-def _difference(before: WorkerSample, after: WorkerSample) -> _Difference | None:
-    """What came between; None if that is nothing or no steps as others are, or the worker began anew."""
+def _difference(before: WorkerSample, after: WorkerSample) -> Iterator[WorkerSample]:
+    """What a worker did from one sample to another; nothing if those were no steps as others are, or it began anew."""
     seconds = _minus(after.seconds, before.seconds)
-    if after.step < before.step or min(seconds.values(), default=0.0) < 0.0 or not any(seconds.values()):
-        return None
-    if any(seconds.get(part) for part in _LEFT_OUT):
-        return None
-    return _Difference(
-        worker=after,
-        steps=after.step - before.step,
-        computed=after.computed - before.computed,
-        seconds=seconds,
-        hooks=_minus(after.hooks, before.hooks),
-    )
+    began_anew = after.step < before.step or min(seconds.values(), default=0.0) < 0.0
+    if any(seconds.values()) and not began_anew and not any(seconds.get(part) for part in _LEFT_OUT):
+        steps, computed = after.step - before.step, after.computed - before.computed
+        yield replace(after, step=steps, computed=computed, seconds=seconds, hooks=_minus(after.hooks, before.hooks))
 
 
 def _minus(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     return {name.removesuffix("_s"): seconds - before.get(name, 0.0) for name, seconds in after.items()}
 
 
-def _stretch(found: Mapping[int, Sequence[_Difference]]) -> Iterator[Stretch]:
-    """The stretch of these differences by worker, if every worker made a step in it."""
-    workers, steps = {}, []
-    for number, differences in found.items():
-        usual_s = statistics.median([each.busy_s for each in differences if each.steps] or [0.0])
-        kept = [each for each in differences if not each.steps or each.busy_s <= STOOD_STILL * usual_s]
-        num_steps = sum(each.steps for each in kept)
-        if not num_steps:
-            return
-        steps.append(num_steps)
-        workers[number] = WorkerTimes(
-            host=kept[-1].worker.host,
-            microbatches=kept[-1].worker.microbatches,
-            parts=_per_step([each.seconds for each in kept], num_steps),
-            computed=sum(each.computed for each in kept) / num_steps,
-            hooks=_per_step([each.hooks for each in kept], num_steps),
+def _usual(differences: Sequence[WorkerSample]) -> list[WorkerSample]:
+    """Those in which no step took several times as long as usual."""
+    own_s = [sum(each.seconds.get(part, 0.0) for part in OWN) / max(1, each.step) for each in differences]
+    usual_s = statistics.median([s for s, each in zip(own_s, differences, strict=True) if each.step] or [0.0])
+    return [each for s, each in zip(own_s, differences, strict=True) if not each.step or s <= STOOD_STILL * usual_s]
+
+
+def _times(differences: Sequence[WorkerSample], num_steps: int) -> WorkerTimes:
+    """What a worker did in one of its steps."""
+    last = differences[-1]
+    return WorkerTimes(
+        host=last.host,
+        parts=_per_step([each.seconds for each in differences], num_steps),
+        computed=sum(each.computed for each in differences) / num_steps or max(1, last.microbatches),
+        hooks=_per_step([each.hooks for each in differences], num_steps),
+    )
+
+
+def _per_step(seconds: Sequence[Mapping[str, float]], num_steps: int) -> dict[str, float]:
+    names = dict.fromkeys(name for each in seconds for name in each)
+    return {name: sum(each.get(name, 0.0) for each in seconds) / num_steps for name in names}
+
+
+def _samples_of_epochs(run: RecordedRun) -> Iterator[Sample]:
+    """A sample at the end of each epoch, for runs without."""
+    step, sums = 0, defaultdict[int, dict[str, float]](dict)
+    hosts = {each["worker"]: each["host"] for each in run.record.get("workers", ())}
+    for epoch in run.epochs:
+        step += -(-epoch.rows // run.record.get("plan", {}).get("global_batch_size", epoch.rows or 1))
+        for number, seconds in epoch.seconds_by_worker.items():
+            sums[number] = {name: sums[number].get(name, 0.0) + part_s for name, part_s in seconds.items()}
+        workers = tuple(
+            WorkerSample(
+                worker=number,
+                host=hosts.get(number, ""),
+                step=step,
+                rows=0,
+                microbatches=run.record.get("plan", {}).get("num_microbatches", 0) // len(epoch.seconds_by_worker),
+                seconds=sums[number] | {"epoch_end_s": epoch.time - sum(sums[number].values())},
+            )
+            for number in epoch.seconds_by_worker
         )
-    if workers:
-        yield Stretch(num_steps=statistics.fmean(steps), workers=workers)
-
-
-def _per_step(seconds: Iterable[Mapping[str, float]], num_steps: float) -> dict[str, float]:
-    total = defaultdict[str, float](float)
-    for each in seconds:
-        for part, part_s in each.items():
-            total[part] += part_s
-    return {part: part_s / num_steps for part, part_s in total.items()}
-
-
-# -- from epochs, of runs without samples -----------------------------------------------------------------------------
-
-
-def _of_epochs(run: RecordedRun) -> list[Stretch]:
-    found = [_epoch(run, before, after) for before, after in itertools.pairwise(run.epochs)]
-    return [each for each in found if each is not None]
-
-
-def _epoch(run: RecordedRun, before: EpochRecord, epoch: EpochRecord) -> Stretch | None:
-    """An epoch that follows another one; what lies between their steps counts as the meeting at an epoch's end."""
-    plan = run.record.get("plan", {})
-    num_steps = -(-epoch.rows // plan.get("global_batch_size", epoch.rows or 1))
-    in_steps_s = statistics.fmean([sum(each.values()) for each in epoch.seconds_by_worker.values()] or [0.0])
-    if not num_steps or not in_steps_s or not before.time < epoch.time:
-        return None
-    hosts = {each.get("worker"): each.get("host", "") for each in run.record.get("workers", ())}
-    between_s = max(0.0, epoch.time - before.time - in_steps_s)
-    share = plan.get("num_microbatches", 0) // len(epoch.seconds_by_worker)
-    workers = {
-        number: WorkerTimes(
-            host=hosts.get(number, ""),
-            microbatches=share,
-            parts=_per_step([_minus(seconds, {}), {"epoch_end": between_s}], num_steps),
-        )
-        for number, seconds in epoch.seconds_by_worker.items()
-    }
-    return Stretch(num_steps=num_steps, workers=workers)
+        yield Sample(epoch=epoch.epoch, step=step, rows=0, logs={}, workers=workers, time=epoch.time)

@@ -12,10 +12,9 @@ from typing import Any
 
 from ..errors.texts import duration_text
 from ..events import Lines
-from . import what_if
-from .findings import FINDINGS, Finding
+from .findings import FINDINGS, Measured
 from .recorded import RecordedRun
-from .step_times import Stretch, stretches_of
+from .step_times import stretches_of
 
 LEAST_GAIN = 1.1
 LEAST_STEPS, LEAST_S = 10, 2.0  # measured: less than that says nothing
@@ -62,48 +61,33 @@ class Verdict(Lines):
 
 def verdict_of(run: RecordedRun) -> Verdict:
     """What limited a run, as far as its records tell."""
-    stretches = stretches_of(run)
-    all_s = what_if.total_s(stretches, lambda each: each.step_s)
-    num_steps = sum(each.num_steps for each in stretches)
+    measured = Measured(run=run, stretches=stretches_of(run))
+    all_s, num_steps = measured.total_s(), sum(each.num_steps for each in measured.stretches)
     if num_steps < LEAST_STEPS or all_s < LEAST_S:
-        return Verdict(
-            cause="unknown",
-            evidence=f"{num_steps:.0f} steps in {duration_text(all_s)} were measured after the first one, which is too "
-            "short to tell",
-        )
-    found = [finding for find in FINDINGS if (finding := find(run, stretches)) is not None]
+        measured_text = f"{num_steps:.0f} steps in {duration_text(all_s)} were measured after the first one"
+        return Verdict(cause="unknown", evidence=f"{measured_text}, which is too short to tell")
+    found = [find(measured) for find in FINDINGS]
     gains = {each.cause: round(all_s / each.without_s, 3) for each in found}
     largest = min(found, key=lambda each: each.without_s)
-    if all_s < LEAST_GAIN * largest.without_s:
-        return _start(run, all_s, gains) or _healthy(stretches, largest, gains)
-    return Verdict(
-        cause=largest.cause,
-        evidence=largest.evidence,
-        remedy=largest.remedy,
-        gain=all_s / largest.remedied_s,
-        settings=dict(largest.settings),
-        gains=gains,
-    )
-
-
-def _start(run: RecordedRun, trained_s: float, gains: dict[str, float]) -> Verdict | None:
-    """The start, if it took longer than the training."""
     first_s = run.record.get("start_s", {}).get("first_step", 0.0)
-    if first_s < trained_s:
-        return None
-    return Verdict(
-        cause="start",
-        evidence=f"the first step was done after {duration_text(first_s)}, training took {duration_text(trained_s)}",
-        remedy="a trainer that stays open for several fits, which start once,",
-        gain=(first_s + trained_s) / trained_s,
-        gains=gains,
-    )
-
-
-def _healthy(stretches: list[Stretch], largest: Finding, gains: dict[str, float]) -> Verdict:
-    """Nothing is worth a change."""
-    all_s = what_if.total_s(stretches, lambda each: each.step_s)
-    compute_s = what_if.total_s(stretches, lambda each: each.seconds("compute"))
+    if all_s >= LEAST_GAIN * largest.without_s:
+        return Verdict(
+            cause=largest.cause,
+            evidence=largest.evidence,
+            remedy=largest.change.remedy,
+            gain=all_s / largest.change.seconds,
+            settings=dict(largest.change.settings),
+            gains=gains,
+        )
+    if first_s > all_s:
+        return Verdict(
+            cause="start",
+            evidence=f"the first step was done after {duration_text(first_s)}, training took {duration_text(all_s)}",
+            remedy="a trainer that stays open for several fits, which start once,",
+            gain=(first_s + all_s) / all_s,
+            gains=gains,
+        )
+    compute_s = measured.total_s(lambda each: each.seconds("compute"))
     return Verdict(
         cause="healthy",
         evidence=f"computing gradients is {compute_s / all_s:.0%} of the time, and no other cause costs more than 10 % "

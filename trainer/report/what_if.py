@@ -3,8 +3,9 @@
 **The model.** Workers meet in every step. So a step takes as long as the worker that is busy for longest, and then what
 all do together:
 
-    step = max over workers (input + compute + local sum + apply + control + rest; in some steps the copy of the state)
-         + all-reduce, once everybody is there + callbacks + validation + the meeting at an epoch's end
+    step = max over workers (input + compute + local sum + apply + rest; in some steps the copy of the state)
+         + all-reduce, once everybody is there
+         + callbacks and what follows them on the chief + validation + the meeting at an epoch's end
 
 and all that other workers wait is somebody's busyness. What the model does not explain, the waiting of even the busiest
 worker since steps differ from one to the next, stays as it is. To take something away is to change the workers' times
@@ -23,7 +24,7 @@ above 20 %"), which say neither whether another worker is slower still nor what 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from heliostat.cluster.assignment import assign_by_time
 
@@ -32,14 +33,7 @@ from .step_times import Stretch, WorkerTimes
 WhatIf = Callable[[Stretch], float]
 """Seconds that a step would take."""
 CALL_S = 0.003
-MOST_ROWS_MORE = 16  # a batch is not made larger than so many times
-_PER_STEP = ("local_sum", "apply", "control", "rest")
 _FOR_ALL = ("input", "compute", "local_sum")  # what a single worker would do for all others
-
-
-def total_s(stretches: Iterable[Stretch], step_s: WhatIf) -> float:
-    """Seconds of all steps, if one takes `step_s`."""
-    return sum(each.num_steps * step_s(each) for each in stretches)
 
 
 def changed(stretch: Stretch, own_s: Mapping[int, float], *, saves: bool = True) -> float:
@@ -57,11 +51,8 @@ def changed(stretch: Stretch, own_s: Mapping[int, float], *, saves: bool = True)
 def _longest_s(stretch: Stretch, own_s: Mapping[int, float], *, saves: bool) -> float:
     """How long workers are busy until the last is ready, the mean over steps with a copy of the state and without."""
     rate = stretch.save_rate if saves else 0.0
-    longest_s = max(own_s.values())
-    if not rate:
-        return longest_s
-    with_copy_s = max(own_s[number] + each.seconds("save") / rate for number, each in stretch.workers.items())
-    return (1.0 - rate) * longest_s + rate * with_copy_s
+    copies_s = {number: each.seconds("save") / rate if rate else 0.0 for number, each in stretch.workers.items()}
+    return (1.0 - rate) * max(own_s.values()) + rate * max(own_s[number] + copies_s[number] for number in own_s)
 
 
 def without(stretch: Stretch, part: str) -> float:
@@ -74,9 +65,14 @@ def without_saving(stretch: Stretch) -> float:
     return changed(stretch, {number: each.own_s for number, each in stretch.workers.items()}, saves=False)
 
 
-def without_together(stretch: Stretch, part: str) -> float:
-    """Seconds of a step if a part that all spend together took no time."""
-    return stretch.step_s - stretch.seconds(part)
+def without_callbacks(stretch: Stretch) -> float:
+    """Seconds of a step if the chief ran no callbacks, and told nobody what they have changed."""
+    return stretch.step_s - stretch.chief.seconds("hooks", "control")
+
+
+def without_validation(stretch: Stretch) -> float:
+    """Seconds of a step without its share of the validation."""
+    return stretch.step_s - stretch.seconds("validate")
 
 
 # -- the pace of workers ----------------------------------------------------------------------------------------------
@@ -88,30 +84,27 @@ def usual_pace_s(stretch: Stretch, number: int) -> float:
     return statistics.median_low(others or [stretch.workers[number].pace_s])
 
 
-def slowest(stretch: Stretch) -> int:
-    """The worker that computes a microbatch for longest."""
-    return max(stretch.workers, key=lambda number: stretch.workers[number].pace_s)
-
-
 def without_slow_worker(stretch: Stretch) -> float:
     """Seconds of a step if no worker took longer for a microbatch than the median of the others."""
-    own_s = {}
-    for number, each in stretch.workers.items():
-        saved = 1.0 - min(1.0, usual_pace_s(stretch, number) / each.pace_s) if each.pace_s else 0.0
-        own_s[number] = each.own_s - saved * each.seconds("compute")
-    return changed(stretch, own_s)
+    return changed(
+        stretch,
+        {
+            number: each.own_s - each.computed * max(0.0, each.pace_s - usual_pace_s(stretch, number))
+            for number, each in stretch.workers.items()
+        },
+    )
 
 
 def balanced(stretch: Stretch, num_microbatches: int, num_replicas: int) -> float:
     """Seconds of a step if microbatches were dealt out by the workers' pace, as `cluster.pace` does."""
-    paces_s = {number: each.pace_s for number, each in stretch.workers.items()}
-    if min(paces_s.values()) <= 0 or -(-num_microbatches // num_replicas) <= len(paces_s):
+    paces_s = [each.pace_s for each in stretch.workers.values()]
+    if min(paces_s) <= 0.0 or -(-num_microbatches // num_replicas) <= len(paces_s):
         return stretch.step_s
-    ranges = assign_by_time(num_microbatches, list(paces_s.values()), num_replicas)
-    own_s = {}
-    for (number, pace_s), (lo, hi) in zip(paces_s.items(), ranges, strict=True):
-        each = stretch.workers[number]
-        own_s[number] = each.own_s - each.seconds("compute") + pace_s * -(-(hi - lo) // num_replicas)
+    ranges = assign_by_time(num_microbatches, paces_s, num_replicas)
+    own_s = {
+        number: each.own_s + each.pace_s * (-(-(hi - lo) // num_replicas) - each.computed)
+        for (number, each), (lo, hi) in zip(stretch.workers.items(), ranges, strict=True)
+    }
     return changed(stretch, own_s)
 
 
@@ -127,17 +120,17 @@ def alone(stretch: Stretch) -> float:
     """Seconds of a step if one worker did what all do: nothing travels, and nobody waits."""
     workers = stretch.workers.values()
     own_s = sum(each.seconds(*_FOR_ALL) for each in workers)
-    own_s += max(each.own_s - each.seconds(*_FOR_ALL) for each in workers)
-    return own_s + stretch.seconds("hooks", "validate", "epoch_end")
+    own_s += max(each.seconds("apply", "rest", "save") for each in workers)
+    return own_s + stretch.chief.seconds("hooks", "control") + stretch.seconds("validate", "epoch_end")
 
 
 def fixed_s(each: WorkerTimes) -> float:
     """What a worker does by itself in a step however few rows it has."""
-    calls = each.computed or max(1, each.microbatches)
-    return each.seconds(*_PER_STEP) + calls * min(2 * each.seconds("apply"), CALL_S, each.pace_s)
+    call_s = min(2 * each.seconds("apply"), CALL_S, each.pace_s)
+    return each.seconds("local_sum", "apply", "rest") + each.computed * call_s
 
 
-def larger_batch(stretch: Stretch, times: int, *, with_network: bool) -> float:
+def larger_batch(stretch: Stretch, times: float, *, with_network: bool) -> float:
     """Seconds for the rows of a step if batches were so many times as large.
 
     Args:

@@ -189,7 +189,7 @@ def test_over_a_slow_network_of_machines_halving_the_gradient_or_one_worker_alon
 
 def test_every_verdict_has_a_headline_and_a_form_that_comes_back():
     found = verdict(World(hook_s=0.03))
-    assert found.sentence.startswith("held up by callbacks: Slow.on_train_batch_end holds up all workers for ")
+    assert found.sentence.startswith("held up by callbacks: all workers wait for callbacks for ")
     assert found.sentence.endswith(f"would bring about {found.gain:.1f} ×")
     assert Verdict.from_json(found.to_json()) == found
     assert set(found.gains) <= set(HEADLINES)
