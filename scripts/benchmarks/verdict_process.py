@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NUM_PIXELS = 16
 SLOW_WORKER = "heliostat-worker-1"
 ITSELF, REMEDIED = "itself", "with the remedy"
-LIMIT_S = 1800.0
+LIMIT_S, LEAST_STEPS = 1800.0, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +56,11 @@ class Conditions:
     """
 
     workers: int = 2
-    rows: int = 768
-    epochs: int = 5
+    rows: int = 1024
+    epochs: int = 4
     batch: int = 64
     microbatches: int = 8
-    row_s: float = 0.003
+    row_s: float = 0.008
     slowness: float = 1.0
     balance: bool = False
     input_row_s: float = 0.0
@@ -223,12 +223,14 @@ def with_remedy(given: Conditions, verdict: Verdict) -> Conditions | None:
         return replace(given, batch=settings["global_batch_size"])
     if "checkpoint_every" in settings:
         return replace(given, save_every=0, save_every_s=settings["checkpoint_every"]["EverySeconds"])
-    known = {name: settings[name] for name in ("workers", "balance") if name in settings}
-    return replace(given, **known) if known else None
+    if "balance" in settings:  # it looks at some dozen steps first
+        return replace(given, balance=True, epochs=2 * given.epochs)
+    return replace(given, workers=settings["workers"]) if "workers" in settings else None
 
 
 def compared(planted: Conditions, without: Mapping[str, Conditions], rounds: int) -> run.Found:
     """The runs of a case, in turn."""
+    trained(replace(planted, epochs=2, rows=LEAST_STEPS * planted.batch))  # all that is loaded once
     verdict, first_s = trained(planted)
     remedied = with_remedy(planted, verdict)
     runs = {ITSELF: planted, **without} | ({} if remedied is None else {REMEDIED: remedied})

@@ -121,15 +121,18 @@ def network(run: Measured) -> Finding:
         cause="network",
         evidence=f"moving and adding gradients takes {run.share(network_s)} of a step{moved}",
         without_s=run.total_s(lambda each: each.step_s - what_if.network_s(each)),
-        change=min([_alone(run), *_half_the_bytes(run), *_more_rows(run)], key=lambda each: each.seconds),
+        change=min(
+            [_nothing(run), _alone(run), *_half_the_bytes(run), *_more_rows(run)], key=lambda each: each.seconds
+        ),
     )
 
 
 def small_batches(run: Measured) -> Finding:
     """What a step costs however few rows it has."""
-    fixed_s, rows = max(map(what_if.fixed_s, run.longest.workers.values())), run.plan["global_batch_size"]
-    larger = next(iter(_more_rows(run)), Change(remedy="", settings={"global_batch_size": rows}, seconds=run.total_s()))
-    times = larger.settings["global_batch_size"] / rows
+    fixed_s = max(what_if.fixed_s(run.longest, each) for each in run.longest.workers.values())
+    rows = run.plan["global_batch_size"]
+    larger = next(iter(_more_rows(run)), _nothing(run))
+    times = larger.settings.get("global_batch_size", rows) / rows
     return Finding(
         cause="small batches",
         evidence=f"of a step of {rows} rows, about {run.share(fixed_s)} ({duration_text(fixed_s)}) would be the same "
@@ -217,6 +220,11 @@ def _more_rows(run: Measured) -> list[Change]:
         if rows >= LEAST_STEPS * times * batch
     ]
     return [each for each in possible if possible[-1].seconds >= NEAR_BEST * each.seconds][:1]
+
+
+def _nothing(run: Measured) -> Change:
+    """No setting helps."""
+    return Change(remedy="", seconds=run.total_s())
 
 
 def _alone(run: Measured) -> Change:

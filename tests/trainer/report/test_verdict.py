@@ -183,6 +183,8 @@ def test_over_a_slow_network_of_machines_halving_the_gradient_or_one_worker_alon
     last = verdict(replace(slow, steps=12, epochs=25))  # no epoch has rows for larger batches
     assert (last.cause, last.remedy) == ("network", 'gradient_dtype="bfloat16"')
     assert last.gain == pytest.approx(seconds(slow) / seconds(replace(slow, network_s=0.01)), rel=0.1)
+    stuck = verdict(replace(slow, steps=12, epochs=25, plan={"gradient_dtype": "bfloat16"}))
+    assert (stuck.cause, stuck.remedy, stuck.gain) == ("network", "", 1.0)
     worse = verdict(World(network_s=0.2, steps=100, batch=64, microbatches=2, epochs=1))
     assert (worse.cause, worse.settings) == ("network", {"workers": 1})
 
