@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ..driver.event_lines import EventLines
+from ..driver.run_folder import read_run
 from ..driver.shown_text import masked
+from ..errors import TrainerError
 from ..events import CheckpointCommitted, EpochRecord, Event
+from ..report.verdict import verdict_of
 from ..samples import Sample, WorkerSample
 
 MAX_LETTERS = 500  # of a parameter or text; what MLflow and W&B take differs, and nobody reads more
@@ -116,9 +119,8 @@ def event_text(event: Event) -> str:
 
 
 def verdict_in(path: Path) -> str:
-    """The verdict on the run in a folder, in one sentence; empty where there is none."""
+    """The verdict on the run in a folder, in one sentence; empty where the folder cannot be read."""
     try:
-        summary = json.loads((path / "summary.json").read_bytes())
-        return masked(str(summary["verdict"]["sentence"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return masked(verdict_of(read_run(path)).sentence)
+    except (TrainerError, OSError):
         return ""

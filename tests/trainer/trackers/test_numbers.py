@@ -7,6 +7,8 @@ import math
 
 import pytest
 from heliostat.trainer.events import CheckpointCommitted, FirstStepDone, WorkerLost
+from heliostat.trainer.report.recorded import RecordedRun
+from heliostat.trainer.report.verdict import verdict_of
 from heliostat.trainer.trackers.numbers import (
     epoch_metrics,
     event_text,
@@ -78,13 +80,8 @@ def test_events_are_told_as_the_screen_tells_them_and_checkpoints_too():
     assert event_text(FirstStepDone(worker=0, seconds={})) == ""
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"verdict": null}'])
-def test_a_run_without_a_verdict_has_none(tmp_path, content):
-    if content is not None:
-        (tmp_path / "summary.json").write_text(content)
-    assert verdict_in(tmp_path) == ""
-
-
-def test_the_verdict_is_its_sentence(tmp_path):
-    (tmp_path / "summary.json").write_text(json.dumps({"verdict": {"sentence": "Nothing limits it."}}))
-    assert verdict_in(tmp_path) == "Nothing limits it."
+def test_the_verdict_is_that_of_the_run_folder(tmp_path):
+    assert verdict_in(tmp_path) == ""  # it holds no run
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": 3, "state": "finished"}))
+    assert verdict_in(tmp_path) == verdict_of(RecordedRun(record={"state": "finished"})).sentence
+    assert verdict_in(tmp_path).startswith("unknown: 0 steps")
