@@ -37,6 +37,9 @@ Five more are a user's own, and stay::
     HELIOSTAT_REPORT    0: fits write no report.html and no summary.json; for searches that make hundreds of short runs
     HELIOSTAT_TRACEBACK 1: uncaught errors of Heliostat are shown with all frames, as by ``heliostat --traceback run``
 
+Of clients of others that trackers use, what decides here as well: `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`,
+`MLFLOW_EXPERIMENT_ID` and `WANDB_MODE`.
+
 Nothing else was wanted of this interface than to be dull. Objects handed over inside one process (as it was once) need
 a global that the trainer looks at, exceptions of our own that fly through the user's code, and a script that cannot be
 told from the command around it; a variable is seen in ``ps`` and can be set by hand.

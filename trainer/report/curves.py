@@ -18,7 +18,7 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from ..samples import Sample, WorkerSample
+from ..samples import WorkerSample
 from .recorded import RecordedRun
 
 MAX_POINTS = 160  # of a curve; nobody sees more on a phone

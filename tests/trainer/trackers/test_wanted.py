@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 
 import pytest
 from heliostat.trainer import ConfigurationError, Tracker, Trainer
 from heliostat.trainer.driver.display import Display
+from heliostat.trainer.environment import hand_to_driver
 from heliostat.trainer.trackers import wanted as wanted_module
 from heliostat.trainer.trackers.trackers import Watched
 from heliostat.trainer.trackers.wanted import TrackersWanted
@@ -98,3 +100,13 @@ def test_what_a_call_takes_to_a_cluster_is_plain():
 def test_a_watched_screen_shows_all_that_a_screen_does():
     methods = {name for kind in Display.__mro__[:-1] for name in vars(kind) if not name.startswith("_")}
     assert methods <= set(vars(Watched))
+
+
+def test_credentials_go_to_the_driver_of_a_job_and_not_to_its_workers(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "before")  # so that it is put back
+    given = {"pip": ["scipy"], "env_vars": {"WANDB_API_KEY": "secret", "MLFLOW_TRACKING_TOKEN": "t", "DEBUG": "1"}}
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "before")
+    assert hand_to_driver(given) == {"pip": ["scipy"], "env_vars": {"DEBUG": "1"}}
+    assert (os.environ["WANDB_API_KEY"], os.environ["MLFLOW_TRACKING_TOKEN"]) == ("secret", "t")
+    assert hand_to_driver(None) is None
+    assert hand_to_driver({"pip": ["scipy"]}) == {"pip": ["scipy"]}
