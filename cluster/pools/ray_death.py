@@ -15,6 +15,7 @@ REASON_CHARACTERS = 300
 JUST_NOW_S = 15.0
 _NO_MEMORY = "what():  std::bad_alloc"  # native code that found no memory, and ended the process
 _CRASH = "Fatal Python error: "  # faulthandler writes it at a signal that native code dies of
+_SOCKET_CLOSED = "connection error code 2"  # Ray's word for a process that is gone; behind it stands what may be why
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it runs on while a laptop sleeps
 
 
@@ -71,11 +72,22 @@ def reason_of(error: RayError, absent_s: float, remains: Remains | None) -> str:
     if isinstance(error, ActorUnavailableError):  # Ray's text is of remote calls, with an address and a number
         if remains.is_running:
             return "its connection to the driver is broken, though its machine answers and its process runs"
-        return "its process ended without a word: it was killed, or it crashed"
+        return _gone(remains)
+    if _SOCKET_CLOSED in str(error):
+        return _gone(remains)
     lines = str(error).splitlines()
     if isinstance(error, ActorDiedError) and len(lines) > 1:  # a heading, indented names of no use, and the cause
         lines = [line for line in lines[1:] if not line.startswith("\t")]
     return " ".join(" ".join(lines).split())[:REASON_CHARACTERS]
+
+
+def _gone(remains: Remains) -> str:
+    """Why a process may have ended that has said nothing."""
+    if remains.was_killed or _NO_MEMORY in remains.tail:
+        return "its process was killed: its machine had no memory left"
+    if _CRASH in remains.tail:
+        return "its process crashed in native code; its log has the stack"
+    return "its process ended without a word: it was killed, or it crashed"
 
 
 def evidence_of(error: RayError, remains: Remains | None) -> Evidence:

@@ -60,6 +60,17 @@ def test_a_time_without_workers_is_no_absence(monkeypatch):
 HERE = Remains()
 
 
+class RayletDeath(ActorDiedError):
+    """Says what a raylet says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def test_the_reason_of_a_loss_is_the_absence_of_the_driver():
     long_s = DRIVER_GONE_S + 3
     assert f"the driver was gone for {long_s:.0f} s" in reason_of(WorkerCrashedError(), long_s, None)
@@ -72,6 +83,17 @@ def test_a_lost_machine_is_told_from_a_lost_process_and_both_from_a_lost_connect
     assert reason_of(lost, 0.0, HERE) == "its process ended without a word: it was killed, or it crashed"
     assert "its process runs" in reason_of(lost, 0.0, Remains(is_running=True))
     assert evidence_of(lost, None) == ""
+
+
+def test_a_process_that_is_gone_is_said_by_what_its_machine_knows_and_not_by_all_that_ray_thinks_of():
+    death = RayletDeath(
+        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+        "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the "
+        "process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called ..."
+    )
+    assert reason_of(death, 0.0, HERE) == "its process ended without a word: it was killed, or it crashed"
+    assert "no memory left" in reason_of(death, 0.0, Remains(was_killed=True))
+    assert "its log has the stack" in reason_of(death, 0.0, Remains(tail="Fatal Python error: Aborted\n"))
 
 
 def test_memory_is_evidence_by_the_type_of_rays_error_or_the_kernels_counter_of_that_machine():
