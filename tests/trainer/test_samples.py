@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import defaultdict
 from itertools import pairwise
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from heliostat.trainer import EverySteps
+from heliostat.trainer import EverySteps, RunPausedError
 from heliostat.trainer.driver.run_folder import read_run
 from heliostat.trainer.engine.times import PARTS, TimeSplit
 
@@ -138,6 +140,18 @@ def test_steps_that_all_workers_lost_are_in_the_file_and_not_among_the_samples(a
     assert steps == sorted(steps)
     assert steps[-1] == EPOCHS * STEPS
     assert read_run(result.run_dir).samples[-1].rows == EPOCHS * ROWS
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_the_last_sample_of_a_paused_run_is_where_it_goes_on(at, tmp_path):
+    at("reduce", 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with local_trainer(linear(), tmp_path, workers=2) as trainer, pytest.raises(RunPausedError):
+        trainer.fit(dense_data(), **JOB)
+    run = read_run(tmp_path / "run")
+    (paused,) = (each for each in run.events if each.event == "paused")
+    (checkpoint,) = (each for each in run.events if each.event == "checkpoint" and each.name == paused.checkpoint)
+    assert max(each.step for each in run.samples[-1].workers) == checkpoint.epoch * STEPS + checkpoint.step > 0
 
 
 @pytest.mark.ray

@@ -115,4 +115,5 @@ def validate(session: Session, test: Callable[[StepIndex], object]) -> None:
             relay.run("on_test_batch_begin", index, {})
             test(batch)
             relay.run("on_test_batch_end", index, {})
+            session.tell_sample_if_due()
         relay.run_and_agree("on_test_end", end.validated())

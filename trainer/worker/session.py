@@ -257,6 +257,11 @@ class Session:
         if self._start_times is None:
             self._sampler.tell(self.engine)
 
+    def tell_sample_if_due(self) -> None:
+        """The same if a second has gone by."""
+        if time.monotonic() >= self._sampler.next_s:
+            self.tell_sample()
+
     def _show(self, *, last: bool) -> None:
         """Bring the logs up to date where somebody looks at them, and now and then tell the driver."""
         acts = self.relay.batch_hooks and self._member.is_chief
