@@ -156,6 +156,7 @@ def bytes_shown(screen: Display, what: str) -> Callable[[int, int], None]:
     """For whoever counts bytes: shows how many are done, and how many there are."""
     from heliostat.trainer.driver.doing import Doing
 
+    screen.doing(Doing(what=what))
     return lambda done, total: screen.doing(Doing(what=what, done=done, total=total, unit="bytes"))
 
 

@@ -5,10 +5,11 @@ The driver decides by it whom it takes for lost (`liveness.py`) and who gets few
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ..pace import Pacer
 from .liveness import Activity, Heartbeat
@@ -64,6 +65,16 @@ class WorkerProgress:
     def note_activity(self, activity: Activity) -> None:
         """Note what this worker does now, for its heartbeat."""
         self._activity = activity, time.monotonic()
+
+    @contextlib.contextmanager
+    def at_activity(self, activity: Activity) -> Iterator[None]:
+        """In the block this worker does this, and behind it what it did before."""
+        before = self._activity[0]
+        self.note_activity(activity)
+        try:
+            yield
+        finally:
+            self.note_activity(before)
 
     def heartbeat(self) -> Heartbeat:
         """What this worker does; from any thread."""

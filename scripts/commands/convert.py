@@ -35,6 +35,7 @@ def convert(
     others, DatasetError, OSError, and click.Abort after Ctrl-C, which leaves what is complete.
     """
     quiet_tensorflow()  # if the source needs it
+    screen.doing(Doing(what="opening the source"))
     try:
         return write(
             source,

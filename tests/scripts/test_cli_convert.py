@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -13,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from heliostat.data import open_dataset
+from heliostat.data import convert, open_dataset
 from heliostat.data.conversion.open_source import KINDS
 from heliostat.scripts.cli import _SOURCE_KINDS, main
 
+from ..terminal import terminal
 from .child import COMMAND, environment, interruptible
 
 
@@ -148,3 +150,24 @@ def test_no_credential_of_a_source_is_shown(tmp_path):
         assert result.exit_code == 1
         assert "s3://bucket/a.csv: a conversion reads files of this host" in result.stderr
         assert "SECRET" not in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["convert", "verify", "upload"])
+def test_long_work_has_a_bar_in_a_terminal_that_is_gone_in_the_end(command, tmp_path):
+    numbers = np.random.default_rng(0).integers(0, 1000, (400_000, 4))
+    np.savetxt(tmp_path / "rows.csv", numbers, "%d", ",", header="a,b,c,d", comments="")
+    if command != "convert":
+        convert(tmp_path / "rows.csv", tmp_path / "set", rows_per_shard=1000)
+    arguments = {
+        "convert": ("convert", tmp_path / "rows.csv", tmp_path / "set"),
+        "verify": ("verify", tmp_path / "set"),
+        "upload": ("upload", tmp_path / "set", f"file://{tmp_path}/there"),
+    }[command]
+    with terminal(["-P", "-m", "heliostat.scripts.cli", *map(str, arguments)]) as seen:
+        shown = seen.end()
+    what = {"convert": "converting", "verify": "reading", "upload": "sending"}[command]
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.written.decode())
+    assert re.search(rf"{what}  ━+.*  [0-9.]+ of [0-9.]+ MB", drawn)
+    assert not any("━" in line or line.startswith(f"{what}  ") for line in shown)
+    assert len(open_dataset(tmp_path / ("there" if command == "upload" else "set"))) == 400_000

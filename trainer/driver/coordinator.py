@@ -113,7 +113,9 @@ class Coordinator:
     @property
     def stage(self) -> str:
         """What workers do that have not come to the first step, in a few words."""
-        return "compiling the step, and computing the first" if self.is_before_first_step else "building the model"
+        if self._first is None:
+            return "building the model"
+        return "setting up workers" if self._stepped else "compiling the step, and computing the first"
 
     @property
     def rows_passed(self) -> int | None:

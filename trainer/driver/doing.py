@@ -58,11 +58,9 @@ class Doing(Lines):
         if not self.unit or not self.done or seconds < _SHORT_S:
             return ""
         rate = self.done / seconds
-        return (
-            f"{rate / 1e6:,.1f} MB/s"
-            if self.unit == "bytes"
-            else f"{rate:{',.0f' if rate >= 10 else '.2g'}} {self.unit}/s"
-        )
+        if self.unit == "bytes":
+            return f"{rate / 1e6:,.1f} MB/s"
+        return f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
 
     def left_s(self, seconds: float) -> float | None:
         """How long the rest takes, if so much took so many seconds; None while there is too little to go by."""

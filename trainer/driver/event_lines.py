@@ -24,8 +24,9 @@ from ..events import (
     WorkerLost,
     WorkerNotStarted,
 )
-from .words import count
+from .words import count, shortened
 
+_MAX_REASON = 160  # letters of it that are said; events.jsonl has all
 _MAX_DEALT = 8  # workers whose microbatches are told one by one
 
 
@@ -56,7 +57,7 @@ def line_of(event: Event, num_steps: int) -> str:
     match event:
         case WorkerLost(worker=worker, host=host, step=step, reason=reason, left=left):
             at = "" if step is None else f" at step {step}"
-            return f"lost worker {worker} on {host}{at}: {reason}; {left} left"
+            return f"lost worker {worker} on {host}{at}: {shortened(reason, _MAX_REASON)}; {left} left"
         case WorkerNotStarted(worker=worker, host=host, reason=reason, again_s=again_s):
             return f"worker {worker} on {host} could not start: {reason}; the next one is started in {again_s:g} s"
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):

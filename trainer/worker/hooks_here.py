@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 from heliostat.cluster import instruments
+from heliostat.cluster.group.liveness import Activity
 from heliostat.cluster.group.member import Member
 from keras.callbacks import Callback
 
@@ -87,7 +88,8 @@ class HooksHere:
         step, epoch = self._position.of_run, self._position.epoch
         heard = contextlib.nullcontext() if self._words is None else self._words.heard(hook, step, epoch)
         try:
-            with self._times.part("hooks", in_traces=False), heard, self.drawn.installed():
+            at_hooks = self._member.at_activity(Activity.CALLBACKS)
+            with at_hooks, self._times.part("hooks", in_traces=False), heard, self.drawn.installed():
                 for callback in self._callbacks:
                     if has_hook(callback, hook):
                         before, began = dict(logs), time.perf_counter()

@@ -95,6 +95,8 @@ def test_a_loss_says_how_long_the_others_needed_to_go_on():
     assert lines.line_of(joined) == "joined: worker 3 on b; 3 workers"
     lines.line_of(LOST)
     assert lines.line_of(joined) == "joined: worker 3 on b; going on after 5.00 s; 3 workers"
+    wordy = WorkerLost(worker=1, host="b", step=7, reason="Ray says much. " * 30, left=2)
+    assert len(lines.line_of(wordy)) < 200
     first = GroupFormed(generation=0, workers=(0, 1), joined=(0, 1), restarted=False)
     assert lines.line_of(first) == ""
 
