@@ -39,9 +39,9 @@ class RunView:
         )
 
     def progress(self, progress: Progress, epochs: int) -> None:
-        """Take how far the epoch is."""
+        """Take how far the epoch is; whatever was done or waited for until now is over."""
         self._rhythm.steps(progress, epochs, self._clock())
-        self._block = replace(self._block, progress=progress, epochs=epochs)
+        self._block = replace(self._block, progress=progress, epochs=epochs, doing=None)
 
     def epoch_over(self, rows: int) -> None:
         """An epoch of so many rows is over."""
