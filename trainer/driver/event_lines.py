@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .. import jobs
 from ..errors import NonfiniteGradientError
-from ..errors.texts import listed
+from ..errors.texts import duration_text, listed
 from ..events import (
     BalanceMeasured,
     CheckpointNotMade,
@@ -26,12 +26,12 @@ from ..events import (
 )
 from .words import count, shortened
 
-_MAX_REASON = 160  # letters of it that are said; events.jsonl has all
+_MAX_REASON = 160  # letters
 _MAX_DEALT = 8  # workers whose microbatches are told one by one
 
 
 class EventLines:
-    """Says events in lines, and of a loss how long the others needed to go on.
+    """Says events in lines, and of a loss how soon the others were a group again.
 
     Args:
         num_steps: of an epoch.
@@ -57,7 +57,7 @@ def line_of(event: Event, num_steps: int) -> str:
     match event:
         case WorkerLost(worker=worker, host=host, step=step, reason=reason, left=left):
             at = "" if step is None else f" at step {step}"
-            return f"lost worker {worker} on {host}{at}: {shortened(reason, _MAX_REASON)}; {left} left"
+            return f"lost worker {worker} on {host}{at}: {_in_short(reason)}; {left} left"
         case WorkerNotStarted(worker=worker, host=host, reason=reason, again_s=again_s):
             return f"worker {worker} on {host} could not start: {reason}; the next one is started in {again_s:g} s"
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
@@ -110,13 +110,18 @@ def line_of(event: Event, num_steps: int) -> str:
 
 
 def _formed(event: GroupFormed, after_s: float | None) -> str:
-    """Who goes on: after a loss, and how long it took (None for no loss); or with whom that joined."""
+    """Who goes on, and who has joined; `after_s`: how soon after the driver had heard of a loss, None without one."""
     workers = count(len(event.workers), "worker")
-    went_on = "" if after_s is None else f"going on after {after_s:.2f} s"
+    regrouped = "" if after_s is None else f"regrouped {duration_text(after_s)} after the loss"
     if not event.joined:
-        return f"{went_on} with {workers}" if went_on else ""
+        return f"going on with {workers}, {regrouped}" if regrouped else ""
     who = ", ".join(f"worker {worker} on {event.hosts.get(worker, 'an unknown host')}" for worker in event.joined)
-    return "; ".join(filter(None, (f"joined: {who}", went_on, workers)))
+    return "; ".join(filter(None, (f"joined: {who}", regrouped, workers)))
+
+
+def _in_short(reason: str) -> str:
+    """A reason as it is, or the first sentence of a long one; ``events.jsonl`` has all of it."""
+    return reason if len(reason) <= _MAX_REASON else shortened(reason.partition(". ")[0], _MAX_REASON)
 
 
 def _rebalanced(event: Rebalanced) -> str:
