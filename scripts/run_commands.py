@@ -26,10 +26,17 @@ _RUN = click.argument("run", type=LocalPath(exists=True))
 )
 @click.option("--workers", type=click.IntRange(0), help="How many, whatever the script says.")
 @click.option("--run-dir", type=LocalPath(), help="Folder of the run here.  [default: runs/<script>-<time>]")
+@click.option("--plan", is_flag=True, help="Say what is sent and how its first task would be computed; end there.")
 @click.argument("script", type=LocalPath(is_folder=False, exists=True))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def submit(
-    script: Path, arguments: tuple[str, ...], address: str | None, workers: int | None, run_dir: Path | None
+    script: Path,
+    arguments: tuple[str, ...],
+    address: str | None,
+    workers: int | None,
+    run_dir: Path | None,
+    *,
+    plan: bool,
 ) -> None:
     """Run SCRIPT with ARGUMENTS as a job of a Ray cluster, and show it as if it ran here.
 
@@ -41,11 +48,14 @@ def submit(
     Options of the script that have the same names go behind `--`:
     heliostat submit train.py --address http://HEAD:8265 -- --workers 4
 
+    With --plan the job trains nothing: it says where and how the first fit, evaluate or predict would be computed.
+
     The exit status is the run's, as for `heliostat run`.
     """
     from heliostat.trainer.environment import named_address
 
     from .commands.submit import Submission
+    from .commands.submit import plan as say_plan
     from .commands.submit import submit as send
 
     place = address or named_address() or ""
@@ -54,7 +64,7 @@ def submit(
         raise click.UsageError(f"--address must be that of a cluster's job server, http://HEAD:8265; {said}.")
     wanted = Submission(script=script, arguments=arguments, address=place, workers=workers, run_dir=run_dir)
     with closing(_screen()) as screen:
-        raise SystemExit(send(wanted, screen))
+        raise SystemExit(say_plan(wanted, screen) if plan else send(wanted, screen))
 
 
 @click.command()

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from heliostat.trainer.environment import Command, name_workers
+from heliostat.trainer.environment import Command, ask_for_plan, is_plan_waiting, name_workers
+from heliostat.trainer.errors import ConfigurationError
 from heliostat.trainer.remote.in_job import Work, do_in_job
 from heliostat.trainer.remote.job_wanted import JobWanted, What
 from heliostat.trainer.remote.links import linked, remove
 from heliostat.trainer.remote.wire import Said, tell
 
-from .run import as_main
+from .run import as_main, nothing_to_plan
 
 
 def main(text: str) -> int:
@@ -35,8 +36,12 @@ def _run_script(wanted: JobWanted, work: Work) -> None:
         name_workers(wanted.workers)
     for run_dir in wanted.run_dirs:
         os.environ.update(Command(run_dir=Path(run_dir)).variables())
+    if wanted.plan:
+        ask_for_plan()
     work.begin("script")
     as_main(Path(wanted.script), wanted.arguments)
+    if is_plan_waiting():
+        raise ConfigurationError(nothing_to_plan(Path(wanted.script)))
 
 
 def _list_files(wanted: JobWanted, work: Work) -> None:

@@ -71,7 +71,12 @@ def plan_script(script: Path, arguments: Sequence[str], *, show_traceback: bool)
     ask_for_plan()
     run_script(script, arguments, show_traceback=show_traceback)
     if is_plan_waiting():
-        raise click.ClickException(f"{script} ended and called no fit, evaluate or predict: there is nothing to plan.")
+        raise click.ClickException(nothing_to_plan(script))
+
+
+def nothing_to_plan(script: Path) -> str:
+    """What is said of a script that has come to its end without a task."""
+    return f"{script} ended and called no fit, evaluate or predict: there is nothing to plan."
 
 
 def run_in_child(

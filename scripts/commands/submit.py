@@ -20,15 +20,16 @@ from heliostat.trainer.driver.run_paths import make_new, new_run_path
 from heliostat.trainer.driver.shown_text import masked_arguments
 from heliostat.trainer.environment import Command
 from heliostat.trainer.remote.alone import alone_in
+from heliostat.trainer.remote.follow import follow
 from heliostat.trainer.remote.handle import NEXT, Handle, new_submission_id
 from heliostat.trainer.remote.job_wanted import MODULE, JobWanted
-from heliostat.trainer.remote.packing import pack_folder
+from heliostat.trainer.remote.packing import Packing, pack_folder
 from heliostat.trainer.remote.submitting import Shipment, submit_shipment
 from heliostat.trainer.storage_thread import telling
 
-from ..endings import LeftAlone
+from ..endings import INTERRUPTED, Ending, LeftAlone
 from ..errors import ScriptError
-from .submitted import watch
+from .submitted import ending_of, watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,34 @@ def submit(wanted: Submission, screen: Display) -> int:
     return watch(head, handle, run, screen)
 
 
+def plan(wanted: Submission, screen: Display) -> int:
+    """Say what is sent, and let a job say how the script's first task would be computed; nothing of it is kept.
+
+    Returns:
+        the exit status of the job.
+
+    Raises:
+        Ending: the script has failed before its first task, or has none; or Ctrl-C.
+        ScriptError, ConfigurationError, ClusterError: what `submit` raises.
+    """
+    head = Head(wanted.address)
+    version = head.check()
+    earlier = None if wanted.run_dir is None else earlier_handle(wanted.run_dir, wanted.script)
+    packing = _packed(wanted.script, head, version, screen)
+    handle = _handle(wanted, head, earlier)
+    shipment = _shipment(wanted, handle, packing, screen, plan=True)
+    screen.say(f"job {handle.submission_id} at {head.address} makes the plan, and trains nothing")
+    submit_shipment(head, handle, shipment, None, screen.say)
+    try:
+        outcome = follow(head, handle, screen, lambda news: None)
+    except KeyboardInterrupt:
+        head.stop(handle.submission_id)
+        raise Ending("The plan was given up; its job is stopped.", INTERRUPTED) from None
+    if (ending := ending_of(outcome, None)) is not None:
+        raise ending
+    return outcome.exit_status
+
+
 def _submitted(wanted: Submission, head: Head, version: str, screen: Display) -> tuple[Handle, Path]:
     """Make the job; its handle, and the folder that stands for it.
 
@@ -75,38 +104,10 @@ def _submitted(wanted: Submission, head: Head, version: str, screen: Display) ->
         screen: what the user sees.
     """
     earlier = None if wanted.run_dir is None else earlier_handle(wanted.run_dir, wanted.script)
-    folder = wanted.script.resolve().parent
-    screen.say(f"Ray {version} answers at {head.address}; packing {folder}")
-    with telling(lambda seconds: screen.say(f"packing {folder}, for {seconds:.0f} s")):
-        packing = pack_folder(folder)
-    num_bytes = len(packing.code) + sum(map(len, packing.data))
-    screen.say(f"{packing.num_files} files, {num_bytes / 1e6:,.1f} MB packed{packing.said and f'; {packing.said}'}")
-    handle = Handle(
-        address=head.address,
-        submission_id=new_submission_id(wanted.script.stem),
-        what="script",
-        script=str(wanted.script),
-        arguments=tuple(masked_arguments(wanted.arguments)),
-        workers=wanted.workers,
-        runs=() if earlier is None else earlier.runs,
-        last_run="" if earlier is None else earlier.last_run,
-        fit=0 if earlier is None else earlier.fit,
-    )
+    packing = _packed(wanted.script, head, version, screen)
+    handle = _handle(wanted, head, earlier)
     run = make_new(new_run_path(wanted.script.stem)) if wanted.run_dir is None else wanted.run_dir
-
-    def argument(data: tuple[str, ...]) -> str:
-        return JobWanted(
-            what="script",
-            job=handle.submission_id,
-            script=wanted.script.resolve().name,
-            arguments=wanted.arguments,
-            data=data,
-            workers=wanted.workers,
-        ).to_text()
-
-    shipment = Shipment(
-        module=MODULE, argument=argument, code=packing.code, data=packing.data, variables=_going_on(handle, screen)
-    )
+    shipment = _shipment(wanted, handle, packing, screen)
     screen.say(f"job {handle.submission_id} at {head.address}; it is {run} here, for attach, logs, stop and fetch")
     try:
         submit_shipment(head, handle, shipment, run, screen.say)
@@ -118,6 +119,59 @@ def _submitted(wanted: Submission, head: Head, version: str, screen: Display) ->
         with suppress(OSError):
             run.rmdir()  # if it is empty: nothing was submitted
     return handle, run
+
+
+def _packed(script: Path, head: Head, version: str, screen: Display) -> Packing:
+    """The folder of a script as it is sent; arguments as for `_submitted`."""
+    folder = script.resolve().parent
+    screen.say(f"Ray {version} answers at {head.address}; packing {folder}")
+    with telling(lambda seconds: screen.say(f"packing {folder}, for {seconds:.0f} s")):
+        packing = pack_folder(folder)
+    num_bytes = len(packing.code) + sum(map(len, packing.data))
+    screen.say(f"{packing.num_files} files, {num_bytes / 1e6:,.1f} MB packed{packing.said and f'; {packing.said}'}")
+    return packing
+
+
+def _handle(wanted: Submission, head: Head, earlier: Handle | None) -> Handle:
+    """The handle of a new job; what an `earlier` one has opened on the cluster is known to it."""
+    return Handle(
+        address=head.address,
+        submission_id=new_submission_id(wanted.script.stem),
+        what="script",
+        script=str(wanted.script),
+        arguments=tuple(masked_arguments(wanted.arguments)),
+        workers=wanted.workers,
+        runs=() if earlier is None else earlier.runs,
+        last_run="" if earlier is None else earlier.last_run,
+        fit=0 if earlier is None else earlier.fit,
+    )
+
+
+def _shipment(wanted: Submission, handle: Handle, packing: Packing, screen: Display, *, plan: bool = False) -> Shipment:
+    """What the job consists of.
+
+    Args:
+        wanted: what is to be run where.
+        handle: of the job.
+        packing: the folder of the script.
+        screen: what the user sees.
+        plan: whether its first task is only to be told.
+    """
+
+    def argument(data: tuple[str, ...]) -> str:
+        return JobWanted(
+            what="script",
+            job=handle.submission_id,
+            script=wanted.script.resolve().name,
+            arguments=wanted.arguments,
+            data=data,
+            workers=wanted.workers,
+            plan=plan,
+        ).to_text()
+
+    return Shipment(
+        module=MODULE, argument=argument, code=packing.code, data=packing.data, variables=_going_on(handle, screen)
+    )
 
 
 def earlier_handle(run: Path, script: Path) -> Handle | None:

@@ -154,20 +154,20 @@ def watch(head: Head, handle: Handle, run: Path, screen: Display) -> int:
     return outcome.exit_status
 
 
-def ending_of(outcome: Outcome, run: Path) -> Ending | None:
-    """What is to be said of a job that did not end well; None if it did."""
+def ending_of(outcome: Outcome, run: Path | None) -> Ending | None:
+    """What is to be said of a job that did not end well; None if it did. `run` stands for it, None if nothing does."""
     status, failed = outcome.exit_status, outcome.failed
-    go_on = f"The same heliostat submit with --run-dir {run} goes on from the last checkpoint."
+    go_on = "" if run is None else f" The same heliostat submit with --run-dir {run} goes on from the last checkpoint."
     if failed is not None:
         if status == RunPausedError.exit_status:
-            return Ending(f"{_pause_of(failed)} {go_on}", status)
+            return Ending(f"{_pause_of(failed)}{go_on}", status)
         return Ending(
             f"Error: {failed.message}" if failed.is_ours else (failed.traceback or failed.message).rstrip(), status
         )
     if outcome.is_killed:
         return Ending(
             f"Error: The driver of the job has ended without a word: it was killed (by hand, or for want of memory), "
-            f"or its machine went down. {go_on}\nRay says: {_first_words(outcome.message)}",
+            f"or its machine went down.{go_on}\nRay says: {_first_words(outcome.message)}",
             status,
         )
     if outcome.state == "STOPPED":

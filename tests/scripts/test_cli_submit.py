@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,7 @@ with closing(display_for("auto")) as display:
         display.say("made it")
 sys.exit(int(sys.argv[1]))
 """
+NO_PLAN = "there is nothing to plan."
 TRAIN = """
 import sys, time
 import keras
@@ -300,6 +302,24 @@ def test_folders_that_changed_lost_their_links_or_are_gone(head, script):
     Path("runs/a/empty").unlink()
     assert "somebody has deleted it" in said("fetch", "runs/a", status=1)
     assert not Path("runs/a/empty").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_plan_is_told_and_nothing_is_trained_or_kept(head, script):
+    text = said("submit", script(TRAIN), "--address", head.address, "--plan", "--", 400)
+    assert "2 files, " in text
+    assert re.search(r"^job \S*train-\S+ at \S+ makes the plan, and trains nothing$", text, re.MULTILINE)
+    assert "plan: this process, with 1 CPU replica and 1 thread; 400 epochs of 4 steps; global batch 8" in text
+    assert "the script begins" in text
+    assert "\nthe script ends\n" not in text
+    text = said("submit", script("print('done')"), "--address", head.address, "--plan", status=1)
+    assert text.splitlines()[-2:] == [
+        "done",
+        "Error: train.py ended and called no fit, evaluate or predict: " + NO_PLAN,
+    ]
+    assert sorted(os.listdir()) == ["rows.csv", "train.py"]
+    assert not (head.folder / "heliostat").exists()
 
 
 @pytest.mark.ray

@@ -29,6 +29,7 @@ class JobWanted(Lines):
         workers: how many workers its trainers have, whatever the script says; None for those that it says.
         run_dirs: absolute paths. For "list" and "remove" the run folders; for a script the one that its fits are to
             use whatever it says (as HELIOSTAT_RUN_DIR), or none.
+        plan: of a script only: its first task is told, and not done.
 
     Raises:
         ConfigurationError: these do not go together.
@@ -41,12 +42,13 @@ class JobWanted(Lines):
     data: tuple[str, ...] = ()
     workers: int | None = None
     run_dirs: tuple[str, ...] = ()
+    plan: bool = False
 
     def __post_init__(self) -> None:
         named = re.fullmatch(r"[A-Za-z0-9_.-]+", self.job)
         is_known, is_script = self.what in get_args(What), self.what == "script"
         absolute = all(map(os.path.isabs, self.run_dirs)) and not (is_script and len(self.run_dirs) > 1)
-        if not (named and is_known and absolute and is_script == bool(self.script)):
+        if not (named and is_known and absolute and is_script == bool(self.script)) or (self.plan and not is_script):
             raise ConfigurationError(f"No job can do this: {self.to_json()}.")
 
     def to_text(self) -> str:

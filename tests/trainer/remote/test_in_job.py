@@ -23,6 +23,7 @@ from .jobs import new_name, put_data, submit
 
 WANTED = [
     JobWanted(what="script", job="a", script="train.py", arguments=("--x", "it's $HOME"), data=("gcs://1",), workers=0),
+    JobWanted(what="script", job="a", script="train.py", plan=True),
     JobWanted(what="list", job="a.b_c-1", run_dirs=("/runs/a b", "/runs/größe")),
     JobWanted(what="remove", job="a", run_dirs=("/runs/a",)),
     JobWanted(what="doctor", job="a"),
@@ -41,6 +42,7 @@ def test_what_is_wanted_comes_through_a_command_line(wanted):
         {"what": "script", "job": "a"},
         {"what": "list", "job": "a", "script": "train.py"},
         {"what": "list", "job": "../a", "run_dirs": ("/a",)},
+        {"what": "list", "job": "a", "plan": True},
         {"what": "remove", "job": "a", "run_dirs": ("runs/a",)},
         {"what": "script", "job": "a", "script": "train.py", "run_dirs": ("/a", "/b")},
     ],
