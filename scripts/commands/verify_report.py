@@ -217,8 +217,8 @@ def _differing(found: Difference) -> str:
     where = f"from step {found.step} on"
     if found.kind == "number":
         return f"{found.name} is {_number(found.ours)}, and {_number(found.theirs)} by plain Keras, {where}"
-    kinds = {"weight": "the weight", "state": "the state", "optimizer": "what the optimizer keeps,"}
-    return f"{kinds[found.kind]} {found.name} changes by {found.size:.2g} of its change otherwise, {where}"
+    kinds = {"weight": "the weight", "state": "the state", "optimizer": "the optimizer's"}
+    return f"the change of {kinds[found.kind]} {found.name} is off by {found.size:.2g} of its size, {where}"
 
 
 def _number(value: object) -> str:

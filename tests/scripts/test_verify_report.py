@@ -117,3 +117,11 @@ def test_what_could_not_be_compared_exactly_is_said():
     assert "Not in float64, which would show more: no kernel" in text
     assert "Layers that do not compute in float64: ctc." in text
     assert "By design: batch_normalization takes" in text
+
+
+def test_variables_are_named_with_how_much_their_change_is_off():
+    found = replace(GOOD, compared=compared(A, STATE, MOMENTUM))
+    text = "\n".join(lines(found))
+    assert "the change of the weight a/kernel is off by 0.1 of its size, from step 1 on" in text
+    assert "the change of the state c/seen is off by 0.1" in text
+    assert "the change of the optimizer's adam/a_kernel_momentum is off by 0.1" in text

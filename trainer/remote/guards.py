@@ -27,10 +27,11 @@ def check_call(call: FitCall, command: Command | None) -> None:
             f"checkpoint_dir={os.fspath(wanted)!r} is a path of this machine, and the run is on a cluster. Leave it "
             "out (checkpoints are in the run folder, which is brought here), or give a URI that the cluster sees."
         )
-    if command is not None and (command.replay or command.trace or command.kills):
+    if command is not None and any((command.replay, command.trace, command.kills, command.verify, command.quick)):
         raise ConfigurationError(
-            "heliostat replay, trace and chaos work where the run does, and this script's is on a cluster. Submit the "
-            "script (heliostat submit), or take address= out to do it here, on the run folder that was brought here."
+            "heliostat replay, trace, chaos, verify-run and run --quick work where the run does, and this script's is "
+            "on a cluster. Submit the script (heliostat submit), or take address= out to do it here, on the run folder "
+            "that was brought here."
         )
 
 

@@ -17,6 +17,7 @@ from heliostat.trainer.driver.runs import FitCall
 from heliostat.trainer.environment import Command, KillSchedule, TraceWanted
 from heliostat.trainer.remote.enclosed import Rows, rows_of
 from heliostat.trainer.remote.guards import check_call, detaching
+from heliostat.trainer.shortened import QuickWanted, VerifyWanted
 from heliostat.trainer.remote.handle import Handle
 from heliostat.trainer.trainer_config import TrainerConfig
 
@@ -59,8 +60,13 @@ def test_what_a_run_elsewhere_cannot_do_is_refused(tmp_path):
     check_call(call(checkpoint_dir="s3://bucket/folder"), Command(run_dir=tmp_path))
     with pytest.raises(ConfigurationError, match="is a path of this machine, and the run is on a cluster"):
         check_call(call(checkpoint_dir=tmp_path / "checkpoints"), None)
-    for wanted in ({"trace": TraceWanted(first=0, last=1)}, {"kills": KillSchedule(every_s=1, seed=0)}):
-        with pytest.raises(ConfigurationError, match="replay, trace and chaos work where the run does"):
+    for wanted in (
+        {"trace": TraceWanted(first=0, last=1)},
+        {"kills": KillSchedule(every_s=1, seed=0)},
+        {"verify": VerifyWanted(steps=4)},
+        {"quick": QuickWanted(steps=2)},
+    ):
+        with pytest.raises(ConfigurationError, match="replay, trace, chaos, verify-run and run --quick work"):
             check_call(call(), Command(run_dir=tmp_path, **wanted))
 
 
