@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from heliostat.trainer.driver.quick import read_passes
-from heliostat.trainer.driver.run_folder import read_epochs, read_events, read_record
+from heliostat.trainer.driver.run_folder import read_epochs, read_events, read_record, read_samples
 from heliostat.trainer.driver.run_paths import run_folders
 from heliostat.trainer.environment import Command
 from heliostat.trainer.jobs import MODEL_FILE
@@ -58,6 +58,7 @@ def _fit(number: int, folder: Path) -> FitDone:
         record=read_record(folder),
         epochs=read_epochs(folder),
         events=read_events(folder),
+        samples=read_samples(folder),
         model_bytes=model.stat().st_size if model.exists() else 0,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from heliostat.trainer.driver.quick import PassDone
 from heliostat.trainer.engine.times import STEP_PARTS
 from heliostat.trainer.events import CheckpointCommitted, CheckpointNotMade, EpochRecord, Event, FirstStepDone, Resumed
+from heliostat.trainer.samples import Sample
 from rich.table import Table
 
 from ..console import table
@@ -49,6 +50,7 @@ class FitDone:
         record: ``run.json``.
         epochs: those that were done.
         events: all else that happened.
+        samples: where the workers' time went.
         model_bytes: size of the model's file; 0 if there is none.
     """
 
@@ -56,12 +58,31 @@ class FitDone:
     record: Mapping[str, Any]  # as JSON has it
     epochs: Sequence[EpochRecord]
     events: Sequence[Event]
+    samples: Sequence[Sample] = ()
     model_bytes: int = 0
 
     @property
     def is_finished(self) -> bool:
         """Whether it came to its end."""
         return bool(self.record.get("state") == "finished")
+
+    @property
+    def first_steps(self) -> list[float]:
+        """Seconds until the first step, and from the checkpoint to the next one, as far as it came to them."""
+        places = [place for place, event in enumerate(self.events) if isinstance(event, Resumed)]
+        before, behind = (self.events[: places[0]], self.events[places[0] :]) if places else (self.events, [])
+        # Each worker tells its first step.
+        done = ([each.after_s for each in part if isinstance(each, FirstStepDone)] for part in (before, behind))
+        return [each[0] for each in done if each]
+
+    def seconds_in(self, parts: Sequence[str]) -> float:
+        """Seconds in these parts, of the worker that took longest, over both epochs, each of which counts anew."""
+        last = {sample.epoch: sample for sample in self.samples}
+        by_epoch = (
+            [sum(worker.seconds.get(f"{part}_s", 0.0) for part in parts) for worker in sample.workers]
+            for sample in last.values()
+        )
+        return sum(max(each, default=0.0) for each in by_epoch)
 
 
 def parts_of(fits: Sequence[FitDone], passes: Sequence[PassDone]) -> list[Part]:
@@ -112,8 +133,7 @@ def verdict(parts: Sequence[Part], status: int) -> str:
 
 def _parts_of_fit(fit: FitDone) -> Iterator[Part]:
     title, error = f"fit {fit.number}", _first_line(fit.record.get("error") or "it did not come to its end")
-    firsts = [event for event in fit.events if isinstance(event, FirstStepDone)]
-    begun = [event.after_s for event in firsts if event.after_s]
+    begun = fit.first_steps
     is_blamed = False  # the first part that is missing has the error; those behind it were not reached
 
     def part(name: str, is_done: bool, seconds: float | None, said: str) -> Part:
@@ -124,30 +144,32 @@ def _parts_of_fit(fit: FitDone) -> Iterator[Part]:
         return Part(of=title, name=name, seconds=None, said=why, failed=True)
 
     yield part("start", bool(begun), begun[0] if begun else None, "workers, model, first step")
-    trained = _longest(fit.epochs, STEP_PARTS)
     num = len(fit.epochs)
-    yield part("train", bool(num), trained, f"{num} epoch{'' if num == 1 else 's'} of a few steps")
-    callbacks = _longest(fit.epochs, ("hooks",))
+    yield part(
+        "train",
+        bool(num),
+        fit.seconds_in(("first_step", *STEP_PARTS)),
+        f"{num} epoch{'' if num == 1 else 's'} of a few steps",
+    )
+    callbacks = fit.seconds_in(("hooks",))
     if callbacks:
         yield part("callbacks", bool(num), callbacks, "their hooks")
     if "valid" in fit.record.get("data", {}):
         validated = any(name.startswith("val_") for epoch in fit.epochs for name in epoch.logs)
-        yield part("validate", validated, _longest(fit.epochs, ("validate",)), "a few steps in each epoch")
-    yield from _of_checkpoints(fit, part_of=part, first_steps=begun)
+        yield part("validate", validated, fit.seconds_in(("validate",)), "a few steps in each epoch")
+    yield from _of_checkpoints(fit, part)
     size = f"model.keras, {fit.model_bytes / 1e6:.1f} MB" if fit.model_bytes else "the model"
     yield part("save", fit.is_finished, None, size)
 
 
-def _of_checkpoints(
-    fit: FitDone, part_of: Callable[[str, bool, float | None, str], Part], first_steps: Sequence[float]
-) -> Iterator[Part]:
+def _of_checkpoints(fit: FitDone, part_of: Callable[[str, bool, float | None, str], Part]) -> Iterator[Part]:
     """Checkpoints, and going on from one.
 
     Args:
         fit: of which.
         part_of: makes a part from its name, whether it was done, its seconds, and what is said then.
-        first_steps: seconds until the first step, each time that it began.
     """
+    first_steps = fit.first_steps
     made = [event for event in fit.events if isinstance(event, CheckpointCommitted)]
     not_made = [event for event in fit.events if isinstance(event, CheckpointNotMade)]
     resumed = any(isinstance(event, Resumed) for event in fit.events)
@@ -162,19 +184,9 @@ def _of_checkpoints(
     if fit.record.get("stopped_early") and not resumed:
         yield Part(of=f"fit {fit.number}", name="resume", seconds=None, said="callbacks stopped the run before")
     else:
-        seconds = first_steps[1] if len(first_steps) > 1 else None
-        yield part_of("resume", resumed and len(first_steps) > 1, seconds, "from the checkpoint to its next step")
+        went_on = resumed and len(first_steps) > 1
+        yield part_of("resume", went_on, first_steps[1] if went_on else None, "from the checkpoint to its next step")
 
 
 def _first_line(text: object) -> str:
     return str(text).partition("\n")[0]
-
-
-def _longest(epochs: Sequence[EpochRecord], parts: Sequence[str]) -> float:
-    """Seconds in these parts, of the worker that took longest in each epoch, over all epochs."""
-    names = [f"{part}_s" for part in parts]
-    by_epoch = (
-        [sum(seconds.get(name, 0.0) for name in names) for seconds in epoch.seconds_by_worker.values()]
-        for epoch in epochs
-    )
-    return sum(max(each, default=0.0) for each in by_epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from heliostat.scripts.commands.quick_report import FitDone, parts_of, verdict
 from heliostat.trainer.driver.quick import PassDone
 from heliostat.trainer.events import CheckpointCommitted, CheckpointNotMade, EpochRecord, FirstStepDone, Resumed
+from heliostat.trainer.samples import Sample, WorkerSample
 
 ERROR = "TrainingFailedError: Worker 0 raised an error at step 2: ValueError: no room\nand more"
 
@@ -18,8 +19,26 @@ def checkpoint(epoch):
 
 
 def epoch(number, **logs):
-    seconds = {0: {"input_s": 1.0, "compute_s": 2.0, "validate_s": 0.5}, 1: {"input_s": 4.0, "hooks_s": 0.5}}
-    return EpochRecord(epoch=number, logs={"loss": 1.0, **logs}, rows=4, rows_by_worker={}, seconds_by_worker=seconds)
+    return EpochRecord(epoch=number, logs={"loss": 1.0, **logs}, rows=4, rows_by_worker={}, seconds_by_worker={})
+
+
+def sample(number, share=1.0):
+    seconds = [
+        {"input_s": 1.0, "compute_s": 2.0, "validate_s": 0.5},
+        {"input_s": 3.5, "first_step_s": 0.5, "hooks_s": 0.5},
+    ]
+    workers = tuple(
+        WorkerSample(
+            worker=worker,
+            host="a",
+            step=1,
+            rows=1,
+            microbatches=1,
+            seconds={name: share * each for name, each in of_worker.items()},
+        )
+        for worker, of_worker in enumerate(seconds)
+    )
+    return Sample(epoch=number, step=1, rows=1, logs={}, workers=workers)
 
 
 RESUMED = Resumed(checkpoint="1", epoch=1, step=0)
@@ -27,7 +46,8 @@ WHOLE = FitDone(
     number=1,
     record={"state": "finished", "data": {"train": {}, "valid": {}}},
     epochs=[epoch(0, val_loss=1.0), epoch(1, val_loss=1.0)],
-    events=[first_step(9.0), checkpoint(1), RESUMED, first_step(2.0), checkpoint(2)],
+    events=[first_step(9.0), first_step(9.5), checkpoint(1), RESUMED, first_step(2.0), first_step(2.5), checkpoint(2)],
+    samples=[sample(0, 0.1), sample(0), sample(1, 0.1), sample(1)],
     model_bytes=3_000_000,
 )
 

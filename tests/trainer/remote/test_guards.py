@@ -17,8 +17,8 @@ from heliostat.trainer.driver.runs import FitCall
 from heliostat.trainer.environment import Command, KillSchedule, TraceWanted
 from heliostat.trainer.remote.enclosed import Rows, rows_of
 from heliostat.trainer.remote.guards import check_call, detaching
-from heliostat.trainer.shortened import QuickWanted, VerifyWanted
 from heliostat.trainer.remote.handle import Handle
+from heliostat.trainer.shortened import QuickWanted, VerifyWanted
 from heliostat.trainer.trainer_config import TrainerConfig
 
 SERVER = "http://head:8265"
