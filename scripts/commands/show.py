@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LAST_EVENTS = 20
+_MAX_SHARES, _LEAST_SHARE = 4, 0.005
+# Groups of time -> their headings in a narrow table.
+_SHOWN: Mapping[str, str] = {
+    "computing": "compute",
+    "optimizer": "update",
+    "waiting for rows": "rows",
+    "waiting for others": "others",
+    "all-reduce": "reduce",
+    "validating": "valid",
+    "callbacks": "hooks",
+    "checkpoints": "save",
+    "starting": "start",
+    "other": "other",
+}
 
 
 def show(run_dir: Path, console: Console, *, json_wanted: bool, report_wanted: bool) -> None:
@@ -76,29 +90,18 @@ def run_lines(run_dir: Path, summary: Summary) -> Iterator[str]:
 
 
 def workers_table(summary: Summary) -> Table:
-    """A row for each worker: what of its time went where, as far as that is anything."""
-    groups = [name for name in _SHOWN if any(shares_of(each.seconds)[name] >= 0.005 for each in summary.workers)]
-    headings = ("worker", "+machine", *(f">{_SHOWN[name]}" for name in groups), ">microbatch", ">memory")
+    """A row for each worker that fits 80 columns: what of its time went where, the largest shares,
+    and its pace: how long it computes one microbatch on each of its replicas."""
+    mean = shares_of(summary.seconds_by_part)
+    largest = sorted(_SHOWN, key=lambda name: -mean[name])[:_MAX_SHARES]
+    groups = [name for name in _SHOWN if name in largest and mean[name] >= _LEAST_SHARE]
+    headings = (">", "+machine", *(f">{_SHOWN[name]}" for name in groups), ">pace", ">memory")
     return table(headings, [_row(each, groups) for each in summary.workers])
-
-
-# Groups of time -> their headings in 80 columns.
-_SHOWN: Mapping[str, str] = {
-    "computing": "compute",
-    "optimizer": "update",
-    "waiting for rows": "rows",
-    "waiting for others": "others",
-    "all-reduce": "reduce",
-    "validating": "valid",
-    "callbacks": "hooks",
-    "checkpoints": "save",
-    "starting": "start",
-}
 
 
 def _row(worker: WorkerSummary, groups: list[str]) -> list[str]:
     pace = "" if worker.microbatch_s is None else duration_text(worker.microbatch_s)
-    where = f"{worker.host} ({worker.left})" if worker.left else worker.host
     shares = shares_of(worker.seconds)
     memory = size_text(sum(worker.memory.values())) if worker.memory else ""
+    where = f"{worker.host} (lost)" if worker.left else worker.host
     return [str(worker.worker), where, *(f"{shares[name]:.0%}" for name in groups), pace, memory]
