@@ -69,7 +69,7 @@ class PlainDisplay(TableDisplay):
 
     def __init__(self, stream: TextIOBase) -> None:
         super().__init__()
-        self._console = Console(file=cast(IO[str], stream), highlight=False, soft_wrap=True)
+        self._console = line_console(stream)
         self._last_line_s = time.monotonic()
         self._doing: Doing | None = None
         self._doing_since_s = 0.0
@@ -110,6 +110,11 @@ class PlainDisplay(TableDisplay):
     @property
     def _is_silent(self) -> bool:
         return time.monotonic() - self._last_line_s >= _LINE_EVERY_S
+
+
+def line_console(stream: TextIOBase) -> Console:
+    """What prints lines as they are, of any width."""
+    return Console(file=cast(IO[str], stream), highlight=False, soft_wrap=True)
 
 
 def progress_line(progress: jobs.Progress, epochs: int, rhythm: Rhythm, table: WorkerTable) -> str:

@@ -12,24 +12,19 @@ for each.
 from __future__ import annotations
 
 import textwrap
-import time
-from collections.abc import Mapping
 from io import TextIOBase
-from typing import Any
 
 from rich.live import Live
 
-from .. import jobs
-from ..events import EpochRecord, Event
-from .display import PlainDisplay, epoch_line
-from .doing import Doing
-from .run_view import RunView
-from .worker_table import WorkerTable
+from ..events import EpochRecord
+from .block_display import BlockDisplay
+from .display import epoch_line, line_console
+from .shown_text import printable
 
-_DRAW_EVERY_S = 0.5
+_LEAST_COLUMNS = 20
 
 
-class TerminalDisplay(PlainDisplay):
+class TerminalDisplay(BlockDisplay):
     """The live block of what goes on, a lasting line for all that has happened.
 
     Args:
@@ -37,60 +32,28 @@ class TerminalDisplay(PlainDisplay):
     """
 
     def __init__(self, stream: TextIOBase) -> None:
-        super().__init__(stream)
-        self._view = RunView(time.monotonic)
+        super().__init__()
+        self._console = line_console(stream)
         self._live: Live | None = None
-        self._drawn_s = 0.0
 
-    def progress(self, progress: jobs.Progress, epochs: int) -> None:
-        """Show how far the epoch is."""
-        self._view.progress(progress, epochs)
-        self._draw_soon()
-
-    def workers(self, table: WorkerTable) -> None:
-        """Show how the workers do."""
-        self._view.workers(table)
-        self._draw_soon()
-
-    def doing(self, doing: Doing | None) -> None:
-        """Show what is done."""
-        self._view.doing(doing)
-        self._draw_soon()
-
-    def event(self, event: Event) -> None:
-        """Note what the block tells of it."""
-        self._view.event(event)
+    def say(self, text: str) -> None:
+        """Print the line above the block."""
+        self._console.print(printable(text), markup=False)
 
     def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
-        """A line for the epoch."""
+        """A line for the epoch, or several that are broken between words."""
         self._view.epoch_over(record.rows)
+        width = max(_LEAST_COLUMNS, self._console.width)
         line = epoch_line(record, epochs, seconds)
-        width = max(20, self._console.width)
         self.say("\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False)))
 
-    def tick(self) -> None:
-        """Show how long it has taken by now."""
-        self._draw_soon()
-
-    def end(self, record: Mapping[str, Any]) -> None:
-        """Take the block away."""
-        self._view.over()
-        self.close()
-
-    def close(self) -> None:
-        """Take the block away."""
-        if self._live is not None:
-            self._live.stop()
-        self._live = None
-
-    def _draw_soon(self) -> None:
-        """Draw the block, unless it was drawn a moment ago: then the next call, or tick, does."""
-        now_s = time.monotonic()
-        if now_s - self._drawn_s < _DRAW_EVERY_S:
-            return
-        self._drawn_s, block = now_s, self._view.block
+    def draw(self) -> None:
+        """Draw the block, or take it away where there is nothing to show."""
+        block = self._view.block
         if block.is_empty:
-            self.close()
+            if self._live is not None:
+                self._live.stop()
+            self._live = None
             return
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")

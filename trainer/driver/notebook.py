@@ -13,23 +13,15 @@ from __future__ import annotations
 import contextvars
 import io
 import sys
-import time
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from .. import jobs
-from ..events import EpochRecord, Event
 from .block import MAX_COLUMNS, Block
-from .display import TableDisplay, epoch_line
-from .doing import Doing
-from .run_view import RunView
+from .block_display import BlockDisplay
 from .shown_text import printable
-from .worker_table import WorkerTable
 
-_DRAW_EVERY_S = 0.5
 _FIRST_LINES, _LAST_LINES = 40, 100  # of a long run that are shown
 _HTML = (
     '<pre style="white-space:pre-wrap;line-height:1.3;margin:0;'
@@ -42,7 +34,7 @@ def in_notebook() -> bool:
     return type(sys.stdout).__module__.partition(".")[0] == "ipykernel"
 
 
-class NotebookDisplay(TableDisplay):
+class NotebookDisplay(BlockDisplay):
     """Shows lines and the live block in one output of the cell that runs."""
 
     def __init__(self) -> None:
@@ -50,9 +42,8 @@ class NotebookDisplay(TableDisplay):
         self._context = contextvars.copy_context()
         self._lines: list[str] = []
         self._num_left_out = 0
-        self._view = RunView(time.monotonic)
-        self._handle: Any = None  # of IPython
-        self._drawn_s, self._is_new = 0.0, False
+        self._shown: tuple[list[str], Block] = ([], self._view.block)
+        self._handle: Any = None  # of IPython, which has no types
 
     def say(self, text: str) -> None:
         """Add the line."""
@@ -60,59 +51,14 @@ class NotebookDisplay(TableDisplay):
         if len(self._lines) > _FIRST_LINES + _LAST_LINES:
             del self._lines[_FIRST_LINES]
             self._num_left_out += 1
-        self._draw_soon()
+        self.draw_soon()
 
-    def progress(self, progress: jobs.Progress, epochs: int) -> None:
-        """Show how far the epoch is."""
-        self._view.progress(progress, epochs)
-        self._draw_soon()
-
-    def workers(self, table: WorkerTable) -> None:
-        """Show how the workers do."""
-        self._view.workers(table)
-        self._draw_soon()
-
-    def doing(self, doing: Doing | None) -> None:
-        """Show what is done."""
-        self._view.doing(doing)
-        self._draw_soon()
-
-    def event(self, event: Event) -> None:
-        """Note what the block tells of it."""
-        self._view.event(event)
-
-    def epoch(self, record: EpochRecord, epochs: int, seconds: float) -> None:
-        """A line for the epoch."""
-        self._view.epoch_over(record.rows)
-        self.say(epoch_line(record, epochs, seconds))
-
-    def tick(self) -> None:
-        """Show how long it has taken by now, and what was not shown yet."""
-        if self._is_new or not self._view.block.is_empty:
-            self._draw_soon()
-
-    def end(self, record: Mapping[str, Any]) -> None:
-        """Take the block away."""
-        self._view.over()
-        self._draw()
-
-    def close(self) -> None:
-        """Show what is left, without the block."""
-        self._view.over()
-        if self._is_new or self._handle is not None:
-            self._draw()
-
-    def _draw_soon(self) -> None:
-        """Show it all anew, unless that was done a moment ago: then the next call, or tick, does."""
-        self._is_new = True
-        if time.monotonic() - self._drawn_s >= _DRAW_EVERY_S:
-            self._draw()
-
-    def _draw(self) -> None:
-        self._drawn_s, self._is_new = time.monotonic(), False
-        shown = drawn(self._shown_lines(), self._view.block)
-        if shown["text/plain"]:
-            self._context.run(self._show, shown)
+    def draw(self) -> None:
+        """Show lines and block in place of what was shown, if they are others."""
+        now = [*self._lines], self._view.block
+        if now != self._shown:
+            self._shown = now
+            self._context.run(self._show, drawn(self._shown_lines(), now[1]))
 
     def _show(self, shown: dict[str, str]) -> None:
         from IPython.display import display  # it is there: what is printed goes through it

@@ -34,7 +34,7 @@ class RunView:
             step_s=rhythm.step_s,
             rows_per_s=rhythm.rows_per_s,
             rest=rhythm.rest,
-            doing_s=now_s - self._doing_since_s,
+            doing_s=0.0 if self._block.doing is None else now_s - self._doing_since_s,
             checkpoint_s=None if committed_s is None else now_s - committed_s,
         )
 
