@@ -286,6 +286,8 @@ def _show_news(folder: Path, shown: Followed, screen: Display) -> None:
     if sample is not None and sample.time > shown.sample_s:
         shown.sample_s = sample.time
         screen.sample(sample)
+        if line := shown.lines.line_of_sample(sample):
+            screen.say(line)
         screen.progress(_progress_of(sample, steps), total)
 
 

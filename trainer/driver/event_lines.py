@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .. import jobs
 from ..errors import NonfiniteGradientError
-from ..errors.texts import duration_text, listed
+from ..errors.texts import listed
 from ..events import (
     BalanceMeasured,
     CheckpointNotMade,
@@ -24,6 +24,7 @@ from ..events import (
     WorkerLost,
     WorkerNotStarted,
 )
+from ..samples import Sample
 from .words import count, shortened
 
 _MAX_REASON = 160  # letters
@@ -31,7 +32,7 @@ _MAX_DEALT = 8  # workers whose microbatches are told one by one
 
 
 class EventLines:
-    """Says events in lines, and of a loss how soon the others were a group again.
+    """Says events in lines; and of a loss, by the sample that follows, how long the others needed to go on.
 
     Args:
         num_steps: of an epoch.
@@ -39,17 +40,28 @@ class EventLines:
 
     def __init__(self, num_steps: int = 0) -> None:
         self._num_steps = num_steps
-        self._lost_s: float | None = None  # since when nobody goes on; seconds since 1970
+        self._regrouped_s: dict[int, float] = {}  # of each worker, as its last sample tells
+        self._is_lost = False  # somebody, and nothing was said of those who go on
 
     def line_of(self, event: Event) -> str:
         """What users are told of an event; empty for nothing."""
         match event:
-            case WorkerLost(time=time, left=left) if left:
-                self._lost_s = time if self._lost_s is None else self._lost_s
-            case GroupFormed(generation=generation) if generation > 0:
-                lost_s, self._lost_s = self._lost_s, None
-                return _formed(event, None if lost_s is None or event.restarted else max(0.0, event.time - lost_s))
+            case WorkerLost(left=left):
+                self._is_lost = left > 0
+            case GroupFormed(restarted=True):
+                self._is_lost = False
         return line_of(event, self._num_steps)
+
+    def line_of_sample(self, sample: Sample) -> str:
+        """That workers went on after a loss, once they tell how long they took part in the change; else nothing."""
+        now_s = {each.worker: each.seconds.get("regroup_s", 0.0) for each in sample.workers}
+        known_s = self._regrouped_s
+        took_s = [seconds - known_s[worker] for worker, seconds in now_s.items() if worker in known_s]
+        self._regrouped_s = now_s
+        if not self._is_lost or max(took_s, default=0.0) <= 0:
+            return ""
+        self._is_lost = False
+        return f"going on after {max(took_s):.2f} s with {count(len(now_s), 'worker')}"
 
 
 def line_of(event: Event, num_steps: int) -> str:
@@ -58,6 +70,9 @@ def line_of(event: Event, num_steps: int) -> str:
         case WorkerLost(worker=worker, host=host, step=step, reason=reason, left=left):
             at = "" if step is None else f" at step {step}"
             return f"lost worker {worker} on {host}{at}: {_in_short(reason)}; {left} left"
+        case GroupFormed(generation=generation, joined=joined, hosts=hosts) if generation > 0 and joined:
+            who = ", ".join(f"worker {worker} on {hosts.get(worker, 'an unknown host')}" for worker in joined)
+            return f"joined: {who}; {count(len(event.workers), 'worker')}"
         case WorkerNotStarted(worker=worker, host=host, reason=reason, again_s=again_s):
             return f"worker {worker} on {host} could not start: {reason}; the next one is started in {again_s:g} s"
         case WorkerLate(worker=worker, host=host, step=step, activity=activity, activity_s=activity_s):
@@ -107,16 +122,6 @@ def line_of(event: Event, num_steps: int) -> str:
         case ValidationNotFinite(epoch=epoch, dataset=dataset, num_rows=num_rows, first_rows=first_rows):
             return f"epoch {epoch + 1}: {nonfinite_line(dataset, num_rows, first_rows)}"
     return ""
-
-
-def _formed(event: GroupFormed, after_s: float | None) -> str:
-    """Who goes on, and who has joined; `after_s`: how soon after the driver had heard of a loss, None without one."""
-    workers = count(len(event.workers), "worker")
-    regrouped = "" if after_s is None else f"regrouped {duration_text(after_s)} after the loss"
-    if not event.joined:
-        return f"going on with {workers}, {regrouped}" if regrouped else ""
-    who = ", ".join(f"worker {worker} on {event.hosts.get(worker, 'an unknown host')}" for worker in event.joined)
-    return "; ".join(filter(None, (f"joined: {who}", regrouped, workers)))
 
 
 def _in_short(reason: str) -> str:

@@ -383,6 +383,8 @@ class Record:
             case _SampleWaits():
                 if (sample := self._sample.take()) is not None:
                     self.screen.sample(sample)
+                    if line := self._lines.line_of_sample(sample):
+                        self.screen.say(line)
             case StepSeen():
                 self.folder.add_step(item)
             case _Line(text=text):

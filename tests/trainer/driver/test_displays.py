@@ -85,20 +85,29 @@ def test_plain_lines_of_progress_tell_of_workers_where_something_is_off(clock):
     assert second.endswith("; worker 1 on b: 50% of the speed of most")
 
 
-def test_a_loss_says_how_soon_the_others_go_on():
+def test_a_loss_says_how_long_the_others_needed_to_go_on():
+    def sample(**regroup_s: float) -> Sample:
+        workers = (
+            WorkerSample(worker=int(name[1:]), host="a", step=1, rows=1, microbatches=1, seconds={"regroup_s": seconds})
+            for name, seconds in regroup_s.items()
+        )
+        return Sample(epoch=0, step=1, rows=1, logs={}, workers=tuple(workers))
+
     lines = EventLines(100)
-    formed = GroupFormed(generation=3, workers=(0, 2), joined=(), restarted=False, time=100.064)
+    formed = GroupFormed(generation=3, workers=(0, 2), joined=(), restarted=False)
+    joined = GroupFormed(generation=4, workers=(0, 2, 3), joined=(3,), restarted=False, hosts={3: "b"})
+    assert lines.line_of_sample(sample(w0=1.0, w1=1.0, w2=0.5)) == ""
     assert lines.line_of(LOST) == "lost worker 1 on b at step 7: killed; 2 left"
-    assert lines.line_of(formed) == "going on with 2 workers, regrouped 64 ms after the loss"
-    assert lines.line_of(formed) == "", "nobody was lost since"
-    joined = GroupFormed(generation=4, workers=(0, 2, 3), joined=(3,), restarted=False, hosts={3: "b"}, time=105.0)
+    assert lines.line_of_sample(sample(w0=1.0, w1=1.0, w2=0.5)) == "", "it is of before"
+    assert lines.line_of(formed) == ""
+    assert lines.line_of_sample(sample(w0=1.04, w2=0.56)) == "going on after 0.06 s with 2 workers"
     assert lines.line_of(joined) == "joined: worker 3 on b; 3 workers"
+    assert lines.line_of_sample(sample(w0=1.14, w2=0.66, w3=0.1)) == "", "nobody was lost since"
     lines.line_of(LOST)
-    assert lines.line_of(joined) == "joined: worker 3 on b; regrouped 5 s after the loss; 3 workers"
+    lines.line_of(GroupFormed(generation=5, workers=(4,), joined=(4,), restarted=True))
+    assert lines.line_of_sample(sample(w4=2.0)) == "", "they began again"
     wordy = WorkerLost(worker=1, host="b", step=7, reason="Ray says much. " * 30, left=2)
     assert lines.line_of(wordy) == "lost worker 1 on b at step 7: Ray says much; 2 left"
-    first = GroupFormed(generation=0, workers=(0, 1), joined=(0, 1), restarted=False)
-    assert lines.line_of(first) == ""
 
 
 def test_lines_for_programs_are_objects_with_a_time_and_a_name(clock):
