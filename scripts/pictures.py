@@ -1,7 +1,8 @@
 """Makes the pictures of README and the docs, each from a real run: ``python scripts/pictures.py [NAME ...]``.
 
 The screen is that of a terminal of 80 columns, in which a script trains on three workers of this machine, one of which
-is killed. Needs tmux (``apt-get install tmux``), which is the terminal.
+is killed. Needs tmux (``apt-get install tmux``), which is the terminal. The report is that of a run which a callback
+holds up, as Chromium shows it (``apt-get install chromium``).
 """
 
 from __future__ import annotations
@@ -48,6 +49,32 @@ x = (numbers.normal(size=(10, 64))[y] + 4 * numbers.normal(size=(len(y), 64))).a
 with Trainer(build_model, workers=3, num_microbatches=12, run_dir="runs/digits") as trainer:
     trainer.fit(x, y, batch_size=120, epochs=40, validation_split=0.1)
 """
+_REPORTED = """
+import time
+
+import keras
+import numpy as np
+from heliostat.trainer import Trainer
+
+
+def build_model():
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(10, "softmax")])
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+class Log(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(0.02)  # a slow disk
+
+
+numbers = np.random.default_rng(0)
+y = numbers.integers(0, 10, 6_000)
+x = (numbers.normal(size=(10, 64))[y] + 3 * numbers.normal(size=(len(y), 64))).astype("float32")
+with Trainer(build_model, workers=2, in_process=True, num_microbatches=4, run_dir="runs/digits") as trainer:
+    trainer.fit(x, y, batch_size=120, epochs=10, validation_split=0.2, callbacks=[Log()])
+"""
+_WINDOW = "1120,1040"  # pixels
 
 
 def screen(target: Path) -> None:
@@ -60,6 +87,19 @@ def screen(target: Path) -> None:
         epoch = _epoch_of(shown())
         _wait_for(lambda: _epoch_of(shown()) > epoch + 2 and re.search(r"[4-8]\d/90", shown()))
         _write(shown(), "python train.py", target)
+
+
+def report(target: Path) -> None:
+    """The upper part of the report of a run that a callback holds up."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        raise ScriptError("The picture of the report needs Chromium: apt-get install chromium")
+    with tempfile.TemporaryDirectory(prefix="heliostat-pictures-") as place:
+        (Path(place) / "train.py").write_text(_REPORTED)
+        subprocess.run([sys.executable, "train.py"], cwd=place, check=True, timeout=_LIMIT_S)
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={_WINDOW}"]
+        page = (Path(place) / "runs" / "digits" / "report.html").as_uri()
+        subprocess.run([browser, *options, f"--screenshot={target}", page], check=True, timeout=_LIMIT_S)
 
 
 @contextlib.contextmanager
@@ -101,7 +141,7 @@ def _write(shown: str, title: str, target: Path) -> None:
     target.write_text(picture)
 
 
-PICTURES: dict[str, Callable[[Path], None]] = {"screen.svg": screen}
+PICTURES: dict[str, Callable[[Path], None]] = {"screen.svg": screen, "report.png": report}
 
 
 @click.command()
