@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import urllib.request
 import warnings
@@ -29,14 +31,17 @@ def build_model():
 
 
 class Told(Tracker):
-    def __init__(self) -> None:
+    def __init__(self, pauses_after: int = -1) -> None:
         self.told: list[object] = []
+        self._pauses_after = pauses_after
 
     def begin(self, path, record):
         self.told.append(("begin", path.name, record["identity"]["seed"]))
 
     def epoch(self, record, epochs, seconds):
         self.told.append((record.epoch, record.logs["loss"]))
+        if record.epoch == self._pauses_after:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def end(self, record):
         self.told.append(record["state"])
@@ -74,10 +79,10 @@ def test_trackers_are_told_of_fits_and_of_nothing_else(tmp_path):
 
 
 def test_a_run_that_was_paused_goes_on_in_the_same_files(tmp_path):
-    paused, finished = Told(), Told()
+    paused, finished = Told(pauses_after=1), Told()
     place = {"workers": 0, "run_dir": tmp_path / "run", "tensorboard": True}
     with Trainer(build_model, **place, trackers=[paused]) as trainer, pytest.raises(RunPausedError):
-        trainer.fit(X, X[:, :1], batch_size=8, epochs=100_000, verbose=0, max_time_s=2.0)
+        trainer.fit(X, X[:, :1], batch_size=8, epochs=100_000, verbose=0)
     assert paused.told[-2:] == ["paused", "closed"]
     epochs = len(paused.told) - 3
     with Trainer(build_model, **place, trackers=[finished]) as trainer:

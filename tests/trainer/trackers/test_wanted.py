@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from dataclasses import fields
 
 import pytest
 from heliostat.trainer import ConfigurationError, Tracker, Trainer
@@ -13,6 +14,7 @@ from heliostat.trainer.environment import hand_to_driver
 from heliostat.trainer.trackers import wanted as wanted_module
 from heliostat.trainer.trackers.trackers import Watched
 from heliostat.trainer.trackers.wanted import TrackersWanted
+from heliostat.trainer.trainer_config import TrainerConfig
 
 
 def build_model():
@@ -110,3 +112,7 @@ def test_credentials_go_to_the_driver_of_a_job_and_not_to_its_workers(monkeypatc
     assert (os.environ["WANDB_API_KEY"], os.environ["MLFLOW_TRACKING_TOKEN"]) == ("secret", "t")
     assert hand_to_driver(None) is None
     assert hand_to_driver({"pip": ["scipy"]}) == {"pip": ["scipy"]}
+
+
+def test_nothing_of_trackers_is_among_the_settings_that_workers_get():
+    assert {each.name for each in fields(TrackersWanted)} & {each.name for each in fields(TrainerConfig)} == set()
