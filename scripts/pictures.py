@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 PLACE = Path(__file__).parents[1] / "docs" / "_static"
-_COLUMNS, _LINES, _LIMIT_S = 80, 23, 600.0
+_COLUMNS, _LINES, _LIMIT_S = 80, 17, 600.0
 _FONTS = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 _SCRIPT = """
 import numpy as np
@@ -85,7 +85,7 @@ def screen(target: Path) -> None:
         os.kill(workers[-1]["pid"], signal.SIGKILL)
         _wait_for(lambda: "joined:" in shown())
         epoch = _epoch_of(shown())
-        _wait_for(lambda: _epoch_of(shown()) > epoch + 2 and re.search(r"[4-8]\d/90", shown()))
+        _wait_for(lambda: _epoch_of(shown()) > epoch and re.search(r"[4-8]\d/90", shown()))
         _write(shown(), "python train.py", target)
 
 
