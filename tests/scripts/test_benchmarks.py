@@ -28,6 +28,7 @@ SLOW = [
     ("memory.py", "--models dense256 --workers 1"),
     ("growth.py", "--workers 1 2 3"),
     ("recovery.py", "--kills 1 --stops 0 --workers 2"),
+    ("report.py", "--epochs 50 --samples 20 --workers 3 --metrics 6 --rounds 1"),
     ("goodput.py", "--every 4 --seconds 9 --workers 2"),
     ("slow_worker.py", "--epochs 6"),
     ("verdict.py", "--rounds 1 --only callbacks"),

@@ -88,7 +88,7 @@ def metric_curves(run: RecordedRun) -> dict[str, tuple[Curve, ...]]:
         having = [(x, value) for x, logs in points if is_number(value := logs.get(name))]
         base = name.removeprefix("val_")
         if having:
-            curve = _curve("training" if base == name else "validation", having)
+            curve = curve_of("training" if base == name else "validation", having)
             found[base] = (*found.get(base, ()), curve)
     return found
 
@@ -113,11 +113,6 @@ def stretches(run: RecordedRun) -> list[Stretch]:
     return found + [Stretch(each.epoch + 1, num_steps, each.rows, each.seconds_by_worker) for each in epochs]
 
 
-def throughput(found: Sequence[Stretch]) -> Curve:
-    """Rows per second."""
-    return _curve("throughput", [(each.end, each.rows / each.seconds) for each in found if each.seconds > 0])
-
-
 def spent_in(found: Iterable[Stretch]) -> dict[int, dict[str, float]]:
     """Seconds by part of every worker, in the order of their numbers."""
     total: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -125,6 +120,21 @@ def spent_in(found: Iterable[Stretch]) -> dict[int, dict[str, float]]:
         for part, seconds in parts.items():
             total[worker][part] += seconds
     return {worker: dict(total[worker]) for worker in sorted(total)}
+
+
+def curve_of(name: str, points: Sequence[tuple[float, Any]]) -> Curve:  # Any: numbers
+    """The curve of (place, number): of as many neighbours as there must be together the lowest and the highest.
+
+    So no spike is lost, and a curve has at most `MAX_POINTS` and two.
+    """
+    x, y = np.array(points, np.float64).reshape(-1, 2).T
+    is_lost, chosen = ~np.isfinite(y), np.arange(len(x))
+    if len(x) > MAX_POINTS:
+        low, high = np.where(is_lost, np.inf, y), np.where(is_lost, -np.inf, y)
+        pieces = np.array_split(chosen, MAX_POINTS // 2)
+        kept = [each[[low[each].argmin(), high[each].argmax()]] for each in pieces]
+        chosen = np.unique([0, *np.concatenate(kept), len(x) - 1])
+    return Curve(name, x[chosen], np.where(is_lost, np.nan, y)[chosen], int(is_lost.sum()))
 
 
 def _some(items: Sequence[_Item], most: int) -> Sequence[_Item]:
@@ -138,15 +148,3 @@ def _spent(before: WorkerSample | None, after: WorkerSample) -> Mapping[str, flo
     if before is None or sum(after.seconds.values()) < sum(before.seconds.values()):
         return after.seconds
     return {part: max(0.0, seconds - before.seconds.get(part, 0.0)) for part, seconds in after.seconds.items()}
-
-
-def _curve(name: str, points: Sequence[tuple[float, Any]]) -> Curve:  # Any: numbers
-    """Of as many neighbours as there must be together the lowest and the highest, so that no spike is lost."""
-    x, y = np.array(points, np.float64).reshape(-1, 2).T
-    is_lost, chosen = ~np.isfinite(y), np.arange(len(x))
-    if len(x) > MAX_POINTS:
-        low, high = np.where(is_lost, np.inf, y), np.where(is_lost, -np.inf, y)
-        pieces = np.array_split(chosen, MAX_POINTS // 2)
-        kept = [each[[low[each].argmin(), high[each].argmax()]] for each in pieces]
-        chosen = np.unique([0, *np.concatenate(kept), len(x) - 1])
-    return Curve(name, x[chosen], np.where(is_lost, np.nan, y)[chosen], int(is_lost.sum()))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors.texts import duration_text, moment_text, number_text, short_text, size_text
-from .curves import MAX_POINTS, Curve, Stretch, first_epoch, metric_curves, place_of, stretches, throughput
+from .curves import MAX_POINTS, Curve, Stretch, curve_of, first_epoch, metric_curves, place_of, stretches
 from .plots import Plot, svg_of
 from .recorded import RecordedRun
 from .summary import GROUPS, Summary, mean_seconds, shares_of
@@ -42,7 +42,8 @@ def page_of(run: RecordedRun, summary: Summary, lines: Sequence[str]) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {**_FILTERS, "short": short_text, "shares": shares_of, "low": np.nanmin, "high": np.nanmax}
     places, between = place_of(run, (event.time for event in run.events)), stretches(run)
-    marks = _marks(run, places)
+    happened = {name: places[[each.event == name for each in run.events]] for name in _MARKS if name in summary.events}
+    marks = {name: each[:: -(-len(each) // MAX_POINTS)] for name, each in happened.items()}
     metrics, times = _metric_plots(run, marks), _time_plots(between, marks)
     end = max([each.epoch + 1 for each in run.epochs[-1:]] + [each.end for each in between], default=1.0)
     plots = [*metrics.items(), *times.items()]
@@ -59,13 +60,6 @@ def page_of(run: RecordedRun, summary: Summary, lines: Sequence[str]) -> str:
     )
 
 
-def _marks(run: RecordedRun, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Where on the axis those events lie that are seen on plots, by name."""
-    names = np.array([each.event for each in run.events])
-    found = {name: places[names == name] for name in _MARKS if name in names}
-    return {name: each[:: -(-len(each) // MAX_POINTS)] for name, each in found.items()}
-
-
 def _metric_plots(run: RecordedRun, marks: Mapping[str, np.ndarray]) -> dict[str, Plot]:
     """By the name of what is drawn."""
     rare = {name: places for name, places in marks.items() if name != "checkpoint"}
@@ -80,5 +74,5 @@ def _time_plots(between: Sequence[Stretch], marks: Mapping[str, np.ndarray]) -> 
         return {}
     ends, shares = np.array([each.end for each in timed]), [shares_of(mean_seconds(each.spent)) for each in timed]
     areas = {name.replace(" ", "-"): Curve(name, ends, np.array([each[name] for each in shares])) for name in GROUPS}
-    rate = Plot(lines={"throughput": throughput(timed)}, marks=marks)
-    return {"samples/s": rate, "where the time goes, %": Plot(areas=areas)}
+    rate = curve_of("throughput", [(each.end, each.rows / each.seconds) for each in timed])
+    return {"samples/s": Plot(lines={"throughput": rate}, marks=marks), "where the time goes, %": Plot(areas=areas)}

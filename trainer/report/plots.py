@@ -110,8 +110,7 @@ def svg_of(plots: Sequence[Plot], begin: float, end: float) -> list[str]:
         for number, plot in enumerate(plots):
             drawn = _draw(axes, plot, colours)
             axes.set_xlim(begin, end)
-            text = io.StringIO()
-            canvas.print_svg(text, metadata=_NO_METADATA)  # type: ignore[no-untyped-call]
+            canvas.print_svg(text := io.StringIO(), metadata=_NO_METADATA)  # type: ignore[no-untyped-call]
             found.append(_for_page(text.getvalue(), f"p{number}-", variables))
             for artist in drawn:
                 artist.remove()

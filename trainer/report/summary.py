@@ -25,7 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "starting": ("first_step_s", "regroup_s"),
     "other": ("rest_s",),
 }
-_GROUP_OF = {part: group for group, parts in GROUPS.items() for part in parts}
+_KNOWN = {part for parts in GROUPS.values() for part in parts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,6 @@ def summary_of(run: RecordedRun) -> Summary:
     record, verdict, between = run.record, verdict_of(run), stretches(run)
     spent, seconds = spent_in(between), sum(each.seconds for each in between)
     steps, rows = sum(each.num_steps for each in between), sum(each.rows for each in between)
-    checkpoints = [event.name for event in run.events if isinstance(event, CheckpointCommitted)]
     return Summary(
         run=str(record.get("id", "")),
         state=str(record.get("state", "unknown")),
@@ -112,25 +111,22 @@ def summary_of(run: RecordedRun) -> Summary:
         seconds_by_part=mean_seconds(spent),
         workers=_workers(run, spent),
         events=dict(Counter(event.event for event in run.events)),
-        checkpoint=checkpoints[-1] if checkpoints else None,
+        checkpoint=next((each.name for each in reversed(run.events) if isinstance(each, CheckpointCommitted)), None),
         sha256=dict(record.get("sha256", {})),
     )
 
 
 def shares_of(seconds: Mapping[str, float]) -> dict[str, float]:
     """What of some time went where, by group (`GROUPS`): they add up to 1, unless there is none."""
-    found, total = dict.fromkeys(GROUPS, 0.0), sum(seconds.values()) or 1.0
-    for part, each in seconds.items():
-        found[_GROUP_OF.get(part, "other")] += each / total
-    return found
+    total = sum(seconds.values()) or 1.0
+    known = {group: sum(seconds.get(part, 0.0) for part in parts) / total for group, parts in GROUPS.items()}
+    return known | {"other": known["other"] + sum(seconds[part] for part in seconds.keys() - _KNOWN) / total}
 
 
 def mean_seconds(spent: Spent) -> dict[str, float]:
     """Seconds by part, the mean over workers."""
-    total = Counter[str]()
-    for seconds in spent.values():
-        total.update(seconds)
-    return {part: seconds / len(spent) for part, seconds in total.items()}
+    parts = dict.fromkeys(part for seconds in spent.values() for part in seconds)
+    return {part: sum(seconds.get(part, 0.0) for seconds in spent.values()) / len(spent) for part in parts}
 
 
 def _workers(run: RecordedRun, spent: Spent) -> tuple[WorkerSummary, ...]:
