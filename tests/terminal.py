@@ -99,11 +99,12 @@ def terminal(arguments: Sequence[str], *, columns: int = 80, lines: int = 40, **
     quiet = termios.tcgetattr(slave)
     quiet[3] &= ~termios.ECHO  # what is typed is not shown
     termios.tcsetattr(slave, termios.TCSANOW, quiet)
-    known = {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **variables}
+    known = environment(**{"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **variables})
+    for size in ("COLUMNS", "LINES"):  # whoever runs the tests in parallel sets them, and they win over the terminal's
+        known.pop(size, None)
     process = subprocess.Popen(
-        [sys.executable, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment(**known),
-        start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, *arguments], stdin=slave, stdout=slave, stderr=slave, env=known, start_new_session=True
+    )
     os.close(slave)
     try:
         yield Terminal(master, process, columns, lines)

@@ -55,7 +55,8 @@ TABLE: tuple[Argument, ...] = (
     Argument(
         "verbose",
         _ALL,
-        '"auto", 0, 1 (a live line) or 2 (lines), of our own display; without it `evaluate` and `predict` show nothing',
+        '"auto", 0, 1 (a live block), 2 (lines) or "json" (lines for programs), of [our own display]'
+        "(../how-to/watch.md); without it `evaluate` and `predict` show nothing",
     ),
     Argument(
         "callbacks",

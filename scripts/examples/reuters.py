@@ -1,8 +1,6 @@
-"""The Reuters news wire: 11,228 texts in 46 topics, one model, and each of the ways to train it.
+"""The Reuters news wire: 11,228 texts in 46 topics, one model, and each of the three ways to train it.
 
-    python scripts/examples/reuters.py [--loop fit|train_on_batch|custom|session] [--epochs 10]
-
-The last is a loop of your own, in which the learning rate is halved at epoch 5.
+    python scripts/examples/reuters.py [--loop fit|train_on_batch|custom] [--epochs 10]
 
 Keras downloads the texts once (2 MB). Without internet: `heliostat demo` does the same on text that is already here.
 """
@@ -15,7 +13,7 @@ from heliostat.trainer import Trainer
 from keras import layers
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--loop", choices=("fit", "train_on_batch", "custom", "session"), default="fit")
+parser.add_argument("--loop", choices=("fit", "train_on_batch", "custom"), default="fit")
 parser.add_argument("--epochs", type=int, default=10)
 options = parser.parse_args()
 
@@ -39,23 +37,6 @@ def build_model():
     return model
 
 
-def train_by_hand(trainer):
-    with trainer.session("news/train", "news/valid", epochs=options.epochs) as s:
-        for epoch in range(s.epoch, options.epochs):
-            s.reset_metrics()
-            if epoch == 5:
-                s.learning_rate = s.learning_rate / 2
-            for step in s.steps(epoch):
-                logs = s.train_on_batch(step)
-            s.reset_metrics()
-            for step in s.validation_steps(epoch):
-                valid_logs = s.test_on_batch(step)
-            print(f"top 5: {logs['top_5']:.3f}, of the validation data {valid_logs['top_5']:.3f}")
-
-
 with Trainer(build_model, workers=2) as trainer:
-    if options.loop == "session":
-        train_by_hand(trainer)
-    else:
-        trainer.fit("news/train", validation_data="news/valid", epochs=options.epochs, loop=options.loop)
+    trainer.fit("news/train", validation_data="news/valid", epochs=options.epochs, loop=options.loop)
     print(trainer.evaluate("news/valid"))

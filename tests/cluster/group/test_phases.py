@@ -29,6 +29,11 @@ def members_of(toys: Toys) -> list[tuple[int, ...]]:
     return [formed.members for formed in toys.driver.generations]
 
 
+def have_first_sum(script: Script, step: int, *workers: int) -> bool:
+    """Whether these have the sum of the first phase: what was on its way to them may be lost with who sent it."""
+    return all(script.saw(worker, "summed", step) for worker in workers)
+
+
 def went_on_inside(script: Script, step: int, *survivors: int) -> bool:
     """Whether these have computed the first phase of a step once, though the group changed in a later one."""
     return all(script.saw(worker, "compute", step) == 1 for worker in survivors)
@@ -48,16 +53,17 @@ def test_any_number_of_workers_computes_the_same(start: Start, job: Job, num_wor
 @pytest.mark.parametrize("worker", [0, 2], ids=["chief", "other"])
 @pytest.mark.parametrize("point", LATER)
 def test_survivors_go_on_inside_of_the_step(start: Start, script: Script, point: str, worker: int) -> None:
-    script.kill(worker, point, 4)
+    survivors = {0, 1, 2} - {worker}
+    script.kill(worker, point, 4, once=partial(have_first_sum, script, 4, *survivors))
     toys = start(3)
     check(toys, toys.run(JOB))
     assert lost(toys) == [worker]
-    assert went_on_inside(script, 4, *({0, 1, 2} - {worker}))
+    assert went_on_inside(script, 4, *survivors)
 
 
 @pytest.mark.parametrize("point", ["compute 2", "sending 1", "receiving 2"])
 def test_sums_that_are_cut_into_slices_survive_a_death(start: Start, script: Script, point: str) -> None:
-    script.kill(1, point, 4)
+    script.kill(1, point, 4, once=partial(have_first_sum, script, 4, 0, 2))
     toys = start(3)
     check_job(toys, toys.run(BIG), BIG)
     assert lost(toys) == [1]

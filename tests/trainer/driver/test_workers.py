@@ -23,7 +23,7 @@ class Counted(Workers):
     def _ray_group(self, screen, threads):
         self.share = WorkerShare(threads=threads or 16)
         self.made.append(self.share.threads)
-        return SimpleNamespace(launch=lambda: None, start=lambda: (), hear=lambda: None, close=self._note_closed)
+        return SimpleNamespace(launch=lambda: None, hear=lambda: None, close=self._note_closed)
 
     _local_group = _ray_group
 
@@ -34,6 +34,7 @@ class Counted(Workers):
 @pytest.fixture(autouse=True)
 def no_tensorflow(monkeypatch):
     monkeypatch.setattr(driver_workers, "_keep_off_gpus", lambda screen: None)
+    monkeypatch.setattr(driver_workers, "start_workers", lambda group: ())
 
 
 @pytest.mark.parametrize("begin", ["launch", "start"])
