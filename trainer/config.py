@@ -55,7 +55,7 @@ class EverySeconds:
 
 CheckpointEvery = Literal["epoch"] | EverySteps | EverySeconds | None
 DEFAULT_COLUMNS = Columns()
-OPEN_END = 1_000_000  # epochs of a run whose caller has not said how many there will be
+OPEN_END = 1 << 40  # epochs of a run whose caller has not said how many there will be: a number that nobody asks for
 LOOP_NAMES: tuple[LoopName, ...] = get_args(LoopName)
 
 

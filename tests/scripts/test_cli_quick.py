@@ -102,6 +102,7 @@ def test_examples_are_tried_on_real_workers(quick, name):
     assert not (quick.here / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_script_that_trains_nothing_is_told(tmp_path):
     (tmp_path / "nothing.py").write_text("print('nothing')")
     done = heliostat("run", "--quick", "nothing.py", cwd=tmp_path)

@@ -66,7 +66,7 @@ def session(trainer, **arguments):
     return trainer.session(TRAIN, VALID, **JOB | arguments)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_steps_have_the_bits_of_fit(plain, tmp_path, workers):
     with local_trainer(normalised, tmp_path, workers=workers) as trainer:
         with session(trainer) as s:

@@ -43,7 +43,7 @@ def build_model():
 
 def test_a_run_is_told_from_its_beginning_to_its_end(tmp_path, monkeypatch):
     notes = Notes()
-    monkeypatch.setattr("heliostat.trainer.trainer.display_for", lambda verbose: notes)
+    monkeypatch.setattr("heliostat.trainer.run_making.display_for", lambda verbose: notes)
     with Trainer(build_model, workers=0, run_dir=tmp_path / "run") as trainer:
         trainer.fit(X, X[:, :1], batch_size=8, epochs=2)
     assert notes.told.count("checkpoint") == 2  # they count when they are written, beside the training
@@ -59,7 +59,7 @@ def test_a_run_is_told_from_its_beginning_to_its_end(tmp_path, monkeypatch):
 
 def test_a_pause_is_told_and_what_goes_on_begins_again(tmp_path, monkeypatch):
     notes = Notes()
-    monkeypatch.setattr("heliostat.trainer.trainer.display_for", lambda verbose: notes)
+    monkeypatch.setattr("heliostat.trainer.run_making.display_for", lambda verbose: notes)
     with Trainer(build_model, workers=0, run_dir=tmp_path / "run") as trainer:
         with pytest.raises(RunPausedError):
             trainer.fit(X, X[:, :1], batch_size=8, epochs=100_000, max_time_s=3.0)

@@ -111,6 +111,7 @@ def test_a_terminal_that_is_made_narrower_and_wider_while_it_runs():
         assert seen.end() == ["a first line"]
 
 
+@pytest.mark.slow
 def test_a_terminal_of_few_lines_keeps_the_block_whole():
     with terminal(["-c", PLAYER], lines=6) as seen:
         for number in range(20):
@@ -131,6 +132,7 @@ def test_without_colours_there_is_no_colour():
         assert not any(b"\x1b[%dm" % colour in seen.written for colour in (*range(30, 38), *range(90, 98)))
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_draw_gets_plain_lines():
     with terminal(["-c", PLAYER], TERM="dumb") as seen:
         for line in ("say a first line", "doing waiting", "step 10", "epoch", "end"):
@@ -139,6 +141,7 @@ def test_a_terminal_that_cannot_draw_gets_plain_lines():
         assert b"\x1b" not in seen.written
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_alone():
     with terminal(["-c", PLAYER], PYTHONIOENCODING="ascii") as seen:
         seen.type("step 10")
