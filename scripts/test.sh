@@ -70,7 +70,8 @@ if $all; then tier reach "machines that share nothing" 2700 "${pytest[@]}" -m re
 
 printf '%s\n' "${ran[@]}"
 echo "all tiers: $SECONDS s"
-if ((${#over[@]})); then printf 'OVER BUDGET (two idle cores%s): %s\n' "$( ((slow > 1)) && echo ", $slow times as slow")" "${over[@]}"; fi
+idle="two idle cores$( ((slow > 1)) && echo ", $slow times as slow" || true)"
+for each in "${over[@]}"; do echo "OVER BUDGET ($idle): $each"; done
 if ((${#failed[@]})); then
   printf 'FAILED: %s\n' "${failed[@]}"
   exit 1
