@@ -187,7 +187,7 @@ def test_a_run_on_two_workers_in_a_terminal_that_is_resized(tmp_path):
     script = TRAINS.replace("{arguments}", "{'in_process': True}")
     quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with terminal(["-c", script, str(tmp_path / "run")], lines=60, **quiet) as seen:
-        seen.wait_for(lambda shown: any("compiling the step" in line for line in shown), 4 * LIMIT_S)
+        seen.wait_for(lambda shown: any("; compiling its step" in line for line in shown), 4 * LIMIT_S)
         seen.wait_for(lambda shown: rows_of_workers(shown) == [0, 1], 4 * LIMIT_S)
         seen.wait_for(lambda shown: any(line.startswith("callbacks, on worker 0") for line in shown))
         seen.resize(60, 60)
