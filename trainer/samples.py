@@ -41,6 +41,16 @@ class WorkerSample(Lines):
     hooks: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
 
+    def spent_since(self, before: WorkerSample | None) -> dict[str, float]:
+        """Seconds by part since an earlier sample.
+
+        Args:
+            before: that sample; None, or one of the worker before it began anew, counts from its beginning.
+        """
+        if before is None or sum(before.seconds.values()) > sum(self.seconds.values()):
+            return dict(self.seconds)
+        return {part: max(0.0, seconds - before.seconds.get(part, 0.0)) for part, seconds in self.seconds.items()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample(Lines):

@@ -132,7 +132,7 @@ def table_of(before: Iterable[WorkerSample], now: Iterable[WorkerSample], device
 
 
 def _row(before: WorkerSample | None, now: WorkerSample, pace_s: float, median_s: float) -> WorkerRow:
-    spent = {} if before is None else _spent(before, now)
+    spent = {} if before is None else now.spent_since(before)
     elapsed_s = sum(spent.values())
     return WorkerRow(
         worker=now.worker,
@@ -149,8 +149,4 @@ def _pace_s(before: WorkerSample | None, now: WorkerSample) -> float:
     """How long it computes one microbatch on each of its replicas; 0.0 while that is not known."""
     if before is None or now.computed <= before.computed:
         return 0.0
-    return _spent(before, now).get("compute_s", 0.0) / (now.computed - before.computed)
-
-
-def _spent(before: WorkerSample, now: WorkerSample) -> dict[str, float]:
-    return {part: seconds - before.seconds.get(part, 0.0) for part, seconds in now.seconds.items()}
+    return now.spent_since(before).get("compute_s", 0.0) / (now.computed - before.computed)

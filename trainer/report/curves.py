@@ -18,7 +18,6 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from ..samples import WorkerSample
 from .recorded import RecordedRun
 
 MAX_POINTS = 160  # of a curve; nobody sees more on a phone
@@ -106,7 +105,7 @@ def stretches(run: RecordedRun) -> list[Stretch]:
     num_steps, found = steps_per_epoch(run), []
     for before, after in pairwise(_some(run.samples, MAX_POINTS)):
         known = {each.worker: each for each in before.workers}
-        spent = {each.worker: _spent(known.get(each.worker), each) for each in after.workers}
+        spent = {each.worker: each.spent_since(known.get(each.worker)) for each in after.workers}
         if after.rows >= before.rows:  # else the run went back to a checkpoint
             found.append(Stretch(after.step / num_steps, after.step - before.step, after.rows - before.rows, spent))
     epochs = () if found else _some(run.epochs, _MAX_EPOCHS)
@@ -141,10 +140,3 @@ def _some(items: Sequence[_Item], most: int) -> Sequence[_Item]:
     """At most so many of them, the first and the last too, evenly spaced."""
     places = np.linspace(0, len(items) - 1, min(most, len(items)))
     return [items[round(place)] for place in places]
-
-
-def _spent(before: WorkerSample | None, after: WorkerSample) -> Mapping[str, float]:
-    """Seconds by part; a worker whose time has become less has begun again."""
-    if before is None or sum(after.seconds.values()) < sum(before.seconds.values()):
-        return after.seconds
-    return {part: max(0.0, seconds - before.seconds.get(part, 0.0)) for part, seconds in after.seconds.items()}

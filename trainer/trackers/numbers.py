@@ -105,8 +105,7 @@ def shares(now: WorkerSample, before: WorkerSample | None) -> dict[str, float]:
         now: the later one.
         before: the earlier one; None, or that of a worker that has begun anew since, counts from its beginning.
     """
-    since = {} if before is None or sum(before.seconds.values()) > sum(now.seconds.values()) else before.seconds
-    spent = {part: max(0.0, seconds - since.get(part, 0.0)) for part, seconds in now.seconds.items()}
+    spent = now.spent_since(before)
     total = sum(spent.values())
     return {f"{part.removesuffix('_s')}_share": seconds / total for part, seconds in spent.items()} if total else {}
 
